@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a device needs of a migration stream: put and get of bytes, integers
+ * (always big-endian on the wire), buffers and short strings.
+ *
+ * Rules for every function here; QEMU 7.2: migration/qemu-file.c
+ *  - `f` is the file that was handed to the callback; it stays the caller's.
+ *  - A file has one user at a time. Which thread, and whether the big lock is
+ *    held, is what the callback that received `f` says.
+ *  - No put or get reports failure by itself. The first error sticks to the
+ *    file, puts become no-ops after it, gets past the end of data yield zero
+ *    bits, and qemu_file_get_error() tells. Ask once, at the end.
+ *  - Puts need a file that is open for writing, gets one open for reading.
+ */
+#ifndef MIGRATION_QEMU_FILE_TYPES_H
+#define MIGRATION_QEMU_FILE_TYPES_H
+
+#include "qemu/typedefs.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The file's first error as a negative errno value, or 0. */
+int qemu_file_get_error(QEMUFile *f);
+
+/* Bytes and buffers */
+
+/* Writes `size` bytes from `buf`, which may be reused at once. */
+void qemu_put_buffer(QEMUFile *f, const uint8_t *buf, size_t size);
+
+/* Writes the low eight bits of `v`. */
+void qemu_put_byte(QEMUFile *f, int v);
+
+/*
+ * Reads `size` bytes into `buf`. Returns how many arrived, which is less than
+ * `size` only at the end of the stream or after an error; the rest of `buf` is
+ * then untouched.
+ */
+size_t qemu_get_buffer(QEMUFile *f, uint8_t *buf, size_t size);
+
+/* Reads one byte, 0 to 255; 0 if there is none. */
+int qemu_get_byte(QEMUFile *f);
+
+/* A byte has no sign on the wire: these are other names for the same calls. */
+#define qemu_put_sbyte qemu_put_byte
+#define qemu_get_sbyte qemu_get_byte
+
+static inline unsigned int qemu_get_ubyte(QEMUFile *f)
+{
+    return (unsigned int)qemu_get_byte(f);
+}
+
+/* Unsigned integers, by value: the low 16, 32 or 64 bits, big-endian */
+
+void qemu_put_be16(QEMUFile *f, unsigned int v);
+void qemu_put_be32(QEMUFile *f, unsigned int v);
+void qemu_put_be64(QEMUFile *f, uint64_t v);
+
+unsigned int qemu_get_be16(QEMUFile *f);
+unsigned int qemu_get_be32(QEMUFile *f);
+uint64_t qemu_get_be64(QEMUFile *f);
+
+/*
+ * Unsigned integers, through a pointer of exactly the right type. The get
+ * functions always store, zero if the data ended.
+ */
+
+static inline void qemu_put_8s(QEMUFile *f, const uint8_t *pv)
+{
+    qemu_put_byte(f, *pv);
+}
+
+static inline void qemu_put_be16s(QEMUFile *f, const uint16_t *pv)
+{
+    qemu_put_be16(f, *pv);
+}
+
+static inline void qemu_put_be32s(QEMUFile *f, const uint32_t *pv)
+{
+    qemu_put_be32(f, *pv);
+}
+
+static inline void qemu_put_be64s(QEMUFile *f, const uint64_t *pv)
+{
+    qemu_put_be64(f, *pv);
+}
+
+static inline void qemu_get_8s(QEMUFile *f, uint8_t *pv)
+{
+    *pv = (uint8_t)qemu_get_byte(f);
+}
+
+static inline void qemu_get_be16s(QEMUFile *f, uint16_t *pv)
+{
+    *pv = (uint16_t)qemu_get_be16(f);
+}
+
+static inline void qemu_get_be32s(QEMUFile *f, uint32_t *pv)
+{
+    *pv = (uint32_t)qemu_get_be32(f);
+}
+
+static inline void qemu_get_be64s(QEMUFile *f, uint64_t *pv)
+{
+    *pv = qemu_get_be64(f);
+}
+
+/*
+ * Signed integers, by value: two's complement on the wire. qemu_get_sbe16()
+ * does not extend the sign, it returns 0 to 65535; that is what QEMU does, and
+ * streams depend on it. qemu_get_sbe16s() stores a proper int16_t.
+ */
+
+static inline void qemu_put_sbe16(QEMUFile *f, int v)
+{
+    qemu_put_be16(f, (unsigned int)v);
+}
+
+static inline void qemu_put_sbe32(QEMUFile *f, int v)
+{
+    qemu_put_be32(f, (unsigned int)v);
+}
+
+static inline void qemu_put_sbe64(QEMUFile *f, int64_t v)
+{
+    qemu_put_be64(f, (uint64_t)v);
+}
+
+static inline int qemu_get_sbe16(QEMUFile *f)
+{
+    return (int)qemu_get_be16(f);
+}
+
+static inline int qemu_get_sbe32(QEMUFile *f)
+{
+    return (int)qemu_get_be32(f);
+}
+
+static inline int64_t qemu_get_sbe64(QEMUFile *f)
+{
+    return (int64_t)qemu_get_be64(f);
+}
+
+/* Signed integers, through a pointer of exactly the right type */
+
+static inline void qemu_put_s8s(QEMUFile *f, const int8_t *pv)
+{
+    qemu_put_byte(f, *pv);
+}
+
+static inline void qemu_put_sbe16s(QEMUFile *f, const int16_t *pv)
+{
+    qemu_put_be16(f, (uint16_t)*pv);
+}
+
+static inline void qemu_put_sbe32s(QEMUFile *f, const int32_t *pv)
+{
+    qemu_put_be32(f, (uint32_t)*pv);
+}
+
+static inline void qemu_put_sbe64s(QEMUFile *f, const int64_t *pv)
+{
+    qemu_put_be64(f, (uint64_t)*pv);
+}
+
+static inline void qemu_get_s8s(QEMUFile *f, int8_t *pv)
+{
+    *pv = (int8_t)qemu_get_byte(f);
+}
+
+static inline void qemu_get_sbe16s(QEMUFile *f, int16_t *pv)
+{
+    *pv = (int16_t)qemu_get_be16(f);
+}
+
+static inline void qemu_get_sbe32s(QEMUFile *f, int32_t *pv)
+{
+    *pv = (int32_t)qemu_get_be32(f);
+}
+
+static inline void qemu_get_sbe64s(QEMUFile *f, int64_t *pv)
+{
+    *pv = (int64_t)qemu_get_be64(f);
+}
+
+/* Counted strings: one length byte, then that many bytes without terminator */
+
+/*
+ * Reads a string into `buf`, which has room for 256 bytes, and terminates it.
+ * Returns its length. Returns 0 both for an empty string and when fewer bytes
+ * arrived than were announced.
+ */
+size_t qemu_get_counted_string(QEMUFile *f, char buf[256]);
+
+/* Writes `name`, which is terminated and at most 255 bytes long. */
+void qemu_put_counted_string(QEMUFile *f, const char *name);
+
+/*
+ * Whether a handler that iterates should stop here: 1 if this time window's
+ * bytes are used up, if the file has an error, or if it was shut down; else 0.
+ */
+int qemu_file_rate_limit(QEMUFile *f);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MIGRATION_QEMU_FILE_TYPES_H */
