@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The one error of the library: what happened, where in the stream and in which device, and the errno for C.
+//!
+//! An error is made where the fact is known (often with no more than a cause and a stream offset) and gains context on
+//! its way out: the field and path in the VMState interpreter, the section in the load and save loops, the phase in the
+//! driver. Context that is already there is kept: the innermost place knows best.
+
+use std::fmt;
+
+/// A positive errno value, as in `errno.h`.
+pub type Errno = i32;
+
+/// Which end of a migration the error happened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Side {
+    /// Neither: an error outside any stream.
+    #[default]
+    None,
+    /// The source, writing the stream.
+    Source,
+    /// The destination, reading the stream.
+    Destination,
+}
+
+/// The section that was being saved or loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Section {
+    /// Type byte, as on the wire (`QEMU_VM_SECTION_*`).
+    pub tag: u8,
+    /// Section id, as on the wire.
+    pub id: u32,
+    /// Name of the device, with its path.
+    pub idstr: String,
+    /// Instance id of the device.
+    pub instance: u32,
+    /// Version of the device in this program.
+    pub version_have: Option<i32>,
+    /// Version that the stream carries.
+    pub version_want: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    errno: Errno,
+    message: String,
+    side: Side,
+    phase: Option<&'static str>,
+    section: Option<Section>,
+    path: Vec<String>,
+    offset: Option<u64>,
+}
+
+/// What went wrong and where.
+#[derive(Clone, Debug)]
+pub struct Error(Box<Parts>);
+
+/// Shorthand for results of this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error with its errno (positive, `EIO` where the caller has none) and its cause in words.
+    #[cold]
+    pub fn new(errno: Errno, message: impl Into<String>) -> Self {
+        let errno = if errno == 0 { libc::EIO } else { errno.abs() };
+        Self(Box::new(Parts { errno, message: message.into(), ..Parts::default() }))
+    }
+
+    /// The stream says something that it must not: `EINVAL`.
+    #[cold]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(libc::EINVAL, message)
+    }
+
+    /// A callback of the host or a device returned the negative errno `ret`.
+    #[cold]
+    pub fn from_callback(name: &str, ret: i32) -> Self {
+        Self::new(ret.saturating_abs(), format!("{name} returned {ret}"))
+    }
+
+    /// An operating system error, with what was tried.
+    #[cold]
+    pub fn io(what: impl fmt::Display, err: &std::io::Error) -> Self {
+        Self::new(err.raw_os_error().unwrap_or(libc::EIO), format!("{what}: {err}"))
+    }
+
+    /// The positive errno.
+    pub fn errno(&self) -> Errno {
+        self.0.errno
+    }
+
+    /// The value that a C function returns: `-errno`.
+    pub fn code(&self) -> i32 {
+        -self.0.errno
+    }
+
+    /// The cause alone, without the place.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The side, `Side::None` outside a stream.
+    pub fn side(&self) -> Side {
+        self.0.side
+    }
+
+    /// The phase in QEMU's words ("setup", "iterate", "complete", "load" ...), where known.
+    pub fn phase(&self) -> Option<&'static str> {
+        self.0.phase
+    }
+
+    /// The section, where the error is inside one.
+    pub fn section(&self) -> Option<&Section> {
+        self.0.section.as_ref()
+    }
+
+    /// The VMState path from the outermost description to the field, joined by '/'.
+    pub fn path(&self) -> Option<String> {
+        if self.0.path.is_empty() {
+            return None;
+        }
+        Some(self.0.path.iter().rev().map(String::as_str).collect::<Vec<_>>().join("/"))
+    }
+
+    /// The offset in the stream, in bytes, where known.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// Adds the side, unless one is known.
+    pub fn at_side(mut self, side: Side) -> Self {
+        if self.0.side == Side::None {
+            self.0.side = side;
+        }
+        self
+    }
+
+    /// Adds the phase, unless one is known.
+    pub fn in_phase(mut self, phase: &'static str) -> Self {
+        self.0.phase.get_or_insert(phase);
+        self
+    }
+
+    /// Adds the section, unless one is known.
+    pub fn in_section(mut self, section: impl FnOnce() -> Section) -> Self {
+        self.0.section.get_or_insert_with(section);
+        self
+    }
+
+    /// Adds the stream offset, unless one is known.
+    pub fn at_offset(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Adds the next outer element of the VMState path.
+    pub fn in_path(mut self, element: impl Into<String>) -> Self {
+        self.0.path.push(element.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { message, phase, section, offset, errno, .. } = &*self.0;
+        if let Some(phase) = phase {
+            write!(out, "{phase}: ")?;
+        }
+        if let Some(section) = section {
+            write!(out, "section {} '{}' instance {}", section.id, section.idstr, section.instance)?;
+            match (section.version_want, section.version_have) {
+                (Some(want), Some(have)) if want != have => write!(out, " (version {want} in the stream, {have} here)")?,
+                _ => {}
+            }
+            write!(out, ": ")?;
+        }
+        if let Some(path) = self.path() {
+            write!(out, "{path}: ")?;
+        }
+        write!(out, "{message}")?;
+        if let Some(offset) = offset {
+            write!(out, " at stream offset {offset}")?;
+        }
+        write!(out, " ({})", std::io::Error::from_raw_os_error(*errno))
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_names_every_part_that_is_known() {
+        let section = || Section { tag: 4, id: 7, idstr: "nic".into(), instance: 1, version_have: Some(2), version_want: Some(3) };
+        let error = Error::invalid("expected 4, got 5")
+            .in_path("last_avail_idx")
+            .in_path("queue[3]")
+            .at_offset(99)
+            .in_section(section)
+            .in_phase("load");
+        assert_eq!(
+            error.to_string(),
+            "load: section 7 'nic' instance 1 (version 3 in the stream, 2 here): queue[3]/last_avail_idx: \
+             expected 4, got 5 at stream offset 99 (Invalid argument (os error 22))"
+        );
+    }
+
+    #[test]
+    fn innermost_context_wins() {
+        let error = Error::invalid("x").at_offset(1).in_phase("load").at_offset(2).in_phase("outer");
+        assert_eq!((error.offset(), error.phase()), (Some(1), Some("load")));
+    }
+
+    #[test]
+    fn errno_is_never_zero_and_never_negative() {
+        assert_eq!(Error::new(0, "x").code(), -libc::EIO);
+        assert_eq!(Error::from_callback("save_setup", -libc::ENOSPC).errno(), libc::ENOSPC);
+        assert_eq!(Error::from_callback("save_setup", i32::MIN).code(), -i32::MAX);
+    }
+}

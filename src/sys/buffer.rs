@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Bytes that may be written through a shared reference, and the place that a channel reads into.
+//!
+//! A `QEMUFile` is used by C through plain pointers and from inside callbacks, so its buffer can't be borrowed mutably.
+//! `ByteBuffer` copies in and out and never hands out a Rust reference to its content.
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ptr;
+
+/// A fixed number of bytes with interior mutability; used by one thread at a time (`!Sync`).
+pub struct ByteBuffer(Box<[UnsafeCell<u8>]>);
+
+impl ByteBuffer {
+    /// `len` zero bytes.
+    pub fn new(len: usize) -> Self {
+        Self((0..len).map(|_| UnsafeCell::new(0)).collect())
+    }
+
+    /// Size in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn at(&self, at: usize, len: usize) -> *mut u8 {
+        let part = &self.0[at..at + len];
+        UnsafeCell::raw_get(part.as_ptr())
+    }
+
+    /// The address of byte `at`, which may be one past the last.
+    #[inline]
+    pub fn address(&self, at: usize) -> *mut u8 {
+        self.at(at, 0)
+    }
+
+    /// Copies `bytes` to `at`. Panics if they do not fit.
+    #[inline]
+    pub fn store(&self, at: usize, bytes: &[u8]) {
+        let to = self.at(at, bytes.len());
+        // SAFETY: `to` is valid for that length, `!Sync` rules out another thread, and `copy` allows an overlap.
+        unsafe { ptr::copy(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// Copies a fixed number of bytes out. Panics if they are not there.
+    #[inline]
+    pub fn load<const N: usize>(&self, at: usize) -> [u8; N] {
+        let from = self.at(at, N);
+        // SAFETY: `from` is valid for N bytes and bytes have no alignment.
+        unsafe { from.cast::<[u8; N]>().read() }
+    }
+
+    /// Copies bytes from `at` to `into`. Panics if they are not there.
+    #[inline]
+    pub fn load_into(&self, at: usize, into: &mut [u8]) {
+        let from = self.at(at, into.len());
+        // SAFETY: both are valid for that length; an overlap is allowed.
+        unsafe { ptr::copy(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Moves `len` bytes from `from` to the start of the buffer.
+    pub fn move_to_start(&self, from: usize, len: usize) {
+        let source = self.at(from, len);
+        // SAFETY: both ranges lie in the buffer; an overlap is allowed.
+        unsafe { ptr::copy(source, self.at(0, len), len) }
+    }
+
+    /// The bytes from `at` on, as the place for a read.
+    pub fn span(&self, at: usize) -> Span<'_> {
+        let len = self.len() - at;
+        Span { start: self.at(at, len), len, life: PhantomData }
+    }
+}
+
+/// Memory that a channel may write into. It may alias anything: only raw copies touch it.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    start: *mut u8,
+    len: usize,
+    life: PhantomData<&'a UnsafeCell<u8>>,
+}
+
+impl<'a> Span<'a> {
+    /// The span over a mutable slice.
+    pub fn from_slice(slice: &'a mut [u8]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
+    }
+
+    /// A span over memory of a C caller.
+    ///
+    /// # Safety
+    /// `start` must be valid for writes of `len` bytes for as long as the span lives.
+    pub unsafe fn from_raw(start: *mut u8, len: usize) -> Self {
+        Self { start, len, life: PhantomData }
+    }
+
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no room.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where it starts.
+    pub fn address(&self) -> *mut u8 {
+        self.start
+    }
+
+    /// What is left after the first `count` bytes. Panics if there are fewer.
+    pub fn skip(self, count: usize) -> Self {
+        assert!(count <= self.len);
+        // SAFETY: the result is within the span or one past its end.
+        Self { start: unsafe { self.start.add(count) }, len: self.len - count, life: PhantomData }
+    }
+
+    /// The first `count` bytes, or all if there are fewer.
+    pub fn first(self, count: usize) -> Self {
+        Self { len: self.len.min(count), ..self }
+    }
+
+    /// Copies `bytes` to the start. Panics if they do not fit.
+    pub fn store(&self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.len);
+        // SAFETY: the span is valid for writes of its length; an overlap is allowed.
+        unsafe { ptr::copy(bytes.as_ptr(), self.start, bytes.len()) }
+    }
+
+    /// Copies from `buffer`, starting at its byte `at`. Panics if they are not there or do not fit.
+    pub fn store_from(&self, buffer: &ByteBuffer, at: usize, len: usize) {
+        assert!(len <= self.len);
+        // SAFETY: both are valid for that length; an overlap is allowed.
+        unsafe { ptr::copy(buffer.at(at, len), self.start, len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_and_loads() {
+        let buffer = ByteBuffer::new(8);
+        buffer.store(2, &[1, 2, 3, 4]);
+        assert_eq!(buffer.load::<4>(2), [1, 2, 3, 4]);
+        buffer.move_to_start(3, 3);
+        assert_eq!(buffer.load::<3>(0), [2, 3, 4]);
+        let mut out = [0; 2];
+        Span::from_slice(&mut out).skip(1).store(&[9]);
+        assert_eq!(out, [0, 9]);
+    }
+
+    #[test]
+    #[should_panic(expected = "range end index 9")]
+    fn a_store_past_the_end_panics() {
+        ByteBuffer::new(8).store(6, &[1, 2, 3]);
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What stands in the stream: magic, section tags, commands, limits. Pure values, no input or output.
+//!
+//! ```text
+//! stream   = magic(be32) version(be32) [configuration] section* EOF [vmdescription]
+//! section  = START|FULL id(be32) len(u8) idstr instance(be32) version(be32) payload footer
+//!          | PART|END   id(be32) payload footer
+//!          | COMMAND    command(be16) len(be16) payload
+//! footer   = 0x7e id(be32)
+//! ```
+//! Source of the values: QEMU 7.2, `migration/savevm.h` and `migration/savevm.c`.
+
+mod command;
+pub mod limits;
+
+pub use command::Command;
+
+/// First word of every stream: "QEVM".
+pub const FILE_MAGIC: u32 = 0x5145_564d;
+/// The one version of the stream that is spoken.
+pub const FILE_VERSION: u32 = 3;
+/// The version before it, which QEMU stopped reading; it has an error of its own.
+pub const FILE_VERSION_COMPAT: u32 = 2;
+
+/// End of the sections.
+pub const EOF: u8 = 0x00;
+/// A live device's first section.
+pub const SECTION_START: u8 = 0x01;
+/// A live device's further section.
+pub const SECTION_PART: u8 = 0x02;
+/// A live device's last section.
+pub const SECTION_END: u8 = 0x03;
+/// The whole state of a device that is not live.
+pub const SECTION_FULL: u8 = 0x04;
+/// Inside a VMState section: an optional part with a name of its own.
+pub const SUBSECTION: u8 = 0x05;
+/// The JSON description after the end.
+pub const VMDESCRIPTION: u8 = 0x06;
+/// Machine name and what both sides must share.
+pub const CONFIGURATION: u8 = 0x07;
+/// An order to the destination.
+pub const COMMAND: u8 = 0x08;
+/// Follows every section, with its id.
+pub const SECTION_FOOTER: u8 = 0x7e;
+
+/// A section tag in words, for errors and traces.
+pub fn tag_name(tag: u8) -> &'static str {
+    match tag {
+        EOF => "EOF",
+        SECTION_START => "SECTION_START",
+        SECTION_PART => "SECTION_PART",
+        SECTION_END => "SECTION_END",
+        SECTION_FULL => "SECTION_FULL",
+        SUBSECTION => "SUBSECTION",
+        VMDESCRIPTION => "VMDESCRIPTION",
+        CONFIGURATION => "CONFIGURATION",
+        COMMAND => "COMMAND",
+        SECTION_FOOTER => "SECTION_FOOTER",
+        _ => "unknown",
+    }
+}
