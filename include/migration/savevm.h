@@ -119,7 +119,7 @@ void qemu_savevm_send_open_return_path(QEMUFile *f);
 
 /*
  * A stream in a box: `len` bytes that the destination reads whole before it
- * loads them. Returns 0, or -1 if it is too large (more than 16 MiB).
+ * loads them. Returns 0, or -1 if the length does not fit 32 bits.
  */
 int qemu_savevm_send_packaged(QEMUFile *f, const uint8_t *buf, size_t len);
 

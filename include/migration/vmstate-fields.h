@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The macros that describe one field: structures, arrays, buffers, lists.
+ * Part of migration/vmstate.h; names and arguments are QEMU 7.2's.
+ *
+ * Arguments mean the same everywhere:
+ *   _field       the member, as one would write it after `state->`
+ *   _state       the type of the structure that has it
+ *   _type        the type of an element; a member of another type, or an array
+ *                of another length, does not compile
+ *   _num         the number of elements, a constant
+ *   _field_num   the member that holds the number of elements
+ *   _field_size  the member that holds the size in bytes
+ *   _version     the first version that has the field, 0 for all
+ *   _test        decides instead of _version, where it is not NULL
+ *   _info, _vmsd the VMStateInfo or VMStateDescription object, no pointer
+ *
+ * Names that end in an underscore are not for use elsewhere.
+ */
+#ifndef QEMU_VMSTATE_FIELDS_H
+#define QEMU_VMSTATE_FIELDS_H
+
+#include "migration/vmstate.h"
+
+/*
+ * Compile-time checks. Each is a constant zero that is added to an offset or
+ * size, and an error where the types do not agree: pointers to different types
+ * cannot be subtracted. Inside sizeof this is constant for -Wpedantic too.
+ */
+
+#define VMSTATE_TYPE_(_state, _field) __typeof__(((_state *)0)->_field)
+#define VMSTATE_SAME_(_type1, _type2) \
+    (0 * sizeof((_type1 *)1 - (_type2 *)1))
+#define VMSTATE_HOLDS_(_condition) (0 * sizeof(char[(_condition) ? 1 : -1]))
+
+/* The text of an argument, after macros in it were replaced. */
+#define VMSTATE_TEXT_(_field) VMSTATE_QUOTE_(_field)
+#define VMSTATE_QUOTE_(_text) #_text
+
+/* _type2 is _type1[_n], _type1[_n][_m], _type1 * */
+#define type_check_array(_type1, _type2, _n) \
+    (0 * sizeof((_type1 (*)[_n])1 - (_type2 *)1))
+#define type_check_2darray(_type1, _type2, _n, _m) \
+    (0 * sizeof((_type1 (*)[_n][_m])1 - (_type2 *)1))
+#define type_check_pointer(_type1, _type2) \
+    (0 * sizeof((_type1 **)1 - (_type2 *)1))
+
+/* The type of an element of an array, or of what a pointer points to. */
+#define typeof_elt_of_field(_type, _field) VMSTATE_TYPE_(_type, _field[0])
+
+/* The member of _type2 is an array of _type1 of any length, no pointer. */
+#ifdef __cplusplus
+#define type_check_varray(_type1, _type2, _field)                           \
+    type_check_array(_type1, VMSTATE_TYPE_(_type2, _field),                 \
+                     sizeof(VMSTATE_TYPE_(_type2, _field)) / sizeof(_type1))
+#else
+#define type_check_varray(_type1, _type2, _field)                           \
+    (VMSTATE_SAME_(_type1, typeof_elt_of_field(_type2, _field)) +           \
+     VMSTATE_HOLDS_(!__builtin_types_compatible_p(                          \
+         VMSTATE_TYPE_(_type2, _field),                                     \
+         __typeof__(&((_type2 *)0)->_field[0]))))
+#endif
+
+/*
+ * Checked offsets: of a member that is a _type, a pointer to it, an array of
+ * it (with one or two dimensions, or of any length), of an element of an
+ * array, and of an array of bytes.
+ */
+#define vmstate_offset_value(_state, _field, _type) \
+    (offsetof(_state, _field) + \
+     VMSTATE_SAME_(_type, VMSTATE_TYPE_(_state, _field)))
+#define vmstate_offset_pointer(_state, _field, _type) \
+    (offsetof(_state, _field) + \
+     type_check_pointer(_type, VMSTATE_TYPE_(_state, _field)))
+#define vmstate_offset_array(_state, _field, _type, _num) \
+    (offsetof(_state, _field) + \
+     type_check_array(_type, VMSTATE_TYPE_(_state, _field), _num))
+#define vmstate_offset_2darray(_state, _field, _type, _n1, _n2) \
+    (offsetof(_state, _field) + \
+     type_check_2darray(_type, VMSTATE_TYPE_(_state, _field), _n1, _n2))
+#define vmstate_offset_varray(_state, _field, _type) \
+    (offsetof(_state, _field) + type_check_varray(_type, _state, _field))
+#define vmstate_offset_sub_array(_state, _field, _type, _start) \
+    vmstate_offset_value(_state, _field[_start], _type)
+#define vmstate_offset_buffer(_state, _field) \
+    vmstate_offset_array(_state, _field, uint8_t, \
+                         sizeof(VMSTATE_TYPE_(_state, _field)))
+
+/*
+ * The one place that knows the members. They stand in the order of the
+ * structure, and flags are cast, because C++ asks for both.
+ */
+#define VMSTATE_FIELD_(_name, _hint, _offset, _size, _start, _num,          \
+                       _num_offset, _size_offset, _info, _flags, _vmsd,     \
+                       _version, _struct_version, _test)                    \
+    {                                                                       \
+        .name = (_name), .err_hint = (_hint), .offset = (_offset),          \
+        .size = (_size), .start = (_start), .num = (_num),                  \
+        .num_offset = (_num_offset), .size_offset = (_size_offset),         \
+        .info = (_info), .flags = (enum VMStateFlags)(_flags),              \
+        .vmsd = (_vmsd), .version_id = (_version),                          \
+        .struct_version_id = (_struct_version), .field_exists = (_test),    \
+    }
+
+/* A field, or several in a row, that an info can handle. */
+#define VMSTATE_PLAIN_(_field, _offset, _size, _flags, _num, _num_offset,   \
+                       _info, _version, _test)                              \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL, _offset, _size, 0, _num,    \
+                   _num_offset, 0, &(_info), _flags, NULL, _version, 0,     \
+                   _test)
+
+/* A structure, or several in a row. */
+#define VMSTATE_NESTED_(_field, _offset, _size, _flags, _num, _num_offset,  \
+                        _vmsd, _version, _test)                             \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL, _offset, _size, 0, _num,    \
+                   _num_offset, 0, NULL, VMS_STRUCT | (_flags), &(_vmsd),   \
+                   _version, 0, _test)
+
+/* Memory behind a pointer, whose size is in a member of type _size_type. */
+#define VMSTATE_SIZED_(_field, _state, _factor, _field_size, _size_type,    \
+                       _flags, _info, _version, _test)                      \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL, offsetof(_state, _field),   \
+                   _factor, 0, 0, 0,                                        \
+                   vmstate_offset_value(_state, _field_size, _size_type),   \
+                   &(_info), VMS_VBUFFER | VMS_POINTER | (_flags), NULL,    \
+                   _version, 0, _test)
+
+/* A container; _vmsd is a pointer, and describes what is inside. */
+#define VMSTATE_CONTAINER_(_field, _state, _size, _start, _info, _vmsd,     \
+                           _version)                                        \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL, offsetof(_state, _field),   \
+                   _size, _start, 0, 0, 0, &(_info), 0, _vmsd, _version, 0, \
+                   NULL)
+
+/* Single elements */
+
+/* A member, with everything that can be said about one. */
+#define VMSTATE_SINGLE_FULL(_field, _state, _test, _version, _info, _type,  \
+                            _err_hint)                                      \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), _err_hint,                        \
+                   vmstate_offset_value(_state, _field, _type),             \
+                   sizeof(_type), 0, 0, 0, 0, &(_info), VMS_SINGLE, NULL,   \
+                   _version, 0, _test)
+
+#define VMSTATE_SINGLE_TEST(_field, _state, _test, _version, _info, _type)  \
+    VMSTATE_SINGLE_FULL(_field, _state, _test, _version, _info, _type, NULL)
+
+#define VMSTATE_SINGLE(_field, _state, _version, _info, _type)              \
+    VMSTATE_SINGLE_FULL(_field, _state, NULL, _version, _info, _type, NULL)
+
+/* What a pointer points to. _type is the pointer's type, star included. */
+#define VMSTATE_POINTER(_field, _state, _version, _info, _type)             \
+    VMSTATE_PLAIN_(_field, vmstate_offset_value(_state, _field, _type),     \
+                   sizeof(_type), VMS_SINGLE | VMS_POINTER, 0, 0, _info,    \
+                   _version, NULL)
+
+#define VMSTATE_POINTER_TEST(_field, _state, _test, _info, _type)           \
+    VMSTATE_PLAIN_(_field, vmstate_offset_value(_state, _field, _type),     \
+                   sizeof(_type), VMS_SINGLE | VMS_POINTER, 0, 0, _info,    \
+                   0, _test)
+
+/*
+ * No data: fails the load (and the save) unless _test returns true. _name is
+ * a string that says what was violated.
+ */
+#define VMSTATE_VALIDATE(_name, _test)                                      \
+    VMSTATE_FIELD_(_name, NULL, 0, 0, 0, 0, 0, 0, NULL,                     \
+                   VMS_ARRAY | VMS_MUST_EXIST, NULL, 0, 0, _test)
+
+/* Arrays of known length */
+
+#define VMSTATE_ARRAY(_field, _state, _num, _version, _info, _type)         \
+    VMSTATE_PLAIN_(_field,                                                  \
+                   vmstate_offset_array(_state, _field, _type, _num),       \
+                   sizeof(_type), VMS_ARRAY, _num, 0, _info, _version, NULL)
+
+#define VMSTATE_ARRAY_TEST(_field, _state, _num, _test, _info, _type)       \
+    VMSTATE_PLAIN_(_field,                                                  \
+                   vmstate_offset_array(_state, _field, _type, _num),       \
+                   sizeof(_type), VMS_ARRAY, _num, 0, _info, 0, _test)
+
+#define VMSTATE_2DARRAY(_field, _state, _n1, _n2, _version, _info, _type)   \
+    VMSTATE_PLAIN_(_field,                                                  \
+                   vmstate_offset_2darray(_state, _field, _type, _n1, _n2), \
+                   sizeof(_type), VMS_ARRAY, (_n1) * (_n2), 0, _info,       \
+                   _version, NULL)
+
+/* _num elements from index _start on. */
+#define VMSTATE_SUB_ARRAY(_field, _state, _start, _num, _version, _info,    \
+                          _type)                                            \
+    VMSTATE_PLAIN_(_field,                                                  \
+                   vmstate_offset_sub_array(_state, _field, _type, _start), \
+                   sizeof(_type), VMS_ARRAY, _num, 0, _info, _version, NULL)
+
+/* An array of pointers; _type is the pointers' type, star included. */
+#define VMSTATE_ARRAY_OF_POINTER(_field, _state, _num, _version, _info,     \
+                                 _type)                                     \
+    VMSTATE_PLAIN_(_field,                                                  \
+                   vmstate_offset_array(_state, _field, _type, _num),       \
+                   sizeof(_type), VMS_ARRAY | VMS_ARRAY_OF_POINTER, _num,   \
+                   0, _info, _version, NULL)
+
+/* Arrays whose length is a member of the state: behind a pointer */
+
+#define VMSTATE_VARRAY_INT32(_field, _state, _field_num, _version, _info,   \
+                             _type)                                         \
+    VMSTATE_PLAIN_(_field, vmstate_offset_pointer(_state, _field, _type),   \
+                   sizeof(_type), VMS_VARRAY_INT32 | VMS_POINTER, 0,        \
+                   vmstate_offset_value(_state, _field_num, int32_t),       \
+                   _info, _version, NULL)
+
+#define VMSTATE_VARRAY_UINT32(_field, _state, _field_num, _version, _info,  \
+                              _type)                                        \
+    VMSTATE_PLAIN_(_field, vmstate_offset_pointer(_state, _field, _type),   \
+                   sizeof(_type), VMS_VARRAY_UINT32 | VMS_POINTER, 0,       \
+                   vmstate_offset_value(_state, _field_num, uint32_t),      \
+                   _info, _version, NULL)
+
+#define VMSTATE_VARRAY_UINT32_ALLOC(_field, _state, _field_num, _version,   \
+                                    _info, _type)                           \
+    VMSTATE_PLAIN_(_field, vmstate_offset_pointer(_state, _field, _type),   \
+                   sizeof(_type),                                           \
+                   VMS_VARRAY_UINT32 | VMS_POINTER | VMS_ALLOC, 0,          \
+                   vmstate_offset_value(_state, _field_num, uint32_t),      \
+                   _info, _version, NULL)
+
+#define VMSTATE_VARRAY_UINT16_ALLOC(_field, _state, _field_num, _version,   \
+                                    _info, _type)                           \
+    VMSTATE_PLAIN_(_field, vmstate_offset_pointer(_state, _field, _type),   \
+                   sizeof(_type),                                           \
+                   VMS_VARRAY_UINT16 | VMS_POINTER | VMS_ALLOC, 0,          \
+                   vmstate_offset_value(_state, _field_num, uint16_t),      \
+                   _info, _version, NULL)
+
+/*
+ * The same for an array inside the state, of which only a part is in use. A
+ * count from the stream can be larger than the array: check it in a
+ * VMSTATE_VALIDATE() between the count and the array.
+ */
+
+#define VMSTATE_ARRAY_INT32_UNSAFE(_field, _state, _field_num, _info, _type) \
+    VMSTATE_PLAIN_(_field, vmstate_offset_varray(_state, _field, _type),    \
+                   sizeof(_type), VMS_VARRAY_INT32, 0,                      \
+                   vmstate_offset_value(_state, _field_num, int32_t),       \
+                   _info, 0, NULL)
+
+#define VMSTATE_VARRAY_UINT16_UNSAFE(_field, _state, _field_num, _version,  \
+                                     _info, _type)                          \
+    VMSTATE_PLAIN_(_field, vmstate_offset_varray(_state, _field, _type),    \
+                   sizeof(_type), VMS_VARRAY_UINT16, 0,                     \
+                   vmstate_offset_value(_state, _field_num, uint16_t),      \
+                   _info, _version, NULL)
+
+/* The uint32_t count times the constant _multiply elements. */
+#define VMSTATE_VARRAY_MULTIPLY(_field, _state, _field_num, _multiply,      \
+                                _info, _type)                               \
+    VMSTATE_PLAIN_(_field, vmstate_offset_varray(_state, _field, _type),    \
+                   sizeof(_type), VMS_VARRAY_UINT32 | VMS_MULTIPLY_ELEMENTS, \
+                   _multiply,                                               \
+                   vmstate_offset_value(_state, _field_num, uint32_t),      \
+                   _info, 0, NULL)
+
+/* Structures */
+
+#define VMSTATE_STRUCT_TEST(_field, _state, _test, _version, _vmsd, _type)  \
+    VMSTATE_NESTED_(_field, vmstate_offset_value(_state, _field, _type),    \
+                    sizeof(_type), 0, 0, 0, _vmsd, _version, _test)
+
+#define VMSTATE_STRUCT(_field, _state, _version, _vmsd, _type)              \
+    VMSTATE_STRUCT_TEST(_field, _state, NULL, _version, _vmsd, _type)
+
+/* A structure in a chosen version of its own. */
+#define VMSTATE_VSTRUCT_TEST(_field, _state, _test, _version, _vmsd, _type, \
+                             _struct_version)                               \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL,                             \
+                   vmstate_offset_value(_state, _field, _type),             \
+                   sizeof(_type), 0, 0, 0, 0, NULL, VMS_VSTRUCT, &(_vmsd),  \
+                   _version, _struct_version, _test)
+
+#define VMSTATE_VSTRUCT_V(_field, _state, _version, _vmsd, _type,           \
+                          _struct_version)                                  \
+    VMSTATE_VSTRUCT_TEST(_field, _state, NULL, _version, _vmsd, _type,      \
+                         _struct_version)
+
+#define VMSTATE_VSTRUCT(_field, _state, _vmsd, _type, _struct_version)      \
+    VMSTATE_VSTRUCT_TEST(_field, _state, NULL, 0, _vmsd, _type,             \
+                         _struct_version)
+
+/* The structure that a pointer points to; _type is without the star. */
+#define VMSTATE_STRUCT_POINTER_TEST_V(_field, _state, _test, _version,      \
+                                      _vmsd, _type)                         \
+    VMSTATE_NESTED_(_field, vmstate_offset_pointer(_state, _field, _type),  \
+                    sizeof(_type *), VMS_POINTER, 0, 0, _vmsd, _version,    \
+                    _test)
+
+#define VMSTATE_STRUCT_POINTER_TEST(_field, _state, _test, _vmsd, _type)    \
+    VMSTATE_STRUCT_POINTER_TEST_V(_field, _state, _test, 0, _vmsd, _type)
+
+#define VMSTATE_STRUCT_POINTER_V(_field, _state, _version, _vmsd, _type)    \
+    VMSTATE_STRUCT_POINTER_TEST_V(_field, _state, NULL, _version, _vmsd,    \
+                                  _type)
+
+#define VMSTATE_STRUCT_POINTER(_field, _state, _vmsd, _type)                \
+    VMSTATE_STRUCT_POINTER_TEST_V(_field, _state, NULL, 0, _vmsd, _type)
+
+/* Arrays of structures, of known length */
+
+#define VMSTATE_STRUCT_ARRAY_TEST(_field, _state, _num, _test, _version,    \
+                                  _vmsd, _type)                             \
+    VMSTATE_NESTED_(_field,                                                 \
+                    vmstate_offset_array(_state, _field, _type, _num),      \
+                    sizeof(_type), VMS_ARRAY, _num, 0, _vmsd, _version,     \
+                    _test)
+
+#define VMSTATE_STRUCT_ARRAY(_field, _state, _num, _version, _vmsd, _type)  \
+    VMSTATE_STRUCT_ARRAY_TEST(_field, _state, _num, NULL, _version, _vmsd,  \
+                              _type)
+
+#define VMSTATE_STRUCT_2DARRAY_TEST(_field, _state, _n1, _n2, _test,        \
+                                    _version, _vmsd, _type)                 \
+    VMSTATE_NESTED_(_field,                                                 \
+                    vmstate_offset_2darray(_state, _field, _type, _n1, _n2), \
+                    sizeof(_type), VMS_ARRAY, (_n1) * (_n2), 0, _vmsd,      \
+                    _version, _test)
+
+#define VMSTATE_STRUCT_2DARRAY(_field, _state, _n1, _n2, _version, _vmsd,   \
+                               _type)                                       \
+    VMSTATE_STRUCT_2DARRAY_TEST(_field, _state, _n1, _n2, NULL, _version,   \
+                                _vmsd, _type)
+
+#define VMSTATE_STRUCT_SUB_ARRAY(_field, _state, _start, _num, _version,    \
+                                 _vmsd, _type)                              \
+    VMSTATE_NESTED_(_field,                                                 \
+                    vmstate_offset_sub_array(_state, _field, _type, _start), \
+                    sizeof(_type), VMS_ARRAY, _num, 0, _vmsd, _version, NULL)
+
+/* An array of pointers to structures; _type is without the star. */
+#define VMSTATE_ARRAY_OF_POINTER_TO_STRUCT(_f, _s, _n, _v, _vmsd, _type)    \
+    VMSTATE_NESTED_(_f, vmstate_offset_array(_s, _f, _type *, _n),          \
+                    sizeof(_type *), VMS_ARRAY | VMS_ARRAY_OF_POINTER, _n,  \
+                    0, _vmsd, _v, NULL)
+
+/* A pointer to _num structures; neither type nor pointer is checked. */
+#define VMSTATE_STRUCT_VARRAY_POINTER_KNOWN(_field, _state, _num, _version, \
+                                            _vmsd, _type)                   \
+    VMSTATE_NESTED_(_field, offsetof(_state, _field), sizeof(_type),        \
+                    VMS_ARRAY | VMS_POINTER, _num, 0, _vmsd, _version, NULL)
+
+/* Arrays of structures whose length is a member: inside the state */
+
+#define VMSTATE_STRUCT_VARRAY_UINT8(_field, _state, _field_num, _version,   \
+                                    _vmsd, _type)                           \
+    VMSTATE_NESTED_(_field, vmstate_offset_varray(_state, _field, _type),   \
+                    sizeof(_type), VMS_VARRAY_UINT8, 0,                     \
+                    vmstate_offset_value(_state, _field_num, uint8_t),      \
+                    _vmsd, _version, NULL)
+
+#define VMSTATE_STRUCT_VARRAY_INT32(_field, _state, _field_num, _version,   \
+                                    _vmsd, _type)                           \
+    VMSTATE_NESTED_(_field, vmstate_offset_varray(_state, _field, _type),   \
+                    sizeof(_type), VMS_VARRAY_INT32, 0,                     \
+                    vmstate_offset_value(_state, _field_num, int32_t),      \
+                    _vmsd, _version, NULL)
+
+#define VMSTATE_STRUCT_VARRAY_UINT32(_field, _state, _field_num, _version,  \
+                                     _vmsd, _type)                          \
+    VMSTATE_NESTED_(_field, vmstate_offset_varray(_state, _field, _type),   \
+                    sizeof(_type), VMS_VARRAY_UINT32, 0,                    \
+                    vmstate_offset_value(_state, _field_num, uint32_t),     \
+                    _vmsd, _version, NULL)
+
+/* ... and behind a pointer */
+
+#define VMSTATE_STRUCT_VARRAY_POINTER_INT32(_field, _state, _field_num,     \
+                                            _vmsd, _type)                   \
+    VMSTATE_NESTED_(_field, vmstate_offset_pointer(_state, _field, _type),  \
+                    sizeof(_type), VMS_POINTER | VMS_VARRAY_INT32, 0,       \
+                    vmstate_offset_value(_state, _field_num, int32_t),      \
+                    _vmsd, 0, NULL)
+
+/* The flag is the one for int32_t: QEMU has it so, and it is visible. */
+#define VMSTATE_STRUCT_VARRAY_POINTER_UINT32(_field, _state, _field_num,    \
+                                             _vmsd, _type)                  \
+    VMSTATE_NESTED_(_field, vmstate_offset_pointer(_state, _field, _type),  \
+                    sizeof(_type), VMS_POINTER | VMS_VARRAY_INT32, 0,       \
+                    vmstate_offset_value(_state, _field_num, uint32_t),     \
+                    _vmsd, 0, NULL)
+
+#define VMSTATE_STRUCT_VARRAY_POINTER_UINT16(_field, _state, _field_num,    \
+                                             _vmsd, _type)                  \
+    VMSTATE_NESTED_(_field, vmstate_offset_pointer(_state, _field, _type),  \
+                    sizeof(_type), VMS_POINTER | VMS_VARRAY_UINT16, 0,      \
+                    vmstate_offset_value(_state, _field_num, uint16_t),     \
+                    _vmsd, 0, NULL)
+
+/* Allocated when loading; the count is an int32_t. */
+#define VMSTATE_STRUCT_VARRAY_ALLOC(_field, _state, _field_num, _version,   \
+                                    _vmsd, _type)                           \
+    VMSTATE_NESTED_(_field, vmstate_offset_pointer(_state, _field, _type),  \
+                    sizeof(_type),                                          \
+                    VMS_VARRAY_INT32 | VMS_ALLOC | VMS_POINTER, 0,          \
+                    vmstate_offset_value(_state, _field_num, int32_t),      \
+                    _vmsd, _version, NULL)
+
+/* Bytes */
+
+/* The bytes from index _start up to, not including, _size of an array. */
+#define VMSTATE_STATIC_BUFFER(_field, _state, _version, _test, _start,      \
+                              _size)                                        \
+    VMSTATE_PLAIN_(_field,                                                  \
+                   vmstate_offset_buffer(_state, _field) + (_start),        \
+                   (_size) - (_start), VMS_BUFFER, 0, 0,                    \
+                   vmstate_info_buffer, _version, _test)
+
+/* _size bytes at a member of any type, which is taken as it is in memory. */
+#define VMSTATE_BUFFER_UNSAFE_INFO_TEST(_field, _state, _test, _version,    \
+                                        _info, _size)                       \
+    VMSTATE_PLAIN_(_field, offsetof(_state, _field), _size, VMS_BUFFER, 0,  \
+                   0, _info, _version, _test)
+
+#define VMSTATE_BUFFER_UNSAFE_INFO(_field, _state, _version, _info, _size)  \
+    VMSTATE_BUFFER_UNSAFE_INFO_TEST(_field, _state, NULL, _version, _info,  \
+                                    _size)
+
+/* _size bytes behind a pointer. */
+#define VMSTATE_BUFFER_POINTER_UNSAFE(_field, _state, _version, _size)      \
+    VMSTATE_PLAIN_(_field, offsetof(_state, _field), _size,                 \
+                   VMS_BUFFER | VMS_POINTER, 0, 0, vmstate_info_buffer,     \
+                   _version, NULL)
+
+/* As many bytes behind a pointer as a member says, of type int32_t ... */
+#define VMSTATE_VBUFFER(_field, _state, _version, _test, _field_size)       \
+    VMSTATE_SIZED_(_field, _state, 0, _field_size, int32_t, 0,              \
+                   vmstate_info_buffer, _version, _test)
+
+/* ... or of type uint32_t; more than fits an int32_t is an error anyway */
+#define VMSTATE_VBUFFER_UINT32(_field, _state, _version, _test, _field_size) \
+    VMSTATE_SIZED_(_field, _state, 0, _field_size, uint32_t, 0,             \
+                   vmstate_info_buffer, _version, _test)
+
+/* ... allocated when loading */
+#define VMSTATE_VBUFFER_ALLOC_UINT32(_field, _state, _version, _test,       \
+                                     _field_size)                           \
+    VMSTATE_SIZED_(_field, _state, 0, _field_size, uint32_t, VMS_ALLOC,     \
+                   vmstate_info_buffer, _version, _test)
+
+/* ... _multiply times as many */
+#define VMSTATE_VBUFFER_MULTIPLY(_field, _state, _version, _test,           \
+                                 _field_size, _multiply)                    \
+    VMSTATE_SIZED_(_field, _state, _multiply, _field_size, uint32_t,        \
+                   VMS_MULTIPLY, vmstate_info_buffer, _version, _test)
+
+/* A pointer to unsigned longs; _field_size is an int32_t and counts bits. */
+#define VMSTATE_BITMAP(_field, _state, _version, _field_size)               \
+    VMSTATE_SIZED_(_field, _state, 0, _field_size, int32_t, 0,              \
+                   vmstate_info_bitmap, _version, NULL)
+
+/*
+ * Bytes that are in the stream but no longer in the state. _size counts what
+ * was sent, which for a bool is 1 whatever sizeof says.
+ */
+#define VMSTATE_UNUSED_BUFFER(_test, _version, _size)                       \
+    VMSTATE_FIELD_("unused", NULL, 0, _size, 0, 0, 0, 0,                    \
+                   &vmstate_info_unused_buffer, VMS_BUFFER, NULL, _version, \
+                   0, _test)
+
+/* The same, as often as the uint32_t _field_num says. */
+#define VMSTATE_UNUSED_VARRAY_UINT32(_state, _test, _version, _field_num,   \
+                                     _size)                                 \
+    VMSTATE_FIELD_("unused", NULL, 0, _size, 0, 0,                          \
+                   vmstate_offset_value(_state, _field_num, uint32_t), 0,   \
+                   &vmstate_info_unused_buffer,                             \
+                   VMS_VARRAY_UINT32 | VMS_BUFFER, NULL, _version, 0, _test)
+
+/* State that is computed */
+
+/*
+ * Saves and loads a temporary _tmp_type instead of a member. Its first member,
+ * `parent`, points to the state; the hooks of _vmsd move the values to and
+ * fro. The temporary lives for one save or load and is not cleared before.
+ */
+#define VMSTATE_WITH_TMP(_state, _tmp_type, _vmsd)                          \
+    VMSTATE_FIELD_("tmp", NULL, 0,                                          \
+                   sizeof(_tmp_type) +                                      \
+                   VMSTATE_HOLDS_(offsetof(_tmp_type, parent) == 0) +       \
+                   type_check_pointer(_state,                               \
+                                      VMSTATE_TYPE_(_tmp_type, parent)),    \
+                   0, 0, 0, 0, &vmstate_info_tmp, 0, &(_vmsd), 0, 0, NULL)
+
+/*
+ * Containers. Loading allocates each element with malloc() and adds it to what
+ * is there already; the container has to be initialised. _next is the link in
+ * an element of type _type. _version is the version the elements are read in.
+ */
+#define VMSTATE_QTAILQ_V(_field, _state, _version, _vmsd, _type, _next)     \
+    VMSTATE_CONTAINER_(_field, _state, sizeof(_type),                       \
+                       offsetof(_type, _next), vmstate_info_qtailq,         \
+                       &(_vmsd), _version)
+
+#define VMSTATE_QLIST_V(_field, _state, _version, _vmsd, _type, _next)      \
+    VMSTATE_CONTAINER_(_field, _state, sizeof(_type),                       \
+                       offsetof(_type, _next), vmstate_info_qlist,          \
+                       &(_vmsd), _version)
+
+/*
+ * A GLib tree. _vmsd is a pointer to two descriptions, first of the values,
+ * then of the keys; with direct keys, which are integers in the place of
+ * pointers, to the values' alone.
+ */
+#define VMSTATE_GTREE_V(_field, _state, _version, _vmsd, _key_type,         \
+                        _val_type)                                          \
+    VMSTATE_CONTAINER_(_field, _state, sizeof(_val_type),                   \
+                       sizeof(_key_type), vmstate_info_gtree, _vmsd,        \
+                       _version)
+
+#define VMSTATE_GTREE_DIRECT_KEY_V(_field, _state, _version, _vmsd,         \
+                                   _val_type)                               \
+    VMSTATE_CONTAINER_(_field, _state, sizeof(_val_type), 0,                \
+                       vmstate_info_gtree, _vmsd, _version)
+
+/* The end of every table. */
+#ifdef __cplusplus
+#define VMSTATE_END_OF_LIST() {}
+#else
+#define VMSTATE_END_OF_LIST() { 0 }
+#endif
+
+#endif /* QEMU_VMSTATE_FIELDS_H */
