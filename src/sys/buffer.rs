@@ -4,6 +4,7 @@
 //! A `QEMUFile` is used by C through plain pointers and from inside callbacks, so its buffer can't be borrowed mutably.
 //! `ByteBuffer` copies in and out and never hands out a Rust reference to its content.
 
+use super::IoVec;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ptr;
@@ -64,6 +65,12 @@ impl ByteBuffer {
         let source = self.at(from, len);
         // SAFETY: both ranges lie in the buffer; an overlap is allowed.
         unsafe { ptr::copy(source, self.at(0, len), len) }
+    }
+
+    /// `len` bytes from `at` on, as a piece to write. It must be written or dropped before the buffer goes.
+    pub fn piece(&self, at: usize, len: usize) -> IoVec {
+        // SAFETY: the bytes are in the buffer; the file that owns it drops its pieces first.
+        unsafe { IoVec::new(self.at(at, len), len) }
     }
 
     /// The bytes from `at` on, as the place for a read.

@@ -89,11 +89,9 @@ pub fn advance(mut pieces: &mut [IoVec], mut count: usize) -> &mut [IoVec] {
 }
 
 /// Gives whole pages that were sent back to the system (`MADV_DONTNEED`); they read as zero afterwards.
-///
-/// # Safety
-/// Nobody may need the content of the piece any more.
-pub unsafe fn release_pages(piece: IoVec) -> io::Result<()> {
-    // SAFETY: the caller gives the content up; the kernel checks the range itself.
+/// Only pieces that were queued as releasable come here: their owner gave the content up.
+pub fn release_pages(piece: IoVec) -> io::Result<()> {
+    // SAFETY: who queued the piece as releasable gave its content up; the kernel checks the range itself.
     match unsafe { libc::madvise(piece.0.iov_base, piece.0.iov_len, libc::MADV_DONTNEED) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `QEMUFile`: a buffered stream of bytes over a channel (replaces QEMU 7.2's `migration/qemu-file.c`).
+//!
+//! One thread at a time puts or gets; any thread may latch an error, shut the file down or change the rate limit. C holds
+//! plain pointers to a file while its callbacks run, so everything works through `&self` and no borrow is held across a
+//! call into a channel.
+//!
+//! - `write.rs`: putting, queueing memory without a copy, flushing.
+//! - `read.rs`: getting and peeking.
+//! - `status.rs`: the error latch, totals and rate limit.
+
+mod read;
+mod status;
+mod write;
+
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sys::ByteBuffer;
+use status::Status;
+use std::cell::Cell;
+use std::sync::Arc;
+use write::Queue;
+
+/// Size of a file's buffer in bytes, and so the furthest that can be peeked (QEMU 7.2's `IO_BUF_SIZE`).
+pub const BUFFER_SIZE: usize = 32768;
+
+/// A stream of bytes to write or to read, as C's `QEMUFile`.
+pub struct MigFile {
+    /// Next byte of the buffer to put or get.
+    index: Cell<usize>,
+    /// Reading: how many bytes of the buffer hold data. Writing: always 0.
+    filled: Cell<usize>,
+    /// Bytes that went through the channel; `position()` adds what the buffer holds.
+    through: Cell<u64>,
+    buffer: ByteBuffer,
+    queue: Queue,
+    status: Status,
+    writable: bool,
+    channel: Arc<dyn Channel>,
+}
+
+impl MigFile {
+    /// A file over a channel: for writing, or for reading.
+    pub fn new(channel: Arc<dyn Channel>, writable: bool) -> Self {
+        Self {
+            index: Cell::new(0),
+            filled: Cell::new(0),
+            through: Cell::new(0),
+            buffer: ByteBuffer::new(BUFFER_SIZE),
+            queue: Queue::default(),
+            status: Status::default(),
+            writable,
+            channel,
+        }
+    }
+
+    /// Whether the file is for writing.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The channel below.
+    pub fn channel(&self) -> &Arc<dyn Channel> {
+        &self.channel
+    }
+
+    /// The parts that any thread may use while another one puts or gets.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Offset in the stream of the next byte that is put or got.
+    pub fn position(&self) -> u64 {
+        if self.writable {
+            self.through.get() + self.queued()
+        } else {
+            self.through.get() - (self.filled.get() - self.index.get()) as u64
+        }
+    }
+
+    /// A file for the opposite direction over the same channel, or `None` where bytes flow one way only.
+    pub fn return_path(&self) -> Option<Self> {
+        self.channel.is_duplex().then(|| Self::new(Arc::clone(&self.channel), !self.writable))
+    }
+
+    /// Stops the file from any thread: waits end and nothing more goes in or out. Latches `-EIO` first, so that no
+    /// reader takes the zeros that it gets from now on for data (QEMU 7.2's `qemu_file_shutdown`).
+    pub fn shutdown(&self) -> Result<()> {
+        self.status.set_shutdown();
+        self.status.latch(Error::new(libc::EIO, "the file was shut down"));
+        self.channel.shutdown().map_err(|err| match err.kind() {
+            std::io::ErrorKind::Unsupported => Error::new(libc::ENOSYS, "this channel can't be shut down"),
+            _ => Error::new(libc::EIO, format!("shutting the channel down: {err}")),
+        })
+    }
+
+    /// Flushes and closes; the first error of the file's life, or of closing. The file is spent afterwards.
+    pub fn close(&self) -> Result<()> {
+        self.flush();
+        let closed = self.channel.close().map_err(|err| Error::io("closing the channel", &err));
+        match self.status.first_error() {
+            Some(first) => Err(first),
+            None => closed,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+#[cfg(panic = "abort")]
+compile_error!("a panic must be caught at the C boundary: build savevm with panic = \"unwind\"");
+
+pub mod channel;
+pub mod error;
+pub mod file;
+pub mod sys;
+pub mod wire;
