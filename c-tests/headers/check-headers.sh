@@ -1,0 +1,139 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Compiles every header the way unknown programs will: alone, twice, in any
+# company, from two units of one program, as strict C99 and as C++. Then the
+# type checks of the VMState macros: each wrong use has to be refused.
+#
+# usage: check-headers.sh INCLUDE_DIR [INCLUDE_DIR...]
+# CC and CXX name the compilers; without a C++ compiler that half is skipped,
+# and says so.
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT INT TERM
+
+: "${CC:=cc}"
+if [ -z "${CXX:-}" ]; then
+    CXX=$(command -v c++ || command -v g++ || command -v clang++ || true)
+fi
+
+search=
+for dir in "$@"; do
+    dir=$(cd "$dir" && pwd) || exit 1
+    search="$search -I$dir"
+    (cd "$dir" && find . -name '*.h') | sed 's,^\./,,' >>"$work/list"
+done
+sort -u -o "$work/list" "$work/list"
+headers=$(cat "$work/list")
+count=$(wc -l <"$work/list")
+if [ "$count" -lt 8 ]; then
+    echo "only $count headers found in: $*"
+    exit 1
+fi
+
+warnings='-Wall -Wextra -Werror'
+c99="$CC -std=c99 $warnings -Wpedantic $search"
+cxx="$CXX -std=c++17 $warnings $search"
+failed=0
+
+# say what is tried, then compile it; $1 words, $2 unit, $3... command
+compiles() {
+    words=$1 unit=$2
+    shift 2
+    if ! "$@" -c -o "$work/out.o" "$unit" >"$work/log" 2>&1; then
+        failed=$((failed + 1))
+        echo "FAIL: $words"
+        sed 's/^/    /' "$work/log"
+    fi
+}
+
+include() {
+    for header in "$@"; do
+        printf '#include "%s"\n' "$header"
+    done
+}
+
+reverse() {
+    sed -n '1!G;h;$p' "$work/list"
+}
+
+# A unit is not empty even if the header is.
+both_languages() {
+    words=$1
+    echo "extern int savevm_header_test;" >>"$work/unit.c"
+    # shellcheck disable=SC2086
+    compiles "$words as C99" "$work/unit.c" $c99
+    if [ -n "$CXX" ]; then
+        # shellcheck disable=SC2086
+        compiles "$words as C++" "$work/unit.c" $cxx -x c++
+    fi
+}
+
+for header in $headers; do
+    include "$header" >"$work/unit.c"
+    both_languages "$header alone"
+    include "$header" "$header" >"$work/unit.c"
+    both_languages "$header twice"
+    # shellcheck disable=SC2046
+    include "$header" $(reverse) >"$work/unit.c"
+    both_languages "$header before all others"
+done
+# shellcheck disable=SC2086
+include $headers $headers >"$work/unit.c"
+both_languages "all headers twice"
+
+# Two units, and a third in C++, in one program: nothing is defined twice.
+# shellcheck disable=SC2086
+{
+    include $headers >"$work/one.c"
+    cp "$work/one.c" "$work/two.c"
+    cp "$work/one.c" "$work/three.cc"
+    echo 'int main(void) { return 0; }' >>"$work/one.c"
+    echo 'extern int two; int two;' >>"$work/two.c"
+    echo 'extern int three; int three;' >>"$work/three.cc"
+    compiles "all headers, first unit" "$work/one.c" $c99
+    mv "$work/out.o" "$work/one.o"
+    compiles "all headers, second unit" "$work/two.c" $c99
+    mv "$work/out.o" "$work/two.o"
+    objects="$work/one.o $work/two.o"
+    if [ -n "$CXX" ]; then
+        compiles "all headers, C++ unit" "$work/three.cc" $cxx
+        mv "$work/out.o" "$work/three.o"
+        objects="$objects $work/three.o"
+    fi
+    if ! $CC -o "$work/program" $objects >"$work/log" 2>&1; then
+        failed=$((failed + 1))
+        echo "FAIL: linking the units together"
+        sed 's/^/    /' "$work/log"
+    fi
+}
+
+# Case 0 is right, all others are wrong and may not compile.
+cases=$(sed -n 's/^#elif CASE == \([0-9]*\).*/\1/p' "$here/wrong-types.c")
+# shellcheck disable=SC2086
+refuse() {
+    language=$1
+    shift
+    compiles "right types as $language" "$here/wrong-types.c" "$@" -DCASE=0
+    for number in $cases; do
+        if "$@" -DCASE="$number" -c -o "$work/out.o" "$here/wrong-types.c" \
+            >"$work/log" 2>&1; then
+            failed=$((failed + 1))
+            echo "FAIL: wrong-types.c, case $number compiles as $language:"
+            sed -n "/CASE == $number\$/{n;p;}" "$here/wrong-types.c"
+        fi
+    done
+}
+# shellcheck disable=SC2086
+refuse C99 $c99
+if [ -n "$CXX" ]; then
+    # shellcheck disable=SC2086
+    refuse C++ $cxx -x c++
+else
+    echo "no C++ compiler: the C++ half was left out"
+fi
+
+echo "$count headers, $(echo "$cases" | wc -w) wrong uses, $failed failures"
+[ "$failed" -eq 0 ]
