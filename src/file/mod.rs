@@ -8,9 +8,11 @@
 //! - `write.rs`: putting, queueing memory without a copy, flushing.
 //! - `read.rs`: getting and peeking.
 //! - `status.rs`: the error latch, totals and rate limit.
+//! - `trail.rs`: depth and pending error of the VMState interpreter.
 
 mod read;
 mod status;
+mod trail;
 mod write;
 
 use crate::channel::Channel;
@@ -20,6 +22,8 @@ use status::Status;
 use std::cell::Cell;
 use std::sync::Arc;
 use write::Queue;
+
+pub use trail::Trail;
 
 /// Size of a file's buffer in bytes, and so the furthest that can be peeked (QEMU 7.2's `IO_BUF_SIZE`).
 pub const BUFFER_SIZE: usize = 32768;
@@ -35,6 +39,7 @@ pub struct MigFile {
     buffer: ByteBuffer,
     queue: Queue,
     status: Status,
+    trail: Trail,
     writable: bool,
     channel: Arc<dyn Channel>,
 }
@@ -49,6 +54,7 @@ impl MigFile {
             buffer: ByteBuffer::new(BUFFER_SIZE),
             queue: Queue::default(),
             status: Status::default(),
+            trail: Trail::default(),
             writable,
             channel,
         }
@@ -67,6 +73,11 @@ impl MigFile {
     /// The parts that any thread may use while another one puts or gets.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// What the VMState interpreter keeps with the file.
+    pub fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     /// Offset in the stream of the next byte that is put or got.

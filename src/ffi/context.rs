@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which machine a call of QEMU's names means: this thread's current context, else the one default.
+
+use super::types::SaveVM;
+use crate::error::Error;
+use crate::savevm::Vm;
+use once_cell::sync::Lazy;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+static DEFAULT: Lazy<Arc<Vm>> = Lazy::new(Arc::default);
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Vm>>> = const { RefCell::new(None) };
+}
+
+/// This thread's context.
+pub(crate) fn current() -> Arc<Vm> {
+    CURRENT.with_borrow(|current| current.as_ref().map_or_else(|| Arc::clone(&DEFAULT), Arc::clone))
+}
+
+/// The default context.
+pub(crate) fn default() -> &'static Arc<Vm> {
+    &DEFAULT
+}
+
+/// Makes `vm` this thread's context, `None` for the default; the one before, as C sees it.
+pub(crate) fn set_current(vm: Option<Arc<Vm>>) -> *mut SaveVM {
+    let before = current();
+    CURRENT.with_borrow_mut(|current| *current = vm);
+    Arc::as_ptr(&before).cast_mut().cast()
+}
+
+/// Runs `body` with `vm` as this thread's context.
+pub(crate) fn with<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Arc<Vm>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.with_borrow_mut(|current| *current = self.0.take());
+        }
+    }
+    let _restore = Restore(CURRENT.with_borrow_mut(|current| current.replace(Arc::clone(vm))));
+    body()
+}
+
+/// The context behind a C pointer; NULL means this thread's.
+///
+/// # Safety
+/// `vm` must be NULL or come from `savevm_new` (and not be freed), `savevm_default` or `savevm_set_current`.
+pub(crate) unsafe fn from_c(vm: *mut SaveVM) -> Arc<Vm> {
+    if vm.is_null() {
+        return current();
+    }
+    let vm = vm.cast_const().cast::<Vm>();
+    // SAFETY: the pointer is that of an `Arc`, which is alive as the caller promised.
+    unsafe {
+        Arc::increment_strong_count(vm);
+        Arc::from_raw(vm)
+    }
+}
+
+/// A panic was caught: the context is not to be trusted any more.
+pub(crate) fn broken(text: &str) {
+    let vm = current();
+    vm.set_broken();
+    vm.report(Error::new(libc::EIO, format!("internal failure, this context is given up: {text}")));
+}

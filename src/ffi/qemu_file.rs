@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `migration/qemu-file.h` and `migration/qemu-file-types.h`. The headers say what each function does.
+//!
+//! # Safety
+//! For every function here: a `QEMUFile *` is NULL or a file that is not closed; a buffer is NULL or valid for the length
+//! that is given with it. One thread at a time puts or gets; error, shutdown and rate limit are for any thread.
+#![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
+
+use super::file::{file_ref, from_c, into_c};
+use super::guard::guard;
+use super::types::{Error as CError, QEMUFile};
+use super::{bytes, context, error};
+use crate::error::Error;
+use crate::file::{BUFFER_SIZE, MigFile};
+use crate::sys::{IoVec, Span};
+use std::ffi::{c_char, c_int, c_uint};
+
+/// The file, or the value for NULL.
+macro_rules! file {
+    ($file:expr, $null:expr) => {
+        // SAFETY: the contract of the module.
+        match unsafe { file_ref($file) } {
+            Some(file) => file,
+            None => return $null,
+        }
+    };
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the module; the caller gives the file up.
+        let Some(file) = (unsafe { from_c(f) }) else { return -libc::EINVAL };
+        match file.close() {
+            Ok(()) => 0,
+            Err(err) => file.status().error().min(0).min(if file.error() == 0 { err.code() } else { 0 }),
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_fflush(f: *mut QEMUFile) {
+    let file = file!(f, ());
+    guard((), || file.flush());
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_byte(f: *mut QEMUFile, v: c_int) {
+    let file = file!(f, ());
+    guard((), || file.put_byte(v as u8));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_be16(f: *mut QEMUFile, v: c_uint) {
+    let file = file!(f, ());
+    guard((), || file.put_be16(v as u16));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_be32(f: *mut QEMUFile, v: c_uint) {
+    let file = file!(f, ());
+    guard((), || file.put_be32(v));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_be64(f: *mut QEMUFile, v: u64) {
+    let file = file!(f, ());
+    guard((), || file.put_be64(v));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_buffer(f: *mut QEMUFile, buf: *const u8, size: usize) {
+    let file = file!(f, ());
+    guard((), || {
+        if buf.is_null() {
+            return refuse_null(file, size);
+        }
+        // SAFETY: the contract of the module. A guest may change the bytes meanwhile; they are only copied.
+        file.put(unsafe { std::slice::from_raw_parts(buf, size) });
+    });
+}
+
+fn refuse_null(file: &MigFile, size: usize) {
+    if size > 0 {
+        file.set_error_detail(Error::invalid(format!("a NULL buffer for {size} bytes")));
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_buffer_async(f: *mut QEMUFile, buf: *const u8, size: usize, may_free: bool) {
+    let file = file!(f, ());
+    guard((), || {
+        if buf.is_null() {
+            return refuse_null(file, size);
+        }
+        // SAFETY: the contract of the function: the memory stays until the file is flushed.
+        file.put_async(unsafe { IoVec::new(buf, size) }, may_free);
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_counted_string(f: *mut QEMUFile, name: *const c_char) {
+    let file = file!(f, ());
+    guard((), || {
+        // SAFETY: the contract of the module.
+        let text = unsafe { bytes::name(name) };
+        match text {
+            Some(text) if text.len() <= usize::from(u8::MAX) => {
+                file.put_byte(text.len() as u8);
+                file.put(&text);
+            }
+            _ => file.set_error_detail(Error::invalid("a counted string is NULL or longer than 255 bytes")),
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_put_qemu_file(f_des: *mut QEMUFile, f_src: *mut QEMUFile) -> c_int {
+    let (to, from) = (file!(f_des, 0), file!(f_src, 0));
+    guard(0, || to.put_buffered(from) as c_int)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_byte(f: *mut QEMUFile) -> c_int {
+    let file = file!(f, 0);
+    guard(0, || c_int::from(file.get_byte()))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_be16(f: *mut QEMUFile) -> c_uint {
+    let file = file!(f, 0);
+    guard(0, || c_uint::from(file.get_be16()))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_be32(f: *mut QEMUFile) -> c_uint {
+    let file = file!(f, 0);
+    guard(0, || file.get_be32())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_be64(f: *mut QEMUFile) -> u64 {
+    let file = file!(f, 0);
+    guard(0, || file.get_be64())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_buffer(f: *mut QEMUFile, buf: *mut u8, size: usize) -> usize {
+    let file = file!(f, 0);
+    guard(0, || {
+        if buf.is_null() {
+            refuse_null(file, size);
+            return 0;
+        }
+        // SAFETY: the contract of the module.
+        file.get_into(unsafe { Span::from_raw(buf, size) })
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_counted_string(f: *mut QEMUFile, buf: *mut c_char) -> usize {
+    let file = file!(f, 0);
+    guard(0, || {
+        let len = usize::from(file.get_byte());
+        if buf.is_null() {
+            return 0;
+        }
+        // SAFETY: the caller's buffer has 256 bytes, and a length in one byte leaves room for the end.
+        let (got, end) = unsafe { (file.get_into(Span::from_raw(buf.cast(), len)), buf.add(len)) };
+        // SAFETY: within the 256 bytes.
+        unsafe { *end.sub(len - got) = 0 };
+        if got == len { got } else { 0 }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_get_buffer_in_place(f: *mut QEMUFile, buf: *mut *mut u8, size: usize) -> usize {
+    let file = file!(f, 0);
+    guard(0, || {
+        if buf.is_null() {
+            return 0;
+        }
+        if size < BUFFER_SIZE && file.peek(size, 0) == size {
+            // SAFETY: the contract of the function: `buf` is writable.
+            unsafe { *buf = file.peeked(0) };
+            file.skip(size);
+            return size;
+        }
+        // SAFETY: the contract of the function: `*buf` has room for `size` bytes.
+        unsafe { qemu_get_buffer(f, *buf, size) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_peek_buffer(f: *mut QEMUFile, buf: *mut *mut u8, size: usize, offset: usize) -> usize {
+    let file = file!(f, 0);
+    guard(0, || {
+        let count = file.peek(size, offset);
+        if count > 0 && !buf.is_null() {
+            // SAFETY: the contract of the function: `buf` is writable.
+            unsafe { *buf = file.peeked(offset) };
+        }
+        count
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_peek_byte(f: *mut QEMUFile, offset: c_int) -> c_int {
+    let file = file!(f, 0);
+    guard(0, || usize::try_from(offset).map_or(0, |offset| c_int::from(file.peek_byte(offset))))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_skip(f: *mut QEMUFile, size: c_int) {
+    let file = file!(f, ());
+    guard((), || usize::try_from(size).map_or((), |size| file.skip(size)));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_get_error(f: *mut QEMUFile) -> c_int {
+    file!(f, -libc::EINVAL).error()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_get_error_obj(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
+    let file = file!(f, -libc::EINVAL);
+    guard(-libc::EIO, || {
+        if let Some(first) = file.status().first_error() {
+            // SAFETY: the contract of the function: `errp` is NULL or writable and its content NULL.
+            unsafe { error::give(errp, first) };
+        }
+        file.error()
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_get_error_obj_any(
+    f1: *mut QEMUFile,
+    f2: *mut QEMUFile,
+    errp: *mut *mut CError,
+) -> c_int {
+    for file in [f1, f2] {
+        if !file.is_null() {
+            // SAFETY: the contract of the module.
+            match unsafe { qemu_file_get_error_obj(file, errp) } {
+                0 => {}
+                code => return code,
+            }
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_set_error_obj(f: *mut QEMUFile, ret: c_int, err: *mut CError) {
+    guard((), || {
+        // SAFETY: the contract of the function: the error is given up by the caller.
+        let detail = unsafe { error::take(err, ret) };
+        let file = file!(f, ());
+        match detail {
+            Some(detail) if ret != 0 && file.error() == 0 => {
+                let place = Error::new(ret, detail.message());
+                file.set_error_detail(if detail.code() == ret { detail } else { place });
+            }
+            Some(late) => drop(context::current().report(late)),
+            None => file.set_error(ret),
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_set_error(f: *mut QEMUFile, ret: c_int) {
+    let file = file!(f, ());
+    guard((), || file.set_error(ret));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_shutdown(f: *mut QEMUFile) -> c_int {
+    let file = file!(f, -libc::EINVAL);
+    guard(-libc::EIO, || file.shutdown().map_or_else(|err| err.code(), |()| 0))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_get_return_path(f: *mut QEMUFile) -> *mut QEMUFile {
+    let file = file!(f, std::ptr::null_mut());
+    guard(std::ptr::null_mut(), || file.return_path().map_or(std::ptr::null_mut(), into_c))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_set_blocking(f: *mut QEMUFile, block: bool) {
+    let file = file!(f, ());
+    guard((), || {
+        if let Err(err) = file.channel().set_blocking(block) {
+            file.set_error_detail(Error::io("changing the blocking mode", &err));
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_is_writable(f: *mut QEMUFile) -> bool {
+    file!(f, false).is_writable()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_mode_is_not_valid(mode: *const c_char) -> bool {
+    // SAFETY: the contract of the module: NULL or a terminated string.
+    !matches!(unsafe { bytes::name(mode) }.as_deref(), Some(b"rb" | b"wb"))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_total_transferred(f: *mut QEMUFile) -> i64 {
+    let file = file!(f, 0);
+    guard(0, || file.total_transferred())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_total_transferred_fast(f: *mut QEMUFile) -> i64 {
+    file!(f, 0).total_transferred_fast()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_credit_transfer(f: *mut QEMUFile, size: usize) {
+    file!(f, ()).status().credit_transfer(size as i64);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_rate_limit(f: *mut QEMUFile) -> c_int {
+    c_int::from(file!(f, 1).rate_limit_reached())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_set_rate_limit(f: *mut QEMUFile, new_rate: i64) {
+    file!(f, ()).status().set_rate_limit(new_rate);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_get_rate_limit(f: *mut QEMUFile) -> i64 {
+    file!(f, 0).status().rate_limit()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_reset_rate_limit(f: *mut QEMUFile) {
+    file!(f, ()).reset_rate();
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_file_acct_rate_limit(f: *mut QEMUFile, len: i64) {
+    file!(f, ()).status().account_rate(len);
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the engine asks of the hypervisor around it. Every method has the meaning of "the host has none of this".
+
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use std::fmt;
+
+/// What the stream carries and what state the migration is in, from the host and from the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub u32);
+
+impl Flags {
+    /// No configuration section is written or expected.
+    pub const NO_CONFIGURATION: Self = Self(1);
+    /// No footers are written or expected.
+    pub const NO_FOOTERS: Self = Self(2);
+    /// No description follows the end.
+    pub const NO_VMDESC: Self = Self(4);
+    /// The guest was handed over; live devices with postcopy go on.
+    pub const IN_POSTCOPY: Self = Self(8);
+    /// Continuous replication: device states without a header.
+    pub const IN_COLO: Self = Self(16);
+    /// Postcopy of RAM is agreed on.
+    pub const POSTCOPY_RAM: Self = Self(32);
+
+    /// Whether all bits of `other` are set.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How bad a report is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is odd and was gone past.
+    Warning,
+}
+
+/// Notices around the phases of precopy (QEMU 7.2's `PrecopyNotifyReason`, of which the engine sends three).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum PrecopyNotice {
+    /// All handlers were set up.
+    Setup = 0,
+    /// The guest is stopped and the rest follows.
+    Complete = 3,
+    /// The migration is over, well or not.
+    Cleanup = 4,
+}
+
+/// The hypervisor.
+pub trait Host: Send + Sync {
+    /// Takes the big lock.
+    fn lock(&self) {}
+    /// Gives the big lock back.
+    fn unlock(&self) {}
+    /// Whether this thread holds the big lock.
+    fn locked(&self) -> bool {
+        false
+    }
+    /// Stops the guest; 0 or a negative errno.
+    fn vm_stop(&self) -> i32 {
+        0
+    }
+    /// Lets the guest run; 0 or a negative errno.
+    fn vm_start(&self) -> i32 {
+        0
+    }
+    /// Whether the guest runs.
+    fn vm_running(&self) -> bool {
+        false
+    }
+    /// Brings the CPUs' state to where their devices save it from.
+    fn cpu_synchronize_states(&self) {}
+    /// Prepares the CPUs for a load.
+    fn cpu_synchronize_pre_load(&self) {}
+    /// Gives the loaded state to the CPUs.
+    fn cpu_synchronize_post_load(&self) {}
+    /// The machine's name in the configuration section.
+    fn machine_name(&self) -> Vec<u8> {
+        b"none".to_vec()
+    }
+    /// The machine's UUID, where it has one and wants it compared.
+    fn uuid(&self) -> Option<[u8; 16]> {
+        None
+    }
+    /// log2 of the target's page size.
+    fn target_page_bits(&self) -> u32 {
+        12
+    }
+    /// log2 of the smallest page size that the target could have.
+    fn target_page_bits_min(&self) -> u32 {
+        self.target_page_bits()
+    }
+    /// Names of the enabled capabilities that both sides must share.
+    fn capabilities(&self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+    /// The path of the object behind an address, where it has one.
+    fn object_path(&self, _object: usize) -> Option<Vec<u8>> {
+        None
+    }
+    /// Gives the disks up; 0 or a negative errno.
+    fn disks_inactivate(&self) -> i32 {
+        0
+    }
+    /// Takes the disks over; 0 or a negative errno.
+    fn disks_activate(&self) -> i32 {
+        0
+    }
+    /// Tells the host where precopy stands; 0 or a negative errno, which is reported and gone past.
+    fn precopy_notify(&self, _notice: PrecopyNotice) -> i32 {
+        0
+    }
+    /// Stream and state flags, asked each time they matter.
+    fn flags(&self) -> Flags {
+        Flags::default()
+    }
+    /// Union of the page sizes of all RAM blocks, for POSTCOPY_ADVISE.
+    fn ram_page_sizes(&self) -> u64 {
+        1 << self.target_page_bits()
+    }
+    /// Tells people. Without a host it goes to the log.
+    fn report(&self, level: Level, text: &str) {
+        match level {
+            Level::Error => log::error!("{text}"),
+            Level::Warning => log::warn!("{text}"),
+        }
+    }
+    /// Whether traces are wanted.
+    fn traces(&self) -> bool {
+        log::log_enabled!(log::Level::Trace)
+    }
+    /// One trace event, with QEMU's name for it.
+    fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
+        log::trace!("{event} {arguments}");
+    }
+}
+
+/// A host that has nothing.
+pub struct NoHost;
+
+impl Host for NoHost {}
+
+fn missing(what: &str) -> Error {
+    Error::new(libc::ENOTSUP, format!("the stream asks for {what}, which this host does not offer"))
+}
+
+/// What commands in an incoming stream ask of the side that loads: the driver, or a host with a driver of its own.
+pub trait Incoming: Send + Sync {
+    /// The source wants answers: open the way back over `file`'s channel. Called once more when already open.
+    fn open_return_path(&self, _file: &MigFile) -> Result<()> {
+        Err(missing("a return path"))
+    }
+    /// Answer a ping.
+    fn pong(&self, _value: u32) -> Result<()> {
+        Err(missing("an answer to PING"))
+    }
+    /// Exchanges the postcopy state for a new one, or asks for it.
+    fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState;
+    /// Postcopy may follow; with RAM: the source's page size summary and target page size.
+    fn postcopy_advise(&self, _ram: Option<(u64, u64)>) -> Result<()> {
+        Err(missing("postcopy"))
+    }
+    /// The first discard or, without one, listening is near.
+    fn postcopy_prepare_discard(&self) -> Result<()> {
+        Err(missing("postcopy"))
+    }
+    /// Throw away `len` bytes from `start` on of a block.
+    fn postcopy_discard(&self, _block: &[u8], _start: u64, _len: u64) -> Result<()> {
+        Err(missing("postcopy"))
+    }
+    /// Be ready for page requests and take the stream over; the engine goes on with the package it is in.
+    fn postcopy_listen(&self) -> Result<()> {
+        Err(missing("postcopy"))
+    }
+    /// Start the guest.
+    fn postcopy_run(&self) -> Result<()> {
+        Err(missing("postcopy"))
+    }
+    /// The source is back.
+    fn postcopy_resume(&self) -> Result<()> {
+        Err(missing("a postcopy recovery"))
+    }
+    /// Send the received bitmap of a block.
+    fn recv_bitmap(&self, _block: &[u8]) -> Result<()> {
+        Err(missing("a received bitmap"))
+    }
+    /// Continuous replication begins.
+    fn enable_colo(&self) -> Result<()> {
+        Err(missing("COLO"))
+    }
+    /// An error of a further channel that feeds the same load: 0 or a negative errno.
+    fn further_error(&self) -> i32 {
+        0
+    }
+    /// Sections failed to load. Comes before `recover`.
+    fn load_failed(&self, _error: &Error) {}
+    /// In running postcopy: wait for a new connection and return its file, or give up.
+    fn recover(&self) -> Option<&MigFile> {
+        None
+    }
+    /// The main loop of a whole load is over; whether another thread goes on reading the stream.
+    fn main_loop_done(&self) -> bool {
+        false
+    }
+}
+
+/// How far an incoming postcopy is (QEMU 7.2's `PostcopyState`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(i32)]
+pub enum PostcopyState {
+    /// Nothing was heard of postcopy.
+    #[default]
+    None = 0,
+    /// It may come.
+    Advise = 1,
+    /// Stale pages were thrown away.
+    Discard = 2,
+    /// Device state is coming in.
+    Listening = 3,
+    /// The guest runs here.
+    Running = 4,
+    /// It is over.
+    End = 5,
+}
+
+impl PostcopyState {
+    /// The state with this number.
+    pub fn from_number(number: i32) -> Option<Self> {
+        [Self::None, Self::Advise, Self::Discard, Self::Listening, Self::Running, Self::End]
+            .into_iter()
+            .find(|state| *state as i32 == number)
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Loading a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
+
+use super::handler::Callback;
+use super::host::{Flags, Host, Incoming, Level, PostcopyState};
+use super::registry::{Call, Entry};
+use super::{Vm, config, load_command, trace_event};
+use crate::error::{Error, Result, Side};
+use crate::file::MigFile;
+use crate::wire::{self, tag_name};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How the loop over the sections ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadEnd {
+    /// At EOF.
+    Finished,
+    /// A command took the rest of the stream over: all nested loops end (QEMU's `LOADVM_QUIT`).
+    HandedOver,
+}
+
+/// What a load remembers between sections: who sends under which section id, and how far postcopy is.
+#[derive(Default)]
+pub struct Loading {
+    sections: Mutex<HashMap<u32, (Arc<Entry>, i32)>>,
+    postcopy: Mutex<PostcopyState>,
+}
+
+impl Loading {
+    fn begin(&self) {
+        self.sections.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn started(&self, id: u32, entry: Arc<Entry>, version: i32) {
+        self.sections.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (entry, version));
+    }
+
+    fn find(&self, vm: &Vm, id: u32) -> Option<(Call, i32)> {
+        let (entry, version) = self.sections.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()?;
+        Some((vm.registry.again(&entry)?, version))
+    }
+
+    /// The postcopy state where the host keeps none of its own.
+    pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
+        let mut state = self.postcopy.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut state, new.unwrap_or(*state))
+    }
+}
+
+/// A whole stream: header, `load_setup`, sections, description; then `load_cleanup`, unless another thread reads on.
+pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
+    vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
+    vm.loading.begin();
+    header(vm, file).map_err(|err| failed(vm, file, err, "header"))?;
+    setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
+    vm.host().cpu_synchronize_pre_load();
+    let mut result = sections(vm, file);
+    let code = result.as_ref().map_or_else(Error::code, |end| *end as i32);
+    trace_event!(vm.host(), "qemu_loadvm_state_post_main", "{code}");
+    if vm.incoming().is_some_and(|incoming| incoming.main_loop_done()) {
+        return result;
+    }
+    if let (Ok(_), Some(error)) = (&result, file.status().first_error()) {
+        result = Err(error);
+    }
+    if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
+        skip_description(vm, file);
+    }
+    cleanup(vm);
+    vm.host().cpu_synchronize_post_load();
+    result
+}
+
+/// Device states alone, up to EOF, with nothing around them.
+pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
+    sections(vm, file)?;
+    vm.host().cpu_synchronize_post_load();
+    Ok(())
+}
+
+/// Tells people what went wrong and latches it.
+fn failed(vm: &Vm, file: &MigFile, error: Error, phase: &'static str) -> Error {
+    let error = error.at_side(Side::Destination).in_phase(phase).at_offset(file.position());
+    file.set_error_detail(error.clone());
+    vm.report(error)
+}
+
+/// A read that ran into the end says so first.
+fn check_read(file: &MigFile) -> Result<()> {
+    file.status().first_error().map_or(Ok(()), Err)
+}
+
+fn header(vm: &Vm, file: &MigFile) -> Result<()> {
+    let magic = file.get_be32();
+    check_read(file)?;
+    if magic != wire::FILE_MAGIC {
+        let text = format!("Not a migration stream: it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
+        return Err(Error::invalid(text).at_offset(0));
+    }
+    let version = file.get_be32();
+    check_read(file)?;
+    if version == wire::FILE_VERSION_COMPAT {
+        return Err(Error::new(libc::ENOTSUP, "SaveVM v2 format is obsolete, expected version 3").at_offset(4));
+    }
+    if version != wire::FILE_VERSION {
+        let text = format!("Unsupported migration stream version {version}, expected {}", wire::FILE_VERSION);
+        return Err(Error::new(libc::ENOTSUP, text).at_offset(4));
+    }
+    if !vm.flags().has(Flags::NO_CONFIGURATION) {
+        let result = configuration(vm, file);
+        if result.is_err() {
+            cleanup(vm);
+        }
+        return result;
+    }
+    Ok(())
+}
+
+fn configuration(vm: &Vm, file: &MigFile) -> Result<()> {
+    let offset = file.position();
+    let tag = file.get_byte();
+    check_read(file)?;
+    if tag != wire::CONFIGURATION {
+        let text = format!("Configuration section missing: got tag {tag} ({})", tag_name(tag));
+        return Err(Error::invalid(text).at_offset(offset));
+    }
+    config::load(&*vm.host(), file, &vm.limits())
+}
+
+/// `load_setup` of every active handler; the first failure ends the load, and is `-EINVAL` to the caller.
+fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
+    trace_event!(vm.host(), "loadvm_state_setup", "");
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if !handler.has(Callback::LoadSetup) || !handler.is_active() {
+            continue;
+        }
+        let ret = handler.load_setup(file);
+        if ret < 0 {
+            file.set_error(ret);
+            let text = format!("Load state of device {} failed: load_setup returned {ret}", entry.name());
+            return Err(Error::invalid(text).in_section(|| entry.section(0, entry.section_id, None)));
+        }
+    }
+    Ok(())
+}
+
+/// Tells every handler that the load is over, active or not.
+pub fn cleanup(vm: &Vm) {
+    trace_event!(vm.host(), "loadvm_state_cleanup", "");
+    for entry in vm.registry.walk() {
+        if entry.handler.has(Callback::LoadCleanup) {
+            entry.handler.load_cleanup();
+        }
+    }
+}
+
+/// The loop: sections and commands until EOF, until a command ends it, or until an error. In a running postcopy an
+/// error may bring a new connection, and the loop goes on with its file.
+pub fn sections(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
+    let incoming = vm.incoming();
+    match section_loop(vm, file, 0) {
+        Ok(end) => Ok(end),
+        Err(error) => {
+            let mut error = section_failed(vm, file, incoming.as_deref(), error);
+            while let Some(file) = recovered(vm, incoming.as_deref()) {
+                match section_loop(vm, file, 0) {
+                    Ok(end) => return Ok(end),
+                    Err(next) => error = section_failed(vm, file, incoming.as_deref(), next),
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+fn section_failed(vm: &Vm, file: &MigFile, incoming: Option<&dyn Incoming>, error: Error) -> Error {
+    let error = failed(vm, file, error, "load");
+    if let Some(incoming) = incoming {
+        incoming.load_failed(&error);
+    }
+    error
+}
+
+fn recovered<'a>(vm: &Vm, incoming: Option<&'a dyn Incoming>) -> Option<&'a MigFile> {
+    let incoming = incoming?;
+    let running = incoming.postcopy_state(None) == PostcopyState::Running;
+    (running && vm.flags().has(Flags::POSTCOPY_RAM)).then(|| incoming.recover()).flatten()
+}
+
+/// One stream of sections; `depth` counts the packages around it.
+pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+    let host = vm.host();
+    loop {
+        let offset = file.position();
+        let tag = file.get_byte();
+        check_read(file)?;
+        if let Some(code) = vm.incoming().map(|incoming| incoming.further_error()).filter(|code| *code != 0) {
+            return Err(Error::new(code, "another channel of this migration failed"));
+        }
+        trace_event!(host, "qemu_loadvm_state_section", "{tag}");
+        match tag {
+            wire::SECTION_START | wire::SECTION_FULL => section_start(vm, &*host, file, tag)?,
+            wire::SECTION_PART | wire::SECTION_END => section_part(vm, &*host, file, tag)?,
+            wire::COMMAND => {
+                let end = load_command::process(vm, file, depth)?;
+                trace_event!(host, "qemu_loadvm_state_section_command", "{}", end as i32);
+                if end == LoadEnd::HandedOver {
+                    return Ok(end);
+                }
+            }
+            wire::EOF => return Ok(LoadEnd::Finished),
+            _ => {
+                let text = format!("Unknown savevm section type {tag} (0x{tag:02x})");
+                return Err(Error::invalid(text).at_offset(offset));
+            }
+        }
+    }
+}
+
+fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()> {
+    let id = file.get_be32();
+    let name_at = file.position();
+    let Some(idstr) = file.get_counted_string().filter(|name| !name.is_empty()) else {
+        check_read(file)?;
+        return Err(Error::invalid(format!("Unable to read ID string for section {id}")).at_offset(name_at));
+    };
+    let instance = file.get_be32();
+    let version = file.get_be32();
+    check_read(file)?;
+    let name = String::from_utf8_lossy(&idstr);
+    trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({name}) {instance} {version}");
+    let Some(entry) = vm.registry.find(&idstr, instance) else {
+        return Err(Error::invalid(format!(
+            "Unknown savevm section or instance '{name}' {instance}. Make sure that your current VM setup matches your \
+             saved VM setup, including any hotplugged devices"
+        ))
+        .at_offset(name_at));
+    };
+    let place = || entry.section(tag, id, Some(version as i32));
+    if i64::from(version) > i64::from(entry.version_id) {
+        let text = format!("savevm: unsupported version {version} for '{name}' v{}", entry.version_id);
+        return Err(Error::invalid(text).in_section(place).at_offset(name_at));
+    }
+    vm.loading.started(id, entry.entry(), version as i32);
+    section_payload(vm, file, &entry, id, version as i32).map_err(|err| err.in_section(place))
+}
+
+fn section_part(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()> {
+    let offset = file.position();
+    let id = file.get_be32();
+    check_read(file)?;
+    trace_event!(host, "qemu_loadvm_state_section_partend", "{id}");
+    let Some((entry, version)) = vm.loading.find(vm, id) else {
+        return Err(Error::invalid(format!("Unknown savevm section {id}: it was not started")).at_offset(offset));
+    };
+    section_payload(vm, file, &entry, id, version)
+        .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
+}
+
+fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, id: u32, version: i32) -> Result<()> {
+    if !entry.handler.has(Callback::LoadState) && !entry.handler.is_description() {
+        return Err(Error::invalid("the device has no load_state"));
+    }
+    trace_event!(vm.host(), "vmstate_load", "{}", entry.name());
+    entry.handler.load(file, version)?;
+    footer(vm, file, id)
+}
+
+fn footer(vm: &Vm, file: &MigFile, id: u32) -> Result<()> {
+    if vm.flags().has(Flags::NO_FOOTERS) {
+        return Ok(());
+    }
+    let offset = file.position();
+    let mark = file.get_byte();
+    if let Err(error) = check_read(file) {
+        return Err(Error::invalid(format!("Read section footer failed: {}", error.message())).at_offset(offset));
+    }
+    if mark != wire::SECTION_FOOTER {
+        let text = format!(
+            "Missing section footer: got 0x{mark:02x}, expected 0x{:02x}; the device read too much or too little",
+            wire::SECTION_FOOTER
+        );
+        return Err(Error::invalid(text).at_offset(offset));
+    }
+    let found = file.get_be32();
+    if file.error() == 0 && found == id {
+        return Ok(());
+    }
+    let text = format!("Mismatched section id in footer: read 0x{found:x} expected 0x{id:x}");
+    Err(Error::invalid(text).at_offset(offset))
+}
+
+fn expects_description(vm: &Vm) -> bool {
+    let flags = vm.flags();
+    !flags.has(Flags::NO_VMDESC) && !flags.has(Flags::IN_POSTCOPY)
+}
+
+/// Reads the description and forgets it: a sender that is cut off while it still sends would fail.
+fn skip_description(vm: &Vm, file: &MigFile) {
+    let tag = file.get_byte();
+    if tag != wire::VMDESCRIPTION {
+        // The state itself is complete, so this is told and gone past.
+        let text = format!("Expected vmdescription section, but got {tag}");
+        return vm.host().report(Level::Error, &text);
+    }
+    let mut left = file.get_be32() as usize;
+    let mut chunk = [0; 4096];
+    while left > 0 {
+        let want = left.min(chunk.len());
+        if file.get(&mut chunk[..want]) < want {
+            break;
+        }
+        left -= want;
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Commands in an incoming stream (QEMU 7.2, `migration/savevm.c`). What they ask for is the business of the driver or
+//! of the host; here they are read, checked and put in order.
+
+use super::command::DISCARD_VERSION;
+use super::host::{Flags, Incoming, PostcopyState};
+use super::load::{LoadEnd, section_loop};
+use super::{Vm, trace_event};
+use crate::channel::memory;
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::wire::Command;
+use crate::wire::limits::Limits;
+use std::sync::Arc;
+
+/// A side that loads without a driver and a host of its own: it only knows how far postcopy is.
+struct Alone<'a>(&'a Vm);
+
+impl Incoming for Alone<'_> {
+    fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
+        self.0.loading().postcopy_state(new)
+    }
+}
+
+/// Reads one command and does what it says.
+pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+    let offset = file.position();
+    let number = file.get_be16();
+    let len = file.get_be16();
+    if let Some(error) = file.status().first_error() {
+        return Err(error);
+    }
+    let Some(command) = Command::from_wire(number) else {
+        return Err(Error::invalid(format!("MIG_CMD 0x{number:x} unknown (len 0x{len:x})")).at_offset(offset));
+    };
+    trace_event!(vm.host(), "loadvm_process_command", "{} {len}", command.name());
+    if let Some(expected) = command.fixed_len().filter(|expected| *expected != len) {
+        let text = format!("{} received with bad length - expecting {expected}, got {len}", command.name());
+        return Err(Error::new(libc::ERANGE, text).at_offset(offset));
+    }
+    let driver = vm.incoming();
+    let alone = Alone(vm);
+    let incoming: &dyn Incoming = driver.as_deref().unwrap_or(&alone);
+    let context = |err: Error| err.at_offset(offset).in_path(command.name());
+    match command {
+        Command::Packaged => return packaged(vm, file, depth, &vm.limits()).map_err(context),
+        Command::PostcopyRun => return run(incoming).map_err(context),
+        Command::OpenReturnPath => incoming.open_return_path(file),
+        Command::Ping => incoming.pong(file.get_be32()),
+        Command::PostcopyAdvise => advise(vm, incoming, file, len),
+        Command::PostcopyListen => listen(vm, incoming),
+        Command::PostcopyRamDiscard => discard(incoming, file, len),
+        Command::PostcopyResume => incoming.postcopy_resume(),
+        Command::RecvBitmap => recv_bitmap(incoming, file, len),
+        Command::EnableColo => incoming.enable_colo(),
+    }
+    .map_err(context)?;
+    Ok(LoadEnd::Finished)
+}
+
+fn wrong_state(command: Command, state: PostcopyState) -> Error {
+    let text = format!("CMD_{} in wrong postcopy state ({})", command.name(), state as i32);
+    Error::new(libc::EPERM, text)
+}
+
+/// An embedded stream of sections. It is read whole before it is loaded, in steps, so that a length alone takes no
+/// memory.
+fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<LoadEnd> {
+    let len = file.get_be32();
+    trace_event!(vm.host(), "loadvm_handle_cmd_packaged", "{len}");
+    if len > limits.packaged {
+        let text = format!("Unreasonably large packaged state: {len}, expected at most {}", limits.packaged);
+        return Err(Error::new(libc::EPERM, text));
+    }
+    if depth >= limits.packaged_depth {
+        return Err(Error::invalid(format!("packages nest deeper than {}", limits.packaged_depth)));
+    }
+    let mut stream = Vec::new();
+    let mut chunk = [0; 32768];
+    while stream.len() < len as usize {
+        let want = chunk.len().min(len as usize - stream.len());
+        let got = file.get(&mut chunk[..want]);
+        stream.extend_from_slice(&chunk[..got]);
+        if got < want {
+            let text = format!("Buffer receive fail ret={} length={len}", stream.len());
+            return Err(Error::new(libc::EAGAIN, text));
+        }
+    }
+    let package = MigFile::new(Arc::new(memory::Reader::new(stream)), false);
+    let end = section_loop(vm, &package, depth + 1)?;
+    trace_event!(vm.host(), "loadvm_handle_cmd_packaged_main", "{}", end as i32);
+    Ok(end)
+}
+
+fn advise(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+    let before = incoming.postcopy_state(Some(PostcopyState::Advise));
+    trace_event!(vm.host(), "loadvm_postcopy_handle_advise", "");
+    if before != PostcopyState::None {
+        return Err(wrong_state(Command::PostcopyAdvise, before));
+    }
+    let ram_here = vm.flags().has(Flags::POSTCOPY_RAM);
+    let ram = match (len, ram_here) {
+        (0, false) => None,
+        (16, true) => Some((file.get_be64(), file.get_be64())),
+        (0, true) => return Err(Error::invalid("RAM postcopy is enabled but have 0 byte advise")),
+        (16, false) => return Err(Error::invalid("RAM postcopy is disabled but have 16 byte advise")),
+        _ => return Err(Error::invalid(format!("CMD_POSTCOPY_ADVISE invalid length ({len})"))),
+    };
+    if let Some((page_sizes, target_page)) = ram {
+        check_page_sizes(vm, page_sizes, target_page)?;
+    }
+    incoming.postcopy_advise(ram)
+}
+
+fn check_page_sizes(vm: &Vm, page_sizes: u64, target_page: u64) -> Result<()> {
+    let host = vm.host();
+    let (local_sizes, local_page) = (host.ram_page_sizes(), 1u64 << host.target_page_bits());
+    if page_sizes != local_sizes {
+        let text = format!("Postcopy needs matching RAM page sizes (s={page_sizes:x} d={local_sizes:x})");
+        return Err(Error::new(libc::EPERM, text));
+    }
+    if target_page != local_page {
+        let text = format!("Postcopy needs matching target page sizes (s={target_page} d={local_page})");
+        return Err(Error::new(libc::EPERM, text));
+    }
+    Ok(())
+}
+
+fn listen(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
+    trace_event!(vm.host(), "loadvm_postcopy_handle_listen", "enter");
+    let before = incoming.postcopy_state(Some(PostcopyState::Listening));
+    match before {
+        PostcopyState::Discard => {}
+        PostcopyState::Advise if vm.flags().has(Flags::POSTCOPY_RAM) => incoming.postcopy_prepare_discard()?,
+        PostcopyState::Advise => {}
+        _ => return Err(wrong_state(Command::PostcopyListen, before)),
+    }
+    incoming.postcopy_listen()?;
+    trace_event!(vm.host(), "loadvm_postcopy_handle_listen", "return");
+    Ok(())
+}
+
+fn run(incoming: &dyn Incoming) -> Result<LoadEnd> {
+    let before = incoming.postcopy_state(None);
+    if before != PostcopyState::Listening {
+        return Err(wrong_state(Command::PostcopyRun, before));
+    }
+    incoming.postcopy_state(Some(PostcopyState::Running));
+    incoming.postcopy_run()?;
+    Ok(LoadEnd::HandedOver)
+}
+
+/// version(u8) len(u8) block 0(u8) { start(be64) length(be64) }
+fn discard(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+    match incoming.postcopy_state(None) {
+        PostcopyState::Advise => {
+            incoming.postcopy_prepare_discard()?;
+        }
+        PostcopyState::Discard => {}
+        state => return Err(wrong_state(Command::PostcopyRamDiscard, state)),
+    }
+    let malformed = |what: String| Error::new(libc::EPERM, format!("CMD_POSTCOPY_RAM_DISCARD {what}"));
+    if len < 1 + 1 + 1 + 1 + 2 * 8 {
+        return Err(malformed(format!("invalid length ({len})")));
+    }
+    let version = file.get_byte();
+    if version != DISCARD_VERSION {
+        return Err(malformed(format!("invalid version ({version})")));
+    }
+    let block = file.get_counted_string().filter(|name| !name.is_empty());
+    let block = block.ok_or_else(|| malformed("Failed to read RAMBlock ID".into()))?;
+    let end = file.get_byte();
+    if end != 0 {
+        return Err(malformed(format!("missing nil ({end})")));
+    }
+    let ranges = usize::from(len).checked_sub(3 + block.len()).filter(|left| left % 16 == 0);
+    let ranges = ranges.ok_or_else(|| malformed(format!("invalid length ({len})")))? / 16;
+    for _ in 0..ranges {
+        let (start, length) = (file.get_be64(), file.get_be64());
+        if let Some(error) = file.status().first_error() {
+            return Err(error);
+        }
+        incoming.postcopy_discard(&block, start, length)?;
+    }
+    Ok(())
+}
+
+fn recv_bitmap(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+    let block = file.get_counted_string().filter(|name| !name.is_empty());
+    let block = block.ok_or_else(|| Error::invalid("failed to read block name"))?;
+    if usize::from(len) != block.len() + 1 {
+        return Err(Error::invalid(format!("invalid payload length ({len})")));
+    }
+    incoming.recv_bitmap(&block)
+}
+

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The engine: who takes part, the phases of saving, and the load loop (replaces QEMU 7.2's `migration/savevm.c`).
+//!
+//! Everything hangs off a [`Vm`], so that one process can hold many. The phases are plain functions over a `Vm` and a
+//! file; who calls them when is the business of the driver (`migration/`) or of a host that has its own.
+
+pub mod command;
+mod config;
+pub mod handler;
+pub mod host;
+pub mod load;
+mod load_command;
+pub mod registry;
+pub mod save;
+
+use crate::error::{Error, Result};
+use crate::wire::limits::Limits;
+use host::{Flags, Host, Incoming, Level, NoHost};
+use registry::{Owner, Registration, Registry};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub use load::Loading;
+
+/// One virtual machine: its devices, its host, its limits.
+pub struct Vm {
+    /// The devices.
+    pub registry: Registry,
+    host: RwLock<Arc<dyn Host>>,
+    incoming: RwLock<Option<Arc<dyn Incoming>>>,
+    limits: Mutex<Limits>,
+    strict: AtomicBool,
+    flags: AtomicU32,
+    loading: Loading,
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Self::new(Arc::new(NoHost))
+    }
+}
+
+impl Vm {
+    /// A machine without devices.
+    pub fn new(host: Arc<dyn Host>) -> Self {
+        Self {
+            registry: Registry::default(),
+            host: RwLock::new(host),
+            incoming: RwLock::new(None),
+            limits: Mutex::default(),
+            strict: AtomicBool::new(false),
+            flags: AtomicU32::new(0),
+            loading: Loading::default(),
+        }
+    }
+
+    /// The hypervisor.
+    pub fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another hypervisor in place.
+    pub fn set_host(&self, host: Arc<dyn Host>) {
+        *self.host.write().unwrap_or_else(PoisonError::into_inner) = host;
+    }
+
+    /// Who answers the commands of an incoming stream.
+    pub fn incoming(&self) -> Option<Arc<dyn Incoming>> {
+        self.incoming.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says who answers the commands of an incoming stream.
+    pub fn set_incoming(&self, incoming: Option<Arc<dyn Incoming>>) {
+        *self.incoming.write().unwrap_or_else(PoisonError::into_inner) = incoming;
+    }
+
+    /// What streams may ask for.
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what streams may ask for.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// Whether doubtful registrations are errors.
+    pub fn set_strict(&self, strict: bool) {
+        self.strict.store(strict, Relaxed);
+    }
+
+    /// The host's flags and the driver's.
+    pub fn flags(&self) -> Flags {
+        Flags(self.flags.load(Relaxed) | self.host().flags().0)
+    }
+
+    /// Sets or clears flags of the driver.
+    pub fn set_flags(&self, flags: Flags, on: bool) {
+        if on {
+            self.flags.fetch_or(flags.0, Relaxed);
+        } else {
+            self.flags.fetch_and(!flags.0, Relaxed);
+        }
+    }
+
+    /// What the load loop remembers between sections.
+    pub fn loading(&self) -> &Loading {
+        &self.loading
+    }
+
+    /// Tells people of an error and hands it on.
+    pub fn report(&self, error: Error) -> Error {
+        self.host().report(Level::Error, &error.to_string());
+        error
+    }
+
+    /// Adds a device.
+    pub fn register(&self, new: Registration) -> Result<()> {
+        let mut warnings = Vec::new();
+        let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
+        for text in warnings {
+            self.host().report(Level::Warning, &text);
+        }
+        result.map_err(|err| self.report(err.in_phase("register")))
+    }
+
+    /// Removes devices by name and opaque pointer. When it returns, no callback of theirs runs in another thread and
+    /// none will start; while it waits for one it gives the big lock up.
+    pub fn unregister_name(&self, path: Option<&[u8]>, name: &[u8], opaque: usize) {
+        let removed = self.registry.unregister_name(path, name, opaque);
+        self.drain(&removed);
+    }
+
+    /// Removes devices by description and opaque pointer; waits as `unregister_name` does.
+    pub fn unregister_owner(&self, owner: Owner) {
+        let removed = self.registry.unregister_owner(owner);
+        self.drain(&removed);
+    }
+
+    fn drain(&self, removed: &[Arc<registry::Entry>]) {
+        if !self.registry.is_busy(removed) {
+            return;
+        }
+        let host = self.host();
+        let locked = host.locked();
+        if locked {
+            host.unlock();
+        }
+        self.registry.drain(removed);
+        if locked {
+            host.lock();
+        }
+    }
+
+    /// The first device that forbids migration, as an error.
+    pub fn check_migratable(&self) -> Result<()> {
+        match self.non_migratable().into_iter().next() {
+            Some(name) => Err(Error::invalid(format!("State blocked by non-migratable device '{name}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Names of all devices that forbid migration, in order.
+    pub fn non_migratable(&self) -> Vec<String> {
+        self.registry.walk().filter(|call| call.handler.is_unmigratable()).map(|call| call.name()).collect()
+    }
+
+    /// Whether a guest has yet to let a device go.
+    pub fn guest_unplug_pending(&self) -> bool {
+        self.registry.walk().any(|call| call.handler.unplug_pending())
+    }
+}
+
+/// A trace event with QEMU's name, where somebody listens.
+macro_rules! trace_event {
+    ($host:expr, $event:literal, $($arguments:tt)*) => {
+        if $host.traces() {
+            $host.trace($event, format_args!($($arguments)*));
+        }
+    };
+}
+pub(crate) use trace_event;
+

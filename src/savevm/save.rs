@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The phases of saving (QEMU 7.2, `migration/savevm.c`). Each calls the handlers in order and latches on the file what
+//! goes wrong; what a phase skips and when a round stops is said at the phase.
+
+use super::handler::{Callback, Pending};
+use super::host::{Flags, Level, PrecopyNotice};
+use super::registry::Entry;
+use super::{Vm, config, trace_event};
+use crate::error::{Error, Result, Side};
+use crate::file::MigFile;
+use crate::vmstate::Recorder;
+use crate::wire;
+
+/// How a round of `iterate` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// A handler has more to send, or the rate limit was reached: go on later.
+    Again,
+    /// Every handler said that it is done: the guest may be stopped.
+    Done,
+}
+
+/// Writes the head of a section; START and FULL say who it is.
+fn section_header(file: &MigFile, entry: &Entry, tag: u8) {
+    file.put_byte(tag);
+    file.put_be32(entry.section_id);
+    if tag == wire::SECTION_FULL || tag == wire::SECTION_START {
+        file.put_byte(entry.idstr.len() as u8);
+        file.put(&entry.idstr);
+        file.put_be32(entry.instance_id);
+        file.put_be32(entry.version_id as u32);
+    }
+}
+
+fn section_footer(vm: &Vm, file: &MigFile, entry: &Entry) {
+    if !vm.flags().has(Flags::NO_FOOTERS) {
+        file.put_byte(wire::SECTION_FOOTER);
+        file.put_be32(entry.section_id);
+    }
+}
+
+/// One section around a callback; a negative result is latched on the file as an error with its place.
+fn section(
+    vm: &Vm,
+    file: &MigFile,
+    entry: &Entry,
+    tag: u8,
+    (name, phase): (&str, &'static str),
+    callback: impl FnOnce() -> i32,
+) -> i32 {
+    let host = vm.host();
+    trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
+    section_header(file, entry, tag);
+    let ret = callback();
+    trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
+    section_footer(vm, file, entry);
+    if ret < 0 {
+        fail(vm, file, entry, tag, phase, Error::from_callback(name, ret));
+    }
+    ret
+}
+
+fn fail(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, phase: &'static str, error: Error) -> Error {
+    let error = error
+        .at_side(Side::Source)
+        .in_phase(phase)
+        .in_section(|| entry.section(tag, entry.section_id, None))
+        .at_offset(file.position());
+    file.set_error_detail(error.clone());
+    vm.report(error)
+}
+
+fn notify(vm: &Vm, notice: PrecopyNotice) {
+    let host = vm.host();
+    let ret = host.precopy_notify(notice);
+    if ret < 0 {
+        host.report(Level::Error, &format!("the host's precopy notifier returned {ret} for {notice:?}"));
+    }
+}
+
+/// Writes magic, version and the configuration section.
+pub fn header(vm: &Vm, file: &MigFile) {
+    trace_event!(vm.host(), "savevm_state_header", "");
+    file.put_be32(wire::FILE_MAGIC);
+    file.put_be32(wire::FILE_VERSION);
+    if !vm.flags().has(Flags::NO_CONFIGURATION) {
+        file.put_byte(wire::CONFIGURATION);
+        config::save(&*vm.host(), file);
+    }
+}
+
+/// Calls `save_setup` of every active handler in a START section each, until one fails.
+pub fn setup(vm: &Vm, file: &MigFile) {
+    trace_event!(vm.host(), "savevm_state_setup", "");
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if !handler.has(Callback::SaveSetup) || !handler.is_active() {
+            continue;
+        }
+        let names = ("save_setup", "setup");
+        if section(vm, file, &entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
+            break;
+        }
+    }
+    notify(vm, PrecopyNotice::Setup);
+}
+
+/// One round: `save_live_iterate` in a PART section each.
+///
+/// Skips inactive handlers and, in postcopy, those without it. Stops before a handler when the rate limit is reached and
+/// behind the first one that has more to send, so that later ones do not send what changes meanwhile.
+pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<Round, i32> {
+    trace_event!(vm.host(), "savevm_state_iterate", "");
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if !handler.has(Callback::SaveLiveIterate)
+            || !handler.is_active()
+            || !handler.is_active_iterate()
+            || (postcopy && !handler.has_postcopy())
+        {
+            continue;
+        }
+        if file.rate_limit_reached() {
+            return Ok(Round::Again);
+        }
+        let names = ("save_live_iterate", "iterate");
+        match section(vm, file, &entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
+            ret if ret < 0 => return Err(ret),
+            0 => return Ok(Round::Again),
+            _ => {}
+        }
+    }
+    Ok(Round::Done)
+}
+
+/// Asks every active handler how much is left.
+pub fn pending(vm: &Vm, file: &MigFile, threshold: u64) -> Pending {
+    let mut pending = Pending::default();
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if handler.has(Callback::SaveLivePending) && handler.is_active() {
+            pending = handler.save_live_pending(file, threshold, pending);
+        }
+    }
+    pending
+}
+
+/// Ends the live sections and, unless `iterable_only`, saves all other devices; the guest is stopped.
+pub fn complete_precopy(vm: &Vm, file: &MigFile, iterable_only: bool, inactivate_disks: bool) -> Result<()> {
+    let in_postcopy = vm.flags().has(Flags::IN_POSTCOPY);
+    notify(vm, PrecopyNotice::Complete);
+    trace_event!(vm.host(), "savevm_state_complete_precopy", "");
+    vm.host().cpu_synchronize_states();
+    if !in_postcopy || iterable_only {
+        complete_precopy_iterable(vm, file, in_postcopy)?;
+    }
+    if !iterable_only {
+        complete_precopy_non_iterable(vm, file, in_postcopy, inactivate_disks)?;
+    }
+    file.flush();
+    Ok(())
+}
+
+/// `save_live_complete_precopy` of every active handler in an END section each; in postcopy without those that go on.
+fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if (in_postcopy && handler.has_postcopy())
+            || !handler.has(Callback::SaveLiveCompletePrecopy)
+            || !handler.is_active()
+        {
+            continue;
+        }
+        let names = ("save_live_complete_precopy", "complete");
+        let ret = section(vm, file, &entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
+        if ret < 0 {
+            return Err(Error::new(libc::EPERM, format!("save_live_complete_precopy returned {ret}")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the device has a state to be saved whole, now.
+fn is_saved_whole(vm: &Vm, entry: &Entry) -> bool {
+    let handler = &entry.handler;
+    if !handler.has(Callback::SaveState) && !handler.is_description() {
+        return false;
+    }
+    let needed = handler.is_needed();
+    if !needed {
+        trace_event!(vm.host(), "savevm_section_skip", "{}, section_id {}", entry.name(), entry.section_id);
+    }
+    needed
+}
+
+/// One FULL section. A failing device leaves it without a footer.
+fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
+    let host = vm.host();
+    trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
+    section_header(file, entry, wire::SECTION_FULL);
+    entry.handler.save(file, recorder)?;
+    trace_event!(host, "savevm_section_end", "{}, section_id {} -> 0", entry.name(), entry.section_id);
+    section_footer(vm, file, entry);
+    Ok(())
+}
+
+/// Saves every device that is not live in a FULL section each; then EOF (not in postcopy) and the description.
+///
+/// While the guest is stopped only a trace of what was written is kept. It is rendered to JSON after EOF was flushed,
+/// while the destination is busy loading what came before: the format puts the description behind the state that it
+/// describes, so this is as early as it can be.
+pub fn complete_precopy_non_iterable(
+    vm: &Vm,
+    file: &MigFile,
+    in_postcopy: bool,
+    inactivate_disks: bool,
+) -> Result<()> {
+    let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
+    let recorder = describe.then(Recorder::new);
+    for entry in vm.registry.walk() {
+        if !is_saved_whole(vm, &entry) {
+            continue;
+        }
+        if let Some(recorder) = &recorder {
+            recorder.device_start(&entry.idstr, entry.instance_id);
+        }
+        full_section(vm, file, &entry, recorder.as_ref())
+            .map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, "complete", err))?;
+        if let Some(recorder) = &recorder {
+            recorder.device_end();
+        }
+    }
+    if inactivate_disks {
+        // Before EOF: the destination takes the disks as soon as it has read it.
+        let ret = vm.host().disks_inactivate();
+        if ret != 0 {
+            let error = Error::from_callback("disks_inactivate", ret).at_side(Side::Source).in_phase("complete");
+            file.set_error_detail(error.clone());
+            return Err(vm.report(error));
+        }
+    }
+    if !in_postcopy {
+        file.put_byte(wire::EOF);
+    }
+    if let Some(recorder) = &recorder {
+        file.flush();
+        let description = recorder.render(1 << vm.host().target_page_bits());
+        file.put_byte(wire::VMDESCRIPTION);
+        file.put_be32(description.len() as u32);
+        file.put(&description);
+    }
+    Ok(())
+}
+
+/// `save_live_complete_postcopy` of every active handler in an END section each, then EOF.
+pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if !handler.has(Callback::SaveLiveCompletePostcopy) || !handler.is_active() {
+            continue;
+        }
+        let names = ("save_live_complete_postcopy", "complete-postcopy");
+        let ret = section(vm, file, &entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
+        if ret < 0 {
+            return;
+        }
+    }
+    file.put_byte(wire::EOF);
+    file.flush();
+}
+
+/// Tells every handler that the migration is over, active or not.
+pub fn cleanup(vm: &Vm) {
+    notify(vm, PrecopyNotice::Cleanup);
+    trace_event!(vm.host(), "savevm_state_cleanup", "");
+    for entry in vm.registry.walk() {
+        if entry.handler.has(Callback::SaveCleanup) {
+            entry.handler.save_cleanup();
+        }
+    }
+}
+
+/// Asks every active handler to go on after a broken postcopy; the first negative result ends it.
+pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
+    trace_event!(vm.host(), "savevm_state_resume_prepare", "");
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if !handler.has(Callback::ResumePrepare) || !handler.is_active() {
+            continue;
+        }
+        let ret = handler.resume_prepare(migration);
+        if ret < 0 {
+            let error = Error::from_callback("resume_prepare", ret).at_side(Side::Source).in_phase("resume");
+            return Err(error.in_section(|| entry.section(0, entry.section_id, None)));
+        }
+    }
+    Ok(())
+}
+
+/// The live sections' ends and EOF: what continuous replication sends at a checkpoint.
+pub fn live_state(vm: &Vm, file: &MigFile) {
+    // Its result stands on the file already.
+    let _ = complete_precopy(vm, file, true, false);
+    file.put_byte(wire::EOF);
+}
+
+/// All devices that are not live, without description; with magic and version, but in continuous replication.
+pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
+    if !vm.flags().has(Flags::IN_COLO) {
+        file.put_be32(wire::FILE_MAGIC);
+        file.put_be32(wire::FILE_VERSION);
+    }
+    vm.host().cpu_synchronize_states();
+    for entry in vm.registry.walk() {
+        if entry.is_live || !is_saved_whole(vm, &entry) {
+            continue;
+        }
+        full_section(vm, file, &entry, None).map_err(|err| {
+            err.at_side(Side::Source)
+                .in_phase("device state")
+                .in_section(|| entry.section(wire::SECTION_FULL, entry.section_id, None))
+                .at_offset(file.position())
+        })?;
+    }
+    file.put_byte(wire::EOF);
+    match file.status().first_error() {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
