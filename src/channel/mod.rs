@@ -4,13 +4,21 @@
 //! A channel is shared (`Arc`) by a file and its return path, is used by one reader and one writer at a time, and may be
 //! shut down from any thread at any moment, which ends every wait in it.
 
+pub mod fd;
+pub mod memory;
+
 use crate::sys::{IoVec, Span};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A source or sink of bytes.
+///
+/// After `shutdown` from this side, reads and writes fail with `ErrorKind::ConnectionAborted`; after `close`, with
+/// `EBADF`. The stall limit ends a wait with `ErrorKind::TimedOut`.
 pub trait Channel: Send + Sync {
-    /// Reads at least one byte, waiting for it; 0 is the end of the stream.
+    /// Reads at least one byte, waiting for it; 0 is the end of the stream. `into` must not be empty.
     fn read(&self, into: Span<'_>) -> io::Result<usize>;
 
     /// Writes everything, waiting as needed. The pieces are consumed on the way.
@@ -41,3 +49,50 @@ pub trait Channel: Send + Sync {
         None
     }
 }
+
+/// The limit of one wait, changed while others wait: it holds from the next wait on.
+#[derive(Debug)]
+struct StallLimit(AtomicU64);
+
+impl StallLimit {
+    const NONE: u64 = u64::MAX;
+
+    const fn new() -> Self {
+        Self(AtomicU64::new(Self::NONE))
+    }
+
+    fn set(&self, limit: Option<Duration>) {
+        let nanos = limit.map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(Self::NONE));
+        self.0.store(nanos.unwrap_or(Self::NONE), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::NONE => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+/// This side shut the channel down.
+fn aborted() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECONNABORTED)
+}
+
+/// This side closed the channel.
+fn closed() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
+}
+
+/// The peer did nothing for as long as the stall limit allows.
+fn stalled() -> io::Error {
+    io::Error::from_raw_os_error(libc::ETIMEDOUT)
+}
+
+/// Locks; a panic of another holder left nothing half done in what these locks guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod testing;

@@ -3,17 +3,17 @@
 
 use super::{IoVec, Span};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-fn check(ret: isize) -> io::Result<usize> {
+pub(super) fn check(ret: isize) -> io::Result<usize> {
     usize::try_from(ret).map_err(|_| io::Error::last_os_error())
 }
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// The descriptor can go on (or would report its error or end at once).
+    /// A descriptor can go on (or would report its error or end at once).
     Go,
     /// Somebody called `WakeFd::wake`.
     Woken,
@@ -22,6 +22,7 @@ pub enum Ready {
 }
 
 /// An event that ends the waits of one channel, for good.
+#[derive(Debug)]
 pub struct WakeFd(OwnedFd);
 
 impl WakeFd {
@@ -41,22 +42,36 @@ impl WakeFd {
     }
 }
 
+impl AsFd for WakeFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Waits until `fd` can be read (or written), until `wake` is set, or until `timeout` is over.
 pub fn poll_fd(fd: BorrowedFd<'_>, write: bool, wake: &WakeFd, timeout: Option<Duration>) -> io::Result<Ready> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    poll_any(&[fd], write, wake, timeout)
+}
+
+/// Waits until one of `fds` can be read (or written), until `wake` is set, or until `timeout` is over.
+/// Without descriptors it is a sleep that can be ended.
+pub fn poll_any(fds: &[BorrowedFd<'_>], write: bool, wake: &WakeFd, timeout: Option<Duration>) -> io::Result<Ready> {
+    // A timeout beyond what the clock can count is none.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
-    let mut fds = [
-        libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 },
-        libc::pollfd { fd: wake.0.as_raw_fd(), events: libc::POLLIN, revents: 0 },
-    ];
+    let mut polled = Vec::with_capacity(fds.len() + 1);
+    polled.push(libc::pollfd { fd: wake.0.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    polled.extend(fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let millis = left.map_or(-1, |left| i32::try_from(left.as_millis().saturating_add(1)).unwrap_or(i32::MAX));
-        // SAFETY: `fds` is an array of two entries.
-        match check(unsafe { libc::poll(fds.as_mut_ptr(), 2, millis) } as isize) {
+        // Rounded up, or the last part of a millisecond would be spent spinning.
+        let millis = left.map_or(-1, |left| i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+        // SAFETY: the pointer and the count are those of one vector.
+        let ret = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
+        match check(ret as isize) {
             Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(Ready::TimedOut),
             Ok(0) => {}
-            Ok(_) if fds[1].revents != 0 => return Ok(Ready::Woken),
+            Ok(_) if polled[0].revents != 0 => return Ok(Ready::Woken),
             Ok(_) => return Ok(Ready::Go),
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => return Err(err),
@@ -70,10 +85,42 @@ pub fn read_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
     check(unsafe { libc::read(fd.as_raw_fd(), into.address().cast(), into.len()) })
 }
 
+/// As many pieces as one call takes.
+fn batch(pieces: &[IoVec]) -> &[IoVec] {
+    &pieces[..pieces.len().min(libc::UIO_MAXIOV as usize)]
+}
+
 /// `writev(2)`.
 pub fn write_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
-    // SAFETY: the pieces are readable as their makers promised; the count fits (callers queue at most 64).
+    let pieces = batch(pieces);
+    // SAFETY: the pieces are readable as their makers promised; the count is that of the slice.
     check(unsafe { libc::writev(fd.as_raw_fd(), IoVec::as_raw(pieces), pieces.len() as libc::c_int) })
+}
+
+/// `writev(2)` to a pipe, which does not raise SIGPIPE in a program that never asked for a disposition of it.
+pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
+    // SAFETY: all zero is a valid sigset_t, and each pointer is to one of these three sets.
+    let (sigpipe, before, pending) = unsafe {
+        let (mut sigpipe, mut before, mut pending): (libc::sigset_t, libc::sigset_t, libc::sigset_t) =
+            std::mem::zeroed();
+        libc::sigemptyset(&mut sigpipe);
+        libc::sigaddset(&mut sigpipe, libc::SIGPIPE);
+        libc::sigpending(&mut pending);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &sigpipe, &mut before);
+        (sigpipe, before, pending)
+    };
+    let result = write_fd(fd, pieces);
+    let broken = result.as_ref().is_err_and(|err| err.raw_os_error() == Some(libc::EPIPE));
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the sets are initialised, the time is valid, and no information about the signal is asked for.
+    // The signal of a broken pipe goes to the thread that wrote, so it is this one's to take.
+    unsafe {
+        if broken && libc::sigismember(&pending, libc::SIGPIPE) == 0 {
+            libc::sigtimedwait(&sigpipe, std::ptr::null_mut(), &now);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+    }
+    result
 }
 
 /// `recv(2)` that does not block, whatever the mode of the descriptor (which other processes may share).
@@ -84,6 +131,7 @@ pub fn recv_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
 
 /// `sendmsg(2)` that neither blocks nor raises SIGPIPE.
 pub fn send_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
+    let pieces = batch(pieces);
     // SAFETY: all zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = IoVec::as_raw(pieces).cast_mut();
@@ -92,30 +140,43 @@ pub fn send_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     check(unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
-/// The type of a socket (`SOCK_STREAM` ...), or `None` where `fd` is no socket.
-pub fn socket_type(fd: BorrowedFd<'_>) -> Option<i32> {
-    let mut kind: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the pointers are valid for the sizes given.
-    let ret = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len)
-    };
-    (ret == 0).then_some(kind)
+fn status_flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } as isize).map(|flags| flags as libc::c_int)
 }
 
-/// `shutdown(2)` of both directions.
-pub fn shutdown_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) } as isize).map(drop)
+/// Whether the descriptor was opened for reading, and whether for writing.
+pub fn access_of(fd: BorrowedFd<'_>) -> io::Result<(bool, bool)> {
+    let flags = status_flags(fd)?;
+    let mode = flags & libc::O_ACCMODE;
+    let usable = flags & libc::O_PATH == 0;
+    Ok((usable && mode != libc::O_WRONLY, usable && mode != libc::O_RDONLY))
 }
 
-/// Sets `O_NONBLOCK`.
-pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+/// Sets or clears `O_NONBLOCK`; says how it was before.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<bool> {
+    let flags = status_flags(fd)?;
+    let before = flags & libc::O_NONBLOCK != 0;
+    if before != nonblocking {
+        // SAFETY: no pointers.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags ^ libc::O_NONBLOCK) } as isize)?;
+    }
+    Ok(before)
+}
+
+/// Keeps the descriptor out of programs that this process starts.
+pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } as isize)?;
-    // SAFETY: no pointers.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags as libc::c_int | libc::O_NONBLOCK) } as isize)
-        .map(drop)
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } as isize).map(drop)
+}
+
+/// `close(2)` with its result, which a network file system uses to say that earlier writes failed.
+pub fn close_fd(fd: OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor was owned until here, and is not used again whatever the result: Linux has freed it.
+    match check(unsafe { libc::close(fd.into_raw_fd()) } as isize) {
+        Err(err) if err.kind() != io::ErrorKind::Interrupted => Err(err),
+        _ => Ok(()),
+    }
 }
 
 /// Takes over a descriptor that a C caller gave away, after a check that it is open.
@@ -127,4 +188,64 @@ pub unsafe fn raw_close_on_drop(fd: RawFd) -> io::Result<OwnedFd> {
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) } as isize)?;
     // SAFETY: it is open, and the caller gave it up.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, pipe};
+
+    #[test]
+    fn a_wake_up_comes_before_what_is_ready() {
+        let (read, write) = pipe().unwrap();
+        let wake = WakeFd::new().unwrap();
+        assert_eq!(poll_fd(write.as_fd(), true, &wake, None).unwrap(), Ready::Go);
+        let short = Some(Duration::from_millis(5));
+        let before = Instant::now();
+        assert_eq!(poll_fd(read.as_fd(), false, &wake, short).unwrap(), Ready::TimedOut);
+        assert!(before.elapsed() >= Duration::from_millis(5));
+        wake.wake();
+        assert_eq!(poll_fd(write.as_fd(), true, &wake, None).unwrap(), Ready::Woken);
+        assert_eq!(poll_any(&[], false, &wake, Some(Duration::MAX)).unwrap(), Ready::Woken);
+    }
+
+    #[test]
+    fn a_broken_pipe_is_an_error_and_no_signal() {
+        // Tests ignore SIGPIPE; with the default, a signal would end this process.
+        // SAFETY: the default disposition needs no handler.
+        let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let (read, write) = pipe().unwrap();
+        drop(read);
+        let result = write_pipe(write.as_fd(), &[IoVec::from_static(b"x")]);
+        // SAFETY: gives back what was there.
+        unsafe { libc::signal(libc::SIGPIPE, before) };
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    }
+
+    #[test]
+    fn more_pieces_than_one_call_takes_are_written_in_part() {
+        let (mut read, write) = pipe().unwrap();
+        let pieces = vec![IoVec::from_static(b"ab"); libc::UIO_MAXIOV as usize + 1];
+        assert_eq!(write_pipe(write.as_fd(), &pieces).unwrap(), 2 * libc::UIO_MAXIOV as usize);
+        let mut start = [0; 4];
+        read.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"abab");
+    }
+
+    #[test]
+    fn access_and_mode_are_told() {
+        let (read, write) = pipe().unwrap();
+        assert_eq!(access_of(read.as_fd()).unwrap(), (true, false));
+        assert_eq!(access_of(write.as_fd()).unwrap(), (false, true));
+        assert!(!set_nonblocking(read.as_fd(), true).unwrap());
+        assert!(set_nonblocking(read.as_fd(), false).unwrap());
+        assert!(!set_nonblocking(read.as_fd(), false).unwrap());
+    }
+
+    #[test]
+    fn a_closed_descriptor_is_not_taken_over() {
+        // SAFETY: an invalid descriptor is refused.
+        let err = unsafe { raw_close_on_drop(-1) }.unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(libc::EBADF));
+    }
 }

@@ -5,7 +5,15 @@
 mod buffer;
 mod fd;
 mod iovec;
+mod socket;
 
 pub use buffer::{ByteBuffer, Span};
-pub use fd::{Ready, WakeFd, poll_fd, raw_close_on_drop, read_fd, recv_fd, send_fd, set_nonblocking, shutdown_socket, socket_type, write_fd};
+pub use fd::{
+    Ready, WakeFd, access_of, close_fd, poll_any, poll_fd, raw_close_on_drop, read_fd, recv_fd, send_fd,
+    set_close_on_exec, set_nonblocking, write_fd, write_pipe,
+};
 pub use iovec::{IoVec, advance, release_pages};
+pub use socket::{
+    SocketKind, UNIX_PATH_MAX, connect_tcp, connect_unix, listen_tcp, shutdown_socket, socket_kind, tcp_socket,
+    unix_socket,
+};

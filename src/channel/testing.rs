@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the tests of several channels share.
+
+use super::Channel;
+use crate::sys::{IoVec, Span};
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How soon a wait must have ended once something ends it.
+pub const SOON: Duration = Duration::from_secs(1);
+
+/// Reads once.
+pub fn read_some(channel: &dyn Channel, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; most];
+    let count = channel.read(Span::from_slice(&mut bytes))?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// Reads to the end, in pieces of an odd size.
+pub fn read_to_end(channel: &dyn Channel) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let bytes = read_some(channel, 4093)?;
+        if bytes.is_empty() {
+            return Ok(all);
+        }
+        all.extend(bytes);
+    }
+}
+
+/// Writes bytes that the test leaks, in pieces of odd sizes, some of them empty.
+pub fn write(channel: &dyn Channel, bytes: &[u8]) -> io::Result<()> {
+    let bytes: &'static [u8] = Vec::from(bytes).leak();
+    let mut pieces: Vec<_> = bytes.chunks(997).map(IoVec::from_static).collect();
+    pieces.insert(0, IoVec::from_static(b""));
+    pieces.insert(pieces.len() / 2, IoVec::from_static(b""));
+    channel.write_all(&mut pieces)
+}
+
+/// Bytes that do not repeat early.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
+}
+
+/// Runs `wait` in a thread, lets it get going, runs `end`, and returns what `wait` returned, which must come soon.
+pub fn ended_by<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static, end: impl FnOnce()) -> T {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(wait()));
+    let early = receiver.recv_timeout(Duration::from_millis(50));
+    assert!(early.is_err(), "the wait ended before anything ended it");
+    let before = Instant::now();
+    end();
+    let result = receiver.recv_timeout(SOON).expect("the wait did not end");
+    assert!(before.elapsed() < SOON);
+    result
+}
+
+/// `channel.shutdown()` ends `wait`, which says that this side did it; later calls say the same.
+pub fn shutdown_ends<C, T>(channel: &std::sync::Arc<C>, wait: impl FnOnce(&C) -> io::Result<T> + Send + 'static)
+where
+    C: Channel + 'static,
+    T: Send + std::fmt::Debug + 'static,
+{
+    let waiter = channel.clone();
+    let result = ended_by(move || wait(&waiter), || channel.shutdown().unwrap());
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(read_some(&**channel, 1).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(write(&**channel, b"x").unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+}

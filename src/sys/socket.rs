@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Sockets, as far as std can't: a connect that does not block, and options that must be set before bind.
+
+use super::fd::check;
+use std::ffi::OsStr;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// The longest path of a Unix socket, in bytes.
+pub const UNIX_PATH_MAX: usize = 107;
+
+/// What a socket is, from `getsockopt(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketKind {
+    /// A byte stream, `SOCK_STREAM`.
+    pub stream: bool,
+    /// It accepts connections and carries no bytes itself.
+    pub listening: bool,
+}
+
+fn get_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointers are valid for the sizes given.
+    let ret =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len) };
+    check(ret as isize).map(|_| value)
+}
+
+fn set_option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer is valid for the size given.
+    let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    check(ret as isize).map(drop)
+}
+
+/// The kind of a socket; an error where `fd` is none.
+pub fn socket_kind(fd: BorrowedFd<'_>) -> io::Result<SocketKind> {
+    Ok(SocketKind {
+        stream: get_option(fd, libc::SO_TYPE)? == libc::SOCK_STREAM,
+        listening: get_option(fd, libc::SO_ACCEPTCONN)? != 0,
+    })
+}
+
+/// `shutdown(2)` of both directions.
+pub fn shutdown_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) } as isize).map(drop)
+}
+
+fn new_socket(family: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let fd = check(unsafe { libc::socket(family, kind, 0) } as isize)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn raw_v4(addr: &SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: addr.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(addr.ip().octets()) },
+        sin_zero: [0; 8],
+    }
+}
+
+fn raw_v6(addr: &SocketAddrV6) -> libc::sockaddr_in6 {
+    libc::sockaddr_in6 {
+        sin6_family: libc::AF_INET6 as libc::sa_family_t,
+        sin6_port: addr.port().to_be(),
+        sin6_flowinfo: addr.flowinfo(),
+        sin6_addr: libc::in6_addr { s6_addr: addr.ip().octets() },
+        sin6_scope_id: addr.scope_id(),
+    }
+}
+
+/// Calls `with` on the address in the kernel's form.
+fn with_raw<T>(addr: &SocketAddr, with: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> T) -> T {
+    match addr {
+        SocketAddr::V4(addr) => {
+            let form = raw_v4(addr);
+            with((&raw const form).cast(), size_of_val(&form) as libc::socklen_t)
+        }
+        SocketAddr::V6(addr) => {
+            let form = raw_v6(addr);
+            with((&raw const form).cast(), size_of_val(&form) as libc::socklen_t)
+        }
+    }
+}
+
+/// A TCP socket, not connected: `connect_tcp` starts that.
+pub fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    new_socket(if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
+}
+
+/// Starts a connect. `ErrorKind::InProgress` (or `Interrupted`): wait until it can be written, then ask for its error.
+pub fn connect_tcp(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+    // SAFETY: the pointer is valid for the length during the call.
+    check(with_raw(addr, |raw, len| unsafe { libc::connect(fd.as_raw_fd(), raw, len) }) as isize).map(drop)
+}
+
+/// A bound and listening TCP socket, not blocking. `v6only` is for IPv6: whether it leaves IPv4 alone.
+pub fn listen_tcp(addr: &SocketAddr, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
+    let fd = tcp_socket(addr)?;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if addr.is_ipv6() {
+        set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6only.into())?;
+    }
+    // SAFETY: the pointer is valid for the length during the call.
+    check(with_raw(addr, |raw, len| unsafe { libc::bind(fd.as_raw_fd(), raw, len) }) as isize)?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) } as isize)?;
+    Ok(fd)
+}
+
+/// A Unix socket, not connected: `connect_unix` does that.
+pub fn unix_socket() -> io::Result<OwnedFd> {
+    new_socket(libc::AF_UNIX)
+}
+
+/// Connects without waiting. `ErrorKind::WouldBlock`: the listener's queue is full, try again later.
+pub fn connect_unix(fd: BorrowedFd<'_>, path: &OsStr) -> io::Result<()> {
+    let bytes = path.as_bytes();
+    if bytes.len() > UNIX_PATH_MAX || bytes.contains(&0) {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    // SAFETY: all zero is a valid sockaddr_un.
+    let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the pointer is valid for the length, and the path ends with a zero byte.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const raw).cast(), len) } as isize).map(drop)
+}
