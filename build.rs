@@ -1,7 +1,58 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Gives the shared library its soname.
+//! Gives the shared library its soname, and generates the headers that C sees to OUT_DIR. The copies under include/ are
+//! committed; a test compares them and, with SAVEVM_UPDATE_HEADERS=1, renews them.
+
+use std::path::{Path, PathBuf};
+
+const LICENSE: &str = "/* SPDX-License-Identifier: LGPL-2.1-or-later */";
+const GENERATED: &str = "/* Generated from the Rust sources by cbindgen. Do not edit. */";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/ffi");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsavevm.so.0");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    generate(
+        &["src/ffi/register.rs"],
+        "MIGRATION_REGISTER_H",
+        "",
+        "A device's callbacks, and their registration.",
+        &out.join("register.h"),
+    );
+    generate(
+        &["src/ffi/api/types.rs", "src/ffi/api/context.rs", "src/ffi/api/file.rs", "src/ffi/api/error.rs"],
+        "SAVEVM_H",
+        "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;",
+        "libsavevm's own functions: contexts, files, errors. QEMU's names are in migration/.",
+        &out.join("savevm.h"),
+    );
+}
+
+fn generate(sources: &[&str], guard: &str, declarations: &str, what: &str, to: &Path) {
+    let mut config = cbindgen::Config { usize_is_size_t: true, ..cbindgen::Config::default() };
+    config.after_includes = Some(declarations.to_owned());
+    let mut builder = cbindgen::Builder::new()
+        .with_config(config)
+        .with_language(cbindgen::Language::C)
+        .with_cpp_compat(true)
+        .with_include_guard(guard)
+        .with_style(cbindgen::Style::Both)
+        .with_documentation(true)
+        .with_no_includes()
+        .with_sys_include("stdbool.h")
+        .with_sys_include("stddef.h")
+        .with_sys_include("stdint.h")
+        .with_sys_include("sys/types.h")
+        .with_sys_include("sys/uio.h")
+        .with_include("hw/vmstate-if.h")
+        .with_include("qemu/typedefs.h")
+        .with_header(format!("{LICENSE}\n/* {what} */\n{GENERATED}"))
+        .with_parse_deps(false);
+    for source in sources {
+        builder = builder.with_src(source);
+    }
+    let mut text = Vec::new();
+    builder.generate().expect("cbindgen reads the sources").write(&mut text);
+    let text = String::from_utf8(text).expect("the sources are UTF-8");
+    std::fs::write(to, text.replace(" * # Safety\n", " * The caller promises:\n")).expect("OUT_DIR can be written");
 }

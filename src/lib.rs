@@ -7,6 +7,9 @@ compile_error!("a panic must be caught at the C boundary: build savevm with pani
 
 pub mod channel;
 pub mod error;
+pub mod ffi;
 pub mod file;
+pub mod savevm;
 pub mod sys;
+pub mod vmstate;
 pub mod wire;

@@ -44,6 +44,11 @@ pub trait Channel: Send + Sync {
     /// How long one wait for the peer may take before it is an error (`ErrorKind::TimedOut`); `None` is for ever.
     fn set_stall_limit(&self, _limit: Option<Duration>) {}
 
+    /// What a channel to memory has collected: address and length, valid until the next write.
+    fn collected(&self) -> Option<(*const u8, usize)> {
+        None
+    }
+
     /// The host's own pointer for a channel of the host, as an address.
     fn host_channel(&self) -> Option<usize> {
         None

@@ -9,7 +9,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 
 /// What a C `Error *` of ours points to. The strings live as long as it does.
-pub(super) struct Owned {
+pub(crate) struct Owned {
     pub error: Error,
     pub pretty: CString,
     pub info: SaveVMErrorInfo,
@@ -89,7 +89,7 @@ pub(crate) unsafe fn take(error: *mut CError, code: i32) -> Option<Error> {
 ///
 /// # Safety
 /// `error` must be NULL or come from `give` of a host without errors of its own.
-pub(super) unsafe fn owned<'a>(error: *const CError) -> Option<&'a Owned> {
+pub(crate) unsafe fn owned<'a>(error: *const CError) -> Option<&'a Owned> {
     // SAFETY: as the caller promised.
     unsafe { error.cast::<Owned>().as_ref() }
 }

@@ -12,8 +12,9 @@
 
 pub mod api;
 pub(crate) mod bytes;
+mod channel;
 pub(crate) mod context;
-mod error;
+pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod guard;
 mod handler;

@@ -33,7 +33,8 @@ pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
         let Some(file) = (unsafe { from_c(f) }) else { return -libc::EINVAL };
         match file.close() {
             Ok(()) => 0,
-            Err(err) => file.status().error().min(0).min(if file.error() == 0 { err.code() } else { 0 }),
+            Err(_) if file.error() != 0 => file.error(),
+            Err(err) => err.code(),
         }
     })
 }

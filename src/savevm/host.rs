@@ -3,6 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::vmstate::VmStateHost;
+use std::ffi::CStr;
 use std::fmt;
 
 /// What the stream carries and what state the migration is in, from the host and from the driver.
@@ -51,7 +53,7 @@ pub enum PrecopyNotice {
 }
 
 /// The hypervisor.
-pub trait Host: Send + Sync {
+pub trait Host: VmStateHost + Send + Sync {
     /// Takes the big lock.
     fn lock(&self) {}
     /// Gives the big lock back.
@@ -110,6 +112,10 @@ pub trait Host: Send + Sync {
     fn disks_activate(&self) -> i32 {
         0
     }
+    /// Slows the guest down by so many percent; false where the host can't.
+    fn throttle(&self, _percent: u32) -> bool {
+        false
+    }
     /// Tells the host where precopy stands; 0 or a negative errno, which is reported and gone past.
     fn precopy_notify(&self, _notice: PrecopyNotice) -> i32 {
         0
@@ -129,6 +135,14 @@ pub trait Host: Send + Sync {
             Level::Warning => log::warn!("{text}"),
         }
     }
+    /// Gives an error to C in the host's own form, at the address of an `Error *`; false where it has none of its own.
+    fn give_error(&self, _errp: usize, _errno: i32, _text: &CStr) -> bool {
+        false
+    }
+    /// Takes and frees an error in the host's own form, by its address; its text. `None` where it has none of its own.
+    fn take_error(&self, _error: usize) -> Option<String> {
+        None
+    }
     /// Whether traces are wanted.
     fn traces(&self) -> bool {
         log::log_enabled!(log::Level::Trace)
@@ -143,6 +157,8 @@ pub trait Host: Send + Sync {
 pub struct NoHost;
 
 impl Host for NoHost {}
+
+impl VmStateHost for NoHost {}
 
 fn missing(what: &str) -> Error {
     Error::new(libc::ENOTSUP, format!("the stream asks for {what}, which this host does not offer"))

@@ -30,6 +30,7 @@ pub struct Vm {
     incoming: RwLock<Option<Arc<dyn Incoming>>>,
     limits: Mutex<Limits>,
     strict: AtomicBool,
+    broken: AtomicBool,
     flags: AtomicU32,
     loading: Loading,
 }
@@ -49,6 +50,7 @@ impl Vm {
             incoming: RwLock::new(None),
             limits: Mutex::default(),
             strict: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             flags: AtomicU32::new(0),
             loading: Loading::default(),
         }
@@ -87,6 +89,16 @@ impl Vm {
     /// Whether doubtful registrations are errors.
     pub fn set_strict(&self, strict: bool) {
         self.strict.store(strict, Relaxed);
+    }
+
+    /// Gives the machine up after an internal failure: the phases refuse to run from now on.
+    pub fn set_broken(&self) {
+        self.broken.store(true, Relaxed);
+    }
+
+    /// Whether it was given up.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
     }
 
     /// The host's flags and the driver's.

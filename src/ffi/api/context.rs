@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Contexts, and what they allow.
+
+use super::types::SaveVMHostOps;
+use crate::ffi::guard::guard;
+use crate::ffi::host::CHost;
+use crate::ffi::types::SaveVM;
+use crate::ffi::{bytes, context};
+use crate::savevm::Vm;
+use crate::wire::limits::Limits;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+/// A new context: one virtual machine with its devices. NULL `ops`: no lock, nothing to stop. Free it with savevm_free().
+///
+/// # Safety
+/// `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, host: *mut c_void) -> *mut SaveVM {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let host = unsafe { CHost::new(ops, host) };
+        let vm = Arc::new(Vm::new(host.clone()));
+        vm.set_incoming(host.incoming());
+        Arc::into_raw(vm).cast_mut().cast()
+    })
+}
+
+/// Gives a context another hypervisor, for instance the default context its first. No migration may run.
+///
+/// # Safety
+/// As savevm_new().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHostOps, host: *mut c_void) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let (vm, host) = unsafe { (context::from_c(vm), CHost::new(ops, host)) };
+        vm.set_host(host.clone());
+        vm.set_incoming(host.incoming());
+    });
+}
+
+/// Frees a context and forgets its devices without calling them. It must not be in use; NULL is allowed.
+///
+/// # Safety
+/// `vm` comes from savevm_new() and is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_free(vm: *mut SaveVM) {
+    guard((), || {
+        if !vm.is_null() && vm.cast_const().cast() != Arc::as_ptr(context::default()) {
+            // SAFETY: the pointer came from `Arc::into_raw` and is given up.
+            drop(unsafe { Arc::from_raw(vm.cast_const().cast::<Vm>()) });
+        }
+    });
+}
+
+/// The context that QEMU's names act on where a thread has no current one. It lives for ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn savevm_default() -> *mut SaveVM {
+    guard(ptr::null_mut(), || Arc::as_ptr(context::default()).cast_mut().cast())
+}
+
+/// Makes `vm` (NULL: the default) the context that QEMU's names act on in this thread; returns the one before.
+///
+/// # Safety
+/// `vm` is NULL or a context that is not freed while it is current.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_current(vm: *mut SaveVM) -> *mut SaveVM {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let vm = (!vm.is_null()).then(|| unsafe { context::from_c(vm) });
+        context::set_current(vm)
+    })
+}
+
+/// In a strict context a second device of the same name and instance (-EEXIST) or a name over 255 bytes
+/// (-ENAMETOOLONG) is refused; else both are reported and done as QEMU 7.2 does them. NULL: this thread's context.
+///
+/// # Safety
+/// `vm` is NULL or a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_strict(vm: *mut SaveVM, strict: bool) {
+    // SAFETY: the contract of the function.
+    guard((), || unsafe { context::from_c(vm) }.set_strict(strict));
+}
+
+/// What a stream may ask for at most. 0 means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMLimits {
+    /// sizeof(SaveVMLimits).
+    pub size: usize,
+    /// Largest PACKAGED stream in bytes; default 1 GiB.
+    pub packaged: u32,
+    /// How deep PACKAGED may stand in PACKAGED; default 4.
+    pub packaged_depth: u32,
+    /// Largest allocation for one VMState field in bytes; default 1 GiB.
+    pub allocation: u64,
+    /// Most elements that one field may add to a list or tree; default 1 Mi.
+    pub list_elements: u64,
+    /// How deep descriptions may nest; default 64.
+    pub nesting: u32,
+    /// Longest machine name in bytes; default 4096.
+    pub machine_name: u32,
+}
+
+/// Sets the limits of a context (NULL: this thread's) for loads that begin from now on; 0, or -EINVAL for NULL.
+///
+/// # Safety
+/// `vm` is NULL or a context; `limits` is NULL or begins with its size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveVMLimits) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Some(new) = (unsafe { bytes::sized_struct(limits) }) else { return -libc::EINVAL };
+        let mut limits = Limits::default();
+        let set32 = |value: u32, limit: &mut u32| {
+            if value != 0 {
+                *limit = value;
+            }
+        };
+        let set64 = |value: u64, limit: &mut usize| {
+            if value != 0 {
+                *limit = usize::try_from(value).unwrap_or(usize::MAX);
+            }
+        };
+        set32(new.packaged, &mut limits.packaged);
+        set32(new.packaged_depth, &mut limits.packaged_depth);
+        set32(new.nesting, &mut limits.nesting);
+        set32(new.machine_name, &mut limits.machine_name);
+        set64(new.allocation, &mut limits.allocation);
+        set64(new.list_elements, &mut limits.list_elements);
+        // SAFETY: the contract of the function.
+        unsafe { context::from_c(vm) }.set_limits(limits);
+        0
+    })
+}
+
+/// Whether the context was given up after an internal failure: what it does from now on fails with -EIO.
+///
+/// # Safety
+/// `vm` is NULL or a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
+    // SAFETY: the contract of the function.
+    guard(true, || unsafe { context::from_c(vm) }.is_broken())
+}
+
+/// The version of the library, as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn savevm_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// Sends the library's log to stderr, filtered as env_logger's RUST_LOG is ("info", "savevm=trace" ...); NULL takes
+/// that variable. 0, or -EBUSY where the program has a logger already. Nothing is printed before it is asked for.
+///
+/// # Safety
+/// `filter` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_log_init(filter: *const c_char) -> c_int {
+    guard(-libc::EIO, || {
+        let mut builder = env_logger::Builder::new();
+        // SAFETY: the contract of the function.
+        match unsafe { bytes::string(filter) } {
+            Some(filter) => builder.parse_filters(&String::from_utf8_lossy(&filter)),
+            None => builder.parse_default_env(),
+        };
+        builder.try_init().map_or(-libc::EBUSY, |()| 0)
+    })
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Making files, and what they hold.
+
+use super::types::SaveVMChannelOps;
+use crate::channel::uri::{self, Uri};
+use crate::channel::{Channel, fd, memory};
+use crate::error::{Error, Result};
+use crate::ffi::channel::CChannel;
+use crate::ffi::file::{file_ref, into_c};
+use crate::ffi::guard::guard;
+use crate::ffi::types::{Error as CError, QEMUFile};
+use crate::ffi::{bytes, context, error};
+use crate::file::MigFile;
+use crate::sys;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+/// A file over a descriptor, which becomes the file's. NULL where it is not open that way (reported).
+///
+/// # Safety
+/// `fd` is the caller's to give.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_from_fd(fd: c_int, writable: bool) -> *mut QEMUFile {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let owned = unsafe { sys::raw_close_on_drop(fd) }.map_err(|err| Error::io(format!("descriptor {fd}"), &err));
+        give(owned.and_then(|owned| Ok(Arc::new(fd::FdChannel::new(owned, writable)?) as Arc<dyn Channel>)), writable)
+    })
+}
+
+fn give(channel: Result<Arc<dyn Channel>>, writable: bool) -> *mut QEMUFile {
+    match channel {
+        Ok(channel) => into_c(MigFile::new(channel, writable)),
+        Err(err) => {
+            context::current().report(err);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// A file to read a copy of `len` bytes from.
+///
+/// # Safety
+/// `data` is valid for `len` bytes, or NULL where that is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_from_buffer(data: *const c_void, len: usize) -> *mut QEMUFile {
+    guard(ptr::null_mut(), || {
+        if data.is_null() && len > 0 {
+            return ptr::null_mut();
+        }
+        let bytes = match len {
+            0 => Vec::new(),
+            // SAFETY: the contract of the function.
+            _ => unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) }.to_vec(),
+        };
+        into_c(MigFile::new(Arc::new(memory::Reader::new(bytes)), false))
+    })
+}
+
+/// A file that writes to memory; see savevm_file_buffer().
+#[unsafe(no_mangle)]
+pub extern "C" fn savevm_file_to_buffer() -> *mut QEMUFile {
+    guard(ptr::null_mut(), || into_c(MigFile::new(Arc::new(memory::Writer::new()), true)))
+}
+
+/// What was written to a file of savevm_file_to_buffer() so far; it is flushed for that. The bytes are the file's and stay
+/// until the next operation on it. NULL for other files.
+///
+/// # Safety
+/// `f` is NULL or a file; `len` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_buffer(f: *mut QEMUFile, len: *mut usize) -> *const u8 {
+    guard(ptr::null(), || {
+        // SAFETY: the contract of the function.
+        let Some(file) = (unsafe { file_ref(f) }) else { return ptr::null() };
+        file.flush();
+        let Some((start, size)) = file.channel().collected() else { return ptr::null() };
+        if !len.is_null() {
+            // SAFETY: the contract of the function.
+            unsafe { *len = size };
+        }
+        start
+    })
+}
+
+/// A file over a channel of the hypervisor. `ops` is copied; `channel` becomes the file's (see `free`). NULL where the
+/// function for the direction is missing.
+///
+/// # Safety
+/// `ops` is NULL or begins with its size; its functions may be called with `channel` until `free` was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_from_channel(
+    ops: *const SaveVMChannelOps,
+    channel: *mut c_void,
+    writable: bool,
+) -> *mut QEMUFile {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        match unsafe { CChannel::new(ops, channel) } {
+            Some(channel) if channel.can(writable) => into_c(MigFile::new(Arc::new(channel), writable)),
+            _ => ptr::null_mut(),
+        }
+    })
+}
+
+/// Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets are connected; to read,
+/// they listen and wait for one connection. NULL and `*errp` on failure.
+///
+/// # Safety
+/// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_open(
+    uri: *const c_char,
+    writable: bool,
+    errp: *mut *mut CError,
+) -> *mut QEMUFile {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let text = unsafe { bytes::string(uri) };
+        match open(text.as_deref(), writable) {
+            Ok(channel) => into_c(MigFile::new(channel, writable)),
+            Err(err) => {
+                // SAFETY: the contract of the function.
+                unsafe { error::give(errp, err) };
+                ptr::null_mut()
+            }
+        }
+    })
+}
+
+fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {
+    let text = text.ok_or_else(|| Error::invalid("the URI is NULL"))?;
+    let uri = Uri::parse(&String::from_utf8_lossy(text))?;
+    let cancel = uri::Cancel::new()?;
+    if writable {
+        uri::connect(&uri, None, &cancel)
+    } else {
+        uri::Listener::bind(&uri)?.accept(None, &cancel)
+    }
+}
+
+/// The hypervisor's pointer of a file from savevm_file_from_channel(); NULL for other files.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_channel(f: *mut QEMUFile) -> *mut c_void {
+    // SAFETY: the contract of the function.
+    let file = unsafe { file_ref(f) };
+    file.and_then(|file| file.channel().host_channel()).map_or(ptr::null_mut(), |address| address as *mut c_void)
+}
+
+/// Room for `len` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
+/// NULL where a flush would be needed for it, or the file is in error or for reading.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_reserve(f: *mut QEMUFile, len: usize) -> *mut u8 {
+    // SAFETY: the contract of the function.
+    guard(ptr::null_mut(), || unsafe { file_ref(f) }.and_then(|file| file.reserve(len)).unwrap_or(ptr::null_mut()))
+}
+
+/// Puts the first `len` bytes of what savevm_file_reserve() gave.
+///
+/// # Safety
+/// `f` is NULL or a file; `len` is no more than was reserved, and so much was filled in.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_commit(f: *mut QEMUFile, len: usize) {
+    // SAFETY: the contract of the function.
+    guard((), || unsafe { file_ref(f) }.map_or((), |file| file.commit(len)));
+}

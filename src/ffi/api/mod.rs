@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm.h`: the library's own functions. Each file here is a part of the generated header.
+
+pub mod context;
+pub mod error;
+pub mod file;
+pub mod types;

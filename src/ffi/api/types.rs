@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Structs of `savevm.h`.
+
+use crate::ffi::types::{Error, QEMUFile, QEMUTimer, VMStateIf};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+/// Bits of `SaveVMHostOps.stream_flags`: what streams leave out, and where a driver of the host's own stands.
+/// No configuration section is written or expected.
+pub const SAVEVM_FLAG_NO_CONFIGURATION: u32 = 1;
+/// No section footers are written or expected.
+pub const SAVEVM_FLAG_NO_FOOTERS: u32 = 2;
+/// No description follows the end.
+pub const SAVEVM_FLAG_NO_VMDESC: u32 = 4;
+/// The guest was handed over; live devices with postcopy go on.
+pub const SAVEVM_FLAG_IN_POSTCOPY: u32 = 8;
+/// Continuous replication: device states carry no header.
+pub const SAVEVM_FLAG_IN_COLO: u32 = 16;
+/// Postcopy of RAM is agreed on.
+pub const SAVEVM_FLAG_POSTCOPY_RAM: u32 = 32;
+
+/// `level` of `SaveVMHostOps.report`: something failed.
+pub const SAVEVM_REPORT_ERROR: c_int = 0;
+/// `level` of `SaveVMHostOps.report`: something is odd and was gone past.
+pub const SAVEVM_REPORT_WARNING: c_int = 1;
+
+/// What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
+/// copied; `host` is handed to every member as it was given.
+///
+/// "Lock" below is the hypervisor's big lock. Members run on the thread of the call that needs them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMHostOps {
+    /// sizeof(SaveVMHostOps), so that later versions may have more members.
+    pub size: usize,
+
+    /// Takes the lock; NULL: there is none.
+    pub lock: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    /// Gives the lock back.
+    pub unlock: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    /// Whether this thread holds the lock; NULL: no.
+    pub locked: Option<unsafe extern "C" fn(host: *mut c_void) -> bool>,
+
+    /// Stops the guest; 0 or -errno. With the lock. NULL: there is nothing to stop.
+    pub vm_stop: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Lets the guest run; 0 or -errno. With the lock.
+    pub vm_start: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Whether the guest runs; NULL: no.
+    pub vm_running: Option<unsafe extern "C" fn(host: *mut c_void) -> bool>,
+
+    /// Before devices are saved: bring the CPUs' state to where their devices save it from. With the lock.
+    pub cpu_synchronize_states: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    /// Before sections are loaded. With the lock.
+    pub cpu_synchronize_pre_load: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    /// After sections were loaded, well or not: give the loaded state to the CPUs. With the lock.
+    pub cpu_synchronize_post_load: Option<unsafe extern "C" fn(host: *mut c_void)>,
+
+    /// Name of the machine in the configuration section; the string stays the host's. NULL: "none".
+    pub machine_name: Option<unsafe extern "C" fn(host: *mut c_void) -> *const c_char>,
+    /// Fills in the machine's UUID and returns true where it has one that both sides must share; NULL: it has none.
+    pub uuid: Option<unsafe extern "C" fn(host: *mut c_void, uuid: *mut u8) -> bool>,
+    /// log2 of the target's page size; NULL: 12.
+    pub target_page_bits: Option<unsafe extern "C" fn(host: *mut c_void) -> c_uint>,
+    /// log2 of the smallest page size that the target could have; NULL: the same.
+    pub target_page_bits_min: Option<unsafe extern "C" fn(host: *mut c_void) -> c_uint>,
+    /// Names of the enabled capabilities that both sides must share, ended by NULL; they stay the host's. NULL: none.
+    pub capabilities: Option<unsafe extern "C" fn(host: *mut c_void) -> *const *const c_char>,
+    /// SAVEVM_FLAG_* that hold now; asked each time they matter. NULL: 0.
+    pub stream_flags: Option<unsafe extern "C" fn(host: *mut c_void) -> u32>,
+    /// Union of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
+    pub ram_page_sizes: Option<unsafe extern "C" fn(host: *mut c_void) -> u64>,
+
+    /// The path of an object as a string from malloc(), or NULL where it has none; NULL: no object has one.
+    pub object_path: Option<unsafe extern "C" fn(host: *mut c_void, object: *mut VMStateIf) -> *mut c_char>,
+
+    /// Gives the disks up before the end of the stream; 0 or -errno. With the lock.
+    pub disks_inactivate: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Takes the disks over before the guest starts here; 0 or -errno. With the lock.
+    pub disks_activate: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Slows the guest's CPUs down by so many percent of their time (0: full speed).
+    pub throttle: Option<unsafe extern "C" fn(host: *mut c_void, percent: c_int)>,
+    /// Precopy's notices: 0 after setup, 3 before completion, 4 at the end. A result under 0 is reported and gone past.
+    pub precopy_notify: Option<unsafe extern "C" fn(host: *mut c_void, notice: c_int) -> c_int>,
+
+    /// Tells people (SAVEVM_REPORT_*); NULL: the log. Any thread, any lock.
+    pub report: Option<unsafe extern "C" fn(host: *mut c_void, level: c_int, text: *const c_char)>,
+    /// Whether a trace event of that name is wanted; the name is QEMU's. NULL: no.
+    pub trace_wanted: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char) -> bool>,
+    /// A trace event that was wanted.
+    pub trace: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char, text: *const c_char)>,
+
+    /// For a host with an `Error` of its own: sets `*errp` to one with that text. NULL: `Error` is the library's, and so
+    /// are error_get_pretty() and error_free().
+    pub error_set:
+        Option<unsafe extern "C" fn(host: *mut c_void, errp: *mut *mut Error, error: c_int, text: *const c_char)>,
+    /// The text of such an error; it stays the error's.
+    pub error_text: Option<unsafe extern "C" fn(host: *mut c_void, error: *const Error) -> *const c_char>,
+    /// Frees such an error.
+    pub error_free: Option<unsafe extern "C" fn(host: *mut c_void, error: *mut Error)>,
+
+    /// When a timer expires in ns, -1 where it is not armed. NULL: fields of timers are an error.
+    pub timer_expire_ns: Option<unsafe extern "C" fn(host: *mut c_void, timer: *mut QEMUTimer) -> i64>,
+    /// Arms a timer.
+    pub timer_set_ns: Option<unsafe extern "C" fn(host: *mut c_void, timer: *mut QEMUTimer, expire: i64)>,
+    /// Disarms a timer.
+    pub timer_clear: Option<unsafe extern "C" fn(host: *mut c_void, timer: *mut QEMUTimer)>,
+    /// Number of nodes of a tree (GLib's GTree, or what the host's descriptions name). NULL: such fields are an error.
+    pub tree_count: Option<unsafe extern "C" fn(host: *mut c_void, tree: *mut c_void) -> u32>,
+    /// Visits all nodes in order, until a visit returns other than 0.
+    pub tree_foreach: Option<
+        unsafe extern "C" fn(
+            host: *mut c_void,
+            tree: *mut c_void,
+            visit: Option<
+                unsafe extern "C" fn(key: *mut c_void, value: *mut c_void, data: *mut c_void) -> c_int,
+            >,
+            data: *mut c_void,
+        ),
+    >,
+    /// Inserts a node; key (unless it is a direct one) and value come from malloc() and become the tree's.
+    pub tree_insert: Option<
+        unsafe extern "C" fn(host: *mut c_void, tree: *mut c_void, key: *mut c_void, value: *mut c_void),
+    >,
+
+    /// Answers to the commands of a stream, for a host that has a migration driver of its own. NULL: the library's
+    /// driver answers. The table stays the host's and must outlive the context.
+    pub incoming: *const SaveVMIncomingOps,
+}
+
+/// What commands of an incoming stream ask of a host with a migration driver of its own. A NULL member makes the command
+/// an error that names it. Results are 0 or -errno; they run on the thread that loads.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMIncomingOps {
+    /// sizeof(SaveVMIncomingOps).
+    pub size: usize,
+    /// Opens the way back over the channel of `f`; called again when it is open already.
+    pub open_return_path: Option<unsafe extern "C" fn(host: *mut c_void, f: *mut QEMUFile) -> c_int>,
+    /// Answers a ping.
+    pub pong: Option<unsafe extern "C" fn(host: *mut c_void, value: u32) -> c_int>,
+    /// Sets the postcopy state (QEMU's PostcopyState, 0 to 5) and returns the one before; -1 only asks.
+    pub postcopy_state: Option<unsafe extern "C" fn(host: *mut c_void, state: c_int) -> c_int>,
+    /// Postcopy may come; `ram` says whether RAM takes part (its page sizes were compared).
+    pub postcopy_advise: Option<unsafe extern "C" fn(host: *mut c_void, ram: bool) -> c_int>,
+    /// Before the first discard, or before listening without one.
+    pub postcopy_prepare_discard: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Throws away `length` bytes from `start` on of a block.
+    pub postcopy_discard:
+        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
+    /// Gets ready for page requests and lets another thread read on from the main stream.
+    pub postcopy_listen: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Starts the guest.
+    pub postcopy_run: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// The source is back after a broken connection.
+    pub postcopy_resume: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Sends the received bitmap of a block.
+    pub recv_bitmap: Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char) -> c_int>,
+    /// Continuous replication begins.
+    pub enable_colo: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// An error of a further channel that feeds the same load: 0 or -errno.
+    pub further_error: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Loading sections failed; comes before `recover`.
+    pub load_failed: Option<unsafe extern "C" fn(host: *mut c_void, error: c_int)>,
+    /// In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up.
+    pub recover: Option<unsafe extern "C" fn(host: *mut c_void) -> *mut QEMUFile>,
+    /// The main loop of qemu_loadvm_state() is over; true: another thread reads on, so nothing is cleaned up yet.
+    pub main_loop_done: Option<unsafe extern "C" fn(host: *mut c_void) -> bool>,
+}
+
+/// A channel of the hypervisor: the functions that a file over it calls. All but one direction are optional.
+///
+/// One thread at a time reads and one writes; `shutdown` comes from any thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMChannelOps {
+    /// sizeof(SaveVMChannelOps).
+    pub size: usize,
+    /// Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called.
+    pub read: Option<unsafe extern "C" fn(channel: *mut c_void, buf: *mut u8, len: usize) -> isize>,
+    /// Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called.
+    pub writev: Option<unsafe extern "C" fn(channel: *mut c_void, iov: *const libc::iovec, count: c_int) -> isize>,
+    /// Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up.
+    pub wait: Option<unsafe extern "C" fn(channel: *mut c_void, write: bool) -> c_int>,
+    /// Ends both directions from any thread; 0 or -errno.
+    pub shutdown: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
+    /// Changes the blocking mode; 0 or -errno.
+    pub set_blocking: Option<unsafe extern "C" fn(channel: *mut c_void, blocking: bool) -> c_int>,
+    /// Closes the channel; called once for every file over it. 0 or -errno.
+    pub close: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
+    /// Frees the channel with the last file over it.
+    pub free: Option<unsafe extern "C" fn(channel: *mut c_void)>,
+}
+
+/// The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMErrorInfo {
+    /// sizeof(SaveVMErrorInfo) of the library.
+    pub size: usize,
+    /// The positive errno.
+    pub error: c_int,
+    /// 0: neither side, 1: the source, 2: the destination.
+    pub side: c_int,
+    /// Offset in the stream in bytes.
+    pub offset: i64,
+    /// Type byte of the section.
+    pub section_type: c_int,
+    /// Version of the device here.
+    pub version_have: c_int,
+    /// Version in the stream.
+    pub version_want: c_int,
+    /// Section id.
+    pub section_id: i64,
+    /// Instance id of the device.
+    pub instance_id: i64,
+    /// The cause alone: what was expected and what came.
+    pub message: *const c_char,
+    /// The phase.
+    pub phase: *const c_char,
+    /// Name of the device.
+    pub idstr: *const c_char,
+    /// VMState path to the field.
+    pub path: *const c_char,
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `migration/savevm.h`: the phases under QEMU's names, on this thread's context. The header says what each does.
+//!
+//! # Safety
+//! For every function here: a `QEMUFile *` is NULL or an open file of the right direction; other pointers are NULL or
+//! valid for what the header says.
+#![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
+
+use super::file::file_ref;
+use super::guard::guard;
+use super::types::{Error as CError, MigrationIncomingState, MigrationState, QEMUFile};
+use super::{bytes, context, error};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::save::Round;
+use crate::savevm::{Vm, command, load, save};
+use crate::wire::Command;
+use std::ffi::{c_char, c_int};
+
+fn code(result: Result<()>) -> c_int {
+    result.map_or_else(|err| err.code(), |()| 0)
+}
+
+/// Runs `body` with the current context, unless it was given up.
+fn on_current<T>(refused: T, body: impl FnOnce(&Vm) -> T) -> T {
+    let vm = context::current();
+    if vm.is_broken() { refused } else { body(&vm) }
+}
+
+/// Runs `body` with the current context and the file. A context that was given up and a missing file are errors: what
+/// `refused` says, and on the file.
+fn on_file<T: Copy>(f: *mut QEMUFile, refused: T, body: impl FnOnce(&Vm, &MigFile) -> T) -> T {
+    // SAFETY: the contract of the module.
+    let Some(file) = (unsafe { file_ref(f) }) else { return refused };
+    guard(refused, || {
+        let vm = context::current();
+        if vm.is_broken() {
+            file.set_error_detail(Error::new(libc::EIO, "this context was given up after an internal failure"));
+            return refused;
+        }
+        body(&vm, file)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_blocked(errp: *mut *mut CError) -> bool {
+    guard(true, || match context::current().check_migratable() {
+        Ok(()) => false,
+        Err(err) => {
+            // SAFETY: the contract of the module.
+            unsafe { error::give(errp, err) };
+            true
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn qemu_savevm_state_guest_unplug_pending() -> bool {
+    guard(false, || on_current(false, Vm::guest_unplug_pending))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_header(f: *mut QEMUFile) {
+    on_file(f, (), save::header);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_setup(f: *mut QEMUFile) {
+    on_file(f, (), save::setup);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_iterate(f: *mut QEMUFile, postcopy: bool) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| match save::iterate(vm, file, postcopy) {
+        Ok(Round::Done) => 1,
+        Ok(Round::Again) => 0,
+        Err(ret) => ret,
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_pending(
+    f: *mut QEMUFile,
+    threshold_size: u64,
+    res_precopy_only: *mut u64,
+    res_compatible: *mut u64,
+    res_postcopy_only: *mut u64,
+) {
+    on_file(f, (), |vm, file| {
+        let pending = save::pending(vm, file, threshold_size);
+        for (result, value) in [
+            (res_precopy_only, pending.precopy_only),
+            (res_compatible, pending.compatible),
+            (res_postcopy_only, pending.postcopy_only),
+        ] {
+            if !result.is_null() {
+                // SAFETY: the contract of the module.
+                unsafe { *result = value }
+            }
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn qemu_savevm_state_cleanup() {
+    guard((), || save::cleanup(&context::current()));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_resume_prepare(s: *mut MigrationState) -> c_int {
+    guard(-libc::EIO, || on_current(-libc::EIO, |vm| code(save::resume_prepare(vm, s as usize))))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_complete_precopy(
+    f: *mut QEMUFile,
+    iterable_only: bool,
+    inactivate_disks: bool,
+) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| code(save::complete_precopy(vm, file, iterable_only, inactivate_disks)))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_complete_precopy_non_iterable(
+    f: *mut QEMUFile,
+    in_postcopy: bool,
+    inactivate_disks: bool,
+) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| {
+        code(save::complete_precopy_non_iterable(vm, file, in_postcopy, inactivate_disks))
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_state_complete_postcopy(f: *mut QEMUFile) {
+    on_file(f, (), save::complete_postcopy);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_live_state(f: *mut QEMUFile) {
+    on_file(f, (), save::live_state);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_save_device_state(f: *mut QEMUFile) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| code(save::device_state(vm, file)))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_ping(f: *mut QEMUFile, value: u32) {
+    on_file(f, (), |vm, file| command::ping(vm, file, value));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_open_return_path(f: *mut QEMUFile) {
+    on_file(f, (), |vm, file| command::plain(vm, file, Command::OpenReturnPath));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_packaged(f: *mut QEMUFile, buf: *const u8, len: usize) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| {
+        if buf.is_null() && len > 0 {
+            return -libc::EINVAL;
+        }
+        // SAFETY: the contract of the module.
+        let stream = if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(buf, len) } };
+        code(command::packaged(vm, file, stream))
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_postcopy_advise(f: *mut QEMUFile) {
+    on_file(f, (), command::postcopy_advise);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_postcopy_listen(f: *mut QEMUFile) {
+    on_file(f, (), |vm, file| command::plain(vm, file, Command::PostcopyListen));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_postcopy_run(f: *mut QEMUFile) {
+    on_file(f, (), |vm, file| command::plain(vm, file, Command::PostcopyRun));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_postcopy_resume(f: *mut QEMUFile) {
+    on_file(f, (), |vm, file| command::plain(vm, file, Command::PostcopyResume));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_colo_enable(f: *mut QEMUFile) {
+    on_file(f, (), |vm, file| command::plain(vm, file, Command::EnableColo));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_postcopy_ram_discard(
+    f: *mut QEMUFile,
+    name: *const c_char,
+    len: u16,
+    start_list: *mut u64,
+    length_list: *mut u64,
+) {
+    on_file(f, (), |vm, file| {
+        // SAFETY: the contract of the module.
+        let name = unsafe { bytes::name(name) };
+        let (Some(name), false) = (name, len > 0 && (start_list.is_null() || length_list.is_null())) else {
+            return file.set_error_detail(Error::invalid("qemu_savevm_send_postcopy_ram_discard: NULL"));
+        };
+        // SAFETY: the contract of the module: both lists have `len` entries.
+        let ranges = (0..usize::from(len)).map(|at| unsafe { (*start_list.add(at), *length_list.add(at)) });
+        if let Err(err) = command::postcopy_ram_discard(vm, file, &name, &ranges.collect::<Vec<_>>()) {
+            file.set_error_detail(err);
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_savevm_send_recv_bitmap(f: *mut QEMUFile, block_name: *mut c_char) {
+    on_file(f, (), |vm, file| {
+        // SAFETY: the contract of the module.
+        let sent = match unsafe { bytes::name(block_name) } {
+            Some(name) => command::recv_bitmap(vm, file, &name),
+            None => Err(Error::invalid("qemu_savevm_send_recv_bitmap: NULL")),
+        };
+        if let Err(err) = sent {
+            file.set_error_detail(err);
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| load::stream(vm, file).map_or_else(|err| err.code(), |end| end as c_int))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_loadvm_state_main(f: *mut QEMUFile, _mis: *mut MigrationIncomingState) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| load::sections(vm, file).map_or_else(|err| err.code(), |end| end as c_int))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn qemu_loadvm_state_cleanup() {
+    guard((), || load::cleanup(&context::current()));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_load_device_state(f: *mut QEMUFile) -> c_int {
+    on_file(f, -libc::EINVAL, |vm, file| code(load::device_state(vm, file)))
+}
