@@ -30,6 +30,8 @@ fn main() {
 
 fn generate(sources: &[&str], guard: &str, declarations: &str, what: &str, to: &Path) {
     let mut config = cbindgen::Config { usize_is_size_t: true, ..cbindgen::Config::default() };
+    config.export.rename.insert("iovec".into(), "struct iovec".into());
+    config.export.rename.insert("CError".into(), "Error".into());
     config.after_includes = Some(declarations.to_owned());
     let mut builder = cbindgen::Builder::new()
         .with_config(config)

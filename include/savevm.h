@@ -333,7 +333,7 @@ typedef struct SaveVMChannelOps {
   /**
    * Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called.
    */
-  ptrdiff_t (*writev)(void *channel, const iovec *iov, int count);
+  ptrdiff_t (*writev)(void *channel, const struct iovec *iov, int count);
   /**
    * Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up.
    */
@@ -551,7 +551,7 @@ QEMUFile *savevm_file_from_channel(const struct SaveVMChannelOps *ops,
  */
 QEMUFile *savevm_file_open(const char *uri,
                            bool writable,
-                           CError **errp);
+                           Error **errp);
 
 /**
  * The hypervisor's pointer of a file from savevm_file_from_channel(); NULL for other files.
