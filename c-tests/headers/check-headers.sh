@@ -38,20 +38,23 @@ c99="$CC -std=c99 $warnings -Wpedantic $search"
 cxx="$CXX -std=c++17 $warnings $search"
 failed=0
 
-# say what is tried, then compile it; $1 words, $2 unit, $3... command
+# $1 what is tried, in words
+complain() {
+    failed=$((failed + 1))
+    echo "FAIL: $1"
+    sed -n 's/^/    /; 1,8p' "$work/log"
+}
+
+# $1 what is tried, $2 object file, $3 unit, $4... command
 compiles() {
-    words=$1 unit=$2
-    shift 2
-    if ! "$@" -c -o "$work/out.o" "$unit" >"$work/log" 2>&1; then
-        failed=$((failed + 1))
-        echo "FAIL: $words"
-        sed 's/^/    /' "$work/log"
-    fi
+    what=$1 object=$2 unit=$3
+    shift 3
+    "$@" -c -o "$object" "$unit" >"$work/log" 2>&1 || complain "$what"
 }
 
 include() {
-    for header in "$@"; do
-        printf '#include "%s"\n' "$header"
+    for name in "$@"; do
+        printf '#include "%s"\n' "$name"
     done
 }
 
@@ -61,13 +64,12 @@ reverse() {
 
 # A unit is not empty even if the header is.
 both_languages() {
-    words=$1
     echo "extern int savevm_header_test;" >>"$work/unit.c"
     # shellcheck disable=SC2086
-    compiles "$words as C99" "$work/unit.c" $c99
+    compiles "$1 as C99" /dev/null "$work/unit.c" $c99
     if [ -n "$CXX" ]; then
         # shellcheck disable=SC2086
-        compiles "$words as C++" "$work/unit.c" $cxx -x c++
+        compiles "$1 as C++" /dev/null "$work/unit.c" $cxx -x c++
     fi
 }
 
@@ -93,36 +95,29 @@ both_languages "all headers twice"
     echo 'int main(void) { return 0; }' >>"$work/one.c"
     echo 'extern int two; int two;' >>"$work/two.c"
     echo 'extern int three; int three;' >>"$work/three.cc"
-    compiles "all headers, first unit" "$work/one.c" $c99
-    mv "$work/out.o" "$work/one.o"
-    compiles "all headers, second unit" "$work/two.c" $c99
-    mv "$work/out.o" "$work/two.o"
+    compiles "all headers, first unit" "$work/one.o" "$work/one.c" $c99
+    compiles "all headers, second unit" "$work/two.o" "$work/two.c" $c99
     objects="$work/one.o $work/two.o"
     if [ -n "$CXX" ]; then
-        compiles "all headers, C++ unit" "$work/three.cc" $cxx
-        mv "$work/out.o" "$work/three.o"
+        compiles "all headers, C++ unit" "$work/three.o" "$work/three.cc" $cxx
         objects="$objects $work/three.o"
     fi
-    if ! $CC -o "$work/program" $objects >"$work/log" 2>&1; then
-        failed=$((failed + 1))
-        echo "FAIL: linking the units together"
-        sed 's/^/    /' "$work/log"
-    fi
+    $CC -o "$work/program" $objects >"$work/log" 2>&1 ||
+        complain "linking the units together"
 }
 
 # Case 0 is right, all others are wrong and may not compile.
 cases=$(sed -n 's/^#elif CASE == \([0-9]*\).*/\1/p' "$here/wrong-types.c")
-# shellcheck disable=SC2086
 refuse() {
     language=$1
     shift
-    compiles "right types as $language" "$here/wrong-types.c" "$@" -DCASE=0
+    compiles "right types as $language" /dev/null "$here/wrong-types.c" "$@" \
+        -DCASE=0
     for number in $cases; do
-        if "$@" -DCASE="$number" -c -o "$work/out.o" "$here/wrong-types.c" \
+        if "$@" -DCASE="$number" -c -o /dev/null "$here/wrong-types.c" \
             >"$work/log" 2>&1; then
-            failed=$((failed + 1))
-            echo "FAIL: wrong-types.c, case $number compiles as $language:"
-            sed -n "/CASE == $number\$/{n;p;}" "$here/wrong-types.c"
+            sed -n "/CASE == $number\$/{n;p;}" "$here/wrong-types.c" >"$work/log"
+            complain "wrong-types.c, case $number compiles as $language"
         fi
     done
 }

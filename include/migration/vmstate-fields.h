@@ -62,6 +62,22 @@
 #endif
 
 /*
+ * The bytes of a member that is an array, 0 for one whose length is not known
+ * (`[]`). VMStateField.start takes it for arrays whose count is in the stream:
+ * QEMU leaves that zero and ignores it, libsavevm refuses counts beyond it.
+ */
+#ifdef __cplusplus
+#define VMSTATE_ROOM_(_state, _field) sizeof(VMSTATE_TYPE_(_state, _field))
+#else
+#define VMSTATE_ROOM_(_state, _field)                                       \
+    (sizeof(struct {                                                        \
+         char before[__alignof__(typeof_elt_of_field(_state, _field))];     \
+         VMSTATE_TYPE_(_state, _field) array;                               \
+     }) -                                                                   \
+     __alignof__(typeof_elt_of_field(_state, _field)))
+#endif
+
+/*
  * Checked offsets: of a member that is a _type, a pointer to it, an array of
  * it (with one or two dimensions, or of any length), of an element of an
  * array, and of an array of bytes.
@@ -108,6 +124,14 @@
     VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL, _offset, _size, 0, _num,    \
                    _num_offset, 0, &(_info), _flags, NULL, _version, 0,     \
                    _test)
+
+/* An array in the state, of which a part is in use: plain, of structures. */
+#define VMSTATE_PART_(_field, _state, _type, _flags, _num, _num_offset,     \
+                      _info, _vmsd, _version)                               \
+    VMSTATE_FIELD_(VMSTATE_TEXT_(_field), NULL,                             \
+                   vmstate_offset_varray(_state, _field, _type),            \
+                   sizeof(_type), VMSTATE_ROOM_(_state, _field), _num,      \
+                   _num_offset, 0, _info, _flags, _vmsd, _version, 0, NULL)
 
 /* A structure, or several in a row. */
 #define VMSTATE_NESTED_(_field, _offset, _size, _flags, _num, _num_offset,  \
@@ -234,31 +258,29 @@
 
 /*
  * The same for an array inside the state, of which only a part is in use. A
- * count from the stream can be larger than the array: check it in a
- * VMSTATE_VALIDATE() between the count and the array.
+ * count from the stream that is larger than the array fails the load; QEMU
+ * does not notice, so code for both needs a VMSTATE_VALIDATE() in between.
  */
 
-#define VMSTATE_ARRAY_INT32_UNSAFE(_field, _state, _field_num, _info, _type) \
-    VMSTATE_PLAIN_(_field, vmstate_offset_varray(_state, _field, _type),    \
-                   sizeof(_type), VMS_VARRAY_INT32, 0,                      \
-                   vmstate_offset_value(_state, _field_num, int32_t),       \
-                   _info, 0, NULL)
+#define VMSTATE_ARRAY_INT32_UNSAFE(_field, _state, _field_num, _info,       \
+                                   _type)                                   \
+    VMSTATE_PART_(_field, _state, _type, VMS_VARRAY_INT32,                  \
+                  0, vmstate_offset_value(_state, _field_num, int32_t),     \
+                  &(_info), NULL, 0)
 
 #define VMSTATE_VARRAY_UINT16_UNSAFE(_field, _state, _field_num, _version,  \
                                      _info, _type)                          \
-    VMSTATE_PLAIN_(_field, vmstate_offset_varray(_state, _field, _type),    \
-                   sizeof(_type), VMS_VARRAY_UINT16, 0,                     \
-                   vmstate_offset_value(_state, _field_num, uint16_t),      \
-                   _info, _version, NULL)
+    VMSTATE_PART_(_field, _state, _type, VMS_VARRAY_UINT16,                 \
+                  0, vmstate_offset_value(_state, _field_num, uint16_t),    \
+                  &(_info), NULL, _version)
 
 /* The uint32_t count times the constant _multiply elements. */
 #define VMSTATE_VARRAY_MULTIPLY(_field, _state, _field_num, _multiply,      \
                                 _info, _type)                               \
-    VMSTATE_PLAIN_(_field, vmstate_offset_varray(_state, _field, _type),    \
-                   sizeof(_type), VMS_VARRAY_UINT32 | VMS_MULTIPLY_ELEMENTS, \
-                   _multiply,                                               \
-                   vmstate_offset_value(_state, _field_num, uint32_t),      \
-                   _info, 0, NULL)
+    VMSTATE_PART_(_field, _state, _type,                                    \
+                  VMS_VARRAY_UINT32 | VMS_MULTIPLY_ELEMENTS, _multiply,     \
+                  vmstate_offset_value(_state, _field_num, uint32_t),       \
+                  &(_info), NULL, 0)
 
 /* Structures */
 
@@ -350,24 +372,21 @@
 
 #define VMSTATE_STRUCT_VARRAY_UINT8(_field, _state, _field_num, _version,   \
                                     _vmsd, _type)                           \
-    VMSTATE_NESTED_(_field, vmstate_offset_varray(_state, _field, _type),   \
-                    sizeof(_type), VMS_VARRAY_UINT8, 0,                     \
-                    vmstate_offset_value(_state, _field_num, uint8_t),      \
-                    _vmsd, _version, NULL)
+    VMSTATE_PART_(_field, _state, _type, VMS_STRUCT | VMS_VARRAY_UINT8,     \
+                  0, vmstate_offset_value(_state, _field_num, uint8_t),     \
+                  NULL, &(_vmsd), _version)
 
 #define VMSTATE_STRUCT_VARRAY_INT32(_field, _state, _field_num, _version,   \
                                     _vmsd, _type)                           \
-    VMSTATE_NESTED_(_field, vmstate_offset_varray(_state, _field, _type),   \
-                    sizeof(_type), VMS_VARRAY_INT32, 0,                     \
-                    vmstate_offset_value(_state, _field_num, int32_t),      \
-                    _vmsd, _version, NULL)
+    VMSTATE_PART_(_field, _state, _type, VMS_STRUCT | VMS_VARRAY_INT32,     \
+                  0, vmstate_offset_value(_state, _field_num, int32_t),     \
+                  NULL, &(_vmsd), _version)
 
 #define VMSTATE_STRUCT_VARRAY_UINT32(_field, _state, _field_num, _version,  \
                                      _vmsd, _type)                          \
-    VMSTATE_NESTED_(_field, vmstate_offset_varray(_state, _field, _type),   \
-                    sizeof(_type), VMS_VARRAY_UINT32, 0,                    \
-                    vmstate_offset_value(_state, _field_num, uint32_t),     \
-                    _vmsd, _version, NULL)
+    VMSTATE_PART_(_field, _state, _type, VMS_STRUCT | VMS_VARRAY_UINT32,    \
+                  0, vmstate_offset_value(_state, _field_num, uint32_t),    \
+                  NULL, &(_vmsd), _version)
 
 /* ... and behind a pointer */
 

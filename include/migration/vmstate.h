@@ -127,7 +127,9 @@ struct VMStateField {
     const char *err_hint;  /* advice for the user if an _EQUAL check fails */
     size_t offset;         /* of the field in the state, in bytes */
     size_t size;           /* of an element, in bytes */
-    size_t start;          /* lists: of the link; trees: size of a key */
+    /* lists: offset of the link in an element; trees: size of a key; arrays
+     * with VMS_VARRAY_* in the state: bytes of the array, 0 if not known */
+    size_t start;
     int num;               /* number of elements, or the factor for it */
     size_t num_offset;     /* of the count in the state, see VMS_VARRAY_* */
     size_t size_offset;    /* of the size in the state, see VMS_VBUFFER */
