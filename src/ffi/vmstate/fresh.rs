@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Memory that a load makes: from `malloc`, because C frees it with `free` or `g_free`.
+
+use super::state::{CDescription, CState};
+use crate::vmstate::HostObject;
+use crate::vmstate::model::Fresh;
+use std::ptr::NonNull;
+
+/// A structure, all zero at first, that is freed unless it is given away.
+pub(crate) struct CFresh {
+    memory: NonNull<u8>,
+    table: CDescription,
+}
+
+impl CFresh {
+    /// `None` without memory.
+    pub(super) fn new(size: usize, table: CDescription) -> Option<Self> {
+        // SAFETY: no pointers in.
+        let memory = unsafe { libc::calloc(1, size.max(1)) };
+        Some(Self { memory: NonNull::new(memory.cast())?, table })
+    }
+
+    /// Gives the memory away.
+    pub(super) fn into_raw(self) -> *mut u8 {
+        let memory = self.memory.as_ptr();
+        std::mem::forget(self);
+        memory
+    }
+}
+
+impl Drop for CFresh {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, from calloc(), and nobody was given it.
+        unsafe { libc::free(self.memory.as_ptr().cast()) }
+    }
+}
+
+impl Fresh for CFresh {
+    type State = CState;
+
+    fn state(&self) -> CState {
+        CState::with(self.table, self.memory.as_ptr())
+    }
+
+    fn into_object(self) -> HostObject {
+        HostObject::new(self.into_raw().cast())
+    }
+}

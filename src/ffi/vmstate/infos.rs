@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The `vmstate_info_*` objects: statics of the library, which programs compare by address (QEMU 7.2,
+//! `migration/vmstate-types.c`; the timer in `migration/savevm.c`).
+//!
+//! The interpreter does not call them: it recognises its own infos and handles their elements itself. C may call them.
+
+use super::items::CItem;
+use super::types::{GetFn, PutFn, VMStateField, VMStateInfo};
+use super::{recorder_ref, with_io};
+use crate::ffi::file::file_ref;
+use crate::ffi::guard::guard;
+use crate::ffi::types::{JSONWriter, QEMUFile};
+use crate::vmstate::model::{Direction, Kind};
+use crate::vmstate::{get_item, put_item};
+use std::ffi::{c_int, c_void};
+
+/// Room for a name. All names stand in one array, so that an info is recognised by where its name is.
+const SLOT: usize = 16;
+
+const fn slot(name: &str) -> [u8; SLOT] {
+    let mut slot = [0; SLOT];
+    let bytes = name.as_bytes();
+    assert!(bytes.len() < SLOT);
+    let mut at = 0;
+    while at < bytes.len() {
+        slot[at] = bytes[at];
+        at += 1;
+    }
+    slot
+}
+
+/// What is known of one of our infos.
+struct Known {
+    get: GetFn,
+    put: PutFn,
+    kind: Kind,
+}
+
+macro_rules! infos {
+    ($count:literal: $($(#[$doc:meta])* $index:literal $symbol:ident $name:literal $kind:ident;)*) => {
+        static NAMES: [[u8; SLOT]; $count] = [$(slot($name)),*];
+
+        static KNOWN: [Known; $count] = [$(
+            Known { get: get::<{ Kind::$kind as u8 }>, put: put::<{ Kind::$kind as u8 }>, kind: Kind::$kind },
+        )*];
+
+        $(
+            $(#[$doc])*
+            #[allow(non_upper_case_globals)]
+            #[unsafe(no_mangle)]
+            pub static $symbol: VMStateInfo = VMStateInfo {
+                name: (&raw const NAMES[$index]).cast(),
+                get: Some(get::<{ Kind::$kind as u8 }>),
+                put: Some(put::<{ Kind::$kind as u8 }>),
+            };
+        )*
+
+        const fn kind_of(number: u8) -> Kind {
+            $(if number == Kind::$kind as u8 { return Kind::$kind; })*
+            Kind::Custom
+        }
+    };
+}
+
+infos! { 25:
+    /// `bool`
+    0 vmstate_info_bool "bool" Bool;
+    /// `int8_t`
+    1 vmstate_info_int8 "int8" U8;
+    /// `int16_t`
+    2 vmstate_info_int16 "int16" U16;
+    /// `int32_t`
+    3 vmstate_info_int32 "int32" U32;
+    /// `int64_t`
+    4 vmstate_info_int64 "int64" U64;
+    /// `uint8_t`
+    5 vmstate_info_uint8 "uint8" U8;
+    /// `uint16_t`
+    6 vmstate_info_uint16 "uint16" U16;
+    /// `uint32_t`
+    7 vmstate_info_uint32 "uint32" U32;
+    /// `uint64_t`
+    8 vmstate_info_uint64 "uint64" U64;
+    /// `uint8_t` that must be equal
+    9 vmstate_info_uint8_equal "uint8 equal" EqualU8;
+    /// `uint16_t` that must be equal
+    10 vmstate_info_uint16_equal "uint16 equal" EqualU16;
+    /// `int32_t` that must be equal
+    11 vmstate_info_int32_equal "int32 equal" EqualU32;
+    /// `uint32_t` that must be equal
+    12 vmstate_info_uint32_equal "uint32 equal" EqualU32;
+    /// `uint64_t` that must be equal; the name is QEMU's
+    13 vmstate_info_uint64_equal "int64 equal" EqualU64;
+    /// `int32_t` that must not be negative or larger
+    14 vmstate_info_int32_le "int32 le" AtMostI32;
+    /// `CPU_DoubleU`
+    15 vmstate_info_cpudouble "CPU_Double_U" Double;
+    /// a timer of the host
+    16 vmstate_info_timer "timer" Timer;
+    /// bytes
+    17 vmstate_info_buffer "buffer" Buffer;
+    /// bytes that mean nothing any more
+    18 vmstate_info_unused_buffer "unused_buffer" Unused;
+    /// a temporary structure
+    19 vmstate_info_tmp "tmp" Tmp;
+    /// bits in words of the machine
+    20 vmstate_info_bitmap "bitmap" Bitmap;
+    /// a tail queue
+    21 vmstate_info_qtailq "qtailq" TailQueue;
+    /// a list
+    22 vmstate_info_qlist "qlist" List;
+    /// a balanced tree
+    23 vmstate_info_gtree "gtree" Tree;
+    /// the marker for a null pointer; the name is QEMU's
+    24 vmstate_info_nullptr "uint64" NullPointer;
+}
+
+/// How the elements of an info are stored, as far as one of its functions is concerned.
+///
+/// # Safety
+/// `info` must be NULL or point to an info.
+#[inline]
+pub(super) unsafe fn kind(info: *const VMStateInfo, direction: Direction) -> Kind {
+    // SAFETY: as the caller promised.
+    let Some(info) = (unsafe { info.as_ref() }) else { return Kind::Custom };
+    let offset = (info.name as usize).wrapping_sub(NAMES.as_ptr() as usize);
+    if offset >= size_of_val(&NAMES) {
+        return Kind::Custom;
+    }
+    let known = &KNOWN[offset / SLOT];
+    match direction {
+        Direction::Save if info.put.map(|put| put as usize) == Some(known.put as usize) => known.kind.without_check(),
+        Direction::Load if info.get.map(|get| get as usize) == Some(known.get as usize) => known.kind,
+        _ => Kind::Custom,
+    }
+}
+
+unsafe extern "C" fn get<const KIND: u8>(
+    f: *mut QEMUFile,
+    pv: *mut c_void,
+    size: usize,
+    field: *const VMStateField,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: an info's function is called with a file, and with memory and a field that fit the info.
+        let (file, item) = unsafe { (file_ref(f), CItem::new(field, pv, size, const { kind_of(KIND) })) };
+        let (Some(file), Some(item)) = (file, item) else { return -libc::EINVAL };
+        with_io(file, |io| get_item(io, &item, const { kind_of(KIND) }))
+    })
+}
+
+unsafe extern "C" fn put<const KIND: u8>(
+    f: *mut QEMUFile,
+    pv: *mut c_void,
+    size: usize,
+    field: *const VMStateField,
+    vmdesc: *mut JSONWriter,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: as in `get`; `vmdesc` is what a `put` was given, or NULL.
+        let (file, item) = unsafe { (file_ref(f), CItem::new(field, pv, size, const { kind_of(KIND) })) };
+        let (Some(file), Some(item)) = (file, item) else { return -libc::EINVAL };
+        // SAFETY: as above.
+        let recorder = unsafe { recorder_ref(vmdesc) };
+        with_io(file, |io| put_item(io, &item, const { kind_of(KIND) }, recorder))
+    })
+}

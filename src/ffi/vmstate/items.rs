@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The interpreter's traits over C's structures: elements, and the memory behind them.
+
+use super::fresh::CFresh;
+use super::state::{CDescription, CState};
+use super::swap;
+use super::types::VMStateField;
+use crate::ffi::file::as_c;
+use crate::file::MigFile;
+use crate::sys::Span;
+use crate::vmstate::model::{Extent, Fresh, Item, Items, Kind};
+use crate::vmstate::{HostObject, Recorder};
+use std::ffi::{CStr, c_void};
+use std::ptr::{self, NonNull};
+
+/// The elements of a field.
+#[derive(Clone, Copy)]
+pub(crate) struct CItems {
+    entry: NonNull<VMStateField>,
+    first: *mut u8,
+    extent: Extent,
+    kind: Kind,
+    by_pointer: bool,
+}
+
+impl CItems {
+    /// The caller took everything from a field that has memory.
+    #[inline]
+    pub(super) fn new(
+        entry: NonNull<VMStateField>,
+        first: *mut u8,
+        extent: Extent,
+        kind: Kind,
+        by_pointer: bool,
+    ) -> Self {
+        Self { entry, first, extent, kind, by_pointer }
+    }
+
+    /// The address of an integer of a run, after a check that `bytes` bytes from there on belong to it.
+    #[inline]
+    fn run_at(&self, first: usize, bytes: usize) -> *mut u8 {
+        let width = self.kind.width();
+        assert!(self.is_run() && first <= self.extent.count && bytes <= (self.extent.count - first) * width);
+        self.first.wrapping_add(first * width)
+    }
+}
+
+impl Items for CItems {
+    type Item = CItem;
+
+    #[inline]
+    fn get(&self, index: usize) -> CItem {
+        assert!(index < self.extent.count);
+        let mut at = self.first.wrapping_add(self.extent.size.wrapping_mul(index));
+        if self.by_pointer && !at.is_null() {
+            // SAFETY: the flag says that the array holds pointers, and the index is in the array.
+            at = unsafe { at.cast::<*mut u8>().read_unaligned() };
+        }
+        CItem::of(self.entry, at, self.extent.size, self.kind)
+    }
+
+    #[inline]
+    fn is_run(&self) -> bool {
+        let width = self.kind.width();
+        width > 0 && width == self.extent.size && !self.by_pointer && !self.first.is_null()
+    }
+
+    #[inline]
+    fn copy_out(&self, first: usize, into: &mut [u8]) {
+        let from = self.run_at(first, into.len());
+        // SAFETY: checked to be inside the array, which the chunk of the interpreter's is not part of.
+        unsafe { swap::copy(from, into.as_mut_ptr(), into.len(), self.kind.width()) }
+    }
+
+    #[inline]
+    fn copy_in(&self, first: usize, from: &[u8]) {
+        let into = self.run_at(first, from.len());
+        if self.kind == Kind::Bool {
+            for (at, byte) in from.iter().enumerate() {
+                // SAFETY: checked to be inside the array.
+                unsafe { into.add(at).write(u8::from(*byte != 0)) };
+            }
+            return;
+        }
+        // SAFETY: as in `copy_out`.
+        unsafe { swap::copy(from.as_ptr(), into, from.len(), self.kind.width()) }
+    }
+}
+
+/// One element.
+#[derive(Clone, Copy)]
+pub(crate) struct CItem {
+    /// NULL only if C called an info without a field.
+    entry: *const VMStateField,
+    at: *mut u8,
+    size: usize,
+    kind: Kind,
+}
+
+impl CItem {
+    /// The element that C calls one of our infos for. `None` for a size that no object has, and for a container without
+    /// a field.
+    ///
+    /// # Safety
+    /// `at` must be NULL or memory of that kind and size; `entry` must be NULL or a field for it, where the kind needs one.
+    pub(super) unsafe fn new(entry: *const VMStateField, at: *mut c_void, size: usize, kind: Kind) -> Option<Self> {
+        let needs_entry = matches!(kind, Kind::Tmp | Kind::TailQueue | Kind::List | Kind::Tree);
+        let fits = isize::try_from(size).is_ok() && !(needs_entry && entry.is_null());
+        fits.then_some(Self { entry, at: at.cast(), size, kind })
+    }
+
+    #[inline]
+    pub(super) fn of(entry: NonNull<VMStateField>, at: *mut u8, size: usize, kind: Kind) -> Self {
+        Self { entry: entry.as_ptr(), at, size, kind }
+    }
+
+    fn entry(&self) -> Option<&VMStateField> {
+        // SAFETY: NULL, or an entry of a table that stays as it is.
+        unsafe { self.entry.as_ref() }
+    }
+
+    /// The description at `index` of those that the field names, of which a tree has two.
+    fn inner(&self, index: usize) -> Option<CDescription> {
+        let first = self.entry()?.vmsd;
+        if first.is_null() {
+            return None;
+        }
+        // SAFETY: the field names a description, and where `index` is 1, an array of two.
+        unsafe { CDescription::new(first.wrapping_add(index)) }
+    }
+
+    /// A word of the element, or of a structure in it, as a pointer.
+    fn link(at: *mut u8) -> *mut *mut u8 {
+        at.cast()
+    }
+
+    /// A bitmap's words are `unsigned long`: on 32-bit machines two of them make a word of the stream.
+    fn bitmap_at(&self, index: usize) -> (*mut usize, bool) {
+        assert!(self.kind == Kind::Bitmap && index < self.size.div_ceil(64));
+        let per_word = 64 / usize::BITS as usize;
+        let has_high = per_word == 2 && index * 2 + 1 < self.size.div_ceil(32);
+        (self.at.cast::<usize>().wrapping_add(index * per_word), has_high)
+    }
+}
+
+impl Item for CItem {
+    type State = CState;
+    type Fresh = CFresh;
+
+    #[inline]
+    fn is_null(&self) -> bool {
+        self.at.is_null()
+    }
+
+    #[inline]
+    fn load<const N: usize>(&self) -> [u8; N] {
+        assert!(self.kind.width() == N && !self.at.is_null());
+        // SAFETY: the kind says that there are N bytes.
+        unsafe { self.at.cast::<[u8; N]>().read() }
+    }
+
+    #[inline]
+    fn store<const N: usize>(&self, bytes: [u8; N]) {
+        assert!(self.kind.width() == N && !self.at.is_null());
+        // SAFETY: as in `load`.
+        unsafe { self.at.cast::<[u8; N]>().write(bytes) }
+    }
+
+    #[inline]
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        assert!(self.kind == Kind::Buffer && offset <= self.size && into.len() <= self.size - offset);
+        // SAFETY: inside the buffer.
+        unsafe { ptr::copy(self.at.add(offset), into.as_mut_ptr(), into.len()) }
+    }
+
+    fn span(&self) -> Span<'_> {
+        assert!(self.kind == Kind::Buffer);
+        // SAFETY: the buffer is memory of that size.
+        unsafe { Span::from_raw(self.at, self.size) }
+    }
+
+    fn bitmap_word(&self, index: usize) -> u64 {
+        let (at, has_high) = self.bitmap_at(index);
+        // SAFETY: inside the bitmap, which is whole words of the machine.
+        let low = unsafe { at.read_unaligned() } as u64;
+        // SAFETY: as above; the second half is there.
+        if has_high { low | (unsafe { at.add(1).read_unaligned() } as u64) << 32 } else { low }
+    }
+
+    fn set_bitmap_word(&self, index: usize, word: u64) {
+        let (at, has_high) = self.bitmap_at(index);
+        // SAFETY: inside the bitmap.
+        unsafe { at.write_unaligned(word as usize) };
+        if has_high {
+            // SAFETY: as above; the second half is there.
+            unsafe { at.add(1).write_unaligned((word >> 32) as usize) };
+        }
+    }
+
+    #[inline]
+    fn state(&self) -> Option<CState> {
+        if self.at.is_null() {
+            return None;
+        }
+        Some(CState::with(self.inner(0)?, self.at))
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = self.entry()?.err_hint;
+        // SAFETY: NULL or a string.
+        (!hint.is_null()).then(|| unsafe { CStr::from_ptr(hint) }.to_string_lossy().into_owned())
+    }
+
+    fn put_custom(&self, file: &MigFile, recorder: Option<&Recorder>) -> i32 {
+        // SAFETY: NULL or an info.
+        let put = self.entry().and_then(|entry| unsafe { entry.info.as_ref() }).and_then(|info| info.put);
+        let Some(put) = put else { return -libc::EINVAL };
+        let vmdesc = recorder.map_or(ptr::null_mut(), |recorder| ptr::from_ref(recorder).cast_mut().cast());
+        // SAFETY: the promise of `CState::new`; no borrow is held.
+        unsafe { put(as_c(file), self.at.cast(), self.size, self.entry, vmdesc) }
+    }
+
+    fn get_custom(&self, file: &MigFile) -> i32 {
+        // SAFETY: NULL or an info.
+        let get = self.entry().and_then(|entry| unsafe { entry.info.as_ref() }).and_then(|info| info.get);
+        let Some(get) = get else { return -libc::EINVAL };
+        // SAFETY: the promise of `CState::new`; no borrow is held.
+        unsafe { get(as_c(file), self.at.cast(), self.size, self.entry) }
+    }
+
+    fn element_version(&self) -> i32 {
+        self.entry().map_or(0, |entry| entry.version_id)
+    }
+
+    fn element_description(&self) -> Option<CDescription> {
+        self.inner(0)
+    }
+
+    fn key_description(&self) -> Option<CDescription> {
+        if self.has_direct_keys() { None } else { self.inner(1) }
+    }
+
+    fn fresh(&self) -> Option<CFresh> {
+        CFresh::new(self.entry()?.size, self.inner(0)?)
+    }
+
+    fn fresh_key(&self) -> Option<CFresh> {
+        CFresh::new(self.entry()?.start, self.key_description()?)
+    }
+
+    fn fresh_tmp(&self) -> Option<CFresh> {
+        if self.size < size_of::<*mut u8>() {
+            return None;
+        }
+        let fresh = CFresh::new(self.size, self.inner(0)?)?;
+        // SAFETY: the memory is fresh, aligned, and holds at least a pointer.
+        unsafe { Self::link(fresh.state().address()).write(self.at) };
+        Some(fresh)
+    }
+
+    fn elements(&self) -> impl Iterator<Item = CState> {
+        // The first word of both kinds of heads, and of both kinds of links, leads to the next element.
+        let link = self.entry().map_or(0, |entry| entry.start);
+        let table = self.inner(0);
+        let mut from = if matches!(self.kind, Kind::TailQueue | Kind::List) { self.at } else { ptr::null_mut() };
+        std::iter::from_fn(move || {
+            let table = table?;
+            if from.is_null() {
+                return None;
+            }
+            // SAFETY: `from` is the head of the queue or the link of an element that is in it.
+            let next = unsafe { Self::link(from).read_unaligned() };
+            from = if next.is_null() { next } else { next.wrapping_add(link) };
+            (!next.is_null()).then(|| CState::with(table, next))
+        })
+    }
+
+    fn append(&self, fresh: CFresh) -> bool {
+        assert!(self.kind == Kind::TailQueue);
+        let Some(entry) = self.entry() else { return false };
+        let word = size_of::<*mut u8>();
+        // SAFETY: the head and each link are two pointers: to the next element, and to the last or previous link. The
+        // head is initialised, or zero, which is checked.
+        unsafe {
+            let head_last = Self::link(self.at.add(word));
+            let last = head_last.read_unaligned();
+            if last.is_null() {
+                return false;
+            }
+            let element = fresh.into_raw();
+            let link = element.add(entry.start);
+            Self::link(link).write_unaligned(ptr::null_mut());
+            Self::link(link.add(word)).write_unaligned(last);
+            Self::link(last).write_unaligned(element);
+            head_last.write_unaligned(link);
+        }
+        true
+    }
+
+    fn insert_after(&self, previous: Option<CState>, fresh: CFresh) -> CState {
+        assert!(self.kind == Kind::List);
+        let start = self.entry().map_or(0, |entry| entry.start);
+        let state = fresh.state();
+        let word = size_of::<*mut u8>();
+        // SAFETY: the head is a pointer to the first element; a link is two: to the next element, and to the pointer
+        // that leads here. The previous element is one that was inserted just before.
+        unsafe {
+            let element = fresh.into_raw();
+            let link = element.add(start);
+            let leads_here = match &previous {
+                Some(previous) => previous.address().add(start),
+                None => self.at,
+            };
+            // Behind another element QEMU cuts off what followed it.
+            let next = if previous.is_none() { Self::link(self.at).read_unaligned() } else { ptr::null_mut() };
+            if !next.is_null() {
+                Self::link(next.add(start + word)).write_unaligned(link);
+            }
+            Self::link(link).write_unaligned(next);
+            Self::link(link.add(word)).write_unaligned(leads_here);
+            Self::link(leads_here).write_unaligned(element);
+        }
+        state
+    }
+
+    fn timer(&self) -> HostObject {
+        HostObject::new(self.at.cast())
+    }
+
+    fn tree(&self) -> Option<HostObject> {
+        if self.kind != Kind::Tree || self.at.is_null() {
+            return None;
+        }
+        // SAFETY: the element is a pointer to a tree.
+        let tree = unsafe { Self::link(self.at).read_unaligned() };
+        (!tree.is_null()).then(|| HostObject::new(tree.cast()))
+    }
+
+    fn has_direct_keys(&self) -> bool {
+        self.entry().is_none_or(|entry| entry.start == 0)
+    }
+
+    fn key_state(&self, key: HostObject) -> Option<CState> {
+        let table = self.key_description()?;
+        (!key.address().is_null()).then(|| CState::with(table, key.address().cast()))
+    }
+
+    fn value_state(&self, value: HostObject) -> Option<CState> {
+        let table = self.inner(0)?;
+        (!value.address().is_null()).then(|| CState::with(table, value.address().cast()))
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `migration/vmstate.h`: C's tables, the infos, and the functions over them. The header is hand-written.
+
+mod fresh;
+mod infos;
+mod items;
+mod state;
+mod swap;
+pub mod types;
+
+pub use infos::*;
+
+use super::context;
+use super::file::file_ref;
+use super::guard::guard;
+use super::types::{JSONWriter, QEMUFile};
+use crate::file::MigFile;
+use crate::savevm::Vm;
+use crate::vmstate::model::State;
+use crate::vmstate::{HostObject, Io, Recorder, VmStateHost, load_state, save_state};
+use state::CState;
+use std::ffi::{c_int, c_void};
+use types::VMStateDescription;
+
+/// The host of a context, looked up only when a timer or tree is met.
+struct LazyHost<'a>(&'a Vm);
+
+impl VmStateHost for LazyHost<'_> {
+    fn timer_expire_ns(&self, timer: HostObject) -> Option<i64> {
+        self.0.host().timer_expire_ns(timer)
+    }
+
+    fn timer_set_ns(&self, timer: HostObject, expire: i64) -> Option<()> {
+        self.0.host().timer_set_ns(timer, expire)
+    }
+
+    fn timer_clear(&self, timer: HostObject) -> Option<()> {
+        self.0.host().timer_clear(timer)
+    }
+
+    fn tree_count(&self, tree: HostObject) -> Option<u32> {
+        self.0.host().tree_count(tree)
+    }
+
+    fn tree_foreach(&self, tree: HostObject, visit: &mut dyn FnMut(HostObject, HostObject) -> bool) -> Option<()> {
+        self.0.host().tree_foreach(tree, visit)
+    }
+
+    fn tree_insert(&self, tree: HostObject, key: HostObject, value: HostObject) -> Option<()> {
+        self.0.host().tree_insert(tree, key, value)
+    }
+}
+
+/// Runs `body` with this thread's context's limits and host.
+#[inline]
+fn with_io<T>(file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
+    let vm = context::current();
+    body(&Io { file, limits: &vm.limits(), host: &LazyHost(&vm) })
+}
+
+/// The recorder behind a C pointer.
+///
+/// # Safety
+/// `vmdesc` must be NULL or what a `put` was given, which has not returned.
+#[inline]
+unsafe fn recorder_ref<'a>(vmdesc: *mut JSONWriter) -> Option<&'a Recorder> {
+    // SAFETY: as the caller promised: such pointers are made of recorders.
+    unsafe { vmdesc.cast::<Recorder>().as_ref() }
+}
+
+/// Writes `opaque` in the version of `vmsd`. 0, or what a hook or info returned, or -EINVAL.
+///
+/// # Safety
+/// `f` is NULL or an open file; `vmsd` is NULL or describes `opaque`; `vmdesc` is NULL or what the caller was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_save_state(
+    f: *mut QEMUFile,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    vmdesc: *mut JSONWriter,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    let version = unsafe { vmsd.as_ref() }.map_or(0, |table| table.version_id);
+    // SAFETY: the contract of the function.
+    unsafe { vmstate_save_state_v(f, vmsd, opaque, vmdesc, version) }
+}
+
+/// Writes `opaque` in a given version. Otherwise as vmstate_save_state().
+///
+/// # Safety
+/// As vmstate_save_state().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_save_state_v(
+    f: *mut QEMUFile,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    vmdesc: *mut JSONWriter,
+    version_id: c_int,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let (file, state, recorder) = unsafe { (file_ref(f), CState::new(vmsd, opaque), recorder_ref(vmdesc)) };
+        let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
+        with_io(file, |io| save_state(io, state, version_id, recorder))
+    })
+}
+
+/// Reads what vmstate_save_state() wrote in that version. 0, or what QEMU returns; `opaque` may then be half loaded.
+///
+/// # Safety
+/// `f` is NULL or an open file; `vmsd` is NULL or describes `opaque`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_load_state(
+    f: *mut QEMUFile,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    version_id: c_int,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let (file, state) = unsafe { (file_ref(f), CState::new(vmsd, opaque)) };
+        let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
+        with_io(file, |io| load_state(io, state, version_id))
+    })
+}
+
+/// What the `needed` hook says; true without one, false for NULL.
+///
+/// # Safety
+/// `vmsd` is NULL or describes `opaque`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_save_needed(vmsd: *const VMStateDescription, opaque: *mut c_void) -> bool {
+    // SAFETY: the contract of the function.
+    guard(false, || unsafe { CState::new(vmsd, opaque) }.is_some_and(|state| state.needed()))
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The interpreter's traits over C's structures: tables.
+//!
+//! Handles are copies of addresses. The two ways to a first handle, `CState::new` and `CItem::new`, are unsafe: their
+//! callers promise that the description tells the truth about the memory as long as the handle, and what is derived from
+//! it, is used. Everything else follows from that promise: which memory is read and written is what the description says.
+
+use super::infos;
+use super::items::{CItem, CItems};
+use super::types::{VMStateDescription, VMStateField};
+use crate::vmstate::model::{Description, Direction, Extent, Field, FieldShape, Kind, State, flags};
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::NonNull;
+
+/// A description.
+#[derive(Clone, Copy)]
+pub(crate) struct CDescription(NonNull<VMStateDescription>);
+
+/// A field of a description.
+#[derive(Clone, Copy)]
+pub(crate) struct CShape(NonNull<VMStateField>);
+
+/// A description over memory.
+#[derive(Clone, Copy)]
+pub(crate) struct CState {
+    table: CDescription,
+    at: *mut u8,
+}
+
+/// A field over memory.
+#[derive(Clone, Copy)]
+pub(crate) struct CField {
+    entry: NonNull<VMStateField>,
+    /// The memory of the structure that it is in.
+    base: *mut u8,
+}
+
+/// # Safety
+/// `name` must be NULL or a terminated string that stays.
+unsafe fn string<'a>(name: *const c_char) -> &'a [u8] {
+    if name.is_null() {
+        return b"";
+    }
+    // SAFETY: as the caller promised.
+    unsafe { CStr::from_ptr(name) }.to_bytes()
+}
+
+impl CDescription {
+    /// # Safety
+    /// `table` must be NULL or a description that stays as it is while the handle is used.
+    pub(super) unsafe fn new(table: *const VMStateDescription) -> Option<Self> {
+        NonNull::new(table.cast_mut()).map(Self)
+    }
+
+    #[inline]
+    fn table(&self) -> &VMStateDescription {
+        // SAFETY: the promise of `new`.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The entries up to the one without a name.
+    #[inline]
+    fn entries(self) -> impl Iterator<Item = NonNull<VMStateField>> {
+        let mut next = self.table().fields.cast_mut();
+        std::iter::from_fn(move || {
+            let entry = NonNull::new(next)?;
+            // SAFETY: a table of fields ends with one without a name, which we have not passed.
+            if unsafe { entry.as_ref() }.name.is_null() {
+                return None;
+            }
+            next = next.wrapping_add(1);
+            Some(entry)
+        })
+    }
+
+    /// The table's `priority`, `unmigratable` and `dev_unplug_pending`, for the registry.
+    pub(super) fn raw(&self) -> &VMStateDescription {
+        self.table()
+    }
+}
+
+impl Description for CDescription {
+    type Field = CShape;
+
+    fn name(&self) -> &[u8] {
+        // SAFETY: a description's name is a string.
+        unsafe { string(self.table().name) }
+    }
+
+    #[inline]
+    fn version(&self) -> i32 {
+        self.table().version_id
+    }
+
+    #[inline]
+    fn minimum_version(&self) -> i32 {
+        self.table().minimum_version_id
+    }
+
+    fn fields(&self) -> impl Iterator<Item = CShape> {
+        self.entries().map(CShape)
+    }
+
+    fn has_subsections(&self) -> bool {
+        !self.table().subsections.is_null()
+    }
+
+    #[inline]
+    fn identity(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+}
+
+impl CShape {
+    fn entry(&self) -> &VMStateField {
+        // SAFETY: entries come from tables that stay as they are.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl FieldShape for CShape {
+    type Description = CDescription;
+
+    fn name(&self) -> &[u8] {
+        // SAFETY: a field's name is a string.
+        unsafe { string(self.entry().name) }
+    }
+
+    fn flags(&self) -> u32 {
+        self.entry().flags
+    }
+
+    fn info_name(&self) -> Option<&[u8]> {
+        // SAFETY: NULL or an info, whose name is NULL or a string.
+        let name = unsafe { self.entry().info.as_ref()? }.name;
+        // SAFETY: as above.
+        (!name.is_null()).then(|| unsafe { string(name) })
+    }
+
+    #[inline]
+    fn is_conditional(&self) -> bool {
+        self.entry().field_exists.is_some()
+    }
+
+    fn inner(&self) -> Option<CDescription> {
+        // SAFETY: NULL or a description.
+        unsafe { CDescription::new(self.entry().vmsd) }
+    }
+}
+
+impl CState {
+    /// # Safety
+    /// `table` must be NULL, or a description that stays as it is and that tells the truth about the memory at `at` (which
+    /// may only be NULL if nothing in the table reads it without asking), as long as the handle and everything that is
+    /// derived from it is used. Its functions may be called on this thread.
+    #[inline]
+    pub(crate) unsafe fn new(table: *const VMStateDescription, at: *mut c_void) -> Option<Self> {
+        // SAFETY: as the caller promised.
+        let table = unsafe { CDescription::new(table) }?;
+        Some(Self { table, at: at.cast() })
+    }
+
+    #[inline]
+    pub(super) fn with(table: CDescription, at: *mut u8) -> Self {
+        Self { table, at }
+    }
+
+    #[inline]
+    pub(super) fn address(&self) -> *mut u8 {
+        self.at
+    }
+}
+
+/// Calls a hook of a description, or is the value behind `else` where there is none.
+macro_rules! hook {
+    ($self:ident.$member:ident($($argument:expr),*) else $missing:expr) => {
+        match $self.table.table().$member {
+            // SAFETY: the promise of `CState::new`.
+            Some(function) => unsafe { function($self.at.cast::<c_void>(), $($argument),*) },
+            None => $missing,
+        }
+    };
+}
+
+impl State for CState {
+    type Description = CDescription;
+    type Field = CField;
+
+    #[inline]
+    fn description(&self) -> CDescription {
+        self.table
+    }
+
+    #[inline]
+    fn fields(&self) -> impl Iterator<Item = CField> {
+        let base = self.at;
+        self.table.entries().map(move |entry| CField { entry, base })
+    }
+
+    #[inline]
+    fn subsections(&self) -> impl Iterator<Item = Self> {
+        let at = self.at;
+        let mut next = self.table.table().subsections;
+        std::iter::from_fn(move || {
+            if next.is_null() {
+                return None;
+            }
+            // SAFETY: a list of subsections ends with NULL, which we have not passed; its entries are descriptions.
+            let table = unsafe { CDescription::new(*next) }?;
+            next = next.wrapping_add(1);
+            Some(Self { table, at })
+        })
+    }
+
+    #[inline]
+    fn pre_save(&self) -> i32 {
+        hook!(self.pre_save() else 0)
+    }
+
+    #[inline]
+    fn post_save(&self) -> i32 {
+        hook!(self.post_save() else 0)
+    }
+
+    #[inline]
+    fn pre_load(&self) -> i32 {
+        hook!(self.pre_load() else 0)
+    }
+
+    #[inline]
+    fn post_load(&self, version: i32) -> i32 {
+        hook!(self.post_load(version) else 0)
+    }
+
+    #[inline]
+    fn needed(&self) -> bool {
+        hook!(self.needed() else true)
+    }
+}
+
+impl CField {
+    #[inline]
+    fn entry(&self) -> &VMStateField {
+        // SAFETY: entries come from tables that stay as they are.
+        unsafe { self.entry.as_ref() }
+    }
+
+    /// A member of the structure that the field is in; `None` where that has no memory.
+    #[inline]
+    fn member<T: Copy>(&self, offset: usize) -> Option<T> {
+        // SAFETY: the description says that there is a T at this offset.
+        (!self.base.is_null()).then(|| unsafe { self.base.wrapping_add(offset).cast::<T>().read_unaligned() })
+    }
+
+    #[inline]
+    fn place(&self) -> *mut u8 {
+        self.base.wrapping_add(self.entry().offset)
+    }
+}
+
+impl Field for CField {
+    type State = CState;
+    type Item = CItem;
+    type Items = CItems;
+
+    #[inline]
+    fn shape(&self) -> CShape {
+        CShape(self.entry)
+    }
+
+    #[inline]
+    fn flags(&self) -> u32 {
+        self.entry().flags
+    }
+
+    #[inline]
+    fn exists(&self, version: i32) -> bool {
+        match self.entry().field_exists {
+            // SAFETY: the promise of `CState::new`.
+            Some(function) => unsafe { function(self.base.cast(), version) },
+            None => self.entry().version_id <= version,
+        }
+    }
+
+    fn struct_version(&self) -> i32 {
+        self.entry().struct_version_id
+    }
+
+    #[inline]
+    fn num(&self) -> i32 {
+        self.entry().num
+    }
+
+    #[inline]
+    fn size(&self) -> usize {
+        self.entry().size
+    }
+
+    #[inline]
+    fn start(&self) -> usize {
+        self.entry().start
+    }
+
+    fn count_member(&self) -> Option<i64> {
+        let (bits, offset) = (self.flags(), self.entry().num_offset);
+        if bits & flags::VARRAY_INT32 != 0 {
+            self.member::<i32>(offset).map(i64::from)
+        } else if bits & flags::VARRAY_UINT32 != 0 {
+            self.member::<u32>(offset).map(i64::from)
+        } else if bits & flags::VARRAY_UINT16 != 0 {
+            self.member::<u16>(offset).map(i64::from)
+        } else {
+            self.member::<u8>(offset).map(i64::from)
+        }
+    }
+
+    fn size_member(&self) -> Option<i32> {
+        self.member(self.entry().size_offset)
+    }
+
+    #[inline]
+    fn kind(&self, direction: Direction) -> Kind {
+        // SAFETY: NULL or an info.
+        unsafe { infos::kind(self.entry().info, direction) }
+    }
+
+    fn allocate(&self, bytes: usize) -> bool {
+        if self.base.is_null() {
+            return false;
+        }
+        // SAFETY: no pointers in.
+        let memory = unsafe { libc::calloc(1, bytes) };
+        if memory.is_null() {
+            return false;
+        }
+        // SAFETY: the field is a pointer, as POINTER in its flags says, which the only caller has checked.
+        unsafe { self.place().cast::<*mut c_void>().write_unaligned(memory) };
+        true
+    }
+
+    #[inline]
+    fn items(&self, extent: Extent, kind: Kind) -> Option<CItems> {
+        let bits = self.flags();
+        let structs = bits & (flags::STRUCT | flags::VSTRUCT) != 0;
+        let follows = bits & (flags::POINTER | flags::ARRAY_OF_POINTER) != 0;
+        if self.base.is_null() && (structs || follows || kind != Kind::Custom) {
+            return None;
+        }
+        let mut first = self.place();
+        if bits & flags::POINTER != 0 {
+            // SAFETY: the flag says that the field is a pointer, and there is memory.
+            first = unsafe { first.cast::<*mut u8>().read_unaligned() };
+            if first.is_null() && extent.count > 0 && extent.size > 0 {
+                return None;
+            }
+        }
+        Some(CItems::new(self.entry, first, extent, kind, bits & flags::ARRAY_OF_POINTER != 0))
+    }
+
+    #[inline]
+    fn single(&self, kind: Kind) -> Option<CItem> {
+        if self.base.is_null() && kind != Kind::Custom {
+            return None;
+        }
+        Some(CItem::of(self.entry, self.place(), self.entry().size, kind))
+    }
+}

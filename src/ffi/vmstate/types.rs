@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The structures of `migration/vmstate.h`, laid out as in QEMU 7.2. The header is hand-written; this must agree.
+
+use crate::ffi::types::{JSONWriter, QEMUFile};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::mem::offset_of;
+
+/// How one element gets into the stream and out of it.
+#[repr(C)]
+pub struct VMStateInfo {
+    /// Name of the type in the vmdesc, or NULL.
+    pub name: *const c_char,
+    /// Reads an element; 0 or a negative errno.
+    pub get: Option<GetFn>,
+    /// Writes an element; 0 or a negative errno.
+    pub put: Option<PutFn>,
+}
+
+/// `VMStateInfo.get`
+pub type GetFn =
+    unsafe extern "C" fn(f: *mut QEMUFile, pv: *mut c_void, size: usize, field: *const VMStateField) -> c_int;
+/// `VMStateInfo.put`
+pub type PutFn = unsafe extern "C" fn(
+    f: *mut QEMUFile,
+    pv: *mut c_void,
+    size: usize,
+    field: *const VMStateField,
+    vmdesc: *mut JSONWriter,
+) -> c_int;
+
+// SAFETY: never written after it was made; the name is a constant string and the functions may run on any thread.
+unsafe impl Sync for VMStateInfo {}
+
+/// One field of a description. A NULL name ends the table.
+#[repr(C)]
+pub struct VMStateField {
+    /// Name, unique or numbered in the vmdesc.
+    pub name: *const c_char,
+    /// Advice for a failed check, or NULL.
+    pub err_hint: *const c_char,
+    /// Of the field in the state, in bytes.
+    pub offset: usize,
+    /// Of an element, in bytes.
+    pub size: usize,
+    /// Containers: offset of the link, or size of a key. Variable arrays in place: size of the array in bytes, or 0.
+    pub start: usize,
+    /// Number of elements, or the factor for it.
+    pub num: c_int,
+    /// Of the count in the state.
+    pub num_offset: usize,
+    /// Of the size in the state.
+    pub size_offset: usize,
+    /// How elements are stored, where they are no structures.
+    pub info: *const VMStateInfo,
+    /// `VMS_*`
+    pub flags: c_uint,
+    /// What elements consist of.
+    pub vmsd: *const VMStateDescription,
+    /// First version that has the field.
+    pub version_id: c_int,
+    /// Version of a VSTRUCT.
+    pub struct_version_id: c_int,
+    /// Decides instead of the version.
+    pub field_exists: Option<unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int) -> bool>,
+}
+
+/// A hook that only gets the state.
+pub type HookFn = unsafe extern "C" fn(opaque: *mut c_void) -> c_int;
+/// A question about the state.
+pub type TestFn = unsafe extern "C" fn(opaque: *mut c_void) -> bool;
+
+/// A device's or structure's state as a table.
+#[repr(C)]
+pub struct VMStateDescription {
+    /// Name; a subsection's begins with its parent's and a slash.
+    pub name: *const c_char,
+    /// Not 0: no migration while it is registered.
+    pub unmigratable: c_int,
+    /// What is written, and the newest that is read.
+    pub version_id: c_int,
+    /// The oldest that is read.
+    pub minimum_version_id: c_int,
+    /// `MigrationPriority`
+    pub priority: c_uint,
+    /// Before loading.
+    pub pre_load: Option<HookFn>,
+    /// After loading.
+    pub post_load: Option<unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int) -> c_int>,
+    /// Before saving.
+    pub pre_save: Option<HookFn>,
+    /// After saving.
+    pub post_save: Option<HookFn>,
+    /// Whether to save it.
+    pub needed: Option<TestFn>,
+    /// Whether the guest has yet to let it go.
+    pub dev_unplug_pending: Option<TestFn>,
+    /// The fields.
+    pub fields: *const VMStateField,
+    /// The subsections, up to a NULL; or NULL.
+    pub subsections: *const *const VMStateDescription,
+}
+
+const WORD: usize = size_of::<usize>();
+/// Two ints after a name take one word on 64-bit machines and two on 32-bit ones.
+const INTS: usize = 16usize.next_multiple_of(WORD);
+const ONE_INT: usize = 4usize.next_multiple_of(WORD);
+
+const _: () = {
+    assert!(size_of::<VMStateInfo>() == 3 * WORD);
+    assert!(offset_of!(VMStateInfo, get) == WORD);
+
+    assert!(offset_of!(VMStateField, num) == 5 * WORD);
+    assert!(offset_of!(VMStateField, num_offset) == 5 * WORD + ONE_INT);
+    assert!(offset_of!(VMStateField, info) == 7 * WORD + ONE_INT);
+    assert!(offset_of!(VMStateField, flags) == 8 * WORD + ONE_INT);
+    assert!(offset_of!(VMStateField, vmsd) == 8 * WORD + 2 * ONE_INT);
+    assert!(offset_of!(VMStateField, version_id) == 9 * WORD + 2 * ONE_INT);
+    assert!(offset_of!(VMStateField, field_exists) == 9 * WORD + 2 * ONE_INT + 8);
+    assert!(size_of::<VMStateField>() == 10 * WORD + 2 * ONE_INT + 8);
+
+    assert!(offset_of!(VMStateDescription, pre_load) == WORD + INTS);
+    assert!(offset_of!(VMStateDescription, fields) == 7 * WORD + INTS);
+    assert!(size_of::<VMStateDescription>() == 9 * WORD + INTS);
+};

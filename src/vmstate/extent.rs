@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How many elements a field has and how large they are. Counts and sizes may have come from the stream a moment ago.
+
+use super::model::{Extent, Field, Kind, flags};
+
+/// Why an extent can't be.
+pub(super) type Complaint = String;
+
+impl Extent {
+    /// The extent of a field, as QEMU 7.2's `vmstate_n_elems` and `vmstate_size` have it, but without their overflows.
+    ///
+    /// Refused are negative counts and sizes, those that do not fit an `int`, arrays that do not fit the address space,
+    /// and counts beyond the end of an array in place, where the table says how long that is.
+    pub fn of<F: Field>(field: &F, kind: Kind) -> Result<Self, Complaint> {
+        let bits = field.flags();
+        let count = count(field, bits)?;
+        let size = size(field, bits)?;
+        if count > 1 && count.checked_mul(size).is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+            return Err(format!("{count} elements of {size} bytes do not fit the memory"));
+        }
+        let in_place = bits & flags::VARRAY != 0 && bits & flags::POINTER == 0;
+        let known = bits & (flags::STRUCT | flags::VSTRUCT) != 0 || kind.width() > 0 || kind == Kind::Buffer;
+        if in_place && known && field.start() > 0 && count * size > field.start() {
+            return Err(format!("{count} elements, but the array has {}", field.start() / size.max(1)));
+        }
+        Ok(Self { count, size })
+    }
+
+    /// Bytes of all elements.
+    pub fn bytes(self) -> usize {
+        self.count.saturating_mul(self.size)
+    }
+}
+
+fn count<F: Field>(field: &F, bits: u32) -> Result<usize, Complaint> {
+    let mut count = if bits & flags::ARRAY != 0 {
+        i64::from(field.num())
+    } else if bits & flags::VARRAY != 0 {
+        field.count_member().ok_or("the device has no memory for its count")?
+    } else {
+        1
+    };
+    if bits & flags::MULTIPLY_ELEMENTS != 0 {
+        count = count.saturating_mul(i64::from(field.num()));
+    }
+    match i32::try_from(count) {
+        Ok(count) if count >= 0 => Ok(count as usize),
+        _ => Err(format!("{count} elements")),
+    }
+}
+
+fn size<F: Field>(field: &F, bits: u32) -> Result<usize, Complaint> {
+    let mut size = field.size() as u64 as i64;
+    if bits & flags::VBUFFER != 0 {
+        size = i64::from(field.size_member().ok_or("the device has no memory for its size")?);
+        if bits & flags::MULTIPLY != 0 {
+            size = size.checked_mul(field.size() as u64 as i64).unwrap_or(i64::MAX);
+        }
+    }
+    match i32::try_from(size) {
+        Ok(size) if size >= 0 => Ok(size as usize),
+        _ => Err(format!("an element of {size} bytes")),
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the interpreter works with, and how its errors travel.
+//!
+//! Between two levels there may be C, and through C an error is an `int`. So an error is kept with the file while its
+//! code goes up; each level that sees the code adds its element of the path, and the outermost one the description's
+//! name. Codes are exactly QEMU's, details are ours.
+
+use super::host::VmStateHost;
+use super::model::{Description, State};
+use crate::error::Error;
+use crate::file::MigFile;
+use crate::wire::limits::Limits;
+
+/// A file, and whose limits and host apply to what is in it.
+#[derive(Clone, Copy)]
+pub struct Io<'a> {
+    /// Where the bytes go or come from.
+    pub file: &'a MigFile,
+    /// What the stream may ask for.
+    pub limits: &'a Limits,
+    /// Timers and trees.
+    pub host: &'a dyn VmStateHost,
+}
+
+impl Io<'_> {
+    /// Keeps an error and returns its code.
+    #[cold]
+    pub(super) fn fail(&self, errno: i32, message: impl Into<String>) -> i32 {
+        let error = Error::new(errno, message).at_offset(self.file.position());
+        let code = error.code();
+        self.file.trail().put(error);
+        code
+    }
+
+    /// A callback of the program returned `ret`: keeps the error behind it, unless a deeper level did.
+    #[cold]
+    pub(super) fn fail_callback(&self, name: &str, ret: i32) -> i32 {
+        let trail = self.file.trail();
+        let error = trail.take_known(ret).unwrap_or_else(|| Error::from_callback(name, ret));
+        trail.put(error.at_offset(self.file.position()));
+        ret
+    }
+
+    /// The file has an error: keeps that.
+    #[cold]
+    pub(super) fn fail_file(&self, code: i32) -> i32 {
+        let error = self.file.status().first_error().unwrap_or_else(|| Error::new(code, "the file failed"));
+        self.file.trail().put(error.at_offset(self.file.position()));
+        code
+    }
+
+    /// Adds an element to the path of the error behind `ret`, and returns `ret`.
+    #[cold]
+    pub(super) fn in_path(&self, ret: i32, element: impl Into<String>) -> i32 {
+        let trail = self.file.trail();
+        let error = trail.take(ret).in_path(element);
+        trail.put(error);
+        ret
+    }
+
+    /// Ends the outermost level: the description's name goes in front of the path, and the file's error, if it is this
+    /// one, learns the path.
+    #[cold]
+    fn finish<S: State>(&self, ret: i32, state: &S) {
+        let trail = self.file.trail();
+        let error = trail.take(ret).in_path(text(state.description().name()));
+        if self.file.error() == ret {
+            self.file.set_error_detail(error.clone());
+        }
+        trail.put(error);
+    }
+}
+
+/// A name of C as text.
+pub(super) fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// A field's name, with the index where it has several elements.
+pub(super) fn element_text(name: &[u8], index: usize, count: usize) -> String {
+    if count == 1 { text(name) } else { format!("{}[{index}]", String::from_utf8_lossy(name)) }
+}
+
+/// A subsection's name without its parent's, which stands before it in the path already.
+pub(super) fn subsection_text(parent: &[u8], name: &[u8]) -> String {
+    let own = name.strip_prefix(parent).and_then(|rest| rest.strip_prefix(b"/")).unwrap_or(name);
+    text(own)
+}
+
+/// Counts a level of nesting while it lives.
+struct Level<'a>(&'a MigFile);
+
+impl Drop for Level<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.trail().leave();
+    }
+}
+
+/// Runs `body` one level deeper.
+#[inline]
+pub(super) fn nested<S: State>(io: &Io<'_>, state: &S, body: impl FnOnce() -> i32) -> i32 {
+    let trail = io.file.trail();
+    if !trail.enter(io.limits.nesting) {
+        return io.fail(libc::ELOOP, format!("nested more than {} deep", io.limits.nesting));
+    }
+    let level = Level(io.file);
+    let outermost = trail.depth() == 1;
+    if outermost {
+        trail.clear();
+    }
+    let ret = body();
+    if ret != 0 && outermost {
+        io.finish(ret, state);
+    }
+    drop(level);
+    ret
+}

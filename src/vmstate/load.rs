@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Loading (QEMU 7.2, `vmstate_load_state` and `vmstate_subsection_load` in `migration/vmstate.c`).
+
+use super::get;
+use super::io::{Io, element_text, nested, subsection_text, text};
+use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Items, Kind, State, flags};
+use crate::wire;
+
+/// Reads what `save_state` wrote in that version.
+///
+/// Returns 0, or what QEMU returns: `-EINVAL` for a version that can't be read, -1 for a field that must exist and does
+/// not, `-ENOENT` for an unknown subsection, what a hook or an info returned, or the file's error. The state may then be
+/// half loaded. Errors of fields are latched in the file.
+pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
+    nested(io, &state, || {
+        let ret = check_version(io, &state.description(), version);
+        if ret != 0 {
+            return ret;
+        }
+        let ret = state.pre_load();
+        if ret != 0 {
+            return io.fail_callback("pre_load", ret);
+        }
+        let ret = load_fields(io, &state, version);
+        if ret != 0 {
+            return ret;
+        }
+        if io.file.peek_byte(0) == wire::SUBSECTION {
+            let ret = load_subsections(io, &state);
+            if ret != 0 {
+                return ret;
+            }
+        }
+        match state.post_load(version) {
+            0 => 0,
+            ret => io.fail_callback("post_load", ret),
+        }
+    })
+}
+
+/// Whether a description can read a version.
+#[inline]
+pub(super) fn check_version<D: Description>(io: &Io<'_>, description: &D, version: i32) -> i32 {
+    let (newest, oldest) = (description.version(), description.minimum_version());
+    if version > newest || version < oldest {
+        return io.fail(libc::EINVAL, format!("version {version} in the stream, {oldest} to {newest} can be read"));
+    }
+    0
+}
+
+#[inline]
+fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
+    for field in state.fields() {
+        let bits = field.flags();
+        if !field.exists(version) {
+            if bits & flags::MUST_EXIST != 0 {
+                // The one failure that has no errno and is not latched.
+                io.fail(1, "the loaded state is not valid");
+                return io.in_path(-1, text(field.shape().name()));
+            }
+        } else if bits & flags::NOT_PLAIN == 0 {
+            let ret = load_plain(io, &field);
+            if ret < 0 {
+                return failed(io, ret, &field, 0, 1);
+            }
+        } else {
+            let ret = load_elements(io, &field);
+            if ret < 0 {
+                return ret;
+            }
+        }
+    }
+    0
+}
+
+/// Latches the error of a field in the file, names the element, and returns the code.
+#[cold]
+fn failed<F: Field>(io: &Io<'_>, ret: i32, field: &F, at: usize, count: usize) -> i32 {
+    io.file.set_error(ret);
+    io.in_path(ret, element_text(field.shape().name(), at, count))
+}
+
+/// What an element's result means: its own error, else the file's.
+#[inline]
+fn verdict(io: &Io<'_>, ret: i32) -> i32 {
+    if ret < 0 {
+        return ret;
+    }
+    match io.file.error() {
+        code if code < 0 => io.fail_file(code),
+        _ => 0,
+    }
+}
+
+#[inline]
+fn load_plain<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+    let kind = field.kind(Direction::Load);
+    let Some(item) = field.single(kind) else {
+        return io.fail(libc::EINVAL, "the device has no memory");
+    };
+    let ret = if get::is_plain(kind) {
+        get::word(io.file, &item, kind);
+        0
+    } else {
+        get::item(io, &item, kind)
+    };
+    verdict(io, ret)
+}
+
+fn load_elements<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+    let bits = field.flags();
+    let structs = bits & (flags::STRUCT | flags::VSTRUCT) != 0;
+    let kind = if structs { Kind::Custom } else { field.kind(Direction::Load) };
+    let fail = |errno, message: String| failed(io, io.fail(errno, message), field, 0, 1);
+    let extent = match Extent::of(field, kind) {
+        Ok(extent) => extent,
+        Err(complaint) => return fail(libc::EINVAL, complaint),
+    };
+    if bits & flags::POINTER != 0 && bits & flags::ALLOC != 0 && extent.bytes() > 0 {
+        if extent.bytes() > io.limits.allocation {
+            let Extent { count, size } = extent;
+            let message = format!("{count} elements of {size} bytes, at most {} bytes allowed", io.limits.allocation);
+            return fail(libc::EINVAL, message);
+        }
+        if !field.allocate(extent.bytes()) {
+            return fail(libc::ENOMEM, format!("no memory for {} bytes", extent.bytes()));
+        }
+    }
+    if extent.count == 0 {
+        return 0;
+    }
+    let Some(items) = field.items(extent, kind) else {
+        return fail(libc::EINVAL, "a null pointer".into());
+    };
+    if items.is_run() && get::is_plain(kind) {
+        let at = get::run(io.file, &items, extent.count, kind);
+        let ret = verdict(io, 0);
+        return if ret < 0 { failed(io, ret, field, at, extent.count) } else { 0 };
+    }
+    for at in 0..extent.count {
+        let ret = verdict(io, load_element(io, field, items.get(at), kind, extent));
+        if ret < 0 {
+            return failed(io, ret, field, at, extent.count);
+        }
+    }
+    0
+}
+
+#[inline]
+fn load_element<F: Field>(io: &Io<'_>, field: &F, item: F::Item, kind: Kind, extent: Extent) -> i32 {
+    let bits = field.flags();
+    if item.is_null() && extent.size > 0 {
+        if bits & flags::ARRAY_OF_POINTER == 0 {
+            return io.fail(libc::EINVAL, "a null pointer");
+        }
+        return get::null_marker(io);
+    }
+    if bits & (flags::STRUCT | flags::VSTRUCT) == 0 {
+        return get::item(io, &item, kind);
+    }
+    let Some(inner) = item.state() else {
+        return io.fail(libc::EINVAL, "a structure without description or memory");
+    };
+    let own = inner.description().version();
+    let version = if bits & flags::STRUCT != 0 { own } else { field.struct_version() };
+    load_state(io, inner, version)
+}
+
+/// Reads subsections as long as what comes next is one of this description.
+///
+/// The byte that begins a subsection may as well be something else, of whoever comes next. So as in QEMU names are
+/// peeked at first, and what can't be a name in here ends the search without an error.
+fn load_subsections<S: State>(io: &Io<'_>, state: &S) -> i32 {
+    let file = io.file;
+    let description = state.description();
+    let own = description.name();
+    while file.peek_byte(0) == wire::SUBSECTION {
+        let len = usize::from(file.peek_byte(1));
+        let mut name = [0; 255];
+        let name = &mut name[..len];
+        if len < own.len() + 1 || file.peek_into(name, 2) != len || !name.starts_with(own) {
+            return 0;
+        }
+        let until_nul = name.iter().position(|byte| *byte == 0).unwrap_or(len);
+        let wanted = &name[..until_nul];
+        let Some(subsection) = state.subsections().find(|sub| sub.description().name() == wanted) else {
+            return io.fail(libc::ENOENT, format!("unknown subsection '{}'", text(wanted)));
+        };
+        file.skip(1);
+        file.skip(1);
+        file.skip(len);
+        // QEMU keeps the version in a byte.
+        let version = i32::from(file.get_be32() as u8);
+        let ret = load_state(io, subsection, version);
+        if ret != 0 {
+            return io.in_path(ret, subsection_text(own, wanted));
+        }
+    }
+    0
+}

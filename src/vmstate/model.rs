@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the interpreter sees of a description and of the memory that it describes.
+//!
+//! `src/ffi/vmstate` implements these traits over C's structures. Handles are plain copies (a description and an
+//! address); making the first one is `unsafe` there, and promises that the description tells the truth about the memory
+//! for as long as the handle and everything derived from it is used. The interpreter itself is safe code.
+
+use super::host::HostObject;
+use super::record::Recorder;
+use crate::file::MigFile;
+use crate::sys::Span;
+
+/// Bits of `VMStateField.flags` (QEMU 7.2, `enum VMStateFlags`).
+pub mod flags {
+    /// The offset leads to a pointer to the element or array.
+    pub const POINTER: u32 = 0x2;
+    /// A fixed number of elements.
+    pub const ARRAY: u32 = 0x4;
+    /// The element is a structure.
+    pub const STRUCT: u32 = 0x8;
+    /// The count is a signed 32-bit member.
+    pub const VARRAY_INT32: u32 = 0x10;
+    /// The array holds pointers to the elements.
+    pub const ARRAY_OF_POINTER: u32 = 0x40;
+    /// The count is a 16-bit member.
+    pub const VARRAY_UINT16: u32 = 0x80;
+    /// The size of an element is a signed 32-bit member.
+    pub const VBUFFER: u32 = 0x100;
+    /// That member counts units of the field's size.
+    pub const MULTIPLY: u32 = 0x200;
+    /// The count is an 8-bit member.
+    pub const VARRAY_UINT8: u32 = 0x400;
+    /// The count is an unsigned 32-bit member.
+    pub const VARRAY_UINT32: u32 = 0x800;
+    /// Absence is an error.
+    pub const MUST_EXIST: u32 = 0x1000;
+    /// Loading allocates the array.
+    pub const ALLOC: u32 = 0x2000;
+    /// The count member counts groups of `num` elements.
+    pub const MULTIPLY_ELEMENTS: u32 = 0x4000;
+    /// A structure in a version of its own.
+    pub const VSTRUCT: u32 = 0x8000;
+
+    /// Any count that is a member.
+    pub const VARRAY: u32 = VARRAY_INT32 | VARRAY_UINT32 | VARRAY_UINT16 | VARRAY_UINT8;
+    /// Everything but one element, in place, that is no structure.
+    pub const NOT_PLAIN: u32 =
+        POINTER | ARRAY | STRUCT | VARRAY | ARRAY_OF_POINTER | VBUFFER | MULTIPLY_ELEMENTS | VSTRUCT;
+}
+
+/// How an element gets into the stream: one of the library's own infos, or one that only the program knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One byte, 0 or 1 after loading.
+    Bool,
+    /// Integers, big-endian in the stream; signed and unsigned are the same bits.
+    U8,
+    /// 16 bits.
+    U16,
+    /// 32 bits.
+    U32,
+    /// 64 bits.
+    U64,
+    /// The stream must have the value that the device has.
+    EqualU8,
+    /// 16 bits.
+    EqualU16,
+    /// 32 bits.
+    EqualU32,
+    /// 64 bits.
+    EqualU64,
+    /// Not negative and at most the value that the device has.
+    AtMostI32,
+    /// `CPU_DoubleU`: a 64-bit word.
+    Double,
+    /// A timer of the host.
+    Timer,
+    /// Bytes as they are.
+    Buffer,
+    /// Zeros, ignored when loading.
+    Unused,
+    /// A structure that lives only while it is saved or loaded.
+    Tmp,
+    /// Bits in 64-bit words.
+    Bitmap,
+    /// A tail queue of structures.
+    TailQueue,
+    /// A list of structures.
+    List,
+    /// A balanced tree of the host.
+    Tree,
+    /// The marker for a null pointer.
+    NullPointer,
+    /// A pair of functions of the program.
+    Custom,
+}
+
+impl Kind {
+    /// Bytes of an integer, in memory and in the stream; 0 for what is no integer.
+    #[inline]
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Bool | Self::U8 | Self::EqualU8 => 1,
+            Self::U16 | Self::EqualU16 => 2,
+            Self::U32 | Self::EqualU32 | Self::AtMostI32 => 4,
+            Self::U64 | Self::EqualU64 | Self::Double => 8,
+            _ => 0,
+        }
+    }
+
+    /// What is written: a check only concerns loading.
+    #[inline]
+    pub const fn without_check(self) -> Self {
+        match self {
+            Self::EqualU8 => Self::U8,
+            Self::EqualU16 => Self::U16,
+            Self::EqualU32 | Self::AtMostI32 => Self::U32,
+            Self::EqualU64 | Self::Double => Self::U64,
+            other => other,
+        }
+    }
+}
+
+/// Which of an info's two functions counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// `put`
+    Save,
+    /// `get`
+    Load,
+}
+
+/// Number and size of a field's elements, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// How many elements.
+    pub count: usize,
+    /// Bytes from one to the next (bits of a bitmap).
+    pub size: usize,
+}
+
+/// A table of fields, without memory.
+pub trait Description: Copy + 'static {
+    /// One of its fields.
+    type Field: FieldShape<Description = Self>;
+
+    /// Name, without the final NUL.
+    fn name(&self) -> &[u8];
+    /// The version that is written and the newest that is read.
+    fn version(&self) -> i32;
+    /// The oldest version that is read.
+    fn minimum_version(&self) -> i32;
+    /// The fields in order.
+    fn fields(&self) -> impl Iterator<Item = Self::Field>;
+    /// Whether there is a list of subsections, even an empty one.
+    fn has_subsections(&self) -> bool;
+    /// Equal for handles of the same table, and for no others while both exist.
+    fn identity(&self) -> usize;
+}
+
+/// A field, without memory.
+pub trait FieldShape: Copy {
+    /// The table that it is part of, and that it may contain.
+    type Description: Description<Field = Self>;
+
+    /// Name, without the final NUL.
+    fn name(&self) -> &[u8];
+    /// `flags`
+    fn flags(&self) -> u32;
+    /// Name of the info, if it has one.
+    fn info_name(&self) -> Option<&[u8]>;
+    /// Whether a function decides if it is there.
+    fn is_conditional(&self) -> bool;
+    /// The description of what is inside, where there is one.
+    fn inner(&self) -> Option<Self::Description>;
+}
+
+/// A description laid over the memory of a device.
+pub trait State: Copy {
+    /// The table.
+    type Description: Description;
+    /// A field in that memory.
+    type Field: Field<State = Self>;
+
+    /// The table.
+    fn description(&self) -> Self::Description;
+    /// The fields in order.
+    fn fields(&self) -> impl Iterator<Item = Self::Field>;
+    /// The subsections in order, laid over the same memory.
+    fn subsections(&self) -> impl Iterator<Item = Self>;
+
+    /// The hooks, 0 where there is none. Each calls C.
+    fn pre_save(&self) -> i32;
+    /// After saving, even where it failed.
+    fn post_save(&self) -> i32;
+    /// Before loading.
+    fn pre_load(&self) -> i32;
+    /// After loading; gets the stream's version.
+    fn post_load(&self, version: i32) -> i32;
+    /// Whether to save it, true without a hook.
+    fn needed(&self) -> bool;
+}
+
+/// The item type of a state.
+pub type ItemOf<S> = <<S as State>::Field as Field>::Item;
+
+/// A field in the memory of a device.
+pub trait Field: Copy {
+    /// What it is part of.
+    type State: State<Field = Self>;
+    /// One element.
+    type Item: Item<State = Self::State>;
+    /// All elements.
+    type Items: Items<Item = Self::Item>;
+
+    /// The table's entry.
+    fn shape(&self) -> <<Self::State as State>::Description as Description>::Field;
+    /// `flags`, without the detour.
+    fn flags(&self) -> u32;
+    /// Asks the hook, or compares versions.
+    fn exists(&self, version: i32) -> bool;
+    /// The version in which a VSTRUCT is written and read.
+    fn struct_version(&self) -> i32;
+    /// `num`, `size` and `start` of the entry.
+    fn num(&self) -> i32;
+    /// Bytes of an element, or the unit of a variable size.
+    fn size(&self) -> usize;
+    /// Containers: where the link is, or the size of a key. Variable arrays in place: bytes of the array, 0 if unknown.
+    fn start(&self) -> usize;
+    /// The count that a VARRAY flag names; `None` where the device has no memory.
+    fn count_member(&self) -> Option<i64>;
+    /// The size that VBUFFER names; `None` where the device has no memory.
+    fn size_member(&self) -> Option<i32>;
+    /// How the elements are stored.
+    fn kind(&self, direction: Direction) -> Kind;
+    /// Makes the field's pointer point to so many zero bytes, which the device owns from then on. False without memory.
+    fn allocate(&self, bytes: usize) -> bool;
+    /// The elements: `extent` is what `Extent::of` computed. `None` where a null pointer is in the way.
+    fn items(&self, extent: Extent, kind: Kind) -> Option<Self::Items>;
+    /// The element of a field without any of `flags::NOT_PLAIN`. `None` as above.
+    fn single(&self, kind: Kind) -> Option<Self::Item>;
+}
+
+/// The elements of a field.
+pub trait Items: Copy {
+    /// One of them.
+    type Item: Item;
+
+    /// An element, through the pointer in an array of pointers. Panics where there is no such element.
+    fn get(&self, index: usize) -> Self::Item;
+    /// Whether the elements are integers that stand side by side.
+    fn is_run(&self) -> bool;
+    /// Copies elements of a run to `into`, big-endian, from element `first` on. Panics where there are none.
+    fn copy_out(&self, first: usize, into: &mut [u8]);
+    /// The other way; makes booleans 0 or 1.
+    fn copy_in(&self, first: usize, from: &[u8]);
+}
+
+/// One element, in memory. Functions for a certain kind panic, or do nothing, on another kind.
+pub trait Item: Copy {
+    /// Structures inside.
+    type State: State;
+    /// New structures that are not yet part of the device.
+    type Fresh: Fresh<State = Self::State>;
+
+    /// Whether there is no memory: a null pointer in an array of pointers.
+    fn is_null(&self) -> bool;
+    /// Reads an integer in the machine's byte order.
+    fn load<const N: usize>(&self) -> [u8; N];
+    /// Writes an integer in the machine's byte order.
+    fn store<const N: usize>(&self, bytes: [u8; N]);
+    /// Size in bytes (bits of a bitmap).
+    fn size(&self) -> usize;
+    /// Copies a part of a buffer. Panics where it is not there.
+    fn copy_out(&self, offset: usize, into: &mut [u8]);
+    /// The place of a buffer.
+    fn span(&self) -> Span<'_>;
+    /// A word of a bitmap.
+    fn bitmap_word(&self, index: usize) -> u64;
+    /// Writes a word of a bitmap.
+    fn set_bitmap_word(&self, index: usize, word: u64);
+    /// The structure: the field's description over the element. `None` without a description or memory.
+    fn state(&self) -> Option<Self::State>;
+    /// The advice of the entry for a failed check.
+    fn hint(&self) -> Option<String>;
+    /// Calls the program's function.
+    fn put_custom(&self, file: &MigFile, recorder: Option<&Recorder>) -> i32;
+    /// Calls the program's function.
+    fn get_custom(&self, file: &MigFile) -> i32;
+
+    /// The version that containers check their elements against.
+    fn element_version(&self) -> i32;
+    /// Description of the elements of a container, or of the values of a tree.
+    fn element_description(&self) -> Option<<Self::State as State>::Description>;
+    /// Description of the keys of a tree, unless its keys are plain numbers.
+    fn key_description(&self) -> Option<<Self::State as State>::Description>;
+    /// Memory for a structure of the container, or value of a tree.
+    fn fresh(&self) -> Option<Self::Fresh>;
+    /// Memory for a key of a tree.
+    fn fresh_key(&self) -> Option<Self::Fresh>;
+    /// Memory for a temporary structure, whose first word points to the element. `None` also where that does not fit.
+    fn fresh_tmp(&self) -> Option<Self::Fresh>;
+    /// The structures of a queue or list, each read when it is its turn.
+    fn elements(&self) -> impl Iterator<Item = Self::State>;
+    /// Appends to a tail queue; false where the queue was never initialised.
+    fn append(&self, fresh: Self::Fresh) -> bool;
+    /// Inserts to a list: at the head, or after `previous`.
+    fn insert_after(&self, previous: Option<Self::State>, fresh: Self::Fresh) -> Self::State;
+    /// The timer.
+    fn timer(&self) -> HostObject;
+    /// The tree, `None` where the pointer to it is null.
+    fn tree(&self) -> Option<HostObject>;
+    /// Whether keys are plain numbers.
+    fn has_direct_keys(&self) -> bool;
+    /// A key of the tree as a structure.
+    fn key_state(&self, key: HostObject) -> Option<Self::State>;
+    /// A value of the tree as a structure.
+    fn value_state(&self, value: HostObject) -> Option<Self::State>;
+}
+
+/// Memory that becomes part of a device once it is loaded, or is freed.
+pub trait Fresh {
+    /// A structure in it.
+    type State: State;
+
+    /// The structure.
+    fn state(&self) -> Self::State;
+    /// Gives the memory away.
+    fn into_object(self) -> HostObject;
+}

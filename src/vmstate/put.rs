@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Writing one element of a known kind, or a run of integers (QEMU 7.2, the `put_*` of `migration/vmstate-types.c`).
+
+use super::io::Io;
+use super::model::{Fresh, Item, Items, Kind, State};
+use super::record::Recorder;
+use super::save::save_state;
+use super::{CHUNK, NULL_MARKER, SMALL, containers};
+use crate::file::MigFile;
+
+/// Writes an element. Returns 0 or what the info returned.
+pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<&Recorder>) -> i32 {
+    if kind == Kind::NullPointer {
+        if item.is_null() {
+            io.file.put_byte(NULL_MARKER);
+            return 0;
+        }
+        return io.fail(libc::EINVAL, "a pointer that is not null where only null can be saved");
+    }
+    if item.is_null() && kind != Kind::Custom {
+        return if item.size() == 0 && kind == Kind::Buffer { 0 } else { io.fail(libc::EINVAL, "a null pointer") };
+    }
+    match kind {
+        Kind::Buffer => buffer(io.file, item),
+        Kind::Unused => zeros(io.file, item.size()),
+        Kind::Bitmap => (0..item.size().div_ceil(64)).for_each(|at| io.file.put_be64(item.bitmap_word(at))),
+        Kind::Timer => return timer(io, item),
+        Kind::Tmp => return tmp(io, item, recorder),
+        Kind::TailQueue | Kind::List => return containers::save_list(io, item, recorder),
+        Kind::Tree => return containers::save_tree(io, item, recorder),
+        Kind::Custom => {
+            let ret = item.put_custom(io.file, recorder);
+            return if ret == 0 { 0 } else { io.fail_callback("put", ret) };
+        }
+        _ => word(io.file, item, kind),
+    }
+    0
+}
+
+/// Writes an integer.
+#[inline]
+pub(super) fn word<I: Item>(file: &MigFile, item: &I, kind: Kind) {
+    match kind.width() {
+        1 => file.put_byte(item.load::<1>()[0]),
+        2 => file.put_be16(u16::from_ne_bytes(item.load())),
+        4 => file.put_be32(u32::from_ne_bytes(item.load())),
+        _ => file.put_be64(u64::from_ne_bytes(item.load())),
+    }
+}
+
+/// Writes integers that stand side by side.
+#[inline]
+pub(super) fn run<I: Items>(file: &MigFile, items: &I, count: usize, width: usize) {
+    if count * width <= SMALL {
+        let mut bytes = [0; SMALL];
+        let bytes = &mut bytes[..count * width];
+        items.copy_out(0, bytes);
+        file.put(bytes);
+    } else {
+        long_run(file, items, count, width);
+    }
+}
+
+fn long_run<I: Items>(file: &MigFile, items: &I, count: usize, width: usize) {
+    let mut chunk = [0; CHUNK];
+    let mut first = 0;
+    while first < count && file.error() == 0 {
+        let now = (count - first).min(CHUNK / width);
+        let bytes = &mut chunk[..now * width];
+        items.copy_out(first, bytes);
+        file.put(bytes);
+        first += now;
+    }
+}
+
+fn buffer<I: Item>(file: &MigFile, item: &I) {
+    let mut chunk = [0; CHUNK];
+    let mut offset = 0;
+    while offset < item.size() && file.error() == 0 {
+        let bytes = &mut chunk[..(item.size() - offset).min(CHUNK)];
+        item.copy_out(offset, bytes);
+        file.put(bytes);
+        offset += bytes.len();
+    }
+}
+
+fn zeros(file: &MigFile, size: usize) {
+    static ZEROS: [u8; CHUNK] = [0; CHUNK];
+    let mut rest = size;
+    while rest > 0 && file.error() == 0 {
+        let now = rest.min(CHUNK);
+        file.put(&ZEROS[..now]);
+        rest -= now;
+    }
+}
+
+fn timer<I: Item>(io: &Io<'_>, item: &I) -> i32 {
+    match io.host.timer_expire_ns(item.timer()) {
+        Some(expire) => {
+            io.file.put_be64(expire as u64);
+            0
+        }
+        None => io.fail(libc::ENOSYS, "the host has no operation to read a timer"),
+    }
+}
+
+fn tmp<I: Item>(io: &Io<'_>, item: &I, recorder: Option<&Recorder>) -> i32 {
+    let Some(fresh) = item.fresh_tmp() else {
+        return io.fail(libc::ENOMEM, "no memory for the temporary structure, or no room in it for its parent");
+    };
+    let state = fresh.state();
+    let version = super::model::Description::version(&state.description());
+    save_state(io, state, version, recorder)
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Saving (QEMU 7.2, `vmstate_save_state_v` and `vmstate_subsection_save` in `migration/vmstate.c`).
+
+use super::io::{Io, element_text, nested, subsection_text, text};
+use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Items, Kind, State, flags};
+use super::record::Recorder;
+use super::{NULL_MARKER, put};
+use crate::wire;
+
+/// Writes a device, or a structure in one, in the given version. What was written is recorded for the vmdesc.
+///
+/// Returns 0, or the first code that is not 0: of a hook, an info, or the interpreter (`-EINVAL` where QEMU asserts).
+/// Errors of the file itself are latched there and not returned.
+pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Option<&Recorder>) -> i32 {
+    nested(io, &state, || {
+        let ret = state.pre_save();
+        if ret != 0 {
+            return io.fail_callback("pre_save", ret);
+        }
+        if let Some(recorder) = recorder {
+            recorder.describe(&state.description(), version);
+        }
+        let mut ret = save_fields(io, &state, version, recorder);
+        if ret == 0 {
+            if let Some(recorder) = recorder {
+                recorder.fields_end();
+            }
+            ret = save_subsections(io, &state, recorder);
+        }
+        let post = state.post_save();
+        if ret == 0 && post != 0 {
+            ret = io.fail_callback("post_save", post);
+        }
+        ret
+    })
+}
+
+#[inline]
+fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<&Recorder>) -> i32 {
+    for (index, field) in state.fields().enumerate() {
+        let bits = field.flags();
+        let ret = if !field.exists(version) {
+            if bits & flags::MUST_EXIST == 0 {
+                continue;
+            }
+            io.fail(libc::EINVAL, "the state that is to be saved is not valid")
+        } else if bits & flags::NOT_PLAIN == 0 {
+            save_plain(io, &field, index, recorder)
+        } else {
+            let ret = save_elements(io, &field, index, recorder);
+            if ret != 0 {
+                return ret;
+            }
+            continue;
+        };
+        if ret != 0 {
+            return io.in_path(ret, text(field.shape().name()));
+        }
+    }
+    0
+}
+
+/// One element in place, most often an integer.
+#[inline]
+fn save_plain<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&Recorder>) -> i32 {
+    let kind = field.kind(Direction::Save);
+    let Some(item) = field.single(kind) else {
+        return io.fail(libc::EINVAL, "the device has no memory");
+    };
+    if kind.width() > 0 {
+        put::word(io.file, &item, kind);
+        if let Some(recorder) = recorder {
+            recorder.leaf(index, 1, kind.width());
+        }
+        return 0;
+    }
+    let Some(recorder) = recorder else {
+        return put::item(io, &item, kind, None);
+    };
+    recorder.element_start(index, 0, 1, false);
+    let before = io.file.total_transferred_fast();
+    let ret = put::item(io, &item, kind, Some(recorder));
+    recorder.element_end(io.file.total_transferred_fast() - before);
+    ret
+}
+
+fn save_elements<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&Recorder>) -> i32 {
+    let structs = field.flags() & (flags::STRUCT | flags::VSTRUCT) != 0;
+    let kind = if structs { Kind::Custom } else { field.kind(Direction::Save) };
+    let shape = field.shape();
+    let fail = |message: String| io.in_path(io.fail(libc::EINVAL, message), text(shape.name()));
+    let extent = match Extent::of(field, kind) {
+        Ok(extent) if extent.count == 0 => return 0,
+        Ok(extent) => extent,
+        Err(complaint) => return fail(complaint),
+    };
+    let Some(items) = field.items(extent, kind) else {
+        return fail("a null pointer".into());
+    };
+    if items.is_run() && (recorder.is_none() || !shape.is_conditional()) {
+        put::run(io.file, &items, extent.count, kind.width());
+        if let Some(recorder) = recorder {
+            recorder.leaf(index, extent.count, kind.width());
+        }
+        return 0;
+    }
+    let mut recorder = recorder;
+    let compress = recorder.is_some() && extent.count > 1 && is_compressible(&shape, 0, &mut 0);
+    for at in 0..extent.count {
+        let before = if let Some(recorder) = recorder {
+            recorder.element_start(index, at, extent.count, compress);
+            io.file.total_transferred_fast()
+        } else {
+            0
+        };
+        let ret = save_element(io, field, items.get(at), kind, extent, recorder);
+        if ret != 0 {
+            return io.in_path(ret, element_text(shape.name(), at, extent.count));
+        }
+        if let Some(open) = recorder {
+            open.element_end(io.file.total_transferred_fast() - before);
+            if compress {
+                recorder = None;
+            }
+        }
+    }
+    0
+}
+
+#[inline]
+fn save_element<F: Field>(
+    io: &Io<'_>,
+    field: &F,
+    item: F::Item,
+    kind: Kind,
+    extent: Extent,
+    recorder: Option<&Recorder>,
+) -> i32 {
+    let bits = field.flags();
+    if item.is_null() && extent.size > 0 {
+        if bits & flags::ARRAY_OF_POINTER == 0 {
+            return io.fail(libc::EINVAL, "a null pointer");
+        }
+        io.file.put_byte(NULL_MARKER);
+        return 0;
+    }
+    if bits & (flags::STRUCT | flags::VSTRUCT) == 0 {
+        return put::item(io, &item, kind, recorder);
+    }
+    let Some(inner) = item.state() else {
+        return io.fail(libc::EINVAL, "a structure without description or memory");
+    };
+    let own = inner.description().version();
+    let version = if bits & flags::STRUCT != 0 { own } else { field.struct_version() };
+    save_state(io, inner, version, recorder)
+}
+
+/// Fields that the check below looks at before it gives up: more than any device has, so that a description that
+/// contains itself ends the search. (QEMU would not return.)
+const SEARCH_LIMIT: usize = 1 << 16;
+
+/// Whether all elements of an array look alike in the vmdesc, so that one of them stands for all.
+fn is_compressible<F: FieldShape>(field: &F, depth: u32, seen: &mut usize) -> bool {
+    *seen += 1;
+    if field.is_conditional() || *seen > SEARCH_LIMIT || depth > 64 {
+        return false;
+    }
+    match field.inner() {
+        Some(inner) if field.flags() & flags::STRUCT != 0 => {
+            inner.fields().all(|field| is_compressible(&field, depth + 1, seen)) && !inner.has_subsections()
+        }
+        _ => true,
+    }
+}
+
+fn save_subsections<S: State>(io: &Io<'_>, state: &S, recorder: Option<&Recorder>) -> i32 {
+    let mut first = true;
+    for subsection in state.subsections() {
+        if !subsection.needed() {
+            continue;
+        }
+        if let Some(recorder) = recorder {
+            recorder.subsection_start(first);
+        }
+        first = false;
+        let description = subsection.description();
+        let name = description.name();
+        // As in QEMU the length is cut to a byte; such a stream can't be loaded by anybody.
+        let len = name.len() as u8;
+        io.file.put_byte(wire::SUBSECTION);
+        io.file.put_byte(len);
+        io.file.put(&name[..usize::from(len)]);
+        io.file.put_be32(description.version() as u32);
+        let ret = save_state(io, subsection, description.version(), recorder);
+        if ret != 0 {
+            return io.in_path(ret, subsection_text(state.description().name(), name));
+        }
+        if let Some(recorder) = recorder {
+            recorder.subsection_end();
+        }
+    }
+    if let (Some(recorder), false) = (recorder, first) {
+        recorder.subsections_end();
+    }
+    0
+}
