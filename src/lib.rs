@@ -9,6 +9,7 @@ pub mod channel;
 pub mod error;
 pub mod ffi;
 pub mod file;
+pub mod inspect;
 pub mod savevm;
 pub mod sys;
 pub mod vmstate;

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A source with the wire's integers, the end of the enclosing package, and faults that say what was expected.
+
+use std::io;
+
+use super::budget::{Budget, OverBudget};
+use super::source::Source;
+
+/// Why reading stopped.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The input failed.
+    Io(io::Error),
+    /// The stream makes no sense from here on.
+    Fault(Fault),
+}
+
+/// What is wrong, and where.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub offset: u64,
+    /// The stream ends here, rather than holding something wrong.
+    pub cut: bool,
+    pub expected: String,
+    pub found: String,
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, Stop>;
+
+/// Reads the wire's values off a source.
+pub(super) struct Cursor<S> {
+    source: S,
+    /// Where the innermost package ends; `u64::MAX` outside of any.
+    end: u64,
+    pub budget: Budget,
+}
+
+impl<S: Source> Cursor<S> {
+    pub fn new(source: S, budget: Budget) -> Self {
+        Self { source, end: u64::MAX, budget }
+    }
+
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.source.offset()
+    }
+
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub fn set_end(&mut self, end: u64) {
+        self.end = end;
+    }
+
+    /// A fault at `offset`.
+    pub fn fault<T>(&self, offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Result<T> {
+        Err(Stop::Fault(Fault { offset, cut: false, expected: expected.into(), found: found.into() }))
+    }
+
+    /// The stream or the package ends where `what` should go on.
+    #[cold]
+    fn ended<T>(&self, what: &str) -> Result<T> {
+        let offset = self.offset();
+        let cut = offset < self.end;
+        let found = if cut { "the end of the stream" } else { "the end of the package" };
+        Err(Stop::Fault(Fault { offset, cut, expected: what.into(), found: found.into() }))
+    }
+
+    /// Pays for memory, or says that the stream wants too much of it.
+    pub fn pay(&mut self, bytes: usize) -> Result<()> {
+        self.budget.take(bytes).or_else(|OverBudget { total }| {
+            let offset = self.offset();
+            self.fault(offset, format!("a stream that can be read with {total} bytes of memory"), "one that cannot")
+        })
+    }
+
+    /// What lies ahead: at least `want` bytes, fewer where the stream or the package ends.
+    #[inline]
+    pub fn peek(&mut self, want: usize) -> Result<&[u8]> {
+        let left = self.end - self.source.offset();
+        let bytes = self.source.peek(want)?;
+        Ok(match usize::try_from(left) {
+            Ok(left) if left < bytes.len() => &bytes[..left],
+            _ => bytes,
+        })
+    }
+
+    /// The next byte, if there is one.
+    pub fn peek_byte(&mut self) -> Result<Option<u8>> {
+        Ok(self.peek(1)?.first().copied())
+    }
+
+    /// Moves on by exactly `count` bytes.
+    #[inline]
+    pub fn skip(&mut self, count: u64, what: &str) -> Result<()> {
+        let possible = count.min(self.end - self.source.offset());
+        if self.source.skip(possible)? < count { self.ended(what) } else { Ok(()) }
+    }
+
+    /// Exactly `N` bytes.
+    #[inline]
+    pub fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
+        let Some(&array) = self.peek(N)?.first_chunk::<N>() else {
+            // What is left is part of the thing that is cut short.
+            return self.skip(N as u64, what).map(|()| [0; N]);
+        };
+        self.source.skip(N as u64)?;
+        Ok(array)
+    }
+
+    #[inline]
+    pub fn u8(&mut self, what: &str) -> Result<u8> {
+        Ok(self.array::<1>(what)?[0])
+    }
+
+    pub fn be16(&mut self, what: &str) -> Result<u16> {
+        Ok(u16::from_be_bytes(self.array(what)?))
+    }
+
+    pub fn be32(&mut self, what: &str) -> Result<u32> {
+        Ok(u32::from_be_bytes(self.array(what)?))
+    }
+
+    #[inline]
+    pub fn be64(&mut self, what: &str) -> Result<u64> {
+        Ok(u64::from_be_bytes(self.array(what)?))
+    }
+
+    /// A length byte and so many bytes, as text. What is not UTF-8 is replaced.
+    pub fn counted_string(&mut self, what: &str) -> Result<Box<str>> {
+        let len = usize::from(self.u8(what)?);
+        self.pay(len)?;
+        let text = self.peek(len)?.get(..len).map(|bytes| String::from_utf8_lossy(bytes).into());
+        self.skip(len as u64, what)?;
+        Ok(text.unwrap_or_default())
+    }
+
+    /// Copies `len` bytes out. The memory is paid for and taken as the bytes come, not as the length promises.
+    pub fn copy(&mut self, len: u64, what: &str) -> Result<Vec<u8>> {
+        const STEP: u64 = 1 << 16;
+        let mut out = Vec::new();
+        while (out.len() as u64) < len {
+            let step = (len - out.len() as u64).min(STEP) as usize;
+            if self.peek(step)?.len() < step {
+                self.skip(step as u64, what)?;
+            }
+            self.take_into(&mut out, step)?;
+        }
+        Ok(out)
+    }
+
+    /// Moves `count` bytes that lie ahead to `out`, and pays for them.
+    pub fn take_into(&mut self, out: &mut Vec<u8>, count: usize) -> Result<()> {
+        if out.capacity() - out.len() < count {
+            let more = out.capacity().max(count);
+            self.pay(more)?;
+            out.reserve_exact(more);
+        }
+        out.extend_from_slice(&self.source.peek(count)?[..count]);
+        self.source.skip(count as u64)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! JSON, as much as the description at the end of a stream and the reports need.
+//!
+//! Objects keep the order of their members, and members of the same name: the description repeats `fields` once per
+//! element of a list.
+
+use std::fmt;
+
+use super::budget::{Budget, OverBudget};
+
+/// A JSON value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Json {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number without fraction or exponent that fits.
+    Int(i64),
+    /// Any other number.
+    Float(f64),
+    /// A string.
+    String(Box<str>),
+    /// `[...]`
+    Array(Vec<Json>),
+    /// `{...}`, in order, repeated names included.
+    Object(Vec<(Box<str>, Json)>),
+}
+
+/// Why a text is not the JSON that was hoped for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonError {
+    /// The byte at which it showed.
+    pub offset: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}", self.message, self.offset)
+    }
+}
+
+impl std::error::Error for JsonError {}
+
+impl Json {
+    /// Reads one value, which must be all of `text`, and pays for the memory that it takes.
+    pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, JsonError> {
+        let mut parser = Parser { text, at: 0, budget };
+        let value = parser.value(0)?;
+        parser.space();
+        if parser.at < text.len() { parser.error("something follows the value") } else { Ok(value) }
+    }
+
+    /// The first member of this name, of an object.
+    pub fn get(&self, name: &str) -> Option<&Json> {
+        self.members().iter().find(|(have, _)| **have == *name).map(|(_, value)| value)
+    }
+
+    /// The members of an object; none of anything else.
+    pub fn members(&self) -> &[(Box<str>, Json)] {
+        match self {
+            Self::Object(members) => members,
+            _ => &[],
+        }
+    }
+
+    /// The elements of an array; none of anything else.
+    pub fn elements(&self) -> &[Json] {
+        match self {
+            Self::Array(elements) => elements,
+            _ => &[],
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A number that is a whole, non-negative one.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Self::Int(number) => u64::try_from(number).ok(),
+            Self::Float(number) if number >= 0.0 && number.fract() == 0.0 && number < 18e18 => Some(number as u64),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::Int(number) => Some(number as f64),
+            Self::Float(number) => Some(number),
+            _ => None,
+        }
+    }
+}
+
+/// Deeper than any description, shallow enough for any stack.
+const MAX_DEPTH: usize = 100;
+
+struct Parser<'a> {
+    text: &'a [u8],
+    at: usize,
+    budget: &'a mut Budget,
+}
+
+impl Parser<'_> {
+    fn error<T>(&self, message: &str) -> Result<T, JsonError> {
+        Err(JsonError { offset: self.at, message: message.into() })
+    }
+
+    fn pay(&mut self, bytes: usize) -> Result<(), JsonError> {
+        self.budget.take(bytes).or_else(|error: OverBudget| self.error(&error.to_string()))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Json, JsonError> {
+        if depth > MAX_DEPTH {
+            return self.error("values nest too deeply");
+        }
+        self.space();
+        match self.peek() {
+            Some(b'{') => self.object(depth),
+            Some(b'[') => self.array(depth),
+            Some(b'"') => Ok(Json::String(self.string()?)),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Result<Json, JsonError> {
+        let words = [("true", Json::Bool(true)), ("false", Json::Bool(false)), ("null", Json::Null)];
+        for (word, value) in words {
+            if self.text[self.at..].starts_with(word.as_bytes()) {
+                self.at += word.len();
+                return Ok(value);
+            }
+        }
+        self.error(if self.at < self.text.len() { "no JSON value starts like this" } else { "the text ends" })
+    }
+
+    /// Adds to a list whose growth is paid for.
+    fn push<T>(&mut self, list: &mut Vec<T>, element: T) -> Result<(), JsonError> {
+        if list.len() == list.capacity() {
+            let more = list.capacity().max(4);
+            self.pay(more * size_of::<T>())?;
+            list.reserve_exact(more);
+        }
+        list.push(element);
+        Ok(())
+    }
+
+    /// After an element: whether another one follows.
+    fn more(&mut self, close: u8) -> Result<bool, JsonError> {
+        self.space();
+        let next = self.peek();
+        if next != Some(b',') && next != Some(close) {
+            return self.error("expected a comma or the end of the list");
+        }
+        self.at += 1;
+        Ok(next == Some(b','))
+    }
+
+    /// After the opening bracket: whether the list is empty, which it then steps over.
+    fn empty(&mut self, close: u8) -> bool {
+        self.at += 1;
+        self.space();
+        let empty = self.peek() == Some(close);
+        self.at += usize::from(empty);
+        empty
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Json, JsonError> {
+        let mut elements = Vec::new();
+        if !self.empty(b']') {
+            loop {
+                let element = self.value(depth + 1)?;
+                self.push(&mut elements, element)?;
+                if !self.more(b']')? {
+                    break;
+                }
+            }
+        }
+        Ok(Json::Array(elements))
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Json, JsonError> {
+        let mut members = Vec::new();
+        if !self.empty(b'}') {
+            loop {
+                self.space();
+                if self.peek() != Some(b'"') {
+                    return self.error("expected a member's name");
+                }
+                let name = self.string()?;
+                self.space();
+                if self.peek() != Some(b':') {
+                    return self.error("expected a colon");
+                }
+                self.at += 1;
+                let value = self.value(depth + 1)?;
+                self.push(&mut members, (name, value))?;
+                if !self.more(b'}')? {
+                    break;
+                }
+            }
+        }
+        Ok(Json::Object(members))
+    }
+
+    fn number(&mut self) -> Result<Json, JsonError> {
+        let rest = &self.text[self.at..];
+        let len = rest.iter().position(|c| !matches!(c, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
+        let text = std::str::from_utf8(&rest[..len.unwrap_or(rest.len())]).unwrap_or_default();
+        let value = match text.parse::<i64>() {
+            Ok(number) => Json::Int(number),
+            Err(_) => match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => Json::Float(number),
+                _ => return self.error("no number looks like this"),
+            },
+        };
+        self.at += text.len();
+        Ok(value)
+    }
+
+    fn string(&mut self) -> Result<Box<str>, JsonError> {
+        self.at += 1;
+        let start = self.at;
+        let plain = self.text[start..].iter().position(|&c| c == b'"' || c == b'\\' || c < b' ');
+        self.at += plain.unwrap_or(self.text.len() - start);
+        self.pay(self.at - start)?;
+        let mut text = String::from_utf8_lossy(&self.text[start..self.at]).into_owned();
+        loop {
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    self.at += 1;
+                    text.push(self.escape()?);
+                }
+                Some(c) if c >= b' ' => {
+                    let rest = &self.text[self.at..];
+                    let run = rest.iter().position(|&c| c == b'"' || c == b'\\' || c < b' ').unwrap_or(rest.len());
+                    self.pay(run)?;
+                    text.push_str(&String::from_utf8_lossy(&self.text[self.at..self.at + run]));
+                    self.at += run;
+                }
+                Some(_) => return self.error("a control character in a string"),
+                None => return self.error("the text ends within a string"),
+            }
+        }
+        self.at += 1;
+        Ok(text.into())
+    }
+
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let Some(c) = self.peek() else { return self.error("the text ends within a string") };
+        self.at += 1;
+        Ok(match c {
+            b'"' | b'\\' | b'/' => char::from(c),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => return self.unicode(),
+            _ => return self.error("no such escape"),
+        })
+    }
+
+    fn hex4(&mut self) -> Result<u32, JsonError> {
+        let digits = self.text.get(self.at..self.at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.map(|digits| u32::from_str_radix(digits, 16)) {
+            Some(Ok(unit)) => {
+                self.at += 4;
+                Ok(unit)
+            }
+            _ => self.error("expected four hex digits"),
+        }
+    }
+
+    /// A code unit, or two that make up a character. A lone half becomes the replacement character.
+    fn unicode(&mut self) -> Result<char, JsonError> {
+        let first = self.hex4()?;
+        if (0xd800..0xdc00).contains(&first) && self.text[self.at..].starts_with(b"\\u") {
+            let back = self.at;
+            self.at += 2;
+            let second = self.hex4()?;
+            if (0xdc00..0xe000).contains(&second) {
+                let scalar = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                return Ok(char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            self.at = back;
+        }
+        Ok(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Json, JsonError> {
+        Json::parse(text.as_bytes(), &mut Budget::default())
+    }
+
+    #[test]
+    fn values_of_every_kind() {
+        let value = parse(r#" {"a": [1, -2.5e1, true, null, "x\n\u00e9\ud83d\ude00"], "a": {}, "b": []} "#).unwrap();
+        let elements = value.get("a").unwrap().elements();
+        assert_eq!(elements[0].as_u64(), Some(1));
+        assert_eq!(elements[1].as_f64(), Some(-25.0));
+        assert_eq!(elements[4].as_str(), Some("x\né😀"));
+        assert_eq!(value.members().len(), 3, "members of the same name are kept");
+    }
+
+    #[test]
+    fn what_is_not_json_is_an_error() {
+        for text in ["", "{", "[1,]", "{\"a\" 1}", "\"\\x\"", "tru", "1 2", "\"a", "-", "[1 2]", "\"\\u12\""] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(parse(&"[".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn memory_is_paid_for() {
+        let text = format!("[{}1]", "1,".repeat(10_000));
+        assert!(Json::parse(text.as_bytes(), &mut Budget::new(1000)).is_err());
+        assert!(Json::parse(text.as_bytes(), &mut Budget::new(10_000_000)).is_ok());
+    }
+}

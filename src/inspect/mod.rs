@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Looking into a migration stream without loading it.
+//!
+//! [`read_slice`] and [`read`] take a stream apart and give a [`Stream`]: what follows what, the devices' states, the
+//! counts of guest memory, and where it stops making sense. Guest memory itself goes by a [`Visitor`] and is not kept, so
+//! that a stream of any size is read with little memory. [`decode`] takes a device's state apart by its description.
+//!
+//! The bytes are hostile: whatever they are, reading ends, without a panic, and within the [`Budget`].
+
+mod budget;
+mod cursor;
+mod decode;
+mod describe;
+pub mod json;
+mod live;
+mod parse;
+mod ram;
+mod search;
+mod source;
+mod stream;
+mod visit;
+
+pub use budget::{Budget, OverBudget};
+pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};
+pub use describe::{Description, DeviceLayout, Field, Layout};
+pub use parse::{Options, read, read_slice, read_whole};
+pub use source::{ReadSource, SliceSource, Source};
+pub use stream::{
+    Block, Command, Configuration, Count, Damage, Device, Framing, Item, ItemKind, Mapped, PageSizeFrom, Ram, Section,
+    SectionKind, Stream,
+};
+pub use visit::{Page, Unwatched, Visitor};

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Reads a stream from its header to its description, or as far as it makes sense.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::cursor::{Cursor, Fault, Result, Stop};
+use super::describe::Description;
+use super::live;
+use super::ram::{self, RamReader};
+use super::search::{self, FOOTER, Surroundings};
+use super::source::{SliceSource, Source};
+use super::stream::{
+    Command, Configuration, Damage, Device, Framing, Item, ItemKind, PageSizeFrom, Section, SectionKind, Stream,
+};
+use super::visit::Visitor;
+use crate::wire;
+
+/// What the caller knows about a stream, and allows it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How much memory the stream may need.
+    pub budget: Budget,
+    /// A description for streams that have none of their own, such as those of postcopy: another stream's of the same
+    /// machine.
+    pub description: Option<Arc<Description>>,
+}
+
+/// Reads a stream that comes piece by piece. What is wrong with the stream stands in [`Stream::damage`]; an error is
+/// the source's or the visitor's.
+pub fn read<S: Source, V: Visitor>(source: S, options: Options, visitor: &mut V) -> io::Result<Stream> {
+    Parser::new(source, options, visitor).run()
+}
+
+/// Reads a stream whose `bytes` are all there. `source` yields those bytes; it may do more, such as to read ahead.
+///
+/// The description is taken from the end before the devices are read, so that their sizes are known.
+pub fn read_whole<S: Source, V: Visitor>(
+    bytes: &[u8],
+    source: S,
+    mut options: Options,
+    visitor: &mut V,
+) -> io::Result<Stream> {
+    let text = Description::find_at_end(bytes, wire::VMDESCRIPTION);
+    let found = text.and_then(|text| Description::parse(text, &mut options.budget).ok());
+    let own = found.is_some();
+    if let Some(description) = found {
+        options.description = Some(Arc::new(description));
+    }
+    let mut parser = Parser::new(source, options, visitor);
+    parser.description_is_own = own;
+    parser.run()
+}
+
+/// Reads a stream in memory.
+pub fn read_slice(bytes: &[u8], options: Options) -> Stream {
+    let read = read_whole(bytes, SliceSource::new(bytes), options, &mut super::visit::Unwatched);
+    // Neither memory nor the absent visitor can fail.
+    read.unwrap_or_default()
+}
+
+/// A device as its START or FULL section introduced it.
+#[derive(Clone)]
+struct Known {
+    device: Device,
+    version: u32,
+}
+
+struct Parser<'v, S, V> {
+    cursor: Cursor<S>,
+    visitor: &'v mut V,
+    stream: Stream,
+    ram: RamReader,
+    known: HashMap<u32, Known>,
+    live: HashSet<u32>,
+    /// How many FULL sections each device has sent.
+    twins: HashMap<Device, u32>,
+    /// Where the enclosing packages end, and which items they are.
+    packages: Vec<(u64, usize)>,
+    /// The description came from this stream's end, before it was reached.
+    description_is_own: bool,
+    /// The section that is being read.
+    section: Option<(u32, Device, SectionKind)>,
+    last_good: Option<Device>,
+}
+
+/// How deep packages may stand in packages; QEMU never nests them.
+const MAX_PACKAGES: usize = 4;
+
+impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
+    fn new(source: S, options: Options, visitor: &'v mut V) -> Self {
+        let mut stream = Stream { description: options.description, ..Stream::default() };
+        stream.description_is_foreign = stream.description.is_some();
+        Self {
+            cursor: Cursor::new(source, options.budget),
+            visitor,
+            stream,
+            ram: RamReader::default(),
+            known: HashMap::new(),
+            live: HashSet::new(),
+            twins: HashMap::new(),
+            packages: Vec::new(),
+            description_is_own: false,
+            section: None,
+            last_good: None,
+        }
+    }
+
+    fn run(mut self) -> io::Result<Stream> {
+        self.stream.description_is_foreign &= !self.description_is_own;
+        match self.stream() {
+            Ok(()) => {}
+            Err(Stop::Io(error)) => return Err(error),
+            Err(Stop::Fault(fault)) => self.note(fault),
+        }
+        self.stream.length = self.stream.length.max(self.cursor.offset());
+        self.stream.ram = self.ram.ram;
+        self.visitor.progress(self.stream.length);
+        Ok(self.stream)
+    }
+
+    fn note(&mut self, Fault { offset, cut, expected, found }: Fault) {
+        let (section, last_good) = (self.section.take(), self.last_good.take());
+        self.stream.damage = Some(Damage { offset, cut, section, expected, found, last_good });
+    }
+
+    fn stream(&mut self) -> Result<()> {
+        self.header()?;
+        loop {
+            self.leave_packages();
+            let start = self.cursor.offset();
+            self.visitor.progress(start);
+            let tag = self.cursor.u8("a section")?;
+            match tag {
+                wire::CONFIGURATION => self.configuration(start)?,
+                wire::COMMAND => self.command(start)?,
+                wire::EOF => {
+                    self.item(start, ItemKind::Eof)?;
+                    if self.packages.is_empty() {
+                        break;
+                    }
+                }
+                _ => match SectionKind::from_tag(tag) {
+                    Some(kind) => self.section(start, kind)?,
+                    None => {
+                        return self.cursor.fault(start, "a section", format!("{} ({tag:#04x})", wire::tag_name(tag)));
+                    }
+                },
+            }
+        }
+        self.stream.complete = true;
+        self.description()?;
+        self.stream.length = self.cursor.offset();
+        self.trailing()
+    }
+
+    fn header(&mut self) -> Result<()> {
+        let magic = self.cursor.be32("the magic number 'QEVM'")?;
+        if magic != wire::FILE_MAGIC {
+            let found = format!("'{}'", magic.to_be_bytes().escape_ascii());
+            return self.cursor.fault(0, "the magic number 'QEVM'", found);
+        }
+        self.stream.version = self.cursor.be32("the version")?;
+        if self.stream.version != wire::FILE_VERSION {
+            let found = format!("version {}", self.stream.version);
+            return self.cursor.fault(4, format!("version {}", wire::FILE_VERSION), found);
+        }
+        self.item(0, ItemKind::Header)
+    }
+
+    /// Appends an item that reaches from `start` to here.
+    fn item(&mut self, start: u64, kind: ItemKind) -> Result<()> {
+        // Twice: a growing list holds room for as many again.
+        self.cursor.pay(2 * size_of::<Item>())?;
+        let (size, depth) = (self.cursor.offset() - start, self.packages.len() as u32);
+        self.stream.items.push(Item { offset: start, size, depth, kind });
+        Ok(())
+    }
+
+    fn leave_packages(&mut self) {
+        while let Some(&(end, item)) = self.packages.last() {
+            if self.cursor.offset() < end {
+                break;
+            }
+            self.packages.pop();
+            let item = &mut self.stream.items[item];
+            item.size = end - item.offset;
+            self.cursor.set_end(self.packages.last().map_or(u64::MAX, |&(end, _)| end));
+        }
+    }
+
+    fn configuration(&mut self, start: u64) -> Result<()> {
+        const MAX_NAME: u32 = 4096;
+        const MAX_CAPABILITIES: u32 = 256;
+        let at = self.cursor.offset();
+        let len = self.cursor.be32("the length of the machine's name")?;
+        if len > MAX_NAME {
+            return self.cursor.fault(at, "the length of the machine's name", format!("{len}"));
+        }
+        let name = self.cursor.copy(len.into(), "the machine's name")?;
+        let mut configuration =
+            Configuration { machine: String::from_utf8_lossy(&name).into_owned(), ..Configuration::default() };
+        while self.cursor.peek_byte()? == Some(wire::SUBSECTION) {
+            let at = self.cursor.offset();
+            self.cursor.u8("a subsection")?;
+            let name = self.cursor.counted_string("the name of a subsection")?;
+            self.cursor.be32("the version of a subsection")?;
+            match name.strip_prefix("configuration/") {
+                Some("target-page-bits") => {
+                    let bits = self.cursor.be32("the target's page bits")?;
+                    configuration.page_bits = Some(bits);
+                    let size = 1u64.checked_shl(bits).unwrap_or(0);
+                    self.ram.set_page_size(size, PageSizeFrom::Configuration);
+                }
+                Some("capabilities") => {
+                    let at = self.cursor.offset();
+                    let count = self.cursor.be32("the number of capabilities")?;
+                    if count > MAX_CAPABILITIES {
+                        return self.cursor.fault(at, "the number of capabilities", format!("{count}"));
+                    }
+                    for _ in 0..count {
+                        configuration.capabilities.push(self.cursor.counted_string("a capability")?);
+                    }
+                }
+                Some("uuid") => configuration.uuid = Some(self.cursor.array("the machine's UUID")?),
+                _ => return self.cursor.fault(at, "a known subsection of the configuration", format!("'{name}'")),
+            }
+        }
+        self.stream.configuration = Some(configuration);
+        self.item(start, ItemKind::Configuration)
+    }
+
+    fn command(&mut self, start: u64) -> Result<()> {
+        let number = self.cursor.be16("a command's number")?;
+        let len = self.cursor.be16("a command's length")?;
+        let known = wire::Command::from_wire(number);
+        let wrong_length = known.and_then(wire::Command::fixed_len).is_some_and(|fixed| fixed != len);
+        if !search::plausible_command(number) || wrong_length {
+            return self.cursor.fault(start, "a known command", format!("command {number} of {len} bytes"));
+        }
+        let payload = self.cursor.copy(len.into(), "a command's payload")?;
+        let name = known.map(wire::Command::name).or((number == SWITCHOVER_START).then_some("SWITCHOVER_START"));
+        let detail = self.command_detail(known, &payload);
+        let packaged = payload.first_chunk().map(|len| u32::from_be_bytes(*len));
+        self.item(start, ItemKind::Command(Command { number, name, detail }))?;
+        if let (Some(wire::Command::Packaged), Some(len)) = (known, packaged) {
+            if self.packages.len() >= MAX_PACKAGES {
+                return self.cursor.fault(start, "a package that is not nested so deeply", "another one");
+            }
+            let end = self.cursor.offset() + u64::from(len);
+            if end > self.cursor.end() {
+                return self.cursor.fault(start, "a package within the one around it", format!("{len} bytes"));
+            }
+            self.packages.push((end, self.stream.items.len() - 1));
+            self.cursor.set_end(end);
+        }
+        Ok(())
+    }
+
+    /// What a command says, in words. A page size is taken note of.
+    fn command_detail(&mut self, command: Option<wire::Command>, payload: &[u8]) -> String {
+        let be64 = |at: usize| payload.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word));
+        match command {
+            Some(wire::Command::Ping | wire::Command::Packaged) => {
+                let word = payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+                if command == Some(wire::Command::Ping) { format!("{word}") } else { format!("{word} bytes") }
+            }
+            Some(wire::Command::PostcopyAdvise) => match (be64(0), be64(8)) {
+                (Some(summary), Some(page_size)) => {
+                    self.ram.set_page_size(page_size, PageSizeFrom::Advise);
+                    format!("host page sizes {summary:#x}, target page size {page_size}")
+                }
+                _ => "no RAM".into(),
+            },
+            Some(wire::Command::PostcopyRamDiscard) => {
+                let len = usize::from(*payload.get(1).unwrap_or(&0));
+                let name = String::from_utf8_lossy(payload.get(2..2 + len).unwrap_or_default());
+                let ranges = payload.get(3 + len..).unwrap_or_default().chunks_exact(16);
+                let words = ranges.clone().filter_map(|range| range.last_chunk());
+                let bytes = words.map(|len| u64::from_be_bytes(*len)).fold(0, u64::saturating_add);
+                format!("'{name}', {} ranges, {bytes} bytes", ranges.len())
+            }
+            Some(wire::Command::RecvBitmap) => {
+                format!("'{}'", String::from_utf8_lossy(payload.get(1..).unwrap_or_default()))
+            }
+            _ if payload.is_empty() => String::new(),
+            _ => format!("{} bytes", payload.len()),
+        }
+    }
+
+    fn section(&mut self, start: u64, kind: SectionKind) -> Result<()> {
+        let id = self.cursor.be32("a section's number")?;
+        let known = match kind {
+            SectionKind::Start | SectionKind::Full => self.introduce(id, kind)?,
+            SectionKind::Part | SectionKind::End => match self.known.get(&id) {
+                Some(known) if self.live.contains(&id) => known.clone(),
+                _ => return self.cursor.fault(start, "a section of a live device", format!("section {id}")),
+            },
+        };
+        self.section = Some((id, known.device.clone(), kind));
+        let payload = self.cursor.offset();
+        let mut data = Vec::new();
+        let twin = self.twin(kind, &known.device)?;
+        let framing = match kind {
+            SectionKind::Full => self.device_state(id, &known.device, twin, &mut data)?,
+            _ => self.live_state(id, &known)?,
+        };
+        self.footer(id)?;
+        self.section = None;
+        let Known { device, version } = known;
+        if kind == SectionKind::Full {
+            self.last_good = Some(device.clone());
+        }
+        let data = (kind == SectionKind::Full).then_some(data);
+        let section = Section { kind, id, device, twin, version, count: 1, payload, data, framing };
+        self.section_item(start, section)
+    }
+
+    /// Appends a section, or adds it to the run of PART sections that it goes on.
+    fn section_item(&mut self, start: u64, section: Section) -> Result<()> {
+        let (end, depth) = (self.cursor.offset(), self.packages.len() as u32);
+        if let (SectionKind::Part, Some(last)) = (section.kind, self.stream.items.last_mut()) {
+            if let ItemKind::Section(run) = &mut last.kind {
+                if run.kind == SectionKind::Part && run.id == section.id && last.depth == depth {
+                    run.count += 1;
+                    last.size = end - last.offset;
+                    return Ok(());
+                }
+            }
+        }
+        self.item(start, ItemKind::Section(section))
+    }
+
+    /// The rest of a header that names its device.
+    fn introduce(&mut self, id: u32, kind: SectionKind) -> Result<Known> {
+        let at = self.cursor.offset();
+        let name: Arc<str> = self.cursor.counted_string("a device's name")?.into();
+        if name.is_empty() {
+            return self.cursor.fault(at, "a device's name", "an empty one");
+        }
+        let instance = self.cursor.be32("a device's instance")?;
+        let version = self.cursor.be32("a device's version")?;
+        let known = Known { device: Device { name, instance }, version };
+        self.cursor.pay(2 * (size_of::<Known>() + 2 * size_of::<u32>()) + known.device.name.len())?;
+        self.known.insert(id, known.clone());
+        if kind == SectionKind::Start {
+            self.live.insert(id);
+        } else {
+            self.live.remove(&id);
+        }
+        Ok(known)
+    }
+
+    /// How many devices of the same name and instance came before.
+    fn twin(&mut self, kind: SectionKind, device: &Device) -> Result<u32> {
+        if kind != SectionKind::Full {
+            return Ok(0);
+        }
+        self.cursor.pay(2 * size_of::<(Device, u32)>())?;
+        let count = self.twins.entry(device.clone()).or_default();
+        *count += 1;
+        Ok(*count - 1)
+    }
+
+    /// Passes over a live device's state.
+    fn live_state(&mut self, id: u32, known: &Known) -> Result<Framing> {
+        if &*known.device.name == "ram" {
+            if known.version != ram::VERSION {
+                let found = format!("version {}", known.version);
+                return self.cursor.fault(self.cursor.offset(), format!("RAM of version {}", ram::VERSION), found);
+            }
+            if let Some(size) = self.stream.description.as_ref().and_then(|description| description.page_size) {
+                self.ram.set_page_size(size, PageSizeFrom::Description);
+            }
+            self.ram.section(&mut self.cursor, self.stream.configuration.as_ref(), self.visitor)?;
+            return Ok(Framing::Parsed);
+        }
+        if live::skip_section(&mut self.cursor, &known.device.name)? {
+            return Ok(Framing::Parsed);
+        }
+        // What a live device of unknown layout sends can be guest memory's size; it is passed over and not kept.
+        self.search(id, None).map(|()| Framing::Searched)
+    }
+
+    /// The state of a device that is not live: as long as its description says, if its footer agrees.
+    fn device_state(&mut self, id: u32, device: &Device, twin: u32, data: &mut Vec<u8>) -> Result<Framing> {
+        let described = self.stream.description.as_ref().and_then(|description| description.layout(device, twin));
+        let size = described.and_then(|layout| usize::try_from(layout.size).ok());
+        if let Some(size) = size.filter(|&size| size <= self.cursor.budget.left() / 2) {
+            let footers = self.stream.footers == Some(true);
+            let around =
+                Surroundings { id, footers: Some(footers), live: &self.live, packaged: !self.packages.is_empty() };
+            let ahead = self.cursor.peek(size + search::LOOK_AHEAD)?;
+            let last = ahead.len() < size + search::LOOK_AHEAD;
+            let footer_follows = ahead.get(size..).is_some_and(|ahead| ahead.starts_with(&search::footer(id)));
+            // Without a footer, what follows must do.
+            let fits = || ahead.get(size..).is_some_and(|ahead| around.ends_here(ahead, last));
+            if footer_follows || !footers && fits() {
+                self.cursor.take_into(data, size)?;
+                return Ok(Framing::Described);
+            }
+        }
+        self.search(id, Some(data)).map(|()| Framing::Searched)
+    }
+
+    fn search(&mut self, id: u32, keep: Option<&mut Vec<u8>>) -> Result<()> {
+        let packaged = !self.packages.is_empty();
+        let around = Surroundings { id, footers: self.stream.footers, live: &self.live, packaged };
+        search::find_end(&mut self.cursor, &around, keep)
+    }
+
+    /// The footer behind a section, if this stream has footers; the first section tells.
+    fn footer(&mut self, id: u32) -> Result<()> {
+        let start = self.cursor.offset();
+        let ahead = self.cursor.peek(FOOTER)?;
+        let found = ahead.get(..FOOTER).map(|found| found.escape_ascii().to_string());
+        let matches = ahead.starts_with(&search::footer(id));
+        let looks_like_one = ahead.first() == Some(&wire::SECTION_FOOTER);
+        let footers = *self.stream.footers.get_or_insert(looks_like_one || found.is_none());
+        match found {
+            _ if !footers => Ok(()),
+            _ if matches => self.cursor.skip(FOOTER as u64, "a footer"),
+            None => self.cursor.skip(FOOTER as u64, "a section's footer"),
+            Some(found) => {
+                let expected = format!("the footer '{}' of section {id}", search::footer(id).escape_ascii());
+                self.cursor.fault(start, expected, format!("'{found}'"))
+            }
+        }
+    }
+
+    /// The description behind the end, if there is one.
+    fn description(&mut self) -> Result<()> {
+        let start = self.cursor.offset();
+        if self.cursor.peek_byte()? != Some(wire::VMDESCRIPTION) {
+            return Ok(());
+        }
+        self.cursor.u8("the description")?;
+        let len = self.cursor.be32("the description's length")?;
+        if self.description_is_own {
+            self.cursor.skip(len.into(), "the description")?;
+            return self.item(start, ItemKind::Description);
+        }
+        let at = self.cursor.offset();
+        let text = self.cursor.copy(len.into(), "the description")?;
+        match Description::parse(&text, &mut self.cursor.budget) {
+            Ok(description) => {
+                self.stream.description = Some(Arc::new(description));
+                self.stream.description_is_foreign = false;
+            }
+            Err(error) => {
+                let found = error.message;
+                return self.cursor.fault(at + error.offset as u64, "the description as JSON", found);
+            }
+        }
+        self.cursor.budget.give_back(text.capacity());
+        self.item(start, ItemKind::Description)
+    }
+
+    /// Counts what follows the stream.
+    fn trailing(&mut self) -> Result<()> {
+        const STEP: u64 = 1 << 20;
+        loop {
+            let ahead = self.cursor.peek(STEP as usize)?.len() as u64;
+            if ahead == 0 {
+                return Ok(());
+            }
+            self.cursor.skip(ahead, "what follows the stream")?;
+            self.stream.trailing += ahead;
+        }
+    }
+}
+
+/// A command of QEMU 10.0 and later: the source is about to stop the guest.
+const SWITCHOVER_START: u16 = 11;

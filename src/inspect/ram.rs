@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The "ram" sections, record by record (QEMU, `migration/ram.c`).
+//!
+//! A record is a be64 whose low bits, below the page size, are flags and whose high bits are an address:
+//!
+//! ```text
+//! MEM_SIZE          the list of blocks: { name, be64 length, [be64 page size], [be64 address], [mapped-ram header] }
+//! ZERO | PAGE | ... [name, unless CONTINUE] and the page: one byte, the page, or its compressed form
+//! EOS               the end of the section
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Result};
+use super::source::Source;
+use super::stream::{Block, Configuration, Count, Mapped, PageSizeFrom, Ram};
+use super::visit::{Page, Visitor};
+
+mod flag {
+    pub const ZERO: u64 = 0x02;
+    pub const MEM_SIZE: u64 = 0x04;
+    pub const PAGE: u64 = 0x08;
+    pub const EOS: u64 = 0x10;
+    pub const CONTINUE: u64 = 0x20;
+    pub const XBZRLE: u64 = 0x40;
+    pub const HOOK: u64 = 0x80;
+    pub const COMPRESSED: u64 = 0x100;
+    pub const MULTIFD_FLUSH: u64 = 0x200;
+    /// Records that carry a page.
+    pub const ANY_PAGE: u64 = ZERO | PAGE | XBZRLE | COMPRESSED;
+}
+
+/// The only version that there ever was of the section since QEMU 0.14.
+pub(super) const VERSION: u32 = 4;
+
+/// Page sizes of all targets, the largest first: with too large a one the second page is already out of step.
+const PAGE_SIZES: [u64; 9] = [65536, 32768, 16384, 8192, 4096, 2048, 1024, 512, 256];
+
+/// What a target's pages are if nothing tells.
+const USUAL_PAGE_SIZE: u64 = 4096;
+
+/// Version of the header in front of a mapped block's pages.
+const MAPPED_HEADER_VERSION: u32 = 1;
+
+/// How many pages go by between two reports of progress.
+const PROGRESS_EVERY: u64 = 1 << 14;
+
+/// How often to look for the page size before the usual one must do.
+const MAX_INFERENCES: u32 = 16;
+
+/// Reads "ram" sections, one after the other.
+#[derive(Default)]
+pub(super) struct RamReader {
+    pub ram: Ram,
+    by_name: HashMap<Arc<str>, usize>,
+    /// The block that CONTINUE means.
+    current: Option<usize>,
+    records: u64,
+    inferences: u32,
+}
+
+/// A page's record: the block, the address in it, and where the record starts.
+struct At {
+    block: usize,
+    address: u64,
+    start: u64,
+}
+
+impl RamReader {
+    /// Notes a page size that the stream names. The first word counts; nonsense is passed over.
+    pub fn set_page_size(&mut self, size: u64, from: PageSizeFrom) {
+        if self.ram.page_size.is_none() && PAGE_SIZES.contains(&size) {
+            self.ram.page_size = Some((size, from));
+        }
+    }
+
+    fn page_size(&self) -> u64 {
+        self.ram.page_size.map_or(USUAL_PAGE_SIZE, |(size, _)| size)
+    }
+
+    /// Reads one section, from behind its header to behind its EOS.
+    pub fn section<S: Source, V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<S>,
+        configuration: Option<&Configuration>,
+        visitor: &mut V,
+    ) -> Result<()> {
+        loop {
+            if self.ram.page_size.is_none() && self.inferences < MAX_INFERENCES {
+                self.infer_page_size(cursor)?;
+            }
+            let start = cursor.offset();
+            let record = cursor.be64("a RAM record")?;
+            let mask = self.page_size() - 1;
+            let (address, flags) = (record & !mask, record & mask);
+            self.records += 1;
+            if self.records % PROGRESS_EVERY == 0 {
+                visitor.progress(start);
+            }
+            if flags & flag::ANY_PAGE != 0 {
+                let block = self.block_of(cursor, flags, start)?;
+                self.page(cursor, visitor, flags & !flag::CONTINUE, &At { block, address, start })?;
+                continue;
+            }
+            self.ram.framing += 8;
+            match flags {
+                flag::EOS => return Ok(()),
+                flag::MEM_SIZE => {
+                    let mapped = self.blocks(cursor, address, configuration, visitor)?;
+                    self.ram.framing += cursor.offset() - start - 8 - mapped;
+                }
+                flag::HOOK => self.ram.hooks += 1,
+                flag::MULTIFD_FLUSH => self.ram.multifd = true,
+                _ => return unknown_flags(cursor, start, flags),
+            }
+        }
+    }
+
+    /// The block of a page: named in the record, or that of the page before.
+    #[inline]
+    fn block_of<S: Source>(&mut self, cursor: &mut Cursor<S>, flags: u64, start: u64) -> Result<usize> {
+        if flags & flag::CONTINUE != 0 {
+            return match self.current {
+                Some(block) => Ok(block),
+                None => cursor.fault(start, "a page that names its block", "one that goes on with the block before"),
+            };
+        }
+        let name = cursor.counted_string("the name of a RAM block")?;
+        let block = match self.by_name.get(&*name) {
+            Some(&block) => block,
+            // The list of blocks came before what was recorded of the stream.
+            None if self.ram.blocks.iter().all(|block| block.length == 0) => {
+                self.add_block(cursor, Block { name: name.into(), ..Block::default() })?
+            }
+            None => return cursor.fault(start + 8, "a page of a known RAM block", format!("one of '{name}'")),
+        };
+        self.current = Some(block);
+        Ok(block)
+    }
+
+    fn add_block<S: Source>(&mut self, cursor: &mut Cursor<S>, block: Block) -> Result<usize> {
+        cursor.pay(2 * (size_of::<Block>() + size_of::<(Arc<str>, usize)>()) + block.name.len())?;
+        let at = self.ram.blocks.len();
+        self.by_name.insert(block.name.clone(), at);
+        self.ram.blocks.push(block);
+        Ok(at)
+    }
+
+    /// The page behind a record's header.
+    #[inline]
+    fn page<S: Source, V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<S>,
+        visitor: &mut V,
+        kind: u64,
+        at: &At,
+    ) -> Result<()> {
+        let page_size = self.page_size();
+        let block = &mut self.ram.blocks[at.block];
+        if block.length > 0 && at.address.saturating_add(page_size) > block.length {
+            let expected = format!("a page within the {:#x} bytes of '{}'", block.length, block.name);
+            return cursor.fault(at.start, expected, format!("one at {:#x}", at.address));
+        }
+        let count = match kind {
+            flag::ZERO => {
+                let fill = cursor.u8("a page's fill byte")?;
+                visitor.page(block, at.address, Page::Fill(fill, page_size))?;
+                &mut block.zero
+            }
+            flag::PAGE => {
+                give(cursor, visitor, page_size, "a page", |visitor, bytes| {
+                    visitor.page(block, at.address, Page::Plain(bytes))
+                })?;
+                &mut block.plain
+            }
+            flag::XBZRLE => {
+                let encoding = cursor.u8("the encoding of an XBZRLE page")?;
+                let len = cursor.be16("the length of an XBZRLE page")?.into();
+                if encoding != 1 || len > page_size {
+                    let found = format!("encoding {encoding}, {len} bytes");
+                    return cursor.fault(at.start, format!("XBZRLE (1), at most {page_size} bytes"), found);
+                }
+                give(cursor, visitor, len, "an XBZRLE page", |visitor, bytes| {
+                    visitor.page(block, at.address, Page::Xbzrle(bytes, page_size))
+                })?;
+                &mut block.xbzrle
+            }
+            flag::COMPRESSED => {
+                let len = cursor.be32("the length of a compressed page")?.into();
+                // zlib's bound on what a page can grow to.
+                let most = page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13;
+                if len > most {
+                    return cursor.fault(at.start, format!("at most {most} compressed bytes"), format!("{len}"));
+                }
+                give(cursor, visitor, len, "a compressed page", |visitor, bytes| {
+                    visitor.page(block, at.address, Page::Compressed(bytes, page_size))
+                })?;
+                &mut block.compressed
+            }
+            _ => return unknown_flags(cursor, at.start, kind),
+        };
+        count.pages += 1;
+        count.bytes += cursor.offset() - at.start;
+        Ok(())
+    }
+
+    /// The list of blocks, which ends where their lengths add up to `total`. Returns how many bytes of it are pages.
+    fn blocks<S: Source, V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<S>,
+        total: u64,
+        configuration: Option<&Configuration>,
+        visitor: &mut V,
+    ) -> Result<u64> {
+        let has = |capability| configuration.is_some_and(|configuration| configuration.has(capability));
+        let mut left = total;
+        let mut mapped = 0;
+        while left > 0 {
+            let start = cursor.offset();
+            let name: Arc<str> = cursor.counted_string("the name of a RAM block")?.into();
+            let length = cursor.be64("the length of a RAM block")?;
+            if name.is_empty() || length > left || self.by_name.contains_key(&name) {
+                let expected = format!("a new RAM block of at most {left:#x} bytes");
+                return cursor.fault(start, expected, format!("'{name}' of {length:#x} bytes"));
+            }
+            left -= length;
+            let mut block = Block { name, length, ..Block::default() };
+            // Postcopy, which sends page sizes, and mapped RAM exclude each other.
+            if !has("mapped-ram") {
+                block.page_size = block_page_size(cursor, has("x-ignore-shared"))?;
+            }
+            if has("x-ignore-shared") {
+                block.address = Some(cursor.be64("the address of a RAM block")?);
+            }
+            visitor.block(&block)?;
+            if has("mapped-ram") {
+                self.mapped_block(cursor, &mut block, visitor)?;
+                mapped += block.bytes();
+            }
+            self.add_block(cursor, block)?;
+        }
+        Ok(mapped)
+    }
+
+    /// The header, the bitmap and the pages of a block that has a fixed place in the file.
+    fn mapped_block<S: Source, V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<S>,
+        block: &mut Block,
+        visitor: &mut V,
+    ) -> Result<()> {
+        let start = cursor.offset();
+        let version = cursor.be32("the version of a mapped-ram header")?;
+        let page_size = cursor.be64("the page size of a mapped-ram header")?;
+        let bitmap_offset = cursor.be64("the bitmap's offset")?;
+        let pages_offset = cursor.be64("the pages' offset")?;
+        if version != MAPPED_HEADER_VERSION || !PAGE_SIZES.contains(&page_size) {
+            let found = format!("version {version}, page size {page_size}");
+            return cursor.fault(start, "a mapped-ram header of version 1", found);
+        }
+        self.set_page_size(page_size, PageSizeFrom::MappedRam);
+        if bitmap_offset == 0 && pages_offset == 0 {
+            // Shared memory, which stays where it is.
+            return Ok(());
+        }
+        block.mapped = Some(Mapped { bitmap_offset, pages_offset });
+        let pages = block.length.div_ceil(page_size);
+        let bitmap_size = pages.div_ceil(64) * 8;
+        let in_order = bitmap_offset >= cursor.offset()
+            && bitmap_offset.checked_add(bitmap_size).is_some_and(|end| end <= pages_offset)
+            && pages_offset.checked_add(block.length).is_some();
+        if !in_order {
+            let found = format!("a bitmap at {bitmap_offset:#x} and pages at {pages_offset:#x}");
+            return cursor.fault(start, "a bitmap and then pages behind the header", found);
+        }
+        cursor.skip(bitmap_offset - cursor.offset(), "the bitmap of a mapped block")?;
+        let bitmap = cursor.copy(bitmap_size, "the bitmap of a mapped block")?;
+        cursor.skip(pages_offset - cursor.offset(), "the pages of a mapped block")?;
+        let result = mapped_pages(cursor, block, &bitmap, page_size, visitor);
+        cursor.budget.give_back(bitmap.capacity());
+        result
+    }
+
+    /// Finds the page size with which the records ahead follow each other, if they show one.
+    fn infer_page_size<S: Source>(&mut self, cursor: &mut Cursor<S>) -> Result<()> {
+        const WINDOW: usize = 8 * 65536;
+        self.inferences += 1;
+        if let Some(record) = cursor.peek(8)?.first_chunk::<8>() {
+            if u64::from_be_bytes(*record) & 0x1ff & flag::ANY_PAGE == 0 {
+                self.inferences -= 1;
+                return Ok(());
+            }
+        }
+        let largest = self.ram.blocks.iter().map(|block| block.length).max().unwrap_or(0);
+        let window = cursor.peek(WINDOW)?;
+        if let Some(size) = PAGE_SIZES.into_iter().find(|&size| pages_follow(window, size, largest)) {
+            self.ram.page_size = Some((size, PageSizeFrom::Pages));
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn unknown_flags<S: Source, T>(cursor: &Cursor<S>, start: u64, flags: u64) -> Result<T> {
+    cursor.fault(start, "a RAM record with known flags", format!("flags {flags:#x}"))
+}
+
+/// Hands the next `len` bytes to the visitor if it wants pages, and passes over them.
+#[inline]
+fn give<S: Source, V: Visitor>(
+    cursor: &mut Cursor<S>,
+    visitor: &mut V,
+    len: u64,
+    what: &str,
+    hand: impl FnOnce(&mut V, &[u8]) -> std::io::Result<()>,
+) -> Result<()> {
+    if V::WANTS_PAGES {
+        if let Some(bytes) = cursor.peek(len as usize)?.get(..len as usize) {
+            hand(visitor, bytes)?;
+        }
+    }
+    cursor.skip(len, what)
+}
+
+/// The pages of a mapped block: the bitmap says which of them are there, the others are zero.
+fn mapped_pages<S: Source, V: Visitor>(
+    cursor: &mut Cursor<S>,
+    block: &mut Block,
+    bitmap: &[u8],
+    page_size: u64,
+    visitor: &mut V,
+) -> Result<()> {
+    let pages = block.length.div_ceil(page_size);
+    let present = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>().min(pages);
+    block.plain = Count { pages: present, bytes: present * page_size };
+    block.zero = Count { pages: pages - present, bytes: 0 };
+    if !V::WANTS_PAGES {
+        return cursor.skip(block.length, "the pages of a mapped block");
+    }
+    for page in 0..pages {
+        let address = page * page_size;
+        let len = page_size.min(block.length - address);
+        if bitmap[(page / 8) as usize] >> (page % 8) & 1 == 1 {
+            give(cursor, visitor, len, "a page of a mapped block", |visitor, bytes| {
+                visitor.page(block, address, Page::Plain(bytes))
+            })?;
+        } else {
+            visitor.page(block, address, Page::Fill(0, len))?;
+            cursor.skip(len, "a page of a mapped block")?;
+        }
+        if page % PROGRESS_EVERY == 0 {
+            visitor.progress(cursor.offset());
+        }
+    }
+    Ok(())
+}
+
+/// The page size of a block's memory, which the source sends where it is not the usual one and postcopy may follow.
+///
+/// Nothing announces it, but what else can stand here is neither a bare power of two: the next block's name starts with
+/// its length in the highest byte, the next record has flags in the low bits. An address may be one, so that where
+/// addresses are sent another one must follow.
+fn block_page_size<S: Source>(cursor: &mut Cursor<S>, address_follows: bool) -> Result<Option<u64>> {
+    let ahead = cursor.peek(16)?;
+    let word =
+        |at: usize| ahead.get(at..).and_then(|ahead| ahead.first_chunk::<8>()).map(|word| u64::from_be_bytes(*word));
+    let is_page_size = word(0).is_some_and(|word| word.is_power_of_two() && (1 << 12..1 << 40).contains(&word));
+    let is_address = word(8).is_some_and(|word| word & 0xff == 0 && word < 1 << 56);
+    if is_page_size && (is_address || !address_follows) {
+        return cursor.be64("the page size of a RAM block").map(Some);
+    }
+    Ok(None)
+}
+
+/// Whether the records in `window` follow each other with this page size, and do show it.
+fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
+    let mask = page_size - 1;
+    let mut at = 0;
+    let mut pages_crossed = 0;
+    let mut addresses = [None; 2];
+    while let Some(record) = window.get(at..).and_then(|ahead| ahead.first_chunk::<8>()) {
+        let record = u64::from_be_bytes(*record);
+        let (address, flags) = (record & !mask, record & mask);
+        if largest_block > 0 && flags & flag::ANY_PAGE != 0 && address + page_size > largest_block {
+            return false;
+        }
+        let Some(size) = record_size(&window[at..], flags, page_size) else { return false };
+        if flags & flag::ANY_PAGE != 0 && !addresses.contains(&Some(address)) {
+            addresses = [addresses[1], Some(address)];
+        }
+        at += size;
+        if flags == flag::EOS {
+            break;
+        }
+        pages_crossed += u32::from(flags & flag::PAGE != 0 && at < window.len());
+    }
+    pages_crossed > 0 || !addresses.contains(&None)
+}
+
+/// How long the record at the start of `ahead` is, or none if it makes no sense.
+fn record_size(ahead: &[u8], flags: u64, page_size: u64) -> Option<usize> {
+    let mut at = 8;
+    if flags & flag::ANY_PAGE != 0 && flags & flag::CONTINUE == 0 {
+        let len = usize::from(*ahead.get(at).unwrap_or(&1));
+        let name = ahead.get(at + 1..).unwrap_or_default();
+        if len == 0 || !name.iter().take(len).all(|byte| (b' '..=b'~').contains(byte)) {
+            return None;
+        }
+        at += 1 + len;
+    }
+    Some(match flags & !flag::CONTINUE {
+        flag::ZERO => at + 1,
+        flag::PAGE => at + page_size as usize,
+        flag::XBZRLE => {
+            let [encoding, high, low] = *ahead.get(at..).unwrap_or_default().first_chunk().unwrap_or(&[1, 0, 0]);
+            let len = u64::from(u16::from_be_bytes([high, low]));
+            if encoding != 1 || len > page_size {
+                return None;
+            }
+            at + 3 + len as usize
+        }
+        flag::COMPRESSED => {
+            let len = u32::from_be_bytes(*ahead.get(at..).unwrap_or_default().first_chunk().unwrap_or(&[0; 4]));
+            if u64::from(len) > 2 * page_size {
+                return None;
+            }
+            at + 4 + len as usize
+        }
+        flag::EOS | flag::HOOK | flag::MULTIFD_FLUSH if flags & flag::CONTINUE == 0 => at,
+        _ => return None,
+    })
+}
