@@ -168,7 +168,9 @@ impl fmt::Display for Error {
         if let Some(section) = section {
             write!(out, "section {} '{}' instance {}", section.id, section.idstr, section.instance)?;
             match (section.version_want, section.version_have) {
-                (Some(want), Some(have)) if want != have => write!(out, " (version {want} in the stream, {have} here)")?,
+                (Some(want), Some(have)) if want != have => {
+                    write!(out, " (version {want} in the stream, {have} here)")?
+                }
                 _ => {}
             }
             write!(out, ": ")?;
@@ -192,7 +194,14 @@ mod tests {
 
     #[test]
     fn text_names_every_part_that_is_known() {
-        let section = || Section { tag: 4, id: 7, idstr: "nic".into(), instance: 1, version_have: Some(2), version_want: Some(3) };
+        let section = || Section {
+            tag: 4,
+            id: 7,
+            idstr: "nic".into(),
+            instance: 1,
+            version_have: Some(2),
+            version_want: Some(3),
+        };
         let error = Error::invalid("expected 4, got 5")
             .in_path("last_avail_idx")
             .in_path("queue[3]")

@@ -400,7 +400,7 @@ mod tests {
     }
 
     fn scratch_file() -> File {
-        let path = std::env::temp_dir().join(format!("savevm-fd-{}", std::process::id()));
+        let path = scratch_path("fd");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         file

@@ -4,8 +4,18 @@
 //! A channel is shared (`Arc`) by a file and its return path, is used by one reader and one writer at a time, and may be
 //! shut down from any thread at any moment, which ends every wait in it.
 
+mod connect;
+pub mod exec;
 pub mod fd;
+mod listen;
 pub mod memory;
+mod uri;
+mod wait;
+
+pub use connect::connect;
+pub use listen::Listener;
+pub use uri::Uri;
+pub use wait::Cancel;
 
 use crate::sys::{IoVec, Span};
 use std::io;

@@ -4,7 +4,9 @@
 use super::Channel;
 use crate::sys::{IoVec, Span};
 use std::io;
-use std::sync::mpsc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,13 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
+/// A path in the temporary directory that no other test uses.
+pub fn scratch_path(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("savevm-test-{name}-{}-{number}", std::process::id()))
+}
+
 /// Runs `wait` in a thread, lets it get going, runs `end`, and returns what `wait` returned, which must come soon.
 pub fn ended_by<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static, end: impl FnOnce()) -> T {
     let (sender, receiver) = mpsc::channel();
@@ -59,7 +68,7 @@ pub fn ended_by<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static, en
 }
 
 /// `channel.shutdown()` ends `wait`, which says that this side did it; later calls say the same.
-pub fn shutdown_ends<C, T>(channel: &std::sync::Arc<C>, wait: impl FnOnce(&C) -> io::Result<T> + Send + 'static)
+pub fn shutdown_ends<C, T>(channel: &Arc<C>, wait: impl FnOnce(&C) -> io::Result<T> + Send + 'static)
 where
     C: Channel + 'static,
     T: Send + std::fmt::Debug + 'static,

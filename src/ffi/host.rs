@@ -233,11 +233,7 @@ impl VmStateHost for CHost {
         Some(call!(self.tree_count(tree.address()) else return None))
     }
 
-    fn tree_foreach(
-        &self,
-        tree: HostObject,
-        visit: &mut dyn FnMut(HostObject, HostObject) -> bool,
-    ) -> Option<()> {
+    fn tree_foreach(&self, tree: HostObject, visit: &mut dyn FnMut(HostObject, HostObject) -> bool) -> Option<()> {
         let mut visit = Visit(visit);
         let data = (&raw mut visit).cast::<c_void>();
         call!(self.tree_foreach(tree.address(), Some(visit_node), data) else return None);

@@ -70,7 +70,9 @@ impl Incoming for CIncoming {
             }
             None => {
                 let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                std::mem::replace(&mut state, new.unwrap_or(*state))
+                let before = *state;
+                *state = new.unwrap_or(before);
+                before
             }
         }
     }

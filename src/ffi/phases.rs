@@ -5,6 +5,7 @@
 //! For every function here: a `QEMUFile *` is NULL or an open file of the right direction; other pointers are NULL or
 //! valid for what the header says.
 #![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
+#![expect(missing_docs, reason = "the C header documents each of them")]
 
 use super::file::file_ref;
 use super::guard::guard;

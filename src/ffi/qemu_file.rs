@@ -5,6 +5,7 @@
 //! For every function here: a `QEMUFile *` is NULL or a file that is not closed; a buffer is NULL or valid for the length
 //! that is given with it. One thread at a time puts or gets; error, shutdown and rate limit are for any thread.
 #![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
+#![expect(missing_docs, reason = "the C header documents each of them")]
 
 use super::file::{file_ref, from_c, into_c};
 use super::guard::guard;

@@ -133,7 +133,7 @@ impl Description {
     ///
     /// The JSON holds no NUL byte and its length, which stands before it, does. So it starts at the first brace after
     /// the last NUL byte.
-    pub fn find_at_end<'a>(stream: &'a [u8], tag: u8) -> Option<&'a [u8]> {
+    pub fn find_at_end(stream: &[u8], tag: u8) -> Option<&[u8]> {
         let end = stream.iter().rposition(|&byte| byte != 0)? + 1;
         let before = stream[..end].iter().rposition(|&byte| byte == 0)?;
         let start = before + stream[before..end].iter().position(|&byte| byte == b'{')?;

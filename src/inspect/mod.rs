@@ -15,6 +15,7 @@ pub mod json;
 mod live;
 mod parse;
 mod ram;
+mod report;
 mod search;
 mod source;
 mod stream;
@@ -24,6 +25,7 @@ pub use budget::{Budget, OverBudget};
 pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};
 pub use describe::{Description, DeviceLayout, Field, Layout};
 pub use parse::{Options, read, read_slice, read_whole};
+pub use report::{to_json, write_analyze, write_json};
 pub use source::{ReadSource, SliceSource, Source};
 pub use stream::{
     Block, Command, Configuration, Count, Damage, Device, Framing, Item, ItemKind, Mapped, PageSizeFrom, Ram, Section,

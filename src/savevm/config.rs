@@ -149,10 +149,7 @@ fn check(host: &dyn Host, received: &Received) -> Result<()> {
     }
     let bits = host.target_page_bits();
     if received.page_bits != bits {
-        return Err(Error::invalid(format!(
-            "Received TARGET_PAGE_BITS is {} but local is {bits}",
-            received.page_bits
-        )));
+        return Err(Error::invalid(format!("Received TARGET_PAGE_BITS is {} but local is {bits}", received.page_bits)));
     }
     check_capabilities(&host.capabilities(), &received.capabilities)?;
     check_uuid(host, received.uuid)

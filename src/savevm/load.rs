@@ -44,7 +44,9 @@ impl Loading {
     /// The postcopy state where the host keeps none of its own.
     pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
         let mut state = self.postcopy.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut state, new.unwrap_or(*state))
+        let before = *state;
+        *state = new.unwrap_or(before);
+        before
     }
 }
 

@@ -193,4 +193,3 @@ fn recv_bitmap(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> 
     }
     incoming.recv_bitmap(&block)
 }
-

@@ -11,7 +11,13 @@ pub mod host;
 pub mod load;
 mod load_command;
 pub mod registry;
+#[cfg(test)]
+mod registry_tests;
 pub mod save;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, Result};
 use crate::wire::limits::Limits;
@@ -192,4 +198,3 @@ macro_rules! trace_event {
     };
 }
 pub(crate) use trace_event;
-

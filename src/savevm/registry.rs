@@ -293,8 +293,7 @@ impl Registry {
             let instance_id = if any { inner.new_compat_instance(&name) } else { new.instance_id as i32 };
             Compat { idstr: name, instance_id }
         });
-        let instance_id =
-            if any || compat.is_some() { inner.new_instance(&idstr) } else { new.instance_id };
+        let instance_id = if any || compat.is_some() { inner.new_instance(&idstr) } else { new.instance_id };
         if compat.is_some() && instance_id != 0 {
             return Err(Error::new(libc::EEXIST, format!("the object has registered '{shown}' before")));
         }

@@ -209,12 +209,7 @@ fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Record
 /// While the guest is stopped only a trace of what was written is kept. It is rendered to JSON after EOF was flushed,
 /// while the destination is busy loading what came before: the format puts the description behind the state that it
 /// describes, so this is as early as it can be.
-pub fn complete_precopy_non_iterable(
-    vm: &Vm,
-    file: &MigFile,
-    in_postcopy: bool,
-    inactivate_disks: bool,
-) -> Result<()> {
+pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<()> {
     let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
     let recorder = describe.then(Recorder::new);
     for entry in vm.registry.walk() {

@@ -190,6 +190,35 @@ pub unsafe fn raw_close_on_drop(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Takes over a descriptor that a user named by its number and so gave up (`fd:N`).
+///
+/// The numbers of standard input, output and error stay occupied, by `/dev/null`, or the next file that is opened would
+/// receive what the program prints.
+pub fn take_named_fd(number: RawFd) -> io::Result<OwnedFd> {
+    if number > libc::STDERR_FILENO {
+        // SAFETY: giving the descriptor up is what the name means.
+        return unsafe { raw_close_on_drop(number) };
+    }
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) } as isize)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let copy = unsafe { OwnedFd::from_raw_fd(copy as RawFd) };
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: no pointers; the number was given up, and is not without a descriptor at any time.
+    check(unsafe { libc::dup2(null.as_raw_fd(), number) } as isize)?;
+    Ok(copy)
+}
+
+/// Sends a signal to a process group.
+pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
+    // 0 and 1 would mean this process's own group, and everybody.
+    let Some(group) = libc::pid_t::try_from(leader).ok().filter(|group| *group > 1) else {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    };
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(-group, signal) } as isize).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,10 +10,10 @@ mod socket;
 pub use buffer::{ByteBuffer, Span};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, poll_any, poll_fd, raw_close_on_drop, read_fd, recv_fd, send_fd,
-    set_close_on_exec, set_nonblocking, write_fd, write_pipe,
+    set_close_on_exec, set_nonblocking, signal_group, take_named_fd, write_fd, write_pipe,
 };
 pub use iovec::{IoVec, advance, release_pages};
 pub use socket::{
-    SocketKind, UNIX_PATH_MAX, connect_tcp, connect_unix, listen_tcp, shutdown_socket, socket_kind, tcp_socket,
-    unix_socket,
+    SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, shutdown_socket,
+    socket_kind, tcp_socket, unix_socket,
 };

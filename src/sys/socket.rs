@@ -116,24 +116,50 @@ pub fn listen_tcp(addr: &SocketAddr, v6only: bool, backlog: i32) -> io::Result<O
     Ok(fd)
 }
 
+/// Accepts a connection on a non-blocking socket of any family. The connection is close-on-exec.
+pub fn accept_socket(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (nobody, nothing) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the peer's address is not asked for; the result is checked before it is owned.
+    let fd = check(unsafe { libc::accept4(fd.as_raw_fd(), nobody, nothing, libc::SOCK_CLOEXEC) } as isize)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// A Unix socket, not connected: `connect_unix` does that.
 pub fn unix_socket() -> io::Result<OwnedFd> {
     new_socket(libc::AF_UNIX)
 }
 
-/// Connects without waiting. `ErrorKind::WouldBlock`: the listener's queue is full, try again later.
-pub fn connect_unix(fd: BorrowedFd<'_>, path: &OsStr) -> io::Result<()> {
+fn raw_unix(path: &OsStr) -> io::Result<libc::sockaddr_un> {
     let bytes = path.as_bytes();
     if bytes.len() > UNIX_PATH_MAX || bytes.contains(&0) {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
-    // SAFETY: all zero is a valid sockaddr_un.
-    let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
+    // SAFETY: all zero is a valid sockaddr_un. It stays so after the path, which makes that end with a zero byte.
+    let mut form: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    form.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in form.sun_path.iter_mut().zip(bytes) {
         *to = *from as libc::c_char;
     }
-    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: the pointer is valid for the length, and the path ends with a zero byte.
-    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const raw).cast(), len) } as isize).map(drop)
+    Ok(form)
+}
+
+/// Connects without waiting. `ErrorKind::WouldBlock`: the listener's queue is full, try again later.
+pub fn connect_unix(fd: BorrowedFd<'_>, path: &OsStr) -> io::Result<()> {
+    let form = raw_unix(path)?;
+    let len = size_of_val(&form) as libc::socklen_t;
+    // SAFETY: the pointer is valid for the length.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const form).cast(), len) } as isize).map(drop)
+}
+
+/// A bound and listening Unix socket, not blocking. Makes the file, which must not be there.
+pub fn listen_unix(path: &OsStr, backlog: i32) -> io::Result<OwnedFd> {
+    let form = raw_unix(path)?;
+    let len = size_of_val(&form) as libc::socklen_t;
+    let fd = unix_socket()?;
+    // SAFETY: the pointer is valid for the length.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const form).cast(), len) } as isize)?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) } as isize)?;
+    Ok(fd)
 }

@@ -2,8 +2,7 @@
 //! Making files, and what they hold.
 
 use super::types::SaveVMChannelOps;
-use crate::channel::uri::{self, Uri};
-use crate::channel::{Channel, fd, memory};
+use crate::channel::{self, Cancel, Channel, Listener, Uri, fd, memory};
 use crate::error::{Error, Result};
 use crate::ffi::channel::CChannel;
 use crate::ffi::file::{file_ref, into_c};
@@ -12,7 +11,8 @@ use crate::ffi::types::{Error as CError, QEMUFile};
 use crate::ffi::{bytes, context, error};
 use crate::file::MigFile;
 use crate::sys;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{OsStr, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
 
@@ -110,11 +110,7 @@ pub unsafe extern "C" fn savevm_file_from_channel(
 /// # Safety
 /// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_open(
-    uri: *const c_char,
-    writable: bool,
-    errp: *mut *mut CError,
-) -> *mut QEMUFile {
+pub unsafe extern "C" fn savevm_file_open(uri: *const c_char, writable: bool, errp: *mut *mut CError) -> *mut QEMUFile {
     guard(ptr::null_mut(), || {
         // SAFETY: the contract of the function.
         let text = unsafe { bytes::string(uri) };
@@ -131,13 +127,9 @@ pub unsafe extern "C" fn savevm_file_open(
 
 fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {
     let text = text.ok_or_else(|| Error::invalid("the URI is NULL"))?;
-    let uri = Uri::parse(&String::from_utf8_lossy(text))?;
-    let cancel = uri::Cancel::new()?;
-    if writable {
-        uri::connect(&uri, None, &cancel)
-    } else {
-        uri::Listener::bind(&uri)?.accept(None, &cancel)
-    }
+    let uri = Uri::parse(OsStr::from_bytes(text))?;
+    let cancel = Cancel::new()?;
+    if writable { channel::connect(&uri, None, &cancel) } else { Listener::bind(&uri)?.accept(None, &cancel) }
 }
 
 /// The hypervisor's pointer of a file from savevm_file_from_channel(); NULL for other files.

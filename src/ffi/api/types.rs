@@ -110,16 +110,13 @@ pub struct SaveVMHostOps {
         unsafe extern "C" fn(
             host: *mut c_void,
             tree: *mut c_void,
-            visit: Option<
-                unsafe extern "C" fn(key: *mut c_void, value: *mut c_void, data: *mut c_void) -> c_int,
-            >,
+            visit: Option<unsafe extern "C" fn(key: *mut c_void, value: *mut c_void, data: *mut c_void) -> c_int>,
             data: *mut c_void,
         ),
     >,
     /// Inserts a node; key (unless it is a direct one) and value come from malloc() and become the tree's.
-    pub tree_insert: Option<
-        unsafe extern "C" fn(host: *mut c_void, tree: *mut c_void, key: *mut c_void, value: *mut c_void),
-    >,
+    pub tree_insert:
+        Option<unsafe extern "C" fn(host: *mut c_void, tree: *mut c_void, key: *mut c_void, value: *mut c_void)>,
 
     /// Answers to the commands of a stream, for a host that has a migration driver of its own. NULL: the library's
     /// driver answers. The table stays the host's and must outlive the context.

@@ -4,6 +4,7 @@
 mod fresh;
 mod infos;
 mod items;
+mod register;
 mod state;
 mod swap;
 pub mod types;

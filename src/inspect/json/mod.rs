@@ -4,9 +4,13 @@
 //! Objects keep the order of their members, and members of the same name: the description repeats `fields` once per
 //! element of a list.
 
+mod emit;
+
 use std::fmt;
 
 use super::budget::{Budget, OverBudget};
+
+pub use emit::Emitter;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The outgoing side: connects to a listener, or opens what is written to.
+
+use super::Channel;
+use super::exec::ExecChannel;
+use super::fd::FdChannel;
+use super::lock;
+use super::uri::Uri;
+use super::wait::{Cancel, Wait};
+use crate::error::{Error, Result};
+use crate::sys::{WakeFd, connect_tcp, connect_unix, take_named_fd, tcp_socket, unix_socket};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Opens the outgoing side of `uri`.
+///
+/// Sockets are connected to (names are looked up first, and their addresses tried in turn); a file is created, readable
+/// by its owner alone since a guest's memory goes there, and cut off at the stream's start; a named pipe waits for its
+/// reader; a command is started. All of it takes at most `limit`, and ends at once when `cancel` says so.
+pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
+    let wait = Wait::new("connecting to", uri, limit, cancel);
+    wait.check()?;
+    let fd = match uri {
+        Uri::Unix(path) => to_unix(path, &wait)?,
+        Uri::Tcp { host, port } => to_tcp(host, *port, &wait)?,
+        Uri::Fd(number) => take_named_fd(*number).map_err(|err| wait.failed(&err))?,
+        Uri::File { path, offset } => create(path, *offset, &wait)?,
+        Uri::Exec(command) => return Ok(Arc::new(ExecChannel::spawn(command, true)?)),
+    };
+    Ok(Arc::new(FdChannel::new(fd, true)?))
+}
+
+fn to_unix(path: &Path, wait: &Wait<'_>) -> Result<OwnedFd> {
+    let socket = unix_socket().map_err(|err| wait.failed(&err))?;
+    loop {
+        match connect_unix(socket.as_fd(), path.as_os_str()) {
+            Ok(()) => return Ok(socket),
+            // The listener's queue is full, which can't be polled for.
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => wait.nap()?,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => wait.check()?,
+            Err(err) => return Err(wait.failed(&err)),
+        }
+    }
+}
+
+fn to_tcp(host: &str, port: u16, wait: &Wait<'_>) -> Result<OwnedFd> {
+    if host.is_empty() {
+        return Err(Error::invalid(format!("tcp::{port} has no host to connect to; only a listener can do without")));
+    }
+    let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+    for addr in resolve(host, port, wait)? {
+        match to_address(&addr, wait)? {
+            Ok(socket) => return Ok(socket),
+            Err(err) => {
+                log::debug!("no connection to {addr}: {err}");
+                last = err;
+            }
+        }
+    }
+    Err(wait.failed(&last))
+}
+
+/// The outer result is whether to go on at all, the inner one that of this address.
+fn to_address(addr: &SocketAddr, wait: &Wait<'_>) -> Result<io::Result<OwnedFd>> {
+    let socket = match tcp_socket(addr) {
+        Ok(socket) => socket,
+        Err(err) => return Ok(Err(err)),
+    };
+    match connect_tcp(socket.as_fd(), addr) {
+        Ok(()) => {}
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            wait.ready(&[socket.as_fd()], true)?;
+        }
+        Err(err) => return Ok(Err(err)),
+    }
+    let stream = TcpStream::from(socket);
+    Ok(match stream.take_error() {
+        Ok(None) => Ok(without_delay(stream.into())),
+        Ok(Some(err)) | Err(err) => Err(err),
+    })
+}
+
+/// Page requests and acknowledgements are small and somebody waits for each; files hand over large blocks anyway.
+/// Means nothing to other sockets than TCP.
+pub(super) fn without_delay(socket: OwnedFd) -> OwnedFd {
+    let stream = TcpStream::from(socket);
+    let _ = stream.set_nodelay(true);
+    stream.into()
+}
+
+/// The addresses of a host.
+///
+/// The system's resolver can't be interrupted, so a name is looked up by a thread, which is left to itself when the
+/// wait ends early.
+pub(super) fn resolve(host: &str, port: u16, wait: &Wait<'_>) -> Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let failed = |err: &io::Error| Error::io(format_args!("no address for host '{host}'"), err);
+    let done = WakeFd::new().map_err(|err| wait.failed(&err))?;
+    let shared = Arc::new((Mutex::new(None), done));
+    let (answer, name) = (shared.clone(), host.to_string());
+    let lookup = move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        *lock(&answer.0) = Some(found);
+        answer.1.wake();
+    };
+    thread::Builder::new().name("savevm-resolve".into()).spawn(lookup).map_err(|err| wait.failed(&err))?;
+    wait.ready(&[shared.1.as_fd()], false)?;
+    let found = lock(&shared.0).take();
+    found.unwrap_or_else(|| Ok(Vec::new())).map_err(|err| failed(&err))
+}
+
+/// Neither a named pipe without a peer nor a terminal may hold up the open, or become the controlling one.
+pub(super) const OPEN_FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
+
+fn create(path: &Path, offset: u64, wait: &Wait<'_>) -> Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OPEN_FLAGS);
+    let mut file = loop {
+        match options.open(path) {
+            Ok(file) => break file,
+            Err(err) if err.raw_os_error() == Some(libc::ENXIO) && is_fifo(path) => wait.nap()?,
+            Err(err) => return Err(wait.failed(&err)),
+        }
+    };
+    prepare(&mut file, offset).map_err(|err| wait.failed(&err))?;
+    Ok(file.into())
+}
+
+fn is_fifo(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.file_type().is_fifo())
+}
+
+fn prepare(file: &mut File, offset: u64) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(offset)?;
+    }
+    seek(file, offset)
+}
+
+/// Goes to where the stream starts. A pipe has no such place but the beginning.
+pub(super) fn seek(file: &mut File, offset: u64) -> io::Result<()> {
+    if offset == 0 { Ok(()) } else { file.seek(SeekFrom::Start(offset)).map(drop) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::sys::{listen_tcp, listen_unix};
+    use std::net::TcpListener;
+
+    fn fails(text: &str) -> Error {
+        let limit = Some(Duration::from_secs(5));
+        connect(&text.parse().unwrap(), limit, &Cancel::new().unwrap()).err().unwrap()
+    }
+
+    #[test]
+    fn nobody_there_is_told_with_the_place() {
+        let path = scratch_path("nobody");
+        let error = fails(&format!("unix:{}", path.display()));
+        assert_eq!(error.errno(), libc::ENOENT);
+        assert!(error.message().starts_with(&format!("connecting to unix:{}", path.display())), "{error}");
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = fails(&format!("tcp:{free}"));
+        assert_eq!(error.errno(), libc::ECONNREFUSED);
+        assert_eq!(fails("file:/no-such-directory/x").errno(), libc::ENOENT);
+        assert_eq!(fails("file:/").errno(), libc::EISDIR);
+    }
+
+    /// A limit, then a cancel, end a connect that hangs; a cancel from before lets it not even start.
+    fn hangs(uri: &Uri) {
+        let cancel = Arc::new(Cancel::new().unwrap());
+        let error = connect(uri, Some(Duration::from_millis(50)), &cancel).err().unwrap();
+        assert_eq!(error.errno(), libc::ETIMEDOUT, "{error}");
+        let (inner, name) = (cancel.clone(), uri.clone());
+        let error = ended_by(move || connect(&name, None, &inner).err(), || cancel.cancel());
+        assert_eq!(error.unwrap().errno(), libc::ECANCELED);
+        assert_eq!(connect(uri, None, &cancel).err().unwrap().errno(), libc::ECANCELED);
+    }
+
+    #[test]
+    fn a_full_unix_listener_is_waited_for() {
+        let path = scratch_path("full");
+        let _listener = listen_unix(path.as_os_str(), 0).unwrap();
+        let uri = Uri::Unix(path.clone());
+        let _first = connect(&uri, None, &Cancel::new().unwrap()).unwrap();
+        hangs(&uri);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_tcp_listener_that_does_not_answer_is_waited_for() {
+        let listener = TcpListener::from(listen_tcp(&"127.0.0.1:0".parse().unwrap(), false, 0).unwrap());
+        let uri: Uri = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
+        let _first = connect(&uri, None, &Cancel::new().unwrap()).unwrap();
+        hangs(&uri);
+    }
+
+    #[test]
+    fn a_lookup_can_be_cancelled() {
+        let cancel = Cancel::new().unwrap();
+        cancel.cancel();
+        let uri = "tcp:localhost:1".parse().unwrap();
+        let wait = Wait::new("connecting to", &uri, None, &cancel);
+        assert_eq!(resolve("localhost", 1, &wait).unwrap_err().errno(), libc::ECANCELED);
+        let cancel = Cancel::new().unwrap();
+        let wait = Wait::new("connecting to", &uri, None, &cancel);
+        assert!(resolve("localhost", 7, &wait).unwrap().iter().all(|addr| addr.ip().is_loopback() && addr.port() == 7));
+    }
+}

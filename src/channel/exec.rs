@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A channel to the input and output of a shell command, as QEMU's `exec:` (`io/channel-command.c`).
+//!
+//! Both of its streams are pipes to us, whichever way the guest moves, so that a command like `socat` can carry a return
+//! path. Other than with QEMU, the command's failure is ours: when it ends early, the failed read or write says so, and
+//! `close` waits for it and reports its status. It runs in a process group of its own, so that ending it ends all parts
+//! of a pipeline.
+
+use super::fd::FdChannel;
+use super::{Channel, StallLimit, aborted, lock};
+use crate::error::{Error, Result};
+use crate::sys::{IoVec, Ready, Span, WakeFd, poll_any, signal_group};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a command may take to exit after it closed a pipe, and after an incoming stream was taken from it.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long a command may clean up when it is told to end.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Between two looks at a running process.
+const LOOK: Duration = Duration::from_millis(10);
+/// How much of the rest of an incoming stream is taken, to let the command come to its end.
+const REST: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Running,
+    Exited(ExitStatus),
+    /// Somebody else in this program has waited for it.
+    Unknown,
+}
+
+/// The process, ended with this.
+#[derive(Debug)]
+struct Process(Mutex<Child>);
+
+impl Process {
+    fn fate(&self) -> Fate {
+        match lock(&self.0).try_wait() {
+            Ok(None) => Fate::Running,
+            Ok(Some(status)) => Fate::Exited(status),
+            Err(_) => Fate::Unknown,
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        let mut child = lock(&self.0);
+        // Only what was not yet waited for surely still has its number.
+        if matches!(child.try_wait(), Ok(None)) {
+            let _ = signal_group(child.id(), signal);
+        }
+    }
+
+    fn exits_within(&self, time: Duration) -> bool {
+        let since = Instant::now();
+        while self.fate() == Fate::Running {
+            if since.elapsed() >= time {
+                return false;
+            }
+            thread::sleep(LOOK);
+        }
+        true
+    }
+
+    /// Ends it, kindly first.
+    fn stop(&self) {
+        self.signal(libc::SIGTERM);
+        if !self.exits_within(LAST_WORDS) {
+            self.signal(libc::SIGKILL);
+            self.exits_within(GRACE);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Why the wait for the end of the command is over.
+enum Ending {
+    Exited(ExitStatus),
+    Unknown,
+    ShutDown,
+    TimedOut,
+    TooMuch,
+}
+
+/// A channel to a shell command.
+#[derive(Debug)]
+pub struct ExecChannel {
+    command: OsString,
+    outgoing: bool,
+    /// The command's input and output, as seen from the command.
+    input: FdChannel,
+    output: FdChannel,
+    process: Process,
+    at_end: AtomicBool,
+    shut_down: AtomicBool,
+    closed: AtomicBool,
+    wake: WakeFd,
+    stall: StallLimit,
+}
+
+impl ExecChannel {
+    /// Starts `command` with `/bin/sh`. `outgoing` says which direction matters when it is closed.
+    pub fn spawn(command: &OsStr, outgoing: bool) -> Result<Self> {
+        let failed =
+            |err: &io::Error| Error::io(format_args!("can't start command '{}'", command.to_string_lossy()), err);
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let wake = WakeFd::new().map_err(|err| failed(&err))?;
+        let mut child = shell.spawn().map_err(|err| failed(&err))?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let process = Process(Mutex::new(child));
+        let (Some(input), Some(output)) = pipes else {
+            return Err(Error::new(libc::EPIPE, format!("command '{}' has no pipes", command.to_string_lossy())));
+        };
+        Ok(Self {
+            command: command.into(),
+            outgoing,
+            input: FdChannel::new(OwnedFd::from(input), true)?,
+            output: FdChannel::new(OwnedFd::from(output), false)?,
+            process,
+            at_end: AtomicBool::new(false),
+            shut_down: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            wake,
+            stall: StallLimit::new(),
+        })
+    }
+
+    /// Waits until the command has written something or ended.
+    pub(super) fn wait_readable(&self, cancel: &WakeFd, timeout: Option<Duration>) -> io::Result<Ready> {
+        self.output.wait_readable(cancel, timeout)
+    }
+
+    fn failure(&self, status: ExitStatus) -> io::Error {
+        io::Error::other(format!("command '{}' failed: {status}", self.command.to_string_lossy()))
+    }
+
+    /// The command has closed a pipe, so it is about to exit: if it fails, that is the reason to give.
+    fn early_failure(&self) -> Option<io::Error> {
+        let since = Instant::now();
+        loop {
+            match self.process.fate() {
+                Fate::Exited(status) => return (!status.success()).then(|| self.failure(status)),
+                Fate::Running if since.elapsed() < GRACE => {}
+                Fate::Running | Fate::Unknown => return None,
+            }
+            if !matches!(poll_any(&[], false, &self.wake, Some(LOOK)), Ok(Ready::TimedOut)) {
+                return None;
+            }
+        }
+    }
+
+    /// Waits until the command has exited. Its output is taken and dropped meanwhile (less than `most` bytes of it), or
+    /// a command with more to say would never come to its end.
+    fn finish(&self, limit: Option<Duration>, mut most: usize) -> io::Result<Ending> {
+        let since = Instant::now();
+        let mut open = true;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match self.process.fate() {
+                Fate::Exited(status) => return Ok(Ending::Exited(status)),
+                Fate::Unknown => return Ok(Ending::Unknown),
+                Fate::Running if limit.is_some_and(|limit| since.elapsed() >= limit) => return Ok(Ending::TimedOut),
+                Fate::Running => {}
+            }
+            let ready = match open {
+                true => self.output.wait_readable(&self.wake, Some(LOOK))?,
+                false => poll_any(&[], false, &self.wake, Some(LOOK))?,
+            };
+            match ready {
+                Ready::Woken => return Ok(Ending::ShutDown),
+                Ready::TimedOut => {}
+                Ready::Go => match self.output.read(Span::from_slice(&mut buffer)) {
+                    Ok(0) | Err(_) => open = false,
+                    Ok(count) if count < most => most -= count,
+                    Ok(_) => return Ok(Ending::TooMuch),
+                },
+            }
+        }
+    }
+
+    fn close_outgoing(&self) -> io::Result<()> {
+        let limit = self.stall.get();
+        match self.finish(limit, usize::MAX)? {
+            Ending::Exited(status) if !status.success() => Err(self.failure(status)),
+            Ending::Exited(_) => Ok(()),
+            Ending::Unknown => {
+                log::warn!(
+                    "how command '{}' ended is unknown: this program has waited for it",
+                    self.command.to_string_lossy()
+                );
+                Ok(())
+            }
+            Ending::ShutDown => Err(aborted()),
+            Ending::TimedOut | Ending::TooMuch => {
+                let (command, limit) = (self.command.to_string_lossy(), limit.unwrap_or_default());
+                let text = format!("command '{command}' did not end within {limit:?} after its input");
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
+            }
+        }
+    }
+
+    /// A command that comes to its end by itself has a status that counts. One that is cut short has not.
+    fn close_incoming(&self) -> io::Result<()> {
+        match self.finish(Some(GRACE), REST)? {
+            Ending::Exited(status) if !status.success() => Err(self.failure(status)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Channel for ExecChannel {
+    fn read(&self, into: Span<'_>) -> io::Result<usize> {
+        let count = self.output.read(into)?;
+        if count == 0 && !self.at_end.swap(true, Ordering::Relaxed) {
+            self.early_failure().map_or(Ok(0), Err)
+        } else {
+            Ok(count)
+        }
+    }
+
+    fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
+        let result = self.input.write_all(pieces);
+        match &result {
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => self.early_failure().map_or(result, Err),
+            _ => result,
+        }
+    }
+
+    /// Tells the command to end, too.
+    fn shutdown(&self) -> io::Result<()> {
+        self.shut_down.store(true, Ordering::Release);
+        self.wake.wake();
+        self.process.signal(libc::SIGTERM);
+        self.input.shutdown().and(self.output.shutdown())
+    }
+
+    /// Outgoing: the command's input ends, and it may take as long as the stall limit to come to its own end (for ever
+    /// without a limit, but for `shutdown`); its failure is an error. Incoming: it may do so within a second.
+    fn close(&self) -> io::Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let _ = self.input.close();
+        let result = match (self.shut_down.load(Ordering::Acquire), self.outgoing) {
+            (true, _) => Ok(()),
+            (false, true) => self.close_outgoing(),
+            (false, false) => self.close_incoming(),
+        };
+        let _ = self.output.close();
+        self.process.stop();
+        result
+    }
+
+    fn is_duplex(&self) -> bool {
+        true
+    }
+
+    fn set_stall_limit(&self, limit: Option<Duration>) {
+        self.stall.set(limit);
+        self.input.set_stall_limit(limit);
+        self.output.set_stall_limit(limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use std::fs;
+    use std::sync::Arc;
+
+    fn start(command: &str, outgoing: bool) -> Arc<ExecChannel> {
+        Arc::new(ExecChannel::spawn(command.as_ref(), outgoing).unwrap())
+    }
+
+    fn outgoing(command: &str) -> Arc<ExecChannel> {
+        start(command, true)
+    }
+
+    fn incoming(command: &str) -> Arc<ExecChannel> {
+        start(command, false)
+    }
+
+    /// Whether a process of the group still runs. Who has exited but was not waited for by its new parent does not.
+    fn group_runs(group: u32) -> bool {
+        let stats =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|dir| fs::read_to_string(dir.path().join("stat")).ok());
+        stats.into_iter().any(|stat| {
+            let fields: Vec<_> = stat[stat.rfind(')').unwrap() + 1..].split_whitespace().collect();
+            fields[0] != "Z" && fields[2] == group.to_string()
+        })
+    }
+
+    fn group_ends(group: u32) -> bool {
+        let since = Instant::now();
+        while group_runs(group) && since.elapsed() < SOON {
+            thread::sleep(LOOK);
+        }
+        !group_runs(group)
+    }
+
+    #[test]
+    fn a_stream_goes_through_a_pipeline_and_comes_back() {
+        let path = scratch_path("exec");
+        let file = path.display();
+        let writer = outgoing(&format!("cat | cat > {file}; echo noise"));
+        write(&*writer, &pattern(300_000)).unwrap();
+        writer.close().unwrap();
+        let reader = incoming(&format!("cat {file}"));
+        assert!(read_to_end(&*reader).unwrap() == pattern(300_000));
+        reader.close().unwrap();
+        reader.close().unwrap();
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_command_can_carry_both_directions() {
+        let echo = outgoing("cat");
+        assert!(echo.is_duplex());
+        write(&*echo, b"there").unwrap();
+        assert_eq!(read_some(&*echo, 99).unwrap(), b"there");
+        echo.close().unwrap();
+    }
+
+    #[test]
+    fn a_lot_of_unwanted_output_does_not_hold_up_the_end() {
+        let noisy = outgoing("cat > /dev/null; head -c 3000000 /dev/zero");
+        write(&*noisy, b"x").unwrap();
+        noisy.close().unwrap();
+    }
+
+    #[test]
+    fn failure_is_told_at_close_at_the_end_and_in_the_middle() {
+        let fails = |err: io::Error, status: &str| assert!(err.to_string().contains(status), "{err}");
+        let late = outgoing("cat > /dev/null; exit 3");
+        write(&*late, b"x").unwrap();
+        fails(late.close().unwrap_err(), "/dev/null; exit 3' failed: exit status: 3");
+        let killed = outgoing("kill -9 $$");
+        fails(killed.close().unwrap_err(), "signal: 9");
+        let broken = outgoing("exit 4");
+        fails(write(&*broken, &pattern(1 << 20)).unwrap_err(), "exit status: 4");
+        let cut = incoming("echo start; exit 5");
+        fails(read_to_end(&*cut).unwrap_err(), "exit status: 5");
+        fails(cut.close().unwrap_err(), "exit status: 5");
+        let unread = incoming("echo start; exit 6");
+        assert_eq!(read_some(&*unread, 2).unwrap(), b"st");
+        fails(unread.close().unwrap_err(), "exit status: 6");
+        fails(read_to_end(&*incoming("no-such-command-here 2> /dev/null")).unwrap_err(), "exit status: 127");
+    }
+
+    #[test]
+    fn an_incoming_command_that_is_cut_short_did_not_fail() {
+        for command in ["cat /dev/zero", "echo start; sleep 60"] {
+            let before = Instant::now();
+            let endless = incoming(command);
+            read_some(&*endless, 5).unwrap();
+            endless.close().unwrap();
+            assert!(before.elapsed() < Duration::from_secs(4), "{command}");
+        }
+    }
+
+    #[test]
+    fn shutdown_ends_reads_writes_and_the_command() {
+        shutdown_ends(&incoming("sleep 60"), |channel| read_some(channel, 1));
+        shutdown_ends(&outgoing("sleep 60"), |channel| write(channel, &pattern(1 << 20)));
+        let stubborn = outgoing("trap '' TERM; sleep 60 | sleep 60");
+        let group = lock(&stubborn.process.0).id();
+        assert!(group_runs(group));
+        let waiter = stubborn.clone();
+        let closed = ended_by(move || waiter.close(), || stubborn.shutdown().unwrap());
+        assert_eq!(closed.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert!(group_ends(group));
+    }
+
+    #[test]
+    fn the_stall_limit_holds_for_the_command_too() {
+        let silent = outgoing("sleep 60");
+        silent.set_stall_limit(Some(Duration::from_millis(50)));
+        assert_eq!(read_some(&*silent, 1).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(write(&*silent, &pattern(1 << 20)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let err = silent.close().unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::TimedOut);
+        assert!(err.to_string().contains("'sleep 60' did not end within 50ms"), "{err}");
+    }
+
+    #[test]
+    fn a_command_that_is_dropped_is_ended() {
+        let channel = outgoing("sleep 60");
+        let group = lock(&channel.process.0).id();
+        assert!(group_runs(group));
+        drop(channel);
+        assert!(group_ends(group));
+    }
+}

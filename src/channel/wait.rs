@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Waits for a connection: they end with what they wait for, at a deadline, or when somebody cancels.
+
+use super::uri::Uri;
+use crate::error::{Error, Result};
+use crate::sys::{Ready, WakeFd, poll_any};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Ends `connect` and `Listener::accept` from any thread, at once and for good.
+#[derive(Debug)]
+pub struct Cancel {
+    wake: WakeFd,
+    cancelled: AtomicBool,
+}
+
+impl Cancel {
+    /// Not yet cancelled. Fails where the process has no descriptors left.
+    pub fn new() -> Result<Self> {
+        let wake = WakeFd::new().map_err(|err| Error::io("can't make an event", &err))?;
+        Ok(Self { wake, cancelled: AtomicBool::new(false) })
+    }
+
+    /// Ends the waits that there are and those that will be.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+
+    /// Whether somebody cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+}
+
+/// The waits of one attempt, which share a deadline.
+pub(super) struct Wait<'a> {
+    doing: &'static str,
+    uri: &'a Uri,
+    cancel: &'a Cancel,
+    limit: Option<Duration>,
+    since: Instant,
+}
+
+impl<'a> Wait<'a> {
+    /// `doing` and the URI make the text of the errors.
+    pub fn new(doing: &'static str, uri: &'a Uri, limit: Option<Duration>, cancel: &'a Cancel) -> Self {
+        Self { doing, uri, cancel, limit, since: Instant::now() }
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.limit.map(|limit| limit.saturating_sub(self.since.elapsed()))
+    }
+
+    /// An operating system error, in the terms of this attempt.
+    pub fn failed(&self, err: &std::io::Error) -> Error {
+        Error::io(format_args!("{} {}", self.doing, self.uri), err)
+    }
+
+    fn cancelled(&self) -> Error {
+        Error::new(libc::ECANCELED, format!("{} {}: cancelled", self.doing, self.uri))
+    }
+
+    fn timed_out(&self) -> Error {
+        let limit = self.limit.unwrap_or_default();
+        Error::new(libc::ETIMEDOUT, format!("{} {}: not done within {limit:?}", self.doing, self.uri))
+    }
+
+    /// An error if somebody cancelled.
+    pub fn check(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(self.cancelled()) } else { Ok(()) }
+    }
+
+    /// Judges the result of a wait that used `left` and the event.
+    fn judge(&self, ready: std::io::Result<Ready>) -> Result<()> {
+        match ready.map_err(|err| self.failed(&err))? {
+            Ready::Go => Ok(()),
+            Ready::Woken => Err(self.cancelled()),
+            Ready::TimedOut => Err(self.timed_out()),
+        }
+    }
+
+    /// Waits until one of the descriptors is ready.
+    pub fn ready(&self, fds: &[BorrowedFd<'_>], write: bool) -> Result<()> {
+        self.judge(poll_any(fds, write, &self.cancel.wake, self.left()))
+    }
+
+    /// Waits with somebody else's poll, which is given the event and the time.
+    pub fn ready_by(&self, poll: impl FnOnce(&WakeFd, Option<Duration>) -> std::io::Result<Ready>) -> Result<()> {
+        self.judge(poll(&self.cancel.wake, self.left()))
+    }
+
+    /// Waits for something that can't be polled: try again when this returns.
+    pub fn nap(&self) -> Result<()> {
+        let nap = Duration::from_millis(20);
+        let left = self.left();
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(self.timed_out());
+        }
+        let nap = left.map_or(nap, |left| left.min(nap));
+        match poll_any(&[], false, &self.cancel.wake, Some(nap)) {
+            Ok(Ready::TimedOut) => Ok(()),
+            other => self.judge(other),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Registering a device by its description.
+
+use super::state::{CDescription, CState};
+use super::types::VMStateDescription;
+use super::with_io;
+use crate::error::{Error, Result};
+use crate::ffi::guard::guard;
+use crate::ffi::types::{Error as CError, VMStateIf};
+use crate::ffi::{context, error};
+use crate::file::MigFile;
+use crate::savevm::Vm;
+use crate::savevm::handler::{Callback, Handler, Pending};
+use crate::savevm::registry::{Owner, Registration};
+use crate::vmstate::model::{Description, State};
+use crate::vmstate::{Recorder, load, save};
+use std::ffi::{c_int, c_void};
+
+/// A description and the device's memory.
+struct Described {
+    description: CDescription,
+    state: CState,
+}
+
+// SAFETY: the contract of vmstate_register_with_alias_id(): the device is used on the threads and under the locks that
+// saving and loading name.
+unsafe impl Send for Described {}
+// SAFETY: as above.
+unsafe impl Sync for Described {}
+
+impl Described {
+    fn table(&self) -> &VMStateDescription {
+        self.description.raw()
+    }
+}
+
+/// A description has none of the live callbacks: `has` says so, and nobody calls them.
+impl Handler for Described {
+    fn has(&self, _callback: Callback) -> bool {
+        false
+    }
+    fn is_active(&self) -> bool {
+        true
+    }
+    fn is_active_iterate(&self) -> bool {
+        true
+    }
+    fn has_postcopy(&self) -> bool {
+        false
+    }
+    fn save_setup(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn save_live_iterate(&self, _file: &MigFile) -> i32 {
+        1
+    }
+    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, pending: Pending) -> Pending {
+        pending
+    }
+    fn save_live_complete_precopy(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn save_live_complete_postcopy(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn save_cleanup(&self) {}
+    fn load_setup(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn load_cleanup(&self) -> i32 {
+        0
+    }
+    fn resume_prepare(&self, _migration: usize) -> i32 {
+        0
+    }
+
+    fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
+        file.trail().clear();
+        with_io(file, |io| save(io, self.state, recorder))
+    }
+
+    fn load(&self, file: &MigFile, version: i32) -> Result<()> {
+        file.trail().clear();
+        with_io(file, |io| load(io, self.state, version))
+    }
+
+    fn is_description(&self) -> bool {
+        true
+    }
+    fn priority(&self) -> i32 {
+        i32::try_from(self.table().priority).unwrap_or(i32::MAX)
+    }
+    fn is_unmigratable(&self) -> bool {
+        self.table().unmigratable != 0
+    }
+    fn is_needed(&self) -> bool {
+        self.state.needed()
+    }
+    fn unplug_pending(&self) -> bool {
+        // SAFETY: the contract of vmstate_register_with_alias_id().
+        self.table().dev_unplug_pending.is_some_and(|pending| unsafe { pending(self.state.address().cast()) })
+    }
+}
+
+/// Registers a device by its description in this thread's context; see the header.
+///
+/// # Safety
+/// `vmsd` is NULL or describes `opaque` and stays, as `opaque` does, until vmstate_unregister() returned; `errp` is NULL
+/// or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_register_with_alias_id(
+    obj: *mut VMStateIf,
+    instance_id: u32,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    alias_id: c_int,
+    required_for_version: c_int,
+    errp: *mut *mut CError,
+) -> c_int {
+    guard(-libc::EIO, || {
+        let vm = context::current();
+        // SAFETY: the contract of the function.
+        let state = unsafe { CState::new(vmsd, opaque) };
+        match register(&vm, obj, instance_id, state, (alias_id, required_for_version)) {
+            Ok(()) => 0,
+            Err(err) => {
+                let code = err.code();
+                // SAFETY: the contract of the function.
+                unsafe { error::give(errp, err) };
+                code
+            }
+        }
+    })
+}
+
+fn register(
+    vm: &Vm,
+    obj: *mut VMStateIf,
+    instance_id: u32,
+    state: Option<CState>,
+    (alias_id, required_for_version): (c_int, c_int),
+) -> Result<()> {
+    let state = state.ok_or_else(|| vm.report(Error::invalid("vmstate_register: the description is NULL")))?;
+    let description = state.description();
+    if alias_id != -1 && required_for_version < description.minimum_version() {
+        let name = String::from_utf8_lossy(description.name()).into_owned();
+        return Err(vm.report(Error::invalid(format!(
+            "the alias of '{name}' is for version {required_for_version}, but streams before version {} are refused",
+            description.minimum_version()
+        ))));
+    }
+    vm.register(Registration {
+        path: (!obj.is_null()).then(|| vm.host().object_path(obj as usize)).flatten(),
+        name: description.name().to_vec(),
+        instance_id,
+        alias_id,
+        version_id: description.version(),
+        is_live: false,
+        owner: Owner { description: description.identity(), opaque: state.address() as usize },
+        handler: Box::new(Described { description, state }),
+    })
+}
+
+/// Forgets the devices of that description and memory in this thread's context; see the header.
+///
+/// # Safety
+/// The pointers are those of the registration, or anything: they are only compared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_unregister(
+    _obj: *mut VMStateIf,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+) {
+    guard((), || {
+        context::current().unregister_owner(Owner { description: vmsd as usize, opaque: opaque as usize });
+    });
+}

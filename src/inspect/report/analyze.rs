@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The document that QEMU's `scripts/analyze-migration.py` prints for a stream.
+//!
+//! One member per section, named `idstr (section number)`. Numbers are hex strings of the field's width, negative ones
+//! with the decimal value behind them; bytes are hex pairs; arrays are arrays. The script of 7.2 stops with an error at
+//! sections and commands that it does not know; here they are passed over, and what the script of 10.0 knows more is
+//! taken from there. State that its description does not fit is given as bytes.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+use super::super::decode::{FieldSink, Group, Leaf, Value, decode};
+use super::super::json::Emitter;
+use super::super::stream::{Ram, SectionKind, Stream};
+use super::{HEX, hex_string};
+
+/// Writes the document for `stream`.
+pub fn write_analyze<W: Write>(stream: &Stream, out: W) -> io::Result<()> {
+    let mut sink = Analyze { json: Emitter::new(out, Some(4)) };
+    sink.json.object();
+    let mut seen = HashSet::new();
+    for (_, section) in stream.sections() {
+        let first = matches!(section.kind, SectionKind::Start | SectionKind::Full) && seen.insert(section.id);
+        if !first {
+            continue;
+        }
+        sink.json.name(&format!("{} ({})", section.device.name, section.id));
+        match &section.data {
+            Some(data) => match stream.layout(section) {
+                Some(layout) if decode(layout, data, &mut Unseen).is_ok() => {
+                    sink.json.object();
+                    // It fits, as was just seen.
+                    let _ = decode(layout, data, &mut sink);
+                    sink.json.end();
+                }
+                _ => sink.raw(data),
+            },
+            None if &*section.device.name == "ram" => sink.ram(&stream.ram),
+            None => {
+                sink.json.string("");
+            }
+        }
+    }
+    sink.json.end();
+    sink.json.finish().map(drop)
+}
+
+/// Only whether the fields fit is of interest.
+struct Unseen;
+
+impl FieldSink for Unseen {
+    fn enter(&mut self, _name: &str, _group: Group) {}
+    fn leave(&mut self) {}
+    fn field(&mut self, _leaf: &Leaf<'_>) {}
+    fn wants_lists(&self) -> bool {
+        false
+    }
+}
+
+struct Analyze<W> {
+    json: Emitter<W>,
+}
+
+impl<W: Write> Analyze<W> {
+    fn name(&mut self, name: &str) {
+        if !self.json.in_array() {
+            self.json.name(name);
+        }
+    }
+
+    /// State without a description, as that of a device with a save function of its own.
+    fn raw(&mut self, data: &[u8]) {
+        self.json.object().name("data");
+        hex_string(&mut self.json, data, b" ");
+        self.json.end();
+    }
+
+    fn ram(&mut self, ram: &Ram) {
+        self.json.object().name("section sizes").object();
+        for block in &ram.blocks {
+            self.json.name(&block.name).string(&format!("{:#018x}", block.length));
+        }
+        self.json.end().end();
+    }
+
+    /// A number as hex digits, as many as its bytes have.
+    fn hex_number(&mut self, bytes: &[u8], negative: Option<i64>) {
+        let mut text = Vec::with_capacity(2 + 2 * bytes.len());
+        text.extend_from_slice(b"0x");
+        for byte in bytes {
+            text.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        if let Some(negative) = negative {
+            text.extend_from_slice(format!(" ({negative})").as_bytes());
+        }
+        self.json.plain_string(&text);
+    }
+}
+
+impl<W: Write> FieldSink for Analyze<W> {
+    fn enter(&mut self, name: &str, group: Group) {
+        self.name(name);
+        match group {
+            Group::Array => self.json.array(),
+            _ => self.json.object(),
+        };
+    }
+
+    fn leave(&mut self) {
+        self.json.end();
+    }
+
+    fn field(&mut self, leaf: &Leaf<'_>) {
+        self.name(leaf.name);
+        match leaf.value {
+            Value::Signed(number) => self.hex_number(leaf.bytes, (number < 0).then_some(number)),
+            Value::Unsigned(_) => self.hex_number(leaf.bytes, None),
+            Value::Bool(value) => {
+                self.json.bool(value);
+            }
+            Value::Null => {
+                self.json.string("nullptr");
+            }
+            Value::Bytes => hex_string(&mut self.json, leaf.bytes, b" "),
+        }
+    }
+
+    /// For the script they are bytes.
+    fn wants_lists(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The registry against the list that QEMU 7.2 walks for everything.
+
+use super::registry::{INSTANCE_ID_ANY, Owner, PRIORITY_MAX, Registration, Registry};
+use super::testing::Device;
+use proptest::prelude::*;
+
+/// One device in the plain list, in order.
+struct Plain {
+    idstr: Vec<u8>,
+    instance: u32,
+    alias: i32,
+    compat: Option<(Vec<u8>, i32)>,
+    priority: i32,
+    section: u32,
+    opaque: usize,
+}
+
+#[derive(Default)]
+struct List {
+    devices: Vec<Plain>,
+    next_section: u32,
+}
+
+impl List {
+    fn register(&mut self, step: &Step) {
+        let section = self.next_section;
+        self.next_section += 1;
+        let name = step.name();
+        let mut idstr = name.clone();
+        let mut compat = None;
+        let mut instance = step.instance;
+        if let Some(path) = step.path() {
+            idstr = [&path[..], b"/", &name].concat();
+            let next = self.devices.iter().filter_map(|other| other.compat.as_ref());
+            let next = next.filter(|(other, _)| *other == name).map(|(_, id)| id + 1).fold(0, i32::max);
+            let id = if instance == INSTANCE_ID_ANY { next } else { instance as i32 };
+            compat = Some((name, id));
+            instance = INSTANCE_ID_ANY;
+        }
+        if instance == INSTANCE_ID_ANY {
+            let same = self.devices.iter().filter(|other| other.idstr == idstr);
+            instance = same.map(|other| other.instance + 1).max().unwrap_or(0);
+        }
+        if compat.is_some() && instance != 0 {
+            return;
+        }
+        let at = self.devices.iter().position(|other| other.priority < step.priority).unwrap_or(self.devices.len());
+        let new =
+            Plain { idstr, instance, alias: step.alias, compat, priority: step.priority, section, opaque: step.opaque };
+        self.devices.insert(at, new);
+    }
+
+    fn find(&self, idstr: &[u8], instance: u32) -> Option<u32> {
+        let matches = |name: &[u8], id: u32, alias: i32| name == idstr && (id == instance || alias as u32 == instance);
+        self.devices
+            .iter()
+            .find(|one| {
+                matches(&one.idstr, one.instance, one.alias)
+                    || one.compat.as_ref().is_some_and(|(name, id)| matches(name, *id as u32, one.alias))
+            })
+            .map(|one| one.section)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    add: bool,
+    name: u8,
+    path: Option<u8>,
+    instance: u32,
+    alias: i32,
+    priority: i32,
+    opaque: usize,
+}
+
+impl Step {
+    fn name(&self) -> Vec<u8> {
+        vec![b'a' + self.name]
+    }
+    fn path(&self) -> Option<Vec<u8>> {
+        self.path.map(|path| vec![b'0' + path])
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (
+        prop::bool::weighted(0.7),
+        0..3u8,
+        prop::option::of(0..4u8),
+        prop_oneof![Just(INSTANCE_ID_ANY), 0..4u32],
+        prop_oneof![Just(-1), 0..3i32],
+        0..=PRIORITY_MAX,
+        0..3usize,
+    );
+    let step = step.prop_map(|(add, name, path, instance, alias, priority, opaque)| Step {
+        add,
+        name,
+        path,
+        instance,
+        alias,
+        priority,
+        opaque,
+    });
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn finds_orders_and_counts_as_the_list_does(steps in steps()) {
+        let (registry, mut list) = (Registry::default(), List::default());
+        for step in &steps {
+            if step.add {
+                list.register(step);
+                let device = Device { priority: step.priority, ..Device::default() };
+                let new = Registration {
+                    path: step.path(),
+                    name: step.name(),
+                    instance_id: step.instance,
+                    alias_id: step.alias,
+                    owner: Owner { description: 0, opaque: step.opaque },
+                    ..device.registration()
+                };
+                // Whether it was refused shows in the comparison below.
+                let _ = registry.register(new, false, &mut Vec::new());
+            } else {
+                let idstr = step.path().map_or(step.name(), |path| [&path[..], b"/", &step.name()].concat());
+                list.devices.retain(|one| one.idstr != idstr || one.opaque != step.opaque);
+                registry.unregister_name(step.path().as_deref(), &step.name(), step.opaque);
+            }
+            let order: Vec<u32> = registry.walk().map(|call| call.section_id).collect();
+            prop_assert_eq!(order, list.devices.iter().map(|one| one.section).collect::<Vec<_>>());
+            for name in [&b"a"[..], b"b", b"0/a", b"1/b", b"c"] {
+                for instance in [0, 1, 2, 3, u32::MAX] {
+                    let found = registry.find(name, instance).map(|call| call.section_id);
+                    prop_assert_eq!(found, list.find(name, instance), "{:?} {}", name, instance);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_walk_sees_what_is_added_behind_it_and_not_what_was_removed() {
+    let registry = Registry::default();
+    let add = |name, opaque| {
+        let device = Device { name, ..Device::default() };
+        let new = Registration { owner: Owner { description: 0, opaque }, ..device.registration() };
+        registry.register(new, false, &mut Vec::new()).unwrap();
+    };
+    add("a", 1);
+    add("b", 2);
+    let mut seen = Vec::new();
+    for call in registry.walk() {
+        if seen.is_empty() {
+            registry.unregister_name(None, b"b", 2);
+            add("c", 3);
+        }
+        seen.push(call.name());
+    }
+    assert_eq!(seen, ["a", "c"]);
+}
+
+#[test]
+fn names_are_cut_at_255_bytes_or_refused() {
+    let registry = Registry::default();
+    let long = || Registration { name: vec![b'x'; 300], ..Device::default().registration() };
+    let mut warnings = Vec::new();
+    registry.register(long(), false, &mut warnings).unwrap();
+    assert_eq!((warnings.len(), registry.walk().next().unwrap().idstr.len()), (1, 255));
+    assert_eq!(registry.register(long(), true, &mut warnings).unwrap_err().errno(), libc::ENAMETOOLONG);
+}
