@@ -151,12 +151,16 @@ impl ExecChannel {
     fn early_failure(&self) -> Option<io::Error> {
         let since = Instant::now();
         loop {
-            match self.process.fate() {
+            let fate = self.process.fate();
+            if self.shut_down.load(Ordering::Acquire) {
+                return Some(aborted());
+            }
+            match fate {
                 Fate::Exited(status) => return (!status.success()).then(|| self.failure(status)),
                 Fate::Running if since.elapsed() < GRACE => {}
                 Fate::Running | Fate::Unknown => return None,
             }
-            if !matches!(poll_any(&[], false, &self.wake, Some(LOOK)), Ok(Ready::TimedOut)) {
+            if poll_any(&[], false, &self.wake, Some(LOOK)).is_err() {
                 return None;
             }
         }
@@ -169,7 +173,12 @@ impl ExecChannel {
         let mut open = true;
         let mut buffer = vec![0; 1 << 16];
         loop {
-            match self.process.fate() {
+            let fate = self.process.fate();
+            // Asked after the fate, which may be due to it.
+            if self.shut_down.load(Ordering::Acquire) {
+                return Ok(Ending::ShutDown);
+            }
+            match fate {
                 Fate::Exited(status) => return Ok(Ending::Exited(status)),
                 Fate::Unknown => return Ok(Ending::Unknown),
                 Fate::Running if limit.is_some_and(|limit| since.elapsed() >= limit) => return Ok(Ending::TimedOut),
@@ -180,8 +189,7 @@ impl ExecChannel {
                 false => poll_any(&[], false, &self.wake, Some(LOOK))?,
             };
             match ready {
-                Ready::Woken => return Ok(Ending::ShutDown),
-                Ready::TimedOut => {}
+                Ready::Woken | Ready::TimedOut => {}
                 Ready::Go => match self.output.read(Span::from_slice(&mut buffer)) {
                     Ok(0) | Err(_) => open = false,
                     Ok(count) if count < most => most -= count,
@@ -243,8 +251,10 @@ impl Channel for ExecChannel {
     fn shutdown(&self) -> io::Result<()> {
         self.shut_down.store(true, Ordering::Release);
         self.wake.wake();
+        // The pipes first: that the command ends must not look like its own doing.
+        let result = self.input.shutdown().and(self.output.shutdown());
         self.process.signal(libc::SIGTERM);
-        self.input.shutdown().and(self.output.shutdown())
+        result
     }
 
     /// Outgoing: the command's input ends, and it may take as long as the stall limit to come to its own end (for ever

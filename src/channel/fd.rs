@@ -388,14 +388,14 @@ mod tests {
     #[test]
     fn a_trickle_is_no_stall() {
         let (near, mut far) = sockets();
-        near.set_stall_limit(Some(Duration::from_millis(400)));
+        near.set_stall_limit(Some(Duration::from_millis(600)));
         let peer = thread::spawn(move || {
-            for byte in *b"slow!" {
-                thread::sleep(Duration::from_millis(100));
+            for byte in *b"slow but steady" {
+                thread::sleep(Duration::from_millis(60));
                 far.write_all(&[byte]).unwrap();
             }
         });
-        assert_eq!(read_to_end(&*near).unwrap(), b"slow!");
+        assert_eq!(read_to_end(&*near).unwrap(), b"slow but steady");
         peer.join().unwrap();
     }
 

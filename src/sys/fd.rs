@@ -272,6 +272,22 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_standard_input_stays_occupied() {
+        let input = take_named_fd(libc::STDIN_FILENO).unwrap();
+        assert!(input.as_raw_fd() > libc::STDERR_FILENO);
+        let null = std::fs::File::from(take_named_fd(libc::STDIN_FILENO).unwrap());
+        assert_eq!((&null).read(&mut [0]).unwrap(), 0);
+        assert!(access_of(std::io::stdin().as_fd()).unwrap().0);
+    }
+
+    #[test]
+    fn a_signal_never_goes_to_everybody() {
+        for group in [0, 1, u32::MAX] {
+            assert_eq!(signal_group(group, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        }
+    }
+
+    #[test]
     fn a_closed_descriptor_is_not_taken_over() {
         // SAFETY: an invalid descriptor is refused.
         let err = unsafe { raw_close_on_drop(-1) }.unwrap_err();
