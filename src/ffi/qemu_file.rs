@@ -18,11 +18,11 @@ use std::ffi::{c_char, c_int, c_uint};
 
 /// The file, or the value for NULL.
 macro_rules! file {
-    ($file:expr, $null:expr) => {
+    ($file:expr $(, $null:expr)?) => {
         // SAFETY: the contract of the module.
         match unsafe { file_ref($file) } {
             Some(file) => file,
-            None => return $null,
+            None => return $($null)?,
         }
     };
 }
@@ -42,37 +42,37 @@ pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_fflush(f: *mut QEMUFile) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || file.flush());
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_byte(f: *mut QEMUFile, v: c_int) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || file.put_byte(v as u8));
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_be16(f: *mut QEMUFile, v: c_uint) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || file.put_be16(v as u16));
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_be32(f: *mut QEMUFile, v: c_uint) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || file.put_be32(v));
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_be64(f: *mut QEMUFile, v: u64) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || file.put_be64(v));
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_buffer(f: *mut QEMUFile, buf: *const u8, size: usize) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || {
         if buf.is_null() {
             return refuse_null(file, size);
@@ -90,7 +90,7 @@ fn refuse_null(file: &MigFile, size: usize) {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_buffer_async(f: *mut QEMUFile, buf: *const u8, size: usize, may_free: bool) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || {
         if buf.is_null() {
             return refuse_null(file, size);
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn qemu_put_buffer_async(f: *mut QEMUFile, buf: *const u8,
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_counted_string(f: *mut QEMUFile, name: *const c_char) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || {
         // SAFETY: the contract of the module.
         let text = unsafe { bytes::name(name) };
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn qemu_peek_byte(f: *mut QEMUFile, offset: c_int) -> c_in
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_skip(f: *mut QEMUFile, size: c_int) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || usize::try_from(size).map_or((), |size| file.skip(size)));
 }
 
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn qemu_file_set_error_obj(f: *mut QEMUFile, ret: c_int, e
     guard((), || {
         // SAFETY: the contract of the function: the error is given up by the caller.
         let detail = unsafe { error::take(err, ret) };
-        let file = file!(f, ());
+        let file = file!(f);
         match detail {
             Some(detail) if ret != 0 && file.error() == 0 => {
                 let place = Error::new(ret, detail.message());
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn qemu_file_set_error_obj(f: *mut QEMUFile, ret: c_int, e
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_set_error(f: *mut QEMUFile, ret: c_int) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || file.set_error(ret));
 }
 
@@ -290,7 +290,7 @@ pub unsafe extern "C" fn qemu_file_get_return_path(f: *mut QEMUFile) -> *mut QEM
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_set_blocking(f: *mut QEMUFile, block: bool) {
-    let file = file!(f, ());
+    let file = file!(f);
     guard((), || {
         if let Err(err) = file.channel().set_blocking(block) {
             file.set_error_detail(Error::io("changing the blocking mode", &err));
@@ -322,7 +322,7 @@ pub unsafe extern "C" fn qemu_file_total_transferred_fast(f: *mut QEMUFile) -> i
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_credit_transfer(f: *mut QEMUFile, size: usize) {
-    file!(f, ()).status().credit_transfer(size as i64);
+    file!(f).status().credit_transfer(size as i64);
 }
 
 #[unsafe(no_mangle)]
@@ -332,7 +332,7 @@ pub unsafe extern "C" fn qemu_file_rate_limit(f: *mut QEMUFile) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_set_rate_limit(f: *mut QEMUFile, new_rate: i64) {
-    file!(f, ()).status().set_rate_limit(new_rate);
+    file!(f).status().set_rate_limit(new_rate);
 }
 
 #[unsafe(no_mangle)]
@@ -342,10 +342,10 @@ pub unsafe extern "C" fn qemu_file_get_rate_limit(f: *mut QEMUFile) -> i64 {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_reset_rate_limit(f: *mut QEMUFile) {
-    file!(f, ()).reset_rate();
+    file!(f).reset_rate();
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_acct_rate_limit(f: *mut QEMUFile, len: i64) {
-    file!(f, ()).status().account_rate(len);
+    file!(f).status().account_rate(len);
 }

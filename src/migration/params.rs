@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a migration may do and how long it may take. All may be changed while it runs; what has begun keeps its value.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Whether something is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Where it can be.
+    #[default]
+    Auto,
+    /// Always; it is an error where it can't.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Parameters of either side.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Most bytes in a second of precopy; 0 is no limit.
+    pub max_bandwidth: u64,
+    /// Most bytes in a second of postcopy's background copy; 0 is no limit.
+    pub max_postcopy_bandwidth: u64,
+    /// How long the guest may stand still.
+    pub downtime_limit: Duration,
+    /// For the connection, on either side.
+    pub connect_timeout: Duration,
+    /// For the destination's first answer.
+    pub handshake_timeout: Duration,
+    /// For one wait while bytes are sent (source) or received (destination).
+    pub stall_timeout: Duration,
+    /// For the destination's word that everything is loaded, and for its verdict.
+    pub switchover_timeout: Duration,
+    /// How long a broken postcopy waits for a new connection; `None` is for ever.
+    pub recover_timeout: Option<Duration>,
+    /// Whether the destination answers. Without it the source can only believe that all went well.
+    pub return_path: Choice,
+    /// Postcopy may be started; both sides must agree.
+    pub postcopy: bool,
+    /// Slow the guest down when it dirties faster than the link carries.
+    pub auto_converge: bool,
+    /// First slow-down in percent.
+    pub throttle_initial: u32,
+    /// What comes on top each time.
+    pub throttle_increment: u32,
+    /// Most of it.
+    pub throttle_max: u32,
+    /// Stop the guest and wait for `resume` before the devices are saved.
+    pub pause_before_switchover: bool,
+    /// The driver has a thread of its own; else the host calls `step`.
+    pub own_thread: bool,
+    /// Start the guest on the destination once everything is loaded.
+    pub autostart: bool,
+    /// Ask for and believe what only this library's own ends say to each other.
+    pub extensions: bool,
+    /// Where a trace is written to, as JSON lines.
+    pub trace: Option<PathBuf>,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            max_bandwidth: 0,
+            max_postcopy_bandwidth: 0,
+            downtime_limit: Duration::from_millis(300),
+            connect_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(60),
+            switchover_timeout: Duration::from_secs(30),
+            recover_timeout: None,
+            return_path: Choice::Auto,
+            postcopy: false,
+            auto_converge: false,
+            throttle_initial: 20,
+            throttle_increment: 10,
+            throttle_max: 99,
+            pause_before_switchover: false,
+            own_thread: true,
+            autostart: true,
+            extensions: true,
+            trace: None,
+        }
+    }
+}
+
+impl Params {
+    /// Takes over what QEMU lets change while a migration runs.
+    pub fn change(&mut self, new: &Self) {
+        self.max_bandwidth = new.max_bandwidth;
+        self.max_postcopy_bandwidth = new.max_postcopy_bandwidth;
+        self.downtime_limit = new.downtime_limit;
+        self.auto_converge = new.auto_converge;
+        self.throttle_initial = new.throttle_initial;
+        self.throttle_increment = new.throttle_increment;
+        self.throttle_max = new.throttle_max;
+        self.recover_timeout = new.recover_timeout;
+    }
+}

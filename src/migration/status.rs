@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where a migration stands: QEMU 7.2's names (`qapi/migration.json`, `MigrationStatus`) and the moves between them.
+//!
+//! ```mermaid
+//! stateDiagram-v2
+//!   none --> setup
+//!   setup --> active
+//!   setup --> wait_unplug
+//!   wait_unplug --> active
+//!   active --> completed
+//!   active --> pre_switchover
+//!   active --> device
+//!   active --> postcopy_active
+//!   active --> colo
+//!   pre_switchover --> device
+//!   pre_switchover --> postcopy_active
+//!   device --> completed
+//!   device --> postcopy_active
+//!   postcopy_active --> postcopy_paused
+//!   postcopy_active --> completed
+//!   postcopy_paused --> postcopy_recover
+//!   postcopy_recover --> postcopy_active
+//!   postcopy_recover --> postcopy_paused
+//!   cancelling --> cancelled
+//! ```
+//! Every status from `setup` on may become `failed`, and every one before the guest was handed over `cancelling`.
+
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// QEMU's status, with QEMU's numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Status {
+    /// Nothing has begun.
+    #[default]
+    None = 0,
+    /// Connecting, and the handlers' setup.
+    Setup = 1,
+    /// Somebody wants it to end; it still lets go of what it holds.
+    Cancelling = 2,
+    /// It was ended by somebody; the guest is where it was.
+    Cancelled = 3,
+    /// Rounds of precopy.
+    Active = 4,
+    /// The guest runs on the destination, the rest follows.
+    PostcopyActive = 5,
+    /// The connection broke during postcopy.
+    PostcopyPaused = 6,
+    /// A new connection is being agreed on.
+    PostcopyRecover = 7,
+    /// The guest has moved.
+    Completed = 8,
+    /// It failed; the error says how and where the guest is.
+    Failed = 9,
+    /// Continuous replication.
+    Colo = 10,
+    /// The guest is stopped and waits for somebody to say "go on".
+    PreSwitchover = 11,
+    /// The guest is stopped and the device states are on their way.
+    Device = 12,
+    /// Waits for the guest to let devices go.
+    WaitUnplug = 13,
+}
+
+impl Status {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::None,
+        Self::Setup,
+        Self::Cancelling,
+        Self::Cancelled,
+        Self::Active,
+        Self::PostcopyActive,
+        Self::PostcopyPaused,
+        Self::PostcopyRecover,
+        Self::Completed,
+        Self::Failed,
+        Self::Colo,
+        Self::PreSwitchover,
+        Self::Device,
+        Self::WaitUnplug,
+    ];
+
+    /// QEMU's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Setup => "setup",
+            Self::Cancelling => "cancelling",
+            Self::Cancelled => "cancelled",
+            Self::Active => "active",
+            Self::PostcopyActive => "postcopy-active",
+            Self::PostcopyPaused => "postcopy-paused",
+            Self::PostcopyRecover => "postcopy-recover",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Colo => "colo",
+            Self::PreSwitchover => "pre-switchover",
+            Self::Device => "device",
+            Self::WaitUnplug => "wait-unplug",
+        }
+    }
+
+    /// Whether it is over.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Completed | Self::Failed | Self::Colo)
+    }
+
+    /// Whether the guest was handed over with postcopy.
+    pub const fn is_postcopy(self) -> bool {
+        matches!(self, Self::PostcopyActive | Self::PostcopyPaused | Self::PostcopyRecover)
+    }
+
+    /// Whether it may still be cancelled.
+    pub const fn is_cancellable(self) -> bool {
+        matches!(self, Self::None | Self::Setup | Self::WaitUnplug | Self::Active | Self::PreSwitchover | Self::Device)
+    }
+
+    /// Whether this may become `to`.
+    pub const fn may_become(self, to: Self) -> bool {
+        use Status as S;
+        match to {
+            S::None => false,
+            S::Setup => matches!(self, S::None),
+            S::Cancelling => self.is_cancellable(),
+            S::Cancelled => matches!(self, S::Cancelling),
+            S::Active => matches!(self, S::None | S::Setup | S::WaitUnplug),
+            S::WaitUnplug => matches!(self, S::Setup),
+            S::PreSwitchover => matches!(self, S::Active),
+            S::Device => matches!(self, S::Active | S::PreSwitchover),
+            S::PostcopyActive => matches!(self, S::Active | S::PreSwitchover | S::Device | S::PostcopyRecover),
+            S::PostcopyPaused => matches!(self, S::PostcopyActive | S::PostcopyRecover),
+            S::PostcopyRecover => matches!(self, S::PostcopyPaused),
+            S::Completed => matches!(self, S::Active | S::Device | S::PostcopyActive),
+            S::Colo => matches!(self, S::Active),
+            S::Failed => !self.is_final() && !matches!(self, S::None),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    status: Status,
+    /// The point of no return was passed: who wants to cancel comes too late.
+    committed: bool,
+    /// Changes that nobody has told the host of yet, and whether somebody is telling.
+    untold: std::collections::VecDeque<Status>,
+    telling: bool,
+    /// Counts up whenever something happened that a waiting thread may want to look at.
+    bell: u64,
+}
+
+/// The status of one migration. Everybody may wait for it; whoever changes it tells the host, without a lock held and in
+/// the order of the changes.
+#[derive(Default)]
+pub struct Machine {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Machine {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        self.inner().status
+    }
+
+    /// Moves on if that is legal from where it stands; whether it did. `tell` gets every change once.
+    pub fn advance(&self, to: Status, tell: &dyn Fn(Status)) -> bool {
+        self.advance_if(to, |_| true, tell)
+    }
+
+    /// As `advance`, if `condition` also likes where it stands.
+    pub fn advance_if(&self, to: Status, condition: impl Fn(Status) -> bool, tell: &dyn Fn(Status)) -> bool {
+        let mut inner = self.inner();
+        let cancelling_late = to == Status::Cancelling && inner.committed;
+        if !inner.status.may_become(to) || cancelling_late || !condition(inner.status) {
+            return false;
+        }
+        inner.status = to;
+        inner.bell += 1;
+        inner.untold.push_back(to);
+        self.changed.notify_all();
+        if std::mem::replace(&mut inner.telling, true) {
+            // Somebody is at it, maybe further down on this very stack: that one goes on with ours.
+            return true;
+        }
+        while let Some(status) = inner.untold.pop_front() {
+            drop(inner);
+            tell(status);
+            inner = self.inner();
+        }
+        inner.telling = false;
+        self.changed.notify_all();
+        true
+    }
+
+    /// Passes the point of no return: from now on nobody cancels. False where somebody already did.
+    pub fn commit(&self) -> bool {
+        let mut inner = self.inner();
+        if inner.status == Status::Cancelling || inner.status.is_final() {
+            return false;
+        }
+        inner.committed = true;
+        true
+    }
+
+    /// Takes a commitment back: it turned out that the other side can't go on.
+    pub fn uncommit(&self) {
+        self.inner().committed = false;
+    }
+
+    /// Whether the point of no return was passed.
+    pub fn is_committed(&self) -> bool {
+        self.inner().committed
+    }
+
+    /// Wakes all who wait, so that they look again.
+    pub fn ring(&self) {
+        self.inner().bell += 1;
+        self.changed.notify_all();
+    }
+
+    /// Counts up with every change and every `ring`.
+    pub fn bell(&self) -> u64 {
+        self.inner().bell
+    }
+
+    /// Waits until the bell rings once more than `since`, at most for `limit`.
+    pub fn wait_bell(&self, since: u64, limit: Duration) {
+        self.wait(|inner| inner.bell != since, Some(limit));
+    }
+
+    /// Waits until it is over and the host was told; the last status, or `None` after `limit`.
+    pub fn wait_final(&self, limit: Option<Duration>) -> Option<Status> {
+        let over = |inner: &Inner| inner.status.is_final() && !inner.telling;
+        self.wait(over, limit).then(|| self.status())
+    }
+
+    fn wait(&self, done: impl Fn(&Inner) -> bool, limit: Option<Duration>) -> bool {
+        let since = Instant::now();
+        let mut inner = self.inner();
+        while !done(&inner) {
+            inner = match limit {
+                None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(limit) => {
+                    let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
+                        return false;
+                    };
+                    self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Status as S;
+
+    /// The whole table, written out once more by hand.
+    const LEGAL: &[(S, &[S])] = &[
+        (S::None, &[S::Setup, S::Active, S::Cancelling]),
+        (S::Setup, &[S::Active, S::WaitUnplug, S::Cancelling, S::Failed]),
+        (S::WaitUnplug, &[S::Active, S::Cancelling, S::Failed]),
+        (
+            S::Active,
+            &[
+                S::PreSwitchover,
+                S::Device,
+                S::PostcopyActive,
+                S::Completed,
+                S::Colo,
+                S::Cancelling,
+                S::Failed,
+            ],
+        ),
+        (S::PreSwitchover, &[S::Device, S::PostcopyActive, S::Cancelling, S::Failed]),
+        (S::Device, &[S::Completed, S::PostcopyActive, S::Cancelling, S::Failed]),
+        (S::PostcopyActive, &[S::PostcopyPaused, S::Completed, S::Failed]),
+        (S::PostcopyPaused, &[S::PostcopyRecover, S::Failed]),
+        (S::PostcopyRecover, &[S::PostcopyActive, S::PostcopyPaused, S::Failed]),
+        (S::Cancelling, &[S::Cancelled, S::Failed]),
+        (S::Cancelled, &[]),
+        (S::Completed, &[]),
+        (S::Failed, &[]),
+        (S::Colo, &[]),
+    ];
+
+    #[test]
+    fn every_pair_of_statuses_is_judged_as_the_table_says() {
+        assert_eq!(LEGAL.len(), S::ALL.len());
+        for (from, legal) in LEGAL {
+            for to in S::ALL {
+                assert_eq!(from.may_become(to), legal.contains(&to), "{from} to {to}");
+            }
+            assert_eq!(legal.is_empty(), from.is_final());
+        }
+    }
+
+    #[test]
+    fn numbers_are_qemus_and_names_are_unique() {
+        for (number, status) in S::ALL.into_iter().enumerate() {
+            assert_eq!(status as usize, number);
+            assert_eq!(S::ALL.iter().filter(|other| other.name() == status.name()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn nobody_cancels_behind_the_point_of_no_return() {
+        let machine = Machine::default();
+        let tell = |_: S| ();
+        assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Active, &tell) && machine.commit());
+        assert!(!machine.advance(S::Cancelling, &tell));
+        assert!(machine.advance(S::Completed, &tell));
+        let machine = Machine::default();
+        assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Cancelling, &tell));
+        assert!(!machine.commit() && !machine.advance(S::Active, &tell));
+    }
+
+    #[test]
+    fn a_change_from_inside_a_notice_is_told_after_it() {
+        let (machine, told) = (Machine::default(), Mutex::new(Vec::new()));
+        let tell = |status: S| {
+            if status == S::Setup {
+                assert!(machine.advance(S::Cancelling, &|_| unreachable!("the outer call tells")));
+            }
+            told.lock().unwrap().push(status);
+        };
+        machine.advance(S::Setup, &tell);
+        assert_eq!(*told.lock().unwrap(), [S::Setup, S::Cancelling]);
+        assert_eq!(machine.wait_final(Some(Duration::from_millis(1))), None);
+    }
+}
