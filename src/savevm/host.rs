@@ -24,6 +24,10 @@ impl Flags {
     pub const IN_COLO: Self = Self(16);
     /// Postcopy of RAM is agreed on.
     pub const POSTCOPY_RAM: Self = Self(32);
+    /// The machine's UUID is not written; one that comes is compared all the same.
+    pub const NO_UUID: Self = Self(64);
+    /// Sections of live devices are refused: what they hold comes another way.
+    pub const NO_LIVE_LOAD: Self = Self(128);
 
     /// Whether all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
@@ -84,7 +88,7 @@ pub trait Host: VmStateHost + Send + Sync {
     fn machine_name(&self) -> Vec<u8> {
         b"none".to_vec()
     }
-    /// The machine's UUID, where it has one and wants it compared.
+    /// The machine's UUID, where it has one.
     fn uuid(&self) -> Option<[u8; 16]> {
         None
     }

@@ -93,15 +93,26 @@ fn check_read(file: &MigFile) -> Result<()> {
     file.status().first_error().map_or(Ok(()), Err)
 }
 
+/// In the head of a stream a read past the end has the code of a wrong value, as in QEMU, which looks at the value alone.
+fn check_head(file: &MigFile, errno: i32) -> Result<()> {
+    match file.status().first_error() {
+        None => Ok(()),
+        Some(error) => {
+            let text = format!("Not a migration stream: {}", error.message());
+            Err(Error::new(errno, text).at_offset(file.position()))
+        }
+    }
+}
+
 fn header(vm: &Vm, file: &MigFile) -> Result<()> {
     let magic = file.get_be32();
-    check_read(file)?;
+    check_head(file, libc::EINVAL)?;
     if magic != wire::FILE_MAGIC {
         let text = format!("Not a migration stream: it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
         return Err(Error::invalid(text).at_offset(0));
     }
     let version = file.get_be32();
-    check_read(file)?;
+    check_head(file, libc::ENOTSUP)?;
     if version == wire::FILE_VERSION_COMPAT {
         return Err(Error::new(libc::ENOTSUP, "SaveVM v2 format is obsolete, expected version 3").at_offset(4));
     }
@@ -122,7 +133,7 @@ fn header(vm: &Vm, file: &MigFile) -> Result<()> {
 fn configuration(vm: &Vm, file: &MigFile) -> Result<()> {
     let offset = file.position();
     let tag = file.get_byte();
-    check_read(file)?;
+    check_head(file, libc::EINVAL)?;
     if tag != wire::CONFIGURATION {
         let text = format!("Configuration section missing: got tag {tag} ({})", tag_name(tag));
         return Err(Error::invalid(text).at_offset(offset));
@@ -225,8 +236,8 @@ fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()
     let id = file.get_be32();
     let name_at = file.position();
     let Some(idstr) = file.get_counted_string().filter(|name| !name.is_empty()) else {
-        check_read(file)?;
-        return Err(Error::invalid(format!("Unable to read ID string for section {id}")).at_offset(name_at));
+        let cause = file.status().first_error().map_or_else(String::new, |error| format!(": {}", error.message()));
+        return Err(Error::invalid(format!("Unable to read ID string for section {id}{cause}")).at_offset(name_at));
     };
     let instance = file.get_be32();
     let version = file.get_be32();

@@ -20,7 +20,7 @@ impl ByteBuffer {
 
     /// Size in bytes.
     #[inline]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.0.len()
     }
 
