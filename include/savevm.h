@@ -48,6 +48,16 @@ typedef struct SaveVM SaveVM;
 #define SAVEVM_FLAG_POSTCOPY_RAM 32
 
 /**
+ * The machine's UUID is not written; one that comes is compared all the same.
+ */
+#define SAVEVM_FLAG_NO_UUID 64
+
+/**
+ * Sections of live devices are refused: what they hold comes another way.
+ */
+#define SAVEVM_FLAG_NO_LIVE_LOAD 128
+
+/**
  * `level` of `SaveVMHostOps.report`: something failed.
  */
 #define SAVEVM_REPORT_ERROR 0
@@ -180,7 +190,7 @@ typedef struct SaveVMHostOps {
    */
   const char *(*machine_name)(void *host);
   /**
-   * Fills in the machine's UUID and returns true where it has one that both sides must share; NULL: it has none.
+   * Fills in the machine's UUID, which both sides must share, and returns true where it has one; NULL: it has none.
    */
   bool (*uuid)(void *host, uint8_t *uuid);
   /**
@@ -228,7 +238,8 @@ typedef struct SaveVMHostOps {
    */
   void (*report)(void *host, int level, const char *text);
   /**
-   * Whether a trace event of that name is wanted; the name is QEMU's. NULL: no.
+   * Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
+   * asked for every event and has to be quick. NULL: no.
    */
   bool (*trace_wanted)(void *host, const char *event);
   /**
@@ -354,6 +365,11 @@ typedef struct SaveVMChannelOps {
    * Frees the channel with the last file over it.
    */
   void (*free)(void *channel);
+  /**
+   * Why the last `read` (or `write`) failed, in words, as a string from malloc(); or NULL. Asked once, by the thread
+   * that got the failure.
+   */
+  char *(*error)(void *channel, bool write);
 } SaveVMChannelOps;
 
 /**
@@ -484,6 +500,16 @@ int savevm_set_limits(SaveVM *vm,
  * `vm` is NULL or a context.
  */
 bool savevm_is_broken(SaveVM *vm);
+
+/**
+ * Calls `visit` with the name of every device that forbids migration, in order. NULL: this thread's context.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `visit` takes `data`. The name is the callee's only while it runs.
+ */
+void savevm_non_migratable(SaveVM *vm,
+                           void (*visit)(const char *name, void *data),
+                           void *data);
 
 /**
  * The version of the library, as "0.1.0".

@@ -40,6 +40,16 @@ impl CChannel {
         if writable { self.ops.writev.is_some() } else { self.ops.read.is_some() }
     }
 
+    /// A failure with the words that the channel has for it.
+    fn explain(&self, write: bool, failure: io::Error) -> io::Error {
+        // SAFETY: the contract of the table: NULL or a string from malloc().
+        let words = self.ops.error.and_then(|error| unsafe { bytes::take_malloced(error(self.channel, write)) });
+        match words {
+            Some(words) => io::Error::new(failure.kind(), String::from_utf8_lossy(&words).into_owned()),
+            None => failure,
+        }
+    }
+
     /// Repeats `attempt` while it would block, waiting in between.
     fn retry(&self, write: bool, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         loop {
@@ -50,7 +60,8 @@ impl CChannel {
                     check(unsafe { wait(self.channel, write) } as isize)?;
                 }
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
+                Err(err) => return Err(self.explain(write, err)),
+                Ok(count) => return Ok(count),
             }
         }
     }

@@ -173,7 +173,7 @@ impl Host for CHost {
     }
 
     fn traces(&self) -> bool {
-        self.table.ops.trace.is_some() || NoHost.traces()
+        call!(self.trace_wanted(std::ptr::null()) else false) || NoHost.traces()
     }
 
     fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {

@@ -25,11 +25,20 @@ fn send(vm: &Vm, file: &MigFile, command: Command, payload: &[u8]) {
 /// A command without a payload.
 pub fn plain(vm: &Vm, file: &MigFile, command: Command) {
     debug_assert_eq!(command.fixed_len(), Some(0));
+    let event = match command {
+        Command::OpenReturnPath => "savevm_send_open_return_path",
+        Command::PostcopyListen => "savevm_send_postcopy_listen",
+        Command::PostcopyRun => "savevm_send_postcopy_run",
+        Command::PostcopyResume => "savevm_send_postcopy_resume",
+        _ => "savevm_send_colo_enable",
+    };
+    trace_event!(vm.host(), event, "");
     send(vm, file, command, &[]);
 }
 
 /// PING: the destination answers with the same value.
 pub fn ping(vm: &Vm, file: &MigFile, value: u32) {
+    trace_event!(vm.host(), "savevm_send_ping", "0x{value:x}");
     send(vm, file, Command::Ping, &value.to_be_bytes());
 }
 
@@ -39,6 +48,7 @@ pub fn packaged(vm: &Vm, file: &MigFile, stream: &[u8]) -> Result<()> {
         let text = format!("a packaged stream of {} bytes is longer than {} bytes", stream.len(), u32::MAX);
         return Err(vm.report(Error::new(libc::EPERM, text)));
     };
+    trace_event!(vm.host(), "qemu_savevm_send_packaged", "");
     send(vm, file, Command::Packaged, &len.to_be_bytes());
     file.put(stream);
     Ok(())
@@ -50,6 +60,7 @@ pub fn postcopy_advise(vm: &Vm, file: &MigFile) {
     if !vm.flags().has(Flags::POSTCOPY_RAM) {
         return send(vm, file, Command::PostcopyAdvise, &[]);
     }
+    trace_event!(host, "qemu_savevm_send_postcopy_advise", "");
     let mut payload = [0; 16];
     payload[..8].copy_from_slice(&host.ram_page_sizes().to_be_bytes());
     payload[8..].copy_from_slice(&(1u64 << host.target_page_bits()).to_be_bytes());
@@ -62,6 +73,8 @@ pub fn postcopy_ram_discard(vm: &Vm, file: &MigFile, block: &[u8], ranges: &[(u6
         let text = format!("{} ranges for a block name of {} bytes do not fit a command", ranges.len(), block.len());
         return Err(vm.report(Error::invalid(text)));
     }
+    let name = String::from_utf8_lossy(block);
+    trace_event!(vm.host(), "qemu_savevm_send_postcopy_ram_discard", "{name}: {}", ranges.len());
     let mut payload = vec![DISCARD_VERSION, block.len() as u8];
     payload.extend_from_slice(block);
     payload.push(0);
@@ -78,6 +91,7 @@ pub fn recv_bitmap(vm: &Vm, file: &MigFile, block: &[u8]) -> Result<()> {
     if block.len() > IDSTR_MAX {
         return Err(vm.report(Error::invalid(format!("a block name of {} bytes is too long", block.len()))));
     }
+    trace_event!(vm.host(), "savevm_send_recv_bitmap", "{}", String::from_utf8_lossy(block));
     let mut payload = vec![block.len() as u8];
     payload.extend_from_slice(block);
     send(vm, file, Command::RecvBitmap, &payload);

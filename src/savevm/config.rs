@@ -31,7 +31,7 @@ fn start_subsection(file: &MigFile, name: &[u8]) {
 }
 
 /// Writes the section without its tag.
-pub(super) fn save(host: &dyn Host, file: &MigFile) {
+pub(super) fn save(host: &dyn Host, file: &MigFile, with_uuid: bool) {
     let machine = host.machine_name();
     file.put_be32(machine.len() as u32);
     file.put(&machine);
@@ -49,7 +49,7 @@ pub(super) fn save(host: &dyn Host, file: &MigFile) {
             file.put(name);
         }
     }
-    if let Some(uuid) = host.uuid() {
+    if let Some(uuid) = host.uuid().filter(|_| with_uuid) {
         start_subsection(file, UUID);
         file.put(&uuid);
     }

@@ -256,6 +256,10 @@ fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()
         let text = format!("savevm: unsupported version {version} for '{name}' v{}", entry.version_id);
         return Err(Error::invalid(text).in_section(place).at_offset(name_at));
     }
+    if entry.is_live && vm.flags().has(Flags::NO_LIVE_LOAD) {
+        let text = format!("loadvm: {name} RAM loading not allowed: it comes another way");
+        return Err(Error::invalid(text).in_section(place).at_offset(name_at));
+    }
     vm.loading.started(id, entry.entry(), version as i32);
     section_payload(vm, file, &entry, id, version as i32).map_err(|err| err.in_section(place))
 }
@@ -276,7 +280,7 @@ fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, id: u32, version: i32
     if !entry.handler.has(Callback::LoadState) && !entry.handler.is_description() {
         return Err(Error::invalid("the device has no load_state"));
     }
-    trace_event!(vm.host(), "vmstate_load", "{}", entry.name());
+    trace_event!(vm.host(), "vmstate_load", "{}, {}", entry.name(), entry.description_name());
     entry.handler.load(file, version)?;
     footer(vm, file, id)
 }

@@ -44,14 +44,14 @@ pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     let context = |err: Error| err.at_offset(offset).in_path(command.name());
     match command {
         Command::Packaged => return packaged(vm, file, depth, &vm.limits()).map_err(context),
-        Command::PostcopyRun => return run(incoming).map_err(context),
+        Command::PostcopyRun => return run(vm, incoming).map_err(context),
         Command::OpenReturnPath => incoming.open_return_path(file),
-        Command::Ping => incoming.pong(file.get_be32()),
+        Command::Ping => ping(vm, incoming, file.get_be32()),
         Command::PostcopyAdvise => advise(vm, incoming, file, len),
         Command::PostcopyListen => listen(vm, incoming),
-        Command::PostcopyRamDiscard => discard(incoming, file, len),
-        Command::PostcopyResume => incoming.postcopy_resume(),
-        Command::RecvBitmap => recv_bitmap(incoming, file, len),
+        Command::PostcopyRamDiscard => discard(vm, incoming, file, len),
+        Command::PostcopyResume => resume(vm, incoming),
+        Command::RecvBitmap => recv_bitmap(vm, incoming, file, len),
         Command::EnableColo => incoming.enable_colo(),
     }
     .map_err(context)?;
@@ -61,6 +61,17 @@ pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
 fn wrong_state(command: Command, state: PostcopyState) -> Error {
     let text = format!("CMD_{} in wrong postcopy state ({})", command.name(), state as i32);
     Error::new(libc::EPERM, text)
+}
+
+fn ping(vm: &Vm, incoming: &dyn Incoming, value: u32) -> Result<()> {
+    trace_event!(vm.host(), "loadvm_process_command_ping", "0x{value:x}");
+    incoming.pong(value)
+}
+
+fn resume(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
+    incoming.postcopy_resume()?;
+    trace_event!(vm.host(), "loadvm_postcopy_handle_resume", "");
+    Ok(())
 }
 
 /// An embedded stream of sections. It is read whole before it is loaded, in steps, so that a length alone takes no
@@ -86,6 +97,7 @@ fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<Load
             return Err(Error::new(libc::EAGAIN, text));
         }
     }
+    trace_event!(vm.host(), "loadvm_handle_cmd_packaged_received", "{len}");
     let package = MigFile::new(Arc::new(memory::Reader::new(stream)), false);
     let end = section_loop(vm, &package, depth + 1)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_main", "{}", end as i32);
@@ -140,7 +152,8 @@ fn listen(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
     Ok(())
 }
 
-fn run(incoming: &dyn Incoming) -> Result<LoadEnd> {
+fn run(vm: &Vm, incoming: &dyn Incoming) -> Result<LoadEnd> {
+    trace_event!(vm.host(), "loadvm_postcopy_handle_run", "");
     let before = incoming.postcopy_state(None);
     if before != PostcopyState::Listening {
         return Err(wrong_state(Command::PostcopyRun, before));
@@ -151,7 +164,8 @@ fn run(incoming: &dyn Incoming) -> Result<LoadEnd> {
 }
 
 /// version(u8) len(u8) block 0(u8) { start(be64) length(be64) }
-fn discard(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+fn discard(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+    trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard", "");
     match incoming.postcopy_state(None) {
         PostcopyState::Advise => {
             incoming.postcopy_prepare_discard()?;
@@ -175,6 +189,8 @@ fn discard(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
     }
     let ranges = usize::from(len).checked_sub(3 + block.len()).filter(|left| left % 16 == 0);
     let ranges = ranges.ok_or_else(|| malformed(format!("invalid length ({len})")))? / 16;
+    let name = String::from_utf8_lossy(&block);
+    trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_header", "{name}: {}", ranges * 16);
     for _ in 0..ranges {
         let (start, length) = (file.get_be64(), file.get_be64());
         if let Some(error) = file.status().first_error() {
@@ -182,14 +198,17 @@ fn discard(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
         }
         incoming.postcopy_discard(&block, start, length)?;
     }
+    trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_end", "");
     Ok(())
 }
 
-fn recv_bitmap(incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+fn recv_bitmap(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
     let block = file.get_counted_string().filter(|name| !name.is_empty());
     let block = block.ok_or_else(|| Error::invalid("failed to read block name"))?;
     if usize::from(len) != block.len() + 1 {
         return Err(Error::invalid(format!("invalid payload length ({len})")));
     }
-    incoming.recv_bitmap(&block)
+    incoming.recv_bitmap(&block)?;
+    trace_event!(vm.host(), "loadvm_handle_recv_bitmap", "{}", String::from_utf8_lossy(&block));
+    Ok(())
 }

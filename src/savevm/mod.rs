@@ -191,7 +191,7 @@ impl Vm {
 
 /// A trace event with QEMU's name, where somebody listens.
 macro_rules! trace_event {
-    ($host:expr, $event:literal, $($arguments:tt)*) => {
+    ($host:expr, $event:expr, $($arguments:tt)*) => {
         if $host.traces() {
             $host.trace($event, format_args!($($arguments)*));
         }

@@ -125,6 +125,15 @@ impl Entry {
         String::from_utf8_lossy(&self.idstr).into_owned()
     }
 
+    /// Name of the description as text, "(old)" without one: what traces say.
+    pub fn description_name(&self) -> String {
+        if !self.handler.is_description() {
+            return "(old)".to_owned();
+        }
+        let name = self.compat.as_ref().map_or(&self.idstr, |compat| &compat.idstr);
+        String::from_utf8_lossy(name).into_owned()
+    }
+
     /// The section for an error's context.
     pub fn section(&self, tag: u8, id: u32, version_want: Option<i32>) -> Section {
         Section {

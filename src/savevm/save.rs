@@ -85,7 +85,7 @@ pub fn header(vm: &Vm, file: &MigFile) {
     file.put_be32(wire::FILE_VERSION);
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
         file.put_byte(wire::CONFIGURATION);
-        config::save(&*vm.host(), file);
+        config::save(&*vm.host(), file, !vm.flags().has(Flags::NO_UUID));
     }
 }
 
@@ -198,6 +198,7 @@ fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Record
     let host = vm.host();
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, wire::SECTION_FULL);
+    trace_event!(host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
     entry.handler.save(file, recorder)?;
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> 0", entry.name(), entry.section_id);
     section_footer(vm, file, entry);

@@ -8,7 +8,7 @@ use crate::ffi::types::SaveVM;
 use crate::ffi::{bytes, context};
 use crate::savevm::Vm;
 use crate::wire::limits::Limits;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
@@ -145,6 +145,28 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
 pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
     // SAFETY: the contract of the function.
     guard(true, || unsafe { context::from_c(vm) }.is_broken())
+}
+
+/// Calls `visit` with the name of every device that forbids migration, in order. NULL: this thread's context.
+///
+/// # Safety
+/// `vm` is NULL or a context; `visit` takes `data`. The name is the callee's only while it runs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_non_migratable(
+    vm: *mut SaveVM,
+    visit: Option<unsafe extern "C" fn(name: *const c_char, data: *mut c_void)>,
+    data: *mut c_void,
+) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { context::from_c(vm) };
+        let Some(visit) = visit else { return };
+        for name in vm.non_migratable() {
+            let name = CString::new(name.replace('\0', " ")).unwrap_or_default();
+            // SAFETY: the contract of the function.
+            unsafe { visit(name.as_ptr(), data) };
+        }
+    });
 }
 
 /// The version of the library, as "0.1.0".

@@ -17,6 +17,10 @@ pub const SAVEVM_FLAG_IN_POSTCOPY: u32 = 8;
 pub const SAVEVM_FLAG_IN_COLO: u32 = 16;
 /// Postcopy of RAM is agreed on.
 pub const SAVEVM_FLAG_POSTCOPY_RAM: u32 = 32;
+/// The machine's UUID is not written; one that comes is compared all the same.
+pub const SAVEVM_FLAG_NO_UUID: u32 = 64;
+/// Sections of live devices are refused: what they hold comes another way.
+pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 128;
 
 /// `level` of `SaveVMHostOps.report`: something failed.
 pub const SAVEVM_REPORT_ERROR: c_int = 0;
@@ -56,7 +60,7 @@ pub struct SaveVMHostOps {
 
     /// Name of the machine in the configuration section; the string stays the host's. NULL: "none".
     pub machine_name: Option<unsafe extern "C" fn(host: *mut c_void) -> *const c_char>,
-    /// Fills in the machine's UUID and returns true where it has one that both sides must share; NULL: it has none.
+    /// Fills in the machine's UUID, which both sides must share, and returns true where it has one; NULL: it has none.
     pub uuid: Option<unsafe extern "C" fn(host: *mut c_void, uuid: *mut u8) -> bool>,
     /// log2 of the target's page size; NULL: 12.
     pub target_page_bits: Option<unsafe extern "C" fn(host: *mut c_void) -> c_uint>,
@@ -83,7 +87,8 @@ pub struct SaveVMHostOps {
 
     /// Tells people (SAVEVM_REPORT_*); NULL: the log. Any thread, any lock.
     pub report: Option<unsafe extern "C" fn(host: *mut c_void, level: c_int, text: *const c_char)>,
-    /// Whether a trace event of that name is wanted; the name is QEMU's. NULL: no.
+    /// Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
+    /// asked for every event and has to be quick. NULL: no.
     pub trace_wanted: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char) -> bool>,
     /// A trace event that was wanted.
     pub trace: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char, text: *const c_char)>,
@@ -185,6 +190,9 @@ pub struct SaveVMChannelOps {
     pub close: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
     /// Frees the channel with the last file over it.
     pub free: Option<unsafe extern "C" fn(channel: *mut c_void)>,
+    /// Why the last `read` (or `write`) failed, in words, as a string from malloc(); or NULL. Asked once, by the thread
+    /// that got the failure.
+    pub error: Option<unsafe extern "C" fn(channel: *mut c_void, write: bool) -> *mut c_char>,
 }
 
 /// The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
