@@ -12,7 +12,7 @@ need pkg-config pkg-config
 need nm binutils
 need python3 python3
 if ! command -v cargo >/dev/null 2>&1; then
-    echo "cargo is missing: install Rust 1.85 or later (https://rustup.rs)" >&2
+    echo "cargo is missing: install Rust 1.87 or later (https://rustup.rs)" >&2
     exit 1
 fi
 [ -z "$packages" ] && exit 0
