@@ -20,7 +20,13 @@ fn main() {
         &out.join("register.h"),
     );
     generate(
-        &["src/ffi/api/types.rs", "src/ffi/api/context.rs", "src/ffi/api/file.rs", "src/ffi/api/error.rs"],
+        &[
+            "src/ffi/api/types.rs",
+            "src/ffi/api/context.rs",
+            "src/ffi/api/device.rs",
+            "src/ffi/api/file.rs",
+            "src/ffi/api/error.rs",
+        ],
         "SAVEVM_H",
         "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;",
         "libsavevm's own functions: contexts, files, errors. QEMU's names are in migration/.",

@@ -526,6 +526,33 @@ const char *savevm_version(void);
 int savevm_log_init(const char *filter);
 
 /**
+ * vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `vmsd` is NULL or describes `opaque` and stays, as `opaque` does, until it is unregistered;
+ * `errp` is NULL or points to NULL.
+ */
+int savevm_register_vmstate(SaveVM *vm,
+                            VMStateIf *obj,
+                            uint32_t instance_id,
+                            const VMStateDescription *vmsd,
+                            void *opaque,
+                            int alias_id,
+                            int required_for_version,
+                            Error **errp);
+
+/**
+ * vmstate_unregister() in the context `vm` (NULL: this thread's).
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; the other pointers are those of the registration, or anything: they are only compared.
+ */
+void savevm_unregister_vmstate(SaveVM *vm,
+                               VMStateIf *obj,
+                               const VMStateDescription *vmsd,
+                               void *opaque);
+
+/**
  * A file over a descriptor, which becomes the file's. NULL where it is not open that way (reported).
  *
  * The caller promises:

@@ -2,6 +2,7 @@
 //! `savevm.h`: the library's own functions. Each file here is a part of the generated header.
 
 pub mod context;
+pub mod device;
 pub mod error;
 pub mod file;
 pub mod types;

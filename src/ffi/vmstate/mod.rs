@@ -4,7 +4,7 @@
 mod fresh;
 mod infos;
 mod items;
-mod register;
+pub(crate) mod register;
 mod state;
 mod swap;
 pub mod types;

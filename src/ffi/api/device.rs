@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Registering by description in a context that is named, under names that no program has stubs for.
+
+use crate::ffi::context;
+use crate::ffi::guard::guard;
+use crate::ffi::types::{Error as CError, SaveVM, VMStateIf};
+use crate::ffi::vmstate::register::{vmstate_register_with_alias_id, vmstate_unregister};
+use crate::ffi::vmstate::types::VMStateDescription;
+use std::ffi::{c_int, c_void};
+
+/// vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
+///
+/// # Safety
+/// `vm` is NULL or a context; `vmsd` is NULL or describes `opaque` and stays, as `opaque` does, until it is unregistered;
+/// `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+#[expect(clippy::too_many_arguments, reason = "QEMU's function has seven, and this one more")]
+pub unsafe extern "C" fn savevm_register_vmstate(
+    vm: *mut SaveVM,
+    obj: *mut VMStateIf,
+    instance_id: u32,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    alias_id: c_int,
+    required_for_version: c_int,
+    errp: *mut *mut CError,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { context::from_c(vm) };
+        // SAFETY: as above.
+        context::with(&vm, || unsafe {
+            vmstate_register_with_alias_id(obj, instance_id, vmsd, opaque, alias_id, required_for_version, errp)
+        })
+    })
+}
+
+/// vmstate_unregister() in the context `vm` (NULL: this thread's).
+///
+/// # Safety
+/// `vm` is NULL or a context; the other pointers are those of the registration, or anything: they are only compared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_unregister_vmstate(
+    vm: *mut SaveVM,
+    obj: *mut VMStateIf,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { context::from_c(vm) };
+        // SAFETY: as above.
+        context::with(&vm, || unsafe { vmstate_unregister(obj, vmsd, opaque) });
+    });
+}
