@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * QEMUFile over QIOChannel, and what libsavevm asks of any program of QEMU.
+ * The unit tests link this as well: it needs no more than io and util.
+ */
+#include "qemu/osdep.h"
+#include <zlib.h>
+#include "qemu/bswap.h"
+#include "qemu/coroutine.h"
+#include "qemu/error-report.h"
+#include "qemu/log.h"
+#include "qemu/thread.h"
+#include "qapi/error.h"
+#include "io/channel.h"
+#include "migration/qemu-file.h"
+#include "trace/control.h"
+#include "glue.h"
+
+/*
+ * What a file's channel is to libsavevm. A file and its return path share
+ * one; hooks and failures are kept by direction, as either has one user.
+ */
+typedef struct GlueChannel {
+    QIOChannel *ioc;
+    const QEMUFileHooks *hooks[2];
+    char *failure[2];
+} GlueChannel;
+
+static ssize_t channel_done(GlueChannel *c, bool write, ssize_t ret, Error *err)
+{
+    if (ret >= 0) {
+        return ret;
+    }
+    if (ret == QIO_CHANNEL_ERR_BLOCK) {
+        return -EAGAIN;
+    }
+    g_free(c->failure[write]);
+    c->failure[write] = err ? g_strdup(error_get_pretty(err)) : NULL;
+    error_free(err);
+    return -EIO;
+}
+
+static ssize_t channel_read(void *channel, uint8_t *buf, size_t len)
+{
+    GlueChannel *c = channel;
+    Error *err = NULL;
+    ssize_t ret = qio_channel_read(c->ioc, (char *)buf, len, &err);
+
+    return channel_done(c, false, ret, err);
+}
+
+static ssize_t channel_writev(void *channel, const struct iovec *iov, int count)
+{
+    GlueChannel *c = channel;
+    Error *err = NULL;
+    ssize_t ret = qio_channel_writev(c->ioc, iov, count, &err);
+
+    return channel_done(c, true, ret, err);
+}
+
+static int channel_wait(void *channel, bool write)
+{
+    GlueChannel *c = channel;
+    GIOCondition condition = write ? G_IO_OUT : G_IO_IN;
+
+    if (qemu_in_coroutine()) {
+        qio_channel_yield(c->ioc, condition);
+    } else {
+        qio_channel_wait(c->ioc, condition);
+    }
+    return 0;
+}
+
+static char *channel_error(void *channel, bool write)
+{
+    GlueChannel *c = channel;
+
+    return g_steal_pointer(&c->failure[write]);
+}
+
+static int channel_shutdown(void *channel)
+{
+    GlueChannel *c = channel;
+
+    if (!qio_channel_has_feature(c->ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
+        return -ENOSYS;
+    }
+    if (qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL) < 0) {
+        return -EIO;
+    }
+    return 0;
+}
+
+static int channel_set_blocking(void *channel, bool blocking)
+{
+    GlueChannel *c = channel;
+
+    /* QEMU's callers count on no error here, for channels that can't. */
+    qio_channel_set_blocking(c->ioc, blocking, NULL);
+    return 0;
+}
+
+static int channel_close(void *channel)
+{
+    GlueChannel *c = channel;
+
+    return qio_channel_close(c->ioc, NULL);
+}
+
+static void channel_free(void *channel)
+{
+    GlueChannel *c = channel;
+
+    object_unref(OBJECT(c->ioc));
+    g_free(c->failure[false]);
+    g_free(c->failure[true]);
+    g_free(c);
+}
+
+static const SaveVMChannelOps channel_ops = {
+    .size = sizeof(SaveVMChannelOps),
+    .read = channel_read,
+    .writev = channel_writev,
+    .wait = channel_wait,
+    .shutdown = channel_shutdown,
+    .set_blocking = channel_set_blocking,
+    .close = channel_close,
+    .free = channel_free,
+    .error = channel_error,
+};
+
+static QEMUFile *file_over(QIOChannel *ioc, bool writable)
+{
+    GlueChannel *c = g_new0(GlueChannel, 1);
+
+    object_ref(OBJECT(ioc));
+    c->ioc = ioc;
+    return savevm_file_from_channel(&channel_ops, c, writable);
+}
+
+QEMUFile *qemu_file_new_output(QIOChannel *ioc)
+{
+    return file_over(ioc, true);
+}
+
+QEMUFile *qemu_file_new_input(QIOChannel *ioc)
+{
+    return file_over(ioc, false);
+}
+
+QIOChannel *qemu_file_get_ioc(QEMUFile *f)
+{
+    GlueChannel *c = savevm_file_channel(f);
+
+    return c->ioc;
+}
+
+/* RAM hooks (RDMA) */
+
+static const QEMUFileHooks **file_hooks(QEMUFile *f)
+{
+    GlueChannel *c = savevm_file_channel(f);
+
+    return &c->hooks[qemu_file_is_writable(f)];
+}
+
+void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks)
+{
+    *file_hooks(f) = hooks;
+}
+
+static void run_hook(QEMUFile *f, QEMURamHookFunc *hook, uint64_t flags,
+                     void *data)
+{
+    int ret = hook(f, flags, data);
+
+    if (ret < 0) {
+        qemu_file_set_error(f, ret);
+    }
+}
+
+void ram_control_before_iterate(QEMUFile *f, uint64_t flags)
+{
+    const QEMUFileHooks *hooks = *file_hooks(f);
+
+    if (hooks && hooks->before_ram_iterate) {
+        run_hook(f, hooks->before_ram_iterate, flags, NULL);
+    }
+}
+
+void ram_control_after_iterate(QEMUFile *f, uint64_t flags)
+{
+    const QEMUFileHooks *hooks = *file_hooks(f);
+
+    if (hooks && hooks->after_ram_iterate) {
+        run_hook(f, hooks->after_ram_iterate, flags, NULL);
+    }
+}
+
+void ram_control_load_hook(QEMUFile *f, uint64_t flags, void *data)
+{
+    const QEMUFileHooks *hooks = *file_hooks(f);
+
+    if (hooks && hooks->hook_ram_load) {
+        run_hook(f, hooks->hook_ram_load, flags, data);
+    } else if (flags == RAM_CONTROL_HOOK) {
+        /* The source counts on a hook that this side has not. */
+        qemu_file_set_error(f, -EINVAL);
+    }
+}
+
+size_t ram_control_save_page(QEMUFile *f, ram_addr_t block_offset,
+                             ram_addr_t offset, size_t size,
+                             uint64_t *bytes_sent)
+{
+    const QEMUFileHooks *hooks = *file_hooks(f);
+    int ret;
+
+    if (!hooks || !hooks->save_page) {
+        return RAM_SAVE_CONTROL_NOT_SUPP;
+    }
+    ret = hooks->save_page(f, block_offset, offset, size, bytes_sent);
+    if (ret == RAM_SAVE_CONTROL_NOT_SUPP) {
+        return ret;
+    }
+    qemu_file_acct_rate_limit(f, size);
+    if (ret != RAM_SAVE_CONTROL_DELAYED) {
+        if (bytes_sent && *bytes_sent > 0) {
+            qemu_file_credit_transfer(f, *bytes_sent);
+        } else if (ret < 0) {
+            qemu_file_set_error(f, ret);
+        }
+    }
+    return ret;
+}
+
+/* A page as length (be32) and deflated bytes; -1 where the buffer is full. */
+ssize_t qemu_put_compression_data(QEMUFile *f, z_stream *stream,
+                                  const uint8_t *p, size_t size)
+{
+    uLong room = compressBound(size);
+    uint8_t *to = savevm_file_reserve(f, sizeof(uint32_t) + room);
+    size_t len;
+
+    if (!to || deflateReset(stream) != Z_OK) {
+        return -1;
+    }
+    stream->next_in = (uint8_t *)p;
+    stream->avail_in = size;
+    stream->next_out = to + sizeof(uint32_t);
+    stream->avail_out = room;
+    if (deflate(stream, Z_FINISH) != Z_STREAM_END) {
+        return -1;
+    }
+    len = room - stream->avail_out;
+    stl_be_p(to, len);
+    savevm_file_commit(f, sizeof(uint32_t) + len);
+    return sizeof(uint32_t) + len;
+}
+
+/* What libsavevm asks of any program */
+
+static void program_report(void *host, int level, const char *text)
+{
+    if (level == SAVEVM_REPORT_WARNING) {
+        warn_report("%s", text);
+    } else {
+        error_report("%s", text);
+    }
+}
+
+static void program_error_set(void *host, Error **errp, int error,
+                              const char *text)
+{
+    error_setg(errp, "%s", text);
+}
+
+static const char *program_error_text(void *host, const Error *error)
+{
+    return error_get_pretty(error);
+}
+
+static void program_error_free(void *host, Error *error)
+{
+    error_free(error);
+}
+
+/* QEMU finds events by going through all of them, so found ones are kept. */
+static TraceEvent *find_event(const char *name)
+{
+    static GMutex lock;
+    static GHashTable *known;
+    TraceEvent *event = NULL;
+
+    g_mutex_lock(&lock);
+    if (!known) {
+        known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    }
+    if (!g_hash_table_lookup_extended(known, name, NULL, (gpointer *)&event)) {
+        event = trace_event_name(name);
+        g_hash_table_insert(known, g_strdup(name), event);
+    }
+    g_mutex_unlock(&lock);
+    return event;
+}
+
+static bool program_trace_wanted(void *host, const char *name)
+{
+    TraceEvent *event;
+
+    if (!trace_events_enabled_count || !qemu_loglevel_mask(LOG_TRACE)) {
+        return false;
+    }
+    event = name ? find_event(name) : NULL;
+    return !name || (event && trace_event_get_state_dynamic(event));
+}
+
+static void program_trace(void *host, const char *name, const char *text)
+{
+    if (message_with_timestamp) {
+        gint64 now = g_get_real_time();
+
+        qemu_log("%d@%" PRId64 ".%06d:%s %s\n", qemu_get_thread_id(),
+                 now / G_USEC_PER_SEC, (int)(now % G_USEC_PER_SEC), name, text);
+    } else {
+        qemu_log("%s %s\n", name, text);
+    }
+}
+
+static uint32_t program_tree_count(void *host, void *tree)
+{
+    return g_tree_nnodes(tree);
+}
+
+static void program_tree_foreach(void *host, void *tree,
+                                 int (*visit)(void *, void *, void *),
+                                 void *data)
+{
+    g_tree_foreach(tree, visit, data);
+}
+
+static void program_tree_insert(void *host, void *tree, void *key, void *value)
+{
+    g_tree_insert(tree, key, value);
+}
+
+void glue_program_ops(SaveVMHostOps *ops)
+{
+    ops->size = sizeof(*ops);
+    ops->report = program_report;
+    ops->trace_wanted = program_trace_wanted;
+    ops->trace = program_trace;
+    ops->error_set = program_error_set;
+    ops->error_text = program_error_text;
+    ops->error_free = program_error_free;
+    ops->tree_count = program_tree_count;
+    ops->tree_foreach = program_tree_foreach;
+    ops->tree_insert = program_tree_insert;
+}
+
+static void __attribute__((constructor(101))) program_init(void)
+{
+    SaveVMHostOps ops = { 0 };
+
+    glue_program_ops(&ops);
+    savevm_set_host(savevm_default(), &ops, NULL);
+}

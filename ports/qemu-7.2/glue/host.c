@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The emulator as the host of libsavevm's default context. */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-types-migration.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qemu/uuid.h"
+#include "block/block.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "hw/boards.h"
+#include "migration/colo.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/qemu-file-types.h"
+#include "migration/ram.h"
+#include "migration/savevm.h"
+#include "migration/vmstate.h"
+#include "sysemu/cpus.h"
+#include "sysemu/hw_accel.h"
+#include "sysemu/runstate.h"
+#include "sysemu/sysemu.h"
+#include "sysemu/xen.h"
+#include "glue.h"
+
+static void host_lock(void *host)
+{
+    qemu_mutex_lock_iothread();
+}
+
+static void host_unlock(void *host)
+{
+    qemu_mutex_unlock_iothread();
+}
+
+static bool host_locked(void *host)
+{
+    return qemu_mutex_iothread_locked();
+}
+
+static void host_cpu_states(void *host)
+{
+    cpu_synchronize_all_states();
+}
+
+static void host_cpu_pre_load(void *host)
+{
+    cpu_synchronize_all_pre_loadvm();
+}
+
+static void host_cpu_post_load(void *host)
+{
+    cpu_synchronize_all_post_init();
+}
+
+static const char *host_machine_name(void *host)
+{
+    return MACHINE_GET_CLASS(current_machine)->name;
+}
+
+static bool host_uuid(void *host, uint8_t *uuid)
+{
+    if (qemu_uuid_set) {
+        memcpy(uuid, qemu_uuid.data, sizeof(qemu_uuid.data));
+    }
+    return qemu_uuid_set;
+}
+
+static unsigned int host_page_bits(void *host)
+{
+    return qemu_target_page_bits();
+}
+
+static unsigned int host_page_bits_min(void *host)
+{
+    return qemu_target_page_bits_min();
+}
+
+static const char *const *host_capabilities(void *host)
+{
+    static const char *const none[] = { NULL };
+    static const char *shared[] = { NULL, NULL };
+
+    if (!migrate_ignore_shared()) {
+        return none;
+    }
+    shared[0] = MigrationCapability_str(MIGRATION_CAPABILITY_X_IGNORE_SHARED);
+    return shared;
+}
+
+static uint32_t host_stream_flags(void *host)
+{
+    MigrationState *s = migrate_get_current();
+    uint32_t flags = 0;
+
+    flags |= s->send_configuration ? 0 : SAVEVM_FLAG_NO_CONFIGURATION;
+    flags |= s->send_section_footer ? 0 : SAVEVM_FLAG_NO_FOOTERS;
+    flags |= current_machine->suppress_vmdesc ? SAVEVM_FLAG_NO_VMDESC : 0;
+    flags |= migration_in_postcopy() ? SAVEVM_FLAG_IN_POSTCOPY : 0;
+    flags |= migration_in_colo_state() ? SAVEVM_FLAG_IN_COLO : 0;
+    flags |= migrate_postcopy_ram() ? SAVEVM_FLAG_POSTCOPY_RAM : 0;
+    flags |= migrate_validate_uuid() ? 0 : SAVEVM_FLAG_NO_UUID;
+    flags |= xen_enabled() ? SAVEVM_FLAG_NO_LIVE_LOAD : 0;
+    return flags;
+}
+
+static uint64_t host_ram_page_sizes(void *host)
+{
+    return ram_pagesize_summary();
+}
+
+static char *host_object_path(void *host, VMStateIf *object)
+{
+    return vmstate_if_get_id(object);
+}
+
+static int host_disks_inactivate(void *host)
+{
+    return bdrv_inactivate_all();
+}
+
+static int host_precopy_notify(void *host, int notice)
+{
+    Error *err = NULL;
+
+    if (precopy_notify(notice, &err)) {
+        error_report_err(err);
+    }
+    return 0;
+}
+
+static int64_t host_timer_expire(void *host, QEMUTimer *timer)
+{
+    return timer_expire_time_ns(timer);
+}
+
+static void host_timer_set(void *host, QEMUTimer *timer, int64_t expire)
+{
+    timer_mod_ns(timer, expire);
+}
+
+static void host_timer_clear(void *host, QEMUTimer *timer)
+{
+    timer_del(timer);
+}
+
+static void __attribute__((constructor(102))) host_init(void)
+{
+    SaveVMHostOps ops = {
+        .lock = host_lock,
+        .unlock = host_unlock,
+        .locked = host_locked,
+        .cpu_synchronize_states = host_cpu_states,
+        .cpu_synchronize_pre_load = host_cpu_pre_load,
+        .cpu_synchronize_post_load = host_cpu_post_load,
+        .machine_name = host_machine_name,
+        .uuid = host_uuid,
+        .target_page_bits = host_page_bits,
+        .target_page_bits_min = host_page_bits_min,
+        .capabilities = host_capabilities,
+        .stream_flags = host_stream_flags,
+        .ram_page_sizes = host_ram_page_sizes,
+        .object_path = host_object_path,
+        .disks_inactivate = host_disks_inactivate,
+        .precopy_notify = host_precopy_notify,
+        .timer_expire_ns = host_timer_expire,
+        .timer_set_ns = host_timer_set,
+        .timer_clear = host_timer_clear,
+        .incoming = &glue_incoming_ops,
+    };
+
+    glue_program_ops(&ops);
+    savevm_set_host(savevm_default(), &ops, NULL);
+}
+
+/* What devices call beside the library's functions */
+
+void timer_put(QEMUFile *f, QEMUTimer *ts)
+{
+    qemu_put_be64(f, timer_expire_time_ns(ts));
+}
+
+void timer_get(QEMUFile *f, QEMUTimer *ts)
+{
+    uint64_t expire = qemu_get_be64(f);
+
+    if (expire == UINT64_MAX) {
+        timer_del(ts);
+    } else {
+        timer_mod_ns(ts, expire);
+    }
+}
+
+/*
+ * QEMU's archive has stubs of these two for its tools. An emulator that did
+ * not define them would take the stubs before it looks into the library.
+ */
+int vmstate_register_with_alias_id(VMStateIf *obj, uint32_t instance_id,
+                                   const VMStateDescription *vmsd,
+                                   void *opaque, int alias_id,
+                                   int required_for_version, Error **errp)
+{
+    return savevm_register_vmstate(NULL, obj, instance_id, vmsd, opaque,
+                                   alias_id, required_for_version, errp);
+}
+
+void vmstate_unregister(VMStateIf *obj, const VMStateDescription *vmsd,
+                        void *opaque)
+{
+    savevm_unregister_vmstate(NULL, obj, vmsd, opaque);
+}
+
+void vmstate_register_ram(MemoryRegion *mr, DeviceState *dev)
+{
+    qemu_ram_set_idstr(mr->ram_block, memory_region_name(mr), dev);
+    qemu_ram_set_migratable(mr->ram_block);
+}
+
+void vmstate_register_ram_global(MemoryRegion *mr)
+{
+    vmstate_register_ram(mr, NULL);
+}
+
+void vmstate_unregister_ram(MemoryRegion *mr, DeviceState *dev)
+{
+    qemu_ram_unset_migratable(mr->ram_block);
+    qemu_ram_unset_idstr(mr->ram_block);
+}
+
+bool vmstate_check_only_migratable(const VMStateDescription *vmsd)
+{
+    return !only_migratable || !vmsd || !vmsd->unmigratable;
+}
+
+static void add_reason(const char *name, void *reasons)
+{
+    QAPI_LIST_PREPEND(*(strList **)reasons,
+                      g_strdup_printf("non-migratable device: %s", name));
+}
+
+void qemu_savevm_non_migratable_list(strList **reasons)
+{
+    savevm_non_migratable(savevm_default(), add_reason, reasons);
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the commands of an incoming stream do: libsavevm reads and checks them
+ * and keeps their order, QEMU's migration and postcopy code acts.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "block/block.h"
+#include "exec/cpu-common.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "migration/colo.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/postcopy-ram.h"
+#include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "migration/savevm.h"
+#include "migration/yank_functions.h"
+#include "net/announce.h"
+#include "sysemu/cpus.h"
+#include "sysemu/hw_accel.h"
+#include "sysemu/runstate.h"
+#include "sysemu/sysemu.h"
+#include "migration/trace.h"
+#include "glue.h"
+
+static int open_return_path(void *host, QEMUFile *f)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    if (mis->to_src_file) {
+        error_report("CMD_OPEN_RETURN_PATH called when RP already open");
+        return 0;
+    }
+    mis->to_src_file = qemu_file_get_return_path(f);
+    return mis->to_src_file ? 0 : -EPERM;
+}
+
+static int pong(void *host, uint32_t value)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    if (!mis->to_src_file) {
+        error_report("CMD_PING (0x%x) received with no return path", value);
+        return -EPERM;
+    }
+    migrate_send_rp_pong(mis, value);
+    return 0;
+}
+
+static int postcopy_state(void *host, int state)
+{
+    return state < 0 ? postcopy_state_get() : postcopy_state_set(state);
+}
+
+static int notify_postcopy(enum PostcopyNotifyReason reason)
+{
+    Error *err = NULL;
+
+    if (postcopy_notify(reason, &err)) {
+        error_report_err(err);
+        return -EPERM;
+    }
+    return 0;
+}
+
+static int postcopy_advise(void *host, bool ram)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    if (!ram) {
+        return 0;
+    }
+    if (!postcopy_ram_supported_by_host(mis)) {
+        postcopy_state_set(POSTCOPY_INCOMING_NONE);
+        return -EPERM;
+    }
+    if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_ADVISE) < 0) {
+        return -EPERM;
+    }
+    return ram_postcopy_incoming_init(mis) ? -EPERM : 0;
+}
+
+static int postcopy_prepare_discard(void *host)
+{
+    return postcopy_ram_prepare_discard(migration_incoming_get_current());
+}
+
+static int postcopy_discard(void *host, const char *block, uint64_t start,
+                            uint64_t length)
+{
+    int ret = ram_discard_range(block, start, length);
+
+    return ret > 0 ? -EPERM : ret;
+}
+
+/* The listening thread: reads on from the main stream while the guest runs. */
+
+/* Whether QEMU may go on after the thread's load ended with that result. */
+static bool listening_survived(MigrationIncomingState *mis, int ret)
+{
+    if (ret >= 0) {
+        return true;
+    }
+    dirty_bitmap_mig_cancel_incoming();
+    if (postcopy_state_get() == POSTCOPY_INCOMING_RUNNING &&
+        !migrate_postcopy_ram() && migrate_dirty_bitmaps()) {
+        error_report("loadvm failed during postcopy: %d. All states are "
+                     "migrated except dirty bitmaps. Some dirty bitmaps may be "
+                     "lost, and present migrated dirty bitmaps are correctly "
+                     "migrated and valid.", ret);
+        return true;
+    }
+    error_report("loadvm failed in the postcopy listen thread: %d", ret);
+    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
+                      MIGRATION_STATUS_FAILED);
+    return false;
+}
+
+static void *listen_thread(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+    MigrationState *outgoing = migrate_get_current();
+    bool survived;
+    int ret;
+
+    object_ref(OBJECT(outgoing));
+    migrate_set_state(&mis->state, MIGRATION_STATUS_ACTIVE,
+                      MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    qemu_sem_post(&mis->thread_sync_sem);
+    trace_postcopy_ram_listen_thread_start();
+    rcu_register_thread();
+
+    /* A thread can't yield as the coroutine did that read the stream so far. */
+    qemu_file_set_blocking(mis->from_src_file, true);
+    ret = qemu_loadvm_state_main(mis->from_src_file, mis);
+    /* By now it may be the file of another connection. */
+    qemu_file_set_blocking(mis->from_src_file, false);
+    trace_postcopy_ram_listen_thread_exit();
+    if (ret < 0) {
+        qemu_file_set_error(mis->from_src_file, ret);
+    }
+
+    survived = listening_survived(mis, ret);
+    if (survived) {
+        /* The devices may still be on their way in. */
+        qemu_event_wait(&mis->main_thread_load_event);
+    }
+    postcopy_ram_incoming_cleanup(mis);
+    if (!survived) {
+        /* Part of the guest's memory is lost, and it may be running. */
+        rcu_unregister_thread();
+        exit(EXIT_FAILURE);
+    }
+    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
+                      MIGRATION_STATUS_COMPLETED);
+    migration_incoming_state_destroy();
+    qemu_loadvm_state_cleanup();
+
+    rcu_unregister_thread();
+    mis->have_listen_thread = false;
+    postcopy_state_set(POSTCOPY_INCOMING_END);
+    object_unref(OBJECT(outgoing));
+    return NULL;
+}
+
+static int postcopy_listen(void *host)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    trace_loadvm_postcopy_handle_listen("after discard");
+    if (migrate_postcopy_ram() && postcopy_ram_incoming_setup(mis)) {
+        postcopy_ram_incoming_cleanup(mis);
+        return -EPERM;
+    }
+    trace_loadvm_postcopy_handle_listen("after uffd");
+    if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_LISTEN) < 0) {
+        return -EPERM;
+    }
+    mis->have_listen_thread = true;
+    postcopy_thread_create(mis, &mis->listen_thread, "postcopy/listen",
+                           listen_thread, QEMU_THREAD_DETACHED);
+    return 0;
+}
+
+/* The guest starts from the main loop, outside of the load. */
+static void run_bh(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+    Error *err = NULL;
+
+    trace_loadvm_postcopy_handle_run_bh("enter");
+    cpu_synchronize_all_post_init();
+    trace_loadvm_postcopy_handle_run_bh("after cpu sync");
+    qemu_announce_self(&mis->announce_timer, migrate_announce_params());
+    trace_loadvm_postcopy_handle_run_bh("after announce");
+    bdrv_activate_all(&err);
+    if (err) {
+        /* Without disks the guest waits for somebody to look after it. */
+        error_report_err(err);
+        autostart = false;
+    }
+    trace_loadvm_postcopy_handle_run_bh("after invalidate cache");
+    dirty_bitmap_mig_before_vm_start();
+    if (autostart) {
+        vm_start();
+    } else {
+        runstate_set(RUN_STATE_PAUSED);
+    }
+    qemu_bh_delete(mis->bh);
+    trace_loadvm_postcopy_handle_run_bh("return");
+}
+
+static int postcopy_run(void *host)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    mis->bh = qemu_bh_new(run_bh, mis);
+    qemu_bh_schedule(mis->bh);
+    return 0;
+}
+
+/* Recovery of a broken postcopy */
+
+static gboolean request_page_again(gpointer key, gpointer value, gpointer data)
+{
+    ram_addr_t offset;
+    RAMBlock *block = qemu_ram_block_from_host(key, true, &offset);
+
+    if (!block) {
+        error_report("requested page at %p is in no RAM block", key);
+    } else if (migrate_send_rp_message_req_pages(data, block, offset)) {
+        error_report("requesting the page at %p again failed", key);
+    } else {
+        trace_postcopy_page_req_sync(key);
+    }
+    return FALSE;
+}
+
+static int postcopy_resume(void *host)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    if (mis->state != MIGRATION_STATUS_POSTCOPY_RECOVER) {
+        error_report("illegal resume received");
+        return 0;
+    }
+    /* The source forgot its last block and every page that was asked for. */
+    mis->last_rb = NULL;
+    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_RECOVER,
+                      MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    migrate_send_rp_resume_ack(mis, MIGRATION_RESUME_ACK_VALUE);
+    WITH_QEMU_LOCK_GUARD(&mis->page_request_mutex) {
+        g_tree_foreach(mis->page_requested, request_page_again, mis);
+    }
+    /* Only now may the other threads use the return path again. */
+    qemu_sem_post(&mis->postcopy_pause_sem_fault);
+    if (migrate_postcopy_preempt()) {
+        assert(mis->postcopy_qemufile_dst);
+        qemu_sem_post(&mis->postcopy_pause_sem_fast_load);
+    }
+    return 0;
+}
+
+static void shut_and_close(QEMUFile **f, QemuMutex *mutex, bool yank)
+{
+    QEMUFile *closing = *f;
+
+    qemu_file_shutdown(closing);
+    /* Who holds the mutex is woken by the shutdown. */
+    if (mutex) {
+        qemu_mutex_lock(mutex);
+    }
+    if (yank) {
+        migration_ioc_unregister_yank_from_file(closing);
+    }
+    qemu_fclose(closing);
+    *f = NULL;
+    if (mutex) {
+        qemu_mutex_unlock(mutex);
+    }
+}
+
+static QEMUFile *recover(void *host)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+    int i;
+
+    trace_postcopy_pause_incoming();
+    shut_and_close(&mis->from_src_file, NULL, true);
+    shut_and_close(&mis->to_src_file, &mis->rp_mutex, false);
+    if (mis->postcopy_qemufile_dst) {
+        shut_and_close(&mis->postcopy_qemufile_dst,
+                       &mis->postcopy_prio_thread_mutex, true);
+    }
+    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
+                      MIGRATION_STATUS_POSTCOPY_PAUSED);
+    postcopy_fault_thread_notify(mis);
+    /* Pages that came in part are sent again as a whole. */
+    for (i = 0; i < mis->postcopy_channels; i++) {
+        postcopy_temp_page_reset(&mis->postcopy_tmp_pages[i]);
+    }
+    error_report("Detected IO failure for postcopy. Migration paused.");
+    while (mis->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        qemu_sem_wait(&mis->postcopy_pause_sem_dst);
+    }
+    trace_postcopy_pause_incoming_continued();
+    return mis->from_src_file;
+}
+
+static int recv_bitmap(void *host, const char *block)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    if (!qemu_ram_block_by_name(block)) {
+        error_report("block '%s' not found", block);
+        return -EINVAL;
+    }
+    migrate_send_rp_recv_bitmap(mis, (char *)block);
+    return 0;
+}
+
+static int enable_colo(void *host)
+{
+    int ret = migration_incoming_enable_colo();
+
+    if (ret == 0) {
+        ret = colo_init_ram_cache();
+        if (ret) {
+            migration_incoming_disable_colo();
+        }
+    }
+    return ret;
+}
+
+static int further_error(void *host)
+{
+    QEMUFile *f = migration_incoming_get_current()->postcopy_qemufile_dst;
+
+    return f ? qemu_file_get_error(f) : 0;
+}
+
+static void load_failed(void *host, int error)
+{
+    dirty_bitmap_mig_cancel_incoming();
+}
+
+static bool main_loop_done(void *host)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    qemu_event_set(&mis->main_thread_load_event);
+    return mis->have_listen_thread;
+}
+
+const SaveVMIncomingOps glue_incoming_ops = {
+    .size = sizeof(SaveVMIncomingOps),
+    .open_return_path = open_return_path,
+    .pong = pong,
+    .postcopy_state = postcopy_state,
+    .postcopy_advise = postcopy_advise,
+    .postcopy_prepare_discard = postcopy_prepare_discard,
+    .postcopy_discard = postcopy_discard,
+    .postcopy_listen = postcopy_listen,
+    .postcopy_run = postcopy_run,
+    .postcopy_resume = postcopy_resume,
+    .recv_bitmap = recv_bitmap,
+    .enable_colo = enable_colo,
+    .further_error = further_error,
+    .load_failed = load_failed,
+    .recover = recover,
+    .main_loop_done = main_loop_done,
+};

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Snapshots in disk images, as QEMU's commands and jobs, and Xen's files. */
+#include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
+#include "qapi/error.h"
+#include "qapi/qapi-builtin-visit.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qmp/qerror.h"
+#include "qemu/cutils.h"
+#include "qemu/job.h"
+#include "qemu/main-loop.h"
+#include "qemu/yank.h"
+#include "block/block.h"
+#include "block/snapshot.h"
+#include "io/channel-file.h"
+#include "migration/channel-block.h"
+#include "migration/global_state.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "migration/savevm.h"
+#include "migration/snapshot.h"
+#include "migration/yank_functions.h"
+#include "sysemu/replay.h"
+#include "sysemu/runstate.h"
+#include "sysemu/sysemu.h"
+
+/* The disks that a snapshot is made of, as all functions of them take it. */
+typedef struct Disks {
+    bool has_devices;
+    strList *devices;
+} Disks;
+
+static QEMUFile *vmstate_file(BlockDriverState *bs, bool writable)
+{
+    QIOChannel *ioc = QIO_CHANNEL(qio_channel_block_new(bs));
+    QEMUFile *f = writable ? qemu_file_new_output(ioc)
+                           : qemu_file_new_input(ioc);
+
+    object_unref(OBJECT(ioc));
+    return f;
+}
+
+/* Goes through the phases with the guest stopped; 0 or -errno. */
+static int save_phases(MigrationState *ms, QEMUFile *f)
+{
+    int ret;
+
+    ms->to_dst_file = f;
+    qemu_mutex_unlock_iothread();
+    qemu_savevm_state_header(f);
+    qemu_savevm_state_setup(f);
+    qemu_mutex_lock_iothread();
+    while (qemu_file_get_error(f) == 0 &&
+           qemu_savevm_state_iterate(f, false) <= 0) {
+        /* once more */
+    }
+    if (qemu_file_get_error(f) == 0) {
+        qemu_savevm_state_complete_precopy(f, false, false);
+    }
+    ret = qemu_file_get_error(f);
+    qemu_savevm_state_cleanup();
+    ms->to_dst_file = NULL;
+    return ret;
+}
+
+static int save_vmstate(QEMUFile *f, Error **errp)
+{
+    MigrationState *ms = migrate_get_current();
+    int ret;
+
+    if (migration_is_running(ms->state)) {
+        error_setg(errp, QERR_MIGRATION_ACTIVE);
+        return -EINVAL;
+    }
+    if (migrate_use_block()) {
+        error_setg(errp, "Block migration and snapshots are incompatible");
+        return -EINVAL;
+    }
+    migrate_init(ms);
+    memset(&ram_counters, 0, sizeof(ram_counters));
+    memset(&compression_counters, 0, sizeof(compression_counters));
+    ret = save_phases(ms, f);
+    if (ret) {
+        error_setg_errno(errp, -ret, "Error while writing VM state");
+    }
+    migrate_set_state(&ms->state, MIGRATION_STATUS_SETUP,
+                      ret ? MIGRATION_STATUS_FAILED
+                          : MIGRATION_STATUS_COMPLETED);
+    return ret;
+}
+
+/* The state goes to a file in `bs`, whose length is stored in `*size`. */
+static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+    QEMUFile *f;
+    int saved, closed;
+
+    aio_context_acquire(ctx);
+    f = vmstate_file(bs, true);
+    saved = save_vmstate(f, errp);
+    *size = qemu_file_total_transferred(f);
+    closed = qemu_fclose(f);
+    aio_context_release(ctx);
+    if (saved == 0 && closed < 0) {
+        error_setg_errno(errp, -closed, "Error while closing VM state");
+    }
+    return saved == 0 && closed >= 0;
+}
+
+static void describe_snapshot(QEMUSnapshotInfo *sn, const char *name)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *automatic = g_date_time_format(now, "vm-%Y%m%d%H%M%S");
+
+    memset(sn, 0, sizeof(*sn));
+    pstrcpy(sn->name, sizeof(sn->name), name ? name : automatic);
+    sn->date_sec = g_date_time_to_unix(now);
+    sn->date_nsec = g_date_time_get_microsecond(now) * 1000;
+    sn->vm_clock_nsec = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
+    sn->icount = replay_mode == REPLAY_MODE_NONE ? -1ULL
+                                                 : replay_get_current_icount();
+}
+
+/* Whether no older snapshot of that name is in the way (any more). */
+static bool name_is_free(const char *name, bool overwrite, Disks disks,
+                         Error **errp)
+{
+    int found;
+
+    if (!name) {
+        return true;
+    }
+    if (overwrite) {
+        return bdrv_all_delete_snapshot(name, disks.has_devices, disks.devices,
+                                        errp) >= 0;
+    }
+    found = bdrv_all_has_snapshot(name, disks.has_devices, disks.devices, errp);
+    if (found == 1) {
+        error_setg(errp, "Snapshot '%s' already exists in one or more devices",
+                   name);
+    }
+    return found == 0;
+}
+
+static bool save_stopped(BlockDriverState *bs, const char *name, Disks disks,
+                         Error **errp)
+{
+    QEMUSnapshotInfo sn;
+    uint64_t size;
+
+    describe_snapshot(&sn, name);
+    if (!write_vmstate(bs, &size, errp)) {
+        return false;
+    }
+    /* It takes the context of each disk itself, once. */
+    if (bdrv_all_create_snapshot(&sn, bs, size, disks.has_devices,
+                                 disks.devices, errp) < 0) {
+        bdrv_all_delete_snapshot(sn.name, disks.has_devices, disks.devices,
+                                 NULL);
+        return false;
+    }
+    return true;
+}
+
+bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
+                   bool has_devices, strList *devices, Error **errp)
+{
+    Disks disks = { has_devices, devices };
+    BlockDriverState *bs;
+    bool running, saved;
+
+    GLOBAL_STATE_CODE();
+    if (migration_is_blocked(errp)) {
+        return false;
+    }
+    if (!replay_can_snapshot()) {
+        error_setg(errp, "Record/replay does not allow making snapshot "
+                   "right now. Try once more later.");
+        return false;
+    }
+    if (!bdrv_all_can_snapshot(has_devices, devices, errp) ||
+        !name_is_free(name, overwrite, disks, errp)) {
+        return false;
+    }
+    bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp);
+    if (!bs) {
+        return false;
+    }
+    running = runstate_is_running();
+    if (global_state_store()) {
+        error_setg(errp, "Error saving global state");
+        return false;
+    }
+    vm_stop(RUN_STATE_SAVE_VM);
+    bdrv_drain_all_begin();
+    saved = save_stopped(bs, name, disks, errp);
+    bdrv_drain_all_end();
+    if (running) {
+        vm_start();
+    }
+    return saved;
+}
+
+/* Whether `bs` holds a snapshot of that name with a VM state in it. */
+static bool has_vmstate(BlockDriverState *bs, const char *name, Error **errp)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+    QEMUSnapshotInfo sn;
+    int ret;
+
+    aio_context_acquire(ctx);
+    ret = bdrv_snapshot_find(bs, &sn, name);
+    aio_context_release(ctx);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Snapshot '%s' was not found", name);
+    } else if (sn.vm_state_size == 0) {
+        error_setg(errp, "This is a disk-only snapshot. Revert to it "
+                   " offline using qemu-img");
+    }
+    return ret >= 0 && sn.vm_state_size > 0;
+}
+
+static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
+                         Error **errp)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+    MigrationIncomingState *mis = migration_incoming_get_current();
+    int ret;
+
+    if (bdrv_all_goto_snapshot(name, disks.has_devices, disks.devices,
+                               errp) < 0) {
+        return false;
+    }
+    if (!yank_register_instance(MIGRATION_YANK_INSTANCE, errp)) {
+        return false;
+    }
+    qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
+    mis->from_src_file = vmstate_file(bs, false);
+    aio_context_acquire(ctx);
+    ret = qemu_loadvm_state(mis->from_src_file);
+    migration_incoming_state_destroy();
+    aio_context_release(ctx);
+    if (ret < 0) {
+        error_setg(errp, "Error %d while loading VM state", ret);
+    }
+    return ret >= 0;
+}
+
+bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
+                   strList *devices, Error **errp)
+{
+    Disks disks = { has_devices, devices };
+    BlockDriverState *bs;
+    bool loaded;
+    int found;
+
+    if (!bdrv_all_can_snapshot(has_devices, devices, errp)) {
+        return false;
+    }
+    found = bdrv_all_has_snapshot(name, has_devices, devices, errp);
+    if (found == 0) {
+        error_setg(errp, "Snapshot '%s' does not exist in one or more devices",
+                   name);
+    }
+    if (found <= 0) {
+        return false;
+    }
+    bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp);
+    if (!bs || !has_vmstate(bs, name, errp)) {
+        return false;
+    }
+    /* What is on its way belongs to the state that is given up. */
+    replay_flush_events();
+    bdrv_drain_all_begin();
+    loaded = load_drained(bs, name, disks, errp);
+    bdrv_drain_all_end();
+    return loaded;
+}
+
+bool delete_snapshot(const char *name, bool has_devices, strList *devices,
+                     Error **errp)
+{
+    return bdrv_all_can_snapshot(has_devices, devices, errp) &&
+           bdrv_all_delete_snapshot(name, has_devices, devices, errp) >= 0;
+}
+
+/* Jobs: the work is done in the main loop while the job's coroutine waits. */
+
+typedef struct SnapshotJob {
+    Job common;
+    char *tag;
+    char *vmstate;
+    strList *devices;
+    Coroutine *co;
+    Error **errp;
+    bool done;
+} SnapshotJob;
+
+static bool job_save(SnapshotJob *s)
+{
+    return save_snapshot(s->tag, false, s->vmstate, true, s->devices, s->errp);
+}
+
+static bool job_load(SnapshotJob *s)
+{
+    bool running = runstate_is_running();
+    bool loaded;
+
+    vm_stop(RUN_STATE_RESTORE_VM);
+    loaded = load_snapshot(s->tag, s->vmstate, true, s->devices, s->errp);
+    if (loaded && running) {
+        vm_start();
+    }
+    return loaded;
+}
+
+static bool job_delete(SnapshotJob *s)
+{
+    return delete_snapshot(s->tag, true, s->devices, s->errp);
+}
+
+static void job_in_main_loop(void *opaque)
+{
+    SnapshotJob *s = opaque;
+
+    job_progress_set_remaining(&s->common, 1);
+    switch (job_type(&s->common)) {
+    case JOB_TYPE_SNAPSHOT_SAVE:
+        s->done = job_save(s);
+        break;
+    case JOB_TYPE_SNAPSHOT_LOAD:
+        s->done = job_load(s);
+        break;
+    case JOB_TYPE_SNAPSHOT_DELETE:
+        s->done = job_delete(s);
+        break;
+    default:
+        g_assert_not_reached();
+    }
+    job_progress_update(&s->common, 1);
+    g_free(s->tag);
+    g_free(s->vmstate);
+    qapi_free_strList(s->devices);
+    aio_co_wake(s->co);
+}
+
+static int coroutine_fn job_run_snapshot(Job *job, Error **errp)
+{
+    SnapshotJob *s = container_of(job, SnapshotJob, common);
+
+    s->errp = errp;
+    s->co = qemu_coroutine_self();
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), job_in_main_loop, s);
+    qemu_coroutine_yield();
+    return s->done ? 0 : -1;
+}
+
+#define SNAPSHOT_JOB(name, type)                    \
+    static const JobDriver name = {                 \
+        .instance_size = sizeof(SnapshotJob),       \
+        .job_type = type,                           \
+        .run = job_run_snapshot,                    \
+    }
+
+SNAPSHOT_JOB(save_job_driver, JOB_TYPE_SNAPSHOT_SAVE);
+SNAPSHOT_JOB(load_job_driver, JOB_TYPE_SNAPSHOT_LOAD);
+SNAPSHOT_JOB(delete_job_driver, JOB_TYPE_SNAPSHOT_DELETE);
+
+static void start_job(const JobDriver *driver, const char *id, const char *tag,
+                      const char *vmstate, strList *devices, Error **errp)
+{
+    SnapshotJob *s = job_create(id, driver, NULL, qemu_get_aio_context(),
+                                JOB_MANUAL_DISMISS, NULL, NULL, errp);
+
+    if (s) {
+        s->tag = g_strdup(tag);
+        s->vmstate = g_strdup(vmstate);
+        s->devices = QAPI_CLONE(strList, devices);
+        job_start(&s->common);
+    }
+}
+
+void qmp_snapshot_save(const char *job_id, const char *tag,
+                       const char *vmstate, strList *devices, Error **errp)
+{
+    start_job(&save_job_driver, job_id, tag, vmstate, devices, errp);
+}
+
+void qmp_snapshot_load(const char *job_id, const char *tag,
+                       const char *vmstate, strList *devices, Error **errp)
+{
+    start_job(&load_job_driver, job_id, tag, vmstate, devices, errp);
+}
+
+void qmp_snapshot_delete(const char *job_id, const char *tag,
+                         strList *devices, Error **errp)
+{
+    start_job(&delete_job_driver, job_id, tag, NULL, devices, errp);
+}
+
+/* Xen: the devices alone, in a file; the memory goes another way. */
+
+static QEMUFile *xen_file(const char *path, bool writable, const char *name,
+                          Error **errp)
+{
+    int flags = writable ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY | O_BINARY;
+    QIOChannelFile *ioc = qio_channel_file_new_path(path, flags, 0660, errp);
+    QEMUFile *f;
+
+    if (!ioc) {
+        return NULL;
+    }
+    qio_channel_set_name(QIO_CHANNEL(ioc), name);
+    f = writable ? qemu_file_new_output(QIO_CHANNEL(ioc))
+                 : qemu_file_new_input(QIO_CHANNEL(ioc));
+    object_unref(OBJECT(ioc));
+    return f;
+}
+
+static void xen_save_stopped(const char *filename, bool give_disks_up,
+                             Error **errp)
+{
+    QEMUFile *f = xen_file(filename, true, "migration-xen-save-state", errp);
+    int saved, closed, ret;
+
+    if (!f) {
+        return;
+    }
+    saved = qemu_save_device_state(f);
+    closed = qemu_fclose(f);
+    if (saved < 0 || closed < 0) {
+        error_setg(errp, QERR_IO_ERROR);
+    } else if (give_disks_up) {
+        ret = bdrv_inactivate_all();
+        if (ret) {
+            error_setg(errp, "%s: bdrv_inactivate_all() failed (%d)",
+                       __func__, ret);
+        }
+    }
+}
+
+void qmp_xen_save_devices_state(const char *filename, bool has_live, bool live,
+                                Error **errp)
+{
+    bool running = runstate_is_running();
+
+    vm_stop(RUN_STATE_SAVE_VM);
+    global_state_store_running();
+    /*
+     * For a live migration Xen's tools stop the guest themselves before and
+     * start it again if it fails; the other side then needs the disks.
+     */
+    xen_save_stopped(filename, (!has_live || live) && !running, errp);
+    if (running) {
+        vm_start();
+    }
+}
+
+void qmp_xen_load_devices_state(const char *filename, Error **errp)
+{
+    QEMUFile *f;
+    int ret;
+
+    if (runstate_is_running()) {
+        error_setg(errp, "Cannot update device state while vm is running");
+        return;
+    }
+    vm_stop(RUN_STATE_RESTORE_VM);
+    f = xen_file(filename, false, "migration-xen-load-state", errp);
+    if (!f) {
+        return;
+    }
+    ret = qemu_loadvm_state(f);
+    qemu_fclose(f);
+    if (ret < 0) {
+        error_setg(errp, QERR_IO_ERROR);
+    }
+    migration_incoming_state_destroy();
+}
