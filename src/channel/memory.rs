@@ -162,6 +162,10 @@ impl Channel for Writer {
         lock(&self.0).state.advance(State::Closed);
         Ok(())
     }
+
+    fn collected(&self) -> Option<(*const u8, usize)> {
+        Some(self.view())
+    }
 }
 
 #[derive(Debug)]

@@ -8,12 +8,14 @@ pub mod command;
 mod config;
 pub mod handler;
 pub mod host;
+mod index;
 pub mod load;
 mod load_command;
 pub mod registry;
 #[cfg(test)]
 mod registry_tests;
 pub mod save;
+pub mod slot;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,6 +34,8 @@ pub use load::Loading;
 pub struct Vm {
     /// The devices.
     pub registry: Registry,
+    /// What the driver keeps here.
+    pub slot: slot::Slot,
     host: RwLock<Arc<dyn Host>>,
     incoming: RwLock<Option<Arc<dyn Incoming>>>,
     limits: Mutex<Limits>,
@@ -52,6 +56,7 @@ impl Vm {
     pub fn new(host: Arc<dyn Host>) -> Self {
         Self {
             registry: Registry::default(),
+            slot: slot::Slot::default(),
             host: RwLock::new(host),
             incoming: RwLock::new(None),
             limits: Mutex::default(),

@@ -5,12 +5,10 @@
 //! of the entry that it stands on, and entries may come and go meanwhile.
 
 use super::handler::Handler;
+use super::index::{Index, Key};
 use crate::error::{Error, Result, Section};
 use crate::wire::limits::IDSTR_MAX;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -19,14 +17,11 @@ pub const PRIORITY_MAX: i32 = 5;
 /// "Choose an instance id for me": -1.
 pub const INSTANCE_ID_ANY: u32 = u32::MAX;
 
-/// Place in the order: priority (inverted, as higher goes first), then registration.
-type Key = (i32, u64);
-
 /// An older name by which streams may know a device.
 #[derive(Clone, Debug)]
 pub struct Compat {
     /// The name without the path.
-    pub idstr: Box<[u8]>,
+    pub idstr: Arc<[u8]>,
     /// Its own count of instances.
     pub instance_id: i32,
 }
@@ -34,7 +29,7 @@ pub struct Compat {
 /// One registered device.
 pub struct Entry {
     /// Name with the path, at most 255 bytes.
-    pub idstr: Box<[u8]>,
+    pub idstr: Arc<[u8]>,
     /// Instance id.
     pub instance_id: u32,
     /// A second instance id that streams may use.
@@ -49,8 +44,8 @@ pub struct Entry {
     pub is_live: bool,
     /// The callbacks.
     pub handler: Box<dyn Handler>,
-    owner: Owner,
-    key: Key,
+    pub(super) owner: Owner,
+    pub(super) key: Key,
     removed: AtomicBool,
     calls: AtomicUsize,
 }
@@ -150,123 +145,26 @@ impl Entry {
         let id = std::ptr::from_ref(self) as usize;
         RUNNING.with_borrow(|running| running.iter().filter(|other| **other == id).count())
     }
-
-    /// The (idstr, instance) pairs by which a stream may name the entry. QEMU compares the 32-bit patterns, so an
-    /// entry without an alias (-1) answers to instance 0xffffffff as well.
-    fn stream_names(&self) -> Vec<(Box<[u8]>, u32)> {
-        let mut names = vec![(self.idstr.clone(), self.instance_id), (self.idstr.clone(), self.alias_id as u32)];
-        if let Some(compat) = &self.compat {
-            names.push((compat.idstr.clone(), compat.instance_id as u32));
-            names.push((compat.idstr.clone(), self.alias_id as u32));
-        }
-        names.sort();
-        names.dedup();
-        names
-    }
-}
-
-#[derive(Default)]
-struct Inner {
-    order: BTreeMap<Key, Arc<Entry>>,
-    by_stream_name: HashMap<(Box<[u8]>, u32), BTreeSet<Key>>,
-    by_name: HashMap<(Box<[u8]>, usize), BTreeSet<Key>>,
-    by_owner: HashMap<Owner, BTreeSet<Key>>,
-    /// How many entries have an instance id, by name.
-    instances: HashMap<Box<[u8]>, BTreeMap<u32, usize>>,
-    compat_instances: HashMap<Box<[u8]>, BTreeMap<i32, usize>>,
-    next_section_id: u32,
-    next_sequence: u64,
 }
 
 /// The devices of one context.
 #[derive(Default)]
 pub struct Registry {
-    inner: Mutex<Inner>,
+    inner: Mutex<Index>,
     gone: Arc<Condvar>,
     idle: Arc<Mutex<()>>,
 }
 
 /// Joins parts to a name and cuts it at 255 bytes, as QEMU does.
-fn join_name(parts: &[&[u8]]) -> (Box<[u8]>, bool) {
+fn join_name(parts: &[&[u8]]) -> (Vec<u8>, bool) {
     let mut name = parts.concat();
     let cut = name.len() > IDSTR_MAX;
     name.truncate(IDSTR_MAX);
-    (name.into(), cut)
-}
-
-fn add<K: Hash + Eq>(index: &mut HashMap<K, BTreeSet<Key>>, name: K, key: Key) {
-    index.entry(name).or_default().insert(key);
-}
-
-fn take<K: Hash + Eq>(index: &mut HashMap<K, BTreeSet<Key>>, name: &K, key: Key) {
-    if let Some(keys) = index.get_mut(name) {
-        keys.remove(&key);
-        if keys.is_empty() {
-            index.remove(name);
-        }
-    }
-}
-
-fn count_up<N: Ord>(index: &mut HashMap<Box<[u8]>, BTreeMap<N, usize>>, name: &[u8], number: N) {
-    *index.entry(name.into()).or_default().entry(number).or_default() += 1;
-}
-
-fn count_down<N: Ord>(index: &mut HashMap<Box<[u8]>, BTreeMap<N, usize>>, name: &[u8], number: &N) {
-    if let Some(numbers) = index.get_mut(name) {
-        if let Some(count) = numbers.get_mut(number) {
-            *count -= 1;
-            if *count == 0 {
-                numbers.remove(number);
-            }
-        }
-        if numbers.is_empty() {
-            index.remove(name);
-        }
-    }
-}
-
-impl Inner {
-    /// The highest instance of that name plus one, or 0.
-    fn new_instance(&self, idstr: &[u8]) -> u32 {
-        self.instances.get(idstr).and_then(|ids| ids.last_key_value()).map_or(0, |(last, _)| last.wrapping_add(1))
-    }
-
-    fn new_compat_instance(&self, name: &[u8]) -> i32 {
-        let last = self.compat_instances.get(name).and_then(|ids| ids.last_key_value()).map(|(last, _)| *last);
-        last.map_or(0, |last| last.saturating_add(1).max(0))
-    }
-
-    fn insert(&mut self, entry: Arc<Entry>) {
-        let key = entry.key;
-        for name in entry.stream_names() {
-            add(&mut self.by_stream_name, name, key);
-        }
-        add(&mut self.by_name, (entry.idstr.clone(), entry.owner.opaque), key);
-        add(&mut self.by_owner, entry.owner, key);
-        count_up(&mut self.instances, &entry.idstr, entry.instance_id);
-        if let Some(compat) = &entry.compat {
-            count_up(&mut self.compat_instances, &compat.idstr, compat.instance_id);
-        }
-        self.order.insert(key, entry);
-    }
-
-    fn remove(&mut self, key: Key) -> Option<Arc<Entry>> {
-        let entry = self.order.remove(&key)?;
-        for name in entry.stream_names() {
-            take(&mut self.by_stream_name, &name, key);
-        }
-        take(&mut self.by_name, &(entry.idstr.clone(), entry.owner.opaque), key);
-        take(&mut self.by_owner, &entry.owner, key);
-        count_down(&mut self.instances, &entry.idstr, &entry.instance_id);
-        if let Some(compat) = &entry.compat {
-            count_down(&mut self.compat_instances, &compat.idstr, &compat.instance_id);
-        }
-        Some(entry)
-    }
+    (name, cut)
 }
 
 impl Registry {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, Index> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -278,8 +176,7 @@ impl Registry {
             return Err(Error::invalid(format!("priority {priority} is not between 0 and {PRIORITY_MAX}")));
         }
         let mut inner = self.inner();
-        let section_id = inner.next_section_id;
-        inner.next_section_id = section_id.wrapping_add(1);
+        let section_id = inner.take_section_id();
         let any = new.instance_id == INSTANCE_ID_ANY;
         let (idstr, cut) = match &new.path {
             Some(path) if path.len() >= IDSTR_MAX => {
@@ -300,7 +197,7 @@ impl Registry {
         let compat = new.path.as_ref().map(|_| {
             let (name, _) = join_name(&[&new.name]);
             let instance_id = if any { inner.new_compat_instance(&name) } else { new.instance_id as i32 };
-            Compat { idstr: name, instance_id }
+            (name, instance_id)
         });
         let instance_id = if any || compat.is_some() { inner.new_instance(&idstr) } else { new.instance_id };
         if compat.is_some() && instance_id != 0 {
@@ -309,48 +206,47 @@ impl Registry {
         if instance_id == INSTANCE_ID_ANY {
             return Err(Error::new(libc::ENOSPC, format!("no instance id is left for '{shown}'")));
         }
-        if inner.instances.get(&idstr).is_some_and(|ids| ids.contains_key(&instance_id)) {
+        if inner.has_instance(&idstr, instance_id) {
             let text = format!("'{shown}' instance {instance_id} is registered twice");
             if strict {
                 return Err(Error::new(libc::EEXIST, text));
             }
             warn.push(text);
         }
-        let key = (PRIORITY_MAX - priority, inner.next_sequence);
-        inner.next_sequence += 1;
-        inner.insert(Arc::new(Entry {
-            idstr,
+        let key = (PRIORITY_MAX - priority, inner.take_sequence());
+        let entry = Entry {
+            idstr: inner.intern(&idstr),
             instance_id,
             alias_id: new.alias_id,
             version_id: new.version_id,
             section_id,
-            compat,
+            compat: compat.map(|(name, instance_id)| Compat { idstr: inner.intern(&name), instance_id }),
             is_live: new.is_live,
             handler: new.handler,
             owner: new.owner,
             key,
             removed: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
-        }));
+        };
+        inner.insert(Arc::new(entry));
         Ok(())
     }
 
-    /// Removes all entries of that name and opaque pointer. `wait` is called, without a lock, until no other thread
-    /// is in one of their callbacks; see `Registry::drain`.
+    /// Removes all entries of that name and opaque pointer. Their callbacks may still run: see `drain`.
     pub fn unregister_name(&self, path: Option<&[u8]>, name: &[u8], opaque: usize) -> Vec<Arc<Entry>> {
         let (idstr, _) = match path {
             Some(path) => join_name(&[path, b"/", name]),
             None => join_name(&[name]),
         };
         let mut inner = self.inner();
-        let keys = inner.by_name.get(&(idstr, opaque)).cloned().unwrap_or_default();
+        let keys = inner.named(&idstr, opaque);
         keys.into_iter().filter_map(|key| inner.remove(key)).collect()
     }
 
-    /// Removes all entries of that owner.
+    /// Removes all entries of that owner. Their callbacks may still run: see `drain`.
     pub fn unregister_owner(&self, owner: Owner) -> Vec<Arc<Entry>> {
         let mut inner = self.inner();
-        let keys = inner.by_owner.get(&owner).cloned().unwrap_or_default();
+        let keys = inner.owned(owner);
         keys.into_iter().filter_map(|key| inner.remove(key)).collect()
     }
 
@@ -372,7 +268,7 @@ impl Registry {
 
     /// How many devices there are.
     pub fn len(&self) -> usize {
-        self.inner().order.len()
+        self.inner().len()
     }
 
     /// Whether there are none.
@@ -389,11 +285,7 @@ impl Registry {
 
     /// The entry that a stream names.
     pub fn find(&self, idstr: &[u8], instance: u32) -> Option<Call> {
-        let entry = {
-            let inner = self.inner();
-            let key = *inner.by_stream_name.get(&(idstr.into(), instance))?.first()?;
-            Arc::clone(inner.order.get(&key)?)
-        };
+        let entry = self.inner().find(idstr, instance)?;
         self.enter(&entry)
     }
 
@@ -426,12 +318,7 @@ impl Iterator for Walk<'_> {
 
     fn next(&mut self) -> Option<Call> {
         loop {
-            let entry = {
-                let inner = self.registry.inner();
-                let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-                let (_, entry) = inner.order.range((from, Bound::Unbounded)).next()?;
-                Arc::clone(entry)
-            };
+            let entry = self.registry.inner().after(self.last)?;
             self.last = Some(entry.key);
             if let Some(call) = self.registry.enter(&entry) {
                 return Some(call);
