@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Test programs: named cases, checks that say what they saw, a deadline for
+ * every case, and a lock that knows who holds it.
+ *
+ * A case is written as TEST(name) { ... } and runs in a process of its own, so
+ * that no case sees what another one left behind and a crash fails only one.
+ * A check that fails is told and the case goes on; REQUIRE ends it. Messages go
+ * to stderr; stdout is for what a case wants to say.
+ *
+ * The program's arguments are the names of the cases to run, all if there are
+ * none; -n runs them in this process (for a debugger), -l lists them.
+ */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Seconds that a case may take; SAVEVM_TEST_SLOW multiplies it (valgrind). */
+#define HARNESS_DEADLINE 20
+
+typedef struct HarnessCase {
+    const char *name;
+    void (*run)(void);
+    struct HarnessCase *next;
+} HarnessCase;
+
+void harness_add(HarnessCase *test);
+
+#define TEST(id)                                                   \
+    static void test_##id(void);                                   \
+    static HarnessCase case_##id = { #id, test_##id, NULL };       \
+    __attribute__((constructor)) static void add_##id(void)        \
+    {                                                              \
+        harness_add(&case_##id);                                   \
+    }                                                              \
+    static void test_##id(void)
+
+/* Run first in every case, if the program has one. */
+extern void (*harness_before)(void);
+
+/* How much slower than usual this run may be: at least 1. */
+unsigned harness_slow(void);
+
+#define CHECK(cond) harness_check(__FILE__, __LINE__, #cond, !!(cond))
+#define CHECK_EQ(got, want)                                        \
+    harness_check_eq(__FILE__, __LINE__, #got, (long long)(got), (long long)(want))
+#define CHECK_STR(got, want) harness_check_str(__FILE__, __LINE__, #got, got, want)
+#define CHECK_MEM(got, len, want, want_len)                        \
+    harness_check_mem(__FILE__, __LINE__, #got, got, len, want, want_len)
+/* `part` stands somewhere in the string `got`. */
+#define CHECK_HAS(got, part) harness_check_has(__FILE__, __LINE__, #got, got, part)
+#define REQUIRE(cond)                                              \
+    do {                                                           \
+        if (!CHECK(cond)) {                                        \
+            harness_end();                                         \
+        }                                                          \
+    } while (0)
+
+/* All of them tell whether the check held. Any thread. */
+bool harness_check(const char *file, int line, const char *text, bool held);
+bool harness_check_eq(const char *file, int line, const char *text, long long got, long long want);
+bool harness_check_str(const char *file, int line, const char *text, const char *got, const char *want);
+bool harness_check_has(const char *file, int line, const char *text, const char *got, const char *part);
+bool harness_check_mem(const char *file, int line, const char *text, const void *got, size_t len,
+                       const void *want, size_t want_len);
+
+/* Ends the case as failed if a check failed, else as passed. */
+void harness_end(void) __attribute__((noreturn));
+
+/* Ends the case as skipped. */
+void harness_skip(const char *why) __attribute__((noreturn));
+
+/* A lock as a hypervisor's big lock; it may be taken once at a time. */
+typedef struct HarnessLock {
+    pthread_mutex_t mutex;
+    pthread_mutex_t inner;
+    pthread_t holder;
+    bool held;
+    unsigned taken;
+} HarnessLock;
+
+#define HARNESS_LOCK_INIT { PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, 0, false, 0 }
+
+void harness_lock(HarnessLock *lock);
+void harness_unlock(HarnessLock *lock);
+
+/* Whether this thread holds it. */
+bool harness_locked(HarnessLock *lock);
+
+/* Waits for a condition that another thread makes true; fails the case after two seconds. */
+#define WAIT_FOR(cond)                                             \
+    do {                                                           \
+        for (unsigned waited_ = 0; !(cond); waited_++) {           \
+            if (waited_ > 2000 * harness_slow()) {                 \
+                CHECK(cond);                                       \
+                harness_end();                                     \
+            }                                                      \
+            harness_sleep_ms(1);                                   \
+        }                                                          \
+    } while (0)
+
+void harness_sleep_ms(unsigned ms);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What savevm.c refers to and no test here reaches: snapshots, postcopy's
+ * threads, the run state. Whoever calls one of these ends the program. The
+ * types do not matter for that, so this includes none of QEMU's headers.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#define NEVER(name)                                      \
+    void name(void);                                     \
+    void name(void)                                      \
+    {                                                    \
+        fprintf(stderr, "%s was called\n", #name);       \
+        abort();                                         \
+    }
+
+NEVER(bdrv_activate_all)
+NEVER(bdrv_all_can_snapshot)
+NEVER(bdrv_all_create_snapshot)
+NEVER(bdrv_all_delete_snapshot)
+NEVER(bdrv_all_find_vmstate_bs)
+NEVER(bdrv_all_goto_snapshot)
+NEVER(bdrv_all_has_snapshot)
+NEVER(bdrv_drain_all_begin)
+NEVER(bdrv_drain_all_end)
+NEVER(bdrv_get_aio_context)
+NEVER(bdrv_snapshot_find)
+NEVER(dirty_bitmap_mig_before_vm_start)
+NEVER(global_state_store)
+NEVER(global_state_store_running)
+NEVER(job_create)
+NEVER(job_progress_set_remaining)
+NEVER(job_progress_update)
+NEVER(job_start)
+NEVER(memory_region_name)
+NEVER(migrate_announce_params)
+NEVER(migrate_init)
+NEVER(migrate_send_rp_message_req_pages)
+NEVER(migrate_use_block)
+NEVER(migration_incoming_state_destroy)
+NEVER(migration_is_blocked)
+NEVER(migration_is_running)
+NEVER(postcopy_fault_thread_notify)
+NEVER(postcopy_ram_incoming_cleanup)
+NEVER(postcopy_temp_page_reset)
+NEVER(qemu_announce_self)
+NEVER(qemu_ram_set_idstr)
+NEVER(qemu_ram_set_migratable)
+NEVER(qemu_ram_unset_idstr)
+NEVER(qemu_ram_unset_migratable)
+NEVER(qemu_system_reset)
+NEVER(qio_channel_block_new)
+NEVER(replay_can_snapshot)
+NEVER(replay_flush_events)
+NEVER(runstate_is_running)
+NEVER(runstate_set)
+NEVER(vm_start)
+NEVER(vm_stop)
+
+/* Statistics that only a snapshot clears: room enough for both. */
+char ram_counters[4096];
+char compression_counters[4096];

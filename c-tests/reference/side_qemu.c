@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * side.h on top of QEMU 7.2's own objects: files, objects and the machine.
+ * Compiled with QEMU's flags against QEMU's headers. What else those objects
+ * call is in stubs_qemu.c.
+ */
+#include "qemu/osdep.h"
+#include "qemu/module.h"
+#include "hw/boards.h"
+#include "hw/vmstate-if.h"
+#include "io/channel-buffer.h"
+#include "io/channel-file.h"
+#include "io/channel-socket.h"
+#include "migration/migration.h"
+#include "migration/qemu-file.h"
+#include "qapi/error.h"
+
+#include "reference/host_qemu.h"
+
+SideHost side = {
+    .machine = "box",
+    .page_bits = 12,
+    .page_bits_min = 12,
+    .ram_page_sizes = 4096,
+};
+
+const char *side_name(void)
+{
+    return "qemu";
+}
+
+/* The machine: all that is asked of it is a name and one flag. */
+
+MachineState *current_machine;
+
+static const TypeInfo machine_type = {
+    .name = TYPE_MACHINE,
+    .parent = TYPE_OBJECT,
+    .instance_size = sizeof(MachineState),
+    .class_size = sizeof(MachineClass),
+};
+
+Object *qdev_get_machine(void)
+{
+    MACHINE_GET_CLASS(current_machine)->name = (char *)side.machine;
+    current_machine->suppress_vmdesc = side.no_vmdesc;
+    return OBJECT(current_machine);
+}
+
+/* Objects with a path. */
+
+#define TYPE_SIDE_OBJECT "side-object"
+
+typedef struct SideObject {
+    Object parent;
+    const char *path;
+} SideObject;
+
+static char *object_id(VMStateIf *obj)
+{
+    return g_strdup(((SideObject *)obj)->path);
+}
+
+static void object_class(ObjectClass *class, void *data)
+{
+    VMSTATE_IF_CLASS(class)->get_id = object_id;
+}
+
+static const TypeInfo object_type = {
+    .name = TYPE_SIDE_OBJECT,
+    .parent = TYPE_OBJECT,
+    .instance_size = sizeof(SideObject),
+    .class_init = object_class,
+    .interfaces = (InterfaceInfo[]) {
+        { TYPE_VMSTATE_IF },
+        { }
+    },
+};
+
+VMStateIf *side_object(const char *path)
+{
+    SideObject *object = (SideObject *)object_new(TYPE_SIDE_OBJECT);
+
+    object->path = path;
+    return VMSTATE_IF(object);
+}
+
+void side_start(void)
+{
+    module_call_init(MODULE_INIT_QOM);
+    type_register_static(&machine_type);
+    type_register_static(&object_type);
+    current_machine = (MachineState *)object_new(TYPE_MACHINE);
+    host_start();
+}
+
+/* Files */
+
+static QEMUFile *open_channel(QIOChannel *channel, bool writable)
+{
+    QEMUFile *f;
+
+    f = writable ? qemu_file_new_output(channel) : qemu_file_new_input(channel);
+    object_unref(OBJECT(channel));
+    return f;
+}
+
+QEMUFile *side_writer(void)
+{
+    return open_channel(QIO_CHANNEL(qio_channel_buffer_new(64)), true);
+}
+
+QEMUFile *side_reader(const void *bytes, size_t len)
+{
+    QIOChannelBuffer *buffer = qio_channel_buffer_new(len + 1);
+
+    if (len) {
+        memcpy(buffer->data, bytes, len);
+        buffer->usage = len;
+    }
+    return open_channel(QIO_CHANNEL(buffer), false);
+}
+
+const uint8_t *side_bytes(QEMUFile *f, size_t *len)
+{
+    QIOChannelBuffer *buffer;
+
+    qemu_fflush(f);
+    buffer = QIO_CHANNEL_BUFFER(qemu_file_get_ioc(f));
+    *len = buffer->usage;
+    return buffer->data;
+}
+
+QEMUFile *side_fd(int fd, bool writable)
+{
+    struct stat about;
+
+    if (fstat(fd, &about) == 0 && S_ISSOCK(about.st_mode)) {
+        QIOChannelSocket *socket = qio_channel_socket_new_fd(fd, &error_abort);
+
+        return open_channel(QIO_CHANNEL(socket), writable);
+    }
+    return open_channel(QIO_CHANNEL(qio_channel_file_new_fd(fd)), writable);
+}
+

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The part of QEMU that its savevm.c calls and that a test wants to see:
+ * every call becomes a line of the trace, with the words of side_savevm.c.
+ */
+#include "qemu/osdep.h"
+#include "block/block.h"
+#include "exec/cpu-common.h"
+#include "exec/target_page.h"
+#include "migration/colo.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/postcopy-ram.h"
+#include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "qapi/error.h"
+#include "qemu/timer.h"
+#include "qemu/uuid.h"
+#include "sysemu/cpus.h"
+#include "sysemu/sysemu.h"
+
+#include "reference/host_qemu.h"
+
+static MigrationState outgoing;
+static MigrationIncomingState incoming;
+static PostcopyState postcopy;
+
+QemuUUID qemu_uuid;
+bool qemu_uuid_set;
+int autostart;
+int only_migratable;
+bool xen_allowed;
+
+/* What the tests change is copied before every question. */
+MigrationState *migrate_get_current(void)
+{
+    outgoing.send_configuration = !side.no_configuration;
+    outgoing.send_section_footer = !side.no_footers;
+    outgoing.enabled_capabilities[MIGRATION_CAPABILITY_X_IGNORE_SHARED] =
+        side.x_ignore_shared;
+    qemu_uuid_set = side.uuid != NULL;
+    if (side.uuid) {
+        memcpy(qemu_uuid.data, side.uuid, sizeof(qemu_uuid.data));
+    }
+    qdev_get_machine();
+    return &outgoing;
+}
+
+MigrationIncomingState *migration_incoming_get_current(void)
+{
+    return &incoming;
+}
+
+void host_start(void)
+{
+    qemu_mutex_init(&incoming.rp_mutex);
+    qemu_mutex_init(&incoming.page_request_mutex);
+    qemu_mutex_init(&incoming.postcopy_prio_thread_mutex);
+    qemu_event_init(&incoming.main_thread_load_event, false);
+    qemu_sem_init(&incoming.thread_sync_sem, 0);
+    qemu_sem_init(&incoming.postcopy_pause_sem_fault, 0);
+    incoming.page_requested = g_tree_new((GCompareFunc)strcmp);
+    migrate_get_current();
+}
+
+MigrationIncomingState *side_incoming(QEMUFile *f)
+{
+    incoming.from_src_file = f;
+    incoming.state = MIGRATION_STATUS_POSTCOPY_RECOVER;
+    migrate_get_current();
+    return &incoming;
+}
+
+/* The machine's properties */
+
+size_t qemu_target_page_size(void)
+{
+    return (size_t)1 << side.page_bits;
+}
+
+int qemu_target_page_bits(void)
+{
+    return side.page_bits;
+}
+
+int qemu_target_page_bits_min(void)
+{
+    return side.page_bits_min;
+}
+
+bool migrate_validate_uuid(void)
+{
+    return side.uuid != NULL;
+}
+
+bool migration_in_postcopy(void)
+{
+    return side.in_postcopy;
+}
+
+bool migration_in_colo_state(void)
+{
+    return side.in_colo;
+}
+
+bool migrate_postcopy_ram(void)
+{
+    return side.postcopy_ram;
+}
+
+bool migrate_dirty_bitmaps(void)
+{
+    return false;
+}
+
+bool migrate_postcopy_preempt(void)
+{
+    return false;
+}
+
+uint64_t ram_pagesize_summary(void)
+{
+    return side.ram_page_sizes;
+}
+
+/* What the host is asked for while saving and loading */
+
+void cpu_synchronize_all_states(void)
+{
+    trace("host: cpu_synchronize_states");
+}
+
+void cpu_synchronize_all_pre_loadvm(void)
+{
+    trace("host: cpu_synchronize_pre_load");
+}
+
+void cpu_synchronize_all_post_init(void)
+{
+    trace("host: cpu_synchronize_post_load");
+}
+
+int bdrv_inactivate_all(void)
+{
+    trace("host: disks_inactivate");
+    return side.disks_inactivate;
+}
+
+int precopy_notify(PrecopyNotifyReason reason, Error **errp)
+{
+    trace("host: precopy_notify %d", reason);
+    return 0;
+}
+
+/* What commands ask for */
+
+QEMUFile *__real_qemu_file_get_return_path(QEMUFile *f);
+QEMUFile *__wrap_qemu_file_get_return_path(QEMUFile *f);
+
+QEMUFile *__wrap_qemu_file_get_return_path(QEMUFile *f)
+{
+    trace("host: open_return_path");
+    return __real_qemu_file_get_return_path(f);
+}
+
+void migrate_send_rp_pong(MigrationIncomingState *mis, uint32_t value)
+{
+    trace("host: pong 0x%x", value);
+}
+
+PostcopyState postcopy_state_get(void)
+{
+    return postcopy;
+}
+
+PostcopyState postcopy_state_set(PostcopyState new_state)
+{
+    PostcopyState before = postcopy;
+
+    postcopy = new_state;
+    return before;
+}
+
+int side_postcopy_state(int state)
+{
+    PostcopyState before = postcopy;
+
+    if (state >= 0) {
+        postcopy = state;
+    }
+    return before;
+}
+
+bool postcopy_ram_supported_by_host(MigrationIncomingState *mis)
+{
+    return true;
+}
+
+int postcopy_notify(enum PostcopyNotifyReason reason, Error **errp)
+{
+    return 0;
+}
+
+int ram_postcopy_incoming_init(MigrationIncomingState *mis)
+{
+    trace("host: postcopy_advise");
+    return 0;
+}
+
+int postcopy_ram_prepare_discard(MigrationIncomingState *mis)
+{
+    trace("host: postcopy_prepare_discard");
+    postcopy = POSTCOPY_INCOMING_DISCARD;
+    return 0;
+}
+
+int ram_discard_range(const char *block, uint64_t start, size_t length)
+{
+    trace("host: postcopy_discard %s 0x%" PRIx64 " 0x%zx", block, start,
+          length);
+    return side.discard;
+}
+
+int postcopy_ram_incoming_setup(MigrationIncomingState *mis)
+{
+    return 0;
+}
+
+/* Instead of the thread that would read on. */
+void postcopy_thread_create(MigrationIncomingState *mis, QemuThread *thread,
+                            const char *name, void *(*fn)(void *), int joinable)
+{
+    trace("host: postcopy_listen");
+}
+
+/* The bottom half that starts the guest is taken for the start. */
+QEMUBH *__wrap_qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name,
+                                MemReentrancyGuard *guard);
+void __wrap_qemu_bh_schedule(QEMUBH *bh);
+
+QEMUBH *__wrap_qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name,
+                                MemReentrancyGuard *guard)
+{
+    return opaque;
+}
+
+void __wrap_qemu_bh_schedule(QEMUBH *bh)
+{
+    trace("host: postcopy_run");
+}
+
+void migrate_set_state(int *state, int old_state, int new_state)
+{
+    if (new_state == MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+        trace("host: postcopy_resume");
+    }
+}
+
+void migrate_send_rp_resume_ack(MigrationIncomingState *mis, uint32_t value)
+{
+}
+
+RAMBlock *qemu_ram_block_by_name(const char *name)
+{
+    return (RAMBlock *)name;
+}
+
+void migrate_send_rp_recv_bitmap(MigrationIncomingState *mis, char *block_name)
+{
+    trace("host: recv_bitmap %s", block_name);
+}
+
+int migration_incoming_enable_colo(void)
+{
+    trace("host: enable_colo");
+    return side.enable_colo;
+}
+
+void migration_incoming_disable_colo(void)
+{
+}
+
+int colo_init_ram_cache(void)
+{
+    return 0;
+}
+
+void dirty_bitmap_mig_cancel_incoming(void)
+{
+}

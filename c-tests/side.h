@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The few things in which libsavevm and QEMU 7.2's own objects differ, so that
+ * a program is compiled once and linked with either: side_savevm.c, or
+ * reference/side_qemu.c. What the host is asked to do is printed as a line of
+ * the trace by both.
+ */
+#ifndef SIDE_H
+#define SIDE_H
+
+#include "qemu/typedefs.h"
+#include "hw/vmstate-if.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What the host says; a test changes it as it likes, at any time. */
+typedef struct SideHost {
+    const char *machine;
+    unsigned page_bits;
+    unsigned page_bits_min;
+    bool x_ignore_shared;     /* the one capability that 7.2 compares */
+    const uint8_t *uuid;      /* NULL: none */
+    bool no_configuration;
+    bool no_footers;
+    bool no_vmdesc;
+    bool in_postcopy;
+    bool in_colo;
+    bool postcopy_ram;
+    uint64_t ram_page_sizes;
+    int disks_inactivate;     /* what the calls of these names return */
+    int enable_colo;
+    int discard;
+} SideHost;
+
+extern SideHost side;
+
+/* Once, first of all. */
+void side_start(void);
+
+/* "savevm" or "qemu". */
+const char *side_name(void);
+
+/* A file that writes to memory, and what was written to it so far. */
+QEMUFile *side_writer(void);
+const uint8_t *side_bytes(QEMUFile *f, size_t *len);
+
+/* A file that reads a copy of `len` bytes. */
+QEMUFile *side_reader(const void *bytes, size_t len);
+
+/* A file over a descriptor, which it takes over; sockets are duplex. */
+QEMUFile *side_fd(int fd, bool writable);
+
+/* An object whose path is `path`; a NULL path: it has none. */
+VMStateIf *side_object(const char *path);
+
+/* What a load of `f` is to be given as its state. */
+MigrationIncomingState *side_incoming(QEMUFile *f);
+
+/* How far postcopy is, 0 to 5; -1 only asks. */
+int side_postcopy_state(int state);
+
+/* A line of the trace. */
+void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* A line of the trace with all bytes, as hex digits. */
+void trace_bytes(const char *what, const void *bytes, size_t len);
+
+/* The same of what was written to a file of side_writer(). */
+void trace_written(const char *what, QEMUFile *f);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
