@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Registering by description in a context that is named, under names that no program has stubs for.
+//! Registering by description in a context that is named, under names that no program has stubs for. They
+//! do not call QEMU's names: where the program defines those itself, that would be a call to the program.
 
 use crate::ffi::context;
 use crate::ffi::guard::guard;
 use crate::ffi::types::{Error as CError, SaveVM, VMStateIf};
-use crate::ffi::vmstate::register::{vmstate_register_with_alias_id, vmstate_unregister};
+use crate::ffi::vmstate::register::{code, register};
+use crate::ffi::vmstate::state::CState;
 use crate::ffi::vmstate::types::VMStateDescription;
+use crate::savevm::registry::Owner;
 use std::ffi::{c_int, c_void};
 
 /// vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
@@ -14,7 +17,6 @@ use std::ffi::{c_int, c_void};
 /// `vm` is NULL or a context; `vmsd` is NULL or describes `opaque` and stays, as `opaque` does, until it is unregistered;
 /// `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "QEMU's function has seven, and this one more")]
 pub unsafe extern "C" fn savevm_register_vmstate(
     vm: *mut SaveVM,
     obj: *mut VMStateIf,
@@ -29,9 +31,10 @@ pub unsafe extern "C" fn savevm_register_vmstate(
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
         // SAFETY: as above.
-        context::with(&vm, || unsafe {
-            vmstate_register_with_alias_id(obj, instance_id, vmsd, opaque, alias_id, required_for_version, errp)
-        })
+        let state = unsafe { CState::new(vmsd, opaque) };
+        let result = register(&vm, obj, instance_id, state, (alias_id, required_for_version));
+        // SAFETY: as above. The host whose form the error takes is that of `vm`.
+        context::with(&vm, || unsafe { code(result, errp) })
     })
 }
 
@@ -42,14 +45,13 @@ pub unsafe extern "C" fn savevm_register_vmstate(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_unregister_vmstate(
     vm: *mut SaveVM,
-    obj: *mut VMStateIf,
+    _obj: *mut VMStateIf,
     vmsd: *const VMStateDescription,
     opaque: *mut c_void,
 ) {
     guard((), || {
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
-        // SAFETY: as above.
-        context::with(&vm, || unsafe { vmstate_unregister(obj, vmsd, opaque) });
+        vm.unregister_owner(Owner { description: vmsd as usize, opaque: opaque as usize });
     });
 }

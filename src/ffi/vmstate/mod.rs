@@ -5,7 +5,7 @@ mod fresh;
 mod infos;
 mod items;
 pub(crate) mod register;
-mod state;
+pub(crate) mod state;
 mod swap;
 pub mod types;
 

@@ -118,22 +118,32 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
     errp: *mut *mut CError,
 ) -> c_int {
     guard(-libc::EIO, || {
-        let vm = context::current();
         // SAFETY: the contract of the function.
         let state = unsafe { CState::new(vmsd, opaque) };
-        match register(&vm, obj, instance_id, state, (alias_id, required_for_version)) {
-            Ok(()) => 0,
-            Err(err) => {
-                let code = err.code();
-                // SAFETY: the contract of the function.
-                unsafe { error::give(errp, err) };
-                code
-            }
-        }
+        let result = register(&context::current(), obj, instance_id, state, (alias_id, required_for_version));
+        // SAFETY: as above.
+        unsafe { code(result, errp) }
     })
 }
 
-fn register(
+/// 0, or the code of an error, which is given to C.
+///
+/// # Safety
+/// `errp` is NULL or points to NULL.
+pub(crate) unsafe fn code(result: Result<()>, errp: *mut *mut CError) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(err) => {
+            let code = err.code();
+            // SAFETY: as the caller promised.
+            unsafe { error::give(errp, err) };
+            code
+        }
+    }
+}
+
+/// Adds a device; what the exported names do, which a program may have taken for functions of its own.
+pub(crate) fn register(
     vm: &Vm,
     obj: *mut VMStateIf,
     instance_id: u32,
