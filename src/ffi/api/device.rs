@@ -45,13 +45,15 @@ pub unsafe extern "C" fn savevm_register_vmstate(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_unregister_vmstate(
     vm: *mut SaveVM,
-    _obj: *mut VMStateIf,
+    obj: *mut VMStateIf,
     vmsd: *const VMStateDescription,
     opaque: *mut c_void,
 ) {
     guard((), || {
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
+        // As in QEMU the description and the memory say which devices are meant.
+        let _ = obj;
         vm.unregister_owner(Owner { description: vmsd as usize, opaque: opaque as usize });
     });
 }
