@@ -11,15 +11,29 @@ impl Extent {
     ///
     /// Refused are negative counts and sizes, those that do not fit an `int`, arrays that do not fit the address space,
     /// and counts beyond the end of an array in place, where the table says how long that is.
+    #[inline]
     pub fn of<F: Field>(field: &F, kind: Kind) -> Result<Self, Complaint> {
         let bits = field.flags();
+        if bits & (flags::VARRAY | flags::VBUFFER | flags::MULTIPLY_ELEMENTS) == 0 {
+            let count = if bits & flags::ARRAY == 0 { 1 } else { field.num() };
+            let (count, size) = (usize::try_from(count), field.size());
+            // Half the width of a word each: their product fits.
+            if let (Ok(count), true) = (count, size >> (usize::BITS / 2 - 1) == 0 && usize::BITS >= 64) {
+                return Ok(Self { count, size });
+            }
+        }
+        Self::variable(field, kind, bits)
+    }
+
+    #[inline(never)]
+    fn variable<F: Field>(field: &F, kind: Kind, bits: u32) -> Result<Self, Complaint> {
         let count = count(field, bits)?;
         let size = size(field, bits)?;
         if count > 1 && count.checked_mul(size).is_none_or(|bytes| isize::try_from(bytes).is_err()) {
             return Err(format!("{count} elements of {size} bytes do not fit the memory"));
         }
         let in_place = bits & flags::VARRAY != 0 && bits & flags::POINTER == 0;
-        let known = bits & (flags::STRUCT | flags::VSTRUCT) != 0 || kind.width() > 0 || kind == Kind::Buffer;
+        let known = kind.width() > 0 || matches!(kind, Kind::Struct | Kind::Buffer);
         if in_place && known && field.start() > 0 && count * size > field.start() {
             return Err(format!("{count} elements, but the array has {}", field.start() / size.max(1)));
         }

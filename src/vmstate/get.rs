@@ -43,10 +43,8 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind) -> i32 {
             ret if ret < 0 => io.fail_callback("get", ret),
             ret => ret,
         },
-        _ => {
-            word(io.file, item, kind);
-            0
-        }
+        _ if word(io.file, *item, kind) => 0,
+        _ => io.fail(libc::EINVAL, "a field that is neither a structure nor has an info"),
     }
 }
 
@@ -61,18 +59,18 @@ pub(super) fn null_marker(io: &Io<'_>) -> i32 {
     }
 }
 
-/// Reads an integer.
-#[inline]
-pub(super) fn word<I: Item>(file: &MigFile, item: &I, kind: Kind) {
-    match kind.width() {
-        1 => {
-            let byte = file.get_byte();
-            item.store([if kind == Kind::Bool { u8::from(byte != 0) } else { byte }]);
-        }
-        2 => item.store(file.get_be16().to_ne_bytes()),
-        4 => item.store(file.get_be32().to_ne_bytes()),
-        _ => item.store(file.get_be64().to_ne_bytes()),
+/// Reads an integer that is taken as it comes; false, and nothing is read, for every other kind.
+#[inline(always)]
+pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
+    match kind {
+        Kind::U8 => item.store([file.get_byte()]),
+        Kind::U16 => item.store(file.get_be16().to_ne_bytes()),
+        Kind::U32 => item.store(file.get_be32().to_ne_bytes()),
+        Kind::U64 | Kind::Double => item.store(file.get_be64().to_ne_bytes()),
+        Kind::Bool => item.store([u8::from(file.get_byte() != 0)]),
+        _ => return false,
     }
+    true
 }
 
 /// Reads integers that stand side by side. Returns the index of the one at which it ended.

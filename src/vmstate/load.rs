@@ -63,6 +63,11 @@ fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
             if ret < 0 {
                 return failed(io, ret, &field, 0, 1);
             }
+        } else if bits & flags::NOT_PLAIN == flags::STRUCT {
+            let ret = load_struct(io, &field);
+            if ret < 0 {
+                return failed(io, ret, &field, 0, 1);
+            }
         } else {
             let ret = load_elements(io, &field);
             if ret < 0 {
@@ -92,17 +97,32 @@ fn verdict(io: &Io<'_>, ret: i32) -> i32 {
     }
 }
 
+/// One structure in place.
 #[inline]
+fn load_struct<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+    let ret = match field.single(Kind::Struct).and_then(|item| item.state()) {
+        Some(inner) => load_state(io, inner, inner.description().version()),
+        None => io.fail(libc::EINVAL, "a structure without description or memory"),
+    };
+    verdict(io, ret)
+}
+
+/// One element in place, most often an integer.
+#[inline(always)]
 fn load_plain<F: Field>(io: &Io<'_>, field: &F) -> i32 {
     let kind = field.kind(Direction::Load);
-    let Some(item) = field.single(kind) else {
-        return io.fail(libc::EINVAL, "the device has no memory");
-    };
-    let ret = if get::is_plain(kind) {
-        get::word(io.file, &item, kind);
-        0
-    } else {
-        get::item(io, &item, kind)
+    match field.single(kind) {
+        Some(item) if get::word(io.file, item, kind) => verdict(io, 0),
+        _ => load_other(io, field, kind),
+    }
+}
+
+/// One element in place that is no plain integer.
+#[inline(never)]
+fn load_other<F: Field>(io: &Io<'_>, field: &F, kind: Kind) -> i32 {
+    let ret = match field.single(kind) {
+        Some(item) => get::item(io, &item, kind),
+        None => io.fail(libc::EINVAL, "the device has no memory"),
     };
     verdict(io, ret)
 }
@@ -110,7 +130,7 @@ fn load_plain<F: Field>(io: &Io<'_>, field: &F) -> i32 {
 fn load_elements<F: Field>(io: &Io<'_>, field: &F) -> i32 {
     let bits = field.flags();
     let structs = bits & (flags::STRUCT | flags::VSTRUCT) != 0;
-    let kind = if structs { Kind::Custom } else { field.kind(Direction::Load) };
+    let kind = if structs { Kind::Struct } else { field.kind(Direction::Load) };
     let fail = |errno, message: String| failed(io, io.fail(errno, message), field, 0, 1);
     let extent = match Extent::of(field, kind) {
         Ok(extent) => extent,

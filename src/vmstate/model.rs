@@ -93,6 +93,8 @@ pub enum Kind {
     NullPointer,
     /// A pair of functions of the program.
     Custom,
+    /// No info at all: a structure.
+    Struct,
 }
 
 impl Kind {

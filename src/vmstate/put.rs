@@ -32,20 +32,23 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<
             let ret = item.put_custom(io.file, recorder);
             return if ret == 0 { 0 } else { io.fail_callback("put", ret) };
         }
-        _ => word(io.file, item, kind),
+        _ if word(io.file, *item, kind.without_check()) => {}
+        _ => return io.fail(libc::EINVAL, "a field that is neither a structure nor has an info"),
     }
     0
 }
 
-/// Writes an integer.
-#[inline]
-pub(super) fn word<I: Item>(file: &MigFile, item: &I, kind: Kind) {
-    match kind.width() {
-        1 => file.put_byte(item.load::<1>()[0]),
-        2 => file.put_be16(u16::from_ne_bytes(item.load())),
-        4 => file.put_be32(u32::from_ne_bytes(item.load())),
-        _ => file.put_be64(u64::from_ne_bytes(item.load())),
+/// Writes an integer; false, and nothing is written, for every other kind.
+#[inline(always)]
+pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
+    match kind {
+        Kind::U8 | Kind::Bool => file.put_byte(item.load::<1>()[0]),
+        Kind::U16 => file.put_be16(u16::from_ne_bytes(item.load())),
+        Kind::U32 => file.put_be32(u32::from_ne_bytes(item.load())),
+        Kind::U64 => file.put_be64(u64::from_ne_bytes(item.load())),
+        _ => return false,
     }
+    true
 }
 
 /// Writes integers that stand side by side.
@@ -61,6 +64,7 @@ pub(super) fn run<I: Items>(file: &MigFile, items: &I, count: usize, width: usiz
     }
 }
 
+#[inline(never)]
 fn long_run<I: Items>(file: &MigFile, items: &I, count: usize, width: usize) {
     let mut chunk = [0; CHUNK];
     let mut first = 0;
@@ -74,10 +78,14 @@ fn long_run<I: Items>(file: &MigFile, items: &I, count: usize, width: usize) {
 }
 
 fn buffer<I: Item>(file: &MigFile, item: &I) {
-    let mut chunk = [0; CHUNK];
+    if item.size() <= SMALL { chunked_buffer::<SMALL, I>(file, item) } else { chunked_buffer::<CHUNK, I>(file, item) }
+}
+
+fn chunked_buffer<const N: usize, I: Item>(file: &MigFile, item: &I) {
+    let mut chunk = [0; N];
     let mut offset = 0;
     while offset < item.size() && file.error() == 0 {
-        let bytes = &mut chunk[..(item.size() - offset).min(CHUNK)];
+        let bytes = &mut chunk[..(item.size() - offset).min(N)];
         item.copy_out(offset, bytes);
         file.put(bytes);
         offset += bytes.len();

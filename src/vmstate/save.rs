@@ -37,7 +37,10 @@ pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Optio
 
 #[inline]
 fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<&Recorder>) -> i32 {
-    for (index, field) in state.fields().enumerate() {
+    let mut next = 0;
+    for field in state.fields() {
+        let index = next;
+        next += 1;
         let bits = field.flags();
         let ret = if !field.exists(version) {
             if bits & flags::MUST_EXIST == 0 {
@@ -46,6 +49,8 @@ fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<
             io.fail(libc::EINVAL, "the state that is to be saved is not valid")
         } else if bits & flags::NOT_PLAIN == 0 {
             save_plain(io, &field, index, recorder)
+        } else if bits & flags::NOT_PLAIN == flags::STRUCT && recorder.is_none() {
+            save_struct(io, &field)
         } else {
             let ret = save_elements(io, &field, index, recorder);
             if ret != 0 {
@@ -60,20 +65,36 @@ fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<
     0
 }
 
-/// One element in place, most often an integer.
+/// One structure in place.
 #[inline]
+fn save_struct<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+    match field.single(Kind::Struct).and_then(|item| item.state()) {
+        Some(inner) => save_state(io, inner, inner.description().version(), None),
+        None => io.fail(libc::EINVAL, "a structure without description or memory"),
+    }
+}
+
+/// One element in place, most often an integer.
+#[inline(always)]
 fn save_plain<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&Recorder>) -> i32 {
     let kind = field.kind(Direction::Save);
+    match field.single(kind) {
+        Some(item) if put::word(io.file, item, kind) => {
+            if let Some(recorder) = recorder {
+                recorder.leaf(index, 1, kind.width());
+            }
+            0
+        }
+        _ => save_other(io, field, kind, index, recorder),
+    }
+}
+
+/// One element in place that is no integer.
+#[inline(never)]
+fn save_other<F: Field>(io: &Io<'_>, field: &F, kind: Kind, index: usize, recorder: Option<&Recorder>) -> i32 {
     let Some(item) = field.single(kind) else {
         return io.fail(libc::EINVAL, "the device has no memory");
     };
-    if kind.width() > 0 {
-        put::word(io.file, &item, kind);
-        if let Some(recorder) = recorder {
-            recorder.leaf(index, 1, kind.width());
-        }
-        return 0;
-    }
     let Some(recorder) = recorder else {
         return put::item(io, &item, kind, None);
     };
@@ -86,7 +107,7 @@ fn save_plain<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&
 
 fn save_elements<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&Recorder>) -> i32 {
     let structs = field.flags() & (flags::STRUCT | flags::VSTRUCT) != 0;
-    let kind = if structs { Kind::Custom } else { field.kind(Direction::Save) };
+    let kind = if structs { Kind::Struct } else { field.kind(Direction::Save) };
     let shape = field.shape();
     let fail = |message: String| io.in_path(io.fail(libc::EINVAL, message), text(shape.name()));
     let extent = match Extent::of(field, kind) {

@@ -29,11 +29,13 @@ const fn slot(name: &str) -> [u8; SLOT] {
     slot
 }
 
-/// What is known of one of our infos.
+/// What is known of one of our infos. The size is a power of two, for a cheap index.
+#[repr(align(32))]
 struct Known {
     get: GetFn,
     put: PutFn,
-    kind: Kind,
+    /// As far as `get` is concerned, and as far as `put` is: checks only concern loading.
+    kinds: (Kind, Kind),
 }
 
 macro_rules! infos {
@@ -41,7 +43,11 @@ macro_rules! infos {
         static NAMES: [[u8; SLOT]; $count] = [$(slot($name)),*];
 
         static KNOWN: [Known; $count] = [$(
-            Known { get: get::<{ Kind::$kind as u8 }>, put: put::<{ Kind::$kind as u8 }>, kind: Kind::$kind },
+            Known {
+                get: get::<{ Kind::$kind as u8 }>,
+                put: put::<{ Kind::$kind as u8 }>,
+                kinds: (Kind::$kind, Kind::$kind.without_check()),
+            },
         )*];
 
         $(
@@ -129,8 +135,8 @@ pub(super) unsafe fn kind(info: *const VMStateInfo, direction: Direction) -> Kin
     }
     let known = &KNOWN[offset / SLOT];
     match direction {
-        Direction::Save if info.put.map(|put| put as usize) == Some(known.put as usize) => known.kind.without_check(),
-        Direction::Load if info.get.map(|get| get as usize) == Some(known.get as usize) => known.kind,
+        Direction::Save if info.put.map(|put| put as usize) == Some(known.put as usize) => known.kinds.1,
+        Direction::Load if info.get.map(|get| get as usize) == Some(known.get as usize) => known.kinds.0,
         _ => Kind::Custom,
     }
 }

@@ -10,7 +10,7 @@ use super::items::{CItem, CItems};
 use super::types::{VMStateDescription, VMStateField};
 use crate::vmstate::model::{Description, Direction, Extent, Field, FieldShape, Kind, State, flags};
 use std::ffi::{CStr, c_char, c_void};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 /// A description.
 #[derive(Clone, Copy)]
@@ -34,6 +34,65 @@ pub(crate) struct CField {
     /// The memory of the structure that it is in.
     base: *mut u8,
 }
+
+/// The entries of a table.
+#[derive(Clone, Copy)]
+struct Entries(NonNull<VMStateField>);
+
+impl Iterator for Entries {
+    type Item = NonNull<VMStateField>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<NonNull<VMStateField>> {
+        let entry = self.0;
+        // SAFETY: a table of fields ends with an entry without a name, which we have not passed.
+        if unsafe { entry.as_ref() }.name.is_null() {
+            return None;
+        }
+        // SAFETY: as above: there is at least that entry behind this one.
+        self.0 = unsafe { entry.add(1) };
+        Some(entry)
+    }
+}
+
+/// Fields over memory.
+struct Fields {
+    entries: Entries,
+    base: *mut u8,
+}
+
+impl Iterator for Fields {
+    type Item = CField;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<CField> {
+        let entry = self.entries.next()?;
+        Some(CField { entry, base: self.base })
+    }
+}
+
+/// The end of a table, for descriptions that have none.
+struct End(VMStateField);
+
+// SAFETY: never written, and its pointers are NULL.
+unsafe impl Sync for End {}
+
+static NO_FIELDS: End = End(VMStateField {
+    name: ptr::null(),
+    err_hint: ptr::null(),
+    offset: 0,
+    size: 0,
+    start: 0,
+    num: 0,
+    num_offset: 0,
+    size_offset: 0,
+    info: ptr::null(),
+    flags: 0,
+    vmsd: ptr::null(),
+    version_id: 0,
+    struct_version_id: 0,
+    field_exists: None,
+});
 
 /// # Safety
 /// `name` must be NULL or a terminated string that stays.
@@ -60,17 +119,9 @@ impl CDescription {
 
     /// The entries up to the one without a name.
     #[inline]
-    fn entries(self) -> impl Iterator<Item = NonNull<VMStateField>> {
-        let mut next = self.table().fields.cast_mut();
-        std::iter::from_fn(move || {
-            let entry = NonNull::new(next)?;
-            // SAFETY: a table of fields ends with one without a name, which we have not passed.
-            if unsafe { entry.as_ref() }.name.is_null() {
-                return None;
-            }
-            next = next.wrapping_add(1);
-            Some(entry)
-        })
+    fn entries(self) -> Entries {
+        let fields = self.table().fields.cast_mut();
+        Entries(NonNull::new(fields).unwrap_or(NonNull::from(&NO_FIELDS.0)))
     }
 
     /// The table's `priority`, `unmigratable` and `dev_unplug_pending`, for the registry.
@@ -193,8 +244,7 @@ impl State for CState {
 
     #[inline]
     fn fields(&self) -> impl Iterator<Item = CField> {
-        let base = self.at;
-        self.table.entries().map(move |entry| CField { entry, base })
+        Fields { entries: self.table.entries(), base: self.at }
     }
 
     #[inline]
@@ -341,9 +391,8 @@ impl Field for CField {
     #[inline]
     fn items(&self, extent: Extent, kind: Kind) -> Option<CItems> {
         let bits = self.flags();
-        let structs = bits & (flags::STRUCT | flags::VSTRUCT) != 0;
         let follows = bits & (flags::POINTER | flags::ARRAY_OF_POINTER) != 0;
-        if self.base.is_null() && (structs || follows || kind != Kind::Custom) {
+        if self.base.is_null() && (follows || kind != Kind::Custom) {
             return None;
         }
         let mut first = self.place();
