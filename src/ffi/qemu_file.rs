@@ -48,26 +48,22 @@ pub unsafe extern "C" fn qemu_fflush(f: *mut QEMUFile) {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_byte(f: *mut QEMUFile, v: c_int) {
-    let file = file!(f);
-    guard((), || file.put_byte(v as u8));
+    put_number(file!(f), [v as u8]);
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_be16(f: *mut QEMUFile, v: c_uint) {
-    let file = file!(f);
-    guard((), || file.put_be16(v as u16));
+    put_number(file!(f), (v as u16).to_be_bytes());
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_be32(f: *mut QEMUFile, v: c_uint) {
-    let file = file!(f);
-    guard((), || file.put_be32(v));
+    put_number(file!(f), v.to_be_bytes());
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_be64(f: *mut QEMUFile, v: u64) {
-    let file = file!(f);
-    guard((), || file.put_be64(v));
+    put_number(file!(f), v.to_be_bytes());
 }
 
 #[unsafe(no_mangle)]
@@ -79,6 +75,37 @@ pub unsafe extern "C" fn qemu_put_buffer(f: *mut QEMUFile, buf: *const u8, size:
         }
         // SAFETY: the contract of the module. A guest may change the bytes meanwhile; they are only copied.
         file.put(unsafe { std::slice::from_raw_parts(buf, size) });
+    });
+}
+
+/// Numbers go straight to the buffer; what can panic is left to a function of its own.
+#[inline]
+fn put_number<const N: usize>(file: &MigFile, bytes: [u8; N]) {
+    if !file.try_put(bytes) {
+        put_number_slowly(file, &bytes);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn put_number_slowly(file: &MigFile, bytes: &[u8]) {
+    guard((), || file.put(bytes));
+}
+
+#[inline]
+fn get_number<const N: usize>(file: &MigFile) -> [u8; N] {
+    file.try_get().unwrap_or_else(|| {
+        let mut bytes = [0; N];
+        get_number_slowly(file, &mut bytes);
+        bytes
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn get_number_slowly(file: &MigFile, bytes: &mut [u8]) {
+    guard((), || {
+        file.get(bytes);
     });
 }
 
@@ -124,26 +151,22 @@ pub unsafe extern "C" fn qemu_put_qemu_file(f_des: *mut QEMUFile, f_src: *mut QE
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_byte(f: *mut QEMUFile) -> c_int {
-    let file = file!(f, 0);
-    guard(0, || c_int::from(file.get_byte()))
+    c_int::from(u8::from_be_bytes(get_number(file!(f, 0))))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_be16(f: *mut QEMUFile) -> c_uint {
-    let file = file!(f, 0);
-    guard(0, || c_uint::from(file.get_be16()))
+    c_uint::from(u16::from_be_bytes(get_number(file!(f, 0))))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_be32(f: *mut QEMUFile) -> c_uint {
-    let file = file!(f, 0);
-    guard(0, || file.get_be32())
+    u32::from_be_bytes(get_number(file!(f, 0)))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_be64(f: *mut QEMUFile) -> u64 {
-    let file = file!(f, 0);
-    guard(0, || file.get_be64())
+    u64::from_be_bytes(get_number(file!(f, 0)))
 }
 
 #[unsafe(no_mangle)]

@@ -75,20 +75,23 @@ impl MigFile {
 
     #[inline]
     fn get_array<const N: usize>(&self) -> [u8; N] {
-        let index = self.index.get();
-        if index + N <= self.filled.get() {
-            self.index.set(index + N);
-            self.buffer.load(index)
-        } else {
-            self.get_array_slow()
-        }
+        self.try_get().unwrap_or_else(|| {
+            let mut bytes = [0; N];
+            self.get(&mut bytes);
+            bytes
+        })
     }
 
-    #[cold]
-    fn get_array_slow<const N: usize>(&self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.get(&mut bytes);
-        bytes
+    /// Gets a few bytes where the buffer has them. It can't panic.
+    #[inline]
+    pub fn try_get<const N: usize>(&self) -> Option<[u8; N]> {
+        let index = self.index.get();
+        if index + N > self.filled.get() {
+            return None;
+        }
+        let bytes = self.buffer.load_array(index)?;
+        self.index.set(index + N);
+        Some(bytes)
     }
 
     /// Gets bytes; fewer only at the end or on an error.
@@ -148,7 +151,11 @@ impl MigFile {
         if offset >= self.available() && offset < BUFFER_SIZE {
             self.fill();
         }
-        if offset < self.available() { self.buffer.load::<1>(self.index.get() + offset)[0] } else { 0 }
+        if offset < self.available() {
+            self.buffer.load_array::<1>(self.index.get() + offset).map_or(0, |[byte]| byte)
+        } else {
+            0
+        }
     }
 
     /// Passes over bytes that were peeked; does nothing where there are fewer in the buffer.

@@ -22,8 +22,14 @@ pub(super) struct Queue {
     bytes: Cell<u64>,
     /// Start of the tail in the buffer.
     tail: Cell<usize>,
-    /// A write is under way: the buffer must not change.
-    busy: Cell<bool>,
+    /// End of the buffer for puts: 0 where nothing may be put, as on a file for reading and while a write is under way.
+    room: Cell<usize>,
+}
+
+impl Queue {
+    pub(super) fn new(writable: bool) -> Self {
+        Self { room: Cell::new(if writable { BUFFER_SIZE } else { 0 }), ..Self::default() }
+    }
 }
 
 impl MigFile {
@@ -58,18 +64,25 @@ impl MigFile {
 
     #[inline]
     fn put_array<const N: usize>(&self, bytes: [u8; N]) {
-        let index = self.index.get();
-        if index + N < BUFFER_SIZE && self.may_put() {
-            self.buffer.store(index, &bytes);
-            self.index.set(index + N);
-        } else {
+        if !self.try_put(bytes) {
             self.put(&bytes);
         }
     }
 
+    /// Puts a few bytes where the buffer has room behind them and nothing stands in the way. It can't panic.
+    #[inline]
+    pub fn try_put<const N: usize>(&self, bytes: [u8; N]) -> bool {
+        let index = self.index.get();
+        let fits = index + N < self.queue.room.get() && self.error() == 0 && self.buffer.store_array(index, bytes);
+        if fits {
+            self.index.set(index + N);
+        }
+        fits
+    }
+
     #[inline]
     fn may_put(&self) -> bool {
-        self.writable && self.error() == 0 && !self.queue.busy.get()
+        self.queue.room.get() > 0 && self.error() == 0
     }
 
     /// Puts bytes, through the buffer.
@@ -90,7 +103,7 @@ impl MigFile {
     fn check_put(&self) -> bool {
         if !self.writable {
             self.set_error_detail(Error::new(libc::EBADF, "a file for reading was written to"));
-        } else if self.queue.busy.get() {
+        } else if self.queue.room.get() == 0 {
             self.set_error_detail(Error::new(libc::EBUSY, "the file was written to from inside its own channel"));
         }
         self.may_put()
@@ -132,14 +145,14 @@ impl MigFile {
 
     /// Writes out everything that was put. Does nothing on a file for reading or after a shutdown.
     pub fn flush(&self) {
-        if !self.writable || self.status.is_shutdown() || self.queue.busy.get() {
+        if !self.writable || self.status.is_shutdown() || self.queue.room.get() == 0 {
             return;
         }
         self.queue_tail();
         let mut pieces = self.queue.pieces.take();
         let bytes = self.queue.bytes.get();
         if bytes > 0 {
-            self.queue.busy.set(true);
+            self.queue.room.set(0);
             match self.channel.write_all(&mut pieces) {
                 Ok(()) => self.status.credit_transfer(bytes as i64),
                 Err(err) => {
@@ -147,7 +160,7 @@ impl MigFile {
                     self.set_error_detail(Error::new(libc::EIO, text).at_offset(self.through.get()));
                 }
             }
-            self.queue.busy.set(false);
+            self.queue.room.set(BUFFER_SIZE);
         }
         self.release_sent();
         pieces.clear();

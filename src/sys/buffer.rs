@@ -10,20 +10,20 @@ use std::marker::PhantomData;
 use std::ptr;
 
 /// A fixed number of bytes with interior mutability; used by one thread at a time (`!Sync`).
-pub struct ByteBuffer(Box<[UnsafeCell<u8>]>);
+pub struct ByteBuffer<const SIZE: usize>(Box<[UnsafeCell<u8>; SIZE]>);
 
-impl ByteBuffer {
-    /// `len` zero bytes.
-    pub fn new(len: usize) -> Self {
-        Self((0..len).map(|_| UnsafeCell::new(0)).collect())
+impl<const SIZE: usize> Default for ByteBuffer<SIZE> {
+    /// Zero bytes.
+    fn default() -> Self {
+        let bytes: Box<[UnsafeCell<u8>]> = (0..SIZE).map(|_| UnsafeCell::new(0)).collect();
+        match bytes.try_into() {
+            Ok(bytes) => Self(bytes),
+            Err(_) => unreachable!("as many cells were collected"),
+        }
     }
+}
 
-    /// Size in bytes.
-    #[inline]
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
+impl<const SIZE: usize> ByteBuffer<SIZE> {
     #[inline]
     fn at(&self, at: usize, len: usize) -> *mut u8 {
         let part = &self.0[at..at + len];
@@ -44,12 +44,25 @@ impl ByteBuffer {
         unsafe { ptr::copy(bytes.as_ptr(), to, bytes.len()) }
     }
 
-    /// Copies a fixed number of bytes out. Panics if they are not there.
+    /// Copies a fixed number of bytes to `at`; false where they do not fit.
     #[inline]
-    pub fn load<const N: usize>(&self, at: usize) -> [u8; N] {
-        let from = self.at(at, N);
-        // SAFETY: `from` is valid for N bytes and bytes have no alignment.
-        unsafe { from.cast::<[u8; N]>().read() }
+    pub fn store_array<const N: usize>(&self, at: usize, bytes: [u8; N]) -> bool {
+        if at > SIZE.saturating_sub(N) {
+            return false;
+        }
+        // SAFETY: the bytes fit, `!Sync` rules out another thread, and bytes have no alignment.
+        unsafe { UnsafeCell::raw_get(self.0.as_ptr().add(at)).cast::<[u8; N]>().write(bytes) };
+        true
+    }
+
+    /// Copies a fixed number of bytes out; `None` where they are not there.
+    #[inline]
+    pub fn load_array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        if at > SIZE.saturating_sub(N) {
+            return None;
+        }
+        // SAFETY: the bytes are there, and bytes have no alignment.
+        Some(unsafe { UnsafeCell::raw_get(self.0.as_ptr().add(at)).cast::<[u8; N]>().read() })
     }
 
     /// Copies bytes from `at` to `into`. Panics if they are not there.
@@ -75,7 +88,7 @@ impl ByteBuffer {
 
     /// The bytes from `at` on, as the place for a read.
     pub fn span(&self, at: usize) -> Span<'_> {
-        let len = self.len() - at;
+        let len = SIZE - at;
         Span { start: self.at(at, len), len, life: PhantomData }
     }
 }
@@ -137,7 +150,7 @@ impl<'a> Span<'a> {
     }
 
     /// Copies from `buffer`, starting at its byte `at`. Panics if they are not there or do not fit.
-    pub fn store_from(&self, buffer: &ByteBuffer, at: usize, len: usize) {
+    pub fn store_from<const SIZE: usize>(&self, buffer: &ByteBuffer<SIZE>, at: usize, len: usize) {
         assert!(len <= self.len);
         // SAFETY: both are valid for that length; an overlap is allowed.
         unsafe { ptr::copy(buffer.at(at, len), self.start, len) }
@@ -150,11 +163,13 @@ mod tests {
 
     #[test]
     fn stores_and_loads() {
-        let buffer = ByteBuffer::new(8);
+        let buffer = ByteBuffer::<8>::default();
         buffer.store(2, &[1, 2, 3, 4]);
-        assert_eq!(buffer.load::<4>(2), [1, 2, 3, 4]);
+        assert_eq!(buffer.load_array::<4>(2), Some([1, 2, 3, 4]));
         buffer.move_to_start(3, 3);
-        assert_eq!(buffer.load::<3>(0), [2, 3, 4]);
+        assert_eq!(buffer.load_array::<3>(0), Some([2, 3, 4]));
+        assert_eq!(buffer.load_array::<3>(6), None);
+        assert!(!buffer.store_array(7, [1, 2]));
         let mut out = [0; 2];
         Span::from_slice(&mut out).skip(1).store(&[9]);
         assert_eq!(out, [0, 9]);
@@ -163,6 +178,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "range end index 9")]
     fn a_store_past_the_end_panics() {
-        ByteBuffer::new(8).store(6, &[1, 2, 3]);
+        ByteBuffer::<8>::default().store(6, &[1, 2, 3]);
     }
 }
