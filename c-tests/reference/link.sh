@@ -45,13 +45,15 @@ for unit in "$here/never.c" "$tests/trace.c" "$tests/harness.c" "$tests/devices.
     name=$(basename "$unit" .c)
     $CC $ours -fPIE -c -o "$out/$name.o" "$unit"
 done
+# An archive, as a program with a main() of its own takes no harness.
+ar rcs "$out/libtests.a" "$out/trace.o" "$out/harness.o" "$out/devices.o"
 for source in "$@"; do
     name=$(basename "$source" .c)
     # shellcheck disable=SC2086
     $CC $ours -fPIE -c -o "$out/$name.o" "$source"
     # shellcheck disable=SC2086
     $CC $before -o "$out/$name-qemu" "$out/$name.o" "$out/side_qemu.o" "$out/stubs_qemu.o" "$out/never.o" \
-        "$out/trace.o" "$out/harness.o" "$out/devices.o" \
+        "$out/libtests.a" \
         libcommon.fa.p/migration_savevm.c.o libhwcore.fa.p/hw_core_vmstate-if.c.o \
         -Wl,--wrap=qemu_file_get_return_path,--wrap=qemu_bh_new_full,--wrap=qemu_bh_schedule $after
 done
