@@ -37,10 +37,7 @@ pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Optio
 
 #[inline]
 fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<&Recorder>) -> i32 {
-    let mut next = 0;
-    for field in state.fields() {
-        let index = next;
-        next += 1;
+    for (index, field) in state.fields().enumerate() {
         let bits = field.flags();
         let ret = if !field.exists(version) {
             if bits & flags::MUST_EXIST == 0 {
