@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the engine asks of the hypervisor around it. Every method has the meaning of "the host has none of this".
 
+use super::Vm;
+use super::load::LoadEnd;
+use super::slot::MigrationEvent;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
 use std::fmt;
+use std::sync::Arc;
 
 /// What the stream carries and what state the migration is in, from the host and from the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,6 +155,16 @@ pub trait Host: VmStateHost + Send + Sync {
     fn traces(&self) -> bool {
         log::log_enabled!(log::Level::Trace)
     }
+    /// Runs `body` with `vm` as the machine that calls of QEMU's names on this thread mean.
+    fn on_thread(&self, _vm: &Arc<Vm>, body: &mut dyn FnMut()) {
+        body();
+    }
+    /// A migration changed its status. Any thread, any lock; no lock of the library is held.
+    fn migration_event(&self, _event: &MigrationEvent) {}
+    /// Monotonic time for the driver's measurements, for a host with a clock of its own.
+    fn clock_ns(&self) -> Option<u64> {
+        None
+    }
     /// One trace event, with QEMU's name for it.
     fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
         log::trace!("{event} {arguments}");
@@ -211,6 +225,14 @@ pub trait Incoming: Send + Sync {
     /// Continuous replication begins.
     fn enable_colo(&self) -> Result<()> {
         Err(missing("COLO"))
+    }
+    /// Before devices are called: take the big lock if it was given up to wait for bytes.
+    fn enter_section(&self) {}
+    /// After it.
+    fn leave_section(&self) {}
+    /// Load the content of a package, which came whole; another thread may do that while this one reads on.
+    fn load_package(&self, vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
+        super::load::package(vm, stream, depth)
     }
     /// An error of a further channel that feeds the same load: 0 or a negative errno.
     fn further_error(&self) -> i32 {

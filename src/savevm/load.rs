@@ -3,13 +3,16 @@
 
 use super::handler::Callback;
 use super::host::{Flags, Host, Incoming, Level, PostcopyState};
+pub use super::load_command::package;
 use super::registry::{Call, Entry};
+use super::slot::SectionTime;
 use super::{Vm, config, load_command, trace_event};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::wire::{self, tag_name};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// How the loop over the sections ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +58,11 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
     vm.loading.begin();
     header(vm, file).map_err(|err| failed(vm, file, err, "header"))?;
-    setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
-    vm.host().cpu_synchronize_pre_load();
+    within(vm, || {
+        setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
+        vm.host().cpu_synchronize_pre_load();
+        Ok(())
+    })?;
     let mut result = sections(vm, file);
     let code = result.as_ref().map_or_else(Error::code, |end| *end as i32);
     trace_event!(vm.host(), "qemu_loadvm_state_post_main", "{code}");
@@ -69,9 +75,29 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
         skip_description(vm, file);
     }
-    cleanup(vm);
-    vm.host().cpu_synchronize_post_load();
+    within(vm, || {
+        cleanup(vm);
+        vm.host().cpu_synchronize_post_load();
+    });
     result
+}
+
+/// Runs what calls devices where the driver wants it to run: inside the big lock, if it gave that up to wait for bytes.
+fn within<T>(vm: &Vm, body: impl FnOnce() -> T) -> T {
+    struct Leave(Option<Arc<dyn Incoming>>);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            if let Some(incoming) = &self.0 {
+                incoming.leave_section();
+            }
+        }
+    }
+    let incoming = vm.incoming();
+    if let Some(incoming) = &incoming {
+        incoming.enter_section();
+    }
+    let _leave = Leave(incoming);
+    body()
 }
 
 /// Device states alone, up to EOF, with nothing around them.
@@ -214,8 +240,8 @@ pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEn
         }
         trace_event!(host, "qemu_loadvm_state_section", "{tag}");
         match tag {
-            wire::SECTION_START | wire::SECTION_FULL => section_start(vm, &*host, file, tag)?,
-            wire::SECTION_PART | wire::SECTION_END => section_part(vm, &*host, file, tag)?,
+            wire::SECTION_START | wire::SECTION_FULL => within(vm, || section_start(vm, &*host, file, tag))?,
+            wire::SECTION_PART | wire::SECTION_END => within(vm, || section_part(vm, &*host, file, tag))?,
             wire::COMMAND => {
                 let end = load_command::process(vm, file, depth)?;
                 trace_event!(host, "qemu_loadvm_state_section_command", "{}", end as i32);
@@ -261,7 +287,7 @@ fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()
         return Err(Error::invalid(text).in_section(place).at_offset(name_at));
     }
     vm.loading.started(id, entry.entry(), version as i32);
-    section_payload(vm, file, &entry, id, version as i32).map_err(|err| err.in_section(place))
+    section_payload(vm, file, &entry, tag, id, version as i32).map_err(|err| err.in_section(place))
 }
 
 fn section_part(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()> {
@@ -272,16 +298,22 @@ fn section_part(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()>
     let Some((entry, version)) = vm.loading.find(vm, id) else {
         return Err(Error::invalid(format!("Unknown savevm section {id}: it was not started")).at_offset(offset));
     };
-    section_payload(vm, file, &entry, id, version)
+    section_payload(vm, file, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
 
-fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, id: u32, version: i32) -> Result<()> {
+fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, id: u32, version: i32) -> Result<()> {
     if !entry.handler.has(Callback::LoadState) && !entry.handler.is_description() {
         return Err(Error::invalid("the device has no load_state"));
     }
     trace_event!(vm.host(), "vmstate_load", "{}, {}", entry.name(), entry.description_name());
+    let watched = vm.slot.observer().map(|observer| (observer, Instant::now(), file.position()));
     entry.handler.load(file, version)?;
+    if let Some((observer, since, at)) = watched {
+        let bytes = file.position().saturating_sub(at);
+        let (name, instance) = (&*entry.idstr, entry.instance_id);
+        observer.section(&SectionTime { name, instance, tag, bytes, time: since.elapsed() });
+    }
     footer(vm, file, id)
 }
 

@@ -98,8 +98,16 @@ fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<Load
         }
     }
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_received", "{len}");
+    match vm.incoming() {
+        Some(incoming) => incoming.load_package(vm, stream, depth + 1),
+        None => package(vm, stream, depth + 1),
+    }
+}
+
+/// Loads the content of a package; `depth` counts the packages around it and itself.
+pub fn package(vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
     let package = MigFile::new(Arc::new(memory::Reader::new(stream)), false);
-    let end = section_loop(vm, &package, depth + 1)?;
+    let end = section_loop(vm, &package, depth)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_main", "{}", end as i32);
     Ok(end)
 }

@@ -5,11 +5,14 @@
 use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
+use super::slot::{Observer, SectionTime};
 use super::{Vm, config, trace_event};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
 use crate::wire;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// How a round of `iterate` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,26 @@ fn section_footer(vm: &Vm, file: &MigFile, entry: &Entry) {
     }
 }
 
+/// Times a section where somebody watches.
+struct Timer<'a> {
+    file: &'a MigFile,
+    start: Option<(Arc<dyn Observer>, Instant, u64)>,
+}
+
+impl<'a> Timer<'a> {
+    fn new(vm: &Vm, file: &'a MigFile) -> Self {
+        Self { file, start: vm.slot.observer().map(|observer| (observer, Instant::now(), file.position())) }
+    }
+
+    fn stop(self, entry: &Entry, tag: u8) {
+        if let Some((observer, since, at)) = self.start {
+            let bytes = self.file.position().saturating_sub(at);
+            let (name, instance) = (&*entry.idstr, entry.instance_id);
+            observer.section(&SectionTime { name, instance, tag, bytes, time: since.elapsed() });
+        }
+    }
+}
+
 /// One section around a callback; a negative result is latched on the file as an error with its place.
 fn section(
     vm: &Vm,
@@ -49,11 +72,13 @@ fn section(
     callback: impl FnOnce() -> i32,
 ) -> i32 {
     let host = vm.host();
+    let timer = Timer::new(vm, file);
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, tag);
     let ret = callback();
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
     section_footer(vm, file, entry);
+    timer.stop(entry, tag);
     if ret < 0 {
         fail(vm, file, entry, tag, phase, Error::from_callback(name, ret));
     }
@@ -147,10 +172,8 @@ pub fn pending(vm: &Vm, file: &MigFile, threshold: u64) -> Pending {
 
 /// Ends the live sections and, unless `iterable_only`, saves all other devices; the guest is stopped.
 pub fn complete_precopy(vm: &Vm, file: &MigFile, iterable_only: bool, inactivate_disks: bool) -> Result<()> {
+    begin_completion(vm);
     let in_postcopy = vm.flags().has(Flags::IN_POSTCOPY);
-    notify(vm, PrecopyNotice::Complete);
-    trace_event!(vm.host(), "savevm_state_complete_precopy", "");
-    vm.host().cpu_synchronize_states();
     if !in_postcopy || iterable_only {
         complete_precopy_iterable(vm, file, in_postcopy)?;
     }
@@ -159,6 +182,22 @@ pub fn complete_precopy(vm: &Vm, file: &MigFile, iterable_only: bool, inactivate
     }
     file.flush();
     Ok(())
+}
+
+fn begin_completion(vm: &Vm) {
+    notify(vm, PrecopyNotice::Complete);
+    trace_event!(vm.host(), "savevm_state_complete_precopy", "");
+    vm.host().cpu_synchronize_states();
+}
+
+/// As `complete_precopy` of everything, but for what makes the stream complete: EOF and the description. Until `finish`
+/// has written them the destination can't start the guest.
+pub fn prepare_completion(vm: &Vm, file: &MigFile, inactivate_disks: bool) -> Result<Ending> {
+    begin_completion(vm);
+    complete_precopy_iterable(vm, file, false)?;
+    let ending = devices(vm, file, false, inactivate_disks)?;
+    file.flush();
+    Ok(ending)
 }
 
 /// `save_live_complete_precopy` of every active handler in an END section each; in postcopy without those that go on.
@@ -205,12 +244,26 @@ fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Record
     Ok(())
 }
 
+/// What is left to write once all devices are saved.
+pub struct Ending {
+    recorder: Option<Recorder>,
+}
+
 /// Saves every device that is not live in a FULL section each; then EOF (not in postcopy) and the description.
 ///
 /// While the guest is stopped only a trace of what was written is kept. It is rendered to JSON after EOF was flushed,
 /// while the destination is busy loading what came before: the format puts the description behind the state that it
 /// describes, so this is as early as it can be.
 pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<()> {
+    let ending = devices(vm, file, in_postcopy, inactivate_disks)?;
+    if !in_postcopy {
+        file.put_byte(wire::EOF);
+    }
+    describe(vm, file, &ending);
+    Ok(())
+}
+
+fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<Ending> {
     let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
     let recorder = describe.then(Recorder::new);
     for entry in vm.registry.walk() {
@@ -235,17 +288,30 @@ pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool,
             return Err(vm.report(error));
         }
     }
-    if !in_postcopy {
-        file.put_byte(wire::EOF);
-    }
-    if let Some(recorder) = &recorder {
+    Ok(Ending { recorder })
+}
+
+fn describe(vm: &Vm, file: &MigFile, ending: &Ending) {
+    if let Some(recorder) = &ending.recorder {
         file.flush();
         let description = recorder.render(1 << vm.host().target_page_bits());
         file.put_byte(wire::VMDESCRIPTION);
         file.put_be32(description.len() as u32);
         file.put(&description);
     }
-    Ok(())
+}
+
+/// Writes EOF, by itself, so that the file's error tells whether the channel took it.
+pub fn end_of_stream(file: &MigFile) {
+    file.flush();
+    file.put_byte(wire::EOF);
+    file.flush();
+}
+
+/// Writes what follows EOF.
+pub fn finish(vm: &Vm, file: &MigFile, ending: &Ending) {
+    describe(vm, file, ending);
+    file.flush();
 }
 
 /// `save_live_complete_postcopy` of every active handler in an END section each, then EOF.
