@@ -10,6 +10,7 @@ pub mod error;
 pub mod ffi;
 pub mod file;
 pub mod inspect;
+pub mod migration;
 pub mod savevm;
 pub mod sys;
 pub mod vmstate;

@@ -25,12 +25,12 @@ pub struct Params {
     pub max_postcopy_bandwidth: u64,
     /// How long the guest may stand still.
     pub downtime_limit: Duration,
-    /// For the connection, on either side.
-    pub connect_timeout: Duration,
+    /// For the connection. `None`: 30 s for the source; the destination waits for ever.
+    pub connect_timeout: Option<Duration>,
     /// For the destination's first answer.
     pub handshake_timeout: Duration,
-    /// For one wait while bytes are sent (source) or received (destination).
-    pub stall_timeout: Duration,
+    /// For one wait for the peer to take or send bytes. `None`: 60 s for the source, 5 minutes for the destination.
+    pub stall_timeout: Option<Duration>,
     /// For the destination's word that everything is loaded, and for its verdict.
     pub switchover_timeout: Duration,
     /// How long a broken postcopy waits for a new connection; `None` is for ever.
@@ -65,9 +65,9 @@ impl Default for Params {
             max_bandwidth: 0,
             max_postcopy_bandwidth: 0,
             downtime_limit: Duration::from_millis(300),
-            connect_timeout: Duration::from_secs(30),
+            connect_timeout: None,
             handshake_timeout: Duration::from_secs(30),
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: None,
             switchover_timeout: Duration::from_secs(30),
             recover_timeout: None,
             return_path: Choice::Auto,

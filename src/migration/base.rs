@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What both ends have in common: status, parameters, numbers, the connection, the error, the trace.
+
+use super::stats::Stats;
+use super::trace::{Event, Trace};
+use super::{Info, Machine, Owner, Params, Status};
+use crate::channel::Channel;
+use crate::error::{Error, Result, Side};
+use crate::savevm::Vm;
+use crate::savevm::host::{Host, Level};
+use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
+use crate::wire;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Locks; what these locks guard is set as a whole, so a panic of another holder left nothing half done.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `body` inside the host's big lock; it is taken unless this thread has it.
+pub(super) fn locked<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
+    struct Unlock<'a>(Option<&'a dyn Host>);
+    impl Drop for Unlock<'_> {
+        fn drop(&mut self) {
+            if let Some(host) = self.0 {
+                host.unlock();
+            }
+        }
+    }
+    let mine = !host.locked();
+    if mine {
+        host.lock();
+    }
+    let _unlock = Unlock(mine.then_some(host));
+    body()
+}
+
+/// Runs `body` outside the host's big lock; it is given up for that long if this thread has it.
+pub(super) fn unlocked<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
+    struct Relock<'a>(Option<&'a dyn Host>);
+    impl Drop for Relock<'_> {
+        fn drop(&mut self) {
+            if let Some(host) = self.0 {
+                host.lock();
+            }
+        }
+    }
+    let mine = host.locked();
+    if mine {
+        host.unlock();
+    }
+    let _relock = Relock(mine.then_some(host));
+    body()
+}
+
+/// The connection of the moment, for who wants to end it from another thread.
+#[derive(Default)]
+pub(super) struct Link(Mutex<LinkState>);
+
+#[derive(Default)]
+struct LinkState {
+    channel: Option<Arc<dyn Channel>>,
+    /// Whoever comes with a channel is too late.
+    closed: bool,
+}
+
+impl Link {
+    /// Takes a channel; it is shut down at once where the end came first.
+    pub fn set(&self, channel: &Arc<dyn Channel>) -> bool {
+        let mut state = lock(&self.0);
+        let open = !state.closed;
+        if open {
+            state.channel = Some(Arc::clone(channel));
+        }
+        drop(state);
+        if !open {
+            let _ = channel.shutdown();
+        }
+        open
+    }
+
+    /// Shuts the channel down, if there is one, and lets go of it. True where that ends the waits in it.
+    pub fn drop_channel(&self) -> bool {
+        let channel = lock(&self.0).channel.take();
+        channel.is_none_or(|channel| channel.shutdown().is_ok())
+    }
+
+    /// As `drop_channel`, for good.
+    pub fn close(&self) -> bool {
+        lock(&self.0).closed = true;
+        let channel = lock(&self.0).channel.clone();
+        channel.is_none_or(|channel| channel.shutdown().is_ok())
+    }
+}
+
+/// Asks for a received bitmap and waits for it.
+pub(super) type AskBitmap = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;
+
+/// See the module.
+pub(super) struct Base {
+    pub vm: Arc<Vm>,
+    pub machine: Machine,
+    pub link: Link,
+    pub stats: Arc<Stats>,
+    pub trace: Trace,
+    /// How to ask for bitmaps, while a recovery is under way.
+    pub recovery: Mutex<Option<AskBitmap>>,
+    params: Mutex<Params>,
+    error: Mutex<Option<Error>>,
+    incoming: bool,
+    /// The address that the host knows this migration by.
+    address: AtomicU64,
+    began: Instant,
+    /// When it began and (not 0) ended, by the host's clock.
+    began_ns: u64,
+    ended_ns: AtomicU64,
+}
+
+impl Base {
+    pub fn new(vm: &Arc<Vm>, params: Params, incoming: bool) -> Result<Self> {
+        let began = Instant::now();
+        let trace = match &params.trace {
+            Some(path) => Trace::create(path)?,
+            None => Trace::default(),
+        };
+        Ok(Self {
+            vm: Arc::clone(vm),
+            machine: Machine::default(),
+            link: Link::default(),
+            stats: Arc::default(),
+            trace,
+            recovery: Mutex::default(),
+            params: Mutex::new(params),
+            error: Mutex::default(),
+            incoming,
+            address: AtomicU64::new(0),
+            began,
+            began_ns: vm.host().clock_ns().unwrap_or(0),
+            ended_ns: AtomicU64::new(0),
+        })
+    }
+
+    /// Says how the host knows this migration.
+    pub fn set_address(&self, address: usize) {
+        self.address.store(address as u64, Relaxed);
+    }
+
+    pub fn address(&self) -> usize {
+        self.address.load(Relaxed) as usize
+    }
+
+    /// Since it began.
+    pub fn now(&self) -> Duration {
+        match self.vm.host().clock_ns() {
+            Some(ns) => Duration::from_nanos(ns.saturating_sub(self.began_ns)),
+            None => self.began.elapsed(),
+        }
+    }
+
+    pub fn params(&self) -> Params {
+        lock(&self.params).clone()
+    }
+
+    /// Changes what may change while it runs.
+    pub fn change_params(&self, new: &Params) {
+        lock(&self.params).change(new);
+        self.machine.ring();
+    }
+
+    pub fn status(&self) -> Status {
+        self.machine.status()
+    }
+
+    /// Moves on, and tells the host; whether the move was legal.
+    pub fn advance(&self, to: Status) -> bool {
+        if to.is_final() {
+            let end = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1);
+            let _ = self.ended_ns.compare_exchange(0, end, Relaxed, Relaxed);
+        }
+        self.machine.advance(to, &|status| self.tell(status))
+    }
+
+    fn tell(&self, status: Status) {
+        let number = status as i32;
+        self.trace.write(self.now(), &Event::Status { status: status.name() });
+        self.vm.host().migration_event(&MigrationEvent {
+            incoming: self.incoming,
+            status: status.name(),
+            number,
+            migration: self.address(),
+        });
+    }
+
+    /// Moves on, or says why that is not possible any more.
+    pub fn enter(&self, to: Status) -> Result<()> {
+        if self.advance(to) {
+            return Ok(());
+        }
+        Err(self.interrupted().unwrap_or_else(|| {
+            let text = format!("the migration can't go from {} to {to}", self.status());
+            Error::new(libc::EIO, text)
+        }))
+    }
+
+    /// The error of somebody's wish to end it.
+    pub fn interrupted(&self) -> Option<Error> {
+        let wanted = matches!(self.status(), Status::Cancelling | Status::Cancelled);
+        wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
+    }
+
+    /// Keeps the first error, and tells people.
+    pub fn set_error(&self, error: Error) {
+        let side = if self.incoming { Side::Destination } else { Side::Source };
+        let error = error.at_side(side);
+        self.trace.write(self.now(), &Event::Error { text: &error.to_string() });
+        self.vm.host().report(Level::Error, &error.to_string());
+        lock(&self.error).get_or_insert(error);
+    }
+
+    pub fn error(&self) -> Option<Error> {
+        lock(&self.error).clone()
+    }
+
+    pub fn set_owner(&self, owner: Owner) {
+        self.stats.get().owner = owner;
+    }
+
+    /// What `query` tells.
+    pub fn info(&self) -> Info {
+        let mut info = self.stats.get().clone();
+        info.status = self.status();
+        info.total_time = match self.ended_ns.load(Relaxed) {
+            0 => self.now(),
+            end => Duration::from_nanos(end),
+        };
+        info
+    }
+
+    /// Waits for the end and gives its error. While it waits this thread does not keep the big lock.
+    pub fn wait(&self, limit: Option<Duration>) -> Option<Result<()>> {
+        let host = self.vm.host();
+        let status = unlocked(&*host, || self.machine.wait_final(limit))?;
+        Some(match status {
+            Status::Completed | Status::Colo => Ok(()),
+            _ => Err(self.error().unwrap_or_else(|| Error::new(libc::EIO, format!("the migration is {status}")))),
+        })
+    }
+
+    /// Waits until `look` finds something, an error included, or `limit` is over, or somebody wants it to end.
+    pub fn wait_for<T>(&self, what: &str, limit: Duration, look: impl Fn() -> Option<Result<T>>) -> Result<T> {
+        let since = Instant::now();
+        loop {
+            let bell = self.machine.bell();
+            if let Some(found) = look() {
+                return found;
+            }
+            if let Some(error) = self.interrupted() {
+                return Err(error);
+            }
+            let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
+                return Err(Error::new(libc::ETIMEDOUT, format!("{what}: not within {limit:?}")));
+            };
+            self.machine.wait_bell(bell, left);
+        }
+    }
+
+    /// Watches the sections, for the numbers and the trace.
+    pub fn watcher(self: &Arc<Self>) -> Arc<dyn Observer> {
+        Arc::new(Watcher { base: Arc::downgrade(self) })
+    }
+}
+
+struct Watcher {
+    base: std::sync::Weak<Base>,
+}
+
+impl Observer for Watcher {
+    fn section(&self, section: &SectionTime<'_>) {
+        let Some(base) = self.base.upgrade() else { return };
+        let name = String::from_utf8_lossy(section.name);
+        if section.tag == wire::SECTION_FULL {
+            base.stats.device(&name, section.time, section.bytes);
+        }
+        let (instance, tag, bytes, time) = (section.instance, section.tag, section.bytes, section.time);
+        base.trace.write(base.now(), &Event::Section { name: &name, instance, tag, bytes, time });
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the commands of a stream ask of an incoming migration.
+//!
+//! In postcopy QEMU lets a second thread read on from the stream while the first loads the devices from the package. Here it
+//! is the other way round: the package, which came whole, goes to a thread of its own, and the thread that reads the
+//! stream goes on with it. So a file is never handed from one thread to another.
+
+use super::base::{lock, locked};
+use super::incoming::Incoming;
+use super::return_path::{self, Message};
+use super::{Owner, Status};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::Vm;
+use crate::savevm::host::{self, Flags, Level, PostcopyState};
+use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::slot::PostcopyRam;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+
+/// The engine holds a trait object of its own, so that a migration can hand on a shared reference to itself.
+pub(super) struct Commands(pub Arc<Incoming>);
+
+impl Commands {
+    fn ram(&self) -> Option<Arc<dyn PostcopyRam>> {
+        let vm = &self.0.base.vm;
+        vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM))
+    }
+
+    fn on_reader(&self) -> bool {
+        *lock(&self.0.reader) == Some(thread::current().id())
+    }
+}
+
+impl host::Incoming for Commands {
+    fn open_return_path(&self, file: &MigFile) -> Result<()> {
+        if self.0.voice.is_open() {
+            return Err(Error::new(libc::EEXIST, "the return path is open already"));
+        }
+        let back = file.return_path();
+        self.0.voice.open(back.ok_or_else(|| Error::new(libc::ENOTSUP, "there is no way back on this connection"))?);
+        self.0.base.stats.get().return_path = true;
+        Ok(())
+    }
+
+    fn pong(&self, value: u32) -> Result<()> {
+        let m = &self.0;
+        m.voice.say(Message::Pong(value))?;
+        if value == return_path::PING_HELLO && m.base.params().extensions {
+            m.extended.store(true, SeqCst);
+            m.base.stats.get().extended = true;
+            m.voice.say(Message::Pong(return_path::PONG_HELLO))?;
+        }
+        Ok(())
+    }
+
+    fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
+        let mut state = lock(&self.0.postcopy);
+        let before = *state;
+        *state = new.unwrap_or(before);
+        before
+    }
+
+    fn postcopy_advise(&self, _ram: Option<(u64, u64)>) -> Result<()> {
+        if !self.0.base.params().postcopy {
+            return Err(Error::new(libc::ENOTSUP, "postcopy is not enabled on this side"));
+        }
+        self.ram().map_or(Ok(()), |ram| ram.advise())
+    }
+
+    fn postcopy_prepare_discard(&self) -> Result<()> {
+        let Some(ram) = self.ram() else { return Ok(()) };
+        ram.prepare_discard()?;
+        let mut state = lock(&self.0.postcopy);
+        if *state == PostcopyState::Advise {
+            *state = PostcopyState::Discard;
+        }
+        Ok(())
+    }
+
+    fn postcopy_discard(&self, block: &[u8], start: u64, len: u64) -> Result<()> {
+        let ram = self.ram().ok_or_else(|| Error::new(libc::ENOTSUP, "no RAM takes part in postcopy"))?;
+        ram.discard(block, start, len)
+    }
+
+    fn postcopy_listen(&self) -> Result<()> {
+        let m = &self.0;
+        if self.on_reader() {
+            return Err(Error::new(libc::EPERM, "POSTCOPY_LISTEN outside of a package"));
+        }
+        if let Some(ram) = self.ram() {
+            ram.listen(Arc::clone(m) as _)?;
+        }
+        m.base.enter(Status::Device)?;
+        lock(&m.package).listening = true;
+        m.base.machine.ring();
+        Ok(())
+    }
+
+    fn postcopy_run(&self) -> Result<()> {
+        let m = &self.0;
+        if self.on_reader() {
+            // RUN beside the package: its devices must be loaded, which the source was told.
+            match &lock(&m.package).done {
+                Some(Ok(())) => {}
+                _ => return Err(Error::new(libc::EPERM, "POSTCOPY_RUN before the devices are loaded")),
+            }
+        }
+        if !m.base.machine.commit() {
+            return Err(m.base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
+        }
+        m.base.set_owner(Owner::Here);
+        m.start_guest()?;
+        m.base.enter(Status::PostcopyActive)?;
+        lock(&m.package).running = true;
+        m.base.machine.ring();
+        Ok(())
+    }
+
+    fn postcopy_resume(&self) -> Result<()> {
+        let m = &self.0;
+        if m.base.status() != Status::PostcopyRecover {
+            m.base.vm.host().report(Level::Warning, "POSTCOPY_RESUME without a recovery: ignored");
+            return Ok(());
+        }
+        m.base.enter(Status::PostcopyActive)?;
+        m.base.stats.get().recoveries += 1;
+        m.voice.say(Message::ResumeAck(return_path::RESUME_ACK_VALUE))?;
+        if let Some(ram) = self.ram() {
+            ram.resumed();
+        }
+        Ok(())
+    }
+
+    fn recv_bitmap(&self, block: &[u8]) -> Result<()> {
+        let m = &self.0;
+        if m.base.status() != Status::PostcopyRecover {
+            return Err(Error::new(libc::EPERM, "RECV_BITMAP outside of a recovery"));
+        }
+        let ram = self.ram().ok_or_else(|| Error::new(libc::ENOTSUP, "no RAM takes part in postcopy"))?;
+        let bits = ram.received_bits(block)?;
+        m.voice.say_bitmap(block.to_vec(), bits)
+    }
+
+    fn enter_section(&self) {
+        // While pages come in behind LISTEN, devices are loaded on the other thread with the lock, and may wait for pages.
+        if !(self.on_reader() && lock(&self.0.package).listening) {
+            self.0.base.vm.host().lock();
+        }
+    }
+
+    fn leave_section(&self) {
+        if !(self.on_reader() && lock(&self.0.package).listening) {
+            self.0.base.vm.host().unlock();
+        }
+    }
+
+    fn load_package(&self, vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
+        if !self.on_reader() || lock(&self.0.package).listening {
+            return load::package(vm, stream, depth);
+        }
+        let m = Arc::clone(&self.0);
+        let mut stream = stream;
+        let body = move || {
+            let vm = Arc::clone(&m.base.vm);
+            vm.host().on_thread(&vm, &mut || {
+                let stream = std::mem::take(&mut stream);
+                let loaded = catch_unwind(AssertUnwindSafe(|| load::package(&vm, stream, depth).map(drop)));
+                lock(&m.package).done = Some(loaded.unwrap_or_else(|_| {
+                    vm.set_broken();
+                    Err(Error::new(libc::EIO, "internal failure while the package was loaded"))
+                }));
+                m.base.machine.ring();
+            });
+        };
+        let spawned = thread::Builder::new().name("savevm-package".into()).spawn(body);
+        spawned.map_err(|err| Error::io("starting the package's thread", &err))?;
+        self.0.wait_package(|package| package.listening || package.done.is_some())?;
+        if lock(&self.0.package).listening {
+            return Ok(LoadEnd::Finished);
+        }
+        match lock(&self.0.package).done.take() {
+            Some(Err(error)) => Err(error),
+            _ => Ok(LoadEnd::Finished),
+        }
+    }
+
+    fn main_loop_done(&self) -> bool {
+        lock(&self.0.package).listening
+    }
+}
+
+impl Incoming {
+    /// Gives the loaded state to the CPUs, takes the disks over and starts the guest, if it is to start by itself.
+    pub(super) fn start_guest(&self) -> Result<()> {
+        let vm = &self.base.vm;
+        let host = vm.host();
+        locked(&*host, || {
+            host.cpu_synchronize_post_load();
+            self.take_disks()?;
+            self.run_guest()
+        })
+    }
+
+    /// Takes the disks over; inside the lock.
+    pub(super) fn take_disks(&self) -> Result<()> {
+        match self.base.vm.host().disks_activate() {
+            ret if ret < 0 => Err(Error::from_callback("disks_activate", ret)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts the guest, if it is to start by itself; inside the lock.
+    pub(super) fn run_guest(&self) -> Result<()> {
+        if !self.base.params().autostart {
+            return Ok(());
+        }
+        match self.base.vm.host().vm_start() {
+            ret if ret < 0 => Err(Error::from_callback("vm_start", ret)),
+            _ => Ok(()),
+        }
+    }
+}

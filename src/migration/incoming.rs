@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
+
+use super::base::{Base, lock, unlocked};
+use super::outgoing::Endpoint;
+use super::trace::Event;
+use super::voice::Voice;
+use super::{Info, Owner, Params, Status};
+use crate::channel::{Cancel, Channel, Listener, Uri};
+use crate::error::{Error, Result};
+use crate::savevm::Vm;
+use crate::savevm::host::PostcopyState;
+use crate::savevm::slot::PageSource;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+/// How soon a cancelled migration has let go.
+const CANCEL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the connection comes from.
+pub(super) enum Gate {
+    Listener(Listener),
+    Channel(Arc<dyn Channel>),
+}
+
+impl Gate {
+    fn open(from: Endpoint) -> Result<Self> {
+        Ok(match from {
+            Endpoint::Uri(uri) => Self::Listener(Listener::bind(&uri)?),
+            Endpoint::Channel(channel) => Self::Channel(channel),
+        })
+    }
+
+    fn uri(&self) -> Option<Uri> {
+        match self {
+            Self::Listener(listener) => Some(listener.uri().clone()),
+            Self::Channel(_) => None,
+        }
+    }
+
+    pub fn accept(&self, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
+        match self {
+            Self::Listener(listener) => listener.accept(limit, cancel),
+            Self::Channel(channel) => Ok(Arc::clone(channel)),
+        }
+    }
+}
+
+/// How far the package of a postcopy is, which another thread loads.
+#[derive(Default)]
+pub(super) struct Package {
+    /// LISTEN came: the thread that reads the stream may go on.
+    pub listening: bool,
+    /// It is loaded, well or not.
+    pub done: Option<Result<()>>,
+    pub running: bool,
+}
+
+/// See the module. Dropping the last reference does not end the migration: see `end`.
+pub struct Incoming {
+    pub(super) base: Arc<Base>,
+    pub(super) voice: Voice,
+    pub(super) cancel: Cancel,
+    /// The source is of this library.
+    pub(super) extended: AtomicBool,
+    pub(super) postcopy: Mutex<PostcopyState>,
+    pub(super) package: Mutex<Package>,
+    /// The thread that reads the stream.
+    pub(super) reader: Mutex<Option<ThreadId>>,
+    /// Where a broken postcopy may come back, and whether the user gave it up.
+    pub(super) back: Mutex<Option<Gate>>,
+    pub(super) abandoned: AtomicBool,
+    uri: Option<Uri>,
+}
+
+impl Incoming {
+    /// Listens, and loads what comes. The machine is stopped and its devices are registered. Errors here are those of the
+    /// moment: another migration, or that there is nothing to listen on.
+    pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
+        if vm.is_broken() {
+            return Err(Error::new(libc::EIO, "this context was given up after an internal failure"));
+        }
+        let base = Arc::new(Base::new(vm, params, true)?);
+        let cancel = Cancel::new()?;
+        vm.slot.begin("an incoming migration")?;
+        let gate = Gate::open(from).inspect_err(|_| vm.slot.end())?;
+        base.trace.write(base.now(), &Event::Begin { side: "destination" });
+        base.set_owner(Owner::There);
+        let this = Arc::new(Self {
+            base,
+            voice: Voice::default(),
+            cancel,
+            extended: AtomicBool::new(false),
+            postcopy: Mutex::default(),
+            package: Mutex::default(),
+            reader: Mutex::default(),
+            back: Mutex::default(),
+            abandoned: AtomicBool::new(false),
+            uri: gate.uri(),
+        });
+        this.base.set_address(Arc::as_ptr(&this) as usize);
+        vm.slot.set_observer(Some(this.base.watcher()));
+        this.base.advance(Status::Setup);
+        let body = {
+            let this = Arc::clone(&this);
+            move || this.work(gate)
+        };
+        if let Err(err) = thread::Builder::new().name("savevm-load".into()).spawn(body) {
+            let error = Error::io("starting the migration's thread", &err);
+            this.base.set_error(error.clone());
+            this.released();
+            this.base.advance(Status::Failed);
+            return Err(error);
+        }
+        Ok(this)
+    }
+
+    fn work(self: &Arc<Self>, gate: Gate) {
+        let vm = Arc::clone(&self.base.vm);
+        *lock(&self.reader) = Some(thread::current().id());
+        vm.host().on_thread(&vm, &mut || {
+            if catch_unwind(AssertUnwindSafe(|| self.run(&gate))).is_err() {
+                vm.set_broken();
+                self.give_up(Error::new(libc::EIO, "internal failure: this context is given up"));
+            }
+        });
+    }
+
+    pub(super) fn released(&self) {
+        self.base.vm.slot.set_observer(None);
+        self.base.vm.slot.end();
+    }
+
+    /// What it listens on, with the port that the system chose in place of port 0.
+    pub fn uri(&self) -> Option<&Uri> {
+        self.uri.as_ref()
+    }
+
+    /// Ends it. When it returns `Ok`, within a second, the guest does not run here and never will because of this
+    /// migration. `EBUSY` where the guest is here already. Any thread; the big lock is given up meanwhile.
+    pub fn cancel(&self) -> Result<()> {
+        let base = &self.base;
+        if base.status().is_final() {
+            return Ok(());
+        }
+        if !base.advance(Status::Cancelling) && base.status() != Status::Cancelling {
+            if base.status().is_final() {
+                return Ok(());
+            }
+            return Err(Error::new(libc::EBUSY, "it is too late: the guest is here"));
+        }
+        self.cancel.cancel();
+        base.link.close();
+        base.machine.ring();
+        match base.wait(Some(CANCEL_LIMIT)) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(libc::ETIMEDOUT, "cancelling: a callback of a device or of the host takes long")),
+        }
+    }
+
+    /// Breaks the connection of a running postcopy on purpose.
+    pub fn pause(&self) -> Result<()> {
+        if self.base.status() != Status::PostcopyActive {
+            return Err(Error::invalid(format!(
+                "only a running postcopy can be paused, this is {}",
+                self.base.status()
+            )));
+        }
+        self.base.link.drop_channel();
+        Ok(())
+    }
+
+    /// Takes a paused postcopy up again: listens, and goes on with the connection that comes.
+    pub fn recover(&self, from: Endpoint) -> Result<()> {
+        let paused = || match self.base.status() {
+            Status::PostcopyPaused => Ok(()),
+            status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
+        };
+        paused()?;
+        let gate = Gate::open(from)?;
+        *lock(&self.back) = Some(gate);
+        self.base.machine.ring();
+        Ok(())
+    }
+
+    /// Waits for the end; its error. The big lock is given up meanwhile.
+    pub fn wait(&self) -> Result<()> {
+        self.base.wait(None).unwrap_or(Ok(()))
+    }
+
+    /// As `wait`, but no longer than `limit`.
+    pub fn wait_within(&self, limit: Duration) -> Option<Result<()>> {
+        self.base.wait(Some(limit))
+    }
+
+    /// How it stands.
+    pub fn info(&self) -> Info {
+        self.base.info()
+    }
+
+    /// The first error, once there is one.
+    pub fn error(&self) -> Option<Error> {
+        self.base.error()
+    }
+
+    /// Ends what is still under way, as far as that can be.
+    pub fn end(&self) {
+        self.abandoned.store(true, SeqCst);
+        self.base.machine.ring();
+        if self.cancel().is_err() {
+            let host = self.base.vm.host();
+            unlocked(&*host, || self.base.machine.wait_final(None));
+        }
+    }
+}
+
+/// The guest of a running postcopy waits for pages.
+impl PageSource for Incoming {
+    fn request_pages(&self, block: &[u8], start: u64, len: u32) -> Result<()> {
+        use super::return_path::Message;
+        self.base.stats.get().page_requests += 1;
+        let name = String::from_utf8_lossy(block);
+        self.base.trace.write(self.base.now(), &Event::PageRequest { block: &name, start, len });
+        // Named in each request: a request that leaves it out means the last one that arrived, and requests of several
+        // threads may overtake each other.
+        self.voice.say(Message::RequestPages { block: Some(block.to_vec()), start, len })
+    }
+}

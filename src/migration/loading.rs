@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The work of the destination: accept, load, take the guest over or say why not.
+//!
+//! The big lock is held while devices are called and while the guest and the disks change hands, and given up while bytes
+//! are waited for between two sections: QEMU keeps its main loop from waiting with a coroutine.
+
+use super::base::{lock, locked};
+use super::commands::Commands;
+use super::incoming::{Incoming, Package};
+use super::return_path::Message;
+use super::{DESTINATION_STALL, Owner, Status};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::host::{Flags, Level, PostcopyState};
+use crate::savevm::load::{self, LoadEnd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// Longest wait for another thread that is inside a device.
+const DEVICE_LIMIT: Duration = Duration::from_secs(86_400);
+/// The same once everything has failed.
+const LAST_LIMIT: Duration = Duration::from_secs(10);
+/// How often a paused postcopy looks around.
+const POLL: Duration = Duration::from_millis(50);
+
+impl Incoming {
+    /// Everything, from the connection to the last status.
+    pub(super) fn run(self: &Arc<Self>, gate: &super::incoming::Gate) {
+        let vm = &self.base.vm;
+        let before = vm.incoming();
+        vm.set_incoming(Some(Arc::new(Commands(Arc::clone(self)))));
+        let result = self.load(gate);
+        let result = result.and_then(|()| self.conclude());
+        vm.set_incoming(before);
+        if let Err(error) = result {
+            self.give_up(error);
+        }
+    }
+
+    fn load(self: &Arc<Self>, gate: &super::incoming::Gate) -> Result<()> {
+        let (base, vm) = (&self.base, &self.base.vm);
+        let params = base.params();
+        vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
+        let channel = gate.accept(params.connect_timeout, &self.cancel)?;
+        let file = self.attach(&channel)?;
+        base.enter(Status::Active)?;
+        let loaded = load::stream(vm, &file);
+        self.count(&file);
+        let mut end = match loaded {
+            Err(error) if error.phase() == Some("load setup") => {
+                locked(&*vm.host(), || load::cleanup(vm));
+                return Err(error);
+            }
+            // Cleaned up by the loader, unless pages may still come.
+            other => other,
+        };
+        if !lock(&self.package).listening {
+            return self.close_plain(end);
+        }
+        let mut file = file;
+        loop {
+            match end {
+                Ok(LoadEnd::Finished) => break,
+                // RUN beside the package: the same stream goes on.
+                Ok(LoadEnd::HandedOver) => {}
+                Err(error) => file = self.recover_from(file, error)?,
+            }
+            end = load::sections(vm, &file);
+            self.count(&file);
+        }
+        self.end_postcopy()
+    }
+
+    fn attach(&self, channel: &Arc<dyn Channel>) -> Result<MigFile> {
+        if !self.base.link.set(channel) {
+            return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
+        }
+        channel.set_stall_limit(Some(self.base.params().stall_timeout.unwrap_or(DESTINATION_STALL)));
+        Ok(MigFile::new(Arc::clone(channel), false))
+    }
+
+    fn count(&self, file: &MigFile) {
+        self.base.stats.get().transferred += file.status().transferred().max(0) as u64;
+    }
+
+    fn close_plain(&self, end: Result<LoadEnd>) -> Result<()> {
+        match end? {
+            LoadEnd::Finished => Ok(()),
+            LoadEnd::HandedOver => Err(Error::invalid("the stream was handed over to nobody")),
+        }
+    }
+
+    /// Waits for the thread that loads the package.
+    pub(super) fn wait_package(&self, done: impl Fn(&Package) -> bool) -> Result<()> {
+        self.base.wait_for("the package", DEVICE_LIMIT, || done(&lock(&self.package)).then_some(Ok(())))
+    }
+
+    /// The stream ended in postcopy: the devices must be loaded and the guest be started, and then all is here.
+    fn end_postcopy(&self) -> Result<()> {
+        let vm = &self.base.vm;
+        self.wait_package(|package| package.done.is_some())?;
+        if let Some(Err(error)) = lock(&self.package).done.take() {
+            return Err(error);
+        }
+        if !lock(&self.package).running {
+            return Err(Error::invalid("the stream of a postcopy ended before the guest was started"));
+        }
+        if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
+            ram.end(true);
+        }
+        *lock(&self.postcopy) = PostcopyState::End;
+        locked(&*vm.host(), || load::cleanup(vm));
+        Ok(())
+    }
+
+    /// In a running postcopy a broken connection may come back; this waits for it.
+    fn recover_from(&self, broken: MigFile, error: Error) -> Result<MigFile> {
+        let base = &self.base;
+        let ram = base.vm.slot.ram().filter(|_| base.vm.flags().has(Flags::POSTCOPY_RAM));
+        // A broken connection shows at the file; other errors would come again.
+        let connection = broken.status().first_error().is_some_and(|first| first.errno() == libc::EIO);
+        let running = base.status().is_postcopy() && lock(&self.package).running;
+        let (Some(ram), true) = (ram, running && connection && !self.abandoned.load(SeqCst)) else {
+            return Err(error);
+        };
+        base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+        base.link.drop_channel();
+        self.voice.close();
+        drop(broken);
+        lock(&self.back).take();
+        ram.paused();
+        base.enter(Status::PostcopyPaused)?;
+        let channel = self.wait_back()?;
+        let file = self.attach(&channel)?;
+        let back = file.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a way back"))?;
+        self.voice.open(back);
+        base.enter(Status::PostcopyRecover)?;
+        Ok(file)
+    }
+
+    fn wait_back(&self) -> Result<Arc<dyn Channel>> {
+        let base = &self.base;
+        let since = base.now();
+        loop {
+            if self.abandoned.load(SeqCst) {
+                return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
+            }
+            if base.params().recover_timeout.is_some_and(|limit| base.now().saturating_sub(since) > limit) {
+                return Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"));
+            }
+            let bell = base.machine.bell();
+            let gate = lock(&self.back).take();
+            match gate.map(|gate| gate.accept(Some(POLL), &self.cancel).map_err(|error| (gate, error))) {
+                Some(Ok(channel)) => return Ok(channel),
+                Some(Err((gate, error))) if error.errno() == libc::ETIMEDOUT => {
+                    lock(&self.back).get_or_insert(gate);
+                }
+                Some(Err((_, error))) => {
+                    base.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
+                }
+                None => base.machine.wait_bell(bell, POLL),
+            }
+        }
+    }
+
+    /// Everything is loaded: takes the guest over and says so.
+    fn conclude(&self) -> Result<()> {
+        let base = &self.base;
+        if lock(&self.package).running {
+            // A source that misses this learns it from its operator; the guest is here.
+            let _ = self.voice.say_surely(Message::Shut(0), base.params().switchover_timeout);
+        } else {
+            self.take_over()?;
+        }
+        self.let_go();
+        self.finish(Status::Completed);
+        Ok(())
+    }
+
+    fn take_over(&self) -> Result<()> {
+        let base = &self.base;
+        let host = base.vm.host();
+        let limit = base.params().switchover_timeout;
+        if !base.machine.commit() {
+            return Err(base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
+        }
+        // A source that is QEMU starts its guest again when it misses the verdict: only what it got lets us start.
+        let first = self.voice.is_open() && !self.extended.load(SeqCst);
+        locked(&*host, || self.take_disks())?;
+        if first {
+            self.voice.say_surely(Message::Shut(0), limit).map_err(|error| {
+                // Given back as they were found; if that fails there is nobody left to tell.
+                let _ = locked(&*host, || host.disks_inactivate());
+                let text = format!("the source can't be told that it may let go of the guest: {}", error.message());
+                Error::new(error.errno(), text)
+            })?;
+        }
+        base.set_owner(Owner::Here);
+        locked(&*host, || self.run_guest())?;
+        if !first {
+            let _ = self.voice.say_surely(Message::Shut(0), limit);
+        }
+        Ok(())
+    }
+
+    /// Releases what was taken, in any case.
+    fn let_go(&self) {
+        self.voice.close();
+        self.base.link.drop_channel();
+        self.base.vm.set_flags(Flags::POSTCOPY_RAM, false);
+    }
+
+    fn finish(&self, status: Status) {
+        self.released();
+        if !self.base.advance(status) {
+            self.base.advance(Status::Cancelled);
+        }
+    }
+
+    /// It failed or was cancelled: the guest does not start here any more, and the source is told why.
+    pub(super) fn give_up(&self, error: Error) {
+        let (base, vm) = (&self.base, &self.base.vm);
+        let (cancelled, error) = match base.interrupted() {
+            Some(cancelled) => (true, cancelled),
+            None => (false, error),
+        };
+        let running = lock(&self.package).running;
+        base.set_owner(if running { Owner::Here } else { Owner::There });
+        if lock(&self.package).listening && *lock(&self.postcopy) != PostcopyState::End {
+            if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
+                ram.end(false);
+            }
+            self.wait_device();
+            locked(&*vm.host(), || load::cleanup(vm));
+        }
+        if self.voice.is_open() {
+            // The source may be gone; then it knows.
+            if self.extended.load(SeqCst) {
+                let _ = self.voice.say(Message::ErrorText(error.to_string()));
+            }
+            let _ = self.voice.say_surely(Message::Shut(1), Duration::from_millis(500));
+        }
+        base.set_error(error);
+        self.let_go();
+        self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
+    }
+
+    /// Waits until the other thread is out of the devices, whatever the status is.
+    fn wait_device(&self) {
+        let since = std::time::Instant::now();
+        while lock(&self.package).done.is_none() && since.elapsed() < LAST_LIMIT {
+            let bell = self.base.machine.bell();
+            self.base.machine.wait_bell(bell, POLL);
+        }
+    }
+}

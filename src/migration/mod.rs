@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The driver: who decides when to iterate, when to stop the guest, when to give up, and who owns the guest at every
+//! instant (QEMU 7.2's `migration/migration.c`, made anew).
+//!
+//! - `status.rs`: the statuses and their moves. `params.rs`, `stats.rs`, `trace.rs`: what is asked for and what is told.
+//! - `outgoing.rs`: the handle of a migration that goes out. `source.rs`: its work, a step at a time; `switchover.rs` and
+//!   `postcopy.rs`: its two ways to hand the guest over. `answers.rs`: what it hears. `rate.rs`: convergence.
+//! - `incoming.rs`: the handle of one that comes in. `loading.rs`: its work. `commands.rs`: what the stream asks of it.
+//!   `voice.rs`: what it says.
+//! - `snapshot.rs`: save and load with the guest stopped.
+//!
+//! # Who owns the guest
+//! The destination starts the guest only behind EOF (precopy) or RUN (postcopy), so the source owns it until it hands that
+//! one to the channel: any failure before leaves the source running. Just before, with a return path, the source asks by
+//! a PING whether everything is loaded, and waits for the answer; QEMU answers it as well. So EOF is only ever sent to a
+//! destination that can start the guest, and the time in which nobody can know is that between sending EOF and hearing
+//! the verdict (SHUT). A connection that breaks in that time leaves the source *stopped*, with an error that says that the
+//! destination may run: only somebody who can see both sides may decide. Neither side ever runs by itself while the other
+//! may. Cut at any byte:
+//!
+//! | cut | destination | source |
+//! |---|---|---|
+//! | before EOF (or RUN) is sent | never starts | runs on |
+//! | EOF sent, lost on the way | never starts | stopped: unknown |
+//! | EOF arrived, verdict lost | runs | stopped: unknown |
+//! | verdict arrived | as it says | as it says |
+//!
+//! Two generals can't do better than move that window. A verdict other than 0 counts as "does not run" only from an end of
+//! this library: QEMU 7.2 also sends it with the guest running. A source that is QEMU restarts its guest when it misses
+//! the verdict, so to such a source the verdict goes first, and the guest starts only if the channel took it.
+
+mod answers;
+mod base;
+mod commands;
+mod incoming;
+mod loading;
+mod outgoing;
+mod params;
+mod postcopy;
+mod rate;
+pub mod return_path;
+mod snapshot;
+mod source;
+mod stats;
+mod status;
+mod switchover;
+mod trace;
+mod voice;
+
+pub use incoming::Incoming;
+pub use outgoing::{Endpoint, Outgoing};
+pub use params::{Choice, Params};
+pub use snapshot::{load as snapshot_load, save as snapshot_save};
+pub use stats::{Info, Owner};
+pub use status::{Machine, Status};
+
+use std::time::Duration;
+
+/// For an outgoing connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// For one wait of the source until the peer takes bytes.
+const SOURCE_STALL: Duration = Duration::from_secs(60);
+/// For one wait of the destination until bytes come.
+const DESTINATION_STALL: Duration = Duration::from_secs(300);

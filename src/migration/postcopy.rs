@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The source in postcopy: the switch, the background copy, the pause and the recovery (QEMU 7.2, `postcopy_start` and
+//! what follows it in `migration/migration.c`).
+//!
+//! ```text
+//! source                                       destination
+//! END... of what can't wait, DISCARD...  -->
+//! PACKAGED { LISTEN FULL... RUN }        -->   loads it while pages come in, starts the guest
+//! ```
+//! QEMU loses the guest when the destination fails to load the devices. Between ends of this library RUN is not in the
+//! package, which ends with PING and EOF instead; it follows by itself when the destination has said that the devices are
+//! loaded. Until then the guest can still be taken back.
+//!
+//! ```text
+//! PACKAGED { LISTEN FULL... PING loaded EOF }  -->
+//! PART... (pages)                              -->   loads devices
+//!                                              <--   PONG loaded
+//! RUN                                          -->   starts the guest
+//! PART... (pages)  END... EOF                  -->
+//!                                              <--   SHUT 0
+//! ```
+
+use super::answers::{Answers, Verdict, refusal};
+use super::base::{AskBitmap, Base, lock, locked};
+use super::outgoing::{Endpoint, Outgoing};
+use super::rate::Rate;
+use super::return_path;
+use super::source::{NOW, Next, POLL, Phase, Source, set_rate_limit};
+use super::{Owner, Status};
+use crate::channel::memory;
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::host::{Flags, Level};
+use crate::savevm::{Vm, command, save};
+use crate::wire::{self, Command};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+fn file_error(file: &MigFile) -> Result<()> {
+    file.status().first_error().map_or(Ok(()), Err)
+}
+
+/// The content of the package: listen, all devices, and what ends it.
+fn package(vm: &Vm, extended: bool) -> Result<Vec<u8>> {
+    let writer = Arc::new(memory::Writer::new());
+    let file = MigFile::new(writer.clone(), true);
+    command::plain(vm, &file, Command::PostcopyListen);
+    save::complete_precopy(vm, &file, false, false)?;
+    if extended {
+        command::ping(vm, &file, return_path::PING_LOADED);
+        file.put_byte(wire::EOF);
+    } else {
+        command::ping(vm, &file, 3);
+        command::plain(vm, &file, Command::PostcopyRun);
+    }
+    file.close()?;
+    Ok(writer.take())
+}
+
+impl Source {
+    pub(super) fn start_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        let (base, vm, host) = (&m.base, &m.base.vm, m.base.vm.host());
+        let extended = self.extended();
+        if extended && base.status() == Status::Active {
+            base.enter(Status::Device)?;
+        }
+        vm.set_flags(Flags::IN_POSTCOPY, true);
+        self.disks_inactive = true;
+        let file = self.file()?;
+        let stream = locked(&*host, || {
+            let ret = host.disks_inactivate();
+            if ret != 0 {
+                return Err(Error::from_callback("disks_inactivate", ret));
+            }
+            save::complete_precopy(vm, file, true, false)?;
+            if let Some(ram) = vm.slot.ram() {
+                ram.send_discards(file)?;
+                command::ping(vm, file, 2);
+            }
+            package(vm, extended)
+        })?;
+        set_rate_limit(file, base.params().max_postcopy_bandwidth);
+        file.flush();
+        self.check()?;
+        if !extended {
+            // Whoever has the whole package may run.
+            self.commit(base)?;
+        }
+        let file = self.file()?;
+        let sent = command::packaged(vm, file, &stream).and_then(|()| {
+            file.flush();
+            file_error(file)
+        });
+        if let Err(error) = sent {
+            // It is loaded only when it is whole, and it never was.
+            base.machine.uncommit();
+            return Err(error);
+        }
+        self.packaged_at = base.now();
+        self.phase = Phase::Postcopy { handed: !extended };
+        if !extended {
+            self.handed_over(m)?;
+        }
+        Ok(NOW)
+    }
+
+    /// The destination runs the guest, or will, whatever happens here.
+    fn handed_over(&mut self, m: &Arc<Outgoing>) -> Result<()> {
+        let base = &m.base;
+        base.enter(Status::PostcopyActive)?;
+        base.set_owner(Owner::There);
+        if let Some(stopped) = self.stopped_at {
+            base.stats.get().downtime = base.now().saturating_sub(stopped);
+        }
+        if base.vm.slot.ram().is_some() {
+            command::ping(&base.vm, self.file()?, 4);
+        }
+        Ok(())
+    }
+
+    /// Sends RUN once the destination has said that it can.
+    fn hand_over(&mut self, m: &Arc<Outgoing>) -> Result<bool> {
+        let base = &m.base;
+        let Some(answer) = self.answers.as_ref().and_then(|answers| answers.loaded()) else {
+            if base.now().saturating_sub(self.packaged_at) > base.params().switchover_timeout {
+                let text = "the destination did not say in time that the devices are loaded";
+                return Err(Error::new(libc::ETIMEDOUT, text));
+            }
+            return Ok(false);
+        };
+        answer?;
+        file_error(self.file()?)?;
+        self.commit(base)?;
+        let file = self.file()?;
+        file.flush();
+        file_error(file).inspect_err(|_| base.machine.uncommit())?;
+        command::plain(&base.vm, file, Command::PostcopyRun);
+        if let Err(error) = file_error(file) {
+            // Not all of the command was taken.
+            base.machine.uncommit();
+            return Err(error);
+        }
+        self.handed_over(m)?;
+        self.phase = Phase::Postcopy { handed: true };
+        Ok(true)
+    }
+
+    /// Background copy, with what is asked for first; the RAM handler minds that.
+    pub(super) fn postcopy(&mut self, m: &Arc<Outgoing>, handed: bool) -> Result<Next> {
+        let handed = handed || self.hand_over(m)?;
+        match self.copy(m, handed) {
+            Err(error) if handed => self.broken(m, error),
+            other => other,
+        }
+    }
+
+    fn copy(&mut self, m: &Arc<Outgoing>, handed: bool) -> Result<Next> {
+        let (base, vm) = (&m.base, &m.base.vm);
+        self.check()?;
+        if let Some(next) = self.pace(base, base.params().max_postcopy_bandwidth)? {
+            return Ok(next);
+        }
+        let threshold = self.rate.last.threshold;
+        let pending = save::pending(vm, self.file()?, threshold);
+        base.stats.get().remaining = pending;
+        if pending.total() == 0 || (handed && pending.total() < threshold) {
+            return if handed { self.complete_postcopy(m) } else { Ok(Next::After(Duration::from_millis(2))) };
+        }
+        self.round(base, vm, true)
+    }
+
+    fn complete_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        let (base, vm, host) = (&m.base, &m.base.vm, m.base.vm.host());
+        let file = self.file()?;
+        locked(&*host, || save::complete_postcopy(vm, file));
+        file_error(file)?;
+        if let Some(answers) = &self.answers {
+            let limit = base.params().switchover_timeout;
+            match base.wait_for("the destination's verdict", limit, || answers.verdict().map(Ok))? {
+                Verdict::Shut(0, _) => {}
+                Verdict::Shut(value, text) => return Ok(self.give_up(m, refusal(value, text.as_deref()))),
+                Verdict::Broken(error) => return Err(error),
+            }
+        }
+        self.succeed(m)
+    }
+
+    /// The connection broke with the guest over there: pause where the rest can be sent over another one.
+    fn broken(&mut self, m: &Arc<Outgoing>, error: Error) -> Result<Next> {
+        let base = &m.base;
+        let refused = matches!(self.answers.as_ref().and_then(|answers| answers.verdict()), Some(Verdict::Shut(..)));
+        if refused || base.vm.slot.ram().is_none() || m.wishes.abandon.load(SeqCst) {
+            return Err(error);
+        }
+        base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+        self.disconnect(base);
+        // A connection that was offered for an earlier break is of no use any more.
+        lock(&m.wishes.fresh).take();
+        base.enter(Status::PostcopyPaused)?;
+        self.phase = Phase::Paused { since: base.now() };
+        Ok(NOW)
+    }
+
+    fn disconnect(&mut self, base: &Base) {
+        self.earlier_bytes = self.transferred();
+        let ended = base.link.drop_channel();
+        self.close_answers(ended);
+        if let Some(file) = self.file.take() {
+            let _ = file.close();
+        }
+        self.channel = None;
+    }
+
+    pub(super) fn paused(&mut self, m: &Arc<Outgoing>, since: Duration) -> Result<Next> {
+        let base = &m.base;
+        if m.wishes.abandon.load(SeqCst) {
+            return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
+        }
+        let late = base.params().recover_timeout.is_some_and(|limit| base.now().saturating_sub(since) > limit);
+        let fresh = lock(&m.wishes.fresh).take();
+        let Some(channel) = fresh else {
+            return if late {
+                Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"))
+            } else {
+                Ok(POLL)
+            };
+        };
+        base.enter(Status::PostcopyRecover)?;
+        match self.recover(m, Endpoint::Channel(channel)) {
+            Ok(()) => {
+                base.enter(Status::PostcopyActive)?;
+                base.stats.get().recoveries += 1;
+                self.phase = Phase::Postcopy { handed: true };
+            }
+            Err(error) => {
+                base.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
+                self.disconnect(base);
+                base.enter(Status::PostcopyPaused)?;
+            }
+        }
+        *lock(&base.recovery) = None;
+        Ok(NOW)
+    }
+
+    /// What arrived is asked for, the handlers get ready, and the destination agrees.
+    fn recover(&mut self, m: &Arc<Outgoing>, to: Endpoint) -> Result<()> {
+        let (base, vm) = (&m.base, &m.base.vm);
+        let channel = m.connect(&to, super::CONNECT_TIMEOUT)?;
+        self.attach(m, channel, false)?;
+        let answers = self.answers.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
+        let limit = base.params().handshake_timeout;
+        let ask = self.ask_bitmap(base, answers, limit)?;
+        *lock(&base.recovery) = Some(Arc::clone(&ask));
+        if let Some(ram) = vm.slot.ram() {
+            for block in ram.blocks() {
+                ask(&block)?;
+            }
+        }
+        save::resume_prepare(vm, base.address())?;
+        let file = self.file()?;
+        set_rate_limit(file, base.params().max_postcopy_bandwidth);
+        command::plain(vm, file, Command::PostcopyResume);
+        file_error(file)?;
+        let ack = base.wait_for("the destination's agreement to go on", limit, || answers.resume_ack())?;
+        if ack != return_path::RESUME_ACK_VALUE {
+            return Err(Error::invalid(format!("the destination does not go on: RESUME_ACK {ack}")));
+        }
+        self.rate = Rate::new(base.now(), self.transferred());
+        Ok(())
+    }
+
+    /// The file is used between two commands only, so a second one over the same channel does no harm.
+    fn ask_bitmap(&self, base: &Arc<Base>, answers: &Answers, limit: Duration) -> Result<AskBitmap> {
+        let (weak, ear) = (Arc::downgrade(base), answers.ear());
+        let channel = self.channel.clone().ok_or_else(|| Error::new(libc::ENOTCONN, "there is no connection"))?;
+        Ok(Arc::new(move |block: &[u8]| {
+            let base = weak.upgrade().ok_or_else(|| Error::new(libc::ENOTCONN, "the migration is over"))?;
+            let file = MigFile::new(Arc::clone(&channel), true);
+            command::recv_bitmap(&base.vm, &file, block)?;
+            file_error(&file)?;
+            base.wait_for("a received bitmap", limit, || ear.bitmap(block))
+        }))
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Convergence: how fast the link is, how fast the guest dirties, and when the rest fits into the allowed downtime.
+//!
+//! As in QEMU 7.2 (`migration_update_counters`) the bandwidth is that of the last window of 100 ms, and the threshold is
+//! what it carries within the downtime limit. QEMU leaves out what the devices cost that are saved in one piece. Here the
+//! time that they took last time is taken off the limit first: last time is an earlier migration or attempt of this
+//! machine, since saving them on trial while the guest runs would call devices that do not expect it. Before the first
+//! attempt nothing is known, and the limit holds for the live state alone.
+
+use std::time::Duration;
+
+/// Length of a window.
+pub const WINDOW: Duration = Duration::from_millis(100);
+/// Windows with less than this tell nothing about the link.
+const SMALL: u64 = 10_000;
+/// How often convergence is judged.
+const JUDGE_EVERY: Duration = Duration::from_millis(500);
+/// Never takes more than this part of the limit off, so that a migration still can end.
+const COST_SHARE: u32 = 2;
+
+/// What a window has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// Bytes per second.
+    pub bandwidth: u64,
+    /// What can be sent within the downtime limit.
+    pub threshold: u64,
+    /// The downtime if the guest were stopped now.
+    pub expected_downtime: Duration,
+}
+
+/// Measures one connection.
+#[derive(Debug, Default)]
+pub struct Rate {
+    started: Duration,
+    bytes: u64,
+    /// The last judgement: when, bytes sent by then, bytes pending then.
+    judged: Duration,
+    judged_bytes: u64,
+    judged_pending: Option<u64>,
+    /// Judgements in a row that found the guest too fast.
+    strikes: u32,
+    /// The last measure.
+    pub last: Measure,
+    /// Bytes per second that the guest dirties.
+    pub dirty_rate: u64,
+}
+
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let nanos = time.as_nanos().max(1);
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+}
+
+fn within(bandwidth: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(bandwidth) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// How long `bytes` take at `bandwidth`; a whole day where nothing moves.
+fn time_for(bytes: u64, bandwidth: u64) -> Duration {
+    const DAY: Duration = Duration::from_secs(86_400);
+    if bytes == 0 {
+        return Duration::ZERO;
+    }
+    if bandwidth == 0 {
+        return DAY;
+    }
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bandwidth);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(DAY)
+}
+
+impl Rate {
+    /// Begins with the first window, at `now` with `bytes` sent.
+    pub fn new(now: Duration, bytes: u64) -> Self {
+        Self { started: now, bytes, judged: now, judged_bytes: bytes, ..Self::default() }
+    }
+
+    /// When the window ends, from `now` on.
+    pub fn left(&self, now: Duration) -> Duration {
+        WINDOW.saturating_sub(now.saturating_sub(self.started))
+    }
+
+    /// Ends the window if it is time; whether it was.
+    pub fn update(&mut self, now: Duration, bytes: u64, pending: u64, limit: Duration, device_cost: Duration) -> bool {
+        let time = now.saturating_sub(self.started);
+        if time < WINDOW {
+            return false;
+        }
+        let sent = bytes.saturating_sub(self.bytes);
+        if sent > SMALL || self.last.bandwidth == 0 {
+            self.last.bandwidth = per_second(sent, time);
+        }
+        let cost = device_cost.min(limit / COST_SHARE);
+        self.last.threshold = within(self.last.bandwidth, limit - cost);
+        self.last.expected_downtime = time_for(pending, self.last.bandwidth) + device_cost;
+        (self.started, self.bytes) = (now, bytes);
+        true
+    }
+
+    /// Every half second: how much the guest dirtied, and whether it was slowed down too little: it dirtied more than
+    /// half of what was sent, twice in a row (QEMU 7.2's `throttle-trigger-threshold` of 50).
+    pub fn too_fast(&mut self, now: Duration, pending: u64) -> bool {
+        let time = now.saturating_sub(self.judged);
+        if time < JUDGE_EVERY {
+            return false;
+        }
+        let sent = self.bytes.saturating_sub(self.judged_bytes);
+        let before = self.judged_pending.replace(pending);
+        (self.judged, self.judged_bytes) = (now, self.bytes);
+        let Some(before) = before else { return false };
+        let dirtied = pending.saturating_add(sent).saturating_sub(before);
+        self.dirty_rate = per_second(dirtied, time);
+        self.strikes = if dirtied > sent / 2 && pending > self.last.threshold { self.strikes + 1 } else { 0 };
+        if self.strikes >= 2 {
+            self.strikes = 0;
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_window_gives_bandwidth_threshold_and_downtime() {
+        let mut rate = Rate::new(Duration::ZERO, 1000);
+        assert!(!rate.update(99 * MS, 5000, 0, 300 * MS, Duration::ZERO));
+        assert!(rate.update(100 * MS, 101_000, 500_000, 300 * MS, Duration::ZERO));
+        let expected = Measure { bandwidth: 1_000_000, threshold: 300_000, expected_downtime: 500 * MS };
+        assert_eq!(rate.last, expected);
+        assert!(rate.update(200 * MS, 201_000, 0, 300 * MS, 100 * MS));
+        assert_eq!((rate.last.threshold, rate.last.expected_downtime), (200_000, 100 * MS));
+    }
+
+    #[test]
+    fn an_idle_window_does_not_make_the_link_slow() {
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        rate.update(100 * MS, 1_000_000, 0, 300 * MS, Duration::ZERO);
+        rate.update(200 * MS, 1_000_100, 0, 300 * MS, Duration::ZERO);
+        assert_eq!(rate.last.bandwidth, 10_000_000);
+    }
+
+    #[test]
+    fn devices_never_take_more_than_half_of_the_limit() {
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        rate.update(100 * MS, 100_000, 0, 300 * MS, 900 * MS);
+        assert_eq!(rate.last.threshold, 150_000);
+    }
+
+    #[test]
+    fn a_guest_that_dirties_too_fast_is_seen_the_second_time() {
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        let mut verdicts = Vec::new();
+        for at in 1..=8u32 {
+            let now = 500 * MS * at;
+            rate.update(now, 1_000_000 * u64::from(at), 5_000_000, 10 * MS, Duration::ZERO);
+            verdicts.push(rate.too_fast(now, 5_000_000));
+        }
+        // The first judgement only sets the mark.
+        assert_eq!(verdicts, [false, false, true, false, true, false, true, false]);
+        assert_eq!(rate.dirty_rate, 2_000_000);
+    }
+
+    #[test]
+    fn extreme_numbers_do_not_overflow() {
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        rate.update(WINDOW, u64::MAX, u64::MAX, Duration::MAX, Duration::ZERO);
+        assert_eq!(rate.last.threshold, u64::MAX);
+        assert_eq!(time_for(u64::MAX, 1), Duration::from_secs(86_400));
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest stands still, and handlers run inside the big
+//! lock, but for setup, which runs outside in QEMU as well.
+
+use super::base::{locked, unlocked};
+use crate::channel::{self, Cancel, Channel, Listener, Uri};
+use crate::error::{Error, Result, Side};
+use crate::file::MigFile;
+use crate::savevm::Vm;
+use crate::savevm::host::Host;
+use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::save::{self, Round};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// To open the file, or to connect; and for one wait for a peer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes this the machine's one driver, and lets go in any case.
+struct Driving<'a>(&'a Vm);
+
+impl<'a> Driving<'a> {
+    fn begin(vm: &'a Vm, what: &'static str) -> Result<Self> {
+        if vm.is_broken() {
+            return Err(Error::new(libc::EIO, "this context was given up after an internal failure"));
+        }
+        vm.slot.begin(what)?;
+        Ok(Self(vm))
+    }
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        self.0.slot.end();
+    }
+}
+
+/// Stops the guest if it runs; whether it ran.
+fn stop(host: &dyn Host) -> Result<bool> {
+    if !host.vm_running() {
+        return Ok(false);
+    }
+    match host.vm_stop() {
+        ret if ret < 0 => Err(Error::from_callback("vm_stop", ret)),
+        _ => Ok(true),
+    }
+}
+
+fn start(host: &dyn Host) -> Result<()> {
+    match host.vm_start() {
+        ret if ret < 0 => Err(Error::from_callback("vm_start", ret)),
+        _ => Ok(()),
+    }
+}
+
+/// Runs `body` on this thread as the driver does on its own: for this machine, inside the lock.
+fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<T> {
+    let host = vm.host();
+    let (mut body, mut result) = (Some(body), None);
+    host.on_thread(vm, &mut || {
+        result = body.take().map(|body| locked(&*host, || body(&*host)));
+    });
+    result.unwrap_or_else(|| Err(Error::new(libc::EIO, "the host did not run it")))
+}
+
+/// Stops the guest, saves everything, and lets the guest run again if it ran, whether the saving went well or not.
+pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
+    vm.check_migratable()?;
+    let _driving = Driving::begin(vm, "a snapshot")?;
+    let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
+    channel.set_stall_limit(Some(LIMIT));
+    let file = MigFile::new(channel, true);
+    let saved = within(vm, |host| {
+        let ran = stop(host)?;
+        let saved = save_all(vm, host, &file);
+        save::cleanup(vm);
+        if ran {
+            start(host)?;
+        }
+        saved
+    });
+    let closed = file.close();
+    saved.and(closed).map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
+}
+
+fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
+    unlocked(host, || {
+        save::header(vm, file);
+        save::setup(vm, file);
+    });
+    while file.error() == 0 {
+        match save::iterate(vm, file, false) {
+            Ok(Round::Done) => break,
+            Ok(Round::Again) => {}
+            Err(ret) => file.set_error_detail(Error::from_callback("save_live_iterate", ret)),
+        }
+    }
+    if file.error() == 0 {
+        save::complete_precopy(vm, file, false, false)?;
+    }
+    file.flush();
+    file.status().first_error().map_or(Ok(()), Err)
+}
+
+/// Stops the guest and loads everything; then lets the guest run again if it ran. After a failure it stays stopped, since
+/// its devices hold a part of each of two states.
+pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
+    let _driving = Driving::begin(vm, "a snapshot")?;
+    let channel = Listener::bind(from)?.accept(Some(LIMIT), &Cancel::new()?)?;
+    channel.set_stall_limit(Some(LIMIT));
+    let loaded = within(vm, |host| {
+        let ran = stop(host)?;
+        load_all(vm, &channel)?;
+        if ran { start(host) } else { Ok(()) }
+    });
+    loaded.map_err(|err| err.at_side(Side::Destination).in_phase("snapshot"))
+}
+
+fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
+    let file = MigFile::new(Arc::clone(channel), false);
+    // A snapshot asks for nothing, whatever answers migrations here.
+    let before = vm.incoming();
+    vm.set_incoming(None);
+    let loaded = load::stream(vm, &file);
+    vm.set_incoming(before);
+    if matches!(&loaded, Err(error) if error.phase() == Some("load setup")) {
+        load::cleanup(vm);
+    }
+    match loaded? {
+        LoadEnd::Finished => Ok(()),
+        LoadEnd::HandedOver => Err(Error::invalid("this is the stream of a postcopy, not a snapshot")),
+    }
+}

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The work of the source, a step at a time: connect, setup, rounds, and how it ends. `switchover.rs` and `postcopy.rs` have
+//! the steps in which the guest changes hands.
+//!
+//! Locks are those of `SaveVMHandlers`: header, setup, pending and rounds run outside the big lock; stopping the guest,
+//! completion, disks and cleanup inside. No lock is held while the network is waited for, but by a handler that writes.
+
+use super::answers::Answers;
+use super::base::{Base, locked};
+use super::outgoing::{Endpoint, Outgoing};
+use super::rate::Rate;
+use super::trace::Event;
+use super::{CONNECT_TIMEOUT, Choice, Owner, Params, SOURCE_STALL, Status, return_path};
+use crate::channel::{Channel, Uri};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::host::Flags;
+use crate::savevm::save::{self, Round};
+use crate::savevm::{Vm, command};
+use crate::wire::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// What comes after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another one, after so long or when something happens.
+    After(Duration),
+    /// Nothing: it is over.
+    Done,
+}
+
+/// At once.
+pub(super) const NOW: Next = Next::After(Duration::ZERO);
+/// How often a wait for the operator looks around.
+pub(super) const POLL: Next = Next::After(Duration::from_millis(50));
+/// After a round that sent nothing.
+const IDLE: Next = Next::After(Duration::from_millis(5));
+/// How often an idle connection is kept alive.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// What the next step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Connect,
+    Setup,
+    Unplug,
+    Iterate,
+    /// Stop the guest, to end in precopy or to begin postcopy.
+    Stop {
+        postcopy: bool,
+    },
+    /// The operator has yet to say "go on".
+    PreSwitchover {
+        postcopy: bool,
+    },
+    Complete,
+    StartPostcopy,
+    /// The guest is there, or (not `handed`) about to be.
+    Postcopy {
+        handed: bool,
+    },
+    Paused {
+        since: Duration,
+    },
+}
+
+/// See the module.
+pub(super) struct Source {
+    pub phase: Phase,
+    to: Option<Endpoint>,
+    pub file: Option<MigFile>,
+    pub channel: Option<Arc<dyn Channel>>,
+    pub answers: Option<Answers>,
+    pub rate: Rate,
+    /// Bytes of earlier connections.
+    pub earlier_bytes: u64,
+    /// `save_setup` was called: there is something to clean up.
+    set_up: bool,
+    /// The guest ran when it was stopped here.
+    pub was_running: bool,
+    /// When it was stopped.
+    pub stopped_at: Option<Duration>,
+    /// The disks were given up.
+    pub disks_inactive: bool,
+    /// A stream into a regular file: nobody can run the guest from it by himself.
+    pub to_file: bool,
+    throttle: u32,
+    kept_alive: Duration,
+    /// When the package of a postcopy went out.
+    pub packaged_at: Duration,
+}
+
+impl Source {
+    pub fn new(to: Endpoint) -> Self {
+        let to_file = matches!(&to, Endpoint::Uri(Uri::File { .. }));
+        Self {
+            phase: Phase::Connect,
+            to: Some(to),
+            file: None,
+            channel: None,
+            answers: None,
+            rate: Rate::default(),
+            earlier_bytes: 0,
+            set_up: false,
+            was_running: false,
+            stopped_at: None,
+            disks_inactive: false,
+            to_file,
+            throttle: 0,
+            kept_alive: Duration::ZERO,
+            packaged_at: Duration::ZERO,
+        }
+    }
+
+    /// Does what is next.
+    pub fn step(&mut self, m: &Arc<Outgoing>) -> Next {
+        if let Some(error) = m.base.interrupted() {
+            return self.give_up(m, error);
+        }
+        let result = match self.phase {
+            Phase::Connect => self.connect(m),
+            Phase::Setup => self.setup(m),
+            Phase::Unplug => self.wait_unplug(m),
+            Phase::Iterate => self.iterate(m),
+            Phase::Stop { postcopy } => self.stop(m, postcopy),
+            Phase::PreSwitchover { postcopy } => self.pre_switchover(m, postcopy),
+            Phase::Complete => self.complete(m),
+            Phase::StartPostcopy => self.start_postcopy(m),
+            Phase::Postcopy { handed } => self.postcopy(m, handed),
+            Phase::Paused { since } => self.paused(m, since),
+        };
+        result.unwrap_or_else(|error| self.give_up(m, error))
+    }
+
+    /// The file; there is one from the end of `connect` on, but while a postcopy is paused.
+    pub fn file(&self) -> Result<&MigFile> {
+        self.file.as_ref().ok_or_else(|| Error::new(libc::ENOTCONN, "there is no connection"))
+    }
+
+    /// The first error of the connection, in either direction.
+    pub fn check(&self) -> Result<()> {
+        if let Some(error) = self.answers.as_ref().and_then(|answers| answers.trouble()) {
+            return Err(error);
+        }
+        self.file()?.status().first_error().map_or(Ok(()), Err)
+    }
+
+    pub fn transferred(&self) -> u64 {
+        let here = self.file.as_ref().map_or(0, |file| file.total_transferred_fast().max(0) as u64);
+        self.earlier_bytes + here
+    }
+
+    fn go(&mut self, phase: Phase) -> Result<Next> {
+        self.phase = phase;
+        Ok(NOW)
+    }
+
+    fn connect(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        let params = m.base.params();
+        let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
+        let channel = m.connect(&to, params.connect_timeout.unwrap_or(CONNECT_TIMEOUT))?;
+        self.attach(m, channel, false)?;
+        self.go(Phase::Setup)
+    }
+
+    /// Makes a channel the connection of the moment.
+    pub fn attach(&mut self, m: &Arc<Outgoing>, channel: Arc<dyn Channel>, extended: bool) -> Result<()> {
+        let params = m.base.params();
+        if !m.base.link.set(&channel) {
+            return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
+        }
+        channel.set_stall_limit(Some(params.stall_timeout.unwrap_or(SOURCE_STALL)));
+        let wanted = params.return_path != Choice::Off;
+        if !channel.is_duplex() && (params.return_path == Choice::On || params.postcopy) {
+            return Err(Error::new(libc::ENOTSUP, "there is no way back on this kind of connection"));
+        }
+        if wanted && channel.is_duplex() {
+            self.answers = Some(Answers::start(&m.base, &channel, extended)?);
+            m.base.stats.get().return_path = true;
+        } else if params.postcopy {
+            return Err(Error::invalid("postcopy needs the return path"));
+        }
+        let file = MigFile::new(Arc::clone(&channel), true);
+        set_rate_limit(&file, params.max_bandwidth);
+        self.file = Some(file);
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    fn setup(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        let (base, vm) = (&m.base, &m.base.vm);
+        let params = base.params();
+        vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
+        let file = self.file()?;
+        save::header(vm, file);
+        if let Some(answers) = &self.answers {
+            command::plain(vm, file, Command::OpenReturnPath);
+            command::ping(vm, file, 1);
+            if params.extensions {
+                command::ping(vm, file, return_path::PING_HELLO);
+            }
+            self.check()?;
+            // What does not fit at all shows here, before anything is sent.
+            base.wait_for("the destination's first answer", params.handshake_timeout, || answers.alive())?;
+        }
+        if params.postcopy {
+            command::postcopy_advise(vm, file);
+        }
+        self.set_up = true;
+        let file = self.file()?;
+        save::setup(vm, file);
+        file.flush();
+        self.check()?;
+        if vm.guest_unplug_pending() {
+            base.enter(Status::WaitUnplug)?;
+            return self.go(Phase::Unplug);
+        }
+        self.begin_rounds(m)
+    }
+
+    fn wait_unplug(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        self.check()?;
+        if m.base.vm.guest_unplug_pending() {
+            return Ok(POLL);
+        }
+        self.begin_rounds(m)
+    }
+
+    fn begin_rounds(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        m.base.enter(Status::Active)?;
+        let now = m.base.now();
+        m.base.stats.get().setup_time = now;
+        self.rate = Rate::new(now, self.transferred());
+        self.go(Phase::Iterate)
+    }
+
+    /// Ends a window where it is time. How long the rate limit asks to wait, if it does.
+    pub fn pace(&mut self, base: &Base, max_bandwidth: u64) -> Result<Option<Next>> {
+        let now = base.now();
+        let params = base.params();
+        let pending = base.stats.get().remaining;
+        let (sent, cost) = (self.transferred(), base.vm.slot.device_cost());
+        if self.rate.update(now, sent, pending.total(), params.downtime_limit, cost) {
+            let file = self.file()?;
+            file.reset_rate();
+            set_rate_limit(file, max_bandwidth);
+            let last = self.rate.last;
+            let throttle = self.throttle;
+            {
+                let mut info = base.stats.get();
+                info.transferred = info.transferred.max(sent);
+                (info.bandwidth, info.expected_downtime) = (last.bandwidth, last.expected_downtime);
+                info.dirty_rate = self.rate.dirty_rate;
+            }
+            base.trace.write(
+                now,
+                &Event::Window {
+                    transferred: sent,
+                    remaining: pending,
+                    bandwidth: last.bandwidth,
+                    threshold: last.threshold,
+                    dirty_rate: self.rate.dirty_rate,
+                    throttle,
+                },
+            );
+        }
+        if self.file()?.rate_limit_reached() {
+            self.check()?;
+            return Ok(Some(Next::After(self.rate.left(base.now()).max(Duration::from_millis(1)))));
+        }
+        Ok(None)
+    }
+
+    fn iterate(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        let (base, vm) = (&m.base, &m.base.vm);
+        self.check()?;
+        let params = base.params();
+        if let Some(next) = self.pace(base, params.max_bandwidth)? {
+            return Ok(next);
+        }
+        let threshold = self.rate.last.threshold;
+        let pending = save::pending(vm, self.file()?, threshold);
+        base.stats.get().remaining = pending;
+        self.converge(base, &params, pending.total());
+        if pending.total() == 0 || pending.total() < threshold {
+            return self.go(Phase::Stop { postcopy: false });
+        }
+        if m.wishes.postcopy.load(SeqCst) && pending.precopy_only <= threshold {
+            return self.go(Phase::Stop { postcopy: true });
+        }
+        self.round(base, vm, false)
+    }
+
+    /// One call of every handler.
+    pub fn round(&mut self, base: &Base, vm: &Vm, postcopy: bool) -> Result<Next> {
+        let before = self.transferred();
+        let file = self.file()?;
+        let round = save::iterate(vm, file, postcopy);
+        self.check()?;
+        match round {
+            Ok(Round::Done) => {
+                let number = {
+                    let mut info = base.stats.get();
+                    info.rounds += 1;
+                    info.rounds
+                };
+                base.trace.write(base.now(), &Event::Round { number });
+            }
+            Ok(Round::Again) => {}
+            Err(ret) => return Err(Error::from_callback("save_live_iterate", ret)),
+        }
+        let sent = self.transferred();
+        base.stats.get().transferred = sent;
+        // Handlers that have nothing to send and yet something left must not cost a CPU.
+        Ok(if sent == before { IDLE } else { NOW })
+    }
+
+    fn converge(&mut self, base: &Base, params: &Params, pending: u64) {
+        let too_fast = self.rate.too_fast(base.now(), pending);
+        if !params.auto_converge || !too_fast || self.throttle >= params.throttle_max {
+            return;
+        }
+        let step = if self.throttle == 0 { params.throttle_initial } else { params.throttle_increment };
+        self.set_throttle(base, (self.throttle + step).min(params.throttle_max));
+    }
+
+    fn set_throttle(&mut self, base: &Base, percent: u32) {
+        if percent != self.throttle && base.vm.host().throttle(percent) {
+            self.throttle = percent;
+            base.stats.get().throttle = percent;
+        }
+    }
+
+    fn stop(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
+        let (base, host) = (&m.base, m.base.vm.host());
+        let ret = locked(&*host, || {
+            if let Some(error) = base.interrupted() {
+                return Err(error);
+            }
+            self.was_running = host.vm_running();
+            self.stopped_at = Some(base.now());
+            match if self.was_running { host.vm_stop() } else { 0 } {
+                ret if ret < 0 => Err(Error::from_callback("vm_stop", ret)),
+                _ => Ok(()),
+            }
+        });
+        base.trace.write(base.now(), &Event::Stopped);
+        ret?;
+        if base.params().pause_before_switchover {
+            base.enter(Status::PreSwitchover)?;
+            self.kept_alive = base.now();
+            return self.go(Phase::PreSwitchover { postcopy });
+        }
+        self.go(if postcopy { Phase::StartPostcopy } else { Phase::Complete })
+    }
+
+    fn pre_switchover(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
+        self.check()?;
+        if !m.wishes.go_on.load(SeqCst) {
+            let now = m.base.now();
+            if self.answers.is_some() && now.saturating_sub(self.kept_alive) >= KEEPALIVE {
+                self.kept_alive = now;
+                command::ping(&m.base.vm, self.file()?, return_path::PING_KEEPALIVE);
+            }
+            return Ok(POLL);
+        }
+        m.base.enter(Status::Device)?;
+        self.go(if postcopy { Phase::StartPostcopy } else { Phase::Complete })
+    }
+
+    /// The guest has moved, or the stream is whole.
+    pub fn succeed(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+        let base = &m.base;
+        if let Some(stopped) = self.stopped_at.filter(|_| !base.status().is_postcopy()) {
+            let time = base.now().saturating_sub(stopped);
+            base.stats.get().downtime = time;
+            base.trace.write(base.now(), &Event::Downtime { time });
+        }
+        {
+            let mut info = base.stats.get();
+            info.owner = Owner::There;
+            info.transferred = info.transferred.max(self.transferred());
+            info.remaining = Default::default();
+        }
+        self.let_go(m, true);
+        m.finish(Status::Completed);
+        Ok(Next::Done)
+    }
+
+    /// It failed or was cancelled. Where the destination can't have the guest, it runs on here.
+    pub fn give_up(&mut self, m: &Arc<Outgoing>, error: Error) -> Next {
+        let base = &m.base;
+        let (cancelled, error) = match base.interrupted() {
+            Some(cancelled) => (true, cancelled),
+            None if error.errno() == libc::EIO => (false, self.last_words(base).unwrap_or(error)),
+            None => (false, error),
+        };
+        let committed = base.machine.is_committed();
+        let error = match committed {
+            true => not_ours(&error, base.status().is_postcopy()),
+            false => error,
+        };
+        base.set_owner(match (committed, base.status().is_postcopy()) {
+            (false, _) => Owner::Here,
+            (true, true) => Owner::There,
+            (true, false) => Owner::Unknown,
+        });
+        // First of all, so that nothing more gets out that could start the destination.
+        let ended = base.link.close();
+        self.close_answers(ended);
+        let failed = if committed { Ok(()) } else { self.take_back(base) };
+        self.let_go(m, ended);
+        let restarted = failed.is_ok();
+        if let Err(more) = failed {
+            base.set_error(Error::new(more.errno(), format!("{}; then, going on here: {}", error, more.message())));
+        } else {
+            base.set_error(error);
+        }
+        m.finish(if cancelled && restarted { Status::Cancelled } else { Status::Failed });
+        Next::Done
+    }
+
+    /// A connection that breaks may do so because the destination gave up.
+    fn last_words(&self, base: &Base) -> Option<Error> {
+        self.answers.as_ref().and_then(|answers| answers.last_words(base))
+    }
+
+    /// Takes the disks and the guest back.
+    fn take_back(&mut self, base: &Base) -> Result<()> {
+        let host = base.vm.host();
+        locked(&*host, || {
+            if std::mem::take(&mut self.disks_inactive) {
+                let ret = host.disks_activate();
+                if ret < 0 {
+                    return Err(Error::from_callback("disks_activate", ret));
+                }
+            }
+            if self.stopped_at.is_some() && std::mem::take(&mut self.was_running) {
+                let ret = host.vm_start();
+                if ret < 0 {
+                    return Err(Error::from_callback("vm_start", ret));
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(stopped) = self.stopped_at.take() {
+            base.stats.get().downtime = base.now().saturating_sub(stopped);
+        }
+        Ok(())
+    }
+
+    pub fn close_answers(&mut self, connection_ended: bool) {
+        if let Some(mut answers) = self.answers.take() {
+            answers.stop(connection_ended);
+        }
+    }
+
+    /// Releases everything that was taken, in any case.
+    fn let_go(&mut self, m: &Arc<Outgoing>, connection_ended: bool) {
+        let (base, vm) = (&m.base, &m.base.vm);
+        if self.throttle != 0 {
+            vm.host().throttle(0);
+            self.throttle = 0;
+        }
+        if let Some(file) = self.file.take() {
+            // Its error was looked at before, where it means something.
+            let _ = file.close();
+        }
+        self.close_answers(connection_ended);
+        base.link.drop_channel();
+        self.channel = None;
+        if std::mem::take(&mut self.set_up) {
+            locked(&*vm.host(), || save::cleanup(vm));
+        }
+        vm.set_flags(Flags::IN_POSTCOPY, false);
+        vm.set_flags(Flags::POSTCOPY_RAM, false);
+    }
+}
+
+/// Bytes per second, as the file counts them: in a window.
+pub(super) fn set_rate_limit(file: &MigFile, max_bandwidth: u64) {
+    let limit = i64::try_from(max_bandwidth / 10).unwrap_or(i64::MAX);
+    file.status().set_rate_limit(if max_bandwidth == 0 { 0 } else { limit.max(1) });
+}
+
+/// The error of a migration whose guest is not this side's any more.
+fn not_ours(error: &Error, handed: bool) -> Error {
+    let text = match handed {
+        true => format!("{error}; the guest was handed over and does not run here"),
+        false => format!(
+            "{error}; the destination may run the guest, so it stays stopped here until somebody who sees both sides \
+             decides"
+        ),
+    };
+    Error::new(error.errno(), text)
+}

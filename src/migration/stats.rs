@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Numbers of one migration, for who asks. What counts up never counts down, also over a recovery.
+
+use super::Status;
+use crate::savevm::handler::Pending;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Which side may run the guest, as far as this side knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Owner {
+    /// This side.
+    #[default]
+    Here = 0,
+    /// The other side.
+    There = 1,
+    /// The other side may: the connection broke while the guest changed hands. Nobody here starts it by itself.
+    Unknown = 2,
+}
+
+/// What `query` tells.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// Where it stands.
+    pub status: Status,
+    /// Who may run the guest.
+    pub owner: Owner,
+    /// Since it began, until it ended.
+    pub total_time: Duration,
+    /// From the beginning to the first round.
+    pub setup_time: Duration,
+    /// How long the guest stood still: to the destination's verdict where there is a return path.
+    pub downtime: Duration,
+    /// How long it would stand still if it were stopped now.
+    pub expected_downtime: Duration,
+    /// Saving (or loading) devices in one piece.
+    pub device_time: Duration,
+    /// Bytes of their sections.
+    pub device_bytes: u64,
+    /// Bytes that went over the wire.
+    pub transferred: u64,
+    /// What is left, by class.
+    pub remaining: Pending,
+    /// Rounds: how often every handler said that it had nothing more for now.
+    pub rounds: u64,
+    /// Bytes per second in the last window in which anything was sent.
+    pub bandwidth: u64,
+    /// Bytes per second that the guest dirties.
+    pub dirty_rate: u64,
+    /// How much the guest is slowed down, in percent.
+    pub throttle: u32,
+    /// Requests for pages that came (source) or went (destination).
+    pub page_requests: u64,
+    /// Recoveries of a broken postcopy that succeeded.
+    pub recoveries: u64,
+    /// Whether the destination answers.
+    pub return_path: bool,
+    /// Whether both ends are of this library.
+    pub extended: bool,
+    /// The slowest devices, with the time for their state.
+    pub devices: Vec<(String, Duration)>,
+}
+
+/// How many devices are remembered by name.
+const SLOWEST: usize = 16;
+
+#[derive(Default)]
+pub(super) struct Stats(Mutex<Info>);
+
+impl Stats {
+    pub fn get(&self) -> MutexGuard<'_, Info> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A device was saved or loaded in one piece.
+    pub fn device(&self, name: &str, time: Duration, bytes: u64) {
+        let mut info = self.get();
+        info.device_time += time;
+        info.device_bytes += bytes;
+        let at = info.devices.partition_point(|(_, other)| *other >= time);
+        if at < SLOWEST {
+            info.devices.insert(at, (name.to_owned(), time));
+            info.devices.truncate(SLOWEST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_devices_are_kept_in_order() {
+        let stats = Stats::default();
+        for ms in [5, 9, 1, 7] {
+            stats.device(&format!("d{ms}"), Duration::from_millis(ms), 10);
+        }
+        for _ in 0..40 {
+            stats.device("fast", Duration::ZERO, 1);
+        }
+        let info = stats.get();
+        let names: Vec<_> = info.devices.iter().map(|(name, _)| name.as_str()).take(5).collect();
+        assert_eq!(names, ["d9", "d7", "d5", "d1", "fast"]);
+        assert_eq!((info.devices.len(), info.device_bytes, info.device_time), (SLOWEST, 80, Duration::from_millis(22)));
+    }
+}
