@@ -12,6 +12,8 @@
 
 mod read;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trail;
 mod write;
 
