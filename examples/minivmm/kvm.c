@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A CPU on /dev/kvm, in long mode, with memory mapped one to one. The program runs in ring 3 and may use all ports (the
+ * I/O privilege level is 3): there is no kernel above it, and a KVM without hardware support runs ring 3 at full speed.
+ *
+ * It uses no floating point, no interrupts and no model specific registers, so general and system registers are all its
+ * state. A guest with an operating system in it has more: see KVM_GET_XSAVE, _MSRS, _VCPU_EVENTS, _LAPIC.
+ */
+#include "minivmm.h"
+#include "migration/vmstate.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* struct kvm_segment, kvm_dtable and kvm_sregs with the types that VMState's macros check for. */
+typedef struct Segment {
+    uint64_t base;
+    uint32_t limit;
+    uint16_t selector;
+    uint8_t type, present, dpl, db, s, l, g, avl, unusable, padding;
+} Segment;
+
+typedef struct Table {
+    uint64_t base;
+    uint16_t limit, padding[3];
+} Table;
+
+enum { CS, DS, ES, FS, GS, SS, TR, LDT, SEGMENTS };
+enum { GDT, IDT, TABLES };
+enum { CR0, CR2, CR3, CR4, CR8, EFER, APIC_BASE, CONTROLS };
+enum { RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, RIP = 16, RFLAGS, REGISTERS };
+
+typedef struct SystemRegisters {
+    Segment segment[SEGMENTS];
+    Table table[TABLES];
+    uint64_t control[CONTROLS];
+    uint64_t interrupts[4];
+} SystemRegisters;
+
+typedef struct KvmCpu {
+    int kvm, vm, vcpu;
+    struct kvm_run *run;
+    size_t run_size;
+    uint64_t *log; /* room for what KVM_GET_DIRTY_LOG says */
+    uint64_t registers[REGISTERS];
+    SystemRegisters system;
+} KvmCpu;
+
+_Static_assert(sizeof(((KvmCpu *)0)->registers) == sizeof(struct kvm_regs), "layout of kvm_regs");
+_Static_assert(sizeof(SystemRegisters) == sizeof(struct kvm_sregs), "layout of kvm_sregs");
+
+extern const uint8_t guest_image[], guest_image_end[];
+
+/* Running. */
+
+static void kvm_port(Machine *m, struct kvm_run *run)
+{
+    uint8_t *data = (uint8_t *)run + run->io.data_offset;
+    for (uint32_t done = 0; done < run->io.count; done++, data += run->io.size) {
+        uint32_t value = 0;
+        if (run->io.direction == KVM_EXIT_IO_OUT) {
+            memcpy(&value, data, run->io.size);
+            machine_out(m, run->io.port, value);
+        } else {
+            value = machine_in(m, run->io.port);
+            memcpy(data, &value, run->io.size);
+        }
+    }
+}
+
+/* A port access is only complete when the guest is entered again: so this returns from nothing but KVM_RUN. */
+static void kvm_run_guest(Machine *m)
+{
+    KvmCpu *cpu = m->cpu;
+    for (;;) {
+        if (ioctl(cpu->vcpu, KVM_RUN, 0) < 0) {
+            if (errno == EINTR) {
+                return;
+            }
+            perror("minivmm: KVM_RUN");
+            abort();
+        }
+        switch (cpu->run->exit_reason) {
+        case KVM_EXIT_IO:
+            kvm_port(m, cpu->run);
+            break;
+        default:
+            fprintf(stderr, "minivmm: the guest broke down: exit reason %u\n", cpu->run->exit_reason);
+            abort();
+        }
+    }
+}
+
+/* The flag catches the thread before it enters the guest, the signal within it. */
+static void kvm_hold(Machine *m, bool hold)
+{
+    KvmCpu *cpu = m->cpu;
+    cpu->run->immediate_exit = hold;
+    if (hold) {
+        pthread_kill(m->vcpu, SIGUSR1);
+    }
+}
+
+static void on_signal(int signal)
+{
+    (void)signal; /* it only has to interrupt */
+}
+
+/* State, while the guest stands still. */
+
+static void kvm_get_state(Machine *m)
+{
+    KvmCpu *cpu = m->cpu;
+    if (ioctl(cpu->vcpu, KVM_GET_REGS, cpu->registers) < 0 || ioctl(cpu->vcpu, KVM_GET_SREGS, &cpu->system) < 0) {
+        perror("minivmm: reading registers");
+        abort();
+    }
+}
+
+static void kvm_put_state(Machine *m)
+{
+    KvmCpu *cpu = m->cpu;
+    if (ioctl(cpu->vcpu, KVM_SET_SREGS, &cpu->system) < 0 || ioctl(cpu->vcpu, KVM_SET_REGS, cpu->registers) < 0) {
+        perror("minivmm: the registers are not possible"); /* the guest shows what becomes of it */
+    }
+}
+
+static const VMStateDescription vmstate_segment = {
+    .name = "cpu-kvm/segment",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(base, Segment),
+        VMSTATE_UINT32(limit, Segment),
+        VMSTATE_UINT16(selector, Segment),
+        VMSTATE_UINT8(type, Segment),
+        VMSTATE_UINT8(present, Segment),
+        VMSTATE_UINT8(dpl, Segment),
+        VMSTATE_UINT8(db, Segment),
+        VMSTATE_UINT8(s, Segment),
+        VMSTATE_UINT8(l, Segment),
+        VMSTATE_UINT8(g, Segment),
+        VMSTATE_UINT8(avl, Segment),
+        VMSTATE_UINT8(unusable, Segment),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+static const VMStateDescription vmstate_table = {
+    .name = "cpu-kvm/table",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(base, Table),
+        VMSTATE_UINT16(limit, Table),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+static const VMStateDescription vmstate_cpu = {
+    .name = "cpu-kvm",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64_ARRAY(registers, KvmCpu, REGISTERS),
+        VMSTATE_STRUCT_ARRAY(system.segment, KvmCpu, SEGMENTS, 1, vmstate_segment, Segment),
+        VMSTATE_STRUCT_ARRAY(system.table, KvmCpu, TABLES, 1, vmstate_table, Table),
+        VMSTATE_UINT64_ARRAY(system.control, KvmCpu, CONTROLS),
+        VMSTATE_UINT64_ARRAY(system.interrupts, KvmCpu, 4),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+/* The log of dirty pages. */
+
+static bool map_ram(Machine *m, uint32_t flags)
+{
+    struct kvm_userspace_memory_region region = {
+        .flags = flags,
+        .memory_size = m->ram_size,
+        .userspace_addr = (uintptr_t)m->ram,
+    };
+    return ioctl(((KvmCpu *)m->cpu)->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
+}
+
+static bool kvm_log_dirty(Machine *m, bool on)
+{
+    return map_ram(m, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+}
+
+static bool kvm_take_dirty(Machine *m, uint64_t *bitmap)
+{
+    KvmCpu *cpu = m->cpu;
+    struct kvm_dirty_log log = { .dirty_bitmap = cpu->log };
+    if (ioctl(cpu->vm, KVM_GET_DIRTY_LOG, &log) < 0) {
+        return false;
+    }
+    for (uint64_t word = 0; word < m->ram_size / PAGE_SIZE / 64; word++) {
+        bitmap[word] |= cpu->log[word];
+    }
+    return true;
+}
+
+/* From nothing to the first instruction. */
+
+static void write_page_tables(Machine *m)
+{
+    enum { OPEN = 7, LARGE = 0x80, GIB_TABLES = 4 }; /* open: present, for reading and writing, from ring 3 */
+    uint64_t *table = (uint64_t *)(m->ram + GUEST_TABLES);
+    table[0] = (GUEST_TABLES + PAGE_SIZE) | OPEN;
+    for (uint64_t gib = 0; gib < GIB_TABLES; gib++) {
+        table[512 + gib] = (GUEST_TABLES + (2 + gib) * PAGE_SIZE) | OPEN;
+    }
+    for (uint64_t at = 0; at < GIB_TABLES * 512; at++) {
+        table[1024 + at] = at << 21 | OPEN | LARGE;
+    }
+}
+
+static void reset(Machine *m)
+{
+    KvmCpu *cpu = m->cpu;
+    write_page_tables(m);
+    memcpy(m->ram + GUEST_CODE, guest_image, (size_t)(guest_image_end - guest_image));
+    kvm_get_state(m);
+    for (int segment = CS; segment <= SS; segment++) {
+        cpu->system.segment[segment] = (Segment) {
+            .limit = UINT32_MAX, .selector = segment == CS ? 11 : 19, .type = segment == CS ? 11 : 3,
+            .present = 1, .dpl = 3, .db = segment != CS, .s = 1, .l = segment == CS, .g = 1,
+        };
+    }
+    cpu->system.control[CR0] = 0x80000031; /* paging, errors, extensions, protection */
+    cpu->system.control[CR3] = GUEST_TABLES;
+    cpu->system.control[CR4] = 0x20;  /* page address extension */
+    cpu->system.control[EFER] = 0x500; /* long mode, enabled and active */
+    cpu->registers[RFLAGS] = 0x3002; /* I/O privilege level 3 */
+    cpu->registers[RIP] = GUEST_CODE;
+    cpu->registers[RSP] = GUEST_STACK - 8; /* as after a call */
+    cpu->registers[RDI] = (m->ram_size - GUEST_WORK) / PAGE_SIZE;
+    cpu->registers[RSI] = m->rate;
+    kvm_put_state(m);
+}
+
+static bool open_vm(Machine *m, KvmCpu *cpu)
+{
+    cpu->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    cpu->vm = cpu->kvm < 0 ? -1 : ioctl(cpu->kvm, KVM_CREATE_VM, 0);
+    if (cpu->vm < 0 || !map_ram(m, 0)) {
+        return false;
+    }
+    cpu->vcpu = ioctl(cpu->vm, KVM_CREATE_VCPU, 0);
+    cpu->run_size = (size_t)ioctl(cpu->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    cpu->run = mmap(NULL, cpu->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu->vcpu, 0);
+    return cpu->run != MAP_FAILED;
+}
+
+static bool kvm_open(Machine *m)
+{
+    KvmCpu *cpu = m->cpu = calloc(1, sizeof(*cpu));
+    if (!open_vm(m, cpu)) {
+        perror("minivmm: /dev/kvm (--software does without)");
+        return false;
+    }
+    cpu->log = calloc(m->ram_size / PAGE_SIZE / 64, sizeof(uint64_t));
+    sigaction(SIGUSR1, &(struct sigaction) { .sa_handler = on_signal }, NULL);
+    reset(m);
+    vmstate_register(NULL, 0, &vmstate_cpu, cpu);
+    return true;
+}
+
+static void kvm_close(Machine *m)
+{
+    KvmCpu *cpu = m->cpu;
+    vmstate_unregister(NULL, &vmstate_cpu, cpu);
+    munmap(cpu->run, cpu->run_size);
+    close(cpu->vcpu);
+    close(cpu->vm);
+    close(cpu->kvm);
+    free(cpu->log);
+    free(cpu);
+}
+
+const Accel accel_kvm = {
+    .name = "KVM",
+    .open = kvm_open,
+    .close = kvm_close,
+    .run = kvm_run_guest,
+    .hold = kvm_hold,
+    .get_state = kvm_get_state,
+    .put_state = kvm_put_state,
+    .log_dirty = kvm_log_dirty,
+    .take_dirty = kvm_take_dirty,
+};
