@@ -8,22 +8,25 @@
 //! The bytes are hostile: whatever they are, reading ends, without a panic, and within the [`Budget`].
 
 mod budget;
+pub mod compat;
 mod cursor;
 mod decode;
 mod describe;
 pub mod json;
 mod live;
 mod parse;
+pub mod qcow2;
 mod ram;
 mod report;
 mod search;
 mod source;
 mod stream;
 mod visit;
+pub mod xbzrle;
 
 pub use budget::{Budget, OverBudget};
 pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};
-pub use describe::{Description, DeviceLayout, Field, Layout};
+pub use describe::{Description, DeviceLayout, Field, Layout, write_description};
 pub use parse::{Options, read, read_slice, read_whole};
 pub use report::{to_json, write_analyze, write_json};
 pub use source::{ReadSource, SliceSource, Source};

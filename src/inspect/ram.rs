@@ -165,12 +165,12 @@ impl RamReader {
         let count = match kind {
             flag::ZERO => {
                 let fill = cursor.u8("a page's fill byte")?;
-                visitor.page(block, at.address, Page::Fill(fill, page_size))?;
+                visitor.page(block, at.address, Page::Fill(fill, page_size), at.start)?;
                 &mut block.zero
             }
             flag::PAGE => {
-                give(cursor, visitor, page_size, "a page", |visitor, bytes| {
-                    visitor.page(block, at.address, Page::Plain(bytes))
+                give(cursor, visitor, page_size, "a page", |visitor, bytes, offset| {
+                    visitor.page(block, at.address, Page::Plain(bytes), offset)
                 })?;
                 &mut block.plain
             }
@@ -181,8 +181,8 @@ impl RamReader {
                     let found = format!("encoding {encoding}, {len} bytes");
                     return cursor.fault(at.start, format!("XBZRLE (1), at most {page_size} bytes"), found);
                 }
-                give(cursor, visitor, len, "an XBZRLE page", |visitor, bytes| {
-                    visitor.page(block, at.address, Page::Xbzrle(bytes, page_size))
+                give(cursor, visitor, len, "an XBZRLE page", |visitor, bytes, offset| {
+                    visitor.page(block, at.address, Page::Xbzrle(bytes, page_size), offset)
                 })?;
                 &mut block.xbzrle
             }
@@ -193,8 +193,8 @@ impl RamReader {
                 if len > most {
                     return cursor.fault(at.start, format!("at most {most} compressed bytes"), format!("{len}"));
                 }
-                give(cursor, visitor, len, "a compressed page", |visitor, bytes| {
-                    visitor.page(block, at.address, Page::Compressed(bytes, page_size))
+                give(cursor, visitor, len, "a compressed page", |visitor, bytes, offset| {
+                    visitor.page(block, at.address, Page::Compressed(bytes, page_size), offset)
                 })?;
                 &mut block.compressed
             }
@@ -313,11 +313,12 @@ fn give<S: Source, V: Visitor>(
     visitor: &mut V,
     len: u64,
     what: &str,
-    hand: impl FnOnce(&mut V, &[u8]) -> std::io::Result<()>,
+    hand: impl FnOnce(&mut V, &[u8], u64) -> std::io::Result<()>,
 ) -> Result<()> {
     if V::WANTS_PAGES {
+        let offset = cursor.offset();
         if let Some(bytes) = cursor.peek(len as usize)?.get(..len as usize) {
-            hand(visitor, bytes)?;
+            hand(visitor, bytes, offset)?;
         }
     }
     cursor.skip(len, what)
@@ -342,11 +343,11 @@ fn mapped_pages<S: Source, V: Visitor>(
         let address = page * page_size;
         let len = page_size.min(block.length - address);
         if bitmap[(page / 8) as usize] >> (page % 8) & 1 == 1 {
-            give(cursor, visitor, len, "a page of a mapped block", |visitor, bytes| {
-                visitor.page(block, address, Page::Plain(bytes))
+            give(cursor, visitor, len, "a page of a mapped block", |visitor, bytes, offset| {
+                visitor.page(block, address, Page::Plain(bytes), offset)
             })?;
         } else {
-            visitor.page(block, address, Page::Fill(0, len))?;
+            visitor.page(block, address, Page::Fill(0, len), cursor.offset())?;
             cursor.skip(len, "a page of a mapped block")?;
         }
         if page % PROGRESS_EVERY == 0 {

@@ -18,8 +18,9 @@ pub trait Visitor {
         Ok(())
     }
 
-    /// A page of a block, at this address within the block. Later ones replace earlier ones.
-    fn page(&mut self, _block: &Block, _address: u64, _page: Page<'_>) -> io::Result<()> {
+    /// A page of a block, at this address within the block; `offset` is where in the stream its bytes start. Later pages
+    /// replace earlier ones.
+    fn page(&mut self, _block: &Block, _address: u64, _page: Page<'_>, _offset: u64) -> io::Result<()> {
         Ok(())
     }
 }

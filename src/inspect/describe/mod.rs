@@ -5,12 +5,17 @@
 //! `array_len` for a whole array whose elements look like the first. A list (`qtailq`, `qlist`, `gtree`) repeats
 //! `vmsd_name`, `version` and `fields` within its own entry, once per element.
 
+mod write;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::budget::Budget;
 use super::json::{Json, JsonError};
 use super::stream::Device;
+
+pub use write::write_description;
+pub(super) use write::write_layout;
 
 /// The layouts of all devices of a stream.
 #[derive(Debug, Default)]
@@ -244,7 +249,7 @@ impl Interner {
 }
 
 /// Instance ids are unsigned on the wire and printed as signed 64 bit numbers.
-pub(super) fn instance_id(json: &Json) -> Option<u32> {
+pub(in crate::inspect) fn instance_id(json: &Json) -> Option<u32> {
     match *json {
         Json::Int(id) => u32::try_from(id).ok().or_else(|| i32::try_from(id).ok().map(|id| id as u32)),
         _ => None,

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm check`: whether a stream is well-formed, and whether it would load into a machine.
+
+use std::io::Write;
+use std::path::Path;
+
+use savevm::inspect::compat::{Finding, Severity, Target};
+use savevm::inspect::json::{Emitter, Json};
+use savevm::inspect::{Budget, Device, FieldSink, Group, Leaf, Stream, Unwatched, decode};
+
+use crate::args::{Check, ColourChoice, ReportFormat};
+use crate::failure::{Context, Failure, Result, Status};
+use crate::input::Input;
+use crate::output::{Output, Style};
+use crate::words::plural;
+
+/// Runs the command.
+pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
+    let target = args.against.as_deref().map(|path| read_target(path, args.reading.max_memory)).transpose()?;
+    let input = Input::open(&args.file, &args.reading)?;
+    let name = input.name.clone();
+    let stream = input.read(&mut Unwatched)?;
+    let mut findings = well_formed(&stream);
+    if let Some(target) = &target {
+        findings.extend(target.check(&stream));
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let fails_from = if args.strict { Severity::Warning } else { Severity::Error };
+    let fails = findings.iter().any(|finding| finding.severity >= fails_from);
+    if !args.quiet {
+        let mut out = Output::stdout(colour);
+        match args.format {
+            ReportFormat::Text => write_text(&name, &stream, &findings, target.is_some(), fails, &mut out)?,
+            ReportFormat::Json => write_json(&findings, fails, &mut out)?,
+        }
+        out.flush()?;
+    }
+    Ok(if fails { Status::Found } else { Status::Fine })
+}
+
+fn read_target(path: &Path, max_memory: usize) -> Result<Target> {
+    let name = || path.display().to_string();
+    let text = std::fs::read(path).context(name)?;
+    let json = Json::parse(&text, &mut Budget::new(max_memory)).map_err(Failure::new).context(name)?;
+    Target::from_json(json).map_err(Failure::new).context(name)
+}
+
+/// What is wrong with the stream itself.
+fn well_formed(stream: &Stream) -> Vec<Finding> {
+    let finding =
+        |severity, device: Option<Device>, path: String, message: String| Finding { severity, device, path, message };
+    let mut findings = Vec::new();
+    if let Some(damage) = &stream.damage {
+        findings.push(finding(Severity::Error, None, String::new(), damage.to_string()));
+    }
+    for (_, section) in stream.devices() {
+        let device = || Some(section.device.clone());
+        if section.twin > 0 {
+            let message = "a second device of the same name and instance; QEMU loads both into the first";
+            findings.push(finding(Severity::Warning, device(), String::new(), message.into()));
+        }
+        if let (Some(layout), Some(data)) = (stream.layout(section), &section.data) {
+            if let Err(misfit) = decode(layout, data, &mut Unseen) {
+                findings.push(finding(Severity::Warning, device(), misfit.path.clone(), misfit.to_string()));
+            }
+        }
+    }
+    if stream.trailing > 0 {
+        let message = format!("{} follow the stream", plural(stream.trailing, "byte"));
+        findings.push(finding(Severity::Note, None, String::new(), message));
+    }
+    findings
+}
+
+/// Only whether the fields fit is of interest.
+struct Unseen;
+
+impl FieldSink for Unseen {
+    fn enter(&mut self, _name: &str, _group: Group) {}
+    fn leave(&mut self) {}
+    fn field(&mut self, _leaf: &Leaf<'_>) {}
+}
+
+fn write_text(
+    name: &str,
+    stream: &Stream,
+    findings: &[Finding],
+    against: bool,
+    fails: bool,
+    out: &mut Output,
+) -> Result<()> {
+    for finding in findings {
+        let style = match finding.severity {
+            Severity::Error => Style::Bad,
+            Severity::Warning => Style::Notable,
+            Severity::Note => Style::Faint,
+        };
+        let severity = out.paint(style, finding.severity.name());
+        writeln!(out, "{severity}: {finding}")?;
+    }
+    let verdict = match (fails, against) {
+        (false, false) => out.paint(Style::Good, "well-formed"),
+        (false, true) => out.paint(Style::Good, "nothing stands against loading it"),
+        (true, false) => out.paint(Style::Bad, "not well-formed"),
+        (true, true) => out.paint(Style::Bad, "it would not load"),
+    };
+    let devices = plural(stream.devices().count() as u64, "device");
+    writeln!(out, "{name}: {verdict} ({devices}, {})", plural(stream.length, "byte"))?;
+    Ok(())
+}
+
+fn write_json(findings: &[Finding], fails: bool, out: &mut Output) -> Result<()> {
+    let mut json = Emitter::new(out, Some(2));
+    json.object().name("savevm-check").number(1).name("passes").bool(!fails).name("findings").array();
+    for finding in findings {
+        json.object().name("severity").string(finding.severity.name());
+        json.name("device").optional_string(finding.device.as_ref().map(|device| &*device.name));
+        json.name("instance").optional_number(finding.device.as_ref().map(|device| device.instance.into()));
+        json.name("path").string(&finding.path).name("message").string(&finding.message).end();
+    }
+    json.end().end();
+    json.finish()?;
+    Ok(())
+}

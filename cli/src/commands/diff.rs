@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm diff`: what differs between two streams.
+
+mod devices;
+mod ram;
+mod render;
+
+use std::io::Write;
+
+use savevm::inspect::{Budget, Stream, Unwatched};
+
+use super::inspect::report_damage;
+use super::select::Selection;
+use crate::args::{ColourChoice, Diff, ReportFormat};
+use crate::failure::{Result, Status};
+use crate::input::{Input, Settled};
+use crate::memory::PageIndex;
+use crate::output::Output;
+
+/// What differs, in the order in which it is shown.
+#[derive(Debug, Default)]
+pub struct Differences {
+    /// Of the streams as a whole: what, in A, in B.
+    pub whole: Vec<(&'static str, String, String)>,
+    /// Of devices.
+    pub devices: Vec<devices::DeviceDifference>,
+    /// Of blocks of memory.
+    pub blocks: Vec<ram::BlockDifference>,
+}
+
+impl Differences {
+    fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.devices.is_empty() && self.blocks.is_empty()
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Diff, colour: ColourChoice) -> Result<Status> {
+    let snapshot_b = args.snapshot_b.as_deref().or(args.reading.snapshot.as_deref());
+    let a = Input::open(&args.a, &args.reading)?;
+    let b = Input::open_snapshot(&args.b, &args.reading, snapshot_b)?;
+    let selection = Selection::all_or(&args.device);
+    let (status, differences) = if args.no_ram {
+        let names = (a.name.clone(), b.name.clone());
+        let (a, b) = (a.read(&mut Unwatched)?, b.read(&mut Unwatched)?);
+        let status = report_damage(&names.0, &a).max(report_damage(&names.1, &b));
+        (status, compare(&a, &b, &selection))
+    } else {
+        with_memory(&a.settle()?, &b.settle()?, args, &selection)?
+    };
+    let mut out = Output::stdout(colour);
+    match args.format {
+        ReportFormat::Text => render::text(&differences, args.ranges, &mut out)?,
+        ReportFormat::Json => render::json(&differences, &mut out)?,
+    }
+    out.flush()?;
+    Ok(if differences.is_empty() { status } else { Status::Found })
+}
+
+fn with_memory(a: &Settled, b: &Settled, args: &Diff, selection: &Selection) -> Result<(Status, Differences)> {
+    let index = |settled: &Settled| -> Result<(Stream, PageIndex)> {
+        let mut index = PageIndex::new(Budget::new(args.reading.max_memory));
+        let stream = settled.read(&mut index)?;
+        index.sort();
+        Ok((stream, index))
+    };
+    let ((stream_a, pages_a), (stream_b, pages_b)) = (index(a)?, index(b)?);
+    let status = report_damage(&a.name, &stream_a).max(report_damage(&b.name, &stream_b));
+    let mut differences = compare(&stream_a, &stream_b, selection);
+    let side_a = ram::Side { stream: &stream_a, bytes: a.bytes(), pages: &pages_a };
+    let side_b = ram::Side { stream: &stream_b, bytes: b.bytes(), pages: &pages_b };
+    differences.blocks = ram::compare(&side_a, &side_b)?;
+    Ok((status, differences))
+}
+
+/// All but memory.
+fn compare(a: &Stream, b: &Stream, selection: &Selection) -> Differences {
+    let whole = |stream: &Stream| {
+        let configuration = stream.configuration.clone().unwrap_or_default();
+        let page_size = stream.ram.page_size.map_or("unknown".into(), |(size, _)| size.to_string());
+        let uuid = configuration.uuid.map_or("none".into(), |uuid| uuid.map(|byte| format!("{byte:02x}")).concat());
+        let mut capabilities = configuration.capabilities.join(", ");
+        if capabilities.is_empty() {
+            capabilities = "none".into();
+        }
+        [("machine", configuration.machine), ("page size", page_size), ("capabilities", capabilities), ("uuid", uuid)]
+    };
+    let whole = whole(a).into_iter().zip(whole(b));
+    Differences {
+        whole: whole.filter(|(a, b)| a != b).map(|((what, a), (_, b))| (what, a, b)).collect(),
+        devices: devices::compare(a, b, selection),
+        blocks: Vec::new(),
+    }
+}

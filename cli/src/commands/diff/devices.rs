@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Devices of two streams, field by field.
+
+use std::collections::HashMap;
+
+use savevm::inspect::{Device, FieldSink, Group, Leaf, Section, Stream, decode};
+
+use super::super::fields::value_text;
+use super::super::select::Selection;
+
+/// What differs about a device.
+#[derive(Debug)]
+pub struct DeviceDifference {
+    /// Whose it is.
+    pub device: Device,
+    /// How it differs.
+    pub kind: Kind,
+}
+
+/// How a device differs.
+#[derive(Debug)]
+pub enum Kind {
+    /// It is in A alone.
+    OnlyInA,
+    /// It is in B alone.
+    OnlyInB,
+    /// These things differ: path, in A, in B. What one side does not have is none.
+    Fields(Vec<FieldDifference>),
+}
+
+/// A field that differs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FieldDifference {
+    /// Which field.
+    pub path: String,
+    /// What it is in A.
+    pub a: Option<String>,
+    /// What it is in B.
+    pub b: Option<String>,
+}
+
+/// Compares the selected devices, in the order of A and then those that B alone has.
+pub fn compare(a: &Stream, b: &Stream, selection: &Selection) -> Vec<DeviceDifference> {
+    let key = |section: &Section| (section.device.clone(), section.twin);
+    let in_b: HashMap<_, _> = b.devices().map(|(_, section)| (key(section), section)).collect();
+    let in_a: HashMap<_, _> = a.devices().map(|(_, section)| (key(section), section)).collect();
+    let mut differences = Vec::new();
+    for (_, section) in a.devices().filter(|(_, section)| selection.has(&section.device)) {
+        let kind = match in_b.get(&key(section)) {
+            Some(other) => match compare_states((a, section), (b, other)) {
+                fields if fields.is_empty() => continue,
+                fields => Kind::Fields(fields),
+            },
+            None => Kind::OnlyInA,
+        };
+        differences.push(DeviceDifference { device: section.device.clone(), kind });
+    }
+    let only_b = b.devices().filter(|(_, section)| selection.has(&section.device) && !in_a.contains_key(&key(section)));
+    differences
+        .extend(only_b.map(|(_, section)| DeviceDifference { device: section.device.clone(), kind: Kind::OnlyInB }));
+    differences
+}
+
+fn compare_states(a: (&Stream, &Section), b: (&Stream, &Section)) -> Vec<FieldDifference> {
+    let mut differences = Vec::new();
+    if a.1.version != b.1.version {
+        let (a, b) = (Some(a.1.version.to_string()), Some(b.1.version.to_string()));
+        differences.push(FieldDifference { path: "(version)".into(), a, b });
+    }
+    if a.1.data == b.1.data {
+        return differences;
+    }
+    match (flatten(a.0, a.1), flatten(b.0, b.1)) {
+        (Some(a), Some(b)) => differences.extend(compare_fields(&a, &b)),
+        _ => differences.extend(compare_bytes(data(a.1), data(b.1))),
+    }
+    differences
+}
+
+fn data(section: &Section) -> &[u8] {
+    section.data.as_deref().unwrap_or_default()
+}
+
+/// A field with its path; what it means is put into words only where it differs.
+struct Flat<'a> {
+    path: String,
+    name: String,
+    type_name: String,
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl Flat<'_> {
+    fn text(&self) -> String {
+        let value = savevm::inspect::Value::of(&self.type_name, self.bytes);
+        let (name, type_name) = (self.name.as_str(), self.type_name.as_str());
+        value_text(&Leaf { name, type_name, offset: self.offset, bytes: self.bytes, value })
+    }
+}
+
+/// The fields of a device; none if it has no description that fits.
+fn flatten<'a>(stream: &Stream, section: &'a Section) -> Option<Vec<Flat<'a>>> {
+    let data = data(section);
+    let mut flattener = Flattener { data, path: String::new(), open: Vec::new(), fields: Vec::new() };
+    decode(stream.layout(section)?, data, &mut flattener).ok()?;
+    Some(flattener.fields)
+}
+
+struct Flattener<'a> {
+    data: &'a [u8],
+    path: String,
+    /// Of each open group: how long the path was before it, and how many elements it has had if they are numbered.
+    open: Vec<(usize, Option<usize>)>,
+    fields: Vec<Flat<'a>>,
+}
+
+impl Flattener<'_> {
+    /// Adds a name to the path, or the number of the element.
+    fn push(&mut self, name: &str) {
+        match self.open.last_mut() {
+            Some((_, Some(count))) => {
+                self.path += &format!("[{count}]");
+                *count += 1;
+            }
+            _ => {
+                if !self.path.is_empty() {
+                    self.path.push('.');
+                }
+                self.path += name;
+            }
+        }
+    }
+}
+
+impl FieldSink for Flattener<'_> {
+    fn enter(&mut self, name: &str, group: Group) {
+        let before = self.path.len();
+        self.push(name);
+        let numbered = matches!(group, Group::Array | Group::List);
+        self.open.push((before, numbered.then_some(0)));
+    }
+
+    fn leave(&mut self) {
+        if let Some((before, _)) = self.open.pop() {
+            self.path.truncate(before);
+        }
+    }
+
+    fn field(&mut self, leaf: &Leaf<'_>) {
+        let before = self.path.len();
+        self.push(leaf.name);
+        self.fields.push(Flat {
+            path: self.path.clone(),
+            name: leaf.name.into(),
+            type_name: leaf.type_name.into(),
+            bytes: &self.data[leaf.offset..leaf.offset + leaf.bytes.len()],
+            offset: leaf.offset,
+        });
+        self.path.truncate(before);
+    }
+}
+
+fn compare_fields(a: &[Flat<'_>], b: &[Flat<'_>]) -> Vec<FieldDifference> {
+    let in_b: HashMap<&str, &Flat<'_>> = b.iter().map(|field| (field.path.as_str(), field)).collect();
+    let in_a: HashMap<&str, &Flat<'_>> = a.iter().map(|field| (field.path.as_str(), field)).collect();
+    let mut differences = Vec::new();
+    for field in a {
+        let other = in_b.get(field.path.as_str());
+        if other.is_none_or(|other| other.bytes != field.bytes) {
+            let (a, b) = (Some(field.text()), other.map(|other| other.text()));
+            differences.push(FieldDifference { path: field.path.clone(), a, b });
+        }
+    }
+    for field in b.iter().filter(|field| !in_a.contains_key(field.path.as_str())) {
+        differences.push(FieldDifference { path: field.path.clone(), a: None, b: Some(field.text()) });
+    }
+    differences
+}
+
+/// Runs of bytes that differ, for state without a description.
+fn compare_bytes(a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
+    const SHOWN: usize = 16;
+    let hex = |bytes: &[u8]| {
+        let shown: Vec<String> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}{}", shown.join(" "), if bytes.len() > SHOWN { " ..." } else { "" })
+    };
+    let mut differences = Vec::new();
+    let common = a.len().min(b.len());
+    let mut at = 0;
+    while let Some(start) = (at..common).find(|&at| a[at] != b[at]) {
+        let end = (start..common).find(|&at| a[at] == b[at]).unwrap_or(common);
+        let path = format!("bytes {start:#x}..{end:#x}");
+        differences.push(FieldDifference { path, a: Some(hex(&a[start..end])), b: Some(hex(&b[start..end])) });
+        at = end;
+    }
+    if a.len() != b.len() {
+        let size = |bytes: &[u8]| Some(format!("{} bytes", bytes.len()));
+        differences.push(FieldDifference { path: "(size)".into(), a: size(a), b: size(b) });
+    }
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_differ_in_runs() {
+        let differences = compare_bytes(&[1, 2, 3, 4, 5], &[1, 9, 9, 4, 6, 7]);
+        let paths: Vec<_> = differences.iter().map(|difference| difference.path.as_str()).collect();
+        assert_eq!(paths, ["bytes 0x1..0x3", "bytes 0x4..0x5", "(size)"]);
+        assert_eq!(differences[0].b.as_deref(), Some("09 09"));
+        assert!(compare_bytes(&[1], &[1]).is_empty());
+    }
+}

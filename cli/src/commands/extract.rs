@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm extract`: guest memory as a sparse image.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use savevm::inspect::{Block, Page, Visitor};
+
+use super::inspect::report_damage;
+use crate::args::Extract;
+use crate::failure::{Context, Failure, Result, Status};
+use crate::input::Input;
+use crate::memory::{bring_up, size_of_page};
+use crate::words::{plural, size};
+
+/// Runs the command.
+pub fn run(args: &Extract) -> Result<Status> {
+    let input = Input::open(&args.file, &args.reading)?;
+    let name = input.name.clone();
+    let mut image = Image::create(&args.ram, &args.output)?;
+    let stream = input.read(&mut image)?;
+    let status = report_damage(&name, &stream);
+    if !image.found {
+        // Nothing was written; an empty image would only mislead.
+        drop(std::fs::remove_file(&args.output));
+        let blocks: Vec<_> = stream.ram.blocks.iter().map(|block| format!("\n  {}", block.name)).collect();
+        return Err(Failure::new(format!("{name} has no RAM block '{}'; there are:{}", args.ram, blocks.concat())));
+    }
+    image.flush().context(|| format!("cannot write {}", args.output.display()))?;
+    println_quietly(&format!("{}: {}, {} with contents", args.ram, size(image.length), plural(image.written, "byte")))?;
+    if stream.ram.multifd {
+        crate::say("pages went through multifd channels; they are not in this stream nor in the image");
+    }
+    Ok(status)
+}
+
+fn println_quietly(line: &str) -> Result<()> {
+    Ok(io::Write::write_all(&mut io::stdout(), format!("{line}\n").as_bytes())?)
+}
+
+/// The image of one block, as it is written. Zero pages become holes.
+struct Image {
+    wanted: String,
+    file: File,
+    found: bool,
+    length: u64,
+    /// No byte at or behind this offset was written yet.
+    untouched: u64,
+    /// Pages in a row that wait to be written together.
+    waiting: Vec<u8>,
+    waiting_at: u64,
+    written: u64,
+    page: Vec<u8>,
+}
+
+/// How much is written in one go.
+const BATCH: usize = 1 << 20;
+
+impl Image {
+    fn create(wanted: &str, path: &Path) -> Result<Self> {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(path);
+        Ok(Self {
+            wanted: wanted.into(),
+            file: file.context(|| format!("cannot write {}", path.display()))?,
+            found: false,
+            length: 0,
+            untouched: 0,
+            waiting: Vec::with_capacity(BATCH),
+            waiting_at: 0,
+            written: 0,
+            page: Vec::new(),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.waiting, self.waiting_at)?;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        let zero = bytes.iter().all(|byte| *byte == 0);
+        if zero && address >= self.untouched {
+            return Ok(());
+        }
+        if address != self.waiting_at + self.waiting.len() as u64 || self.waiting.len() + bytes.len() > BATCH {
+            self.flush()?;
+            self.waiting_at = address;
+        }
+        self.waiting.extend_from_slice(bytes);
+        self.untouched = self.untouched.max(address + bytes.len() as u64);
+        self.written += if zero { 0 } else { bytes.len() as u64 };
+        Ok(())
+    }
+
+    /// What the image holds at `address` so far.
+    fn load(&mut self, address: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.flush()?;
+        let mut page = std::mem::take(&mut self.page);
+        page.clear();
+        page.resize(length, 0);
+        if address < self.untouched {
+            self.file.read_exact_at(&mut page, address)?;
+        }
+        Ok(page)
+    }
+}
+
+impl Visitor for Image {
+    const WANTS_PAGES: bool = true;
+
+    fn block(&mut self, block: &Block) -> io::Result<()> {
+        if *block.name == *self.wanted {
+            self.found = true;
+            self.length = block.length;
+            self.file.set_len(block.length)?;
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, _offset: u64) -> io::Result<()> {
+        if *block.name != *self.wanted {
+            return Ok(());
+        }
+        self.found = true;
+        if let Page::Plain(bytes) = page {
+            return self.put(address, bytes);
+        }
+        if matches!(page, Page::Fill(0, _)) && address >= self.untouched {
+            return Ok(());
+        }
+        let mut buffer = self.load(address, size_of_page(page))?;
+        bring_up(page, &mut buffer)?;
+        self.put(address, &buffer)?;
+        self.page = buffer;
+        Ok(())
+    }
+}

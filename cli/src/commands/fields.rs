@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A device's state as a tree of fields, and as raw bytes.
+
+use std::io::{self, Write};
+
+use savevm::inspect::{FieldSink, Group, Item, Leaf, Section, Stream, Value, decode};
+
+use crate::failure::Result;
+use crate::output::{Output, Style};
+use crate::words::plural;
+
+/// Writes one device: a heading, its fields, and with `hex` its bytes.
+pub fn write(stream: &Stream, item: &Item, section: &Section, hex: bool, out: &mut Output) -> Result<()> {
+    let Some(data) = &section.data else { return Ok(()) };
+    let name = out.paint(Style::Name, &section.device.name);
+    let twin = if section.twin > 0 { format!(", the {}. of this name", section.twin + 1) } else { String::new() };
+    writeln!(
+        out,
+        "{name} instance {}{twin}, version {}, section {}: {} at {:#x}",
+        section.device.instance,
+        section.version,
+        section.id,
+        plural(data.len() as u64, "byte"),
+        item.offset
+    )?;
+    match stream.layout(section) {
+        Some(layout) => {
+            let mut tree = Tree { out, depth: 1, arrays: Vec::new(), result: Ok(()) };
+            let fit = decode(layout, data, &mut tree);
+            tree.finish()?;
+            if let Err(misfit) = fit {
+                let note = out.paint(Style::Bad, &misfit);
+                writeln!(out, "  {note}")?;
+                if !hex {
+                    dump(data, section.payload, out)?;
+                }
+            }
+        }
+        None => {
+            writeln!(out, "  no description; the bytes are")?;
+            if !hex {
+                dump(data, section.payload, out)?;
+            }
+        }
+    }
+    if hex {
+        dump(data, section.payload, out)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Bytes in lines of sixteen, with their place in the stream and as text.
+pub fn dump(bytes: &[u8], offset: u64, out: &mut Output) -> Result<()> {
+    for (at, line) in bytes.chunks(16).enumerate() {
+        let place = out.paint(Style::Faint, format!("{:#012x}", offset + 16 * at as u64));
+        let hex: String = line
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| format!("{}{byte:02x}", if at == 8 { "  " } else { " " }))
+            .collect();
+        writeln!(out, "  {place} {hex:<50} |{}|", text_of(line))?;
+    }
+    Ok(())
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' }).collect()
+}
+
+/// Prints fields as they come, indented by what they are in.
+struct Tree<'o> {
+    out: &'o mut Output,
+    depth: usize,
+    /// The open groups: of an array the elements that wait for their line.
+    arrays: Vec<Option<Elements>>,
+    result: io::Result<()>,
+}
+
+/// Elements of an array; those that hold no others are put on common lines.
+#[derive(Default)]
+struct Elements {
+    name: String,
+    count: usize,
+    type_name: String,
+    waiting: Vec<String>,
+}
+
+/// How wide a line of elements may get.
+const LINE: usize = 100;
+/// Where the type starts, counted from the field's name.
+const NAME: usize = 28;
+/// Where the value starts, counted from the type.
+const TYPE: usize = 14;
+/// How many bytes of a buffer are shown.
+const SHOWN: usize = 32;
+
+impl Tree<'_> {
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        if self.result.is_ok() {
+            let indent = 2 * self.depth;
+            self.result = writeln!(self.out, "{:indent$}{text}", "");
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        Ok(self.result?)
+    }
+
+    fn named(&mut self, name: &str, type_name: &str, value: &str) {
+        let width = NAME.saturating_sub(2 * self.depth);
+        let type_name = self.out.paint(Style::Faint, format!("{type_name:<TYPE$}"));
+        self.line(format_args!("{name:<width$} {type_name} {value}"));
+    }
+
+    /// Writes the elements that wait.
+    fn flush(&mut self, elements: &mut Elements) {
+        if elements.waiting.is_empty() {
+            return;
+        }
+        let type_name = format!("{}[{}]", elements.type_name, elements.waiting.len());
+        let longest = elements.waiting.iter().map(String::len).max().unwrap_or(0) + 1;
+        let per_line = (LINE / longest).max(1);
+        let lines: Vec<String> = elements.waiting.chunks(per_line).map(|line| line.join(" ")).collect();
+        match &lines[..] {
+            [line] => self.named(&elements.name, &type_name, line),
+            lines => {
+                self.named(&elements.name, &type_name, "");
+                let first = elements.count - elements.waiting.len();
+                for (at, line) in lines.iter().enumerate() {
+                    let index = self.out.paint(Style::Faint, format!("[{:>4}]", first + at * per_line));
+                    self.line(format_args!("  {index} {line}"));
+                }
+            }
+        }
+        elements.waiting.clear();
+    }
+}
+
+impl FieldSink for Tree<'_> {
+    fn enter(&mut self, name: &str, group: Group) {
+        if group == Group::Array {
+            self.arrays.push(Some(Elements { name: name.into(), ..Elements::default() }));
+            return;
+        }
+        let mut label = name.to_string();
+        if let Some(mut elements) = self.arrays.last_mut().and_then(Option::take) {
+            self.flush(&mut elements);
+            label = format!("{name}[{}]", elements.count);
+            elements.count += 1;
+            self.arrays.pop();
+            self.arrays.push(Some(elements));
+        }
+        let note = match group {
+            Group::Subsection { version } => format!("  (subsection, version {version})"),
+            Group::List => "  (list)".into(),
+            _ => String::new(),
+        };
+        let note = self.out.paint(Style::Faint, note);
+        self.line(format_args!("{label}{note}"));
+        self.arrays.push(None);
+        self.depth += 1;
+    }
+
+    fn leave(&mut self) {
+        match self.arrays.pop() {
+            Some(Some(mut elements)) => self.flush(&mut elements),
+            _ => self.depth -= 1,
+        }
+    }
+
+    fn field(&mut self, leaf: &Leaf<'_>) {
+        let value = value_text(leaf);
+        let Some(Some(elements)) = self.arrays.last_mut() else {
+            return self.named(leaf.name, leaf.type_name, &value);
+        };
+        elements.count += 1;
+        elements.type_name = leaf.type_name.into();
+        elements.waiting.push(value);
+    }
+}
+
+/// A field's value for a person.
+pub fn value_text(leaf: &Leaf<'_>) -> String {
+    let width = 2 + 2 * leaf.bytes.len();
+    match leaf.value {
+        Value::Unsigned(number) if number < 10 => format!("{number:#0width$x}"),
+        Value::Unsigned(number) if leaf.bytes.len() > 1 && number < 1 << 48 => format!("{number:#0width$x} ({number})"),
+        Value::Unsigned(number) => format!("{number:#0width$x}"),
+        Value::Signed(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+        Value::Null => "NULL".into(),
+        Value::Bytes if leaf.type_name == "timer" => timer_text(leaf.bytes),
+        Value::Bytes => bytes_text(leaf.bytes),
+    }
+}
+
+/// A timer: when it expires on its clock, in nanoseconds, or that it does not.
+fn timer_text(bytes: &[u8]) -> String {
+    match bytes.first_chunk().map(|expires| i64::from_be_bytes(*expires)) {
+        Some(-1) => "off".into(),
+        Some(expires) => format!("expires at {}.{:09} s", expires / 1_000_000_000, (expires % 1_000_000_000).abs()),
+        None => bytes_text(bytes),
+    }
+}
+
+fn bytes_text(bytes: &[u8]) -> String {
+    if bytes.len() > 1 && bytes.iter().all(|byte| *byte == bytes[0]) {
+        return format!("{:02x} x {}", bytes[0], bytes.len());
+    }
+    let shown = &bytes[..bytes.len().min(SHOWN)];
+    let hex: Vec<String> = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+    let more = if bytes.len() > SHOWN { format!(" ... ({} bytes)", bytes.len()) } else { String::new() };
+    let zeroes = shown.iter().rev().take_while(|byte| **byte == 0).count();
+    let text = &shown[..shown.len() - zeroes];
+    let readable = text.len() >= 4 && text.iter().all(|byte| (b' '..=b'~').contains(byte));
+    let text = if readable { format!("  \"{}\"", text_of(text)) } else { String::new() };
+    format!("{}{more}{text}", hex.join(" "))
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm inspect`: what a stream holds.
+
+use std::io::Write;
+
+use savevm::inspect::{Stream, Unwatched, write_analyze, write_description, write_json};
+
+use super::select::Selection;
+use super::{fields, table};
+use crate::args::{ColourChoice, Format, Inspect, InspectPlot};
+use crate::failure::{Failure, Result, Status};
+use crate::input::Input;
+use crate::output::Output;
+use crate::picture::treemap;
+use crate::say;
+
+/// Runs the command.
+pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
+    let input = Input::open(&args.file, &args.reading)?;
+    let name = input.name.clone();
+    let stream = input.read(&mut Unwatched)?;
+    let mut out = Output::create(args.output.as_deref(), colour)?;
+    print(args, &name, &stream, &mut out)?;
+    out.flush()?;
+    Ok(report_damage(&name, &stream))
+}
+
+/// Says where a stream stops making sense, if it does.
+pub fn report_damage(name: &str, stream: &Stream) -> Status {
+    match &stream.damage {
+        Some(damage) => {
+            say(&format!("{name}: {damage}"));
+            Status::Found
+        }
+        None => Status::Fine,
+    }
+}
+
+fn print(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+    if args.plot == Some(InspectPlot::Treemap) {
+        return Ok(write!(out, "{}", treemap::draw(name, stream))?);
+    }
+    let selection = Selection::none_or(&args.device);
+    match args.format {
+        Format::Json => Ok(write_json(stream, |device| selection.has(device), out)?),
+        Format::Analyze => Ok(write_analyze(stream, out)?),
+        Format::Description => match &stream.description {
+            Some(description) => Ok(write_description(description, out)?),
+            None => Err(Failure::new(format!("{name} has no description"))),
+        },
+        Format::Table if selection.is_narrowed() || args.hex => devices(args, name, stream, out),
+        Format::Table => table::write(name, stream, out),
+    }
+}
+
+/// The selected devices with their fields.
+fn devices(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+    let selection = Selection::all_or(&args.device);
+    let mut found = false;
+    for (item, section) in stream.sections().filter(|(_, section)| selection.has(&section.device)) {
+        if section.data.is_some() {
+            found = true;
+            fields::write(stream, item, section, args.hex, out)?;
+        } else if args.device.iter().any(|pattern| **pattern == *section.device.name) && !found {
+            found = true;
+            table::write_live(stream, section, out)?;
+        }
+    }
+    if found { Ok(()) } else { Err(Failure::new(format!("{name}: no device matches {}", args.device.join(", ")))) }
+}

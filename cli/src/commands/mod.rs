@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the command can do, one module each.
+
+pub mod check;
+pub mod diff;
+pub mod extract;
+mod fields;
+pub mod inspect;
+pub mod pages;
+pub mod plot;
+pub mod schema;
+mod select;
+mod table;

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm schema`: the layout of a machine's devices, from one of its streams.
+
+use std::io::Write;
+
+use savevm::inspect::Unwatched;
+use savevm::inspect::compat;
+
+use super::inspect::report_damage;
+use crate::args::{ColourChoice, Schema};
+use crate::failure::{Result, Status};
+use crate::input::Input;
+use crate::output::Output;
+use crate::say;
+
+/// Runs the command.
+pub fn run(args: &Schema) -> Result<Status> {
+    let input = Input::open(&args.file, &args.reading)?;
+    let name = input.name.clone();
+    let stream = input.read(&mut Unwatched)?;
+    if stream.description.is_none() {
+        say(&format!("{name} has no description: the schema has the devices but not their fields"));
+    }
+    let mut out = Output::create(args.output.as_deref(), ColourChoice::Never)?;
+    compat::Schema::write(&stream, &mut out)?;
+    out.flush()?;
+    Ok(report_damage(&name, &stream))
+}

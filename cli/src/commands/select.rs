@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which devices the person means.
+
+use savevm::inspect::Device;
+
+use crate::words;
+
+/// Patterns of names, each perhaps with an instance: `cpu*`, `*/vga`, `serial#1`.
+pub struct Selection {
+    patterns: Vec<Pattern>,
+    all_if_empty: bool,
+}
+
+struct Pattern {
+    name: String,
+    instance: Option<u32>,
+}
+
+impl Selection {
+    /// These patterns; with none of them every device is meant.
+    pub fn all_or(patterns: &[String]) -> Self {
+        Self { patterns: patterns.iter().map(|text| Pattern::new(text)).collect(), all_if_empty: true }
+    }
+
+    /// These patterns; with none of them no device is meant.
+    pub fn none_or(patterns: &[String]) -> Self {
+        Self { all_if_empty: false, ..Self::all_or(patterns) }
+    }
+
+    /// Whether this device is meant.
+    pub fn has(&self, device: &Device) -> bool {
+        if self.patterns.is_empty() {
+            return self.all_if_empty;
+        }
+        self.patterns.iter().any(|pattern| pattern.matches(device))
+    }
+
+    /// Whether patterns were given.
+    pub fn is_narrowed(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        let numbered = text.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse().ok()?)));
+        match numbered {
+            Some((name, instance)) => Self { name: name.into(), instance: Some(instance) },
+            None => Self { name: text.into(), instance: None },
+        }
+    }
+
+    fn matches(&self, device: &Device) -> bool {
+        self.instance.is_none_or(|instance| instance == device.instance) && words::glob(&self.name, &device.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_instances() {
+        let device = |name: &str, instance| Device { name: name.into(), instance };
+        let selection = Selection::none_or(&["cpu*".into(), "serial#1".into()]);
+        assert!(selection.has(&device("cpu_common", 3)));
+        assert!(selection.has(&device("serial", 1)));
+        assert!(!selection.has(&device("serial", 0)));
+        assert!(!Selection::none_or(&[]).has(&device("cpu", 0)));
+        assert!(Selection::all_or(&[]).has(&device("cpu", 0)));
+    }
+}

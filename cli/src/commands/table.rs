@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A stream as tables: what it is, what follows what, guest memory, totals.
+
+use std::io::Write;
+
+use savevm::inspect::{Block, Command, Item, ItemKind, Section, SectionKind, Stream};
+
+use crate::failure::Result;
+use crate::output::{Output, Style};
+use crate::words::{grouped, plural, size};
+
+/// Writes all of it.
+pub fn write(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+    write_head(name, stream, out)?;
+    write_items(stream, out)?;
+    if !stream.ram.blocks.is_empty() {
+        write_ram(stream, out)?;
+    }
+    write_totals(stream, out)
+}
+
+/// A live device that was asked for: its sections, and for memory the blocks.
+pub fn write_live(stream: &Stream, section: &Section, out: &mut Output) -> Result<()> {
+    let sections = stream.sections().filter(|(_, other)| other.device == section.device);
+    let (count, bytes) =
+        sections.fold((0, 0), |(count, bytes), (item, other)| (count + other.count, bytes + item.size));
+    let name = out.paint(Style::Name, &section.device.name);
+    writeln!(
+        out,
+        "{name} instance {}: {}, {}",
+        section.device.instance,
+        plural(count, "section"),
+        plural(bytes, "byte")
+    )?;
+    if &*section.device.name == "ram" { write_ram(stream, out) } else { Ok(()) }
+}
+
+fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+    let title = out.paint(Style::Heading, name);
+    let state = match (&stream.damage, stream.complete) {
+        (Some(damage), _) if damage.cut => out.paint(Style::Bad, "cut off"),
+        (Some(_), _) => out.paint(Style::Bad, "damaged"),
+        (None, _) => out.paint(Style::Good, "complete"),
+    };
+    writeln!(out, "{title}: migration stream, version {}, {}, {state}", stream.version, plural(stream.length, "byte"))?;
+    let mut line = |label: &str, text: String| writeln!(out, "  {label:<13}{text}");
+    if let Some(configuration) = &stream.configuration {
+        line("machine", configuration.machine.clone())?;
+        if !configuration.capabilities.is_empty() {
+            line("capabilities", configuration.capabilities.join(", "))?;
+        }
+        if let Some(uuid) = &configuration.uuid {
+            line("uuid", uuid_text(uuid))?;
+        }
+    } else {
+        line("machine", "not named (sent since machine types of 2.4)".into())?;
+    }
+    if let Some((page_size, from)) = stream.ram.page_size {
+        line("page size", format!("{page_size} bytes ({})", from.name()))?;
+    }
+    let description = match &stream.description {
+        Some(description) => {
+            let whose = if stream.description_is_foreign { ", of another stream" } else { "" };
+            format!("{}{whose}", plural(description.devices.len() as u64, "device"))
+        }
+        None => "none".into(),
+    };
+    line("description", description)?;
+    line("footers", stream.footers.map_or("unknown", |footers| if footers { "yes" } else { "no" }).into())?;
+    if stream.trailing > 0 {
+        line("behind it", plural(stream.trailing, "byte"))?;
+    }
+    Ok(())
+}
+
+fn uuid_text(uuid: &[u8; 16]) -> String {
+    let mut text: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    for at in [20, 16, 12, 8] {
+        text.insert(at, '-');
+    }
+    text
+}
+
+fn write_items(stream: &Stream, out: &mut Output) -> Result<()> {
+    // The size is right-aligned to the largest, the name as wide as the longest.
+    let names = stream.items.iter().map(|item| item_name(item, stream).chars().count() + 2 * item.depth as usize);
+    let width = names.max().unwrap_or(0).clamp(4, 48);
+    let heading = format!(
+        "{:>12}  {:<9} {:>4}  {:<width$} {:>4} {:>4} {:>14}",
+        "OFFSET", "WHAT", "ID", "NAME", "INST", "VER", "SIZE"
+    );
+    let heading = out.paint(Style::Heading, heading);
+    writeln!(out, "\n{heading}")?;
+    for item in &stream.items {
+        write_item(stream, item, width, out)?;
+    }
+    Ok(())
+}
+
+fn write_item(stream: &Stream, item: &Item, width: usize, out: &mut Output) -> Result<()> {
+    let section = match &item.kind {
+        ItemKind::Section(section) => Some(section),
+        _ => None,
+    };
+    let what = match &item.kind {
+        ItemKind::Header => "header".into(),
+        ItemKind::Configuration => "config".into(),
+        ItemKind::Section(Section { kind: SectionKind::Part, count, .. }) if *count > 1 => format!("part x{count}"),
+        ItemKind::Section(section) => section.kind.name().into(),
+        ItemKind::Command(_) => "command".into(),
+        ItemKind::Eof => "eof".into(),
+        ItemKind::Description => "vmdesc".into(),
+    };
+    let number = |number: Option<u32>| number.map_or(String::new(), |number| number.to_string());
+    let indent = 2 * item.depth as usize;
+    let name = format!("{:indent$}{}", "", item_name(item, stream));
+    let style = match item.kind {
+        ItemKind::Section(_) => Style::Name,
+        ItemKind::Command(_) => Style::Notable,
+        _ => Style::Faint,
+    };
+    let offset = out.paint(Style::Faint, format!("{:#012x}", item.offset));
+    let name = out.paint(style, format!("{name:<width$}"));
+    writeln!(
+        out,
+        "{offset}  {what:<9} {:>4}  {name} {:>4} {:>4} {:>14}",
+        number(section.map(|section| section.id)),
+        number(section.filter(|section| section.kind == SectionKind::Full).map(|section| section.device.instance)),
+        number(section.map(|section| section.version)),
+        grouped(item.size)
+    )?;
+    Ok(())
+}
+
+fn item_name(item: &Item, stream: &Stream) -> String {
+    match &item.kind {
+        ItemKind::Section(section) => section.device.name.to_string(),
+        ItemKind::Command(Command { number, name, detail }) => {
+            let name = name.map_or_else(|| format!("command {number}"), str::to_string);
+            if detail.is_empty() { name } else { format!("{name}: {detail}") }
+        }
+        ItemKind::Configuration => stream.machine().unwrap_or_default().into(),
+        _ => String::new(),
+    }
+}
+
+fn write_ram(stream: &Stream, out: &mut Output) -> Result<()> {
+    let blocks = &stream.ram.blocks;
+    let width = blocks.iter().map(|block| block.name.chars().count()).max().unwrap_or(0).max(9);
+    let columns = |cells: [String; 6]| {
+        let [length, zero, plain, xbzrle, compressed, bytes] = cells;
+        format!("{length:>10} {zero:>11} {plain:>11} {xbzrle:>10} {compressed:>10} {bytes:>15}")
+    };
+    let heading = columns(["LENGTH", "ZERO", "PLAIN", "XBZRLE", "COMPRESSED", "BYTES"].map(String::from));
+    let heading = out.paint(Style::Heading, format!("{:<width$} {heading}", "RAM BLOCK"));
+    writeln!(out, "\n{heading}")?;
+    let cells = |block: &Block| {
+        let [zero, plain, xbzrle, compressed] = block.counts().map(|(_, count)| grouped(count.pages));
+        columns([size(block.length), zero, plain, xbzrle, compressed, grouped(block.bytes())])
+    };
+    let mut total = Block::default();
+    for block in blocks {
+        let name = out.paint(Style::Name, format!("{:<width$}", block.name));
+        write!(out, "{name} {}", cells(block))?;
+        if let Some(page_size) = block.page_size {
+            write!(out, "  {} pages", size(page_size))?;
+        }
+        if let Some(address) = block.address {
+            write!(out, "  at {address:#x}")?;
+        }
+        if let Some(mapped) = block.mapped {
+            write!(out, "  mapped at {:#x}", mapped.pages_offset)?;
+        }
+        writeln!(out)?;
+        total.length = total.length.saturating_add(block.length);
+        for (sum, (_, count)) in [&mut total.zero, &mut total.plain, &mut total.xbzrle, &mut total.compressed]
+            .into_iter()
+            .zip(block.counts())
+        {
+            sum.pages += count.pages;
+            sum.bytes += count.bytes;
+        }
+    }
+    if blocks.len() > 1 {
+        let line = out.paint(Style::Faint, format!("{:<width$} {}", "total", cells(&total)));
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn write_totals(stream: &Stream, out: &mut Output) -> Result<()> {
+    let pages: u64 = stream.ram.blocks.iter().map(Block::pages).sum();
+    let memory: u64 = stream.ram.blocks.iter().map(Block::bytes).sum();
+    let (devices, state) = stream.devices().fold((0, 0), |(count, bytes), (item, _)| (count + 1, bytes + item.size));
+    let heading = out.paint(Style::Heading, "Totals");
+    writeln!(out, "\n{heading}")?;
+    writeln!(out, "  memory   {:>15}  {}", grouped(memory), plural(pages, "page"))?;
+    writeln!(out, "  devices  {:>15}  {}", grouped(state), plural(devices, "device"))?;
+    writeln!(out, "  other    {:>15}", grouped(stream.length.saturating_sub(memory + state)))?;
+    writeln!(out, "  stream   {:>15}  {}", grouped(stream.length), size(stream.length))?;
+    if stream.ram.multifd {
+        let note = out.paint(Style::Notable, "pages went through multifd channels; they are not in this stream");
+        writeln!(out, "  {note}")?;
+    }
+    Ok(())
+}

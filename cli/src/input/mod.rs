@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Streams, wherever they are: in a file, a pipe, compressed, in a qcow2 image, behind libvirt's header.
+
+mod libvirt;
+mod map;
+mod peek;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use savevm::inspect::{
+    Block, Budget, Description, Options, Page, ReadSource, Stream, Unwatched, Visitor, qcow2, read, read_whole,
+};
+
+use crate::args::Reading;
+use crate::failure::{Context, Failure, Result};
+use crate::progress::Progress;
+use map::{MapSource, Mapped};
+use peek::Peeked;
+
+/// A stream that was found and can be read once.
+pub struct Input {
+    /// What to call it in messages.
+    pub name: String,
+    bytes: Bytes,
+    /// How many bytes of the input there are, before decompression.
+    total: Option<u64>,
+    options: Options,
+}
+
+enum Bytes {
+    Mapped(Mapped),
+    Piped(Box<dyn Read>),
+}
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+impl Input {
+    /// Finds the stream in `path`, which is `-` for standard input.
+    pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
+        Self::open_snapshot(path, reading, reading.snapshot.as_deref())
+    }
+
+    /// As [`Input::open`], but another snapshot.
+    pub fn open_snapshot(path: &Path, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
+        let mut input = Self::find(path, snapshot)?;
+        input.options.budget = Budget::new(reading.max_memory);
+        if let Some(other) = &reading.describe_by {
+            input.options.description = Some(foreign_description(other, reading)?);
+        }
+        Ok(input)
+    }
+
+    fn find(path: &Path, snapshot: Option<&str>) -> Result<Self> {
+        if path.as_os_str() == "-" {
+            return Self::from_pipe("standard input".into(), Box::new(io::stdin()), snapshot);
+        }
+        let name = path.display().to_string();
+        let file = File::open(path).context(|| format!("cannot open {name}"))?;
+        let kind = file.metadata().context(|| format!("cannot open {name}"))?;
+        if kind.is_dir() {
+            return Err(Failure::new(format!("{name} is a directory")));
+        }
+        if !kind.is_file() {
+            return Self::from_pipe(name, Box::new(file), snapshot);
+        }
+        let mapped = Mapped::new(&file).context(|| format!("cannot map {name}"))?;
+        Self::from_mapped(name, mapped, snapshot)
+    }
+
+    fn from_mapped(name: String, mapped: Mapped, snapshot: Option<&str>) -> Result<Self> {
+        let total = Some(mapped.as_bytes().len() as u64);
+        let bytes = if qcow2::is_image(mapped.as_bytes()) {
+            Bytes::Piped(snapshot_state(&name, mapped, snapshot)?)
+        } else {
+            no_snapshot(&name, snapshot)?;
+            let stream = libvirt::skip_header(mapped.as_bytes())
+                .map_err(|message| Failure::new(format!("{name}: {message}")))?;
+            let mapped = mapped.starting_at(stream);
+            match mapped.as_bytes() {
+                start if start.starts_with(GZIP) => Bytes::Piped(Box::new(flate2::read::MultiGzDecoder::new(mapped))),
+                start if start.starts_with(ZSTD) => Bytes::Piped(Box::new(zstd::Decoder::new(mapped)?)),
+                _ => Bytes::Mapped(mapped),
+            }
+        };
+        Ok(Self { name, bytes, total, options: Options::default() })
+    }
+
+    fn from_pipe(name: String, pipe: Box<dyn Read>, snapshot: Option<&str>) -> Result<Self> {
+        no_snapshot(&name, snapshot)?;
+        let mut pipe = Peeked::new(pipe);
+        let start = pipe.peek(libvirt::HEADER).context(|| name.clone())?;
+        if qcow2::is_image(start) {
+            return Err(Failure::new(format!("{name}: a qcow2 image must be a file, not a pipe")));
+        }
+        let header = libvirt::header_length(start).map_err(|message| Failure::new(format!("{name}: {message}")))?;
+        pipe.skip(header)?;
+        let start = pipe.peek(ZSTD.len()).context(|| name.clone())?;
+        let bytes: Box<dyn Read> = match start {
+            start if start.starts_with(GZIP) => Box::new(flate2::read::MultiGzDecoder::new(pipe)),
+            start if start.starts_with(ZSTD) => Box::new(zstd::Decoder::new(pipe)?),
+            _ => Box::new(pipe),
+        };
+        Ok(Self { name, bytes: Bytes::Piped(bytes), total: None, options: Options::default() })
+    }
+
+    /// Reads the stream, with a bar for a long one.
+    pub fn read<V: Visitor>(self, visitor: &mut V) -> Result<Stream> {
+        let compressed = matches!(self.bytes, Bytes::Piped(_));
+        let total = self.total.filter(|_| !compressed);
+        let mut watched = Watched { visitor, progress: Progress::new(total) };
+        match self.bytes {
+            Bytes::Mapped(mapped) => {
+                let source = MapSource::new(&mapped);
+                read_whole(mapped.as_bytes(), source, self.options, &mut watched)
+            }
+            Bytes::Piped(pipe) => read(ReadSource::new(pipe), self.options, &mut watched),
+        }
+        .context(|| self.name)
+    }
+
+    /// Makes sure that the stream's bytes are in memory or a file, so that they can be gone through at random.
+    pub fn settle(self) -> Result<Settled> {
+        let Self { name, bytes, options, .. } = self;
+        let mapped = match bytes {
+            Bytes::Mapped(mapped) => mapped,
+            Bytes::Piped(mut pipe) => spool(&mut pipe).context(|| name.clone())?,
+        };
+        Ok(Settled { name, mapped, options })
+    }
+}
+
+/// A stream whose bytes are all there.
+pub struct Settled {
+    /// What to call it in messages.
+    pub name: String,
+    mapped: Mapped,
+    options: Options,
+}
+
+impl Settled {
+    /// The bytes of the stream.
+    pub fn bytes(&self) -> &[u8] {
+        self.mapped.as_bytes()
+    }
+
+    /// Reads the stream, with a bar for a long one.
+    pub fn read<V: Visitor>(&self, visitor: &mut V) -> Result<Stream> {
+        let mut watched = Watched { visitor, progress: Progress::new(Some(self.bytes().len() as u64)) };
+        let source = MapSource::new(&self.mapped);
+        read_whole(self.bytes(), source, self.options.clone(), &mut watched).context(|| self.name.clone())
+    }
+}
+
+/// Passes on what a visitor sees, and shows a bar.
+struct Watched<'v, V> {
+    visitor: &'v mut V,
+    progress: Option<Progress>,
+}
+
+impl<V: Visitor> Visitor for Watched<'_, V> {
+    const WANTS_PAGES: bool = V::WANTS_PAGES;
+
+    fn progress(&mut self, offset: u64) {
+        if let Some(progress) = &mut self.progress {
+            progress.at(offset);
+        }
+        self.visitor.progress(offset);
+    }
+
+    fn block(&mut self, block: &Block) -> io::Result<()> {
+        self.visitor.block(block)
+    }
+
+    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
+        self.visitor.page(block, address, page, offset)
+    }
+}
+
+fn no_snapshot(name: &str, snapshot: Option<&str>) -> Result<()> {
+    match snapshot {
+        Some(_) => Err(Failure::new(format!("{name} is no qcow2 image, so that it has no snapshots"))),
+        None => Ok(()),
+    }
+}
+
+/// The description of another stream of the same machine.
+fn foreign_description(path: &Path, reading: &Reading) -> Result<Arc<Description>> {
+    let own = Reading { snapshot: None, describe_by: None, max_memory: reading.max_memory };
+    let stream = Input::open(path, &own)?.read(&mut Unwatched)?;
+    stream.description.ok_or_else(|| Failure::new(format!("{} has no description", path.display())))
+}
+
+/// The state within an image: the snapshot that is asked for, or the only one.
+fn snapshot_state(name: &str, mapped: Mapped, wanted: Option<&str>) -> Result<Box<dyn Read>> {
+    let fail = |message: String| Failure::new(format!("{name}: {message}"));
+    let image = qcow2::Image::open(mapped.as_bytes()).map_err(fail)?;
+    let with_state: Vec<_> = image.snapshots().iter().filter(|snapshot| snapshot.state_size > 0).collect();
+    let list =
+        || with_state.iter().map(|snapshot| format!("\n  {} {}", snapshot.id, snapshot.name)).collect::<String>();
+    let found = match wanted {
+        Some(wanted) => with_state.iter().find(|snapshot| snapshot.name == wanted || snapshot.id == wanted),
+        None if with_state.len() == 1 => with_state.first(),
+        None if with_state.is_empty() => None,
+        None => return Err(fail(format!("name one of the snapshots with --snapshot:{}", list()))),
+    };
+    let Some(&snapshot) = found else {
+        let what =
+            wanted.map_or("no snapshot with a machine's state".into(), |wanted| format!("no snapshot '{wanted}'"));
+        return Err(fail(if with_state.is_empty() { what } else { format!("{what}; there are:{}", list()) }));
+    };
+    let map = image.state_map(snapshot).map_err(fail)?;
+    Ok(Box::new(qcow2::StateReader::new(mapped, map)))
+}
+
+/// Copies a pipe to a file without a name, and maps it.
+fn spool(pipe: &mut dyn Read) -> io::Result<Mapped> {
+    let unique =
+        format!("savevm-{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
+    let path = std::env::temp_dir().join(unique);
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    io::copy(pipe, &mut file)?;
+    file.flush()?;
+    Mapped::new(&file)
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Guest memory from the pages of a stream.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use flate2::{Decompress, FlushDecompress};
+use savevm::inspect::{Block, Budget, Page, Visitor, xbzrle};
+
+/// Brings a page in `buffer` up to what the stream says. The buffer is as large as the page, and holds what it was.
+pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
+    let whole = match page {
+        Page::Fill(byte, _) => {
+            buffer.fill(byte);
+            true
+        }
+        Page::Plain(bytes) => {
+            buffer.copy_from_slice(bytes);
+            true
+        }
+        Page::Xbzrle(runs, _) => xbzrle::apply(runs, buffer),
+        Page::Compressed(bytes, _) => inflate(bytes, buffer),
+    };
+    if whole { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a compressed page makes no sense")) }
+}
+
+fn inflate(bytes: &[u8], buffer: &mut [u8]) -> bool {
+    let mut zlib = Decompress::new(true);
+    zlib.decompress(bytes, buffer, FlushDecompress::Finish).is_ok() && zlib.total_out() == buffer.len() as u64
+}
+
+/// How large a page is in memory.
+pub fn size_of_page(page: Page<'_>) -> usize {
+    match page {
+        Page::Plain(bytes) => bytes.len(),
+        Page::Fill(_, size) | Page::Xbzrle(_, size) | Page::Compressed(_, size) => size as usize,
+    }
+}
+
+/// What a stream says about one page, once.
+#[derive(Clone, Debug)]
+struct Record {
+    address: u64,
+    size: u32,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Fill(u8),
+    Plain(Range<usize>),
+    Xbzrle(Range<usize>),
+    Compressed(Range<usize>),
+}
+
+/// Where in a stream in memory each page is.
+#[derive(Default)]
+pub struct PageIndex {
+    blocks: HashMap<Arc<str>, Vec<Record>>,
+    budget: Budget,
+}
+
+impl PageIndex {
+    /// An index that may take so much memory.
+    pub fn new(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    /// Puts the pages in order of their addresses; those of one address stay in the order of the stream.
+    pub fn sort(&mut self) {
+        for records in self.blocks.values_mut() {
+            records.sort_by_key(|record| record.address);
+        }
+    }
+
+    /// The pages of a block, once they are sorted.
+    pub fn pages<'a>(&'a self, stream: &'a [u8], block: &str) -> Pages<'a> {
+        let records = self.blocks.get(block).map(Vec::as_slice).unwrap_or_default();
+        Pages { stream, records }
+    }
+}
+
+impl Visitor for PageIndex {
+    const WANTS_PAGES: bool = true;
+
+    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
+        let range = |bytes: &[u8]| offset as usize..offset as usize + bytes.len();
+        let content = match page {
+            Page::Fill(byte, _) => Content::Fill(byte),
+            Page::Plain(bytes) => Content::Plain(range(bytes)),
+            Page::Xbzrle(bytes, _) => Content::Xbzrle(range(bytes)),
+            Page::Compressed(bytes, _) => Content::Compressed(range(bytes)),
+        };
+        let records = match self.blocks.get_mut(&block.name) {
+            Some(records) => records,
+            None => self.blocks.entry(block.name.clone()).or_default(),
+        };
+        if records.len() == records.capacity() {
+            let more = records.capacity().max(1024);
+            self.budget.take(more * size_of::<Record>()).map_err(io::Error::other)?;
+            records.reserve_exact(more);
+        }
+        records.push(Record { address, size: size_of_page(page) as u32, content });
+        Ok(())
+    }
+}
+
+/// The pages of a block in order of their addresses, each with its last content.
+pub struct Pages<'a> {
+    stream: &'a [u8],
+    records: &'a [Record],
+}
+
+/// A page as the stream leaves it.
+pub struct FinalPage<'a> {
+    stream: &'a [u8],
+    /// All that was said about it, in order; at least one thing.
+    records: &'a [Record],
+}
+
+impl<'a> Iterator for Pages<'a> {
+    type Item = FinalPage<'a>;
+
+    fn next(&mut self) -> Option<FinalPage<'a>> {
+        let address = self.records.first()?.address;
+        let count = self.records.iter().take_while(|record| record.address == address).count();
+        let (records, rest) = self.records.split_at(count);
+        self.records = rest;
+        Some(FinalPage { stream: self.stream, records })
+    }
+}
+
+impl FinalPage<'_> {
+    /// Where in its block it is.
+    pub fn address(&self) -> u64 {
+        self.records[0].address
+    }
+
+    /// How large it is.
+    pub fn size(&self) -> usize {
+        self.records[0].size as usize
+    }
+
+    /// What it holds; `buffer` is used if that must be put together.
+    pub fn content<'b>(&'b self, buffer: &'b mut Vec<u8>) -> io::Result<Holds<'b>> {
+        match &self.records[self.records.len() - 1].content {
+            Content::Fill(byte) => return Ok(Holds::Fill(*byte)),
+            Content::Plain(range) => return Ok(Holds::Bytes(&self.stream[range.clone()])),
+            _ => {}
+        }
+        buffer.clear();
+        buffer.resize(self.size(), 0);
+        let is_base = |record: &Record| !matches!(record.content, Content::Xbzrle(_));
+        let base = self.records.iter().rposition(is_base).unwrap_or(0);
+        for record in &self.records[base..] {
+            bring_up(record.page(self.stream), buffer)?;
+        }
+        Ok(Holds::Bytes(buffer))
+    }
+}
+
+impl Record {
+    fn page<'a>(&self, stream: &'a [u8]) -> Page<'a> {
+        let size = self.size.into();
+        match &self.content {
+            Content::Fill(byte) => Page::Fill(*byte, size),
+            Content::Plain(range) => Page::Plain(&stream[range.clone()]),
+            Content::Xbzrle(range) => Page::Xbzrle(&stream[range.clone()], size),
+            Content::Compressed(range) => Page::Compressed(&stream[range.clone()], size),
+        }
+    }
+}
+
+/// What a page holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Holds<'a> {
+    /// One byte throughout.
+    Fill(u8),
+    /// These bytes.
+    Bytes(&'a [u8]),
+}
+
+impl PartialEq for Holds<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fill(a), Self::Fill(b)) => a == b,
+            (Self::Bytes(a), Self::Bytes(b)) => a == b,
+            (Self::Fill(byte), Self::Bytes(bytes)) | (Self::Bytes(bytes), Self::Fill(byte)) => {
+                bytes.iter().all(|other| other == byte)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_content_of_a_page_counts() {
+        let mut stream = vec![7; 16];
+        stream.extend([1, 2, 9, 9]);
+        let block = Block { name: "b".into(), ..Block::default() };
+        let mut index = PageIndex::default();
+        index.page(&block, 16, Page::Fill(3, 16), 0).unwrap();
+        index.page(&block, 0, Page::Plain(&stream[..16]), 0).unwrap();
+        index.page(&block, 0, Page::Xbzrle(&stream[16..], 16), 16).unwrap();
+        index.sort();
+        let pages: Vec<_> = index.pages(&stream, "b").collect();
+        assert_eq!(pages.iter().map(FinalPage::address).collect::<Vec<_>>(), [0, 16]);
+        let mut expected = vec![7; 16];
+        expected[1..3].fill(9);
+        assert_eq!(pages[0].content(&mut Vec::new()).unwrap(), Holds::Bytes(&expected));
+        assert_eq!(pages[1].content(&mut Vec::new()).unwrap(), Holds::Bytes(&[3; 16]));
+        assert!(index.pages(&stream, "other").next().is_none());
+    }
+
+    #[test]
+    fn the_index_keeps_to_its_budget() {
+        let mut index = PageIndex::new(Budget::new(100_000));
+        let block = Block { name: "b".into(), ..Block::default() };
+        let result = (0..1 << 20).try_for_each(|page| index.page(&block, page << 12, Page::Fill(0, 4096), 0));
+        assert!(result.is_err());
+    }
+}

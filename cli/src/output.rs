@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where output goes, and colours where a person looks at it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+
+use crate::args::ColourChoice;
+use crate::failure::{Context, Result};
+
+/// The output of a command.
+pub struct Output {
+    to: BufWriter<Box<dyn Write>>,
+    coloured: bool,
+}
+
+impl Output {
+    /// Standard output.
+    pub fn stdout(colour: ColourChoice) -> Self {
+        let stdout = io::stdout();
+        let coloured = match colour {
+            ColourChoice::Always => true,
+            ColourChoice::Never => false,
+            ColourChoice::Auto => {
+                let off = |name, value: &str| std::env::var_os(name).is_some_and(|is| value.is_empty() || is == value);
+                stdout.is_terminal() && !off("NO_COLOR", "") && !off("TERM", "dumb")
+            }
+        };
+        Self { to: BufWriter::with_capacity(1 << 16, Box::new(stdout)), coloured }
+    }
+
+    /// A file, or standard output if there is no path or it is `-`.
+    pub fn create(path: Option<&Path>, colour: ColourChoice) -> Result<Self> {
+        match path.filter(|path| path.as_os_str() != "-") {
+            Some(path) => {
+                let file = File::create(path).context(|| format!("cannot write {}", path.display()))?;
+                Ok(Self { to: BufWriter::new(Box::new(file)), coloured: false })
+            }
+            None => Ok(Self::stdout(colour)),
+        }
+    }
+
+    /// Text in a style, if styles are wanted.
+    pub fn paint<T: fmt::Display>(&self, style: Style, text: T) -> Painted<T> {
+        Painted { style: if self.coloured { Some(style) } else { None }, text }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// How text looks on a terminal.
+#[derive(Clone, Copy, Debug)]
+pub enum Style {
+    /// Headings.
+    Heading,
+    /// Names.
+    Name,
+    /// What matters less.
+    Faint,
+    /// What is wrong, or taken away.
+    Bad,
+    /// What is well, or added.
+    Good,
+    /// What deserves a look.
+    Notable,
+}
+
+impl Style {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Heading => "1",
+            Self::Name => "36",
+            Self::Faint => "2",
+            Self::Bad => "31",
+            Self::Good => "32",
+            Self::Notable => "33",
+        }
+    }
+}
+
+/// Text with its style. Widths apply to the text alone.
+pub struct Painted<T> {
+    style: Option<Style>,
+    text: T,
+}
+
+impl<T: fmt::Display> fmt::Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.style {
+            Some(style) => {
+                write!(f, "\x1b[{}m", style.code())?;
+                self.text.fmt(f)?;
+                f.write_str("\x1b[0m")
+            }
+            None => self.text.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A panel over time: axes, lines, areas, a legend.
+
+use super::scale::{Scale, Unit};
+use super::svg::{Anchor, Rect, Svg, colour};
+
+/// One panel of a picture.
+pub struct Panel {
+    area: Rect,
+    time: Scale,
+    value: Scale,
+    legend: f64,
+}
+
+/// Values over time: nanoseconds and the value.
+pub type Series = Vec<(f64, f64)>;
+
+impl Panel {
+    /// Draws a panel's frame, its axis of values up to `max`, and its name.
+    pub fn new(svg: &mut Svg, name: &str, area: Rect, time_max: f64, max: f64, unit: Unit) -> Self {
+        let max = unit.round_up(max.max(1.0) / 4.0) * 4.0;
+        let value = Scale::new(max, area.y + area.h, area.y);
+        let time = Scale::new(time_max, area.x, area.x + area.w);
+        svg.bold((area.x, area.y - 8.0), name, 13.0, colour::INK, Anchor::Start);
+        for tick in value.ticks(unit, 4) {
+            let y = value.at(tick);
+            svg.line((area.x, y), (area.x + area.w, y), colour::LIGHT, "");
+            svg.text((area.x - 6.0, y + 3.5), &unit.text(tick), 10.0, colour::INK, Anchor::End);
+        }
+        Self { area, time, value, legend: area.x + area.w }
+    }
+
+    /// Writes the times under the panel.
+    pub fn time_axis(&self, svg: &mut Svg) {
+        let bottom = self.area.y + self.area.h;
+        svg.line((self.area.x, bottom), (self.area.x + self.area.w, bottom), colour::GREY, "");
+        for tick in self.time.ticks(Unit::Nanoseconds, 8) {
+            let x = self.time.at(tick);
+            svg.line((x, bottom), (x, bottom + 4.0), colour::GREY, "");
+            svg.text((x, bottom + 16.0), &Unit::Nanoseconds.text(tick), 10.0, colour::INK, Anchor::Middle);
+        }
+    }
+
+    fn place(&self, series: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        series.iter().map(|(time, value)| (self.time.at(*time), self.value.at(*value))).collect()
+    }
+
+    /// A line.
+    pub fn line(&self, svg: &mut Svg, series: &[(f64, f64)], stroke: &str) {
+        svg.path(&self.place(series), stroke);
+    }
+
+    /// The area between two lines that have the same times.
+    pub fn band(&self, svg: &mut Svg, lower: &[(f64, f64)], upper: &[(f64, f64)], fill: &str) {
+        let mut points = self.place(upper);
+        points.extend(self.place(lower).into_iter().rev());
+        svg.area(&points, fill, 0.55);
+    }
+
+    /// A dashed line.
+    pub fn limit(&self, svg: &mut Svg, series: &[(f64, f64)], stroke: &str) {
+        for pair in self.place(series).windows(2) {
+            svg.line(pair[0], pair[1], stroke, "5 3");
+        }
+    }
+
+    /// Adds to the legend, which grows from the right.
+    pub fn legend(&mut self, svg: &mut Svg, name: &str, fill: &str) {
+        let y = self.area.y - 8.0;
+        svg.text((self.legend, y), name, 11.0, colour::INK, Anchor::End);
+        self.legend -= super::svg::text_width(name, 11.0) + 14.0;
+        svg.rect(Rect { x: self.legend, y: y - 8.5, w: 9.0, h: 9.0 }, fill, "");
+        self.legend -= 14.0;
+    }
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Pictures, as SVG.
+
+pub mod chart;
+pub mod scale;
+pub mod svg;
+pub mod timeline;
+pub mod trace;
+pub mod treemap;

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Puts an SVG document together.
+
+use std::fmt::{Display, Write};
+
+/// A document in the making.
+pub struct Svg {
+    body: String,
+    width: f64,
+    title: String,
+}
+
+/// A place and a size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rect {
+    /// Left edge.
+    pub x: f64,
+    /// Upper edge.
+    pub y: f64,
+    /// Width.
+    pub w: f64,
+    /// Height.
+    pub h: f64,
+}
+
+impl Rect {
+    /// The same, smaller by `by` on every side.
+    pub fn shrunk(self, by: f64) -> Self {
+        Self { x: self.x + by, y: self.y + by, w: (self.w - 2.0 * by).max(0.0), h: (self.h - 2.0 * by).max(0.0) }
+    }
+}
+
+/// Where a text is anchored.
+#[derive(Clone, Copy, Debug)]
+pub enum Anchor {
+    /// At its start.
+    Start,
+    /// At its middle.
+    Middle,
+    /// At its end.
+    End,
+}
+
+/// Colours that people with any colour vision can tell apart (Okabe and Ito), and their names.
+pub mod colour {
+    /// For memory and bandwidth.
+    pub const BLUE: &str = "#0072b2";
+    /// For what is pressing.
+    pub const ORANGE: &str = "#e69f00";
+    /// For devices.
+    pub const GREEN: &str = "#009e73";
+    /// For downtime.
+    pub const RED: &str = "#d55e00";
+    /// For postcopy.
+    pub const PURPLE: &str = "#cc79a7";
+    /// For what is light.
+    pub const SKY: &str = "#56b4e9";
+    /// For what needs little notice.
+    pub const GREY: &str = "#999999";
+    /// For what needs the least.
+    pub const LIGHT: &str = "#e4e4e4";
+    /// For text and axes.
+    pub const INK: &str = "#222222";
+}
+
+/// Text for people with a screen reader or a pointer; the same escapes serve attributes.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// How wide a text of this size is, about.
+pub fn text_width(text: &str, size: f64) -> f64 {
+    text.chars().map(|c| if c.is_uppercase() || c == 'm' || c == 'w' { 0.68 } else { 0.54 }).sum::<f64>() * size
+}
+
+/// As much of a text as fits into a width.
+pub fn fit(text: &str, size: f64, width: f64) -> Option<String> {
+    if text_width(text, size) <= width {
+        return Some(text.into());
+    }
+    let mut shorter: String = text.into();
+    while shorter.pop().is_some() {
+        if text_width(&shorter, size) + 0.9 * size <= width {
+            return (shorter.chars().count() >= 3).then(|| shorter + "…");
+        }
+    }
+    None
+}
+
+impl Svg {
+    /// A document of this width; the height comes at the end.
+    pub fn new(width: f64, title: &str) -> Self {
+        Self { body: String::new(), width, title: escape(title) }
+    }
+
+    /// The document.
+    pub fn finish(self, height: f64) -> String {
+        let (width, title, body) = (self.width, self.title, self.body);
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height:.0}\" width=\"{width}\" \
+             height=\"{height:.0}\" role=\"img\" font-family=\"'Liberation Sans', Arial, Helvetica, sans-serif\">\n\
+             <title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n"
+        )
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = self.body.write_fmt(text);
+        self.body.push('\n');
+    }
+
+    /// A filled rectangle, with a note for the pointer.
+    pub fn rect(&mut self, rect: Rect, fill: &str, note: &str) {
+        self.shape(rect, format_args!("fill=\"{fill}\""), note);
+    }
+
+    /// A filled rectangle that lets through what is behind it.
+    pub fn veil(&mut self, rect: Rect, fill: &str, opacity: f64, note: &str) {
+        self.shape(rect, format_args!("fill=\"{fill}\" fill-opacity=\"{opacity}\""), note);
+    }
+
+    fn shape(&mut self, Rect { x, y, w, h }: Rect, how: impl Display, note: &str) {
+        let note = if note.is_empty() { String::new() } else { format!("<title>{}</title>", escape(note)) };
+        self.put(format_args!(
+            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\" {how}>{note}</rect>"
+        ));
+    }
+
+    /// A straight line; `dashes` as SVG has them, or empty.
+    pub fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), stroke: &str, dashes: &str) {
+        let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
+        self.put(format_args!(
+            "<line x1=\"{x1:.2}\" y1=\"{y1:.2}\" x2=\"{x2:.2}\" y2=\"{y2:.2}\" stroke=\"{stroke}\"{dashes}/>"
+        ));
+    }
+
+    /// A line through points.
+    pub fn path(&mut self, points: &[(f64, f64)], stroke: &str) {
+        self.poly(
+            "polyline",
+            points,
+            format_args!("fill=\"none\" stroke=\"{stroke}\" stroke-width=\"1.8\" stroke-linejoin=\"round\""),
+        );
+    }
+
+    /// A filled area.
+    pub fn area(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
+        self.poly("polygon", points, format_args!("fill=\"{fill}\" fill-opacity=\"{opacity}\""));
+    }
+
+    fn poly(&mut self, shape: &str, points: &[(f64, f64)], how: impl Display) {
+        let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.2},{y:.2}")).collect();
+        self.put(format_args!("<{shape} points=\"{}\" {how}/>", points.join(" ")));
+    }
+
+    /// A text.
+    pub fn text(&mut self, (x, y): (f64, f64), text: &str, size: f64, fill: &str, anchor: Anchor) {
+        self.write(x, y, text, size, format_args!("fill=\"{fill}\""), anchor);
+    }
+
+    /// A text that stands out.
+    pub fn bold(&mut self, (x, y): (f64, f64), text: &str, size: f64, fill: &str, anchor: Anchor) {
+        self.write(x, y, text, size, format_args!("fill=\"{fill}\" font-weight=\"bold\""), anchor);
+    }
+
+    fn write(&mut self, x: f64, y: f64, text: &str, size: f64, how: impl Display, anchor: Anchor) {
+        let anchor = match anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        let text = escape(text);
+        self.put(format_args!(
+            "<text x=\"{x:.2}\" y=\"{y:.2}\" font-size=\"{size}\" text-anchor=\"{anchor}\" {how} pointer-events=\"none\">{text}</text>"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped_and_cut_to_fit() {
+        assert_eq!(escape("<a & \"b\">\n"), "&lt;a &amp; &quot;b&quot;&gt;\u{fffd}");
+        assert_eq!(fit("cpu", 10.0, 100.0).as_deref(), Some("cpu"));
+        assert!(fit("a long name of a device", 10.0, 60.0).unwrap().ends_with('…'));
+        assert_eq!(fit("device", 10.0, 5.0), None);
+    }
+
+    #[test]
+    fn a_document_is_closed() {
+        let mut svg = Svg::new(100.0, "t<");
+        svg.rect(Rect { x: 0.0, y: 0.0, w: 5.0, h: 5.0 }, colour::BLUE, "n&");
+        let text = svg.finish(50.0);
+        assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
+        assert!(text.contains("<title>t&lt;</title>") && text.contains("<title>n&amp;</title>"));
+    }
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A migration as a picture: phases, rates, what is left, and what each device cost while the guest stood still.
+
+use super::chart::{Panel, Series};
+use super::scale::{Scale, Unit};
+use super::svg::{Anchor, Rect, Svg, colour, escape, fit};
+use super::trace::{Pending, Phase, Trace};
+use crate::words::size;
+
+const WIDTH: f64 = 1000.0;
+const LEFT: f64 = 90.0;
+const RIGHT: f64 = 24.0;
+/// Height of a panel over time.
+const PANEL: f64 = 150.0;
+/// Room above a panel for its name and legend.
+const GAP: f64 = 44.0;
+/// Height of a phase's bar, and of a device's.
+const BAR: f64 = 18.0;
+/// How many devices get a bar of their own.
+const DEVICES: usize = 15;
+
+/// The picture as SVG.
+pub fn draw(trace: &Trace) -> String {
+    let mut svg = Svg::new(WIDTH, &headline(trace));
+    svg.bold((24.0, 32.0), &headline(trace), 18.0, colour::INK, Anchor::Start);
+    let place = [trace.side.as_str(), trace.uri.as_str()].into_iter().filter(|text| !text.is_empty());
+    let place = place.collect::<Vec<_>>().join(", ");
+    svg.text((24.0, 51.0), &place, 12.0, colour::GREY, Anchor::Start);
+    let mut y = 64.0;
+    for (_, message) in trace.errors.iter().take(3) {
+        let message = fit(message, 12.0, WIDTH - 48.0).unwrap_or_default();
+        svg.text((24.0, y + 4.0), &message, 12.0, colour::RED, Anchor::Start);
+        y += 16.0;
+    }
+    let mut picture = Picture { svg, trace, time: trace.end.max(1) as f64, y };
+    picture.phases();
+    picture.rates();
+    picture.left();
+    picture.throttle();
+    picture.devices();
+    picture.svg.finish(picture.y + 20.0)
+}
+
+/// The picture as a page, with the numbers in a table.
+pub fn page(trace: &Trace) -> String {
+    let title = escape(&headline(trace));
+    let mut devices: Vec<_> = trace.devices.iter().collect();
+    devices.sort_by_key(|device| std::cmp::Reverse(device.duration));
+    let rows: String = devices
+        .iter()
+        .map(|device| {
+            let duration = Unit::Nanoseconds.text(device.duration as f64);
+            let at = Unit::Nanoseconds.text(device.at as f64);
+            let name = escape(&device.name);
+            format!("<tr><td>{name}</td><td>{duration}</td><td>{}</td><td>{at}</td></tr>\n", size(device.bytes))
+        })
+        .collect();
+    let table = format!(
+        "<h2>Devices</h2>\n<table>\n<tr><th>device</th><th>time</th><th>bytes</th><th>done at</th></tr>\n{rows}</table>\n"
+    );
+    let table = if devices.is_empty() { String::new() } else { table };
+    let style = "body{font-family:'Liberation Sans',Arial,sans-serif;margin:2em auto;max-width:1040px;color:#222}\
+                 svg{max-width:100%;height:auto}table{border-collapse:collapse}\
+                 td,th{padding:.2em 1em .2em 0;text-align:right;border-bottom:1px solid #ddd}\
+                 td:first-child,th:first-child{text-align:left}";
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         <style>{style}</style>\n</head>\n<body>\n{}{table}</body>\n</html>\n",
+        draw(trace)
+    )
+}
+
+fn headline(trace: &Trace) -> String {
+    let mut parts = vec![format!("Migration {}", trace.outcome())];
+    parts.push(format!("{} in all", Unit::Nanoseconds.text(trace.end as f64)));
+    if let Some((begin, end)) = trace.downtime {
+        parts.push(format!("downtime {}", Unit::Nanoseconds.text((end - begin) as f64)));
+    }
+    if let Some(bytes) = trace.rounds.iter().map(|round| round.bytes).max() {
+        parts.push(format!("{} sent", size(bytes)));
+    }
+    parts.join(", ")
+}
+
+struct Picture<'t> {
+    svg: Svg,
+    trace: &'t Trace,
+    time: f64,
+    /// Where the next panel starts.
+    y: f64,
+}
+
+impl Picture<'_> {
+    /// Makes room for a panel of this height.
+    fn area(&mut self, height: f64) -> Rect {
+        let area = Rect { x: LEFT, y: self.y + GAP, w: WIDTH - LEFT - RIGHT, h: height };
+        self.y = area.y + height;
+        area
+    }
+
+    /// A panel over time, with the guest's standstill behind it.
+    fn panel(&mut self, name: &str, max: f64, unit: Unit) -> Panel {
+        let area = self.area(PANEL);
+        self.standstill(area);
+        let panel = Panel::new(&mut self.svg, name, area, self.time, max, unit);
+        panel.time_axis(&mut self.svg);
+        self.y += 20.0;
+        panel
+    }
+
+    fn standstill(&mut self, area: Rect) {
+        let Some((begin, end)) = self.trace.downtime else { return };
+        let time = Scale::new(self.time, area.x, area.x + area.w);
+        let (from, to) = (time.at(begin as f64), time.at(end as f64));
+        let note = format!("the guest stands still for {}", Unit::Nanoseconds.text((end - begin) as f64));
+        self.svg.veil(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::RED, 0.18, &note);
+    }
+
+    /// Phases as bars, those that overlap under each other, and under them the statuses.
+    fn phases(&mut self) {
+        let rows = rows_of(&self.trace.phases);
+        let count = rows.iter().max().map_or(0, |row| row + 1);
+        if count == 0 && self.trace.statuses.is_empty() {
+            return;
+        }
+        let area = self.area((count as f64) * (BAR + 3.0) + BAR);
+        self.svg.bold((area.x, area.y - 8.0), "Phases and status", 13.0, colour::INK, Anchor::Start);
+        self.standstill(area);
+        let time = Scale::new(self.time, area.x, area.x + area.w);
+        let fills = [colour::BLUE, colour::GREEN, colour::ORANGE, colour::PURPLE, colour::SKY, colour::GREY];
+        for (at, (phase, row)) in self.trace.phases.iter().zip(rows).enumerate() {
+            let (from, to) = (time.at(phase.begin as f64), time.at(phase.end as f64));
+            let y = area.y + row as f64 * (BAR + 3.0);
+            let bar = Rect { x: from, y, w: (to - from).max(1.0), h: BAR };
+            let duration = Unit::Nanoseconds.text((phase.end - phase.begin) as f64);
+            self.svg.rect(bar, fills[at % fills.len()], &format!("{}: {duration}", phase.name));
+            let label = fit(&format!("{} {duration}", phase.name), 11.0, bar.w - 6.0);
+            if let Some(label) = label.or_else(|| fit(&phase.name, 11.0, bar.w - 6.0)) {
+                self.svg.text((from + 4.0, y + 13.0), &label, 11.0, "#ffffff", Anchor::Start);
+            }
+        }
+        self.statuses(area, &time);
+    }
+
+    fn statuses(&mut self, area: Rect, time: &Scale) {
+        let y = area.y + area.h - 4.0;
+        let mut free = area.x;
+        for (at, status) in &self.trace.statuses {
+            let x = time.at(*at as f64);
+            self.svg.line((x, area.y), (x, y), colour::GREY, "2 2");
+            let width = super::svg::text_width(status, 10.0);
+            let start = x.min(area.x + area.w - width);
+            if start >= free {
+                self.svg.text((start + 2.0, y), status, 10.0, colour::INK, Anchor::Start);
+                free = start + width + 6.0;
+            }
+        }
+    }
+
+    fn rates(&mut self) {
+        let rounds = &self.trace.rounds;
+        if rounds.is_empty() {
+            return;
+        }
+        let series = |value: fn(&super::trace::Round) -> f64| -> Series {
+            rounds.iter().map(|round| (round.at as f64, value(round))).collect()
+        };
+        let (bandwidth, dirty) = (series(|round| round.bandwidth), series(|round| round.dirty_rate));
+        let max = bandwidth.iter().chain(&dirty).map(|(_, value)| *value).fold(0.0, f64::max);
+        let mut panel = self.panel("Rates", max, Unit::BytesPerSecond);
+        panel.legend(&mut self.svg, "dirty rate", colour::ORANGE);
+        panel.legend(&mut self.svg, "bandwidth", colour::BLUE);
+        let floor: Series = bandwidth.iter().map(|(time, _)| (*time, 0.0)).collect();
+        panel.band(&mut self.svg, &floor, &bandwidth, colour::SKY);
+        panel.line(&mut self.svg, &bandwidth, colour::BLUE);
+        panel.line(&mut self.svg, &dirty, colour::ORANGE);
+    }
+
+    /// What is left to send, its classes on top of each other.
+    fn left(&mut self) {
+        let pending = &self.trace.pending;
+        if pending.is_empty() {
+            return;
+        }
+        let sums = |of: fn(&Pending) -> u64| -> Series {
+            pending.iter().map(|pending| (pending.at as f64, of(pending) as f64)).collect()
+        };
+        let floor = sums(|_| 0);
+        let precopy = sums(|pending| pending.precopy);
+        let compatible = sums(|pending| pending.precopy.saturating_add(pending.compatible));
+        let all = sums(|pending| pending.precopy.saturating_add(pending.compatible).saturating_add(pending.postcopy));
+        let threshold = sums(|pending| pending.threshold);
+        let max = all.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+        let mut panel = self.panel("Left to send", max, Unit::Bytes);
+        panel.legend(&mut self.svg, "threshold", colour::RED);
+        panel.legend(&mut self.svg, "after the switch only", colour::PURPLE);
+        panel.legend(&mut self.svg, "before or after", colour::SKY);
+        panel.legend(&mut self.svg, "before the switch", colour::BLUE);
+        panel.band(&mut self.svg, &floor, &precopy, colour::BLUE);
+        panel.band(&mut self.svg, &precopy, &compatible, colour::SKY);
+        panel.band(&mut self.svg, &compatible, &all, colour::PURPLE);
+        panel.line(&mut self.svg, &all, colour::INK);
+        panel.limit(&mut self.svg, &threshold, colour::RED);
+    }
+
+    fn throttle(&mut self) {
+        let series: Series = self.trace.rounds.iter().map(|round| (round.at as f64, round.throttle)).collect();
+        if series.iter().all(|(_, value)| *value <= 0.0) {
+            return;
+        }
+        let panel = self.panel("Throttling of the guest", 100.0, Unit::Percent);
+        panel.line(&mut self.svg, &series, colour::RED);
+    }
+
+    /// What each device cost during the standstill, or in all if there was none.
+    fn devices(&mut self) {
+        let (name, costs) = device_costs(self.trace);
+        if costs.is_empty() {
+            return;
+        }
+        let area = self.area(costs.len() as f64 * (BAR + 2.0));
+        self.svg.bold((24.0, area.y - 8.0), name, 13.0, colour::INK, Anchor::Start);
+        let names = 230.0;
+        let longest = costs.iter().map(|(_, duration, _)| *duration).max().unwrap_or(1);
+        let length = Scale::new(longest as f64, 0.0, WIDTH - names - RIGHT - 150.0);
+        for (at, (name, duration, bytes)) in costs.iter().enumerate() {
+            let y = area.y + at as f64 * (BAR + 2.0);
+            let label = fit(name, 11.0, names - 34.0).unwrap_or_default();
+            self.svg.text((names - 6.0, y + 13.0), &label, 11.0, colour::INK, Anchor::End);
+            let width = length.at(*duration as f64).max(1.0);
+            let text = format!("{}, {}", Unit::Nanoseconds.text(*duration as f64), size(*bytes));
+            let fill = if name.ends_with("others") { colour::GREY } else { colour::RED };
+            self.svg.rect(Rect { x: names, y, w: width, h: BAR }, fill, &format!("{name}: {text}"));
+            self.svg.text((names + width + 5.0, y + 13.0), &text, 11.0, colour::INK, Anchor::Start);
+        }
+    }
+}
+
+/// Which row each phase goes to, so that none covers another.
+fn rows_of(phases: &[Phase]) -> Vec<usize> {
+    let mut ends: Vec<u64> = Vec::new();
+    let row_of = |phase: &Phase| {
+        let free = ends.iter().position(|end| *end <= phase.begin);
+        let row = free.unwrap_or(ends.len());
+        if free.is_none() {
+            ends.push(0);
+        }
+        ends[row] = phase.end;
+        row
+    };
+    phases.iter().map(row_of).collect()
+}
+
+/// The devices that cost the most: name, nanoseconds, bytes; and what the rest cost together.
+fn device_costs(trace: &Trace) -> (&'static str, Vec<(String, u64, u64)>) {
+    let within = |at: u64| trace.downtime.is_none_or(|(begin, end)| (begin..=end).contains(&at));
+    let mut costs: Vec<(String, u64, u64)> = Vec::new();
+    for device in trace.devices.iter().filter(|device| within(device.at)) {
+        match costs.iter_mut().find(|(name, _, _)| *name == device.name) {
+            Some((_, duration, bytes)) => (*duration, *bytes) = (*duration + device.duration, *bytes + device.bytes),
+            None => costs.push((device.name.clone(), device.duration, device.bytes)),
+        }
+    }
+    costs.sort_by_key(|(_, duration, _)| std::cmp::Reverse(*duration));
+    let rest = costs.split_off(costs.len().min(DEVICES));
+    if !rest.is_empty() {
+        let (duration, bytes) = rest.iter().fold((0, 0), |(d, b), (_, duration, bytes)| (d + duration, b + bytes));
+        costs.push((format!("all {} others", rest.len()), duration, bytes));
+    }
+    (if trace.downtime.is_some() { "Downtime by device" } else { "Time by device" }, costs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_that_overlap_get_rows_of_their_own() {
+        let phase = |begin, end| Phase { name: "p".into(), begin, end };
+        assert_eq!(rows_of(&[phase(0, 10), phase(5, 7), phase(8, 12), phase(10, 11)]), [0, 1, 1, 0]);
+    }
+
+    #[test]
+    fn an_empty_trace_is_drawn_too() {
+        let trace = Trace::default();
+        assert!(draw(&trace).contains("unfinished"));
+        assert!(page(&trace).ends_with("</html>\n"));
+    }
+}

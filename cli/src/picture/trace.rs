@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The trace of a migration, as the driver writes it; `docs/trace-format.md` describes it.
+
+use savevm::inspect::Budget;
+use savevm::inspect::json::Json;
+
+/// What happened, in the order in which it did. Times are nanoseconds since the trace began.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// `source` or `destination`.
+    pub side: String,
+    /// Where the stream went.
+    pub uri: String,
+    /// When the last thing happened.
+    pub end: u64,
+    /// When which status began.
+    pub statuses: Vec<(u64, String)>,
+    /// Measurements, one per round.
+    pub rounds: Vec<Round>,
+    /// What was left to send.
+    pub pending: Vec<Pending>,
+    /// From when to when which phase was.
+    pub phases: Vec<Phase>,
+    /// What each device cost.
+    pub devices: Vec<DeviceCost>,
+    /// From when to when the guest stood still.
+    pub downtime: Option<(u64, u64)>,
+    /// Why it failed.
+    pub errors: Vec<(u64, String)>,
+    /// Lines that made no sense: how many, and the first of them with the reason.
+    pub bad_lines: Option<(usize, usize, String)>,
+}
+
+/// What was measured over one round.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// When.
+    pub at: u64,
+    /// Bytes sent so far.
+    pub bytes: u64,
+    /// Bytes per second.
+    pub bandwidth: f64,
+    /// Bytes per second that the guest made dirty.
+    pub dirty_rate: f64,
+    /// By how much the guest is slowed down, in percent.
+    pub throttle: f64,
+}
+
+/// What is left, in bytes, by what may become of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pending {
+    /// When.
+    pub at: u64,
+    /// Must be sent before the guest moves.
+    pub precopy: u64,
+    /// May be sent before or after.
+    pub compatible: u64,
+    /// Is sent after.
+    pub postcopy: u64,
+    /// Below this the guest is stopped.
+    pub threshold: u64,
+}
+
+/// A stretch of time with a name.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// Its name.
+    pub name: String,
+    /// From when.
+    pub begin: u64,
+    /// To when; the end of the trace if it did not end.
+    pub end: u64,
+}
+
+/// What one section of a device took.
+#[derive(Clone, Debug)]
+pub struct DeviceCost {
+    /// When it was done.
+    pub at: u64,
+    /// Its name and instance.
+    pub name: String,
+    /// Bytes in the stream.
+    pub bytes: u64,
+    /// Nanoseconds.
+    pub duration: u64,
+}
+
+impl Trace {
+    /// Reads a trace. Lines that make no sense are counted and passed over; no line at all that does is an error.
+    pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, String> {
+        let mut trace = Self::default();
+        let mut open: Vec<(String, u64)> = Vec::new();
+        let mut understood = 0;
+        for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let read = Json::parse(line, budget).map_err(|error| error.to_string());
+            match read.and_then(|json| trace.event(&json, &mut open)) {
+                Ok(()) => understood += 1,
+                Err(why) => {
+                    let (count, first, reason) = trace.bad_lines.take().unwrap_or((0, at + 1, why));
+                    trace.bad_lines = Some((count + 1, first, reason));
+                }
+            }
+        }
+        let end = trace.end;
+        trace.phases.extend(open.into_iter().map(|(name, begin)| Phase { name, begin, end }));
+        trace.phases.sort_by_key(|phase| phase.begin);
+        if let Some((_, downtime_end)) = trace.downtime.as_mut().filter(|(begin, end)| end < begin) {
+            *downtime_end = end;
+        }
+        match (understood, &trace.bad_lines) {
+            (0, Some((_, line, why))) => Err(format!("line {line}: {why}")),
+            (0, None) => Err("the trace is empty".into()),
+            _ => Ok(trace),
+        }
+    }
+
+    fn event(&mut self, json: &Json, open: &mut Vec<(String, u64)>) -> Result<(), String> {
+        let at = json.get("t_ns").and_then(Json::as_u64).ok_or("no time t_ns")?;
+        let event = json.get("event").and_then(Json::as_str).ok_or("no event")?;
+        let text = |name: &str| json.get(name).and_then(Json::as_str).map(str::to_string);
+        let wanted = |name: &str| text(name).ok_or(format!("{event} without {name}"));
+        let number = |name: &str| json.get(name).and_then(Json::as_u64).unwrap_or(0);
+        let float = |name: &str| json.get(name).and_then(Json::as_f64).filter(|n| *n >= 0.0).unwrap_or(0.0);
+        let is_end = text("edge").as_deref() == Some("end");
+        self.end = self.end.max(at);
+        match event {
+            "trace" => (self.side, self.uri) = (text("side").unwrap_or_default(), text("uri").unwrap_or_default()),
+            "status" => self.statuses.push((at, wanted("status")?)),
+            "round" => self.rounds.push(Round {
+                at,
+                bytes: number("bytes"),
+                bandwidth: float("bandwidth"),
+                dirty_rate: float("dirty_rate"),
+                throttle: float("throttle"),
+            }),
+            "pending" => self.pending.push(Pending {
+                at,
+                precopy: number("precopy"),
+                compatible: number("compatible"),
+                postcopy: number("postcopy"),
+                threshold: number("threshold"),
+            }),
+            "phase" => self.phase(at, wanted("phase")?, is_end, open),
+            "device" => {
+                let instance = number("instance");
+                let name = wanted("idstr")?;
+                let name = if instance > 0 { format!("{name}#{instance}") } else { name };
+                self.devices.push(DeviceCost { at, name, bytes: number("bytes"), duration: number("duration_ns") });
+            }
+            "downtime" if is_end => {
+                let begin = self.downtime.map_or(at.saturating_sub(number("duration_ns")), |(begin, _)| begin);
+                self.downtime = Some((begin, at));
+            }
+            // Until it ends its end is before its begin.
+            "downtime" => self.downtime = Some((at, 0)),
+            "error" => self.errors.push((at, wanted("message")?)),
+            // Later drivers may say more.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn phase(&mut self, at: u64, name: String, is_end: bool, open: &mut Vec<(String, u64)>) {
+        if !is_end {
+            open.push((name, at));
+        } else if let Some(found) = open.iter().rposition(|(have, _)| *have == name) {
+            let (name, begin) = open.remove(found);
+            self.phases.push(Phase { name, begin, end: at });
+        }
+    }
+
+    /// The last status.
+    pub fn outcome(&self) -> &str {
+        self.statuses.last().map_or("unfinished", |(_, status)| status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Trace, String> {
+        Trace::parse(text.as_bytes(), &mut Budget::default())
+    }
+
+    #[test]
+    fn events_are_understood() {
+        let trace = parse(
+            r#"{"t_ns":0,"event":"trace","version":1,"side":"source","uri":"unix:x"}
+            {"t_ns":5,"event":"phase","phase":"setup","edge":"begin"}
+            {"t_ns":9,"event":"phase","phase":"setup","edge":"end"}
+            {"t_ns":9,"event":"phase","phase":"iterate","edge":"begin"}
+            {"t_ns":10,"event":"round","round":1,"bytes":100,"bandwidth":1e6,"dirty_rate":5}
+            {"t_ns":11,"event":"pending","precopy":1,"compatible":2,"postcopy":3,"threshold":4}
+            {"t_ns":20,"event":"downtime","edge":"begin"}
+            {"t_ns":22,"event":"device","idstr":"cpu","instance":1,"bytes":7,"duration_ns":2}
+            {"t_ns":30,"event":"downtime","edge":"end","duration_ns":10}
+            {"t_ns":31,"event":"status","status":"completed"}
+            {"t_ns":32,"event":"something-new"}"#,
+        )
+        .unwrap();
+        assert_eq!((trace.end, trace.outcome()), (32, "completed"));
+        assert_eq!(trace.downtime, Some((20, 30)));
+        assert_eq!(trace.devices[0].name, "cpu#1");
+        let phases: Vec<_> = trace.phases.iter().map(|phase| (phase.name.as_str(), phase.begin, phase.end)).collect();
+        assert_eq!(phases, [("setup", 5, 9), ("iterate", 9, 32)]);
+        assert_eq!(trace.rounds[0].bandwidth, 1e6);
+        assert!(trace.bad_lines.is_none());
+    }
+
+    #[test]
+    fn a_trace_that_breaks_off_is_read_as_far_as_it_goes() {
+        let trace =
+            parse("{\"t_ns\":1,\"event\":\"downtime\",\"edge\":\"begin\"}\n{\"t_ns\":7,\"event\":\"x\"}\n{\"t_ns\":")
+                .unwrap();
+        assert_eq!(trace.downtime, Some((1, 7)));
+        assert_eq!(trace.bad_lines.as_ref().map(|(count, line, _)| (*count, *line)), Some((1, 3)));
+        assert!(parse("").is_err());
+        assert!(parse("QEVM").unwrap_err().starts_with("line 1"));
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Small things for people: sizes, counts, patterns of names.
+
+/// A number with its digits in groups of three.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in the largest binary unit that it fills.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (bytes.max(1).ilog2() / 10) as usize;
+    let scaled = bytes as f64 / (1u64 << (10 * unit)) as f64;
+    match unit {
+        0 if bytes == 1 => "1 byte".into(),
+        0 => format!("{bytes} bytes"),
+        _ if bytes % (1 << (10 * unit)) == 0 => format!("{scaled:.0} {}", UNITS[unit]),
+        _ => format!("{scaled:.1} {}", UNITS[unit]),
+    }
+}
+
+/// `count` of a thing, with an s where there is not exactly one.
+pub fn plural(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// A size such as `64M`, `1GiB` or `4096`.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(format!("'{unit}' is no unit; K, M, G and T are")),
+    };
+    let number: usize = number.parse().map_err(|_| "a size starts with a number".to_string())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is too much".into())
+}
+
+/// Whether `text` is matched by `pattern`, in which `*` is any text, `?` any character, `[a-c]` one of several.
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t) = (0, 0);
+    // Where the last star stands, and how much of the text it takes so far.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if let Some(next) = matches_one(&pattern[p..], text[t]) {
+            p += next;
+            t += 1;
+        } else if let Some((at, taken)) = star {
+            star = Some((at, taken + 1));
+            (p, t) = (at + 1, taken + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
+}
+
+/// How much of the pattern stands for this one character, if it does.
+fn matches_one(pattern: &[char], c: char) -> Option<usize> {
+    match *pattern.first()? {
+        '?' => Some(1),
+        '[' => {
+            let close = pattern.iter().skip(2).position(|&c| c == ']').map(|at| at + 2);
+            let Some(close) = close else { return (c == '[').then_some(1) };
+            let negated = pattern[1] == '!';
+            let set = &pattern[1 + usize::from(negated)..close];
+            (in_set(set, c) != negated).then_some(close + 1)
+        }
+        literal => (literal == c).then_some(1),
+    }
+}
+
+fn in_set(set: &[char], c: char) -> bool {
+    let mut rest = set;
+    while let [first, tail @ ..] = rest {
+        match tail {
+            ['-', last, after @ ..] => {
+                if (*first..=*last).contains(&c) {
+                    return true;
+                }
+                rest = after;
+            }
+            _ => {
+                if *first == c {
+                    return true;
+                }
+                rest = tail;
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_sizes() {
+        assert_eq!(grouped(1_752_777), "1,752,777");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1), "1 byte");
+        assert_eq!(size(64 << 20), "64 MiB");
+        assert_eq!(size(1_752_777), "1.7 MiB");
+        assert_eq!(size(u64::MAX), "16.0 EiB");
+        assert_eq!(plural(1, "page"), "1 page");
+        assert_eq!(plural(2000, "page"), "2,000 pages");
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_size("2kb"), Ok(2048));
+        assert!(parse_size("x").is_err() && parse_size("5q").is_err() && parse_size("99999999999T").is_err());
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, text) in
+            [("*", ""), ("cpu", "cpu"), ("*/vga", "0000:00:02.0/vga"), ("i8?59", "i8259"), ("a*b*c", "axxbyybc")]
+        {
+            assert!(glob(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in
+            [("[a-c]pu", "cpu"), ("[!x]pu", "cpu"), ("[", "["), ("x[]]", "x]"), ("**", "x"), ("cpu[_c]*", "cpu_common")]
+        {
+            assert!(glob(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in
+            [("cpu", "cpu_common"), ("?", ""), ("[a-c]", "d"), ("[!a]", "a"), ("*x", "xy"), ("", "a")]
+        {
+            assert!(!glob(pattern, text), "{pattern} {text}");
+        }
+    }
+}

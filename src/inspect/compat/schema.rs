@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The layout of a machine as one of its streams shows it.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use super::super::describe::{Description, Field, Layout, instance_id, write_layout};
+use super::super::json::{Emitter, Json};
+use super::super::stream::{Device, Stream};
+use super::Findings;
+
+/// Goes up when a schema is written that older readers would misunderstand.
+const FORMAT: u64 = 1;
+
+/// What one stream shows of its machine.
+#[derive(Debug, Default)]
+pub struct Schema {
+    machine: Option<String>,
+    page_size: Option<u64>,
+    capabilities: Vec<String>,
+    /// The blocks of memory: name and length.
+    ram: Vec<(String, u64)>,
+    /// The devices with their versions, live ones included.
+    versions: Vec<(Device, u64)>,
+    layouts: Description,
+}
+
+impl Schema {
+    /// Writes the schema of the machine that `stream` is of.
+    pub fn write<W: Write>(stream: &Stream, out: W) -> io::Result<()> {
+        let mut json = Emitter::new(out, Some(1));
+        json.object().name("savevm-schema").number(FORMAT);
+        json.name("machine").optional_string(stream.machine());
+        json.name("page_size").optional_number(stream.ram.page_size.map(|(size, _)| size));
+        json.name("capabilities").array();
+        for capability in stream.configuration.iter().flat_map(|configuration| &configuration.capabilities) {
+            json.string(capability);
+        }
+        json.end().name("ram").array();
+        for block in &stream.ram.blocks {
+            json.object().name("name").string(&block.name).name("length").number(block.length).end();
+        }
+        json.end().name("devices").array();
+        let mut seen = HashMap::new();
+        for (_, section) in stream.sections() {
+            if seen.insert((&section.device, section.twin), ()).is_some() {
+                continue;
+            }
+            json.object().name("name").string(&section.device.name);
+            json.name("instance_id").number(section.device.instance);
+            json.name("version_id").number(section.version);
+            match stream.layout(section) {
+                Some(layout) => write_layout(&mut json, layout),
+                None => {
+                    json.name("fields").array().end();
+                }
+            }
+            json.end();
+        }
+        json.end().end();
+        json.finish().map(drop)
+    }
+
+    /// Reads a schema.
+    pub fn from_json(json: Json) -> Result<Self, String> {
+        match json.get("savevm-schema").and_then(Json::as_u64) {
+            Some(FORMAT) => {}
+            other => {
+                return Err(format!("a schema of format {}", other.map_or("?".into(), |format| format.to_string())));
+            }
+        }
+        let text = |json: &Json| json.as_str().map(str::to_string);
+        let list = |name| json.get(name).map(Json::elements).unwrap_or_default();
+        let block = |json: &Json| Some((text(json.get("name")?)?, json.get("length")?.as_u64()?));
+        let version = |json: &Json| {
+            let name = json.get("name")?.as_str()?.into();
+            let instance = json.get("instance_id").and_then(instance_id)?;
+            Some((Device { name, instance }, json.get("version_id")?.as_u64()?))
+        };
+        let mut schema = Self {
+            machine: json.get("machine").and_then(text),
+            page_size: json.get("page_size").and_then(Json::as_u64),
+            capabilities: list("capabilities").iter().filter_map(text).collect(),
+            ram: list("ram").iter().filter_map(block).collect(),
+            versions: list("devices").iter().filter_map(version).collect(),
+            layouts: Description::default(),
+        };
+        schema.layouts = Description::from_json(json);
+        Ok(schema)
+    }
+
+    pub(super) fn check(&self, stream: &Stream, findings: &mut Findings) {
+        findings.machine(stream, self.machine.as_deref());
+        if let (Some((have, _)), Some(wanted)) = (stream.ram.page_size, self.page_size) {
+            if have != wanted {
+                findings.error(format!("pages of {have} bytes, the machine's have {wanted}"));
+            }
+        }
+        self.check_capabilities(stream, findings);
+        self.check_ram(stream, findings);
+        self.check_devices(stream, findings);
+    }
+
+    fn check_capabilities(&self, stream: &Stream, findings: &mut Findings) {
+        let have =
+            stream.configuration.as_ref().map(|configuration| &configuration.capabilities[..]).unwrap_or_default();
+        for capability in have.iter().filter(|have| !self.capabilities.iter().any(|wanted| ***have == **wanted)) {
+            findings.error(format!("the capability {capability} is on in the stream alone"));
+        }
+        for capability in self.capabilities.iter().filter(|wanted| !have.iter().any(|have| **have == ***wanted)) {
+            findings.error(format!("the capability {capability} is off in the stream alone"));
+        }
+    }
+
+    fn check_ram(&self, stream: &Stream, findings: &mut Findings) {
+        let known: HashMap<&str, u64> = self.ram.iter().map(|(name, length)| (name.as_str(), *length)).collect();
+        for block in &stream.ram.blocks {
+            findings.within(&format!("RAM block {}", block.name), |findings| match known.get(&*block.name) {
+                None => findings.error("the machine has no such block"),
+                // QEMU grows and shrinks blocks that hold firmware tables.
+                Some(&length) if length != block.length && block.name.starts_with("/rom@") => {
+                    findings.note(format!("{} bytes instead of {length}; it is resized", block.length));
+                }
+                Some(&length) if length != block.length => {
+                    findings.error(format!("{} bytes, the machine's has {length}", block.length));
+                }
+                Some(_) => {}
+            });
+        }
+        for (name, _) in &self.ram {
+            if !stream.ram.blocks.iter().any(|block| *block.name == **name) {
+                findings
+                    .within(&format!("RAM block {name}"), |findings| findings.warning("the stream does not have it"));
+            }
+        }
+    }
+
+    fn check_devices(&self, stream: &Stream, findings: &mut Findings) {
+        let known: HashMap<&Device, u64> = self.versions.iter().map(|(device, version)| (device, *version)).collect();
+        let mut seen = HashMap::new();
+        for (_, section) in stream.sections() {
+            if seen.insert((&section.device, section.twin), ()).is_some() {
+                continue;
+            }
+            findings.about(&section.device, |findings| match known.get(&section.device) {
+                None => findings.error("the machine has no such device"),
+                Some(&version) => {
+                    findings.version(section.version.into(), version);
+                    let wanted = self.layouts.layout(&section.device, section.twin);
+                    if let (Some(have), Some(wanted)) = (stream.layout(section), wanted) {
+                        compare_layouts(have, wanted, u64::from(section.version) == version, findings);
+                    }
+                }
+            });
+        }
+        for (device, _) in &self.versions {
+            if !seen.contains_key(&(device, 0)) {
+                findings.about(device, |findings| {
+                    findings.warning("the stream does not have it; it stays as after a reset")
+                });
+            }
+        }
+    }
+}
+
+/// Compares what a stream has with what the machine's own stream had.
+fn compare_layouts(have: &Layout, wanted: &Layout, same_version: bool, findings: &mut Findings) {
+    if have.name != wanted.name {
+        let name = |layout: &Layout| layout.name.as_deref().unwrap_or("without a name").to_string();
+        findings.error(format!("the state is {}, the machine's is {}", name(have), name(wanted)));
+        return;
+    }
+    let known = by_name(&wanted.fields);
+    let mut seen = HashMap::new();
+    for (name, fields) in runs(&have.fields) {
+        seen.insert(name, ());
+        findings.within(name, |findings| match known.get(name) {
+            Some(wanted) => compare_fields(fields, wanted, same_version, findings),
+            None if same_version => findings.warning("the machine's own stream did not have this field"),
+            None => findings.note("another version's field"),
+        });
+    }
+    for (name, _) in runs(&wanted.fields).filter(|(name, _)| same_version && !seen.contains_key(name)) {
+        findings.within(name, |findings| findings.warning("the stream does not have this field"));
+    }
+    for subsection in &have.subsections {
+        let name = subsection.name.as_deref().unwrap_or_default();
+        let wanted = wanted.subsections.iter().find(|wanted| wanted.name == subsection.name);
+        findings.within(name, |findings| match wanted {
+            Some(wanted) => {
+                let (have, known) = (subsection.version.unwrap_or(0), wanted.version.unwrap_or(0));
+                findings.version(have, known);
+                compare_layouts(subsection, wanted, have == known, findings);
+            }
+            None => findings.warning("the machine's own stream did not have this subsection"),
+        });
+    }
+}
+
+/// The entries of each field: one, or those of an array.
+fn runs(fields: &[Field]) -> impl Iterator<Item = (&str, &[Field])> {
+    fields.chunk_by(|a, b| a.name == b.name).map(|run| (&*run[0].name, run))
+}
+
+fn by_name(fields: &[Field]) -> HashMap<&str, &[Field]> {
+    runs(fields).collect()
+}
+
+fn compare_fields(have: &[Field], wanted: &[Field], same_version: bool, findings: &mut Findings) {
+    let count =
+        |fields: &[Field]| fields.iter().fold(0u64, |sum, field| sum.saturating_add(field.array_len.unwrap_or(1)));
+    let (have_count, wanted_count) = (count(have), count(wanted));
+    if have_count != wanted_count {
+        findings.warning(format!("{have_count} elements, the machine's own stream had {wanted_count}"));
+    }
+    for (have, wanted) in have.iter().zip(wanted) {
+        let null = have.is_null_pointer() != wanted.is_null_pointer();
+        if null {
+            continue;
+        }
+        if have.type_name != wanted.type_name {
+            findings.error(format!("of type {}, the machine's is {}", have.type_name, wanted.type_name));
+        } else if let ([have], [wanted]) = (&have.inner[..], &wanted.inner[..]) {
+            compare_layouts(have, wanted, same_version && have.version == wanted.version, findings);
+        } else if have.size != wanted.size && have.inner.is_empty() && wanted.inner.is_empty() {
+            let message = format!("{} bytes, the machine's has {}", have.size, wanted.size);
+            if is_fixed(&have.type_name) { findings.error(message) } else { findings.warning(message) }
+        }
+    }
+}
+
+/// Whether a field of this type has the same size in every stream.
+fn is_fixed(type_name: &str) -> bool {
+    type_name == "bool" || type_name == "timer" || type_name.contains("int")
+}
