@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static struct {
     Machine *machine;
@@ -19,6 +20,7 @@ static struct {
     _Atomic uint64_t transferred, remaining, rounds;
     _Atomic int64_t begin, set_up, stopped, end; /* host_clock() */
     _Atomic int64_t downtime_limit;              /* ms */
+    _Atomic int64_t max_bandwidth;               /* MiB/s; 0: no limit */
 } migration = { .status = "none", .downtime_limit = 300 };
 
 static bool failed(const char *what, Error *err)
@@ -42,6 +44,10 @@ static int precopy(QEMUFile *f)
         }
         int64_t before = qemu_file_total_transferred(f), start = host_clock();
         migration.rounds += qemu_savevm_state_iterate(f, false) > 0;
+        while (migration.max_bandwidth && !migration.cancelled &&
+               qemu_file_total_transferred(f) - before > (host_clock() - start) / 1000 * migration.max_bandwidth) {
+            nanosleep(&(struct timespec) { .tv_nsec = 1000000 }, NULL);
+        }
         int64_t sent = qemu_file_total_transferred(f) - before;
         bandwidth = (double)sent / (double)(host_clock() - start + 1);
         migration.transferred = (uint64_t)(before + sent);
@@ -155,10 +161,11 @@ void migrate_cancel(void)
 
 bool migrate_set(const char *name, const char *value)
 {
-    if (strcmp(name, "downtime-limit") != 0) {
+    bool downtime = strcmp(name, "downtime-limit") == 0;
+    if (!downtime && strcmp(name, "max-bandwidth") != 0) {
         return false;
     }
-    migration.downtime_limit = atoll(value);
+    *(downtime ? &migration.downtime_limit : &migration.max_bandwidth) = atoll(value);
     return true;
 }
 
