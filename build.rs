@@ -21,15 +21,19 @@ fn main() {
     );
     generate(
         &[
+            "src/ffi/api/migration.rs",
             "src/ffi/api/types.rs",
             "src/ffi/api/context.rs",
             "src/ffi/api/device.rs",
             "src/ffi/api/file.rs",
+            "src/ffi/api/migrate.rs",
+            "src/ffi/api/incoming.rs",
+            "src/ffi/api/snapshot.rs",
             "src/ffi/api/error.rs",
         ],
         "SAVEVM_H",
         "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;",
-        "libsavevm's own functions: contexts, files, errors. QEMU's names are in migration/.",
+        "libsavevm's own functions: contexts, files, migrations, snapshots, errors. QEMU's names are in migration/.",
         &out.join("savevm.h"),
     );
 }

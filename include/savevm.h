@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* libsavevm's own functions: contexts, files, errors. QEMU's names are in migration/. */
+/* libsavevm's own functions: contexts, files, migrations, snapshots, errors. QEMU's names are in migration/. */
 /* Generated from the Rust sources by cbindgen. Do not edit. */
 
 #ifndef SAVEVM_H
@@ -15,6 +15,37 @@
 
 /** A context: one virtual machine with its devices. */
 typedef struct SaveVM SaveVM;
+
+/**
+ * `SaveVMParams.return_path`: the destination answers where the connection goes both ways.
+ */
+#define SAVEVM_RETURN_PATH_AUTO 0
+
+/**
+ * `SaveVMParams.return_path`: the destination answers, or the migration fails.
+ */
+#define SAVEVM_RETURN_PATH_ON 1
+
+/**
+ * `SaveVMParams.return_path`: the destination is not asked for anything.
+ */
+#define SAVEVM_RETURN_PATH_OFF 2
+
+/**
+ * `SaveVMInfo.owner`: the guest is this side's to run.
+ */
+#define SAVEVM_OWNER_HERE 0
+
+/**
+ * `SaveVMInfo.owner`: it is the other side's.
+ */
+#define SAVEVM_OWNER_THERE 1
+
+/**
+ * `SaveVMInfo.owner`: the connection broke while it changed hands. It is stopped here and may run there: only somebody
+ * who sees both sides may start it.
+ */
+#define SAVEVM_OWNER_UNKNOWN 2
 
 /**
  * Bits of `SaveVMHostOps.stream_flags`: what streams leave out, and where a driver of the host's own stands.
@@ -137,6 +168,96 @@ typedef struct SaveVMIncomingOps {
    */
   bool (*main_loop_done)(void *host);
 } SaveVMIncomingOps;
+
+/**
+ * A change of a migration's status.
+ */
+typedef struct SaveVMEvent {
+  /**
+   * sizeof(SaveVMEvent) of the library.
+   */
+  size_t size;
+  /**
+   * Whether the guest comes in.
+   */
+  bool incoming;
+  /**
+   * QEMU's MigrationStatus, as a number.
+   */
+  int status;
+  /**
+   * QEMU's name of it.
+   */
+  const char *status_name;
+  /**
+   * The MigrationState or MigrationIncomingState. Inside savevm_migrate() the first event comes before it returns.
+   */
+  void *migration;
+} SaveVMEvent;
+
+/**
+ * How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
+ * where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given.
+ */
+typedef struct SaveVMPostcopyOps {
+  /**
+   * sizeof(SaveVMPostcopyOps).
+   */
+  size_t size;
+  /**
+   * Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
+   * savevm_migrate_request_bitmap().
+   */
+  const char *const *(*blocks)(void *host);
+  /**
+   * Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
+   */
+  int (*send_discards)(void *host, QEMUFile *f);
+  /**
+   * Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
+   * them next. `block` NULL: that of the last request.
+   */
+  int (*pages_requested)(void *host, const char *block, uint64_t start, uint32_t length);
+  /**
+   * Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
+   * others are to be sent.
+   */
+  int (*received)(void *host, const char *block, const uint8_t *bits, size_t length);
+  /**
+   * Destination: postcopy may come. NULL: fine.
+   */
+  int (*advise)(void *host);
+  /**
+   * Destination: before the first discard. NULL: fine.
+   */
+  int (*prepare_discard)(void *host);
+  /**
+   * Destination: throw away `length` bytes from `start` on of a block.
+   */
+  int (*discard)(void *host, const char *block, uint64_t start, uint64_t length);
+  /**
+   * Destination: from now on ask for what is missing with savevm_incoming_request_pages(). Pages are loaded by the
+   * RAM's load_state, without the lock, on another thread than the devices.
+   */
+  int (*listen)(void *host, MigrationIncomingState *migration);
+  /**
+   * Destination: the connection broke; requests fail. NULL: nothing.
+   */
+  void (*paused)(void *host);
+  /**
+   * Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
+   */
+  void (*resumed)(void *host);
+  /**
+   * Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
+   * next call. A bit for each page that arrived, little-endian.
+   */
+  ptrdiff_t (*received_bits)(void *host, const char *block, const uint8_t **bits);
+  /**
+   * Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
+   */
+  void (*end)(void *host, bool complete);
+} SaveVMPostcopyOps;
 
 /**
  * What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
@@ -291,6 +412,19 @@ typedef struct SaveVMHostOps {
    * driver answers. The table stays the host's and must outlive the context.
    */
   const struct SaveVMIncomingOps *incoming;
+  /**
+   * A migration of the library's driver changed its status. Any thread, any lock; it may call the library back, but
+   * for what waits for the same migration. The event is the library's and lives as long as the call.
+   */
+  void (*migration_event)(void *host, const struct SaveVMEvent *event);
+  /**
+   * Monotonic time in ns for the driver's measurements; NULL: the system's.
+   */
+  uint64_t (*clock_ns)(void *host);
+  /**
+   * How RAM takes part in postcopy; NULL: not at all. The table is copied.
+   */
+  const struct SaveVMPostcopyOps *postcopy;
 } SaveVMHostOps;
 
 /**
@@ -371,6 +505,206 @@ typedef struct SaveVMChannelOps {
    */
   char *(*error)(void *channel, bool write);
 } SaveVMChannelOps;
+
+/**
+ * What a migration may do and how long it may take. 0, NULL and false mean the default that is given. Times are in
+ * milliseconds. The struct is copied.
+ */
+typedef struct SaveVMParams {
+  /**
+   * sizeof(SaveVMParams).
+   */
+  size_t size;
+  /**
+   * Most bytes per second of precopy; 0: no limit. May change while it runs.
+   */
+  uint64_t max_bandwidth;
+  /**
+   * Most bytes per second of postcopy's background copy; 0: no limit. May change while it runs.
+   */
+  uint64_t max_postcopy_bandwidth;
+  /**
+   * How long the guest may stand still; default 300. May change while it runs.
+   */
+  uint32_t downtime_limit_ms;
+  /**
+   * For the connection; default 30000 outgoing, none incoming.
+   */
+  uint32_t connect_timeout_ms;
+  /**
+   * For the destination's first answer, and for each in a recovery; default 30000.
+   */
+  uint32_t handshake_timeout_ms;
+  /**
+   * For one wait until the peer takes or sends bytes; default 60000 outgoing, 300000 incoming.
+   */
+  uint32_t stall_timeout_ms;
+  /**
+   * For the destination's word that everything is loaded, and for its verdict; default 30000.
+   */
+  uint32_t switchover_timeout_ms;
+  /**
+   * How long a broken postcopy waits to be recovered; default: for ever. May change while it runs.
+   */
+  uint32_t recover_timeout_ms;
+  /**
+   * SAVEVM_RETURN_PATH_*.
+   */
+  int return_path;
+  /**
+   * First slow-down by auto-converge in percent; default 20. May change while it runs, as the next two.
+   */
+  uint32_t throttle_initial;
+  /**
+   * What comes on top each time; default 10.
+   */
+  uint32_t throttle_increment;
+  /**
+   * Most of it; default 99.
+   */
+  uint32_t throttle_max;
+  /**
+   * Postcopy may be started. Both sides must say so.
+   */
+  bool postcopy;
+  /**
+   * Slow the guest down (SaveVMHostOps.throttle) when it dirties faster than the link carries. May change while it
+   * runs.
+   */
+  bool auto_converge;
+  /**
+   * With the guest stopped, wait for savevm_migrate_continue() before the devices are saved.
+   */
+  bool pause_before_switchover;
+  /**
+   * No thread of its own: the caller does the work with savevm_migrate_step().
+   */
+  bool no_thread;
+  /**
+   * The destination leaves the guest stopped when everything is loaded.
+   */
+  bool no_autostart;
+  /**
+   * Say nothing that only this library understands, even where both ends are of it.
+   */
+  bool no_extensions;
+  /**
+   * Path of a new file for a trace in JSON lines; NULL: none.
+   */
+  const char *trace;
+} SaveVMParams;
+
+/**
+ * How long a device's state took.
+ */
+typedef struct SaveVMDeviceTime {
+  /**
+   * Name, cut where it is longer; empty: no more devices.
+   */
+  char name[64];
+  /**
+   * Microseconds.
+   */
+  uint64_t time_us;
+} SaveVMDeviceTime;
+
+/**
+ * How a migration stands. The caller sets `size`; what is filled in is what both sides have. Counts never go back.
+ */
+typedef struct SaveVMInfo {
+  /**
+   * sizeof(SaveVMInfo).
+   */
+  size_t size;
+  /**
+   * QEMU's MigrationStatus, as a number.
+   */
+  int status;
+  /**
+   * SAVEVM_OWNER_*.
+   */
+  int owner;
+  /**
+   * QEMU's name of the status; the library's, for ever.
+   */
+  const char *status_name;
+  /**
+   * Since it began, until it ended, in microseconds.
+   */
+  uint64_t total_time_us;
+  /**
+   * Until the first round.
+   */
+  uint64_t setup_time_us;
+  /**
+   * How long the guest stood still: to the destination's verdict where it answers.
+   */
+  uint64_t downtime_us;
+  /**
+   * How long it would stand still if it were stopped now.
+   */
+  uint64_t expected_downtime_us;
+  /**
+   * What the devices took that are saved or loaded whole.
+   */
+  uint64_t device_time_us;
+  /**
+   * Bytes of their sections.
+   */
+  uint64_t device_bytes;
+  /**
+   * Bytes that went over the wire.
+   */
+  uint64_t transferred;
+  /**
+   * Bytes left that must go before the guest moves.
+   */
+  uint64_t remaining_precopy_only;
+  /**
+   * Bytes left that may go at any time.
+   */
+  uint64_t remaining_compatible;
+  /**
+   * Bytes left that must go after the guest stopped.
+   */
+  uint64_t remaining_postcopy_only;
+  /**
+   * How often every device had nothing more to send for now.
+   */
+  uint64_t rounds;
+  /**
+   * Bytes per second.
+   */
+  uint64_t bandwidth;
+  /**
+   * Bytes per second that the guest dirties.
+   */
+  uint64_t dirty_rate;
+  /**
+   * Requests for pages.
+   */
+  uint64_t page_requests;
+  /**
+   * Recoveries that succeeded.
+   */
+  uint64_t recoveries;
+  /**
+   * How much the guest is slowed down, in percent.
+   */
+  uint32_t throttle;
+  /**
+   * Whether the destination answers.
+   */
+  bool return_path;
+  /**
+   * Whether both ends are known to be of this library.
+   */
+  bool extended;
+  /**
+   * The devices that took longest, longest first.
+   */
+  struct SaveVMDeviceTime devices[16];
+} SaveVMInfo;
 
 /**
  * The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
@@ -631,6 +965,277 @@ uint8_t *savevm_file_reserve(QEMUFile *f,
  * `f` is NULL or a file; `len` is no more than was reserved, and so much was filled in.
  */
 void savevm_file_commit(QEMUFile *f, size_t len);
+
+/**
+ * Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
+ * or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
+ * connection included, goes on behind it. Free the result with savevm_migrate_free().
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
+ * `errp` is NULL or points to NULL.
+ */
+MigrationState *savevm_migrate(SaveVM *vm,
+                               const char *uri,
+                               const struct SaveVMParams *params,
+                               Error **errp);
+
+/**
+ * As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes the
+ * library's (see its `free`), also on a failure.
+ *
+ * The caller promises:
+ * As savevm_migrate() and savevm_file_from_channel().
+ */
+MigrationState *savevm_migrate_to_channel(SaveVM *vm,
+                                          const struct SaveVMChannelOps *ops,
+                                          void *channel,
+                                          const struct SaveVMParams *params,
+                                          Error **errp);
+
+/**
+ * With SaveVMParams.no_thread: does a piece of the work on this thread. It waits as long as the piece takes, at most as
+ * the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration.
+ */
+int savevm_migrate_step(MigrationState *m);
+
+/**
+ * Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
+ * SaveVMInfo.owner says otherwise. The error may be taken any number of times.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `errp` is NULL or points to NULL.
+ */
+int savevm_migrate_wait(MigrationState *m,
+                        Error **errp);
+
+/**
+ * Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
+ * may have the guest.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration.
+ */
+int savevm_migrate_cancel(MigrationState *m);
+
+/**
+ * Goes on after pause_before_switchover; -EINVAL where it does not wait for that.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration.
+ */
+int savevm_migrate_continue(MigrationState *m);
+
+/**
+ * Switches to postcopy as soon as that can be; -EINVAL where it was not enabled.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration.
+ */
+int savevm_migrate_start_postcopy(MigrationState *m);
+
+/**
+ * Breaks the connection of a running postcopy on purpose, to recover it over another one; -EINVAL in other states.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration.
+ */
+int savevm_migrate_pause(MigrationState *m);
+
+/**
+ * Takes a paused postcopy up again over a new connection, which is made before it returns. 0, or -errno and `*errp`.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int savevm_migrate_recover(MigrationState *m,
+                           const char *uri,
+                           Error **errp);
+
+/**
+ * For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `block` is NULL or a terminated string.
+ */
+int savevm_migrate_request_bitmap(MigrationState *m,
+                                  const char *block);
+
+/**
+ * Changes what may change while it runs; see SaveVMParams.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `from_c` is NULL or begins with its size.
+ */
+int savevm_migrate_set_params(MigrationState *m, const struct SaveVMParams *from_c);
+
+/**
+ * How it stands.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `info` is NULL or begins with its size and is writable for that.
+ */
+int savevm_migrate_query(MigrationState *m, struct SaveVMInfo *info);
+
+/**
+ * Ends what is still under way as far as that can be (see savevm_migrate_cancel(); past that it waits for the end, and a
+ * paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this migration.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration that is not used afterwards.
+ */
+void savevm_migrate_free(MigrationState *m);
+
+/**
+ * Forbids migration of `vm` (NULL: this thread's context) for a reason, which is copied. A number above 0 for
+ * savevm_del_blocker(), or -errno and `*errp`: -EBUSY while a migration runs.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `reason` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int64_t savevm_add_blocker(SaveVM *vm,
+                           const char *reason,
+                           Error **errp);
+
+/**
+ * Takes a blocker back. 0, or -ENOENT.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context.
+ */
+int savevm_del_blocker(SaveVM *vm, int64_t blocker);
+
+/**
+ * Listens on `unix:PATH`, `tcp:HOST:PORT`, or reads `fd:N`, `file:PATH`, `exec:COMMAND`, and loads the guest that comes
+ * into `vm` (NULL: this thread's context), whose devices are registered and whose guest is stopped; then starts it. NULL
+ * and `*errp` where it can't begin. A connection can be made once this has returned. Free the result with
+ * savevm_incoming_free().
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
+ * `errp` is NULL or points to NULL.
+ */
+MigrationIncomingState *savevm_incoming(SaveVM *vm,
+                                        const char *uri,
+                                        const struct SaveVMParams *params,
+                                        Error **errp);
+
+/**
+ * As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes
+ * the library's (see its `free`), also on a failure.
+ *
+ * The caller promises:
+ * As savevm_incoming() and savevm_file_from_channel().
+ */
+MigrationIncomingState *savevm_incoming_from_channel(SaveVM *vm,
+                                                     const struct SaveVMChannelOps *ops,
+                                                     void *channel,
+                                                     const struct SaveVMParams *params,
+                                                     Error **errp);
+
+/**
+ * What it listens on, with the port that the system chose in place of port 0, as a terminated string of at most `len`
+ * bytes. 0, -ENOENT where it does not listen, -ERANGE where `len` is too small.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration; `uri` is writable for `len` bytes.
+ */
+int savevm_incoming_uri(MigrationIncomingState *m,
+                        char *uri,
+                        size_t len);
+
+/**
+ * Waits for the end. 0: the guest is here (and runs, unless no_autostart). Else -errno and `*errp`: it does not run here,
+ * unless SaveVMInfo.owner says otherwise; devices may hold a part of the state.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration; `errp` is NULL or points to NULL.
+ */
+int savevm_incoming_wait(MigrationIncomingState *m,
+                         Error **errp);
+
+/**
+ * Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration.
+ */
+int savevm_incoming_cancel(MigrationIncomingState *m);
+
+/**
+ * Breaks the connection of a running postcopy on purpose, to recover it over another one; -EINVAL in other states.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration.
+ */
+int savevm_incoming_pause(MigrationIncomingState *m);
+
+/**
+ * Listens for the source of a paused postcopy, and goes on with it when it comes. 0, or -errno and `*errp`.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int savevm_incoming_recover(MigrationIncomingState *m,
+                            const char *uri,
+                            Error **errp);
+
+/**
+ * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, or -errno: ask again after
+ * SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration; `block` is NULL or a terminated string.
+ */
+int savevm_incoming_request_pages(MigrationIncomingState *m,
+                                  const char *block,
+                                  uint64_t start,
+                                  uint32_t length);
+
+/**
+ * How it stands.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration; `info` is NULL or begins with its size and is writable for that.
+ */
+int savevm_incoming_query(MigrationIncomingState *m,
+                          struct SaveVMInfo *info);
+
+/**
+ * Ends what is still under way as far as that can be (a paused postcopy is given up), and frees `m`. NULL is allowed. Not
+ * from inside a callback of this migration.
+ *
+ * The caller promises:
+ * `m` is NULL or an incoming migration that is not used afterwards.
+ */
+void savevm_incoming_free(MigrationIncomingState *m);
+
+/**
+ * Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
+ * starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
+ * hold it, and given up for setup. 0, or -errno and `*errp`.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int savevm_snapshot_save(SaveVM *vm,
+                         const char *uri,
+                         Error **errp);
+
+/**
+ * Stops the guest of `vm` (NULL: this thread's context), loads everything from `uri`, and starts the guest again if it ran.
+ * After a failure it stays stopped: its devices hold a part of each of two states. Inside the lock, as saving. 0, or
+ * -errno and `*errp`.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int savevm_snapshot_load(SaveVM *vm,
+                         const char *uri,
+                         Error **errp);
 
 /**
  * The error in words: where, what was expected, what came. The string is the error's. NULL for NULL.

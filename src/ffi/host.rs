@@ -2,10 +2,16 @@
 //! The hypervisor's table of functions behind the library's trait.
 
 use super::api::types::{SAVEVM_REPORT_ERROR, SAVEVM_REPORT_WARNING, SaveVMHostOps};
-use super::bytes;
+use super::api::migration::SaveVMEvent;
+use super::migration::status_name;
+use super::postcopy::CPostcopy;
+use super::{bytes, context};
 use super::incoming::CIncoming;
 use super::types::{Error as CError, QEMUTimer};
 use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
+use crate::migration::Status;
+use crate::savevm::Vm;
+use crate::savevm::slot::{MigrationEvent, PostcopyRam};
 use crate::vmstate::{HostObject, VmStateHost};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fmt;
@@ -58,6 +64,13 @@ impl CHost {
     /// The answers to a stream's commands, where the host has a driver of its own.
     pub(super) fn incoming(&self) -> Option<Arc<dyn Incoming>> {
         self.incoming.clone().map(|incoming| incoming as Arc<dyn Incoming>)
+    }
+
+    /// The host's RAM in postcopy, where it takes part.
+    pub(super) fn postcopy(&self) -> Option<Arc<dyn PostcopyRam>> {
+        // SAFETY: the contract of savevm_new().
+        let postcopy = unsafe { CPostcopy::new(self.table.ops.postcopy, self.table.host) };
+        postcopy.map(|postcopy| Arc::new(postcopy) as _)
     }
 
     fn event(event: &str) -> CString {
@@ -170,6 +183,28 @@ impl Host for CHost {
         };
         let c_text = c_string(text.to_owned());
         call!(self.report(number, c_text.as_ptr()) else NoHost.report(level, text));
+    }
+
+    fn on_thread(&self, vm: &Arc<Vm>, body: &mut dyn FnMut()) {
+        context::with(vm, body);
+    }
+
+    fn migration_event(&self, event: &MigrationEvent) {
+        let Some(function) = self.table.ops.migration_event else { return };
+        let status = Status::ALL.into_iter().find(|status| *status as i32 == event.number).unwrap_or_default();
+        let event = SaveVMEvent {
+            size: size_of::<SaveVMEvent>(),
+            incoming: event.incoming,
+            status: event.number,
+            status_name: status_name(status),
+            migration: event.migration as *mut c_void,
+        };
+        // SAFETY: the contract of savevm_new().
+        unsafe { function(self.table.host, &raw const event) }
+    }
+
+    fn clock_ns(&self) -> Option<u64> {
+        Some(call!(self.clock_ns() else return None))
     }
 
     fn traces(&self) -> bool {

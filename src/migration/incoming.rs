@@ -196,6 +196,11 @@ impl Incoming {
         self.base.wait(Some(limit))
     }
 
+    /// The machine.
+    pub fn vm(&self) -> &Arc<Vm> {
+        &self.base.vm
+    }
+
     /// How it stands.
     pub fn info(&self) -> Info {
         self.base.info()

@@ -247,6 +247,11 @@ impl Outgoing {
         self.base.wait(Some(limit))
     }
 
+    /// The machine.
+    pub fn vm(&self) -> &Arc<Vm> {
+        &self.base.vm
+    }
+
     /// How it stands.
     pub fn info(&self) -> Info {
         self.base.info()

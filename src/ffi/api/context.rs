@@ -23,6 +23,7 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, host: *mut c_void
         let host = unsafe { CHost::new(ops, host) };
         let vm = Arc::new(Vm::new(host.clone()));
         vm.set_incoming(host.incoming());
+        vm.slot.set_ram(host.postcopy());
         Arc::into_raw(vm).cast_mut().cast()
     })
 }
@@ -38,6 +39,7 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
         let (vm, host) = unsafe { (context::from_c(vm), CHost::new(ops, host)) };
         vm.set_host(host.clone());
         vm.set_incoming(host.incoming());
+        vm.slot.set_ram(host.postcopy());
     });
 }
 

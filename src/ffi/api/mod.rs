@@ -5,4 +5,8 @@ pub mod context;
 pub mod device;
 pub mod error;
 pub mod file;
+pub mod incoming;
+pub mod migrate;
+pub mod migration;
+pub mod snapshot;
 pub mod types;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Structs of `savevm.h`.
 
+use super::migration::{SaveVMEvent, SaveVMPostcopyOps};
 use crate::ffi::types::{Error, QEMUFile, QEMUTimer, VMStateIf};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
@@ -126,6 +127,14 @@ pub struct SaveVMHostOps {
     /// Answers to the commands of a stream, for a host that has a migration driver of its own. NULL: the library's
     /// driver answers. The table stays the host's and must outlive the context.
     pub incoming: *const SaveVMIncomingOps,
+
+    /// A migration of the library's driver changed its status. Any thread, any lock; it may call the library back, but
+    /// for what waits for the same migration. The event is the library's and lives as long as the call.
+    pub migration_event: Option<unsafe extern "C" fn(host: *mut c_void, event: *const SaveVMEvent)>,
+    /// Monotonic time in ns for the driver's measurements; NULL: the system's.
+    pub clock_ns: Option<unsafe extern "C" fn(host: *mut c_void) -> u64>,
+    /// How RAM takes part in postcopy; NULL: not at all. The table is copied.
+    pub postcopy: *const SaveVMPostcopyOps,
 }
 
 /// What commands of an incoming stream ask of a host with a migration driver of its own. A NULL member makes the command
