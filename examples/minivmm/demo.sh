@@ -62,11 +62,11 @@ start() {
     input[$name]=$fd
 }
 
-# await NAME PATTERN [FROM]: the last line from line FROM of its output on that matches; waits for one.
+# await NAME PATTERN [FROM]: the first line, from line FROM of its output on, that matches; waits for it.
 await() {
     local line deadline=$((SECONDS + 30))
     while [ $SECONDS -lt $deadline ]; do
-        line=$(tail -n "+${3:-1}" "${log[$1]}" | grep -E "$2" | tail -n 1)
+        line=$(tail -n "+${3:-1}" "${log[$1]}" | grep -m 1 -E "$2")
         [ -n "$line" ] && { printf '%s' "$line"; return 0; }
         kill -0 "${pid[$1]}" 2>/dev/null || return 1
         sleep 0.02
@@ -89,32 +89,39 @@ stop_all() {
     for name in "$@"; do
         tell "$name" quit
         wait "${pid[$name]}" || fail "$name ended with an error"
-        exec {input[$name]}>&-
-        unset "pid[$name]" "log[$name]" "input[$name]"
-        rm "$work/$name.in"
+        unset "pid[$name]"
     done
 }
 
-# beat NAME [FROM]: waits for a heartbeat and shows it; then $number, $count and $gap are what it says.
+# beat NAME [FROM]: waits for a heartbeat, from line FROM of the output on, and shows it. What it says is then in
+# $number, $count and $gap.
 beat() {
     local line
     line=$(await "$1" '^\[guest\] beat' "${2:-$(next_line "$1")}") || fail "no heartbeat from $1"
     quote "$1" "$line"
-    number=$(sed -E 's/.*beat ([0-9]+).*/\1/' <<<"$line")
-    count=$(sed -E 's/.*count ([0-9]+).*/\1/' <<<"$line")
-    gap=$(sed -E 's/.*longest gap ([0-9.]+ ms).*/\1/' <<<"$line")
-    [[ $line == *"errors 0,"* ]] || fail "the guest found its memory or disk changed"
+    read -r number count errors gap <<<"$(sed -E 's/[^0-9.]+/ /g' <<<"$line" | awk '{ print $1, $2, $4, $5 }')"
+    [ "$errors" = 0 ] || fail "the guest found its memory or its disk changed"
 }
 
-# goes_on NAME: the first heartbeat there continues the last one here.
+# goes_on FROM TO: the first heartbeat there continues the last one here.
 goes_on() {
-    local last_number=$number last_count=$count
-    beat "$1" 1
-    [ "$number" -gt "$last_number" ] && [ "$count" -gt "$last_count" ] || fail "the guest did not go on from where it was"
-    good "it went on from count $last_count, and found all of its memory as it had left it"
+    local last_number last_count
+    beat "$1" "$(grep -n '^\[guest\] beat' "${log[$1]}" | tail -n 1 | cut -d : -f 1)"
+    last_number=$number last_count=$count
+    beat "$2" 1
+    [ "$number" -eq $((last_number + 1)) ] && [ "$count" -ge "$last_count" ] ||
+        fail "the guest did not go on from where it was"
+    good "it goes on counting from where it was, and finds its memory as it had left it"
 }
 
-progress() { tail -n "+$2" "${log[$1]}" | tr '\n' ' ' | sed -E 's/.*(Migration status.*)/\1/'; }
+# same FROM TO: whether $here and $there are.
+same() {
+    quote "$1" "$here"
+    quote "$2" "$there"
+    [ "$here" = "$there" ] || fail "the memory is not the same"
+    good "the memory arrived bit for bit"
+}
+
 value() { sed -nE "s/^$2: //p" "${log[$1]}" | tail -n 1; }
 
 # migrate FROM TO: shows what happens until it is over.
@@ -127,7 +134,7 @@ migrate() {
     tell "$1" "migrate unix:$work/$2.sock"
     while [[ $status != *completed ]]; do
         from=$(next_line "$1")
-        status=$(ask "$1" 'info migrate' '^Migration status')
+        status=$(ask "$1" 'info migrate' '^Migration status') || exit 1
         [[ $status =~ failed|cancelled ]] && fail "$status"
         if [[ $status == *active ]]; then
             await "$1" '^rounds' "$from" >/dev/null
@@ -136,14 +143,15 @@ migrate() {
         fi
     done
     await "$1" '^downtime' "$from" >/dev/null
-    say "setup $(value "$1" setup) · precopy $(value "$1" precopy) · downtime $(value "$1" downtime)"
+    say "$(value "$1" transferred) sent: setup $(value "$1" setup) · precopy $(value "$1" precopy) · downtime $(value "$1" downtime)"
 }
 
 run_mode() {
-    local what=software
+    local what=software here there
     accel=(--software)
     [ "$1" = kvm ] && what=KVM && accel=()
     rm -f "$work"/*
+    log=() input=()
     truncate -s 64K "$work/disk"
 
     title "$what: a guest with $memory MiB, which writes 64 MiB a second"
@@ -156,35 +164,30 @@ run_mode() {
     tell A "set downtime-limit 50"
     tell A "set max-bandwidth $bandwidth"
     migrate A B
-    local here there
-    here=$(ask A 'info memory' 'hash') there=$(ask B 'info memory' 'hash')
-    quote A "$here"
-    quote B "$there"
-    [ "$here" = "$there" ] || fail "the memory is not the same"
-    good "the memory arrived bit for bit"
-    number=$(sed -nE 's/^\[guest\] beat ([0-9]+).*/\1/p' "${log[A]}" | tail -n 1)
-    count=$(sed -nE 's/^\[guest\] beat.*count ([0-9]+).*/\1/p' "${log[A]}" | tail -n 1)
+    here=$(ask A 'info memory' 'hash') || exit 1
+    there=$(ask B 'info memory' 'hash') || exit 1
+    same A B
     tell B cont
-    goes_on B
+    goes_on A B
 
     title "$what: moves on to process C without a halt"
     start C --incoming "unix:$work/C.sock"
     tell B "set downtime-limit 50"
     migrate B C
-    goes_on C
-    say "the longest that the guest felt of it: $bold$gap$plain"
+    goes_on B C
+    say "the longest time that the guest did not run, by its own clock: $bold$gap ms$plain"
 
     title "$what: goes into a file, and comes back in process D"
-    ask C "savevm $work/state" '^saved' >/dev/null
     tell C stop
-    beat C 1
-    stop_all A B C
-    say "$(du -h --apparent-size "$work/state" | cut -f 1) in the file"
-    start D --restore "$work/state"
-    number=$((number - 1)) # the file may be older than the last heartbeat of C
-    beat D 1
-    beat D
-    good "it runs again"
+    ask C "savevm $work/state" '^saved' >/dev/null
+    good "$(du -h --apparent-size "$work/state" | cut -f 1) saved"
+    here=$(ask C 'info memory' 'hash') || exit 1
+    stop_all A B C # only one may have the disk
+    start D -S --restore "$work/state"
+    there=$(ask D 'info memory' 'hash') || exit 1
+    same C D
+    tell D cont
+    goes_on C D
     stop_all D
 }
 

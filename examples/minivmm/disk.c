@@ -77,9 +77,9 @@ static void disk_write(void *opaque, unsigned int offset, uint32_t value)
     }
 }
 
-int disk_release(Machine *m)
+int disk_release(void *machine)
 {
-    Disk *d = m->disk;
+    Disk *d = ((Machine *)machine)->disk;
     int error = 0;
     if (d->fd >= 0) {
         error = fdatasync(d->fd) < 0 ? -errno : 0;
@@ -89,9 +89,9 @@ int disk_release(Machine *m)
     return error;
 }
 
-int disk_acquire(Machine *m)
+int disk_acquire(void *machine)
 {
-    Disk *d = m->disk;
+    Disk *d = ((Machine *)machine)->disk;
     if (!d->path || d->fd >= 0) {
         return 0;
     }
@@ -99,7 +99,7 @@ int disk_acquire(Machine *m)
     if (d->fd < 0 || flock(d->fd, LOCK_EX | LOCK_NB) < 0) {
         int error = -errno;
         fprintf(stderr, "minivmm: %s: %s\n", d->path, strerror(-error));
-        disk_release(m);
+        disk_release(machine);
         return error;
     }
     return 0;

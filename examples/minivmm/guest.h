@@ -38,7 +38,6 @@ typedef struct Guest {
     uint64_t beat;    /* heartbeats so far */
     uint64_t beat_at; /* time of the last one, ns */
     uint64_t gap;     /* longest time between two looks since then, ns */
-    uint64_t worst;   /* the same since the start */
 } Guest;
 
 /* Gets the program started: `pages` to work on, `rate` of them per tick. */

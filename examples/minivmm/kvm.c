@@ -18,42 +18,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* struct kvm_segment, kvm_dtable and kvm_sregs with the types that VMState's macros check for. */
-typedef struct Segment {
-    uint64_t base;
-    uint32_t limit;
-    uint16_t selector;
-    uint8_t type, present, dpl, db, s, l, g, avl, unusable, padding;
-} Segment;
-
-typedef struct Table {
-    uint64_t base;
-    uint16_t limit, padding[3];
-} Table;
-
-enum { CS, DS, ES, FS, GS, SS, TR, LDT, SEGMENTS };
-enum { GDT, IDT, TABLES };
-enum { CR0, CR2, CR3, CR4, CR8, EFER, APIC_BASE, CONTROLS };
-enum { RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, RIP = 16, RFLAGS, REGISTERS };
-
-typedef struct SystemRegisters {
-    Segment segment[SEGMENTS];
-    Table table[TABLES];
-    uint64_t control[CONTROLS];
-    uint64_t interrupts[4];
-} SystemRegisters;
-
 typedef struct KvmCpu {
     int kvm, vm, vcpu;
     struct kvm_run *run;
     size_t run_size;
     uint64_t *log; /* room for what KVM_GET_DIRTY_LOG says */
-    uint64_t registers[REGISTERS];
-    SystemRegisters system;
+    struct kvm_regs registers;
+    struct kvm_sregs system;
 } KvmCpu;
-
-_Static_assert(sizeof(((KvmCpu *)0)->registers) == sizeof(struct kvm_regs), "layout of kvm_regs");
-_Static_assert(sizeof(SystemRegisters) == sizeof(struct kvm_sregs), "layout of kvm_sregs");
 
 extern const uint8_t guest_image[], guest_image_end[];
 
@@ -114,65 +86,31 @@ static void on_signal(int signal)
 
 /* State, while the guest stands still. */
 
-static void kvm_get_state(Machine *m)
+static void kvm_get_state(void *machine)
 {
-    KvmCpu *cpu = m->cpu;
-    if (ioctl(cpu->vcpu, KVM_GET_REGS, cpu->registers) < 0 || ioctl(cpu->vcpu, KVM_GET_SREGS, &cpu->system) < 0) {
+    KvmCpu *cpu = ((Machine *)machine)->cpu;
+    if (ioctl(cpu->vcpu, KVM_GET_REGS, &cpu->registers) < 0 || ioctl(cpu->vcpu, KVM_GET_SREGS, &cpu->system) < 0) {
         perror("minivmm: reading registers");
         abort();
     }
 }
 
-static void kvm_put_state(Machine *m)
+static void kvm_put_state(void *machine)
 {
-    KvmCpu *cpu = m->cpu;
-    if (ioctl(cpu->vcpu, KVM_SET_SREGS, &cpu->system) < 0 || ioctl(cpu->vcpu, KVM_SET_REGS, cpu->registers) < 0) {
+    KvmCpu *cpu = ((Machine *)machine)->cpu;
+    if (ioctl(cpu->vcpu, KVM_SET_SREGS, &cpu->system) < 0 || ioctl(cpu->vcpu, KVM_SET_REGS, &cpu->registers) < 0) {
         perror("minivmm: the registers are not possible"); /* the guest shows what becomes of it */
     }
 }
 
-static const VMStateDescription vmstate_segment = {
-    .name = "cpu-kvm/segment",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(base, Segment),
-        VMSTATE_UINT32(limit, Segment),
-        VMSTATE_UINT16(selector, Segment),
-        VMSTATE_UINT8(type, Segment),
-        VMSTATE_UINT8(present, Segment),
-        VMSTATE_UINT8(dpl, Segment),
-        VMSTATE_UINT8(db, Segment),
-        VMSTATE_UINT8(s, Segment),
-        VMSTATE_UINT8(l, Segment),
-        VMSTATE_UINT8(g, Segment),
-        VMSTATE_UINT8(avl, Segment),
-        VMSTATE_UINT8(unusable, Segment),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
-static const VMStateDescription vmstate_table = {
-    .name = "cpu-kvm/table",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(base, Table),
-        VMSTATE_UINT16(limit, Table),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
+/* The structs are the kernel's ABI, and x86 has one byte order only: their bytes may travel as they are. */
 static const VMStateDescription vmstate_cpu = {
     .name = "cpu-kvm",
     .version_id = 1,
     .minimum_version_id = 1,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT64_ARRAY(registers, KvmCpu, REGISTERS),
-        VMSTATE_STRUCT_ARRAY(system.segment, KvmCpu, SEGMENTS, 1, vmstate_segment, Segment),
-        VMSTATE_STRUCT_ARRAY(system.table, KvmCpu, TABLES, 1, vmstate_table, Table),
-        VMSTATE_UINT64_ARRAY(system.control, KvmCpu, CONTROLS),
-        VMSTATE_UINT64_ARRAY(system.interrupts, KvmCpu, 4),
+        VMSTATE_BUFFER_UNSAFE(registers, KvmCpu, 1, sizeof(struct kvm_regs)),
+        VMSTATE_BUFFER_UNSAFE(system, KvmCpu, 1, sizeof(struct kvm_sregs)),
         VMSTATE_END_OF_LIST()
     }
 };
@@ -228,21 +166,24 @@ static void reset(Machine *m)
     write_page_tables(m);
     memcpy(m->ram + GUEST_CODE, guest_image, (size_t)(guest_image_end - guest_image));
     kvm_get_state(m);
-    for (int segment = CS; segment <= SS; segment++) {
-        cpu->system.segment[segment] = (Segment) {
-            .limit = UINT32_MAX, .selector = segment == CS ? 11 : 19, .type = segment == CS ? 11 : 3,
-            .present = 1, .dpl = 3, .db = segment != CS, .s = 1, .l = segment == CS, .g = 1,
-        };
-    }
-    cpu->system.control[CR0] = 0x80000031; /* paging, errors, extensions, protection */
-    cpu->system.control[CR3] = GUEST_TABLES;
-    cpu->system.control[CR4] = 0x20;  /* page address extension */
-    cpu->system.control[EFER] = 0x500; /* long mode, enabled and active */
-    cpu->registers[RFLAGS] = 0x3002; /* I/O privilege level 3 */
-    cpu->registers[RIP] = GUEST_CODE;
-    cpu->registers[RSP] = GUEST_STACK - 8; /* as after a call */
-    cpu->registers[RDI] = (m->ram_size - GUEST_WORK) / PAGE_SIZE;
-    cpu->registers[RSI] = m->rate;
+    struct kvm_sregs *s = &cpu->system;
+    s->cs = (struct kvm_segment) {
+        .limit = UINT32_MAX, .selector = 11, .type = 11, .present = 1, .dpl = 3, .s = 1, .l = 1, .g = 1,
+    };
+    s->ds = s->es = s->fs = s->gs = s->ss = (struct kvm_segment) {
+        .limit = UINT32_MAX, .selector = 19, .type = 3, .present = 1, .dpl = 3, .s = 1, .db = 1, .g = 1,
+    };
+    s->cr0 = 0x80000031; /* paging, errors, extensions, protection */
+    s->cr3 = GUEST_TABLES;
+    s->cr4 = 0x20;   /* page address extension */
+    s->efer = 0x500; /* long mode, enabled and active */
+    cpu->registers = (struct kvm_regs) {
+        .rip = GUEST_CODE,
+        .rsp = GUEST_STACK - 8, /* as after a call */
+        .rflags = 0x3002,       /* I/O privilege level 3 */
+        .rdi = (m->ram_size - GUEST_WORK) / PAGE_SIZE,
+        .rsi = m->rate,
+    };
     kvm_put_state(m);
 }
 
@@ -286,7 +227,6 @@ static void kvm_close(Machine *m)
 }
 
 const Accel accel_kvm = {
-    .name = "KVM",
     .open = kvm_open,
     .close = kvm_close,
     .run = kvm_run_guest,

@@ -1,25 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The machine: its lock, its clock, its ports, the thread of its vCPU, and what it tells libsavevm about itself. */
+/* The machine: its lock, its clock, its ports, the thread of its vCPU, and what libsavevm may ask of it. */
 #include "minivmm.h"
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 /* The lock. Each thread remembers whether it holds it: the library asks, and so may you in an assertion. */
 
 static _Thread_local bool lock_held;
 
-void machine_lock(Machine *m)
+void machine_lock(void *machine)
 {
+    Machine *m = machine;
     pthread_mutex_lock(&m->lock);
     lock_held = true;
 }
 
-void machine_unlock(Machine *m)
+void machine_unlock(void *machine)
 {
+    Machine *m = machine;
     lock_held = false;
     pthread_mutex_unlock(&m->lock);
+}
+
+bool machine_locked(void *machine)
+{
+    (void)machine;
+    return lock_held;
 }
 
 void machine_wait(Machine *m, int64_t deadline)
@@ -70,10 +76,11 @@ static void *vcpu_thread(void *opaque)
     return NULL;
 }
 
-void machine_stop(Machine *m)
+int machine_stop(void *machine)
 {
+    Machine *m = machine;
     if (!m->running) {
-        return;
+        return 0;
     }
     int64_t now = machine_clock(m);
     m->running = false;
@@ -83,22 +90,24 @@ void machine_stop(Machine *m)
     while (!m->parked) {
         pthread_cond_wait(&m->changed, &m->lock);
     }
+    return 0;
 }
 
-void machine_start(Machine *m)
+int machine_start(void *machine)
 {
-    if (m->running) {
-        return;
+    Machine *m = machine;
+    if (!m->running) {
+        int64_t now = machine_clock(m);
+        m->running = true;
+        machine_set_clock(m, now);
+        pthread_cond_broadcast(&m->changed);
     }
-    int64_t now = machine_clock(m);
-    m->running = true;
-    machine_set_clock(m, now);
-    pthread_cond_broadcast(&m->changed);
+    return 0;
 }
 
-const char *machine_status(Machine *m)
+bool machine_running(void *machine)
 {
-    return m->running ? "running" : migrate_incoming() ? "paused (inmigrate)" : "paused";
+    return ((Machine *)machine)->running;
 }
 
 /* Ports. */
@@ -150,93 +159,32 @@ void machine_out(Machine *m, uint16_t port, uint32_t value)
     machine_unlock(m);
 }
 
-/* What libsavevm asks of its hypervisor. */
-
-static void host_lock(void *host)
+static const char *machine_name(void *machine)
 {
-    machine_lock(host);
-}
-
-static void host_unlock(void *host)
-{
-    machine_unlock(host);
-}
-
-static bool host_locked(void *host)
-{
-    (void)host;
-    return lock_held;
-}
-
-static int host_vm_stop(void *host)
-{
-    machine_stop(host);
-    return 0;
-}
-
-/* Also called when a state has come in: with -S, the user has the last word then. */
-static int host_vm_start(void *host)
-{
-    Machine *m = host;
-    if (!m->start_paused) {
-        machine_start(m);
-    }
-    m->start_paused = false;
-    return 0;
-}
-
-static bool host_vm_running(void *host)
-{
-    return ((Machine *)host)->running;
-}
-
-static void host_get_state(void *host)
-{
-    ((Machine *)host)->accel->get_state(host);
-}
-
-static void host_put_state(void *host)
-{
-    ((Machine *)host)->accel->put_state(host);
-}
-
-static const char *host_machine_name(void *host)
-{
-    (void)host;
+    (void)machine;
     return "minivmm";
 }
 
-static int host_disks_inactivate(void *host)
+/* What libsavevm asks of its hypervisor. */
+static void tell_library(Machine *m)
 {
-    return disk_release(host);
+    const SaveVMHostOps ops = {
+        .size = sizeof(ops),
+        .lock = machine_lock,
+        .unlock = machine_unlock,
+        .locked = machine_locked,
+        .vm_stop = machine_stop,
+        .vm_start = machine_start,
+        .vm_running = machine_running,
+        .cpu_synchronize_states = m->accel->get_state,
+        .cpu_synchronize_post_load = m->accel->put_state,
+        .machine_name = machine_name,
+        .disks_inactivate = disk_release,
+        .disks_activate = disk_acquire,
+    };
+    m->savevm = savevm_default();
+    savevm_set_host(m->savevm, &ops, m);
 }
-
-static int host_disks_activate(void *host)
-{
-    return disk_acquire(host);
-}
-
-static void host_report(void *host, int level, const char *text)
-{
-    (void)host;
-    fprintf(stderr, "minivmm: %s%s\n", level == SAVEVM_REPORT_WARNING ? "warning: " : "", text);
-}
-
-static const SaveVMHostOps host_ops = {
-    .size = sizeof(host_ops),
-    .lock = host_lock,
-    .unlock = host_unlock,
-    .locked = host_locked,
-    .vm_stop = host_vm_stop,
-    .vm_start = host_vm_start,
-    .vm_running = host_vm_running,
-    .cpu_synchronize_states = host_get_state,
-    .cpu_synchronize_post_load = host_put_state,
-    .machine_name = host_machine_name,
-    .disks_inactivate = host_disks_inactivate,
-    .disks_activate = host_disks_activate,
-    .report = host_report,
-};
 
 /* Life. The machine comes up stopped. */
 
@@ -249,8 +197,7 @@ bool machine_init(Machine *m)
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&m->lock, NULL);
 
-    m->savevm = savevm_default();
-    savevm_set_host(m->savevm, &host_ops, m);
+    tell_library(m);
     machine_lock(m);
     bool good = ram_init(m) && disk_init(m);
     if (good) {

@@ -93,7 +93,6 @@ static bool begin(Machine *m, const Options *o)
     if (good && !m->start_paused) {
         machine_start(m);
     }
-    m->start_paused = false;
     machine_unlock(m);
     return good;
 }
@@ -102,6 +101,7 @@ int main(int argc, char **argv)
 {
     Options o = { .machine.accel = best_accel(), .seconds = FOREVER / 1000000000 };
     int status = EXIT_FAILURE;
+    savevm_log_init(NULL); /* what the library has to say goes to stderr; RUST_LOG says how much of it */
     if (!parse(argc, argv, &o, &status) || !machine_init(&o.machine)) {
         return status;
     }
@@ -109,7 +109,6 @@ int main(int argc, char **argv)
         monitor_run(&o.machine, o.monitor, host_clock() + o.seconds * 1000000000);
         status = EXIT_SUCCESS;
     }
-    migrate_cancel();
     migrate_end();
     machine_destroy(&o.machine);
     return status;

@@ -1,247 +1,141 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Migration and snapshots: the only file that knows how the library is driven. Here, phase by phase. */
+/* Migration and snapshots: the only file that knows that the guest can move. libsavevm does the work, on its own thread. */
 #include "minivmm.h"
-#include "migration/qemu-file.h"
-#include "migration/savevm.h"
-#include <errno.h>
-#include <stdatomic.h>
-#include <stdlib.h>
+#include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
-static struct {
-    Machine *machine;
-    pthread_t thread;
-    bool has_thread;
-    char *uri;
-    const char *_Atomic status;
-    _Atomic(QEMUFile *) file;
-    atomic_bool cancelled;
-    _Atomic uint64_t transferred, remaining, rounds;
-    _Atomic int64_t begin, set_up, stopped, end; /* host_clock() */
-    _Atomic int64_t downtime_limit;              /* ms */
-    _Atomic int64_t max_bandwidth;               /* MiB/s; 0: no limit */
-} migration = { .status = "none", .downtime_limit = 300 };
+static MigrationState *outgoing;         /* the last one, also when it is over */
+static MigrationIncomingState *incoming; /* the one that this process began with */
+static SaveVMParams params = { .size = sizeof(params) };
 
 static bool failed(const char *what, Error *err)
 {
-    fprintf(stderr, "minivmm: %s: %s\n", what, err ? error_get_pretty(err) : "failed");
+    fprintf(stderr, "minivmm: %s: %s\n", what, err ? error_get_pretty(err) : "the disk is not to be had");
     error_free(err);
     return false;
 }
 
-/* Sends memory while the guest runs, until what is left can be sent within the allowed downtime. */
-static int precopy(QEMUFile *f)
+/* How the guest left, or else how it came; whether there is something to tell. */
+static bool query(SaveVMInfo *info)
 {
-    double bandwidth = 0; /* bytes per ns */
-    while (qemu_file_get_error(f) == 0) {
-        uint64_t only = 0, compatible = 0, post = 0;
-        uint64_t threshold = (uint64_t)(bandwidth * 1e6 * (double)migration.downtime_limit);
-        qemu_savevm_state_pending(f, threshold, &only, &compatible, &post);
-        migration.remaining = only + compatible + post;
-        if (migration.remaining <= threshold) {
-            return 0;
-        }
-        int64_t before = qemu_file_total_transferred(f), start = host_clock();
-        migration.rounds += qemu_savevm_state_iterate(f, false) > 0;
-        while (migration.max_bandwidth && !migration.cancelled &&
-               qemu_file_total_transferred(f) - before > (host_clock() - start) / 1000 * migration.max_bandwidth) {
-            nanosleep(&(struct timespec) { .tv_nsec = 1000000 }, NULL);
-        }
-        int64_t sent = qemu_file_total_transferred(f) - before;
-        bandwidth = (double)sent / (double)(host_clock() - start + 1);
-        migration.transferred = (uint64_t)(before + sent);
-    }
-    return qemu_file_get_error(f);
+    *info = (SaveVMInfo) { .size = sizeof(*info) };
+    return outgoing ? savevm_migrate_query(outgoing, info) == 0
+                    : incoming && savevm_incoming_query(incoming, info) == 0;
 }
 
-static int hand_over(Machine *m, QEMUFile *f)
+bool migrate_guest_is_here(void)
 {
-    migration.stopped = host_clock();
-    migration.status = "device";
-    machine_stop(m);
-    int error = qemu_savevm_state_complete_precopy(f, false, true);
-    migration.transferred = (uint64_t)qemu_file_total_transferred(f);
-    return error ? error : qemu_file_get_error(f);
-}
-
-static void *outgoing(void *opaque)
-{
-    Machine *m = opaque;
-    QEMUFile *f = migration.file;
-    migration.begin = host_clock();
-    migration.status = "setup";
-    qemu_savevm_state_header(f);
-    qemu_savevm_state_setup(f);
-    migration.set_up = host_clock();
-    migration.status = "active";
-    int error = precopy(f);
-    machine_lock(m);
-    bool ran = m->running;
-    error = error ? error : hand_over(m, f);
-    migration.file = NULL;
-    int closed = qemu_fclose(f);
-    error = error ? error : closed;
-    qemu_savevm_state_cleanup();
-    if (error && disk_acquire(m) == 0 && ran) {
-        machine_start(m);
-    }
-    machine_unlock(m);
-    migration.end = host_clock();
-    migration.remaining = error ? migration.remaining : 0;
-    migration.status = !error ? "completed" : migration.cancelled ? "cancelled" : "failed";
-    return NULL;
-}
-
-static void *incoming(void *opaque)
-{
-    Machine *m = opaque;
-    Error *err = NULL;
-    QEMUFile *f = savevm_file_open(migration.uri, false, &err);
-    if (!f) {
-        failed(migration.uri, err);
-        migration.status = "failed";
-        return NULL;
-    }
-    migration.begin = host_clock();
-    migration.status = "active";
-    machine_lock(m);
-    int error = qemu_loadvm_state(f);
-    qemu_fclose(f);
-    error = error ? error : disk_acquire(m);
-    migration.status = error ? "failed" : "completed";
-    migration.end = host_clock();
-    if (!error && !m->start_paused) {
-        machine_start(m);
-    }
-    machine_unlock(m);
-    return NULL;
-}
-
-static bool begin(Machine *m, const char *uri, void *(*run)(void *), const char *status)
-{
-    migrate_end();
-    free(migration.uri);
-    migration.uri = strdup(uri);
-    migration.cancelled = false;
-    migration.rounds = migration.transferred = migration.remaining = 0;
-    migration.status = status;
-    migration.has_thread = pthread_create(&migration.thread, NULL, run, m) == 0;
-    return migration.has_thread;
+    SaveVMInfo info;
+    return !query(&info) || info.owner == SAVEVM_OWNER_HERE;
 }
 
 bool migrate_to(Machine *m, const char *uri)
 {
-    Error *err = NULL;
-    if (migration.file || migrate_incoming()) {
-        return failed(uri, NULL);
+    if (!migrate_guest_is_here()) {
+        fprintf(stderr, "minivmm: the guest is not here\n");
+        return false;
     }
-    migration.file = savevm_file_open(uri, true, &err);
-    return migration.file ? begin(m, uri, outgoing, "setup") : failed(uri, err);
+    Error *err = NULL;
+    MigrationState *begun = savevm_migrate(m->savevm, uri, &params, &err);
+    if (!begun) {
+        return failed(uri, err);
+    }
+    savevm_migrate_free(outgoing);
+    outgoing = begun;
+    return true;
 }
 
 bool migrate_from(Machine *m, const char *uri)
 {
-    migration.machine = m;
-    return begin(m, uri, incoming, "inmigrate");
-}
-
-bool migrate_incoming(void)
-{
-    return migration.machine && strcmp(migration.status, "completed") != 0;
+    Error *err = NULL;
+    params.no_autostart = m->start_paused;
+    incoming = savevm_incoming(m->savevm, uri, &params, &err);
+    return incoming || failed(uri, err);
 }
 
 void migrate_cancel(void)
 {
-    migration.cancelled = true;
-    if (migration.file) {
-        qemu_file_shutdown(migration.file);
+    if (savevm_migrate_cancel(outgoing) < 0) {
+        fprintf(stderr, "minivmm: there is nothing to cancel\n");
     }
 }
 
-bool migrate_set(const char *name, const char *value)
+bool migrate_set(const char *name, uint64_t value)
 {
-    bool downtime = strcmp(name, "downtime-limit") == 0;
-    if (!downtime && strcmp(name, "max-bandwidth") != 0) {
+    if (strcmp(name, "downtime-limit") == 0) {
+        params.downtime_limit_ms = (uint32_t)value;
+    } else if (strcmp(name, "max-bandwidth") == 0) {
+        params.max_bandwidth = value << 20;
+    } else {
         return false;
     }
-    *(downtime ? &migration.downtime_limit : &migration.max_bandwidth) = atoll(value);
+    savevm_migrate_set_params(outgoing, &params);
     return true;
 }
 
-static double ms(int64_t from, int64_t to)
+static void print_time(const char *label, uint64_t us)
 {
-    return (double)(to - from) / 1e6;
+    printf("%s: %" PRIu64 ".%" PRIu64 " ms\n", label, us / 1000, us / 100 % 10);
 }
 
-void migrate_print(FILE *out)
+void migrate_print(void)
 {
-    bool done = strcmp(migration.status, "completed") == 0;
-    fprintf(out, "Migration status: %s\n", migration.status);
-    if (migration.begin && !migration.machine) {
-        fprintf(out, "total time: %.1f ms\n", ms(migration.begin, done ? migration.end : host_clock()));
-        fprintf(out, "transferred: %.1f MiB\nremaining: %.1f MiB\nrounds: %llu\n",
-                (double)migration.transferred / 1048576, (double)migration.remaining / 1048576,
-                (unsigned long long)migration.rounds);
+    SaveVMInfo info;
+    if (!query(&info)) {
+        printf("Migration status: none\n");
+        return;
     }
-    if (done && !migration.machine) {
-        fprintf(out, "setup: %.1f ms\nprecopy: %.1f ms\ndowntime: %.1f ms\n", ms(migration.begin, migration.set_up),
-                ms(migration.set_up, migration.stopped), ms(migration.stopped, migration.end));
+    uint64_t left = info.remaining_precopy_only + info.remaining_compatible + info.remaining_postcopy_only;
+    printf("Migration status: %s\n", info.status_name);
+    print_time("total time", info.total_time_us);
+    print_time("setup", info.setup_time_us);
+    print_time("precopy", info.total_time_us - info.setup_time_us - info.downtime_us);
+    print_time("downtime", info.downtime_us);
+    print_time("expected downtime", info.expected_downtime_us);
+    print_time("devices", info.device_time_us);
+    printf("rounds: %" PRIu64 "\n", info.rounds);
+    printf("transferred: %" PRIu64 " MiB\n", info.transferred >> 20);
+    printf("remaining: %" PRIu64 " MiB\n", left >> 20);
+    printf("throughput: %" PRIu64 " MiB/s\n", info.bandwidth >> 20);
+    printf("dirty rate: %" PRIu64 " MiB/s\n", info.dirty_rate >> 20);
+    if (strcmp(info.status_name, "failed") == 0) {
+        Error *err = NULL;
+        outgoing ? savevm_migrate_wait(outgoing, &err) : savevm_incoming_wait(incoming, &err);
+        printf("error: %s\n", error_get_pretty(err));
+        error_free(err);
     }
-}
-
-/* Locked and stopped from the first to the last byte, so one round is enough. */
-static int save_all(QEMUFile *f)
-{
-    qemu_savevm_state_header(f);
-    qemu_savevm_state_setup(f);
-    while (qemu_file_get_error(f) == 0 && qemu_savevm_state_iterate(f, false) == 0) {
-    }
-    int error = qemu_file_get_error(f);
-    error = error ? error : qemu_savevm_state_complete_precopy(f, false, false);
-    qemu_savevm_state_cleanup();
-    return error ? error : qemu_file_get_error(f);
-}
-
-/* The machine is stopped meanwhile. What it was before, it is again after a save; and after a load it runs. */
-static bool snapshot(Machine *m, const char *path, bool save)
-{
-    char uri[4096];
-    Error *err = NULL;
-    snprintf(uri, sizeof(uri), "file:%s", path);
-    QEMUFile *f = migration.file ? NULL : savevm_file_open(uri, save, &err);
-    if (!f) {
-        return failed(path, err);
-    }
-    machine_lock(m);
-    bool runs = m->running || (!save && !m->start_paused);
-    machine_stop(m);
-    int error = save ? save_all(f) : qemu_loadvm_state(f);
-    int closed = qemu_fclose(f);
-    error = error ? error : closed;
-    error = error ? error : disk_acquire(m);
-    if (runs && (save || error == 0)) {
-        machine_start(m);
-    }
-    m->start_paused = false;
-    machine_unlock(m);
-    return error == 0 || failed(path, NULL);
 }
 
 bool snapshot_save(Machine *m, const char *path)
 {
-    return snapshot(m, path, true);
+    char uri[4096];
+    Error *err = NULL;
+    snprintf(uri, sizeof(uri), "file:%s", path);
+    return savevm_snapshot_save(m->savevm, uri, &err) == 0 || failed(path, err);
 }
 
+/* The guest that was here before is gone, wherever it was; the one from the file runs, unless -S wants it otherwise. */
 bool snapshot_load(Machine *m, const char *path)
 {
-    return snapshot(m, path, false);
+    char uri[4096];
+    Error *err = NULL;
+    snprintf(uri, sizeof(uri), "file:%s", path);
+    machine_lock(m);
+    bool loaded = disk_acquire(m) == 0 && savevm_snapshot_load(m->savevm, uri, &err) == 0;
+    if (loaded && !m->start_paused) {
+        machine_start(m);
+    }
+    machine_unlock(m);
+    if (loaded) {
+        migrate_end();
+    }
+    return loaded || failed(path, err);
 }
 
 void migrate_end(void)
 {
-    if (migration.has_thread) {
-        pthread_join(migration.thread, NULL);
-        migration.has_thread = false;
-    }
+    savevm_migrate_free(outgoing);
+    savevm_incoming_free(incoming);
+    outgoing = NULL;
+    incoming = NULL;
 }

@@ -22,17 +22,16 @@
 
 typedef struct Machine Machine;
 
-/* A way to run a CPU. All but run() are called with the big lock. */
+/* A way to run a CPU. All but run() are called with the big lock; those that libsavevm calls too take a void pointer. */
 typedef struct Accel {
-    const char *name;
-    bool (*open)(Machine *m);                           /* false, and says why, if it is not to be had */
+    bool (*open)(Machine *m);                         /* false, and says why, if it is not to be had */
     void (*close)(Machine *m);
-    void (*run)(Machine *m);                            /* runs the guest until it is held; without the lock */
-    void (*hold)(Machine *m, bool hold);                /* lets run() return, or lets it run again */
-    void (*get_state)(Machine *m);                      /* brings what the CPU's device saves up to date */
-    void (*put_state)(Machine *m);                      /* gives what the CPU's device loaded to the CPU */
-    bool (*log_dirty)(Machine *m, bool on);             /* takes note of written pages from now on */
-    bool (*take_dirty)(Machine *m, uint64_t *bitmap);   /* adds those written since the last call; any thread */
+    void (*run)(Machine *m);                          /* runs the guest until it is held; without the lock */
+    void (*hold)(Machine *m, bool hold);              /* lets run() return, or lets it run again */
+    void (*get_state)(void *machine);                 /* brings what the CPU's device saves up to date */
+    void (*put_state)(void *machine);                 /* gives what the CPU's device loaded to the CPU */
+    bool (*log_dirty)(Machine *m, bool on);           /* takes note of written pages from now on */
+    bool (*take_dirty)(Machine *m, uint64_t *bitmap); /* adds those written since the last call; any thread */
 } Accel;
 
 extern const Accel accel_kvm, accel_soft;
@@ -50,12 +49,12 @@ struct Machine {
     uint64_t ram_size;
     uint64_t rate;          /* pages that the guest writes per millisecond */
     const char *disk_path;  /* NULL: no disk */
+    bool start_paused;      /* -S: the first start is left to the user */
     SaveVM *savevm;
 
     pthread_mutex_t lock;   /* the big lock; through machine_lock() */
     pthread_cond_t changed; /* one of the next three */
     bool running, parked, quit;
-    bool start_paused;      /* -S: the first start is left to the user */
     pthread_t vcpu;
     int64_t clock_offset;   /* of the machine's clock to the host's, ns; its value itself while the machine is stopped */
 
@@ -63,23 +62,24 @@ struct Machine {
     void *cpu, *memory, *serial, *timer, *disk; /* each belongs to the file of that name */
 };
 
-/* machine.c. All but the first two and machine_lock() need the big lock. */
-bool machine_init(Machine *m);
-void machine_destroy(Machine *m);
-void machine_lock(Machine *m);
-void machine_unlock(Machine *m);
-void machine_stop(Machine *m);
-void machine_start(Machine *m);
-const char *machine_status(Machine *m);
+/* machine.c. With the big lock, but for the lock itself and what says otherwise. */
+bool machine_init(Machine *m);               /* without; it comes up stopped */
+void machine_destroy(Machine *m);            /* without */
+void machine_lock(void *machine);
+void machine_unlock(void *machine);
+bool machine_locked(void *machine);          /* whether this thread holds it */
+int machine_stop(void *machine);             /* 0 */
+int machine_start(void *machine);            /* 0 */
+bool machine_running(void *machine);
 int64_t host_clock(void);                    /* ns; goes on always, without the lock */
 int64_t machine_clock(Machine *m);           /* ns; stands still with the machine */
 void machine_set_clock(Machine *m, int64_t now);
+void machine_wait(Machine *m, int64_t deadline); /* for a change, at most until then on host_clock() */
 void machine_map_ports(Machine *m, const Ports *ports, void *opaque);
-uint32_t machine_in(Machine *m, uint16_t port);              /* these two take the lock themselves, */
-void machine_out(Machine *m, uint16_t port, uint32_t value); /* for the thread of the vCPU */
-void machine_wait(Machine *m, int64_t deadline);             /* for a change, at most until then (host_clock()) */
+uint32_t machine_in(Machine *m, uint16_t port);              /* without: for the vCPU's thread */
+void machine_out(Machine *m, uint16_t port, uint32_t value); /* without: for the vCPU's thread */
 
-/* The devices; init returns false and says why if it failed. With the big lock. */
+/* The devices, with the big lock. init returns false and says why if it failed. */
 bool ram_init(Machine *m);
 void ram_destroy(Machine *m);
 uint64_t ram_hash(Machine *m);
@@ -89,21 +89,21 @@ void timer_init(Machine *m);
 void timer_destroy(Machine *m);
 bool disk_init(Machine *m);
 void disk_destroy(Machine *m);
-int disk_release(Machine *m);                /* the other side may have the file now; 0 or -errno */
-int disk_acquire(Machine *m);                /* it is ours again */
+int disk_release(void *machine);             /* the other side may have the file now; 0 or -errno */
+int disk_acquire(void *machine);             /* it is ours again; 0 or -errno */
 
-/* migrate.c, without the lock. These return false and print why if it failed. */
-bool migrate_to(Machine *m, const char *uri);        /* goes on in the background */
-bool migrate_from(Machine *m, const char *uri);      /* goes on in the background */
-bool migrate_set(const char *name, const char *value);
+/* migrate.c, from the main thread, without the lock. Those that return bool print why if it failed. */
+bool migrate_to(Machine *m, const char *uri);   /* begins; goes on in the background */
+bool migrate_from(Machine *m, const char *uri); /* the same */
+bool migrate_set(const char *name, uint64_t value); /* false: there is no such parameter */
 void migrate_cancel(void);
-void migrate_print(FILE *out);
-bool migrate_incoming(void);                         /* whether the machine waits for its state */
+void migrate_print(void);                       /* how it stands */
+bool migrate_guest_is_here(void);               /* and not at the other side, or still to come */
 bool snapshot_save(Machine *m, const char *path);
 bool snapshot_load(Machine *m, const char *path);
-void migrate_end(void);                              /* waits for what goes on in the background */
+void migrate_end(void);                         /* ends what goes on in the background */
 
-/* monitor.c: runs commands until `quit`, the end of the input, or the deadline (host_clock()). */
+/* monitor.c: waits until the deadline on host_clock(), and meanwhile runs commands, until `quit` or the input's end. */
 void monitor_run(Machine *m, bool from_stdin, int64_t deadline);
 
 #endif /* MINIVMM_H */

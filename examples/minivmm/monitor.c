@@ -3,21 +3,26 @@
 #include "minivmm.h"
 #include <inttypes.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-typedef struct Command {
-    const char *name, *arguments, *help;
-    void (*run)(Machine *m, const char *first, const char *second);
-    int count; /* of arguments */
-} Command;
-
-static void help(Machine *m, const char *first, const char *second);
+static const char help[] =
+    "migrate URI               send the running guest to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
+    "cancel                    give the migration up; the guest stays here\n"
+    "set downtime-limit MS     how long the guest may stand still for it\n"
+    "set max-bandwidth MIB     how much may be sent in a second\n"
+    "info migrate              how it goes\n"
+    "info status               whether the guest runs\n"
+    "info memory               its size, and a hash of what is in it if the guest is stopped\n"
+    "savevm FILE, loadvm FILE  save the machine's state, and go on from a saved one\n"
+    "stop, cont                stop the guest, and let it go on\n"
+    "quit                      end all\n";
 
 static void info_status(Machine *m)
 {
     machine_lock(m);
-    printf("VM status: %s\n", machine_status(m));
+    printf("VM status: %s\n", m->running ? "running" : migrate_guest_is_here() ? "paused" : "paused (not here)");
     machine_unlock(m);
 }
 
@@ -26,151 +31,84 @@ static void info_memory(Machine *m)
 {
     machine_lock(m);
     printf("memory: %" PRIu64 " MiB", m->ram_size >> 20);
-    if (m->running) {
-        printf("\n");
-    } else {
-        printf(", hash %016" PRIx64 "\n", ram_hash(m));
+    if (!m->running) {
+        printf(", hash %016" PRIx64, ram_hash(m));
     }
+    printf("\n");
     machine_unlock(m);
 }
 
-static void info(Machine *m, const char *first, const char *second)
+static void stop(Machine *m)
 {
-    if (strcmp(first, "status") == 0) {
-        info_status(m);
-    } else if (strcmp(first, "migrate") == 0) {
-        migrate_print(stdout);
-    } else if (strcmp(first, "memory") == 0) {
-        info_memory(m);
-    } else {
-        help(m, first, second);
-    }
-}
-
-static void migrate(Machine *m, const char *first, const char *second)
-{
-    (void)second;
-    migrate_to(m, first);
-}
-
-static void cancel(Machine *m, const char *first, const char *second)
-{
-    (void)m, (void)first, (void)second;
-    migrate_cancel();
-}
-
-static void set(Machine *m, const char *first, const char *second)
-{
-    if (!migrate_set(first, second)) {
-        help(m, first, second);
-    }
-}
-
-static void savevm(Machine *m, const char *first, const char *second)
-{
-    (void)second;
-    if (snapshot_save(m, first)) {
-        printf("saved to %s\n", first);
-    }
-}
-
-static void loadvm(Machine *m, const char *first, const char *second)
-{
-    (void)second;
-    if (snapshot_load(m, first)) {
-        printf("loaded from %s\n", first);
-    }
-}
-
-static void stop(Machine *m, const char *first, const char *second)
-{
-    (void)first, (void)second;
     machine_lock(m);
     machine_stop(m);
     machine_unlock(m);
 }
 
-/* Not while the state is still to come, and not when the guest went elsewhere and took its disk along. */
-static void cont(Machine *m, const char *first, const char *second)
+/* Never while the guest is, or may be, somewhere else: two of them would write to the same disk. */
+static void cont(Machine *m)
 {
-    (void)first, (void)second;
     machine_lock(m);
-    if (migrate_incoming()) {
-        printf("the machine's state has not come in\n");
+    if (!migrate_guest_is_here()) {
+        printf("the guest is not here\n");
     } else if (disk_acquire(m) == 0) {
-        m->start_paused = false;
         machine_start(m);
     }
     machine_unlock(m);
 }
 
-static const Command commands[] = {
-    { "migrate", "URI", "send the running guest to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND", migrate, 1 },
-    { "cancel", "", "give the migration up; the guest stays here", cancel, 0 },
-    { "set", "NAME VALUE", "a parameter: downtime-limit (ms)", set, 2 },
-    { "info", "TOPIC", "status, migrate or memory", info, 1 },
-    { "savevm", "FILE", "write the machine's state to a file", savevm, 1 },
-    { "loadvm", "FILE", "go on from such a file", loadvm, 1 },
-    { "stop", "", "stop the guest", stop, 0 },
-    { "cont", "", "let it go on", cont, 0 },
-    { "help", "", "this text", help, 0 },
-    { "quit", "", "end all", NULL, 0 },
-};
-
-#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
-
-static void help(Machine *m, const char *first, const char *second)
+/* False: there is no such command. */
+static bool run_command(Machine *m, char **word, int words)
 {
-    (void)m, (void)first, (void)second;
-    for (size_t at = 0; at < COMMANDS; at++) {
-        printf("%-8s %-11s %s\n", commands[at].name, commands[at].arguments, commands[at].help);
+#define IS(name, count) (words == (count) && strcmp(word[0], name) == 0)
+    if (IS("migrate", 2)) {
+        migrate_to(m, word[1]);
+    } else if (IS("cancel", 1)) {
+        migrate_cancel();
+    } else if (IS("set", 3)) {
+        return migrate_set(word[1], strtoull(word[2], NULL, 10));
+    } else if (IS("info", 2) && strcmp(word[1], "migrate") == 0) {
+        migrate_print();
+    } else if (IS("info", 2) && strcmp(word[1], "status") == 0) {
+        info_status(m);
+    } else if (IS("info", 2) && strcmp(word[1], "memory") == 0) {
+        info_memory(m);
+    } else if (IS("savevm", 2)) {
+        printf("%s", snapshot_save(m, word[1]) ? "saved\n" : "");
+    } else if (IS("loadvm", 2)) {
+        printf("%s", snapshot_load(m, word[1]) ? "loaded\n" : "");
+    } else if (IS("stop", 1)) {
+        stop(m);
+    } else if (IS("cont", 1)) {
+        cont(m);
+    } else {
+        return false;
     }
+    return true;
+#undef IS
 }
 
 /* Whether the monitor goes on. */
 static bool run_line(Machine *m, char *line)
 {
-    char *rest = NULL, *words[3] = { NULL, NULL, NULL };
-    int count = 0;
-    for (char *word = strtok_r(line, " \t\r", &rest); word && count < 3; word = strtok_r(NULL, " \t\r", &rest)) {
-        words[count++] = word;
+    char *rest = NULL, *word[4];
+    int words = 0;
+    for (char *next = strtok_r(line, " \t\r", &rest); next && words < 4; next = strtok_r(NULL, " \t\r", &rest)) {
+        word[words++] = next;
     }
-    if (count == 0) {
-        return true;
+    if (words == 1 && strcmp(word[0], "quit") == 0) {
+        return false;
     }
-    for (size_t at = 0; at < COMMANDS; at++) {
-        if (strcmp(commands[at].name, words[0]) == 0 && commands[at].count == count - 1) {
-            if (!commands[at].run) {
-                return false;
-            }
-            commands[at].run(m, words[1], words[2]);
-            fflush(stdout);
-            return true;
-        }
+    if (words > 0 && !run_command(m, word, words)) {
+        fputs(help, stdout);
     }
-    help(m, NULL, NULL);
     fflush(stdout);
-    return true;
-}
-
-/* Takes whole lines out of `text`, of which `used` bytes are filled. Whether the monitor goes on. */
-static bool run_lines(Machine *m, char *text, size_t *used)
-{
-    char *end;
-    while ((end = memchr(text, '\n', *used)) != NULL) {
-        *end++ = 0;
-        if (!run_line(m, text)) {
-            return false;
-        }
-        *used -= (size_t)(end - text);
-        memmove(text, end, *used);
-    }
     return true;
 }
 
 void monitor_run(Machine *m, bool from_stdin, int64_t deadline)
 {
-    char text[1024];
+    char text[1024], *end;
     size_t used = 0;
     struct pollfd input = { .fd = from_stdin ? STDIN_FILENO : -1, .events = POLLIN };
     for (int64_t left; (left = (deadline - host_clock()) / 1000000) > 0; ) {
@@ -182,8 +120,13 @@ void monitor_run(Machine *m, bool from_stdin, int64_t deadline)
             return;
         }
         used += (size_t)got;
-        if (!run_lines(m, text, &used)) {
-            return;
+        while ((end = memchr(text, '\n', used)) != NULL) {
+            *end++ = 0;
+            if (!run_line(m, text)) {
+                return;
+            }
+            used -= (size_t)(end - text);
+            memmove(text, end, used);
         }
         used = used < sizeof(text) ? used : 0; /* no command is that long */
     }

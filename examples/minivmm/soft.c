@@ -9,25 +9,30 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#define REGISTERS (sizeof(Guest) / sizeof(uint64_t))
+
 typedef struct SoftCpu {
-    Guest registers;
+    union {
+        Guest guest;
+        uint64_t registers[REGISTERS];
+    };
     bool started;
     atomic_bool held;
     atomic_bool logging;
     _Atomic uint64_t *dirty; /* a bit for each page */
 } SoftCpu;
 
-static Machine *machine; /* the program knows only one */
+static Machine *the_machine; /* the program knows only one */
 
 uint64_t *cpu_memory(uint64_t address)
 {
-    return (uint64_t *)(machine->ram + address);
+    return (uint64_t *)(the_machine->ram + address);
 }
 
 /* After the write, never before it: the log may be taken in between, and the page would be sent as it was. */
 void cpu_wrote(uint64_t address)
 {
-    SoftCpu *cpu = machine->cpu;
+    SoftCpu *cpu = the_machine->cpu;
     if (cpu->logging) {
         atomic_fetch_or(&cpu->dirty[address / PAGE_SIZE / 64], 1ull << address / PAGE_SIZE % 64);
     }
@@ -35,23 +40,23 @@ void cpu_wrote(uint64_t address)
 
 uint32_t cpu_in(uint16_t port)
 {
-    return machine_in(machine, port);
+    return machine_in(the_machine, port);
 }
 
 void cpu_out(uint16_t port, uint32_t value)
 {
-    machine_out(machine, port, value);
+    machine_out(the_machine, port, value);
 }
 
 static void soft_run(Machine *m)
 {
     SoftCpu *cpu = m->cpu;
     if (!cpu->started) {
-        guest_start(&cpu->registers, (m->ram_size - GUEST_WORK) / PAGE_SIZE, m->rate);
+        guest_start(&cpu->guest, (m->ram_size - GUEST_WORK) / PAGE_SIZE, m->rate);
         cpu->started = true;
     }
     while (!cpu->held) {
-        guest_step(&cpu->registers);
+        guest_step(&cpu->guest);
     }
 }
 
@@ -60,9 +65,9 @@ static void soft_hold(Machine *m, bool hold)
     ((SoftCpu *)m->cpu)->held = hold;
 }
 
-static void soft_no_state(Machine *m)
+static void soft_no_state(void *machine)
 {
-    (void)m; /* the registers are where their device saves them from */
+    (void)machine; /* the registers are where their device saves them from */
 }
 
 static bool soft_log_dirty(Machine *m, bool on)
@@ -83,32 +88,10 @@ static bool soft_take_dirty(Machine *m, uint64_t *bitmap)
 /* The program trusts its registers; those that come in a stream must keep it within its memory. */
 static int soft_post_load(void *opaque, int version_id)
 {
-    const Guest *g = &((SoftCpu *)opaque)->registers;
+    const Guest *g = &((SoftCpu *)opaque)->guest;
     (void)version_id;
-    return g->pages == (machine->ram_size - GUEST_WORK) / PAGE_SIZE && g->at < g->pages ? 0 : -EINVAL;
+    return g->pages == (the_machine->ram_size - GUEST_WORK) / PAGE_SIZE && g->at < g->pages ? 0 : -EINVAL;
 }
-
-static const VMStateDescription vmstate_registers = {
-    .name = "cpu-soft/registers",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(pages, Guest),
-        VMSTATE_UINT64(rate, Guest),
-        VMSTATE_UINT64(left, Guest),
-        VMSTATE_UINT64(tick, Guest),
-        VMSTATE_UINT64(at, Guest),
-        VMSTATE_UINT64(round, Guest),
-        VMSTATE_UINT64(count, Guest),
-        VMSTATE_UINT64(errors, Guest),
-        VMSTATE_UINT64(clock, Guest),
-        VMSTATE_UINT64(beat, Guest),
-        VMSTATE_UINT64(beat_at, Guest),
-        VMSTATE_UINT64(gap, Guest),
-        VMSTATE_UINT64(worst, Guest),
-        VMSTATE_END_OF_LIST()
-    }
-};
 
 static const VMStateDescription vmstate_cpu = {
     .name = "cpu-soft",
@@ -117,14 +100,14 @@ static const VMStateDescription vmstate_cpu = {
     .post_load = soft_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_BOOL(started, SoftCpu),
-        VMSTATE_STRUCT(registers, SoftCpu, 1, vmstate_registers, Guest),
+        VMSTATE_UINT64_ARRAY(registers, SoftCpu, REGISTERS),
         VMSTATE_END_OF_LIST()
     }
 };
 
 static bool soft_open(Machine *m)
 {
-    machine = m;
+    the_machine = m;
     SoftCpu *cpu = m->cpu = calloc(1, sizeof(*cpu));
     cpu->dirty = calloc(m->ram_size / PAGE_SIZE / 64, sizeof(uint64_t));
     vmstate_register(NULL, 0, &vmstate_cpu, cpu);
@@ -140,7 +123,6 @@ static void soft_close(Machine *m)
 }
 
 const Accel accel_soft = {
-    .name = "software",
     .open = soft_open,
     .close = soft_close,
     .run = soft_run,
