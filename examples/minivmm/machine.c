@@ -165,8 +165,8 @@ static const char *machine_name(void *machine)
     return "minivmm";
 }
 
-/* What libsavevm asks of its hypervisor. */
-static void tell_library(Machine *m)
+/* What libsavevm may ask of this hypervisor. */
+static void introduce(Machine *m)
 {
     const SaveVMHostOps ops = {
         .size = sizeof(ops),
@@ -182,8 +182,8 @@ static void tell_library(Machine *m)
         .disks_inactivate = disk_release,
         .disks_activate = disk_acquire,
     };
-    m->savevm = savevm_default();
-    savevm_set_host(m->savevm, &ops, m);
+    m->savevm = savevm_new(&ops, m);
+    savevm_set_current(m->savevm); /* devices register themselves there, on this thread */
 }
 
 /* Life. The machine comes up stopped. */
@@ -197,7 +197,7 @@ bool machine_init(Machine *m)
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&m->lock, NULL);
 
-    tell_library(m);
+    introduce(m);
     machine_lock(m);
     bool good = ram_init(m) && disk_init(m);
     if (good) {
@@ -227,6 +227,8 @@ void machine_destroy(Machine *m)
     disk_destroy(m);
     ram_destroy(m);
     machine_unlock(m);
+    savevm_set_current(NULL);
+    savevm_free(m->savevm);
     pthread_cond_destroy(&m->changed);
     pthread_mutex_destroy(&m->lock);
 }
