@@ -11,20 +11,23 @@
 #include "side.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
-#define ROUNDS 7
-#define STREAM (4u << 20)
+#define ROUNDS 25
+#define STREAM (512u << 10) /* stays in the cache */
 #define PAGE 4096u
 
 static uint64_t now(void)
 {
     struct timespec time;
 
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
@@ -45,7 +48,7 @@ static volatile uint64_t sink;
                                                                        \
         for (unsigned round = 0; round < ROUNDS; round++) {            \
             QEMUFile *f = side_fd(open("/dev/null", O_WRONLY), true);  \
-            unsigned count = 4 * STREAM / (size);                      \
+            unsigned count = 16 * STREAM / (size);                      \
             uint64_t start = now();                                    \
             double each;                                               \
                                                                        \
@@ -91,12 +94,94 @@ BENCH_PUT(put_be16, 2, qemu_put_be16(f, i))
 BENCH_PUT(put_be32, 4, qemu_put_be32(f, i))
 BENCH_PUT(put_be64, 8, qemu_put_be64(f, i))
 BENCH_PUT(page_out, PAGE, qemu_put_buffer(f, page, PAGE))
-BENCH_PUT(page_out_async, PAGE, qemu_put_buffer_async(f, stream + (size_t)(i % 1024) * PAGE, PAGE, false))
+BENCH_PUT(page_out_async, PAGE, qemu_put_buffer_async(f, stream + (size_t)(i % (STREAM / PAGE)) * PAGE, PAGE, false))
 BENCH_GET(get_byte, 1, sum += (uint64_t)qemu_get_byte(f))
 BENCH_GET(get_be16, 2, sum += qemu_get_be16(f))
 BENCH_GET(get_be32, 4, sum += qemu_get_be32(f))
 BENCH_GET(get_be64, 8, sum += qemu_get_be64(f))
 BENCH_GET(page_in, PAGE, sum += qemu_get_buffer(f, page, PAGE))
+
+/* Pages over a socket, with the other end in a thread that only moves bytes. */
+
+#define SOCKET_BYTES (64u << 20)
+
+typedef struct Peer {
+    int fd;
+    bool feeds;
+} Peer;
+
+static void *peer_main(void *opaque)
+{
+    Peer *peer = opaque;
+    static uint8_t room[256 << 10];
+    size_t left = SOCKET_BYTES;
+
+    while (left > 0) {
+        size_t some = left < sizeof(room) ? left : sizeof(room);
+        ssize_t count = peer->feeds ? write(peer->fd, room, some) : read(peer->fd, room, some);
+
+        if (count <= 0) {
+            break;
+        }
+        left -= (size_t)count;
+    }
+    return NULL;
+}
+
+static double socket_round(bool in)
+{
+    int fds[2];
+    Peer peer;
+    pthread_t thread;
+    QEMUFile *f;
+    uint64_t start;
+    double each;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0) {
+        perror("socketpair");
+        exit(1);
+    }
+    peer.fd = fds[1];
+    peer.feeds = in;
+    f = side_fd(fds[0], !in);
+    pthread_create(&thread, NULL, peer_main, &peer);
+    start = now();
+    for (unsigned i = 0; i < SOCKET_BYTES / PAGE; i++) {
+        if (in) {
+            qemu_get_buffer(f, page, PAGE);
+        } else {
+            qemu_put_buffer(f, page, PAGE);
+        }
+    }
+    qemu_fflush(f);
+    each = (double)(now() - start) / (SOCKET_BYTES / PAGE);
+    pthread_join(thread, NULL);
+    qemu_fclose(f);
+    close(fds[1]);
+    return each;
+}
+
+static void bench_socket(const char *name, bool in)
+{
+    double best = 1e9;
+
+    for (unsigned round = 0; round < 5; round++) {
+        double each = socket_round(in);
+
+        best = each < best ? each : best;
+    }
+    result(name, best);
+}
+
+static void bench_socket_out(void)
+{
+    bench_socket("socket_out", false);
+}
+
+static void bench_socket_in(void)
+{
+    bench_socket("socket_in", true);
+}
 
 /* Devices */
 
@@ -199,26 +284,50 @@ static void bench_devices(unsigned count, unsigned rounds)
     result(name, best.remove);
 }
 
-int main(void)
+static void devices_256(void)
+{
+    bench_devices(256, 30);
+}
+
+static void devices_16384(void)
+{
+    bench_devices(16384, 2);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} benches[] = {
+    { "put_byte", bench_put_byte },
+    { "put_be16", bench_put_be16 },
+    { "put_be32", bench_put_be32 },
+    { "put_be64", bench_put_be64 },
+    { "get_byte", bench_get_byte },
+    { "get_be16", bench_get_be16 },
+    { "get_be32", bench_get_be32 },
+    { "get_be64", bench_get_be64 },
+    { "page_out", bench_page_out },
+    { "page_out_async", bench_page_out_async },
+    { "page_in", bench_page_in },
+    { "socket_out", bench_socket_out },
+    { "socket_in", bench_socket_in },
+    { "devices_256", devices_256 },
+    { "devices_16384", devices_16384 },
+};
+
+/* With an argument only the bench of that name, for a profiler. */
+int main(int argc, char **argv)
 {
     side_start();
     stream = calloc(1, STREAM);
     for (unsigned i = 0; i < STREAM; i++) {
         stream[i] = (uint8_t)(i * 7);
     }
-    bench_put_byte();
-    bench_put_be16();
-    bench_put_be32();
-    bench_put_be64();
-    bench_get_byte();
-    bench_get_be16();
-    bench_get_be32();
-    bench_get_be64();
-    bench_page_out();
-    bench_page_out_async();
-    bench_page_in();
-    bench_devices(256, 30);
-    bench_devices(16384, 2);
+    for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {
+        if (argc < 2 || strcmp(argv[1], benches[i].name) == 0) {
+            benches[i].run();
+        }
+    }
     free(stream);
     return 0;
 }

@@ -34,6 +34,11 @@ link=$(command_of tests/unit/test-vmstate)
 before=$(printf '%s' "$link" | sed "s,^[^ ]* ,,; s, -o [^ ]* [^ ]*test-vmstate.c.o.*,,")
 after=$(printf '%s' "$link" | sed 's,.*test-vmstate\.c\.o ,,')
 
+# QEMU's flags only hold in its build directory, so the sources need full names.
+sources=
+for source in "$@"; do
+    sources="$sources $(cd "$(dirname "$source")" && pwd)/$(basename "$source")"
+done
 cd "$QEMU_BUILD"
 for unit in side_qemu stubs_qemu; do
     # shellcheck disable=SC2086
@@ -47,7 +52,7 @@ for unit in "$here/never.c" "$tests/trace.c" "$tests/harness.c" "$tests/devices.
 done
 # An archive, as a program with a main() of its own takes no harness.
 ar rcs "$out/libtests.a" "$out/trace.o" "$out/harness.o" "$out/devices.o"
-for source in "$@"; do
+for source in $sources; do
     name=$(basename "$source" .c)
     # shellcheck disable=SC2086
     $CC $ours -fPIE -c -o "$out/$name.o" "$source"

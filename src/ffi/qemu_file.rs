@@ -79,17 +79,21 @@ pub unsafe extern "C" fn qemu_put_buffer(f: *mut QEMUFile, buf: *const u8, size:
 }
 
 /// Numbers go straight to the buffer; what can panic is left to a function of its own.
+///
+/// That gets the bytes in a register: were they on the stack, every put would wait for the store.
 #[inline]
 fn put_number<const N: usize>(file: &MigFile, bytes: [u8; N]) {
     if !file.try_put(bytes) {
-        put_number_slowly(file, &bytes);
+        let mut wide = [0; size_of::<u64>()];
+        wide[..N].copy_from_slice(&bytes);
+        put_number_slowly(file, u64::from_ne_bytes(wide), N);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn put_number_slowly(file: &MigFile, bytes: &[u8]) {
-    guard((), || file.put(bytes));
+fn put_number_slowly(file: &MigFile, wide: u64, len: usize) {
+    guard((), || file.put(&wide.to_ne_bytes()[..len]));
 }
 
 #[inline]
