@@ -7,6 +7,8 @@ mod items;
 pub(crate) mod register;
 pub(crate) mod state;
 mod swap;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use infos::*;

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The description of the stream. The texts are what QEMU 7.2 writes for the same tables.
+
+use super::bed::*;
+use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
+use crate::ffi::vmstate::*;
+use crate::vmstate::Recorder;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+/// Everything behind the device's instance id.
+fn describe<T>(table: &'static VMStateDescription, object: &mut T) -> String {
+    let recorder = Recorder::new();
+    recorder.device_start(b"dev", 0);
+    assert_eq!(save_at(table, ptr::from_mut(object).cast(), Some(&recorder)).ret, 0);
+    recorder.device_end();
+    let text = String::from_utf8(recorder.render(4096)).unwrap();
+    let head = r#"{"page_size": 4096, "devices": [{"name": "dev", "instance_id": 0, "#;
+    text.strip_prefix(head).and_then(|rest| rest.strip_suffix("}]}")).expect(&text).to_owned()
+}
+
+fn byte(name: &'static std::ffi::CStr, offset: usize) -> VMStateField {
+    plain(name, offset, 1, &vmstate_info_uint8)
+}
+
+unsafe extern "C" fn always(_: *mut c_void, _: c_int) -> bool {
+    true
+}
+
+#[test]
+fn no_devices() {
+    assert_eq!(Recorder::new().render(8192), br#"{"page_size": 8192, "devices": []}"#);
+}
+
+#[test]
+fn devices_follow_each_other() {
+    let recorder = Recorder::new();
+    recorder.device_start(b"a\"b", u32::MAX);
+    recorder.legacy_buffer(77);
+    recorder.device_end();
+    recorder.device_start(b"empty", 1);
+    save_at(leak(table(c"none", [])), ptr::null_mut(), Some(&recorder));
+    recorder.device_end();
+    assert_eq!(
+        String::from_utf8(recorder.render(4096)).unwrap(),
+        concat!(
+            r#"{"page_size": 4096, "devices": [{"name": "a\"b", "instance_id": 4294967295, "size": 77, "#,
+            r#""fields": [{"name": "data", "size": 77, "type": "buffer"}]}, "#,
+            r#"{"name": "empty", "instance_id": 1, "vmsd_name": "none", "version": 1, "fields": []}]}"#
+        )
+    );
+}
+
+#[test]
+fn names_that_occur_twice_are_numbered() {
+    let twice = leak(table(c"t", [byte(c"x", 0), byte(c"y", 1), byte(c"x", 2)]));
+    assert_eq!(
+        describe(twice, &mut [0u8; 3]),
+        concat!(
+            r#""vmsd_name": "t", "version": 1, "fields": [{"name": "x[0]", "type": "uint8", "size": 1}, "#,
+            r#"{"name": "y", "type": "uint8", "size": 1}, {"name": "x[1]", "type": "uint8", "size": 1}]"#
+        )
+    );
+}
+
+#[test]
+fn arrays_are_told_once_or_element_by_element() {
+    let array = |name, exists| VMStateField { num: 2, flags: ARRAY, field_exists: exists, ..byte(name, 0) };
+    let one = VMStateField { num: 1, flags: ARRAY, ..byte(c"one", 0) };
+    let arrays = leak(table(c"t", [array(c"a", None), array(c"b", Some(always)), one]));
+    assert_eq!(
+        describe(arrays, &mut [0u8; 2]),
+        concat!(
+            r#""vmsd_name": "t", "version": 1, "fields": [{"name": "a", "array_len": 2, "type": "uint8", "size": 1}, "#,
+            r#"{"name": "b", "index": 0, "type": "uint8", "size": 1}, {"name": "b", "index": 1, "type": "uint8", "#,
+            r#""size": 1}, {"name": "one", "type": "uint8", "size": 1}]"#
+        )
+    );
+}
+
+#[test]
+fn structures_have_an_object_of_their_own() {
+    let inner = leak(table(c"i", [byte(c"x", 0)]));
+    let versioned = VMStateField { flags: VSTRUCT, struct_version_id: 3, ..nested(c"v", 0, 1, inner) };
+    let array = VMStateField { num: 2, flags: STRUCT | ARRAY, ..nested(c"a", 0, 1, inner) };
+    let outer = leak(table(c"o", [nested(c"s", 0, 1, inner), versioned, array]));
+    let content = r#""vmsd_name": "i", "version": V, "fields": [{"name": "x", "type": "uint8", "size": 1}]"#;
+    let content = |version| content.replace('V', version);
+    assert_eq!(
+        describe(outer, &mut [0u8; 2]),
+        format!(
+            concat!(
+                r#""vmsd_name": "o", "version": 1, "fields": ["#,
+                r#"{{"name": "s", "type": "struct", "struct": {{{}}}, "size": 1}}, "#,
+                r#"{{"name": "v", "type": "vstruct", {}, "size": 1}}, "#,
+                r#"{{"name": "a", "array_len": 2, "type": "struct", "struct": {{{}}}, "size": 1}}]"#
+            ),
+            content("1"),
+            content("3"),
+            content("1")
+        )
+    );
+}
+
+#[test]
+fn subsections_stand_behind_the_fields() {
+    let sub = leak(table(c"o/s", [byte(c"x", 0)]));
+    let other = leak(table(c"o/t", []));
+    let outer = leak(VMStateDescription { subsections: subsections(&[sub, other]), ..table(c"o", []) });
+    assert_eq!(
+        describe(outer, &mut 0u8),
+        concat!(
+            r#""vmsd_name": "o", "version": 1, "fields": [], "subsections": [{"vmsd_name": "o/s", "version": 1, "#,
+            r#""fields": [{"name": "x", "type": "uint8", "size": 1}]}, "#,
+            r#"{"vmsd_name": "o/t", "version": 1, "fields": []}]"#
+        )
+    );
+}
+
+#[test]
+fn recording_does_not_change_the_stream() {
+    let inner = leak(table(c"i", [byte(c"x", 0), byte(c"x", 1)]));
+    let array = VMStateField { num: 3, flags: STRUCT | ARRAY, ..nested(c"a", 0, 2, inner) };
+    let bytes = VMStateField { num: 6, flags: ARRAY, ..byte(c"b", 0) };
+    let buffer = plain(c"c", 0, 6, &vmstate_info_buffer);
+    let outer = leak(table(c"o", [array, bytes, buffer]));
+    let mut object = [1u8, 2, 3, 4, 5, 6];
+    let at: *mut c_void = (&raw mut object).cast();
+    let recorder = Recorder::new();
+    assert_eq!(save_at(outer, at, Some(&recorder)).bytes, save_at(outer, at, None).bytes);
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Tests of VMState on C's own structures, through the functions that C calls.
+
+mod bed;
+mod describe;
+mod errors;
+mod hostile;
+mod kinds;
+mod random;
+mod subsections;
