@@ -11,6 +11,7 @@ pub mod host;
 mod index;
 pub mod load;
 mod load_command;
+mod named;
 pub mod registry;
 #[cfg(test)]
 mod registry_tests;
