@@ -47,6 +47,9 @@ impl host::Incoming for Commands {
 
     fn pong(&self, value: u32) -> Result<()> {
         let m = &self.0;
+        if value == return_path::PING_LOADED {
+            m.asked.store(true, SeqCst);
+        }
         m.voice.say(Message::Pong(value))?;
         if value == return_path::PING_HELLO && m.base.params().extensions {
             m.extended.store(true, SeqCst);

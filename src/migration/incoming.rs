@@ -66,6 +66,8 @@ pub struct Incoming {
     pub(super) cancel: Cancel,
     /// The source is of this library.
     pub(super) extended: AtomicBool,
+    /// It asked whether everything is loaded, which comes just before EOF.
+    pub(super) asked: AtomicBool,
     pub(super) postcopy: Mutex<PostcopyState>,
     pub(super) package: Mutex<Package>,
     /// The thread that reads the stream.
@@ -94,6 +96,7 @@ impl Incoming {
             voice: Voice::default(),
             cancel,
             extended: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             postcopy: Mutex::default(),
             package: Mutex::default(),
             reader: Mutex::default(),

@@ -183,6 +183,10 @@ impl Incoming {
         let base = &self.base;
         let host = base.vm.host();
         let limit = base.params().switchover_timeout;
+        if self.extended.load(SeqCst) && !self.asked.load(SeqCst) {
+            // A zero where a section should begin looks like EOF, but the source is not there yet.
+            return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
+        }
         if !base.machine.commit() {
             return Err(base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
         }

@@ -204,6 +204,7 @@ impl Source {
             self.check()?;
             // What does not fit at all shows here, before anything is sent.
             base.wait_for("the destination's first answer", params.handshake_timeout, || answers.alive())?;
+            base.stats.get().extended = answers.extended();
         }
         if params.postcopy {
             command::postcopy_advise(vm, file);

@@ -235,12 +235,14 @@ fn is_saved_whole(vm: &Vm, entry: &Entry) -> bool {
 /// One FULL section. A failing device leaves it without a footer.
 fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
     let host = vm.host();
+    let timer = Timer::new(vm, file);
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, wire::SECTION_FULL);
     trace_event!(host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
     entry.handler.save(file, recorder)?;
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> 0", entry.name(), entry.section_id);
     section_footer(vm, file, entry);
+    timer.stop(entry, wire::SECTION_FULL);
     Ok(())
 }
 

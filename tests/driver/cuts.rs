@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The connection breaks at every byte of a small migration, in either direction, whole or in half.
+
+use super::link::{Break, Fragile, corrupting, fragile};
+use super::machine::{Machine, Stage};
+use super::precopy::{LONG, Run, check_moved, check_stayed, quick};
+use savevm::migration::{Choice, Owner, Params, Status};
+use std::sync::Arc;
+
+/// What one cut may lead to, and nothing else: the guest moved, or stayed, or is where only an operator can say: stopped
+/// on the source, which says so, and running on the destination or nowhere.
+fn check_cut(source: &Machine, destination: &Machine, stage: &Stage, run: &Run, what: &str) {
+    let (out, into) = run.wait(what);
+    let info = run.out.info();
+    match (&out, info.owner) {
+        (Ok(()), Owner::There) => {
+            assert!(into.is_ok(), "{what}: the source let go, but the destination: {into:?}");
+            check_moved(source, destination, stage, what);
+        }
+        (Err(_), Owner::Here) => {
+            assert!(into.is_err(), "{what}: the destination succeeded, but the source goes on: {out:?}");
+            check_stayed(source, destination, stage, what);
+        }
+        (Err(error), Owner::Unknown) => {
+            assert!(error.message().contains("the destination may run"), "{what}: {error}");
+            assert!(!source.host.is_running(), "{what}");
+            if into.is_ok() {
+                check_moved(source, destination, stage, what);
+            }
+            assert!(stage.guests() <= 1, "{what}");
+        }
+        other => panic!("{what}: {other:?}"),
+    }
+    source.check_balanced(what);
+    destination.check_balanced(what);
+    stage.check(what);
+}
+
+fn one(ends: (Arc<Fragile>, Arc<Fragile>), params: &(Params, Params), what: &str) -> Owner {
+    let (source, destination, stage) = Machine::two();
+    let run = Run::start(&source, &destination, ends, params.clone());
+    check_cut(&source, &destination, &stage, &run, what);
+    run.out.info().owner
+}
+
+/// Bytes of a whole migration in each direction.
+fn lengths(params: &(Params, Params)) -> (i64, i64) {
+    let (source, destination, _stage) = Machine::two();
+    let (here, there) = fragile(-1, -1, Break::Whole);
+    let run = Run::start(&source, &destination, (here.clone(), there.clone()), params.clone());
+    let (out, into) = run.wait("whole");
+    out.and(into).unwrap();
+    (there.read_so_far(), here.read_so_far())
+}
+
+fn every_cut(params: &(Params, Params)) -> Vec<(i64, Owner)> {
+    let (forth, back) = lengths(params);
+    assert!(forth > 300, "{forth}");
+    let mut owners = Vec::new();
+    for how in [Break::Whole, Break::Half] {
+        for at in 0..=forth {
+            owners.push((at, one(fragile(at, -1, how), params, &format!("{how:?} cut, to the destination, at {at}"))));
+        }
+        for at in 0..=back {
+            one(fragile(-1, at, how), params, &format!("{how:?} cut, to the source, at {at}"));
+        }
+    }
+    owners
+}
+
+#[test]
+fn at_every_byte_between_two_ends_of_this_library() {
+    let owners = every_cut(&(quick(), quick()));
+    // The window in which nobody can know is there, and it is small: EOF and what follows.
+    let unknown: Vec<_> = owners.iter().filter(|(_, owner)| *owner == Owner::Unknown).collect();
+    assert!(!unknown.is_empty());
+    assert!(owners[..100].iter().all(|(_, owner)| *owner == Owner::Here));
+}
+
+#[test]
+fn at_every_byte_where_one_end_speaks_as_qemu_does() {
+    let plain = Params { extensions: false, ..quick() };
+    every_cut(&(quick(), plain.clone()));
+    every_cut(&(plain, quick()));
+}
+
+#[test]
+fn without_a_return_path_the_guest_never_runs_twice() {
+    let params = (Params { return_path: Choice::Off, ..quick() }, quick());
+    let (forth, _) = lengths(&params);
+    for at in 0..=forth {
+        let what = format!("no return path, at {at}");
+        let (source, destination, stage) = Machine::two();
+        let run = Run::start(&source, &destination, fragile(at, -1, Break::Whole), params.clone());
+        let (out, _) = run.wait(&what);
+        // As with QEMU the source can only know that its bytes went out.
+        assert!(stage.guests() <= 1, "{what}");
+        assert!(out.is_ok() || run.out.info().status == Status::Failed);
+        stage.check(&what);
+        source.check_balanced(&what);
+        destination.check_balanced(&what);
+    }
+}
+
+#[test]
+fn a_corrupted_byte_never_makes_two_guests_and_never_hangs() {
+    let params = (quick(), quick());
+    let (forth, _) = lengths(&params);
+    let stall = std::time::Duration::from_millis(200);
+    let short = Params { stall_timeout: Some(stall), switchover_timeout: stall, handshake_timeout: stall, ..quick() };
+    for (at, byte) in (0..forth).flat_map(|at| [(at, 0x5a), (at, 0), (at, 8)]) {
+        let what = format!("byte {at} became {byte}");
+        let (source, destination, stage) = Machine::two();
+        let run = Run::start(&source, &destination, corrupting(at, byte), (short.clone(), short.clone()));
+        for ended in [run.out.wait_within(LONG), run.into.wait_within(LONG)] {
+            assert!(ended.is_some(), "{what}: hangs");
+        }
+        assert!(stage.guests() <= 1, "{what}");
+        source.check_balanced(&what);
+        destination.check_balanced(&what);
+        stage.check(&what);
+    }
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The migration driver against two machines in one process.
+
+mod cuts;
+mod link;
+mod machine;
+mod postcopy;
+mod postcopy_runs;
+mod precopy;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A device that the test looks at while the machine holds it.
+pub struct Shared<T>(pub Arc<T>);
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Postcopy: the switch, pages on request, breaks at every byte, recovery.
+
+use super::link::{Break, Fragile, fragile};
+use super::machine::{Machine, PAGES, Stage};
+use super::precopy::{LONG, Run, over, quick};
+use savevm::migration::{Endpoint, Owner, Params, Status};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn params(extensions: bool) -> Params {
+    // Slow enough that the switch comes in the middle, and not so slow that a run takes long.
+    Params { postcopy: true, extensions, max_bandwidth: 100_000, recover_timeout: Some(Duration::from_secs(5)), ..quick() }
+}
+
+fn machines() -> (Machine, Machine, Arc<Stage>) {
+    let (source, destination, stage) = Machine::two();
+    source.ram.writes.store(u32::MAX, SeqCst);
+    (source.with_postcopy(), destination.with_postcopy(), stage)
+}
+
+fn start(source: &Machine, destination: &Machine, ends: &(Arc<Fragile>, Arc<Fragile>), params: Params) -> Run {
+    let run = Run::start(source, destination, ends.clone(), (params.clone(), params));
+    // It may be over already, where the connection breaks early.
+    let _ = run.out.start_postcopy();
+    run
+}
+
+/// Touches every page of the destination, the last first, as soon as its guest runs.
+fn guest(destination: &Machine) -> thread::JoinHandle<Option<Vec<u64>>> {
+    let (host, ram) = (Arc::clone(&destination.host), Arc::clone(&destination.ram));
+    thread::spawn(move || {
+        let since = Instant::now();
+        while !host.is_running() {
+            if since.elapsed() > LONG || ram.postcopy.ended().is_some() {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let mut values: Vec<_> = (0..PAGES).rev().map(|page| ram.touch(page)).collect::<Option<_>>()?;
+        values.reverse();
+        Some(values)
+    })
+}
+
+fn check_whole(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
+    assert!(!source.host.is_running() && destination.host.is_running(), "{what}: who runs");
+    assert_eq!(source.state(), destination.state(), "{what}: state");
+    assert_eq!(destination.ram.postcopy.ended(), Some(true), "{what}: the end was told");
+    source.check_balanced(what);
+    destination.check_balanced(what);
+    stage.check(what);
+}
+
+fn wait_status(status: impl Fn() -> Status, want: Status, what: &str) {
+    let since = Instant::now();
+    while status() != want {
+        assert!(since.elapsed() < LONG && !status().is_final(), "{what}: waiting for {want}, it is {}", status());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn the_guest_runs_over_there_while_its_pages_follow() {
+    for extensions in [true, false] {
+        let what = format!("postcopy, extensions {extensions}");
+        let (source, destination, stage) = machines();
+        let ends = fragile(-1, -1, Break::Whole);
+        let slow = Params { max_postcopy_bandwidth: 2_000, ..params(extensions) };
+        source.ram.ballast.store(50, SeqCst);
+        let run = start(&source, &destination, &ends, slow);
+        let guest = guest(&destination);
+        let (out, into) = run.wait(&what);
+        out.unwrap();
+        into.unwrap();
+        assert_eq!(guest.join().unwrap(), Some(source.ram.contents()), "{what}");
+        check_whole(&source, &destination, &stage, &what);
+        let events = source.host.events.lock().unwrap().clone();
+        let expected: &[&str] = match extensions {
+            true => &["setup", "active", "device", "postcopy-active", "completed"],
+            false => &["setup", "active", "postcopy-active", "completed"],
+        };
+        assert_eq!(events, expected, "{what}");
+        assert!(run.out.info().page_requests > 0 && run.into.info().page_requests > 0, "{what}");
+    }
+}
+
+#[test]
+fn devices_that_do_not_load_give_the_guest_back() {
+    let (source, destination, stage) = machines();
+    destination.device.fail_load.store(true, SeqCst);
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), params(true));
+    let (out, into) = run.wait("refusal");
+    assert!(out.unwrap_err().to_string().contains("does not want to"));
+    assert!(into.is_err());
+    assert!(source.host.is_running() && !destination.host.is_running());
+    assert_eq!(run.out.info().owner, Owner::Here);
+    source.check_balanced("refusal");
+    destination.check_balanced("refusal");
+    stage.check("refusal");
+}
+
+/// Recovers whatever is paused, over a connection that holds, until both ends are done.
+fn recover_all(run: &Run, what: &str) {
+    let since = Instant::now();
+    loop {
+        let (out, into) = (run.out.info().status, run.into.info().status);
+        if out.is_final() || into.is_final() {
+            return;
+        }
+        assert!(since.elapsed() < LONG, "{what}: the source is {out}, the destination {into}");
+        if out == Status::PostcopyPaused && into == Status::PostcopyPaused {
+            let (here, there) = fragile(-1, -1, Break::Whole);
+            run.into.recover(over(&there)).unwrap();
+            run.out.recover(&over(&here)).unwrap();
+            // Let them notice.
+            thread::sleep(Duration::from_millis(5));
+        } else if out == Status::PostcopyPaused || into == Status::PostcopyPaused {
+            // The other side sees the break by its own.
+            let _ = if out == Status::PostcopyPaused { run.into.pause() } else { run.out.pause() };
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn lengths(extensions: bool) -> (i64, i64) {
+    let (source, destination, _stage) = machines();
+    let ends = fragile(-1, -1, Break::Whole);
+    let run = start(&source, &destination, &ends, params(extensions));
+    let (out, into) = run.wait("whole");
+    out.and(into).unwrap();
+    (ends.1.read_so_far(), ends.0.read_so_far())
+}
+
+fn one_cut(to_destination: i64, to_source: i64, extensions: bool, what: &str) -> bool {
+    let (source, destination, stage) = machines();
+    let ends = fragile(to_destination, to_source, Break::Whole);
+    let run = start(&source, &destination, &ends, params(extensions));
+    let guest = guest(&destination);
+    recover_all(&run, what);
+    let (out, into) = run.wait(what);
+    let values = guest.join().unwrap();
+    match (&out, &into) {
+        (Ok(()), Ok(())) => {
+            check_whole(&source, &destination, &stage, what);
+            assert_eq!(values, Some(source.ram.contents()), "{what}");
+        }
+        (Err(_), Err(_)) => {
+            let owner = run.out.info().owner;
+            assert!(stage.guests() <= 1, "{what}");
+            assert_eq!(source.host.is_running(), owner == Owner::Here, "{what}");
+            // Before the guest was handed over, a break costs nothing.
+            assert!(owner == Owner::Here || !extensions || stage.guests() <= 1, "{what}: {owner:?} {out:?}");
+        }
+        (Err(error), Ok(())) => {
+            // The verdict was lost behind the end.
+            assert!(run.out.info().owner != Owner::Here && destination.host.is_running(), "{what}: {error}");
+        }
+        (Ok(()), Err(error)) => panic!("{what}: the source let go, but the destination: {error}"),
+    }
+    source.check_balanced(what);
+    destination.check_balanced(what);
+    stage.check(what);
+    run.out.info().recoveries > 0
+}
+
+#[test]
+fn a_break_at_every_byte_is_recovered_or_leaves_the_guest_where_it_was() {
+    for extensions in [true, false] {
+        let (forth, back) = lengths(extensions);
+        let mut recovered = 0;
+        for at in (0..forth).step_by(if extensions { 1 } else { 3 }) {
+            let what = format!("postcopy (extensions {extensions}) breaks to the destination at {at}");
+            recovered += u32::from(one_cut(at, -1, extensions, &what));
+        }
+        for at in 0..back {
+            let what = format!("postcopy (extensions {extensions}) breaks to the source at {at}");
+            recovered += u32::from(one_cut(-1, at, extensions, &what));
+        }
+        assert!(recovered > 10, "only {recovered} breaks were recovered");
+    }
+}
+
+#[test]
+fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
+    let (source, destination, stage) = machines();
+    let slow = Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
+    source.ram.ballast.store(100, SeqCst);
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
+    wait_status(|| run.into.info().status, Status::PostcopyActive, "postcopy");
+    run.out.pause().unwrap();
+    let (out, into) = run.wait("not recovered");
+    assert!(out.unwrap_err().message().contains("nobody recovered"));
+    assert!(into.unwrap_err().message().contains("nobody recovered"));
+    assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here));
+    assert!(!source.host.is_running());
+    assert_eq!(destination.ram.postcopy.ended(), Some(false));
+    source.check_balanced("not recovered");
+    destination.check_balanced("not recovered");
+    stage.check("not recovered");
+}
+
+#[test]
+fn postcopy_that_was_not_agreed_on_is_refused() {
+    let (source, destination, stage) = machines();
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params(true), quick()));
+    let (out, into) = run.wait("no agreement");
+    assert!(into.unwrap_err().to_string().contains("POSTCOPY_ADVISE"));
+    assert!(out.unwrap_err().to_string().contains("POSTCOPY_ADVISE"));
+    assert!(source.host.is_running());
+    stage.check("no agreement");
+    let (here, _) = fragile(-1, -1, Break::Whole);
+    let run = savevm::migration::Outgoing::start(&source.vm, Endpoint::Channel(here), quick()).unwrap();
+    assert!(run.start_postcopy().is_err());
+    run.end();
+}

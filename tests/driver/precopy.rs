@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Precopy when all goes well, and when something simple does not.
+
+use super::link::{Break, fragile};
+use super::machine::{Machine, Progress, Stage};
+use savevm::channel::Channel;
+use savevm::error::Result;
+use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params, Status};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// Parameters whose waits are short.
+pub fn quick() -> Params {
+    let limit = Duration::from_secs(5);
+    Params {
+        handshake_timeout: limit,
+        switchover_timeout: limit,
+        stall_timeout: Some(limit),
+        connect_timeout: Some(limit),
+        ..Params::default()
+    }
+}
+
+pub fn over(channel: &Arc<impl Channel + 'static>) -> Endpoint {
+    Endpoint::Channel(Arc::clone(channel) as _)
+}
+
+/// Both ends of a migration that has begun.
+pub struct Run {
+    pub out: Arc<Outgoing>,
+    pub into: Arc<Incoming>,
+}
+
+impl Run {
+    pub fn start(
+        source: &Machine,
+        destination: &Machine,
+        ends: (Arc<impl Channel + 'static>, Arc<impl Channel + 'static>),
+        params: (Params, Params),
+    ) -> Self {
+        let into = Incoming::start(&destination.vm, over(&ends.1), params.1).unwrap();
+        let out = Outgoing::start(&source.vm, over(&ends.0), params.0).unwrap();
+        Self { out, into }
+    }
+
+    /// Waits for both; neither may hang.
+    pub fn wait(&self, what: &str) -> (Result<()>, Result<()>) {
+        let ended = |result: Option<Result<()>>, side: &str, status: Status| {
+            result.unwrap_or_else(|| panic!("{what}: the {side} hangs in {status}"))
+        };
+        let out = ended(self.out.wait_within(LONG), "source", self.out.info().status);
+        let into = ended(self.into.wait_within(LONG), "destination", self.into.info().status);
+        (out, into)
+    }
+}
+
+/// The guest moved as a whole.
+pub fn check_moved(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
+    assert!(!source.host.is_running() && destination.host.is_running(), "{what}: who runs");
+    assert_eq!(source.state(), destination.state(), "{what}: state");
+    source.check_balanced(what);
+    destination.check_balanced(what);
+    stage.check(what);
+}
+
+/// The guest stayed as if nothing had been.
+pub fn check_stayed(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
+    assert!(source.host.is_running() && !destination.host.is_running(), "{what}: who runs");
+    source.check_balanced(what);
+    destination.check_balanced(what);
+    stage.check(what);
+}
+
+#[test]
+fn a_guest_moves() {
+    for (return_path, extensions) in [(Choice::Auto, true), (Choice::On, false), (Choice::Off, true)] {
+        let what = format!("return path {return_path:?}, extensions {extensions}");
+        let (source, destination, stage) = Machine::two();
+        let params = Params { return_path, extensions, ..quick() };
+        let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+        let (out, into) = run.wait(&what);
+        out.unwrap();
+        into.unwrap();
+        check_moved(&source, &destination, &stage, &what);
+        let info = run.out.info();
+        assert_eq!((info.status, info.owner), (Status::Completed, Owner::There));
+        assert_eq!(info.return_path, return_path != Choice::Off);
+        assert!(info.rounds > 0 && info.transferred > 100 && info.device_bytes > 8, "{info:?}");
+        assert_eq!(info.devices[0].0, "dev");
+        let events = source.host.events.lock().unwrap().clone();
+        assert_eq!(events, ["setup", "active", "completed"], "{what}");
+        let events = destination.host.events.lock().unwrap().clone();
+        assert_eq!(events, ["setup", "active", "completed"], "{what}");
+    }
+}
+
+#[test]
+fn a_guest_that_stood_still_is_started_over_there_as_qemu_does() {
+    let (source, destination, stage) = Machine::two();
+    use savevm::savevm::host::Host;
+    source.host.lock();
+    source.host.vm_stop();
+    source.host.unlock();
+    let quiet = Params { autostart: false, ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quiet));
+    let (out, into) = run.wait("stopped guest");
+    out.and(into).unwrap();
+    assert!(!source.host.is_running() && !destination.host.is_running());
+    assert_eq!(run.into.info().owner, Owner::Here);
+    stage.check("stopped guest");
+}
+
+#[test]
+fn a_host_may_bring_its_own_thread() {
+    let (source, destination, stage) = Machine::two();
+    let params = Params { own_thread: false, ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+    let mut progress = Progress::default();
+    let mut steps = 0;
+    while run.out.step().unwrap() {
+        progress.look(run.out.info());
+        steps += 1;
+    }
+    assert!(steps > 3 && !run.out.step().unwrap());
+    let (out, into) = run.wait("steps");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "steps");
+}
+
+#[test]
+fn the_destinations_words_reach_the_source_and_the_guest_runs_on() {
+    let (source, destination, stage) = Machine::two();
+    destination.device.fail_load.store(true, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("refusal");
+    let text = out.unwrap_err().to_string();
+    assert!(text.contains("'dev'") && text.contains("does not want to"), "{text}");
+    assert!(into.unwrap_err().to_string().contains("does not want to"));
+    check_stayed(&source, &destination, &stage, "refusal");
+    assert_eq!((run.out.info().status, run.out.info().owner), (Status::Failed, Owner::Here));
+}
+
+#[test]
+fn disks_that_cannot_be_taken_over_leave_the_guest_where_it_was() {
+    let (source, destination, stage) = Machine::two();
+    destination.host.fail_disks.store(true, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("disks");
+    assert!(out.unwrap_err().to_string().contains("disks_activate"));
+    assert!(into.is_err());
+    check_stayed(&source, &destination, &stage, "disks");
+}
+
+#[test]
+fn blockers_and_a_second_migration_are_refused_with_a_reason() {
+    let (source, destination, _stage) = Machine::two();
+    let number = source.vm.slot.block("passthrough device in use").unwrap();
+    let (here, there) = fragile(-1, -1, Break::Whole);
+    let error = Outgoing::start(&source.vm, over(&here), quick()).err().unwrap();
+    assert!(error.message().contains("passthrough device in use"), "{error}");
+    assert!(source.vm.slot.unblock(number));
+    let into = Incoming::start(&destination.vm, over(&there), quick()).unwrap();
+    assert_eq!(Incoming::start(&destination.vm, over(&there), quick()).err().unwrap().errno(), libc::EBUSY);
+    into.cancel().unwrap();
+    assert_eq!(into.info().status, Status::Cancelled);
+    into.end();
+}
+
+#[test]
+fn pause_before_switchover_waits_for_the_word() {
+    let (source, destination, stage) = Machine::two();
+    let params = Params { pause_before_switchover: true, ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+    let since = Instant::now();
+    while run.out.info().status != Status::PreSwitchover {
+        assert!(since.elapsed() < LONG && run.out.resume().is_err());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!source.host.is_running() && !destination.host.is_running());
+    std::thread::sleep(Duration::from_millis(80));
+    run.out.resume().unwrap();
+    let (out, into) = run.wait("pause");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "pause");
+    let events = source.host.events.lock().unwrap().clone();
+    assert_eq!(events, ["setup", "active", "pre-switchover", "device", "completed"]);
+}
+
+#[test]
+fn cancelling_ends_it_within_a_second_and_the_guest_runs_on() {
+    for wait in [Status::Setup, Status::Active, Status::PreSwitchover] {
+        let what = format!("cancel in {wait}");
+        let (source, destination, stage) = Machine::two();
+        // Nobody answers in setup; a slow link keeps it active.
+        source.ram.ballast.store(1000, SeqCst);
+        source.ram.writes.store(u32::MAX, SeqCst);
+        let params = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..quick() };
+        if wait == Status::PreSwitchover {
+            source.ram.writes.store(0, SeqCst);
+            source.ram.ballast.store(0, SeqCst);
+        }
+        let (here, there) = fragile(-1, -1, Break::Whole);
+        let into = (wait != Status::Setup).then(|| Incoming::start(&destination.vm, over(&there), quick()).unwrap());
+        let out = Outgoing::start(&source.vm, over(&here), params).unwrap();
+        let since = Instant::now();
+        while out.info().status != wait {
+            assert!(since.elapsed() < LONG, "{what}: {}", out.info().status);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let since = Instant::now();
+        out.cancel().unwrap();
+        assert!(since.elapsed() < Duration::from_secs(1), "{what}");
+        assert_eq!(out.info().status, Status::Cancelled);
+        assert_eq!(out.wait().unwrap_err().errno(), libc::ECANCELED);
+        if let Some(into) = into {
+            assert!(into.wait_within(LONG).unwrap().is_err(), "{what}");
+        }
+        check_stayed(&source, &destination, &stage, &what);
+    }
+}
+
+#[test]
+fn a_silent_destination_is_given_up_in_time() {
+    let (source, destination, stage) = Machine::two();
+    let (here, _there) = fragile(-1, -1, Break::Whole);
+    let params = Params { handshake_timeout: Duration::from_millis(100), ..quick() };
+    let since = Instant::now();
+    let out = Outgoing::start(&source.vm, over(&here), params).unwrap();
+    let error = out.wait_within(LONG).unwrap().unwrap_err();
+    assert!(error.errno() == libc::ETIMEDOUT && since.elapsed() < Duration::from_secs(2), "{error}");
+    check_stayed(&source, &destination, &stage, "silence");
+}
