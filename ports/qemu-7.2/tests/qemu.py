@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A QEMU process that is driven over QMP, and a guest for it that shows whether its state is whole."""
+
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+DEADLINE = 120
+
+# A boot sector that counts up one byte in each of 1792 pieces of memory, sends the next letter of the alphabet to the
+# serial port, and begins again:
+#   cli; ss:sp = 0:7c00; bl = 'a'
+#   pass: for es in 2000h..9000h, for di in 0..10000h by 100h: inc byte [es:di]
+#         out 3f8h, bl; next letter
+GUEST = bytes.fromhex(
+    "fa31c08ed0bc007cb361"
+    "ba00208ec231ff26fe0581c7000175f781c2001081fa009075e9"
+    "baf80388d8eefec380fb7b75d9b361ebd5"
+)
+
+
+def counted():
+    """The addresses that the guest counts at."""
+    return range(0x20000, 0x90000, 0x100)
+
+
+class Failure(Exception):
+    """What a test found to be wrong."""
+
+
+class Place:
+    """A directory for one test's files."""
+
+    def __init__(self):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="savevm-port-"))
+        sector = GUEST.ljust(510, b"\0") + b"\x55\xaa"
+        (self.path / "guest").write_bytes(sector)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path)
+
+    def __truediv__(self, name):
+        return self.path / name
+
+
+class Qemu:
+    """One QEMU. `arguments` follow what every one has."""
+
+    def __init__(self, binary, place, name, *arguments):
+        self.name = name
+        self.events = []
+        self.serial_path = place / f"{name}.serial"
+        self.serial_path.unlink(missing_ok=True)
+        self.log = open(place / f"{name}.log", "w+", encoding="utf-8", errors="replace")
+        server = socket.socket(socket.AF_UNIX)
+        path = str(place / f"{name}.qmp")
+        pathlib.Path(path).unlink(missing_ok=True)
+        server.bind(path)
+        server.listen(1)
+        server.settimeout(DEADLINE)
+        command = [str(binary), "-display", "none", "-nodefaults", "-qmp", f"unix:{path}"]
+        command += ["-serial", f"file:{self.serial_path}", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        while True:
+            server.settimeout(0.5)
+            try:
+                self.socket, _ = server.accept()
+                break
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    raise Failure(f"{name} did not start:\n{self.output()}") from None
+        self.socket.settimeout(DEADLINE)
+        self.stream = self.socket.makefile("r")
+        self.stream.readline()
+        self.qmp("qmp_capabilities")
+
+    def output(self):
+        """What the process printed."""
+        self.log.flush()
+        return pathlib.Path(self.log.name).read_text(encoding="utf-8", errors="replace")
+
+    def _message(self):
+        line = self.stream.readline()
+        if not line:
+            raise Failure(f"{self.name} is gone ({self.process.wait(DEADLINE)}):\n{self.output()}")
+        return json.loads(line)
+
+    def ask(self, command, **arguments):
+        """The whole answer to a command."""
+        message = {"execute": command}
+        if arguments:
+            message["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+        self.socket.sendall(json.dumps(message).encode())
+        while True:
+            answer = self._message()
+            if "event" in answer:
+                self.events.append(answer)
+            else:
+                return answer
+
+    def qmp(self, command, **arguments):
+        """What a command returns."""
+        answer = self.ask(command, **arguments)
+        if "error" in answer:
+            raise Failure(f"{self.name}: {command}: {answer['error']['desc']}\n{self.output()}")
+        return answer["return"]
+
+    def hmp(self, line):
+        """What a line of the human monitor prints."""
+        return self.qmp("human-monitor-command", command_line=line)
+
+    def wait(self, what, done):
+        """Waits until `done(self)` is true, and returns that."""
+        end = time.monotonic() + DEADLINE
+        while not (result := done(self)):
+            if time.monotonic() > end:
+                raise Failure(f"{self.name}: waited in vain for {what}\n{self.output()}")
+            time.sleep(0.02)
+        return result
+
+    def wait_status(self, *wanted):
+        """Waits until the migration has one of these states; the answer to query-migrate."""
+
+        def look(_):
+            info = self.qmp("query-migrate")
+            status = info.get("status")
+            if status == "failed" and "failed" not in wanted:
+                raise Failure(f"{self.name}: the migration failed: {info.get('error-desc')}\n{self.output()}")
+            return info if status in wanted else None
+
+        return self.wait(f"a migration that is {' or '.join(wanted)}", look)
+
+    def wait_run(self):
+        """Waits until the guest runs."""
+        self.wait("a guest that runs", lambda _: self.qmp("query-status")["running"])
+
+    def serial(self):
+        """The letters that came out so far."""
+        return self.serial_path.read_bytes() if self.serial_path.exists() else b""
+
+    def wait_letters(self, more=40):
+        """Waits until the guest goes on and has sent so many letters more."""
+        goal = len(self.serial()) + more
+        self.wait("letters of the guest", lambda _: len(self.serial()) >= goal)
+
+    def counters(self):
+        """The counted bytes. The guest is stopped."""
+        path = str(self.serial_path) + ".memory"
+        self.qmp("pmemsave", val=counted().start, size=counted().stop - counted().start, filename=path)
+        return pathlib.Path(path).read_bytes()[:: counted().step]
+
+    def check_counters(self):
+        """Each pass counts all bytes, so they differ by one at most. The guest is stopped."""
+        first, *rest = sorted({(byte - self.counters()[0] + 1) % 256 for byte in self.counters()})
+        if rest and (first, rest) not in ((0, [1]), (1, [2])):
+            raise Failure(f"{self.name}: the memory is not whole: {[first, *rest]}")
+
+    def quit(self):
+        """Ends the process."""
+        if self.process.poll() is None:
+            try:
+                self.ask("quit")
+            except (Failure, OSError):
+                pass
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.socket.close()
+        self.log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.quit()
+
+
+def check_letters(before, after):
+    """`after` goes on where `before` ended, and neither misses or repeats a letter."""
+    text = before + after
+    for at in range(1, len(text)):
+        if (text[at] - text[at - 1]) % 26 not in (1,):
+            raise Failure(f"letter {at} of {len(before)} + {len(after)} is wrong: {text[max(0, at - 8):at + 8]}")
+
+
+def run_case(title, case, *arguments):
+    """Runs a test and says so; False where it failed."""
+    began = time.monotonic()
+    try:
+        with Place() as place:
+            said = case(place, *arguments)
+    except Failure as failure:
+        print(f"FAIL {title}: {failure}", flush=True)
+        return False
+    seconds = time.monotonic() - began
+    print(f"ok   {title} ({seconds:.1f} s){': ' + said if said else ''}", flush=True)
+    return True
+
