@@ -46,26 +46,19 @@ static void kvm_port(Machine *m, struct kvm_run *run)
     }
 }
 
-/* A port access is only complete when the guest is entered again: so this returns from nothing but KVM_RUN. */
+/* A port access is only complete when the guest is entered again: so being held is noticed in KVM_RUN and nowhere else. */
 static void kvm_run_guest(Machine *m)
 {
     KvmCpu *cpu = m->cpu;
-    for (;;) {
-        if (ioctl(cpu->vcpu, KVM_RUN, 0) < 0) {
-            if (errno == EINTR) {
-                return;
-            }
-            perror("minivmm: KVM_RUN");
-            abort();
-        }
-        switch (cpu->run->exit_reason) {
-        case KVM_EXIT_IO:
-            kvm_port(m, cpu->run);
-            break;
-        default:
-            fprintf(stderr, "minivmm: the guest broke down: exit reason %u\n", cpu->run->exit_reason);
-            abort();
-        }
+    int entered;
+    while ((entered = ioctl(cpu->vcpu, KVM_RUN, 0)) == 0 && cpu->run->exit_reason == KVM_EXIT_IO) {
+        kvm_port(m, cpu->run);
+    }
+    if (entered == 0 || errno != EINTR) {
+        fprintf(stderr, "minivmm: the guest broke down (exit reason %u) and is stopped\n", cpu->run->exit_reason);
+        machine_lock(m);
+        machine_halt(m);
+        machine_unlock(m);
     }
 }
 
@@ -86,21 +79,20 @@ static void on_signal(int signal)
 
 /* State, while the guest stands still. */
 
-static void kvm_get_state(void *machine)
+static int kvm_pre_save(void *opaque)
 {
-    KvmCpu *cpu = ((Machine *)machine)->cpu;
-    if (ioctl(cpu->vcpu, KVM_GET_REGS, &cpu->registers) < 0 || ioctl(cpu->vcpu, KVM_GET_SREGS, &cpu->system) < 0) {
-        perror("minivmm: reading registers");
-        abort();
-    }
+    KvmCpu *cpu = opaque;
+    bool good = ioctl(cpu->vcpu, KVM_GET_REGS, &cpu->registers) == 0 && ioctl(cpu->vcpu, KVM_GET_SREGS, &cpu->system) == 0;
+    return good ? 0 : -errno;
 }
 
-static void kvm_put_state(void *machine)
+/* An error here ends the migration, and the guest goes on at the source. */
+static int kvm_post_load(void *opaque, int version_id)
 {
-    KvmCpu *cpu = ((Machine *)machine)->cpu;
-    if (ioctl(cpu->vcpu, KVM_SET_SREGS, &cpu->system) < 0 || ioctl(cpu->vcpu, KVM_SET_REGS, &cpu->registers) < 0) {
-        perror("minivmm: the registers are not possible"); /* the guest shows what becomes of it */
-    }
+    KvmCpu *cpu = opaque;
+    (void)version_id;
+    bool good = ioctl(cpu->vcpu, KVM_SET_SREGS, &cpu->system) == 0 && ioctl(cpu->vcpu, KVM_SET_REGS, &cpu->registers) == 0;
+    return good ? 0 : -errno;
 }
 
 /* The structs are the kernel's ABI, and x86 has one byte order only: their bytes may travel as they are. */
@@ -108,6 +100,8 @@ static const VMStateDescription vmstate_cpu = {
     .name = "cpu-kvm",
     .version_id = 1,
     .minimum_version_id = 1,
+    .pre_save = kvm_pre_save,
+    .post_load = kvm_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_BUFFER_UNSAFE(registers, KvmCpu, 1, sizeof(struct kvm_regs)),
         VMSTATE_BUFFER_UNSAFE(system, KvmCpu, 1, sizeof(struct kvm_sregs)),
@@ -160,12 +154,12 @@ static void write_page_tables(Machine *m)
     }
 }
 
-static void reset(Machine *m)
+static bool reset(Machine *m)
 {
     KvmCpu *cpu = m->cpu;
     write_page_tables(m);
     memcpy(m->ram + GUEST_CODE, guest_image, (size_t)(guest_image_end - guest_image));
-    kvm_get_state(m);
+    kvm_pre_save(cpu);
     struct kvm_sregs *s = &cpu->system;
     s->cs = (struct kvm_segment) {
         .limit = UINT32_MAX, .selector = 11, .type = 11, .present = 1, .dpl = 3, .s = 1, .l = 1, .g = 1,
@@ -184,7 +178,7 @@ static void reset(Machine *m)
         .rdi = (m->ram_size - GUEST_WORK) / PAGE_SIZE,
         .rsi = m->rate,
     };
-    kvm_put_state(m);
+    return kvm_post_load(cpu, 1) == 0;
 }
 
 static bool open_vm(Machine *m, KvmCpu *cpu)
@@ -203,13 +197,12 @@ static bool open_vm(Machine *m, KvmCpu *cpu)
 static bool kvm_open(Machine *m)
 {
     KvmCpu *cpu = m->cpu = calloc(1, sizeof(*cpu));
-    if (!open_vm(m, cpu)) {
+    if (!open_vm(m, cpu) || !reset(m)) {
         perror("minivmm: /dev/kvm (--software does without)");
         return false;
     }
     cpu->log = calloc(m->ram_size / PAGE_SIZE / 64, sizeof(uint64_t));
     sigaction(SIGUSR1, &(struct sigaction) { .sa_handler = on_signal }, NULL);
-    reset(m);
     vmstate_register(NULL, 0, &vmstate_cpu, cpu);
     return true;
 }
@@ -231,8 +224,6 @@ const Accel accel_kvm = {
     .close = kvm_close,
     .run = kvm_run_guest,
     .hold = kvm_hold,
-    .get_state = kvm_get_state,
-    .put_state = kvm_put_state,
     .log_dirty = kvm_log_dirty,
     .take_dirty = kvm_take_dirty,
 };

@@ -76,17 +76,21 @@ static void *vcpu_thread(void *opaque)
     return NULL;
 }
 
-int machine_stop(void *machine)
+void machine_halt(Machine *m)
 {
-    Machine *m = machine;
-    if (!m->running) {
-        return 0;
-    }
     int64_t now = machine_clock(m);
     m->running = false;
     machine_set_clock(m, now);
     m->accel->hold(m, true);
     pthread_cond_broadcast(&m->changed);
+}
+
+int machine_stop(void *machine)
+{
+    Machine *m = machine;
+    if (m->running) {
+        machine_halt(m);
+    }
     while (!m->parked) {
         pthread_cond_wait(&m->changed, &m->lock);
     }
@@ -176,8 +180,6 @@ static void introduce(Machine *m)
         .vm_stop = machine_stop,
         .vm_start = machine_start,
         .vm_running = machine_running,
-        .cpu_synchronize_states = m->accel->get_state,
-        .cpu_synchronize_post_load = m->accel->put_state,
         .machine_name = machine_name,
         .disks_inactivate = disk_release,
         .disks_activate = disk_acquire,
@@ -185,8 +187,6 @@ static void introduce(Machine *m)
     m->savevm = savevm_new(&ops, m);
     savevm_set_current(m->savevm); /* devices register themselves there, on this thread */
 }
-
-/* Life. The machine comes up stopped. */
 
 bool machine_init(Machine *m)
 {

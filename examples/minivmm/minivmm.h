@@ -22,14 +22,12 @@
 
 typedef struct Machine Machine;
 
-/* A way to run a CPU. All but run() are called with the big lock; those that libsavevm calls too take a void pointer. */
+/* A way to run a CPU. All but run() are called with the big lock. */
 typedef struct Accel {
     bool (*open)(Machine *m);                         /* false, and says why, if it is not to be had */
     void (*close)(Machine *m);
     void (*run)(Machine *m);                          /* runs the guest until it is held; without the lock */
     void (*hold)(Machine *m, bool hold);              /* lets run() return, or lets it run again */
-    void (*get_state)(void *machine);                 /* brings what the CPU's device saves up to date */
-    void (*put_state)(void *machine);                 /* gives what the CPU's device loaded to the CPU */
     bool (*log_dirty)(Machine *m, bool on);           /* takes note of written pages from now on */
     bool (*take_dirty)(Machine *m, uint64_t *bitmap); /* adds those written since the last call; any thread */
 } Accel;
@@ -62,7 +60,8 @@ struct Machine {
     void *cpu, *memory, *serial, *timer, *disk; /* each belongs to the file of that name */
 };
 
-/* machine.c. With the big lock, but for the lock itself and what says otherwise. */
+/* machine.c. With the big lock, but for the lock itself and what says otherwise. What takes a void pointer is called by
+ * libsavevm as well. */
 bool machine_init(Machine *m);               /* without; it comes up stopped */
 void machine_destroy(Machine *m);            /* without */
 void machine_lock(void *machine);
@@ -70,6 +69,7 @@ void machine_unlock(void *machine);
 bool machine_locked(void *machine);          /* whether this thread holds it */
 int machine_stop(void *machine);             /* 0 */
 int machine_start(void *machine);            /* 0 */
+void machine_halt(Machine *m);               /* as machine_stop(), but from the vCPU's thread: when it returns */
 bool machine_running(void *machine);
 int64_t host_clock(void);                    /* ns; goes on always, without the lock */
 int64_t machine_clock(Machine *m);           /* ns; stands still with the machine */

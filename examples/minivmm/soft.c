@@ -65,11 +65,6 @@ static void soft_hold(Machine *m, bool hold)
     ((SoftCpu *)m->cpu)->held = hold;
 }
 
-static void soft_no_state(void *machine)
-{
-    (void)machine; /* the registers are where their device saves them from */
-}
-
 static bool soft_log_dirty(Machine *m, bool on)
 {
     ((SoftCpu *)m->cpu)->logging = on;
@@ -127,8 +122,6 @@ const Accel accel_soft = {
     .close = soft_close,
     .run = soft_run,
     .hold = soft_hold,
-    .get_state = soft_no_state,
-    .put_state = soft_no_state,
     .log_dirty = soft_log_dirty,
     .take_dirty = soft_take_dirty,
 };
