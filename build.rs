@@ -29,11 +29,12 @@ fn main() {
             "src/ffi/api/migrate.rs",
             "src/ffi/api/incoming.rs",
             "src/ffi/api/snapshot.rs",
+            "src/ffi/api/ram.rs",
             "src/ffi/api/error.rs",
         ],
         "SAVEVM_H",
         "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;",
-        "libsavevm's own functions: contexts, files, migrations, snapshots, errors. QEMU's names are in migration/.",
+        "libsavevm's own functions: contexts, files, migrations, snapshots, RAM, errors. QEMU's names are in migration/.",
         &out.join("savevm.h"),
     );
 }

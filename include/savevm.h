@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* libsavevm's own functions: contexts, files, migrations, snapshots, errors. QEMU's names are in migration/. */
+/* libsavevm's own functions: contexts, files, migrations, snapshots, RAM, errors. QEMU's names are in migration/. */
 /* Generated from the Rust sources by cbindgen. Do not edit. */
 
 #ifndef SAVEVM_H
@@ -97,6 +97,32 @@ typedef struct SaveVM SaveVM;
  * `level` of `SaveVMHostOps.report`: something is odd and was gone past.
  */
 #define SAVEVM_REPORT_WARNING 1
+
+/**
+ * Where dirty pages are known from: log_sync where there is one, else the kernel.
+ */
+#define SAVEVM_RAM_LOG_AUTO 0
+
+/**
+ * log_sync, as for KVM's dirty log.
+ */
+#define SAVEVM_RAM_LOG_HOST 1
+
+/**
+ * The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7; it sees every write of this process and
+ * of KVM, but not those of other processes and devices: mark these.
+ */
+#define SAVEVM_RAM_LOG_KERNEL 2
+
+/**
+ * Nothing but savevm_ram_set_dirty().
+ */
+#define SAVEVM_RAM_LOG_MARKS 3
+
+/**
+ * The RAM of one machine.
+ */
+typedef struct SaveVMRam SaveVMRam;
 
 /**
  * What commands of an incoming stream ask of a host with a migration driver of its own. A NULL member makes the command
@@ -707,6 +733,123 @@ typedef struct SaveVMInfo {
 } SaveVMInfo;
 
 /**
+ * A block of guest memory.
+ */
+typedef struct SaveVMRamBlock {
+  /**
+   * sizeof(SaveVMRamBlock).
+   */
+  size_t size;
+  /**
+   * Name, 1 to 255 bytes, the same on both sides; copied.
+   */
+  const char *name;
+  /**
+   * Where it is mapped, readable and writable, aligned to its pages. It stays the hypervisor's.
+   */
+  void *host;
+  /**
+   * Bytes, in whole pages.
+   */
+  uint64_t length;
+  /**
+   * Size in bytes of the pages below it, for postcopy: that of a hugetlbfs. 0: the system's.
+   */
+  uint64_t page_size;
+  /**
+   * The guest's address; both sides must agree on it for shared memory.
+   */
+  uint64_t guest_address;
+  /**
+   * It is mapped with MAP_SHARED.
+   */
+  bool shared;
+  /**
+   * The hypervisor's own, for log_sync.
+   */
+  void *opaque;
+} SaveVMRamBlock;
+
+/**
+ * What a hypervisor chooses for its RAM. All zero is a good beginning.
+ */
+typedef struct SaveVMRamOps {
+  /**
+   * sizeof(SaveVMRamOps).
+   */
+  size_t size;
+  /**
+   * SAVEVM_RAM_LOG_*.
+   */
+  int log;
+  /**
+   * Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+   */
+  bool ignore_shared;
+  /**
+   * Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
+   * 0: not used. It saves bandwidth, and costs CPU time and a copy.
+   */
+  uint64_t xbzrle_cache;
+  /**
+   * Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
+   */
+  int (*log_start)(void *opaque);
+  /**
+   * Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
+   * bitmap[0] is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
+   * Without the lock; with it when the guest is stopped.
+   */
+  int (*log_sync)(void *opaque, const struct SaveVMRamBlock *block, uint64_t *bitmap, size_t words);
+  /**
+   * Ends to log. Comes once for every log_start that returned 0. With the lock.
+   */
+  void (*log_stop)(void *opaque);
+} SaveVMRamOps;
+
+/**
+ * Numbers of the last migration in either direction.
+ */
+typedef struct SaveVMRamInfo {
+  /**
+   * sizeof(SaveVMRamInfo).
+   */
+  size_t size;
+  /**
+   * The target's page size in bytes.
+   */
+  uint64_t page_size;
+  /**
+   * Bytes that are to be sent.
+   */
+  uint64_t dirty_bytes;
+  /**
+   * Pages that were sent or received as they are.
+   */
+  uint64_t normal_pages;
+  /**
+   * Pages of zeros.
+   */
+  uint64_t zero_pages;
+  /**
+   * Pages as a difference.
+   */
+  uint64_t xbzrle_pages;
+  /**
+   * Pages that were dirty, and yet the same as before.
+   */
+  uint64_t unchanged_pages;
+  /**
+   * How often the dirty log was read.
+   */
+  uint64_t syncs;
+  /**
+   * Ranges that postcopy's destination asked for.
+   */
+  uint64_t page_requests;
+} SaveVMRamInfo;
+
+/**
  * The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
  */
 typedef struct SaveVMErrorInfo {
@@ -1236,6 +1379,81 @@ int savevm_snapshot_save(SaveVM *vm,
 int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,
                          Error **errp);
+
+/**
+ * Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
+ * migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `ops` (NULL: all
+ * zero) is copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+ *
+ * The caller promises:
+ * `vm` is NULL or a context that outlives the RAM; `ops` is NULL or begins with its size, and its functions may be called
+ * from any thread with `opaque`; `errp` is NULL or points to NULL.
+ */
+struct SaveVMRam *savevm_ram_new(SaveVM *vm,
+                                 const struct SaveVMRamOps *ops,
+                                 void *opaque,
+                                 Error **errp);
+
+/**
+ * Takes RAM out of its machine and frees it; the memory stays the hypervisor's. 0, or -EBUSY in a migration, when nothing
+ * is freed. NULL is allowed. With the lock, which may be given up meanwhile.
+ *
+ * The caller promises:
+ * `ram` is NULL or comes from savevm_ram_new() and, where 0 is returned, is not used afterwards.
+ */
+int savevm_ram_free(struct SaveVMRam *ram);
+
+/**
+ * Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
+ * there, -EINVAL for a block that can't be. Any thread.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive; `block` is NULL or begins with its size; its memory stays mapped until the block is removed or
+ * the RAM is freed; `errp` is NULL or points to NULL.
+ */
+int savevm_ram_add_block(struct SaveVMRam *ram,
+                         const struct SaveVMRamBlock *block,
+                         Error **errp);
+
+/**
+ * Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
+ * Any thread.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive; `name` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int savevm_ram_remove_block(struct SaveVMRam *ram,
+                            const char *name,
+                            Error **errp);
+
+/**
+ * Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
+ * another process. It is sent again. Any thread, any lock, quick where no migration runs. Addresses outside of all blocks
+ * are ignored.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive. The memory is not touched.
+ */
+void savevm_ram_set_dirty(struct SaveVMRam *ram,
+                          const void *host,
+                          uint64_t length);
+
+/**
+ * The union of the page sizes of all blocks in bytes: what SaveVMHostOps.ram_page_sizes returns where a block is on huge
+ * pages.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive.
+ */
+uint64_t savevm_ram_page_sizes(struct SaveVMRam *ram);
+
+/**
+ * How it stands. 0, or -EINVAL for NULL. Any thread.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive; `info` is NULL or begins with its size and is writable for that.
+ */
+int savevm_ram_query(struct SaveVMRam *ram, struct SaveVMRamInfo *info);
 
 /**
  * The error in words: where, what was expected, what came. The string is the error's. NULL for NULL.

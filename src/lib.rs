@@ -11,6 +11,7 @@ pub mod ffi;
 pub mod file;
 pub mod inspect;
 pub mod migration;
+pub mod ram;
 pub mod savevm;
 pub mod sys;
 pub mod vmstate;

@@ -4,16 +4,22 @@
 
 mod buffer;
 mod fd;
+mod guest;
 mod iovec;
+mod pagemap;
 mod socket;
+mod uffd;
 
 pub use buffer::{ByteBuffer, Span};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, poll_any, poll_fd, raw_close_on_drop, read_fd, recv_fd, send_fd,
     set_close_on_exec, set_nonblocking, signal_group, take_named_fd, write_fd, write_pipe,
 };
+pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
+pub use pagemap::PageScan;
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, shutdown_socket,
     socket_kind, tcp_socket, unix_socket,
 };
+pub use uffd::{Fault, Feature, Mode, Userfault};

@@ -8,5 +8,6 @@ pub mod file;
 pub mod incoming;
 pub mod migrate;
 pub mod migration;
+pub mod ram;
 pub mod snapshot;
 pub mod types;

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! RAM as a module, for a hypervisor without a RAM device of its own.
+
+use crate::error::{Error, Result};
+use crate::ffi::guard::guard;
+use crate::ffi::migration::{code, give_result};
+use crate::ffi::types::{Error as CError, SaveVM};
+use crate::ffi::{bytes, context};
+use crate::ram::block::{Block, BlockInfo};
+use crate::ram::tracker::{HostLog, Log};
+use crate::ram::{Options, Ram};
+use crate::sys::GuestMemory;
+use crate::wire::limits::IDSTR_MAX;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The RAM of one machine.
+pub struct SaveVMRam {
+    ram: Arc<Ram>,
+}
+
+/// Where dirty pages are known from: log_sync where there is one, else the kernel.
+pub const SAVEVM_RAM_LOG_AUTO: c_int = 0;
+/// log_sync, as for KVM's dirty log.
+pub const SAVEVM_RAM_LOG_HOST: c_int = 1;
+/// The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7; it sees every write of this process and
+/// of KVM, but not those of other processes and devices: mark these.
+pub const SAVEVM_RAM_LOG_KERNEL: c_int = 2;
+/// Nothing but savevm_ram_set_dirty().
+pub const SAVEVM_RAM_LOG_MARKS: c_int = 3;
+
+/// A block of guest memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamBlock {
+    /// sizeof(SaveVMRamBlock).
+    pub size: usize,
+    /// Name, 1 to 255 bytes, the same on both sides; copied.
+    pub name: *const c_char,
+    /// Where it is mapped, readable and writable, aligned to its pages. It stays the hypervisor's.
+    pub host: *mut c_void,
+    /// Bytes, in whole pages.
+    pub length: u64,
+    /// Size in bytes of the pages below it, for postcopy: that of a hugetlbfs. 0: the system's.
+    pub page_size: u64,
+    /// The guest's address; both sides must agree on it for shared memory.
+    pub guest_address: u64,
+    /// It is mapped with MAP_SHARED.
+    pub shared: bool,
+    /// The hypervisor's own, for log_sync.
+    pub opaque: *mut c_void,
+}
+
+/// What a hypervisor chooses for its RAM. All zero is a good beginning.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamOps {
+    /// sizeof(SaveVMRamOps).
+    pub size: usize,
+    /// SAVEVM_RAM_LOG_*.
+    pub log: c_int,
+    /// Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+    pub ignore_shared: bool,
+    /// Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
+    /// 0: not used. It saves bandwidth, and costs CPU time and a copy.
+    pub xbzrle_cache: u64,
+    /// Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
+    pub log_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
+    /// Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
+    /// bitmap[0] is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
+    /// Without the lock; with it when the guest is stopped.
+    pub log_sync: Option<
+        unsafe extern "C" fn(
+            opaque: *mut c_void,
+            block: *const SaveVMRamBlock,
+            bitmap: *mut u64,
+            words: usize,
+        ) -> c_int,
+    >,
+    /// Ends to log. Comes once for every log_start that returned 0. With the lock.
+    pub log_stop: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
+}
+
+/// Numbers of the last migration in either direction.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamInfo {
+    /// sizeof(SaveVMRamInfo).
+    pub size: usize,
+    /// The target's page size in bytes.
+    pub page_size: u64,
+    /// Bytes that are to be sent.
+    pub dirty_bytes: u64,
+    /// Pages that were sent or received as they are.
+    pub normal_pages: u64,
+    /// Pages of zeros.
+    pub zero_pages: u64,
+    /// Pages as a difference.
+    pub xbzrle_pages: u64,
+    /// Pages that were dirty, and yet the same as before.
+    pub unchanged_pages: u64,
+    /// How often the dirty log was read.
+    pub syncs: u64,
+    /// Ranges that postcopy's destination asked for.
+    pub page_requests: u64,
+}
+
+/// The log of a hypervisor.
+struct CLog {
+    ops: SaveVMRamOps,
+    opaque: *mut c_void,
+}
+
+// SAFETY: the contract of savevm_ram_new(): the functions may be called from any thread.
+unsafe impl Send for CLog {}
+// SAFETY: as above.
+unsafe impl Sync for CLog {}
+
+impl HostLog for CLog {
+    fn start(&self) -> i32 {
+        // SAFETY: the contract of the table.
+        self.ops.log_start.map_or(0, |start| unsafe { start(self.opaque) })
+    }
+
+    fn sync(&self, block: &Block, words: &mut [u64]) -> i32 {
+        let Some(sync) = self.ops.log_sync else { return 0 };
+        let name = CString::new(&*block.info.name).unwrap_or_default();
+        let c_block = SaveVMRamBlock {
+            size: size_of::<SaveVMRamBlock>(),
+            name: name.as_ptr(),
+            host: block.memory().address() as *mut c_void,
+            length: block.len(),
+            page_size: block.info.page_size as u64,
+            guest_address: block.info.guest_address,
+            shared: block.info.shared,
+            opaque: block.info.opaque as *mut c_void,
+        };
+        // SAFETY: the contract of the table; the bitmap is writable for its length.
+        unsafe { sync(self.opaque, &raw const c_block, words.as_mut_ptr(), words.len()) }
+    }
+
+    fn stop(&self) {
+        if let Some(stop) = self.ops.log_stop {
+            // SAFETY: the contract of the table.
+            unsafe { stop(self.opaque) }
+        }
+    }
+}
+
+fn options(ops: &SaveVMRamOps) -> Result<Options> {
+    let log = match ops.log {
+        SAVEVM_RAM_LOG_AUTO => Log::Auto,
+        SAVEVM_RAM_LOG_HOST => Log::Host,
+        SAVEVM_RAM_LOG_KERNEL => Log::Kernel,
+        SAVEVM_RAM_LOG_MARKS => Log::Marks,
+        other => return Err(Error::invalid(format!("SaveVMRamOps.log is {other}"))),
+    };
+    Ok(Options { log, ignore_shared: ops.ignore_shared, xbzrle_cache: ops.xbzrle_cache })
+}
+
+/// # Safety
+/// `ram` must be NULL or come from savevm_ram_new() and be alive.
+unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
+    // SAFETY: as the caller promised.
+    unsafe { ram.as_ref() }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
+}
+
+/// Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
+/// migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `ops` (NULL: all
+/// zero) is copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+///
+/// # Safety
+/// `vm` is NULL or a context that outlives the RAM; `ops` is NULL or begins with its size, and its functions may be called
+/// from any thread with `opaque`; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_new(
+    vm: *mut SaveVM,
+    ops: *const SaveVMRamOps,
+    opaque: *mut c_void,
+    errp: *mut *mut CError,
+) -> *mut SaveVMRam {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let (vm, ops) = unsafe { (context::from_c(vm), bytes::sized_struct(ops)) };
+        context::with(&vm, || {
+            let chosen = ops.as_ref().map_or_else(|| Ok(Options::default()), options);
+            let log = ops.filter(|ops| ops.log_sync.is_some()).map(|ops| Arc::new(CLog { ops, opaque }) as _);
+            let made = chosen.and_then(|options| Ram::new(&vm, options, log));
+            // SAFETY: the contract of the function.
+            let given = unsafe { give_result(errp, made) };
+            given.map_or(ptr::null_mut(), |ram| Box::into_raw(Box::new(SaveVMRam { ram })))
+        })
+    })
+}
+
+/// Takes RAM out of its machine and frees it; the memory stays the hypervisor's. 0, or -EBUSY in a migration, when nothing
+/// is freed. NULL is allowed. With the lock, which may be given up meanwhile.
+///
+/// # Safety
+/// `ram` is NULL or comes from savevm_ram_new() and, where 0 is returned, is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_free(ram: *mut SaveVMRam) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Ok(inner) = (unsafe { ram_of(ram) }) else { return 0 };
+        if let Err(error) = inner.close() {
+            return error.code();
+        }
+        // SAFETY: it came from `Box::into_raw` and is given up.
+        drop(unsafe { Box::from_raw(ram) });
+        0
+    })
+}
+
+/// # Safety
+/// The contract of savevm_ram_add_block().
+unsafe fn block_info(block: *const SaveVMRamBlock) -> Result<BlockInfo> {
+    // SAFETY: as the caller promised.
+    let block = unsafe { bytes::sized_struct(block) }.ok_or_else(|| Error::invalid("the block is NULL"))?;
+    // SAFETY: as the caller promised.
+    let name = unsafe { bytes::name(block.name) }.ok_or_else(|| Error::invalid("the block's name is NULL"))?;
+    let (len, page_size) = (usize::try_from(block.length), usize::try_from(block.page_size));
+    let too_large = |_| Error::invalid("the block is larger than the address space");
+    // SAFETY: as the caller promised.
+    let memory = unsafe { GuestMemory::new(block.host.cast(), len.map_err(too_large)?) };
+    Ok(BlockInfo {
+        name,
+        memory: memory.ok_or_else(|| Error::invalid("the block's memory is NULL or wraps around"))?,
+        page_size: page_size.map_err(too_large)?,
+        guest_address: block.guest_address,
+        shared: block.shared,
+        opaque: block.opaque as usize,
+    })
+}
+
+/// Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
+/// there, -EINVAL for a block that can't be. Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `block` is NULL or begins with its size; its memory stays mapped until the block is removed or
+/// the RAM is freed; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_add_block(
+    ram: *mut SaveVMRam,
+    block: *const SaveVMRamBlock,
+    errp: *mut *mut CError,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        unsafe { code(errp, ram_of(ram).and_then(|ram| ram.add_block(block_info(block)?))) }
+    })
+}
+
+/// Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
+/// Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `name` is NULL or a terminated string; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_remove_block(
+    ram: *mut SaveVMRam,
+    name: *const c_char,
+    errp: *mut *mut CError,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let name = unsafe { bytes::name(name) }.filter(|name| name.len() <= IDSTR_MAX);
+        let name = name.ok_or_else(|| Error::new(libc::ENOENT, "no block has such a name"));
+        // SAFETY: the contract of the function.
+        unsafe { code(errp, ram_of(ram).and_then(|ram| ram.remove_block(&name?))) }
+    })
+}
+
+/// Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
+/// another process. It is sent again. Any thread, any lock, quick where no migration runs. Addresses outside of all blocks
+/// are ignored.
+///
+/// # Safety
+/// `ram` is NULL or alive. The memory is not touched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_set_dirty(ram: *mut SaveVMRam, host: *const c_void, length: u64) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        if let Ok(ram) = unsafe { ram_of(ram) } {
+            ram.set_dirty(host as usize, usize::try_from(length).unwrap_or(usize::MAX));
+        }
+    });
+}
+
+/// The union of the page sizes of all blocks in bytes: what SaveVMHostOps.ram_page_sizes returns where a block is on huge
+/// pages.
+///
+/// # Safety
+/// `ram` is NULL or alive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
+    // SAFETY: the contract of the function.
+    guard(0, || unsafe { ram_of(ram) }.map_or(0, Ram::page_sizes))
+}
+
+/// How it stands. 0, or -EINVAL for NULL. Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `info` is NULL or begins with its size and is writable for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_query(ram: *mut SaveVMRam, info: *mut SaveVMRamInfo) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Ok(ram) = (unsafe { ram_of(ram) }) else { return -libc::EINVAL };
+        if info.is_null() {
+            return -libc::EINVAL;
+        }
+        let get = |count: &AtomicU64| count.load(Relaxed);
+        let counters = &ram.counters;
+        let mut full = SaveVMRamInfo {
+            size: 0,
+            page_size: ram.page_size() as u64,
+            dirty_bytes: ram.dirty_bytes(),
+            normal_pages: get(&counters.normal),
+            zero_pages: get(&counters.zero),
+            xbzrle_pages: get(&counters.xbzrle),
+            unchanged_pages: get(&counters.unchanged),
+            syncs: get(&counters.syncs),
+            page_requests: get(&counters.requests),
+        };
+        // SAFETY: the contract of the function: no more than the caller has is written.
+        unsafe {
+            let size = info.cast::<usize>().read().min(size_of::<SaveVMRamInfo>());
+            full.size = size;
+            ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), size);
+        }
+        0
+    })
+}

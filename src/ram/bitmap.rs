@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A bit for every page, set and cleared by any thread, searched a word at a time.
+
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
+
+const BITS: usize = 64;
+
+/// As many bits as a block has pages, all clear at first.
+pub struct Bitmap {
+    words: Box<[AtomicU64]>,
+    len: usize,
+}
+
+/// The bits `from..to` of a word, with `to` up to 64.
+fn mask(from: usize, to: usize) -> u64 {
+    (u64::MAX << from) & (u64::MAX >> (BITS - to))
+}
+
+impl Bitmap {
+    /// `len` clear bits.
+    pub fn new(len: usize) -> Self {
+        Self { words: (0..len.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect(), len }
+    }
+
+    /// How many bits there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Size in words.
+    pub fn words(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Calls `change` for the part of each word that the range covers; the sum of its results.
+    fn each(&self, start: usize, count: usize, change: impl Fn(&AtomicU64, u64) -> u32) -> usize {
+        let end = start.saturating_add(count).min(self.len);
+        let (mut at, mut sum) = (start, 0);
+        while at < end {
+            let (word, from) = (at / BITS, at % BITS);
+            let to = (end - word * BITS).min(BITS);
+            sum += change(&self.words[word], mask(from, to)) as usize;
+            at = word * BITS + to;
+        }
+        sum
+    }
+
+    /// Sets bits (those beyond the end are none); how many were clear.
+    pub fn set(&self, start: usize, count: usize) -> usize {
+        self.each(start, count, |word, mask| (mask & !word.fetch_or(mask, AcqRel)).count_ones())
+    }
+
+    /// Clears bits; how many were set.
+    pub fn clear(&self, start: usize, count: usize) -> usize {
+        self.each(start, count, |word, mask| (mask & word.fetch_and(!mask, AcqRel)).count_ones())
+    }
+
+    /// Whether a bit is set.
+    #[inline]
+    pub fn get(&self, at: usize) -> bool {
+        at < self.len && self.words[at / BITS].load(Acquire) >> (at % BITS) & 1 == 1
+    }
+
+    /// How many bits are set.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.load(Acquire).count_ones() as usize).sum()
+    }
+
+    /// Sets what is set in `words`, from bit 0 on; how many were clear.
+    pub fn merge(&self, words: &[u64]) -> usize {
+        let mut new = 0;
+        for (at, (word, add)) in self.words.iter().zip(words).enumerate() {
+            let add = add & mask(0, (self.len - at * BITS).min(BITS));
+            if add != 0 {
+                new += (add & !word.fetch_or(add, AcqRel)).count_ones() as usize;
+            }
+        }
+        new
+    }
+
+    fn search(&self, from: usize, flip: u64) -> usize {
+        if from >= self.len {
+            return self.len;
+        }
+        let mut at = from / BITS;
+        let mut word = (self.words[at].load(Acquire) ^ flip) & mask(from % BITS, BITS);
+        while word == 0 {
+            at += 1;
+            match self.words.get(at) {
+                Some(next) => word = next.load(Acquire) ^ flip,
+                None => return self.len,
+            }
+        }
+        (at * BITS + word.trailing_zeros() as usize).min(self.len)
+    }
+
+    /// The first run of set bits at or behind `from`, at most `most` long, as start and length.
+    pub fn run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
+        let start = self.search(from, 0);
+        if start == self.len {
+            return None;
+        }
+        // A run is usually shorter than the search for its end would be allowed to go.
+        let mut end = start;
+        while end < self.len && end - start < most && self.get(end) {
+            let next = if end.is_multiple_of(BITS) && self.words[end / BITS].load(Acquire) == u64::MAX { BITS } else { 1 };
+            end = (end + next).min(self.len);
+        }
+        let end = end.max(start + 1).min(start + most.max(1));
+        Some((start, end - start))
+    }
+
+    /// The first clear bit at or behind `from`, or the length.
+    pub fn next_clear(&self, from: usize) -> usize {
+        self.search(from, u64::MAX)
+    }
+
+    /// The bits as bytes, bit 0 lowest in the first, in whole words: the form on the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|word| word.load(Acquire).to_le_bytes()).collect()
+    }
+
+    /// Sets exactly the bits that are clear in `bytes`; `None` where there are too few of them, else how many are set.
+    pub fn set_inverted(&self, bytes: &[u8]) -> Option<usize> {
+        if bytes.len() < self.len.div_ceil(8) {
+            return None;
+        }
+        for (at, word) in self.words.iter().enumerate() {
+            let mut raw = [0; 8];
+            let part = bytes.get(at * 8..).unwrap_or_default();
+            let part = &part[..part.len().min(8)];
+            raw[..part.len()].copy_from_slice(part);
+            word.store(
+                !u64::from_le_bytes(raw) & mask(0, (self.len - at * BITS).min(BITS)),
+                std::sync::atomic::Ordering::Release,
+            );
+        }
+        Some(self.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn runs(bitmap: &Bitmap, most: usize) -> Vec<(usize, usize)> {
+        let (mut from, mut found) = (0, Vec::new());
+        while let Some((start, count)) = bitmap.run(from, most) {
+            found.push((start, count));
+            from = start + count;
+        }
+        found
+    }
+
+    #[test]
+    fn ranges_are_set_and_cleared_across_words() {
+        let bitmap = Bitmap::new(200);
+        assert_eq!(bitmap.set(60, 80), 80);
+        assert_eq!(bitmap.set(100, 1000), 60);
+        assert_eq!(runs(&bitmap, 1000), [(60, 140)]);
+        assert_eq!(bitmap.clear(64, 64), 64);
+        assert_eq!(
+            runs(&bitmap, 10),
+            [(60, 4), (128, 10), (138, 10), (148, 10), (158, 10), (168, 10), (178, 10), (188, 10), (198, 2)]
+        );
+        assert_eq!((bitmap.next_clear(60), bitmap.next_clear(128)), (64, 200));
+        assert_eq!(bitmap.set(usize::MAX, usize::MAX), 0);
+    }
+
+    #[test]
+    fn the_form_on_the_wire_is_little_endian_and_checked() {
+        let bitmap = Bitmap::new(70);
+        bitmap.set(1, 1);
+        bitmap.set(69, 1);
+        assert_eq!(bitmap.to_bytes(), [2, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0]);
+        let other = Bitmap::new(70);
+        assert_eq!(other.set_inverted(&bitmap.to_bytes()), Some(68));
+        assert!(!other.get(1) && !other.get(69) && other.get(0));
+        assert_eq!(other.set_inverted(&[0; 8]), None);
+        assert_eq!(other.set_inverted(&[0xff; 9]), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_vector_of_bools_does(
+            len in 1usize..300,
+            steps in proptest::collection::vec((any::<bool>(), 0usize..300, 0usize..300), 0..20),
+            most in 1usize..100,
+        ) {
+            let (bitmap, mut model) = (Bitmap::new(len), vec![false; len]);
+            for (on, start, count) in steps {
+                let changed = model.iter_mut().skip(start).take(count).filter(|bit| **bit != on);
+                let changed = changed.map(|bit| *bit = on).count();
+                prop_assert_eq!(if on { bitmap.set(start, count) } else { bitmap.clear(start, count) }, changed);
+            }
+            prop_assert_eq!(bitmap.count(), model.iter().filter(|bit| **bit).count());
+            let mut seen = vec![false; len];
+            for (start, count) in runs(&bitmap, most) {
+                prop_assert!(count >= 1 && count <= most);
+                seen[start..start + count].fill(true);
+            }
+            prop_assert_eq!(seen, model);
+        }
+    }
+}

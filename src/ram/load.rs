@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Records that come in (QEMU 7.2, `migration/ram.c`). A page goes from the file to its place, with no copy on the way.
+//!
+//! Every offset is checked against its block before anything is written: nothing outside of a block is ever touched.
+
+use super::block::{self, Block, Blocks};
+use super::{Ram, lock, wire, xbzrle};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::sys::system_page_size;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What is kept from section to section.
+pub(super) struct Loader {
+    blocks: Blocks,
+    /// Place of the block of the record before.
+    last_block: Option<usize>,
+    page: Box<[u8]>,
+    encoded: Box<[u8]>,
+}
+
+fn check(file: &MigFile) -> Result<()> {
+    file.status().first_error().map_or(Ok(()), Err)
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Adds block and offset to what is wrong with a record.
+fn place(block: &Block, offset: u64) -> impl Fn(Error) -> Error + '_ {
+    move |err| {
+        let text = format!("block '{}', offset 0x{offset:x}: {}", block.name(), err.message());
+        let place = Error::new(err.errno(), text);
+        match err.offset() {
+            Some(offset) => place.at_offset(offset),
+            None => place,
+        }
+    }
+}
+
+fn get_name(file: &MigFile) -> Result<Vec<u8>> {
+    let offset = file.position();
+    let name = file.get_counted_string();
+    check(file)?;
+    name.filter(|name| !name.is_empty()).ok_or_else(|| Error::invalid("a block without a name").at_offset(offset))
+}
+
+impl Ram {
+    /// Begins a load: blocks neither come nor go until `load_cleanup`.
+    pub(super) fn load_setup(&self) {
+        let mut busy = lock(&self.busy);
+        busy.incoming = true;
+        busy.loading = None;
+        drop(busy);
+        self.counters.reset();
+        self.blocks().iter().for_each(|block| {
+            block.received.clear(0, block.pages());
+        });
+    }
+
+    /// Ends it.
+    pub(super) fn load_cleanup(&self) {
+        let mut busy = lock(&self.busy);
+        busy.incoming = false;
+        busy.loading = None;
+    }
+
+    /// Records up to the end of the section.
+    pub(super) fn load(&self, file: &MigFile) -> Result<()> {
+        let loader = lock(&self.busy).loading.take();
+        let mut loader = loader.unwrap_or_else(|| {
+            let page = vec![0; self.page_size()].into_boxed_slice();
+            Box::new(Loader { blocks: self.blocks(), last_block: None, encoded: page.clone(), page })
+        });
+        let result = loader.records(self, file);
+        lock(&self.busy).loading = Some(loader);
+        result
+    }
+}
+
+impl Loader {
+    fn records(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
+        let low = ram.page_size() as u64 - 1;
+        loop {
+            let at = file.position();
+            let word = file.get_be64();
+            check(file)?;
+            let (offset, flags) = (word & !low, word & low);
+            match flags & !wire::CONTINUE {
+                wire::EOS => return Ok(()),
+                wire::MEM_SIZE => self.block_list(ram, file, offset)?,
+                kind @ (wire::ZERO | wire::PAGE | wire::XBZRLE) => {
+                    let block = self.block(ram, file, flags)?;
+                    self.record(ram, file, kind, &block, offset)
+                        .map_err(|err| place(&block, offset)(err).at_offset(at))?;
+                }
+                wire::COMPRESS_PAGE => return Err(unsupported("compressed pages (QEMU's capability 'compress')", at)),
+                wire::HOOK => return Err(unsupported("records of a transport of its own (RDMA)", at)),
+                _ => {
+                    let text = format!("a RAM record with flags {}", wire::flags_text(flags));
+                    return Err(Error::invalid(text).at_offset(at));
+                }
+            }
+        }
+    }
+
+    /// The block that a record names.
+    fn block(&mut self, ram: &Ram, file: &MigFile, flags: u64) -> Result<Arc<Block>> {
+        let at = file.position();
+        if flags & wire::CONTINUE == 0 {
+            let name = get_name(file)?;
+            let found = block::find(&self.blocks, &name).map(|(place, _)| place);
+            self.last_block = Some(found.ok_or_else(|| {
+                Error::invalid(format!("a page for block '{}', which is not there", text(&name))).at_offset(at)
+            })?);
+        }
+        let block = self.last_block.and_then(|place| self.blocks.get(place));
+        let block =
+            block.ok_or_else(|| Error::invalid("a page in the block before, but there is none").at_offset(at))?;
+        if ram.is_ignored(block) {
+            let text = format!("a page for block '{}', which both sides share", block.name());
+            return Err(Error::invalid(text).at_offset(at));
+        }
+        Ok(Arc::clone(block))
+    }
+
+    fn record(&mut self, ram: &Ram, file: &MigFile, kind: u64, block: &Block, offset: u64) -> Result<()> {
+        let page = block.page_at(offset)?;
+        let (offset, size) = (offset as usize, ram.page_size());
+        match kind {
+            wire::ZERO => {
+                let value = file.get_byte();
+                check(file)?;
+                block.memory().fill(offset, size, value);
+                ram.counters.zero.fetch_add(1, Relaxed);
+            }
+            wire::PAGE => {
+                file.get_into(block.memory().span(offset, size));
+                check(file)?;
+                ram.counters.normal.fetch_add(1, Relaxed);
+            }
+            _ => self.difference(ram, file, block, offset)?,
+        }
+        block.received.set(page, 1);
+        Ok(())
+    }
+
+    fn difference(&mut self, ram: &Ram, file: &MigFile, block: &Block, offset: usize) -> Result<()> {
+        let encoding = file.get_byte();
+        let len = usize::from(file.get_be16());
+        check(file)?;
+        if encoding != wire::ENCODING_XBZRLE {
+            let text = format!("a difference in encoding {encoding}, expected {}", wire::ENCODING_XBZRLE);
+            return Err(Error::invalid(text));
+        }
+        let Some(encoded) = self.encoded.get_mut(..len) else {
+            return Err(Error::invalid(format!("a difference of {len} bytes for a page of {}", ram.page_size())));
+        };
+        file.get(encoded);
+        check(file)?;
+        block.memory().read(offset, &mut self.page);
+        xbzrle::decode(encoded, &mut self.page).map_err(|what| Error::invalid(format!("XBZRLE: {what}")))?;
+        block.memory().write(offset, &self.page);
+        ram.counters.xbzrle.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// The list of blocks: every one of both sides must be there, and be the same.
+    fn block_list(&mut self, ram: &Ram, file: &MigFile, total: u64) -> Result<()> {
+        let start = file.position();
+        let (mut left, mut seen) = (total, vec![false; self.blocks.len()]);
+        while left > 0 {
+            let at = file.position();
+            let name = get_name(file)?;
+            let len = file.get_be64();
+            check(file)?;
+            let refuse = |what: String| Error::invalid(format!("block '{}': {what}", text(&name))).at_offset(at);
+            let Some((place, block)) = block::find(&self.blocks, &name) else {
+                return Err(refuse("it is not there; the machines must be the same".to_owned()));
+            };
+            if std::mem::replace(&mut seen[place], true) {
+                return Err(refuse("it is listed twice".to_owned()));
+            }
+            if len != block.len() {
+                return Err(refuse(format!("0x{len:x} bytes in the stream, 0x{:x} here", block.len())));
+            }
+            self.block_details(ram, file, block).map_err(|err| refuse(err.message().to_owned()))?;
+            left = left
+                .checked_sub(len)
+                .ok_or_else(|| refuse(format!("the list holds more than the total of 0x{total:x} bytes")))?;
+        }
+        match seen.iter().position(|seen| !seen) {
+            None => Ok(()),
+            Some(place) => {
+                let text = format!("block '{}' is here, but not in the stream", self.blocks[place].name());
+                Err(Error::invalid(text).at_offset(start))
+            }
+        }
+    }
+
+    /// What follows the length, by agreement of both sides.
+    fn block_details(&self, ram: &Ram, file: &MigFile, block: &Block) -> Result<()> {
+        if ram.is_postcopy_advised() && block.info.page_size != system_page_size() {
+            let page_size = file.get_be64();
+            check(file)?;
+            if page_size != block.info.page_size as u64 {
+                let text = format!("pages of {page_size} bytes in the stream, {} here", block.info.page_size);
+                return Err(Error::invalid(text));
+            }
+        }
+        if ram.options().ignore_shared {
+            let address = file.get_be64();
+            check(file)?;
+            if ram.is_ignored(block) && address != block.info.guest_address {
+                let have = block.info.guest_address;
+                let text = format!("shared memory at guest address 0x{address:x} in the stream, 0x{have:x} here");
+                return Err(Error::invalid(text));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unsupported(what: &str, at: u64) -> Error {
+    Error::new(libc::ENOTSUP, format!("{what} are not understood")).at_offset(at)
+}

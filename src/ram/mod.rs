@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! RAM as a module: blocks of guest memory as the live device "ram" (section version 4 of QEMU 7.2's `migration/ram.c`).
+//!
+//! Optional: a host with a RAM device of its own never makes a [`Ram`]. No lock is held while the host or a channel is
+//! called: bitmaps are atomic, and what a phase works with is taken out of its place for that long.
+//!
+//! - `block.rs`, `bitmap.rs`: what there is, and a bit for every page.
+//! - `tracker.rs`: which pages change (the host's log, or the kernel's).
+//! - `save.rs`, `sender.rs`: the phases of saving, and how a page goes out.
+//! - `load.rs`: records that come in.
+//! - `wire.rs`, `xbzrle.rs`, `cache.rs`: the bytes.
+
+pub mod bitmap;
+pub mod block;
+mod cache;
+mod handler;
+mod load;
+mod save;
+mod sender;
+#[cfg(test)]
+mod tests;
+pub mod tracker;
+pub mod wire;
+pub mod xbzrle;
+
+use crate::error::{Error, Result};
+use crate::savevm::Vm;
+use crate::savevm::registry::{Owner, Registration};
+use block::{Block, BlockInfo, Blocks};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use tracker::{HostLog, Log};
+
+/// What a host chooses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where dirty pages are known from.
+    pub log: Log,
+    /// Blocks that both sides share are not sent (QEMU's `x-ignore-shared`; both sides must agree).
+    pub ignore_shared: bool,
+    /// Size of the cache for XBZRLE in bytes; 0: not used.
+    pub xbzrle_cache: u64,
+}
+
+/// Counts of one migration; they begin anew with the next.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Pages that went out or came in as they are.
+    pub normal: AtomicU64,
+    /// Pages of one byte value.
+    pub zero: AtomicU64,
+    /// Pages as a difference.
+    pub xbzrle: AtomicU64,
+    /// Pages that were dirty but the same as before.
+    pub unchanged: AtomicU64,
+    /// How often the dirty log was read.
+    pub syncs: AtomicU64,
+    /// Ranges that the destination asked for (either side).
+    pub requests: AtomicU64,
+}
+
+impl Counters {
+    fn reset(&self) {
+        let Self { normal, zero, xbzrle, unchanged, syncs, requests } = self;
+        [normal, zero, xbzrle, unchanged, syncs, requests].iter().for_each(|count| count.store(0, Relaxed));
+    }
+}
+
+/// What is under way; blocks neither come nor go meanwhile.
+#[derive(Default)]
+struct Busy {
+    saving: Option<Box<save::Saver>>,
+    loading: Option<Box<load::Loader>>,
+    /// From setup to cleanup, also while the state is taken out.
+    outgoing: bool,
+    incoming: bool,
+}
+
+/// The RAM of one machine.
+pub struct Ram {
+    vm: Weak<Vm>,
+    page_bits: u32,
+    options: Mutex<Options>,
+    host_log: Option<Arc<dyn HostLog>>,
+    blocks: RwLock<Blocks>,
+    busy: Mutex<Busy>,
+    /// Pages are to be marked as dirty.
+    logging: AtomicBool,
+    /// The source has said that postcopy may come.
+    advised: AtomicBool,
+    /// Target pages that are to be sent.
+    dirty_pages: AtomicU64,
+    /// Numbers for who asks.
+    pub counters: Counters,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ram {
+    /// RAM without blocks, registered as the device "ram" of `vm`.
+    pub fn new(vm: &Arc<Vm>, options: Options, host_log: Option<Arc<dyn HostLog>>) -> Result<Arc<Self>> {
+        let page_bits = vm.host().target_page_bits();
+        if !wire::PAGE_BITS.contains(&page_bits) {
+            let text = format!("target pages of 2^{page_bits} bytes can't be sent, expected 2^{:?}", wire::PAGE_BITS);
+            return Err(Error::invalid(text));
+        }
+        if options.log == Log::Host && host_log.is_none() {
+            return Err(Error::invalid("the host's dirty log was chosen, but there is none"));
+        }
+        if vm.registry.find(wire::SECTION, 0).is_some() {
+            return Err(Error::new(libc::EEXIST, "the machine has a device \"ram\" already"));
+        }
+        let ram = Arc::new(Self {
+            vm: Arc::downgrade(vm),
+            page_bits,
+            options: Mutex::new(options),
+            host_log,
+            blocks: RwLock::default(),
+            busy: Mutex::default(),
+            logging: AtomicBool::new(false),
+            advised: AtomicBool::new(false),
+            dirty_pages: AtomicU64::new(0),
+            counters: Counters::default(),
+        });
+        vm.register(Registration {
+            path: None,
+            name: wire::SECTION.to_vec(),
+            instance_id: 0,
+            alias_id: -1,
+            version_id: wire::VERSION,
+            is_live: true,
+            owner: Owner { description: 0, opaque: ram.opaque() },
+            handler: Box::new(handler::RamHandler(Arc::clone(&ram))),
+        })?;
+        Ok(ram)
+    }
+
+    /// By which the device is known to the registry.
+    fn opaque(&self) -> usize {
+        std::ptr::from_ref(self) as usize
+    }
+
+    /// Takes the device out of its machine. When it returns nothing touches a block any more. `EBUSY` in a migration.
+    pub fn close(&self) -> Result<()> {
+        self.check_idle("free")?;
+        if let Some(vm) = self.vm.upgrade() {
+            vm.unregister_name(None, wire::SECTION, self.opaque());
+        }
+        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = Blocks::default();
+        Ok(())
+    }
+
+    /// The target's page size in bytes.
+    pub fn page_size(&self) -> usize {
+        1 << self.page_bits
+    }
+
+    /// What the host chose.
+    pub fn options(&self) -> Options {
+        *lock(&self.options)
+    }
+
+    /// The blocks of the moment.
+    pub fn blocks(&self) -> Blocks {
+        Arc::clone(&self.blocks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a block is not sent, because the other side has the same memory.
+    pub fn is_ignored(&self, block: &Block) -> bool {
+        block.info.shared && self.options().ignore_shared
+    }
+
+    fn check_idle(&self, what: &str) -> Result<()> {
+        let busy = lock(&self.busy);
+        if busy.outgoing || busy.incoming {
+            let which = if busy.outgoing { "an outgoing" } else { "an incoming" };
+            return Err(Error::new(libc::EBUSY, format!("can't {what} RAM: {which} migration is in progress")));
+        }
+        Ok(())
+    }
+
+    /// Adds a block. `EBUSY` in a migration, `EEXIST` for a name that is there.
+    pub fn add_block(&self, info: BlockInfo) -> Result<()> {
+        let block = Arc::new(Block::new(info, self.page_bits)?);
+        self.change_blocks("add", |blocks| {
+            if block::find(blocks, &block.info.name).is_some() {
+                return Err(Error::new(libc::EEXIST, format!("block '{}' is there already", block.name())));
+            }
+            blocks.push(block);
+            Ok(())
+        })
+    }
+
+    /// Removes a block. When it returns its memory may go. `EBUSY` in a migration, `ENOENT` for an unknown name.
+    pub fn remove_block(&self, name: &[u8]) -> Result<()> {
+        self.change_blocks("remove", |blocks| {
+            let Some((at, _)) = block::find(blocks, name) else {
+                return Err(Error::new(libc::ENOENT, format!("no block '{}'", String::from_utf8_lossy(name))));
+            };
+            blocks.remove(at);
+            Ok(())
+        })
+    }
+
+    fn change_blocks(&self, what: &str, change: impl FnOnce(&mut Vec<Arc<Block>>) -> Result<()>) -> Result<()> {
+        // The lists are only held for the length of a lookup, so this waits for nobody for long.
+        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        self.check_idle(what)?;
+        let mut list = blocks.to_vec();
+        change(&mut list)?;
+        *blocks = Arc::new(list);
+        Ok(())
+    }
+
+    /// Marks memory as dirty: it will be sent (again). Any thread, also while nothing is saved; addresses outside of
+    /// all blocks are nobody's.
+    pub fn set_dirty(&self, address: usize, len: usize) {
+        if !self.logging.load(SeqCst) {
+            return;
+        }
+        let blocks = self.blocks();
+        let (mut address, mut len) = (address, len);
+        while len > 0 {
+            let Some((_, block, offset)) = block::find_address(&blocks, address) else { return };
+            let (start, count) = block.page_range(offset, len);
+            if !self.is_ignored(block) {
+                self.mark(block, start, count);
+            }
+            let done = (block.memory().len() - offset).min(len);
+            (address, len) = (address + done, len - done);
+        }
+    }
+
+    fn mark(&self, block: &Block, start: usize, count: usize) {
+        let new = block.dirty.set(start, count);
+        self.dirty_pages.fetch_add(new as u64, Relaxed);
+    }
+
+    /// Bytes that are to be sent.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_pages.load(Relaxed) << self.page_bits
+    }
+
+    fn is_postcopy_advised(&self) -> bool {
+        self.advised.load(SeqCst)
+    }
+
+    /// Union of the page sizes of all blocks in bytes: what POSTCOPY_ADVISE compares.
+    pub fn page_sizes(&self) -> u64 {
+        self.blocks().iter().fold(0, |all, block| all | block.info.page_size as u64)
+    }
+}

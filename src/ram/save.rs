@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The phases of saving (QEMU 7.2, `migration/ram.c`).
+
+use super::block::{Block, Blocks};
+use super::sender::{Differences, Sender};
+use super::tracker::Tracker;
+use super::{Ram, lock, wire};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::sys::system_page_size;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+/// Longest that one call of iterate takes (QEMU 7.2's `MAX_WAIT`).
+const ITERATE_MAX: Duration = Duration::from_millis(50);
+/// Pages between two looks at the rate limit.
+const CHUNK: usize = 64;
+
+/// What is kept from setup to cleanup.
+pub(super) struct Saver {
+    blocks: Blocks,
+    /// Number of each block's first page among all.
+    first_pages: Vec<u64>,
+    sender: Sender,
+    tracker: Tracker,
+    /// Where the search goes on: place of the block, page.
+    cursor: (usize, usize),
+}
+
+impl Saver {
+    /// The next dirty run, at most a chunk; `None` when there is nothing all the way round.
+    fn next_run(&mut self, ram: &Ram) -> Option<(usize, usize, usize)> {
+        let (mut at, mut from) = self.cursor;
+        for _ in 0..=self.blocks.len() {
+            let block = self.blocks.get(at)?;
+            let run = if ram.is_ignored(block) { None } else { block.dirty.run(from, CHUNK) };
+            if let Some((start, count)) = run {
+                self.cursor = (at, start + count);
+                return Some((at, start, count));
+            }
+            (at, from) = (at + 1, 0);
+            if at == self.blocks.len() {
+                at = 0;
+                self.sender.round += 1;
+            }
+        }
+        None
+    }
+
+    /// Sends pages that are dirty. A bit is cleared before its page is read: what the guest writes afterwards sets it
+    /// again.
+    fn send(&mut self, ram: &Ram, file: &MigFile, at: usize, start: usize, count: usize) {
+        let block = Arc::clone(&self.blocks[at]);
+        let cleared = block.dirty.clear(start, count);
+        ram.dirty_pages.fetch_sub(cleared as u64, Relaxed);
+        for page in start..start + count {
+            self.sender.page(file, &ram.counters, at, &block, page, self.first_pages[at]);
+        }
+    }
+}
+
+fn check(file: &MigFile) -> Result<()> {
+    file.status().first_error().map_or(Ok(()), Err)
+}
+
+fn end_of_records(file: &MigFile) -> Result<()> {
+    file.put_be64(wire::EOS);
+    file.flush();
+    check(file)
+}
+
+impl Ram {
+    /// Runs `body` with what setup has made, which is out of its place meanwhile: no lock is held.
+    fn with_saver<T>(&self, body: impl FnOnce(&mut Saver) -> Result<T>) -> Result<T> {
+        let saver = lock(&self.busy).saving.take();
+        let mut saver = saver.ok_or_else(|| Error::new(libc::EPROTO, "RAM is not being saved"))?;
+        let result = body(&mut saver);
+        lock(&self.busy).saving = Some(saver);
+        result
+    }
+
+    /// Starts the log and writes the list of blocks. Everything is dirty.
+    pub(super) fn save_setup(&self, file: &MigFile, postcopy: bool) -> Result<()> {
+        // Keeps blocks from coming and going from here on.
+        let blocks = {
+            let mut busy = lock(&self.busy);
+            if busy.outgoing || busy.incoming {
+                return Err(Error::new(libc::EBUSY, "RAM takes part in a migration already"));
+            }
+            busy.outgoing = true;
+            self.blocks()
+        };
+        self.counters.reset();
+        self.dirty_pages.store(0, Relaxed);
+        let mut first_pages = Vec::with_capacity(blocks.len());
+        let mut pages = 0;
+        for block in blocks.iter() {
+            first_pages.push(pages);
+            pages += block.pages() as u64;
+            block.dirty.clear(0, block.pages());
+        }
+        let tracker = Tracker::start(self, &blocks)?;
+        for block in blocks.iter().filter(|block| !self.is_ignored(block)) {
+            self.mark(block, 0, block.pages());
+        }
+        let differences = Differences::new(self.options().xbzrle_cache, self.page_size());
+        let sender = Sender::new(self.page_bits, differences);
+        self.put_blocks(file, &blocks, postcopy);
+        lock(&self.busy).saving = Some(Box::new(Saver { blocks, first_pages, sender, tracker, cursor: (0, 0) }));
+        end_of_records(file)
+    }
+
+    /// MEM_SIZE and the list.
+    fn put_blocks(&self, file: &MigFile, blocks: &[Arc<Block>], postcopy: bool) {
+        let total: u64 = blocks.iter().map(|block| block.len()).sum();
+        let ignore_shared = self.options().ignore_shared;
+        file.put_be64(total | wire::MEM_SIZE);
+        for block in blocks {
+            wire::put_name(file, &block.info.name);
+            file.put_be64(block.len());
+            if postcopy && block.info.page_size != system_page_size() {
+                file.put_be64(block.info.page_size as u64);
+            }
+            if ignore_shared {
+                file.put_be64(block.info.guest_address);
+            }
+        }
+    }
+
+    /// Sends until the rate limit, for 50 ms, or until nothing is left; whether the latter.
+    pub(super) fn save_iterate(&self, file: &MigFile, _in_postcopy: bool) -> Result<bool> {
+        self.with_saver(|saver| {
+            let since = Instant::now();
+            let mut done = false;
+            while !file.rate_limit_reached() && since.elapsed() < ITERATE_MAX {
+                match saver.next_run(self) {
+                    Some((at, start, count)) => saver.send(self, file, at, start, count),
+                    None => {
+                        done = true;
+                        break;
+                    }
+                }
+            }
+            end_of_records(file)?;
+            Ok(done)
+        })
+    }
+
+    /// Sends all that is left; the guest is stopped. Before postcopy the log is read once more.
+    pub(super) fn save_complete(&self, file: &MigFile, in_postcopy: bool) -> Result<()> {
+        self.with_saver(|saver| {
+            if !in_postcopy {
+                saver.tracker.sync(self, &saver.blocks)?;
+            }
+            while let Some((at, start, count)) = saver.next_run(self) {
+                saver.send(self, file, at, start, count);
+                check(file)?;
+            }
+            end_of_records(file)
+        })
+    }
+
+    /// Bytes that are left. The log is read when that seems to be less than what fits into the downtime.
+    pub(super) fn save_pending(&self, threshold: u64, in_postcopy: bool) -> Result<u64> {
+        if !in_postcopy && self.dirty_bytes() < threshold {
+            self.with_saver(|saver| saver.tracker.sync(self, &saver.blocks))?;
+        }
+        Ok(self.dirty_bytes())
+    }
+
+    /// Ends the log; blocks may come and go again.
+    pub(super) fn save_cleanup(&self) {
+        self.logging.store(false, SeqCst);
+        let saver = lock(&self.busy).saving.take();
+        // Stops the host's log, without a lock.
+        drop(saver);
+        lock(&self.busy).outgoing = false;
+    }
+
+    /// A broken postcopy goes on: the destination has told what it has, the next record names its block.
+    pub(super) fn resume_prepare(&self) {
+        let result = self.with_saver(|saver| {
+            saver.sender.forget_block();
+            saver.cursor = (0, 0);
+            Ok(())
+        });
+        if let Err(error) = result {
+            log::warn!("resuming: {error}");
+        }
+    }
+}

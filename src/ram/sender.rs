@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How a page goes out: as zero, as a difference, or as it is, without a copy.
+
+use super::block::Block;
+use super::cache::Cache;
+use super::{Counters, wire, xbzrle};
+use crate::file::MigFile;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The differences of one migration.
+pub(super) struct Differences {
+    cache: Cache,
+    /// A copy of the page: the guest goes on writing, but cache and stream must have the same.
+    page: Box<[u8]>,
+    encoded: Box<[u8]>,
+}
+
+impl Differences {
+    /// Where the host wants them and the format can carry them.
+    pub fn new(cache_bytes: u64, page_size: usize) -> Option<Self> {
+        let cache = Cache::new(cache_bytes, page_size).filter(|_| page_size < xbzrle::PAGE_MAX)?;
+        let page = vec![0; page_size].into_boxed_slice();
+        Some(Self { cache, encoded: page.clone(), page })
+    }
+}
+
+/// What goes on between records.
+pub(super) struct Sender {
+    page_bits: u32,
+    /// Place of the block whose name was sent last.
+    last_block: Option<usize>,
+    pub differences: Option<Differences>,
+    /// How often the whole of RAM was gone through.
+    pub round: u64,
+}
+
+impl Sender {
+    pub fn new(page_bits: u32, differences: Option<Differences>) -> Self {
+        Self { page_bits, last_block: None, differences, round: 0 }
+    }
+
+    /// The next record names its block again.
+    pub fn forget_block(&mut self) {
+        self.last_block = None;
+    }
+
+    fn header(&mut self, file: &MigFile, at: usize, block: &Block, offset: usize, flags: u64) {
+        let word = offset as u64 | flags;
+        if self.last_block == Some(at) {
+            file.put_be64(word | wire::CONTINUE);
+        } else {
+            self.last_block = Some(at);
+            file.put_be64(word);
+            wire::put_name(file, &block.info.name);
+        }
+    }
+
+    /// Sends one page of the block at place `at`. `first_page` numbers the block's pages among all blocks'.
+    pub fn page(
+        &mut self,
+        file: &MigFile,
+        counters: &Counters,
+        at: usize,
+        block: &Block,
+        page: usize,
+        first_page: u64,
+    ) {
+        let (offset, size) = (page << self.page_bits, 1 << self.page_bits);
+        if block.memory().is_zero(offset, size) {
+            if let Some(differences) = &mut self.differences {
+                differences.cache.forget(first_page + page as u64);
+            }
+            self.header(file, at, block, offset, wire::ZERO);
+            file.put_byte(0);
+            counters.zero.fetch_add(1, Relaxed);
+        } else if self.differences.is_some() && self.round > 0 {
+            self.difference(file, counters, at, block, page, first_page + page as u64);
+        } else {
+            self.header(file, at, block, offset, wire::PAGE);
+            file.put_async(block.memory().piece(offset, size), false);
+            counters.normal.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn difference(&mut self, file: &MigFile, counters: &Counters, at: usize, block: &Block, page: usize, number: u64) {
+        let (offset, round) = (page << self.page_bits, self.round);
+        let Some(mut differences) = self.differences.take() else { return };
+        block.memory().read(offset, &mut differences.page);
+        let known = differences.cache.get(number, round);
+        let encoded = match &known {
+            Some(old) => xbzrle::encode(old, &differences.page, &mut differences.encoded),
+            None => None,
+        };
+        match (encoded, known) {
+            (Some(0), _) => {
+                counters.unchanged.fetch_add(1, Relaxed);
+            }
+            (Some(len), Some(old)) => {
+                old.copy_from_slice(&differences.page);
+                self.header(file, at, block, offset, wire::XBZRLE);
+                file.put_byte(wire::ENCODING_XBZRLE);
+                file.put_be16(len as u16);
+                file.put(&differences.encoded[..len]);
+                counters.xbzrle.fetch_add(1, Relaxed);
+            }
+            _ => {
+                // What is sent is the copy that the next difference will be against.
+                differences.cache.insert(number, round, &differences.page);
+                self.header(file, at, block, offset, wire::PAGE);
+                file.put(&differences.page);
+                counters.normal.fetch_add(1, Relaxed);
+            }
+        }
+        self.differences = Some(differences);
+    }
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Streams from RAM to RAM, and streams that lie.
+
+use super::block::BlockInfo;
+use super::tracker::Log;
+use super::{Options, Ram, wire};
+use crate::channel::memory;
+use crate::error::Error;
+use crate::file::MigFile;
+use crate::savevm::{Vm, load, save};
+use crate::sys::OwnMemory;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const PAGE: usize = 4096;
+
+/// A machine with blocks of so many pages, named "a", "b" ...
+struct Machine {
+    vm: Arc<Vm>,
+    ram: Arc<Ram>,
+    memories: Vec<OwnMemory>,
+}
+
+fn info(name: &str, memory: &OwnMemory) -> BlockInfo {
+    let (name, memory) = (name.as_bytes().to_vec(), memory.memory());
+    BlockInfo { name, memory, page_size: 0, guest_address: 0, shared: false, opaque: 0 }
+}
+
+impl Machine {
+    fn with(pages: &[usize], options: Options) -> Self {
+        let vm = Arc::new(Vm::default());
+        let ram = Ram::new(&vm, options, None).unwrap();
+        let mut memories = Vec::new();
+        for (name, pages) in ["a", "b", "c"].iter().zip(pages) {
+            let memory = OwnMemory::new(pages * PAGE).unwrap();
+            ram.add_block(info(name, &memory)).unwrap();
+            memories.push(memory);
+        }
+        Self { vm, ram, memories }
+    }
+
+    fn new(pages: &[usize]) -> Self {
+        Self::with(pages, Options { log: Log::Marks, ..Options::default() })
+    }
+
+    fn content(&self, block: usize) -> Vec<u8> {
+        let memory = self.memories[block].memory();
+        let mut bytes = vec![0; memory.len()];
+        memory.read(0, &mut bytes);
+        bytes
+    }
+
+    fn write(&self, block: usize, offset: usize, bytes: &[u8]) {
+        let memory = self.memories[block].memory();
+        memory.write(offset, bytes);
+        self.ram.set_dirty(memory.address() + offset, bytes.len());
+    }
+
+    fn load(&self, stream: &[u8]) -> Result<load::LoadEnd, Error> {
+        load::stream(&self.vm, &MigFile::new(Arc::new(memory::Reader::new(stream)), false))
+    }
+
+    /// A stream of records alone.
+    fn load_records(&self, records: &[u8]) -> Result<(), Error> {
+        self.ram.load_setup();
+        let result = self.ram.load(&MigFile::new(Arc::new(memory::Reader::new(records)), false));
+        self.ram.load_cleanup();
+        result
+    }
+}
+
+/// Saves; `between` runs after the first round.
+fn save(machine: &Machine, between: impl FnOnce()) -> Vec<u8> {
+    let writer = Arc::new(memory::Writer::new());
+    let file = MigFile::new(writer.clone(), true);
+    save::header(&machine.vm, &file);
+    save::setup(&machine.vm, &file);
+    while save::iterate(&machine.vm, &file, false).unwrap() != save::Round::Done {}
+    assert_eq!(save::pending(&machine.vm, &file, 1).total(), 0);
+    between();
+    save::complete_precopy(&machine.vm, &file, false, false).unwrap();
+    save::cleanup(&machine.vm);
+    file.flush();
+    assert!(file.status().first_error().is_none());
+    writer.contents()
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|at| ((at * 31 + at / 256 + seed) % 251) as u8).collect()
+}
+
+#[test]
+fn memory_arrives_with_what_changed_meanwhile() {
+    let (source, target) = (Machine::new(&[300, 1, 70]), Machine::new(&[300, 1, 70]));
+    source.write(0, 5 * PAGE, &pattern(100 * PAGE, 1));
+    source.write(2, 0, &pattern(70 * PAGE, 2));
+    target.memories[0].memory().fill(0, 300 * PAGE, 0xee);
+    let stream = save(&source, || {
+        source.write(0, 5 * PAGE - 10, b"across two pages and more");
+        source.write(1, 100, b"x");
+        source.write(2, 69 * PAGE, &[0; PAGE]);
+    });
+    target.load(&stream).unwrap();
+    for block in 0..3 {
+        assert!(source.content(block) == target.content(block), "block {block}");
+    }
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(count(&target.ram.counters.normal), 100 + 70 + 2 + 1);
+    assert_eq!(count(&target.ram.counters.zero), count(&source.ram.counters.zero));
+}
+
+#[test]
+fn the_kernel_logs_what_changes() {
+    let options = Options { log: Log::Kernel, ..Options::default() };
+    let source = Machine::with(&[600, 20], options);
+    source.memories[0].memory().write(7 * PAGE, &pattern(500 * PAGE, 3));
+    let file = MigFile::new(Arc::new(memory::Writer::new()), true);
+    if let Err(error) = source.ram.save_setup(&file, false) {
+        assert!(error.message().contains("can't log dirty pages"), "{error}");
+        source.ram.save_cleanup();
+        return eprintln!("SKIPPED: {error}");
+    }
+    source.ram.save_cleanup();
+    let target = Machine::new(&[600, 20]);
+    let stream = save(&source, || {
+        source.memories[0].memory().write(3 * PAGE + 1, b"untouched before");
+        source.memories[0].memory().write(200 * PAGE - 3, b"over an edge");
+        source.memories[1].memory().write(19 * PAGE, b"last");
+    });
+    target.load(&stream).unwrap();
+    assert!(source.content(0) == target.content(0) && source.content(1) == target.content(1));
+    let normal = target.ram.counters.normal.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(normal, 500 + 1 + 2 + 1);
+}
+
+#[test]
+fn differences_are_sent_where_a_page_is_known() {
+    let options = Options { log: Log::Marks, xbzrle_cache: 1 << 20, ..Options::default() };
+    let (source, target) = (Machine::with(&[8], options), Machine::new(&[8]));
+    source.write(0, 0, &pattern(8 * PAGE, 1));
+    let writer = Arc::new(memory::Writer::new());
+    let file = MigFile::new(writer.clone(), true);
+    save::header(&source.vm, &file);
+    save::setup(&source.vm, &file);
+    for round in 0..4u8 {
+        while save::iterate(&source.vm, &file, false).unwrap() != save::Round::Done {}
+        source.write(0, 100 + usize::from(round), &[round]);
+        source.write(0, 3 * PAGE, &[0; PAGE]);
+        source.write(0, 4 * PAGE, &pattern(PAGE, usize::from(round)));
+        source.ram.set_dirty(source.memories[0].memory().address() + 6 * PAGE, 1);
+    }
+    save::complete_precopy(&source.vm, &file, false, false).unwrap();
+    save::cleanup(&source.vm);
+    target.load(&writer.contents()).unwrap();
+    assert!(source.content(0) == target.content(0));
+    let counters = &source.ram.counters;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(count(&counters.xbzrle) >= 3 && count(&counters.unchanged) >= 2, "{counters:?}");
+}
+
+#[test]
+fn blocks_come_and_go_only_between_migrations() {
+    let machine = Machine::new(&[4]);
+    let memory = OwnMemory::new(PAGE).unwrap();
+    let file = MigFile::new(Arc::new(memory::Writer::new()), true);
+    machine.ram.save_setup(&file, false).unwrap();
+    assert_eq!(machine.ram.add_block(info("new", &memory)).unwrap_err().errno(), libc::EBUSY);
+    assert_eq!(machine.ram.remove_block(b"a").unwrap_err().errno(), libc::EBUSY);
+    assert_eq!(machine.ram.close().unwrap_err().errno(), libc::EBUSY);
+    assert_eq!(machine.ram.save_setup(&file, false).unwrap_err().errno(), libc::EBUSY);
+    machine.ram.save_cleanup();
+    machine.ram.add_block(info("new", &memory)).unwrap();
+    assert_eq!(machine.ram.add_block(info("new", &memory)).unwrap_err().errno(), libc::EEXIST);
+    machine.ram.remove_block(b"new").unwrap();
+    assert_eq!(machine.ram.remove_block(b"new").unwrap_err().errno(), libc::ENOENT);
+    for (name, wrong) in [("", "0 bytes"), (&*"n".repeat(256), "256 bytes")] {
+        assert!(machine.ram.add_block(info(name, &memory)).unwrap_err().message().contains(wrong));
+    }
+    let mut odd = info("odd", &memory);
+    odd.page_size = 2 << 20;
+    assert!(machine.ram.add_block(odd).unwrap_err().message().contains("not in pages"));
+    machine.ram.close().unwrap();
+    assert!(machine.vm.registry.is_empty());
+}
+
+#[test]
+fn shared_blocks_are_named_but_not_sent() {
+    let options = Options { log: Log::Marks, ignore_shared: true, ..Options::default() };
+    let shared = |address| {
+        let machine = Machine::with(&[4], options);
+        let memory = OwnMemory::new(2 * PAGE).unwrap();
+        let info = BlockInfo { shared: true, guest_address: address, ..info("s", &memory) };
+        machine.ram.add_block(info).unwrap();
+        Machine { memories: machine.memories.into_iter().chain([memory]).collect(), ..machine }
+    };
+    let (source, target, moved) = (shared(0x1000), shared(0x1000), shared(0x2000));
+    source.write(0, 0, b"sent");
+    source.write(1, 0, b"not sent");
+    let stream = save(&source, || source.write(1, 0, b"nor now"));
+    target.load(&stream).unwrap();
+    assert!(source.content(0) == target.content(0) && target.content(1) == vec![0; 2 * PAGE]);
+    let error = moved.load(&stream).unwrap_err();
+    assert!(error.message().contains("block 's'") && error.message().contains("0x1000"), "{error}");
+}
+
+fn word(value: u64) -> Vec<u8> {
+    value.to_be_bytes().to_vec()
+}
+
+fn name(name: &str) -> Vec<u8> {
+    [&[name.len() as u8], name.as_bytes()].concat()
+}
+
+#[test]
+fn lies_are_refused_with_block_and_offset() {
+    let end = word(wire::EOS);
+    let page = vec![7; PAGE];
+    let table: Vec<(Vec<u8>, &[&str])> = vec![
+        (
+            [word((8 * PAGE) as u64 | wire::PAGE), name("a"), page.clone()].concat(),
+            &["block 'a', offset 0x8000", "is outside of block 'a' of 0x8000 bytes"],
+        ),
+        ([word(!0xfff | wire::ZERO), name("a"), vec![1]].concat(), &["offset 0xfffffffffffff000", "outside"]),
+        ([word(wire::PAGE), name("z"), page.clone()].concat(), &["block 'z', which is not there"]),
+        ([word(wire::PAGE | wire::CONTINUE), page.clone()].concat(), &["there is none"]),
+        ([word(wire::PAGE), name("")].concat(), &["without a name"]),
+        ([word(wire::PAGE), name("a"), page[1..].to_vec()].concat(), &["block 'a', offset 0x0", "the stream ends"]),
+        ([word(wire::XBZRLE), name("a"), vec![2, 0, 1, 0]].concat(), &["block 'a'", "encoding 2"]),
+        ([word(wire::XBZRLE), name("a"), vec![1, 0x10, 1], page.clone()].concat(), &["4097 bytes"]),
+        (
+            [word(PAGE as u64 | wire::XBZRLE), name("a"), vec![1, 0, 3, 0, 0xff, 0x7f]].concat(),
+            &["offset 0x1000", "overrun"],
+        ),
+        (word(wire::HOOK), &["RDMA"]),
+        (word(wire::COMPRESS_PAGE), &["compressed"]),
+        (word(wire::PAGE | wire::ZERO), &["0xa (ZERO|PAGE)"]),
+        (word(0), &["flags 0x0"]),
+        (word(0x400), &["flags 0x400"]),
+        ([word(0x8000 | wire::MEM_SIZE), name("z"), word(0x8000)].concat(), &["block 'z'", "not there"]),
+        (
+            [word(0x7000 | wire::MEM_SIZE), name("a"), word(0x7000)].concat(),
+            &["0x7000 bytes in the stream, 0x8000 here"],
+        ),
+        ([word(0x7000 | wire::MEM_SIZE), name("a"), word(0x8000)].concat(), &["more than the total"]),
+        ([word(0x9000 | wire::MEM_SIZE), name("a"), word(0x8000), name("a"), word(0x8000)].concat(), &["listed twice"]),
+        ([word(wire::MEM_SIZE), end.clone()].concat(), &["block 'a' is here, but not in the stream"]),
+        (vec![], &["the stream ends"]),
+    ];
+    for (records, words) in table {
+        let machine = Machine::new(&[8]);
+        let error = machine.load_records(&records).unwrap_err();
+        for part in words {
+            assert!(error.to_string().contains(part), "{error} lacks '{part}'");
+        }
+    }
+    let version = Machine::new(&[8]);
+    version.load_records(&end).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn any_records_are_taken_or_refused(
+        records in proptest::collection::vec(
+            (0u64..12, 0u64..0x200, prop::option::of(0usize..3), proptest::collection::vec(any::<u8>(), 0..40), any::<bool>()),
+            0..20,
+        ),
+    ) {
+        let machine = Machine::new(&[8, 2]);
+        // One block behind the other, so that a write outside would show.
+        let mut stream = Vec::new();
+        for (page, flags, block, payload, whole) in records {
+            stream.extend(word((page * PAGE as u64) | flags));
+            if let Some(block) = block {
+                stream.extend(name(["a", "b", "z"][block]));
+            }
+            stream.extend(payload);
+            if whole {
+                stream.extend([5; PAGE]);
+            }
+        }
+        let _ = machine.load_records(&stream);
+    }
+}

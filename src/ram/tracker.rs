@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which pages change while they are sent: the host's own log, or the kernel's.
+
+use super::Ram;
+use super::block::{Block, Blocks};
+use crate::error::{Error, Result};
+use crate::sys::{Feature, Mode, PageScan, Userfault};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// Where dirty pages are known from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Log {
+    /// The host's log where it has one, else the kernel's.
+    #[default]
+    Auto,
+    /// The host's log.
+    Host,
+    /// The kernel's: write protection through userfaultfd that the kernel lifts by itself (Linux 6.7).
+    Kernel,
+    /// Nothing but `set_dirty`.
+    Marks,
+}
+
+/// A dirty log of the host, as KVM's. Called without a lock of the library, on the thread of the phase.
+pub trait HostLog: Send + Sync {
+    /// Begins to log; all pages count as dirty. 0 or a negative errno.
+    fn start(&self) -> i32;
+    /// Sets a bit for every target page of the block that was written since the last call (bit 0 of the first word is
+    /// the first page), and forgets it. 0 or a negative errno.
+    fn sync(&self, block: &Block, words: &mut [u64]) -> i32;
+    /// Ends to log.
+    fn stop(&self);
+}
+
+/// A log that runs; dropping it ends it.
+pub(super) enum Tracker {
+    Host(Arc<dyn HostLog>),
+    Kernel(KernelLog),
+    Marks,
+}
+
+pub(super) struct KernelLog {
+    scan: PageScan,
+    fault: Userfault,
+    blocks: Blocks,
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        match self {
+            Self::Host(log) => log.stop(),
+            Self::Kernel(log) => log.blocks.iter().for_each(|block| {
+                // The descriptor goes as well, which ends the protection of a block that was unmapped meanwhile.
+                let _ = log.fault.unregister(block.memory());
+            }),
+            Self::Marks => {}
+        }
+    }
+}
+
+impl KernelLog {
+    /// Protects all blocks that are sent.
+    fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
+        let missing = |err: &std::io::Error| {
+            Error::io(
+                "the kernel can't log dirty pages (userfaultfd with asynchronous write protection and PAGEMAP_SCAN, \
+                 Linux 6.7); give a dirty log of the host's own or mark pages as dirty",
+                err,
+            )
+        };
+        let fault = Userfault::open(&[Feature::WpAsync, Feature::WpUnpopulated, Feature::WpHugeShmem]);
+        let fault = fault.map_err(|err| missing(&err))?;
+        let scan = PageScan::open().map_err(|err| missing(&err))?;
+        let sent = blocks.iter().filter(|block| !ram.is_ignored(block)).cloned();
+        let log = Self { scan, fault, blocks: Arc::new(sent.collect()) };
+        for block in log.blocks.iter() {
+            let place =
+                |err: std::io::Error| Error::io(format!("logging dirty pages of block '{}'", block.name()), &err);
+            log.fault.register(block.memory(), Mode::WriteProtect).map_err(place)?;
+            log.fault.protect(block.memory(), 0, block.memory().len(), true).map_err(place)?;
+        }
+        Ok(log)
+    }
+
+    fn sync(&self, ram: &Ram, block: &Block) -> Result<()> {
+        let result = self.scan.take_written(block.memory(), |offset, len| {
+            let (start, count) = block.page_range(offset, len);
+            ram.mark(block, start, count);
+        });
+        result.map_err(|err| Error::io(format!("reading the dirty log of block '{}'", block.name()), &err))
+    }
+}
+
+impl Tracker {
+    /// Starts the log that the host chose.
+    pub fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
+        let log = match (ram.options().log, &ram.host_log) {
+            (Log::Auto | Log::Host, Some(log)) => {
+                let ret = log.start();
+                if ret < 0 {
+                    return Err(Error::from_callback("log_start", ret));
+                }
+                Self::Host(Arc::clone(log))
+            }
+            (Log::Auto | Log::Kernel | Log::Host, _) => Self::Kernel(KernelLog::start(ram, blocks)?),
+            (Log::Marks, _) => Self::Marks,
+        };
+        ram.logging.store(true, SeqCst);
+        Ok(log)
+    }
+
+    /// Adds what was written since the last call to the dirty bitmaps.
+    pub fn sync(&self, ram: &Ram, blocks: &Blocks) -> Result<()> {
+        ram.counters.syncs.fetch_add(1, Relaxed);
+        for block in blocks.iter().filter(|block| !ram.is_ignored(block)) {
+            match self {
+                Self::Marks => {}
+                Self::Kernel(log) => log.sync(ram, block)?,
+                Self::Host(log) => {
+                    let mut words = vec![0; block.dirty.words()];
+                    let ret = log.sync(block, &mut words);
+                    if ret < 0 {
+                        let error = Error::from_callback("log_sync", ret);
+                        return Err(Error::new(
+                            error.errno(),
+                            format!("block '{}': {}", block.name(), error.message()),
+                        ));
+                    }
+                    ram.dirty_pages.fetch_add(block.dirty.merge(&words) as u64, Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! userfaultfd: page faults of the guest's memory, handled by this program (Linux, `linux/userfaultfd.h`).
+
+use super::GuestMemory;
+use super::fd::check;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// What a kernel may be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Feature {
+    /// Faults on write-protected pages.
+    WpFault = 1 << 0,
+    /// Missing pages of hugetlbfs.
+    MissingHuge = 1 << 4,
+    /// Missing pages of shared memory.
+    MissingShmem = 1 << 5,
+    /// Write protection of hugetlbfs and shared memory.
+    WpHugeShmem = 1 << 12,
+    /// Write protection of pages that are not there yet.
+    WpUnpopulated = 1 << 13,
+    /// Write protection that the kernel lifts by itself.
+    WpAsync = 1 << 15,
+}
+
+/// What a range is registered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Mode {
+    /// Pages that are not there.
+    Missing = 1,
+    /// Writes to protected pages.
+    WriteProtect = 2,
+}
+
+/// A thread that waits for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, in this program's address space.
+    pub address: usize,
+    /// It wants to write to a protected page (or else the page is missing).
+    pub protected: bool,
+}
+
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Range {
+    start: u64,
+    len: u64,
+}
+
+#[repr(C)]
+struct Register {
+    range: Range,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Copy_ {
+    to: u64,
+    from: u64,
+    len: u64,
+    mode: u64,
+    copied: i64,
+}
+
+#[repr(C)]
+struct ZeroPage {
+    range: Range,
+    mode: u64,
+    done: i64,
+}
+
+#[repr(C)]
+struct WriteProtect {
+    range: Range,
+    mode: u64,
+}
+
+const API: u64 = 0xaa;
+const NUMBER: u32 = 0xaa;
+const NEW: libc::Ioctl = libc::_IO(NUMBER, 0x00);
+const IOCTL_API: libc::Ioctl = libc::_IOWR::<Api>(NUMBER, 0x3f);
+const REGISTER: libc::Ioctl = libc::_IOWR::<Register>(NUMBER, 0x00);
+const UNREGISTER: libc::Ioctl = libc::_IOR::<Range>(NUMBER, 0x01);
+const WAKE: libc::Ioctl = libc::_IOR::<Range>(NUMBER, 0x02);
+const COPY: libc::Ioctl = libc::_IOWR::<Copy_>(NUMBER, 0x03);
+const ZEROPAGE: libc::Ioctl = libc::_IOWR::<ZeroPage>(NUMBER, 0x04);
+const WRITEPROTECT: libc::Ioctl = libc::_IOWR::<WriteProtect>(NUMBER, 0x06);
+/// Number of the ioctl for zero pages in the set that registering returns.
+const ZEROPAGE_BIT: u64 = 1 << 0x04;
+const MODE_WP: u64 = 1;
+/// The layout of `struct uffd_msg`: event in byte 0, flags at 8, address at 16.
+const MESSAGE: usize = 32;
+const EVENT_PAGEFAULT: u8 = 0x12;
+const FLAG_WP: u64 = 2;
+
+fn range_of(memory: &GuestMemory, offset: usize, len: usize) -> Range {
+    let piece = memory.piece(offset, len);
+    Range { start: piece.address() as u64, len: piece.len() as u64 }
+}
+
+/// A descriptor of the kernel's.
+#[derive(Debug)]
+pub struct Userfault(OwnedFd);
+
+impl Userfault {
+    fn descriptor() -> io::Result<OwnedFd> {
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        if let Ok(device) = File::options().read(true).write(true).open("/dev/userfaultfd") {
+            // SAFETY: the request takes its argument by value.
+            let fd = check(unsafe { libc::ioctl(device.as_raw_fd(), NEW, flags) } as isize)?;
+            // SAFETY: the descriptor is new and nobody else's.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+        }
+        // SAFETY: no pointers.
+        let fd = check(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } as isize)?;
+        // SAFETY: as above.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+
+    /// A descriptor with these features; an error where the kernel lacks one, or refuses this program.
+    pub fn open(features: &[Feature]) -> io::Result<Self> {
+        let fault = Self(Self::descriptor()?);
+        let wanted = features.iter().fold(0, |all, feature| all | *feature as u64);
+        let mut api = Api { api: API, features: wanted, ioctls: 0 };
+        fault.ioctl(IOCTL_API, &mut api)?;
+        Ok(fault)
+    }
+
+    fn ioctl<T>(&self, request: libc::Ioctl, argument: &mut T) -> io::Result<()> {
+        // SAFETY: each request of this file is paired with its own struct by its constant; addresses in it are checked
+        // by the kernel, and lie in memory that the host has given for this.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw mut *argument) } as isize).map(drop)
+    }
+
+    /// Registers a range; whether missing pages of it can be made zero pages.
+    pub fn register(&self, memory: &GuestMemory, mode: Mode) -> io::Result<bool> {
+        let mut register = Register { range: range_of(memory, 0, memory.len()), mode: mode as u64, ioctls: 0 };
+        self.ioctl(REGISTER, &mut register)?;
+        Ok(register.ioctls & ZEROPAGE_BIT != 0)
+    }
+
+    /// Ends it; who waits in the range goes on.
+    pub fn unregister(&self, memory: &GuestMemory) -> io::Result<()> {
+        self.ioctl(UNREGISTER, &mut range_of(memory, 0, memory.len()))
+    }
+
+    /// Lets who waits in a range look again.
+    pub fn wake(&self, memory: &GuestMemory, offset: usize, len: usize) -> io::Result<()> {
+        self.ioctl(WAKE, &mut range_of(memory, offset, len))
+    }
+
+    /// Puts whole missing pages in place, at once, and wakes who waits for them. `EEXIST` where one is there.
+    pub fn place(&self, memory: &GuestMemory, offset: usize, content: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < content.len() {
+            let to = range_of(memory, offset + done, content.len() - done);
+            let from = content[done..].as_ptr() as u64;
+            let mut copy = Copy_ { to: to.start, from, len: to.len, mode: 0, copied: 0 };
+            let result = self.ioctl(COPY, &mut copy);
+            match result {
+                Ok(()) => return Ok(()),
+                // The address space is changing, or a part was done: go on with the rest.
+                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
+                    done += usize::try_from(copy.copied).unwrap_or(0)
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    /// As `place`, with zero pages, where `register` said that it can.
+    pub fn place_zero(&self, memory: &GuestMemory, offset: usize, len: usize) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let mut zero = ZeroPage { range: range_of(memory, offset + done, len - done), mode: 0, done: 0 };
+            match self.ioctl(ZEROPAGE, &mut zero) {
+                Ok(()) => return Ok(()),
+                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => done += usize::try_from(zero.done).unwrap_or(0),
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    /// Protects a range from writes, or lifts that and wakes who waits.
+    pub fn protect(&self, memory: &GuestMemory, offset: usize, len: usize, on: bool) -> io::Result<()> {
+        let mode = if on { MODE_WP } else { 0 };
+        loop {
+            let mut protect = WriteProtect { range: range_of(memory, offset, len), mode };
+            match self.ioctl(WRITEPROTECT, &mut protect) {
+                Err(err) if matches!(err.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// The next thread that waits, `None` where there is none at the moment.
+    pub fn next_fault(&self) -> io::Result<Option<Fault>> {
+        let mut message = [0u64; MESSAGE / 8];
+        loop {
+            // SAFETY: the buffer is writable for its length.
+            let ret = check(unsafe { libc::read(self.0.as_raw_fd(), message.as_mut_ptr().cast(), MESSAGE) });
+            match ret {
+                Ok(MESSAGE) if message[0].to_ne_bytes()[0] == EVENT_PAGEFAULT => {
+                    let (flags, address) = (message[1], message[2] as usize);
+                    return Ok(Some(Fault { address, protected: flags & FLAG_WP != 0 }));
+                }
+                Ok(MESSAGE) => {}
+                Ok(_) => return Ok(None),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+    }
+}
+
+impl AsFd for Userfault {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
