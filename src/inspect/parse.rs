@@ -34,29 +34,24 @@ pub fn read<S: Source, V: Visitor>(source: S, options: Options, visitor: &mut V)
     Parser::new(source, options, visitor).run()
 }
 
-/// Reads a stream whose `bytes` are all there. `source` yields those bytes; it may do more, such as to read ahead.
+/// Reads a stream that is in memory in whole.
 ///
 /// The description is taken from the end before the devices are read, so that their sizes are known.
-pub fn read_whole<S: Source, V: Visitor>(
-    bytes: &[u8],
-    source: S,
-    mut options: Options,
-    visitor: &mut V,
-) -> io::Result<Stream> {
+pub fn read_whole<V: Visitor>(bytes: &[u8], mut options: Options, visitor: &mut V) -> io::Result<Stream> {
     let text = Description::find_at_end(bytes, wire::VMDESCRIPTION);
     let found = text.and_then(|text| Description::parse(text, &mut options.budget).ok());
     let own = found.is_some();
     if let Some(description) = found {
         options.description = Some(Arc::new(description));
     }
-    let mut parser = Parser::new(source, options, visitor);
+    let mut parser = Parser::new(SliceSource::new(bytes), options, visitor);
     parser.description_is_own = own;
     parser.run()
 }
 
-/// Reads a stream in memory.
+/// Reads a stream in memory that nobody watches.
 pub fn read_slice(bytes: &[u8], options: Options) -> Stream {
-    let read = read_whole(bytes, SliceSource::new(bytes), options, &mut super::visit::Unwatched);
+    let read = read_whole(bytes, options, &mut super::visit::Unwatched);
     // Neither memory nor the absent visitor can fail.
     read.unwrap_or_default()
 }

@@ -176,7 +176,11 @@ impl FieldSink for Tree<'_> {
         };
         elements.count += 1;
         elements.type_name = leaf.type_name.into();
-        elements.waiting.push(value);
+        elements.waiting.push(match leaf.value {
+            // Without the decimal number, so that the elements stand in columns.
+            Value::Unsigned(number) => format!("{number:#0width$x}", width = 2 + 2 * leaf.bytes.len()),
+            _ => value,
+        });
     }
 }
 
@@ -184,8 +188,10 @@ impl FieldSink for Tree<'_> {
 pub fn value_text(leaf: &Leaf<'_>) -> String {
     let width = 2 + 2 * leaf.bytes.len();
     match leaf.value {
-        Value::Unsigned(number) if number < 10 => format!("{number:#0width$x}"),
-        Value::Unsigned(number) if leaf.bytes.len() > 1 && number < 1 << 48 => format!("{number:#0width$x} ({number})"),
+        // Small numbers read the same, large ones are addresses or masks.
+        Value::Unsigned(number) if (10..1 << 32).contains(&number) && leaf.bytes.len() > 1 => {
+            format!("{number:#0width$x} ({number})")
+        }
         Value::Unsigned(number) => format!("{number:#0width$x}"),
         Value::Signed(number) => number.to_string(),
         Value::Bool(value) => value.to_string(),

@@ -17,7 +17,7 @@ use savevm::inspect::{
 use crate::args::Reading;
 use crate::failure::{Context, Failure, Result};
 use crate::progress::Progress;
-use map::{MapSource, Mapped};
+use map::Mapped;
 use peek::Peeked;
 
 /// A stream that was found and can be read once.
@@ -113,10 +113,7 @@ impl Input {
         let total = self.total.filter(|_| !compressed);
         let mut watched = Watched { visitor, progress: Progress::new(total) };
         match self.bytes {
-            Bytes::Mapped(mapped) => {
-                let source = MapSource::new(&mapped);
-                read_whole(mapped.as_bytes(), source, self.options, &mut watched)
-            }
+            Bytes::Mapped(mapped) => read_whole(mapped.as_bytes(), self.options, &mut watched),
             Bytes::Piped(pipe) => read(ReadSource::new(pipe), self.options, &mut watched),
         }
         .context(|| self.name)
@@ -150,8 +147,7 @@ impl Settled {
     /// Reads the stream, with a bar for a long one.
     pub fn read<V: Visitor>(&self, visitor: &mut V) -> Result<Stream> {
         let mut watched = Watched { visitor, progress: Progress::new(Some(self.bytes().len() as u64)) };
-        let source = MapSource::new(&self.mapped);
-        read_whole(self.bytes(), source, self.options.clone(), &mut watched).context(|| self.name.clone())
+        read_whole(self.bytes(), self.options.clone(), &mut watched).context(|| self.name.clone())
     }
 }
 

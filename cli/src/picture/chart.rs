@@ -2,14 +2,13 @@
 //! A panel over time: axes, lines, areas, a legend.
 
 use super::scale::{Scale, Unit};
-use super::svg::{Anchor, Rect, Svg, colour};
+use super::svg::{Anchor, Rect, Svg, colour, text_width};
 
 /// One panel of a picture.
 pub struct Panel {
     area: Rect,
     time: Scale,
     value: Scale,
-    legend: f64,
 }
 
 /// Values over time: nanoseconds and the value.
@@ -18,7 +17,8 @@ pub type Series = Vec<(f64, f64)>;
 impl Panel {
     /// Draws a panel's frame, its axis of values up to `max`, and its name.
     pub fn new(svg: &mut Svg, name: &str, area: Rect, time_max: f64, max: f64, unit: Unit) -> Self {
-        let max = unit.round_up(max.max(1.0) / 4.0) * 4.0;
+        let step = unit.round_up(max.max(1.0) / 4.0);
+        let max = step * (max / step).ceil().max(1.0);
         let value = Scale::new(max, area.y + area.h, area.y);
         let time = Scale::new(time_max, area.x, area.x + area.w);
         svg.bold((area.x, area.y - 8.0), name, 13.0, colour::INK, Anchor::Start);
@@ -27,7 +27,7 @@ impl Panel {
             svg.line((area.x, y), (area.x + area.w, y), colour::LIGHT, "");
             svg.text((area.x - 6.0, y + 3.5), &unit.text(tick), 10.0, colour::INK, Anchor::End);
         }
-        Self { area, time, value, legend: area.x + area.w }
+        Self { area, time, value }
     }
 
     /// Writes the times under the panel.
@@ -47,7 +47,7 @@ impl Panel {
 
     /// A line.
     pub fn line(&self, svg: &mut Svg, series: &[(f64, f64)], stroke: &str) {
-        svg.path(&self.place(series), stroke);
+        svg.path(&self.place(series), stroke, "");
     }
 
     /// The area between two lines that have the same times.
@@ -59,17 +59,21 @@ impl Panel {
 
     /// A dashed line.
     pub fn limit(&self, svg: &mut Svg, series: &[(f64, f64)], stroke: &str) {
-        for pair in self.place(series).windows(2) {
-            svg.line(pair[0], pair[1], stroke, "5 3");
-        }
+        svg.path(&self.place(series), stroke, "6 4");
     }
 
-    /// Adds to the legend, which grows from the right.
-    pub fn legend(&mut self, svg: &mut Svg, name: &str, fill: &str) {
-        let y = self.area.y - 8.0;
-        svg.text((self.legend, y), name, 11.0, colour::INK, Anchor::End);
-        self.legend -= super::svg::text_width(name, 11.0) + 14.0;
-        svg.rect(Rect { x: self.legend, y: y - 8.5, w: 9.0, h: 9.0 }, fill, "");
-        self.legend -= 14.0;
+    /// Names what is drawn in which colour, above the panel at its right.
+    pub fn legend(&self, svg: &mut Svg, entries: &[(&str, &str)]) {
+        const SIZE: f64 = 11.0;
+        const SWATCH: f64 = 9.0;
+        const GAP: f64 = 5.0;
+        let width = |name: &str| SWATCH + GAP + text_width(name, SIZE) + 2.0 * GAP;
+        let all: f64 = entries.iter().map(|(name, _)| width(name)).sum();
+        let (mut x, y) = (self.area.x + self.area.w - all, self.area.y - 8.0);
+        for (name, fill) in entries {
+            svg.rect(Rect { x, y: y - 8.5, w: SWATCH, h: SWATCH }, fill, "");
+            svg.text((x + SWATCH + GAP, y), name, SIZE, colour::INK, Anchor::Start);
+            x += width(name);
+        }
     }
 }

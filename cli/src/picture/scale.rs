@@ -46,12 +46,11 @@ impl Unit {
     /// The next round number that is not less.
     pub fn round_up(self, number: f64) -> f64 {
         let number = number.max(f64::MIN_POSITIVE);
-        let base: f64 = match self {
-            Self::Bytes | Self::BytesPerSecond => 1024f64.powf(number.log(1024.0).floor()),
-            Self::Nanoseconds | Self::Percent => 1.0,
-        };
-        let magnitude = 10f64.powf((number / base).log10().floor()) * base;
-        let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * magnitude);
+        if matches!(self, Self::Bytes | Self::BytesPerSecond) {
+            return 2f64.powf((number * 0.9999).log2().ceil());
+        }
+        let magnitude = 10f64.powf(number.log10().floor());
+        let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * magnitude);
         steps.into_iter().find(|step| *step >= number * 0.9999).unwrap_or(10.0 * magnitude)
     }
 
@@ -93,9 +92,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round() {
+        assert_eq!(Scale::new(100.0, 0.0, 1.0).ticks(Unit::Percent, 4), [0.0, 25.0, 50.0, 75.0, 100.0]);
         assert_eq!(Scale::new(950.0, 0.0, 1.0).ticks(Unit::Nanoseconds, 5), [0.0, 200.0, 400.0, 600.0, 800.0]);
         let mib = 1048576.0;
-        assert_eq!(Scale::new(10.0 * mib, 0.0, 1.0).ticks(Unit::Bytes, 2), [0.0, 5.0 * mib, 10.0 * mib]);
+        assert_eq!(Scale::new(10.0 * mib, 0.0, 1.0).ticks(Unit::Bytes, 3), [0.0, 4.0 * mib, 8.0 * mib]);
         assert_eq!(Scale::new(0.0, 5.0, 9.0).at(0.0), 5.0);
     }
 

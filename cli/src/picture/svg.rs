@@ -79,10 +79,19 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// How wide a text of this size is, about.
+/// How wide a text of this size is, at most about; fonts differ.
 pub fn text_width(text: &str, size: f64) -> f64 {
-    text.chars().map(|c| if c.is_uppercase() || c == 'm' || c == 'w' { 0.68 } else { 0.54 }).sum::<f64>() * size
+    let width = |c: char| match c {
+        'i' | 'j' | 'l' | '.' | ',' | ':' | '/' | ' ' | 'f' | 't' | 'r' => 0.40,
+        'm' | 'w' | 'M' | 'W' | '…' => 0.98,
+        c if c.is_uppercase() => 0.74,
+        _ => 0.63,
+    };
+    text.chars().map(width).sum::<f64>() * size
 }
+
+/// How much wider bold text is.
+pub const BOLD: f64 = 1.13;
 
 /// As much of a text as fits into a width.
 pub fn fit(text: &str, size: f64, width: f64) -> Option<String> {
@@ -91,11 +100,18 @@ pub fn fit(text: &str, size: f64, width: f64) -> Option<String> {
     }
     let mut shorter: String = text.into();
     while shorter.pop().is_some() {
-        if text_width(&shorter, size) + 0.9 * size <= width {
+        if text_width(&shorter, size) + size <= width {
             return (shorter.chars().count() >= 3).then(|| shorter + "…");
         }
     }
     None
+}
+
+/// A device's name, or what stands behind its path, or as much of that as fits.
+pub fn fit_name(name: &str, size: f64, width: f64) -> Option<String> {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let whole = [name, last].into_iter().find(|text| text_width(text, size) <= width);
+    whole.map(str::to_string).or_else(|| fit(last, size, width))
 }
 
 impl Svg {
@@ -145,13 +161,11 @@ impl Svg {
         ));
     }
 
-    /// A line through points.
-    pub fn path(&mut self, points: &[(f64, f64)], stroke: &str) {
-        self.poly(
-            "polyline",
-            points,
-            format_args!("fill=\"none\" stroke=\"{stroke}\" stroke-width=\"1.8\" stroke-linejoin=\"round\""),
-        );
+    /// A line through points; `dashes` as SVG has them, or empty.
+    pub fn path(&mut self, points: &[(f64, f64)], stroke: &str, dashes: &str) {
+        let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
+        let how = format!("fill=\"none\" stroke=\"{stroke}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{dashes}");
+        self.poly("polyline", points, how);
     }
 
     /// A filled area.
@@ -197,6 +211,7 @@ mod tests {
         assert_eq!(fit("cpu", 10.0, 100.0).as_deref(), Some("cpu"));
         assert!(fit("a long name of a device", 10.0, 60.0).unwrap().ends_with('…'));
         assert_eq!(fit("device", 10.0, 5.0), None);
+        assert_eq!(fit_name("0000:00:02.0/vga", 10.0, 30.0).as_deref(), Some("vga"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::chart::{Panel, Series};
 use super::scale::{Scale, Unit};
-use super::svg::{Anchor, Rect, Svg, colour, escape, fit};
+use super::svg::{Anchor, Rect, Svg, colour, escape, fit, fit_name};
 use super::trace::{Pending, Phase, Trace};
 use crate::words::size;
 
@@ -167,9 +167,8 @@ impl Picture<'_> {
         };
         let (bandwidth, dirty) = (series(|round| round.bandwidth), series(|round| round.dirty_rate));
         let max = bandwidth.iter().chain(&dirty).map(|(_, value)| *value).fold(0.0, f64::max);
-        let mut panel = self.panel("Rates", max, Unit::BytesPerSecond);
-        panel.legend(&mut self.svg, "dirty rate", colour::ORANGE);
-        panel.legend(&mut self.svg, "bandwidth", colour::BLUE);
+        let panel = self.panel("Rates", max, Unit::BytesPerSecond);
+        panel.legend(&mut self.svg, &[("bandwidth", colour::BLUE), ("dirty rate", colour::ORANGE)]);
         let floor: Series = bandwidth.iter().map(|(time, _)| (*time, 0.0)).collect();
         panel.band(&mut self.svg, &floor, &bandwidth, colour::SKY);
         panel.line(&mut self.svg, &bandwidth, colour::BLUE);
@@ -191,11 +190,14 @@ impl Picture<'_> {
         let all = sums(|pending| pending.precopy.saturating_add(pending.compatible).saturating_add(pending.postcopy));
         let threshold = sums(|pending| pending.threshold);
         let max = all.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-        let mut panel = self.panel("Left to send", max, Unit::Bytes);
-        panel.legend(&mut self.svg, "threshold", colour::RED);
-        panel.legend(&mut self.svg, "after the switch only", colour::PURPLE);
-        panel.legend(&mut self.svg, "before or after", colour::SKY);
-        panel.legend(&mut self.svg, "before the switch", colour::BLUE);
+        let panel = self.panel("Left to send", max, Unit::Bytes);
+        let classes = [
+            ("before the switch", colour::BLUE),
+            ("before or after", colour::SKY),
+            ("after it only", colour::PURPLE),
+            ("threshold", colour::RED),
+        ];
+        panel.legend(&mut self.svg, &classes);
         panel.band(&mut self.svg, &floor, &precopy, colour::BLUE);
         panel.band(&mut self.svg, &precopy, &compatible, colour::SKY);
         panel.band(&mut self.svg, &compatible, &all, colour::PURPLE);
@@ -225,7 +227,7 @@ impl Picture<'_> {
         let length = Scale::new(longest as f64, 0.0, WIDTH - names - RIGHT - 150.0);
         for (at, (name, duration, bytes)) in costs.iter().enumerate() {
             let y = area.y + at as f64 * (BAR + 2.0);
-            let label = fit(name, 11.0, names - 34.0).unwrap_or_default();
+            let label = fit_name(name, 11.0, names - 34.0).unwrap_or_default();
             self.svg.text((names - 6.0, y + 13.0), &label, 11.0, colour::INK, Anchor::End);
             let width = length.at(*duration as f64).max(1.0);
             let text = format!("{}, {}", Unit::Nanoseconds.text(*duration as f64), size(*bytes));

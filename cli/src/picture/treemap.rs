@@ -5,7 +5,7 @@
 
 use savevm::inspect::{Block, ItemKind, SectionKind, Stream};
 
-use super::svg::{Anchor, Rect, Svg, colour, fit};
+use super::svg::{Anchor, BOLD, Rect, Svg, colour, fit, fit_name, text_width};
 use crate::words::{plural, size};
 
 /// A part of the stream, perhaps with parts of its own.
@@ -139,8 +139,10 @@ fn draw_node(svg: &mut Svg, node: &Node, place: Rect) {
         return;
     }
     svg.veil(place, node.fill, 0.16, &node.note);
-    let heading = format!("{}  {}", node.name, size(node.bytes));
-    let heading = fit(&heading, 12.0, place.w - 8.0).or_else(|| fit(&node.name, 12.0, place.w - 8.0));
+    let room = (place.w - 8.0) / BOLD;
+    let bytes = format!("  {}", size(node.bytes));
+    let with_size = fit_name(&node.name, 12.0, room - text_width(&bytes, 12.0)).filter(|name| !name.ends_with('…'));
+    let heading = with_size.map(|name| name + &bytes).or_else(|| fit_name(&node.name, 12.0, room));
     if let Some(heading) = heading {
         svg.bold((place.x + 4.0, place.y + 13.0), &heading, 12.0, colour::INK, Anchor::Start);
     }
@@ -150,7 +152,7 @@ fn draw_node(svg: &mut Svg, node: &Node, place: Rect) {
 
 /// The name, and the size under it, as far as they fit.
 fn label(svg: &mut Svg, node: &Node, place: Rect) {
-    let text = if place.h < 14.0 { None } else { fit(&node.name, 11.0, place.w - 6.0) };
+    let text = if place.h < 14.0 { None } else { fit_name(&node.name, 11.0, place.w - 6.0) };
     let Some(text) = text else { return };
     svg.text((place.x + 4.0, place.y + 12.5), &text, 11.0, "#ffffff", Anchor::Start);
     let bytes = size(node.bytes);
