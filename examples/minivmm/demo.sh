@@ -137,7 +137,7 @@ migrate() {
         status=$(ask "$1" 'info migrate' '^Migration status') || exit 1
         [[ $status =~ failed|cancelled ]] && fail "$status"
         if [[ $status == *active ]]; then
-            await "$1" '^rounds' "$from" >/dev/null
+            await "$1" '^downtime' "$from" >/dev/null
             say "${dim}round $(value "$1" rounds): sent $(value "$1" transferred), left $(value "$1" remaining)${plain}"
             sleep 0.2
         fi

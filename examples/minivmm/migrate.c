@@ -78,6 +78,18 @@ static void print_time(const char *label, uint64_t us)
     printf("%s: %" PRIu64 ".%" PRIu64 " ms\n", label, us / 1000, us / 100 % 10);
 }
 
+static void print_outgoing(const SaveVMInfo *info)
+{
+    uint64_t left = info->remaining_precopy_only + info->remaining_compatible + info->remaining_postcopy_only;
+    printf("throughput: %" PRIu64 " MiB/s\n", info->bandwidth >> 20);
+    printf("remaining: %" PRIu64 " MiB\n", left >> 20);
+    printf("rounds: %" PRIu64 "\n", info->rounds);
+    print_time("setup", info->setup_time_us);
+    print_time("precopy", info->total_time_us - info->setup_time_us - info->downtime_us);
+    print_time("expected downtime", info->expected_downtime_us);
+    print_time("downtime", info->downtime_us);
+}
+
 void migrate_print(void)
 {
     SaveVMInfo info;
@@ -85,19 +97,13 @@ void migrate_print(void)
         printf("Migration status: none\n");
         return;
     }
-    uint64_t left = info.remaining_precopy_only + info.remaining_compatible + info.remaining_postcopy_only;
     printf("Migration status: %s\n", info.status_name);
     print_time("total time", info.total_time_us);
-    print_time("setup", info.setup_time_us);
-    print_time("precopy", info.total_time_us - info.setup_time_us - info.downtime_us);
-    print_time("downtime", info.downtime_us);
-    print_time("expected downtime", info.expected_downtime_us);
     print_time("devices", info.device_time_us);
-    printf("rounds: %" PRIu64 "\n", info.rounds);
     printf("transferred: %" PRIu64 " MiB\n", info.transferred >> 20);
-    printf("remaining: %" PRIu64 " MiB\n", left >> 20);
-    printf("throughput: %" PRIu64 " MiB/s\n", info.bandwidth >> 20);
-    printf("dirty rate: %" PRIu64 " MiB/s\n", info.dirty_rate >> 20);
+    if (outgoing) {
+        print_outgoing(&info);
+    }
     if (strcmp(info.status_name, "failed") == 0) {
         Error *err = NULL;
         outgoing ? savevm_migrate_wait(outgoing, &err) : savevm_incoming_wait(incoming, &err);

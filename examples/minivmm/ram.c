@@ -56,7 +56,7 @@ static bool is_zero(const uint8_t *page)
     return page[0] == 0 && memcmp(page, page + 1, PAGE_SIZE - 1) == 0;
 }
 
-/* Asks the CPU what the guest wrote. */
+/* Adds what the CPU took note of. That empties its log before the pages are read: what is written later is in it again. */
 static bool take_dirty(Ram *r)
 {
     bool good = r->m->accel->take_dirty(r->m, r->dirty);
@@ -67,7 +67,7 @@ static bool take_dirty(Ram *r)
     return good;
 }
 
-/* Sends the run of dirty pages at `first`. They are marked clean before: what the guest writes meanwhile goes again. */
+/* Sends the run of dirty pages at `first`. What the guest writes to them meanwhile is in the CPU's log, and goes again. */
 static uint64_t send_run(Ram *r, QEMUFile *f, uint64_t first)
 {
     const uint8_t *memory = r->m->ram + first * PAGE_SIZE;
