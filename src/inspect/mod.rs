@@ -21,6 +21,10 @@ mod report;
 mod search;
 mod source;
 mod stream;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod visit;
 pub mod xbzrle;
 

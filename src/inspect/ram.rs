@@ -37,6 +37,8 @@ pub(super) const VERSION: u32 = 4;
 /// Page sizes of all targets, the largest first: with too large a one the second page is already out of step.
 const PAGE_SIZES: [u64; 9] = [65536, 32768, 16384, 8192, 4096, 2048, 1024, 512, 256];
 
+const SMALLEST_PAGE: u64 = PAGE_SIZES[PAGE_SIZES.len() - 1];
+
 /// What a target's pages are if nothing tells.
 const USUAL_PAGE_SIZE: u64 = 4096;
 
@@ -104,12 +106,14 @@ impl RamReader {
                 continue;
             }
             self.ram.framing += 8;
+            // The total comes before the page size is known; it is a multiple of the smallest of all.
+            if record % SMALLEST_PAGE == flag::MEM_SIZE {
+                let mapped = self.blocks(cursor, record - flag::MEM_SIZE, configuration, visitor)?;
+                self.ram.framing += cursor.offset() - start - 8 - mapped;
+                continue;
+            }
             match flags {
                 flag::EOS => return Ok(()),
-                flag::MEM_SIZE => {
-                    let mapped = self.blocks(cursor, address, configuration, visitor)?;
-                    self.ram.framing += cursor.offset() - start - 8 - mapped;
-                }
                 flag::HOOK => self.ram.hooks += 1,
                 flag::MULTIFD_FLUSH => self.ram.multifd = true,
                 _ => return unknown_flags(cursor, start, flags),

@@ -49,6 +49,7 @@ pub(super) fn find_end<S: Source>(
         let scan = if at_end { window.len() } else { window.len() - LOOK_AHEAD };
         let found = (0..scan).find(|&at| around.ends_here(&window[at..], at_end));
         if found.is_none() && at_end {
+            cursor.skip(scan as u64, "a section")?;
             let found = "none that anything plausible follows";
             return cursor.fault(start, format!("the footer of section {} further on", around.id), found);
         }
