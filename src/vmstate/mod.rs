@@ -7,7 +7,7 @@
 //! - `save.rs`, `load.rs`: the interpreter. `extent.rs`: counts and sizes. `put.rs`, `get.rs`: single elements and runs of
 //!   integers. `containers.rs`: queues, lists, trees. `io.rs`: how errors travel through C.
 //! - `record.rs`, `render.rs`: the description of the stream (vmdesc), recorded while saving and written as JSON later.
-//! - `host.rs`: timers and trees.
+//! - `host.rs`: timers and trees. `conformance.rs`, `lint.rs`: the check of a device for its authors.
 //!
 //! ```text
 //! state      = field* subsection*
@@ -17,12 +17,14 @@
 //! ```
 //! No borrow, lock or cell guard is held while a callback of the device runs.
 
+pub mod conformance;
 mod containers;
 mod extent;
 mod get;
 mod host;
 mod io;
 mod json;
+mod lint;
 mod load;
 pub mod model;
 mod put;

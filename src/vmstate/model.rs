@@ -156,6 +156,8 @@ pub trait Description: Copy + 'static {
     fn fields(&self) -> impl Iterator<Item = Self::Field>;
     /// Whether there is a list of subsections, even an empty one.
     fn has_subsections(&self) -> bool;
+    /// The subsections in order.
+    fn subsections(&self) -> impl Iterator<Item = Self>;
     /// Equal for handles of the same table, and for no others while both exist.
     fn identity(&self) -> usize;
 }
@@ -175,6 +177,16 @@ pub trait FieldShape: Copy {
     fn is_conditional(&self) -> bool;
     /// The description of what is inside, where there is one.
     fn inner(&self) -> Option<Self::Description>;
+    /// First version that has the field.
+    fn version(&self) -> i32;
+    /// `offset` of the entry, in bytes.
+    fn offset(&self) -> usize;
+    /// Offset of the member that says how many or how large elements are, where there is one.
+    fn measure(&self) -> Option<usize>;
+    /// Bytes of a variable array in place, 0 if unknown.
+    fn room(&self) -> usize;
+    /// How elements are loaded.
+    fn loads(&self) -> Kind;
 }
 
 /// A description laid over the memory of a device.

@@ -104,6 +104,22 @@ unsafe fn string<'a>(name: *const c_char) -> &'a [u8] {
     unsafe { CStr::from_ptr(name) }.to_bytes()
 }
 
+/// The entries of a description's list of subsections.
+#[inline]
+fn subsections(list: *const *const VMStateDescription) -> impl Iterator<Item = CDescription> {
+    let mut next = list;
+    std::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: lists come from descriptions and end with NULL, which we have not passed; their entries are
+        // descriptions.
+        let table = unsafe { CDescription::new(*next) }?;
+        next = next.wrapping_add(1);
+        Some(table)
+    })
+}
+
 impl CDescription {
     /// # Safety
     /// `table` must be NULL or a description that stays as it is while the handle is used.
@@ -156,6 +172,10 @@ impl Description for CDescription {
         !self.table().subsections.is_null()
     }
 
+    fn subsections(&self) -> impl Iterator<Item = Self> {
+        subsections(self.table().subsections)
+    }
+
     #[inline]
     fn identity(&self) -> usize {
         self.0.as_ptr() as usize
@@ -196,6 +216,36 @@ impl FieldShape for CShape {
     fn inner(&self) -> Option<CDescription> {
         // SAFETY: NULL or a description.
         unsafe { CDescription::new(self.entry().vmsd) }
+    }
+
+    fn version(&self) -> i32 {
+        self.entry().version_id
+    }
+
+    fn offset(&self) -> usize {
+        self.entry().offset
+    }
+
+    fn measure(&self) -> Option<usize> {
+        let entry = self.entry();
+        match entry.flags {
+            bits if bits & flags::VARRAY != 0 => Some(entry.num_offset),
+            bits if bits & flags::VBUFFER != 0 => Some(entry.size_offset),
+            _ => None,
+        }
+    }
+
+    fn room(&self) -> usize {
+        if self.entry().flags & flags::POINTER == 0 { self.entry().start } else { 0 }
+    }
+
+    fn loads(&self) -> Kind {
+        let entry = self.entry();
+        if entry.flags & (flags::STRUCT | flags::VSTRUCT) != 0 || entry.info.is_null() {
+            return Kind::Struct;
+        }
+        // SAFETY: an info.
+        unsafe { infos::kind(entry.info, Direction::Load) }
     }
 }
 
@@ -250,16 +300,7 @@ impl State for CState {
     #[inline]
     fn subsections(&self) -> impl Iterator<Item = Self> {
         let at = self.at;
-        let mut next = self.table.table().subsections;
-        std::iter::from_fn(move || {
-            if next.is_null() {
-                return None;
-            }
-            // SAFETY: a list of subsections ends with NULL, which we have not passed; its entries are descriptions.
-            let table = unsafe { CDescription::new(*next) }?;
-            next = next.wrapping_add(1);
-            Some(Self { table, at })
-        })
+        subsections(self.table.table().subsections).map(move |table| Self { table, at })
     }
 
     #[inline]

@@ -2,6 +2,7 @@
 //! Tests of VMState on C's own structures, through the functions that C calls.
 
 mod bed;
+mod check;
 mod describe;
 mod errors;
 mod hostile;

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The check of devices and descriptions, for the tests of their authors. Part of the generated `savevm.h`.
+
+use super::state::CDescription;
+use super::types::VMStateDescription;
+use crate::channel::memory::{Reader, Writer};
+use crate::error::Error;
+use crate::ffi::guard::guard;
+use crate::ffi::types::SaveVM;
+use crate::ffi::{bytes, context};
+use crate::file::MigFile;
+use crate::savevm::Vm;
+use crate::savevm::handler::Callback;
+use crate::savevm::registry::Call;
+use crate::vmstate::conformance::{Effort, Finding, Loaded, Severity, Subject, Workshop, check, lint};
+use crate::wire;
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::sync::Arc;
+
+/// `severity` of a report of a check: it does not work.
+pub const SAVEVM_CHECK_ERROR: c_int = 0;
+/// `severity` of a report of a check: it works, but may not be meant, or not safe.
+pub const SAVEVM_CHECK_WARNING: c_int = 1;
+/// `severity` of a report of a check: for information.
+pub const SAVEVM_CHECK_NOTE: c_int = 2;
+
+/// What `savevm_check_device` needs of the program that calls it. All members run on the calling thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMCheckOps {
+    /// sizeof(SaveVMCheckOps).
+    pub size: usize,
+    /// Makes a device like the one that is checked, as it is before anything was loaded, and registers it. This thread's
+    /// context is then one of the check's own. Returns what `destroy` is given, or NULL where there can't be one.
+    /// Called for every stream that is tried.
+    pub create: Option<unsafe extern "C" fn(user: *mut c_void) -> *mut c_void>,
+    /// Takes the device's registration back and frees it, in the context of `create`. It may be half loaded. NULL: nothing
+    /// is freed.
+    pub destroy: Option<unsafe extern "C" fn(user: *mut c_void, device: *mut c_void)>,
+    /// One finding in words; `severity` is SAVEVM_CHECK_*. The text is the library's. NULL: nobody is told.
+    pub report: Option<unsafe extern "C" fn(user: *mut c_void, severity: c_int, text: *const c_char)>,
+    /// How many lengths the stream is cut to: every one if it is no longer than this, else evenly spread ones. 0: 4096.
+    pub truncations: usize,
+    /// How many streams with damaged bytes are tried. 0: 4096.
+    pub damages: usize,
+}
+
+/// The table and the program's pointer.
+struct Program {
+    ops: SaveVMCheckOps,
+    user: *mut c_void,
+}
+
+impl Program {
+    /// Hands a finding on; whether it is an error.
+    fn report(&self, finding: &Finding) -> bool {
+        let severity = match finding.severity {
+            Severity::Error => SAVEVM_CHECK_ERROR,
+            Severity::Warning => SAVEVM_CHECK_WARNING,
+            Severity::Note => SAVEVM_CHECK_NOTE,
+        };
+        let text = CString::new(finding.text.replace('\0', "\u{fffd}")).unwrap_or_default();
+        if let Some(report) = self.ops.report {
+            // SAFETY: the contract of the exported functions.
+            unsafe { report(self.user, severity, text.as_ptr()) };
+        }
+        finding.severity == Severity::Error
+    }
+
+    fn effort(&self) -> Effort {
+        let or_default = |count, default| if count == 0 { default } else { count };
+        let Effort { truncations, damages } = Effort::default();
+        Effort {
+            truncations: or_default(self.ops.truncations, truncations),
+            damages: or_default(self.ops.damages, damages),
+        }
+    }
+}
+
+/// A registered device, in the context that it is registered with.
+struct Registered<'a> {
+    vm: &'a Arc<Vm>,
+    call: Call,
+    /// How much it wrote last.
+    written: Cell<usize>,
+}
+
+impl<'a> Registered<'a> {
+    fn new(vm: &'a Arc<Vm>, call: Call) -> Self {
+        Self { vm, call, written: Cell::new(0) }
+    }
+
+    fn file_error(file: &MigFile) -> Option<Error> {
+        file.status().first_error()
+    }
+}
+
+impl Subject for Registered<'_> {
+    fn save(&self) -> Result<Vec<u8>, Error> {
+        let writer = Arc::new(Writer::new());
+        let file = MigFile::new(Arc::<Writer>::clone(&writer), true);
+        context::with(self.vm, || self.call.handler.save(&file, None))?;
+        file.flush();
+        self.written.set(writer.len());
+        Self::file_error(&file).map_or_else(|| Ok(writer.take()), Err)
+    }
+
+    fn load(&self, bytes: &[u8], cut: bool) -> Loaded {
+        let mut stream = bytes.to_vec();
+        if !cut {
+            stream.push(wire::SECTION_FOOTER);
+            stream.extend(self.call.section_id.to_be_bytes());
+        }
+        let file = MigFile::new(Arc::new(Reader::new(stream)), false);
+        let result = context::with(self.vm, || self.call.handler.load(&file, self.call.version_id));
+        Loaded { error: result.err().or_else(|| Self::file_error(&file)), read: file.position() as usize }
+    }
+}
+
+/// Makes devices, each in a context of its own.
+struct Copies<'a> {
+    program: &'a Program,
+    original: &'a Registered<'a>,
+}
+
+impl Copies<'_> {
+    /// A context with the host of the device's, in which a stream gets no more memory than it could mean.
+    fn context(&self) -> Arc<Vm> {
+        let Registered { vm, written, .. } = self.original;
+        let mut limits = vm.limits();
+        let vm = Vm::new(vm.host());
+        limits.allocation = limits.allocation.min(written.get().saturating_mul(64).max(1 << 20));
+        vm.set_limits(limits);
+        Arc::new(vm)
+    }
+
+    /// The device that `create` registered: by name and instance, else by name, else the only one.
+    fn find(&self, vm: &Vm) -> Option<Call> {
+        let (name, instance) = (&*self.original.call.idstr, self.original.call.instance_id);
+        let exact = vm.registry.walk().find(|call| *call.idstr == *name && call.instance_id == instance);
+        let named = || vm.registry.walk().find(|call| *call.idstr == *name);
+        let only = || vm.registry.walk().next().filter(|_| vm.registry.len() == 1);
+        exact.or_else(named).or_else(only)
+    }
+}
+
+impl Workshop for Copies<'_> {
+    fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool {
+        let Program { ops, user } = self.program;
+        let Some(create) = ops.create else { return false };
+        let vm = self.context();
+        // SAFETY: the contract of the exported function.
+        let device = context::with(&vm, || unsafe { create(*user) });
+        if device.is_null() {
+            return false;
+        }
+        let call = self.find(&vm);
+        let found = call.is_some();
+        if let Some(call) = call {
+            body(&Registered::new(&vm, call));
+        }
+        if let Some(destroy) = ops.destroy {
+            // SAFETY: as above.
+            context::with(&vm, || unsafe { destroy(*user, device) });
+        }
+        found
+    }
+}
+
+/// Checks a device for its author: saves the device that is registered as `idstr` and `instance_id` with the context `vm`
+/// (NULL: this thread's), loads what it saved into a new device, saves that and compares; then loads the stream cut to
+/// every length, which has to fail, and with damaged bytes, which must do no harm. Each goes to a device of its own. The
+/// damage is the same in every run. For tests: it takes as long as some thousand loads, and a device that crashes ends
+/// the program (best seen under a sanitizer). With the lock.
+///
+/// Returns the number of errors that were reported; -EINVAL where a pointer is NULL that must not be, -ENOENT where there
+/// is no such device, -ENOTSUP for one that can't be saved whole, -ENODEV where `create` made none that could be found.
+///
+/// # Safety
+/// `vm` is NULL or a context; `idstr` is NULL or a terminated string; `ops` is NULL or begins with its size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_check_device(
+    vm: *mut SaveVM,
+    idstr: *const c_char,
+    instance_id: c_int,
+    ops: *const SaveVMCheckOps,
+    user: *mut c_void,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function; all-zero is a valid table.
+        let (vm, name, ops) = unsafe { (context::from_c(vm), bytes::name(idstr), bytes::sized_struct(ops)) };
+        let (Some(name), Some(ops)) = (name, ops) else { return -libc::EINVAL };
+        let Some(call) = vm.registry.find(&name, instance_id as u32) else { return -libc::ENOENT };
+        check_call(&vm, call, &Program { ops, user })
+    })
+}
+
+fn check_call(vm: &Arc<Vm>, call: Call, program: &Program) -> c_int {
+    let handler = &call.handler;
+    let is_whole = handler.has(Callback::SaveState) && handler.has(Callback::LoadState);
+    if !is_whole && !handler.is_description() {
+        return -libc::ENOTSUP;
+    }
+    let original = Registered::new(vm, call);
+    let copies = Copies { program, original: &original };
+    let mut errors = 0;
+    let mut report = |finding: Finding| errors += c_int::from(program.report(&finding));
+    match check(&original, &copies, program.effort(), &mut report) {
+        Ok(()) => errors,
+        Err(_) => -libc::ENODEV,
+    }
+}
+
+/// Looks through a description, without a device: for parts that can never be saved or loaded, and for counts that come
+/// from the stream and that nothing bounds. Findings go to `report` as in SaveVMCheckOps. From any thread.
+///
+/// Returns the number of errors that were reported, or -EINVAL for NULL.
+///
+/// # Safety
+/// `vmsd` is NULL or a description; `report` may be called with `user`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_check_description(
+    vmsd: *const VMStateDescription,
+    report: Option<unsafe extern "C" fn(user: *mut c_void, severity: c_int, text: *const c_char)>,
+    user: *mut c_void,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Some(description) = (unsafe { CDescription::new(vmsd) }) else { return -libc::EINVAL };
+        let ops = SaveVMCheckOps {
+            size: size_of::<SaveVMCheckOps>(),
+            create: None,
+            destroy: None,
+            report,
+            truncations: 0,
+            damages: 0,
+        };
+        let program = Program { ops, user };
+        let mut errors = 0;
+        lint(&description, &mut |finding| errors += c_int::from(program.report(&finding)));
+        errors
+    })
+}

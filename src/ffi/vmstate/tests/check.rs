@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The checks for device authors, called as C calls them.
+
+use super::bed::*;
+use crate::ffi::context;
+use crate::ffi::vmstate::check::*;
+use crate::ffi::vmstate::register::vmstate_register_with_alias_id;
+use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
+use crate::ffi::vmstate::*;
+use crate::savevm::Vm;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+use std::sync::Arc;
+
+#[repr(C)]
+struct Fan {
+    speed: u16,
+    on: bool,
+    history: [u8; 20],
+}
+
+fn fan_fields() -> [VMStateField; 3] {
+    let history =
+        VMStateField { num: 20, flags: ARRAY, ..plain(c"history", offset_of!(Fan, history), 1, &vmstate_info_uint8) };
+    [
+        plain(c"speed", offset_of!(Fan, speed), 2, &vmstate_info_uint16),
+        plain(c"on", offset_of!(Fan, on), 1, &vmstate_info_bool),
+        history,
+    ]
+}
+
+/// What the callbacks get as their `user`.
+struct Bench {
+    table: &'static VMStateDescription,
+    created: usize,
+    destroyed: usize,
+    findings: Vec<(c_int, String)>,
+}
+
+fn bench<'a>(user: *mut c_void) -> &'a mut Bench {
+    // SAFETY: every test hands over its bench, and no two callbacks run at once.
+    unsafe { &mut *user.cast::<Bench>() }
+}
+
+fn add(table: &'static VMStateDescription, fan: *mut Fan) {
+    let any = u32::MAX;
+    // SAFETY: the description is that of the fan, which the tests keep while it is registered.
+    let ret =
+        unsafe { vmstate_register_with_alias_id(ptr::null_mut(), any, table, fan.cast(), -1, 0, ptr::null_mut()) };
+    assert_eq!(ret, 0);
+}
+
+unsafe extern "C" fn create(user: *mut c_void) -> *mut c_void {
+    let bench = bench(user);
+    bench.created += 1;
+    let fan = Box::into_raw(Box::new(Fan { speed: 0, on: false, history: [0; 20] }));
+    add(bench.table, fan);
+    fan.cast()
+}
+
+unsafe extern "C" fn create_none(_user: *mut c_void) -> *mut c_void {
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn destroy(user: *mut c_void, device: *mut c_void) {
+    let bench = bench(user);
+    bench.destroyed += 1;
+    // SAFETY: it is what `create` made.
+    unsafe {
+        crate::ffi::vmstate::register::vmstate_unregister(ptr::null_mut(), bench.table, device);
+        drop(Box::from_raw(device.cast::<Fan>()));
+    }
+}
+
+unsafe extern "C" fn report(user: *mut c_void, severity: c_int, text: *const c_char) {
+    // SAFETY: reports are terminated strings.
+    let text = unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned();
+    bench(user).findings.push((severity, text));
+}
+
+const OPS: SaveVMCheckOps = SaveVMCheckOps {
+    size: size_of::<SaveVMCheckOps>(),
+    create: Some(create),
+    destroy: Some(destroy),
+    report: Some(report),
+    truncations: 0,
+    damages: 100,
+};
+
+fn run(table: VMStateDescription, ops: &SaveVMCheckOps) -> (c_int, Bench) {
+    let mut bench = Bench { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
+    let mut fan = Fan { speed: 0x1234, on: true, history: *b"twenty bytes of text" };
+    let ret = context::with(&Arc::new(Vm::default()), || {
+        add(bench.table, &raw mut fan);
+        let user = (&raw mut bench).cast();
+        // SAFETY: the callbacks above take a bench.
+        unsafe { savevm_check_device(ptr::null_mut(), c"fan".as_ptr(), 0, ops, user) }
+    });
+    (ret, bench)
+}
+
+#[test]
+fn a_sound_device_passes() {
+    let (ret, bench) = run(table(c"fan", fan_fields()), &OPS);
+    assert_eq!(ret, 0, "{:?}", bench.findings);
+    let [(SAVEVM_CHECK_NOTE, text)] = &bench.findings[..] else { panic!("{:?}", bench.findings) };
+    assert!(text.starts_with("23 bytes; 23 of 23 cut streams refused; 100 damaged streams survived, "), "{text}");
+    // One for the round trip, one for each stream.
+    assert_eq!((bench.created, bench.destroyed), (1 + 23 + 100, 1 + 23 + 100));
+}
+
+unsafe extern "C" fn stop(opaque: *mut c_void, _version: c_int) -> c_int {
+    // SAFETY: the description is that of a fan.
+    unsafe { (*opaque.cast::<Fan>()).on = false };
+    0
+}
+
+unsafe extern "C" fn speed_up(opaque: *mut c_void) -> c_int {
+    // SAFETY: as above.
+    unsafe { (*opaque.cast::<Fan>()).speed += 1 };
+    0
+}
+
+#[test]
+fn what_changes_on_the_way_is_named() {
+    let (ret, bench) = run(VMStateDescription { post_load: Some(stop), ..table(c"fan", fan_fields()) }, &OPS);
+    assert_eq!((ret, bench.created), (1, bench.destroyed));
+    assert_eq!(
+        bench.findings[0],
+        (
+            SAVEVM_CHECK_ERROR,
+            "loaded into a new device and saved again, the stream changes: \
+             byte 2, fan/on, is 0x01 in the first and 0x00 in the second"
+                .to_owned()
+        )
+    );
+    let (ret, bench) = run(VMStateDescription { pre_save: Some(speed_up), ..table(c"fan", fan_fields()) }, &OPS);
+    assert_eq!(ret, 2);
+    assert_eq!(
+        bench.findings[0].1,
+        "saved twice without running, the device writes two streams: \
+         byte 1, fan/speed, is 0x35 in the first and 0x36 in the second"
+    );
+}
+
+#[test]
+fn what_can_not_be_checked_has_a_code() {
+    let ops = SaveVMCheckOps { create: Some(create_none), ..OPS };
+    assert_eq!(run(table(c"fan", fan_fields()), &ops).0, -libc::ENODEV);
+    let ops = SaveVMCheckOps { create: None, ..OPS };
+    assert_eq!(run(table(c"fan", fan_fields()), &ops).0, -libc::ENODEV);
+    assert_eq!(run(table(c"pump", fan_fields()), &OPS).0, -libc::ENOENT);
+    // SAFETY: NULL is allowed everywhere.
+    unsafe {
+        let name = c"fan".as_ptr();
+        assert_eq!(savevm_check_device(ptr::null_mut(), ptr::null(), 0, &OPS, ptr::null_mut()), -libc::EINVAL);
+        assert_eq!(savevm_check_device(ptr::null_mut(), name, 0, ptr::null(), ptr::null_mut()), -libc::EINVAL);
+        assert_eq!(savevm_check_description(ptr::null(), None, ptr::null_mut()), -libc::EINVAL);
+    }
+}
+
+fn lint(table: VMStateDescription) -> (c_int, Vec<(c_int, String)>) {
+    let mut bench = Bench { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
+    let table = bench.table;
+    // SAFETY: `report` takes a bench.
+    let ret = unsafe { savevm_check_description(table, Some(report), (&raw mut bench).cast()) };
+    (ret, bench.findings)
+}
+
+#[test]
+fn a_sound_description_has_no_findings() {
+    assert_eq!(lint(table(c"fan", fan_fields())), (0, vec![]));
+}
+
+#[test]
+fn parts_that_never_load_are_errors() {
+    let named = |name: &'static CStr| leak(table(name, []));
+    let outer = VMStateDescription {
+        subsections: subsections(&[named(c"fan/a"), named(c"pump/b"), named(c"fan/a"), named(c"fan")]),
+        minimum_version_id: 2,
+        ..table(c"fan", [VMStateField { name: c"blank".as_ptr(), ..FIELD }])
+    };
+    let (ret, findings) = lint(outer);
+    let texts: Vec<_> = findings.iter().map(|(_, text)| &**text).collect();
+    assert_eq!(
+        (ret, texts),
+        (
+            5,
+            vec![
+                "fan: no version can be loaded: the oldest is 2, the newest 1",
+                "fan/blank: has neither an info nor a description that it needs",
+                "fan/b: is never loaded: 'pump/b' does not begin with its parent's name",
+                "fan/a: is never loaded: there is another of that name",
+                "fan/fan: is never loaded: 'fan' does not begin with its parent's name",
+            ]
+        )
+    );
+}
+
+#[test]
+fn counts_that_nothing_bounds_are_warnings() {
+    let count = |info| plain(c"count", 0, 4, info);
+    let array = |start| VMStateField { flags: VARRAY_INT32, start, ..plain(c"array", 8, 1, &vmstate_info_uint8) };
+    let warning = (SAVEVM_CHECK_WARNING, "d/array: its size is in the stream and nothing bounds it".to_owned());
+    assert_eq!(lint(table(c"d", [count(&vmstate_info_int32), array(0)])), (0, vec![warning]));
+    // A known length, or a check of the count; or it was not loaded at all.
+    assert_eq!(lint(table(c"d", [count(&vmstate_info_int32), array(16)])), (0, vec![]));
+    assert_eq!(lint(table(c"d", [count(&vmstate_info_int32_le), array(0)])), (0, vec![]));
+    assert_eq!(lint(table(c"d", [array(0)])), (0, vec![]));
+    let later = VMStateField { version_id: 2, ..count(&vmstate_info_int32) };
+    let (_, findings) = lint(table(c"d", [later]));
+    assert_eq!(findings[0].1, "d/count: is for version 2 and never saved in version 1");
+}

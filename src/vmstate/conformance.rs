@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The check of a device for its authors: does it come back as it was, and does it stand streams that are cut or damaged?
+//!
+//! A device is anything that saves itself to bytes and loads itself from bytes; `src/ffi/vmstate/check.rs` makes one of a
+//! registered device. Crashes are not caught: run it under a sanitizer.
+
+pub use super::lint::{Finding, Severity, lint};
+use crate::error::Error;
+
+/// What a load came to.
+pub struct Loaded {
+    /// The error of the device, or of its file.
+    pub error: Option<Error>,
+    /// How many bytes it read.
+    pub read: usize,
+}
+
+/// A device that can be tried.
+pub trait Subject {
+    /// Saves it. Does not change it.
+    fn save(&self) -> Result<Vec<u8>, Error>;
+    /// Loads it from a section with these bytes: a footer follows, unless the stream is cut.
+    fn load(&self, bytes: &[u8], cut: bool) -> Loaded;
+}
+
+/// Where devices come from.
+pub trait Workshop {
+    /// Makes a new device of the same kind, hands it to `body` and destroys it; false if there is none.
+    fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool;
+}
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// How many lengths a stream is cut to: all of them if it is no longer, else evenly spread ones.
+    pub truncations: usize,
+    /// How many streams with damaged bytes are loaded.
+    pub damages: usize,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { truncations: 4096, damages: 4096 }
+    }
+}
+
+/// Why a check could not be done at all.
+#[derive(Debug)]
+pub enum Refusal {
+    /// No new device could be made.
+    NoDevice,
+}
+
+/// Checks a device. Findings go to `report` as they come.
+pub fn check(
+    original: &dyn Subject,
+    workshop: &dyn Workshop,
+    effort: Effort,
+    report: &mut dyn FnMut(Finding),
+) -> Result<(), Refusal> {
+    let stream = match original.save() {
+        Ok(stream) => stream,
+        Err(error) => {
+            report(Finding::new(Severity::Error, format!("saving failed: {error}")));
+            return Ok(());
+        }
+    };
+    let mut check = Check { workshop, stream: &stream, report };
+    check.save_again(original)?;
+    if check.round_trip()? {
+        let cut = check.truncations(effort.truncations)?;
+        let damaged = check.damages(effort.damages)?;
+        let text = format!("{} bytes; {cut}; {damaged}", stream.len());
+        (check.report)(Finding::new(Severity::Note, text));
+    }
+    Ok(())
+}
+
+struct Check<'a> {
+    workshop: &'a dyn Workshop,
+    stream: &'a [u8],
+    report: &'a mut dyn FnMut(Finding),
+}
+
+impl Check<'_> {
+    fn say(&mut self, severity: Severity, text: String) {
+        (self.report)(Finding::new(severity, text));
+    }
+
+    fn with_new<T>(&self, body: impl FnOnce(&dyn Subject) -> T) -> Result<T, Refusal> {
+        let (mut body, mut result) = (Some(body), None);
+        self.workshop.with_new(&mut |device| result = body.take().map(|body| body(device)));
+        result.ok_or(Refusal::NoDevice)
+    }
+
+    /// Where a byte of the stream belongs: the place at which a stream that ends there fails.
+    fn place(&self, at: usize) -> Result<String, Refusal> {
+        let cut = self.with_new(|device| device.load(&self.stream[..at], true))?;
+        let path = cut.error.and_then(|error| error.path());
+        Ok(path.map_or_else(|| format!("byte {at}"), |path| format!("byte {at}, {path},")))
+    }
+
+    fn save_again(&mut self, original: &dyn Subject) -> Result<(), Refusal> {
+        match original.save() {
+            Ok(again) if again == self.stream => {}
+            Ok(again) => {
+                let text = self.difference(&again)?;
+                self.say(
+                    Severity::Error,
+                    format!("saved twice without running, the device writes two streams: {text}"),
+                );
+            }
+            Err(error) => self.say(Severity::Error, format!("saving a second time failed: {error}")),
+        }
+        Ok(())
+    }
+
+    /// In words, how another stream differs.
+    fn difference(&self, other: &[u8]) -> Result<String, Refusal> {
+        let common = self.stream.iter().zip(other).take_while(|(one, other)| one == other).count();
+        match (self.stream.get(common), other.get(common)) {
+            (Some(one), Some(other)) => {
+                Ok(format!("{} is {one:#04x} in the first and {other:#04x} in the second", self.place(common)?))
+            }
+            _ => Ok(format!("the first has {} bytes, the second {}", self.stream.len(), other.len())),
+        }
+    }
+
+    /// Whether what was saved can be loaded, so that going on makes sense.
+    fn round_trip(&mut self) -> Result<bool, Refusal> {
+        let (loaded, saved) = self.with_new(|device| (device.load(self.stream, false), device.save()))?;
+        if let Some(error) = loaded.error {
+            self.say(Severity::Error, format!("a new device does not load what was saved: {error}"));
+            return Ok(false);
+        }
+        if loaded.read != self.stream.len() {
+            let text = format!("a new device reads {} of the {} bytes that were saved", loaded.read, self.stream.len());
+            self.say(Severity::Error, text);
+        }
+        match saved {
+            Ok(again) if again == self.stream => {}
+            Ok(again) => {
+                let text = self.difference(&again)?;
+                self.say(
+                    Severity::Error,
+                    format!("loaded into a new device and saved again, the stream changes: {text}"),
+                );
+            }
+            Err(error) => self.say(Severity::Error, format!("a new device that was loaded does not save: {error}")),
+        }
+        Ok(true)
+    }
+
+    fn truncations(&mut self, most: usize) -> Result<String, Refusal> {
+        let total = self.stream.len();
+        let count = most.min(total);
+        let mut taken = Vec::new();
+        for at in 0..count {
+            let len = at * total / count;
+            if self.with_new(|device| device.load(&self.stream[..len], true).error.is_none())? {
+                taken.push(len);
+            }
+        }
+        if let Some(first) = taken.first() {
+            let text = format!(
+                "{} of {count} streams that end early load without an error, the shortest after {first} of {total} bytes",
+                taken.len()
+            );
+            self.say(Severity::Error, text);
+        }
+        Ok(format!("{} of {count} cut streams refused", count - taken.len()))
+    }
+
+    fn damages(&mut self, most: usize) -> Result<String, Refusal> {
+        let count = if self.stream.is_empty() { 0 } else { most };
+        let mut refused = 0;
+        for number in 0..count {
+            let stream = damaged(self.stream, number);
+            if self.with_new(|device| device.load(&stream, false).error.is_some())? {
+                refused += 1;
+            }
+        }
+        Ok(format!("{count} damaged streams survived, {refused} of them refused"))
+    }
+}
+
+/// The stream with some bytes changed. The same number gives the same damage.
+fn damaged(stream: &[u8], number: usize) -> Vec<u8> {
+    let mut state = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut damaged = stream.to_vec();
+    // Most often one place, sometimes several: counts and what they count.
+    for _ in 0..=next(8).saturating_sub(4) {
+        let at = next(damaged.len());
+        damaged[at] = match next(6) {
+            0 => 0,
+            1 => 0xff,
+            2 => 0x7f,
+            3 => 0x80,
+            4 => damaged[at] ^ (1 << next(8)),
+            _ => next(256) as u8,
+        };
+    }
+    damaged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// A device of one counted string, in several states of repair.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Flaw {
+        None,
+        Forgets,
+        Flickers,
+        Short,
+        Gullible,
+        Refuses,
+    }
+
+    struct Device {
+        flaw: Flaw,
+        text: RefCell<Vec<u8>>,
+        saves: RefCell<u8>,
+    }
+
+    impl Subject for Device {
+        fn save(&self) -> Result<Vec<u8>, Error> {
+            let mut text = self.text.borrow().clone();
+            *self.saves.borrow_mut() += 1;
+            if self.flaw == Flaw::Flickers {
+                text[0] = *self.saves.borrow();
+            }
+            Ok([&[text.len() as u8][..], &text].concat())
+        }
+
+        fn load(&self, bytes: &[u8], cut: bool) -> Loaded {
+            let len = bytes.first().copied().map_or(0, usize::from);
+            let footer: &[u8] = if cut { &[] } else { &[0; 300] };
+            let stream = [bytes, footer].concat();
+            let text = stream.get(1..1 + len);
+            if self.flaw == Flaw::Refuses {
+                return Loaded { error: Some(Error::invalid("no").in_path("text")), read: 0 };
+            }
+            if self.flaw != Flaw::Forgets {
+                *self.text.borrow_mut() = text.unwrap_or_default().to_vec();
+            }
+            let failed = (bytes.is_empty() || text.is_none()) && self.flaw != Flaw::Gullible;
+            let error = failed.then(|| Error::new(libc::EIO, "the stream ends").in_path("text").in_path("string"));
+            Loaded { error, read: len + usize::from(self.flaw != Flaw::Short) }
+        }
+    }
+
+    struct Factory(Flaw);
+
+    fn device(flaw: Flaw, text: &[u8]) -> Device {
+        Device { flaw, text: RefCell::new(text.to_vec()), saves: RefCell::new(0) }
+    }
+
+    impl Workshop for Factory {
+        fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool {
+            body(&device(self.0, b"?"));
+            true
+        }
+    }
+
+    fn findings(flaw: Flaw) -> Vec<String> {
+        let mut found = Vec::new();
+        let effort = Effort { truncations: 100, damages: 50 };
+        check(&device(flaw, b"hello"), &Factory(flaw), effort, &mut |finding| found.push(finding.text)).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_sound_device_has_only_a_note() {
+        let found = findings(Flaw::None);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("6 bytes; 6 of 6 cut streams refused; 50 damaged streams survived, "),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn each_flaw_is_told() {
+        assert_eq!(
+            findings(Flaw::Forgets)[0],
+            "loaded into a new device and saved again, the stream changes: \
+             byte 0, string/text, is 0x05 in the first and 0x01 in the second"
+        );
+        assert!(findings(Flaw::Flickers)[0].starts_with(
+            "saved twice without running, the device writes two streams: byte 1, string/text, is 0x01 in the first"
+        ));
+        assert_eq!(findings(Flaw::Short)[0], "a new device reads 5 of the 6 bytes that were saved");
+        assert_eq!(
+            findings(Flaw::Gullible)[0],
+            "6 of 6 streams that end early load without an error, the shortest after 0 of 6 bytes"
+        );
+        assert!(findings(Flaw::Refuses)[0].starts_with("a new device does not load what was saved: text: no"));
+    }
+
+    struct Nobody;
+
+    impl Workshop for Nobody {
+        fn with_new(&self, _body: &mut dyn FnMut(&dyn Subject)) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn without_a_second_device_there_is_no_check() {
+        let result = check(&device(Flaw::None, b"x"), &Nobody, Effort::default(), &mut |_| {});
+        assert!(matches!(result, Err(Refusal::NoDevice)));
+    }
+
+    #[test]
+    fn damage_is_repeatable_and_keeps_the_length() {
+        let stream = [0x55; 40];
+        for number in 0..100 {
+            let one = damaged(&stream, number);
+            assert_eq!((one.len(), &one), (40, &damaged(&stream, number)));
+        }
+        assert!((0..100).filter(|number| damaged(&stream, *number) != stream).count() > 90);
+    }
+}
