@@ -67,8 +67,18 @@ void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A line of the trace with all bytes, as hex digits. */
 void trace_bytes(const char *what, const void *bytes, size_t len);
 
-/* The same of what was written to a file of side_writer(). */
+/* The same for many bytes: how many, and a hash. */
+void trace_digest(const char *what, const void *bytes, size_t len);
+
+/* As trace_bytes(), of what was written to a file of side_writer(). */
 void trace_written(const char *what, QEMUFile *f);
+
+/*
+ * Between the two, lines are only counted and hashed; the second says so in one
+ * line, with a number. With TRACE_UNFOLD in the environment all lines are shown.
+ */
+void trace_fold(void);
+void trace_unfold(const char *what, size_t number);
 
 #ifdef __cplusplus
 }

@@ -254,8 +254,12 @@ pub unsafe extern "C" fn qemu_file_get_error(f: *mut QEMUFile) -> c_int {
 pub unsafe extern "C" fn qemu_file_get_error_obj(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
     let file = file!(f, -libc::EINVAL);
     guard(-libc::EIO, || {
+        if !errp.is_null() {
+            // SAFETY: the contract of the function: `errp` is NULL or writable. What stood there is overwritten.
+            unsafe { *errp = std::ptr::null_mut() };
+        }
         if let Some(first) = file.status().first_error() {
-            // SAFETY: the contract of the function: `errp` is NULL or writable and its content NULL.
+            // SAFETY: as above.
             unsafe { error::give(errp, first) };
         }
         file.error()

@@ -65,11 +65,13 @@ struct Received {
 
 /// Reads the section behind its tag and compares it with this machine.
 pub(super) fn load(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<()> {
-    let received = read(host, file, limits).and_then(|received| match file.status().first_error() {
-        Some(error) => Err(error),
-        None => Ok(received),
-    });
-    received.and_then(|received| check(host, &received)).map_err(|err| err.in_phase("configuration"))
+    let received = read(host, file, limits).and_then(|received| check(host, &received));
+    received.map_err(|err| err.in_phase("configuration"))
+}
+
+/// Looking for a subsection at the end of the stream is no failure of this section, so only what was got is checked.
+fn check_got(file: &MigFile) -> Result<()> {
+    file.status().first_error().map_or(Ok(()), Err)
 }
 
 fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {
@@ -80,10 +82,12 @@ fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {
     }
     let mut machine = vec![0; len as usize];
     file.get(&mut machine);
+    check_got(file)?;
     let mut received =
         Received { machine, page_bits: host.target_page_bits_min(), capabilities: Vec::new(), uuid: None };
     while let Some(name) = next_subsection(file)? {
         read_subsection(file, &name, &mut received)?;
+        check_got(file)?;
     }
     Ok(received)
 }

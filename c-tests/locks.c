@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The big lock, and other threads: which lock callbacks run under, and that no
+ * callback runs once its device is unregistered.
+ */
+#include "devices.h"
+#include "harness.h"
+#include "migration/qemu-file.h"
+#include "migration/savevm.h"
+#include "savevm.h"
+#include "side.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static HarnessLock lock = HARNESS_LOCK_INIT;
+static atomic_bool guest_runs;
+static atomic_uint unlocked_calls, locked_calls;
+
+static void host_lock(void *host)
+{
+    (void)host;
+    harness_lock(&lock);
+}
+
+static void host_unlock(void *host)
+{
+    (void)host;
+    harness_unlock(&lock);
+}
+
+static bool host_locked(void *host)
+{
+    (void)host;
+    return harness_locked(&lock);
+}
+
+static int host_stop(void *host)
+{
+    (void)host;
+    CHECK(harness_locked(&lock));
+    guest_runs = false;
+    return 0;
+}
+
+static int host_start(void *host)
+{
+    (void)host;
+    CHECK(harness_locked(&lock));
+    guest_runs = true;
+    return 0;
+}
+
+static bool host_running(void *host)
+{
+    (void)host;
+    return guest_runs;
+}
+
+static const SaveVMHostOps ops = {
+    .size = sizeof(SaveVMHostOps),
+    .lock = host_lock,
+    .unlock = host_unlock,
+    .locked = host_locked,
+    .vm_stop = host_stop,
+    .vm_start = host_start,
+    .vm_running = host_running,
+};
+
+static void before_each(void)
+{
+    savevm_set_host(savevm_default(), &ops, NULL);
+    guest_runs = true;
+}
+
+__attribute__((constructor)) static void before(void)
+{
+    harness_before = before_each;
+}
+
+/* What a migration does to each callback's lock is its rule in register.h. */
+static void check_lock(Device *device, const char *callback, QEMUFile *f)
+{
+    static const char *const with[] = { "save_state",  "save_cleanup", "save_live_complete_postcopy",
+                                        "save_live_complete_precopy", "load_state" };
+    const char *without = device->data;
+
+    (void)f;
+    for (unsigned i = 0; i < sizeof(with) / sizeof(with[0]); i++) {
+        if (strcmp(callback, with[i]) == 0) {
+            locked_calls++;
+            if (!CHECK(harness_locked(&lock))) {
+                trace("without the lock: %s", callback);
+            }
+        }
+    }
+    if (without && strstr(without, callback)) {
+        unlocked_calls++;
+        if (!CHECK(!harness_locked(&lock))) {
+            trace("with the lock: %s", callback);
+        }
+    }
+}
+
+static void *loads(void *opaque)
+{
+    Error *err = NULL;
+    SaveVM *vm = savevm_new(&ops, NULL);
+    Device device;
+
+    savevm_set_current(vm);
+    device_init(&device, "dev", HAS_ALL & ~HAS_SETUP);
+    register_savevm_live("dev", 0, 1, &device.ops, &device);
+    device.hook = check_lock;
+    if (!CHECK_EQ(savevm_snapshot_load(vm, opaque, &err), 0)) {
+        trace("%s", error_get_pretty(err));
+        error_free(err);
+    }
+    CHECK(device.loads > 0);
+    unregister_savevm(NULL, "dev", &device);
+    savevm_set_current(NULL);
+    savevm_free(vm);
+    return NULL;
+}
+
+/* A snapshot stops the guest, and lets it run again. */
+TEST(a_snapshot)
+{
+    char path[] = "/tmp/savevm-locks-XXXXXX";
+    char uri[64] = "file:";
+    Error *err = NULL;
+    Device device;
+
+    close(mkstemp(path));
+    strcat(uri, path);
+    device_add(&device, "dev", 0, 1, HAS_ALL & ~HAS_SETUP);
+    device.hook = check_lock;
+    /* With the lock, an iteration has it too; setup never. */
+    device.data = "save_setup";
+    CHECK_EQ(savevm_snapshot_save(NULL, uri, &err), 0);
+    CHECK(err == NULL);
+    CHECK(guest_runs);
+    CHECK(!harness_locked(&lock));
+    CHECK(locked_calls > 0);
+    loads(uri);
+    CHECK(!harness_locked(&lock));
+    unlink(path);
+}
+
+static char migration_uri[64];
+
+static void *receives(void *opaque)
+{
+    SaveVM *vm = savevm_new(&ops, NULL);
+    MigrationIncomingState *in;
+    Device *device = opaque;
+    Error *err = NULL;
+
+    savevm_set_current(vm);
+    register_savevm_live("dev", 0, 1, &device->ops, device);
+    in = savevm_incoming(vm, migration_uri, NULL, &err);
+    if (CHECK(in != NULL)) {
+        if (!CHECK_EQ(savevm_incoming_wait(in, &err), 0)) {
+            trace("%s", error_get_pretty(err));
+        }
+        savevm_incoming_free(in);
+    }
+    error_free(err);
+    unregister_savevm(NULL, "dev", device);
+    savevm_set_current(NULL);
+    savevm_free(vm);
+    return NULL;
+}
+
+/* A live migration: setup and iterations run without the lock. */
+TEST(a_migration)
+{
+    char path[64] = "/tmp/savevm-locks-XXXXXX";
+    Device out, in;
+    pthread_t thread;
+    MigrationState *m = NULL;
+    Error *err = NULL;
+
+    REQUIRE(mkdtemp(path) != NULL);
+    strcpy(migration_uri, "unix:");
+    strcat(migration_uri, path);
+    strcat(migration_uri, "/socket");
+    device_add(&out, "dev", 0, 1, HAS_ALL);
+    out.hook = check_lock;
+    out.data = "save_setup save_live_iterate save_live_pending";
+    device_init(&in, "dev", HAS_ALL);
+    in.hook = check_lock;
+    pthread_create(&thread, NULL, receives, &in);
+    WAIT_FOR(access(migration_uri + 5, F_OK) == 0);
+    m = savevm_migrate(NULL, migration_uri, NULL, &err);
+    if (CHECK(m != NULL)) {
+        if (!CHECK_EQ(savevm_migrate_wait(m, &err), 0)) {
+            trace("%s", error_get_pretty(err));
+        }
+        savevm_migrate_free(m);
+    }
+    pthread_join(thread, NULL);
+    CHECK(unlocked_calls > 0);
+    CHECK(in.loads >= 2);
+    CHECK(!harness_locked(&lock));
+    error_free(err);
+    unlink(migration_uri + 5);
+    rmdir(path);
+}
+
+/* Unregistering while a callback runs */
+
+static atomic_int in_callback, leave_callback, calls;
+
+static void stays(QEMUFile *f, void *opaque)
+{
+    (void)f;
+    (void)opaque;
+    calls++;
+    in_callback = 1;
+    while (!leave_callback) {
+        harness_sleep_ms(1);
+    }
+    in_callback = 0;
+}
+
+static const SaveVMHandlers staying = { .save_state = stays };
+
+static void *saves(void *opaque)
+{
+    QEMUFile *f = savevm_file_to_buffer();
+
+    qemu_save_device_state(f);
+    qemu_fclose(f);
+    (void)opaque;
+    return NULL;
+}
+
+static atomic_int unregistered;
+
+static void *unregisters(void *opaque)
+{
+    harness_lock(&lock);
+    unregister_savevm(NULL, "staying", opaque);
+    CHECK(harness_locked(&lock));
+    CHECK_EQ(in_callback, 0);
+    unregistered = 1;
+    harness_unlock(&lock);
+    return NULL;
+}
+
+TEST(unregister_waits_for_a_running_callback)
+{
+    pthread_t saver, remover;
+    int opaque = 0;
+
+    register_savevm_live("staying", 0, 1, &staying, &opaque);
+    pthread_create(&saver, NULL, saves, NULL);
+    WAIT_FOR(in_callback);
+    pthread_create(&remover, NULL, unregisters, &opaque);
+    harness_sleep_ms(50);
+    CHECK(!unregistered);
+    /* While it waits, others get the lock. */
+    harness_lock(&lock);
+    harness_unlock(&lock);
+    leave_callback = 1;
+    pthread_join(remover, NULL);
+    pthread_join(saver, NULL);
+    CHECK(unregistered);
+    saves(NULL);
+    CHECK_EQ(calls, 1);
+}
+
+static atomic_bool stop;
+static atomic_uint after_removal;
+
+typedef struct Guarded {
+    atomic_bool alive;
+    unsigned long calls;
+} Guarded;
+
+static void counts(QEMUFile *f, void *opaque)
+{
+    Guarded *guarded = opaque;
+
+    if (!guarded->alive) {
+        after_removal++;
+    }
+    qemu_put_be32(f, 1);
+    guarded->calls++;
+}
+
+static const SaveVMHandlers counting = { .save_state = counts };
+
+static void *saves_until_stopped(void *opaque)
+{
+    while (!stop) {
+        saves(opaque);
+    }
+    return NULL;
+}
+
+/* Devices come and go in two threads while a third saves. */
+static void *comes_and_goes(void *opaque)
+{
+    Guarded *list = opaque;
+
+    for (unsigned round = 0; round < 300; round++) {
+        for (unsigned i = 0; i < 8; i++) {
+            list[i].alive = true;
+            register_savevm_live("counting", -1, 1, &counting, &list[i]);
+        }
+        for (unsigned i = 0; i < 8; i++) {
+            unregister_savevm(NULL, "counting", &list[i]);
+            list[i].alive = false;
+        }
+    }
+    return NULL;
+}
+
+TEST(no_callback_after_unregister)
+{
+    static Guarded lists[2][8];
+    pthread_t saver, threads[2];
+
+    pthread_create(&saver, NULL, saves_until_stopped, NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_create(&threads[i], NULL, comes_and_goes, lists[i]);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    stop = true;
+    pthread_join(saver, NULL);
+    CHECK_EQ(after_removal, 0);
+}
