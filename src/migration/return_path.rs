@@ -133,7 +133,8 @@ impl Message {
         let len = usize::from(file.get_be16());
         check(file)?;
         let at = |err: Error| err.at_offset(offset);
-        if !(SHUT..=RESUME_ACK).contains(&kind) && !(extended && kind == ERROR_TEXT) {
+        let known = (SHUT..=RESUME_ACK).contains(&kind) || (extended && kind == ERROR_TEXT);
+        if !known {
             return Err(at(Error::invalid(format!("return path: unknown message 0x{kind:04x} of {len} bytes"))));
         }
         if len > PAYLOAD_MAX {
@@ -183,7 +184,7 @@ pub fn get_bitmap(file: &MigFile) -> Result<Vec<u8>> {
     let offset = file.position();
     let size = file.get_be64();
     check(file)?;
-    if size > BITMAP_MAX || size % 8 != 0 {
+    if size > BITMAP_MAX || !size.is_multiple_of(8) {
         let text = format!("return path: a received bitmap of {size} bytes");
         return Err(Error::invalid(text).at_offset(offset));
     }
