@@ -233,13 +233,13 @@ bool ram_init(Machine *m)
     Ram *r = m->memory = calloc(1, sizeof(*r));
     r->m = m;
     r->pages = m->ram_size / PAGE_SIZE;
-    register_savevm_live("ram", 0, RAM_VERSION, &ram_handlers, r);
+    register_savevm_live("memory", 0, RAM_VERSION, &ram_handlers, r);
     return true;
 }
 
 void ram_destroy(Machine *m)
 {
-    unregister_savevm(NULL, "ram", m->memory);
+    unregister_savevm(NULL, "memory", m->memory);
     free(m->memory);
     munmap(m->ram, m->ram_size);
 }
