@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* files.h on top of a built QEMU 7.2 tree; compiled with its flags. */
+#include "qemu/osdep.h"
+#include "qemu/module.h"
+#include "qemu/timer.h"
+#include "qapi/qmp/json-writer.h"
+#include "io/channel-buffer.h"
+#include "migration/qemu-file.h"
+#include "migration/vmstate.h"
+
+#include "files.h"
+
+void files_start(void)
+{
+    module_call_init(MODULE_INIT_QOM);
+    init_clocks(NULL);
+}
+
+static QEMUFile *open_buffer(const uint8_t *bytes, size_t len, bool writable)
+{
+    QIOChannelBuffer *buffer = qio_channel_buffer_new(len + 1);
+    QEMUFile *f;
+
+    if (len) {
+        memcpy(buffer->data, bytes, len);
+        buffer->usage = len;
+    }
+    if (writable) {
+        f = qemu_file_new_output(QIO_CHANNEL(buffer));
+    } else {
+        f = qemu_file_new_input(QIO_CHANNEL(buffer));
+    }
+    object_unref(OBJECT(buffer));
+    return f;
+}
+
+QEMUFile *files_writer(void)
+{
+    return open_buffer(NULL, 0, true);
+}
+
+QEMUFile *files_reader(const uint8_t *bytes, size_t len)
+{
+    return open_buffer(bytes, len, false);
+}
+
+uint8_t *files_written(QEMUFile *f, size_t *len)
+{
+    QIOChannelBuffer *buffer;
+    uint8_t *copy;
+
+    qemu_fflush(f);
+    buffer = QIO_CHANNEL_BUFFER(qemu_file_get_ioc(f));
+    *len = buffer->usage;
+    copy = malloc(buffer->usage + 1);
+    memcpy(copy, buffer->data, buffer->usage);
+    return copy;
+}
+
+/* What savevm.c writes around a device when it builds the description. */
+char *files_describe(const VMStateDescription *vmsd, void *obj)
+{
+    JSONWriter *writer = json_writer_new(false);
+    QEMUFile *f = files_writer();
+    char *text = NULL;
+
+    json_writer_start_object(writer, NULL);
+    json_writer_str(writer, "name", vmsd->name);
+    json_writer_int64(writer, "instance_id", 0);
+    if (vmstate_save_state(f, vmsd, obj, writer) == 0) {
+        json_writer_end_object(writer);
+        text = strdup(json_writer_get(writer));
+    }
+    json_writer_free(writer);
+    qemu_fclose(f);
+    return text;
+}
+
+static void timer_ignored(void *opaque)
+{
+}
+
+void files_timer_init(QEMUTimer *timer, int64_t expire)
+{
+    timer_init_ns(timer, QEMU_CLOCK_VIRTUAL, timer_ignored, NULL);
+    if (expire != -1) {
+        timer_mod_ns(timer, expire);
+    }
+}
+
+int64_t files_timer_expires(QEMUTimer *timer)
+{
+    return (int64_t)timer_expire_time_ns(timer);
+}
+
+void files_timer_drop(QEMUTimer *timer)
+{
+    timer_del(timer);
+}
+
+static int compare_integers(const void *a, const void *b)
+{
+    return (a > b) - (a < b);
+}
+
+static int compare_through(const void *a, const void *b, void *compare)
+{
+    return ((int (*)(const void *, const void *))compare)(a, b);
+}
+
+void *files_tree(int (*compare)(const void *a, const void *b))
+{
+    if (compare == NULL) {
+        return g_tree_new_full(compare_through, compare_integers, NULL, free);
+    }
+    return g_tree_new_full(compare_through, compare, free, free);
+}
+
+void files_tree_insert(void *tree, void *key, void *value)
+{
+    g_tree_insert(tree, key, value);
+}
+
+void files_tree_walk(void *tree, int (*visit)(void *key, void *value,
+                                              void *data), void *data)
+{
+    g_tree_foreach(tree, visit, data);
+}
+
+void files_tree_free(void *tree)
+{
+    g_tree_unref(tree);
+}

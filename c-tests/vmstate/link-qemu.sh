@@ -1,0 +1,52 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Links the trials with QEMU 7.2's own vmstate.c, vmstate-types.c and
+# qemu-file.c, out of a tree that was built (x86_64-softmmu is enough, with
+# tests/unit/test-vmstate):
+#
+#   QEMU_BUILD=tree link-qemu.sh OUTPUT OBJECT_OR_ARCHIVE...
+#
+# The objects are those that libsavevm is tested with. files_qemu.c, beside
+# this script, is compiled with the flags of QEMU's unit test.
+set -eu
+
+: "${QEMU_BUILD:?names the built QEMU tree}"
+here=$(cd "$(dirname "$0")" && pwd)
+absolute() {
+    echo "$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
+}
+
+output=$(absolute "$1")
+shift
+objects=
+for object in "$@"; do
+    objects="$objects $(absolute "$object")"
+done
+
+cd "$QEMU_BUILD"
+program=tests/unit/test-vmstate
+unit=$program.p/test-vmstate.c.o
+savevm=libcommon.fa.p/migration_savevm.c.o
+if [ ! -e $program ] || [ ! -e $savevm ]; then
+    echo "$QEMU_BUILD has no built $program and qemu-system-x86_64" >&2
+    exit 1
+fi
+ninja -t commands $program >"$output.commands"
+compile=$(grep -- "-o $unit " "$output.commands" | sed 's, -MD .*,,')
+link=$(grep -- "-o $program " "$output.commands")
+rm -f "$output.commands"
+
+# shellcheck disable=SC2086
+$compile -I"$here" -o "$output.files.o" -c "$here/files_qemu.c"
+
+# Timers live in savevm.c. Nothing else of it is called, so what that would
+# need may stay open, which takes a program at a fixed address.
+before=${link%%"-o $program $unit"*}
+after=$(echo "${link#*"-o $program $unit"}" |
+    sed 's/-Wl,--no-undefined//; s/-Wl,-z,now//; s/ -pie / /')
+# shellcheck disable=SC2086
+$before -o "$output" -Wl,--whole-archive $objects -Wl,--no-whole-archive \
+    "$output.files.o" $savevm $after \
+    -no-pie -Wl,-z,notext -Wl,--unresolved-symbols=ignore-all 2>"$output.log" ||
+    { cat "$output.log" >&2; exit 1; }
