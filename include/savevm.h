@@ -1448,6 +1448,16 @@ void savevm_ram_set_dirty(struct SaveVMRam *ram,
 uint64_t savevm_ram_page_sizes(struct SaveVMRam *ram);
 
 /**
+ * Whether this machine can be the destination of a postcopy: userfaultfd is there, this program may use it, and it can
+ * handle the memory of all blocks. 0, or -errno and the reason in `*errp`. Any thread.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive; `errp` is NULL or points to NULL.
+ */
+int savevm_ram_check_postcopy(struct SaveVMRam *ram,
+                              Error **errp);
+
+/**
  * How it stands. 0, or -EINVAL for NULL. Any thread.
  *
  * The caller promises:

@@ -108,10 +108,11 @@ impl Bitmap {
         // A run is usually shorter than the search for its end would be allowed to go.
         let mut end = start;
         while end < self.len && end - start < most && self.get(end) {
-            let next = if end.is_multiple_of(BITS) && self.words[end / BITS].load(Acquire) == u64::MAX { BITS } else { 1 };
+            let next =
+                if end.is_multiple_of(BITS) && self.words[end / BITS].load(Acquire) == u64::MAX { BITS } else { 1 };
             end = (end + next).min(self.len);
         }
-        let end = end.max(start + 1).min(start + most.max(1));
+        let end = end.max(start + 1).min(start.saturating_add(most.max(1)));
         Some((start, end - start))
     }
 

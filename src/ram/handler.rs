@@ -63,7 +63,7 @@ impl Handler for RamHandler {
 
     fn save_live_iterate(&self, file: &MigFile) -> i32 {
         let mut done = false;
-        let result = self.0.save_iterate(file, self.flag(Flags::IN_POSTCOPY)).map(|all| done = all);
+        let result = self.0.save_iterate(file).map(|all| done = all);
         match code(&self.0, file, result) {
             0 => i32::from(done),
             code => code,

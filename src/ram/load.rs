@@ -4,12 +4,13 @@
 //! Every offset is checked against its block before anything is written: nothing outside of a block is ever touched.
 
 use super::block::{self, Block, Blocks};
+use super::faults::Faults;
 use super::{Ram, lock, wire, xbzrle};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What is kept from section to section.
 pub(super) struct Loader {
@@ -18,6 +19,39 @@ pub(super) struct Loader {
     last_block: Option<usize>,
     page: Box<[u8]>,
     encoded: Box<[u8]>,
+    unit: Unit,
+}
+
+/// A host page on its way in, while the guest may wait for it: its target pages come one behind the other.
+#[derive(Default)]
+struct Unit {
+    content: Vec<u8>,
+    /// Block and offset of the unit, and how many of its bytes came.
+    block: Option<usize>,
+    offset: usize,
+    filled: usize,
+    zero: bool,
+}
+
+impl Unit {
+    /// The place of a target page within the unit, if it is the one that comes next.
+    fn next(&mut self, place: Option<usize>, block: &Block, offset: usize) -> Result<usize> {
+        let within = offset % block.unit();
+        if within == 0 {
+            (self.block, self.offset, self.filled, self.zero) = (place, offset, 0, true);
+            self.content.resize(block.unit(), 0);
+        }
+        if self.block != place || offset - within != self.offset || within != self.filled {
+            let text = format!(
+                "not the next part of a page of 0x{:x} bytes: 0x{:x} of them, at offset 0x{:x}, came before",
+                block.unit(),
+                self.filled,
+                self.offset
+            );
+            return Err(Error::invalid(text));
+        }
+        Ok(within)
+    }
 }
 
 fn check(file: &MigFile) -> Result<()> {
@@ -62,6 +96,8 @@ impl Ram {
 
     /// Ends it.
     pub(super) fn load_cleanup(&self) {
+        self.stop_faults();
+        self.advised.store(false, SeqCst);
         let mut busy = lock(&self.busy);
         busy.incoming = false;
         busy.loading = None;
@@ -72,7 +108,13 @@ impl Ram {
         let loader = lock(&self.busy).loading.take();
         let mut loader = loader.unwrap_or_else(|| {
             let page = vec![0; self.page_size()].into_boxed_slice();
-            Box::new(Loader { blocks: self.blocks(), last_block: None, encoded: page.clone(), page })
+            Box::new(Loader {
+                blocks: self.blocks(),
+                last_block: None,
+                encoded: page.clone(),
+                page,
+                unit: Unit::default(),
+            })
         });
         let result = loader.records(self, file);
         lock(&self.busy).loading = Some(loader);
@@ -126,9 +168,12 @@ impl Loader {
         Ok(Arc::clone(block))
     }
 
-    fn record(&mut self, ram: &Ram, file: &MigFile, kind: u64, block: &Block, offset: u64) -> Result<()> {
+    fn record(&mut self, ram: &Ram, file: &MigFile, kind: u64, block: &Arc<Block>, offset: u64) -> Result<()> {
         let page = block.page_at(offset)?;
         let (offset, size) = (offset as usize, ram.page_size());
+        if let Some(faults) = ram.faults() {
+            return self.part(ram, file, kind, (block, offset), &faults);
+        }
         match kind {
             wire::ZERO => {
                 let value = file.get_byte();
@@ -145,6 +190,44 @@ impl Loader {
         }
         block.received.set(page, 1);
         Ok(())
+    }
+
+    /// A page of a guest that may run: nothing of it shows before all of its host page is there.
+    fn part(
+        &mut self,
+        ram: &Ram,
+        file: &MigFile,
+        kind: u64,
+        (block, offset): (&Arc<Block>, usize),
+        faults: &Faults,
+    ) -> Result<()> {
+        let size = ram.page_size();
+        let within = self.unit.next(self.last_block, block, offset)?;
+        let part = &mut self.unit.content[within..within + size];
+        match kind {
+            wire::ZERO => {
+                let value = file.get_byte();
+                part.fill(value);
+                self.unit.zero &= value == 0;
+                ram.counters.zero.fetch_add(1, Relaxed);
+            }
+            wire::PAGE => {
+                file.get(part);
+                self.unit.zero = false;
+                ram.counters.normal.fetch_add(1, Relaxed);
+            }
+            _ => return Err(Error::invalid("a difference to a page that the guest may have changed")),
+        }
+        check(file)?;
+        self.unit.filled += size;
+        if self.unit.filled < block.unit() {
+            return Ok(());
+        }
+        self.unit.block = None;
+        if block.received.get(offset >> ram.page_bits) {
+            return Ok(());
+        }
+        faults.place(ram, block, self.unit.offset, &self.unit.content, self.unit.zero)
     }
 
     fn difference(&mut self, ram: &Ram, file: &MigFile, block: &Block, offset: usize) -> Result<()> {

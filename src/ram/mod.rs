@@ -8,13 +8,17 @@
 //! - `tracker.rs`: which pages change (the host's log, or the kernel's).
 //! - `save.rs`, `sender.rs`: the phases of saving, and how a page goes out.
 //! - `load.rs`: records that come in.
+//! - `postcopy.rs`: what the driver asks for in postcopy; `requests.rs`: at the source, `faults.rs`: at the destination.
 //! - `wire.rs`, `xbzrle.rs`, `cache.rs`: the bytes.
 
 pub mod bitmap;
 pub mod block;
 mod cache;
+mod faults;
 mod handler;
 mod load;
+mod postcopy;
+mod requests;
 mod save;
 mod sender;
 #[cfg(test)]
@@ -84,6 +88,10 @@ pub struct Ram {
     host_log: Option<Arc<dyn HostLog>>,
     blocks: RwLock<Blocks>,
     busy: Mutex<Busy>,
+    /// What postcopy's destination asked for.
+    requests: Mutex<requests::Requests>,
+    /// Missing pages are being asked for.
+    faults: Mutex<Option<Arc<faults::Faults>>>,
     /// Pages are to be marked as dirty.
     logging: AtomicBool,
     /// The source has said that postcopy may come.
@@ -112,6 +120,9 @@ impl Ram {
         if vm.registry.find(wire::SECTION, 0).is_some() {
             return Err(Error::new(libc::EEXIST, "the machine has a device \"ram\" already"));
         }
+        if vm.slot.ram().is_some() {
+            return Err(Error::new(libc::EEXIST, "the host has postcopy functions of its own for RAM"));
+        }
         let ram = Arc::new(Self {
             vm: Arc::downgrade(vm),
             page_bits,
@@ -119,6 +130,8 @@ impl Ram {
             host_log,
             blocks: RwLock::default(),
             busy: Mutex::default(),
+            requests: Mutex::default(),
+            faults: Mutex::default(),
             logging: AtomicBool::new(false),
             advised: AtomicBool::new(false),
             dirty_pages: AtomicU64::new(0),
@@ -134,6 +147,7 @@ impl Ram {
             owner: Owner { description: 0, opaque: ram.opaque() },
             handler: Box::new(handler::RamHandler(Arc::clone(&ram))),
         })?;
+        vm.slot.set_ram(Some(Arc::new(postcopy::RamPostcopy(Arc::clone(&ram)))));
         Ok(ram)
     }
 
@@ -146,6 +160,7 @@ impl Ram {
     pub fn close(&self) -> Result<()> {
         self.check_idle("free")?;
         if let Some(vm) = self.vm.upgrade() {
+            vm.slot.set_ram(None);
             vm.unregister_name(None, wire::SECTION, self.opaque());
         }
         *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = Blocks::default();

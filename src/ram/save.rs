@@ -29,12 +29,42 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// The next dirty run, at most a chunk; `None` when there is nothing all the way round.
+    /// What goes out next, as place of the block, first page and count, and whether somebody waits for it.
+    fn next(&mut self, ram: &Ram) -> Option<(usize, usize, usize, bool)> {
+        loop {
+            let asked = lock(&ram.requests).next();
+            let Some((at, start, count)) = asked else { break };
+            let end = start + count;
+            // What is clean was sent before it was asked for.
+            let found = self.blocks.get(at).and_then(|block| block.dirty.run(start, count));
+            if let Some((first, count)) = found.filter(|(first, _)| *first < end) {
+                // The rest is near, and likely to be asked for next.
+                self.cursor = (at, end);
+                let count = count.min(end - first);
+                lock(&ram.requests).put_back((at, first + count, end - first - count));
+                return Some((at, first, count, true));
+            }
+        }
+        self.next_run(ram).map(|(at, start, count)| (at, start, count, false))
+    }
+
+    /// Sends the next pages; false when there are none.
+    fn send_next(&mut self, ram: &Ram, file: &MigFile) -> bool {
+        let Some((at, start, count, urgent)) = self.next(ram) else { return false };
+        self.send(ram, file, at, start, count);
+        if urgent {
+            file.flush();
+        }
+        true
+    }
+
+    /// The next dirty run, at most a chunk or a host page; `None` when there is nothing all the way round.
     fn next_run(&mut self, ram: &Ram) -> Option<(usize, usize, usize)> {
         let (mut at, mut from) = self.cursor;
         for _ in 0..=self.blocks.len() {
             let block = self.blocks.get(at)?;
-            let run = if ram.is_ignored(block) { None } else { block.dirty.run(from, CHUNK) };
+            let run =
+                if ram.is_ignored(block) { None } else { block.dirty.run(from, CHUNK.max(block.pages_per_unit())) };
             if let Some((start, count)) = run {
                 self.cursor = (at, start + count);
                 return Some((at, start, count));
@@ -129,18 +159,12 @@ impl Ram {
     }
 
     /// Sends until the rate limit, for 50 ms, or until nothing is left; whether the latter.
-    pub(super) fn save_iterate(&self, file: &MigFile, _in_postcopy: bool) -> Result<bool> {
+    pub(super) fn save_iterate(&self, file: &MigFile) -> Result<bool> {
         self.with_saver(|saver| {
             let since = Instant::now();
             let mut done = false;
-            while !file.rate_limit_reached() && since.elapsed() < ITERATE_MAX {
-                match saver.next_run(self) {
-                    Some((at, start, count)) => saver.send(self, file, at, start, count),
-                    None => {
-                        done = true;
-                        break;
-                    }
-                }
+            while !done && !file.rate_limit_reached() && since.elapsed() < ITERATE_MAX {
+                done = !saver.send_next(self, file);
             }
             end_of_records(file)?;
             Ok(done)
@@ -153,8 +177,7 @@ impl Ram {
             if !in_postcopy {
                 saver.tracker.sync(self, &saver.blocks)?;
             }
-            while let Some((at, start, count)) = saver.next_run(self) {
-                saver.send(self, file, at, start, count);
+            while saver.send_next(self, file) {
                 check(file)?;
             }
             end_of_records(file)
@@ -169,9 +192,21 @@ impl Ram {
         Ok(self.dirty_bytes())
     }
 
+    /// Reads the log for the last time; from here on whole host pages are sent, each behind its block's name anew.
+    pub(super) fn sync_for_postcopy(&self) -> Result<()> {
+        self.with_saver(|saver| {
+            saver.tracker.sync(self, &saver.blocks)?;
+            saver.sender.forget_block();
+            saver.sender.differences = None;
+            saver.cursor = (0, 0);
+            Ok(())
+        })
+    }
+
     /// Ends the log; blocks may come and go again.
     pub(super) fn save_cleanup(&self) {
         self.logging.store(false, SeqCst);
+        lock(&self.requests).clear();
         let saver = lock(&self.busy).saving.take();
         // Stops the host's log, without a lock.
         drop(saver);

@@ -281,3 +281,69 @@ proptest! {
         let _ = machine.load_records(&stream);
     }
 }
+
+#[test]
+fn host_pages_are_sent_as_a_whole() {
+    let vm = Arc::new(Vm::default());
+    let ram = Ram::new(&vm, Options { log: Log::Marks, ..Options::default() }, None).unwrap();
+    const UNIT: usize = 4;
+    let memory = OwnMemory::new((64 + UNIT) * PAGE).unwrap();
+    let start = memory.memory().address().next_multiple_of(UNIT * PAGE);
+    let part = memory.memory().part(start - memory.memory().address(), 64 * PAGE);
+    ram.add_block(BlockInfo { page_size: UNIT * PAGE, memory: part, ..info("a", &memory) }).unwrap();
+    let writer = Arc::new(memory::Writer::new());
+    let file = MigFile::new(writer.clone(), true);
+    ram.save_setup(&file, true).unwrap();
+    while !ram.save_iterate(&file).unwrap() {}
+    for page in [1, 4, 11, 13, 40] {
+        ram.set_dirty(start + page * PAGE, 1);
+    }
+    let before = writer.contents().len();
+    ram.discards(&file).unwrap();
+    let sent = writer.contents().split_off(before);
+    let expected = [(0, 16), (40, 4)];
+    let ranges: Vec<u8> = expected
+        .iter()
+        .flat_map(|(start, count)| [word((start * PAGE) as u64), word((count * PAGE) as u64)].concat())
+        .collect();
+    assert!(sent.ends_with(&ranges), "{sent:?}");
+    assert_eq!(ram.dirty_bytes() as usize, expected.iter().map(|(_, count)| count * PAGE).sum::<usize>());
+    // What is asked for goes first, and what is clean is not sent again.
+    ram.request(Some(b"a"), 40 * PAGE as u64, (UNIT * PAGE) as u32).unwrap();
+    ram.request(None, 20 * PAGE as u64, (UNIT * PAGE) as u32).unwrap();
+    let before = writer.contents().len();
+    assert!(ram.save_iterate(&file).unwrap());
+    assert!(writer.contents()[before..].starts_with(&[word((40 * PAGE) as u64 | wire::ZERO), name("a")].concat()));
+    let page = (UNIT * PAGE) as u32;
+    for (block, start, len, part) in [
+        (Some(&b"z"[..]), 0, page, "not there"),
+        (Some(b"a"), 64 * PAGE as u64, page, "inside of block 'a'"),
+        (Some(b"a"), 1, page, "whole pages"),
+        (Some(b"a"), u64::MAX - 4095, page, "inside"),
+        (Some(b"a"), 0, 0, "whole pages"),
+    ] {
+        let error = ram.request(block, start, len).unwrap_err();
+        assert!(error.message().contains(part), "{error}");
+    }
+    for bits in [0, 7, 9, 16] {
+        assert!(ram.take_received(b"a", &vec![0xff; bits]).unwrap_err().message().contains("bytes, expected one bit"));
+    }
+    ram.take_received(b"a", &[0xff, 0xff, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
+    assert_eq!(ram.dirty_bytes() as usize, UNIT * PAGE);
+    ram.save_cleanup();
+    ram.close().unwrap();
+}
+
+#[test]
+fn a_destination_refuses_what_it_must_not_throw_away() {
+    let machine = Machine::new(&[4]);
+    for (block, start, len, part) in [
+        (&b"z"[..], 0, PAGE as u64, "not there"),
+        (b"a", 0, 5 * PAGE as u64, "inside of block 'a'"),
+        (b"a", 100, PAGE as u64, "whole pages"),
+        (b"a", u64::MAX - 4095, 8192, "inside"),
+    ] {
+        let error = machine.ram.discard_range(block, start, len).unwrap_err();
+        assert!(error.message().contains(part), "{error}");
+    }
+}

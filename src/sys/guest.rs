@@ -52,6 +52,12 @@ impl GuestMemory {
         self.len == 0
     }
 
+    /// `len` bytes from `offset` on, as a range of its own.
+    pub fn part(&self, offset: usize, len: usize) -> Self {
+        // SAFETY: within the range the pointer is not NULL.
+        Self { start: unsafe { NonNull::new_unchecked(self.at(offset, len)) }, len }
+    }
+
     /// The offset of an address, where it is inside.
     pub fn offset_of(&self, address: usize) -> Option<usize> {
         address.checked_sub(self.address()).filter(|offset| *offset < self.len)

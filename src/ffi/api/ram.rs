@@ -300,6 +300,17 @@ pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
     guard(0, || unsafe { ram_of(ram) }.map_or(0, Ram::page_sizes))
 }
 
+/// Whether this machine can be the destination of a postcopy: userfaultfd is there, this program may use it, and it can
+/// handle the memory of all blocks. 0, or -errno and the reason in `*errp`. Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *mut *mut CError) -> c_int {
+    // SAFETY: the contract of the function.
+    guard(-libc::EIO, || unsafe { code(errp, ram_of(ram).and_then(Ram::check_postcopy)) })
+}
+
 /// How it stands. 0, or -EINVAL for NULL. Any thread.
 ///
 /// # Safety

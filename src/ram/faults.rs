@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Postcopy at the destination: a page that is missing stops who touches it until it was asked for and put in place
+//! (QEMU 7.2, `migration/postcopy-ram.c`).
+
+use super::block::{self, Block, Blocks};
+use super::{Ram, lock};
+use crate::error::{Error, Result};
+use crate::savevm::slot::PageSource;
+use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, poll_any, system_page_size};
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// What the memory of these blocks needs.
+fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
+    let mut features = Vec::new();
+    if blocks.iter().any(|block| block.info.page_size > system_page_size()) {
+        features.push(Feature::MissingHuge);
+    }
+    if blocks.iter().any(|block| block.info.shared) {
+        features.push(Feature::MissingShmem);
+    }
+    features
+}
+
+/// Faults of all blocks; which of them can be given zero pages.
+fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Vec<bool>)> {
+    let uffd = Userfault::open(&features(blocks)).map_err(|err| {
+        Error::io(
+            "postcopy needs userfaultfd, which this kernel does not offer to this program (/dev/userfaultfd, or \
+             vm.unprivileged_userfaultfd=1)",
+            &err,
+        )
+    })?;
+    let mut can_zero = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let able = uffd.register(block.memory(), Mode::Missing).map_err(|err| {
+            Error::io(format!("postcopy: userfaultfd can't handle the memory of block '{}'", block.name()), &err)
+        })?;
+        can_zero.push(able && block.info.page_size == system_page_size());
+    }
+    Ok((uffd, can_zero))
+}
+
+/// See the module. Blocks are those that are sent; `Ram::blocks` has them all.
+pub(super) struct Faults {
+    blocks: Blocks,
+    uffd: Userfault,
+    can_zero: Vec<bool>,
+    wake: WakeFd,
+    source: Arc<dyn PageSource>,
+    /// Place of the block and offset of what was asked for and did not arrive.
+    waiting: Mutex<BTreeSet<(usize, usize)>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Faults {
+    fn start(ram: &Arc<Ram>, blocks: Blocks, source: Arc<dyn PageSource>) -> Result<Arc<Self>> {
+        let (uffd, can_zero) = register(&blocks)?;
+        let wake = WakeFd::new().map_err(|err| Error::io("starting postcopy", &err))?;
+        let (waiting, thread) = (Mutex::default(), Mutex::default());
+        let faults = Arc::new(Self { blocks, uffd, can_zero, wake, source, waiting, thread });
+        let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
+        let thread = thread::Builder::new().name("savevm-faults".into()).spawn(move || shared.run(&ram));
+        let thread = thread.map_err(|err| Error::io("starting the thread for page faults", &err))?;
+        *lock(&faults.thread) = Some(thread);
+        Ok(faults)
+    }
+
+    fn run(&self, ram: &Ram) {
+        while let Ok(Ready::Go) = poll_any(&[self.uffd.as_fd()], false, &self.wake, None) {
+            loop {
+                match self.uffd.next_fault() {
+                    Ok(Some(fault)) => self.fault(ram, fault.address),
+                    Ok(None) => break,
+                    Err(error) => return log::error!("reading page faults: {error}"),
+                }
+            }
+        }
+    }
+
+    fn fault(&self, ram: &Ram, address: usize) {
+        let Some((place, block, offset)) = block::find_address(&self.blocks, address) else {
+            return log::error!("a page fault at 0x{address:x}, outside of all blocks");
+        };
+        let offset = offset - offset % block.unit();
+        if block.received.get(offset >> ram.page_bits) {
+            // It arrived between the fault and now.
+            let _ = self.uffd.wake(block.memory(), offset, block.unit());
+        } else if lock(&self.waiting).insert((place, offset)) {
+            ram.counters.requests.fetch_add(1, Relaxed);
+            self.ask(place, offset);
+        }
+    }
+
+    /// A request that the connection does not take is repeated by `ask_again`.
+    fn ask(&self, place: usize, offset: usize) {
+        let block = &self.blocks[place];
+        if let Err(error) = self.source.request_pages(&block.info.name, offset as u64, block.unit() as u32) {
+            log::debug!("asking for block '{}' at 0x{offset:x}: {error}", block.name());
+        }
+    }
+
+    fn ask_again(&self, page_bits: u32) {
+        let waiting: Vec<_> = {
+            let mut waiting = lock(&self.waiting);
+            waiting.retain(|(place, offset)| !self.blocks[*place].received.get(offset >> page_bits));
+            waiting.iter().copied().collect()
+        };
+        waiting.into_iter().for_each(|(place, offset)| self.ask(place, offset));
+    }
+
+    /// Puts a unit in place and lets go who waits for it. What is there already stays: the guest may have written to it.
+    pub fn place(&self, ram: &Ram, block: &Arc<Block>, offset: usize, content: &[u8], zero: bool) -> Result<()> {
+        let place = self.blocks.iter().position(|other| Arc::ptr_eq(other, block));
+        let place = place.ok_or_else(|| Error::invalid("a page for a block that takes no part in postcopy"))?;
+        let placed = if zero && self.can_zero[place] {
+            self.uffd.place_zero(block.memory(), offset, content.len())
+        } else {
+            self.uffd.place(block.memory(), offset, content)
+        };
+        match placed {
+            Err(err) if err.raw_os_error() != Some(libc::EEXIST) => return Err(Error::io("placing a page", &err)),
+            _ => {}
+        }
+        block.received.set(offset >> ram.page_bits, block.pages_per_unit());
+        lock(&self.waiting).remove(&(place, offset));
+        Ok(())
+    }
+
+    /// Ends it; who waits goes on, with what is there.
+    fn stop(&self) {
+        self.wake.wake();
+        if let Some(thread) = lock(&self.thread).take() {
+            // A panic in it was told by the panic hook.
+            let _ = thread.join();
+        }
+        for block in self.blocks.iter() {
+            if let Err(error) = self.uffd.unregister(block.memory()) {
+                log::warn!("ending postcopy of block '{}': {error}", block.name());
+            }
+            block.memory().allow_huge(true);
+        }
+    }
+}
+
+impl Ram {
+    fn sent_blocks(&self) -> Blocks {
+        Arc::new(self.blocks().iter().filter(|block| !self.is_ignored(block)).cloned().collect())
+    }
+
+    /// Whether this machine can be the destination of a postcopy, or why not.
+    pub fn check_postcopy(&self) -> Result<()> {
+        let blocks = self.sent_blocks();
+        if lock(&self.faults).is_some() {
+            return Err(Error::new(libc::EBUSY, "a postcopy is in progress"));
+        }
+        if let Some(block) = blocks.iter().find(|block| block.unit() > u32::MAX as usize) {
+            return Err(Error::new(
+                libc::ENOTSUP,
+                format!("postcopy: the pages of block '{}' are too large", block.name()),
+            ));
+        }
+        let (uffd, _) = register(&blocks)?;
+        for block in blocks.iter() {
+            let _ = uffd.unregister(block.memory());
+        }
+        Ok(())
+    }
+
+    /// Postcopy may come: memory is emptied, so that every page that does not arrive is missing.
+    pub(super) fn advised(&self) -> Result<()> {
+        self.check_postcopy()?;
+        for block in self.sent_blocks().iter() {
+            // A huge page that the kernel makes would fill in what is missing.
+            block.memory().allow_huge(false);
+            self.throw_away(block, 0, block.memory().len())?;
+        }
+        self.advised.store(true, SeqCst);
+        Ok(())
+    }
+
+    fn throw_away(&self, block: &Block, start: usize, len: usize) -> Result<()> {
+        let (first, count) = block.page_range(start, len);
+        block.received.clear(first, count);
+        let thrown = block.memory().discard(start, len, block.info.shared);
+        thrown.map_err(|err| Error::io(format!("throwing away memory of block '{}'", block.name()), &err))
+    }
+
+    /// The source has changed these pages since it sent them.
+    pub(super) fn discard_range(&self, name: &[u8], start: u64, len: u64) -> Result<()> {
+        let blocks = self.blocks();
+        let text = || format!("a discard for block '{}', which is not there", String::from_utf8_lossy(name));
+        let (_, block) = block::find(&blocks, name).ok_or_else(|| Error::invalid(text()))?;
+        block.check_range(start, len, "a discard")?;
+        if self.is_ignored(block) {
+            let text = format!("a discard for block '{}', which both sides share", block.name());
+            return Err(Error::invalid(text));
+        }
+        if lock(&self.faults).is_some() {
+            return Err(Error::new(libc::EPERM, "a discard while the guest may run"));
+        }
+        self.throw_away(block, start as usize, len as usize)
+    }
+
+    /// From now on missing pages are asked for.
+    pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
+        let faults = Faults::start(self, self.sent_blocks(), source)?;
+        *lock(&self.faults) = Some(faults);
+        Ok(())
+    }
+
+    pub(super) fn faults(&self) -> Option<Arc<Faults>> {
+        lock(&self.faults).clone()
+    }
+
+    pub(super) fn ask_again(&self) {
+        if let Some(faults) = self.faults() {
+            faults.ask_again(self.page_bits);
+        }
+    }
+
+    /// Postcopy is over, well or not.
+    pub(super) fn stop_faults(&self) {
+        let faults = lock(&self.faults).take();
+        if let Some(faults) = faults {
+            faults.stop();
+        }
+    }
+}

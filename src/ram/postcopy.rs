@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! RAM's part in postcopy, as the driver asks for it.
+
+use super::{Ram, block};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::slot::{PageSource, PostcopyRam};
+use std::sync::Arc;
+
+/// The slot's object. It holds the RAM, which does not hold it.
+pub(super) struct RamPostcopy(pub Arc<Ram>);
+
+impl PostcopyRam for RamPostcopy {
+    fn blocks(&self) -> Vec<Vec<u8>> {
+        let blocks = self.0.blocks();
+        blocks.iter().filter(|block| !self.0.is_ignored(block)).map(|block| block.info.name.clone()).collect()
+    }
+
+    fn send_discards(&self, file: &MigFile) -> Result<()> {
+        self.0.discards(file)
+    }
+
+    fn pages_requested(&self, block: Option<&[u8]>, start: u64, len: u32) -> Result<()> {
+        self.0.request(block, start, len)
+    }
+
+    fn received(&self, block: &[u8], bits: &[u8]) -> Result<()> {
+        self.0.take_received(block, bits)
+    }
+
+    fn advise(&self) -> Result<()> {
+        self.0.advised()
+    }
+
+    fn discard(&self, block: &[u8], start: u64, len: u64) -> Result<()> {
+        self.0.discard_range(block, start, len)
+    }
+
+    fn listen(&self, source: Arc<dyn PageSource>) -> Result<()> {
+        self.0.start_faults(source)
+    }
+
+    fn resumed(&self) {
+        self.0.ask_again();
+    }
+
+    fn received_bits(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let blocks = self.0.blocks();
+        let found = block::find(&blocks, name).map(|(_, block)| block.received.to_bytes());
+        found.ok_or_else(|| Error::invalid(format!("no block '{}'", String::from_utf8_lossy(name))))
+    }
+
+    fn end(&self, _complete: bool) {
+        self.0.stop_faults();
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Postcopy at the source: stale pages are named, asked pages go first, and after a break only what is missing.
+
+use super::block::{self, Block};
+use super::{Ram, lock};
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::command::{self, DISCARD_RANGES_MAX};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// More requests than a guest has CPUs, by far; a peer that sends more is not waiting for pages.
+const REQUESTS_MAX: usize = 1 << 16;
+
+/// Pages that the destination's guest waits for.
+#[derive(Default)]
+pub(super) struct Requests {
+    queue: VecDeque<(usize, usize, usize)>,
+    last_block: Option<usize>,
+}
+
+impl Requests {
+    /// The next one: place of the block, first page, count.
+    pub fn next(&mut self) -> Option<(usize, usize, usize)> {
+        self.queue.pop_front()
+    }
+
+    /// What of one is left for later.
+    pub fn put_back(&mut self, (place, start, count): (usize, usize, usize)) {
+        if count > 0 {
+            self.queue.push_front((place, start, count));
+        }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Grows every dirty run to whole units, so that a host page is sent as a whole; how many pages are new.
+fn grow_to_units(block: &Block) -> usize {
+    let unit = block.pages_per_unit();
+    let (mut from, mut new) = (0, 0);
+    while let Some((start, count)) = block.dirty.run(from, usize::MAX) {
+        let first = start - start % unit;
+        let end = (start + count).next_multiple_of(unit).min(block.pages());
+        new += block.dirty.set(first, end - first);
+        from = end;
+    }
+    new
+}
+
+impl Ram {
+    /// Sends POSTCOPY_RAM_DISCARD for all that is still to be sent: what the destination has of it is stale.
+    pub(super) fn discards(&self, file: &MigFile) -> Result<()> {
+        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the machine is gone"))?;
+        self.sync_for_postcopy()?;
+        for block in self.blocks().iter().filter(|block| !self.is_ignored(block)) {
+            self.dirty_pages.fetch_add(grow_to_units(block) as u64, Relaxed);
+            let (mut ranges, mut from) = (Vec::new(), 0);
+            while let Some((start, count)) = block.dirty.run(from, usize::MAX) {
+                ranges.push(((start as u64) << self.page_bits, (count as u64) << self.page_bits));
+                from = start + count;
+            }
+            for part in ranges.chunks(DISCARD_RANGES_MAX) {
+                command::postcopy_ram_discard(&vm, file, &block.info.name, part)?;
+            }
+        }
+        file.status().first_error().map_or(Ok(()), Err)
+    }
+
+    /// Queues what the destination asks for.
+    pub(super) fn request(&self, name: Option<&[u8]>, start: u64, len: u32) -> Result<()> {
+        let blocks = self.blocks();
+        let mut requests = lock(&self.requests);
+        let place = match name {
+            Some(name) => block::find(&blocks, name).map(|(place, _)| place).ok_or_else(|| {
+                let name = String::from_utf8_lossy(name).into_owned();
+                Error::invalid(format!("a request for pages of block '{name}', which is not there"))
+            })?,
+            None => requests.last_block.ok_or_else(|| Error::invalid("a request for pages of no block"))?,
+        };
+        let block = blocks.get(place).ok_or_else(|| Error::invalid("a request for pages of a block that is gone"))?;
+        block.check_range(start, u64::from(len), "a request for pages")?;
+        if self.is_ignored(block) {
+            let text = format!("a request for pages of block '{}', which both sides share", block.name());
+            return Err(Error::invalid(text));
+        }
+        if requests.queue.len() >= REQUESTS_MAX {
+            return Err(Error::invalid(format!("more than {REQUESTS_MAX} requests for pages wait")));
+        }
+        requests.last_block = Some(place);
+        requests.queue.push_back((place, (start >> self.page_bits) as usize, len as usize >> self.page_bits));
+        self.counters.requests.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Takes over what the destination says that it has: all else is sent again.
+    pub(super) fn take_received(&self, name: &[u8], bits: &[u8]) -> Result<()> {
+        let blocks = self.blocks();
+        let text = |what: &str| format!("a received bitmap for block '{}' {what}", String::from_utf8_lossy(name));
+        let (_, block) = block::find(&blocks, name).ok_or_else(|| Error::invalid(text("that is not there")))?;
+        if bits.len() != block.pages().div_ceil(64) * 8 {
+            let have = block.pages();
+            return Err(Error::invalid(text(&format!(
+                "of {} bytes, expected one bit for each of {have} pages",
+                bits.len()
+            ))));
+        }
+        lock(&self.requests).clear();
+        block.dirty.set_inverted(bits).ok_or_else(|| Error::invalid(text("that is too short")))?;
+        grow_to_units(block);
+        let sent = blocks.iter().filter(|block| !self.is_ignored(block));
+        self.dirty_pages.store(sent.map(|block: &Arc<Block>| block.dirty.count() as u64).sum(), Relaxed);
+        Ok(())
+    }
+}
