@@ -5,6 +5,7 @@ mod bed;
 mod check;
 mod describe;
 mod errors;
+mod host;
 mod hostile;
 mod kinds;
 mod random;
