@@ -16,11 +16,9 @@ from qemu import Place, Qemu
 
 
 def machine(place, devices):
-    arguments = ["-M", "q35", "-accel", "tcg", "-m", "128M", "-drive", f"file={place / 'guest'},format=raw,if=none,id=g0",
-                 "-device", "ide-hd,drive=g0,bootindex=0"]
+    arguments = ["-M", "pc", "-accel", "tcg", "-m", "128M", "-bios", place / "rom"]
     for bus in range((devices + 199) // 200):
-        arguments += ["-device", f"pcie-root-port,id=port{bus},chassis={bus + 1}",
-                      "-device", f"pcie-pci-bridge,id=bridge{bus},bus=port{bus}"]
+        arguments += ["-device", f"pci-bridge,id=bridge{bus},chassis_nr={bus + 1}"]
     for at in range(devices):
         slot, function = divmod(at % 200, 8)
         arguments += ["-device", f"virtio-rng-pci,bus=bridge{at // 200},addr={slot + 1:x}.{function},multifunction=on"]

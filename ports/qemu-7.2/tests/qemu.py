@@ -39,6 +39,9 @@ class Place:
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="savevm-port-"))
         sector = GUEST.ljust(510, b"\0") + b"\x55\xaa"
         (self.path / "guest").write_bytes(sector)
+        # The same as a BIOS, which begins at the jump in its last 16 bytes.
+        rom = GUEST.ljust(0xfff0, b"\0") + bytes.fromhex("ea000000f0")
+        (self.path / "rom").write_bytes(rom.ljust(0x10000, b"\0"))
 
     def __enter__(self):
         return self

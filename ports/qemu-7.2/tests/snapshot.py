@@ -5,6 +5,7 @@
 usage: snapshot.py QEMU QEMU-IMG
 """
 
+import pathlib
 import re
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def case_damaged(place, binary, img):
 
 
 def main():
-    binary, img = sys.argv[1:3]
+    binary, img = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
     cases = [("savevm and loadvm", case_hmp), ("snapshot jobs", case_jobs),
              ("savevm to a disk that fails", case_failing_disk), ("a damaged snapshot", case_damaged)]
     results = [run_case(f"snapshot: {title}", case, binary, img) for title, case in cases]
