@@ -58,7 +58,7 @@ class Shrinker:
         changed = False
         for i, draw in enumerate(self.draws):
             for less in (0, draw // 2, draw - 1):
-                if i < len(self.draws) and less < self.draws[i]:
+                if i < len(self.draws) and 0 <= less < self.draws[i]:
                     changed |= self.keep(self.draws[:i] + [less] +
                                          self.draws[i + 1:])
         return changed

@@ -245,7 +245,8 @@ static void emit_field(const VMStateField *f)
         emitf(" struct_version=%d", f->struct_version_id);
     }
     emitf("%s%s%s%s%s%s%s\n", f->info ? " info=" : "",
-          !f->info ? "" : f->info->name ? f->info->name : "-", f->vmsd ? " vmsd=" : "",
+          !f->info ? "" : f->info->name ? f->info->name : "-",
+          f->vmsd ? " vmsd=" : "",
           f->vmsd ? f->vmsd->name : "", f->field_exists ? " test" : "",
           f->err_hint ? " hint=" : "", f->err_hint ? f->err_hint : "");
 }
