@@ -33,6 +33,10 @@ static int jobs_here; /* how many are there before loading */
 static int refuse;    /* the id that is refused, -1 for none */
 static int parts;     /* how many each job has */
 
+/* What was in the lists before a load: QEMU cuts a QLIST off at its head. */
+static Job *before[8];
+static size_t before_count;
+
 static Job *job_new(uint16_t id)
 {
     Job *job = calloc(1, sizeof(*job));
@@ -59,6 +63,7 @@ static void dev_init(Dev *d, int count, int first)
 
         QTAILQ_INSERT_TAIL(&d->queue, queued, next);
         QLIST_INSERT_HEAD(&d->list, listed, also);
+        before[before_count++] = listed;
     }
     d->end = 0x42;
 }
@@ -120,6 +125,9 @@ static void show(void *opaque, View *v)
 
 static void job_free(Job *job)
 {
+    for (size_t i = 0; i < before_count; i++) {
+        before[i] = before[i] == job ? NULL : before[i];
+    }
     if (show_parts) {
         while (!QLIST_EMPTY(&job->parts)) {
             Part *part = QLIST_FIRST(&job->parts);
@@ -143,6 +151,9 @@ static void drop(void *opaque)
         job = QLIST_FIRST(&d->list);
         QLIST_REMOVE(job, also);
         job_free(job);
+    }
+    while (before_count) {
+        free(before[--before_count]);
     }
 }
 

@@ -9,8 +9,9 @@
 
 #include "qemu/typedefs.h"
 
-/* Once, before anything else. */
+/* Once, before and after anything else. */
 void files_start(void);
+void files_stop(void);
 
 /* A file that writes to memory, and one that reads a copy of `len` bytes. */
 QEMUFile *files_writer(void);

@@ -16,6 +16,10 @@ void files_start(void)
     init_clocks(NULL);
 }
 
+void files_stop(void)
+{
+}
+
 static QEMUFile *open_buffer(const uint8_t *bytes, size_t len, bool writable)
 {
     QIOChannelBuffer *buffer = qio_channel_buffer_new(len + 1);

@@ -84,6 +84,12 @@ void files_start(void)
     savevm_set_current(vm);
 }
 
+void files_stop(void)
+{
+    savevm_set_current(NULL);
+    savevm_free(vm);
+}
+
 QEMUFile *files_writer(void)
 {
     return savevm_file_to_buffer();

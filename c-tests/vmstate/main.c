@@ -29,8 +29,12 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; argc > 1 && i < COUNT(groups); i++) {
         if (strcmp(argv[1], groups[i].name) == 0) {
+            int result;
+
             files_start();
-            return groups[i].run(argc - 2, argv + 2);
+            result = groups[i].run(argc - 2, argv + 2);
+            files_stop();
+            return result;
         }
     }
     fprintf(stderr, "usage: %s GROUP [ARGUMENT...]; groups:", argv[0]);
