@@ -105,10 +105,10 @@ impl host::Incoming for Commands {
     fn postcopy_run(&self) -> Result<()> {
         let m = &self.0;
         if self.on_reader() {
-            // RUN beside the package: its devices must be loaded, which the source was told.
-            match &lock(&m.package).done {
-                Some(Ok(())) => {}
-                _ => return Err(Error::new(libc::EPERM, "POSTCOPY_RUN before the devices are loaded")),
+            // RUN beside the package: its devices are loaded, which the source was told, or it lies.
+            m.wait_package(|package| package.done.is_some())?;
+            if let Some(Err(error)) = &lock(&m.package).done {
+                return Err(error.clone());
             }
         }
         if !m.base.machine.commit() {
@@ -171,11 +171,22 @@ impl host::Incoming for Commands {
             vm.host().on_thread(&vm, &mut || {
                 let stream = std::mem::take(&mut stream);
                 let loaded = catch_unwind(AssertUnwindSafe(|| load::package(&vm, stream, depth).map(drop)));
-                lock(&m.package).done = Some(loaded.unwrap_or_else(|_| {
+                let loaded = loaded.unwrap_or_else(|_| {
                     vm.set_broken();
                     Err(Error::new(libc::EIO, "internal failure while the package was loaded"))
-                }));
+                });
+                let failed = loaded.as_ref().err().cloned();
+                let listening = {
+                    let mut package = lock(&m.package);
+                    package.done = Some(loaded);
+                    package.listening
+                };
                 m.base.machine.ring();
+                if let Some(error) = failed.filter(|_| listening) {
+                    // The other thread waits for pages, which will not come any more.
+                    m.tell_failure(&error);
+                    m.base.link.drop_channel();
+                }
             });
         };
         let spawned = thread::Builder::new().name("savevm-package".into()).spawn(body);

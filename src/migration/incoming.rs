@@ -9,7 +9,7 @@ use super::{Info, Owner, Params, Status};
 use crate::channel::{Cancel, Channel, Listener, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
-use crate::savevm::host::PostcopyState;
+use crate::savevm::host::{self, PostcopyState};
 use crate::savevm::slot::PageSource;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -75,6 +75,8 @@ pub struct Incoming {
     /// Where a broken postcopy may come back, and whether the user gave it up.
     pub(super) back: Mutex<Option<Gate>>,
     pub(super) abandoned: AtomicBool,
+    /// Who answered the commands of streams before.
+    pub(super) before: Mutex<Option<Arc<dyn host::Incoming>>>,
     uri: Option<Uri>,
 }
 
@@ -102,6 +104,7 @@ impl Incoming {
             reader: Mutex::default(),
             back: Mutex::default(),
             abandoned: AtomicBool::new(false),
+            before: Mutex::new(vm.incoming()),
             uri: gate.uri(),
         });
         this.base.set_address(Arc::as_ptr(&this) as usize);
@@ -133,6 +136,7 @@ impl Incoming {
     }
 
     pub(super) fn released(&self) {
+        self.base.vm.set_incoming(lock(&self.before).take());
         self.base.vm.slot.set_observer(None);
         self.base.vm.slot.end();
     }

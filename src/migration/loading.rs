@@ -29,11 +29,9 @@ impl Incoming {
     /// Everything, from the connection to the last status.
     pub(super) fn run(self: &Arc<Self>, gate: &super::incoming::Gate) {
         let vm = &self.base.vm;
-        let before = vm.incoming();
         vm.set_incoming(Some(Arc::new(Commands(Arc::clone(self)))));
         let result = self.load(gate);
         let result = result.and_then(|()| self.conclude());
-        vm.set_incoming(before);
         if let Err(error) = result {
             self.give_up(error);
         }
@@ -65,7 +63,12 @@ impl Incoming {
                 Ok(LoadEnd::Finished) => break,
                 // RUN beside the package: the same stream goes on.
                 Ok(LoadEnd::HandedOver) => {}
-                Err(error) => file = self.recover_from(file, error)?,
+                Err(error) => {
+                    if let Some(Err(cause)) = &lock(&self.package).done {
+                        return Err(cause.clone());
+                    }
+                    file = self.recover_from(file, error)?;
+                }
             }
             end = load::sections(vm, &file);
             self.count(&file);
@@ -239,16 +242,21 @@ impl Incoming {
             self.wait_device();
             locked(&*vm.host(), || load::cleanup(vm));
         }
+        self.tell_failure(&error);
+        base.set_error(error);
+        self.let_go();
+        self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
+    }
+
+    /// Tells the source why it ends. The source may be gone; then it knows.
+    pub(super) fn tell_failure(&self, error: &Error) {
         if self.voice.is_open() {
-            // The source may be gone; then it knows.
             if self.extended.load(SeqCst) {
                 let _ = self.voice.say(Message::ErrorText(error.to_string()));
             }
             let _ = self.voice.say_surely(Message::Shut(1), Duration::from_millis(500));
+            self.voice.close();
         }
-        base.set_error(error);
-        self.let_go();
-        self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
     }
 
     /// Waits until the other thread is out of the devices, whatever the status is.

@@ -267,7 +267,9 @@ impl Source {
                 },
             );
         }
-        if self.file()?.rate_limit_reached() {
+        let file = self.file()?;
+        if file.rate_limit_reached() {
+            file.flush();
             self.check()?;
             return Ok(Some(Next::After(self.rate.left(base.now()).max(Duration::from_millis(1)))));
         }
@@ -299,6 +301,10 @@ impl Source {
         let before = self.transferred();
         let file = self.file()?;
         let round = save::iterate(vm, file, postcopy);
+        if postcopy {
+            // Somebody over there waits for these pages.
+            file.flush();
+        }
         self.check()?;
         match round {
             Ok(Round::Done) => {
@@ -315,7 +321,11 @@ impl Source {
         let sent = self.transferred();
         base.stats.get().transferred = sent;
         // Handlers that have nothing to send and yet something left must not cost a CPU.
-        Ok(if sent == before { IDLE } else { NOW })
+        if sent != before {
+            return Ok(NOW);
+        }
+        self.file()?.flush();
+        Ok(IDLE)
     }
 
     fn converge(&mut self, base: &Base, params: &Params, pending: u64) {
