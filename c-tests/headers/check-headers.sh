@@ -130,5 +130,21 @@ else
     echo "no C++ compiler: the C++ half was left out"
 fi
 
-echo "$count headers, $(echo "$cases" | wc -w) wrong uses, $failed failures"
+# Every macro compiles in both languages, and none was forgotten there.
+cp "$here/macros.c" "$work/unit.c"
+both_languages "every macro"
+for dir in "$@"; do
+    sed -n 's/^#define \(VMSTATE_[A-Z0-9_]*[A-Z0-9]\)(.*/\1/p' \
+        "$dir/migration/vmstate-fields.h" "$dir/migration/vmstate-scalars.h"
+done 2>/dev/null | sort -u >"$work/macros"
+if [ "$(wc -l <"$work/macros")" -lt 150 ]; then
+    echo "only $(wc -l <"$work/macros") macros found" >"$work/log"
+    complain "the macros in the headers"
+fi
+while read -r macro; do
+    echo "$macro" >"$work/log"
+    grep -q "$macro(" "$here/macros.c" || complain "not in macros.c"
+done <"$work/macros"
+
+echo "$count headers, $(wc -l <"$work/macros") macros, $(echo "$cases" | wc -w) wrong uses, $failed failures"
 [ "$failed" -eq 0 ]
