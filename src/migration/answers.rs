@@ -18,8 +18,8 @@ use std::time::Duration;
 
 #[derive(Default)]
 pub(super) struct Heard {
-    /// The first answer to PING 1.
-    alive: bool,
+    /// Value of the last PONG.
+    last: Option<u32>,
     /// The destination is of this library.
     extended: bool,
     /// Everything is loaded.
@@ -135,9 +135,9 @@ impl Ear {
         found.map(Ok).or_else(|| self.trouble().map(Err))
     }
 
-    /// The destination's first answer.
-    pub fn alive(&self) -> Option<Result<()>> {
-        self.hear(|heard| heard.alive.then_some(()))
+    /// The answer to a PING, which is the last one that was sent.
+    pub fn pong(&self, value: u32) -> Option<Result<()>> {
+        self.hear(|heard| (heard.last == Some(value)).then_some(()))
     }
 
     /// Its word that everything is loaded.
@@ -213,7 +213,7 @@ fn handle(base: &Base, file: &MigFile, shared: &Mutex<Heard>, message: Message) 
         }
         Message::Pong(value) => {
             let mut heard = lock(shared);
-            heard.alive = true;
+            heard.last = Some(value);
             heard.extended |= value == return_path::PONG_HELLO;
             heard.loaded |= value == return_path::PING_LOADED;
         }

@@ -8,7 +8,7 @@ use super::base::{lock, locked};
 use super::commands::Commands;
 use super::incoming::{Incoming, Package};
 use super::return_path::Message;
-use super::{DESTINATION_STALL, Owner, Status};
+use super::{Choice, DESTINATION_STALL, Owner, Status};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -186,7 +186,8 @@ impl Incoming {
         let base = &self.base;
         let host = base.vm.host();
         let limit = base.params().switchover_timeout;
-        if self.extended.load(SeqCst) && !self.asked.load(SeqCst) {
+        let asks = self.extended.load(SeqCst) || base.params().return_path == Choice::On;
+        if asks && !self.asked.load(SeqCst) {
             // A zero where a section should begin looks like EOF, but the source is not there yet.
             return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
         }

@@ -35,7 +35,9 @@ pub struct Params {
     pub switchover_timeout: Duration,
     /// How long a broken postcopy waits for a new connection; `None` is for ever.
     pub recover_timeout: Option<Duration>,
-    /// Whether the destination answers. Without it the source can only believe that all went well.
+    /// Source: whether the destination answers. Without it the source can only believe that all went well. Destination: `On`
+    /// refuses to start the guest from a stream whose source did not ask, just before its end, whether everything is
+    /// loaded. That keeps a damaged stream from looking like one that ends. QEMU does not ask.
     pub return_path: Choice,
     /// Postcopy may be started; both sides must agree.
     pub postcopy: bool,

@@ -52,7 +52,7 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 }
 
 fn within(bandwidth: u64, time: Duration) -> u64 {
-    u64::try_from(u128::from(bandwidth) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
+    u64::try_from(u128::from(bandwidth).saturating_mul(time.as_nanos()) / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
 /// How long `bytes` take at `bandwidth`; a whole day where nothing moves.

@@ -21,6 +21,8 @@ use crate::file::MigFile;
 pub const PING_HELLO: u32 = 0x5356_4d01;
 /// "I am": the second answer to `PING_HELLO`.
 pub const PONG_HELLO: u32 = 0x5356_4d02;
+/// Follows `PING_HELLO`: what did not answer that in its own way by then, never will.
+pub const PING_HELLO_END: u32 = 0x5356_4d05;
 /// Asks, behind the last device and before EOF: is everything loaded?
 pub const PING_LOADED: u32 = 0x5356_4d03;
 /// Keeps the connection busy while the source waits for its operator.

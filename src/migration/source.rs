@@ -197,13 +197,16 @@ impl Source {
         save::header(vm, file);
         if let Some(answers) = &self.answers {
             command::plain(vm, file, Command::OpenReturnPath);
-            command::ping(vm, file, 1);
+            let mut last = 1;
+            command::ping(vm, file, last);
             if params.extensions {
                 command::ping(vm, file, return_path::PING_HELLO);
+                last = return_path::PING_HELLO_END;
+                command::ping(vm, file, last);
             }
             self.check()?;
             // What does not fit at all shows here, before anything is sent.
-            base.wait_for("the destination's first answer", params.handshake_timeout, || answers.alive())?;
+            base.wait_for("the destination's first answer", params.handshake_timeout, || answers.pong(last))?;
             base.stats.get().extended = answers.extended();
         }
         if params.postcopy {

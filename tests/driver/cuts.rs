@@ -108,10 +108,11 @@ fn a_corrupted_byte_never_makes_two_guests_and_never_hangs() {
     let (forth, _) = lengths(&params);
     let stall = std::time::Duration::from_millis(200);
     let short = Params { stall_timeout: Some(stall), switchover_timeout: stall, handshake_timeout: stall, ..quick() };
+    let wary = Params { return_path: Choice::On, ..short.clone() };
     for (at, byte) in (0..forth).flat_map(|at| [(at, 0x5a), (at, 0), (at, 8)]) {
         let what = format!("byte {at} became {byte}");
         let (source, destination, stage) = Machine::two();
-        let run = Run::start(&source, &destination, corrupting(at, byte), (short.clone(), short.clone()));
+        let run = Run::start(&source, &destination, corrupting(at, byte), (short.clone(), wary.clone()));
         for ended in [run.out.wait_within(LONG), run.into.wait_within(LONG)] {
             assert!(ended.is_some(), "{what}: hangs");
         }

@@ -269,7 +269,10 @@ impl Ram {
         while sent < most && !(file.rate_limit_reached() && sent > 0) {
             let page = self.postcopy.take_request().or_else(|| self.dirty.lock().unwrap().first().copied());
             let Some(page) = page else { break };
-            self.dirty.lock().unwrap().remove(&page);
+            if !self.dirty.lock().unwrap().remove(&page) {
+                // It is on its way already.
+                continue;
+            }
             self.put_page(file, page);
             sent += 1;
         }

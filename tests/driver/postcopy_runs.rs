@@ -6,13 +6,20 @@ use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick};
 use savevm::migration::{Endpoint, Owner, Params, Status};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 fn params(extensions: bool) -> Params {
     // Slow enough that the switch comes in the middle, and not so slow that a run takes long.
-    Params { postcopy: true, extensions, max_bandwidth: 100_000, recover_timeout: Some(Duration::from_secs(5)), ..quick() }
+    Params {
+        postcopy: true,
+        extensions,
+        max_bandwidth: 100_000,
+        downtime_limit: Duration::from_micros(500),
+        recover_timeout: Some(Duration::from_secs(5)),
+        ..quick()
+    }
 }
 
 fn machines() -> (Machine, Machine, Arc<Stage>) {
@@ -29,12 +36,26 @@ fn start(source: &Machine, destination: &Machine, ends: &(Arc<Fragile>, Arc<Frag
 }
 
 /// Touches every page of the destination, the last first, as soon as its guest runs.
-fn guest(destination: &Machine) -> thread::JoinHandle<Option<Vec<u64>>> {
+struct Guest {
+    over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Option<Vec<u64>>>,
+}
+
+impl Guest {
+    /// The migration is over: what the guest saw, if it ran.
+    fn join(self) -> Option<Vec<u64>> {
+        self.over.store(true, SeqCst);
+        self.thread.join().unwrap()
+    }
+}
+
+fn guest(destination: &Machine) -> Guest {
     let (host, ram) = (Arc::clone(&destination.host), Arc::clone(&destination.ram));
-    thread::spawn(move || {
-        let since = Instant::now();
+    let over = Arc::new(AtomicBool::new(false));
+    let over_there = Arc::clone(&over);
+    let thread = thread::spawn(move || {
         while !host.is_running() {
-            if since.elapsed() > LONG || ram.postcopy.ended().is_some() {
+            if over_there.load(SeqCst) && !host.is_running() {
                 return None;
             }
             thread::sleep(Duration::from_millis(1));
@@ -42,7 +63,8 @@ fn guest(destination: &Machine) -> thread::JoinHandle<Option<Vec<u64>>> {
         let mut values: Vec<_> = (0..PAGES).rev().map(|page| ram.touch(page)).collect::<Option<_>>()?;
         values.reverse();
         Some(values)
-    })
+    });
+    Guest { over, thread }
 }
 
 fn check_whole(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
@@ -52,6 +74,10 @@ fn check_whole(source: &Machine, destination: &Machine, stage: &Stage, what: &st
     source.check_balanced(what);
     destination.check_balanced(what);
     stage.check(what);
+}
+
+fn reports(source: &Machine, destination: &Machine) -> String {
+    format!("{:?} {:?}", source.host.reports.lock().unwrap(), destination.host.reports.lock().unwrap())
 }
 
 fn wait_status(status: impl Fn() -> Status, want: Status, what: &str) {
@@ -73,9 +99,8 @@ fn the_guest_runs_over_there_while_its_pages_follow() {
         let run = start(&source, &destination, &ends, slow);
         let guest = guest(&destination);
         let (out, into) = run.wait(&what);
-        out.unwrap();
-        into.unwrap();
-        assert_eq!(guest.join().unwrap(), Some(source.ram.contents()), "{what}");
+        assert!(out.is_ok() && into.is_ok(), "{what}: {out:?} {into:?} {}", reports(&source, &destination));
+        assert_eq!(guest.join(), Some(source.ram.contents()), "{what}");
         check_whole(&source, &destination, &stage, &what);
         let events = source.host.events.lock().unwrap().clone();
         let expected: &[&str] = match extensions {
@@ -108,7 +133,15 @@ fn recover_all(run: &Run, what: &str) {
     loop {
         let (out, into) = (run.out.info().status, run.into.info().status);
         if out.is_final() || into.is_final() {
-            return;
+            // One that is paused has nobody to come back to.
+            if out == Status::PostcopyPaused {
+                run.out.end();
+            } else if into == Status::PostcopyPaused {
+                run.into.end();
+            }
+            if out.is_final() && into.is_final() {
+                return;
+            }
         }
         assert!(since.elapsed() < LONG, "{what}: the source is {out}, the destination {into}");
         if out == Status::PostcopyPaused && into == Status::PostcopyPaused {
@@ -141,7 +174,7 @@ fn one_cut(to_destination: i64, to_source: i64, extensions: bool, what: &str) ->
     let guest = guest(&destination);
     recover_all(&run, what);
     let (out, into) = run.wait(what);
-    let values = guest.join().unwrap();
+    let values = guest.join();
     match (&out, &into) {
         (Ok(()), Ok(())) => {
             check_whole(&source, &destination, &stage, what);
@@ -186,7 +219,8 @@ fn a_break_at_every_byte_is_recovered_or_leaves_the_guest_where_it_was() {
 #[test]
 fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
     let (source, destination, stage) = machines();
-    let slow = Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
+    let slow =
+        Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
     source.ram.ballast.store(100, SeqCst);
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
     wait_status(|| run.into.info().status, Status::PostcopyActive, "postcopy");

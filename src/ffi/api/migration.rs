@@ -42,7 +42,9 @@ pub struct SaveVMParams {
     pub switchover_timeout_ms: u32,
     /// How long a broken postcopy waits to be recovered; default: for ever. May change while it runs.
     pub recover_timeout_ms: u32,
-    /// SAVEVM_RETURN_PATH_*.
+    /// SAVEVM_RETURN_PATH_*. Incoming, ON also refuses to start the guest from a stream whose source did not ask just
+    /// before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
+    /// like one that ends.
     pub return_path: c_int,
     /// First slow-down by auto-converge in percent; default 20. May change while it runs, as the next two.
     pub throttle_initial: u32,
