@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# A program outside the tree finds the library through pkg-config after an
+# installation, and as a meson subproject; shared and static each.
+#
+# usage: outside.sh SOURCE_ROOT BUILD_ROOT PROGRAM_DIR
+set -eu
+
+source=$(cd "$1" && pwd)
+build=$(cd "$2" && pwd)
+program=$(cd "$3" && pwd)
+: "${CC:=cc}"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+
+quietly() {
+    if ! "$@" >"$work/log" 2>&1; then
+        echo "failed: $*"
+        tail -n 40 "$work/log"
+        exit 1
+    fi
+}
+
+# Installed, to a place of its own. Nothing is built for that: the tests come after the build.
+quietly meson install -C "$build" --no-rebuild --destdir "$work/root"
+pc=$(find "$work/root" -name savevm.pc)
+PKG_CONFIG_PATH=$(dirname "$pc")
+PKG_CONFIG_SYSROOT_DIR=$work/root
+export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
+libdir=$work/root$(pkg-config --variable=libdir savevm)
+if [ ! -e "$libdir/libsavevm.so.0" ]; then
+    echo "libsavevm.so.0 is not installed"
+    exit 1
+fi
+warnings='-std=c99 -Wall -Wextra -Wpedantic -Werror'
+# shellcheck disable=SC2046,SC2086
+quietly $CC $warnings -o "$work/shared" "$program/program.c" $(pkg-config --cflags --libs savevm)
+LD_LIBRARY_PATH=$libdir "$work/shared"
+if ! readelf -d "$work/shared" | grep -q 'NEEDED.*libsavevm\.so\.0'; then
+    echo "the program is not linked with libsavevm.so.0"
+    exit 1
+fi
+# Without the shared library beside it, the linker takes the other one.
+mkdir "$work/static-only"
+cp "$libdir/libsavevm.a" "$work/static-only/"
+# shellcheck disable=SC2046,SC2086
+quietly $CC $warnings -o "$work/static" "$program/program.c" $(pkg-config --cflags savevm) \
+    -L"$work/static-only" $(pkg-config --static --libs savevm | sed "s,-L$libdir,,")
+"$work/static"
+if readelf -d "$work/static" | grep -q libsavevm; then
+    echo "the static program needs the shared library"
+    exit 1
+fi
+unset PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
+
+# As a subproject. What cargo built already is taken over, so that this is a matter of seconds.
+for kind in shared static; do
+    mkdir -p "$work/$kind-project/subprojects"
+    cp "$program/program.c" "$program/meson.build" "$work/$kind-project/"
+    ln -s "$source" "$work/$kind-project/subprojects/savevm"
+    quietly meson setup "$work/$kind-build" "$work/$kind-project" -Ddefault_library=$kind \
+        --wrap-mode=nodownload
+    if [ -d "$build/cargo" ]; then
+        mkdir -p "$work/$kind-build/subprojects/savevm"
+        ln -s "$build/cargo" "$work/$kind-build/subprojects/savevm/cargo"
+    fi
+    quietly meson compile -C "$work/$kind-build"
+    quietly meson test -C "$work/$kind-build" program
+    echo "as a $kind subproject: built and run"
+done
