@@ -6,7 +6,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -22,7 +22,7 @@ pub fn size(bytes: u64) -> String {
     match unit {
         0 if bytes == 1 => "1 byte".into(),
         0 => format!("{bytes} bytes"),
-        _ if bytes % (1 << (10 * unit)) == 0 => format!("{scaled:.0} {}", UNITS[unit]),
+        _ if bytes.is_multiple_of(1 << (10 * unit)) => format!("{scaled:.0} {}", UNITS[unit]),
         _ => format!("{scaled:.1} {}", UNITS[unit]),
     }
 }

@@ -110,7 +110,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             Err(Stop::Io(error)) => return Err(error),
             Err(Stop::Fault(fault)) => self.note(fault),
         }
-        self.stream.length = self.stream.length.max(self.cursor.offset());
+        if self.stream.trailing == 0 {
+            self.stream.length = self.stream.length.max(self.cursor.offset());
+        }
         self.stream.ram = self.ram.ram;
         self.visitor.progress(self.stream.length);
         Ok(self.stream)
@@ -231,8 +233,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let number = self.cursor.be16("a command's number")?;
         let len = self.cursor.be16("a command's length")?;
         let known = wire::Command::from_wire(number);
-        let wrong_length = known.and_then(wire::Command::fixed_len).is_some_and(|fixed| fixed != len);
-        if !search::plausible_command(number) || wrong_length {
+        if !search::plausible_command(number, len) {
             return self.cursor.fault(start, "a known command", format!("command {number} of {len} bytes"));
         }
         let payload = self.cursor.copy(len.into(), "a command's payload")?;

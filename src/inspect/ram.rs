@@ -97,7 +97,7 @@ impl RamReader {
             let mask = self.page_size() - 1;
             let (address, flags) = (record & !mask, record & mask);
             self.records += 1;
-            if self.records % PROGRESS_EVERY == 0 {
+            if self.records.is_multiple_of(PROGRESS_EVERY) {
                 visitor.progress(start);
             }
             if flags & flag::ANY_PAGE != 0 {
@@ -354,7 +354,7 @@ fn mapped_pages<S: Source, V: Visitor>(
             visitor.page(block, address, Page::Fill(0, len), cursor.offset())?;
             cursor.skip(len, "a page of a mapped block")?;
         }
-        if page % PROGRESS_EVERY == 0 {
+        if page.is_multiple_of(PROGRESS_EVERY) {
             visitor.progress(cursor.offset());
         }
     }

@@ -83,26 +83,30 @@ impl Surroundings<'_> {
             wire::SECTION_PART | wire::SECTION_END => {
                 rest.first_chunk().is_some_and(|id| self.live.contains(&u32::from_be_bytes(*id)))
             }
-            wire::COMMAND => rest.first_chunk().is_some_and(|number| plausible_command(u16::from_be_bytes(*number))),
-            wire::EOF if strict => match rest.split_first() {
+            wire::COMMAND => rest.first_chunk().is_some_and(|&[n0, n1, l0, l1]| {
+                plausible_command(u16::from_be_bytes([n0, n1]), u16::from_be_bytes([l0, l1]))
+            }),
+            // A zero alone shows nothing: state is full of them.
+            wire::EOF => match rest.split_first() {
                 None => last,
                 Some((&next, rest)) => next == wire::VMDESCRIPTION && rest.get(4) == Some(&b'{'),
             },
-            wire::EOF => true,
             _ => false,
         }
     }
 }
 
-/// Whether a command of this number can be meant: the known ones, and as many to come.
-pub(super) fn plausible_command(number: u16) -> bool {
-    (1..32).contains(&number)
+/// Whether a command of this number and length can be meant: the known ones, and as many to come.
+pub(super) fn plausible_command(number: u16, len: u16) -> bool {
+    let fixed = wire::Command::from_wire(number).and_then(wire::Command::fixed_len);
+    (1..32).contains(&number) && fixed.is_none_or(|fixed| fixed == len)
 }
 
 /// Whether a START or FULL section's header can look like this, behind the tag.
 fn plausible_header(header: &[u8], strict: bool) -> bool {
     const MAX_ID: u32 = 1 << 20;
-    const MAX_VERSION: u32 = 1 << 16;
+    // Some versions are dates, such as 20061113.
+    const MAX_VERSION: u32 = 1 << 25;
     let Some((id, rest)) = header.split_first_chunk() else { return !strict };
     let Some((&len, rest)) = rest.split_first() else { return !strict };
     let name = &rest[..rest.len().min(len.into())];
@@ -112,7 +116,7 @@ fn plausible_header(header: &[u8], strict: bool) -> bool {
         && u32::from_be_bytes(*id) < MAX_ID
         && name.iter().all(|byte| (b' '..=b'~').contains(byte))
         && (!strict || name.first().is_some_and(u8::is_ascii_alphanumeric) && len > 1)
-        && version.map_or(!strict, |version| version < MAX_VERSION)
+        && (!strict || version.is_some_and(|version| version < MAX_VERSION))
 }
 
 #[cfg(test)]
@@ -163,6 +167,18 @@ mod tests {
         let mut bytes = footer(5).to_vec();
         bytes.extend([wire::SECTION_END, 0, 0, 0, 3]);
         assert_eq!(end_of(&bytes, None), None, "section 3 is not live");
+    }
+
+    /// Seen in a stream of QEMU: the clock of section 0 had such bytes.
+    #[test]
+    fn a_zero_behind_a_footer_shows_nothing() {
+        let mut bytes = vec![1, 2];
+        bytes.extend(footer(5));
+        bytes.extend([0; 20]);
+        let end = bytes.len();
+        bytes.extend(footer(5));
+        bytes.extend(header(6, "slirp"));
+        assert_eq!(end_of(&bytes, Some(true)), Some(end));
     }
 
     #[test]

@@ -362,7 +362,7 @@ fn a_dump_tells_what_it_does_not_read() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_behind_a_header_are_survived(tail in proptest::collection::vec(any::<u8>(), 0..600)) {
