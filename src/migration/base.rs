@@ -107,6 +107,7 @@ pub(super) struct Base {
     pub trace: Trace,
     /// How to ask for bitmaps, while a recovery is under way.
     pub recovery: Mutex<Option<AskBitmap>>,
+    phase: Mutex<Option<(&'static str, Duration)>>,
     params: Mutex<Params>,
     error: Mutex<Option<Error>>,
     incoming: bool,
@@ -132,6 +133,7 @@ impl Base {
             stats: Arc::default(),
             trace,
             recovery: Mutex::default(),
+            phase: Mutex::default(),
             params: Mutex::new(params),
             error: Mutex::default(),
             incoming,
@@ -193,6 +195,25 @@ impl Base {
         });
     }
 
+    /// Another phase of the work begins; `None`: none.
+    pub fn phase(&self, next: Option<&'static str>) {
+        let now = self.now();
+        let before = {
+            let mut phase = lock(&self.phase);
+            if phase.as_ref().map(|(name, _)| *name) == next {
+                return;
+            }
+            std::mem::replace(&mut *phase, next.map(|name| (name, now)))
+        };
+        if let Some((name, since)) = before {
+            self.stats.phase(name, now.saturating_sub(since));
+            self.trace.write(now, &Event::Phase { phase: name, end: true });
+        }
+        if let Some(name) = next {
+            self.trace.write(now, &Event::Phase { phase: name, end: false });
+        }
+    }
+
     /// Moves on, or says why that is not possible any more.
     pub fn enter(&self, to: Status) -> Result<()> {
         if self.advance(to) {
@@ -229,13 +250,14 @@ impl Base {
 
     /// What `query` tells.
     pub fn info(&self) -> Info {
-        let mut info = self.stats.get().clone();
-        info.status = self.status();
-        info.total_time = match self.ended_ns.load(Relaxed) {
+        let time = match self.ended_ns.load(Relaxed) {
             0 => self.now(),
             end => Duration::from_nanos(end),
         };
-        info
+        let mut info = self.stats.get();
+        // Who asked while it ended may have seen a little more.
+        info.total_time = info.total_time.max(time);
+        Info { status: self.status(), ..info.clone() }
     }
 
     /// Waits for the end and gives its error. While it waits this thread does not keep the big lock.
@@ -284,6 +306,6 @@ impl Observer for Watcher {
             base.stats.device(&name, section.time, section.bytes);
         }
         let (instance, tag, bytes, time) = (section.instance, section.tag, section.bytes, section.time);
-        base.trace.write(base.now(), &Event::Section { name: &name, instance, tag, bytes, time });
+        base.trace.write(base.now(), &Event::Device { name: &name, instance, tag, bytes, time });
     }
 }

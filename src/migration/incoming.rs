@@ -90,8 +90,9 @@ impl Incoming {
         let base = Arc::new(Base::new(vm, params, true)?);
         let cancel = Cancel::new()?;
         vm.slot.begin("an incoming migration")?;
+        let from_text = from.text();
         let gate = Gate::open(from).inspect_err(|_| vm.slot.end())?;
-        base.trace.write(base.now(), &Event::Begin { side: "destination" });
+        base.trace.write(base.now(), &Event::Trace { side: "destination", uri: &from_text });
         base.set_owner(Owner::There);
         let this = Arc::new(Self {
             base,

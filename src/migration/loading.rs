@@ -41,9 +41,11 @@ impl Incoming {
         let (base, vm) = (&self.base, &self.base.vm);
         let params = base.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
+        base.phase(Some("connect"));
         let channel = gate.accept(params.connect_timeout, &self.cancel)?;
         let file = self.attach(&channel)?;
         base.enter(Status::Active)?;
+        base.phase(Some("load"));
         let loaded = load::stream(vm, &file);
         self.count(&file);
         let mut end = match loaded {
@@ -135,11 +137,13 @@ impl Incoming {
         lock(&self.back).take();
         ram.paused();
         base.enter(Status::PostcopyPaused)?;
+        base.phase(Some("paused"));
         let channel = self.wait_back()?;
         let file = self.attach(&channel)?;
         let back = file.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a way back"))?;
         self.voice.open(back);
         base.enter(Status::PostcopyRecover)?;
+        base.phase(Some("load"));
         Ok(file)
     }
 
@@ -184,6 +188,7 @@ impl Incoming {
 
     fn take_over(&self) -> Result<()> {
         let base = &self.base;
+        base.phase(Some("start"));
         let host = base.vm.host();
         let limit = base.params().switchover_timeout;
         let asks = self.extended.load(SeqCst) || base.params().return_path == Choice::On;
@@ -221,6 +226,7 @@ impl Incoming {
     }
 
     fn finish(&self, status: Status) {
+        self.base.phase(None);
         self.released();
         if !self.base.advance(status) {
             self.base.advance(Status::Cancelled);

@@ -23,6 +23,16 @@ pub enum Endpoint {
     Channel(Arc<dyn Channel>),
 }
 
+impl Endpoint {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Uri(uri) => uri.to_string(),
+            Self::Channel(_) => "a channel of the host".to_owned(),
+        }
+    }
+}
+
 /// How soon a cancelled migration has let go: design limit of every wait in it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a step sleeps at most, so that nothing that was missed is missed for long.
@@ -67,7 +77,7 @@ impl Outgoing {
             vm.slot.end();
             return Err(Error::new(libc::EACCES, format!("migration is blocked: {}", reasons.join("; "))));
         }
-        base.trace.write(base.now(), &Event::Begin { side: "source" });
+        base.trace.write(base.now(), &Event::Trace { side: "source", uri: &to.text() });
         let this = Arc::new(Self { base, wishes: Wishes::default(), cancel, work: Mutex::default() });
         this.base.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(this.base.watcher()));
@@ -133,6 +143,7 @@ impl Outgoing {
 
     /// The work is over: the machine is free for the next one. Comes before the last status.
     pub(super) fn finish(&self, status: Status) {
+        self.base.phase(None);
         self.released();
         if !self.base.advance(status) {
             // A wish to cancel came between; it is over all the same.

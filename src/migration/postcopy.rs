@@ -26,6 +26,7 @@ use super::outgoing::{Endpoint, Outgoing};
 use super::rate::Rate;
 use super::return_path;
 use super::source::{NOW, Next, POLL, Phase, Source, set_rate_limit};
+use super::trace::Event;
 use super::{Owner, Status};
 use crate::channel::memory;
 use crate::error::{Error, Result};
@@ -111,7 +112,9 @@ impl Source {
         base.enter(Status::PostcopyActive)?;
         base.set_owner(Owner::There);
         if let Some(stopped) = self.stopped_at {
-            base.stats.get().downtime = base.now().saturating_sub(stopped);
+            let time = base.now().saturating_sub(stopped);
+            base.stats.get().downtime = time;
+            base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
         }
         if base.vm.slot.ram().is_some() {
             command::ping(&base.vm, self.file()?, 4);

@@ -66,6 +66,23 @@ pub(super) enum Phase {
     },
 }
 
+impl Phase {
+    /// For the trace and the numbers.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Setup => "setup",
+            Self::Unplug => "wait-unplug",
+            Self::Iterate => "iterate",
+            Self::Stop { .. } => "stop",
+            Self::PreSwitchover { .. } => "pre-switchover",
+            Self::Complete | Self::StartPostcopy | Self::Postcopy { handed: false } => "complete",
+            Self::Postcopy { handed: true } => "postcopy",
+            Self::Paused { .. } => "paused",
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Source {
     pub phase: Phase,
@@ -119,6 +136,7 @@ impl Source {
         if let Some(error) = m.base.interrupted() {
             return self.give_up(m, error);
         }
+        m.base.phase(Some(self.phase.name()));
         let result = match self.phase {
             Phase::Connect => self.connect(m),
             Phase::Setup => self.setup(m),
@@ -258,17 +276,10 @@ impl Source {
                 (info.bandwidth, info.expected_downtime) = (last.bandwidth, last.expected_downtime);
                 info.dirty_rate = self.rate.dirty_rate;
             }
-            base.trace.write(
-                now,
-                &Event::Window {
-                    transferred: sent,
-                    remaining: pending,
-                    bandwidth: last.bandwidth,
-                    threshold: last.threshold,
-                    dirty_rate: self.rate.dirty_rate,
-                    throttle,
-                },
-            );
+            let number = base.stats.get().rounds;
+            let (bandwidth, dirty_rate) = (last.bandwidth, self.rate.dirty_rate);
+            base.trace.write(now, &Event::Round { number, bytes: sent, bandwidth, dirty_rate, throttle });
+            base.trace.write(now, &Event::Pending { left: pending, threshold: last.threshold });
         }
         let file = self.file()?;
         if file.rate_limit_reached() {
@@ -311,12 +322,7 @@ impl Source {
         self.check()?;
         match round {
             Ok(Round::Done) => {
-                let number = {
-                    let mut info = base.stats.get();
-                    info.rounds += 1;
-                    info.rounds
-                };
-                base.trace.write(base.now(), &Event::Round { number });
+                base.stats.get().rounds += 1;
             }
             Ok(Round::Again) => {}
             Err(ret) => return Err(Error::from_callback("save_live_iterate", ret)),
@@ -360,7 +366,7 @@ impl Source {
                 _ => Ok(()),
             }
         });
-        base.trace.write(base.now(), &Event::Stopped);
+        base.trace.write(base.now(), &Event::Downtime { time: None });
         ret?;
         if base.params().pause_before_switchover {
             base.enter(Status::PreSwitchover)?;
@@ -390,7 +396,7 @@ impl Source {
         if let Some(stopped) = self.stopped_at.filter(|_| !base.status().is_postcopy()) {
             let time = base.now().saturating_sub(stopped);
             base.stats.get().downtime = time;
-            base.trace.write(base.now(), &Event::Downtime { time });
+            base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
         }
         {
             let mut info = base.stats.get();
@@ -460,7 +466,9 @@ impl Source {
             Ok(())
         })?;
         if let Some(stopped) = self.stopped_at.take() {
-            base.stats.get().downtime = base.now().saturating_sub(stopped);
+            let time = base.now().saturating_sub(stopped);
+            base.stats.get().downtime = time;
+            base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
         }
         Ok(())
     }

@@ -58,6 +58,8 @@ pub struct Info {
     pub return_path: bool,
     /// Whether both ends are of this library.
     pub extended: bool,
+    /// Time in each phase of the work, in the order in which they first began.
+    pub phases: Vec<(&'static str, Duration)>,
     /// The slowest devices, with the time for their state.
     pub devices: Vec<(String, Duration)>,
 }
@@ -71,6 +73,15 @@ pub(super) struct Stats(Mutex<Info>);
 impl Stats {
     pub fn get(&self) -> MutexGuard<'_, Info> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So long was spent in a phase.
+    pub fn phase(&self, name: &'static str, time: Duration) {
+        let mut info = self.get();
+        match info.phases.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, total)) => *total += time,
+            None => info.phases.push((name, time)),
+        }
     }
 
     /// A device was saved or loaded in one piece.
@@ -93,6 +104,9 @@ mod tests {
     #[test]
     fn the_slowest_devices_are_kept_in_order() {
         let stats = Stats::default();
+        stats.phase("setup", Duration::from_millis(1));
+        stats.phase("iterate", Duration::from_millis(2));
+        stats.phase("setup", Duration::from_millis(3));
         for ms in [5, 9, 1, 7] {
             stats.device(&format!("d{ms}"), Duration::from_millis(ms), 10);
         }
@@ -101,6 +115,8 @@ mod tests {
         }
         let info = stats.get();
         let names: Vec<_> = info.devices.iter().map(|(name, _)| name.as_str()).take(5).collect();
+        let ms = Duration::from_millis;
+        assert_eq!(info.phases, [("setup", ms(4)), ("iterate", ms(2))]);
         assert_eq!(names, ["d9", "d7", "d5", "d1", "fast"]);
         assert_eq!((info.devices.len(), info.device_bytes, info.device_time), (SLOWEST, 80, Duration::from_millis(22)));
     }

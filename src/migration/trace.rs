@@ -13,25 +13,31 @@ use std::time::Duration;
 
 /// Something worth a line.
 pub(super) enum Event<'a> {
-    Begin {
+    /// The first line.
+    Trace {
         side: &'static str,
+        uri: &'a str,
     },
     Status {
         status: &'a str,
     },
-    /// The end of a window.
-    Window {
-        transferred: u64,
-        remaining: Pending,
+    Phase {
+        phase: &'a str,
+        end: bool,
+    },
+    /// The end of a window: what was sent and how fast.
+    Round {
+        number: u64,
+        bytes: u64,
         bandwidth: u64,
-        threshold: u64,
         dirty_rate: u64,
         throttle: u32,
     },
-    Round {
-        number: u64,
+    Pending {
+        left: Pending,
+        threshold: u64,
     },
-    Section {
+    Device {
         name: &'a str,
         instance: u32,
         tag: u8,
@@ -43,11 +49,9 @@ pub(super) enum Event<'a> {
         start: u64,
         len: u32,
     },
-    /// The guest stands still.
-    Stopped,
-    /// How long it did.
+    /// The guest stands still from now on, or (with a time) no longer.
     Downtime {
-        time: Duration,
+        time: Option<Duration>,
     },
     Error {
         text: &'a str,
@@ -75,32 +79,47 @@ fn quoted(text: &str) -> String {
     out
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn line(time: Duration, event: &Event<'_>) -> String {
-    let mut out = format!("{{\"t\":{:.6},\"event\":", time.as_secs_f64());
+    let mut out = format!("{{\"t_ns\":{},\"event\":", nanos(time));
     // Writing to a string can't fail.
     let _ = match event {
-        Event::Begin { side } => write!(out, "\"begin\",\"version\":1,\"side\":\"{side}\""),
+        Event::Trace { side, uri } => {
+            write!(out, "\"trace\",\"version\":1,\"side\":\"{side}\",\"uri\":{}", quoted(uri))
+        }
         Event::Status { status } => write!(out, "\"status\",\"status\":\"{status}\""),
-        Event::Window { transferred, remaining, bandwidth, threshold, dirty_rate, throttle } => write!(
+        Event::Phase { phase, end } => {
+            let edge = if *end { "end" } else { "begin" };
+            write!(out, "\"phase\",\"phase\":\"{phase}\",\"edge\":\"{edge}\"")
+        }
+        Event::Round { number, bytes, bandwidth, dirty_rate, throttle } => write!(
             out,
-            "\"window\",\"transferred\":{transferred},\"precopy_only\":{},\"compatible\":{},\"postcopy_only\":{},\
-             \"bandwidth\":{bandwidth},\"threshold\":{threshold},\"dirty_rate\":{dirty_rate},\"throttle\":{throttle}",
-            remaining.precopy_only, remaining.compatible, remaining.postcopy_only
+            "\"round\",\"round\":{number},\"bytes\":{bytes},\"bandwidth\":{bandwidth},\"dirty_rate\":{dirty_rate},\
+             \"throttle\":{throttle}"
         ),
-        Event::Round { number } => write!(out, "\"round\",\"number\":{number}"),
-        Event::Section { name, instance, tag, bytes, time } => write!(
+        Event::Pending { left, threshold } => write!(
             out,
-            "\"section\",\"type\":\"{}\",\"name\":{},\"instance\":{instance},\"bytes\":{bytes},\"duration\":{:.6}",
+            "\"pending\",\"precopy\":{},\"compatible\":{},\"postcopy\":{},\"threshold\":{threshold}",
+            left.precopy_only, left.compatible, left.postcopy_only
+        ),
+        Event::Device { name, instance, tag, bytes, time } => write!(
+            out,
+            "\"device\",\"type\":\"{}\",\"idstr\":{},\"instance\":{instance},\"bytes\":{bytes},\"duration_ns\":{}",
             tag_name(*tag),
             quoted(name),
-            time.as_secs_f64()
+            nanos(*time)
         ),
         Event::PageRequest { block, start, len } => {
             write!(out, "\"page_request\",\"block\":{},\"start\":{start},\"length\":{len}", quoted(block))
         }
-        Event::Stopped => write!(out, "\"stopped\""),
-        Event::Downtime { time } => write!(out, "\"downtime\",\"duration\":{:.6}", time.as_secs_f64()),
-        Event::Error { text } => write!(out, "\"error\",\"text\":{}", quoted(text)),
+        Event::Downtime { time: None } => write!(out, "\"downtime\",\"edge\":\"begin\""),
+        Event::Downtime { time: Some(time) } => {
+            write!(out, "\"downtime\",\"edge\":\"end\",\"duration_ns\":{}", nanos(*time))
+        }
+        Event::Error { text } => write!(out, "\"error\",\"message\":{}", quoted(text)),
     };
     out.push_str("}\n");
     out
@@ -128,12 +147,13 @@ mod tests {
     #[test]
     fn lines_are_json() {
         let at = Duration::from_micros(1_500_000);
-        let section = Event::Section { name: "a\"\\\n", instance: 1, tag: 4, bytes: 9, time: at };
+        let device = Event::Device { name: "a\"\\\n", instance: 1, tag: 4, bytes: 9, time: at };
         assert_eq!(
-            line(at, &section),
-            "{\"t\":1.500000,\"event\":\"section\",\"type\":\"SECTION_FULL\",\"name\":\"a\\\"\\\\\\u000a\",\
-             \"instance\":1,\"bytes\":9,\"duration\":1.500000}\n"
+            line(at, &device),
+            "{\"t_ns\":1500000000,\"event\":\"device\",\"type\":\"SECTION_FULL\",\"idstr\":\"a\\\"\\\\\\u000a\",\
+             \"instance\":1,\"bytes\":9,\"duration_ns\":1500000000}\n"
         );
-        assert_eq!(line(at, &Event::Stopped), "{\"t\":1.500000,\"event\":\"stopped\"}\n");
+        let begin = line(Duration::ZERO, &Event::Downtime { time: None });
+        assert_eq!(begin, "{\"t_ns\":0,\"event\":\"downtime\",\"edge\":\"begin\"}\n");
     }
 }

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Snapshots, convergence, the trace, sockets, and everything at once from many threads.
+
+use super::link::{Break, fragile};
+use super::machine::{Machine, Progress};
+use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
+use savevm::channel::Uri;
+use savevm::migration::{Endpoint, Incoming, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save};
+use savevm::savevm::host::Host;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn scratch(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, SeqCst);
+    std::env::temp_dir().join(format!("savevm-driver-{name}-{}-{number}", std::process::id()))
+}
+
+/// Numbers that look random and are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn a_snapshot_comes_back() {
+    let (source, destination, _stage) = Machine::two();
+    let path = scratch("snapshot");
+    let uri = Uri::File { path: path.clone(), offset: 0 };
+    // RAM expects rounds without the lock: that is a migration's rule, so a snapshot breaks it on purpose.
+    snapshot_save(&source.vm, &uri).unwrap();
+    assert!(source.host.is_running(), "it runs on");
+    source.check_balanced("saving");
+    let inside = "save_live_iterate inside the lock";
+    let mut violations = std::mem::take(&mut *source.host.stage.violations.lock().unwrap());
+    violations.retain(|text| !text.contains(inside));
+    assert!(violations.is_empty(), "{violations:?}");
+    snapshot_load(&destination.vm, &uri).unwrap();
+    assert!(!destination.host.is_running(), "it did not run before");
+    assert_eq!(destination.state(), source.state());
+    destination.check_balanced("loading");
+    destination.host.stage.check("loading");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_fails_says_why_and_leaves_a_stopped_guest_only_where_it_loaded() {
+    let (source, destination, stage) = Machine::two();
+    let nowhere = Uri::File { path: "/nonexistent/snapshot".into(), offset: 0 };
+    assert!(snapshot_save(&source.vm, &nowhere).unwrap_err().message().contains("/nonexistent"));
+    assert!(source.host.is_running());
+    let full = Uri::File { path: "/dev/full".into(), offset: 0 };
+    assert!(snapshot_save(&source.vm, &full).is_err());
+    assert!(source.host.is_running(), "a full disk does not stop the guest");
+    let path = scratch("broken");
+    std::fs::write(&path, b"QEVM\0\0\0\x03\x07").unwrap();
+    let uri = Uri::File { path: path.clone(), offset: 0 };
+    assert!(snapshot_load(&source.vm, &uri).is_err());
+    assert!(!source.host.is_running() && stage.guests() == 0);
+    destination.check_balanced("not used");
+    source.check_balanced("failing");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn over_a_socket_with_a_trace() {
+    let (source, destination, stage) = Machine::two();
+    let (socket, trace) = (scratch("socket"), scratch("trace"));
+    let uri = || Endpoint::Uri(Uri::Unix(socket.clone()));
+    let into = Incoming::start(&destination.vm, uri(), quick()).unwrap();
+    let out = Outgoing::start(&source.vm, uri(), Params { trace: Some(trace.clone()), ..quick() }).unwrap();
+    let run = Run { out, into };
+    let (out, into) = run.wait("socket");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "socket");
+    let text = std::fs::read_to_string(&trace).unwrap();
+    assert!(text.lines().all(|line| line.starts_with("{\"t_ns\":") && line.ends_with('}')), "{text}");
+    for part in ["\"event\":\"trace\"", "\"completed\"", "\"idstr\":\"dev\"", "\"edge\":\"end\",\"duration_ns\""] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let phases: Vec<_> = run.out.info().phases.iter().map(|(name, _)| *name).collect();
+    assert_eq!(phases, ["connect", "setup", "iterate", "stop", "complete"]);
+    std::fs::remove_file(trace).unwrap();
+}
+
+#[test]
+fn nobody_listens() {
+    let (source, destination, stage) = Machine::two();
+    let out = Outgoing::start(&source.vm, Endpoint::Uri(Uri::Unix(scratch("nobody"))), quick()).unwrap();
+    assert!(out.wait_within(LONG).unwrap().is_err());
+    check_stayed(&source, &destination, &stage, "nobody listens");
+    assert_eq!(source.host.stops.load(SeqCst), 0, "the guest noticed nothing");
+}
+
+#[test]
+fn a_guest_that_is_too_fast_is_slowed_down_until_it_fits() {
+    let (source, destination, stage) = Machine::two();
+    source.ram.ballast.store(3_000, SeqCst);
+    source.ram.writes.store(u32::MAX, SeqCst);
+    // 12 pages of 3 kB and a guest that dirties one with each round: 60 kB/s never get that below 600 bytes.
+    let params =
+        Params { max_bandwidth: 400_000, downtime_limit: Duration::from_millis(1), auto_converge: true, ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+    let since = Instant::now();
+    let mut progress = Progress::default();
+    while run.out.info().throttle == 0 {
+        assert!(since.elapsed() < LONG, "{:?}", run.out.info());
+        progress.look(run.out.info());
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(run.out.info().dirty_rate > 0 && run.out.info().bandwidth > 0);
+    // The host does what it was asked for: a guest that stands nearly still stops writing.
+    source.ram.writes.store(0, SeqCst);
+    let (out, into) = run.wait("throttle");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "throttle");
+    assert_eq!(source.host.throttled.load(SeqCst), 0, "full speed in the end");
+}
+
+#[test]
+fn parameters_change_while_it_runs() {
+    let (source, destination, stage) = Machine::two();
+    source.ram.ballast.store(3_000, SeqCst);
+    source.ram.writes.store(u32::MAX, SeqCst);
+    let slow = Params { max_bandwidth: 50_000, downtime_limit: Duration::from_micros(1), ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (slow, quick()));
+    thread::sleep(Duration::from_millis(250));
+    assert_eq!(run.out.info().status, Status::Active);
+    run.out.set_params(&Params { max_bandwidth: 0, downtime_limit: Duration::from_secs(10), ..quick() });
+    let (out, into) = run.wait("parameters");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "parameters");
+}
+
+#[test]
+fn what_the_devices_cost_is_remembered_and_counted_in() {
+    let (source, destination, _stage) = Machine::two();
+    source.device.slow.store(30, SeqCst);
+    destination.device.fail_load.store(true, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    assert!(run.wait("first").0.is_err());
+    destination.device.fail_load.store(false, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("second");
+    out.and(into).unwrap();
+    let cost = source.vm.slot.device_cost();
+    assert!(cost >= Duration::from_millis(30), "{cost:?}");
+    let info = run.out.info();
+    assert!(info.devices[0].0 == "dev" && info.devices[0].1 >= Duration::from_millis(30), "{info:?}");
+    assert!(info.downtime >= Duration::from_millis(30));
+}
+
+/// One run in which other threads interfere at random; the guest must be in one place, whatever comes of it.
+fn chaos(seed: u64) -> Status {
+    let what = format!("seed {seed}");
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let (source, destination, stage) = Machine::two();
+    source.ram.writes.store(random.below(20) as u32, SeqCst);
+    let postcopy = random.below(2) == 0;
+    let (source, destination) = match postcopy {
+        true => (source.with_postcopy(), destination.with_postcopy()),
+        false => (source, destination),
+    };
+    let params = Params {
+        postcopy,
+        pause_before_switchover: random.below(3) == 0,
+        recover_timeout: Some(Duration::from_millis(50)),
+        extensions: random.below(4) != 0,
+        ..quick()
+    };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params.clone(), params));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut random = Random(random.below(u64::MAX) | 1);
+            let (run, source) = (&run, &source);
+            scope.spawn(move || {
+                let mut progress = Progress::default();
+                while !run.out.info().status.is_final() {
+                    thread::sleep(Duration::from_micros(random.below(300)));
+                    progress.look(run.out.info());
+                    // Refusals are part of the game: each is about the moment.
+                    match random.below(24) {
+                        0 => drop(run.out.cancel()),
+                        1 => drop(run.into.cancel()),
+                        2 | 3 => drop(run.out.start_postcopy()),
+                        4 => drop(run.out.pause()),
+                        5 => drop(run.into.pause()),
+                        6 => {
+                            let (here, there) = fragile(-1, -1, Break::Whole);
+                            drop(run.into.recover(over(&there)));
+                            drop(run.out.recover(&over(&here)));
+                        }
+                        7 => {
+                            // The host's own threads take the lock, and may cancel with it.
+                            source.host.lock();
+                            if random.below(2) == 0 {
+                                drop(run.out.cancel());
+                            }
+                            source.host.unlock();
+                        }
+                        8 => run.out.set_params(&Params { max_bandwidth: random.below(1 << 20), ..run.out.params() }),
+                        _ => drop(run.out.resume()),
+                    }
+                }
+            });
+        }
+    });
+    let (out, into) = run.wait(&what);
+    let owner = run.out.info().owner;
+    match owner {
+        Owner::Here => assert!(source.host.is_running() && into.is_err(), "{what}: {out:?} {into:?}"),
+        Owner::There if out.is_ok() => check_moved(&source, &destination, &stage, &what),
+        _ => assert!(!source.host.is_running() && stage.guests() <= 1, "{what}: {out:?} {into:?}"),
+    }
+    assert_eq!(out.is_ok(), run.out.info().status == Status::Completed);
+    source.check_balanced(&what);
+    destination.check_balanced(&what);
+    stage.check(&what);
+    run.out.info().status
+}
+
+#[test]
+fn whatever_comes_from_other_threads_the_guest_is_in_one_place() {
+    let runs: u64 = std::env::var("SAVEVM_CHAOS_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let mut seen = std::collections::HashMap::new();
+    for seed in 0..runs {
+        *seen.entry(chaos(seed).name()).or_insert(0) += 1;
+    }
+    for status in ["completed", "cancelled"] {
+        assert!(seen.contains_key(status), "{seen:?}");
+    }
+}
