@@ -574,7 +574,9 @@ typedef struct SaveVMParams {
    */
   uint32_t recover_timeout_ms;
   /**
-   * SAVEVM_RETURN_PATH_*.
+   * SAVEVM_RETURN_PATH_*. Incoming, ON also refuses to start the guest from a stream whose source did not ask just
+   * before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
+   * like one that ends.
    */
   int return_path;
   /**

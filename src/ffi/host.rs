@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The hypervisor's table of functions behind the library's trait.
 
-use super::api::types::{SAVEVM_REPORT_ERROR, SAVEVM_REPORT_WARNING, SaveVMHostOps};
 use super::api::migration::SaveVMEvent;
+use super::api::types::{SAVEVM_REPORT_ERROR, SAVEVM_REPORT_WARNING, SaveVMHostOps};
+use super::incoming::CIncoming;
 use super::migration::status_name;
 use super::postcopy::CPostcopy;
-use super::{bytes, context};
-use super::incoming::CIncoming;
 use super::types::{Error as CError, QEMUTimer};
-use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
+use super::{bytes, context};
 use crate::migration::Status;
 use crate::savevm::Vm;
+use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
 use crate::savevm::slot::{MigrationEvent, PostcopyRam};
 use crate::vmstate::{HostObject, VmStateHost};
 use std::ffi::{CStr, CString, c_int, c_void};

@@ -186,7 +186,7 @@ impl Ram {
 
     /// Bytes that are left. The log is read when that seems to be less than what fits into the downtime.
     pub(super) fn save_pending(&self, threshold: u64, in_postcopy: bool) -> Result<u64> {
-        if !in_postcopy && self.dirty_bytes() < threshold {
+        if !in_postcopy && self.dirty_bytes() <= threshold {
             self.with_saver(|saver| saver.tracker.sync(self, &saver.blocks))?;
         }
         Ok(self.dirty_bytes())

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Reading one element of a known kind, or a run of integers (QEMU 7.2, the `get_*` of `migration/vmstate-types.c`).
+//! Reading one element of a known kind (QEMU 7.2, the `get_*` of `migration/vmstate-types.c`).
 
 use super::io::Io;
 use super::load::load_state;
-use super::model::{Fresh, Item, Items, Kind};
-use super::{CHUNK, NULL_MARKER, SMALL, containers};
+use super::model::{Fresh, Item, Kind};
+use super::{CHUNK, NULL_MARKER, containers};
 use crate::file::MigFile;
 use std::fmt::{Display, LowerHex};
 
@@ -71,43 +71,6 @@ pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
         _ => return false,
     }
     true
-}
-
-/// Reads integers that stand side by side. Returns the index of the one at which it ended.
-#[inline]
-pub(super) fn run<I: Items>(file: &MigFile, items: &I, count: usize, kind: Kind) -> usize {
-    if count * kind.width() <= SMALL {
-        chunked_run::<SMALL, I>(file, items, count, kind)
-    } else {
-        long_run(file, items, count, kind)
-    }
-}
-
-#[inline(never)]
-fn long_run<I: Items>(file: &MigFile, items: &I, count: usize, kind: Kind) -> usize {
-    chunked_run::<CHUNK, I>(file, items, count, kind)
-}
-
-#[inline]
-fn chunked_run<const N: usize, I: Items>(file: &MigFile, items: &I, count: usize, kind: Kind) -> usize {
-    let mut chunk = [0; N];
-    let mut first = 0;
-    while first < count {
-        let now = (count - first).min(N / kind.width());
-        let bytes = &mut chunk[..now * kind.width()];
-        let got = file.get(bytes);
-        if got == bytes.len() {
-            items.copy_in(first, bytes);
-            first += now;
-            continue;
-        }
-        // As element by element: what did not come reads as zero, up to the element that the end fell in.
-        bytes[got..].fill(0);
-        let whole = got / kind.width() + 1;
-        items.copy_in(first, &bytes[..whole * kind.width()]);
-        return first + whole - 1;
-    }
-    count - 1
 }
 
 fn equal<I: Item, T: PartialEq + LowerHex>(io: &Io<'_>, item: &I, have: T, got: T) -> i32 {

@@ -59,17 +59,17 @@ fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
                 return io.in_path(-1, text(field.shape().name()));
             }
         } else if bits & flags::NOT_PLAIN == 0 {
-            let ret = load_plain(io, &field);
+            let ret = load_plain(io, field);
             if ret < 0 {
-                return failed(io, ret, &field, 0, 1);
+                return failed(io, ret, field, 0, 1);
             }
         } else if bits & flags::NOT_PLAIN == flags::STRUCT {
-            let ret = load_struct(io, &field);
+            let ret = load_struct(io, field);
             if ret < 0 {
-                return failed(io, ret, &field, 0, 1);
+                return failed(io, ret, field, 0, 1);
             }
         } else {
-            let ret = load_elements(io, &field);
+            let ret = load_elements(io, field);
             if ret < 0 {
                 return ret;
             }
@@ -80,7 +80,7 @@ fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
 
 /// Latches the error of a field in the file, names the element, and returns the code.
 #[cold]
-fn failed<F: Field>(io: &Io<'_>, ret: i32, field: &F, at: usize, count: usize) -> i32 {
+fn failed<F: Field>(io: &Io<'_>, ret: i32, field: F, at: usize, count: usize) -> i32 {
     io.file.set_error(ret);
     io.in_path(ret, element_text(field.shape().name(), at, count))
 }
@@ -99,7 +99,7 @@ fn verdict(io: &Io<'_>, ret: i32) -> i32 {
 
 /// One structure in place.
 #[inline]
-fn load_struct<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+fn load_struct<F: Field>(io: &Io<'_>, field: F) -> i32 {
     let ret = match field.single(Kind::Struct).and_then(|item| item.state()) {
         Some(inner) => load_state(io, inner, inner.description().version()),
         None => io.fail(libc::EINVAL, "a structure without description or memory"),
@@ -109,7 +109,7 @@ fn load_struct<F: Field>(io: &Io<'_>, field: &F) -> i32 {
 
 /// One element in place, most often an integer.
 #[inline(always)]
-fn load_plain<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+fn load_plain<F: Field>(io: &Io<'_>, field: F) -> i32 {
     let kind = field.kind(Direction::Load);
     match field.single(kind) {
         Some(item) if get::word(io.file, item, kind) => verdict(io, 0),
@@ -119,7 +119,7 @@ fn load_plain<F: Field>(io: &Io<'_>, field: &F) -> i32 {
 
 /// One element in place that is no plain integer.
 #[inline(never)]
-fn load_other<F: Field>(io: &Io<'_>, field: &F, kind: Kind) -> i32 {
+fn load_other<F: Field>(io: &Io<'_>, field: F, kind: Kind) -> i32 {
     let ret = match field.single(kind) {
         Some(item) => get::item(io, &item, kind),
         None => io.fail(libc::EINVAL, "the device has no memory"),
@@ -127,12 +127,12 @@ fn load_other<F: Field>(io: &Io<'_>, field: &F, kind: Kind) -> i32 {
     verdict(io, ret)
 }
 
-fn load_elements<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+fn load_elements<F: Field>(io: &Io<'_>, field: F) -> i32 {
     let bits = field.flags();
     let structs = bits & (flags::STRUCT | flags::VSTRUCT) != 0;
     let kind = if structs { Kind::Struct } else { field.kind(Direction::Load) };
     let fail = |errno, message: String| failed(io, io.fail(errno, message), field, 0, 1);
-    let extent = match Extent::of(field, kind) {
+    let extent = match Extent::of(&field, kind) {
         Ok(extent) => extent,
         Err(complaint) => return fail(libc::EINVAL, complaint),
     };
@@ -153,12 +153,12 @@ fn load_elements<F: Field>(io: &Io<'_>, field: &F) -> i32 {
         return fail(libc::EINVAL, "a null pointer".into());
     };
     if items.is_run() && get::is_plain(kind) {
-        let at = get::run(io.file, &items, extent.count, kind);
+        let at = items.get_run(io.file);
         let ret = verdict(io, 0);
-        return if ret < 0 { failed(io, ret, field, at, extent.count) } else { 0 };
+        return if ret < 0 { failed(io, ret, field, at.min(extent.count - 1), extent.count) } else { 0 };
     }
     for at in 0..extent.count {
-        let ret = verdict(io, load_element(io, field, items.get(at), kind, extent));
+        let ret = verdict(io, load_element(io, &field, items.get(at), kind, extent));
         if ret < 0 {
             return failed(io, ret, field, at, extent.count);
         }

@@ -4,8 +4,8 @@
 //!
 //! - `model.rs`: the traits through which the interpreter sees tables and memory; `src/ffi/vmstate` implements them over
 //!   C's structures, and everything here is safe code over the traits.
-//! - `save.rs`, `load.rs`: the interpreter. `extent.rs`: counts and sizes. `put.rs`, `get.rs`: single elements and runs of
-//!   integers. `containers.rs`: queues, lists, trees. `io.rs`: how errors travel through C.
+//! - `save.rs`, `load.rs`: the interpreter. `extent.rs`: counts and sizes. `put.rs`, `get.rs`: single elements.
+//!   `containers.rs`: queues, lists, trees. `io.rs`: how errors travel through C.
 //! - `record.rs`, `render.rs`: the description of the stream (vmdesc), recorded while saving and written as JSON later.
 //! - `host.rs`: timers and trees. `conformance.rs`, `lint.rs`: the check of a device for its authors.
 //!
@@ -46,10 +46,8 @@ use model::{Description, State};
 
 /// Stands in the stream for a null pointer in an array of pointers: an ASCII zero.
 const NULL_MARKER: u8 = 0x30;
-/// Bytes that are converted at once.
+/// Bytes that are written or passed over at once.
 const CHUNK: usize = 4096;
-/// The same for short arrays, where clearing the larger chunk would take longer than the work.
-const SMALL: usize = 128;
 
 /// Saves a device in its own version.
 ///

@@ -264,10 +264,11 @@ pub trait Items: Copy {
     fn get(&self, index: usize) -> Self::Item;
     /// Whether the elements are integers that stand side by side.
     fn is_run(&self) -> bool;
-    /// Copies elements of a run to `into`, big-endian, from element `first` on. Panics where there are none.
-    fn copy_out(&self, first: usize, into: &mut [u8]);
-    /// The other way; makes booleans 0 or 1.
-    fn copy_in(&self, first: usize, from: &[u8]);
+    /// Puts all elements of a run, big-endian.
+    fn put_run(&self, file: &MigFile);
+    /// Gets all elements of a run, and makes booleans 0 or 1. Returns how many came whole: where the stream ends, one
+    /// more is stored, whose missing bytes are zero.
+    fn get_run(&self, file: &MigFile) -> usize;
 }
 
 /// One element, in memory. Functions for a certain kind panic, or do nothing, on another kind.
@@ -277,7 +278,8 @@ pub trait Item: Copy {
     /// New structures that are not yet part of the device.
     type Fresh: Fresh<State = Self::State>;
 
-    /// Whether there is no memory: a null pointer in an array of pointers.
+    /// Whether there is no memory: a null pointer in an array of pointers. To be asked before anything is read or
+    /// written, unless the element came from `Field::single`, which asks.
     fn is_null(&self) -> bool;
     /// Reads an integer in the machine's byte order.
     fn load<const N: usize>(&self) -> [u8; N];
@@ -285,8 +287,8 @@ pub trait Item: Copy {
     fn store<const N: usize>(&self, bytes: [u8; N]);
     /// Size in bytes (bits of a bitmap).
     fn size(&self) -> usize;
-    /// Copies a part of a buffer. Panics where it is not there.
-    fn copy_out(&self, offset: usize, into: &mut [u8]);
+    /// Puts the bytes of a buffer.
+    fn put_bytes(&self, file: &MigFile);
     /// The place of a buffer.
     fn span(&self) -> Span<'_>;
     /// A word of a bitmap.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Writing one element of a known kind, or a run of integers (QEMU 7.2, the `put_*` of `migration/vmstate-types.c`).
+//! Writing one element of a known kind (QEMU 7.2, the `put_*` of `migration/vmstate-types.c`).
 
 use super::io::Io;
-use super::model::{Fresh, Item, Items, Kind, State};
+use super::model::{Fresh, Item, Kind, State};
 use super::record::Recorder;
 use super::save::save_state;
-use super::{CHUNK, NULL_MARKER, SMALL, containers};
+use super::{CHUNK, NULL_MARKER, containers};
 use crate::file::MigFile;
 
 /// Writes an element. Returns 0 or what the info returned.
@@ -21,7 +21,7 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<
         return if item.size() == 0 && kind == Kind::Buffer { 0 } else { io.fail(libc::EINVAL, "a null pointer") };
     }
     match kind {
-        Kind::Buffer => buffer(io.file, item),
+        Kind::Buffer => item.put_bytes(io.file),
         Kind::Unused => zeros(io.file, item.size()),
         Kind::Bitmap => (0..item.size().div_ceil(64)).for_each(|at| io.file.put_be64(item.bitmap_word(at))),
         Kind::Timer => return timer(io, item),
@@ -49,47 +49,6 @@ pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
         _ => return false,
     }
     true
-}
-
-/// Writes integers that stand side by side.
-#[inline]
-pub(super) fn run<I: Items>(file: &MigFile, items: &I, count: usize, width: usize) {
-    if count * width <= SMALL {
-        let mut bytes = [0; SMALL];
-        let bytes = &mut bytes[..count * width];
-        items.copy_out(0, bytes);
-        file.put(bytes);
-    } else {
-        long_run(file, items, count, width);
-    }
-}
-
-#[inline(never)]
-fn long_run<I: Items>(file: &MigFile, items: &I, count: usize, width: usize) {
-    let mut chunk = [0; CHUNK];
-    let mut first = 0;
-    while first < count && file.error() == 0 {
-        let now = (count - first).min(CHUNK / width);
-        let bytes = &mut chunk[..now * width];
-        items.copy_out(first, bytes);
-        file.put(bytes);
-        first += now;
-    }
-}
-
-fn buffer<I: Item>(file: &MigFile, item: &I) {
-    if item.size() <= SMALL { chunked_buffer::<SMALL, I>(file, item) } else { chunked_buffer::<CHUNK, I>(file, item) }
-}
-
-fn chunked_buffer<const N: usize, I: Item>(file: &MigFile, item: &I) {
-    let mut chunk = [0; N];
-    let mut offset = 0;
-    while offset < item.size() && file.error() == 0 {
-        let bytes = &mut chunk[..(item.size() - offset).min(N)];
-        item.copy_out(offset, bytes);
-        file.put(bytes);
-        offset += bytes.len();
-    }
 }
 
 fn zeros(file: &MigFile, size: usize) {

@@ -45,11 +45,11 @@ fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<
             }
             io.fail(libc::EINVAL, "the state that is to be saved is not valid")
         } else if bits & flags::NOT_PLAIN == 0 {
-            save_plain(io, &field, index, recorder)
+            save_plain(io, field, index, recorder)
         } else if bits & flags::NOT_PLAIN == flags::STRUCT && recorder.is_none() {
-            save_struct(io, &field)
+            save_struct(io, field)
         } else {
-            let ret = save_elements(io, &field, index, recorder);
+            let ret = save_elements(io, field, index, recorder);
             if ret != 0 {
                 return ret;
             }
@@ -64,7 +64,7 @@ fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<
 
 /// One structure in place.
 #[inline]
-fn save_struct<F: Field>(io: &Io<'_>, field: &F) -> i32 {
+fn save_struct<F: Field>(io: &Io<'_>, field: F) -> i32 {
     match field.single(Kind::Struct).and_then(|item| item.state()) {
         Some(inner) => save_state(io, inner, inner.description().version(), None),
         None => io.fail(libc::EINVAL, "a structure without description or memory"),
@@ -73,7 +73,7 @@ fn save_struct<F: Field>(io: &Io<'_>, field: &F) -> i32 {
 
 /// One element in place, most often an integer.
 #[inline(always)]
-fn save_plain<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&Recorder>) -> i32 {
+fn save_plain<F: Field>(io: &Io<'_>, field: F, index: usize, recorder: Option<&Recorder>) -> i32 {
     let kind = field.kind(Direction::Save);
     match field.single(kind) {
         Some(item) if put::word(io.file, item, kind) => {
@@ -88,7 +88,7 @@ fn save_plain<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&
 
 /// One element in place that is no integer.
 #[inline(never)]
-fn save_other<F: Field>(io: &Io<'_>, field: &F, kind: Kind, index: usize, recorder: Option<&Recorder>) -> i32 {
+fn save_other<F: Field>(io: &Io<'_>, field: F, kind: Kind, index: usize, recorder: Option<&Recorder>) -> i32 {
     let Some(item) = field.single(kind) else {
         return io.fail(libc::EINVAL, "the device has no memory");
     };
@@ -102,12 +102,12 @@ fn save_other<F: Field>(io: &Io<'_>, field: &F, kind: Kind, index: usize, record
     ret
 }
 
-fn save_elements<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Option<&Recorder>) -> i32 {
+fn save_elements<F: Field>(io: &Io<'_>, field: F, index: usize, recorder: Option<&Recorder>) -> i32 {
     let structs = field.flags() & (flags::STRUCT | flags::VSTRUCT) != 0;
     let kind = if structs { Kind::Struct } else { field.kind(Direction::Save) };
     let shape = field.shape();
     let fail = |message: String| io.in_path(io.fail(libc::EINVAL, message), text(shape.name()));
-    let extent = match Extent::of(field, kind) {
+    let extent = match Extent::of(&field, kind) {
         Ok(extent) if extent.count == 0 => return 0,
         Ok(extent) => extent,
         Err(complaint) => return fail(complaint),
@@ -116,7 +116,7 @@ fn save_elements<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Optio
         return fail("a null pointer".into());
     };
     if items.is_run() && (recorder.is_none() || !shape.is_conditional()) {
-        put::run(io.file, &items, extent.count, kind.width());
+        items.put_run(io.file);
         if let Some(recorder) = recorder {
             recorder.leaf(index, extent.count, kind.width());
         }
@@ -131,7 +131,7 @@ fn save_elements<F: Field>(io: &Io<'_>, field: &F, index: usize, recorder: Optio
         } else {
             0
         };
-        let ret = save_element(io, field, items.get(at), kind, extent, recorder);
+        let ret = save_element(io, &field, items.get(at), kind, extent, recorder);
         if ret != 0 {
             return io.in_path(ret, element_text(shape.name(), at, extent.count));
         }

@@ -113,7 +113,29 @@ impl Input {
         let total = self.total.filter(|_| !compressed);
         let mut watched = Watched { visitor, progress: Progress::new(total) };
         match self.bytes {
-            Bytes::Mapped(mapped) => read_whole(mapped.as_bytes(), self.options, &mut watched),
+            Bytes::Mapped(mapped) => {
+                if std::env::var_os("NOTOUCH").is_some() {
+                    read_whole(mapped.as_bytes(), self.options, &mut watched)
+                } else {
+                    let stop = std::sync::atomic::AtomicBool::new(false);
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| {
+                            let mut sum = 0u8;
+                            let b = mapped.as_bytes();
+                            let n = b.len();
+                            let mut at = 0;
+                            while at < n && !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                                sum = sum.wrapping_add(b[at]);
+                                at += 4096 * 16;
+                            }
+                            std::hint::black_box(sum);
+                        });
+                        let r = read_whole(mapped.as_bytes(), self.options, &mut watched);
+                        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                        r
+                    })
+                }
+            }
             Bytes::Piped(pipe) => read(ReadSource::new(pipe), self.options, &mut watched),
         }
         .context(|| self.name)

@@ -134,11 +134,11 @@ pub(super) unsafe fn kind(info: *const VMStateInfo, direction: Direction) -> Kin
         return Kind::Custom;
     }
     let known = &KNOWN[offset / SLOT];
-    match direction {
-        Direction::Save if info.put.map(|put| put as usize) == Some(known.put as usize) => known.kinds.1,
-        Direction::Load if info.get.map(|get| get as usize) == Some(known.get as usize) => known.kinds.0,
-        _ => Kind::Custom,
-    }
+    let (theirs, ours, kind) = match direction {
+        Direction::Save => (info.put.map_or(0, |put| put as usize), known.put as usize, known.kinds.1),
+        Direction::Load => (info.get.map_or(0, |get| get as usize), known.get as usize, known.kinds.0),
+    };
+    if theirs == ours { kind } else { Kind::Custom }
 }
 
 unsafe extern "C" fn get<const KIND: u8>(

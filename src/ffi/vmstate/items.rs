@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The interpreter's traits over C's structures: elements, and the memory behind them.
 
+use super::bulk;
 use super::fresh::CFresh;
 use super::state::{CDescription, CState};
-use super::swap;
 use super::types::VMStateField;
 use crate::ffi::file::as_c;
 use crate::file::MigFile;
@@ -35,14 +35,6 @@ impl CItems {
     ) -> Self {
         Self { entry, first, extent, kind, by_pointer }
     }
-
-    /// The address of an integer of a run, after a check that `bytes` bytes from there on belong to it.
-    #[inline]
-    fn run_at(&self, first: usize, bytes: usize) -> *mut u8 {
-        let width = self.kind.width();
-        assert!(self.is_run() && first <= self.extent.count && bytes <= (self.extent.count - first) * width);
-        self.first.wrapping_add(first * width)
-    }
 }
 
 impl Items for CItems {
@@ -66,24 +58,23 @@ impl Items for CItems {
     }
 
     #[inline]
-    fn copy_out(&self, first: usize, into: &mut [u8]) {
-        let from = self.run_at(first, into.len());
-        // SAFETY: checked to be inside the array, which the chunk of the interpreter's is not part of.
-        unsafe { swap::copy(from, into.as_mut_ptr(), into.len(), self.kind.width()) }
+    fn put_run(&self, file: &MigFile) {
+        assert!(self.is_run());
+        let width = self.kind.width();
+        // SAFETY: a run is `count` integers of that width side by side.
+        unsafe { bulk::put(file, self.first, self.extent.count * width, width) }
     }
 
     #[inline]
-    fn copy_in(&self, first: usize, from: &[u8]) {
-        let into = self.run_at(first, from.len());
+    fn get_run(&self, file: &MigFile) -> usize {
+        assert!(self.is_run());
+        // SAFETY: as in `put_run`.
+        let whole = unsafe { bulk::get(file, self.first, self.extent.count, self.kind.width()) };
         if self.kind == Kind::Bool {
-            for (at, byte) in from.iter().enumerate() {
-                // SAFETY: checked to be inside the array.
-                unsafe { into.add(at).write(u8::from(*byte != 0)) };
-            }
-            return;
+            // SAFETY: as above.
+            unsafe { bulk::normalise(self.first, self.extent.count.min(whole + 1)) };
         }
-        // SAFETY: as in `copy_out`.
-        unsafe { swap::copy(from.as_ptr(), into, from.len(), self.kind.width()) }
+        whole
     }
 }
 
@@ -154,14 +145,16 @@ impl Item for CItem {
 
     #[inline]
     fn load<const N: usize>(&self) -> [u8; N] {
-        assert!(self.kind.width() == N && !self.at.is_null());
-        // SAFETY: the kind says that there are N bytes.
+        assert!(self.kind.width() == N);
+        debug_assert!(!self.at.is_null());
+        // SAFETY: the kind says that there are N bytes, and callers have asked `is_null`.
         unsafe { self.at.cast::<[u8; N]>().read() }
     }
 
     #[inline]
     fn store<const N: usize>(&self, bytes: [u8; N]) {
-        assert!(self.kind.width() == N && !self.at.is_null());
+        assert!(self.kind.width() == N);
+        debug_assert!(!self.at.is_null());
         // SAFETY: as in `load`.
         unsafe { self.at.cast::<[u8; N]>().write(bytes) }
     }
@@ -171,10 +164,10 @@ impl Item for CItem {
         self.size
     }
 
-    fn copy_out(&self, offset: usize, into: &mut [u8]) {
-        assert!(self.kind == Kind::Buffer && offset <= self.size && into.len() <= self.size - offset);
-        // SAFETY: inside the buffer.
-        unsafe { ptr::copy(self.at.add(offset), into.as_mut_ptr(), into.len()) }
+    fn put_bytes(&self, file: &MigFile) {
+        assert!(self.kind == Kind::Buffer);
+        // SAFETY: the buffer is memory of that size.
+        unsafe { bulk::put(file, self.at, self.size, 1) }
     }
 
     fn span(&self) -> Span<'_> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `migration/vmstate.h`: C's tables, the infos, and the functions over them. The header is hand-written.
 
+mod bulk;
 pub mod check;
 mod fresh;
 mod infos;
