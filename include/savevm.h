@@ -799,7 +799,7 @@ typedef struct SaveVMRamOps {
   int (*log_start)(void *opaque);
   /**
    * Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
-   * bitmap[0] is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
+   * `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
    * Without the lock; with it when the guest is stopped.
    */
   int (*log_sync)(void *opaque, const struct SaveVMRamBlock *block, uint64_t *bitmap, size_t words);

@@ -69,7 +69,7 @@ pub struct SaveVMRamOps {
     /// Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
     pub log_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
-    /// bitmap[0] is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
+    /// `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
     /// Without the lock; with it when the guest is stopped.
     pub log_sync: Option<
         unsafe extern "C" fn(
