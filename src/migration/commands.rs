@@ -7,6 +7,7 @@
 
 use super::base::{lock, locked};
 use super::incoming::Incoming;
+use super::loading::DEVICE_LIMIT;
 use super::return_path::{self, Message};
 use super::{Owner, Status};
 use crate::error::{Error, Result};
@@ -191,7 +192,8 @@ impl host::Incoming for Commands {
         };
         let spawned = thread::Builder::new().name("savevm-package".into()).spawn(body);
         spawned.map_err(|err| Error::io("starting the package's thread", &err))?;
-        self.0.wait_package(|package| package.listening || package.done.is_some())?;
+        // Also when somebody cancels: until then that thread is in the devices, and waits for nobody.
+        self.0.wait_device(|package| package.listening || package.done.is_some(), DEVICE_LIMIT);
         if lock(&self.0.package).listening {
             return Ok(LoadEnd::Finished);
         }

@@ -16,10 +16,10 @@ use crate::savevm::host::{Flags, Level, PostcopyState};
 use crate::savevm::load::{self, LoadEnd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for another thread that is inside a device.
-const DEVICE_LIMIT: Duration = Duration::from_secs(86_400);
+pub(super) const DEVICE_LIMIT: Duration = Duration::from_secs(86_400);
 /// The same once everything has failed.
 const LAST_LIMIT: Duration = Duration::from_secs(10);
 /// How often a paused postcopy looks around.
@@ -246,7 +246,7 @@ impl Incoming {
             if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
                 ram.end(false);
             }
-            self.wait_device();
+            self.wait_device(|package| package.done.is_some(), LAST_LIMIT);
             locked(&*vm.host(), || load::cleanup(vm));
         }
         self.tell_failure(&error);
@@ -266,11 +266,14 @@ impl Incoming {
         }
     }
 
-    /// Waits until the other thread is out of the devices, whatever the status is.
-    fn wait_device(&self) {
-        let since = std::time::Instant::now();
-        while lock(&self.package).done.is_none() && since.elapsed() < LAST_LIMIT {
+    /// Waits for the other thread, whatever the status is.
+    pub(super) fn wait_device(&self, done: impl Fn(&Package) -> bool, limit: Duration) {
+        let since = Instant::now();
+        loop {
             let bell = self.base.machine.bell();
+            if done(&lock(&self.package)) || since.elapsed() > limit {
+                return;
+            }
             self.base.machine.wait_bell(bell, POLL);
         }
     }

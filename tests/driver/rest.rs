@@ -8,7 +8,6 @@ use savevm::channel::Uri;
 use savevm::migration::{Endpoint, Incoming, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save};
 use savevm::savevm::host::Host;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
