@@ -66,7 +66,8 @@ pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
         Kind::U8 => item.store([file.get_byte()]),
         Kind::U16 => item.store(file.get_be16().to_ne_bytes()),
         Kind::U32 => item.store(file.get_be32().to_ne_bytes()),
-        Kind::U64 | Kind::Double => item.store(file.get_be64().to_ne_bytes()),
+        Kind::U64 => item.store(file.get_be64().to_ne_bytes()),
+        Kind::Double => item.store(file.get_be64().to_ne_bytes()),
         Kind::Bool => item.store([u8::from(file.get_byte() != 0)]),
         _ => return false,
     }

@@ -98,7 +98,7 @@ impl Drop for Level<'_> {
 }
 
 /// Runs `body` one level deeper.
-#[inline]
+#[inline(always)]
 pub(super) fn nested<S: State>(io: &Io<'_>, state: &S, body: impl FnOnce() -> i32) -> i32 {
     let trail = io.file.trail();
     if !trail.enter(io.limits.nesting) {
