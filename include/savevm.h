@@ -732,6 +732,22 @@ typedef struct SaveVMInfo {
    * The devices that took longest, longest first.
    */
   struct SaveVMDeviceTime devices[16];
+  /**
+   * Rounds of precopy (incoming: reading the stream), in microseconds.
+   */
+  uint64_t precopy_time_us;
+  /**
+   * From the last round until the guest was handed over, without waiting for savevm_migrate_continue().
+   */
+  uint64_t switchover_time_us;
+  /**
+   * Sending what was left behind the hand-over.
+   */
+  uint64_t postcopy_time_us;
+  /**
+   * Waiting for a recovery.
+   */
+  uint64_t paused_time_us;
 } SaveVMInfo;
 
 /**

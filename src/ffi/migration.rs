@@ -197,6 +197,9 @@ fn info(from: &Info) -> SaveVMInfo {
     for (to, (name, time)) in devices.iter_mut().zip(&from.devices) {
         *to = device(name, *time);
     }
+    let phase = |names: &[&str]| {
+        micros(from.phases.iter().filter(|(name, _)| names.contains(name)).map(|(_, time)| *time).sum())
+    };
     SaveVMInfo {
         size: size_of::<SaveVMInfo>(),
         status: from.status as c_int,
@@ -221,6 +224,10 @@ fn info(from: &Info) -> SaveVMInfo {
         return_path: from.return_path,
         extended: from.extended,
         devices,
+        precopy_time_us: phase(&["iterate", "load"]),
+        switchover_time_us: phase(&["stop", "complete", "start"]),
+        postcopy_time_us: phase(&["postcopy"]),
+        paused_time_us: phase(&["paused"]),
     }
 }
 

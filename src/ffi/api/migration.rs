@@ -129,6 +129,14 @@ pub struct SaveVMInfo {
     pub extended: bool,
     /// The devices that took longest, longest first.
     pub devices: [SaveVMDeviceTime; 16],
+    /// Rounds of precopy (incoming: reading the stream), in microseconds.
+    pub precopy_time_us: u64,
+    /// From the last round until the guest was handed over, without waiting for savevm_migrate_continue().
+    pub switchover_time_us: u64,
+    /// Sending what was left behind the hand-over.
+    pub postcopy_time_us: u64,
+    /// Waiting for a recovery.
+    pub paused_time_us: u64,
 }
 
 /// A change of a migration's status.

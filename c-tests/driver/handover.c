@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Postcopy and its recovery through the C interface. */
+#include "side.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static Side source, destination;
+static MigrationIncomingState *in;
+static MigrationState *out;
+
+static SaveVMParams params(bool plain)
+{
+    return (SaveVMParams){
+        .size = sizeof(SaveVMParams),
+        .postcopy = true,
+        .no_extensions = plain,
+        .downtime_limit_ms = 1,
+        .max_bandwidth = 20000,
+        .max_postcopy_bandwidth = 400,
+        .switchover_timeout_ms = 5000,
+        .handshake_timeout_ms = 5000,
+        .recover_timeout_ms = 5000,
+    };
+}
+
+/* Waits for a page as a guest would; asks for it while it is not there. */
+static void touch(int page)
+{
+    bool here = false;
+
+    WAIT_FOR((pthread_mutex_lock(&destination.mutex), here = destination.received[page],
+              pthread_mutex_unlock(&destination.mutex), here) ||
+             (savevm_incoming_request_pages(destination.source, "pc.ram", page, 1), false));
+}
+
+static bool is(const char *status)
+{
+    SaveVMInfo info = { .size = sizeof(info) };
+
+    return savevm_migrate_query(out, &info) == 0 && strcmp(info.status_name, status) == 0;
+}
+
+static bool incoming_is(const char *status)
+{
+    SaveVMInfo info = { .size = sizeof(info) };
+
+    return savevm_incoming_query(in, &info) == 0 && strcmp(info.status_name, status) == 0;
+}
+
+static void begin(bool plain)
+{
+    SaveVMParams p = params(plain);
+    const char *uri = side_uri();
+
+    side_init(&source, true, true);
+    side_init(&destination, false, true);
+    source.keep_dirty = true;
+    in = savevm_incoming(destination.vm, uri, &p, NULL);
+    out = savevm_migrate(source.vm, uri, &p, NULL);
+    REQUIRE(in && out);
+    CHECK_EQ(savevm_migrate_start_postcopy(out), 0);
+}
+
+static void finish(void)
+{
+    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
+    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    check_moved(&source, &destination);
+    CHECK_EQ(destination.ended, 1);
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    side_free(&source);
+    side_free(&destination);
+}
+
+TEST(pages_come_when_they_are_asked_for)
+{
+    SaveVMInfo info = { .size = sizeof(info) };
+
+    begin(false);
+    WAIT_FOR(destination.runs);
+    touch(PAGES - 1);
+    CHECK_EQ(destination.pages[PAGES - 1], source.pages[PAGES - 1]);
+    for (int page = 0; page < PAGES; page++) {
+        touch(page);
+    }
+    savevm_migrate_query(out, &info);
+    CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
+    finish();
+    CHECK_STR(source.statuses, "setup active device postcopy-active completed");
+    CHECK_STR(destination.statuses, "setup active device postcopy-active completed");
+}
+
+TEST(as_qemu_does_it)
+{
+    begin(true);
+    WAIT_FOR(destination.runs);
+    finish();
+    CHECK_STR(source.statuses, "setup active postcopy-active completed");
+}
+
+TEST(a_broken_connection_is_recovered)
+{
+    SaveVMInfo info = { .size = sizeof(info) };
+    Error *err = NULL;
+
+    begin(false);
+    CHECK(savevm_migrate_recover(out, side_uri(), NULL) < 0);
+    WAIT_FOR(is("postcopy-active"));
+    CHECK(savevm_migrate_cancel(out) < 0);
+    CHECK_EQ(savevm_migrate_pause(out), 0);
+    WAIT_FOR(is("postcopy-paused") && incoming_is("postcopy-paused"));
+    CHECK(destination.runs && !source.runs);
+    const char *uri = side_uri();
+    CHECK_EQ(savevm_incoming_recover(in, uri, &err), 0);
+    CHECK_EQ(savevm_migrate_recover(out, uri, &err), 0);
+    for (int page = PAGES - 1; page >= 0; page--) {
+        touch(page);
+    }
+    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
+    savevm_migrate_query(out, &info);
+    CHECK_EQ(info.recoveries, 1);
+    CHECK(info.paused_time_us > 0 && info.postcopy_time_us > 0);
+    finish();
+}
+
+TEST(devices_that_do_not_load_give_the_guest_back)
+{
+    Error *err = NULL;
+
+    side_init(&source, true, true);
+    side_init(&destination, false, true);
+    SaveVMParams p = params(false);
+    const char *uri = side_uri();
+    source.keep_dirty = true;
+    destination.fail_load = true;
+    in = savevm_incoming(destination.vm, uri, &p, NULL);
+    out = savevm_migrate(source.vm, uri, &p, NULL);
+    REQUIRE(in && out);
+    savevm_migrate_start_postcopy(out);
+    CHECK(savevm_migrate_wait(out, &err) < 0);
+    REQUIRE(err != NULL);
+    CHECK_HAS(error_get_pretty(err), "'dev'");
+    error_free(err);
+    CHECK(source.runs && !destination.runs);
+    CHECK(savevm_incoming_wait(in, NULL) < 0);
+    CHECK_EQ(destination.ended, -1);
+    CHECK_EQ(source.cleanups, source.setups);
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    side_free(&source);
+    side_free(&destination);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Precopy and snapshots through the C interface. */
+#include "side.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static Side source, destination;
+
+static SaveVMParams params(void)
+{
+    return (SaveVMParams){ .size = sizeof(SaveVMParams), .switchover_timeout_ms = 5000, .handshake_timeout_ms = 5000 };
+}
+
+static void both(void)
+{
+    side_init(&source, true, false);
+    side_init(&destination, false, false);
+}
+
+static void both_free(void)
+{
+    side_free(&source);
+    side_free(&destination);
+}
+
+TEST(a_guest_moves)
+{
+    const char *uri = side_uri();
+    SaveVMInfo info = { .size = sizeof(info) };
+    Error *err = NULL;
+
+    both();
+    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, &err);
+    REQUIRE(in && !err);
+    MigrationState *out = savevm_migrate(source.vm, uri, NULL, &err);
+    REQUIRE(out && !err);
+    CHECK_EQ(savevm_migrate_wait(out, &err), 0);
+    CHECK_EQ(savevm_incoming_wait(in, &err), 0);
+    check_moved(&source, &destination);
+    CHECK_EQ(savevm_migrate_query(out, &info), 0);
+    CHECK_STR(info.status_name, "completed");
+    CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
+    CHECK(info.transferred > 100 && info.return_path && info.extended);
+    CHECK_STR(info.devices[0].name, "dev");
+    CHECK_EQ(savevm_incoming_query(in, &info), 0);
+    CHECK_EQ(info.owner, SAVEVM_OWNER_HERE);
+    CHECK_STR(source.statuses, "setup active completed");
+    CHECK_STR(destination.statuses, "setup active completed");
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    both_free();
+}
+
+TEST(the_caller_does_the_work)
+{
+    SaveVMParams p = params();
+    const char *uri = side_uri();
+    unsigned steps = 0;
+    int ret;
+
+    both();
+    p.no_thread = true;
+    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+    MigrationState *out = savevm_migrate(source.vm, uri, &p, NULL);
+    REQUIRE(in && out);
+    while ((ret = savevm_migrate_step(out)) == 1) {
+        steps++;
+    }
+    CHECK_EQ(ret, 0);
+    CHECK(steps > 3);
+    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    check_moved(&source, &destination);
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    both_free();
+}
+
+TEST(the_destinations_reason_arrives)
+{
+    const char *uri = side_uri();
+    SaveVMInfo info = { .size = sizeof(info) };
+    Error *err = NULL, *again = NULL;
+
+    both();
+    destination.fail_load = true;
+    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+    MigrationState *out = savevm_migrate(source.vm, uri, NULL, NULL);
+    REQUIRE(in && out);
+    CHECK(savevm_migrate_wait(out, &err) < 0);
+    REQUIRE(err != NULL);
+    CHECK_HAS(error_get_pretty(err), "'dev'");
+    CHECK_HAS(error_get_pretty(err), "load_state returned -5");
+    CHECK_EQ(savevm_error_info(err)->side, 2);
+    CHECK(savevm_migrate_wait(out, &again) < 0 && again);
+    CHECK(source.runs && !destination.runs);
+    CHECK_EQ(savevm_migrate_query(out, &info), 0);
+    CHECK_EQ(info.owner, SAVEVM_OWNER_HERE);
+    CHECK_STR(info.status_name, "failed");
+    error_free(err);
+    error_free(again);
+    CHECK(savevm_incoming_wait(in, NULL) < 0);
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    both_free();
+}
+
+TEST(blockers_have_reasons)
+{
+    Error *err = NULL;
+
+    both();
+    int64_t blocker = savevm_add_blocker(source.vm, "a device is passed through", &err);
+    CHECK(blocker > 0);
+    CHECK(!savevm_migrate(source.vm, side_uri(), NULL, &err));
+    REQUIRE(err != NULL);
+    CHECK_HAS(error_get_pretty(err), "a device is passed through");
+    error_free(err);
+    CHECK_EQ(savevm_del_blocker(source.vm, blocker), 0);
+    CHECK_EQ(savevm_del_blocker(source.vm, blocker), -ENOENT);
+    both_free();
+}
+
+TEST(pause_continue_cancel)
+{
+    for (int cancel = 0; cancel < 2; cancel++) {
+        SaveVMParams p = params();
+        const char *uri = side_uri();
+        SaveVMInfo info = { .size = sizeof(info) };
+
+        both();
+        p.pause_before_switchover = true;
+        MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+        MigrationState *out = savevm_migrate(source.vm, uri, &p, NULL);
+        REQUIRE(in && out);
+        WAIT_FOR(savevm_migrate_query(out, &info) == 0 && strcmp(info.status_name, "pre-switchover") == 0);
+        CHECK(!source.runs && !destination.runs);
+        if (cancel) {
+            /* With the lock held, as a monitor would. */
+            harness_lock(&source.lock);
+            CHECK_EQ(savevm_migrate_cancel(out), 0);
+            harness_unlock(&source.lock);
+            CHECK(source.runs && !destination.runs);
+            CHECK_EQ(savevm_migrate_wait(out, NULL), -ECANCELED);
+            CHECK(savevm_incoming_wait(in, NULL) < 0);
+        } else {
+            CHECK_EQ(savevm_migrate_continue(out), 0);
+            CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
+            CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+            check_moved(&source, &destination);
+            CHECK_EQ(savevm_migrate_continue(out), -EINVAL);
+        }
+        savevm_migrate_free(out);
+        savevm_incoming_free(in);
+        both_free();
+        guests = 0;
+    }
+}
+
+TEST(freeing_ends_what_runs)
+{
+    const char *uri = side_uri();
+
+    both();
+    source.keep_dirty = true;
+    SaveVMParams p = params();
+    p.max_bandwidth = 1000;
+    p.downtime_limit_ms = 1;
+    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+    MigrationState *out = savevm_migrate(source.vm, uri, &p, NULL);
+    REQUIRE(in && out);
+    harness_sleep_ms(50);
+    savevm_migrate_free(out);
+    CHECK(source.runs);
+    savevm_incoming_free(in);
+    CHECK(!destination.runs);
+    both_free();
+}
+
+TEST(ports_that_the_system_chooses)
+{
+    char uri[128];
+    Error *err = NULL;
+
+    both();
+    MigrationIncomingState *in = savevm_incoming(destination.vm, "tcp:127.0.0.1:0", NULL, &err);
+    REQUIRE(in != NULL);
+    CHECK_EQ(savevm_incoming_uri(in, uri, 4), -ERANGE);
+    REQUIRE(savevm_incoming_uri(in, uri, sizeof(uri)) == 0);
+    CHECK_HAS(uri, "tcp:127.0.0.1:");
+    MigrationState *out = savevm_migrate(source.vm, uri, NULL, &err);
+    REQUIRE(out != NULL);
+    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
+    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    check_moved(&source, &destination);
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    both_free();
+}
+
+TEST(nothing_crashes_on_null)
+{
+    Error *err = NULL;
+    SaveVMInfo info = { .size = sizeof(info) };
+
+    both();
+    CHECK(!savevm_migrate(source.vm, NULL, NULL, &err));
+    CHECK_HAS(error_get_pretty(err), "NULL");
+    error_free(err);
+    err = NULL;
+    CHECK(!savevm_migrate(source.vm, "nonsense", NULL, NULL));
+    CHECK(!savevm_incoming(source.vm, NULL, NULL, NULL));
+    CHECK(!savevm_migrate_to_channel(source.vm, NULL, NULL, NULL, NULL));
+    CHECK(!savevm_incoming_from_channel(source.vm, NULL, NULL, NULL, NULL));
+    CHECK_EQ(savevm_migrate_wait(NULL, &err), -EINVAL);
+    CHECK_EQ(savevm_migrate_cancel(NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_continue(NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_start_postcopy(NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_pause(NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_recover(NULL, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_request_bitmap(NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_set_params(NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_step(NULL), -EINVAL);
+    CHECK_EQ(savevm_migrate_query(NULL, &info), -EINVAL);
+    savevm_migrate_free(NULL);
+    CHECK_EQ(savevm_incoming_wait(NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_incoming_cancel(NULL), -EINVAL);
+    CHECK_EQ(savevm_incoming_pause(NULL), -EINVAL);
+    CHECK_EQ(savevm_incoming_recover(NULL, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_incoming_request_pages(NULL, NULL, 0, 0), -EINVAL);
+    CHECK_EQ(savevm_incoming_query(NULL, &info), -EINVAL);
+    CHECK_EQ(savevm_incoming_uri(NULL, NULL, 0), -EINVAL);
+    savevm_incoming_free(NULL);
+    CHECK_EQ(savevm_snapshot_save(source.vm, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_snapshot_load(source.vm, NULL, NULL), -EINVAL);
+    CHECK(savevm_add_blocker(source.vm, NULL, NULL) < 0);
+    both_free();
+}
