@@ -7,6 +7,7 @@ mod machine;
 mod postcopy;
 mod postcopy_runs;
 mod precopy;
+mod qemu;
 mod rest;
 
 use std::ops::Deref;

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The driver against an unmodified QEMU 7.2 at the other end, whose machine `none` has hardly any devices. Skipped, and
+//! said so, where there is no such QEMU.
+
+use super::machine::Machine;
+use super::precopy::{LONG, quick};
+use savevm::channel::Uri;
+use savevm::error::{Error, Result};
+use savevm::file::MigFile;
+use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params};
+use savevm::savevm::Vm;
+use savevm::savevm::handler::{Callback, Handler, Pending};
+use savevm::savevm::registry::{Owner as DeviceOwner, Registration};
+use savevm::vmstate::Recorder;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A QEMU whose monitor is on its standard input.
+struct Qemu {
+    child: Child,
+    monitor: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Qemu {
+    fn start(arguments: &[&str]) -> Option<Self> {
+        let name = std::env::var("QEMU").unwrap_or_else(|_| "qemu-system-x86_64".into());
+        let version = Command::new(&name).arg("--version").output().ok()?.stdout;
+        if !String::from_utf8_lossy(&version).contains("version 7.2") {
+            return None;
+        }
+        let mut child = Command::new(name)
+            .args(["-M", "none", "-nodefaults", "-display", "none", "-monitor", "stdio"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let (monitor, output) = (child.stdin.take()?, child.stdout.take()?);
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            BufReader::new(output).lines().map_while(|line| line.ok()).all(|line| sender.send(line).is_ok())
+        });
+        Some(Self { child, monitor, lines })
+    }
+
+    fn tell(&mut self, command: &str) {
+        writeln!(self.monitor, "{command}").unwrap();
+    }
+
+    /// Asks until the answer has `part` in it.
+    fn ask_until(&mut self, command: &str, part: &str) {
+        let since = Instant::now();
+        while since.elapsed() < LONG {
+            self.tell(command);
+            while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {
+                if line.contains(part) {
+                    return;
+                }
+            }
+        }
+        panic!("QEMU did not say '{part}' to '{command}'");
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Takes what QEMU sends and keeps nothing of it.
+enum Sink {
+    /// So many bytes.
+    Bytes(usize),
+    /// QEMU's RAM without a block: words up to the end mark.
+    Ram,
+}
+
+impl Handler for Sink {
+    fn has(&self, callback: Callback) -> bool {
+        callback == Callback::LoadState
+    }
+    fn is_active(&self) -> bool {
+        true
+    }
+    fn is_active_iterate(&self) -> bool {
+        true
+    }
+    fn has_postcopy(&self) -> bool {
+        false
+    }
+    fn save_setup(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn save_live_iterate(&self, _file: &MigFile) -> i32 {
+        1
+    }
+    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, pending: Pending) -> Pending {
+        pending
+    }
+    fn save_live_complete_precopy(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn save_live_complete_postcopy(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn save_cleanup(&self) {}
+    fn load_setup(&self, _file: &MigFile) -> i32 {
+        0
+    }
+    fn load_cleanup(&self) -> i32 {
+        0
+    }
+    fn resume_prepare(&self, _migration: usize) -> i32 {
+        0
+    }
+    fn save(&self, _file: &MigFile, _recorder: Option<&Recorder>) -> Result<()> {
+        Ok(())
+    }
+    fn load(&self, file: &MigFile, _version: i32) -> Result<()> {
+        const END: u64 = 0x10;
+        match self {
+            Self::Bytes(count) => drop(file.get(&mut vec![0; *count])),
+            Self::Ram => while file.get_be64() != END && file.error() == 0 {},
+        }
+        file.status().first_error().map_or(Ok(()), Err::<(), Error>)
+    }
+}
+
+/// A machine that can take what QEMU's machine `none` sends.
+fn none_machine(vm: &Vm) {
+    for (name, version, handler) in
+        [("ram", 4, Sink::Ram), ("timer", 2, Sink::Bytes(24)), ("globalstate", 1, Sink::Bytes(104))]
+    {
+        vm.register(Registration {
+            path: None,
+            name: name.into(),
+            instance_id: 0,
+            alias_id: -1,
+            version_id: version,
+            is_live: false,
+            owner: DeviceOwner { description: 0, opaque: 2 },
+            handler: Box::new(handler),
+        })
+        .unwrap();
+    }
+}
+
+fn socket(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("savevm-qemu-{name}-{}", std::process::id()))
+}
+
+fn wait_for_file(path: &std::path::Path) {
+    let since = Instant::now();
+    while !path.exists() {
+        assert!(since.elapsed() < LONG, "QEMU does not listen");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // It is there before QEMU listens on it.
+    thread::sleep(Duration::from_millis(200));
+}
+
+#[test]
+fn qemu_takes_a_guest_and_its_verdict_counts() {
+    for return_path in [Choice::On, Choice::Off] {
+        let path = socket(&format!("to-{return_path:?}"));
+        let Some(mut qemu) = Qemu::start(&["-incoming", &format!("unix:{}", path.display())]) else {
+            return eprintln!("skipped: no QEMU 7.2");
+        };
+        wait_for_file(&path);
+        // QEMU's machine has no such devices: this one has none either.
+        let (machine, _, stage) = Machine::two();
+        machine.vm.unregister_name(None, b"ram", 1);
+        machine.vm.unregister_name(None, b"dev", 1);
+        let params = Params { return_path, ..quick() };
+        let out = Outgoing::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), params).unwrap();
+        out.wait_within(LONG).unwrap().unwrap();
+        assert!(!machine.host.is_running() && !out.info().extended);
+        assert_eq!(out.info().owner, Owner::There);
+        qemu.ask_until("info status", "VM status: running");
+        stage.check("to QEMU");
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+#[test]
+fn qemu_gives_its_guest_and_hears_the_verdict() {
+    for return_path in ["on", "off"] {
+        let Some(mut qemu) = Qemu::start(&[]) else { return eprintln!("skipped: no QEMU 7.2") };
+        let path = socket(&format!("from-{return_path}"));
+        let (_, machine, stage) = Machine::two();
+        machine.vm.unregister_name(None, b"ram", 1);
+        machine.vm.unregister_name(None, b"dev", 1);
+        none_machine(&machine.vm);
+        // The other machine of the pair stands for QEMU's guest, which can't be watched from here.
+        stage.qemu_has_the_guest();
+        let into = Incoming::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), quick()).unwrap();
+        qemu.tell(&format!("migrate_set_capability return-path {return_path}"));
+        qemu.tell(&format!("migrate -d unix:{}", path.display()));
+        into.wait_within(LONG).unwrap().unwrap();
+        assert!(machine.host.is_running());
+        assert_eq!((into.info().return_path, into.info().extended), (return_path == "on", false));
+        qemu.ask_until("info migrate", "Migration status: completed");
+        stage.check("from QEMU");
+    }
+}
+
+#[test]
+fn a_load_that_fails_leaves_qemus_guest_running() {
+    let Some(mut qemu) = Qemu::start(&[]) else { return eprintln!("skipped: no QEMU 7.2") };
+    let path = socket("refused");
+    let (_, machine, _) = Machine::two();
+    let into = Incoming::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), quick()).unwrap();
+    qemu.tell("migrate_set_capability return-path on");
+    qemu.tell(&format!("migrate -d unix:{}", path.display()));
+    // This machine has other devices.
+    assert!(into.wait_within(LONG).unwrap().is_err());
+    assert!(!machine.host.is_running());
+    qemu.ask_until("info migrate", "Migration status: failed");
+    qemu.ask_until("info status", "VM status: running");
+    let vm: &Arc<Vm> = &machine.vm;
+    vm.slot.begin("free again").unwrap();
+}
