@@ -4,10 +4,10 @@
 //! No slice is ever made of the device's memory: a file may call C in the middle, to flush or to read on.
 
 use super::swap;
-use crate::file::MigFile;
+use crate::file::{BUFFER_SIZE, MigFile};
 use std::ptr;
 
-/// Bytes that are converted at once; a multiple of every width.
+/// Bytes that are peeked at once; a multiple of every width.
 const CHUNK: usize = 8192;
 /// Bytes that go over the stack where the file's buffer is nearly full.
 const REST: usize = 256;
@@ -34,20 +34,19 @@ pub(super) unsafe fn put(file: &MigFile, from: *const u8, bytes: usize, width: u
 unsafe fn put_long(file: &MigFile, from: *const u8, bytes: usize, width: usize) {
     let mut done = 0;
     while done < bytes && file.error() == 0 {
-        let now = (bytes - done).min(CHUNK);
         // SAFETY: inside the caller's memory.
         let from = unsafe { from.add(done) };
-        done += match file.reserve(now) {
-            Some(room) => {
+        done += match reserve_most(file, bytes - done) {
+            Some((room, size)) => {
                 // SAFETY: as in `put`.
-                unsafe { swap::copy(from, room, now, width) };
-                file.commit(now);
-                now
+                unsafe { swap::copy(from, room, size, width) };
+                file.commit(size);
+                size
             }
             // What fills the buffer goes another way, and makes the file flush.
             None => {
                 let mut rest = [0; REST];
-                let rest = &mut rest[..now.min(REST)];
+                let rest = &mut rest[..(bytes - done).min(REST)];
                 // SAFETY: inside the caller's memory.
                 unsafe { swap::copy(from, rest.as_mut_ptr(), rest.len(), width) };
                 file.put(rest);
@@ -55,6 +54,14 @@ unsafe fn put_long(file: &MigFile, from: *const u8, bytes: usize, width: usize) 
             }
         };
     }
+}
+
+/// Room for up to `most` bytes, as much as can be found with few questions: `most`, or a multiple of every width that is
+/// larger than `REST`.
+fn reserve_most(file: &MigFile, most: usize) -> Option<(*mut u8, usize)> {
+    let first = if most < BUFFER_SIZE { most } else { BUFFER_SIZE - 8 };
+    let sizes = std::iter::successors(Some(first), |size| Some(size / 16 * 8));
+    sizes.take_while(|size| *size > REST).find_map(|size| Some((file.reserve(size)?, size)))
 }
 
 /// Gets `count` integers of `width` bytes each to `into`. Returns how many came whole: where the stream ends, one more is
