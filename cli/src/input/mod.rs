@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Streams, wherever they are: in a file, a pipe, compressed, in a qcow2 image, behind libvirt's header.
 
+mod ahead;
 mod libvirt;
 mod map;
 mod peek;
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use savevm::inspect::{
     Block, Budget, Description, Options, Page, ReadSource, Stream, Unwatched, Visitor, qcow2, read, read_whole,
@@ -25,8 +27,6 @@ pub struct Input {
     /// What to call it in messages.
     pub name: String,
     bytes: Bytes,
-    /// How many bytes of the input there are, before decompression.
-    total: Option<u64>,
     options: Options,
 }
 
@@ -72,7 +72,6 @@ impl Input {
     }
 
     fn from_mapped(name: String, mapped: Mapped, snapshot: Option<&str>) -> Result<Self> {
-        let total = Some(mapped.as_bytes().len() as u64);
         let bytes = if qcow2::is_image(mapped.as_bytes()) {
             Bytes::Piped(snapshot_state(&name, mapped, snapshot)?)
         } else {
@@ -86,7 +85,7 @@ impl Input {
                 _ => Bytes::Mapped(mapped),
             }
         };
-        Ok(Self { name, bytes, total, options: Options::default() })
+        Ok(Self { name, bytes, options: Options::default() })
     }
 
     fn from_pipe(name: String, pipe: Box<dyn Read>, snapshot: Option<&str>) -> Result<Self> {
@@ -104,39 +103,17 @@ impl Input {
             start if start.starts_with(ZSTD) => Box::new(zstd::Decoder::new(pipe)?),
             _ => Box::new(pipe),
         };
-        Ok(Self { name, bytes: Bytes::Piped(bytes), total: None, options: Options::default() })
+        Ok(Self { name, bytes: Bytes::Piped(bytes), options: Options::default() })
     }
 
     /// Reads the stream, with a bar for a long one.
     pub fn read<V: Visitor>(self, visitor: &mut V) -> Result<Stream> {
-        let compressed = matches!(self.bytes, Bytes::Piped(_));
-        let total = self.total.filter(|_| !compressed);
-        let mut watched = Watched { visitor, progress: Progress::new(total) };
         match self.bytes {
-            Bytes::Mapped(mapped) => {
-                if std::env::var_os("NOTOUCH").is_some() {
-                    read_whole(mapped.as_bytes(), self.options, &mut watched)
-                } else {
-                    let stop = std::sync::atomic::AtomicBool::new(false);
-                    std::thread::scope(|scope| {
-                        scope.spawn(|| {
-                            let mut sum = 0u8;
-                            let b = mapped.as_bytes();
-                            let n = b.len();
-                            let mut at = 0;
-                            while at < n && !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                                sum = sum.wrapping_add(b[at]);
-                                at += 4096 * 16;
-                            }
-                            std::hint::black_box(sum);
-                        });
-                        let r = read_whole(mapped.as_bytes(), self.options, &mut watched);
-                        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-                        r
-                    })
-                }
+            Bytes::Mapped(mapped) => read_mapped(&mapped, self.options, visitor),
+            Bytes::Piped(pipe) => {
+                let mut watched = Watched { visitor, progress: Progress::new(None), position: &AtomicU64::new(0) };
+                read(ReadSource::new(pipe), self.options, &mut watched)
             }
-            Bytes::Piped(pipe) => read(ReadSource::new(pipe), self.options, &mut watched),
         }
         .context(|| self.name)
     }
@@ -168,21 +145,29 @@ impl Settled {
 
     /// Reads the stream, with a bar for a long one.
     pub fn read<V: Visitor>(&self, visitor: &mut V) -> Result<Stream> {
-        let mut watched = Watched { visitor, progress: Progress::new(Some(self.bytes().len() as u64)) };
-        read_whole(self.bytes(), self.options.clone(), &mut watched).context(|| self.name.clone())
+        read_mapped(&self.mapped, self.options.clone(), visitor).context(|| self.name.clone())
     }
 }
 
-/// Passes on what a visitor sees, and shows a bar.
+/// Reads a stream that is all there, with a bar for a long one.
+fn read_mapped<V: Visitor>(mapped: &Mapped, options: Options, visitor: &mut V) -> io::Result<Stream> {
+    let (bytes, position) = (mapped.as_bytes(), AtomicU64::new(0));
+    let mut watched = Watched { visitor, progress: Progress::new(Some(bytes.len() as u64)), position: &position };
+    ahead::bringing_in(bytes, &position, || read_whole(bytes, options, &mut watched))
+}
+
+/// Passes on what a visitor sees, shows a bar, and says how far the reading is.
 struct Watched<'v, V> {
     visitor: &'v mut V,
     progress: Option<Progress>,
+    position: &'v AtomicU64,
 }
 
 impl<V: Visitor> Visitor for Watched<'_, V> {
     const WANTS_PAGES: bool = V::WANTS_PAGES;
 
     fn progress(&mut self, offset: u64) {
+        self.position.store(offset, Ordering::Relaxed);
         if let Some(progress) = &mut self.progress {
             progress.at(offset);
         }

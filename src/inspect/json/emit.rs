@@ -3,12 +3,17 @@
 
 use std::io::{self, Write};
 
+/// How much is written in one go.
+const BATCH: usize = 1 << 14;
+
 /// Puts a document together piece by piece. What is written is ASCII; other characters are escaped.
 ///
 /// The first error of the output is kept and given by [`Emitter::finish`]; what comes after it is dropped.
 #[derive(Debug)]
 pub struct Emitter<W> {
     out: W,
+    /// What waits to be written: most pieces are a few bytes.
+    waiting: Vec<u8>,
     indent: Option<usize>,
     /// The open containers: how each is closed, and whether it holds something.
     open: Vec<(u8, bool)>,
@@ -19,20 +24,38 @@ pub struct Emitter<W> {
 impl<W: Write> Emitter<W> {
     /// Writes to `out`; with `indent` every value on a line of its own, as Python's `json` does it.
     pub fn new(out: W, indent: Option<usize>) -> Self {
-        Self { out, indent, open: Vec::new(), after_name: false, result: Ok(()) }
+        Self {
+            out,
+            waiting: Vec::with_capacity(2 * BATCH),
+            indent,
+            open: Vec::new(),
+            after_name: false,
+            result: Ok(()),
+        }
     }
 
     /// Ends the document with a line feed. The output, or the first error of it.
     pub fn finish(mut self) -> io::Result<W> {
         self.put(b"\n");
+        self.write();
         self.result?;
         Ok(self.out)
     }
 
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        if self.result.is_ok() {
-            self.result = self.out.write_all(bytes);
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= BATCH {
+            self.write();
         }
+    }
+
+    #[cold]
+    fn write(&mut self) {
+        if self.result.is_ok() {
+            self.result = self.out.write_all(&self.waiting);
+        }
+        self.waiting.clear();
     }
 
     fn new_line(&mut self) {
@@ -148,11 +171,24 @@ impl<W: Write> Emitter<W> {
         }
     }
 
-    /// A string that is known to need no escapes.
-    pub(in crate::inspect) fn plain_string(&mut self, text: &[u8]) -> &mut Self {
+    /// Bytes as a string of hex digits: `before`, then the bytes with `between` in between.
+    pub fn hex(&mut self, before: &str, bytes: &[u8], between: &str) -> &mut Self {
+        self.hex_and(before, bytes, between, "")
+    }
+
+    /// The same, with something behind the digits. What stands around them must need no escapes.
+    pub fn hex_and(&mut self, before: &str, bytes: &[u8], between: &str, after: &str) -> &mut Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.separate();
         self.put(b"\"");
-        self.put(text);
+        self.put(before.as_bytes());
+        for (at, byte) in bytes.iter().enumerate() {
+            if at > 0 {
+                self.put(between.as_bytes());
+            }
+            self.put(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        self.put(after.as_bytes());
         self.put(b"\"");
         self
     }
@@ -257,6 +293,14 @@ mod tests {
         });
         assert_eq!(text, "\"a\\\"b\\\\\\n\\u0001\\u00e9\\ud83d\\ude00\\u007f\"\n");
         assert_eq!(Json::parse(text.as_bytes(), &mut Budget::default()).unwrap().as_str(), Some(odd));
+    }
+
+    #[test]
+    fn bytes_are_hex_digits() {
+        let text = emit(None, |json| {
+            json.array().hex("", &[0, 0xab], " ").hex("0x", &[9], "").hex_and("", &[], "", " (1)").end();
+        });
+        assert_eq!(text, "[\"00 ab\",\"0x09\",\" (1)\"]\n");
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::io::{self, Write};
 use super::super::decode::{FieldSink, Group, Leaf, Value, decode};
 use super::super::json::Emitter;
 use super::super::stream::{Ram, SectionKind, Stream};
-use super::{HEX, hex_string};
 
 /// Writes the document for `stream`.
 pub fn write_analyze<W: Write>(stream: &Stream, out: W) -> io::Result<()> {
@@ -70,9 +69,7 @@ impl<W: Write> Analyze<W> {
 
     /// State without a description, as that of a device with a save function of its own.
     fn raw(&mut self, data: &[u8]) {
-        self.json.object().name("data");
-        hex_string(&mut self.json, data, b" ");
-        self.json.end();
+        self.json.object().name("data").hex("", data, " ").end();
     }
 
     fn ram(&mut self, ram: &Ram) {
@@ -81,19 +78,6 @@ impl<W: Write> Analyze<W> {
             self.json.name(&block.name).string(&format!("{:#018x}", block.length));
         }
         self.json.end().end();
-    }
-
-    /// A number as hex digits, as many as its bytes have.
-    fn hex_number(&mut self, bytes: &[u8], negative: Option<i64>) {
-        let mut text = Vec::with_capacity(2 + 2 * bytes.len());
-        text.extend_from_slice(b"0x");
-        for byte in bytes {
-            text.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-        if let Some(negative) = negative {
-            text.extend_from_slice(format!(" ({negative})").as_bytes());
-        }
-        self.json.plain_string(&text);
     }
 }
 
@@ -113,15 +97,21 @@ impl<W: Write> FieldSink for Analyze<W> {
     fn field(&mut self, leaf: &Leaf<'_>) {
         self.name(leaf.name);
         match leaf.value {
-            Value::Signed(number) => self.hex_number(leaf.bytes, (number < 0).then_some(number)),
-            Value::Unsigned(_) => self.hex_number(leaf.bytes, None),
+            Value::Signed(number) if number < 0 => {
+                self.json.hex_and("0x", leaf.bytes, "", &format!(" ({number})"));
+            }
+            Value::Signed(_) | Value::Unsigned(_) => {
+                self.json.hex("0x", leaf.bytes, "");
+            }
             Value::Bool(value) => {
                 self.json.bool(value);
             }
             Value::Null => {
                 self.json.string("nullptr");
             }
-            Value::Bytes => hex_string(&mut self.json, leaf.bytes, b" "),
+            Value::Bytes => {
+                self.json.hex("", leaf.bytes, " ");
+            }
         }
     }
 

@@ -7,7 +7,6 @@ use super::super::decode::{FieldSink, Group, Leaf, Value, decode};
 use super::super::json::Emitter;
 use super::super::parse::{Options, read_slice};
 use super::super::stream::{Block, Configuration, Damage, Device, Framing, Item, ItemKind, Ram, Section, Stream};
-use super::hex_string;
 
 /// Goes up when a member changes its meaning or goes away, not when one is added.
 const FORMAT: u32 = 1;
@@ -71,7 +70,9 @@ impl<W: Write> Writer<W> {
         }
         self.json.end().name("uuid");
         match &configuration.uuid {
-            Some(uuid) => hex_string(&mut self.json, uuid, b""),
+            Some(uuid) => {
+                self.json.hex("", uuid, "");
+            }
             None => {
                 self.json.null();
             }
@@ -122,8 +123,8 @@ impl<W: Write> Writer<W> {
             return;
         }
         let Some(layout) = stream.layout(section) else {
-            self.json.name("state");
-            return hex_string(&mut self.json, data, b"");
+            self.json.name("state").hex("", data, "");
+            return;
         };
         self.json.name("vmsd").optional_string(layout.name.as_deref());
         self.json.name("fields").array();
@@ -135,8 +136,7 @@ impl<W: Write> Writer<W> {
             self.json.name("offset").number(misfit.offset as u64);
             self.json.name("path").string(&misfit.path);
             self.json.name("message").string(&misfit.message);
-            self.json.end().name("state");
-            hex_string(&mut self.json, data, b"");
+            self.json.end().name("state").hex("", data, "");
         }
     }
 
@@ -263,7 +263,9 @@ impl<W: Write> FieldSink for Writer<W> {
             Value::Null => {
                 self.json.null();
             }
-            Value::Bytes => hex_string(&mut self.json, leaf.bytes, b""),
+            Value::Bytes => {
+                self.json.hex("", leaf.bytes, "");
+            }
         }
         self.json.end();
     }
