@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* RAM between two machines of one process, over a unix socket, while its guest works. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "guest.h"
+#include "harness.h"
+#include "savevm.h"
+
+#define MB (1 << 20)
+#define SIZE (48 * MB)
+
+static char uri[64];
+
+static const char *new_uri(void)
+{
+    static int number;
+    snprintf(uri, sizeof(uri), "unix:/tmp/savevm-ram-%d-%d", (int)getpid(), number++);
+    return uri;
+}
+
+typedef struct Pair {
+    Guest *from, *to;
+    SaveVMParams params;
+    MigrationIncomingState *in;
+    MigrationState *out;
+} Pair;
+
+static void begin(Pair *pair)
+{
+    Error *err = NULL;
+    pair->params.size = sizeof(pair->params);
+    pair->in = savevm_incoming(pair->to->vm, new_uri(), &pair->params, &err);
+    REQUIRE(pair->in != NULL);
+    pair->out = savevm_migrate(pair->from->vm, uri, &pair->params, &err);
+    REQUIRE(pair->out != NULL);
+}
+
+/* Waits for a good end on both sides. */
+static void finish(Pair *pair)
+{
+    Error *err = NULL;
+    CHECK_EQ(savevm_migrate_wait(pair->out, &err), 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    err = NULL;
+    CHECK_EQ(savevm_incoming_wait(pair->in, &err), 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    savevm_migrate_free(pair->out);
+    savevm_incoming_free(pair->in);
+    unlink(uri + strlen("unix:"));
+}
+
+/* The guest went over, and works there. */
+static void check_moved(Pair *pair)
+{
+    uint64_t there = atomic_load(&pair->to->steps);
+    uint64_t here = atomic_load(&pair->from->steps);
+    WAIT_FOR(atomic_load(&pair->to->steps) > there + 100);
+    CHECK_EQ(atomic_load(&pair->from->steps), here);
+    guest_stop(pair->to);
+    CHECK(guest_whole(pair->to));
+    CHECK(!atomic_load(&pair->from->broken));
+}
+
+static void release(Pair *pair)
+{
+    guest_free(pair->from);
+    guest_free(pair->to);
+}
+
+static Pair pair_new(Memory kind, const SaveVMRamOps *ops)
+{
+    Pair pair = { guest_new(kind, SIZE, ops), guest_new(kind, SIZE, ops), { 0 }, NULL, NULL };
+    if (!pair.from || !pair.to) {
+        harness_skip("there is no such memory");
+    }
+    Error *err = NULL;
+    if (kind == MEMORY_HUGE && savevm_ram_check_postcopy(pair.to->ram, &err) != 0) {
+        harness_skip(error_get_pretty(err));
+    }
+    guest_fill(pair.from);
+    guest_start(pair.from);
+    return pair;
+}
+
+static void precopy(Memory kind, SaveVMRamOps ops)
+{
+    ops.size = sizeof(ops);
+    Pair pair = pair_new(kind, &ops);
+    pair.from->pause_us = 20;
+    pair.to->pause_us = 20;
+    memset(pair.to->memory, 0xee, pair.to->length);
+    begin(&pair);
+    finish(&pair);
+    check_moved(&pair);
+    SaveVMRamInfo info = { .size = sizeof(info) };
+    CHECK_EQ(savevm_ram_query(pair.from->ram, &info), 0);
+    CHECK(info.normal_pages >= SIZE / GUEST_PAGE / 2 && info.zero_pages > SIZE / GUEST_PAGE / 4);
+    CHECK(info.syncs >= 2);
+    release(&pair);
+}
+
+/* False where the kernel has no dirty log. */
+static bool kernel_logs(void)
+{
+    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_KERNEL };
+    Guest *guest = guest_new(MEMORY_PRIVATE, MB, &ops);
+    Error *err = NULL;
+    int ret = savevm_snapshot_save(guest->vm, "file:/dev/null", &err);
+    if (ret != 0) {
+        fprintf(stderr, "%s\n", error_get_pretty(err));
+    }
+    guest_free(guest);
+    return ret == 0;
+}
+
+TEST(precopy_with_the_kernels_log)
+{
+    if (!kernel_logs()) {
+        harness_skip("the kernel does not log dirty pages");
+    }
+    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_KERNEL });
+}
+
+TEST(precopy_of_shared_memory_with_the_kernels_log)
+{
+    if (!kernel_logs()) {
+        harness_skip("the kernel does not log dirty pages");
+    }
+    precopy(MEMORY_SHARED, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_KERNEL });
+}
+
+TEST(precopy_with_the_hosts_log)
+{
+    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_HOST });
+}
+
+TEST(precopy_with_marks)
+{
+    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_MARKS });
+}
+
+TEST(precopy_with_differences)
+{
+    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_HOST, .xbzrle_cache = 64 * MB });
+}
+
+/* Until the guest runs at the destination, with most of its memory missing. */
+static void to_postcopy(Pair *pair)
+{
+    Error *err = NULL;
+    if (savevm_ram_check_postcopy(pair->to->ram, &err) != 0) {
+        harness_skip(error_get_pretty(err));
+    }
+    pair->params.postcopy = true;
+    pair->params.max_bandwidth = 40 * MB;
+    pair->params.max_postcopy_bandwidth = 40 * MB;
+    pair->params.downtime_limit_ms = 1;
+    begin(pair);
+    CHECK_EQ(savevm_migrate_start_postcopy(pair->out), 0);
+    WAIT_FOR(atomic_load(&pair->to->steps) > 0);
+}
+
+static void postcopy(Memory kind)
+{
+    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
+    Pair pair = pair_new(kind, &ops);
+    pair.to->pause_us = 50;
+    to_postcopy(&pair);
+    finish(&pair);
+    check_moved(&pair);
+    SaveVMRamInfo info = { .size = sizeof(info) };
+    CHECK_EQ(savevm_ram_query(pair.to->ram, &info), 0);
+    CHECK(info.page_requests > 10);
+    fprintf(stderr, "%ju requests, longest step %ju us\n", (uintmax_t)info.page_requests,
+            (uintmax_t)atomic_load(&pair.to->longest_ns) / 1000);
+    release(&pair);
+}
+
+TEST(postcopy)
+{
+    postcopy(MEMORY_PRIVATE);
+}
+
+TEST(postcopy_of_shared_memory)
+{
+    postcopy(MEMORY_SHARED);
+}
+
+TEST(postcopy_of_huge_pages)
+{
+    postcopy(MEMORY_HUGE);
+}
+
+static void recover(Memory kind)
+{
+    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
+    Pair pair = pair_new(kind, &ops);
+    SaveVMInfo info = { .size = sizeof(info) };
+    Error *err = NULL;
+
+    to_postcopy(&pair);
+    WAIT_FOR(atomic_load(&pair.to->steps) > 20);
+    CHECK_EQ(savevm_migrate_pause(pair.out), 0);
+    /* 6: postcopy-paused */
+    WAIT_FOR(savevm_migrate_query(pair.out, &info) == 0 && info.status == 6);
+    WAIT_FOR(savevm_incoming_query(pair.in, &info) == 0 && info.status == 6);
+    unlink(uri + strlen("unix:"));
+    CHECK_EQ(savevm_incoming_recover(pair.in, new_uri(), &err), 0);
+    CHECK_EQ(savevm_migrate_recover(pair.out, uri, &err), 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    finish(&pair);
+    check_moved(&pair);
+    release(&pair);
+}
+
+TEST(postcopy_that_breaks_goes_on)
+{
+    recover(MEMORY_PRIVATE);
+}
+
+TEST(postcopy_of_huge_pages_that_breaks_goes_on)
+{
+    recover(MEMORY_HUGE);
+}
+
+/* Both sides say why, and the guest stays. */
+static void check_refused(Pair *pair, const char *part)
+{
+    Error *err = NULL;
+    begin(pair);
+    CHECK(savevm_incoming_wait(pair->in, &err) < 0);
+    CHECK_HAS(error_get_pretty(err), part);
+    error_free(err);
+    err = NULL;
+    CHECK(savevm_migrate_wait(pair->out, &err) < 0);
+    CHECK_HAS(error_get_pretty(err), part);
+    error_free(err);
+    savevm_migrate_free(pair->out);
+    savevm_incoming_free(pair->in);
+    uint64_t steps = atomic_load(&pair->from->steps);
+    WAIT_FOR(atomic_load(&pair->from->steps) > steps);
+    unlink(uri + strlen("unix:"));
+}
+
+TEST(machines_that_differ_are_refused)
+{
+    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
+    Pair pair = pair_new(MEMORY_PRIVATE, &ops);
+    uint8_t *more = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    SaveVMRamBlock block = { .size = sizeof(block), .name = "vga", .host = more, .length = 8192 };
+
+    CHECK_EQ(savevm_ram_add_block(pair.to->ram, &block, NULL), 0);
+    check_refused(&pair, "block 'vga' is here, but not in the stream");
+    block.length = 4096;
+    /* Only the host's log of this test minds a second block. */
+    pair.from->log = false;
+    Guest *other = guest_new(MEMORY_PRIVATE, SIZE / 2, &ops);
+    CHECK_EQ(savevm_ram_remove_block(pair.to->ram, "vga", NULL), 0);
+    Guest *large = pair.to;
+    pair.to = other;
+    check_refused(&pair, "block 'pc.ram': 0x3000000 bytes in the stream, 0x1800000 here");
+    guest_free(large);
+    guest_stop(pair.from);
+    release(&pair);
+    munmap(more, 8192);
+}
+
+TEST(blocks_are_checked_and_stay_during_a_migration)
+{
+    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
+    Pair pair = pair_new(MEMORY_PRIVATE, &ops);
+    Error *err = NULL;
+    uint8_t *more = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    SaveVMRamBlock block = { .size = sizeof(block), .name = "more", .host = more, .length = 8192 };
+
+    CHECK_EQ(savevm_ram_add_block(NULL, &block, NULL), -EINVAL);
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, NULL, NULL), -EINVAL);
+    block.host = NULL;
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, &err), -EINVAL);
+    CHECK_HAS(error_get_pretty(err), "NULL");
+    block.host = more + 1;
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EINVAL);
+    block.host = more;
+    block.length = UINT64_MAX;
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EINVAL);
+    block.length = 8192;
+    block.name = NULL;
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EINVAL);
+    block.name = "pc.ram";
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EEXIST);
+    CHECK_EQ(savevm_ram_remove_block(pair.from->ram, "more", NULL), -ENOENT);
+    CHECK_EQ(savevm_ram_remove_block(pair.from->ram, NULL, NULL), -ENOENT);
+    CHECK(savevm_ram_new(pair.from->vm, NULL, NULL, NULL) == NULL);
+    CHECK_EQ(savevm_ram_query(NULL, NULL), -EINVAL);
+    savevm_ram_set_dirty(NULL, more, 1);
+    CHECK_EQ(savevm_ram_free(NULL), 0);
+
+    block.name = "more";
+    pair.params.max_bandwidth = MB;
+    begin(&pair);
+    WAIT_FOR(atomic_load(&pair.from->logs) == 1);
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EBUSY);
+    CHECK_EQ(savevm_ram_remove_block(pair.from->ram, "pc.ram", NULL), -EBUSY);
+    CHECK_EQ(savevm_ram_free(pair.from->ram), -EBUSY);
+    CHECK_EQ(savevm_migrate_cancel(pair.out), 0);
+    savevm_migrate_free(pair.out);
+    savevm_incoming_free(pair.in);
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), 0);
+    CHECK_EQ(savevm_ram_remove_block(pair.from->ram, "more", NULL), 0);
+    release(&pair);
+    munmap(more, 8192);
+}
