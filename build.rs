@@ -31,6 +31,7 @@ fn main() {
             "src/ffi/api/snapshot.rs",
             "src/ffi/api/ram.rs",
             "src/ffi/api/error.rs",
+            "src/ffi/vmstate/check.rs",
         ],
         "SAVEVM_H",
         "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;",

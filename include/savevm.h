@@ -120,6 +120,21 @@ typedef struct SaveVM SaveVM;
 #define SAVEVM_RAM_LOG_MARKS 3
 
 /**
+ * `severity` of a report of a check: it does not work.
+ */
+#define SAVEVM_CHECK_ERROR 0
+
+/**
+ * `severity` of a report of a check: it works, but may not be meant, or not safe.
+ */
+#define SAVEVM_CHECK_WARNING 1
+
+/**
+ * `severity` of a report of a check: for information.
+ */
+#define SAVEVM_CHECK_NOTE 2
+
+/**
  * The RAM of one machine.
  */
 typedef struct SaveVMRam SaveVMRam;
@@ -925,6 +940,39 @@ typedef struct SaveVMErrorInfo {
   const char *path;
 } SaveVMErrorInfo;
 
+/**
+ * What `savevm_check_device` needs of the program that calls it. All members run on the calling thread.
+ */
+typedef struct SaveVMCheckOps {
+  /**
+   * sizeof(SaveVMCheckOps).
+   */
+  size_t size;
+  /**
+   * Makes a device like the one that is checked, as it is before anything was loaded, and registers it. This thread's
+   * context is then one of the check's own. Returns what `destroy` is given, or NULL where there can't be one.
+   * Called for every stream that is tried.
+   */
+  void *(*create)(void *user);
+  /**
+   * Takes the device's registration back and frees it, in the context of `create`. It may be half loaded. NULL: nothing
+   * is freed.
+   */
+  void (*destroy)(void *user, void *device);
+  /**
+   * One finding in words; `severity` is SAVEVM_CHECK_*. The text is the library's. NULL: nobody is told.
+   */
+  void (*report)(void *user, int severity, const char *text);
+  /**
+   * How many lengths the stream is cut to: every one if it is no longer than this, else evenly spread ones. 0: 4096.
+   */
+  size_t truncations;
+  /**
+   * How many streams with damaged bytes are tried. 0: 4096.
+   */
+  size_t damages;
+} SaveVMCheckOps;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1506,6 +1554,38 @@ void error_free(Error *err);
  * `err` is NULL or an error of this library.
  */
 const struct SaveVMErrorInfo *savevm_error_info(const Error *err);
+
+/**
+ * Checks a device for its author: saves the device that is registered as `idstr` and `instance_id` with the context `vm`
+ * (NULL: this thread's), loads what it saved into a new device, saves that and compares; then loads the stream cut to
+ * every length, which has to fail, and with damaged bytes, which must do no harm. Each goes to a device of its own. The
+ * damage is the same in every run. For tests: it takes as long as some thousand loads, and a device that crashes ends
+ * the program (best seen under a sanitizer). With the lock.
+ *
+ * Returns the number of errors that were reported; -EINVAL where a pointer is NULL that must not be, -ENOENT where there
+ * is no such device, -ENOTSUP for one that can't be saved whole, -ENODEV where `create` made none that could be found.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `idstr` is NULL or a terminated string; `ops` is NULL or begins with its size.
+ */
+int savevm_check_device(SaveVM *vm,
+                        const char *idstr,
+                        int instance_id,
+                        const struct SaveVMCheckOps *ops,
+                        void *user);
+
+/**
+ * Looks through a description, without a device: for parts that can never be saved or loaded, and for counts that come
+ * from the stream and that nothing bounds. Findings go to `report` as in SaveVMCheckOps. From any thread.
+ *
+ * Returns the number of errors that were reported, or -EINVAL for NULL.
+ *
+ * The caller promises:
+ * `vmsd` is NULL or a description; `report` may be called with `user`.
+ */
+int savevm_check_description(const VMStateDescription *vmsd,
+                             void (*report)(void *user, int severity, const char *text),
+                             void *user);
 
 #ifdef __cplusplus
 }  // extern "C"
