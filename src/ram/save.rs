@@ -26,6 +26,8 @@ pub(super) struct Saver {
     tracker: Tracker,
     /// Where the search goes on: place of the block, page.
     cursor: (usize, usize),
+    /// The pass in which the log was read last.
+    synced_round: u64,
 }
 
 impl Saver {
@@ -137,7 +139,8 @@ impl Ram {
         let differences = Differences::new(self.options().xbzrle_cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         self.put_blocks(file, &blocks, postcopy);
-        lock(&self.busy).saving = Some(Box::new(Saver { blocks, first_pages, sender, tracker, cursor: (0, 0) }));
+        lock(&self.busy).saving =
+            Some(Box::new(Saver { blocks, first_pages, sender, tracker, cursor: (0, 0), synced_round: 0 }));
         end_of_records(file)
     }
 
@@ -184,12 +187,21 @@ impl Ram {
         })
     }
 
-    /// Bytes that are left. The log is read when that seems to be less than what fits into the downtime.
+    /// Bytes that are left. The log is read at the end of every pass over memory. Until then there is never less than
+    /// the threshold: what is left of a pass goes out while the guest runs, not while it stands still for as long as it
+    /// may.
     pub(super) fn save_pending(&self, threshold: u64, in_postcopy: bool) -> Result<u64> {
-        if !in_postcopy && self.dirty_bytes() <= threshold {
-            self.with_saver(|saver| saver.tracker.sync(self, &saver.blocks))?;
+        if in_postcopy {
+            return Ok(self.dirty_bytes());
         }
-        Ok(self.dirty_bytes())
+        self.with_saver(|saver| {
+            if self.dirty_bytes() > 0 && saver.sender.round == saver.synced_round {
+                return Ok(self.dirty_bytes().max(threshold));
+            }
+            saver.tracker.sync(self, &saver.blocks)?;
+            saver.synced_round = saver.sender.round;
+            Ok(self.dirty_bytes())
+        })
     }
 
     /// Reads the log for the last time; from here on whole host pages are sent, each behind its block's name anew.
