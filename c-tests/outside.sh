@@ -28,7 +28,7 @@ pc=$(find "$work/root" -name savevm.pc)
 PKG_CONFIG_PATH=$(dirname "$pc")
 PKG_CONFIG_SYSROOT_DIR=$work/root
 export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
-libdir=$work/root$(pkg-config --variable=libdir savevm)
+libdir=$(cd "$(dirname "$pc")/.." && pwd)
 if [ ! -e "$libdir/libsavevm.so.0" ]; then
     echo "libsavevm.so.0 is not installed"
     exit 1

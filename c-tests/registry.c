@@ -8,6 +8,7 @@
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
+#include "savevm.h"
 #include "side.h"
 
 #include <stdio.h>
@@ -322,6 +323,7 @@ TEST(a_path_that_is_too_long)
     path[255] = 0;
     trace("255: %d", vmstate_register_with_alias_id(side_object(path), 0, &described[0], &state, -1, 0, &err));
     CHECK(err != NULL);
+    error_free(err);
     show_all("none");
 }
 
