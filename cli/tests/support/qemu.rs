@@ -124,7 +124,8 @@ impl Qemu {
         }
     }
 
-    /// Waits until memory has been gone through so many times.
+    /// Waits until memory has been gone through so many times. The migration may be over by then: rounds in which little
+    /// is sent are so short that the guest does not get to write.
     pub fn wait_for_rounds(&mut self, rounds: u64) {
         let deadline = Instant::now() + PATIENCE;
         loop {
