@@ -94,10 +94,16 @@ impl host::Incoming for Commands {
         if self.on_reader() {
             return Err(Error::new(libc::EPERM, "POSTCOPY_LISTEN outside of a package"));
         }
-        if let Some(ram) = self.ram() {
+        let ram = self.ram();
+        if let Some(ram) = &ram {
             ram.listen(Arc::clone(m) as _)?;
         }
-        m.base.enter(Status::Device)?;
+        if let Err(error) = m.base.enter(Status::Device) {
+            if let Some(ram) = &ram {
+                ram.end(false);
+            }
+            return Err(error);
+        }
         lock(&m.package).listening = true;
         m.base.machine.ring();
         Ok(())

@@ -94,3 +94,31 @@ pub fn corrupting(at: i64, byte: u8) -> (Arc<Fragile>, Arc<Fragile>) {
     };
     (end(source, None), end(destination, Some((at, byte))))
 }
+
+/// A source's end that does not take a single byte by itself, which is what EOF is.
+pub struct RefusesEof(pub Arc<Fragile>);
+
+impl Channel for RefusesEof {
+    fn read(&self, into: Span<'_>) -> io::Result<usize> {
+        self.0.read(into)
+    }
+
+    fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
+        if pieces.iter().map(IoVec::len).sum::<usize>() == 1 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.0.write_all(pieces)
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        self.0.shutdown()
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn is_duplex(&self) -> bool {
+        true
+    }
+}
