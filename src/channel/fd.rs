@@ -9,7 +9,8 @@
 use super::{Channel, StallLimit, aborted, closed, lock, stalled};
 use crate::error::{Error, Result};
 use crate::sys::{
-    IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, poll_fd, read_fd, recv_fd, send_fd, set_close_on_exec,
+    IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered,
+    send_fd, set_close_on_exec,
     set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
 };
 use std::fs::File;
@@ -187,6 +188,19 @@ impl Channel for FdChannel {
                 Kind::Pipe | Kind::Device | Kind::File => read_fd(fd, into),
             })?;
             // A socket that this side shut down reads as ended, which must not pass for the peer's end of the stream.
+            if count == 0 {
+                self.check()?;
+            }
+            Ok(count)
+        })
+    }
+
+    fn read_scattered(&self, into: &[Span<'_>]) -> io::Result<usize> {
+        self.with(|fd| {
+            let count = self.retry(fd, false, || match self.kind {
+                Kind::Socket => recv_scattered(fd, into),
+                Kind::Pipe | Kind::Device | Kind::File => read_scattered(fd, into),
+            })?;
             if count == 0 {
                 self.check()?;
             }

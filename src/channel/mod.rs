@@ -31,6 +31,11 @@ pub trait Channel: Send + Sync {
     /// Reads at least one byte, waiting for it; 0 is the end of the stream. `into` must not be empty.
     fn read(&self, into: Span<'_>) -> io::Result<usize>;
 
+    /// As `read`, into several places in their order; a channel that can't fills in the first alone. None is empty.
+    fn read_scattered(&self, into: &[Span<'_>]) -> io::Result<usize> {
+        into.first().map_or(Ok(0), |first| self.read(*first))
+    }
+
     /// Writes everything, waiting as needed. The pieces are consumed on the way.
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()>;
 

@@ -30,8 +30,13 @@ impl MigFile {
     }
 
     fn read_channel(&self, into: Span<'_>) -> usize {
+        self.account(self.channel.read(into))
+    }
+
+    /// Counts what came, or latches why nothing did.
+    fn account(&self, read: std::io::Result<usize>) -> usize {
         let offset = self.through.get();
-        match self.channel.read(into) {
+        match read {
             Ok(0) => {
                 self.set_error_detail(Error::new(libc::EIO, "the stream ends").at_offset(offset));
                 0
@@ -118,6 +123,28 @@ impl MigFile {
             }
         }
         into.len() - rest.len()
+    }
+
+    /// How many bytes can be got without a read from the channel.
+    pub fn buffered(&self) -> usize {
+        self.available()
+    }
+
+    /// Gets bytes into several places in their order, past the buffer: with one read, which may bring less. 0 at the end,
+    /// on an error, and while the buffer holds something.
+    pub fn get_scattered(&self, into: &[Span<'_>]) -> usize {
+        if self.writable || self.status.is_shutdown() || self.available() > 0 {
+            return 0;
+        }
+        self.account(self.channel.read_scattered(into))
+    }
+
+    /// Gives back what `get_scattered` brought too much, at most a buffer full: it will be got next.
+    pub fn give_back(&self, bytes: &[u8]) {
+        assert!(self.available() == 0 && bytes.len() <= BUFFER_SIZE);
+        self.buffer.store(0, bytes);
+        self.index.set(0);
+        self.filled.set(bytes.len());
     }
 
     /// Makes `size` bytes from `offset` on stand in the buffer, as far as the stream has them; how many there are.

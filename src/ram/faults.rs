@@ -189,6 +189,22 @@ impl Ram {
         thrown.map_err(|err| Error::io(format!("throwing away memory of block '{}'", block.name()), &err))
     }
 
+    /// Nothing of a page that did not arrive may stand in its place: it would never be missed.
+    fn throw_away_missing(&self, block: &Block) -> Result<()> {
+        let unit = block.pages_per_unit();
+        let mut from = block.received.next_clear(0);
+        while from < block.pages() {
+            let start = from - from % unit;
+            let mut end = start + unit;
+            while end < block.pages() && block.received.next_clear(end) < end + unit {
+                end += unit;
+            }
+            self.throw_away(block, start << self.page_bits, (end - start) << self.page_bits)?;
+            from = block.received.next_clear(end);
+        }
+        Ok(())
+    }
+
     /// The source has changed these pages since it sent them.
     pub(super) fn discard_range(&self, name: &[u8], start: u64, len: u64) -> Result<()> {
         let blocks = self.blocks();
@@ -207,6 +223,9 @@ impl Ram {
 
     /// From now on missing pages are asked for.
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
+        for block in self.sent_blocks().iter() {
+            self.throw_away_missing(block)?;
+        }
         let faults = Faults::start(self, self.sent_blocks(), source)?;
         *lock(&self.faults) = Some(faults);
         Ok(())

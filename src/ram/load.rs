@@ -5,6 +5,7 @@
 
 use super::block::{self, Block, Blocks};
 use super::faults::Faults;
+use super::run::Runs;
 use super::{Ram, lock, wire, xbzrle};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -20,6 +21,7 @@ pub(super) struct Loader {
     page: Box<[u8]>,
     encoded: Box<[u8]>,
     unit: Unit,
+    runs: Runs,
 }
 
 /// A host page on its way in, while the guest may wait for it: its target pages come one behind the other.
@@ -114,6 +116,7 @@ impl Ram {
                 encoded: page.clone(),
                 page,
                 unit: Unit::default(),
+                runs: Runs::new(),
             })
         });
         let result = loader.records(self, file);
@@ -182,9 +185,12 @@ impl Loader {
                 ram.counters.zero.fetch_add(1, Relaxed);
             }
             wire::PAGE => {
-                file.get_into(block.memory().span(offset, size));
-                check(file)?;
-                ram.counters.normal.fetch_add(1, Relaxed);
+                // Nothing has to be kept of pages that did not arrive yet, unless the guest may see them.
+                let may_run = |offset: usize| !block.received.get(offset >> ram.page_bits);
+                return self.runs.get(file, (block, size), offset, may_run, |offset| {
+                    block.received.set(offset >> ram.page_bits, 1);
+                    ram.counters.normal.fetch_add(1, Relaxed);
+                });
             }
             _ => self.difference(ram, file, block, offset)?,
         }

@@ -4,13 +4,14 @@
 use super::block::BlockInfo;
 use super::tracker::Log;
 use super::{Options, Ram, wire};
-use crate::channel::memory;
+use crate::channel::{Channel, memory};
 use crate::error::Error;
 use crate::file::MigFile;
 use crate::savevm::{Vm, load, save};
-use crate::sys::OwnMemory;
+use crate::sys::{IoVec, OwnMemory, Span};
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 const PAGE: usize = 4096;
 
@@ -345,5 +346,93 @@ fn a_destination_refuses_what_it_must_not_throw_away() {
     ] {
         let error = machine.ram.discard_range(block, start, len).unwrap_err();
         assert!(error.message().contains(part), "{error}");
+    }
+}
+
+/// A channel that brings as much as it likes with each read, over all places.
+struct Trickle {
+    bytes: Vec<u8>,
+    sizes: Vec<usize>,
+    at: Mutex<(usize, usize)>,
+}
+
+impl Channel for Trickle {
+    fn read(&self, into: Span<'_>) -> io::Result<usize> {
+        self.read_scattered(&[into])
+    }
+
+    fn read_scattered(&self, into: &[Span<'_>]) -> io::Result<usize> {
+        let (at, turn) = *self.at.lock().unwrap();
+        let want = self.sizes[turn % self.sizes.len()].min(self.bytes.len() - at);
+        let mut left = &self.bytes[at..at + want];
+        for place in into {
+            let (now, later) = left.split_at(place.len().min(left.len()));
+            place.store(now);
+            left = later;
+        }
+        let count = want - left.len();
+        *self.at.lock().unwrap() = (at + count, turn + 1);
+        Ok(count)
+    }
+
+    fn write_all(&self, _pieces: &mut [IoVec]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn pages_arrive_however_they_trickle(
+        pages in proptest::collection::vec((0usize..60, 0u8..4, any::<u8>()), 1..120),
+        sizes in proptest::collection::vec(1usize..60_000, 1..8),
+    ) {
+        let (machine, mut model) = (Machine::new(&[60, 3]), vec![0; 60 * PAGE]);
+        let (mut stream, mut next) = (Vec::new(), 0);
+        for (page, kind, seed) in pages {
+            // Half of them in order, as they come from a source.
+            let page = if kind < 2 { next % 60 } else { page };
+            let flag = if stream.is_empty() { 0 } else { wire::CONTINUE };
+            let at = page * PAGE;
+            let content = pattern(PAGE, usize::from(seed));
+            stream.extend(word(at as u64 | flag | if kind == 3 { wire::ZERO } else { wire::PAGE }));
+            if flag == 0 {
+                stream.extend(name("a"));
+            }
+            match kind {
+                3 => {
+                    stream.push(0);
+                    model[at..at + PAGE].fill(0);
+                }
+                _ => {
+                    stream.extend(&content);
+                    model[at..at + PAGE].copy_from_slice(&content);
+                }
+            }
+            next = page + 1;
+        }
+        stream.extend(word(wire::EOS));
+        stream.extend(b"tail");
+        machine.ram.load_setup();
+        let channel = Arc::new(Trickle { bytes: stream.clone(), sizes, at: Mutex::default() });
+        let file = MigFile::new(channel, false);
+        prop_assert!(machine.ram.load(&file).is_ok());
+        prop_assert_eq!(file.position(), stream.len() as u64 - 4);
+        let mut tail = [0; 4];
+        prop_assert_eq!((file.get(&mut tail), &tail), (4, b"tail"));
+        let (block, have) = (Arc::clone(&machine.ram.blocks()[0]), machine.content(0));
+        for page in (0..60).filter(|page| block.received.get(*page)) {
+            prop_assert!(have[page * PAGE..][..PAGE] == model[page * PAGE..][..PAGE], "page {}", page);
+        }
+        prop_assert!(machine.content(1) == vec![0; 3 * PAGE]);
+        machine.ram.load_cleanup();
     }
 }

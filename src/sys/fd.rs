@@ -129,6 +129,28 @@ pub fn recv_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
     check(unsafe { libc::recv(fd.as_raw_fd(), into.address().cast(), into.len(), libc::MSG_DONTWAIT) })
 }
 
+fn places(into: &[Span<'_>]) -> Vec<libc::iovec> {
+    into.iter().map(|span| libc::iovec { iov_base: span.address().cast(), iov_len: span.len() }).collect()
+}
+
+/// `readv(2)`.
+pub fn read_scattered(fd: BorrowedFd<'_>, into: &[Span<'_>]) -> io::Result<usize> {
+    let places = places(into);
+    // SAFETY: spans are valid for writes of their lengths; the count is that of the vector.
+    check(unsafe { libc::readv(fd.as_raw_fd(), places.as_ptr(), places.len() as libc::c_int) })
+}
+
+/// `recvmsg(2)` that does not block.
+pub fn recv_scattered(fd: BorrowedFd<'_>, into: &[Span<'_>]) -> io::Result<usize> {
+    let mut places = places(into);
+    // SAFETY: all zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = places.as_mut_ptr();
+    message.msg_iovlen = places.len() as _;
+    // SAFETY: spans are valid for writes of their lengths; the count is that of the vector.
+    check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
+}
+
 /// `sendmsg(2)` that neither blocks nor raises SIGPIPE.
 pub fn send_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     let pieces = batch(pieces);
