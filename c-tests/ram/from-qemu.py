@@ -16,7 +16,7 @@ import tempfile
 import time
 
 SKIPPED = 77
-DEADLINE = 60
+DEADLINE = 180
 # QEMU 7.2 loses writes of a running guest under TCG: reading the dirty log does not reset the TLB. So only KVM will do.
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
 
