@@ -1524,6 +1524,19 @@ int savevm_ram_check_postcopy(struct SaveVMRam *ram,
                               Error **errp);
 
 /**
+ * Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
+ * while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_migrate(). It returns
+ * when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
+ * 0, or -errno and `*errp`; the guest runs on in any case.
+ *
+ * The caller promises:
+ * `ram` is NULL or alive; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ */
+int savevm_ram_snapshot(struct SaveVMRam *ram,
+                        const char *uri,
+                        Error **errp);
+
+/**
  * How it stands. 0, or -EINVAL for NULL. Any thread.
  *
  * The caller promises:

@@ -248,6 +248,73 @@ static void check_refused(Pair *pair, const char *part)
     unlink(uri + strlen("unix:"));
 }
 
+/* The guest works on; the file has it as it was at one moment, and it lives on from there. */
+static void snapshot(Memory kind)
+{
+    Pair pair = pair_new(kind, NULL);
+    Error *err = NULL;
+    char path[64], file[80];
+    snprintf(path, sizeof(path), "/tmp/savevm-ram-%d.snapshot", (int)getpid());
+    snprintf(file, sizeof(file), "file:%s", path);
+
+    WAIT_FOR(atomic_load(&pair.from->steps) > 1000);
+    uint64_t before = atomic_load(&pair.from->steps);
+    atomic_store(&pair.from->longest_ns, 0);
+    int ret = savevm_ram_snapshot(pair.from->ram, file, &err);
+    if (ret == -ENOTSUP || ret == -EINVAL || ret == -EPERM) {
+        harness_skip(error_get_pretty(err));
+    }
+    CHECK_EQ(ret, 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    uint64_t meanwhile = atomic_load(&pair.from->steps) - before;
+    CHECK(meanwhile > 100);
+    WAIT_FOR(atomic_load(&pair.from->steps) > before + meanwhile + 100);
+    fprintf(stderr, "%ju steps meanwhile, the longest of %ju us\n", (uintmax_t)meanwhile,
+            (uintmax_t)atomic_load(&pair.from->longest_ns) / 1000);
+    CHECK_EQ(savevm_snapshot_load(pair.to->vm, file, &err), 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    guest_stop(pair.from);
+    CHECK(guest_whole(pair.from));
+    CHECK(guest_whole(pair.to));
+    guest_start(pair.to);
+    WAIT_FOR(atomic_load(&pair.to->steps) > 100);
+    guest_stop(pair.to);
+    CHECK(guest_whole(pair.to));
+    unlink(path);
+    release(&pair);
+}
+
+TEST(a_snapshot_of_a_running_guest)
+{
+    snapshot(MEMORY_PRIVATE);
+}
+
+TEST(a_snapshot_of_a_running_guest_in_shared_memory)
+{
+    snapshot(MEMORY_SHARED);
+}
+
+TEST(a_snapshot_of_a_running_guest_in_huge_pages)
+{
+    snapshot(MEMORY_HUGE);
+}
+
+TEST(a_snapshot_that_fails_lets_the_guest_run)
+{
+    Pair pair = pair_new(MEMORY_PRIVATE, NULL);
+    Error *err = NULL;
+    CHECK(savevm_ram_snapshot(pair.from->ram, "file:/dev/full", &err) < 0);
+    CHECK(err != NULL);
+    error_free(err);
+    CHECK(savevm_ram_snapshot(pair.from->ram, "nonsense", NULL) < 0);
+    CHECK(savevm_ram_snapshot(NULL, "file:/dev/null", NULL) < 0);
+    uint64_t steps = atomic_load(&pair.from->steps);
+    WAIT_FOR(atomic_load(&pair.from->steps) > steps + 100);
+    guest_stop(pair.from);
+    CHECK(guest_whole(pair.from));
+    release(&pair);
+}
+
 TEST(machines_that_differ_are_refused)
 {
     SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };

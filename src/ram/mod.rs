@@ -9,6 +9,7 @@
 //! - `save.rs`, `sender.rs`: the phases of saving, and how a page goes out.
 //! - `load.rs`, `run.rs`: records that come in.
 //! - `postcopy.rs`: what the driver asks for in postcopy; `requests.rs`: at the source, `faults.rs`: at the destination.
+//! - `snapshot.rs`: saving behind a running guest.
 //! - `wire.rs`, `xbzrle.rs`, `cache.rs`: the bytes.
 
 pub mod bitmap;
@@ -22,6 +23,7 @@ mod requests;
 mod run;
 mod save;
 mod sender;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod tracker;
@@ -95,6 +97,8 @@ pub struct Ram {
     faults: Mutex<Option<Arc<faults::Faults>>>,
     /// Pages are to be marked as dirty.
     logging: AtomicBool,
+    /// What is saved is a running guest as it was.
+    snapshots: AtomicBool,
     /// The source has said that postcopy may come.
     advised: AtomicBool,
     /// Target pages that are to be sent.
@@ -134,6 +138,7 @@ impl Ram {
             requests: Mutex::default(),
             faults: Mutex::default(),
             logging: AtomicBool::new(false),
+            snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
             dirty_pages: AtomicU64::new(0),
             counters: Counters::default(),

@@ -61,7 +61,7 @@ impl Saver {
     }
 
     /// The next dirty run, at most a chunk or a host page; `None` when there is nothing all the way round.
-    fn next_run(&mut self, ram: &Ram) -> Option<(usize, usize, usize)> {
+    pub(super) fn next_run(&mut self, ram: &Ram) -> Option<(usize, usize, usize)> {
         let (mut at, mut from) = self.cursor;
         for _ in 0..=self.blocks.len() {
             let block = self.blocks.get(at)?;
@@ -86,8 +86,26 @@ impl Saver {
         let block = Arc::clone(&self.blocks[at]);
         let cleared = block.dirty.clear(start, count);
         ram.dirty_pages.fetch_sub(cleared as u64, Relaxed);
+        self.send_pages(ram, file, at, start, count);
+    }
+
+    pub(super) fn block(&self, at: usize) -> Arc<Block> {
+        Arc::clone(&self.blocks[at])
+    }
+
+    /// Sends pages from their places.
+    pub(super) fn send_pages(&mut self, ram: &Ram, file: &MigFile, at: usize, start: usize, count: usize) {
+        let block = self.block(at);
         for page in start..start + count {
             self.sender.page(file, &ram.counters, at, &block, page, self.first_pages[at]);
+        }
+    }
+
+    /// Sends pages as they were, from a copy.
+    pub(super) fn send_copy(&mut self, ram: &Ram, file: &MigFile, (at, start): (usize, usize), content: &[u8]) {
+        let block = self.block(at);
+        for (page, content) in content.chunks(ram.page_size()).enumerate() {
+            self.sender.copied(file, &ram.counters, at, &block, start + page, content);
         }
     }
 }
@@ -104,7 +122,7 @@ fn end_of_records(file: &MigFile) -> Result<()> {
 
 impl Ram {
     /// Runs `body` with what setup has made, which is out of its place meanwhile: no lock is held.
-    fn with_saver<T>(&self, body: impl FnOnce(&mut Saver) -> Result<T>) -> Result<T> {
+    pub(super) fn with_saver<T>(&self, body: impl FnOnce(&mut Saver) -> Result<T>) -> Result<T> {
         let saver = lock(&self.busy).saving.take();
         let mut saver = saver.ok_or_else(|| Error::new(libc::EPROTO, "RAM is not being saved"))?;
         let result = body(&mut saver);
@@ -136,7 +154,8 @@ impl Ram {
         for block in blocks.iter().filter(|block| !self.is_ignored(block)) {
             self.mark(block, 0, block.pages());
         }
-        let differences = Differences::new(self.options().xbzrle_cache, self.page_size());
+        let cache = if self.snapshots.load(SeqCst) { 0 } else { self.options().xbzrle_cache };
+        let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         self.put_blocks(file, &blocks, postcopy);
         lock(&self.busy).saving =

@@ -82,6 +82,28 @@ impl Sender {
         }
     }
 
+    /// Sends one page from a copy of it.
+    pub fn copied(
+        &mut self,
+        file: &MigFile,
+        counters: &Counters,
+        at: usize,
+        block: &Block,
+        page: usize,
+        content: &[u8],
+    ) {
+        let offset = page << self.page_bits;
+        if content.iter().all(|byte| *byte == 0) {
+            self.header(file, at, block, offset, wire::ZERO);
+            file.put_byte(0);
+            counters.zero.fetch_add(1, Relaxed);
+        } else {
+            self.header(file, at, block, offset, wire::PAGE);
+            file.put(content);
+            counters.normal.fetch_add(1, Relaxed);
+        }
+    }
+
     fn difference(&mut self, file: &MigFile, counters: &Counters, at: usize, block: &Block, page: usize, number: u64) {
         let (offset, round) = (page << self.page_bits, self.round);
         let Some(mut differences) = self.differences.take() else { return };

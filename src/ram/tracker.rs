@@ -95,6 +95,10 @@ impl KernelLog {
 impl Tracker {
     /// Starts the log that the host chose.
     pub fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
+        if ram.snapshots.load(SeqCst) {
+            // What is written is not sent again.
+            return Ok(Self::Marks);
+        }
         let log = match (ram.options().log, &ram.host_log) {
             (Log::Auto | Log::Host, Some(log)) => {
                 let ret = log.start();

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::ffi::guard::guard;
-use crate::ffi::migration::{code, give_result};
+use crate::ffi::migration::{code, give_result, parse_uri};
 use crate::ffi::types::{Error as CError, SaveVM};
 use crate::ffi::{bytes, context};
 use crate::ram::block::{Block, BlockInfo};
@@ -309,6 +309,23 @@ pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
 pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
     guard(-libc::EIO, || unsafe { code(errp, ram_of(ram).and_then(Ram::check_postcopy)) })
+}
+
+/// Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
+/// while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_migrate(). It returns
+/// when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
+/// 0, or -errno and `*errp`; the guest runs on in any case.
+///
+/// # Safety
+/// `ram` is NULL or alive; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_snapshot(ram: *mut SaveVMRam, uri: *const c_char, errp: *mut *mut CError) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let snapshot = || unsafe { ram_of(ram) }?.snapshot_running(&unsafe { parse_uri(uri) }?);
+        // SAFETY: the contract of the function.
+        unsafe { code(errp, snapshot()) }
+    })
 }
 
 /// How it stands. 0, or -EINVAL for NULL. Any thread.

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A snapshot of a guest that runs on (QEMU 7.2's background snapshot).
+//!
+//! The guest stops while its devices are saved to memory and its RAM is protected from writes. Then it runs, and RAM goes
+//! out behind its back: a page that the guest writes to before its turn is copied first, and the guest goes on at once.
+//! The devices follow at the end, as in every stream.
+
+use super::block::{self, Block, Blocks};
+use super::save::Saver;
+use super::{Ram, lock, wire};
+use crate::channel::{self, Cancel, Uri, memory};
+use crate::error::{Error, Result, Side};
+use crate::file::MigFile;
+use crate::savevm::host::{Flags, Host};
+use crate::savevm::{Vm, save};
+use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, poll_any, system_page_size};
+use crate::wire as stream;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// To open the file, or to connect; and for one wait for a peer.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Copies that may wait to be written, in bytes (or one, if that is larger). Beyond, writers wait for the channel.
+const COPIES_MAX: usize = 64 << 20;
+
+/// A unit that the guest has written to before its turn: place of the block, first page, content before.
+type Copied = (usize, usize, Vec<u8>);
+
+#[derive(Default)]
+struct Copies {
+    queue: VecDeque<Copied>,
+    bytes: usize,
+}
+
+/// What both threads know.
+struct Protection {
+    blocks: Blocks,
+    uffd: Userfault,
+    wake: WakeFd,
+    copies: Mutex<Copies>,
+    room: Condvar,
+    /// Units that were claimed and are not in `copies` yet.
+    copying: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Protection {
+    /// Opens what is needed, before anything is stopped.
+    fn new(ram: &Ram) -> Result<(Self, bool)> {
+        let blocks: Vec<_> = ram.blocks().iter().filter(|block| !ram.is_ignored(block)).cloned().collect();
+        let mut features = vec![Feature::WpFault];
+        if blocks.iter().any(|block| block.info.shared || block.info.page_size > system_page_size()) {
+            features.push(Feature::WpHugeShmem);
+        }
+        let whole = [&features[..], &[Feature::WpUnpopulated]].concat();
+        let opened = Userfault::open(&whole).map(|uffd| (uffd, true));
+        let opened = opened.or_else(|_| Userfault::open(&features).map(|uffd| (uffd, false)));
+        let (uffd, unpopulated) = opened.map_err(|err| {
+            Error::io("a snapshot of a running guest needs userfaultfd with write protection (Linux 5.7)", &err)
+        })?;
+        let wake = WakeFd::new().map_err(|err| Error::io("preparing a snapshot", &err))?;
+        let (copies, room, copying) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
+        let (blocks, over) = (Arc::new(blocks), AtomicBool::new(false));
+        let protection = Self { blocks, uffd, wake, copies, room, copying, over };
+        Ok((protection, unpopulated))
+    }
+
+    /// From here on writes wait. The guest is stopped.
+    fn start(&self, unpopulated: bool) -> Result<()> {
+        for block in self.blocks.iter() {
+            let place = |err| Error::io(format!("protecting block '{}' from writes", block.name()), &err);
+            self.uffd.register(block.memory(), Mode::WriteProtect).map_err(place)?;
+            if !unpopulated {
+                // Only what is there can be protected.
+                block.memory().populate(system_page_size());
+            }
+            self.uffd.protect(block.memory(), 0, block.memory().len(), true).map_err(place)?;
+        }
+        Ok(())
+    }
+
+    /// Lets writes through again, whatever was saved; who waits goes on.
+    fn stop(&self) {
+        self.over.store(true, SeqCst);
+        self.wake.wake();
+        self.room.notify_all();
+        for block in self.blocks.iter() {
+            // It fails where it was not registered, which is as good.
+            let _ = self.uffd.unregister(block.memory());
+        }
+    }
+
+    /// Copies what the guest wants to write to, until it is over.
+    fn run(&self, ram: &Ram) {
+        while let Ok(Ready::Go) = poll_any(&[self.uffd.as_fd()], false, &self.wake, None) {
+            loop {
+                match self.uffd.next_fault() {
+                    Ok(Some(fault)) => self.fault(ram, fault.address),
+                    Ok(None) => break,
+                    Err(error) => return log::error!("reading write faults: {error}"),
+                }
+            }
+        }
+    }
+
+    fn fault(&self, ram: &Ram, address: usize) {
+        let Some((_, block, offset)) = block::find_address(&self.blocks, address) else { return };
+        let offset = offset - offset % block.unit();
+        // Counted before it is claimed, so that the sender does not end in between.
+        self.copying.fetch_add(1, SeqCst);
+        let claimed = ram.claim(block, offset >> ram.page_bits);
+        if claimed {
+            let mut content = vec![0; block.unit()];
+            block.memory().read(offset, &mut content);
+            self.keep(ram, block, offset >> ram.page_bits, content);
+        }
+        self.copying.fetch_sub(1, SeqCst);
+        // What is not claimed is on its way out, or was: who sends it lets the guest go on.
+        if claimed && let Err(error) = self.uffd.protect(block.memory(), offset, block.unit(), false) {
+            log::error!("letting the guest write to block '{}' at 0x{offset:x}: {error}", block.name());
+        }
+    }
+
+    fn keep(&self, ram: &Ram, block: &Arc<Block>, page: usize, content: Vec<u8>) {
+        let Some(place) = ram.blocks().iter().position(|other| Arc::ptr_eq(other, block)) else { return };
+        let mut copies = lock(&self.copies);
+        while copies.bytes > 0 && copies.bytes + content.len() > COPIES_MAX && !self.over.load(SeqCst) {
+            let waited = self.room.wait_timeout(copies, Duration::from_millis(100));
+            copies = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        copies.bytes += content.len();
+        copies.queue.push_back((place, page, content));
+    }
+
+    fn next_copy(&self) -> Option<Copied> {
+        let mut copies = lock(&self.copies);
+        let copy = copies.queue.pop_front()?;
+        copies.bytes -= copy.2.len();
+        self.room.notify_all();
+        Some(copy)
+    }
+}
+
+/// One section of RAM around `body`.
+fn section(vm: &Vm, file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM is gone"))?;
+    file.put_byte(tag);
+    file.put_be32(entry.section_id);
+    body()?;
+    file.put_be64(wire::EOS);
+    if !vm.flags().has(Flags::NO_FOOTERS) {
+        file.put_byte(stream::SECTION_FOOTER);
+        file.put_be32(entry.section_id);
+    }
+    file.status().first_error().map_or(Ok(()), Err)
+}
+
+/// Refuses what can't be saved behind a running guest: live devices beside RAM.
+fn check_devices(vm: &Vm) -> Result<()> {
+    let other =
+        vm.registry.walk().find(|call| call.is_live && *call.idstr != *wire::SECTION && call.handler.is_active());
+    match other {
+        Some(entry) => {
+            let text = format!("the live device '{}' can't be saved while the guest runs", entry.name());
+            Err(Error::new(libc::ENOTSUP, text))
+        }
+        None => Ok(()),
+    }
+}
+
+fn with_lock<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
+    struct Unlock<'a>(&'a dyn Host);
+    impl Drop for Unlock<'_> {
+        fn drop(&mut self) {
+            self.0.unlock();
+        }
+    }
+    host.lock();
+    let _unlock = Unlock(host);
+    body()
+}
+
+impl Ram {
+    /// Saves the machine as it is now, while its guest runs on.
+    pub fn snapshot_running(&self, to: &Uri) -> Result<()> {
+        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the machine is gone"))?;
+        let host = vm.host();
+        if host.locked() {
+            return Err(Error::new(libc::EDEADLK, "a snapshot of a running guest is taken without the lock"));
+        }
+        vm.check_migratable()?;
+        check_devices(&vm)?;
+        vm.slot.begin("a snapshot")?;
+        let mut result = Err(Error::new(libc::EIO, "the host did not run it"));
+        host.on_thread(&vm, &mut || result = self.snapshot_to(&vm, to));
+        vm.slot.end();
+        result.map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
+    }
+
+    fn snapshot_to(&self, vm: &Vm, to: &Uri) -> Result<()> {
+        let (protection, unpopulated) = Protection::new(self)?;
+        let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
+        channel.set_stall_limit(Some(LIMIT));
+        let file = MigFile::new(channel, true);
+        self.snapshots.store(true, SeqCst);
+        save::header(vm, &file);
+        save::setup(vm, &file);
+        let set_up = file.status().first_error().map_or(Ok(()), Err);
+        let saved = set_up.and_then(|()| self.snapshot_of(vm, &file, &protection, unpopulated));
+        self.snapshots.store(false, SeqCst);
+        with_lock(&*vm.host(), || save::cleanup(vm));
+        saved.and(file.close())
+    }
+
+    fn snapshot_of(&self, vm: &Vm, file: &MigFile, protection: &Protection, unpopulated: bool) -> Result<()> {
+        thread::scope(|scope| {
+            let named = thread::Builder::new().name("savevm-writes".into());
+            let thread = named.spawn_scoped(scope, || protection.run(self));
+            let saved = match thread {
+                Ok(_) => self.freeze(vm, protection, unpopulated).and_then(|devices| {
+                    section(vm, file, stream::SECTION_PART, || self.send_frozen(file, protection))?;
+                    section(vm, file, stream::SECTION_END, || Ok(()))?;
+                    file.put(&devices);
+                    Ok(())
+                }),
+                Err(err) => Err(Error::io("starting the thread for write faults", &err)),
+            };
+            protection.stop();
+            saved
+        })
+    }
+
+    /// Stops the guest for its devices and the protection; what the devices wrote, with the end of the stream.
+    fn freeze(&self, vm: &Vm, protection: &Protection, unpopulated: bool) -> Result<Vec<u8>> {
+        let writer = Arc::new(memory::Writer::new());
+        let file = MigFile::new(writer.clone(), true);
+        let host = vm.host();
+        with_lock(&*host, || {
+            let ran = host.vm_running();
+            let stopped = if ran { host.vm_stop() } else { 0 };
+            if stopped < 0 {
+                return Err(Error::from_callback("vm_stop", stopped));
+            }
+            host.cpu_synchronize_states();
+            let saved = save::complete_precopy_non_iterable(vm, &file, false, false);
+            let saved = saved.and_then(|()| protection.start(unpopulated));
+            let started = if ran { host.vm_start() } else { 0 };
+            saved?;
+            if started < 0 { Err(Error::from_callback("vm_start", started)) } else { Ok(()) }
+        })?;
+        file.close()?;
+        Ok(writer.take())
+    }
+
+    /// Every page as it was: from its copy, or from its place, which lets the guest go on when it is out.
+    fn send_frozen(&self, file: &MigFile, protection: &Protection) -> Result<()> {
+        self.with_saver(|saver| {
+            loop {
+                file.status().first_error().map_or(Ok(()), Err)?;
+                if let Some((at, page, content)) = protection.next_copy() {
+                    saver.send_copy(self, file, (at, page), &content);
+                    continue;
+                }
+                let Some((at, start, count)) = saver.next_run(self) else {
+                    // The last copies may come between the two looks.
+                    let Some((at, page, content)) = self.last_copy(protection) else { return Ok(()) };
+                    saver.send_copy(self, file, (at, page), &content);
+                    continue;
+                };
+                self.send_place(saver, file, protection, (at, start, count))?;
+            }
+        })
+    }
+
+    /// A copy that is being made when everything else is out.
+    fn last_copy(&self, protection: &Protection) -> Option<Copied> {
+        loop {
+            let copying = protection.copying.load(SeqCst) > 0;
+            let copy = protection.next_copy();
+            if copy.is_some() || !copying {
+                return copy;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Whether the unit that begins with this page is the caller's to save.
+    fn claim(&self, block: &Block, page: usize) -> bool {
+        let cleared = block.dirty.clear(page, block.pages_per_unit());
+        self.dirty_pages.fetch_sub(cleared as u64, Relaxed);
+        cleared > 0
+    }
+
+    fn send_place(
+        &self,
+        saver: &mut Saver,
+        file: &MigFile,
+        protection: &Protection,
+        (at, start, count): (usize, usize, usize),
+    ) -> Result<()> {
+        let block = saver.block(at);
+        let unit = block.pages_per_unit();
+        let claimed: Vec<_> = (start..start + count).step_by(unit).filter(|page| self.claim(&block, *page)).collect();
+        for page in &claimed {
+            saver.send_pages(self, file, at, *page, unit);
+        }
+        // The file only remembers where they are.
+        file.flush();
+        for run in claimed.chunk_by(|page, next| page + unit == *next) {
+            let (offset, len) = (run[0] << self.page_bits, run.len() * block.unit());
+            let lifted = protection.uffd.protect(block.memory(), offset, len, false);
+            lifted.map_err(|err| Error::io(format!("letting the guest write to block '{}'", block.name()), &err))?;
+        }
+        Ok(())
+    }
+}
