@@ -9,9 +9,8 @@
 use super::{Channel, StallLimit, aborted, closed, lock, stalled};
 use crate::error::{Error, Result};
 use crate::sys::{
-    IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered,
-    send_fd, set_close_on_exec,
-    set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
+    IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, poll_fd, read_fd, read_scattered, recv_fd,
+    recv_scattered, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
 };
 use std::fs::File;
 use std::io;
