@@ -292,7 +292,7 @@ static void carried(const char *uri, const char *ready, bool duplex)
 
     pthread_create(&thread, NULL, opens, &reading);
     if (ready) {
-        WAIT_FOR(access(ready, F_OK) == 0);
+        WAIT_FOR(harness_listens(ready));
     }
     for (unsigned i = 0; i < 200 && !writing.f; i++) {
         error_free(writing.err);

@@ -41,6 +41,25 @@ void harness_sleep_ms(unsigned ms)
     nanosleep(&time, NULL);
 }
 
+bool harness_listens(const char *path)
+{
+    FILE *sockets = fopen("/proc/net/unix", "r");
+    char line[512];
+    bool found = false;
+
+    while (sockets && !found && fgets(line, sizeof(line), sockets)) {
+        unsigned long flags = 0;
+        char *at = strchr(line, '/');
+
+        line[strcspn(line, "\n")] = 0;
+        found = at && strcmp(at, path) == 0 && sscanf(line, "%*s %*s %*s %lx", &flags) == 1 && (flags & 0x10000);
+    }
+    if (sockets) {
+        fclose(sockets);
+    }
+    return found;
+}
+
 /* Checks */
 
 static void failed(const char *file, int line)

@@ -105,4 +105,7 @@ bool harness_locked(HarnessLock *lock);
 
 void harness_sleep_ms(unsigned ms);
 
+/* Whether somebody listens at a unix socket; its path alone is there a moment earlier. */
+bool harness_listens(const char *path);
+
 #endif

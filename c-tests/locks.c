@@ -198,7 +198,7 @@ TEST(a_migration)
     device_init(&in, "dev", HAS_ALL);
     in.hook = check_lock;
     pthread_create(&thread, NULL, receives, &in);
-    WAIT_FOR(access(migration_uri + 5, F_OK) == 0);
+    WAIT_FOR(harness_listens(migration_uri + 5));
     m = savevm_migrate(NULL, migration_uri, NULL, &err);
     if (CHECK(m != NULL)) {
         if (!CHECK_EQ(savevm_migrate_wait(m, &err), 0)) {

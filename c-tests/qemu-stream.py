@@ -21,6 +21,16 @@ UUID = "550e8400-e29b-41d4-a716-446655440000"
 DEADLINE = 60
 
 
+def listens(path):
+    """Raises an OSError until somebody listens there: the path alone is there a moment earlier."""
+    with open("/proc/net/unix") as sockets:
+        for line in sockets:
+            fields = line.split()
+            if fields[-1] == path and int(fields[3], 16) & 0x10000:
+                return
+    raise FileNotFoundError(path)
+
+
 class Qemu:
     def __init__(self, program, work, *arguments):
         path = os.path.join(work, "qmp")
@@ -153,7 +163,7 @@ class Test:
             if capabilities:
                 qemu.capabilities(*capabilities)
             reader = subprocess.Popen([self.program, MACHINE, self.table, f"unix:{socket_path}"])
-            qemu.until(lambda: os.stat(socket_path))
+            qemu.until(lambda: listens(socket_path))
             status = qemu.migrate(f"unix:{socket_path}")
             words = " and ".join(("a live migration", *capabilities))
             self.check(f"{words}: QEMU says it is {status}", status == "completed")
