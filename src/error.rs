@@ -57,12 +57,20 @@ pub struct Error(Box<Parts>);
 /// Shorthand for results of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Names may come from a stream: they must not move a terminal's cursor or forge a line of a log.
+fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 impl Error {
     /// An error with its errno (positive, `EIO` where the caller has none) and its cause in words.
     #[cold]
     pub fn new(errno: Errno, message: impl Into<String>) -> Self {
         let errno = if errno == 0 { libc::EIO } else { errno.abs() };
-        Self(Box::new(Parts { errno, message: message.into(), ..Parts::default() }))
+        Self(Box::new(Parts { errno, message: printable(message.into()), ..Parts::default() }))
     }
 
     /// The stream says something that it must not: `EINVAL`.
@@ -142,7 +150,10 @@ impl Error {
 
     /// Adds the section, unless one is known.
     pub fn in_section(mut self, section: impl FnOnce() -> Section) -> Self {
-        self.0.section.get_or_insert_with(section);
+        self.0.section.get_or_insert_with(|| {
+            let section = section();
+            Section { idstr: printable(section.idstr), ..section }
+        });
         self
     }
 
@@ -154,7 +165,7 @@ impl Error {
 
     /// Adds the next outer element of the VMState path.
     pub fn in_path(mut self, element: impl Into<String>) -> Self {
-        self.0.path.push(element.into());
+        self.0.path.push(printable(element.into()));
         self
     }
 }

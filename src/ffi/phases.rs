@@ -73,7 +73,7 @@ pub unsafe extern "C" fn qemu_savevm_state_setup(f: *mut QEMUFile) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_state_iterate(f: *mut QEMUFile, postcopy: bool) -> c_int {
     on_file(f, -libc::EINVAL, |vm, file| match save::iterate(vm, file, postcopy) {
-        Ok(Round::Done) => 1,
+        Ok(Round::Done(last)) => last,
         Ok(Round::Again) => 0,
         Err(ret) => ret,
     })

@@ -90,7 +90,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
     });
     while file.error() == 0 {
         match save::iterate(vm, file, false) {
-            Ok(Round::Done) => break,
+            Ok(Round::Done(_)) => break,
             Ok(Round::Again) => {}
             Err(ret) => file.set_error_detail(Error::from_callback("save_live_iterate", ret)),
         }

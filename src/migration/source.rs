@@ -321,7 +321,7 @@ impl Source {
         }
         self.check()?;
         match round {
-            Ok(Round::Done) => {
+            Ok(Round::Done(_)) => {
                 base.stats.get().rounds += 1;
             }
             Ok(Round::Again) => {}

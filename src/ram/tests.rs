@@ -76,7 +76,7 @@ fn save(machine: &Machine, between: impl FnOnce()) -> Vec<u8> {
     let file = MigFile::new(writer.clone(), true);
     save::header(&machine.vm, &file);
     save::setup(&machine.vm, &file);
-    while save::iterate(&machine.vm, &file, false).unwrap() != save::Round::Done {}
+    while save::iterate(&machine.vm, &file, false).unwrap() == save::Round::Again {}
     assert_eq!(save::pending(&machine.vm, &file, 1).total(), 0);
     between();
     save::complete_precopy(&machine.vm, &file, false, false).unwrap();
@@ -144,7 +144,7 @@ fn differences_are_sent_where_a_page_is_known() {
     save::header(&source.vm, &file);
     save::setup(&source.vm, &file);
     for round in 0..4u8 {
-        while save::iterate(&source.vm, &file, false).unwrap() != save::Round::Done {}
+        while save::iterate(&source.vm, &file, false).unwrap() == save::Round::Again {}
         source.write(0, 100 + usize::from(round), &[round]);
         source.write(0, 3 * PAGE, &[0; PAGE]);
         source.write(0, 4 * PAGE, &pattern(PAGE, usize::from(round)));

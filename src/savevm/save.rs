@@ -19,8 +19,8 @@ use std::time::Instant;
 pub enum Round {
     /// A handler has more to send, or the rate limit was reached: go on later.
     Again,
-    /// Every handler said that it is done: the guest may be stopped.
-    Done,
+    /// Every handler said that it is done: the guest may be stopped. What the last one returned, or 1 where there was none.
+    Done(i32),
 }
 
 /// Writes the head of a section; START and FULL say who it is.
@@ -136,6 +136,7 @@ pub fn setup(vm: &Vm, file: &MigFile) {
 /// behind the first one that has more to send, so that later ones do not send what changes meanwhile.
 pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<Round, i32> {
     trace_event!(vm.host(), "savevm_state_iterate", "");
+    let mut last = 1;
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveLiveIterate)
@@ -152,10 +153,10 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
         match section(vm, file, &entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
             ret if ret < 0 => return Err(ret),
             0 => return Ok(Round::Again),
-            _ => {}
+            ret => last = ret,
         }
     }
-    Ok(Round::Done)
+    Ok(Round::Done(last))
 }
 
 /// Asks every active handler how much is left.

@@ -110,6 +110,23 @@ fn a_round_stops_at_the_first_device_that_has_more_to_send() {
 }
 
 #[test]
+fn a_finished_round_hands_on_what_the_last_device_returned() {
+    let device = |name, result| Device { name, callbacks: LIVE, result, ..Device::default() };
+    let (vm, _) = machine(vec![device("a", 5), device("b", 9)]);
+    let (file, _sink) = writer();
+    assert_eq!(save::iterate(&vm, &file, false), Ok(Round::Done(9)));
+    assert_eq!(save::iterate(&Vm::default(), &file, false), Ok(Round::Done(1)));
+}
+
+#[test]
+fn a_name_from_the_stream_puts_no_control_bytes_into_the_error() {
+    let stream = b"\x04\0\0\0\x05\x06\x1b[2J\n\x07\0\0\0\x02\0\0\0\x01";
+    let error = load::sections(&Vm::default(), &reader(stream)).unwrap_err();
+    assert!(!error.to_string().contains(char::is_control), "{error:?}");
+    assert!(!error.message().contains(char::is_control) && error.message().contains("[2J"), "{error:?}");
+}
+
+#[test]
 fn a_round_ends_at_an_error_and_latches_it() {
     let device = |name, result| Device { name, callbacks: LIVE, result, ..Device::default() };
     let (vm, diary) = machine(vec![device("a", -libc::ENOSPC), device("b", 1)]);
@@ -131,9 +148,9 @@ fn devices_that_take_no_part_are_skipped() {
         device("plain"),
     ]);
     let (file, _sink) = writer();
-    assert_eq!(save::iterate(&vm, &file, true), Ok(Round::Done));
+    assert_eq!(save::iterate(&vm, &file, true), Ok(Round::Done(1)));
     assert_eq!(read(&diary), ["postcopy: iterate"]);
-    assert_eq!(save::iterate(&vm, &file, false), Ok(Round::Done));
+    assert_eq!(save::iterate(&vm, &file, false), Ok(Round::Done(1)));
     assert_eq!(read(&diary), ["postcopy: iterate", "plain: iterate"]);
     assert_eq!(save::pending(&vm, &file, 10).compatible, 30);
     save::cleanup(&vm);
