@@ -80,7 +80,7 @@ static void check(bool good, const char *what)
     }
 }
 
-/* Every page with a word before it, as a stream has it; the receiver takes what comes and puts it in place at once. */
+/* Pages as pieces, in writes of 128 KiB and with nothing between them; the receiver puts them in place at once. */
 static Cost bare(const uint8_t *source)
 {
     int pair[2];
