@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads a stream from its header to its description, or as far as it makes sense.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ pub fn read_slice(bytes: &[u8], options: Options) -> Stream {
 struct Known {
     device: Device,
     version: u32,
+    live: bool,
 }
 
 struct Parser<'v, S, V> {
@@ -69,7 +70,6 @@ struct Parser<'v, S, V> {
     stream: Stream,
     ram: RamReader,
     known: HashMap<u32, Known>,
-    live: HashSet<u32>,
     /// How many FULL sections each device has sent.
     twins: HashMap<Device, u32>,
     /// Where the enclosing packages end, and which items they are.
@@ -94,7 +94,6 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             stream,
             ram: RamReader::default(),
             known: HashMap::new(),
-            live: HashSet::new(),
             twins: HashMap::new(),
             packages: Vec::new(),
             description_is_own: false,
@@ -291,7 +290,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let known = match kind {
             SectionKind::Start | SectionKind::Full => self.introduce(id, kind)?,
             SectionKind::Part | SectionKind::End => match self.known.get(&id) {
-                Some(known) if self.live.contains(&id) => known.clone(),
+                Some(known) if known.live => known.clone(),
                 _ => return self.cursor.fault(start, "a section of a live device", format!("section {id}")),
             },
         };
@@ -305,7 +304,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         };
         self.footer(id)?;
         self.section = None;
-        let Known { device, version } = known;
+        let Known { device, version, .. } = known;
         if kind == SectionKind::Full {
             self.last_good = Some(device.clone());
         }
@@ -338,14 +337,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         }
         let instance = self.cursor.be32("a device's instance")?;
         let version = self.cursor.be32("a device's version")?;
-        let known = Known { device: Device { name, instance }, version };
-        self.cursor.pay(2 * (size_of::<Known>() + 2 * size_of::<u32>()) + known.device.name.len())?;
+        let known = Known { device: Device { name, instance }, version, live: kind == SectionKind::Start };
+        self.cursor.pay(2 * (size_of::<Known>() + size_of::<u32>()) + known.device.name.len())?;
         self.known.insert(id, known.clone());
-        if kind == SectionKind::Start {
-            self.live.insert(id);
-        } else {
-            self.live.remove(&id);
-        }
         Ok(known)
     }
 
@@ -386,8 +380,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let size = described.and_then(|layout| usize::try_from(layout.size).ok());
         if let Some(size) = size.filter(|&size| size <= self.cursor.budget.left() / 2) {
             let footers = self.stream.footers == Some(true);
-            let around =
-                Surroundings { id, footers: Some(footers), live: &self.live, packaged: !self.packages.is_empty() };
+            let seen = |id| self.known.get(&id).map(|known| known.live);
+            let packaged = !self.packages.is_empty();
+            let around = Surroundings { id, footers: Some(footers), full: true, packaged, seen: &seen };
             let ahead = self.cursor.peek(size + search::LOOK_AHEAD)?;
             let last = ahead.len() < size + search::LOOK_AHEAD;
             let footer_follows = ahead.get(size..).is_some_and(|ahead| ahead.starts_with(&search::footer(id)));
@@ -401,9 +396,11 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.search(id, Some(data)).map(|()| Framing::Searched)
     }
 
+    /// Searches for the end of a section; `keep` takes the state of a FULL one.
     fn search(&mut self, id: u32, keep: Option<&mut Vec<u8>>) -> Result<()> {
-        let packaged = !self.packages.is_empty();
-        let around = Surroundings { id, footers: self.stream.footers, live: &self.live, packaged };
+        let (footers, full, packaged) = (self.stream.footers, keep.is_some(), !self.packages.is_empty());
+        let seen = |id| self.known.get(&id).map(|known| known.live);
+        let around = Surroundings { id, footers, full, packaged, seen: &seen };
         search::find_end(&mut self.cursor, &around, keep)
     }
 

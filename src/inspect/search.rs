@@ -5,8 +5,6 @@
 //! that can stand behind a section. Five exact bytes and a plausible header behind them are not met by chance. Machines
 //! before 2.4 write no footers; there the header alone must do.
 
-use std::collections::HashSet;
-
 use super::cursor::{Cursor, Result};
 use super::source::Source;
 use crate::wire;
@@ -17,10 +15,12 @@ pub(super) struct Surroundings<'a> {
     pub id: u32,
     /// Sections have footers. Unknown is taken for yes: so it is since QEMU 2.4.
     pub footers: Option<bool>,
-    /// Numbers of the live devices, whose PART and END sections may follow.
-    pub live: &'a HashSet<u32>,
+    /// It is a FULL section. They come after the last of the live devices' sections, but for packages.
+    pub full: bool,
     /// It is inside of a package, which may end behind it.
     pub packaged: bool,
+    /// Whether a section of this number has come, and if so whether it is of a live device.
+    pub seen: &'a dyn Fn(u32) -> Option<bool>,
 }
 
 /// The longest thing to be looked at: a footer and a section's header.
@@ -78,12 +78,14 @@ impl Surroundings<'_> {
     fn follows_section(&self, ahead: &[u8], last: bool, strict: bool) -> bool {
         let Some(&tag) = ahead.first() else { return !strict || self.packaged };
         let rest = &ahead[1..];
+        // Five bytes are met by chance, where no footer stands before them.
+        let short = !strict || self.packaged || !self.full;
         match tag {
-            wire::SECTION_START | wire::SECTION_FULL => plausible_header(rest, strict),
-            wire::SECTION_PART | wire::SECTION_END => {
-                rest.first_chunk().is_some_and(|id| self.live.contains(&u32::from_be_bytes(*id)))
+            wire::SECTION_START | wire::SECTION_FULL => self.plausible_header(rest, strict),
+            wire::SECTION_PART | wire::SECTION_END if short => {
+                rest.first_chunk().is_some_and(|id| (self.seen)(u32::from_be_bytes(*id)) == Some(true))
             }
-            wire::COMMAND => rest.first_chunk().is_some_and(|&[n0, n1, l0, l1]| {
+            wire::COMMAND if short => rest.first_chunk().is_some_and(|&[n0, n1, l0, l1]| {
                 plausible_command(u16::from_be_bytes([n0, n1]), u16::from_be_bytes([l0, l1]))
             }),
             // A zero alone shows nothing: state is full of them.
@@ -94,29 +96,33 @@ impl Surroundings<'_> {
             _ => false,
         }
     }
+
+    /// Whether a START or FULL section's header can look like this, behind the tag.
+    fn plausible_header(&self, header: &[u8], strict: bool) -> bool {
+        const MAX_ID: u32 = 1 << 20;
+        // Some versions are dates, such as 20061113.
+        const MAX_VERSION: u32 = 1 << 25;
+        let Some((id, rest)) = header.split_first_chunk() else { return !strict };
+        let Some((&len, rest)) = rest.split_first() else { return !strict };
+        let name = &rest[..rest.len().min(len.into())];
+        let Some(behind) = rest.get(usize::from(len) + 4..) else { return !strict };
+        let id = u32::from_be_bytes(*id);
+        let plausible = len > 0 && id < MAX_ID && name.iter().all(|byte| (b' '..=b'~').contains(byte));
+        let strictly = || {
+            let version = behind.first_chunk().map(|version| u32::from_be_bytes(*version));
+            len > 1
+                && name[0].is_ascii_alphanumeric()
+                && (self.seen)(id).is_none()
+                && version.is_some_and(|version| version < MAX_VERSION)
+        };
+        plausible && (!strict || strictly())
+    }
 }
 
 /// Whether a command of this number and length can be meant: the known ones, and as many to come.
 pub(super) fn plausible_command(number: u16, len: u16) -> bool {
     let fixed = wire::Command::from_wire(number).and_then(wire::Command::fixed_len);
     (1..32).contains(&number) && fixed.is_none_or(|fixed| fixed == len)
-}
-
-/// Whether a START or FULL section's header can look like this, behind the tag.
-fn plausible_header(header: &[u8], strict: bool) -> bool {
-    const MAX_ID: u32 = 1 << 20;
-    // Some versions are dates, such as 20061113.
-    const MAX_VERSION: u32 = 1 << 25;
-    let Some((id, rest)) = header.split_first_chunk() else { return !strict };
-    let Some((&len, rest)) = rest.split_first() else { return !strict };
-    let name = &rest[..rest.len().min(len.into())];
-    let Some(behind) = rest.get(usize::from(len) + 4..) else { return !strict };
-    let version = behind.first_chunk().map(|version| u32::from_be_bytes(*version));
-    len > 0
-        && u32::from_be_bytes(*id) < MAX_ID
-        && name.iter().all(|byte| (b' '..=b'~').contains(byte))
-        && (!strict || name.first().is_some_and(u8::is_ascii_alphanumeric) && len > 1)
-        && (!strict || version.is_some_and(|version| version < MAX_VERSION))
 }
 
 #[cfg(test)]
@@ -135,8 +141,8 @@ mod tests {
     }
 
     fn end_of(bytes: &[u8], footers: Option<bool>) -> Option<usize> {
-        let live = HashSet::from([2]);
-        let around = Surroundings { id: 5, footers, live: &live, packaged: false };
+        let seen = |id| (id <= 5).then_some(id == 2);
+        let around = Surroundings { id: 5, footers, full: true, packaged: false, seen: &seen };
         let mut cursor = Cursor::new(SliceSource::new(bytes), Budget::default());
         let mut kept = Vec::new();
         find_end(&mut cursor, &around, Some(&mut kept)).ok().map(|()| kept.len())
@@ -186,6 +192,12 @@ mod tests {
         let mut bytes = vec![4; 50];
         let end = bytes.len();
         bytes.extend(header(6, "cpu_common"));
+        assert_eq!(end_of(&bytes, Some(false)), Some(end));
+        // Of a section that came before, five bytes that may be anything, and the one that is meant.
+        let mut bytes = header(4, "serial");
+        bytes.extend([wire::SECTION_END, 0, 0, 0, 2, wire::COMMAND, 0, 5, 0, 0]);
+        let end = bytes.len();
+        bytes.extend(header(7, "rtc"));
         assert_eq!(end_of(&bytes, Some(false)), Some(end));
         assert_eq!(end_of(&[1, 2, 3, wire::EOF], Some(false)), Some(3));
         assert_eq!(end_of(&[1, wire::EOF, wire::VMDESCRIPTION, 0, 0, 0, 9, b'{'], Some(false)), Some(1));
