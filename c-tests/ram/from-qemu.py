@@ -16,9 +16,15 @@ import tempfile
 import time
 
 SKIPPED = 77
-DEADLINE = 180
+DEADLINE = 60
+# Where KVM itself is emulated the firmware sometimes stands still; a new start then mostly gets there.
+BOOT_SECONDS, BOOTS = 30, 4
 # QEMU 7.2 loses writes of a running guest under TCG: reading the dirty log does not reset the TLB. So only KVM will do.
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+class NotBooted(Exception):
+    """The firmware did not get to the guest."""
 
 
 class Qmp:
@@ -159,14 +165,14 @@ def case(qemu, load_ram, variant, directory):
         qmp = Qmp(control, process)
         # Until the firmware has booted the guest above.
         counted = f"{directory}/counted"
-        until = time.monotonic() + DEADLINE
+        until = time.monotonic() + BOOT_SECONDS
         while True:
             qmp("pmemsave", val=0x2F000, size=2, filename=counted)
             with open(counted, "rb") as file:
                 if any(file.read()):
                     break
             if time.monotonic() > until:
-                sys.exit("the guest did not boot")
+                raise NotBooted
             time.sleep(0.1)
         migrate(qmp, stream, variant)
         blocks = ram_blocks(qmp)
@@ -185,21 +191,36 @@ def case(qemu, load_ram, variant, directory):
         process.wait()
 
 
+def booted_case(*arguments):
+    for _ in range(BOOTS):
+        try:
+            return case(*arguments)
+        except NotBooted:
+            print(f"QEMU's firmware did not boot the guest in {BOOT_SECONDS} s", file=sys.stderr)
+    raise NotBooted
+
+
 def main():
     qemu = os.environ.get("QEMU_SYSTEM_X86_64") or shutil.which("qemu-system-x86_64")
     if not qemu:
         print("SKIPPED: there is no qemu-system-x86_64; streams of an unmodified QEMU were not loaded")
         return SKIPPED
-    wrong = []
+    wrong, skipped = [], False
     variants = ["stopped", "running", "differences"]
     if not KVM:
         print("SKIPPED: there is no /dev/kvm; no stream of a running guest was loaded")
         variants = variants[:1]
     for variant in variants:
         with tempfile.TemporaryDirectory(prefix="savevm-ram-") as directory:
-            wrong += [f"{variant}: {what}" for what in case(qemu, sys.argv[1], variant, directory)]
+            try:
+                wrong += [f"{variant}: {what}" for what in booted_case(qemu, sys.argv[1], variant, directory)]
+            except NotBooted:
+                print(f"SKIPPED: QEMU does not boot a guest here; the stream '{variant}' was not loaded")
+                skipped = True
     for what in wrong:
         print(what)
+    if skipped and not wrong:
+        return SKIPPED
     print("every RAM block is what QEMU has" if not wrong else f"{len(wrong)} differences")
     return 1 if wrong else 0
 
