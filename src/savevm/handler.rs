@@ -52,7 +52,8 @@ impl Pending {
 
 /// A registered device.
 ///
-/// The methods that return `i32` hand on what the callback returned. They are only called where `has` said yes. The lock
+/// The methods that return `i32` hand on what the callback returned. They are only called where `has` said yes; what a
+/// device does not implement means what a NULL member means. The lock
 /// rule of each is the one of the C member: `save_state`, `save_cleanup` and both completions run inside the big lock;
 /// `is_active`, `has_postcopy` inside or outside; `save_live_iterate` outside in a migration and inside for a snapshot;
 /// `save_setup` and `save_live_pending` outside.
@@ -60,29 +61,51 @@ pub trait Handler: Send + Sync {
     /// Whether there is such a callback. Asked each time: a table may change while it is registered.
     fn has(&self, callback: Callback) -> bool;
     /// False for a device that says that it takes no part; true for one that does not say.
-    fn is_active(&self) -> bool;
+    fn is_active(&self) -> bool {
+        true
+    }
     /// As `is_active`, for rounds alone.
-    fn is_active_iterate(&self) -> bool;
+    fn is_active_iterate(&self) -> bool {
+        true
+    }
     /// Whether it can send after the guest moved; false for one that does not say.
-    fn has_postcopy(&self) -> bool;
+    fn has_postcopy(&self) -> bool {
+        false
+    }
     /// `save_setup`.
-    fn save_setup(&self, file: &MigFile) -> i32;
+    fn save_setup(&self, _file: &MigFile) -> i32 {
+        0
+    }
     /// `save_live_iterate`.
-    fn save_live_iterate(&self, file: &MigFile) -> i32;
+    fn save_live_iterate(&self, _file: &MigFile) -> i32 {
+        1
+    }
     /// `save_live_pending`.
-    fn save_live_pending(&self, file: &MigFile, threshold: u64, pending: Pending) -> Pending;
+    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, pending: Pending) -> Pending {
+        pending
+    }
     /// `save_live_complete_precopy`.
-    fn save_live_complete_precopy(&self, file: &MigFile) -> i32;
+    fn save_live_complete_precopy(&self, _file: &MigFile) -> i32 {
+        0
+    }
     /// `save_live_complete_postcopy`.
-    fn save_live_complete_postcopy(&self, file: &MigFile) -> i32;
+    fn save_live_complete_postcopy(&self, _file: &MigFile) -> i32 {
+        0
+    }
     /// `save_cleanup`.
-    fn save_cleanup(&self);
+    fn save_cleanup(&self) {}
     /// `load_setup`.
-    fn load_setup(&self, file: &MigFile) -> i32;
+    fn load_setup(&self, _file: &MigFile) -> i32 {
+        0
+    }
     /// `load_cleanup`; its result means nothing in QEMU 7.2.
-    fn load_cleanup(&self) -> i32;
+    fn load_cleanup(&self) -> i32 {
+        0
+    }
     /// `resume_prepare`, with the driver's state as an address.
-    fn resume_prepare(&self, migration: usize) -> i32;
+    fn resume_prepare(&self, _migration: usize) -> i32 {
+        0
+    }
     /// The whole state: `save_state`, or the description. What was written is recorded for the vmdesc.
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()>;
     /// A section's payload: `load_state`, or the description.

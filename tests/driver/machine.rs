@@ -295,12 +295,6 @@ impl Handler for super::Shared<Ram> {
     fn has(&self, callback: Callback) -> bool {
         callback != Callback::SaveState
     }
-    fn is_active(&self) -> bool {
-        true
-    }
-    fn is_active_iterate(&self) -> bool {
-        true
-    }
     fn has_postcopy(&self) -> bool {
         self.postcopy.enabled.load(SeqCst)
     }
@@ -349,9 +343,6 @@ impl Handler for super::Shared<Ram> {
         self.counts.load_cleanup.fetch_add(1, SeqCst);
         0
     }
-    fn resume_prepare(&self, _migration: usize) -> i32 {
-        0
-    }
     fn save(&self, _file: &MigFile, _recorder: Option<&Recorder>) -> Result<()> {
         Err(Error::invalid("RAM is live"))
     }
@@ -394,40 +385,6 @@ pub struct Device {
 impl Handler for super::Shared<Device> {
     fn has(&self, callback: Callback) -> bool {
         matches!(callback, Callback::SaveState | Callback::LoadState)
-    }
-    fn is_active(&self) -> bool {
-        true
-    }
-    fn is_active_iterate(&self) -> bool {
-        true
-    }
-    fn has_postcopy(&self) -> bool {
-        false
-    }
-    fn save_setup(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_live_iterate(&self, _file: &MigFile) -> i32 {
-        1
-    }
-    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, pending: Pending) -> Pending {
-        pending
-    }
-    fn save_live_complete_precopy(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_live_complete_postcopy(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_cleanup(&self) {}
-    fn load_setup(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn load_cleanup(&self) -> i32 {
-        0
-    }
-    fn resume_prepare(&self, _migration: usize) -> i32 {
-        0
     }
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
         self.host.expect_lock(true, "save_state");

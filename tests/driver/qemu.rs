@@ -9,7 +9,7 @@ use savevm::error::{Error, Result};
 use savevm::file::MigFile;
 use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params};
 use savevm::savevm::Vm;
-use savevm::savevm::handler::{Callback, Handler, Pending};
+use savevm::savevm::handler::{Callback, Handler};
 use savevm::savevm::registry::{Owner as DeviceOwner, Registration};
 use savevm::vmstate::Recorder;
 use std::io::{BufRead, BufReader, Write};
@@ -87,40 +87,6 @@ enum Sink {
 impl Handler for Sink {
     fn has(&self, callback: Callback) -> bool {
         callback == Callback::LoadState
-    }
-    fn is_active(&self) -> bool {
-        true
-    }
-    fn is_active_iterate(&self) -> bool {
-        true
-    }
-    fn has_postcopy(&self) -> bool {
-        false
-    }
-    fn save_setup(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_live_iterate(&self, _file: &MigFile) -> i32 {
-        1
-    }
-    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, pending: Pending) -> Pending {
-        pending
-    }
-    fn save_live_complete_precopy(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_live_complete_postcopy(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_cleanup(&self) {}
-    fn load_setup(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn load_cleanup(&self) -> i32 {
-        0
-    }
-    fn resume_prepare(&self, _migration: usize) -> i32 {
-        0
     }
     fn save(&self, _file: &MigFile, _recorder: Option<&Recorder>) -> Result<()> {
         Ok(())

@@ -10,7 +10,7 @@ use crate::ffi::types::{Error as CError, VMStateIf};
 use crate::ffi::{context, error};
 use crate::file::MigFile;
 use crate::savevm::Vm;
-use crate::savevm::handler::{Callback, Handler, Pending};
+use crate::savevm::handler::{Callback, Handler};
 use crate::savevm::registry::{Owner, Registration};
 use crate::vmstate::model::{Description, State};
 use crate::vmstate::{Recorder, load, save};
@@ -39,41 +39,6 @@ impl Handler for Described {
     fn has(&self, _callback: Callback) -> bool {
         false
     }
-    fn is_active(&self) -> bool {
-        true
-    }
-    fn is_active_iterate(&self) -> bool {
-        true
-    }
-    fn has_postcopy(&self) -> bool {
-        false
-    }
-    fn save_setup(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_live_iterate(&self, _file: &MigFile) -> i32 {
-        1
-    }
-    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, pending: Pending) -> Pending {
-        pending
-    }
-    fn save_live_complete_precopy(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_live_complete_postcopy(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn save_cleanup(&self) {}
-    fn load_setup(&self, _file: &MigFile) -> i32 {
-        0
-    }
-    fn load_cleanup(&self) -> i32 {
-        0
-    }
-    fn resume_prepare(&self, _migration: usize) -> i32 {
-        0
-    }
-
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
         file.trail().clear();
         with_io(file, |io| save(io, self.state, recorder))
