@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::cursor::{Cursor, Fault, Result, Stop};
 use super::describe::Description;
 use super::live;
-use super::ram::{self, RamReader};
+use super::ram::RamReader;
 use super::search::{self, FOOTER, Surroundings};
 use super::source::{SliceSource, Source};
 use super::stream::{
@@ -357,9 +357,13 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     /// Passes over a live device's state.
     fn live_state(&mut self, id: u32, known: &Known) -> Result<Framing> {
         if &*known.device.name == "ram" {
-            if known.version != ram::VERSION {
+            if known.version != wire::ram::VERSION as u32 {
                 let found = format!("version {}", known.version);
-                return self.cursor.fault(self.cursor.offset(), format!("RAM of version {}", ram::VERSION), found);
+                return self.cursor.fault(
+                    self.cursor.offset(),
+                    format!("RAM of version {}", wire::ram::VERSION),
+                    found,
+                );
             }
             if let Some(size) = self.stream.description.as_ref().and_then(|description| description.page_size) {
                 self.ram.set_page_size(size, PageSizeFrom::Description);

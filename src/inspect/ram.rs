@@ -16,23 +16,10 @@ use super::cursor::{Cursor, Result};
 use super::source::Source;
 use super::stream::{Block, Configuration, Count, Mapped, PageSizeFrom, Ram};
 use super::visit::{Page, Visitor};
+use crate::wire::ram as flag;
 
-mod flag {
-    pub const ZERO: u64 = 0x02;
-    pub const MEM_SIZE: u64 = 0x04;
-    pub const PAGE: u64 = 0x08;
-    pub const EOS: u64 = 0x10;
-    pub const CONTINUE: u64 = 0x20;
-    pub const XBZRLE: u64 = 0x40;
-    pub const HOOK: u64 = 0x80;
-    pub const COMPRESSED: u64 = 0x100;
-    pub const MULTIFD_FLUSH: u64 = 0x200;
-    /// Records that carry a page.
-    pub const ANY_PAGE: u64 = ZERO | PAGE | XBZRLE | COMPRESSED;
-}
-
-/// The only version that there ever was of the section since QEMU 0.14.
-pub(super) const VERSION: u32 = 4;
+/// Records that carry a page.
+const ANY_PAGE: u64 = flag::ZERO | flag::PAGE | flag::XBZRLE | flag::COMPRESS_PAGE;
 
 /// Page sizes of all targets, the largest first: with too large a one the second page is already out of step.
 const PAGE_SIZES: [u64; 9] = [65536, 32768, 16384, 8192, 4096, 2048, 1024, 512, 256];
@@ -100,7 +87,7 @@ impl RamReader {
             if self.records.is_multiple_of(PROGRESS_EVERY) {
                 visitor.progress(start);
             }
-            if flags & flag::ANY_PAGE != 0 {
+            if flags & ANY_PAGE != 0 {
                 let block = self.block_of(cursor, flags, start)?;
                 self.page(cursor, visitor, flags & !flag::CONTINUE, &At { block, address, start })?;
                 continue;
@@ -190,7 +177,7 @@ impl RamReader {
                 })?;
                 &mut block.xbzrle
             }
-            flag::COMPRESSED => {
+            flag::COMPRESS_PAGE => {
                 let len = cursor.be32("the length of a compressed page")?.into();
                 // zlib's bound on what a page can grow to.
                 let most = page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13;
@@ -291,7 +278,7 @@ impl RamReader {
         const WINDOW: usize = 8 * 65536;
         self.inferences += 1;
         if let Some(record) = cursor.peek(8)?.first_chunk::<8>() {
-            if u64::from_be_bytes(*record) & 0x1ff & flag::ANY_PAGE == 0 {
+            if u64::from_be_bytes(*record) & 0x1ff & ANY_PAGE == 0 {
                 self.inferences -= 1;
                 return Ok(());
             }
@@ -387,11 +374,11 @@ fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
     while let Some(record) = window.get(at..).and_then(|ahead| ahead.first_chunk::<8>()) {
         let record = u64::from_be_bytes(*record);
         let (address, flags) = (record & !mask, record & mask);
-        if largest_block > 0 && flags & flag::ANY_PAGE != 0 && address + page_size > largest_block {
+        if largest_block > 0 && flags & ANY_PAGE != 0 && address + page_size > largest_block {
             return false;
         }
         let Some(size) = record_size(&window[at..], flags, page_size) else { return false };
-        if flags & flag::ANY_PAGE != 0 && !addresses.contains(&Some(address)) {
+        if flags & ANY_PAGE != 0 && !addresses.contains(&Some(address)) {
             addresses = [addresses[1], Some(address)];
         }
         at += size;
@@ -406,7 +393,7 @@ fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
 /// How long the record at the start of `ahead` is, or none if it makes no sense.
 fn record_size(ahead: &[u8], flags: u64, page_size: u64) -> Option<usize> {
     let mut at = 8;
-    if flags & flag::ANY_PAGE != 0 && flags & flag::CONTINUE == 0 {
+    if flags & ANY_PAGE != 0 && flags & flag::CONTINUE == 0 {
         let len = usize::from(*ahead.get(at).unwrap_or(&1));
         let name = ahead.get(at + 1..).unwrap_or_default();
         if len == 0 || !name.iter().take(len).all(|byte| (b' '..=b'~').contains(byte)) {
@@ -425,7 +412,7 @@ fn record_size(ahead: &[u8], flags: u64, page_size: u64) -> Option<usize> {
             }
             at + 3 + len as usize
         }
-        flag::COMPRESSED => {
+        flag::COMPRESS_PAGE => {
             let len = u32::from_be_bytes(*ahead.get(at..).unwrap_or_default().first_chunk().unwrap_or(&[0; 4]));
             if u64::from(len) > 2 * page_size {
                 return None;

@@ -12,6 +12,7 @@
 
 mod command;
 pub mod limits;
+pub mod ram;
 
 pub use command::Command;
 
