@@ -2,7 +2,7 @@
 //! Streams that want more than they may: each class of holes that QEMU's loaders had.
 
 use super::bed::*;
-use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
+use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::*;
 use crate::wire::limits::Limits;
 use std::ffi::{c_int, c_void};
@@ -218,7 +218,7 @@ struct Node {
     previous: *mut *mut Node,
 }
 
-fn queue(info: &'static types::VMStateInfo) -> &'static VMStateDescription {
+fn queue(info: &'static VMStateInfo) -> &'static VMStateDescription {
     let node = leak(table(c"node", [plain(c"value", 0, 1, &vmstate_info_uint8)]));
     let queue = VMStateField {
         start: offset_of!(Node, next),
@@ -286,6 +286,14 @@ fn null_pointers_are_errors() {
         assert_eq!(save(table, &mut object).complaint(), "holder/p: a null pointer");
         assert_eq!(load(table, &mut object, &[0; 8]).complaint(), "holder/p: a null pointer");
     }
+    // An info of the device's own may do without memory, but not for an array: QEMU asserts there is some.
+    let own = Box::leak(Box::new(VMStateInfo {
+        name: c"own".as_ptr(),
+        get: vmstate_info_uint32.get,
+        put: vmstate_info_uint32.put,
+    }));
+    let customs = leak(table(c"holder", [VMStateField { num: 2, flags: ARRAY, ..plain(c"own", 0, 4, own) }]));
+    assert_eq!(load_at(customs, ptr::null_mut(), &[0; 8], 1).complaint(), "holder/own[0]: a null pointer");
     // Nor is there a device without memory.
     assert_eq!(save_at(inner, ptr::null_mut(), None).complaint(), "inner/x: the device has no memory");
     assert_eq!(load_at(inner, ptr::null_mut(), &[1], 1).complaint(), "inner/x: the device has no memory");

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Compiles the device files of a built QEMU 7.2 with its own migration/vmstate.h and with ours: the objects are the same.
+
+usage: QEMU_BUILD=tree qemu-devices.py INCLUDE [PART]
+
+Every C file of the tree that has a VMStateDescription is compiled twice, unchanged. The objects have to be equal to the
+byte, code and tables, but for one thing: where an array in place has a count from the stream, our macros write the size
+of that array into the field's `start`, which QEMU leaves at 0 and does not read, so that the loader knows its end.
+PART is a piece of the path: only those files.
+"""
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SKIPPED = 77
+WORD = 8
+
+
+def device_files(build, part):
+    """Command, directory and path of each file with descriptions."""
+    seen = set()
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        path = (pathlib.Path(entry["directory"]) / entry["file"]).resolve()
+        if path in seen or path.suffix != ".c" or part not in str(path):
+            continue
+        if {"tests", "migration"} & set(path.parts):
+            continue
+        seen.add(path)
+        if path.exists() and re.search(r"VMSTATE_|VMStateDescription", path.read_text(errors="replace")):
+            yield shlex.split(entry["command"]), entry["directory"], path
+
+
+def compile_to(target, command, directory, headers):
+    """Compiles without optimisation and debugging information; `headers` come before QEMU's."""
+    kept, words = [], iter(command[1:])
+    for word in words:
+        if word in ("-o", "-MF", "-MQ", "-MT"):
+            next(words)
+        elif word not in ("-MD", "-g", "-c") and not word.startswith("-O"):
+            kept.append(word)
+    before = ["-iquote", headers, "-I", headers] if headers else []
+    subprocess.run([command[0], *before, *kept, "-O0", "-g0", "-c", "-o", target], cwd=directory, check=True)
+    return target.read_bytes()
+
+
+def array_sizes(theirs, ours):
+    """How many words differ, all of them such that QEMU has 0 there; None for any other difference."""
+    if len(theirs) != len(ours):
+        return None
+    count = 0
+    for at in range(0, len(theirs), WORD):
+        if theirs[at:at + WORD] != ours[at:at + WORD]:
+            if any(theirs[at:at + WORD]):
+                return None
+            count += 1
+    return count
+
+
+def main():
+    build = os.environ.get("QEMU_BUILD")
+    if not build or not (pathlib.Path(build) / "compile_commands.json").exists():
+        print("QEMU_BUILD names no built QEMU 7.2 tree: skipped")
+        return SKIPPED
+    include = pathlib.Path(sys.argv[1])
+    part = sys.argv[2] if len(sys.argv) > 2 else ""
+    files, sizes, wrong = 0, 0, []
+    with tempfile.TemporaryDirectory() as work:
+        # Only the header in question: the others are QEMU's.
+        headers = pathlib.Path(work) / "headers"
+        (headers / "migration").mkdir(parents=True)
+        for header in (include / "migration").glob("vmstate*.h"):
+            shutil.copy(header, headers / "migration")
+        for command, directory, path in device_files(pathlib.Path(build), part):
+            target = pathlib.Path(work) / "device.o"
+            theirs = compile_to(target, command, directory, None)
+            ours = compile_to(target, command, directory, headers)
+            found = array_sizes(theirs, ours)
+            files += 1
+            if found is None:
+                wrong.append(path)
+            else:
+                sizes += found
+    for path in wrong:
+        print(f"{path}: another object")
+    print(f"{files} files, {len(wrong)} with another object; {sizes} arrays have their size besides")
+    return 1 if wrong or not files else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
