@@ -166,6 +166,16 @@ TEST(a_round_stops_at_the_first_that_is_not_done)
     iterate_with(1, 1, -1);
 }
 
+TEST(a_round_returns_what_the_last_one_returned)
+{
+    device_add(&a, "a", 0, 1, PLAIN_LIVE);
+    device_add(&c, "c", 0, 1, PLAIN_LIVE);
+    device_add(&d, "d", 0, 1, PLAIN_LIVE);
+    iterate_with(5, 7, 9);
+    iterate_with(9, 7, 1);
+    iterate_with(9, 0, 7);
+}
+
 TEST(setup_stops_at_the_first_failure)
 {
     QEMUFile *f = side_writer();
