@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -515,4 +516,31 @@ TEST(wrong_descriptors)
     CHECK(savevm_file_from_fd(fds[0], true) == NULL);
     CHECK(savevm_file_from_fd(fds[1], false) == NULL);
     CHECK(savevm_file_from_fd(open("/", O_RDONLY), false) == NULL);
+}
+
+/* The program never chose what SIGPIPE does, so it would end here. */
+TEST(a_reader_that_went_away_raises_no_signal)
+{
+    int fds[3][2];
+    char path[160];
+
+    signal(SIGPIPE, SIG_DFL);
+    REQUIRE(pipe(fds[0]) == 0);
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds[1]) == 0);
+    temporary();
+    snprintf(path, sizeof(path), "%s/f", directory);
+    REQUIRE(mkfifo(path, 0600) == 0);
+    fds[2][0] = open(path, O_RDONLY | O_NONBLOCK);
+    fds[2][1] = open(path, O_WRONLY);
+    for (unsigned i = 0; i < 3; i++) {
+        QEMUFile *f = savevm_file_from_fd(fds[i][1], true);
+
+        REQUIRE(f != NULL);
+        close(fds[i][0]);
+        qemu_put_byte(f, 1);
+        qemu_fflush(f);
+        CHECK_EQ(qemu_file_get_error(f), -EIO);
+        CHECK_EQ(qemu_fclose(f), -EIO);
+    }
+    clean("f");
 }

@@ -235,6 +235,23 @@ TEST(devices_without_load_state)
 
 /* NULL for every pointer */
 
+TEST(null_buffers)
+{
+    QEMUFile *f = savevm_file_to_buffer();
+    uint8_t *nowhere = NULL;
+
+    qemu_put_buffer(f, NULL, 0);
+    qemu_put_buffer_async(f, NULL, 0, false);
+    CHECK_EQ(qemu_file_get_error(f), 0);
+    qemu_put_buffer_async(f, NULL, 8, false);
+    CHECK_EQ(qemu_file_get_error(f), -EINVAL);
+    qemu_fclose(f);
+    f = savevm_file_from_buffer("abc", 3);
+    CHECK_EQ(qemu_get_buffer(f, nowhere, 3), 0);
+    CHECK_EQ(qemu_file_get_error(f), -EINVAL);
+    qemu_fclose(f);
+}
+
 TEST(null_files)
 {
     uint64_t sums[3] = { 1, 2, 3 };

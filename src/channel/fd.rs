@@ -214,8 +214,8 @@ impl Channel for FdChannel {
             while !left.is_empty() {
                 let count = self.retry(fd, true, || match self.kind {
                     Kind::Socket => send_fd(fd, left),
-                    Kind::Pipe | Kind::Device => write_pipe(fd, left),
-                    Kind::File => write_fd(fd, left),
+                    Kind::Pipe => write_pipe(fd, left),
+                    Kind::Device | Kind::File => write_fd(fd, left),
                 });
                 match count {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -78,9 +78,9 @@ pub unsafe extern "C" fn qemu_put_buffer(f: *mut QEMUFile, buf: *const u8, size:
     });
 }
 
-/// Numbers go straight to the buffer; what can panic is left to a function of its own.
+/// Numbers go straight to the buffer and come straight from it; what can panic is left to functions of their own.
 ///
-/// That gets the bytes in a register: were they on the stack, every put would wait for the store.
+/// Those get and give the bytes in a register: were they on the stack, every put would wait for the store.
 #[inline]
 fn put_number<const N: usize>(file: &MigFile, bytes: [u8; N]) {
     if !file.try_put(bytes) {
@@ -92,25 +92,34 @@ fn put_number<const N: usize>(file: &MigFile, bytes: [u8; N]) {
 
 #[cold]
 #[inline(never)]
-fn put_number_slowly(file: &MigFile, wide: u64, len: usize) {
+extern "C" fn put_number_slowly(file: &MigFile, wide: u64, len: usize) {
     guard((), || file.put(&wide.to_ne_bytes()[..len]));
 }
 
 #[inline]
-fn get_number<const N: usize>(file: &MigFile) -> [u8; N] {
-    file.try_get().unwrap_or_else(|| {
-        let mut bytes = [0; N];
-        get_number_slowly(file, &mut bytes);
-        bytes
-    })
+fn get_number<const N: usize>(file: &MigFile) -> u64 {
+    match file.try_get::<N>() {
+        Some(bytes) => widened(&bytes),
+        None => get_number_slowly(file, N),
+    }
 }
 
 #[cold]
 #[inline(never)]
-fn get_number_slowly(file: &MigFile, bytes: &mut [u8]) {
-    guard((), || {
-        file.get(bytes);
-    });
+extern "C" fn get_number_slowly(file: &MigFile, len: usize) -> u64 {
+    guard(0, || {
+        let mut bytes = [0; size_of::<u64>()];
+        file.get(&mut bytes[..len]);
+        widened(&bytes[..len])
+    })
+}
+
+/// The value of up to eight big-endian bytes.
+#[inline]
+fn widened(bytes: &[u8]) -> u64 {
+    let mut wide = [0; size_of::<u64>()];
+    wide[size_of::<u64>() - bytes.len()..].copy_from_slice(bytes);
+    u64::from_be_bytes(wide)
 }
 
 fn refuse_null(file: &MigFile, size: usize) {
@@ -122,12 +131,20 @@ fn refuse_null(file: &MigFile, size: usize) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_buffer_async(f: *mut QEMUFile, buf: *const u8, size: usize, may_free: bool) {
     let file = file!(f);
+    // SAFETY: the contract of the function: the memory stays until the file is flushed.
+    let piece = unsafe { IoVec::new(buf, size) };
+    if may_free || !file.try_put_async(piece) {
+        put_piece_slowly(file, piece, may_free);
+    }
+}
+
+#[inline(never)]
+extern "C" fn put_piece_slowly(file: &MigFile, piece: IoVec, may_free: bool) {
     guard((), || {
-        if buf.is_null() {
-            return refuse_null(file, size);
+        if piece.address().is_null() {
+            return refuse_null(file, piece.len());
         }
-        // SAFETY: the contract of the function: the memory stays until the file is flushed.
-        file.put_async(unsafe { IoVec::new(buf, size) }, may_free);
+        file.put_async(piece, may_free);
     });
 }
 
@@ -155,22 +172,22 @@ pub unsafe extern "C" fn qemu_put_qemu_file(f_des: *mut QEMUFile, f_src: *mut QE
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_byte(f: *mut QEMUFile) -> c_int {
-    c_int::from(u8::from_be_bytes(get_number(file!(f, 0))))
+    get_number::<1>(file!(f, 0)) as c_int
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_be16(f: *mut QEMUFile) -> c_uint {
-    c_uint::from(u16::from_be_bytes(get_number(file!(f, 0))))
+    get_number::<2>(file!(f, 0)) as c_uint
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_be32(f: *mut QEMUFile) -> c_uint {
-    u32::from_be_bytes(get_number(file!(f, 0)))
+    get_number::<4>(file!(f, 0)) as c_uint
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_be64(f: *mut QEMUFile) -> u64 {
-    u64::from_be_bytes(get_number(file!(f, 0)))
+    get_number::<8>(file!(f, 0))
 }
 
 #[unsafe(no_mangle)]

@@ -16,9 +16,11 @@ const MAX_PIECES: usize = 64;
 #[derive(Default)]
 pub(super) struct Queue {
     pieces: RefCell<Vec<IoVec>>,
+    /// The piece behind them, which grows while its neighbours in memory come; empty where there is none.
+    last: Cell<IoVec>,
     /// Pieces whose pages may be given back once they were sent.
     releasable: RefCell<Vec<IoVec>>,
-    /// Bytes in `pieces`.
+    /// Bytes in all pieces.
     bytes: Cell<u64>,
     /// Start of the tail in the buffer.
     tail: Cell<usize>,
@@ -87,7 +89,7 @@ impl MigFile {
 
     /// Puts bytes, through the buffer.
     pub fn put(&self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && self.check_put() {
+        while !bytes.is_empty() && self.may_put_or_latch() {
             let index = self.index.get();
             let (now, later) = bytes.split_at(bytes.len().min(BUFFER_SIZE - index));
             self.buffer.store(index, now);
@@ -99,20 +101,29 @@ impl MigFile {
         }
     }
 
+    /// As `may_put`; an error is latched where there was none.
+    #[inline]
+    fn may_put_or_latch(&self) -> bool {
+        let may = self.may_put();
+        if !may {
+            self.latch_refusal();
+        }
+        may
+    }
+
     #[cold]
-    fn check_put(&self) -> bool {
+    fn latch_refusal(&self) {
         if !self.writable {
             self.set_error_detail(Error::new(libc::EBADF, "a file for reading was written to"));
         } else if self.queue.room.get() == 0 {
             self.set_error_detail(Error::new(libc::EBUSY, "the file was written to from inside its own channel"));
         }
-        self.may_put()
     }
 
     /// Queues memory to be sent without a copy. It must stay as it is until the next flush; with `may_release` its
     /// pages are given back to the system afterwards.
     pub fn put_async(&self, piece: IoVec, may_release: bool) {
-        if piece.is_empty() || !self.check_put() {
+        if piece.is_empty() || !self.may_put_or_latch() {
             return;
         }
         self.queue_tail();
@@ -120,17 +131,36 @@ impl MigFile {
             self.queue.releasable.borrow_mut().push(piece);
         }
         self.queue_piece(piece);
-        if self.queue.pieces.borrow().len() >= MAX_PIECES - 1 {
+        if self.queue.pieces.borrow().len() >= MAX_PIECES - 2 {
             self.flush();
         }
     }
 
-    /// Appends a piece, joined with the one before where they are neighbours in memory.
+    /// As `put_async`, for memory that follows the last piece; whether it does and nothing stands in the way. It can't
+    /// panic.
+    #[inline]
+    pub fn try_put_async(&self, piece: IoVec) -> bool {
+        self.may_put() && self.index.get() == self.queue.tail.get() && self.extend_last(piece)
+    }
+
+    #[inline]
+    fn extend_last(&self, piece: IoVec) -> bool {
+        let last = self.queue.last.get();
+        let follows = !last.is_empty() && last.end() == piece.address();
+        if follows {
+            self.queue.last.set(last.grown(piece.len()));
+            self.queue.bytes.set(self.queue.bytes.get() + piece.len() as u64);
+        }
+        follows
+    }
+
     fn queue_piece(&self, piece: IoVec) {
-        let mut pieces = self.queue.pieces.borrow_mut();
-        match pieces.last_mut() {
-            Some(last) if last.end() == piece.address() => last.grow(piece.len()),
-            _ => pieces.push(piece),
+        if self.extend_last(piece) {
+            return;
+        }
+        let before = self.queue.last.replace(piece);
+        if !before.is_empty() {
+            self.queue.pieces.borrow_mut().push(before);
         }
         self.queue.bytes.set(self.queue.bytes.get() + piece.len() as u64);
     }
@@ -150,6 +180,7 @@ impl MigFile {
         }
         self.queue_tail();
         let mut pieces = self.queue.pieces.take();
+        pieces.push(self.queue.last.take());
         let bytes = self.queue.bytes.get();
         if bytes > 0 {
             self.queue.room.set(0);
@@ -202,6 +233,7 @@ impl MigFile {
             from.buffer.load_into(0, &mut bytes);
             self.put(&bytes);
             from.queue.pieces.borrow_mut().clear();
+            from.queue.last.take();
             from.queue.bytes.set(0);
             from.queue.tail.set(0);
             from.index.set(0);

@@ -97,7 +97,8 @@ pub fn write_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     check(unsafe { libc::writev(fd.as_raw_fd(), IoVec::as_raw(pieces), pieces.len() as libc::c_int) })
 }
 
-/// `writev(2)` to a pipe, which does not raise SIGPIPE in a program that never asked for a disposition of it.
+/// `writev(2)` to a pipe, which does not raise SIGPIPE in a program that never asked for a disposition of it. Files and
+/// devices never do, and `send_fd` can say so per call: they are spared these calls.
 pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     // SAFETY: all zero is a valid sigset_t, and each pointer is to one of these three sets.
     let (sigpipe, before, pending) = unsafe {

@@ -14,6 +14,13 @@ pub struct IoVec(libc::iovec);
 // SAFETY: an address and a length; what is behind them is only touched by system calls and raw copies.
 unsafe impl Send for IoVec {}
 
+impl Default for IoVec {
+    /// Nothing.
+    fn default() -> Self {
+        Self(libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })
+    }
+}
+
 impl IoVec {
     /// A piece that starts at `start`.
     ///
@@ -49,9 +56,9 @@ impl IoVec {
         self.address().wrapping_add(self.len())
     }
 
-    /// Makes it `count` bytes longer; the caller knows that they follow it in memory.
-    pub fn grow(&mut self, count: usize) {
-        self.0.iov_len += count;
+    /// It and the `count` bytes behind it, which the caller knows to be readable as well.
+    pub fn grown(self, count: usize) -> Self {
+        Self(libc::iovec { iov_len: self.0.iov_len + count, ..self.0 })
     }
 
     /// Appends the bytes to `out`.
