@@ -3,10 +3,10 @@
 
 use super::api::types::SaveVMIncomingOps;
 use super::bytes;
-use super::file::{as_c, file_ref};
+use super::file::{Lease, as_c};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::savevm::host::{Incoming, PostcopyState};
+use crate::savevm::host::{Incoming, LentFile, PostcopyState};
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Mutex;
 
@@ -123,13 +123,89 @@ impl Incoming for CIncoming {
         }
     }
 
-    fn recover(&self) -> Option<&MigFile> {
-        // SAFETY: the contract of the member: NULL, or a file that stays open until the load is over.
-        self.ops.recover.and_then(|function| unsafe { file_ref(function(self.host)) })
+    fn recover(&self) -> Option<LentFile> {
+        // SAFETY: the contract of the member: NULL, or a file that is open.
+        let file = self.ops.recover.and_then(|function| unsafe { Lease::new(function(self.host)) });
+        file.map(|file| Box::new(file) as LentFile)
     }
 
     fn main_loop_done(&self) -> bool {
         // SAFETY: the contract of SaveVMIncomingOps.
         self.ops.main_loop_done.is_some_and(|function| unsafe { function(self.host) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::api::context::{savevm_free, savevm_new, savevm_set_current};
+    use crate::ffi::api::file::savevm_file_from_buffer;
+    use crate::ffi::api::types::{SAVEVM_FLAG_POSTCOPY_RAM, SaveVMHostOps};
+    use crate::ffi::phases::qemu_loadvm_state_main;
+    use crate::ffi::qemu_file::qemu_fclose;
+    use crate::ffi::types::QEMUFile;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// A host that does as QEMU does when a postcopy breaks: closes the file, then has another one.
+    type Files = Mutex<VecDeque<usize>>;
+
+    unsafe extern "C" fn recover(host: *mut c_void) -> *mut QEMUFile {
+        // SAFETY: the host that the test made.
+        let files = unsafe { &*host.cast::<Files>() };
+        let broken = files.lock().unwrap().pop_front().unwrap();
+        // SAFETY: the library was given this one and does not free it.
+        assert_eq!(unsafe { qemu_fclose(broken as *mut QEMUFile) }, -libc::EIO);
+        let next = files.lock().unwrap().front().copied();
+        next.unwrap_or(0) as *mut QEMUFile
+    }
+
+    unsafe extern "C" fn postcopy_runs(_host: *mut c_void, _state: c_int) -> c_int {
+        PostcopyState::Running as c_int
+    }
+
+    unsafe extern "C" fn flags(_host: *mut c_void) -> u32 {
+        SAVEVM_FLAG_POSTCOPY_RAM
+    }
+
+    unsafe extern "C" fn quiet(_host: *mut c_void, _level: c_int, _text: *const std::ffi::c_char) {}
+
+    /// Loads the streams one after the other; how it ended, and how many files are left.
+    fn load(streams: &[&[u8]]) -> (c_int, usize) {
+        // SAFETY: all members are sizes, pointers and nullable functions; streams live as long as they are copied.
+        unsafe {
+            let files = streams.iter().map(|stream| savevm_file_from_buffer(stream.as_ptr().cast(), stream.len()));
+            let files: Files = Mutex::new(files.map(|file| file as usize).collect());
+            let incoming = SaveVMIncomingOps {
+                size: size_of::<SaveVMIncomingOps>(),
+                postcopy_state: Some(postcopy_runs),
+                recover: Some(recover),
+                ..std::mem::zeroed()
+            };
+            let ops = SaveVMHostOps {
+                size: size_of::<SaveVMHostOps>(),
+                stream_flags: Some(flags),
+                report: Some(quiet),
+                incoming: &raw const incoming,
+                ..std::mem::zeroed()
+            };
+            let vm = savevm_new(&raw const ops, (&raw const files).cast_mut().cast());
+            savevm_set_current(vm);
+            let first = files.lock().unwrap()[0] as *mut QEMUFile;
+            let ret = qemu_loadvm_state_main(first, std::ptr::null_mut());
+            savevm_set_current(std::ptr::null_mut());
+            savevm_free(vm);
+            let left: Vec<_> = files.lock().unwrap().drain(..).collect();
+            left.iter().for_each(|file| assert_eq!(qemu_fclose(*file as *mut QEMUFile), 0));
+            (ret, left.len())
+        }
+    }
+
+    #[test]
+    fn a_host_may_free_the_broken_file_in_a_recovery() {
+        let eof: &[u8] = &[0];
+        assert_eq!(load(&[&[], eof]), (0, 1));
+        assert_eq!(load(&[&[4], &[], &[8, 0], eof]), (0, 1));
+        assert_eq!(load(&[&[], &[]]).1, 0);
     }
 }

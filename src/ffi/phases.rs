@@ -7,16 +7,18 @@
 #![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
-use super::file::file_ref;
+use super::file::{Lease, file_ref};
 use super::guard::guard;
 use super::types::{Error as CError, MigrationIncomingState, MigrationState, QEMUFile};
 use super::{bytes, context, error};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::savevm::load::LoadEnd;
 use crate::savevm::save::Round;
 use crate::savevm::{Vm, command, load, save};
 use crate::wire::Command;
 use std::ffi::{c_char, c_int};
+use std::sync::Arc;
 
 fn code(result: Result<()>) -> c_int {
     result.map_or_else(|err| err.code(), |()| 0)
@@ -28,18 +30,31 @@ fn on_current<T>(refused: T, body: impl FnOnce(&Vm) -> T) -> T {
     if vm.is_broken() { refused } else { body(&vm) }
 }
 
+/// The current context for work with a file; one that was given up is an error on the file.
+fn context_for(file: &MigFile) -> Option<Arc<Vm>> {
+    let vm = context::current();
+    if vm.is_broken() {
+        file.set_error_detail(Error::new(libc::EIO, "this context was given up after an internal failure"));
+        return None;
+    }
+    Some(vm)
+}
+
 /// Runs `body` with the current context and the file. A context that was given up and a missing file are errors: what
 /// `refused` says, and on the file.
 fn on_file<T: Copy>(f: *mut QEMUFile, refused: T, body: impl FnOnce(&Vm, &MigFile) -> T) -> T {
     // SAFETY: the contract of the module.
     let Some(file) = (unsafe { file_ref(f) }) else { return refused };
-    guard(refused, || {
-        let vm = context::current();
-        if vm.is_broken() {
-            file.set_error_detail(Error::new(libc::EIO, "this context was given up after an internal failure"));
-            return refused;
-        }
-        body(&vm, file)
+    guard(refused, || context_for(file).map_or(refused, |vm| body(&vm, file)))
+}
+
+/// As `on_file` for a load, which the host may close the file from inside of.
+fn on_leased(f: *mut QEMUFile, body: impl FnOnce(&Vm, Lease) -> Result<LoadEnd>) -> c_int {
+    guard(-libc::EINVAL, || {
+        // SAFETY: the contract of the module.
+        let Some(file) = (unsafe { Lease::new(f) }) else { return -libc::EINVAL };
+        let Some(vm) = context_for(&file) else { return -libc::EINVAL };
+        body(&vm, file).map_or_else(|err| err.code(), |end| end as c_int)
     })
 }
 
@@ -232,12 +247,12 @@ pub unsafe extern "C" fn qemu_savevm_send_recv_bitmap(f: *mut QEMUFile, block_na
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
-    on_file(f, -libc::EINVAL, |vm, file| load::stream(vm, file).map_or_else(|err| err.code(), |end| end as c_int))
+    on_leased(f, |vm, file| load::stream(vm, &file))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state_main(f: *mut QEMUFile, _mis: *mut MigrationIncomingState) -> c_int {
-    on_file(f, -libc::EINVAL, |vm, file| load::sections(vm, file).map_or_else(|err| err.code(), |end| end as c_int))
+    on_leased(f, |vm, file| load::sections(vm, file))
 }
 
 #[unsafe(no_mangle)]

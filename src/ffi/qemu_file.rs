@@ -7,7 +7,7 @@
 #![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
-use super::file::{file_ref, from_c, into_c};
+use super::file::{close, file_ref, into_c};
 use super::guard::guard;
 use super::types::{Error as CError, QEMUFile};
 use super::{bytes, context, error};
@@ -31,12 +31,14 @@ macro_rules! file {
 pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: the contract of the module; the caller gives the file up.
-        let Some(file) = (unsafe { from_c(f) }) else { return -libc::EINVAL };
-        match file.close() {
-            Ok(()) => 0,
-            Err(_) if file.error() != 0 => file.error(),
-            Err(err) => err.code(),
-        }
+        let closed = unsafe {
+            close(f, |file| match file.close() {
+                Ok(()) => 0,
+                Err(_) if file.error() != 0 => file.error(),
+                Err(err) => err.code(),
+            })
+        };
+        closed.unwrap_or(-libc::EINVAL)
     })
 }
 

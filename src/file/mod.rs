@@ -9,7 +9,9 @@
 //! - `read.rs`: getting and peeking.
 //! - `status.rs`: the error latch, totals and rate limit.
 //! - `trail.rs`: depth and pending error of the VMState interpreter.
+//! - `lease.rs`: how long a file lives that C closes.
 
+mod lease;
 mod read;
 mod status;
 #[cfg(test)]
@@ -25,6 +27,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use write::Queue;
 
+pub use lease::Leases;
 pub use trail::Trail;
 
 /// Size of a file's buffer in bytes, and so the furthest that can be peeked (QEMU 7.2's `IO_BUF_SIZE`).
@@ -42,6 +45,7 @@ pub struct MigFile {
     queue: Queue,
     status: Status,
     trail: Trail,
+    leases: Leases,
     writable: bool,
     channel: Arc<dyn Channel>,
 }
@@ -57,6 +61,7 @@ impl MigFile {
             queue: Queue::new(writable),
             status: Status::default(),
             trail: Trail::default(),
+            leases: Leases::default(),
             writable,
             channel,
         }
@@ -80,6 +85,11 @@ impl MigFile {
     /// What the VMState interpreter keeps with the file.
     pub fn trail(&self) -> &Trail {
         &self.trail
+    }
+
+    /// Who works with the file besides its owner.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Offset in the stream of the next byte that is put or got.

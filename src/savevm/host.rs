@@ -9,6 +9,7 @@ use crate::file::MigFile;
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// What the stream carries and what state the migration is in, from the host and from the driver.
@@ -82,6 +83,8 @@ pub trait Host: VmStateHost + Send + Sync {
     fn vm_running(&self) -> bool {
         false
     }
+    /// Puts the machine into the state that it is in after power-on, before a snapshot is loaded into it.
+    fn reset(&self) {}
     /// Brings the CPUs' state to where their devices save it from.
     fn cpu_synchronize_states(&self) {}
     /// Prepares the CPUs for a load.
@@ -182,6 +185,9 @@ fn missing(what: &str) -> Error {
     Error::new(libc::ENOTSUP, format!("the stream asks for {what}, which this host does not offer"))
 }
 
+/// A file that lives for as long as somebody works with it.
+pub type LentFile = Box<dyn Deref<Target = MigFile>>;
+
 /// What commands in an incoming stream ask of the side that loads: the driver, or a host with a driver of its own.
 pub trait Incoming: Send + Sync {
     /// The source wants answers: open the way back over `file`'s channel. Called once more when already open.
@@ -240,8 +246,9 @@ pub trait Incoming: Send + Sync {
     }
     /// Sections failed to load. Comes before `recover`.
     fn load_failed(&self, _error: &Error) {}
-    /// In running postcopy: wait for a new connection and return its file, or give up.
-    fn recover(&self) -> Option<&MigFile> {
+    /// In running postcopy: wait for a new connection and return its file, or give up. The broken file is not used any
+    /// more and may be freed.
+    fn recover(&self) -> Option<LentFile> {
         None
     }
     /// The main loop of a whole load is over; whether another thread goes on reading the stream.

@@ -2,7 +2,7 @@
 //! Loading a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
 
 use super::handler::Callback;
-use super::host::{Flags, Host, Incoming, Level, PostcopyState};
+use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState};
 pub use super::load_command::package;
 use super::registry::{Call, Entry};
 use super::slot::SectionTime;
@@ -11,6 +11,7 @@ use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::wire::{self, tag_name};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -197,21 +198,21 @@ pub fn cleanup(vm: &Vm) {
 
 /// The loop: sections and commands until EOF, until a command ends it, or until an error. In a running postcopy an
 /// error may bring a new connection, and the loop goes on with its file.
-pub fn sections(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
+pub fn sections(vm: &Vm, file: impl Deref<Target = MigFile>) -> Result<LoadEnd> {
     let incoming = vm.incoming();
-    match section_loop(vm, file, 0) {
-        Ok(end) => Ok(end),
-        Err(error) => {
-            let mut error = section_failed(vm, file, incoming.as_deref(), error);
-            while let Some(file) = recovered(vm, incoming.as_deref()) {
-                match section_loop(vm, file, 0) {
-                    Ok(end) => return Ok(end),
-                    Err(next) => error = section_failed(vm, file, incoming.as_deref(), next),
-                }
-            }
-            Err(error)
+    let mut error = match section_loop(vm, &file, 0) {
+        Ok(end) => return Ok(end),
+        Err(error) => section_failed(vm, &file, incoming.as_deref(), error),
+    };
+    // The host frees the broken file before it has another one.
+    drop(file);
+    while let Some(file) = recovered(vm, incoming.as_deref()) {
+        match section_loop(vm, &file, 0) {
+            Ok(end) => return Ok(end),
+            Err(next) => error = section_failed(vm, &file, incoming.as_deref(), next),
         }
     }
+    Err(error)
 }
 
 fn section_failed(vm: &Vm, file: &MigFile, incoming: Option<&dyn Incoming>, error: Error) -> Error {
@@ -222,7 +223,7 @@ fn section_failed(vm: &Vm, file: &MigFile, incoming: Option<&dyn Incoming>, erro
     error
 }
 
-fn recovered<'a>(vm: &Vm, incoming: Option<&'a dyn Incoming>) -> Option<&'a MigFile> {
+fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<LentFile> {
     let incoming = incoming?;
     let running = incoming.postcopy_state(None) == PostcopyState::Running;
     (running && vm.flags().has(Flags::POSTCOPY_RAM)).then(|| incoming.recover()).flatten()
