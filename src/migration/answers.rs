@@ -27,6 +27,8 @@ pub(super) struct Heard {
     shut: Option<u32>,
     text: Option<String>,
     resume_ack: Option<u32>,
+    /// Bytes that were asked for since somebody looked.
+    requested: u64,
     /// Blocks of which the received bitmap came.
     bitmaps: Vec<Vec<u8>>,
     /// Nothing more is heard, for this reason.
@@ -155,6 +157,11 @@ impl Ear {
         self.hear(|heard| heard.bitmaps.iter().any(|name| name == block).then_some(()))
     }
 
+    /// How many bytes the guest over there asked for since the last look.
+    pub fn take_requested(&self) -> u64 {
+        std::mem::take(&mut lock(&self.0).requested)
+    }
+
     /// The end of it.
     pub fn verdict(&self) -> Option<Verdict> {
         let heard = lock(&self.0);
@@ -226,6 +233,8 @@ fn handle(base: &Base, file: &MigFile, shared: &Mutex<Heard>, message: Message) 
             let ram = base.vm.slot.ram().filter(|_| base.vm.flags().has(Flags::IN_POSTCOPY));
             let ram = ram.ok_or_else(|| Error::invalid("a page request outside of postcopy"))?;
             ram.pages_requested(block.as_deref(), start, len)?;
+            let mut heard = lock(shared);
+            heard.requested = heard.requested.saturating_add(len.into());
         }
         Message::ReceivedBitmap(block) => {
             let bits = return_path::get_bitmap(file)?;

@@ -161,7 +161,9 @@ impl Source {
     fn copy(&mut self, m: &Arc<Outgoing>, handed: bool) -> Result<Next> {
         let (base, vm) = (&m.base, &m.base.vm);
         self.check()?;
-        if let Some(next) = self.pace(base, base.params().max_postcopy_bandwidth)? {
+        let max_bandwidth = base.params().max_postcopy_bandwidth;
+        let urgent = self.answers.as_ref().map_or(0, |answers| answers.take_requested());
+        if let Some(next) = self.pace(base, max_bandwidth)?.filter(|_| urgent == 0) {
             return Ok(next);
         }
         let threshold = self.rate.last.threshold;
@@ -170,7 +172,22 @@ impl Source {
         if pending.total() == 0 || (handed && pending.total() < threshold) {
             return if handed { self.complete_postcopy(m) } else { Ok(Next::After(Duration::from_millis(2))) };
         }
-        self.round(base, vm, true)
+        self.make_room(urgent)?;
+        let next = self.round(base, vm, true);
+        set_rate_limit(self.file()?, max_bandwidth);
+        next
+    }
+
+    /// What the guest waits for goes out at once, over the rate limit (QEMU 7.2's urgent requests). The limit moves only as
+    /// far as that takes, with the heads of the pages, so that the background copy keeps to it.
+    fn make_room(&self, urgent: u64) -> Result<()> {
+        let file = self.file()?;
+        let limit = file.status().rate_limit();
+        if urgent > 0 && limit > 0 {
+            let room = i64::try_from(urgent.saturating_add(urgent / 64)).unwrap_or(i64::MAX);
+            file.status().set_rate_limit(limit.max(file.rate_used().saturating_add(room)));
+        }
+        Ok(())
     }
 
     fn complete_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {

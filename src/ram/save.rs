@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Longest that one call of iterate takes (QEMU 7.2's `MAX_WAIT`).
 const ITERATE_MAX: Duration = Duration::from_millis(50);
-/// Pages between two looks at the rate limit.
-const CHUNK: usize = 64;
+/// Most pages between two looks at the rate limit.
+pub(super) const CHUNK: usize = 64;
 
 /// What is kept from setup to cleanup.
 pub(super) struct Saver {
@@ -32,7 +32,7 @@ pub(super) struct Saver {
 
 impl Saver {
     /// What goes out next, as place of the block, first page and count, and whether somebody waits for it.
-    fn next(&mut self, ram: &Ram) -> Option<(usize, usize, usize, bool)> {
+    fn next(&mut self, ram: &Ram, most: usize) -> Option<(usize, usize, usize, bool)> {
         loop {
             let asked = lock(&ram.requests).next();
             let Some((at, start, count)) = asked else { break };
@@ -47,12 +47,12 @@ impl Saver {
                 return Some((at, first, count, true));
             }
         }
-        self.next_run(ram).map(|(at, start, count)| (at, start, count, false))
+        self.next_run(ram, most).map(|(at, start, count)| (at, start, count, false))
     }
 
     /// Sends the next pages; false when there are none.
     fn send_next(&mut self, ram: &Ram, file: &MigFile) -> bool {
-        let Some((at, start, count, urgent)) = self.next(ram) else { return false };
+        let Some((at, start, count, urgent)) = self.next(ram, room(ram, file)) else { return false };
         self.send(ram, file, at, start, count);
         if urgent {
             file.flush();
@@ -60,13 +60,13 @@ impl Saver {
         true
     }
 
-    /// The next dirty run, at most a chunk or a host page; `None` when there is nothing all the way round.
-    pub(super) fn next_run(&mut self, ram: &Ram) -> Option<(usize, usize, usize)> {
+    /// The next dirty run, about `most` pages in whole host pages; `None` when there is nothing all the way round.
+    pub(super) fn next_run(&mut self, ram: &Ram, most: usize) -> Option<(usize, usize, usize)> {
         let (mut at, mut from) = self.cursor;
         for _ in 0..=self.blocks.len() {
             let block = self.blocks.get(at)?;
-            let run =
-                if ram.is_ignored(block) { None } else { block.dirty.run(from, CHUNK.max(block.pages_per_unit())) };
+            let most = most.next_multiple_of(block.pages_per_unit());
+            let run = if ram.is_ignored(block) { None } else { block.dirty.run(from, most) };
             if let Some((start, count)) = run {
                 self.cursor = (at, start + count);
                 return Some((at, start, count));
@@ -107,6 +107,15 @@ impl Saver {
         for (page, content) in content.chunks(ram.page_size()).enumerate() {
             self.sender.copied(file, &ram.counters, at, &block, start + page, content);
         }
+    }
+}
+
+/// How many pages go out before the rate limit is looked at again: no more than it lets through.
+fn room(ram: &Ram, file: &MigFile) -> usize {
+    let left = file.status().rate_limit() - file.rate_used();
+    match usize::try_from(left) {
+        Ok(left) if file.status().rate_limit() > 0 => (left >> ram.page_bits).clamp(1, CHUNK),
+        _ => CHUNK,
     }
 }
 

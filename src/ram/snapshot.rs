@@ -6,7 +6,7 @@
 //! The devices follow at the end, as in every stream.
 
 use super::block::{self, Block, Blocks};
-use super::save::Saver;
+use super::save::{CHUNK, Saver};
 use super::{Ram, lock, wire};
 use crate::channel::{self, Cancel, Uri, memory};
 use crate::error::{Error, Result, Side};
@@ -265,7 +265,7 @@ impl Ram {
                     saver.send_copy(self, file, (at, page), &content);
                     continue;
                 }
-                let Some((at, start, count)) = saver.next_run(self) else {
+                let Some((at, start, count)) = saver.next_run(self, CHUNK) else {
                     // The last copies may come between the two looks.
                     let Some((at, page, content)) = self.last_copy(protection) else { return Ok(()) };
                     saver.send_copy(self, file, (at, page), &content);

@@ -13,9 +13,9 @@ use savevm::savevm::slot::MigrationEvent;
 use savevm::vmstate::{Recorder, VmStateHost};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the two sides of a migration share: who runs, who has the disks, and what went wrong.
 #[derive(Default)]
@@ -73,6 +73,9 @@ pub struct TestHost {
     pub events: Mutex<Vec<&'static str>>,
     pub throttled: AtomicU32,
     pub stops: AtomicU32,
+    pub resets: AtomicU32,
+    /// What its clock shows, where that stands still.
+    pub frozen: Mutex<Option<u64>>,
     /// Errors that were reported: expected ones are part of many tests.
     pub reports: Mutex<Vec<String>>,
     pub fail_start: AtomicBool,
@@ -90,6 +93,8 @@ impl TestHost {
             events: Mutex::default(),
             throttled: AtomicU32::new(0),
             stops: AtomicU32::new(0),
+            resets: AtomicU32::new(0),
+            frozen: Mutex::default(),
             reports: Mutex::default(),
             fail_start: AtomicBool::new(false),
             fail_disks: AtomicBool::new(false),
@@ -108,6 +113,12 @@ impl TestHost {
             let how = if held { "without" } else { "inside" };
             self.stage.violation(format!("{}: {what} {how} the lock", self.name));
         }
+    }
+
+    /// The host's clock stands still from now on.
+    pub fn freeze(&self) {
+        let now = self.clock_ns();
+        *self.frozen.lock().unwrap() = now;
     }
 
     pub fn is_running(&self) -> bool {
@@ -167,6 +178,20 @@ impl Host for TestHost {
 
     fn vm_running(&self) -> bool {
         self.running.load(SeqCst)
+    }
+
+    fn reset(&self) {
+        self.expect_lock(true, "reset");
+        if self.is_running() {
+            self.stage.violation(format!("{}: the machine was reset under its guest", self.name));
+        }
+        self.resets.fetch_add(1, SeqCst);
+    }
+
+    fn clock_ns(&self) -> Option<u64> {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let frozen = *self.frozen.lock().unwrap();
+        frozen.or_else(|| u64::try_from(START.elapsed().as_nanos()).ok())
     }
 
     fn cpu_synchronize_states(&self) {

@@ -33,6 +33,10 @@ impl PostcopyParts {
         self.came.notify_all();
     }
 
+    pub fn has(&self, page: usize) -> bool {
+        self.received.lock().unwrap().contains(&page)
+    }
+
     pub fn ended(&self) -> Option<bool> {
         *self.ended.lock().unwrap()
     }

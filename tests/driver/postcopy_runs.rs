@@ -113,6 +113,37 @@ fn the_guest_runs_over_there_while_its_pages_follow() {
 }
 
 #[test]
+fn pages_that_are_asked_for_do_not_wait_for_the_rate_limit() {
+    let (source, destination, stage) = machines();
+    source.ram.ballast.store(50, SeqCst);
+    // Three pages in a window of 100 ms.
+    let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
+    wait_status(|| run.out.info().status, Status::PostcopyActive, "postcopy");
+    // No window ends any more, so that the background copy comes to rest.
+    source.host.freeze();
+    let missing = || (0..PAGES).filter(|page| !destination.ram.postcopy.has(*page)).collect::<Vec<_>>();
+    let mut left = missing();
+    loop {
+        thread::sleep(Duration::from_millis(300));
+        let now = missing();
+        if now.len() == left.len() {
+            break;
+        }
+        left = now;
+    }
+    assert!(left.len() > 2, "the limit holds the background copy back: {left:?}");
+    for page in [left[left.len() - 1], left[1]] {
+        assert_eq!(destination.ram.touch(page), Some(source.ram.contents()[page]), "page {page}");
+    }
+    assert!(missing().contains(&left[0]), "what nobody asked for waits");
+    *source.host.frozen.lock().unwrap() = None;
+    let (out, into) = run.wait("urgent pages");
+    out.and(into).unwrap();
+    check_whole(&source, &destination, &stage, "urgent pages");
+}
+
+#[test]
 fn devices_that_do_not_load_give_the_guest_back() {
     let (source, destination, stage) = machines();
     destination.device.fail_load.store(true, SeqCst);
