@@ -466,6 +466,13 @@ typedef struct SaveVMHostOps {
    * How RAM takes part in postcopy; NULL: not at all. The table is copied.
    */
   const struct SaveVMPostcopyOps *postcopy;
+  /**
+   * Puts the machine into the state that it is in after power-on: before savevm_snapshot_load() loads, as QEMU 7.2's
+   * load_snapshot() does (migration/savevm.c), so that what the snapshot does not hold is nobody's leftover. The guest is
+   * stopped. With the lock. savevm_incoming() does not call it: there, as in QEMU, the machine is a fresh one. NULL:
+   * nothing.
+   */
+  void (*reset)(void *host);
 } SaveVMHostOps;
 
 /**
@@ -696,11 +703,12 @@ typedef struct SaveVMInfo {
    */
   uint64_t device_bytes;
   /**
-   * Bytes that went over the wire.
+   * Bytes that went out, or (incoming) came in, over all connections. It never falls.
    */
   uint64_t transferred;
   /**
-   * Bytes left that must go before the guest moves.
+   * Bytes left that must go before the guest moves. What is left and how fast it goes, down to `dirty_rate`, is known to
+   * the source alone: incoming, it is 0.
    */
   uint64_t remaining_precopy_only;
   /**
@@ -716,11 +724,11 @@ typedef struct SaveVMInfo {
    */
   uint64_t rounds;
   /**
-   * Bytes per second.
+   * Bytes per second in the last tenth of a second in which anything was sent.
    */
   uint64_t bandwidth;
   /**
-   * Bytes per second that the guest dirties.
+   * Bytes per second that the guest dirtied when that showed last: whenever a device finds more to send than before.
    */
   uint64_t dirty_rate;
   /**
@@ -1435,7 +1443,8 @@ int savevm_snapshot_save(SaveVM *vm,
                          Error **errp);
 
 /**
- * Stops the guest of `vm` (NULL: this thread's context), loads everything from `uri`, and starts the guest again if it ran.
+ * Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
+ * `uri`, and starts the guest again if it ran.
  * After a failure it stays stopped: its devices hold a part of each of two states. Inside the lock, as saving. 0, or
  * -errno and `*errp`.
  *

@@ -31,6 +31,7 @@ TEST(a_guest_moves)
 {
     const char *uri = side_uri();
     SaveVMInfo info = { .size = sizeof(info) };
+    uint64_t sent;
     Error *err = NULL;
 
     both();
@@ -45,9 +46,12 @@ TEST(a_guest_moves)
     CHECK_STR(info.status_name, "completed");
     CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
     CHECK(info.transferred > 100 && info.return_path && info.extended);
+    sent = info.transferred;
     CHECK_STR(info.devices[0].name, "dev");
     CHECK_EQ(savevm_incoming_query(in, &info), 0);
     CHECK_EQ(info.owner, SAVEVM_OWNER_HERE);
+    CHECK_EQ(info.transferred, sent);
+    CHECK(source.resets == 0 && destination.resets == 0);
     CHECK_STR(source.statuses, "setup active completed");
     CHECK_STR(destination.statuses, "setup active completed");
     savevm_migrate_free(out);
@@ -198,6 +202,34 @@ TEST(ports_that_the_system_chooses)
     check_moved(&source, &destination);
     savevm_migrate_free(out);
     savevm_incoming_free(in);
+    both_free();
+}
+
+/* RAM expects rounds without the lock, which is a migration's rule: a snapshot is taken of the device alone. */
+TEST(a_snapshot_is_loaded_into_a_machine_that_was_reset)
+{
+    char uri[] = "file:/tmp/savevm-driver-XXXXXX";
+    int file = mkstemp(uri + strlen("file:"));
+    Error *err = NULL;
+
+    both();
+    REQUIRE(file >= 0);
+    close(file);
+    for (Side *side = &source; side; side = side == &source ? &destination : NULL) {
+        savevm_set_current(side->vm);
+        unregister_savevm(NULL, "ram", side);
+    }
+    savevm_set_current(NULL);
+    CHECK_EQ(savevm_snapshot_save(source.vm, uri, &err), 0);
+    CHECK(source.runs && source.resets == 0);
+    CHECK_EQ(savevm_snapshot_load(destination.vm, uri, &err), 0);
+    CHECK(destination.resets == 1 && !destination.runs);
+    CHECK_EQ(destination.state, source.state);
+    source.state = 5;
+    CHECK_EQ(savevm_snapshot_load(source.vm, uri, &err), 0);
+    CHECK(source.runs && source.resets == 1 && source.state == destination.state);
+    CHECK(!err);
+    unlink(uri + strlen("file:"));
     both_free();
 }
 

@@ -51,6 +51,15 @@ static bool vm_running(void *host)
     return ((Side *)host)->runs;
 }
 
+static void reset(void *host)
+{
+    Side *side = host;
+
+    CHECK(harness_locked(&side->lock) && !side->runs);
+    side->resets++;
+    side->state = 0;
+}
+
 static void migration_event(void *host, const SaveVMEvent *event)
 {
     Side *side = host;
@@ -344,6 +353,7 @@ void side_init(Side *side, bool runs, bool postcopy)
         .vm_running = vm_running,
         .migration_event = migration_event,
         .postcopy = postcopy ? &postcopy_ops : NULL,
+        .reset = reset,
     };
 
     memset(side, 0, sizeof(*side));

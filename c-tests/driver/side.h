@@ -20,7 +20,7 @@ typedef struct Side {
     SaveVM *vm;
     HarnessLock lock;
     atomic_bool runs;
-    atomic_uint cleanups, setups, events;
+    atomic_uint cleanups, setups, events, resets;
     /* Statuses of the events, joined by blanks. */
     char statuses[256];
 

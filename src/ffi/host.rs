@@ -103,6 +103,10 @@ impl Host for CHost {
         call!(self.vm_running() else false)
     }
 
+    fn reset(&self) {
+        call!(self.reset() else ());
+    }
+
     fn cpu_synchronize_states(&self) {
         call!(self.cpu_synchronize_states() else ());
     }

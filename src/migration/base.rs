@@ -257,6 +257,7 @@ impl Base {
         let mut info = self.stats.get();
         // Who asked while it ended may have seen a little more.
         info.total_time = info.total_time.max(time);
+        info.transferred = info.transferred.max(self.stats.received());
         Info { status: self.status(), ..info.clone() }
     }
 

@@ -7,6 +7,7 @@
 use super::base::{lock, locked};
 use super::commands::Commands;
 use super::incoming::{Incoming, Package};
+use super::meter::Metered;
 use super::return_path::Message;
 use super::{Choice, DESTINATION_STALL, Owner, Status};
 use crate::channel::Channel;
@@ -46,9 +47,7 @@ impl Incoming {
         let file = self.attach(&channel)?;
         base.enter(Status::Active)?;
         base.phase(Some("load"));
-        let loaded = load::stream(vm, &file);
-        self.count(&file);
-        let mut end = match loaded {
+        let mut end = match load::stream(vm, &file) {
             Err(error) if error.phase() == Some("load setup") => {
                 locked(&*vm.host(), || load::cleanup(vm));
                 return Err(error);
@@ -73,7 +72,6 @@ impl Incoming {
                 }
             }
             end = load::sections(vm, &file);
-            self.count(&file);
         }
         self.end_postcopy()
     }
@@ -83,11 +81,8 @@ impl Incoming {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
         }
         channel.set_stall_limit(Some(self.base.params().stall_timeout.unwrap_or(DESTINATION_STALL)));
-        Ok(MigFile::new(Arc::clone(channel), false))
-    }
-
-    fn count(&self, file: &MigFile) {
-        self.base.stats.get().transferred += file.status().transferred().max(0) as u64;
+        let (inner, stats) = (Arc::clone(channel), Arc::clone(&self.base.stats));
+        Ok(MigFile::new(Arc::new(Metered { inner, stats }), false))
     }
 
     fn close_plain(&self, end: Result<LoadEnd>) -> Result<()> {

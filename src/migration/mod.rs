@@ -6,7 +6,7 @@
 //! - `outgoing.rs`: the handle of a migration that goes out. `source.rs`: its work, a step at a time; `switchover.rs` and
 //!   `postcopy.rs`: its two ways to hand the guest over. `answers.rs`: what it hears. `rate.rs`: convergence.
 //! - `incoming.rs`: the handle of one that comes in. `loading.rs`: its work. `commands.rs`: what the stream asks of it.
-//!   `voice.rs`: what it says.
+//!   `voice.rs`: what it says. `meter.rs`: how much of it came.
 //! - `snapshot.rs`: save and load with the guest stopped.
 //!
 //! # Who owns the guest
@@ -34,6 +34,7 @@ mod base;
 mod commands;
 mod incoming;
 mod loading;
+mod meter;
 mod outgoing;
 mod params;
 mod postcopy;

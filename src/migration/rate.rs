@@ -34,15 +34,19 @@ pub struct Measure {
 pub struct Rate {
     started: Duration,
     bytes: u64,
-    /// The last judgement: when, bytes sent by then, bytes pending then.
+    /// The last look at what is pending: bytes sent by then, and how many were pending.
+    seen: Option<(u64, u64)>,
+    /// The last judgement: when, and bytes sent by then.
     judged: Duration,
     judged_bytes: u64,
-    judged_pending: Option<u64>,
-    /// Judgements in a row that found the guest too fast.
+    /// Bytes that the guest was seen to dirty since.
+    dirtied: u64,
+    /// Whether there was a judgement, and how many in a row found the guest too fast.
+    was_judged: bool,
     strikes: u32,
     /// The last measure.
     pub last: Measure,
-    /// Bytes per second that the guest dirties.
+    /// Bytes per second that the guest dirtied when that was seen last.
     pub dirty_rate: u64,
 }
 
@@ -71,7 +75,7 @@ fn time_for(bytes: u64, bandwidth: u64) -> Duration {
 impl Rate {
     /// Begins with the first window, at `now` with `bytes` sent.
     pub fn new(now: Duration, bytes: u64) -> Self {
-        Self { started: now, bytes, judged: now, judged_bytes: bytes, ..Self::default() }
+        Self { started: now, bytes, ..Self::default() }
     }
 
     /// When the window ends, from `now` on.
@@ -96,20 +100,34 @@ impl Rate {
         true
     }
 
-    /// Every half second: how much the guest dirtied, and whether it was slowed down too little: it dirtied more than
-    /// half of what was sent, twice in a row (QEMU 7.2's `throttle-trigger-threshold` of 50).
-    pub fn too_fast(&mut self, now: Duration, pending: u64) -> bool {
+    /// `bytes` were sent and so many are `pending`: how much the guest dirtied since the last call. A log of dirty pages is
+    /// often read once in a pass over memory, and what is pending only falls until then; so a period lasts until something
+    /// dirtied shows, and half a second at least.
+    ///
+    /// True where the guest was slowed down too little: it dirtied more than half of what was sent in two periods in a row
+    /// (QEMU 7.2's `throttle-trigger-threshold` of 50).
+    pub fn too_fast(&mut self, now: Duration, bytes: u64, pending: u64) -> bool {
+        let Some((bytes_before, before)) = self.seen.replace((bytes, pending)) else {
+            (self.judged, self.judged_bytes) = (now, bytes);
+            return false;
+        };
+        let sent = bytes.saturating_sub(bytes_before);
+        // What was sent is more than its payload: heads of pages and sections are nobody's dirt.
+        let heads = sent / 64 + 64;
+        let new = pending.saturating_add(sent).saturating_sub(before.saturating_add(heads));
+        self.dirtied = self.dirtied.saturating_add(new);
         let time = now.saturating_sub(self.judged);
+        if self.dirtied == 0 || (self.was_judged && time < JUDGE_EVERY) {
+            return false;
+        }
+        self.dirty_rate = per_second(self.dirtied, time);
         if time < JUDGE_EVERY {
             return false;
         }
-        let sent = self.bytes.saturating_sub(self.judged_bytes);
-        let before = self.judged_pending.replace(pending);
-        (self.judged, self.judged_bytes) = (now, self.bytes);
-        let Some(before) = before else { return false };
-        let dirtied = pending.saturating_add(sent).saturating_sub(before);
-        self.dirty_rate = per_second(dirtied, time);
-        self.strikes = if dirtied > sent / 2 && pending > self.last.threshold { self.strikes + 1 } else { 0 };
+        let sent = bytes.saturating_sub(self.judged_bytes);
+        let fast = self.dirtied > sent / 2 && pending > self.last.threshold;
+        self.strikes = if fast { self.strikes + 1 } else { 0 };
+        (self.judged, self.judged_bytes, self.dirtied, self.was_judged) = (now, bytes, 0, true);
         if self.strikes >= 2 {
             self.strikes = 0;
             return true;
@@ -156,12 +174,49 @@ mod tests {
         let mut verdicts = Vec::new();
         for at in 1..=8u32 {
             let now = 500 * MS * at;
-            rate.update(now, 1_000_000 * u64::from(at), 5_000_000, 10 * MS, Duration::ZERO);
-            verdicts.push(rate.too_fast(now, 5_000_000));
+            let bytes = 1_000_000 * u64::from(at);
+            rate.update(now, bytes, 5_000_000, 10 * MS, Duration::ZERO);
+            verdicts.push(rate.too_fast(now, bytes, 5_000_000));
         }
-        // The first judgement only sets the mark.
+        // Only the second look shows something.
         assert_eq!(verdicts, [false, false, true, false, true, false, true, false]);
-        assert_eq!(rate.dirty_rate, 2_000_000);
+        assert!((1_950_000..=2_000_000).contains(&rate.dirty_rate), "{}", rate.dirty_rate);
+    }
+
+    #[test]
+    fn a_log_that_is_read_once_in_a_long_pass_shows_it_as_well() {
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        let (mut bytes, mut pending) = (0, 100_000_000);
+        let mut slower = Vec::new();
+        for at in 0..120u32 {
+            let now = 100 * MS * at;
+            rate.update(now, bytes, pending, 100 * MS, Duration::ZERO);
+            // A pass of 3 s, and then the log shows what the guest did in it: as much as was sent.
+            if at > 0 && at % 30 == 0 {
+                pending = 100_000_000;
+            }
+            if rate.too_fast(now, bytes, pending) {
+                slower.push(at);
+            }
+            bytes += 3_350_000;
+            pending = pending.saturating_sub(3_333_333);
+            if at == 45 {
+                assert!((30_000_000..=34_000_000).contains(&rate.dirty_rate), "{}", rate.dirty_rate);
+            }
+        }
+        assert_eq!(slower, [60]);
+    }
+
+    #[test]
+    fn a_guest_that_rests_dirties_nothing_and_zero_pages_hide_nothing() {
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        // 4 KiB of memory for 9 bytes.
+        for at in 0..100u32 {
+            assert!(!rate.too_fast(10 * MS * at, 900 * u64::from(at), 41_000_000 - 409_600 * u64::from(at)));
+        }
+        assert_eq!(rate.dirty_rate, 0);
+        rate.too_fast(1000 * MS, 90_000, 10_000_000);
+        assert!((9_000_000..10_100_000).contains(&rate.dirty_rate), "{}", rate.dirty_rate);
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
     file.status().first_error().map_or(Ok(()), Err)
 }
 
-/// Stops the guest and loads everything; then lets the guest run again if it ran. After a failure it stays stopped, since
+/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. After a failure it stays stopped, since
 /// its devices hold a part of each of two states.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
     let _driving = Driving::begin(vm, "a snapshot")?;
@@ -110,6 +110,7 @@ pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
     channel.set_stall_limit(Some(LIMIT));
     let loaded = within(vm, |host| {
         let ran = stop(host)?;
+        host.reset();
         load_all(vm, &channel)?;
         if ran { start(host) } else { Ok(()) }
     });

@@ -274,7 +274,6 @@ impl Source {
                 let mut info = base.stats.get();
                 info.transferred = info.transferred.max(sent);
                 (info.bandwidth, info.expected_downtime) = (last.bandwidth, last.expected_downtime);
-                info.dirty_rate = self.rate.dirty_rate;
             }
             let number = base.stats.get().rounds;
             let (bandwidth, dirty_rate) = (last.bandwidth, self.rate.dirty_rate);
@@ -300,7 +299,9 @@ impl Source {
         let threshold = self.rate.last.threshold;
         let pending = save::pending(vm, self.file()?, threshold);
         base.stats.get().remaining = pending;
-        self.converge(base, &params, pending.total());
+        let too_fast = self.rate.too_fast(base.now(), self.transferred(), pending.total());
+        base.stats.get().dirty_rate = self.rate.dirty_rate;
+        self.converge(base, &params, too_fast);
         if pending.total() == 0 || pending.total() < threshold {
             return self.go(Phase::Stop { postcopy: false });
         }
@@ -337,8 +338,7 @@ impl Source {
         Ok(IDLE)
     }
 
-    fn converge(&mut self, base: &Base, params: &Params, pending: u64) {
-        let too_fast = self.rate.too_fast(base.now(), pending);
+    fn converge(&mut self, base: &Base, params: &Params, too_fast: bool) {
         if !params.auto_converge || !too_fast || self.throttle >= params.throttle_max {
             return;
         }

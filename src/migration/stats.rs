@@ -3,6 +3,7 @@
 
 use super::Status;
 use crate::savevm::handler::Pending;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub struct Info {
     pub device_time: Duration,
     /// Bytes of their sections.
     pub device_bytes: u64,
-    /// Bytes that went over the wire.
+    /// Bytes that went out, or (incoming) came in, over the wire.
     pub transferred: u64,
     /// What is left, by class.
     pub remaining: Pending,
@@ -46,7 +47,7 @@ pub struct Info {
     pub rounds: u64,
     /// Bytes per second in the last window in which anything was sent.
     pub bandwidth: u64,
-    /// Bytes per second that the guest dirties.
+    /// Bytes per second that the guest dirtied when that showed last.
     pub dirty_rate: u64,
     /// How much the guest is slowed down, in percent.
     pub throttle: u32,
@@ -68,11 +69,25 @@ pub struct Info {
 const SLOWEST: usize = 16;
 
 #[derive(Default)]
-pub(super) struct Stats(Mutex<Info>);
+pub(super) struct Stats {
+    info: Mutex<Info>,
+    /// Bytes that arrived, over all connections: counted on every read.
+    received: AtomicU64,
+}
 
 impl Stats {
     pub fn get(&self) -> MutexGuard<'_, Info> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.info.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes arrived.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes that arrived.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
     }
 
     /// So long was spent in a phase.

@@ -103,9 +103,10 @@ pub struct SaveVMInfo {
     pub device_time_us: u64,
     /// Bytes of their sections.
     pub device_bytes: u64,
-    /// Bytes that went over the wire.
+    /// Bytes that went out, or (incoming) came in, over all connections. It never falls.
     pub transferred: u64,
-    /// Bytes left that must go before the guest moves.
+    /// Bytes left that must go before the guest moves. What is left and how fast it goes, down to `dirty_rate`, is known to
+    /// the source alone: incoming, it is 0.
     pub remaining_precopy_only: u64,
     /// Bytes left that may go at any time.
     pub remaining_compatible: u64,
@@ -113,9 +114,9 @@ pub struct SaveVMInfo {
     pub remaining_postcopy_only: u64,
     /// How often every device had nothing more to send for now.
     pub rounds: u64,
-    /// Bytes per second.
+    /// Bytes per second in the last tenth of a second in which anything was sent.
     pub bandwidth: u64,
-    /// Bytes per second that the guest dirties.
+    /// Bytes per second that the guest dirtied when that showed last: whenever a device finds more to send than before.
     pub dirty_rate: u64,
     /// Requests for pages.
     pub page_requests: u64,

@@ -24,7 +24,8 @@ pub unsafe extern "C" fn savevm_snapshot_save(vm: *mut SaveVM, uri: *const c_cha
     })
 }
 
-/// Stops the guest of `vm` (NULL: this thread's context), loads everything from `uri`, and starts the guest again if it ran.
+/// Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
+/// `uri`, and starts the guest again if it ran.
 /// After a failure it stays stopped: its devices hold a part of each of two states. Inside the lock, as saving. 0, or
 /// -errno and `*errp`.
 ///

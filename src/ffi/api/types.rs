@@ -135,6 +135,11 @@ pub struct SaveVMHostOps {
     pub clock_ns: Option<unsafe extern "C" fn(host: *mut c_void) -> u64>,
     /// How RAM takes part in postcopy; NULL: not at all. The table is copied.
     pub postcopy: *const SaveVMPostcopyOps,
+    /// Puts the machine into the state that it is in after power-on: before savevm_snapshot_load() loads, as QEMU 7.2's
+    /// load_snapshot() does (migration/savevm.c), so that what the snapshot does not hold is nobody's leftover. The guest is
+    /// stopped. With the lock. savevm_incoming() does not call it: there, as in QEMU, the machine is a fresh one. NULL:
+    /// nothing.
+    pub reset: Option<unsafe extern "C" fn(host: *mut c_void)>,
 }
 
 /// What commands of an incoming stream ask of a host with a migration driver of its own. A NULL member makes the command
