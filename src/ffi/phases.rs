@@ -252,7 +252,7 @@ pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state_main(f: *mut QEMUFile, _mis: *mut MigrationIncomingState) -> c_int {
-    on_leased(f, |vm, file| load::sections(vm, file))
+    on_leased(f, load::sections)
 }
 
 #[unsafe(no_mangle)]
