@@ -153,6 +153,12 @@ impl GuestMemory {
         }
     }
 
+    /// Makes pages present and writable that are likely to be written to next, with one call instead of a fault for
+    /// each (`MADV_POPULATE_WRITE`, Linux 5.14). Only a hint; false where there is nothing to gain from asking again.
+    pub fn prepare_write(&self, offset: usize, len: usize) -> bool {
+        self.advise(offset, len, libc::MADV_POPULATE_WRITE).is_ok()
+    }
+
     fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
         let start = self.at(offset, len);
         // SAFETY: `at` checks the range; advice that drops content is only given by `discard`.
