@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""How fast RAM moves over a unix socket to another process: a bare loop, libsavevm and an unmodified QEMU 7.2, in turns.
+
+usage: ram.py LIBDIR [MIB [RUNS]]      1024 MiB of random bytes, 3 runs
+
+LIBDIR holds libsavevm.a, built for release. QEMU_SYSTEM names the emulator (qemu-system-x86_64). QEMU's guest runs its
+firmware, which finds nothing to boot, beside a module of memory with the random bytes. Fails if a goal is missed.
+"""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "ports/qemu-7.2/tests"))
+from qemu import Place, Qemu  # noqa: E402
+
+# At least these times QEMU's throughput and the bare loop's; at most so many milliseconds of downtime.
+GOAL_QEMU, GOAL_LOOP, GOAL_DOWNTIME = 2, 0.85, 10
+
+
+def build(library, work):
+    program = work / "ram"
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu11", f"-I{ROOT / 'include'}", "-o", program,
+                    ROOT / "benches/ram.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
+    return program
+
+
+def ours(program, mib):
+    """GB/s of the bare loop, GB/s and milliseconds of downtime of libsavevm."""
+    text = subprocess.run([program, str(mib), "1"], stdout=subprocess.PIPE, text=True).stdout
+    found = re.search(r"bare loop (\S+) GB/s.*migration (\S+) GB/s.*downtime (\S+) ms", text)
+    return tuple(map(float, found.groups()))
+
+
+def theirs(emulator, place, mib, content):
+    """The same two of QEMU. The whole time counts, as its setup is not told apart in 7.2."""
+    module = ["-object", f"memory-backend-file,id=module,mem-path={content},size={mib}M,share=off"]
+    empty = ["-object", f"memory-backend-ram,id=module,size={mib}M"]
+    machine = ["-machine", "pc-i440fx-7.2,accel=tcg", "-m", f"128M,slots=1,maxmem={mib + 128}M"]
+    dimm = ["-device", "pc-dimm,id=dimm,memdev=module"]
+    address = f"unix:{place / 'migration'}"
+    with Qemu(emulator, place, "target", *machine, *empty, *dimm, "-incoming", address), \
+            Qemu(emulator, place, "source", *machine, *module, *dimm) as source:
+        source.qmp("migrate-set-parameters", max_bandwidth=1 << 40, downtime_limit=300)
+        source.qmp("migrate", uri=address)
+        info = source.wait_status("completed")
+        sent = info["ram"]["transferred"]
+        if sent < mib << 20:
+            sys.exit(f"QEMU sent {sent} bytes alone")
+        return sent / 1e6 / info["total-time"], info["downtime"]
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    emulator = os.environ.get("QEMU_SYSTEM") or shutil.which("qemu-system-x86_64")
+    if not emulator:
+        sys.exit("there is no qemu-system-x86_64")
+    mib = int(sys.argv[2]) if len(sys.argv) > 2 else 1024
+    loop, library, qemu = [], [], []
+    with Place() as place:
+        program = build(pathlib.Path(sys.argv[1]), place.path)
+        content = place / "content"
+        with open(content, "wb") as file:
+            for _ in range(mib):
+                file.write(os.urandom(1 << 20))
+        for _ in range(int(sys.argv[3]) if len(sys.argv) > 3 else 3):
+            bare, *own = ours(program, mib)
+            loop.append(bare)
+            library.append(own)
+            qemu.append(theirs(emulator, place, mib, content))
+            print(f"bare loop {bare:.2f} GB/s   libsavevm {own[0]:.2f} GB/s, {own[1]:.1f} ms   "
+                  f"QEMU {qemu[-1][0]:.2f} GB/s, {qemu[-1][1]} ms", flush=True)
+    best, downtime = max(speed for speed, _ in library), min(time for _, time in library)
+    times, share = best / max(speed for speed, _ in qemu), best / max(loop)
+    print(f"best: {times:.1f} times QEMU (goal {GOAL_QEMU}), {100 * share:.0f}% of the bare loop (goal "
+          f"{100 * GOAL_LOOP:.0f}), downtime {downtime:.1f} ms (goal {GOAL_DOWNTIME}), QEMU's {min(t for _, t in qemu)}")
+    return 1 if times < GOAL_QEMU or share < GOAL_LOOP or downtime > GOAL_DOWNTIME else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
