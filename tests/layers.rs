@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! docs/architecture.md says which module imports which: it says the truth, and no arrow goes up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The rows of the table of layers, from the top one down.
+fn table() -> Vec<(String, BTreeSet<String>)> {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with("| module")).skip(2);
+    rows.take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let mut words = line.split('`').skip(1).step_by(2).map(str::to_owned);
+            (words.next().unwrap(), words.collect())
+        })
+        .collect()
+}
+
+/// All Rust files of a module that are not tests.
+fn files(path: PathBuf, into: &mut Vec<PathBuf>) {
+    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+    if name.ends_with("tests") || name == "testing" {
+    } else if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| files(entry.unwrap().path(), into));
+    } else if path.extension().is_some_and(|ending| ending == "rs") {
+        into.push(path);
+    }
+}
+
+/// The modules that a file names behind `crate::`.
+fn imports(path: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    code.split("crate::")
+        .skip(1)
+        .flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap().split(',').collect(),
+            None => vec![rest],
+        })
+        .map(|name| name.trim().split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap().to_owned())
+        .collect()
+}
+
+fn actual(modules: &[String]) -> Imports {
+    let mut all = Imports::new();
+    for module in modules {
+        let directory = root().join("src").join(module);
+        let mut paths = Vec::new();
+        files(if directory.is_dir() { directory } else { directory.with_extension("rs") }, &mut paths);
+        assert!(!paths.is_empty(), "there is no module {module}");
+        let mut found: BTreeSet<_> = paths.iter().flat_map(|path| imports(path)).collect();
+        found.retain(|name| name != module && modules.contains(name));
+        all.insert(module.clone(), found);
+    }
+    all
+}
+
+#[test]
+fn the_table_of_layers_is_true() {
+    let table = table();
+    let modules: Vec<_> = table.iter().map(|(module, _)| module.clone()).collect();
+    let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let declared: BTreeSet<_> = library
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned()))
+        .collect();
+    assert_eq!(declared, modules.iter().cloned().collect(), "modules of the library, and of the table");
+    let actual = actual(&modules);
+    for (place, (module, said)) in table.iter().enumerate() {
+        assert_eq!(said, &actual[module], "imports of {module} in the table, and in the code");
+        for import in said {
+            assert!(modules[place..].contains(import), "{module} imports {import}, which stands above it");
+        }
+    }
+}
