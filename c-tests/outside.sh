@@ -52,7 +52,20 @@ if readelf -d "$work/static" | grep -q libsavevm; then
     echo "the static program needs the shared library"
     exit 1
 fi
-unset PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
+
+# What the README shows.
+awk '/^```c$/ { shown = 1; next } /^```/ { shown = 0 } shown' "$source/README.md" >"$work/readme.c"
+# shellcheck disable=SC2046,SC2086
+quietly $CC -std=c99 -Wall -Werror -o "$work/readme" "$work/readme.c" $(pkg-config --cflags --libs savevm)
+export LD_LIBRARY_PATH="$libdir"
+"$work/readme" save "exec:gzip >$work/state.gz" >"$work/said"
+"$work/readme" load "exec:zcat $work/state.gz" >>"$work/said"
+if [ "$(tr '\n' ' ' <"$work/said")" != "41 41 " ] || "$work/readme" load "file:$work/said" 2>"$work/log"; then
+    echo "the program in the README says:"
+    cat "$work/said" "$work/log"
+    exit 1
+fi
+unset LD_LIBRARY_PATH PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
 
 # As a subproject. What cargo built already is taken over, so that this is a matter of seconds.
 for kind in shared static; do
