@@ -67,10 +67,8 @@ fn the_table_of_layers_is_true() {
     let table = table();
     let modules: Vec<_> = table.iter().map(|(module, _)| module.clone()).collect();
     let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let declared: BTreeSet<_> = library
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned()))
-        .collect();
+    let declared: BTreeSet<_> =
+        library.lines().filter_map(|line| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned())).collect();
     assert_eq!(declared, modules.iter().cloned().collect(), "modules of the library, and of the table");
     let actual = actual(&modules);
     for (place, (module, said)) in table.iter().enumerate() {
