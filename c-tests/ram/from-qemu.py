@@ -5,47 +5,19 @@ says for guest memory, and what stands in the process for blocks that the guest'
 
 usage: from-qemu.py LOAD-RAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM_X86_64
 """
-import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+from qmp import DEADLINE, Qmp
+
 SKIPPED = 77
-DEADLINE = 60
 # QEMU 7.2 loses writes of a running guest under TCG: reading the dirty log does not reset the TLB. So only KVM will do.
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
-
-
-class Qmp:
-    def __init__(self, path, process):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(DEADLINE)
-        until = time.monotonic() + DEADLINE
-        while True:
-            try:
-                self.socket.connect(path)
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > until:
-                    sys.exit("QEMU does not answer")
-                time.sleep(0.05)
-        self.lines = self.socket.makefile("r")
-        json.loads(self.lines.readline())
-        self("qmp_capabilities")
-
-    def __call__(self, command, **arguments):
-        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        while True:
-            answer = json.loads(self.lines.readline())
-            if "error" in answer:
-                sys.exit(f"{command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
 
 
 def monitor(qmp, line):
