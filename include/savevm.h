@@ -1401,7 +1401,8 @@ int savevm_incoming_recover(MigrationIncomingState *m,
                             Error **errp);
 
 /**
- * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, or -errno: ask again after
+ * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
+ * listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
  * SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
  *
  * The caller promises:

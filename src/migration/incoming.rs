@@ -234,6 +234,10 @@ impl Incoming {
 impl PageSource for Incoming {
     fn request_pages(&self, block: &[u8], start: u64, len: u32) -> Result<()> {
         use super::return_path::Message;
+        // A source that is not in postcopy takes a request for a broken peer.
+        if !matches!(*lock(&self.postcopy), PostcopyState::Listening | PostcopyState::Running) {
+            return Err(Error::invalid("pages can be asked for in postcopy only"));
+        }
         self.base.stats.get().page_requests += 1;
         let name = String::from_utf8_lossy(block);
         self.base.trace.write(self.base.now(), &Event::PageRequest { block: &name, start, len });

@@ -172,7 +172,7 @@ impl Incoming {
         let base = &self.base;
         if lock(&self.package).running {
             // A source that misses this learns it from its operator; the guest is here.
-            let _ = self.voice.say_surely(Message::Shut(0), base.params().switchover_timeout);
+            let _ = self.voice.say_last(Message::Shut(0), base.params().switchover_timeout);
         } else {
             self.take_over()?;
         }
@@ -198,7 +198,7 @@ impl Incoming {
         let first = self.voice.is_open() && !self.extended.load(SeqCst);
         locked(&*host, || self.take_disks())?;
         if first {
-            self.voice.say_surely(Message::Shut(0), limit).map_err(|error| {
+            self.voice.say_last(Message::Shut(0), limit).map_err(|error| {
                 // Given back as they were found; if that fails there is nobody left to tell.
                 let _ = locked(&*host, || host.disks_inactivate());
                 let text = format!("the source can't be told that it may let go of the guest: {}", error.message());
@@ -208,7 +208,7 @@ impl Incoming {
         base.set_owner(Owner::Here);
         locked(&*host, || self.run_guest())?;
         if !first {
-            let _ = self.voice.say_surely(Message::Shut(0), limit);
+            let _ = self.voice.say_last(Message::Shut(0), limit);
         }
         Ok(())
     }
@@ -256,7 +256,7 @@ impl Incoming {
             if self.extended.load(SeqCst) {
                 let _ = self.voice.say(Message::ErrorText(error.to_string()));
             }
-            let _ = self.voice.say_surely(Message::Shut(1), Duration::from_millis(500));
+            let _ = self.voice.say_last(Message::Shut(1), Duration::from_millis(500));
             self.voice.close();
         }
     }

@@ -23,13 +23,18 @@ enum Item {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Item>,
+    waiting: VecDeque<(u64, Item)>,
     /// `None` while it is not open, and while somebody writes.
     file: Option<MigFile>,
     open: bool,
     writing: bool,
     /// Counts the connections.
     connection: u64,
+    /// Messages are numbered: the last one that was taken over, and the last one that is done with, well or not.
+    taken: u64,
+    written: u64,
+    /// The first message of this connection that did not go out, and why.
+    failed: Option<(u64, Error)>,
 }
 
 /// See the module.
@@ -47,10 +52,11 @@ impl Voice {
     /// Speaks over this file from now on.
     pub fn open(&self, file: MigFile) {
         let mut state = lock(&self.state);
-        state.waiting.clear();
+        state.drop_waiting();
         state.file = Some(file);
         state.open = true;
         state.connection += 1;
+        state.failed = None;
     }
 
     /// Says nothing more. What another thread is writing goes out, or fails with the connection.
@@ -58,7 +64,7 @@ impl Voice {
         let file = {
             let mut state = lock(&self.state);
             state.open = false;
-            state.waiting.clear();
+            state.drop_waiting();
             state.file.take()
         };
         drop(file);
@@ -70,31 +76,32 @@ impl Voice {
 
     /// Says it, or leaves it with the thread that is speaking. An error where nothing can be said any more.
     pub fn say(&self, message: Message) -> Result<()> {
-        self.put(Item::Message(message))
+        let number = self.put(Item::Message(message), false)?;
+        lock(&self.state).outcome(number)
     }
 
     /// RECV_BITMAP with its bits.
     pub fn say_bitmap(&self, block: Vec<u8>, bits: Vec<u8>) -> Result<()> {
-        self.put(Item::Bitmap(block, bits))
+        let number = self.put(Item::Bitmap(block, bits), false)?;
+        lock(&self.state).outcome(number)
     }
 
-    /// Says it and waits until the channel took it, at most for `limit`.
-    pub fn say_surely(&self, message: Message, limit: Duration) -> Result<()> {
-        self.say(message)?;
+    /// Says it as the last thing over this connection, and waits until the channel took it, at most for `limit`. An error
+    /// is about this very message: the peer may end the connection as soon as it has it.
+    pub fn say_last(&self, message: Message, limit: Duration) -> Result<()> {
+        let number = self.put(Item::Message(message), true)?;
         let since = Instant::now();
         let mut state = lock(&self.state);
-        while state.writing {
+        while state.written < number {
             let left = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
             let left = left.ok_or_else(|| Error::new(libc::ETIMEDOUT, "the return path is stuck"))?;
             state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        match &state.file {
-            Some(file) => file.status().first_error().map_or(Ok(()), Err),
-            None => Err(silent()),
-        }
+        state.outcome(number)
     }
 
-    fn put(&self, item: Item) -> Result<()> {
+    /// Takes a message over, and writes what waits unless another thread is at it; the message's number.
+    fn put(&self, item: Item, last: bool) -> Result<u64> {
         let mut state = lock(&self.state);
         if !state.open {
             return Err(silent());
@@ -102,14 +109,17 @@ impl Voice {
         if state.waiting.len() >= WAITING_MAX {
             return Err(Error::new(libc::ENOBUFS, "the return path takes nothing"));
         }
-        state.waiting.push_back(item);
+        state.taken += 1;
+        let number = state.taken;
+        state.waiting.push_back((number, item));
+        state.open = !last;
         if state.writing {
-            return Ok(());
+            return Ok(number);
         }
         let Some(mut file) = state.file.take() else { return Err(silent()) };
         let mut connection = state.connection;
         state.writing = true;
-        while let Some(item) = state.waiting.pop_front() {
+        while let Some((number, item)) = state.waiting.pop_front() {
             if connection != state.connection {
                 connection = state.connection;
                 let Some(newer) = state.file.take() else { break };
@@ -118,14 +128,36 @@ impl Voice {
             drop(state);
             write(&file, item);
             state = lock(&self.state);
+            state.written = state.written.max(number);
+            if let Some(error) = file.status().first_error().filter(|_| connection == state.connection) {
+                state.failed.get_or_insert((number, error));
+            }
+            self.idle.notify_all();
         }
-        let result = file.status().first_error().map_or(Ok(()), Err);
         state.writing = false;
         if state.open && state.file.is_none() {
             state.file = Some(file);
         }
-        self.idle.notify_all();
-        result
+        Ok(number)
+    }
+}
+
+impl State {
+    /// What waits, and what somebody is writing, did not go out as far as anybody knows.
+    fn drop_waiting(&mut self) {
+        if self.written < self.taken {
+            self.failed.get_or_insert((self.written + 1, silent()));
+        }
+        self.waiting.clear();
+        self.written = self.taken;
+    }
+
+    /// How a message fared, as far as that is known.
+    fn outcome(&self, number: u64) -> Result<()> {
+        match &self.failed {
+            Some((first, error)) if *first <= number => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -171,7 +203,29 @@ mod tests {
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(reader.join().unwrap(), 600);
         voice.close();
-        assert!(!voice.is_open() && voice.say_surely(Message::Shut(0), Duration::ZERO).is_err());
+        assert!(!voice.is_open() && voice.say_last(Message::Shut(0), Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn the_last_word_stands_whatever_somebody_says_after_it() {
+        let (here, there) = memory::pair(64);
+        let voice = Voice::default();
+        voice.open(MigFile::new(here, true));
+        voice.say_last(Message::Shut(0), Duration::from_secs(1)).unwrap();
+        assert_eq!(Message::get(&MigFile::new(there, false), false).unwrap(), Message::Shut(0));
+        assert_eq!(voice.say(Message::Pong(1)).unwrap_err().errno(), libc::ENOTCONN);
+        assert!(!voice.is_open());
+    }
+
+    #[test]
+    fn a_message_is_judged_by_itself() {
+        let (here, there) = memory::pair(64);
+        let voice = Voice::default();
+        voice.open(MigFile::new(here, true));
+        voice.say(Message::Pong(1)).unwrap();
+        drop(there);
+        assert!(voice.say(Message::Pong(2)).is_err());
+        assert!(lock(&voice.state).outcome(1).is_ok() && lock(&voice.state).outcome(2).is_err());
     }
 
     #[test]
@@ -180,6 +234,6 @@ mod tests {
         let voice = Voice::default();
         voice.open(MigFile::new(here, true));
         drop(there);
-        assert!(voice.say_surely(Message::Shut(0), Duration::from_secs(1)).is_err());
+        assert!(voice.say_last(Message::Shut(0), Duration::from_secs(1)).is_err());
     }
 }

@@ -137,7 +137,8 @@ pub unsafe extern "C" fn savevm_incoming_recover(
     on_machine(unsafe { incoming(m) }, |m| unsafe { code(errp, uri_endpoint(uri).and_then(|from| m.recover(from))) })
 }
 
-/// For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, or -errno: ask again after
+/// For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
+/// listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
 /// SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
 ///
 /// # Safety

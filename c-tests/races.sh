@@ -1,0 +1,49 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The driver's programs under the thread sanitizer: the library, Rust's own
+# library below it and the C side are all built for it. Says so and is skipped
+# (77) where Rust's sources can't be had.
+#
+# usage: races.sh [RUNS]      how many migrations in the storm; 300
+set -euo pipefail
+cd "$(dirname "$0")/.."
+runs=${1:-300}
+target=${CARGO_TARGET_DIR:-$PWD/target}/races
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+# A stable compiler can do it as well, if it is told to.
+export RUSTC_BOOTSTRAP=1
+toolchain=
+for name in "" +nightly; do
+    # shellcheck disable=SC2086
+    sysroot=$(rustc $name --print sysroot 2>/dev/null) || continue
+    if [ -d "$sysroot/lib/rustlib/src/rust/library" ] || \
+        rustup component add rust-src ${name:+--toolchain ${name#+}} >/dev/null 2>&1; then
+        toolchain=$name
+        break
+    fi
+    sysroot=
+done
+runtime=$(find "${sysroot:-/nonexistent}/lib/rustlib/$host/lib" -name 'librustc-*_rt.tsan.a' 2>/dev/null | head -n 1)
+if [ -z "$runtime" ]; then
+    echo "SKIPPED: no Rust sources or no thread sanitizer; races were not looked for"
+    exit 77
+fi
+
+# shellcheck disable=SC2086
+RUSTFLAGS=-Zsanitizer=thread cargo $toolchain rustc --quiet --locked --lib --crate-type staticlib \
+    -Zbuild-std --target "$host" --target-dir "$target"
+
+export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STORM_RUNS=$runs
+for name in migrate handover storm; do
+    program=$target/$name
+    # The sanitizer's runtime is Rust's: there is one in a program.
+    for source in driver/$name driver/side harness; do
+        ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests -Iinclude -c "c-tests/$source.c" \
+            -o "$target/${source##*/}.o"
+    done
+    ${CC:-cc} -o "$program" "$target/$name.o" "$target/side.o" "$target/harness.o" "$target/$host/debug/libsavevm.a" \
+        -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -Wl,--export-dynamic -lpthread -ldl -lm -lrt
+    "$program"
+done
