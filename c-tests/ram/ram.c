@@ -176,7 +176,8 @@ static void postcopy(Memory kind)
     check_moved(&pair);
     SaveVMRamInfo info = { .size = sizeof(info) };
     CHECK_EQ(savevm_ram_query(pair.to->ram, &info), 0);
-    CHECK(info.page_requests > 10);
+    /* Of huge pages there are few. */
+    CHECK(info.page_requests > (kind == MEMORY_HUGE ? 0 : 10));
     fprintf(stderr, "%ju requests, longest step %ju us\n", (uintmax_t)info.page_requests,
             (uintmax_t)atomic_load(&pair.to->longest_ns) / 1000);
     release(&pair);

@@ -6,9 +6,8 @@ use super::block::{self, Block, Blocks};
 use super::{Ram, lock};
 use crate::error::{Error, Result};
 use crate::savevm::slot::PageSource;
-use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, poll_any, system_page_size};
+use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -70,14 +69,8 @@ impl Faults {
     }
 
     fn run(&self, ram: &Ram) {
-        while let Ok(Ready::Go) = poll_any(&[self.uffd.as_fd()], false, &self.wake, None) {
-            loop {
-                match self.uffd.next_fault() {
-                    Ok(Some(fault)) => self.fault(ram, fault.address),
-                    Ok(None) => break,
-                    Err(error) => return log::error!("reading page faults: {error}"),
-                }
-            }
+        if let Err(error) = self.uffd.serve(&self.wake, |address| self.fault(ram, address)) {
+            log::error!("reading page faults: {error}");
         }
     }
 

@@ -55,6 +55,12 @@ impl Sender {
         }
     }
 
+    fn zero(&mut self, file: &MigFile, counters: &Counters, at: usize, block: &Block, offset: usize) {
+        self.header(file, at, block, offset, wire::ZERO);
+        file.put_byte(0);
+        counters.zero.fetch_add(1, Relaxed);
+    }
+
     /// Sends one page of the block at place `at`. `first_page` numbers the block's pages among all blocks'.
     pub fn page(
         &mut self,
@@ -70,9 +76,7 @@ impl Sender {
             if let Some(differences) = &mut self.differences {
                 differences.cache.forget(first_page + page as u64);
             }
-            self.header(file, at, block, offset, wire::ZERO);
-            file.put_byte(0);
-            counters.zero.fetch_add(1, Relaxed);
+            self.zero(file, counters, at, block, offset);
         } else if self.differences.is_some() && self.round > 0 {
             self.difference(file, counters, at, block, page, first_page + page as u64);
         } else {
@@ -94,9 +98,7 @@ impl Sender {
     ) {
         let offset = page << self.page_bits;
         if content.iter().all(|byte| *byte == 0) {
-            self.header(file, at, block, offset, wire::ZERO);
-            file.put_byte(0);
-            counters.zero.fetch_add(1, Relaxed);
+            self.zero(file, counters, at, block, offset);
         } else {
             self.header(file, at, block, offset, wire::PAGE);
             file.put(content);

@@ -13,10 +13,9 @@ use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::host::{Flags, Host};
 use crate::savevm::{Vm, save};
-use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, poll_any, system_page_size};
+use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
 use crate::wire as stream;
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -96,14 +95,8 @@ impl Protection {
 
     /// Copies what the guest wants to write to, until it is over.
     fn run(&self, ram: &Ram) {
-        while let Ok(Ready::Go) = poll_any(&[self.uffd.as_fd()], false, &self.wake, None) {
-            loop {
-                match self.uffd.next_fault() {
-                    Ok(Some(fault)) => self.fault(ram, fault.address),
-                    Ok(None) => break,
-                    Err(error) => return log::error!("reading write faults: {error}"),
-                }
-            }
+        if let Err(error) = self.uffd.serve(&self.wake, |address| self.fault(ram, address)) {
+            log::error!("reading write faults: {error}");
         }
     }
 

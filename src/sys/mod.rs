@@ -22,4 +22,4 @@ pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, shutdown_socket,
     socket_kind, tcp_socket, unix_socket,
 };
-pub use uffd::{Fault, Feature, Mode, Userfault};
+pub use uffd::{Feature, Mode, Userfault};

@@ -2,7 +2,7 @@
 //! userfaultfd: page faults of the guest's memory, handled by this program (Linux, `linux/userfaultfd.h`).
 
 use super::GuestMemory;
-use super::fd::check;
+use super::fd::{Ready, WakeFd, check, poll_fd};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -33,15 +33,6 @@ pub enum Mode {
     Missing = 1,
     /// Writes to protected pages.
     WriteProtect = 2,
-}
-
-/// A thread that waits for a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Where, in this program's address space.
-    pub address: usize,
-    /// It wants to write to a protected page (or else the page is missing).
-    pub protected: bool,
 }
 
 #[repr(C)]
@@ -103,7 +94,6 @@ const MODE_WP: u64 = 1;
 /// The layout of `struct uffd_msg`: event in byte 0, flags at 8, address at 16.
 const MESSAGE: usize = 32;
 const EVENT_PAGEFAULT: u8 = 0x12;
-const FLAG_WP: u64 = 2;
 
 fn range_of(memory: &GuestMemory, offset: usize, len: usize) -> Range {
     let piece = memory.piece(offset, len);
@@ -207,16 +197,25 @@ impl Userfault {
         }
     }
 
-    /// The next thread that waits, `None` where there is none at the moment.
-    pub fn next_fault(&self) -> io::Result<Option<Fault>> {
+    /// Tells `handle` the address of each fault, until `wake` is set or the kernel refuses.
+    pub fn serve(&self, wake: &WakeFd, mut handle: impl FnMut(usize)) -> io::Result<()> {
+        while poll_fd(self.as_fd(), false, wake, None)? == Ready::Go {
+            while let Some(address) = self.next_fault()? {
+                handle(address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the next thread waits, `None` where there is none at the moment.
+    fn next_fault(&self) -> io::Result<Option<usize>> {
         let mut message = [0u64; MESSAGE / 8];
         loop {
             // SAFETY: the buffer is writable for its length.
             let ret = check(unsafe { libc::read(self.0.as_raw_fd(), message.as_mut_ptr().cast(), MESSAGE) });
             match ret {
                 Ok(MESSAGE) if message[0].to_ne_bytes()[0] == EVENT_PAGEFAULT => {
-                    let (flags, address) = (message[1], message[2] as usize);
-                    return Ok(Some(Fault { address, protected: flags & FLAG_WP != 0 }));
+                    return Ok(Some(message[2] as usize));
                 }
                 Ok(MESSAGE) => {}
                 Ok(_) => return Ok(None),
