@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Moves a running guest from one process to the next, twice, then into a file and out of it again, and looks closely.
+# Moves a running guest from one process to the next: by precopy, by postcopy, and by a postcopy that breaks and is
+# mended; then into a file and out of it again. And looks closely.
 #
 #   demo.sh MINIVMM [--quick] [kvm|software]...
 #
@@ -11,14 +12,15 @@ set -u
 
 minivmm=$1
 shift
-memory=256 bandwidth=200 modes=()
+kvm_memory=512 software_memory=64 modes=()
 for word in "$@"; do
     case $word in
-        --quick) memory=32 bandwidth=100 ;;
+        --quick) kvm_memory=32 software_memory=32 ;;
         *) modes+=("$word") ;;
     esac
 done
 has_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }
+has_userfaultfd() { [ -r /dev/userfaultfd ] || [ "$(cat /proc/sys/vm/unprivileged_userfaultfd 2>/dev/null)" = 1 ]; }
 if [ ${#modes[@]} -eq 0 ]; then
     has_kvm && modes+=(kvm)
     modes+=(software)
@@ -55,7 +57,7 @@ start() {
     shift
     mkfifo "$work/$name.in"
     log[$name]=$work/$name.log
-    "$minivmm" -m "$memory" --seconds 100 --monitor --disk "$work/disk" "${accel[@]}" "$@" \
+    timeout 100 "$minivmm" -m "$memory" --dirty "$rate" --disk "$work/disk" "${accel[@]}" "$@" \
         <"$work/$name.in" >"${log[$name]}" 2>&1 &
     pid[$name]=$!
     exec {fd}>"$work/$name.in"
@@ -122,75 +124,146 @@ same() {
     good "the memory arrived bit for bit"
 }
 
+# value NAME WHAT: what the last `info migrate` said of it.
 value() { sed -nE "s/^$2: //p" "${log[$1]}" | tail -n 1; }
+info() { ask "$1" 'info migrate' '^downtime' >/dev/null; }
 
-# migrate FROM TO: shows what happens until it is over.
-migrate() {
-    local from status=''
+# reach NAME outgoing|incoming STATUS: waits for it.
+reach() { await "$1" "^\[$2\] $3\$" >/dev/null || fail "$1 does not get to $3"; }
+
+# show NAME STATUS: says how it goes until it is there.
+show() {
+    until grep -q "^\[outgoing\] $2\$" "${log[$1]}"; do
+        grep -qE '^\[outgoing\] (failed|cancelled)$' "${log[$1]}" && info "$1" && fail "the migration failed"
+        info "$1"
+        say "${dim}round $(value "$1" rounds): sent $(value "$1" transferred), left $(value "$1" remaining)${plain}"
+        sleep 0.3
+    done
+}
+
+phases() {
+    info "$1"
+    local text='' phase
+    for phase in "${@:2}"; do text+=" · $phase $(value "$1" "$phase")"; done
+    say "sent $(value "$1" transferred)$text"
+}
+
+# move FROM TO OPTIONS...: begins, with a new process at the other end.
+move() {
+    start "$2" --incoming "unix:$work/$2.sock" "${@:3}"
     until [ -S "$work/$2.sock" ]; do
         kill -0 "${pid[$2]}" 2>/dev/null || fail "$2 does not listen"
         sleep 0.02
     done
     tell "$1" "migrate unix:$work/$2.sock"
-    while [[ $status != *completed ]]; do
-        from=$(next_line "$1")
-        status=$(ask "$1" 'info migrate' '^Migration status') || exit 1
-        [[ $status =~ failed|cancelled ]] && fail "$status"
-        if [[ $status == *active ]]; then
-            await "$1" '^downtime' "$from" >/dev/null
-            say "${dim}round $(value "$1" rounds): sent $(value "$1" transferred), left $(value "$1" remaining)${plain}"
-            sleep 0.2
-        fi
-    done
-    await "$1" '^downtime' "$from" >/dev/null
-    say "$(value "$1" transferred) sent: setup $(value "$1" setup) · precopy $(value "$1" precopy) · downtime $(value "$1" downtime)"
 }
 
-run_mode() {
-    local what=software here there
-    accel=(--software)
-    [ "$1" = kvm ] && what=KVM && accel=()
-    rm -f "$work"/*
-    log=() input=()
-    truncate -s 64K "$work/disk"
-
-    title "$what: a guest with $memory MiB, which writes 64 MiB a second"
-    start A
-    await A 'round [1-9]' >/dev/null || fail "the guest does not come up"
-    beat A
-
+precopy() {
     title "$what: moves to process B while it runs, and halts there for us to compare"
-    start B -S --incoming "unix:$work/B.sock"
     tell A "set downtime-limit 50"
-    tell A "set max-bandwidth $bandwidth"
-    migrate A B
-    here=$(ask A 'info memory' 'hash') || exit 1
-    there=$(ask B 'info memory' 'hash') || exit 1
+    tell A "set max-bandwidth $((memory / 2))"
+    move A B -S
+    sleep 0.2
+    show A completed
+    phases A setup precopy switchover downtime
+    reach B incoming completed
+    here=$(ask A 'info status' 'memory' | sed 's/ (not here)//') || exit 1
+    there=$(ask B 'info status' 'memory') || exit 1
     same A B
     tell B cont
     goes_on A B
 
     title "$what: moves on to process C without a halt"
-    start C --incoming "unix:$work/C.sock"
     tell B "set downtime-limit 50"
-    migrate B C
+    move B C
+    reach B outgoing completed
+    phases B setup precopy switchover downtime
     goes_on B C
     say "the longest time that the guest did not run, by its own clock: $bold$gap ms$plain"
-
-    title "$what: goes into a file, and comes back in process D"
-    tell C stop
-    ask C "savevm $work/state" '^saved' >/dev/null
-    good "$(du -h --apparent-size "$work/state" | cut -f 1) saved"
-    here=$(ask C 'info memory' 'hash') || exit 1
-    stop_all A B C # only one may have the disk
-    start D -S --restore "$work/state"
-    there=$(ask D 'info memory' 'hash') || exit 1
-    same C D
-    tell D cont
-    goes_on C D
-    stop_all D
 }
 
+# to_postcopy FROM TO: until the guest runs there without most of its memory.
+to_postcopy() {
+    tell "$1" "set postcopy-ram on"
+    tell "$1" "set max-bandwidth $((memory / 4))"
+    tell "$1" "set max-postcopy-bandwidth $((memory / 4))"
+    move "$1" "$2" --postcopy
+    reach "$1" outgoing active
+    sleep 0.3
+    tell "$1" migrate-start-postcopy
+    reach "$2" incoming postcopy-active
+    info "$1"
+    good "it runs there; $(value "$1" remaining) are still here"
+}
+
+postcopy() {
+    title "$what: moves to process D by postcopy: the guest first, its memory when it is missed"
+    to_postcopy C D
+    goes_on C D
+    show C completed
+    phases C precopy switchover postcopy downtime
+    info D
+    say "the longest time that the guest did not run, by its own clock: $bold$gap ms$plain; $(value D 'page requests') pages were asked for"
+
+    title "$what: moves to process E by postcopy, and the connection breaks midway"
+    to_postcopy D E
+    tell D migrate-pause
+    reach D outgoing postcopy-paused
+    reach E incoming postcopy-paused
+    info D
+    good "both sides wait; $(value D remaining) are missing there, and nobody else has them"
+    tell E "migrate-recover unix:$work/again.sock"
+    until [ -S "$work/again.sock" ]; do sleep 0.02; done
+    tell D "set max-postcopy-bandwidth 0"
+    tell D "migrate-recover unix:$work/again.sock"
+    reach D outgoing completed
+    reach E incoming completed
+    phases D precopy switchover postcopy paused downtime
+    [ "$(value D recoveries)" = 1 ] || fail "nothing was recovered"
+    good "mended over another connection"
+    goes_on D E
+}
+
+through_a_file() {
+    title "$what: goes into a file, and comes back in another process"
+    tell "$1" stop
+    ask "$1" "savevm $work/state" '^saved' >/dev/null
+    good "$(du -h --apparent-size "$work/state" | cut -f 1) saved"
+    here=$(ask "$1" 'info status' 'memory') || exit 1
+    stop_all "${!pid[@]}" # only one may have the disk
+    start Z -S
+    ask Z "loadvm $work/state" '^loaded' >/dev/null
+    there=$(ask Z 'info status' 'memory') || exit 1
+    same "$1" Z
+    tell Z cont
+    goes_on "$1" Z
+    stop_all Z
+}
+
+run_mode() {
+    local what=software last=C here there
+    memory=$software_memory accel=(--software)
+    [ "$1" = kvm ] && what=KVM memory=$kvm_memory accel=()
+    rate=$((memory > 64 ? 64 : memory / 4))
+    rm -f "$work"/*
+    log=() input=()
+    truncate -s 64K "$work/disk"
+
+    title "$what: a guest with $memory MiB, which writes $rate MiB a second"
+    start A
+    await A 'round [1-9]' >/dev/null || fail "the guest does not come up"
+    beat A
+    precopy
+    if has_userfaultfd; then
+        postcopy
+        last=E
+    else
+        say "no postcopy: this user may not use userfaultfd"
+    fi
+    through_a_file "$last"
+}
+
+began=$SECONDS
 for mode in "${modes[@]}"; do
     if [ "$mode" = kvm ] && ! has_kvm; then
         echo "there is no /dev/kvm that we may use"
@@ -198,4 +271,4 @@ for mode in "${modes[@]}"; do
     fi
     run_mode "$mode"
 done
-title "All is well."
+title "All is well, after $((SECONDS - began)) s."

@@ -10,7 +10,6 @@
 #include "migration/vmstate.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -19,7 +18,6 @@
 #define SECTOR 512
 
 typedef struct Disk {
-    const char *path;
     int fd; /* -1: the file is not ours now */
     uint32_t sectors;
     uint32_t sector;
@@ -28,77 +26,67 @@ typedef struct Disk {
     uint8_t buffer[SECTOR];
 } Disk;
 
-static uint32_t transfer(Disk *d, uint32_t command)
+static Disk state = { .fd = -1 };
+
+/* The word of the buffer that is next. */
+static void *next_word(void)
 {
-    off_t offset = (off_t)d->sector * SECTOR;
-    d->at = 0;
-    if (d->fd < 0 || d->sector >= d->sectors) {
-        return EIO;
-    }
-    ssize_t done = command == DISK_READ    ? pread(d->fd, d->buffer, SECTOR, offset)
-                   : command == DISK_WRITE ? pwrite(d->fd, d->buffer, SECTOR, offset)
-                                           : 0;
-    return done == SECTOR ? 0 : EIO;
+    void *word = state.buffer + state.at;
+    state.at = (state.at + (uint32_t)sizeof(uint32_t)) % SECTOR;
+    return word;
 }
 
-static uint32_t disk_read(void *opaque, unsigned int offset)
+static uint32_t disk_read(Machine *m, uint16_t port)
 {
-    Disk *d = opaque;
-    uint32_t value = UINT32_MAX;
-    switch (DISK_SECTOR + offset) {
-    case DISK_COMMAND:
-        return d->result;
-    case DISK_SECTORS:
-        return d->sectors;
-    case DISK_DATA:
-        memcpy(&value, d->buffer + d->at, sizeof(value));
-        d->at = (d->at + (uint32_t)sizeof(value)) % SECTOR;
-        return value;
-    default:
-        return value;
+    (void)m;
+    uint32_t value = port == DISK_COMMAND ? state.result : port == DISK_SECTORS ? state.sectors : UINT32_MAX;
+    if (port == DISK_DATA) {
+        memcpy(&value, next_word(), sizeof(value));
     }
+    return value;
 }
 
-static void disk_write(void *opaque, unsigned int offset, uint32_t value)
+static void disk_write(Machine *m, uint16_t port, uint32_t value)
 {
-    Disk *d = opaque;
-    switch (DISK_SECTOR + offset) {
-    case DISK_SECTOR:
-        d->sector = value;
-        d->at = 0;
-        break;
-    case DISK_COMMAND:
-        d->result = transfer(d, value);
-        break;
-    case DISK_DATA:
-        memcpy(d->buffer + d->at, &value, sizeof(value));
-        d->at = (d->at + (uint32_t)sizeof(value)) % SECTOR;
-        break;
+    (void)m;
+    if (port == DISK_DATA) {
+        memcpy(next_word(), &value, sizeof(value));
+        return;
+    }
+    state.at = 0;
+    if (port == DISK_SECTOR) {
+        state.sector = value;
+    } else if (port == DISK_COMMAND) {
+        off_t offset = (off_t)state.sector * SECTOR;
+        ssize_t done = state.sector >= state.sectors ? 0
+                       : value == DISK_READ          ? pread(state.fd, state.buffer, SECTOR, offset)
+                                                     : pwrite(state.fd, state.buffer, SECTOR, offset);
+        state.result = done == SECTOR ? 0 : EIO;
     }
 }
 
 int disk_release(void *machine)
 {
-    Disk *d = ((Machine *)machine)->disk;
+    (void)machine;
     int error = 0;
-    if (d->fd >= 0) {
-        error = fdatasync(d->fd) < 0 ? -errno : 0;
-        close(d->fd);
-        d->fd = -1;
+    if (state.fd >= 0) {
+        error = fdatasync(state.fd) < 0 ? -errno : 0;
+        close(state.fd);
+        state.fd = -1;
     }
     return error;
 }
 
 int disk_acquire(void *machine)
 {
-    Disk *d = ((Machine *)machine)->disk;
-    if (!d->path || d->fd >= 0) {
+    const char *path = ((Machine *)machine)->disk_path;
+    if (!path || state.fd >= 0) {
         return 0;
     }
-    d->fd = open(d->path, O_RDWR | O_CLOEXEC);
-    if (d->fd < 0 || flock(d->fd, LOCK_EX | LOCK_NB) < 0) {
+    state.fd = open(path, O_RDWR | O_CLOEXEC);
+    if (state.fd < 0 || flock(state.fd, LOCK_EX | LOCK_NB) < 0) {
         int error = -errno;
-        fprintf(stderr, "minivmm: %s: %s\n", d->path, strerror(-error));
+        fprintf(stderr, "minivmm: %s: %s\n", path, strerror(-error));
         disk_release(machine);
         return error;
     }
@@ -107,9 +95,8 @@ int disk_acquire(void *machine)
 
 static int disk_post_load(void *opaque, int version_id)
 {
-    Disk *d = opaque;
-    (void)version_id;
-    return d->at < SECTOR && d->at % sizeof(uint32_t) == 0 ? 0 : -EINVAL;
+    (void)opaque, (void)version_id;
+    return state.at < SECTOR && state.at % sizeof(uint32_t) == 0 ? 0 : -EINVAL;
 }
 
 static const VMStateDescription vmstate_disk = {
@@ -127,27 +114,15 @@ static const VMStateDescription vmstate_disk = {
     }
 };
 
-static const Ports disk_ports = { DISK_SECTOR, 16, disk_read, disk_write };
-
-bool disk_init(Machine *m)
+static bool disk_init(Machine *m)
 {
-    Disk *d = m->disk = calloc(1, sizeof(*d));
     struct stat file = { .st_size = 0 };
-    d->path = m->disk_path;
-    d->fd = -1;
-    if (d->path && stat(d->path, &file) < 0) {
-        perror(d->path);
+    if (m->disk_path && stat(m->disk_path, &file) < 0) {
+        perror(m->disk_path);
         return false;
     }
-    d->sectors = (uint32_t)(file.st_size / SECTOR);
-    machine_map_ports(m, &disk_ports, d);
-    vmstate_register(NULL, 0, &vmstate_disk, d);
-    return true;
+    state.sectors = (uint32_t)(file.st_size / SECTOR);
+    return vmstate_register(NULL, 0, &vmstate_disk, &state) == 0;
 }
 
-void disk_destroy(Machine *m)
-{
-    disk_release(m);
-    vmstate_unregister(NULL, &vmstate_disk, m->disk);
-    free(m->disk);
-}
+const Device disk = { DISK_SECTOR, 16, disk_init, disk_read, disk_write };

@@ -19,7 +19,7 @@ static void print(const char *text)
     }
 }
 
-static void print_number(uint64_t number)
+static void print_number(const char *label, uint64_t number)
 {
     char text[21], *digit = text + sizeof(text) - 1;
     *digit = 0;
@@ -27,13 +27,8 @@ static void print_number(uint64_t number)
         *--digit = (char)('0' + number % 10);
         number /= 10;
     } while (number);
-    print(digit);
-}
-
-static void print_pair(const char *label, uint64_t number)
-{
     print(label);
-    print_number(number);
+    print(digit);
 }
 
 /* The first word of a page in a round; the words after it are powers of an odd number apart. Round 0: all zero. */
@@ -72,7 +67,7 @@ static void step_on(Guest *g)
 static void use_disk(Guest *g)
 {
     uint32_t sectors = cpu_in(DISK_SECTORS);
-    if (sectors == 0) {
+    if (sectors < 2) {
         return;
     }
     cpu_out(DISK_SECTOR, (uint32_t)(g->beat % sectors));
@@ -82,7 +77,7 @@ static void use_disk(Guest *g)
     if (g->beat > 1) {
         cpu_out(DISK_SECTOR, (uint32_t)((g->beat - 1) % sectors));
         cpu_out(DISK_COMMAND, DISK_READ);
-        g->errors += cpu_in(DISK_DATA) != (sectors == 1 ? (uint32_t)g->beat : (uint32_t)g->beat - 1);
+        g->errors += cpu_in(DISK_DATA) != (uint32_t)g->beat - 1;
     }
 }
 
@@ -91,12 +86,12 @@ static void heartbeat(Guest *g)
     g->beat++;
     g->beat_at = g->clock;
     use_disk(g);
-    print_pair("[guest] beat ", g->beat);
-    print_pair(": count ", g->count);
-    print_pair(", round ", g->round);
-    print_pair(", errors ", g->errors);
-    print_pair(", longest gap ", g->gap / 1000000);
-    print_pair(".", g->gap / 100000 % 10);
+    print_number("[guest] beat ", g->beat);
+    print_number(": count ", g->count);
+    print_number(", round ", g->round);
+    print_number(", errors ", g->errors);
+    print_number(", longest gap ", g->gap / 1000000);
+    print_number(".", g->gap / 100000 % 10);
     print(" ms\n");
     g->gap = 0;
 }
@@ -109,8 +104,7 @@ static uint64_t look_at_clock(void)
 
 static void begin_tick(Guest *g)
 {
-    uint64_t now = look_at_clock();
-    uint64_t gap = now - g->clock;
+    uint64_t now = look_at_clock(), gap = now - g->clock;
     g->clock = now;
     g->gap = gap > g->gap ? gap : g->gap;
     if (now - g->beat_at >= SECOND) {
@@ -123,28 +117,26 @@ void guest_start(Guest *g, uint64_t pages, uint64_t rate)
     *g = (Guest) { .pages = pages, .rate = rate };
     cpu_out(TIMER_PERIOD, 1000);
     g->clock = g->beat_at = look_at_clock();
-    print("[guest] up\n");
 }
 
 void guest_step(Guest *g)
 {
-    if (g->left == 0) {
-        uint64_t tick = cpu_in(TIMER_TICKS);
-        if (g->round == 0) {
-            g->left = 64; /* memory is filled at full speed first */
-        } else if (tick == g->tick) {
-            cpu_out(TIMER_WAIT, 0);
-            return;
-        } else {
-            g->left = g->rate;
-        }
-        g->tick = tick;
-        begin_tick(g);
-    }
     if (g->left > 0) {
         g->left--;
         step_on(g);
+        return;
     }
+    uint64_t tick = cpu_in(TIMER_TICKS);
+    if (g->round == 0) {
+        g->left = 64; /* memory is filled at full speed first */
+    } else if (tick == g->tick) {
+        cpu_out(TIMER_WAIT, 0);
+        return;
+    } else {
+        g->left = g->rate;
+    }
+    g->tick = tick;
+    begin_tick(g);
 }
 
 #ifdef GUEST_BARE_METAL

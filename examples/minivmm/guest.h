@@ -6,16 +6,16 @@
 #include <stdint.h>
 
 /* Ports, all used 32 bits at a time. */
-#define SERIAL_PORT 0x3f8   /* a 16550 */
-#define TIMER_PERIOD 0x40   /* write: microseconds between two ticks */
-#define TIMER_TICKS 0x44    /* read: how many there were; they stand still with the machine */
-#define CLOCK_LOW 0x48      /* read: nanoseconds of the host's clock, which never stands still; latches the rest */
+#define SERIAL_PORT 0x3f8  /* a 16550 */
+#define TIMER_PERIOD 0x40  /* write: microseconds between two ticks */
+#define TIMER_TICKS 0x44   /* read: how many there were; they stand still with the machine */
+#define CLOCK_LOW 0x48     /* read: nanoseconds of the host's clock, which never stands still; latches the rest */
 #define CLOCK_HIGH 0x4c
 #define TIMER_WAIT 0x50    /* write: the CPU rests until the next tick */
-#define DISK_SECTOR 0x1f0   /* the sector that the next command is about */
-#define DISK_COMMAND 0x1f4  /* write: DISK_READ or DISK_WRITE; read: 0, or an errno */
-#define DISK_DATA 0x1f8     /* the bytes of the sector, four at a time, from the start after each of the two */
-#define DISK_SECTORS 0x1fc  /* read: how many there are */
+#define DISK_SECTOR 0x1f0  /* write: the sector that the next command is about */
+#define DISK_COMMAND 0x1f4 /* write: DISK_READ or DISK_WRITE; read: 0, or an errno */
+#define DISK_DATA 0x1f8    /* the bytes of the sector, four at a time, from the start after each of the two */
+#define DISK_SECTORS 0x1fc /* read: how many there are */
 enum { DISK_READ = 1, DISK_WRITE = 2 };
 
 #define PAGE_SIZE 4096u

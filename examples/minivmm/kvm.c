@@ -12,50 +12,43 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 typedef struct KvmCpu {
-    int kvm, vm, vcpu;
-    struct kvm_run *run;
-    size_t run_size;
-    uint64_t *log; /* room for what KVM_GET_DIRTY_LOG says */
     struct kvm_regs registers;
     struct kvm_sregs system;
 } KvmCpu;
+
+static KvmCpu cpu; /* while it stands still and is saved or loaded */
+static int vm, vcpu;
+static struct kvm_run *run;
 
 extern const uint8_t guest_image[], guest_image_end[];
 
 /* Running. */
 
-static void kvm_port(Machine *m, struct kvm_run *run)
+/* Always 32 bits: the machine has no other ports, and the program uses no other instructions for them. */
+static void do_port(Machine *m)
 {
-    uint8_t *data = (uint8_t *)run + run->io.data_offset;
-    for (uint32_t done = 0; done < run->io.count; done++, data += run->io.size) {
-        uint32_t value = 0;
-        if (run->io.direction == KVM_EXIT_IO_OUT) {
-            memcpy(&value, data, run->io.size);
-            machine_out(m, run->io.port, value);
-        } else {
-            value = machine_in(m, run->io.port);
-            memcpy(data, &value, run->io.size);
-        }
+    uint32_t *data = (uint32_t *)((uint8_t *)run + run->io.data_offset);
+    if (run->io.direction == KVM_EXIT_IO_OUT) {
+        machine_out(m, run->io.port, *data);
+    } else {
+        *data = machine_in(m, run->io.port);
     }
 }
 
 /* A port access is only complete when the guest is entered again: so being held is noticed in KVM_RUN and nowhere else. */
 static void kvm_run_guest(Machine *m)
 {
-    KvmCpu *cpu = m->cpu;
     int entered;
-    while ((entered = ioctl(cpu->vcpu, KVM_RUN, 0)) == 0 && cpu->run->exit_reason == KVM_EXIT_IO) {
-        kvm_port(m, cpu->run);
+    while ((entered = ioctl(vcpu, KVM_RUN, 0)) == 0 && run->exit_reason == KVM_EXIT_IO) {
+        do_port(m);
     }
     if (entered == 0 || errno != EINTR) {
-        fprintf(stderr, "minivmm: the guest broke down (exit reason %u) and is stopped\n", cpu->run->exit_reason);
+        fprintf(stderr, "minivmm: the guest broke down (exit reason %u) and is stopped\n", run->exit_reason);
         machine_lock(m);
         machine_halt(m);
         machine_unlock(m);
@@ -65,8 +58,7 @@ static void kvm_run_guest(Machine *m)
 /* The flag catches the thread before it enters the guest, the signal within it. */
 static void kvm_hold(Machine *m, bool hold)
 {
-    KvmCpu *cpu = m->cpu;
-    cpu->run->immediate_exit = hold;
+    run->immediate_exit = hold;
     if (hold) {
         pthread_kill(m->vcpu, SIGUSR1);
     }
@@ -81,18 +73,15 @@ static void on_signal(int signal)
 
 static int kvm_pre_save(void *opaque)
 {
-    KvmCpu *cpu = opaque;
-    bool good = ioctl(cpu->vcpu, KVM_GET_REGS, &cpu->registers) == 0 && ioctl(cpu->vcpu, KVM_GET_SREGS, &cpu->system) == 0;
-    return good ? 0 : -errno;
+    (void)opaque;
+    return ioctl(vcpu, KVM_GET_REGS, &cpu.registers) == 0 && ioctl(vcpu, KVM_GET_SREGS, &cpu.system) == 0 ? 0 : -errno;
 }
 
 /* An error here ends the migration, and the guest goes on at the source. */
 static int kvm_post_load(void *opaque, int version_id)
 {
-    KvmCpu *cpu = opaque;
-    (void)version_id;
-    bool good = ioctl(cpu->vcpu, KVM_SET_SREGS, &cpu->system) == 0 && ioctl(cpu->vcpu, KVM_SET_REGS, &cpu->registers) == 0;
-    return good ? 0 : -errno;
+    (void)opaque, (void)version_id;
+    return ioctl(vcpu, KVM_SET_SREGS, &cpu.system) == 0 && ioctl(vcpu, KVM_SET_REGS, &cpu.registers) == 0 ? 0 : -errno;
 }
 
 /* The structs are the kernel's ABI, and x86 has one byte order only: their bytes may travel as they are. */
@@ -111,32 +100,21 @@ static const VMStateDescription vmstate_cpu = {
 
 /* The log of dirty pages. */
 
-static bool map_ram(Machine *m, uint32_t flags)
+static int kvm_log_dirty(Machine *m, bool on)
 {
     struct kvm_userspace_memory_region region = {
-        .flags = flags,
+        .flags = on ? KVM_MEM_LOG_DIRTY_PAGES : 0,
         .memory_size = m->ram_size,
         .userspace_addr = (uintptr_t)m->ram,
     };
-    return ioctl(((KvmCpu *)m->cpu)->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
+    return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0 ? 0 : -errno;
 }
 
-static bool kvm_log_dirty(Machine *m, bool on)
+static int kvm_take_dirty(Machine *m, uint64_t *bitmap)
 {
-    return map_ram(m, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
-}
-
-static bool kvm_take_dirty(Machine *m, uint64_t *bitmap)
-{
-    KvmCpu *cpu = m->cpu;
-    struct kvm_dirty_log log = { .dirty_bitmap = cpu->log };
-    if (ioctl(cpu->vm, KVM_GET_DIRTY_LOG, &log) < 0) {
-        return false;
-    }
-    for (uint64_t word = 0; word < m->ram_size / PAGE_SIZE / 64; word++) {
-        bitmap[word] |= cpu->log[word];
-    }
-    return true;
+    (void)m;
+    struct kvm_dirty_log log = { .dirty_bitmap = bitmap };
+    return ioctl(vm, KVM_GET_DIRTY_LOG, &log) == 0 ? 0 : -errno;
 }
 
 /* From nothing to the first instruction. */
@@ -156,11 +134,10 @@ static void write_page_tables(Machine *m)
 
 static bool reset(Machine *m)
 {
-    KvmCpu *cpu = m->cpu;
     write_page_tables(m);
     memcpy(m->ram + GUEST_CODE, guest_image, (size_t)(guest_image_end - guest_image));
-    kvm_pre_save(cpu);
-    struct kvm_sregs *s = &cpu->system;
+    kvm_pre_save(NULL);
+    struct kvm_sregs *s = &cpu.system;
     s->cs = (struct kvm_segment) {
         .limit = UINT32_MAX, .selector = 11, .type = 11, .present = 1, .dpl = 3, .s = 1, .l = 1, .g = 1,
     };
@@ -171,59 +148,29 @@ static bool reset(Machine *m)
     s->cr3 = GUEST_TABLES;
     s->cr4 = 0x20;   /* page address extension */
     s->efer = 0x500; /* long mode, enabled and active */
-    cpu->registers = (struct kvm_regs) {
+    cpu.registers = (struct kvm_regs) {
         .rip = GUEST_CODE,
         .rsp = GUEST_STACK - 8, /* as after a call */
         .rflags = 0x3002,       /* I/O privilege level 3 */
         .rdi = (m->ram_size - GUEST_WORK) / PAGE_SIZE,
         .rsi = m->rate,
     };
-    return kvm_post_load(cpu, 1) == 0;
-}
-
-static bool open_vm(Machine *m, KvmCpu *cpu)
-{
-    cpu->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    cpu->vm = cpu->kvm < 0 ? -1 : ioctl(cpu->kvm, KVM_CREATE_VM, 0);
-    if (cpu->vm < 0 || !map_ram(m, 0)) {
-        return false;
-    }
-    cpu->vcpu = ioctl(cpu->vm, KVM_CREATE_VCPU, 0);
-    cpu->run_size = (size_t)ioctl(cpu->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-    cpu->run = mmap(NULL, cpu->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu->vcpu, 0);
-    return cpu->run != MAP_FAILED;
+    return kvm_post_load(NULL, 1) == 0;
 }
 
 static bool kvm_open(Machine *m)
 {
-    KvmCpu *cpu = m->cpu = calloc(1, sizeof(*cpu));
-    if (!open_vm(m, cpu) || !reset(m)) {
+    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
+    vcpu = vm < 0 || kvm_log_dirty(m, false) < 0 ? -1 : ioctl(vm, KVM_CREATE_VCPU, 0);
+    run = vcpu < 0 ? MAP_FAILED : mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE,
+                                       MAP_SHARED, vcpu, 0);
+    if (run == MAP_FAILED || !reset(m)) {
         perror("minivmm: /dev/kvm (--software does without)");
         return false;
     }
-    cpu->log = calloc(m->ram_size / PAGE_SIZE / 64, sizeof(uint64_t));
     sigaction(SIGUSR1, &(struct sigaction) { .sa_handler = on_signal }, NULL);
-    vmstate_register(NULL, 0, &vmstate_cpu, cpu);
-    return true;
+    return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-static void kvm_close(Machine *m)
-{
-    KvmCpu *cpu = m->cpu;
-    vmstate_unregister(NULL, &vmstate_cpu, cpu);
-    munmap(cpu->run, cpu->run_size);
-    close(cpu->vcpu);
-    close(cpu->vm);
-    close(cpu->kvm);
-    free(cpu->log);
-    free(cpu);
-}
-
-const Accel accel_kvm = {
-    .open = kvm_open,
-    .close = kvm_close,
-    .run = kvm_run_guest,
-    .hold = kvm_hold,
-    .log_dirty = kvm_log_dirty,
-    .take_dirty = kvm_take_dirty,
-};
+const Accel accel_kvm = { kvm_open, kvm_run_guest, kvm_hold, kvm_log_dirty, kvm_take_dirty };

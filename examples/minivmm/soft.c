@@ -17,75 +17,74 @@ typedef struct SoftCpu {
         uint64_t registers[REGISTERS];
     };
     bool started;
-    atomic_bool held;
-    atomic_bool logging;
-    _Atomic uint64_t *dirty; /* a bit for each page */
 } SoftCpu;
 
-static Machine *the_machine; /* the program knows only one */
+static SoftCpu cpu;
+static Machine *machine;
+static atomic_bool held, logging;
+static _Atomic uint64_t *dirty; /* a bit for each page */
 
 uint64_t *cpu_memory(uint64_t address)
 {
-    return (uint64_t *)(the_machine->ram + address);
+    return (uint64_t *)(machine->ram + address);
 }
 
 /* After the write, never before it: the log may be taken in between, and the page would be sent as it was. */
 void cpu_wrote(uint64_t address)
 {
-    SoftCpu *cpu = the_machine->cpu;
-    if (cpu->logging) {
-        atomic_fetch_or(&cpu->dirty[address / PAGE_SIZE / 64], 1ull << address / PAGE_SIZE % 64);
+    if (logging) {
+        atomic_fetch_or(&dirty[address / PAGE_SIZE / 64], 1ull << address / PAGE_SIZE % 64);
     }
 }
 
 uint32_t cpu_in(uint16_t port)
 {
-    return machine_in(the_machine, port);
+    return machine_in(machine, port);
 }
 
 void cpu_out(uint16_t port, uint32_t value)
 {
-    machine_out(the_machine, port, value);
+    machine_out(machine, port, value);
 }
 
 static void soft_run(Machine *m)
 {
-    SoftCpu *cpu = m->cpu;
-    if (!cpu->started) {
-        guest_start(&cpu->guest, (m->ram_size - GUEST_WORK) / PAGE_SIZE, m->rate);
-        cpu->started = true;
+    if (!cpu.started) {
+        guest_start(&cpu.guest, (m->ram_size - GUEST_WORK) / PAGE_SIZE, m->rate);
+        cpu.started = true;
     }
-    while (!cpu->held) {
-        guest_step(&cpu->guest);
+    while (!held) {
+        guest_step(&cpu.guest);
     }
 }
 
 static void soft_hold(Machine *m, bool hold)
 {
-    ((SoftCpu *)m->cpu)->held = hold;
+    (void)m;
+    held = hold;
 }
 
-static bool soft_log_dirty(Machine *m, bool on)
+static int soft_log_dirty(Machine *m, bool on)
 {
-    ((SoftCpu *)m->cpu)->logging = on;
-    return true;
+    (void)m;
+    logging = on;
+    return 0;
 }
 
-static bool soft_take_dirty(Machine *m, uint64_t *bitmap)
+static int soft_take_dirty(Machine *m, uint64_t *bitmap)
 {
-    SoftCpu *cpu = m->cpu;
     for (uint64_t word = 0; word < m->ram_size / PAGE_SIZE / 64; word++) {
-        bitmap[word] |= atomic_exchange(&cpu->dirty[word], 0);
+        bitmap[word] = atomic_exchange(&dirty[word], 0);
     }
-    return true;
+    return 0;
 }
 
 /* The program trusts its registers; those that come in a stream must keep it within its memory. */
 static int soft_post_load(void *opaque, int version_id)
 {
-    const Guest *g = &((SoftCpu *)opaque)->guest;
-    (void)version_id;
-    return g->pages == (the_machine->ram_size - GUEST_WORK) / PAGE_SIZE && g->at < g->pages ? 0 : -EINVAL;
+    const Guest *g = &cpu.guest;
+    (void)opaque, (void)version_id;
+    return g->pages == (machine->ram_size - GUEST_WORK) / PAGE_SIZE && g->at < g->pages ? 0 : -EINVAL;
 }
 
 static const VMStateDescription vmstate_cpu = {
@@ -102,26 +101,9 @@ static const VMStateDescription vmstate_cpu = {
 
 static bool soft_open(Machine *m)
 {
-    the_machine = m;
-    SoftCpu *cpu = m->cpu = calloc(1, sizeof(*cpu));
-    cpu->dirty = calloc(m->ram_size / PAGE_SIZE / 64, sizeof(uint64_t));
-    vmstate_register(NULL, 0, &vmstate_cpu, cpu);
-    return true;
+    machine = m;
+    dirty = calloc(m->ram_size / PAGE_SIZE / 64, sizeof(uint64_t));
+    return dirty && vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-static void soft_close(Machine *m)
-{
-    SoftCpu *cpu = m->cpu;
-    vmstate_unregister(NULL, &vmstate_cpu, cpu);
-    free(cpu->dirty);
-    free(cpu);
-}
-
-const Accel accel_soft = {
-    .open = soft_open,
-    .close = soft_close,
-    .run = soft_run,
-    .hold = soft_hold,
-    .log_dirty = soft_log_dirty,
-    .take_dirty = soft_take_dirty,
-};
+const Accel accel_soft = { soft_open, soft_run, soft_hold, soft_log_dirty, soft_take_dirty };
