@@ -11,10 +11,7 @@ pub mod host;
 mod index;
 pub mod load;
 mod load_command;
-mod loading;
-mod name;
 mod named;
-mod order;
 pub mod registry;
 #[cfg(test)]
 mod registry_tests;
@@ -27,13 +24,12 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::wire::limits::Limits;
-use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost};
 use registry::{Owner, Registration, Registry};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-pub use loading::Loading;
+pub use load::Loading;
 
 /// One virtual machine: its devices, its host, its limits.
 pub struct Vm {
@@ -143,7 +139,7 @@ impl Vm {
     }
 
     /// Adds a device.
-    pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
+    pub fn register(&self, new: Registration) -> Result<()> {
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
         for text in warnings {
