@@ -16,7 +16,7 @@ from qemu import Place, Qemu
 
 
 def machine(place, devices):
-    arguments = ["-M", "pc", "-accel", "tcg", "-m", "128M", "-bios", place / "rom"]
+    arguments = ["-M", "pc", "-accel", "tcg", "-m", "128M", "-bios", place / "x86.bios"]
     for bus in range((devices + 199) // 200):
         arguments += ["-device", f"pci-bridge,id=bridge{bus},chassis_nr={bus + 1}"]
     for at in range(devices):

@@ -9,23 +9,9 @@ import subprocess
 import tempfile
 import time
 
+import guests
+
 DEADLINE = 120
-
-# A boot sector that counts up one byte in each of 1792 pieces of memory, sends the next letter of the alphabet to the
-# serial port, and begins again:
-#   cli; ss:sp = 0:7c00; bl = 'a'
-#   pass: for es in 2000h..9000h, for di in 0..10000h by 100h: inc byte [es:di]
-#         out 3f8h, bl; next letter
-GUEST = bytes.fromhex(
-    "fa31c08ed0bc007cb361"
-    "ba00208ec231ff26fe0581c7000175f781c2001081fa009075e9"
-    "baf80388d8eefec380fb7b75d9b361ebd5"
-)
-
-
-def counted():
-    """The addresses that the guest counts at."""
-    return range(0x20000, 0x90000, 0x100)
 
 
 class Failure(Exception):
@@ -37,11 +23,8 @@ class Place:
 
     def __init__(self):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="savevm-port-"))
-        sector = GUEST.ljust(510, b"\0") + b"\x55\xaa"
-        (self.path / "guest").write_bytes(sector)
-        # The same as a BIOS, which begins at the jump in its last 16 bytes.
-        rom = GUEST.ljust(0xfff0, b"\0") + bytes.fromhex("ea000000f0")
-        (self.path / "rom").write_bytes(rom.ljust(0x10000, b"\0"))
+        for name, data in guests.FILES.items():
+            (self.path / name).write_bytes(data)
 
     def __enter__(self):
         return self
@@ -156,8 +139,9 @@ class Qemu:
     def counters(self):
         """The counted bytes. The guest is stopped."""
         path = str(self.serial_path) + ".memory"
-        self.qmp("pmemsave", val=counted().start, size=counted().stop - counted().start, filename=path)
-        return pathlib.Path(path).read_bytes()[:: counted().step]
+        counted = guests.COUNTED
+        self.qmp("pmemsave", val=counted.start, size=counted.stop - counted.start, filename=path)
+        return pathlib.Path(path).read_bytes()[:: counted.step]
 
     def check_counters(self):
         """Each pass counts all bytes, so they differ by one at most. The guest is stopped."""

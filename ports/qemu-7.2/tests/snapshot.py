@@ -15,7 +15,7 @@ from qemu import Failure, Qemu, run_case
 
 def image(place, img):
     path = place / "disk.qcow2"
-    convert = [img, "convert", "-f", "raw", "-O", "qcow2", str(place / "guest"), str(path)]
+    convert = [img, "convert", "-f", "raw", "-O", "qcow2", str(place / "x86.disk"), str(path)]
     subprocess.run(convert, check=True, cwd=place.path)
     return path
 
