@@ -401,7 +401,7 @@ typedef struct SaveVMHostOps {
   void (*report)(void *host, int level, const char *text);
   /**
    * Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
-   * asked for every event and has to be quick. NULL: no.
+   * asked once for a device and for every other event, and has to be quick. NULL: no.
    */
   bool (*trace_wanted)(void *host, const char *event);
   /**

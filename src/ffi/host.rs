@@ -211,19 +211,6 @@ impl Host for CHost {
         Some(call!(self.clock_ns() else return None))
     }
 
-    fn traces(&self) -> bool {
-        call!(self.trace_wanted(std::ptr::null()) else false) || NoHost.traces()
-    }
-
-    fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
-        let name = Self::event(event);
-        if call!(self.trace_wanted(name.as_ptr()) else false) {
-            let text = c_string(arguments.to_string());
-            call!(self.trace(name.as_ptr(), text.as_ptr()) else ());
-        }
-        NoHost.trace(event, arguments);
-    }
-
     fn give_error(&self, errp: usize, errno: i32, text: &CStr) -> bool {
         call!(self.error_set(errp as *mut *mut CError, errno, text.as_ptr()) else return false);
         true
@@ -282,5 +269,18 @@ impl VmStateHost for CHost {
     fn tree_insert(&self, tree: HostObject, key: HostObject, value: HostObject) -> Option<()> {
         call!(self.tree_insert(tree.address(), key.address(), value.address()) else return None);
         Some(())
+    }
+
+    fn traces(&self) -> bool {
+        call!(self.trace_wanted(std::ptr::null()) else false) || NoHost.traces()
+    }
+
+    fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
+        let name = Self::event(event);
+        if call!(self.trace_wanted(name.as_ptr()) else false) {
+            let text = c_string(arguments.to_string());
+            call!(self.trace(name.as_ptr(), text.as_ptr()) else ());
+        }
+        NoHost.trace(event, arguments);
     }
 }

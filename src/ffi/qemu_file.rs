@@ -14,6 +14,7 @@ use super::{bytes, context, error};
 use crate::error::Error;
 use crate::file::{BUFFER_SIZE, MigFile};
 use crate::sys::{IoVec, Span};
+use crate::vmstate::trace::trace_event;
 use std::ffi::{c_char, c_int, c_uint};
 
 /// The file, or the value for NULL.
@@ -38,6 +39,7 @@ pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
                 Err(err) => err.code(),
             })
         };
+        trace_event!(context::current().host(), "qemu_file_fclose", "");
         closed.unwrap_or(-libc::EINVAL)
     })
 }

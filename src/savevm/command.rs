@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Sending commands (QEMU 7.2, `migration/savevm.c`). Each is flushed at once: the destination acts on it.
 
+use super::Vm;
 use super::host::Flags;
-use super::{Vm, trace_event};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::vmstate::trace::trace_event;
 use crate::wire::limits::IDSTR_MAX;
 use crate::wire::{self, Command};
 

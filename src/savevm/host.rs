@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -154,10 +153,6 @@ pub trait Host: VmStateHost + Send + Sync {
     fn take_error(&self, _error: usize) -> Option<String> {
         None
     }
-    /// Whether traces are wanted.
-    fn traces(&self) -> bool {
-        log::log_enabled!(log::Level::Trace)
-    }
     /// Runs `body` with `vm` as the machine that calls of QEMU's names on this thread mean.
     fn on_thread(&self, _vm: &Arc<Vm>, body: &mut dyn FnMut()) {
         body();
@@ -167,10 +162,6 @@ pub trait Host: VmStateHost + Send + Sync {
     /// Monotonic time for the driver's measurements, for a host with a clock of its own.
     fn clock_ns(&self) -> Option<u64> {
         None
-    }
-    /// One trace event, with QEMU's name for it.
-    fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
-        log::trace!("{event} {arguments}");
     }
 }
 

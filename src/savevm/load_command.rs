@@ -2,13 +2,14 @@
 //! Commands in an incoming stream (QEMU 7.2, `migration/savevm.c`). What they ask for is the business of the driver or
 //! of the host; here they are read, checked and put in order.
 
+use super::Vm;
 use super::command::DISCARD_VERSION;
 use super::host::{Flags, Incoming, PostcopyState};
 use super::load::{LoadEnd, section_loop};
-use super::{Vm, trace_event};
 use crate::channel::memory;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::vmstate::trace::trace_event;
 use crate::wire::Command;
 use crate::wire::limits::Limits;
 use std::sync::Arc;

@@ -194,13 +194,3 @@ impl Vm {
         self.registry.walk().any(|call| call.handler.unplug_pending())
     }
 }
-
-/// A trace event with QEMU's name, where somebody listens.
-macro_rules! trace_event {
-    ($host:expr, $event:expr, $($arguments:tt)*) => {
-        if $host.traces() {
-            $host.trace($event, format_args!($($arguments)*));
-        }
-    };
-}
-pub(crate) use trace_event;

@@ -4,14 +4,20 @@
 
 use super::io::Io;
 use super::load::{check_version, load_state};
-use super::model::{Description, Fresh, Item, State};
+use super::model::{Description, Fresh, Item, Kind, State};
 use super::record::Recorder;
 use super::save::save_state;
+use super::trace;
 
 /// Writes a tail queue or a list.
-pub(super) fn save_list<I: Item>(io: &Io<'_>, item: &I, recorder: Option<&Recorder>) -> i32 {
-    if item.element_description().is_none() {
+pub(super) fn save_list<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<&Recorder>) -> i32 {
+    let Some(description) = item.element_description() else {
         return no_description(io);
+    };
+    let version = description.version();
+    match kind {
+        Kind::TailQueue => trace::queue(io, "put_qtailq", item, format_args!("v{version}")),
+        _ => trace::list(io, "put_qlist", item, Some(version)),
     }
     for (at, element) in item.elements().enumerate() {
         io.file.put_byte(1);
@@ -21,6 +27,10 @@ pub(super) fn save_list<I: Item>(io: &Io<'_>, item: &I, recorder: Option<&Record
         }
     }
     io.file.put_byte(0);
+    match kind {
+        Kind::TailQueue => trace::queue(io, "put_qtailq_end", item, format_args!("end")),
+        _ => trace::list(io, "put_qlist_end", item, None),
+    }
     0
 }
 
@@ -61,16 +71,25 @@ fn load_elements<I: Item>(io: &Io<'_>, item: &I, mut insert: impl FnMut(I::Fresh
 
 /// Reads a tail queue and appends its elements to what is there.
 pub(super) fn load_tail_queue<I: Item>(io: &Io<'_>, item: &I) -> i32 {
-    load_elements(io, item, |fresh| item.append(fresh))
+    let version = item.element_version();
+    trace::queue(io, "get_qtailq", item, format_args!("v{version}"));
+    let ret = load_elements(io, item, |fresh| item.append(fresh));
+    trace::queue(io, "get_qtailq_end", item, format_args!("end/{ret}"));
+    ret
 }
 
 /// Reads a list. The first element goes to the head, each other one behind the one before.
 pub(super) fn load_list<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     let mut previous = None;
-    load_elements(io, item, |fresh| {
+    trace::list(io, "get_qlist", item, Some(item.element_version()));
+    let ret = load_elements(io, item, |fresh| {
         previous = Some(item.insert_after(previous, fresh));
         true
-    })
+    });
+    if ret == 0 {
+        trace::list(io, "get_qlist_end", item, None);
+    }
+    ret
 }
 
 #[cold]
@@ -86,6 +105,7 @@ pub(super) fn save_tree<I: Item>(io: &Io<'_>, item: &I, recorder: Option<&Record
     let Some(count) = io.host.tree_count(tree) else {
         return no_trees(io);
     };
+    trace::tree(io, "put_gtree", item, format_args!("nnodes={count}"));
     io.file.put_be32(count);
     let mut ret = 0;
     let visited = io.host.tree_foreach(tree, &mut |key, value| {
@@ -104,6 +124,7 @@ pub(super) fn save_tree<I: Item>(io: &Io<'_>, item: &I, recorder: Option<&Record
         return no_trees(io);
     }
     io.file.put_byte(0);
+    trace::tree(io, "put_gtree_end", item, format_args!("{ret}"));
     ret
 }
 
@@ -135,6 +156,13 @@ pub(super) fn load_tree<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     }
     // QEMU has the number as an int: one that is negative announces no node at all.
     let announced = io.file.get_be32() as i32;
+    trace::tree(io, "get_gtree", item, format_args!("nnodes={announced}"));
+    let ret = load_nodes(io, item, version, tree, announced);
+    trace::tree(io, "get_gtree_end", item, format_args!("{ret}"));
+    ret
+}
+
+fn load_nodes<I: Item>(io: &Io<'_>, item: &I, version: i32, tree: super::HostObject, announced: i32) -> i32 {
     let mut count = 0;
     while io.file.get_byte() != 0 {
         if count >= announced {

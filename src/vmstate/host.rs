@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What timers and trees need of the hypervisor: the library has neither.
+//! What timers and trees need of the hypervisor, as the library has neither, and where traces go.
 
 use std::ffi::c_void;
+use std::fmt;
 
 /// The address of an object of the host or device, on its way between C and C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,8 @@ impl HostObject {
     }
 }
 
-/// Timers and trees. `None` means that the host has no such operation; a field that needs it then fails with `-ENOSYS`.
-/// All are called with the big lock held, on the thread that saves or loads.
+/// Timers, trees and traces. `None` means that the host has no such operation; a field that needs it then fails with
+/// `-ENOSYS`. Timers and trees are used with the big lock held, on the thread that saves or loads.
 pub trait VmStateHost {
     /// When a timer fires, in nanoseconds of its clock; -1 if it is not armed (QEMU 7.2, `timer_expire_time_ns`).
     fn timer_expire_ns(&self, _timer: HostObject) -> Option<i64> {
@@ -45,6 +46,14 @@ pub trait VmStateHost {
     /// Inserts a node (`g_tree_insert`). The tree owns key and value from then on: memory of `malloc`, or a direct key.
     fn tree_insert(&self, _tree: HostObject, _key: HostObject, _value: HostObject) -> Option<()> {
         None
+    }
+    /// Whether traces are wanted; asked often. Any thread.
+    fn traces(&self) -> bool {
+        log::log_enabled!(log::Level::Trace)
+    }
+    /// One trace event, with QEMU's name for it. Without a host it goes to the log. Any thread.
+    fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
+        log::trace!("{event} {arguments}");
     }
 }
 

@@ -10,6 +10,7 @@ use super::model::{Description, State};
 use crate::error::Error;
 use crate::file::MigFile;
 use crate::wire::limits::Limits;
+use std::fmt;
 
 /// A file, and whose limits and host apply to what is in it.
 #[derive(Clone, Copy)]
@@ -18,11 +19,31 @@ pub struct Io<'a> {
     pub file: &'a MigFile,
     /// What the stream may ask for.
     pub limits: &'a Limits,
-    /// Timers and trees.
+    /// Timers, trees and traces.
     pub host: &'a dyn VmStateHost,
+    traces: bool,
+}
+
+impl<'a> Io<'a> {
+    /// For one call of the program. Whether traces are wanted is asked here, and not again for each field.
+    pub fn new(file: &'a MigFile, limits: &'a Limits, host: &'a dyn VmStateHost) -> Self {
+        Self { file, limits, host, traces: host.traces() }
+    }
 }
 
 impl Io<'_> {
+    /// Whether traces are wanted.
+    #[inline(always)]
+    pub(super) fn traces(&self) -> bool {
+        self.traces
+    }
+
+    /// One trace event.
+    #[cold]
+    pub(super) fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
+        self.host.trace(event, arguments);
+    }
+
     /// Keeps an error and returns its code.
     #[cold]
     pub(super) fn fail(&self, errno: i32, message: impl Into<String>) -> i32 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Loading (QEMU 7.2, `vmstate_load_state` and `vmstate_subsection_load` in `migration/vmstate.c`).
 
-use super::get;
 use super::io::{Io, element_text, nested, subsection_text, text};
 use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Items, Kind, State, flags};
+use super::{get, trace};
 use crate::wire;
 
 /// Reads what `save_state` wrote in that version.
@@ -13,8 +13,11 @@ use crate::wire;
 /// half loaded. Errors of fields are latched in the file.
 pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
     nested(io, &state, || {
-        let ret = check_version(io, &state.description(), version);
+        trace::load(io, &state, version);
+        let description = state.description();
+        let ret = check_version(io, &description, version);
         if ret != 0 {
+            trace::load_end(io, &state, misfit(&description, version), ret);
             return ret;
         }
         let ret = state.pre_load();
@@ -25,17 +28,22 @@ pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
         if ret != 0 {
             return ret;
         }
-        if io.file.peek_byte(0) == wire::SUBSECTION {
-            let ret = load_subsections(io, &state);
-            if ret != 0 {
-                return ret;
-            }
+        let ret = load_subsections(io, &state);
+        if ret != 0 {
+            return ret;
         }
-        match state.post_load(version) {
+        let ret = state.post_load(version);
+        trace::load_end(io, &state, "end", ret);
+        match ret {
             0 => 0,
             ret => io.fail_callback("post_load", ret),
         }
     })
+}
+
+/// What is wrong with a version that a description can't read, in QEMU's words.
+pub(super) fn misfit<D: Description>(description: &D, version: i32) -> &'static str {
+    if version > description.version() { "too new" } else { "too old" }
 }
 
 /// Whether a description can read a version.
@@ -52,13 +60,17 @@ pub(super) fn check_version<D: Description>(io: &Io<'_>, description: &D, versio
 fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
     for field in state.fields() {
         let bits = field.flags();
+        trace::load_field(io, state, field);
         if !field.exists(version) {
             if bits & flags::MUST_EXIST != 0 {
                 // The one failure that has no errno and is not latched.
                 io.fail(1, "the loaded state is not valid");
                 return io.in_path(-1, text(field.shape().name()));
             }
-        } else if bits & flags::NOT_PLAIN == 0 {
+            continue;
+        }
+        trace::elements(io, field);
+        if bits & flags::NOT_PLAIN == 0 {
             let ret = load_plain(io, field);
             if ret < 0 {
                 return failed(io, ret, field, 0, 1);
@@ -81,6 +93,7 @@ fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
 /// Latches the error of a field in the file, names the element, and returns the code.
 #[cold]
 fn failed<F: Field>(io: &Io<'_>, ret: i32, field: F, at: usize, count: usize) -> i32 {
+    trace::load_field_error(io, field, ret);
     io.file.set_error(ret);
     io.in_path(ret, element_text(field.shape().name(), at, count))
 }
@@ -187,34 +200,60 @@ fn load_element<F: Field>(io: &Io<'_>, field: &F, item: F::Item, kind: Kind, ext
 }
 
 /// Reads subsections as long as what comes next is one of this description.
+#[inline]
+fn load_subsections<S: State>(io: &Io<'_>, state: &S) -> i32 {
+    trace::of(io, "vmstate_subsection_load", state);
+    while io.file.peek_byte(0) == wire::SUBSECTION {
+        match load_subsection(io, state) {
+            Ok(true) => {}
+            Ok(false) => return 0,
+            Err(ret) => return ret,
+        }
+    }
+    trace::of(io, "vmstate_subsection_load_good", state);
+    0
+}
+
+/// Reads a subsection; false, and nothing is read, where what comes next is something else.
 ///
 /// The byte that begins a subsection may as well be something else, of whoever comes next. So as in QEMU names are
 /// peeked at first, and what can't be a name in here ends the search without an error.
-fn load_subsections<S: State>(io: &Io<'_>, state: &S) -> i32 {
+#[inline(never)]
+fn load_subsection<S: State>(io: &Io<'_>, state: &S) -> Result<bool, i32> {
     let file = io.file;
     let description = state.description();
     let own = description.name();
-    while file.peek_byte(0) == wire::SUBSECTION {
-        let len = usize::from(file.peek_byte(1));
-        let mut name = [0; 255];
-        let name = &mut name[..len];
-        if len < own.len() + 1 || file.peek_into(name, 2) != len || !name.starts_with(own) {
-            return 0;
-        }
-        let until_nul = name.iter().position(|byte| *byte == 0).unwrap_or(len);
-        let wanted = &name[..until_nul];
-        let Some(subsection) = state.subsections().find(|sub| sub.description().name() == wanted) else {
-            return io.fail(libc::ENOENT, format!("unknown subsection '{}'", text(wanted)));
-        };
-        file.skip(1);
-        file.skip(1);
-        file.skip(len);
-        // QEMU keeps the version in a byte.
-        let version = i32::from(file.get_be32() as u8);
-        let ret = load_state(io, subsection, version);
-        if ret != 0 {
-            return io.in_path(ret, subsection_text(own, wanted));
+    let len = usize::from(file.peek_byte(1));
+    if len < own.len() + 1 {
+        trace::bad_subsection(io, own, b"(short)", "");
+        return Ok(false);
+    }
+    let mut name = [0; 255];
+    let name = &mut name[..len];
+    if file.peek_into(name, 2) != len {
+        trace::bad_subsection(io, own, b"(peek fail)", "");
+        return Ok(false);
+    }
+    let until_nul = name.iter().position(|byte| *byte == 0).unwrap_or(len);
+    let wanted = &name[..until_nul];
+    if !name.starts_with(own) {
+        trace::bad_subsection(io, own, wanted, "(prefix)");
+        return Ok(false);
+    }
+    let Some(subsection) = state.subsections().find(|sub| sub.description().name() == wanted) else {
+        trace::bad_subsection(io, own, wanted, "(lookup)");
+        return Err(io.fail(libc::ENOENT, format!("unknown subsection '{}'", text(wanted))));
+    };
+    file.skip(1);
+    file.skip(1);
+    file.skip(len);
+    // QEMU keeps the version in a byte.
+    let version = i32::from(file.get_be32() as u8);
+    match load_state(io, subsection, version) {
+        0 => Ok(true),
+        ret => {
+            trace::bad_subsection(io, own, wanted, "(child)");
+            Err(io.in_path(ret, subsection_text(own, wanted)))
         }
     }
-    0
 }

@@ -7,7 +7,7 @@
 //! - `save.rs`, `load.rs`: the interpreter. `extent.rs`: counts and sizes. `put.rs`, `get.rs`: single elements.
 //!   `containers.rs`: queues, lists, trees. `io.rs`: how errors travel through C.
 //! - `record.rs`, `render.rs`: the description of the stream (vmdesc), recorded while saving and written as JSON later.
-//! - `host.rs`: timers and trees. `conformance.rs`, `lint.rs`: the check of a device for its authors.
+//! - `host.rs`: timers, trees, traces; `trace.rs`: the trace events. `conformance.rs`, `lint.rs`: the check of a device for its authors.
 //!
 //! ```text
 //! state      = field* subsection*
@@ -31,6 +31,7 @@ mod put;
 mod record;
 mod render;
 mod save;
+pub(crate) mod trace;
 
 pub use host::{HostObject, NoVmStateHost, VmStateHost};
 pub use io::Io;

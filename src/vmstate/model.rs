@@ -203,6 +203,8 @@ pub trait State: Copy {
     /// The subsections in order, laid over the same memory.
     fn subsections(&self) -> impl Iterator<Item = Self>;
 
+    /// Whether there is a `pre_save`.
+    fn has_pre_save(&self) -> bool;
     /// The hooks, 0 where there is none. Each calls C.
     fn pre_save(&self) -> i32;
     /// After saving, even where it failed.
@@ -304,6 +306,8 @@ pub trait Item: Copy {
     /// Calls the program's function.
     fn get_custom(&self, file: &MigFile) -> i32;
 
+    /// Name of the field that it is in, without the final NUL.
+    fn field_name(&self) -> &[u8];
     /// The version that containers check their elements against.
     fn element_version(&self) -> i32;
     /// Description of the elements of a container, or of the values of a tree.

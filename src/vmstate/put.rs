@@ -26,7 +26,7 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<
         Kind::Bitmap => (0..item.size().div_ceil(64)).for_each(|at| io.file.put_be64(item.bitmap_word(at))),
         Kind::Timer => return timer(io, item),
         Kind::Tmp => return tmp(io, item, recorder),
-        Kind::TailQueue | Kind::List => return containers::save_list(io, item, recorder),
+        Kind::TailQueue | Kind::List => return containers::save_list(io, item, kind, recorder),
         Kind::Tree => return containers::save_tree(io, item, recorder),
         Kind::Custom => {
             let ret = item.put_custom(io.file, recorder);

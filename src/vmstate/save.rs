@@ -4,7 +4,7 @@
 use super::io::{Io, element_text, nested, subsection_text, text};
 use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Items, Kind, State, flags};
 use super::record::Recorder;
-use super::{NULL_MARKER, put};
+use super::{NULL_MARKER, put, trace};
 use crate::wire;
 
 /// Writes a device, or a structure in one, in the given version. What was written is recorded for the vmdesc.
@@ -13,7 +13,9 @@ use crate::wire;
 /// Errors of the file itself are latched there and not returned.
 pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Option<&Recorder>) -> i32 {
     nested(io, &state, || {
+        trace::of(io, "vmstate_save_state_top", &state);
         let ret = state.pre_save();
+        trace::pre_saved(io, &state, ret);
         if ret != 0 {
             return io.fail_callback("pre_save", ret);
         }
@@ -39,12 +41,15 @@ pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Optio
 fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<&Recorder>) -> i32 {
     for (index, field) in state.fields().enumerate() {
         let bits = field.flags();
-        let ret = if !field.exists(version) {
+        if !field.exists(version) {
             if bits & flags::MUST_EXIST == 0 {
                 continue;
             }
-            io.fail(libc::EINVAL, "the state that is to be saved is not valid")
-        } else if bits & flags::NOT_PLAIN == 0 {
+            let ret = io.fail(libc::EINVAL, "the state that is to be saved is not valid");
+            return io.in_path(ret, text(field.shape().name()));
+        }
+        trace::save_field(io, state, field);
+        let ret = if bits & flags::NOT_PLAIN == 0 {
             save_plain(io, field, index, recorder)
         } else if bits & flags::NOT_PLAIN == flags::STRUCT && recorder.is_none() {
             save_struct(io, field)
@@ -193,10 +198,12 @@ fn is_compressible<F: FieldShape>(field: &F, depth: u32, seen: &mut usize) -> bo
 
 fn save_subsections<S: State>(io: &Io<'_>, state: &S, recorder: Option<&Recorder>) -> i32 {
     let mut first = true;
+    trace::of(io, "vmstate_subsection_save_top", state);
     for subsection in state.subsections() {
         if !subsection.needed() {
             continue;
         }
+        trace::save_subsection(io, state, &subsection);
         if let Some(recorder) = recorder {
             recorder.subsection_start(first);
         }

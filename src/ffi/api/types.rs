@@ -89,7 +89,7 @@ pub struct SaveVMHostOps {
     /// Tells people (SAVEVM_REPORT_*); NULL: the log. Any thread, any lock.
     pub report: Option<unsafe extern "C" fn(host: *mut c_void, level: c_int, text: *const c_char)>,
     /// Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
-    /// asked for every event and has to be quick. NULL: no.
+    /// asked once for a device and for every other event, and has to be quick. NULL: no.
     pub trace_wanted: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char) -> bool>,
     /// A trace event that was wanted.
     pub trace: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char, text: *const c_char)>,

@@ -3,7 +3,7 @@
 
 use super::bulk;
 use super::fresh::CFresh;
-use super::state::{CDescription, CState};
+use super::state::{CDescription, CState, string};
 use super::types::VMStateField;
 use crate::ffi::file::as_c;
 use crate::file::MigFile;
@@ -223,6 +223,11 @@ impl Item for CItem {
         let Some(get) = get else { return -libc::EINVAL };
         // SAFETY: the promise of `CState::new`; no borrow is held.
         unsafe { get(as_c(file), self.at.cast(), self.size, self.entry) }
+    }
+
+    fn field_name(&self) -> &[u8] {
+        // SAFETY: a field's name is a string.
+        self.entry().map_or(b"", |entry| unsafe { string(entry.name) })
     }
 
     fn element_version(&self) -> i32 {

@@ -25,9 +25,10 @@ use crate::vmstate::model::State;
 use crate::vmstate::{HostObject, Io, Recorder, VmStateHost, load_state, save_state};
 use state::CState;
 use std::ffi::{c_int, c_void};
+use std::fmt;
 use types::VMStateDescription;
 
-/// The host of a context, looked up only when a timer or tree is met.
+/// The host of a context, looked up only when a timer, tree or trace is met.
 struct LazyHost<'a>(&'a Vm);
 
 impl VmStateHost for LazyHost<'_> {
@@ -54,13 +55,21 @@ impl VmStateHost for LazyHost<'_> {
     fn tree_insert(&self, tree: HostObject, key: HostObject, value: HostObject) -> Option<()> {
         self.0.host().tree_insert(tree, key, value)
     }
+
+    fn traces(&self) -> bool {
+        self.0.host().traces()
+    }
+
+    fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
+        self.0.host().trace(event, arguments);
+    }
 }
 
 /// Runs `body` with this thread's context's limits and host.
 #[inline]
 fn with_io<T>(file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
     let vm = context::current();
-    body(&Io { file, limits: &vm.limits(), host: &LazyHost(&vm) })
+    body(&Io::new(file, &vm.limits(), &LazyHost(&vm)))
 }
 
 /// The recorder behind a C pointer.

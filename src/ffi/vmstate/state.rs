@@ -96,7 +96,7 @@ static NO_FIELDS: End = End(VMStateField {
 
 /// # Safety
 /// `name` must be NULL or a terminated string that stays.
-unsafe fn string<'a>(name: *const c_char) -> &'a [u8] {
+pub(super) unsafe fn string<'a>(name: *const c_char) -> &'a [u8] {
     if name.is_null() {
         return b"";
     }
@@ -301,6 +301,10 @@ impl State for CState {
     fn subsections(&self) -> impl Iterator<Item = Self> {
         let at = self.at;
         subsections(self.table.table().subsections).map(move |table| Self { table, at })
+    }
+
+    fn has_pre_save(&self) -> bool {
+        self.table.table().pre_save.is_some()
     }
 
     #[inline]
