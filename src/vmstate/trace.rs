@@ -58,11 +58,15 @@ pub(super) fn load_field_error<F: Field>(io: &Io<'_>, field: F, ret: i32) {
     trace_event!(io, "vmstate_load_field_error", "field \"{}\" load failed, ret = {ret}", text(field.shape().name()));
 }
 
-/// How many elements a field of the stream has.
+/// How many elements a field of the stream has: QEMU asks once more where it makes room for them.
 #[inline(always)]
 pub(super) fn elements<F: Field>(io: &Io<'_>, field: F) {
     if io.traces() {
         count(io, field);
+        let allocated = flags::POINTER | flags::ALLOC;
+        if field.flags() & allocated == allocated {
+            count(io, field);
+        }
     }
 }
 
