@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use savevm::channel::memory;
 use savevm::file::MigFile;
-use savevm::migration::return_path::{get_bitmap, Message};
+use savevm::migration::return_path::{Message, get_bitmap};
 use std::sync::Arc;
 
 fuzz_target!(|data: &[u8]| {

@@ -110,7 +110,7 @@ fn register(
         version_id,
         is_live: handler.is_live(),
         owner: Owner { description: 0, opaque: opaque as usize },
-        handler: Box::new(handler),
+        handler,
     })
 }
 

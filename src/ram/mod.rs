@@ -151,7 +151,7 @@ impl Ram {
             version_id: wire::VERSION,
             is_live: true,
             owner: Owner { description: 0, opaque: ram.opaque() },
-            handler: Box::new(handler::RamHandler(Arc::clone(&ram))),
+            handler: handler::RamHandler(Arc::clone(&ram)),
         })?;
         vm.slot.set_ram(Some(Arc::new(postcopy::RamPostcopy(Arc::clone(&ram)))));
         Ok(ram)

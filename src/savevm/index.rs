@@ -1,137 +1,166 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The registry's index: entries in order, and one place per name for every way an entry is looked for by it.
 
-use super::named::{Mention, Named};
+use super::named::{Mention, Named, Shared};
+use super::order::{Order, Place};
 use super::registry::{Entry, Owner};
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
+use hashbrown::HashTable;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-/// Place in the order: priority (inverted, as higher goes first), then registration.
-pub(super) type Key = (i32, u64);
+/// What is known about a name: the one device that has it, or the number of a list.
+#[derive(Clone, Copy)]
+enum Known {
+    One(Mention),
+    Shared(u32),
+}
+
+/// A name in the table, which is small so that much of it stays in the cache. The hash is kept so that a name is looked
+/// at only where it is the right one, and not at all when the table grows.
+struct Bucket {
+    hash: u32,
+    known: Known,
+}
+
+impl Known {
+    fn named<'a>(&'a self, order: &'a Order, shared: &'a [Shared]) -> Named<'a> {
+        match self {
+            Self::One(one) => Named::one(one, order),
+            Self::Shared(at) => shared[*at as usize].named(order),
+        }
+    }
+}
+
+impl Bucket {
+    fn is(&self, hash: u32, name: &[u8], order: &Order, shared: &[Shared]) -> bool {
+        self.hash == hash && self.known.named(order, shared).name() == name
+    }
+}
+
+const _: () = assert!(size_of::<Bucket>() == 12);
+
+/// The table looks at the highest and the lowest bits.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
 
 #[derive(Default)]
 pub(super) struct Index {
-    order: BTreeMap<Key, Arc<Entry>>,
-    names: HashMap<Arc<[u8]>, Named>,
+    pub order: Order,
+    names: HashTable<Bucket>,
+    hasher: RandomState,
+    shared: Vec<Shared>,
+    /// Those of `shared` that nobody uses.
+    unused: Vec<u32>,
     /// Descriptions alone: devices with a table are unregistered by name.
-    by_owner: HashMap<Owner, Vec<Key>>,
+    by_owner: HashMap<Owner, Vec<Place>>,
     next_section_id: u32,
     next_sequence: u64,
 }
 
-impl Entry {
-    /// What the index keeps under the entry's idstr.
-    fn mention(&self) -> Mention {
-        Mention {
-            key: self.key,
-            instance: self.instance_id,
-            alias: self.alias_id as u32,
-            is_compat: false,
-            opaque: self.owner.opaque,
-        }
-    }
-
-    /// What it keeps under the older name.
-    fn compat_mention(&self) -> Option<(&Arc<[u8]>, Mention)> {
-        let compat = self.compat.as_ref()?;
-        Some((&compat.idstr, Mention { instance: compat.instance_id as u32, is_compat: true, ..self.mention() }))
-    }
-}
-
 impl Index {
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
-    }
-
     /// Section ids count up and are never used again.
-    pub(super) fn take_section_id(&mut self) -> u32 {
+    pub fn take_section_id(&mut self) -> u32 {
         let id = self.next_section_id;
         self.next_section_id = id.wrapping_add(1);
         id
     }
 
-    pub(super) fn take_sequence(&mut self) -> u64 {
+    pub fn take_sequence(&mut self) -> u64 {
         self.next_sequence += 1;
         self.next_sequence
     }
 
-    /// The one copy of a name.
-    pub(super) fn intern(&mut self, name: &[u8]) -> Arc<[u8]> {
-        match self.names.get_key_value(name) {
-            Some((known, _)) => Arc::clone(known),
-            None => {
-                let name: Arc<[u8]> = name.into();
-                self.names.insert(Arc::clone(&name), Named::default());
-                name
-            }
-        }
+    /// What is known about a name.
+    pub fn named(&self, name: &[u8]) -> Option<Named<'_>> {
+        let hash = self.hasher.hash_one(name) as u32;
+        let bucket = self.names.find(spread(hash), |bucket| bucket.is(hash, name, &self.order, &self.shared))?;
+        Some(bucket.known.named(&self.order, &self.shared))
     }
 
-    /// The highest instance of that name plus one, or 0.
-    pub(super) fn new_instance(&self, idstr: &[u8]) -> u32 {
-        self.names.get(idstr).and_then(Named::last_instance).map_or(0, |last| last.wrapping_add(1))
+    pub fn find(&self, idstr: &[u8], instance: u32) -> Option<&Arc<Entry>> {
+        self.order.get(self.named(idstr)?.find(instance)?)
     }
 
-    /// The same for instances of an older name; negative ones do not count.
-    pub(super) fn new_compat_instance(&self, name: &[u8]) -> i32 {
-        let last = self.names.get(name).and_then(Named::last_compat_instance);
-        last.map_or(0, |last| last.saturating_add(1).max(0))
+    /// The devices with that idstr and opaque pointer.
+    pub fn of_opaque(&self, idstr: &[u8], opaque: usize) -> Vec<Place> {
+        self.named(idstr).map(|named| named.of_opaque(opaque)).unwrap_or_default()
     }
 
-    pub(super) fn has_instance(&self, idstr: &[u8], instance: u32) -> bool {
-        self.names.get(idstr).is_some_and(|named| named.has_instance(instance))
-    }
-
-    pub(super) fn find(&self, idstr: &[u8], instance: u32) -> Option<Arc<Entry>> {
-        let key = self.names.get(idstr)?.find(instance)?;
-        self.order.get(&key).cloned()
-    }
-
-    /// The entry behind a place, or the first.
-    pub(super) fn after(&self, last: Option<Key>) -> Option<Arc<Entry>> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.order.range((from, Bound::Unbounded)).next().map(|(_, entry)| Arc::clone(entry))
-    }
-
-    pub(super) fn named(&self, idstr: &[u8], opaque: usize) -> Vec<Key> {
-        self.names.get(idstr).map(|named| named.of_opaque(opaque)).unwrap_or_default()
-    }
-
-    pub(super) fn owned(&self, owner: Owner) -> Vec<Key> {
+    /// The devices of that owner.
+    pub fn owned(&self, owner: Owner) -> Vec<Place> {
         self.by_owner.get(&owner).cloned().unwrap_or_default()
     }
 
-    pub(super) fn insert(&mut self, entry: Arc<Entry>) {
-        let key = entry.key;
-        self.names.entry(Arc::clone(&entry.idstr)).or_default().add(entry.mention());
-        if let Some((name, mention)) = entry.compat_mention() {
-            self.names.entry(Arc::clone(name)).or_default().add(mention);
+    /// Adds a device, whose key names the order's next place.
+    pub fn insert(&mut self, priority: i32, entry: Arc<Entry>) {
+        let place = entry.key.place;
+        self.order.insert(priority, Arc::clone(&entry));
+        self.mention(&entry.idstr, Mention { place, is_compat: false });
+        if let Some(compat) = &entry.compat {
+            self.mention(&compat.idstr, Mention { place, is_compat: true });
         }
         if entry.owner.description != 0 {
-            self.by_owner.entry(entry.owner).or_default().push(key);
+            self.by_owner.entry(entry.owner).or_default().push(place);
         }
-        self.order.insert(key, entry);
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<Arc<Entry>> {
-        let entry = self.order.remove(&key)?;
-        self.forget(&entry.idstr, entry.mention());
-        if let Some((name, mention)) = entry.compat_mention() {
-            self.forget(name, mention);
+    fn mention(&mut self, name: &[u8], new: Mention) {
+        let Self { order, names, shared, .. } = self;
+        let hash = self.hasher.hash_one(name) as u32;
+        let found = names.find_mut(spread(hash), |bucket| bucket.is(hash, name, order, shared));
+        let Some(Bucket { known, .. }) = found else {
+            let bucket = Bucket { hash, known: Known::One(new) };
+            names.insert_unique(spread(hash), bucket, |bucket| spread(bucket.hash));
+            return;
+        };
+        let at = match *known {
+            Known::Shared(at) => at,
+            Known::One(one) => {
+                let at = self.unused.pop().unwrap_or(shared.len() as u32);
+                shared.resize_with(shared.len().max(at as usize + 1), Shared::default);
+                shared[at as usize].add(one, order);
+                *known = Known::Shared(at);
+                at
+            }
+        };
+        shared[at as usize].add(new, order);
+    }
+
+    pub fn remove(&mut self, place: Place) -> Option<Arc<Entry>> {
+        let entry = Arc::clone(self.order.get(place)?);
+        self.forget(&entry.idstr, Mention { place, is_compat: false });
+        if let Some(compat) = &entry.compat {
+            self.forget(&compat.idstr, Mention { place, is_compat: true });
         }
-        if let Some(keys) = self.by_owner.get_mut(&entry.owner) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.by_owner.remove(&entry.owner);
+        if entry.owner.description != 0 {
+            self.disown(entry.owner, place);
+        }
+        self.order.remove(place)
+    }
+
+    fn disown(&mut self, owner: Owner, place: Place) {
+        if let Some(places) = self.by_owner.get_mut(&owner) {
+            places.retain(|other| *other != place);
+            if places.is_empty() {
+                self.by_owner.remove(&owner);
             }
         }
-        Some(entry)
     }
 
-    fn forget(&mut self, name: &Arc<[u8]>, mention: Mention) {
-        if self.names.get_mut(name).is_some_and(|named| named.take(mention)) {
-            self.names.remove(name);
+    fn forget(&mut self, name: &[u8], old: Mention) {
+        let Self { order, names, shared, .. } = self;
+        let hash = self.hasher.hash_one(name) as u32;
+        let found = names.find_entry(spread(hash), |bucket| bucket.is(hash, name, order, shared));
+        let Ok(found) = found else { return };
+        if let Known::Shared(at) = found.get().known {
+            if !shared[at as usize].take(old, order) {
+                return;
+            }
+            shared[at as usize] = Shared::default();
+            self.unused.push(at);
         }
+        found.remove();
     }
 }

@@ -4,16 +4,15 @@
 use super::handler::Callback;
 use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState};
 pub use super::load_command::package;
-use super::registry::{Call, Entry};
+use super::registry::Entry;
 use super::slot::SectionTime;
 use super::{Vm, config, load_command};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::{self, tag_name};
-use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How the loop over the sections ended.
@@ -23,36 +22,6 @@ pub enum LoadEnd {
     Finished,
     /// A command took the rest of the stream over: all nested loops end (QEMU's `LOADVM_QUIT`).
     HandedOver,
-}
-
-/// What a load remembers between sections: who sends under which section id, and how far postcopy is.
-#[derive(Default)]
-pub struct Loading {
-    sections: Mutex<HashMap<u32, (Arc<Entry>, i32)>>,
-    postcopy: Mutex<PostcopyState>,
-}
-
-impl Loading {
-    fn begin(&self) {
-        self.sections.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn started(&self, id: u32, entry: Arc<Entry>, version: i32) {
-        self.sections.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (entry, version));
-    }
-
-    fn find(&self, vm: &Vm, id: u32) -> Option<(Call, i32)> {
-        let (entry, version) = self.sections.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()?;
-        Some((vm.registry.again(&entry)?, version))
-    }
-
-    /// The postcopy state where the host keeps none of its own.
-    pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
-        let mut state = self.postcopy.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *state;
-        *state = new.unwrap_or(before);
-        before
-    }
 }
 
 /// A whole stream: header, `load_setup`, sections, description; then `load_cleanup`, unless another thread reads on.
@@ -270,25 +239,26 @@ fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()
     let instance = file.get_be32();
     let version = file.get_be32();
     check_read(file)?;
-    let name = String::from_utf8_lossy(&idstr);
-    trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({name}) {instance} {version}");
+    let name = || String::from_utf8_lossy(&idstr);
+    trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {instance} {version}", name());
     let Some(entry) = vm.registry.find(&idstr, instance) else {
         return Err(Error::invalid(format!(
-            "Unknown savevm section or instance '{name}' {instance}. Make sure that your current VM setup matches your \
-             saved VM setup, including any hotplugged devices"
+            "Unknown savevm section or instance '{}' {instance}. Make sure that your current VM setup matches your \
+             saved VM setup, including any hotplugged devices",
+            name()
         ))
         .at_offset(name_at));
     };
     let place = || entry.section(tag, id, Some(version as i32));
     if i64::from(version) > i64::from(entry.version_id) {
-        let text = format!("savevm: unsupported version {version} for '{name}' v{}", entry.version_id);
+        let text = format!("savevm: unsupported version {version} for '{}' v{}", name(), entry.version_id);
         return Err(Error::invalid(text).in_section(place).at_offset(name_at));
     }
     if entry.is_live && vm.flags().has(Flags::NO_LIVE_LOAD) {
-        let text = format!("loadvm: {name} RAM loading not allowed: it comes another way");
+        let text = format!("loadvm: {} RAM loading not allowed: it comes another way", name());
         return Err(Error::invalid(text).in_section(place).at_offset(name_at));
     }
-    vm.loading.started(id, entry.entry(), version as i32);
+    vm.loading.started(id, &entry, version as i32);
     section_payload(vm, file, &entry, tag, id, version as i32).map_err(|err| err.in_section(place))
 }
 

@@ -11,7 +11,10 @@ pub mod host;
 mod index;
 pub mod load;
 mod load_command;
+mod loading;
+mod name;
 mod named;
+mod order;
 pub mod registry;
 #[cfg(test)]
 mod registry_tests;
@@ -24,12 +27,13 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::wire::limits::Limits;
+use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost};
 use registry::{Owner, Registration, Registry};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-pub use load::Loading;
+pub use loading::Loading;
 
 /// One virtual machine: its devices, its host, its limits.
 pub struct Vm {
@@ -139,7 +143,7 @@ impl Vm {
     }
 
     /// Adds a device.
-    pub fn register(&self, new: Registration) -> Result<()> {
+    pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
         for text in warnings {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Who takes part: entries in order of priority and registration, with an index for every way they are looked for.
 //!
-//! Nothing here gets slower with the number of devices. No lock is held while a callback runs: a walk remembers the key
-//! of the entry that it stands on, and entries may come and go meanwhile.
+//! Nothing here gets slower with the number of devices, and little memory is touched for each. No lock is held while a
+//! callback runs: entries may come and go meanwhile, also the one that a walk stands on.
 
 use super::handler::Handler;
-use super::index::{Index, Key};
+use super::index::Index;
+use super::name::Name;
+use super::order::{Place, START};
 use crate::error::{Error, Result, Section};
 use crate::wire::limits::IDSTR_MAX;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,18 +21,31 @@ pub const PRIORITY_MAX: i32 = 5;
 pub const INSTANCE_ID_ANY: u32 = u32::MAX;
 
 /// An older name by which streams may know a device.
-#[derive(Clone, Debug)]
 pub struct Compat {
     /// The name without the path.
-    pub idstr: Arc<[u8]>,
+    pub idstr: Name,
     /// Its own count of instances.
     pub instance_id: i32,
 }
 
-/// One registered device.
-pub struct Entry {
+/// Where an entry stands in the order, and whether it comes before another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// Priority, inverted: higher goes first.
+    rank: i32,
+    /// Counts the registrations.
+    sequence: u64,
+    pub place: Place,
+}
+
+/// Finds an entry again, and never another one.
+#[derive(Clone, Copy)]
+pub struct Ticket(Key);
+
+/// One registered device, with its handler in one piece of memory.
+pub struct Entry<H: ?Sized = dyn Handler> {
     /// Name with the path, at most 255 bytes.
-    pub idstr: Arc<[u8]>,
+    pub idstr: Name,
     /// Instance id.
     pub instance_id: u32,
     /// A second instance id that streams may use.
@@ -39,15 +55,15 @@ pub struct Entry {
     /// Id of its sections in a stream that is written here.
     pub section_id: u32,
     /// Older name.
-    pub compat: Option<Compat>,
+    pub compat: Option<Box<Compat>>,
     /// Live: has a `save_setup` (QEMU's `is_ram`).
     pub is_live: bool,
-    /// The callbacks.
-    pub handler: Box<dyn Handler>,
     pub(super) owner: Owner,
     pub(super) key: Key,
     removed: AtomicBool,
     calls: AtomicUsize,
+    /// The callbacks.
+    pub handler: H,
 }
 
 /// Addresses by which a device is unregistered: its table or description, and its opaque pointer.
@@ -60,7 +76,7 @@ pub struct Owner {
 }
 
 /// What a registration says.
-pub struct Registration {
+pub struct Registration<H> {
     /// Path of the object, without the slash.
     pub path: Option<Vec<u8>>,
     /// Name without the path.
@@ -76,7 +92,7 @@ pub struct Registration {
     /// For unregistering.
     pub owner: Owner,
     /// The callbacks.
-    pub handler: Box<dyn Handler>,
+    pub handler: H,
 }
 
 thread_local! {
@@ -85,22 +101,21 @@ thread_local! {
 }
 
 /// Keeps an entry's callback alive against `unregister` in another thread.
-pub struct Call {
+pub struct Call<'a> {
     entry: Arc<Entry>,
-    gone: Arc<Condvar>,
-    idle: Arc<Mutex<()>>,
+    registry: &'a Registry,
 }
 
-impl std::ops::Deref for Call {
+impl std::ops::Deref for Call<'_> {
     type Target = Entry;
     fn deref(&self) -> &Entry {
         &self.entry
     }
 }
 
-impl Drop for Call {
+impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let id = Arc::as_ptr(&self.entry) as usize;
+        let id = self.entry.id();
         RUNNING.with_borrow_mut(|running| {
             if let Some(at) = running.iter().rposition(|other| *other == id) {
                 running.swap_remove(at);
@@ -108,8 +123,8 @@ impl Drop for Call {
         });
         self.entry.calls.fetch_sub(1, SeqCst);
         if self.entry.removed.load(SeqCst) {
-            let _lock = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            self.gone.notify_all();
+            let _lock = self.registry.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            self.registry.gone.notify_all();
         }
     }
 }
@@ -141,8 +156,21 @@ impl Entry {
         }
     }
 
+    /// Its idstr (or its older name), and the instance that goes with it.
+    pub(super) fn known_as(&self, is_compat: bool) -> (&[u8], u32) {
+        match &self.compat {
+            Some(compat) if is_compat => (&compat.idstr, compat.instance_id as u32),
+            _ => (&self.idstr, self.instance_id),
+        }
+    }
+
+    /// Tells it from all others, while it is there.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     fn calls_here(&self) -> usize {
-        let id = std::ptr::from_ref(self) as usize;
+        let id = self.id();
         RUNNING.with_borrow(|running| running.iter().filter(|other| **other == id).count())
     }
 }
@@ -151,16 +179,21 @@ impl Entry {
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<Index>,
-    gone: Arc<Condvar>,
-    idle: Arc<Mutex<()>>,
+    gone: Condvar,
+    idle: Mutex<()>,
 }
 
-/// Joins parts to a name and cuts it at 255 bytes, as QEMU does.
-fn join_name(parts: &[&[u8]]) -> (Vec<u8>, bool) {
-    let mut name = parts.concat();
-    let cut = name.len() > IDSTR_MAX;
-    name.truncate(IDSTR_MAX);
-    (name, cut)
+/// A name behind the path of its object, cut at 255 bytes, as QEMU does.
+fn full_name<'a>(path: Option<&[u8]>, name: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
+    let full = path.map_or(Cow::Borrowed(name), |path| Cow::Owned([path, b"/", name].concat()));
+    match full {
+        _ if full.len() <= IDSTR_MAX => (full, false),
+        Cow::Borrowed(name) => (Cow::Borrowed(&name[..IDSTR_MAX]), true),
+        Cow::Owned(mut full) => {
+            full.truncate(IDSTR_MAX);
+            (Cow::Owned(full), true)
+        }
+    }
 }
 
 impl Registry {
@@ -170,84 +203,50 @@ impl Registry {
 
     /// Adds a device. In strict mode a cut name or a second (idstr, instance) is an error; else it is told through
     /// `warn` and done as QEMU 7.2 does it.
-    pub fn register(&self, new: Registration, strict: bool, warn: &mut Vec<String>) -> Result<()> {
+    pub fn register<H>(&self, new: Registration<H>, strict: bool, warn: &mut Vec<String>) -> Result<()>
+    where
+        H: Handler + 'static,
+    {
         let priority = new.handler.priority();
         if !(0..=PRIORITY_MAX).contains(&priority) {
             return Err(Error::invalid(format!("priority {priority} is not between 0 and {PRIORITY_MAX}")));
         }
         let mut inner = self.inner();
         let section_id = inner.take_section_id();
-        let any = new.instance_id == INSTANCE_ID_ANY;
-        let (idstr, cut) = match &new.path {
-            Some(path) if path.len() >= IDSTR_MAX => {
-                let path = String::from_utf8_lossy(path);
-                return Err(Error::new(libc::EPERM, format!("Path too long for VMState ({path})")));
-            }
-            Some(path) => join_name(&[path, b"/", &new.name]),
-            None => join_name(&[&new.name]),
-        };
-        let shown = String::from_utf8_lossy(&idstr).into_owned();
-        if cut {
-            let text = format!("the name '{shown}' was cut at {IDSTR_MAX} bytes");
-            if strict {
-                return Err(Error::new(libc::ENAMETOOLONG, text));
-            }
-            warn.push(text);
-        }
-        let compat = new.path.as_ref().map(|_| {
-            let (name, _) = join_name(&[&new.name]);
-            let instance_id = if any { inner.new_compat_instance(&name) } else { new.instance_id as i32 };
-            (name, instance_id)
-        });
-        let instance_id = if any || compat.is_some() { inner.new_instance(&idstr) } else { new.instance_id };
-        if compat.is_some() && instance_id != 0 {
-            return Err(Error::new(libc::EEXIST, format!("the object has registered '{shown}' before")));
-        }
-        if instance_id == INSTANCE_ID_ANY {
-            return Err(Error::new(libc::ENOSPC, format!("no instance id is left for '{shown}'")));
-        }
-        if inner.has_instance(&idstr, instance_id) {
-            let text = format!("'{shown}' instance {instance_id} is registered twice");
-            if strict {
-                return Err(Error::new(libc::EEXIST, text));
-            }
-            warn.push(text);
-        }
-        let key = (PRIORITY_MAX - priority, inner.take_sequence());
+        let (idstr, instance_id, compat) = identify(&inner, &new, strict, warn)?;
+        let key =
+            Key { rank: PRIORITY_MAX - priority, sequence: inner.take_sequence(), place: inner.order.next_place() };
         let entry = Entry {
-            idstr: inner.intern(&idstr),
+            idstr: Name::from(&*idstr),
             instance_id,
             alias_id: new.alias_id,
             version_id: new.version_id,
             section_id,
-            compat: compat.map(|(name, instance_id)| Compat { idstr: inner.intern(&name), instance_id }),
+            compat: compat.map(Box::new),
             is_live: new.is_live,
-            handler: new.handler,
             owner: new.owner,
             key,
             removed: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
+            handler: new.handler,
         };
-        inner.insert(Arc::new(entry));
+        inner.insert(priority, Arc::new(entry));
         Ok(())
     }
 
     /// Removes all entries of that name and opaque pointer. Their callbacks may still run: see `drain`.
     pub fn unregister_name(&self, path: Option<&[u8]>, name: &[u8], opaque: usize) -> Vec<Arc<Entry>> {
-        let (idstr, _) = match path {
-            Some(path) => join_name(&[path, b"/", name]),
-            None => join_name(&[name]),
-        };
+        let (idstr, _) = full_name(path, name);
         let mut inner = self.inner();
-        let keys = inner.named(&idstr, opaque);
-        keys.into_iter().filter_map(|key| inner.remove(key)).collect()
+        let places = inner.of_opaque(&idstr, opaque);
+        places.into_iter().filter_map(|place| inner.remove(place)).collect()
     }
 
     /// Removes all entries of that owner. Their callbacks may still run: see `drain`.
     pub fn unregister_owner(&self, owner: Owner) -> Vec<Arc<Entry>> {
         let mut inner = self.inner();
-        let keys = inner.owned(owner);
-        keys.into_iter().filter_map(|key| inner.remove(key)).collect()
+        let places = inner.owned(owner);
+        places.into_iter().filter_map(|place| inner.remove(place)).collect()
     }
 
     /// Marks removed entries so that no further callback starts; whether other threads are still in one.
@@ -268,7 +267,13 @@ impl Registry {
 
     /// How many devices there are.
     pub fn len(&self) -> usize {
-        self.inner().len()
+        self.inner().order.len()
+    }
+
+    /// How many places there are for them, taken or free.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.inner().order.places()
     }
 
     /// Whether there are none.
@@ -276,53 +281,112 @@ impl Registry {
         self.len() == 0
     }
 
-    fn enter(&self, entry: &Arc<Entry>) -> Option<Call> {
+    fn enter(&self, entry: Arc<Entry>) -> Option<Call<'_>> {
         entry.calls.fetch_add(1, SeqCst);
-        RUNNING.with_borrow_mut(|running| running.push(Arc::as_ptr(entry) as usize));
-        let call = Call { entry: Arc::clone(entry), gone: Arc::clone(&self.gone), idle: Arc::clone(&self.idle) };
-        (!entry.removed.load(SeqCst)).then_some(call)
+        RUNNING.with_borrow_mut(|running| running.push(entry.id()));
+        let call = Call { entry, registry: self };
+        (!call.removed.load(SeqCst)).then_some(call)
     }
 
     /// The entry that a stream names.
-    pub fn find(&self, idstr: &[u8], instance: u32) -> Option<Call> {
-        let entry = self.inner().find(idstr, instance)?;
-        self.enter(&entry)
+    pub fn find(&self, idstr: &[u8], instance: u32) -> Option<Call<'_>> {
+        let entry = Arc::clone(self.inner().find(idstr, instance)?);
+        self.enter(entry)
     }
 
     /// An entry that was found before, unless it was unregistered since.
-    pub fn again(&self, entry: &Arc<Entry>) -> Option<Call> {
+    pub fn again(&self, Ticket(key): Ticket) -> Option<Call<'_>> {
+        let entry = self.inner().order.get(key.place).filter(|entry| entry.key == key).cloned()?;
         self.enter(entry)
     }
 
     /// All entries in order. Entries that come while it stands before their place are seen, those that go are not.
     pub fn walk(&self) -> Walk<'_> {
-        Walk { registry: self, last: None }
+        self.inner().order.enter(START);
+        Walk { registry: self, at: START }
     }
 }
 
-impl Call {
-    /// The entry, to be entered `again` later.
-    pub fn entry(&self) -> Arc<Entry> {
-        Arc::clone(&self.entry)
+/// The name of a new device, its instance and its older name.
+fn identify<'a, H>(
+    inner: &Index,
+    new: &'a Registration<H>,
+    strict: bool,
+    warn: &mut Vec<String>,
+) -> Result<(Cow<'a, [u8]>, u32, Option<Compat>)> {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let mut doubtful = |errno, text: String| {
+        if strict {
+            Err(Error::new(errno, text))
+        } else {
+            warn.push(text);
+            Ok(())
+        }
+    };
+    let path = new.path.as_deref();
+    if let Some(path) = path.filter(|path| path.len() >= IDSTR_MAX) {
+        return Err(Error::new(libc::EPERM, format!("Path too long for VMState ({})", text(path))));
+    }
+    let (idstr, cut) = full_name(path, &new.name);
+    if cut {
+        doubtful(libc::ENAMETOOLONG, format!("the name '{}' was cut at {IDSTR_MAX} bytes", text(&idstr)))?;
+    }
+    let any = new.instance_id == INSTANCE_ID_ANY;
+    let compat = path.map(|_| {
+        let (name, _) = full_name(None, &new.name);
+        let next = || inner.named(&name).map_or(0, |named| named.next_compat_instance());
+        Compat { idstr: Name::from(&*name), instance_id: if any { next() } else { new.instance_id as i32 } }
+    });
+    let known = inner.named(&idstr);
+    let instance_id = match &known {
+        _ if !any && compat.is_none() => new.instance_id,
+        Some(named) => named.next_instance(),
+        None => 0,
+    };
+    if compat.is_some() && instance_id != 0 {
+        return Err(Error::new(libc::EEXIST, format!("the object has registered '{}' before", text(&idstr))));
+    }
+    if instance_id == INSTANCE_ID_ANY {
+        return Err(Error::new(libc::ENOSPC, format!("no instance id is left for '{}'", text(&idstr))));
+    }
+    if known.is_some_and(|named| named.has_instance(instance_id)) {
+        doubtful(libc::EEXIST, format!("'{}' instance {instance_id} is registered twice", text(&idstr)))?;
+    }
+    Ok((idstr, instance_id, compat))
+}
+
+impl Call<'_> {
+    /// For entering the entry `again` later.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.entry.key)
     }
 }
 
 /// See `Registry::walk`.
 pub struct Walk<'a> {
     registry: &'a Registry,
-    last: Option<Key>,
+    at: Place,
 }
 
-impl Iterator for Walk<'_> {
-    type Item = Call;
+impl<'a> Iterator for Walk<'a> {
+    type Item = Call<'a>;
 
-    fn next(&mut self) -> Option<Call> {
+    fn next(&mut self) -> Option<Call<'a>> {
         loop {
-            let entry = self.registry.inner().after(self.last)?;
-            self.last = Some(entry.key);
-            if let Some(call) = self.registry.enter(&entry) {
+            let entry = {
+                let order = &mut self.registry.inner().order;
+                self.at = order.step(self.at);
+                Arc::clone(order.get(self.at)?)
+            };
+            if let Some(call) = self.registry.enter(entry) {
                 return Some(call);
             }
         }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.registry.inner().order.leave(self.at);
     }
 }

@@ -140,25 +140,62 @@ proptest! {
     }
 }
 
+fn add(registry: &Registry, name: &'static str, opaque: usize) {
+    let device = Device { name, ..Device::default() };
+    let new = Registration { owner: Owner { description: 0, opaque }, ..device.registration() };
+    registry.register(new, false, &mut Vec::new()).unwrap();
+}
+
 #[test]
 fn a_walk_sees_what_is_added_behind_it_and_not_what_was_removed() {
     let registry = Registry::default();
-    let add = |name, opaque| {
-        let device = Device { name, ..Device::default() };
-        let new = Registration { owner: Owner { description: 0, opaque }, ..device.registration() };
-        registry.register(new, false, &mut Vec::new()).unwrap();
-    };
-    add("a", 1);
-    add("b", 2);
+    add(&registry, "a", 1);
+    add(&registry, "b", 2);
     let mut seen = Vec::new();
     for call in registry.walk() {
         if seen.is_empty() {
             registry.unregister_name(None, b"b", 2);
-            add("c", 3);
+            add(&registry, "c", 3);
         }
         seen.push(call.name());
     }
     assert_eq!(seen, ["a", "c"]);
+}
+
+#[test]
+fn a_walk_goes_on_from_a_device_that_went_and_its_place_is_used_again() {
+    let registry = Registry::default();
+    for round in 0..100 {
+        add(&registry, "a", 1);
+        add(&registry, "b", 2);
+        let (mut seen, mut other) = (Vec::new(), registry.walk());
+        let first = other.next().map(|call| call.name());
+        for call in registry.walk() {
+            // The one that both walks stand on.
+            registry.unregister_name(None, &call.idstr, call.owner.opaque);
+            if seen.len() < 3 {
+                add(&registry, "c", 3 + seen.len());
+            }
+            seen.push(call.name());
+        }
+        assert_eq!((first.as_deref(), seen), (Some("a"), ["a", "b", "c", "c", "c"].map(String::from).to_vec()));
+        assert!(other.next().is_none() && other.next().is_none(), "round {round}");
+        drop(other);
+        assert!(registry.is_empty());
+    }
+    assert!(registry.places() <= 5, "{} places", registry.places());
+}
+
+#[test]
+fn a_device_that_is_asked_for_again_is_the_same_or_none() {
+    let registry = Registry::default();
+    add(&registry, "a", 1);
+    let ticket = registry.find(b"a", 0).unwrap().ticket();
+    assert_eq!(registry.again(ticket).unwrap().name(), "a");
+    registry.unregister_name(None, b"a", 1);
+    assert!(registry.again(ticket).is_none());
+    add(&registry, "a", 1);
+    assert!(registry.again(ticket).is_none());
 }
 
 #[test]

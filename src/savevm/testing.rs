@@ -46,7 +46,7 @@ impl Device {
         self.result
     }
 
-    pub fn registration(self) -> Registration {
+    pub fn registration(self) -> Registration<Self> {
         Registration {
             path: None,
             name: self.name.into(),
@@ -55,7 +55,7 @@ impl Device {
             version_id: 1,
             is_live: self.callbacks.contains(&Callback::SaveSetup),
             owner: Owner { description: 0, opaque: 1 },
-            handler: Box::new(self),
+            handler: self,
         }
     }
 }

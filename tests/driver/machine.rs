@@ -460,8 +460,8 @@ impl Machine {
             fail_load: AtomicBool::new(false),
             slow: AtomicU32::new(0),
         });
-        vm.register(registration("ram", true, Box::new(super::Shared(Arc::clone(&ram))))).unwrap();
-        vm.register(registration("dev", false, Box::new(super::Shared(Arc::clone(&device))))).unwrap();
+        vm.register(registration("ram", true, super::Shared(Arc::clone(&ram)))).unwrap();
+        vm.register(registration("dev", false, super::Shared(Arc::clone(&device)))).unwrap();
         Self { vm, host, counts, ram, device }
     }
 
@@ -494,7 +494,7 @@ impl Machine {
     }
 }
 
-fn registration(name: &str, is_live: bool, handler: Box<dyn Handler>) -> Registration {
+fn registration<H: Handler>(name: &str, is_live: bool, handler: H) -> Registration<H> {
     Registration {
         path: None,
         name: name.into(),

@@ -114,7 +114,7 @@ fn none_machine(vm: &Vm) {
             version_id: version,
             is_live: false,
             owner: DeviceOwner { description: 0, opaque: 2 },
-            handler: Box::new(handler),
+            handler,
         })
         .unwrap();
     }

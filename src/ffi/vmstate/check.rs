@@ -81,13 +81,13 @@ impl Program {
 /// A registered device, in the context that it is registered with.
 struct Registered<'a> {
     vm: &'a Arc<Vm>,
-    call: Call,
+    call: Call<'a>,
     /// How much it wrote last.
     written: Cell<usize>,
 }
 
 impl<'a> Registered<'a> {
-    fn new(vm: &'a Arc<Vm>, call: Call) -> Self {
+    fn new(vm: &'a Arc<Vm>, call: Call<'a>) -> Self {
         Self { vm, call, written: Cell::new(0) }
     }
 
@@ -136,7 +136,7 @@ impl Copies<'_> {
     }
 
     /// The device that `create` registered: by name and instance, else by name, else the only one.
-    fn find(&self, vm: &Vm) -> Option<Call> {
+    fn find<'v>(&self, vm: &'v Vm) -> Option<Call<'v>> {
         let (name, instance) = (&*self.original.call.idstr, self.original.call.instance_id);
         let exact = vm.registry.walk().find(|call| *call.idstr == *name && call.instance_id == instance);
         let named = || vm.registry.walk().find(|call| *call.idstr == *name);
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn savevm_check_device(
     })
 }
 
-fn check_call(vm: &Arc<Vm>, call: Call, program: &Program) -> c_int {
+fn check_call(vm: &Arc<Vm>, call: Call<'_>, program: &Program) -> c_int {
     let handler = &call.handler;
     let is_whole = handler.has(Callback::SaveState) && handler.has(Callback::LoadState);
     if !is_whole && !handler.is_description() {

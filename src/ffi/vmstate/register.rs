@@ -132,7 +132,7 @@ pub(crate) fn register(
         version_id: description.version(),
         is_live: false,
         owner: Owner { description: description.identity(), opaque: state.address() as usize },
-        handler: Box::new(Described { description, state }),
+        handler: Described { description, state },
     })
 }
 

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Writes the corpora that fuzzing starts from: streams of an unmodified QEMU 7.2, and small ones made here.
+
+usage: seeds.py [DIRECTORY]          the default is corpus/ beside this file
+
+QEMU_SYSTEM names the emulator (qemu-system-x86_64). Without one of version 7.2 only what is made here is written.
+"""
+import gzip
+import json
+import os
+import pathlib
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+DEADLINE = 30
+PAGE = 4096
+WAYS = 15  # of the target `command`
+RAM_START = b"QEVM\0\0\0\3\7\0\0\0\4none\1\0\0\0\2\3ram\0\0\0\0\0\0\0\4"
+
+
+class Qemu:
+    """An emulator that stands still, and its monitor."""
+
+    def __init__(self, program, work, name, *arguments):
+        path = os.path.join(work, name)
+        self.process = subprocess.Popen([program, "-S", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp",
+                                         f"unix:{path},server=on,wait=off", *arguments])
+        end = time.monotonic() + DEADLINE
+        while True:
+            self.socket = socket.socket(socket.AF_UNIX)
+            try:
+                self.socket.connect(path)
+                break
+            except OSError:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+        self.socket.settimeout(DEADLINE)
+        self.lines = self.socket.makefile("r")
+        self.lines.readline()
+        self.command("qmp_capabilities")
+
+    def command(self, name, **arguments):
+        self.socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode())
+        while True:
+            answer = json.loads(self.lines.readline())
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise RuntimeError(f"{name}: {answer['error']['desc']}")
+
+    def capabilities(self, *names):
+        self.command("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
+
+    def finished(self):
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end:
+            status = self.command("query-migrate").get("status")
+            if status in ("completed", "failed", "cancelled"):
+                return status
+            time.sleep(0.02)
+        return "not over in time"
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Recorder:
+    """Stands between source and destination and writes down what goes which way."""
+
+    def __init__(self, listen, to):
+        self.forth, self.back = bytearray(), bytearray()
+        self.to = to
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(listen)
+        self.server.listen(1)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        source, _ = self.server.accept()
+        destination = socket.socket(socket.AF_UNIX)
+        destination.connect(self.to)
+        threading.Thread(target=self.pump, args=(destination, source, self.back), daemon=True).start()
+        self.pump(source, destination, self.forth)
+
+    @staticmethod
+    def pump(reader, writer, record):
+        try:
+            while data := reader.recv(65536):
+                record.extend(data)
+                writer.sendall(data)
+            writer.shutdown(socket.SHUT_WR)
+        except OSError:
+            # Who has all he wants may go first.
+            pass
+
+
+class Corpus:
+    def __init__(self, top):
+        self.top, self.count = pathlib.Path(top), 0
+
+    def add(self, target, name, data):
+        directory = self.top / target
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+        self.count += 1
+
+    def stream(self, name, stream):
+        """A whole stream, for every target that takes one."""
+        for target in ("load", "inspect", "incoming"):
+            self.add(target, name, stream)
+        for way in range(WAYS - 1):
+            # Twice the same: most fields of a diff are then compared to their end.
+            self.add("command", f"{name}-{way}", bytes([way, 0x80, 0]) + stream + stream)
+        self.add("command", f"{name}-gz", bytes([0, 0xff, 0xff]) + gzip.compress(stream, mtime=0) + b"x")
+
+
+def memory_file(work):
+    """A megabyte that is not all zeros: pages of text, of one value, and of noise."""
+    rng, path = random.Random(7), os.path.join(work, "memory")
+    pages = bytearray(256 * PAGE)
+    pages[3 * PAGE:3 * PAGE + 26] = b"abcdefghijklmnopqrstuvwxyz"
+    pages[4 * PAGE:5 * PAGE] = b"\x55" * PAGE
+    pages[9 * PAGE:10 * PAGE] = rng.randbytes(PAGE)
+    with open(path, "wb") as file:
+        file.write(pages)
+    return path
+
+
+def backed(path):
+    backend = f"memory-backend-file,id=ram,size=1M,mem-path={path},share=off,x-use-canonical-path-for-ramblock-id=off"
+    return ["-object", backend, "-machine", "none,memory-backend=ram", "-m", "1M"]
+
+
+def without_pages(stream):
+    """The same stream with a few pages only, so that what a fuzzer changes is seldom a page."""
+    out, at, kept = bytearray(), 0, 0
+    while at < len(stream):
+        word = int.from_bytes(stream[at:at + 8], "big")
+        flags = word & (PAGE - 1)
+        # A page with its block's name, or of the block before.
+        name = 0 if flags & 0x20 else 1 + stream[at + 8] if at + 8 < len(stream) else 0
+        if flags in (0x08, 0x28) and word >> 40 == 0 and plausible(stream[at + 8:at + 8 + name], name):
+            end = at + 8 + name + PAGE
+            kept += 1
+            if kept <= 2 or name:
+                out += stream[at:end]
+            at = end
+        else:
+            out.append(stream[at])
+            at += 1
+    return bytes(out)
+
+
+def plausible(name, length):
+    return length == 0 or (2 < len(name) == length and all(0x20 < byte < 0x7f for byte in name[1:]))
+
+
+def of_qemu(emulator, work, corpus):
+    memory = memory_file(work)
+    machines = {"none": backed(memory),
+                "isapc": ["-machine", "isapc", "-m", "1M"],
+                "q35": ["-machine", "q35", "-m", "1M", "-device", "virtio-rng-pci"]}
+    for name, arguments in machines.items():
+        path = os.path.join(work, f"{name}.mig")
+        qemu = Qemu(emulator, work, f"{name}.qmp", *arguments)
+        try:
+            qemu.command("migrate", uri=f"exec:cat >{path}")
+            assert qemu.finished() == "completed", name
+        finally:
+            qemu.close()
+        stream = pathlib.Path(path).read_bytes()
+        if not name.startswith("none"):
+            stream = without_pages(stream)
+        corpus.stream(name, stream)
+        if name == "none":
+            assert stream.startswith(RAM_START), "the target `ram` expects another beginning"
+            corpus.add("ram", name, stream[len(RAM_START):])
+    postcopy(emulator, work, corpus, memory)
+
+
+def postcopy(emulator, work, corpus, memory):
+    """Both directions of a migration that ends in postcopy."""
+    sockets = [os.path.join(work, name) for name in ("from", "to")]
+    # userfaultfd wants memory that is no private mapping of a file.
+    destination = Qemu(emulator, work, "b.qmp", "-machine", "none", "-m", "1M", "-incoming", "defer")
+    source = Qemu(emulator, work, "a.qmp", *backed(memory))
+    try:
+        for qemu in (source, destination):
+            qemu.capabilities("postcopy-ram")
+        destination.command("migrate-incoming", uri=f"unix:{sockets[1]}")
+        recorder = Recorder(*sockets)
+        # Slow enough that most of memory is left when postcopy begins.
+        source.command("migrate-set-parameters", **{"max-bandwidth": 1000})
+        source.command("migrate", uri=f"unix:{sockets[0]}")
+        while source.command("query-migrate").get("status") != "active":
+            time.sleep(0.01)
+        source.command("migrate-start-postcopy")
+        assert source.finished() == "completed", "postcopy"
+        corpus.stream("postcopy", bytes(recorder.forth))
+        corpus.add("return_path", "postcopy", bytes(recorder.back))
+    finally:
+        source.close()
+        destination.close()
+
+
+def made_here(corpus):
+    rng = random.Random(1)
+
+    def word(offset, flags):
+        return struct.pack(">Q", offset | flags)
+
+    listed = word(1 << 20, 4) + b"\3ram" + struct.pack(">Q", 1 << 20)
+    pages = word(0, 8) + b"\3ram" + b"page" * 1024 + word(PAGE, 0x28) + bytes(PAGE)
+    zeros = word(2 * PAGE, 2) + b"\3ram" + b"\0" + word(3 * PAGE, 0x22) + b"\7"
+    difference = word(0, 0x60) + b"\1\0\6" + b"\4\4PAGE"
+    corpus.add("ram", "made", listed + pages + zeros + difference + word(0, 0x10))
+
+    def command(number, payload=b"", odd=0):
+        return bytes([number, len(payload), odd]) + payload
+
+    advise = command(3, struct.pack(">QQ", PAGE, PAGE))
+    discard = command(6, b"\0\3ram\0" + struct.pack(">QQ", 0, 1 << 20))
+    corpus.add("commands", "plain", command(1) + command(2, b"\0\0\0\1") + command(10) + command(8) + command(9, b"\3ram"))
+    corpus.add("commands", "postcopy", advise + discard + command(7, command(4) + command(5)))
+    corpus.add("commands", "nested", command(7, command(7, command(7, command(2, b"\0\0\0\2")))))
+
+    def message(kind, payload=b""):
+        return struct.pack(">HH", kind, len(payload)) + payload
+
+    answers = message(2, b"\0\0\0\1") + message(3, struct.pack(">QI", PAGE, PAGE) + b"\3ram")
+    answers += message(4, struct.pack(">QI", 0, PAGE)) + message(5, b"\3ram") + message(6, struct.pack(">I", 1))
+    corpus.add("return_path", "made", answers + message(1, bytes(4)))
+    corpus.add("return_path", "bitmap", struct.pack("<Q", 32) + b"\xff" * 32 + struct.pack(">Q", 0x0123456789abcdef))
+
+    corpus.add("vmstate", "zeros", bytes(200))
+    for number in range(24):
+        choices = rng.randbytes(120)
+        corpus.add("descriptions", f"choices-{number}", bytes([2, len(choices)]) + choices + bytes(2000))
+    for number in range(4):
+        corpus.add("file", f"script-{number}", rng.randbytes(400))
+    trace = [{"at": 0, "event": "trace", "version": 1, "side": "source", "uri": "unix:x"}, {"at": 9, "event": "phase",
+              "name": "setup"}, {"at": 20, "event": "round", "number": 1, "bytes": 9000, "bandwidth": 7}]
+    lines = "".join(json.dumps(line) + "\n" for line in trace)
+    corpus.add("command", "plot", bytes([WAYS - 1, 0, 0]) + lines.encode())
+
+
+def main():
+    top = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corpus"
+    corpus = Corpus(top)
+    made_here(corpus)
+    emulator = os.environ.get("QEMU_SYSTEM") or shutil.which("qemu-system-x86_64")
+    version = subprocess.run([emulator, "--version"], capture_output=True, text=True).stdout if emulator else ""
+    if " 7.2" in version.split("\n", 1)[0]:
+        with tempfile.TemporaryDirectory() as work:
+            of_qemu(emulator, work, corpus)
+    else:
+        print("no qemu-system-x86_64 of version 7.2: no streams of QEMU")
+    print(f"{corpus.count} seeds in {top}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a load remembers between sections.
+
+use super::Vm;
+use super::host::PostcopyState;
+use super::registry::{Call, Ticket};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Who sends under which section id, and how far postcopy is.
+#[derive(Default)]
+pub struct Loading {
+    sections: Mutex<Sections>,
+    postcopy: Mutex<PostcopyState>,
+}
+
+/// Who sends under a section id, with the version of the state.
+type Sender = (Ticket, i32);
+
+/// Senders by section id. Ids count up from 0, so most of them are places in a list; a stream with other ids can't make
+/// that much longer than there are sections.
+#[derive(Default)]
+struct Sections {
+    dense: Vec<Option<Sender>>,
+    sparse: HashMap<u32, Sender>,
+    /// How many ids there are.
+    count: usize,
+}
+
+/// How far ids may be ahead of the number of sections.
+const AHEAD: usize = 1024;
+
+impl Sections {
+    fn insert(&mut self, id: u32, sender: Sender) {
+        self.count += usize::from(self.get(id).is_none());
+        let at = id as usize;
+        if at >= self.dense.len() && at < 2 * self.count + AHEAD {
+            self.dense.resize(at + 1, None);
+        }
+        match self.dense.get_mut(at) {
+            Some(place) => *place = Some(sender),
+            None => drop(self.sparse.insert(id, sender)),
+        }
+    }
+
+    fn get(&self, id: u32) -> Option<&Sender> {
+        self.dense.get(id as usize).and_then(Option::as_ref).or_else(|| self.sparse.get(&id))
+    }
+}
+
+impl Loading {
+    fn sections(&self) -> MutexGuard<'_, Sections> {
+        self.sections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another stream begins.
+    pub(super) fn begin(&self) {
+        *self.sections() = Sections::default();
+    }
+
+    /// A device sends under a section id from now on.
+    pub(super) fn started(&self, id: u32, call: &Call<'_>, version: i32) {
+        self.sections().insert(id, (call.ticket(), version));
+    }
+
+    /// Who sends under a section id, unless it was unregistered since.
+    pub(super) fn find<'v>(&self, vm: &'v Vm, id: u32) -> Option<(Call<'v>, i32)> {
+        let (ticket, version) = *self.sections().get(id)?;
+        Some((vm.registry.again(ticket)?, version))
+    }
+
+    /// The postcopy state where the host keeps none of its own.
+    pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
+        let mut state = self.postcopy.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *state;
+        *state = new.unwrap_or(before);
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::Registry;
+    use super::super::testing::Device;
+    use super::*;
+
+    #[test]
+    fn section_ids_are_found_wherever_they_are_and_do_not_cost_memory() {
+        let registry = Registry::default();
+        registry.register(Device::default().registration(), false, &mut Vec::new()).unwrap();
+        let ticket = registry.find(b"device", 0).unwrap().ticket();
+        let mut sections = Sections::default();
+        let ids = [0, 1, 7, 1 << 20, u32::MAX, 7, 3000];
+        for (version, id) in (0..).zip(ids) {
+            assert!(id == 7 || sections.get(id).is_none());
+            sections.insert(id, (ticket, version));
+            assert_eq!(sections.get(id).map(|sender| sender.1), Some(version));
+        }
+        assert!(sections.count == 6 && sections.dense.len() <= AHEAD);
+        // An id that was far ahead once is not any more, and is another device's.
+        (0..3000).for_each(|id| sections.insert(id, (ticket, -1)));
+        sections.insert(3000, (ticket, 99));
+        assert_eq!((sections.get(3000).unwrap().1, sections.get(u32::MAX).unwrap().1), (99, 4));
+    }
+}
