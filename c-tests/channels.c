@@ -465,6 +465,39 @@ TEST(nobody_listens)
     error_free(err);
 }
 
+/* Somebody may never come, or say nothing. */
+TEST(nobody_comes)
+{
+    SaveVMLimits limits = { .size = sizeof(limits), .open_timeout_ms = 50 };
+    char uris[5][128];
+    bool writable[5] = { false, false, false, false, true };
+    int fds[2];
+
+    temporary();
+    REQUIRE(pipe(fds) == 0);
+    CHECK_EQ(savevm_set_limits(NULL, &limits), 0);
+    snprintf(uris[0], sizeof(uris[0]), "unix:%s/s", directory);
+    snprintf(uris[1], sizeof(uris[1]), "tcp:127.0.0.1:%u", free_port());
+    snprintf(uris[2], sizeof(uris[2]), "fd:%d", fds[0]);
+    snprintf(uris[3], sizeof(uris[3]), "exec:sleep 60");
+    snprintf(uris[4], sizeof(uris[4]), "file:%s/f", directory);
+    REQUIRE(mkfifo(uris[4] + 5, 0600) == 0);
+    for (unsigned i = 0; i < 5; i++) {
+        Error *err = NULL;
+
+        CHECK(savevm_file_open(uris[i], writable[i], &err) == NULL);
+        REQUIRE(err != NULL);
+        CHECK_EQ(savevm_error_info(err)->error, ETIMEDOUT);
+        CHECK(strstr(error_get_pretty(err), uris[i]) != NULL);
+        error_free(err);
+    }
+    CHECK(fcntl(fds[0], F_GETFD) < 0);
+    close(fds[1]);
+    limits.open_timeout_ms = 0;
+    CHECK_EQ(savevm_set_limits(NULL, &limits), 0);
+    clean("f");
+}
+
 /* Directions */
 
 TEST(memory_flows_one_way)

@@ -476,7 +476,7 @@ typedef struct SaveVMHostOps {
 } SaveVMHostOps;
 
 /**
- * What a stream may ask for at most. 0 means the default.
+ * What a stream may ask for at most, and how long its other end is waited for. 0 means the default.
  */
 typedef struct SaveVMLimits {
   /**
@@ -507,6 +507,10 @@ typedef struct SaveVMLimits {
    * Longest machine name in bytes; default 4096.
    */
   uint32_t machine_name;
+  /**
+   * How long savevm_file_open() waits for the other end; default 30000 to write, 300000 to read.
+   */
+  uint32_t open_timeout_ms;
 } SaveVMLimits;
 
 /**
@@ -1036,7 +1040,8 @@ void savevm_set_strict(SaveVM *vm,
                        bool strict);
 
 /**
- * Sets the limits of a context (NULL: this thread's) for loads that begin from now on; 0, or -EINVAL for NULL.
+ * Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
+ * -EINVAL for NULL.
  *
  * The caller promises:
  * `vm` is NULL or a context; `limits` is NULL or begins with its size.
@@ -1148,7 +1153,9 @@ QEMUFile *savevm_file_from_channel(const struct SaveVMChannelOps *ops,
 
 /**
  * Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets are connected; to read,
- * they listen and wait for one connection. NULL and `*errp` on failure.
+ * they listen and wait for one connection, or until what was opened has something to read (its end included). That takes
+ * at most SaveVMLimits.open_timeout_ms of this thread's context, and a descriptor that was given is closed then. NULL and
+ * `*errp` on failure, -ETIMEDOUT where nobody came.
  *
  * The caller promises:
  * `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a peer's bytes may ask for at most. Fixed by the format, or defaults of a context's limits.
+//! What a peer may ask for at most: its bytes, and its delay. Fixed by the format, or defaults of a context's limits.
+
+use std::time::Duration;
 
 /// Longest idstr, block name or counted string, in bytes: its length is one byte on the wire.
 pub const IDSTR_MAX: usize = 255;
@@ -19,6 +21,10 @@ pub struct Limits {
     pub nesting: u32,
     /// Longest machine name in the configuration section, in bytes.
     pub machine_name: u32,
+    /// How long the opening of a file to write waits for a listener or a reader.
+    pub open_to_write: Duration,
+    /// How long the opening of a file to read waits for a connection, or for the first byte.
+    pub open_to_read: Duration,
 }
 
 impl Default for Limits {
@@ -30,6 +36,8 @@ impl Default for Limits {
             list_elements: 1 << 20,
             nesting: 64,
             machine_name: 4096,
+            open_to_write: Duration::from_secs(30),
+            open_to_read: Duration::from_secs(300),
         }
     }
 }

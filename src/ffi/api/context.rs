@@ -11,6 +11,7 @@ use crate::wire::limits::Limits;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A new context: one virtual machine with its devices. NULL `ops`: no lock, nothing to stop. Free it with savevm_free().
 ///
@@ -87,7 +88,7 @@ pub unsafe extern "C" fn savevm_set_strict(vm: *mut SaveVM, strict: bool) {
     guard((), || unsafe { context::from_c(vm) }.set_strict(strict));
 }
 
-/// What a stream may ask for at most. 0 means the default.
+/// What a stream may ask for at most, and how long its other end is waited for. 0 means the default.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMLimits {
@@ -105,9 +106,12 @@ pub struct SaveVMLimits {
     pub nesting: u32,
     /// Longest machine name in bytes; default 4096.
     pub machine_name: u32,
+    /// How long savevm_file_open() waits for the other end; default 30000 to write, 300000 to read.
+    pub open_timeout_ms: u32,
 }
 
-/// Sets the limits of a context (NULL: this thread's) for loads that begin from now on; 0, or -EINVAL for NULL.
+/// Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
+/// -EINVAL for NULL.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `limits` is NULL or begins with its size.
@@ -133,6 +137,10 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
         set32(new.machine_name, &mut limits.machine_name);
         set64(new.allocation, &mut limits.allocation);
         set64(new.list_elements, &mut limits.list_elements);
+        if new.open_timeout_ms != 0 {
+            limits.open_to_write = Duration::from_millis(new.open_timeout_ms.into());
+            limits.open_to_read = limits.open_to_write;
+        }
         // SAFETY: the contract of the function.
         unsafe { context::from_c(vm) }.set_limits(limits);
         0

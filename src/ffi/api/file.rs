@@ -105,7 +105,9 @@ pub unsafe extern "C" fn savevm_file_from_channel(
 }
 
 /// Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets are connected; to read,
-/// they listen and wait for one connection. NULL and `*errp` on failure.
+/// they listen and wait for one connection, or until what was opened has something to read (its end included). That takes
+/// at most SaveVMLimits.open_timeout_ms of this thread's context, and a descriptor that was given is closed then. NULL and
+/// `*errp` on failure, -ETIMEDOUT where nobody came.
 ///
 /// # Safety
 /// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -128,8 +130,11 @@ pub unsafe extern "C" fn savevm_file_open(uri: *const c_char, writable: bool, er
 fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {
     let text = text.ok_or_else(|| Error::invalid("the URI is NULL"))?;
     let uri = Uri::parse(OsStr::from_bytes(text))?;
-    let cancel = Cancel::new()?;
-    if writable { channel::connect(&uri, None, &cancel) } else { Listener::bind(&uri)?.accept(None, &cancel) }
+    let (limits, cancel) = (context::current().limits(), Cancel::new()?);
+    match writable {
+        true => channel::connect(&uri, Some(limits.open_to_write), &cancel),
+        false => Listener::bind(&uri)?.accept(Some(limits.open_to_read), &cancel),
+    }
 }
 
 /// The hypervisor's pointer of a file from savevm_file_from_channel(); NULL for other files.
