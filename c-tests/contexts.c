@@ -6,6 +6,7 @@
 #include "migration/savevm.h"
 #include "savevm.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,6 +264,62 @@ TEST(limits)
     CHECK_EQ(savevm_set_limits(NULL, &limits), 0);
     f = savevm_file_from_buffer(package, sizeof(package));
     CHECK_EQ(qemu_loadvm_state_main(f, NULL), -1);
+    qemu_fclose(f);
+    savevm_set_current(NULL);
+    savevm_free(vm);
+}
+
+static unsigned told;
+
+static void check_text(const char *text)
+{
+    told++;
+    for (; *text; text++) {
+        CHECK((unsigned char)*text >= ' ' && *text != 0x7f);
+    }
+}
+
+static void look_at_report(void *host, int level, const char *text)
+{
+    (void)host;
+    (void)level;
+    check_text(text);
+}
+
+static bool wants_traces(void *host, const char *event)
+{
+    (void)host;
+    (void)event;
+    return true;
+}
+
+static void look_at_trace(void *host, const char *event, const char *text)
+{
+    (void)host;
+    (void)event;
+    check_text(text);
+}
+
+/* They could move the cursor of a terminal, or forge a line of a log. */
+TEST(names_of_a_stream_are_told_without_control_characters)
+{
+    static const SaveVMHostOps ops = {
+        .size = sizeof(ops), .report = look_at_report, .trace_wanted = wants_traces, .trace = look_at_trace,
+    };
+    static const uint8_t unknown[] = { 4, 0, 0, 0, 1, 5, 0x1b, '[', '2', 'J', '\n', 0, 0, 0, 0, 0, 0, 0, 1 };
+    SaveVM *vm = savevm_new(&ops, NULL);
+    Error *err = NULL;
+    QEMUFile *f;
+
+    savevm_set_current(vm);
+    f = savevm_file_from_buffer(unknown, sizeof(unknown));
+    CHECK(qemu_loadvm_state_main(f, NULL) < 0);
+    CHECK(told >= 2);
+    CHECK_EQ(qemu_file_get_error_obj(f, &err), -EINVAL);
+    REQUIRE(err != NULL);
+    check_text(error_get_pretty(err));
+    CHECK(strstr(error_get_pretty(err), "[2J") != NULL);
+    error_free(err);
     qemu_fclose(f);
     savevm_set_current(NULL);
     savevm_free(vm);

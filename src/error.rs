@@ -48,6 +48,7 @@ struct Parts {
     section: Option<Section>,
     path: Vec<String>,
     offset: Option<u64>,
+    told: bool,
 }
 
 /// What went wrong and where.
@@ -58,7 +59,7 @@ pub struct Error(Box<Parts>);
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Names may come from a stream: they must not move a terminal's cursor or forge a line of a log.
-fn printable(text: String) -> String {
+pub fn printable(text: String) -> String {
     if !text.contains(char::is_control) {
         return text;
     }
@@ -134,6 +135,17 @@ impl Error {
         self.0.offset
     }
 
+    /// Whether people have been told of it.
+    pub fn is_told(&self) -> bool {
+        self.0.told
+    }
+
+    /// People have been told of it: whoever it is handed on to need not tell them again.
+    pub fn told(mut self) -> Self {
+        self.0.told = true;
+        self
+    }
+
     /// Adds the side, unless one is known.
     pub fn at_side(mut self, side: Side) -> Self {
         if self.0.side == Side::None {
@@ -193,7 +205,8 @@ impl fmt::Display for Error {
         if let Some(offset) = offset {
             write!(out, " at stream offset {offset}")?;
         }
-        write!(out, " ({})", std::io::Error::from_raw_os_error(*errno))
+        let cause = std::io::Error::from_raw_os_error(*errno).to_string();
+        if message.contains(&cause) { Ok(()) } else { write!(out, " ({cause})") }
     }
 }
 
@@ -224,6 +237,15 @@ mod tests {
             "load: section 7 'nic' instance 1 (version 3 in the stream, 2 here): queue[3]/last_avail_idx: \
              expected 4, got 5 at stream offset 99 (Invalid argument (os error 22))"
         );
+    }
+
+    #[test]
+    fn what_the_system_says_is_said_once() {
+        let system = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let error = Error::io("opening file:/x", &system);
+        assert_eq!(error.to_string(), "opening file:/x: No such file or directory (os error 2)");
+        let other = Error::new(libc::EIO, format!("reading: {system}"));
+        assert!(other.to_string().ends_with("(os error 2) (Input/output error (os error 5))"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::migration::status_name;
 use super::postcopy::CPostcopy;
 use super::types::{Error as CError, QEMUTimer};
 use super::{bytes, context};
+use crate::error::printable;
 use crate::migration::Status;
 use crate::savevm::Vm;
 use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
@@ -278,7 +279,7 @@ impl VmStateHost for CHost {
     fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
         let name = Self::event(event);
         if call!(self.trace_wanted(name.as_ptr()) else false) {
-            let text = c_string(arguments.to_string());
+            let text = c_string(printable(arguments.to_string()));
             call!(self.trace(name.as_ptr(), text.as_ptr()) else ());
         }
         NoHost.trace(event, arguments);

@@ -7,7 +7,7 @@ use super::{Info, Machine, Owner, Params, Status};
 use crate::channel::Channel;
 use crate::error::{Error, Result, Side};
 use crate::savevm::Vm;
-use crate::savevm::host::{Host, Level};
+use crate::savevm::host::Host;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::wire;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -231,12 +231,18 @@ impl Base {
         wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
     }
 
-    /// Keeps the first error, and tells people.
+    /// Keeps the first error, and tells people; one that somebody wished for is no error to them.
     pub fn set_error(&self, error: Error) {
         let side = if self.incoming { Side::Destination } else { Side::Source };
         let error = error.at_side(side);
         self.trace.write(self.now(), &Event::Error { text: &error.to_string() });
-        self.vm.host().report(Level::Error, &error.to_string());
+        let wished = error.errno() == libc::ECANCELED && self.interrupted().is_some();
+        let error = if wished {
+            log::info!("{error}");
+            error
+        } else {
+            self.vm.report(error)
+        };
         lock(&self.error).get_or_insert(error);
     }
 

@@ -160,6 +160,7 @@ impl Incoming {
             }
             return Err(Error::new(libc::EBUSY, "it is too late: the guest is here"));
         }
+        base.vm.slot.set_ending();
         self.cancel.cancel();
         base.link.close();
         base.machine.ring();

@@ -171,6 +171,7 @@ impl Outgoing {
             }
             return Err(Error::new(libc::EBUSY, "it is too late: the destination has, or may have, the guest"));
         }
+        base.vm.slot.set_ending();
         self.cancel.cancel();
         base.link.close();
         base.machine.ring();

@@ -17,12 +17,12 @@ fn code(ram: &Ram, file: &MigFile, result: Result<()>) -> i32 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            let error = error.at_offset(file.position());
-            file.set_error_detail(error.clone());
-            let code = error.code();
+            let mut error = error.at_offset(file.position());
             if let Some(vm) = ram.vm.upgrade() {
-                vm.report(error);
+                error = vm.report_broken(error);
             }
+            let code = error.code();
+            file.set_error_detail(error);
             code
         }
     }

@@ -136,10 +136,21 @@ impl Vm {
         &self.loading
     }
 
-    /// Tells people of an error and hands it on.
+    /// Tells people of an error, once, and hands it on.
     pub fn report(&self, error: Error) -> Error {
-        self.host().report(Level::Error, &error.to_string());
-        error
+        if !error.is_told() {
+            self.host().report(Level::Error, &error.to_string());
+        }
+        error.told()
+    }
+
+    /// As `report`, for what went wrong with a stream: while somebody ends it, that is no news.
+    pub fn report_broken(&self, error: Error) -> Error {
+        if self.slot.is_ending() {
+            log::debug!("after it was cancelled: {error}");
+            return error;
+        }
+        self.report(error)
     }
 
     /// Adds a device.

@@ -89,6 +89,8 @@ struct Inner {
     blockers: Vec<(u64, String)>,
     last_blocker: u64,
     driver: Option<&'static str>,
+    /// Somebody wants what the driver does to end.
+    ending: bool,
 }
 
 /// See the module.
@@ -139,6 +141,7 @@ impl Slot {
             Some(other) => Err(Error::new(libc::EBUSY, format!("{what}: {other} is in progress"))),
             None => {
                 inner.driver = Some(what);
+                inner.ending = false;
                 Ok(())
             }
         }
@@ -146,7 +149,19 @@ impl Slot {
 
     /// The driver is done.
     pub fn end(&self) {
-        self.inner().driver = None;
+        let mut inner = self.inner();
+        inner.driver = None;
+        inner.ending = false;
+    }
+
+    /// Somebody wants what the driver does to end, so that its stream breaks.
+    pub fn set_ending(&self) {
+        self.inner().ending = true;
+    }
+
+    /// Whether somebody wants that.
+    pub fn is_ending(&self) -> bool {
+        self.inner().ending
     }
 
     /// How RAM takes part in postcopy, where it does.

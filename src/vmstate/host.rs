@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What timers and trees need of the hypervisor, as the library has neither, and where traces go.
 
+use crate::error::printable;
 use std::ffi::c_void;
 use std::fmt;
 
@@ -53,7 +54,7 @@ pub trait VmStateHost {
     }
     /// One trace event, with QEMU's name for it. Without a host it goes to the log. Any thread.
     fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
-        log::trace!("{event} {arguments}");
+        log::trace!("{event} {}", printable(arguments.to_string()));
     }
 }
 

@@ -140,6 +140,11 @@ fn the_destinations_words_reach_the_source_and_the_guest_runs_on() {
     assert!(text.contains("'dev'") && text.contains("does not want to"), "{text}");
     assert!(into.unwrap_err().to_string().contains("does not want to"));
     check_stayed(&source, &destination, &stage, "refusal");
+    for (machine, side) in [(&source, "source"), (&destination, "destination")] {
+        let told = machine.host.reports.lock().unwrap().clone();
+        let named = told.iter().filter(|text| text.contains("does not want to"));
+        assert_eq!(named.count(), 1, "{side}: {told:?}");
+    }
     assert_eq!((run.out.info().status, run.out.info().owner), (Status::Failed, Owner::Here));
 }
 
@@ -215,6 +220,8 @@ fn cancelling_ends_it_within_a_second_and_the_guest_runs_on() {
         assert!(since.elapsed() < Duration::from_secs(1), "{what}");
         assert_eq!(out.info().status, Status::Cancelled);
         assert_eq!(out.wait().unwrap_err().errno(), libc::ECANCELED);
+        let told = source.host.reports.lock().unwrap().clone();
+        assert!(told.is_empty(), "{what}: {told:?}");
         if let Some(into) = into {
             assert!(into.wait_within(LONG).unwrap().is_err(), "{what}");
         }
