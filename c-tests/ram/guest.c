@@ -9,10 +9,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The first page: how often the guest has gone on. */
+/* The first page: how often the guest has gone on, when it did last, and how long it ever stood still. */
 typedef struct Head {
     uint64_t steps;
     uint64_t random;
+    uint64_t beat_ns;
+    uint64_t gap_ns;
 } Head;
 
 /* Any other page: how often it was visited, and what follows from that at its end. */
@@ -65,6 +67,11 @@ static void step(Guest *guest)
     at->visits = visits + 1;
     at->seal = seal_of(page, visits + 1);
     wrote(guest, page);
+    uint64_t now = now_ns();
+    if (head->beat_ns && now - head->beat_ns > head->gap_ns) {
+        head->gap_ns = now - head->beat_ns;
+    }
+    head->beat_ns = now;
     head->random = random;
     head->steps++;
     wrote(guest, 0);
@@ -94,7 +101,7 @@ static void *cpu(void *opaque)
         }
         before = now;
         if (guest->pause_us) {
-            usleep(guest->pause_us);
+            usleep(guest->pause_us * 100 / (100 - (guest->obeys ? atomic_load(&guest->throttle) : 0)));
         }
         pthread_mutex_lock(&guest->lock);
     }
@@ -140,6 +147,16 @@ static bool vm_running(void *host)
     return ((Guest *)host)->run;
 }
 
+static void throttle(void *host, int percent)
+{
+    Guest *guest = host;
+    int before = atomic_exchange(&guest->throttle, percent);
+
+    if (percent > before) {
+        atomic_store(&guest->most_throttle, percent);
+    }
+}
+
 static uint64_t page_sizes(void *host)
 {
     Guest *guest = host;
@@ -183,7 +200,7 @@ Guest *guest_new(Memory kind, size_t length, const SaveVMRamOps *ops)
 {
     static const SaveVMHostOps host = {
         .size = sizeof(host), .vm_start = vm_start, .vm_stop = vm_stop,
-        .vm_running = vm_running, .ram_page_sizes = page_sizes,
+        .vm_running = vm_running, .ram_page_sizes = page_sizes, .throttle = throttle,
     };
     Guest *guest = calloc(1, sizeof(*guest));
     SaveVMRamOps with_log = { .size = sizeof(with_log) };
@@ -237,6 +254,11 @@ void guest_free(Guest *guest)
     munmap(guest->memory, guest->length);
     free(guest->dirty);
     free(guest);
+}
+
+uint64_t guest_gap_ms(const Guest *guest)
+{
+    return ((const Head *)guest->memory)->gap_ns / 1000000;
 }
 
 void guest_fill(Guest *guest)

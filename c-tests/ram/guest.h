@@ -25,7 +25,8 @@ typedef struct Guest {
     bool mark;               /* tell of every write by savevm_ram_set_dirty() */
     bool log;                /* tell of every write by log_sync */
     _Atomic uint64_t *dirty; /* the log, a bit for each page */
-    unsigned pause_us;       /* between two steps */
+    unsigned pause_us;       /* between two steps, more where it is throttled and obeys */
+    bool obeys;
 
     pthread_t cpu;
     pthread_mutex_t lock;
@@ -35,6 +36,7 @@ typedef struct Guest {
     atomic_bool broken;      /* found a page that can't be */
     atomic_int logs;         /* log_start less log_stop */
     _Atomic uint64_t longest_ns; /* longest step since the start */
+    atomic_int throttle, most_throttle; /* in percent: now, and the most of it */
 } Guest;
 
 /* How the memory is made. */
@@ -49,6 +51,9 @@ void guest_fill(Guest *guest);
 
 void guest_start(Guest *guest);
 void guest_stop(Guest *guest);
+
+/* How long a stopped guest ever stood still, by its own clock, in all machines together. */
+uint64_t guest_gap_ms(const Guest *guest);
 
 /* Whether all pages of a stopped guest are what they must be after all its steps, in all machines together. */
 bool guest_whole(Guest *guest);

@@ -12,8 +12,8 @@
 //! loaded. Until then the guest can still be taken back.
 //!
 //! ```text
-//! PACKAGED { LISTEN FULL... PING loaded EOF }  -->
-//! PART... (pages)                              -->   loads devices
+//! PACKAGED { LISTEN FULL... PING loaded EOF }  -->   loads devices
+//! PART... (pages that these ask for)           -->
 //!                                              <--   PONG loaded
 //! RUN                                          -->   starts the guest
 //! PART... (pages)  END... EOF                  -->
@@ -166,13 +166,17 @@ impl Source {
         if let Some(next) = self.pace(base, max_bandwidth)?.filter(|_| urgent == 0) {
             return Ok(next);
         }
+        if !handed && urgent == 0 {
+            // The guest stands still until RUN, which must not wait behind pages that nobody asked for.
+            return Ok(POLL);
+        }
         let threshold = self.rate.last.threshold;
         let pending = save::pending(vm, self.file()?, threshold);
         base.stats.get().remaining = pending;
-        if pending.total() == 0 || (handed && pending.total() < threshold) {
-            return if handed { self.complete_postcopy(m) } else { Ok(Next::After(Duration::from_millis(2))) };
+        if handed && (pending.total() == 0 || pending.total() < threshold) {
+            return self.complete_postcopy(m);
         }
-        self.make_room(urgent)?;
+        self.make_room(urgent, handed)?;
         let next = self.round(base, vm, true);
         set_rate_limit(self.file()?, max_bandwidth);
         next
@@ -180,12 +184,15 @@ impl Source {
 
     /// What the guest waits for goes out at once, over the rate limit (QEMU 7.2's urgent requests). The limit moves only as
     /// far as that takes, with the heads of the pages, so that the background copy keeps to it.
-    fn make_room(&self, urgent: u64) -> Result<()> {
+    fn make_room(&self, urgent: u64, handed: bool) -> Result<()> {
         let file = self.file()?;
         let limit = file.status().rate_limit();
-        if urgent > 0 && limit > 0 {
-            let room = i64::try_from(urgent.saturating_add(urgent / 64)).unwrap_or(i64::MAX);
-            file.status().set_rate_limit(limit.max(file.rate_used().saturating_add(room)));
+        let room = i64::try_from(urgent.saturating_add(urgent / 64)).unwrap_or(i64::MAX);
+        let needed = file.rate_used().saturating_add(room);
+        if !handed {
+            file.status().set_rate_limit(needed);
+        } else if urgent > 0 && limit > 0 {
+            file.status().set_rate_limit(limit.max(needed));
         }
         Ok(())
     }

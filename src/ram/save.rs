@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const ITERATE_MAX: Duration = Duration::from_millis(50);
 /// Most pages between two looks at the rate limit.
 pub(super) const CHUNK: usize = 64;
+/// The same in postcopy, where they go out at once: what the guest asks for waits behind no more than that.
+const CHUNK_POSTCOPY: usize = 16;
 
 /// What is kept from setup to cleanup.
 pub(super) struct Saver {
@@ -28,6 +30,8 @@ pub(super) struct Saver {
     cursor: (usize, usize),
     /// The pass in which the log was read last.
     synced_round: u64,
+    /// The guest runs over there, and waits for pages.
+    in_postcopy: bool,
 }
 
 impl Saver {
@@ -52,9 +56,10 @@ impl Saver {
 
     /// Sends the next pages; false when there are none.
     fn send_next(&mut self, ram: &Ram, file: &MigFile) -> bool {
-        let Some((at, start, count, urgent)) = self.next(ram, room(ram, file)) else { return false };
+        let most = if self.in_postcopy { CHUNK_POSTCOPY } else { CHUNK };
+        let Some((at, start, count, urgent)) = self.next(ram, room(ram, file).min(most)) else { return false };
         self.send(ram, file, at, start, count);
-        if urgent {
+        if urgent || self.in_postcopy {
             file.flush();
         }
         true
@@ -167,8 +172,15 @@ impl Ram {
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         self.put_blocks(file, &blocks, postcopy);
-        lock(&self.busy).saving =
-            Some(Box::new(Saver { blocks, first_pages, sender, tracker, cursor: (0, 0), synced_round: 0 }));
+        lock(&self.busy).saving = Some(Box::new(Saver {
+            blocks,
+            first_pages,
+            sender,
+            tracker,
+            cursor: (0, 0),
+            synced_round: 0,
+            in_postcopy: false,
+        }));
         end_of_records(file)
     }
 
@@ -239,6 +251,7 @@ impl Ram {
             saver.sender.forget_block();
             saver.sender.differences = None;
             saver.cursor = (0, 0);
+            saver.in_postcopy = true;
             Ok(())
         })
     }

@@ -405,6 +405,8 @@ pub struct Device {
     pub fail_load: AtomicBool,
     /// How long its save takes.
     pub slow: AtomicU32,
+    /// It reads all of this RAM while it loads.
+    pub reads: Mutex<Option<Arc<Ram>>>,
 }
 
 impl Handler for super::Shared<Device> {
@@ -431,6 +433,10 @@ impl Handler for super::Shared<Device> {
             return Err(Error::invalid("this device does not want to"));
         }
         file.status().first_error().map_or(Ok(()), Err)?;
+        let ram = self.reads.lock().unwrap().take();
+        if ram.is_some_and(|ram| !(0..PAGES).all(|page| ram.touch(page).is_some())) {
+            return Err(Error::invalid("a page did not come"));
+        }
         self.state.store(state, SeqCst);
         self.counts.loaded.fetch_add(1, SeqCst);
         Ok(())
@@ -459,6 +465,7 @@ impl Machine {
             state: AtomicU64::new(seed),
             fail_load: AtomicBool::new(false),
             slow: AtomicU32::new(0),
+            reads: Mutex::default(),
         });
         vm.register(registration("ram", true, super::Shared(Arc::clone(&ram)))).unwrap();
         vm.register(registration("dev", false, super::Shared(Arc::clone(&device)))).unwrap();

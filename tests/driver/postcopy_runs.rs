@@ -144,6 +144,20 @@ fn pages_that_are_asked_for_do_not_wait_for_the_rate_limit() {
 }
 
 #[test]
+fn devices_may_read_pages_that_are_missing() {
+    for extensions in [true, false] {
+        let what = format!("a device reads, extensions {extensions}");
+        let (source, destination, stage) = machines();
+        *destination.device.reads.lock().unwrap() = Some(Arc::clone(&destination.ram));
+        let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), params(extensions));
+        let (out, into) = run.wait(&what);
+        out.and(into).unwrap();
+        assert!(run.out.info().page_requests > 0, "{what}");
+        check_whole(&source, &destination, &stage, &what);
+    }
+}
+
+#[test]
 fn devices_that_do_not_load_give_the_guest_back() {
     let (source, destination, stage) = machines();
     destination.device.fail_load.store(true, SeqCst);
