@@ -152,7 +152,8 @@ fn devices_may_read_pages_that_are_missing() {
         let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), params(extensions));
         let (out, into) = run.wait(&what);
         out.and(into).unwrap();
-        assert!(run.out.info().page_requests > 0, "{what}");
+        // Without them the background copy goes on meanwhile, and may be faster.
+        assert!(run.out.info().page_requests > 0 || !extensions, "{what}");
         check_whole(&source, &destination, &stage, &what);
     }
 }
