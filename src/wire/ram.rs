@@ -20,5 +20,5 @@ pub const XBZRLE: u64 = 0x40;
 pub const HOOK: u64 = 0x80;
 /// A deflated page.
 pub const COMPRESS_PAGE: u64 = 0x100;
-/// QEMU 8.0 and later: the further channels have to be waited for.
+/// QEMU 8.1 and later: the further channels have to be waited for.
 pub const MULTIFD_FLUSH: u64 = 0x200;
