@@ -4,8 +4,10 @@
 use super::link::{Break, Fragile, RefusesEof, corrupting, fragile};
 use super::machine::{Machine, Stage};
 use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
-use savevm::migration::{Choice, Incoming, Outgoing, Owner, Params, Status};
+use savevm::channel::Uri;
+use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params, Status};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What one cut may lead to, and nothing else: the guest moved, or stayed, or is where only an operator can say: stopped
 /// on the source, which says so, and running on the destination or nowhere.
@@ -103,10 +105,47 @@ fn without_a_return_path_the_guest_never_runs_twice() {
 }
 
 #[test]
+fn a_link_that_falls_silent_is_given_up_in_time() {
+    let limit = Duration::from_millis(60);
+    let short = Params { stall_timeout: Some(limit), switchover_timeout: limit, handshake_timeout: limit, ..quick() };
+    let params = (short.clone(), short);
+    let (forth, back) = lengths(&(quick(), quick()));
+    let cuts = (0..forth).step_by(5).map(|at| (at, -1)).chain((0..back).map(|at| (-1, at)));
+    for (to_destination, to_source) in cuts {
+        let what = format!("silence to the destination at {to_destination}, to the source at {to_source}");
+        let since = Instant::now();
+        one(fragile(to_destination, to_source, Break::Silent), &params, &what);
+        assert!(since.elapsed() < LONG / 4, "{what}: {:?}", since.elapsed());
+    }
+}
+
+#[test]
+fn a_link_that_trickles_carries_the_guest() {
+    let owner = one(fragile(-1, -1, Break::Never), &(quick(), quick()), "trickle");
+    assert_eq!(owner, Owner::There);
+}
+
+#[test]
+fn a_destination_waits_for_its_source_no_longer_than_it_may() {
+    let (_, destination, stage) = Machine::two();
+    let path = std::env::temp_dir().join(format!("savevm-driver-waits-{}", std::process::id()));
+    let limit = Some(Duration::from_millis(50));
+    let nobody = Endpoint::Uri(Uri::Unix(path));
+    let into = Incoming::start(&destination.vm, nobody, Params { connect_timeout: limit, ..quick() }).unwrap();
+    assert_eq!(into.wait_within(LONG).unwrap().unwrap_err().errno(), libc::ETIMEDOUT);
+    let (_here, there) = fragile(-1, -1, Break::Whole);
+    let into = Incoming::start(&destination.vm, over(&there), Params { stall_timeout: limit, ..quick() }).unwrap();
+    assert!(into.wait_within(LONG).unwrap().is_err());
+    assert!(!destination.host.is_running());
+    destination.check_balanced("nobody comes");
+    stage.check("nobody comes");
+}
+
+#[test]
 fn a_corrupted_byte_never_makes_two_guests_and_never_hangs() {
     let params = (quick(), quick());
     let (forth, _) = lengths(&params);
-    let stall = std::time::Duration::from_millis(200);
+    let stall = Duration::from_millis(200);
     let short = Params { stall_timeout: Some(stall), switchover_timeout: stall, handshake_timeout: stall, ..quick() };
     let wary = Params { return_path: Choice::On, ..short.clone() };
     for (at, byte) in (0..forth).map(|at| (at, if at % 4 == 0 { 0x5a } else { 0 })) {

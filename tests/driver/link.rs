@@ -4,9 +4,10 @@
 use savevm::channel::{Channel, memory};
 use savevm::sys::{IoVec, Span};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How a connection breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub enum Break {
     Whole,
     /// Only the direction that is counted; the other goes on.
     Half,
+    /// Nobody notices anything, but nothing more comes.
+    Silent,
+    /// Not at all: what comes trickles in, a few bytes at a time.
+    Never,
 }
 
 /// One end: after so many bytes were read from it, the connection breaks.
@@ -26,11 +31,30 @@ pub struct Fragile {
     read: AtomicI64,
     /// Offset of a byte that is replaced, and what by.
     flip: Option<(i64, u8)>,
+    shut: AtomicBool,
+    stall: Mutex<Option<Duration>>,
 }
 
 impl Fragile {
+    fn new(inner: Arc<dyn Channel>, left: i64, how: Break, flip: Option<(i64, u8)>) -> Arc<Self> {
+        let (left, read) = (AtomicI64::new(left), AtomicI64::new(0));
+        Arc::new(Self { inner, left, how, read, flip, shut: AtomicBool::new(false), stall: Mutex::default() })
+    }
+
     pub fn read_so_far(&self) -> i64 {
         self.read.load(SeqCst)
+    }
+
+    /// Waits for what never comes.
+    fn silence(&self) -> io::Result<usize> {
+        let since = Instant::now();
+        while !self.shut.load(SeqCst) {
+            if self.stall.lock().unwrap().is_some_and(|limit| since.elapsed() > limit) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 }
 
@@ -38,12 +62,18 @@ impl Channel for Fragile {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         let left = self.left.load(SeqCst);
         if left == 0 {
-            if self.how == Break::Whole {
-                let _ = self.inner.shutdown();
+            match self.how {
+                Break::Silent => return self.silence(),
+                Break::Whole => drop(self.inner.shutdown()),
+                Break::Half | Break::Never => {}
             }
             return Ok(0);
         }
-        let most = if left < 0 { into.len() } else { into.len().min(left as usize) };
+        let mut most = if left < 0 { into.len() } else { into.len().min(left as usize) };
+        if self.how == Break::Never {
+            most = most.min(3);
+            thread::sleep(Duration::from_micros(50));
+        }
         let count = self.inner.read(into.first(most))?;
         let at = self.read.fetch_add(count as i64, SeqCst);
         if let Some((flip, byte)) = self.flip.filter(|(flip, _)| (at..at + count as i64).contains(flip)) {
@@ -60,6 +90,7 @@ impl Channel for Fragile {
     }
 
     fn shutdown(&self) -> io::Result<()> {
+        self.shut.store(true, SeqCst);
         self.inner.shutdown()
     }
 
@@ -72,6 +103,7 @@ impl Channel for Fragile {
     }
 
     fn set_stall_limit(&self, limit: Option<Duration>) {
+        *self.stall.lock().unwrap() = limit;
         self.inner.set_stall_limit(limit);
     }
 }
@@ -79,20 +111,13 @@ impl Channel for Fragile {
 /// Two connected ends. `to_destination` and `to_source` say after how many bytes each direction breaks (-1: never).
 pub fn fragile(to_destination: i64, to_source: i64, how: Break) -> (Arc<Fragile>, Arc<Fragile>) {
     let (source, destination) = memory::pair(1 << 16);
-    let end = |inner: Arc<memory::End>, left| {
-        Arc::new(Fragile { inner, left: AtomicI64::new(left), how, read: AtomicI64::new(0), flip: None })
-    };
-    (end(source, to_source), end(destination, to_destination))
+    (Fragile::new(source, to_source, how, None), Fragile::new(destination, to_destination, how, None))
 }
 
 /// As `fragile` without breaking, with one byte to the destination replaced.
 pub fn corrupting(at: i64, byte: u8) -> (Arc<Fragile>, Arc<Fragile>) {
     let (source, destination) = memory::pair(1 << 16);
-    let end = |inner: Arc<memory::End>, flip| {
-        let (left, read) = (AtomicI64::new(-1), AtomicI64::new(0));
-        Arc::new(Fragile { inner, left, how: Break::Whole, read, flip })
-    };
-    (end(source, None), end(destination, Some((at, byte))))
+    (Fragile::new(source, -1, Break::Whole, None), Fragile::new(destination, -1, Break::Whole, Some((at, byte))))
 }
 
 /// A source's end that does not take a single byte by itself, which is what EOF is.

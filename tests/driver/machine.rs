@@ -478,6 +478,13 @@ impl Machine {
         (Self::new("source", &stage, true, 1000), Self::new("destination", &stage, false, 0), stage)
     }
 
+    /// Gives it one more device.
+    pub fn with_early(self, left: u32) -> (Self, Arc<Early>) {
+        let early = Arc::new(Early { left: AtomicU32::new(left) });
+        self.vm.register(registration("early", true, super::Shared(Arc::clone(&early)))).unwrap();
+        (self, early)
+    }
+
     pub fn with_postcopy(self) -> Self {
         self.ram.postcopy.enabled.store(true, SeqCst);
         self.vm.slot.set_ram(Some(Arc::new(super::Shared(Arc::clone(&self.ram)))));
@@ -498,6 +505,42 @@ impl Machine {
         let (setup, cleanup) = (count(&c.load_setup), count(&c.load_cleanup));
         assert!(setup <= cleanup && cleanup <= setup.max(1), "{what}: load_setup {setup}, load_cleanup {cleanup}");
         assert!(!self.host.locked(), "{what}: the lock is still held");
+    }
+}
+
+/// A live device that has to be through before the guest may be handed over with postcopy.
+pub struct Early {
+    pub left: AtomicU32,
+}
+
+impl Handler for super::Shared<Early> {
+    fn has(&self, callback: Callback) -> bool {
+        callback != Callback::SaveState
+    }
+    fn save_setup(&self, file: &MigFile) -> i32 {
+        file.put_be32(self.left.load(SeqCst));
+        0
+    }
+    fn save_live_iterate(&self, file: &MigFile) -> i32 {
+        let left = self.left.load(SeqCst).saturating_sub(1);
+        self.left.store(left, SeqCst);
+        file.put_be32(left);
+        i32::from(left == 0)
+    }
+    fn save_live_pending(&self, _file: &MigFile, _threshold: u64, mut pending: Pending) -> Pending {
+        pending.precopy_only += u64::from(self.left.load(SeqCst)) << 40;
+        pending
+    }
+    fn save_live_complete_precopy(&self, file: &MigFile) -> i32 {
+        file.put_be32(self.left.load(SeqCst));
+        0
+    }
+    fn save(&self, _file: &MigFile, _recorder: Option<&Recorder>) -> Result<()> {
+        Err(Error::invalid("it is live"))
+    }
+    fn load(&self, file: &MigFile, _version: i32) -> Result<()> {
+        self.left.store(file.get_be32(), SeqCst);
+        file.status().first_error().map_or(Ok(()), Err)
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Postcopy: the switch, pages on request, breaks at every byte, recovery.
 
-use super::link::{Break, Fragile, fragile};
+use super::link::{Break, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick};
 use savevm::migration::{Endpoint, Owner, Params, Status};
@@ -159,6 +159,30 @@ fn devices_may_read_pages_that_are_missing() {
 }
 
 #[test]
+fn the_guest_goes_when_what_only_precopy_sends_is_through() {
+    let (source, destination, stage) = machines();
+    let ((source, early), (destination, arrived)) = (source.with_early(150), destination.with_early(1));
+    let pausing = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..params(true) };
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), pausing);
+    let (mut classes, since) = ((false, false), Instant::now());
+    while run.out.info().status != Status::PreSwitchover {
+        assert!(since.elapsed() < LONG, "{:?}", run.out.info());
+        let left = run.out.info().remaining;
+        classes = (classes.0 || left.precopy_only > 0, classes.1 || left.compatible > 0);
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((early.left.load(SeqCst), classes), (0, (true, true)));
+    assert!(!source.host.is_running() && !destination.host.is_running());
+    run.out.resume().unwrap();
+    let (out, into) = run.wait("precopy only");
+    out.and(into).unwrap();
+    assert_eq!(arrived.left.load(SeqCst), 0);
+    check_whole(&source, &destination, &stage, "precopy only");
+    let events = source.host.events.lock().unwrap().clone();
+    assert_eq!(events, ["setup", "active", "pre-switchover", "device", "postcopy-active", "completed"]);
+}
+
+#[test]
 fn devices_that_do_not_load_give_the_guest_back() {
     let (source, destination, stage) = machines();
     destination.device.fail_load.store(true, SeqCst);
@@ -213,10 +237,10 @@ fn lengths(extensions: bool) -> (i64, i64) {
     (ends.1.read_so_far(), ends.0.read_so_far())
 }
 
-fn one_cut(to_destination: i64, to_source: i64, extensions: bool, what: &str) -> bool {
+fn one_cut(ends: (Arc<Fragile>, Arc<Fragile>), params: Params, what: &str) -> bool {
     let (source, destination, stage) = machines();
-    let ends = fragile(to_destination, to_source, Break::Whole);
-    let run = start(&source, &destination, &ends, params(extensions));
+    let extensions = params.extensions;
+    let run = start(&source, &destination, &ends, params);
     let guest = guest(&destination);
     recover_all(&run, what);
     let (out, into) = run.wait(what);
@@ -252,13 +276,57 @@ fn a_break_at_every_byte_is_recovered_or_leaves_the_guest_where_it_was() {
         let mut recovered = 0;
         for at in (0..forth).step_by(if extensions { 1 } else { 3 }) {
             let what = format!("postcopy (extensions {extensions}) breaks to the destination at {at}");
-            recovered += u32::from(one_cut(at, -1, extensions, &what));
+            let how = if at % 2 == 0 { Break::Whole } else { Break::Half };
+            recovered += u32::from(one_cut(fragile(at, -1, how), params(extensions), &what));
         }
         for at in 0..back {
             let what = format!("postcopy (extensions {extensions}) breaks to the source at {at}");
-            recovered += u32::from(one_cut(-1, at, extensions, &what));
+            let how = if at % 2 == 0 { Break::Whole } else { Break::Half };
+            recovered += u32::from(one_cut(fragile(-1, at, how), params(extensions), &what));
         }
         assert!(recovered > 10, "only {recovered} breaks were recovered");
+    }
+}
+
+#[test]
+fn silence_in_a_postcopy_is_a_break() {
+    let limit = Duration::from_millis(80);
+    let params =
+        Params { stall_timeout: Some(limit), switchover_timeout: limit, handshake_timeout: limit, ..params(true) };
+    let (forth, back) = lengths(true);
+    let mut recovered = 0;
+    for at in (0..forth).step_by(9) {
+        let what = format!("postcopy, silence to the destination at {at}");
+        recovered += u32::from(one_cut(fragile(at, -1, Break::Silent), params.clone(), &what));
+    }
+    for at in (0..back).step_by(5) {
+        let what = format!("postcopy, silence to the source at {at}");
+        recovered += u32::from(one_cut(fragile(-1, at, Break::Silent), params.clone(), &what));
+    }
+    assert!(recovered > 0);
+}
+
+#[test]
+fn a_corrupted_byte_in_a_postcopy_never_makes_two_guests_and_never_hangs() {
+    let limit = Duration::from_millis(100);
+    let short = Params {
+        stall_timeout: Some(limit),
+        switchover_timeout: limit,
+        handshake_timeout: limit,
+        recover_timeout: Some(limit),
+        ..params(true)
+    };
+    let (forth, _) = lengths(true);
+    for at in (0..forth).step_by(3) {
+        let what = format!("postcopy, byte {at} corrupted");
+        let (source, destination, stage) = machines();
+        let run = start(&source, &destination, &corrupting(at, if at % 2 == 0 { 0x5a } else { 0 }), short.clone());
+        let _ = run.wait(&what);
+        run.out.end();
+        assert!(stage.guests() <= 1, "{what}");
+        source.check_balanced(&what);
+        destination.check_balanced(&what);
+        stage.check(&what);
     }
 }
 
