@@ -515,7 +515,7 @@ pub struct Early {
 
 impl Handler for super::Shared<Early> {
     fn has(&self, callback: Callback) -> bool {
-        callback != Callback::SaveState
+        !matches!(callback, Callback::SaveState | Callback::SaveLiveCompletePostcopy)
     }
     fn save_setup(&self, file: &MigFile) -> i32 {
         file.put_be32(self.left.load(SeqCst));
