@@ -94,9 +94,9 @@ impl Index {
     }
 
     /// Adds a device, whose key names the order's next place.
-    pub fn insert(&mut self, priority: i32, entry: Arc<Entry>) {
+    pub fn insert(&mut self, entry: Arc<Entry>) {
         let place = entry.key.place;
-        self.order.insert(priority, Arc::clone(&entry));
+        self.order.insert(Arc::clone(&entry));
         self.mention(&entry.idstr, Mention { place, is_compat: false });
         if let Some(compat) = &entry.compat {
             self.mention(&compat.idstr, Mention { place, is_compat: true });
@@ -107,7 +107,7 @@ impl Index {
     }
 
     fn mention(&mut self, name: &[u8], new: Mention) {
-        let Self { order, names, shared, .. } = self;
+        let Self { order, names, shared, unused, .. } = self;
         let hash = self.hasher.hash_one(name) as u32;
         let found = names.find_mut(spread(hash), |bucket| bucket.is(hash, name, order, shared));
         let Some(Bucket { known, .. }) = found else {
@@ -118,8 +118,10 @@ impl Index {
         let at = match *known {
             Known::Shared(at) => at,
             Known::One(one) => {
-                let at = self.unused.pop().unwrap_or(shared.len() as u32);
-                shared.resize_with(shared.len().max(at as usize + 1), Shared::default);
+                let at = unused.pop().unwrap_or_else(|| {
+                    shared.push(Shared::default());
+                    u32::try_from(shared.len() - 1).expect("there are fewer names than devices")
+                });
                 shared[at as usize].add(one, order);
                 *known = Known::Shared(at);
                 at

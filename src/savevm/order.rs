@@ -2,7 +2,7 @@
 //! The devices in order: a list through numbered places. A place stays in the list while a walk stands on it, whatever
 //! becomes of its device, so that a walk never has to look for where it was.
 
-use super::registry::{Entry, PRIORITY_MAX};
+use super::registry::{Entry, Key, PRIORITY_MAX};
 use std::sync::Arc;
 
 /// Number of a place; used again once it is free.
@@ -66,10 +66,10 @@ impl Order {
         }
     }
 
-    /// Puts a device at `next_place`, behind all others of its priority.
-    pub fn insert(&mut self, priority: i32, entry: Arc<Entry>) {
-        let at = self.next_place();
-        let next = (PRIORITY_MAX - priority) as Place + 1;
+    /// Puts a device at the place that its key names, which is `next_place`, behind all others of its rank.
+    pub fn insert(&mut self, entry: Arc<Entry>) {
+        let Key { rank, place: at, .. } = entry.key;
+        let next = START + rank + 1;
         let before = std::mem::replace(&mut self.slot_mut(next).before, at);
         self.slot_mut(before).next = at;
         let slot = Slot { entry: Some(entry), next, before, walks: 0 };

@@ -32,7 +32,7 @@ pub struct Compat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     /// Priority, inverted: higher goes first.
-    rank: i32,
+    pub rank: u32,
     /// Counts the registrations.
     sequence: u64,
     pub place: Place,
@@ -214,8 +214,11 @@ impl Registry {
         let mut inner = self.inner();
         let section_id = inner.take_section_id();
         let (idstr, instance_id, compat) = identify(&inner, &new, strict, warn)?;
-        let key =
-            Key { rank: PRIORITY_MAX - priority, sequence: inner.take_sequence(), place: inner.order.next_place() };
+        let key = Key {
+            rank: (PRIORITY_MAX - priority) as u32,
+            sequence: inner.take_sequence(),
+            place: inner.order.next_place(),
+        };
         let entry = Entry {
             idstr: Name::from(&*idstr),
             instance_id,
@@ -230,7 +233,7 @@ impl Registry {
             calls: AtomicUsize::new(0),
             handler: new.handler,
         };
-        inner.insert(priority, Arc::new(entry));
+        inner.insert(Arc::new(entry));
         Ok(())
     }
 
