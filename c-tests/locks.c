@@ -10,6 +10,8 @@
 #include "savevm.h"
 #include "side.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -150,6 +152,33 @@ TEST(a_snapshot)
     CHECK(locked_calls > 0);
     loads(uri);
     CHECK(!harness_locked(&lock));
+    unlink(path);
+}
+
+/* In a file of the caller's, who stopped the guest and holds the lock. */
+TEST(a_snapshot_in_a_file)
+{
+    char path[] = "/tmp/savevm-locks-XXXXXX";
+    char uri[64] = "file:";
+    QEMUFile *f = savevm_file_from_fd(mkstemp(path), true);
+    Device device;
+
+    strcat(uri, path);
+    device_add(&device, "dev", 0, 1, HAS_ALL);
+    device.hook = check_lock;
+    device.data = "save_setup";
+    harness_lock(&lock);
+    CHECK_EQ(savevm_snapshot_save_file(NULL, f), 0);
+    CHECK(harness_locked(&lock));
+    CHECK_EQ(qemu_fclose(f), 0);
+    CHECK(unlocked_calls > 0);
+
+    f = savevm_file_from_fd(open("/dev/full", O_WRONLY), true);
+    CHECK_EQ(savevm_snapshot_save_file(NULL, f), -EIO);
+    CHECK_EQ(qemu_fclose(f), -EIO);
+    CHECK_EQ(savevm_snapshot_save_file(NULL, NULL), -EINVAL);
+    harness_unlock(&lock);
+    loads(uri);
     unlink(path);
 }
 

@@ -190,7 +190,8 @@ static const char loaded[] =
     "vmstate_subsection_load_good device/more\n"
     "vmstate_load_state_end device/more end/0\n"
     "vmstate_subsection_load_good device\n"
-    "vmstate_load_state_end device end/0\n";
+    "vmstate_load_state_end device end/0\n"
+    "qemu_file_fclose \n";
 
 static int load(const uint8_t *bytes, size_t len, int version)
 {
@@ -239,9 +240,9 @@ TEST(what_fails)
 
     listening = true;
     CHECK_EQ(load(strange, sizeof(strange), 3), -EINVAL);
-    CHECK_STR(events, "vmstate_load_state device v3\nvmstate_load_state_end device too new/-22\n");
+    CHECK_STR(events, "vmstate_load_state device v3\nvmstate_load_state_end device too new/-22\nqemu_file_fclose \n");
     CHECK_EQ(load(strange, sizeof(strange), 1), -EINVAL);
-    CHECK_STR(events, "vmstate_load_state device v1\nvmstate_load_state_end device too old/-22\n");
+    CHECK_STR(events, "vmstate_load_state device v1\nvmstate_load_state_end device too old/-22\nqemu_file_fclose \n");
     CHECK_EQ(load(strange, 2, 2), -EIO);
     CHECK_HAS(events, "vmstate_load_field_error field \"word\" load failed, ret = -5\n");
     CHECK_EQ(load(strange, sizeof(strange), 2), 0);

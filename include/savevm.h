@@ -1451,6 +1451,16 @@ int savevm_snapshot_save(SaveVM *vm,
                          Error **errp);
 
 /**
+ * Saves everything of `vm` (NULL: this thread's context) to a file of the caller's, from the header to cleanup. The guest
+ * is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `f` is NULL or a file that is open for writing.
+ */
+int savevm_snapshot_save_file(SaveVM *vm,
+                              QEMUFile *f);
+
+/**
  * Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
  * `uri`, and starts the guest again if it ran.
  * After a failure it stays stopped: its devices hold a part of each of two states. Inside the lock, as saving. 0, or
@@ -1616,6 +1626,19 @@ int savevm_check_device(SaveVM *vm,
 int savevm_check_description(const VMStateDescription *vmsd,
                              void (*report)(void *user, int severity, const char *text),
                              void *user);
+
+/**
+ * What QEMU's -dump-vmstate says of a type of device, for `savevm check --against` and scripts/vmstate-static-checker.py:
+ * one JSON object, as a string from malloc(). In a dump it is a member of one object, under the name of the type; the
+ * member "vmschkmachine" there has the machine's name as "Name". From any thread.
+ *
+ * Returns NULL for a NULL description, and where there is no memory.
+ *
+ * The caller promises:
+ * `vmsd` is NULL or a description; `type_name` is NULL, for the description's own name, or a string.
+ */
+char *savevm_describe(const VMStateDescription *vmsd,
+                      const char *type_name);
 
 #ifdef __cplusplus
 }  // extern "C"

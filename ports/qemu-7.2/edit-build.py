@@ -8,7 +8,7 @@ import sys
 
 REPLACED = ["qemu-file.c", "savevm.c", "vmstate.c", "vmstate-types.c"]
 FOR_ALL = ["file.c"]
-FOR_EMULATORS = ["describe.c", "host.c", "incoming.c", "snapshot.c"]
+FOR_EMULATORS = ["host.c", "incoming.c", "snapshot.c"]
 DEPENDENCY = "savevm_dep = dependency('savevm')"
 
 

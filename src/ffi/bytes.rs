@@ -55,6 +55,12 @@ pub unsafe fn take_malloced(string: *mut c_char) -> Option<Vec<u8>> {
     }
 }
 
+/// A copy of a string that C frees; NULL where there is no memory.
+pub fn malloced(string: &CStr) -> *mut c_char {
+    // SAFETY: a terminated string.
+    unsafe { libc::strdup(string.as_ptr()) }
+}
+
 /// Copies a struct that begins with its size: members that the caller does not have stay zero, which is their default.
 ///
 /// # Safety

@@ -51,7 +51,7 @@ mod voice;
 pub use incoming::Incoming;
 pub use outgoing::{Endpoint, Outgoing};
 pub use params::{Choice, Params};
-pub use snapshot::{load as snapshot_load, save as snapshot_save};
+pub use snapshot::{load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
 pub use stats::{Info, Owner};
 pub use status::{Machine, Status};
 

@@ -72,8 +72,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     let file = MigFile::new(channel, true);
     let saved = within(vm, |host| {
         let ran = stop(host)?;
-        let saved = save_all(vm, host, &file);
-        save::cleanup(vm);
+        let saved = save_to(vm, &file);
         if ran {
             start(host)?;
         }
@@ -81,6 +80,13 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     });
     let closed = file.close();
     saved.and(closed).map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
+}
+
+/// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
+pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
+    let saved = save_all(vm, &*vm.host(), file);
+    save::cleanup(vm);
+    saved
 }
 
 fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {

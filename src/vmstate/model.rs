@@ -183,6 +183,8 @@ pub trait FieldShape: Copy {
     fn offset(&self) -> usize;
     /// Offset of the member that says how many or how large elements are, where there is one.
     fn measure(&self) -> Option<usize>;
+    /// `size` of the entry.
+    fn size(&self) -> usize;
     /// Bytes of a variable array in place, 0 if unknown.
     fn room(&self) -> usize;
     /// How elements are loaded.

@@ -12,6 +12,7 @@
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
+#include "hw/qdev-core.h"
 #include "migration/colo.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -244,4 +245,25 @@ static void add_reason(const char *name, void *reasons)
 void qemu_savevm_non_migratable_list(strList **reasons)
 {
     savevm_non_migratable(savevm_default(), add_reason, reasons);
+}
+
+/* -dump-vmstate: what each type of device saves, for tools that compare. */
+
+static void describe_device(ObjectClass *class, void *out)
+{
+    const char *name = object_class_get_name(class);
+    g_autofree char *json = savevm_describe(DEVICE_CLASS(class)->vmsd, name);
+
+    if (json) {
+        fprintf(out, ",\n\"%s\": %s", name, json);
+    }
+}
+
+void dump_vmstate_json_to_file(FILE *out)
+{
+    fprintf(out, "{\n\"vmschkmachine\": {\"Name\": \"%s\"}",
+            host_machine_name(NULL));
+    object_class_foreach(describe_device, TYPE_DEVICE, true, out);
+    fputs("\n}\n", out);
+    fclose(out);
 }

@@ -25,6 +25,7 @@
 #include "sysemu/replay.h"
 #include "sysemu/runstate.h"
 #include "sysemu/sysemu.h"
+#include "glue.h"
 
 /* The disks that a snapshot is made of, as all functions of them take it. */
 typedef struct Disks {
@@ -40,29 +41,6 @@ static QEMUFile *vmstate_file(BlockDriverState *bs, bool writable)
 
     object_unref(OBJECT(ioc));
     return f;
-}
-
-/* Goes through the phases with the guest stopped; 0 or -errno. */
-static int save_phases(MigrationState *ms, QEMUFile *f)
-{
-    int ret;
-
-    ms->to_dst_file = f;
-    qemu_mutex_unlock_iothread();
-    qemu_savevm_state_header(f);
-    qemu_savevm_state_setup(f);
-    qemu_mutex_lock_iothread();
-    while (qemu_file_get_error(f) == 0 &&
-           qemu_savevm_state_iterate(f, false) <= 0) {
-        /* once more */
-    }
-    if (qemu_file_get_error(f) == 0) {
-        qemu_savevm_state_complete_precopy(f, false, false);
-    }
-    ret = qemu_file_get_error(f);
-    qemu_savevm_state_cleanup();
-    ms->to_dst_file = NULL;
-    return ret;
 }
 
 static int save_vmstate(QEMUFile *f, Error **errp)
@@ -81,7 +59,9 @@ static int save_vmstate(QEMUFile *f, Error **errp)
     migrate_init(ms);
     memset(&ram_counters, 0, sizeof(ram_counters));
     memset(&compression_counters, 0, sizeof(compression_counters));
-    ret = save_phases(ms, f);
+    ms->to_dst_file = f;
+    ret = savevm_snapshot_save_file(NULL, f);
+    ms->to_dst_file = NULL;
     if (ret) {
         error_setg_errno(errp, -ret, "Error while writing VM state");
     }
@@ -299,11 +279,6 @@ typedef struct SnapshotJob {
     bool done;
 } SnapshotJob;
 
-static bool job_save(SnapshotJob *s)
-{
-    return save_snapshot(s->tag, false, s->vmstate, true, s->devices, s->errp);
-}
-
 static bool job_load(SnapshotJob *s)
 {
     bool running = runstate_is_running();
@@ -317,11 +292,6 @@ static bool job_load(SnapshotJob *s)
     return loaded;
 }
 
-static bool job_delete(SnapshotJob *s)
-{
-    return delete_snapshot(s->tag, true, s->devices, s->errp);
-}
-
 static void job_in_main_loop(void *opaque)
 {
     SnapshotJob *s = opaque;
@@ -329,13 +299,14 @@ static void job_in_main_loop(void *opaque)
     job_progress_set_remaining(&s->common, 1);
     switch (job_type(&s->common)) {
     case JOB_TYPE_SNAPSHOT_SAVE:
-        s->done = job_save(s);
+        s->done = save_snapshot(s->tag, false, s->vmstate, true, s->devices,
+                                s->errp);
         break;
     case JOB_TYPE_SNAPSHOT_LOAD:
         s->done = job_load(s);
         break;
     case JOB_TYPE_SNAPSHOT_DELETE:
-        s->done = job_delete(s);
+        s->done = delete_snapshot(s->tag, true, s->devices, s->errp);
         break;
     default:
         g_assert_not_reached();

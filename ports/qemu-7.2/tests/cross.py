@@ -8,8 +8,10 @@ usage: cross.py PORTED UNMODIFIED TARGET all | quick | foreign
 otherwise.
 """
 
+import json
 import pathlib
 import re
+import subprocess
 import sys
 
 import machines
@@ -175,6 +177,20 @@ def case_same_traces(place, machine, ported, unmodified):
     return f"{len(told[0])} events"
 
 
+def case_same_descriptions(place, machine, ported, unmodified):
+    """-dump-vmstate, whatever the space between."""
+    dumps = []
+    for binary in (ported, unmodified):
+        path = place / "dump.json"
+        subprocess.run([binary, "-M", machine.arguments[machine.arguments.index("-M") + 1], "-dump-vmstate", path], check=True)
+        dumps.append(json.loads(path.read_bytes()))
+    ours, theirs = dumps
+    different = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if different:
+        raise Failure(f"{different[0]}: {ours.get(different[0])}, unmodified {theirs.get(different[0])}")
+    return f"{len(ours)} devices"
+
+
 def main():
     ported, unmodified = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
     target, selection = sys.argv[3:5]
@@ -190,6 +206,7 @@ def main():
         run("the same bytes from machines that never ran", case_same_bytes_new, ported, unmodified)
         run("the same bytes from what both loaded", case_same_bytes, ported, unmodified)
         run("the same traces", case_same_traces, ported, unmodified)
+        run("the same descriptions", case_same_descriptions, ported, unmodified)
     pairs = [("ported to unmodified", ported, unmodified), ("unmodified to ported", unmodified, ported),
              ("ported to ported", ported, ported)]
     for names, *pair in pairs:

@@ -78,12 +78,16 @@ class Qemu:
             raise Failure(f"{self.name} is gone ({self.process.wait(DEADLINE)}):\n{self.output()}")
         return json.loads(line)
 
-    def ask(self, command, **arguments):
-        """The whole answer to a command."""
+    def send(self, command, **arguments):
+        """Sends a command."""
         message = {"execute": command}
         if arguments:
             message["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
         self.socket.sendall(json.dumps(message).encode())
+
+    def ask(self, command, **arguments):
+        """The whole answer to a command."""
+        self.send(command, **arguments)
         while True:
             answer = self._message()
             if "event" in answer:

@@ -119,6 +119,25 @@ def case_failing_disk(place, binary, img):
         return said.strip()
 
 
+def case_killed(place, binary, img):
+    disk = image(place, img)
+    with start(binary, place, disk) as vm:
+        vm.wait_letters()
+        quiet_hmp(vm, "savevm good")
+    slow = f"file.driver=throttle,file.throttle-group=slow,file.file.driver=file,file.file.filename={disk}"
+    with start(binary, place, disk, "-object", "throttle-group,id=slow,x-bps-write=20000", file=slow) as vm:
+        vm.wait_letters()
+        vm.send("human-monitor-command", command_line="savevm late")
+        size = disk.stat().st_size
+        vm.wait("bytes of the snapshot", lambda _: disk.stat().st_size > size)
+        vm.process.kill()
+    with start(binary, place, disk) as vm:
+        found = vm.hmp("info snapshots")
+        expect("which snapshots there are", [tag in found for tag in ("good", "late")], [True, False])
+        quiet_hmp(vm, "loadvm good")
+        goes_on(vm)
+
+
 def damage(disk, name):
     """Makes the name of a device in the last snapshot in the image one that nobody has."""
     data = bytearray(disk.read_bytes())
@@ -153,7 +172,8 @@ def case_damaged(place, binary, img):
 def main():
     binary, img = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
     cases = [("savevm and loadvm", case_hmp), ("snapshot jobs", case_jobs),
-             ("savevm to a disk that fails", case_failing_disk), ("a damaged snapshot", case_damaged)]
+             ("savevm to a disk that fails", case_failing_disk), ("savevm of a QEMU that is killed", case_killed),
+             ("a damaged snapshot", case_damaged)]
     results = [run_case(f"snapshot: {title}", case, binary, img) for title, case in cases]
     sys.exit(not all(results))
 

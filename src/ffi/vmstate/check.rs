@@ -13,6 +13,8 @@ use crate::savevm::Vm;
 use crate::savevm::handler::Callback;
 use crate::savevm::registry::Call;
 use crate::vmstate::conformance::{Effort, Finding, Loaded, Severity, Subject, Workshop, check, lint};
+use crate::vmstate::describe;
+use crate::vmstate::model::Description;
 use crate::wire;
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -240,5 +242,24 @@ pub unsafe extern "C" fn savevm_check_description(
         let mut errors = 0;
         lint(&description, &mut |finding| errors += c_int::from(program.report(&finding)));
         errors
+    })
+}
+
+/// What QEMU's -dump-vmstate says of a type of device, for `savevm check --against` and scripts/vmstate-static-checker.py:
+/// one JSON object, as a string from malloc(). In a dump it is a member of one object, under the name of the type; the
+/// member "vmschkmachine" there has the machine's name as "Name". From any thread.
+///
+/// Returns NULL for a NULL description, and where there is no memory.
+///
+/// # Safety
+/// `vmsd` is NULL or a description; `type_name` is NULL, for the description's own name, or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_describe(vmsd: *const VMStateDescription, type_name: *const c_char) -> *mut c_char {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let (description, name) = unsafe { (CDescription::new(vmsd), bytes::string(type_name)) };
+        let Some(description) = description else { return std::ptr::null_mut() };
+        let name = name.unwrap_or_else(|| description.name().to_vec());
+        CString::new(describe(description, &name)).map_or(std::ptr::null_mut(), |json| bytes::malloced(&json))
     })
 }

@@ -235,6 +235,10 @@ impl FieldShape for CShape {
         }
     }
 
+    fn size(&self) -> usize {
+        self.entry().size
+    }
+
     fn room(&self) -> usize {
         if self.entry().flags & flags::POINTER == 0 { self.entry().start } else { 0 }
     }

@@ -212,3 +212,39 @@ fn counts_that_nothing_bounds_are_warnings() {
     let (_, findings) = lint(table(c"d", [later]));
     assert_eq!(findings[0].1, "d/count: is for version 2 and never saved in version 1");
 }
+
+fn describe(table: VMStateDescription, name: *const c_char) -> String {
+    // SAFETY: a whole description; the text is a string that is ours.
+    unsafe {
+        let text = savevm_describe(leak(table), name);
+        String::from_utf8(crate::ffi::bytes::take_malloced(text).unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn a_description_as_text() {
+    let speed = plain(c"speed", offset_of!(Fan, speed), 2, &vmstate_info_uint16);
+    let more = leak(table(c"fan/more", [speed]));
+    let subsections: &'static [*const VMStateDescription] = Box::leak(Box::new([more, ptr::null()]));
+    let fan = VMStateDescription { subsections: subsections.as_ptr(), ..table(c"fan", fan_fields()) };
+    let text = describe(fan, c"fan-device".as_ptr());
+    let starts = r#"{"Name": "fan-device", "version_id": 1, "minimum_version_id": 1, "Description": {"name": "fan", "#;
+    assert!(text.starts_with(starts), "{text}");
+    assert!(text.contains(r#""Subsections": [{"name": "fan/more", "version_id": "#), "{text}");
+    assert!(text.ends_with("]}]}}"), "{text}");
+    assert!(describe(table(c"fan", fan_fields()), ptr::null()).starts_with(r#"{"Name": "fan", "#));
+    // SAFETY: NULL is allowed.
+    assert!(unsafe { savevm_describe(ptr::null(), ptr::null()) }.is_null());
+}
+
+#[test]
+fn a_description_that_contains_itself_has_an_end() {
+    let description: *mut VMStateDescription = Box::leak(Box::new(table(c"self", [])));
+    let again = VMStateField { vmsd: description, flags: STRUCT, ..plain(c"again", 0, 2, &vmstate_info_uint16) };
+    // SAFETY: it lives on, and nobody looks at it yet.
+    let whole = unsafe {
+        (*description).fields = table(c"self", [again]).fields;
+        description.read()
+    };
+    assert_eq!(describe(whole, ptr::null()).matches("again").count(), 65);
+}
