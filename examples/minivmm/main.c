@@ -48,11 +48,12 @@ static const Accel *best_accel(void)
     return &accel_soft;
 }
 
-/* With the lock. The hash tells whether two guests that stand still are the same. */
+/* With the lock. The hash tells whether two guests that stand still are the same. While memory is on its way, touching it
+ * may take until a broken connection is mended, which this thread has to do. */
 static void print_status(Machine *m)
 {
-    if (m->running) {
-        printf("VM status: running\n");
+    if (m->running || !m->parked || !migrate_memory_is_here()) {
+        printf("VM status: %s\n", m->running ? "running" : m->parked ? "paused" : "stopping");
     } else {
         printf("VM status: paused%s, memory %016" PRIx64 "\n", migrate_guest_is_here() ? "" : " (not here)",
                machine_hash(m));
@@ -77,7 +78,7 @@ static bool run_machine_command(Machine *m, const char *verb, const char *what)
     if (IS(verb, "info") && IS(what, "status")) {
         print_status(m);
     } else if (IS(verb, "stop")) {
-        machine_stop(m);
+        machine_halt(m); /* without waiting: the CPU may, for memory */
     } else if (IS(verb, "cont")) {
         start(m);
     } else {

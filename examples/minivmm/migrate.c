@@ -14,9 +14,12 @@ static MigrationState *outgoing;         /* the last one, also when it is over *
 static MigrationIncomingState *incoming; /* the one that this process began with */
 static SaveVMParams params = { .size = sizeof(params) };
 
+/* Prints the error, where there is one. */
 static bool failed(const char *what, Error *err)
 {
-    fprintf(stderr, "minivmm: %s: %s\n", what, err ? error_get_pretty(err) : "the disk is not to be had");
+    if (err) {
+        fprintf(stderr, "minivmm: %s: %s\n", what, error_get_pretty(err));
+    }
     error_free(err);
     return false;
 }
@@ -97,6 +100,12 @@ bool migrate_guest_is_here(void)
 {
     SaveVMInfo info;
     return !query(&info) || info.owner == SAVEVM_OWNER_HERE;
+}
+
+bool migrate_memory_is_here(void)
+{
+    SaveVMInfo info;
+    return outgoing || !query(&info) || strncmp(info.status_name, "postcopy", strlen("postcopy")) != 0;
 }
 
 bool migrate_to(const char *uri)

@@ -78,8 +78,8 @@ uint64_t machine_hash(const Machine *m);         /* of its memory */
 int disk_release(void *machine);             /* the other side may have the file now */
 int disk_acquire(void *machine);             /* it is ours again */
 
-/* migrate.c, from the main thread, without the lock but for the first. Those that return bool print why if it failed. */
-bool migrate_init(Machine *m);                              /* before the devices, so that they can register */
+/* migrate.c, from the main thread, without the lock but where it says so. Those that return bool print why if it failed. */
+bool migrate_init(Machine *m);                              /* with the lock, before the devices register */
 bool migrate_to(const char *uri);                           /* begins; goes on in the background */
 bool migrate_from(Machine *m, const char *uri);             /* the same */
 bool migrate_set(const char *name, const char *value);      /* false: there is no such parameter; says nothing */
@@ -87,6 +87,7 @@ bool migrate_recover(const char *uri);                      /* a postcopy whose 
 void migrate_command(int (*out)(MigrationState *), int (*in)(MigrationIncomingState *)); /* for what is under way */
 void migrate_print(void);                                   /* how it stands */
 bool migrate_guest_is_here(void);                           /* and not at the other side, or still to come */
+bool migrate_memory_is_here(void);                          /* all of it: none follows in a postcopy */
 bool snapshot_save(const char *uri);
 bool snapshot_load(Machine *m, const char *uri);
 void migrate_end(void);                                     /* ends what goes on in the background */
