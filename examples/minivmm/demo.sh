@@ -4,9 +4,9 @@
 # Moves a running guest from one process to the next: by precopy, by postcopy, and by a postcopy that breaks and is
 # mended; then into a file and out of it again. And looks closely.
 #
-#   demo.sh MINIVMM [--quick] [kvm|software]...
+#   demo.sh MINIVMM [--quick|--large] [kvm|software]...
 #
-# Without a mode: with KVM where there is one, and in software. Quick means little memory. The exit status tells whether
+# Without a mode: with KVM where there is one, and in software. Quick means little memory, large 1 GiB. The exit status tells whether
 # all was well; 77 that there is no KVM.
 set -u
 
@@ -16,6 +16,7 @@ kvm_memory=512 software_memory=64 modes=()
 for word in "$@"; do
     case $word in
         --quick) kvm_memory=32 software_memory=32 ;;
+        --large) kvm_memory=1024 software_memory=1024 ;;
         *) modes+=("$word") ;;
     esac
 done
@@ -212,6 +213,9 @@ postcopy() {
     reach E incoming postcopy-paused
     info D
     good "both sides wait; $(value D remaining) are missing there, and nobody else has them"
+    tell E stop # its CPU may wait for memory: nobody may wait for the CPU
+    ask E 'info status' '^VM status: (stopping|paused)$' >/dev/null
+    tell E cont
     tell E "migrate-recover unix:$work/again.sock"
     until [ -S "$work/again.sock" ]; do sleep 0.02; done
     tell D "set max-postcopy-bandwidth 0"
