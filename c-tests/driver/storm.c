@@ -7,7 +7,7 @@
  */
 #include "side.h"
 
-#include <errno.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,10 +175,26 @@ static void end(Storm *storm, unsigned counts[3])
     side_free(&storm->destination);
 }
 
+/* Entries of a directory of this process: its descriptors, or its threads. */
+static int count_of(const char *what)
+{
+    DIR *directory = opendir(what);
+    int count = 0;
+
+    while (directory && readdir(directory)) {
+        count++;
+    }
+    if (directory) {
+        closedir(directory);
+    }
+    return count;
+}
+
 TEST(the_guest_is_in_one_place)
 {
     uint64_t runs = number_of("SAVEVM_STORM_RUNS", 100), first = number_of("SAVEVM_STORM_SEED", 1);
     unsigned counts[3] = { 0 };
+    int files = count_of("/proc/self/fd"), threads = count_of("/proc/self/task");
 
     for (uint64_t run = 0; run < runs; run++) {
         static Storm storm;
@@ -197,6 +213,9 @@ TEST(the_guest_is_in_one_place)
         }
         end(&storm, counts);
     }
+    CHECK_EQ(count_of("/proc/self/fd"), files);
+    /* The last ones may be on their way out still. */
+    WAIT_FOR(count_of("/proc/self/task") <= threads);
     printf("moved %u, stayed %u, neither %u\n", counts[0], counts[1], counts[2]);
     CHECK(runs < 50 || (counts[0] > 0 && counts[1] > 0));
 }

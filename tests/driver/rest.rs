@@ -85,6 +85,10 @@ fn over_a_socket_with_a_trace() {
     check_moved(&source, &destination, &stage, "socket");
     let text = std::fs::read_to_string(&trace).unwrap();
     assert!(text.lines().all(|line| line.starts_with("{\"t_ns\":") && line.ends_with('}')), "{text}");
+    let status = |line: &str| line.split_once("\"event\":\"status\",\"status\":\"").map(|(_, name)| name.to_owned());
+    let statuses: Vec<_> = text.lines().filter_map(status).collect();
+    let events: Vec<_> = source.host.events.lock().unwrap().iter().map(|name| format!("{name}\"}}")).collect();
+    assert_eq!(statuses, events, "the trace has every change that the host was told of");
     for part in ["\"event\":\"trace\"", "\"completed\"", "\"idstr\":\"dev\"", "\"edge\":\"end\",\"duration_ns\""] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
