@@ -121,6 +121,7 @@ impl host::Incoming for Commands {
         if !m.base.machine.commit() {
             return Err(m.base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
         }
+        m.ours.store(true, SeqCst);
         m.base.set_owner(Owner::Here);
         m.start_guest()?;
         m.base.enter(Status::PostcopyActive)?;

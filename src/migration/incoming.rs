@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
 
-use super::base::{Base, lock, unlocked};
+use super::base::{Base, lock};
 use super::outgoing::Endpoint;
 use super::trace::Event;
 use super::voice::Voice;
@@ -72,6 +72,8 @@ pub struct Incoming {
     pub(super) package: Mutex<Package>,
     /// The thread that reads the stream.
     pub(super) reader: Mutex<Option<ThreadId>>,
+    /// The source has let go of the guest: it is here, whether it runs or not.
+    pub(super) ours: AtomicBool,
     /// Where a broken postcopy may come back, and whether the user gave it up.
     pub(super) back: Mutex<Option<Gate>>,
     pub(super) abandoned: AtomicBool,
@@ -103,6 +105,7 @@ impl Incoming {
             postcopy: Mutex::default(),
             package: Mutex::default(),
             reader: Mutex::default(),
+            ours: AtomicBool::new(false),
             back: Mutex::default(),
             abandoned: AtomicBool::new(false),
             before: Mutex::new(vm.incoming()),
@@ -224,10 +227,9 @@ impl Incoming {
     pub fn end(&self) {
         self.abandoned.store(true, SeqCst);
         self.base.machine.ring();
-        if self.cancel().is_err() {
-            let host = self.base.vm.host();
-            unlocked(&*host, || self.base.machine.wait_final(None));
-        }
+        // Where it is too late it ends by itself. The host may still be hearing of the end: nothing is called after this.
+        let _ = self.cancel();
+        let _ = self.wait();
     }
 }
 

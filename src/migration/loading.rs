@@ -196,6 +196,8 @@ impl Incoming {
         }
         // A source that is QEMU starts its guest again when it misses the verdict: only what it got lets us start.
         let first = self.voice.is_open() && !self.extended.load(SeqCst);
+        // Only an end of this library goes on when it hears that the guest could not be started here.
+        let may_refuse = self.voice.is_open() && self.extended.load(SeqCst);
         locked(&*host, || self.take_disks())?;
         if first {
             self.voice.say_last(Message::Shut(0), limit).map_err(|error| {
@@ -205,8 +207,16 @@ impl Incoming {
                 Error::new(error.errno(), text)
             })?;
         }
+        self.ours.store(!may_refuse, SeqCst);
         base.set_owner(Owner::Here);
-        locked(&*host, || self.run_guest())?;
+        locked(&*host, || {
+            self.run_guest().inspect_err(|_| {
+                if may_refuse {
+                    // It takes the disks as well.
+                    let _ = host.disks_inactivate();
+                }
+            })
+        })?;
         if !first {
             let _ = self.voice.say_last(Message::Shut(0), limit);
         }
@@ -235,8 +245,7 @@ impl Incoming {
             Some(cancelled) => (true, cancelled),
             None => (false, error),
         };
-        let running = lock(&self.package).running;
-        base.set_owner(if running { Owner::Here } else { Owner::There });
+        base.set_owner(if self.ours.load(SeqCst) { Owner::Here } else { Owner::There });
         if lock(&self.package).listening && *lock(&self.postcopy) != PostcopyState::End {
             if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
                 ram.end(false);

@@ -289,8 +289,9 @@ impl Outgoing {
     pub fn end(self: &Arc<Self>) {
         self.wishes.abandon.store(true, SeqCst);
         self.base.machine.ring();
-        let cancelled = self.cancel();
-        if matches!(&cancelled, Err(error) if error.errno() == libc::EBUSY) && self.base.params().own_thread {
+        // Where it is too late it ends by itself. The host may still be hearing of the end: nothing is called after this.
+        let _ = self.cancel();
+        if self.base.params().own_thread || self.base.status().is_final() {
             let _ = self.wait();
         }
     }

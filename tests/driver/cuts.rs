@@ -120,6 +120,33 @@ fn a_link_that_falls_silent_is_given_up_in_time() {
 }
 
 #[test]
+fn cancelling_cuts_through_every_silence_within_a_second() {
+    let limit = Duration::from_millis(300);
+    let params = || Params { switchover_timeout: limit, handshake_timeout: limit, ..quick() };
+    let (_, back) = lengths(&(quick(), quick()));
+    for (at, by_source) in (0..back).step_by(3).flat_map(|at| [(at, true), (at, false)]) {
+        let what = format!("silence to the source at {at}, cancelled by the source: {by_source}");
+        let (source, destination, stage) = Machine::two();
+        let run = Run::start(&source, &destination, fragile(-1, at, Break::Silent), (params(), params()));
+        std::thread::sleep(Duration::from_millis(20));
+        let since = Instant::now();
+        let cancelled = if by_source { run.out.cancel() } else { run.into.cancel() };
+        assert!(since.elapsed() < Duration::from_secs(1), "{what}: {:?}", since.elapsed());
+        let (host, owner) = match by_source {
+            true => (&source.host, run.out.info().owner),
+            false => (&destination.host, run.into.info().owner),
+        };
+        // It may have ended meanwhile.
+        match cancelled {
+            Ok(()) if by_source => assert!(host.is_running() || owner != Owner::Here, "{what}"),
+            Ok(()) => assert!(!host.is_running() || owner == Owner::Here, "{what}"),
+            Err(error) => assert_eq!(error.errno(), libc::EBUSY, "{what}"),
+        }
+        check_cut(&source, &destination, &stage, &run, &what);
+    }
+}
+
+#[test]
 fn a_link_that_trickles_carries_the_guest() {
     let owner = one(fragile(-1, -1, Break::Never), &(quick(), quick()), "trickle");
     assert_eq!(owner, Owner::There);

@@ -79,6 +79,8 @@ pub struct TestHost {
     /// Errors that were reported: expected ones are part of many tests.
     pub reports: Mutex<Vec<String>>,
     pub fail_start: AtomicBool,
+    /// How long it takes to hear of a change.
+    pub slow_event: AtomicU32,
     pub fail_disks: AtomicBool,
 }
 
@@ -97,6 +99,7 @@ impl TestHost {
             frozen: Mutex::default(),
             reports: Mutex::default(),
             fail_start: AtomicBool::new(false),
+            slow_event: AtomicU32::new(0),
             fail_disks: AtomicBool::new(false),
         };
         if running {
@@ -231,6 +234,7 @@ impl Host for TestHost {
     }
 
     fn migration_event(&self, event: &MigrationEvent) {
+        thread::sleep(Duration::from_millis(self.slow_event.load(SeqCst).into()));
         self.events.lock().unwrap().push(event.status);
     }
 

@@ -5,7 +5,7 @@ use super::link::{Break, fragile};
 use super::machine::{Machine, Progress};
 use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
 use savevm::channel::Uri;
-use savevm::migration::{Endpoint, Incoming, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save};
+use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save};
 use savevm::savevm::host::Host;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -95,6 +95,58 @@ fn over_a_socket_with_a_trace() {
     let phases: Vec<_> = run.out.info().phases.iter().map(|(name, _)| *name).collect();
     assert_eq!(phases, ["connect", "setup", "iterate", "stop", "complete"]);
     std::fs::remove_file(trace).unwrap();
+}
+
+#[test]
+fn nothing_of_the_host_is_called_once_a_migration_was_ended() {
+    let (source, destination, stage) = Machine::two();
+    source.host.slow_event.store(30, SeqCst);
+    destination.host.slow_event.store(30, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let since = Instant::now();
+    while !(run.out.info().status.is_final() && run.into.info().status.is_final()) {
+        assert!(since.elapsed() < LONG);
+        thread::sleep(Duration::from_micros(100));
+    }
+    // The status is final, and the host is being told of it.
+    run.out.end();
+    assert_eq!(source.host.events.lock().unwrap().last(), Some(&"completed"));
+    run.into.end();
+    assert_eq!(destination.host.events.lock().unwrap().last(), Some(&"completed"));
+    check_moved(&source, &destination, &stage, "slow events");
+}
+
+#[test]
+fn a_guest_that_cannot_start_over_there_runs_on_here() {
+    let (source, destination, stage) = Machine::two();
+    destination.host.fail_start.store(true, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("no start");
+    assert!(out.unwrap_err().to_string().contains("vm_start"));
+    assert!(into.is_err());
+    assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::Here, Owner::There));
+    check_stayed(&source, &destination, &stage, "no start");
+}
+
+#[test]
+fn a_guest_that_cannot_start_where_the_source_let_go_is_there_all_the_same() {
+    for (return_path, extensions) in [(Choice::On, false), (Choice::Off, true)] {
+        let what = format!("no start, return path {return_path:?}, extensions {extensions}");
+        let (source, destination, stage) = Machine::two();
+        destination.host.fail_start.store(true, SeqCst);
+        let params = Params { return_path, extensions, ..quick() };
+        let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+        let (out, into) = run.wait(&what);
+        assert!(out.is_ok() && into.unwrap_err().to_string().contains("vm_start"), "{what}");
+        assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here), "{what}");
+        assert_eq!(stage.guests(), 0, "{what}");
+        // With its disks: whoever sees both sides may start it.
+        destination.host.fail_start.store(false, SeqCst);
+        destination.host.lock();
+        destination.host.vm_start();
+        destination.host.unlock();
+        check_moved(&source, &destination, &stage, &what);
+    }
 }
 
 #[test]
