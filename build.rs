@@ -30,12 +30,14 @@ fn main() {
             "src/ffi/api/incoming.rs",
             "src/ffi/api/snapshot.rs",
             "src/ffi/api/ram.rs",
+            "src/ffi/api/inspect.rs",
             "src/ffi/api/error.rs",
             "src/ffi/vmstate/check.rs",
         ],
         "SAVEVM_H",
-        "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;",
-        "libsavevm's own functions: contexts, files, migrations, snapshots, RAM, errors. QEMU's names are in migration/.",
+        "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;\n\n\
+         /** What was read of a stream without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;",
+        "libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in migration/.",
         &out.join("savevm.h"),
     );
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* libsavevm's own functions: contexts, files, migrations, snapshots, RAM, errors. QEMU's names are in migration/. */
+/* libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in migration/. */
 /* Generated from the Rust sources by cbindgen. Do not edit. */
 
 #ifndef SAVEVM_H
@@ -15,6 +15,9 @@
 
 /** A context: one virtual machine with its devices. */
 typedef struct SaveVM SaveVM;
+
+/** What was read of a stream without loading it. */
+typedef struct SaveVMInspect SaveVMInspect;
 
 /**
  * `SaveVMParams.return_path`: the destination answers where the connection goes both ways.
@@ -118,6 +121,116 @@ typedef struct SaveVM SaveVM;
  * Nothing but savevm_ram_set_dirty().
  */
 #define SAVEVM_RAM_LOG_MARKS 3
+
+/**
+ * `SaveVMInspectItem.kind`: magic and version.
+ */
+#define SAVEVM_INSPECT_HEADER 0
+
+/**
+ * `SaveVMInspectItem.kind`: the machine's name and what both sides must share.
+ */
+#define SAVEVM_INSPECT_CONFIGURATION 1
+
+/**
+ * `SaveVMInspectItem.kind`: the first section of a live device.
+ */
+#define SAVEVM_INSPECT_START 2
+
+/**
+ * `SaveVMInspectItem.kind`: further sections of a live device, one behind the other.
+ */
+#define SAVEVM_INSPECT_PART 3
+
+/**
+ * `SaveVMInspectItem.kind`: the last section of a live device.
+ */
+#define SAVEVM_INSPECT_END 4
+
+/**
+ * `SaveVMInspectItem.kind`: the state of a device that is not live.
+ */
+#define SAVEVM_INSPECT_FULL 5
+
+/**
+ * `SaveVMInspectItem.kind`: an order to the destination.
+ */
+#define SAVEVM_INSPECT_COMMAND 6
+
+/**
+ * `SaveVMInspectItem.kind`: the end of the sections.
+ */
+#define SAVEVM_INSPECT_EOF 7
+
+/**
+ * `SaveVMInspectItem.kind`: the JSON description of the devices' layouts.
+ */
+#define SAVEVM_INSPECT_DESCRIPTION 8
+
+/**
+ * `SaveVMInspectField.kind`: a structure, or an element of a list, begins; its fields follow.
+ */
+#define SAVEVM_INSPECT_STRUCT 0
+
+/**
+ * `SaveVMInspectField.kind`: an array begins; its elements follow.
+ */
+#define SAVEVM_INSPECT_ARRAY 1
+
+/**
+ * `SaveVMInspectField.kind`: a list, queue or tree begins; its elements follow.
+ */
+#define SAVEVM_INSPECT_LIST 2
+
+/**
+ * `SaveVMInspectField.kind`: a subsection of version `value` begins; its fields follow.
+ */
+#define SAVEVM_INSPECT_SUBSECTION 3
+
+/**
+ * `SaveVMInspectField.kind`: what began last is over.
+ */
+#define SAVEVM_INSPECT_LEAVE 4
+
+/**
+ * `SaveVMInspectField.kind`: a number with a sign: `value` as int64_t.
+ */
+#define SAVEVM_INSPECT_SIGNED 5
+
+/**
+ * `SaveVMInspectField.kind`: a number without a sign.
+ */
+#define SAVEVM_INSPECT_UNSIGNED 6
+
+/**
+ * `SaveVMInspectField.kind`: `value` is 0 or 1.
+ */
+#define SAVEVM_INSPECT_BOOL 7
+
+/**
+ * `SaveVMInspectField.kind`: a pointer that is NULL.
+ */
+#define SAVEVM_INSPECT_NULL 8
+
+/**
+ * `SaveVMInspectField.kind`: bytes without a meaning that the description knows.
+ */
+#define SAVEVM_INSPECT_BYTES 9
+
+/**
+ * `format` of savevm_inspect_document(): the stable document of the `savevm` command, without the devices' fields.
+ */
+#define SAVEVM_INSPECT_JSON 0
+
+/**
+ * `format` of savevm_inspect_document(): the same with the fields of every device.
+ */
+#define SAVEVM_INSPECT_JSON_FIELDS 1
+
+/**
+ * `format` of savevm_inspect_document(): what QEMU's analyze-migration.py prints.
+ */
+#define SAVEVM_INSPECT_ANALYZE 2
 
 /**
  * `severity` of a report of a check: it does not work.
@@ -895,6 +1008,214 @@ typedef struct SaveVMRamInfo {
 } SaveVMRamInfo;
 
 /**
+ * A stream as a whole. The caller sets `size`; what is filled in is what both sides have. Strings live as long as the
+ * SaveVMInspect.
+ */
+typedef struct SaveVMInspectSummary {
+  /**
+   * sizeof(SaveVMInspectSummary).
+   */
+  size_t size;
+  /**
+   * The version in the header.
+   */
+  uint32_t version;
+  /**
+   * Whether sections are closed by footers: 1, 0; -1: no section tells.
+   */
+  int footers;
+  /**
+   * Whether the stream ended with its EOF mark.
+   */
+  bool complete;
+  /**
+   * Whether the stream describes its devices.
+   */
+  bool described;
+  /**
+   * Whether pages of memory went through other channels.
+   */
+  bool multifd;
+  /**
+   * How many bytes belong to the stream.
+   */
+  uint64_t length;
+  /**
+   * How many bytes follow it.
+   */
+  uint64_t trailing;
+  /**
+   * The target's page size in bytes; 0: unknown.
+   */
+  uint64_t page_size;
+  /**
+   * How many there are for savevm_inspect_item().
+   */
+  size_t items;
+  /**
+   * How many there are for savevm_inspect_block().
+   */
+  size_t blocks;
+  /**
+   * The machine's name; NULL: the stream does not say.
+   */
+  const char *machine;
+  /**
+   * Where the stream stops making sense, in words: offset, section, what was expected and what came. NULL: nowhere.
+   */
+  const char *damage;
+  /**
+   * The byte at which that showed; -1: nowhere.
+   */
+  int64_t damage_offset;
+  /**
+   * Whether the damage is that the stream ends too early.
+   */
+  bool cut;
+} SaveVMInspectSummary;
+
+/**
+ * One thing in the stream, in its order. Strings and bytes live as long as the SaveVMInspect.
+ */
+typedef struct SaveVMInspectItem {
+  /**
+   * sizeof(SaveVMInspectItem).
+   */
+  size_t size;
+  /**
+   * SAVEVM_INSPECT_HEADER to SAVEVM_INSPECT_DESCRIPTION.
+   */
+  int kind;
+  /**
+   * How many packages it is in.
+   */
+  uint32_t depth;
+  /**
+   * Where it starts in the stream.
+   */
+  uint64_t offset;
+  /**
+   * How many bytes it takes, with header and footer; of a package with all that is in it.
+   */
+  uint64_t bytes;
+  /**
+   * The idstr of a section, the name of a command; NULL for others, and for a command that is not known.
+   */
+  const char *name;
+  /**
+   * The number of a section or a command; 0 for others.
+   */
+  uint32_t id;
+  /**
+   * A section's instance; 0 for others.
+   */
+  uint32_t instance_id;
+  /**
+   * The version of a section's layout; 0 for others.
+   */
+  uint32_t version_id;
+  /**
+   * How many sections of the same live device this stands for; 0 where it is none.
+   */
+  uint64_t count;
+  /**
+   * The state of a device that is not live; NULL for others.
+   */
+  const uint8_t *state;
+  /**
+   * Its bytes.
+   */
+  size_t state_len;
+} SaveVMInspectItem;
+
+/**
+ * How many pages of one kind, and the bytes of stream for them.
+ */
+typedef struct SaveVMInspectPages {
+  /**
+   * Pages; one that was sent twice counts twice.
+   */
+  uint64_t pages;
+  /**
+   * Bytes in the stream, with their headers.
+   */
+  uint64_t bytes;
+} SaveVMInspectPages;
+
+/**
+ * A block of guest memory. The name lives as long as the SaveVMInspect.
+ */
+typedef struct SaveVMInspectBlock {
+  /**
+   * sizeof(SaveVMInspectBlock).
+   */
+  size_t size;
+  /**
+   * Its name.
+   */
+  const char *name;
+  /**
+   * Bytes of memory; 0 where the stream does not say.
+   */
+  uint64_t length;
+  /**
+   * Pages of one repeated byte, nearly always zero.
+   */
+  struct SaveVMInspectPages zero;
+  /**
+   * Pages as they are.
+   */
+  struct SaveVMInspectPages plain;
+  /**
+   * Pages as a difference to what was sent before.
+   */
+  struct SaveVMInspectPages xbzrle;
+  /**
+   * Pages compressed with zlib.
+   */
+  struct SaveVMInspectPages compressed;
+} SaveVMInspectBlock;
+
+/**
+ * A field of a device, as the stream describes it. It and what it points to are gone when the callback returns.
+ */
+typedef struct SaveVMInspectField {
+  /**
+   * SAVEVM_INSPECT_STRUCT to SAVEVM_INSPECT_BYTES.
+   */
+  int kind;
+  /**
+   * The field's name, an element's array's; NULL with SAVEVM_INSPECT_LEAVE.
+   */
+  const char *name;
+  /**
+   * The name of its type in the description; NULL for what holds fields.
+   */
+  const char *type_name;
+  /**
+   * What it is as a number, where it is one.
+   */
+  uint64_t value;
+  /**
+   * Where it is in the device's state.
+   */
+  size_t offset;
+  /**
+   * Its bytes; NULL for what holds fields.
+   */
+  const uint8_t *bytes;
+  /**
+   * How many.
+   */
+  size_t len;
+} SaveVMInspectField;
+
+/**
+ * Takes one field after the other; not 0 ends it.
+ */
+typedef int (*SaveVMInspectFieldFn)(void *opaque, const struct SaveVMInspectField *field);
+
+/**
  * The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
  */
 typedef struct SaveVMErrorInfo {
@@ -1570,6 +1891,86 @@ int savevm_ram_snapshot(struct SaveVMRam *ram,
  * `ram` is NULL or alive; `info` is NULL or begins with its size and is writable for that.
  */
 int savevm_ram_query(struct SaveVMRam *ram, struct SaveVMRamInfo *info);
+
+/**
+ * Reads a stream that is in memory, without a copy of it and without loading anything. Damage is no failure: what is there
+ * up to it is told, and savevm_inspect_summary() tells of the damage. `max_memory` limits in bytes what is kept; 0: 1 GiB.
+ * NULL and `*errp` on wrong arguments. Free the result with savevm_inspect_free().
+ *
+ * The caller promises:
+ * `data` is valid for `len` bytes during the call; `errp` is NULL or points to NULL.
+ */
+SaveVMInspect *savevm_inspect_buffer(const void *data,
+                                     size_t len,
+                                     size_t max_memory,
+                                     Error **errp);
+
+/**
+ * As savevm_inspect_buffer(), from where `f` stands to its end: a stream of any length in little memory. `f` stays the
+ * caller's, and has nothing more to read. NULL and `*errp` where `f` can't be read.
+ *
+ * The caller promises:
+ * `f` is NULL or a file; `errp` is NULL or points to NULL.
+ */
+SaveVMInspect *savevm_inspect_file(QEMUFile *f,
+                                   size_t max_memory,
+                                   Error **errp);
+
+/**
+ * Frees what was read, with all strings and bytes that were given out of it. NULL is allowed.
+ *
+ * The caller promises:
+ * `s` is NULL or what one of the two functions gave, and is not used afterwards.
+ */
+void savevm_inspect_free(SaveVMInspect *s);
+
+/**
+ * Tells of the stream as a whole. 0; -EINVAL for NULL.
+ *
+ * The caller promises:
+ * `s` is NULL or a read stream; `summary` is NULL or begins with its size.
+ */
+int savevm_inspect_summary(const SaveVMInspect *s, struct SaveVMInspectSummary *summary);
+
+/**
+ * Tells of one thing in the stream. 0; -ENOENT behind the last; -EINVAL for NULL.
+ *
+ * The caller promises:
+ * `s` is NULL or a read stream; `item` is NULL or begins with its size.
+ */
+int savevm_inspect_item(const SaveVMInspect *s, size_t index, struct SaveVMInspectItem *item);
+
+/**
+ * Tells of one block of guest memory. 0; -ENOENT behind the last; -EINVAL for NULL.
+ *
+ * The caller promises:
+ * `s` is NULL or a read stream; `block` is NULL or begins with its size.
+ */
+int savevm_inspect_block(const SaveVMInspect *s, size_t index, struct SaveVMInspectBlock *block);
+
+/**
+ * Calls `field` for each field of the item's device, in the order of the stream, on this thread. 0, or what `field`
+ * returned that was not 0; -ENOENT where the item is no device's whole state; -ENODATA where nothing describes it;
+ * -EILSEQ where the description does not fit (what fits was given); -EINVAL for NULL.
+ *
+ * The caller promises:
+ * `s` is NULL or a read stream, and `field` does not free it.
+ */
+int savevm_inspect_fields(const SaveVMInspect *s,
+                          size_t item,
+                          SaveVMInspectFieldFn field,
+                          void *opaque);
+
+/**
+ * Writes what was read to `out` as JSON, SAVEVM_INSPECT_JSON to SAVEVM_INSPECT_ANALYZE. 0; -EINVAL for NULL and for another
+ * format; else the error of `out`.
+ *
+ * The caller promises:
+ * `s` is NULL or a read stream; `out` is NULL or a file for writing.
+ */
+int savevm_inspect_document(const SaveVMInspect *s,
+                            int format,
+                            QEMUFile *out);
 
 /**
  * The error in words: where, what was expected, what came. The string is the error's. NULL for NULL.

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use savevm::inspect::json::Json;
-use savevm::inspect::{Budget, Framing, ItemKind, Options, ReadSource, Stream, Unwatched, decode, read, read_slice};
+use savevm::inspect::{Budget, Framing, ItemKind, Options, ReadSource, Section, Stream, Unwatched, decode, read, read_slice};
 use support::qemu::{Qemu, Tap, find, restless_guest, skip};
 use support::{Place, arg, run, run_piped};
 
@@ -143,26 +143,58 @@ fn compare_with_script(machine: &Machine, path: &Path) {
     let ours = run(&["inspect", "--format", "analyze", arg(path)]).expect(0);
     let piped = run_piped(&["inspect", "--format", "analyze", "-"], &std::fs::read(path).unwrap()).expect(0);
     assert_eq!(ours, piped);
-    let theirs = script("ANALYZE_MIGRATION", path);
-    match machine.name {
-        "isapc" => compare_up_to_twin(&ours, &theirs.expect("the script reads half of it")),
-        // Subsections of the configuration, s390-storage_attributes, no description: the script stops.
-        "aarch64" | "s390x" | "pc-2.2" => assert_eq!(theirs, None, "the script has learnt to read {}", machine.name),
+    match (script("ANALYZE_MIGRATION", path), UNREAD.iter().find(|(name, ..)| *name == machine.name)) {
         // Identical to the byte, not only as documents.
-        _ => assert!(theirs.expect("the script reads it") == ours, "{}: the documents differ", machine.name),
+        (Some(theirs), None) => assert!(theirs == ours, "{}: the documents differ", machine.name),
+        (None, None) => panic!("{}: the script has failed", machine.name),
+        (theirs, Some((_, breaks_off, unread))) => {
+            assert_eq!(theirs.is_some(), *breaks_off, "{}: the script reads something else", machine.name);
+            assert!(theirs.is_none_or(|theirs| theirs != ours), "{}: the script has learnt to read it", machine.name);
+            compare_rest(machine, path, &ours, *unread);
+        }
     }
 }
 
-/// isapc has two devices `isa-ide` with instance 0. The script takes the second one's layout for both, is then out of
-/// step, meets a zero byte and takes it for the end. Up to there it is right.
-fn compare_up_to_twin(ours: &str, theirs: &str) {
+/// Machines whose streams the script of 7.2 does not read; whether it takes a part for the whole, or stops with an
+/// exception; and the sections that it does not get past. Subsections of the configuration stop it as well.
+const UNREAD: &[(&str, bool, fn(&Section) -> bool)] = &[
+    ("aarch64", false, |_| false),
+    // One has no description, in the other one's an array of pointers begins with NULL.
+    ("s390x", false, |section| ["s390-storage_attributes", "s390_css"].contains(&&*section.device.name)),
+    // isapc has two devices `isa-ide` with instance 0. The script takes the second one's layout for both, is then out of
+    // step, meets a zero byte and takes it for the end.
+    ("isapc", true, |section| &*section.device.name == "isa-ide" && section.twin == 0),
+    // It has no description at all.
+    ("pc-2.2", false, |_| true),
+];
+
+/// Compares what the script makes of the stream without what stops it.
+fn compare_rest(machine: &Machine, path: &Path, ours: &str, unread: fn(&Section) -> bool) {
+    let bytes = std::fs::read(path).unwrap();
+    let stream = undamaged(&bytes);
+    if stream.description.is_none() {
+        return;
+    }
+    let (mut rest, mut left_out) = (Vec::new(), Vec::new());
+    for item in &stream.items {
+        let all = &bytes[item.offset as usize..][..item.size as usize];
+        match &item.kind {
+            // The tag, and the machine's name.
+            ItemKind::Configuration => rest.extend(&all[..5 + stream.machine().unwrap().len()]),
+            ItemKind::Section(section) if unread(section) => {
+                left_out.push(format!("{} ({})", section.device.name, section.id));
+            }
+            _ => rest.extend(all),
+        }
+    }
+    assert!(rest.len() < bytes.len(), "{}: nothing stops the script", machine.name);
+    std::fs::write(path, &rest).unwrap();
+    let theirs = script("ANALYZE_MIGRATION", path).expect("the script reads the rest");
+    assert!(theirs == run(&["inspect", "-f", "analyze", arg(path)]).expect(0), "{}: the rest differs", machine.name);
     let parse = |text: &str| Json::parse(text.as_bytes(), &mut Budget::default()).unwrap();
-    let (ours, theirs) = (parse(ours), parse(theirs));
-    let (last, before) = theirs.members().split_last().unwrap();
-    assert!(last.0.starts_with("isa-ide "), "{}", last.0);
-    assert_eq!(&ours.members()[..before.len()], before);
-    assert_eq!(ours.members()[before.len()].0, last.0);
-    assert!(ours.members().len() > theirs.members().len());
+    let (ours, theirs) = (parse(ours), parse(&theirs));
+    let kept: Vec<_> = ours.members().iter().filter(|(name, _)| !left_out.contains(name)).cloned().collect();
+    assert!(kept == theirs.members(), "{}: the rest is not a part of the whole", machine.name);
 }
 
 #[test]
@@ -241,13 +273,11 @@ fn compare_memory(place: &Place, qemu: &mut Qemu, stream: &Path, size: u64) {
 }
 
 #[test]
-#[ignore = "needs a guest that dirties memory in time: run by hand on an idle machine"]
 fn memory_that_is_sent_again_and_again() {
     let place = Place::new();
-    let disk = place.file("disk", &restless_guest());
-    let drive = format!("file={},format=raw,if=ide,snapshot=on", disk.display());
+    let firmware = place.file("firmware", &restless_guest());
     for capability in ["xbzrle", "compress", "events"] {
-        let Some(mut qemu) = start(&place, machine("pc-kvm"), &["-drive", &drive]) else { return };
+        let Some(mut qemu) = start(&place, machine("pc-kvm"), &["-bios", arg(&firmware)]) else { return };
         qemu.wait_for_restless_guest(&place.path("byte"));
         qemu.capabilities(&[capability]);
         qemu.execute("migrate-set-parameters", SLOW);
@@ -315,15 +345,13 @@ fn disks_and_their_bitmaps() {
 }
 
 #[test]
-#[ignore = "needs a guest that dirties memory in time: run by hand on an idle machine"]
 fn postcopy_with_its_package() {
     let place = Place::new();
-    let disk = place.file("disk", &restless_guest());
-    let drive = format!("file={},format=raw,if=ide,snapshot=on", disk.display());
+    let firmware = place.file("firmware", &restless_guest());
     let incoming = format!("unix:{}", place.path("incoming").display());
-    let Some(mut source) = start(&place, machine("pc-kvm"), &["-drive", &drive]) else { return };
+    let Some(mut source) = start(&place, machine("pc-kvm"), &["-bios", arg(&firmware)]) else { return };
     let destination = Machine { name: "destination", ..*machine("pc-kvm") };
-    let Some(mut destination) = start(&place, &destination, &["-drive", &drive, "-incoming", &incoming]) else {
+    let Some(mut destination) = start(&place, &destination, &["-bios", arg(&firmware), "-incoming", &incoming]) else {
         return;
     };
     source.wait_for_restless_guest(&place.path("byte"));

@@ -2,7 +2,7 @@
 //! Strings and structs that C hands over.
 
 use crate::wire::limits::IDSTR_MAX;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 /// Longest string that is read from C in bytes: more is taken for one without an end.
@@ -77,4 +77,24 @@ pub unsafe fn sized_struct<T: Copy>(from: *const T) -> Option<T> {
         std::ptr::copy_nonoverlapping(from.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), size.min(size_of::<T>()));
         Some(copy.assume_init())
     }
+}
+
+/// Fills in a struct that begins with its size as far as the caller has room for it; the size stays the caller's. 0;
+/// `-EINVAL` for NULL.
+///
+/// # Safety
+/// `to` must be NULL or begin with its size in bytes as a `size_t`, and be writable for that; so does `T` begin.
+pub unsafe fn give_sized<T: Copy>(to: *mut T, from: &T) -> c_int {
+    const FIRST: usize = size_of::<usize>();
+    if to.is_null() {
+        return -libc::EINVAL;
+    }
+    // SAFETY: as the caller promised.
+    let room = unsafe { to.cast::<usize>().read() }.min(size_of::<T>());
+    if room > FIRST {
+        let from = std::ptr::from_ref(from).cast::<u8>();
+        // SAFETY: as the caller promised.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(FIRST), to.cast::<u8>().add(FIRST), room - FIRST) };
+    }
+    0
 }

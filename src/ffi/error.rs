@@ -16,7 +16,8 @@ pub(crate) struct Owned {
     _strings: Vec<CString>,
 }
 
-fn c_string(text: &str) -> CString {
+/// The text for C; a zero in it would end it early and is replaced.
+pub(super) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
 

@@ -14,9 +14,7 @@ use crate::error::{Error, Result};
 use crate::migration::{Choice, Endpoint, Incoming, Info, Outgoing, Params, Status};
 use crate::savevm::Vm;
 use std::ffi::{OsStr, OsString, c_char, c_int, c_void};
-use std::mem::offset_of;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,25 +234,15 @@ fn info(from: &Info) -> SaveVMInfo {
 /// # Safety
 /// `to` must be NULL or begin with its size and be writable for that.
 pub(super) unsafe fn fill_info(to: *mut SaveVMInfo, from: &Info) -> c_int {
-    let first = offset_of!(SaveVMInfo, status);
-    if to.is_null() {
-        return -libc::EINVAL;
-    }
     // SAFETY: as the caller promised.
-    let room = unsafe { to.cast::<usize>().read() }.min(size_of::<SaveVMInfo>());
-    if room > first {
-        let all = info(from);
-        let all = (&raw const all).cast::<u8>();
-        // SAFETY: as the caller promised; the size at the start stays the caller's.
-        unsafe { ptr::copy_nonoverlapping(all.add(first), to.cast::<u8>().add(first), room - first) };
-    }
-    0
+    unsafe { bytes::give_sized(to, &info(from)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::ffi::CStr;
+    use std::mem::offset_of;
 
     #[test]
     fn names_for_c_are_the_names() {

@@ -20,6 +20,7 @@ pub(crate) mod guard;
 mod handler;
 mod host;
 mod incoming;
+mod inspect;
 mod migration;
 pub mod phases;
 mod postcopy;

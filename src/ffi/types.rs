@@ -31,4 +31,6 @@ opaque! {
     QEMUTimer;
     /// The record of what was saved; ours.
     JSONWriter;
+    /// What was read of a stream without loading it, as C sees it: an `Inspected`.
+    SaveVMInspect;
 }

@@ -6,6 +6,7 @@ pub mod device;
 pub mod error;
 pub mod file;
 pub mod incoming;
+pub mod inspect;
 pub mod migrate;
 pub mod migration;
 pub mod ram;

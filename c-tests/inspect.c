@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Looking into a stream from C: what stands in it, the fields of a device, damage, documents. */
+#include "devices.h"
+#include "harness.h"
+#include "migration/qemu-file.h"
+#include "migration/savevm.h"
+#include "migration/vmstate.h"
+#include "savevm.h"
+#include "side.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct Timer {
+    uint32_t divider;
+    int16_t drift[2];
+    bool on;
+    uint8_t mode;
+} Timer;
+
+static bool mode_needed(void *opaque)
+{
+    return ((Timer *)opaque)->mode != 0;
+}
+
+static const VMStateDescription vmstate_mode = {
+    .name = "timer/mode",
+    .version_id = 2,
+    .minimum_version_id = 2,
+    .needed = mode_needed,
+    .fields = (VMStateField[]) { VMSTATE_UINT8(mode, Timer), VMSTATE_END_OF_LIST() },
+};
+
+static const VMStateDescription vmstate_timer = {
+    .name = "timer",
+    .version_id = 7,
+    .minimum_version_id = 1,
+    .fields = (VMStateField[]) {
+        VMSTATE_UINT32(divider, Timer),
+        VMSTATE_INT16_ARRAY(drift, Timer, 2),
+        VMSTATE_BOOL(on, Timer),
+        VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription *[]) { &vmstate_mode, NULL },
+};
+
+static Timer timer = { .divider = 0xfffffff0, .drift = { -3, 4 }, .on = true, .mode = 9 };
+static Device live;
+
+__attribute__((constructor)) static void before(void)
+{
+    harness_before = side_start;
+}
+
+/* A stream with a live device and one that describes itself. */
+static QEMUFile *written(void)
+{
+    QEMUFile *f = savevm_file_to_buffer();
+
+    device_add(&live, "live", 0, 3, HAS_LIVE);
+    vmstate_register(NULL, 5, &vmstate_timer, &timer);
+    qemu_savevm_state_header(f);
+    qemu_savevm_state_setup(f);
+    qemu_savevm_state_complete_precopy(f, false, false);
+    return f;
+}
+
+static SaveVMInspectSummary summary_of(const SaveVMInspect *s)
+{
+    SaveVMInspectSummary summary = { .size = sizeof(summary) };
+
+    CHECK_EQ(savevm_inspect_summary(s, &summary), 0);
+    return summary;
+}
+
+/* The item of this kind and name. */
+static size_t find(const SaveVMInspect *s, int kind, const char *name, SaveVMInspectItem *item)
+{
+    size_t index = 0;
+
+    item->size = sizeof(*item);
+    while (savevm_inspect_item(s, index, item) == 0) {
+        if (item->kind == kind && (!name || (item->name && !strcmp(item->name, name)))) {
+            return index;
+        }
+        index++;
+    }
+    REQUIRE(false);
+    return index;
+}
+
+static SaveVMInspect *inspected(size_t less)
+{
+    QEMUFile *f = written();
+    size_t len = 0;
+    const uint8_t *bytes = savevm_file_buffer(f, &len);
+    Error *err = NULL;
+    SaveVMInspect *s = savevm_inspect_buffer(bytes, len - less, 0, &err);
+
+    REQUIRE(s != NULL);
+    CHECK(err == NULL);
+    /* Nothing of the stream is needed any more. */
+    qemu_fclose(f);
+    return s;
+}
+
+TEST(what_stands_in_it)
+{
+    SaveVMInspect *s = inspected(0);
+    SaveVMInspectSummary summary = summary_of(s);
+    SaveVMInspectItem item;
+    size_t index;
+
+    CHECK_EQ(summary.size, sizeof(summary));
+    CHECK_EQ(summary.version, 3);
+    CHECK_EQ(summary.footers, 1);
+    CHECK(summary.complete && summary.described && !summary.cut);
+    CHECK_STR(summary.machine, side.machine);
+    CHECK(summary.damage == NULL);
+    CHECK_EQ(summary.damage_offset, -1);
+    CHECK_EQ(summary.trailing, 0);
+    CHECK_EQ(find(s, SAVEVM_INSPECT_HEADER, NULL, &item), 0);
+    CHECK_EQ(item.bytes, 8);
+    find(s, SAVEVM_INSPECT_START, "live", &item);
+    CHECK_EQ(item.version_id, 3);
+    CHECK(item.state == NULL);
+    index = find(s, SAVEVM_INSPECT_FULL, "timer", &item);
+    CHECK_EQ(item.instance_id, 5);
+    CHECK_EQ(item.version_id, 7);
+    CHECK_EQ(item.state_len, 4 + 4 + 1 + 2 + strlen("timer/mode") + 4 + 1);
+    CHECK_MEM(item.state, 4, "\xff\xff\xff\xf0", 4);
+    CHECK_EQ(savevm_inspect_fields(s, index - 1, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_inspect_item(s, summary.items, &item), -ENOENT);
+    find(s, SAVEVM_INSPECT_DESCRIPTION, NULL, &item);
+    CHECK_EQ(item.offset + item.bytes, summary.length);
+    savevm_inspect_free(s);
+}
+
+typedef struct Told {
+    char text[400];
+    int end_after;
+} Told;
+
+static int tell(void *opaque, const SaveVMInspectField *field)
+{
+    Told *told = opaque;
+    size_t len = strlen(told->text);
+
+    snprintf(told->text + len, sizeof(told->text) - len, "%d %s %lld at %zu, %zu\n", field->kind,
+             field->name ? field->name : "-", (long long)(int64_t)field->value, field->offset, field->len);
+    return --told->end_after == 0 ? 77 : 0;
+}
+
+TEST(the_fields_of_a_device)
+{
+    SaveVMInspect *s = inspected(0);
+    SaveVMInspectItem item;
+    size_t index = find(s, SAVEVM_INSPECT_FULL, "timer", &item);
+    Told told = { .end_after = 0 };
+    Told first = { .end_after = 1 };
+
+    CHECK_EQ(savevm_inspect_fields(s, index, tell, &told), 0);
+    CHECK_STR(told.text,
+              "6 divider 4294967280 at 0, 4\n"
+              "1 drift 0 at 0, 0\n"
+              "5 drift -3 at 4, 2\n"
+              "5 drift 4 at 6, 2\n"
+              "4 - 0 at 0, 0\n"
+              "7 on 1 at 8, 1\n"
+              "3 timer/mode 2 at 0, 0\n"
+              "6 mode 9 at 25, 1\n"
+              "4 - 0 at 0, 0\n");
+    CHECK_EQ(savevm_inspect_fields(s, index, tell, &first), 77);
+    CHECK_STR(first.text, "6 divider 4294967280 at 0, 4\n");
+    index = find(s, SAVEVM_INSPECT_START, "live", &item);
+    CHECK_EQ(savevm_inspect_fields(s, index, tell, &told), -ENOENT);
+    savevm_inspect_free(s);
+}
+
+/* Past the description nothing is known of the fields, and the damage is told. */
+TEST(a_stream_that_is_cut)
+{
+    SaveVMInspect *s = inspected(10);
+    SaveVMInspectSummary summary = summary_of(s);
+    SaveVMInspectItem item;
+    size_t index = find(s, SAVEVM_INSPECT_FULL, "timer", &item);
+    Told told = { .end_after = 0 };
+
+    CHECK(summary.complete && summary.cut && !summary.described);
+    CHECK_HAS(summary.damage, "cut off");
+    CHECK_HAS(summary.damage, "'timer' instance 5");
+    CHECK(summary.damage_offset > 0);
+    CHECK_EQ(savevm_inspect_fields(s, index, tell, &told), -ENODATA);
+    savevm_inspect_free(s);
+}
+
+/* From a pipe, after something else was read of it. */
+TEST(a_stream_from_a_file)
+{
+    QEMUFile *f = written();
+    size_t len = 0;
+    const uint8_t *bytes = savevm_file_buffer(f, &len);
+    QEMUFile *out = savevm_file_to_buffer();
+    QEMUFile *in;
+    SaveVMInspect *s;
+    int ends[2];
+
+    REQUIRE(pipe(ends) == 0 && len < 60000);
+    CHECK_EQ(write(ends[1], "before", 6), 6);
+    CHECK_EQ(write(ends[1], bytes, len), len);
+    close(ends[1]);
+    in = savevm_file_from_fd(ends[0], false);
+    CHECK_EQ(qemu_get_byte(in), 'b');
+    qemu_file_skip(in, 5);
+    s = savevm_inspect_file(in, 0, NULL);
+    REQUIRE(s != NULL);
+    CHECK_EQ(summary_of(s).length, len);
+    CHECK(summary_of(s).damage == NULL);
+    CHECK_EQ(qemu_file_get_error(in), 0);
+    CHECK_EQ(savevm_inspect_document(s, SAVEVM_INSPECT_ANALYZE, out), 0);
+    qemu_put_byte(out, 0);
+    CHECK_HAS((const char *)savevm_file_buffer(out, NULL), "\"divider\": \"0xfffffff0\"");
+    CHECK_EQ(savevm_inspect_document(s, SAVEVM_INSPECT_JSON_FIELDS, out), 0);
+    qemu_fclose(out);
+    out = savevm_file_to_buffer();
+    CHECK_EQ(savevm_inspect_document(s, SAVEVM_INSPECT_JSON, out), 0);
+    qemu_put_byte(out, 0);
+    CHECK_HAS((const char *)savevm_file_buffer(out, NULL), "\"savevm-inspect\": 1");
+    CHECK_EQ(savevm_inspect_document(s, 99, out), -EINVAL);
+    savevm_inspect_free(s);
+    qemu_fclose(out);
+    qemu_fclose(in);
+    qemu_fclose(f);
+}
+
+TEST(memory_by_block)
+{
+    static const uint8_t stream[] = "QEVM\0\0\0\003"
+        "\001\0\0\0\001\003ram\0\0\0\0\0\0\0\004" "\0\0\0\0\0\0\x30\x04\002m1\0\0\0\0\0\0\x20\0\002m2\0\0\0\0\0\0\x10\0"
+        "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001"
+        "\003\0\0\0\001" "\0\0\0\0\0\0\x10\002\002m1\0" "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001";
+    SaveVMInspect *s = savevm_inspect_buffer(stream, sizeof(stream) - 1, 0, NULL);
+    SaveVMInspectBlock block = { .size = sizeof(block) };
+    /* A caller of an earlier version gets no more than it has room for. */
+    SaveVMInspectBlock early = { .size = offsetof(SaveVMInspectBlock, length), .length = 42 };
+
+    REQUIRE(s != NULL);
+    CHECK_EQ(summary_of(s).blocks, 2);
+    CHECK_EQ(savevm_inspect_block(s, 0, &block), 0);
+    CHECK_STR(block.name, "m1");
+    CHECK_EQ(block.length, 0x2000);
+    CHECK_EQ(block.zero.pages, 1);
+    CHECK_EQ(block.zero.bytes, 12);
+    CHECK_EQ(block.plain.pages, 0);
+    CHECK_EQ(savevm_inspect_block(s, 1, &early), 0);
+    CHECK_STR(early.name, "m2");
+    CHECK_EQ(early.length, 42);
+    CHECK_EQ(savevm_inspect_block(s, 2, &block), -ENOENT);
+    savevm_inspect_free(s);
+}
+
+TEST(wrong_arguments)
+{
+    SaveVMInspectSummary summary = { .size = sizeof(summary) };
+    QEMUFile *out = savevm_file_to_buffer();
+    SaveVMInspect *s;
+    Error *err = NULL;
+
+    CHECK(savevm_inspect_buffer(NULL, 5, 0, &err) == NULL);
+    CHECK_EQ(savevm_error_info(err)->error, EINVAL);
+    error_free(err);
+    err = NULL;
+    CHECK(savevm_inspect_file(NULL, 0, NULL) == NULL);
+    CHECK(savevm_inspect_file(out, 0, &err) == NULL);
+    CHECK_HAS(error_get_pretty(err), "for writing");
+    error_free(err);
+    savevm_inspect_free(NULL);
+    CHECK_EQ(savevm_inspect_summary(NULL, &summary), -EINVAL);
+    CHECK_EQ(savevm_inspect_document(NULL, 0, out), -EINVAL);
+    s = savevm_inspect_buffer("not a stream", 12, 0, NULL);
+    REQUIRE(s != NULL);
+    CHECK_EQ(savevm_inspect_summary(s, NULL), -EINVAL);
+    CHECK_HAS(summary_of(s).damage, "QEVM");
+    CHECK_EQ(savevm_inspect_fields(s, 0, tell, NULL), -ENOENT);
+    savevm_inspect_free(s);
+    qemu_fclose(out);
+}
