@@ -33,6 +33,16 @@ if [ ! -e "$libdir/libsavevm.so.0" ]; then
     echo "libsavevm.so.0 is not installed"
     exit 1
 fi
+# The command brings along what it says about itself.
+if [ -n "$(find "$work/root" -path '*/bin/savevm')" ]; then
+    for file in man/man1/savevm.1 man/man1/savevm-inspect.1 bash-completion/completions/savevm \
+        zsh/site-functions/_savevm fish/vendor_completions.d/savevm.fish; do
+        if [ -z "$(find "$work/root" -path "*/$file" -size +0)" ]; then
+            echo "$file is not installed"
+            exit 1
+        fi
+    done
+fi
 warnings='-std=c99 -Wall -Wextra -Wpedantic -Werror'
 # shellcheck disable=SC2046,SC2086
 quietly $CC $warnings -o "$work/shared" "$program/program.c" $(pkg-config --cflags --libs savevm)
