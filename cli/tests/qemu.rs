@@ -192,12 +192,11 @@ fn compare_rest(machine: &Machine, path: &Path, ours: &str, unread: fn(&Section)
     assert!(rest.len() < bytes.len(), "{}: nothing stops the script", machine.name);
     std::fs::write(path, &rest).unwrap();
     let theirs = script("ANALYZE_MIGRATION", path).expect("the script reads the rest");
-    assert!(theirs == run(&["inspect", "-f", "analyze", arg(path)]).expect(0), "{}: the rest differs", machine.name);
     let parse = |text: &str| Json::parse(text.as_bytes(), &mut Budget::default()).unwrap();
     let (ours, theirs) = (parse(ours), parse(&theirs));
     let kept: Vec<_> =
         ours.members().iter().filter(|(name, _)| !left_out.iter().any(|out| **out == **name)).cloned().collect();
-    assert!(kept == theirs.members(), "{}: the rest is not a part of the whole", machine.name);
+    assert!(kept == theirs.members(), "{}: the rest differs", machine.name);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! A panel over time: axes, lines, areas, a legend.
 
 use super::scale::{Scale, Unit};
-use super::svg::{Anchor, Rect, Svg, colour, text_width};
+use super::svg::{Anchor, Rect, Svg, colour};
 
 /// One panel of a picture.
 pub struct Panel {
@@ -64,16 +64,8 @@ impl Panel {
 
     /// Names what is drawn in which colour, above the panel at its right.
     pub fn legend(&self, svg: &mut Svg, entries: &[(&str, &str)]) {
-        const SIZE: f64 = 11.0;
-        const SWATCH: f64 = 9.0;
-        const GAP: f64 = 5.0;
-        let width = |name: &str| SWATCH + GAP + text_width(name, SIZE) + 2.0 * GAP;
-        let all: f64 = entries.iter().map(|(name, _)| width(name)).sum();
-        let (mut x, y) = (self.area.x + self.area.w - all, self.area.y - 8.0);
-        for (name, fill) in entries {
-            svg.rect(Rect { x, y: y - 8.5, w: SWATCH, h: SWATCH }, fill, "");
-            svg.text((x + SWATCH + GAP, y), name, SIZE, colour::INK, Anchor::Start);
-            x += width(name);
-        }
+        let entries: Vec<_> = entries.iter().map(|(name, fill)| (name.to_string(), *fill)).collect();
+        let Rect { x, y, w, .. } = self.area;
+        svg.legend((x, x + w), y - 8.0, &entries, true);
     }
 }

@@ -57,6 +57,10 @@ pub mod colour {
     pub const SKY: &str = "#56b4e9";
     /// For what needs little notice.
     pub const GREY: &str = "#999999";
+    /// For what is dark.
+    pub const SLATE: &str = "#555577";
+    /// For the guest's standstill, behind other things.
+    pub const STILL: &str = "#f8e0cf";
     /// For what needs the least.
     pub const LIGHT: &str = "#e4e4e4";
     /// For text and axes.
@@ -176,6 +180,26 @@ impl Svg {
     fn poly(&mut self, shape: &str, points: &[(f64, f64)], how: impl Display) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.2},{y:.2}")).collect();
         self.put(format_args!("<{shape} points=\"{}\" {how}/>", points.join(" ")));
+    }
+
+    /// What is drawn in which colour, in lines that end at `right` where `from_right`, else begin at `left`. The first line
+    /// stands at `y`; the next free one is returned.
+    pub fn legend(&mut self, (left, right): (f64, f64), y: f64, entries: &[(String, &str)], from_right: bool) -> f64 {
+        const SIZE: f64 = 11.0;
+        const SWATCH: f64 = 9.0;
+        const GAP: f64 = 5.0;
+        let width = |name: &str| SWATCH + GAP + text_width(name, SIZE) + 2.0 * GAP;
+        let all: f64 = entries.iter().map(|(name, _)| width(name)).sum();
+        let (mut x, mut y) = (if from_right { (right - all).max(left) } else { left }, y);
+        for (name, fill) in entries {
+            if x + width(name) > right + 2.0 * GAP && x > left {
+                (x, y) = (left, y + 17.0);
+            }
+            self.rect(Rect { x, y: y - 8.5, w: SWATCH, h: SWATCH }, fill, "");
+            self.text((x + SWATCH + GAP, y), name, SIZE, colour::INK, Anchor::Start);
+            x += width(name);
+        }
+        if entries.is_empty() { y } else { y + 17.0 }
     }
 
     /// A text.

@@ -3,8 +3,8 @@
 
 use super::chart::{Panel, Series};
 use super::scale::{Scale, Unit};
-use super::svg::{Anchor, Rect, Svg, colour, escape, fit, fit_name};
-use super::trace::{Pending, Phase, Trace};
+use super::svg::{Anchor, Rect, Svg, colour, escape, fit, fit_name, text_width};
+use super::trace::{Pending, Phase, Round, Trace};
 use crate::words::size;
 
 const WIDTH: f64 = 1000.0;
@@ -113,7 +113,7 @@ impl Picture<'_> {
         let time = Scale::new(self.time, area.x, area.x + area.w);
         let (from, to) = (time.at(begin as f64), time.at(end as f64));
         let note = format!("the guest stands still for {}", Unit::Nanoseconds.text((end - begin) as f64));
-        self.svg.veil(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::RED, 0.18, &note);
+        self.svg.rect(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::STILL, &note);
     }
 
     /// Phases as bars, those that overlap under each other, and under them the statuses.
@@ -127,31 +127,45 @@ impl Picture<'_> {
         self.svg.bold((area.x, area.y - 8.0), "Phases and status", 13.0, colour::INK, Anchor::Start);
         self.standstill(area);
         let time = Scale::new(self.time, area.x, area.x + area.w);
-        let fills = [colour::BLUE, colour::GREEN, colour::ORANGE, colour::PURPLE, colour::SKY, colour::GREY];
-        for (at, (phase, row)) in self.trace.phases.iter().zip(rows).enumerate() {
+        self.statuses(area, &time);
+        let kinds = kinds_of(&self.trace.phases);
+        for (phase, row) in self.trace.phases.iter().zip(rows) {
             let (from, to) = (time.at(phase.begin as f64), time.at(phase.end as f64));
             let y = area.y + row as f64 * (BAR + 3.0);
             let bar = Rect { x: from, y, w: (to - from).max(1.0), h: BAR };
             let duration = Unit::Nanoseconds.text((phase.end - phase.begin) as f64);
-            self.svg.rect(bar, fills[at % fills.len()], &format!("{}: {duration}", phase.name));
-            let label = fit(&format!("{} {duration}", phase.name), 11.0, bar.w - 6.0);
-            if let Some(label) = label.or_else(|| fit(&phase.name, 11.0, bar.w - 6.0)) {
-                self.svg.text((from + 4.0, y + 13.0), &label, 11.0, "#ffffff", Anchor::Start);
+            let fill = kinds.iter().find(|kind| kind.name == phase.name).map_or(colour::GREY, |kind| kind.fill);
+            self.svg.rect(bar, fill, &format!("{}: {duration}", phase.name));
+            let labels = [format!("{} {duration}", phase.name), phase.name.clone()];
+            if let Some(label) = labels.iter().find(|label| text_width(label, 11.0) <= bar.w - 6.0) {
+                self.svg.text((from + 4.0, y + 13.0), label, 11.0, "#ffffff", Anchor::Start);
             }
         }
-        self.statuses(area, &time);
+        self.phase_legend(&kinds);
     }
 
+    /// What every phase took in all, as short ones have no room for their name.
+    fn phase_legend(&mut self, kinds: &[PhaseKind<'_>]) {
+        let text = |name: &str, time: u64| format!("{name} {}", Unit::Nanoseconds.text(time as f64));
+        let mut entries: Vec<_> = kinds.iter().map(|kind| (text(kind.name, kind.time), kind.fill)).collect();
+        if let Some((begin, end)) = self.trace.downtime {
+            entries.push((text("the guest stands still", end - begin), colour::STILL));
+        }
+        self.y = self.svg.legend((LEFT, WIDTH - RIGHT), self.y + 18.0, &entries, false) - 12.0;
+    }
+
+    /// Marks in the bars, and the names under them where they do not cover each other.
     fn statuses(&mut self, area: Rect, time: &Scale) {
         let y = area.y + area.h - 4.0;
         let mut free = area.x;
         for (at, status) in &self.trace.statuses {
             let x = time.at(*at as f64);
-            self.svg.line((x, area.y), (x, y), colour::GREY, "2 2");
-            let width = super::svg::text_width(status, 10.0);
+            let width = text_width(status, 10.0);
             let start = x.min(area.x + area.w - width);
-            if start >= free {
-                self.svg.text((start + 2.0, y), status, 10.0, colour::INK, Anchor::Start);
+            let named = start >= free;
+            self.svg.line((x, area.y), (x, area.y + area.h - BAR + if named { 6.0 } else { 0.0 }), colour::GREY, "2 2");
+            if named {
+                self.svg.text((start, y), status, 10.0, colour::INK, Anchor::Start);
                 free = start + width + 6.0;
             }
         }
@@ -162,9 +176,7 @@ impl Picture<'_> {
         if rounds.is_empty() {
             return;
         }
-        let series = |value: fn(&super::trace::Round) -> f64| -> Series {
-            rounds.iter().map(|round| (round.at as f64, value(round))).collect()
-        };
+        let series = |value| steps(self.trace, value);
         let (bandwidth, dirty) = (series(|round| round.bandwidth), series(|round| round.dirty_rate));
         let max = bandwidth.iter().chain(&dirty).map(|(_, value)| *value).fold(0.0, f64::max);
         let panel = self.panel("Rates", max, Unit::BytesPerSecond);
@@ -191,13 +203,15 @@ impl Picture<'_> {
         let threshold = sums(|pending| pending.threshold);
         let max = all.iter().map(|(_, value)| *value).fold(0.0, f64::max);
         let panel = self.panel("Left to send", max, Unit::Bytes);
+        let any = |of: fn(&Pending) -> u64| pending.iter().any(|pending| of(pending) > 0);
         let classes = [
-            ("before the switch", colour::BLUE),
-            ("before or after", colour::SKY),
-            ("after it only", colour::PURPLE),
-            ("threshold", colour::RED),
+            ("before the switch", colour::BLUE, any(|pending| pending.precopy)),
+            ("before or after", colour::SKY, any(|pending| pending.compatible)),
+            ("after it only", colour::PURPLE, any(|pending| pending.postcopy)),
+            ("threshold", colour::RED, any(|pending| pending.threshold)),
         ];
-        panel.legend(&mut self.svg, &classes);
+        let drawn = classes.iter().filter(|(_, _, any)| *any).map(|(name, fill, _)| (*name, *fill));
+        panel.legend(&mut self.svg, &drawn.collect::<Vec<_>>());
         panel.band(&mut self.svg, &floor, &precopy, colour::BLUE);
         panel.band(&mut self.svg, &precopy, &compatible, colour::SKY);
         panel.band(&mut self.svg, &compatible, &all, colour::PURPLE);
@@ -206,7 +220,7 @@ impl Picture<'_> {
     }
 
     fn throttle(&mut self) {
-        let series: Series = self.trace.rounds.iter().map(|round| (round.at as f64, round.throttle)).collect();
+        let series = steps(self.trace, |round| round.throttle);
         if series.iter().all(|(_, value)| *value <= 0.0) {
             return;
         }
@@ -236,6 +250,37 @@ impl Picture<'_> {
             self.svg.text((names + width + 5.0, y + 13.0), &text, 11.0, colour::INK, Anchor::Start);
         }
     }
+}
+
+/// What was measured over each round, as steps: it holds from the round before to this one.
+fn steps(trace: &Trace, value: fn(&Round) -> f64) -> Series {
+    let first = trace.phases.iter().find(|phase| phase.name == "iterate").map_or(0, |phase| phase.begin);
+    let begins = std::iter::once(first).chain(trace.rounds.iter().map(|round| round.at));
+    let rounds = begins.zip(&trace.rounds);
+    rounds.flat_map(|(begin, round)| [begin, round.at].map(|at| (at as f64, value(round)))).collect()
+}
+
+/// All phases of one name.
+struct PhaseKind<'t> {
+    name: &'t str,
+    /// What they took together, in nanoseconds.
+    time: u64,
+    fill: &'static str,
+}
+
+/// The phases by name, in the order in which they come first.
+fn kinds_of(phases: &[Phase]) -> Vec<PhaseKind<'_>> {
+    const FILLS: [&str; 7] =
+        [colour::BLUE, colour::GREEN, colour::ORANGE, colour::PURPLE, colour::SLATE, colour::SKY, colour::GREY];
+    let mut kinds: Vec<PhaseKind<'_>> = Vec::new();
+    for phase in phases {
+        let time = phase.end - phase.begin;
+        match kinds.iter_mut().find(|kind| kind.name == phase.name) {
+            Some(kind) => kind.time += time,
+            None => kinds.push(PhaseKind { name: &phase.name, time, fill: FILLS[kinds.len() % FILLS.len()] }),
+        }
+    }
+    kinds
 }
 
 /// Which row each phase goes to, so that none covers another.

@@ -35,6 +35,7 @@ pub fn draw(name: &str, stream: &Stream) -> String {
     let devices = devices(stream);
     let whole = [memory(stream), devices_of(&devices), other_live(stream), rest(stream)];
     let whole: Vec<Node> = whole.into_iter().filter(|node| node.bytes > 0).collect();
+    svg.legend((WIDTH / 2.0, WIDTH - MARGIN), 52.0, &colours_in(&whole), true);
     let place = |y| Rect { x: MARGIN, y, w: WIDTH - 2.0 * MARGIN, h: HEIGHT };
     draw_parts(&mut svg, &whole, place(66.0));
     let mut bottom = 66.0 + HEIGHT;
@@ -46,6 +47,23 @@ pub fn draw(name: &str, stream: &Stream) -> String {
         bottom += 46.0 + HEIGHT;
     }
     svg.finish(bottom + MARGIN)
+}
+
+/// What the colours mean that are there.
+fn colours_in(nodes: &[Node]) -> Vec<(String, &'static str)> {
+    fn uses(node: &Node, fill: &str) -> bool {
+        if node.parts.is_empty() { node.fill == fill } else { node.parts.iter().any(|part| uses(part, fill)) }
+    }
+    let meanings = [
+        ("plain pages", colour::BLUE),
+        ("zero pages", colour::SKY),
+        ("differences, compressed", colour::PURPLE),
+        ("devices", colour::GREEN),
+        ("other live devices", colour::ORANGE),
+        ("the rest", colour::GREY),
+    ];
+    let there = meanings.into_iter().filter(|(_, fill)| nodes.iter().any(|node| uses(node, fill)));
+    there.map(|(name, fill)| (name.to_string(), fill)).collect()
 }
 
 fn node(name: impl Into<String>, bytes: u64, fill: &'static str, detail: &str) -> Node {
