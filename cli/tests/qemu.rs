@@ -157,9 +157,12 @@ fn compare_with_script(machine: &Machine, path: &Path) {
     }
 }
 
+/// Whether the script does not get past a section.
+type Unread = fn(&Section) -> bool;
+
 /// Machines whose streams the script of 7.2 does not read; whether it takes a part for the whole, or stops with an
-/// exception; and the sections that it does not get past. Subsections of the configuration stop it as well.
-const UNREAD: &[(&str, bool, fn(&Section) -> bool)] = &[
+/// exception; and what it does not get past. Subsections of the configuration stop it as well.
+const UNREAD: &[(&str, bool, Unread)] = &[
     ("aarch64", false, |_| false),
     // One has no description, in the other one's an array of pointers begins with NULL.
     ("s390x", false, |section| ["s390-storage_attributes", "s390_css"].contains(&&*section.device.name)),
@@ -171,7 +174,7 @@ const UNREAD: &[(&str, bool, fn(&Section) -> bool)] = &[
 ];
 
 /// Compares what the script makes of the stream without what stops it.
-fn compare_rest(machine: &Machine, path: &Path, ours: &str, unread: fn(&Section) -> bool) {
+fn compare_rest(machine: &Machine, path: &Path, ours: &str, unread: Unread) {
     let bytes = std::fs::read(path).unwrap();
     let stream = undamaged(&bytes);
     if stream.description.is_none() {
