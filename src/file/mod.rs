@@ -21,7 +21,7 @@ mod write;
 
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::sys::ByteBuffer;
+use crate::sys::{ByteBuffer, Level};
 use status::Status;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct MigFile {
     /// Next byte of the buffer to put or get.
     index: Cell<usize>,
     /// Reading: how many bytes of the buffer hold data. Writing: always 0.
-    filled: Cell<usize>,
+    filled: Level<BUFFER_SIZE>,
     /// Bytes that went through the channel; `position()` adds what the buffer holds.
     through: Cell<u64>,
     buffer: ByteBuffer<BUFFER_SIZE>,
@@ -55,7 +55,7 @@ impl MigFile {
     pub fn new(channel: Arc<dyn Channel>, writable: bool) -> Self {
         Self {
             index: Cell::new(0),
-            filled: Cell::new(0),
+            filled: Level::default(),
             through: Cell::new(0),
             buffer: ByteBuffer::default(),
             queue: Queue::new(writable),

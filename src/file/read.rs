@@ -91,10 +91,7 @@ impl MigFile {
     #[inline]
     pub fn try_get<const N: usize>(&self) -> Option<[u8; N]> {
         let index = self.index.get();
-        if index + N > self.filled.get() {
-            return None;
-        }
-        let bytes = self.buffer.load_array(index)?;
+        let bytes = self.buffer.load_below(index, &self.filled)?;
         self.index.set(index + N);
         Some(bytes)
     }

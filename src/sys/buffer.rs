@@ -5,12 +5,31 @@
 //! `ByteBuffer` copies in and out and never hands out a Rust reference to its content.
 
 use super::IoVec;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr;
 
 /// A fixed number of bytes with interior mutability; used by one thread at a time (`!Sync`).
 pub struct ByteBuffer<const SIZE: usize>(Box<[UnsafeCell<u8>; SIZE]>);
+
+/// How many bytes of a buffer hold data: never more than it has.
+#[derive(Default)]
+pub struct Level<const SIZE: usize>(Cell<usize>);
+
+impl<const SIZE: usize> Level<SIZE> {
+    /// How many.
+    #[inline]
+    pub fn get(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Sets it. Panics if the buffer has not as many.
+    #[inline]
+    pub fn set(&self, count: usize) {
+        assert!(count <= SIZE);
+        self.0.set(count);
+    }
+}
 
 impl<const SIZE: usize> Default for ByteBuffer<SIZE> {
     /// Zero bytes.
@@ -62,6 +81,17 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
             return None;
         }
         // SAFETY: the bytes are there, and bytes have no alignment.
+        Some(unsafe { UnsafeCell::raw_get(self.0.as_ptr().add(at)).cast::<[u8; N]>().read() })
+    }
+
+    /// Copies a fixed number of bytes out; `None` where they are not below the level.
+    #[inline]
+    pub fn load_below<const N: usize>(&self, at: usize, level: &Level<SIZE>) -> Option<[u8; N]> {
+        let level = level.get();
+        if at >= level || level - at < N {
+            return None;
+        }
+        // SAFETY: the bytes are below the level, which is not above the size; they have no alignment.
         Some(unsafe { UnsafeCell::raw_get(self.0.as_ptr().add(at)).cast::<[u8; N]>().read() })
     }
 
@@ -169,10 +199,23 @@ mod tests {
         buffer.move_to_start(3, 3);
         assert_eq!(buffer.load_array::<3>(0), Some([2, 3, 4]));
         assert_eq!(buffer.load_array::<3>(6), None);
+        let level = Level::default();
+        assert_eq!(buffer.load_below::<1>(0, &level), None);
+        level.set(3);
+        assert_eq!(buffer.load_below::<3>(0, &level), Some([2, 3, 4]));
+        for at in [1, 3, usize::MAX] {
+            assert_eq!(buffer.load_below::<3>(at, &level), None);
+        }
         assert!(!buffer.store_array(7, [1, 2]));
         let mut out = [0; 2];
         Span::from_slice(&mut out).skip(1).store(&[9]);
         assert_eq!(out, [0, 9]);
+    }
+
+    #[test]
+    #[should_panic(expected = "count <= SIZE")]
+    fn a_level_above_the_size_panics() {
+        Level::<8>::default().set(9);
     }
 
     #[test]

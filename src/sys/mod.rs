@@ -10,7 +10,7 @@ mod pagemap;
 mod socket;
 mod uffd;
 
-pub use buffer::{ByteBuffer, Span};
+pub use buffer::{ByteBuffer, Level, Span};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, poll_any, poll_fd, raw_close_on_drop, read_fd, read_scattered, recv_fd,
     recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd, write_fd, write_pipe,
