@@ -6,8 +6,8 @@
 #
 #   demo.sh MINIVMM [--quick|--large] [kvm|software]...
 #
-# Without a mode: with KVM where there is one, and in software. Quick means little memory, large 1 GiB. The exit status tells whether
-# all was well; 77 that there is no KVM.
+# Without a mode: with KVM where there is one, and in software. Quick means little memory, large 1 GiB. The exit status
+# tells whether all was well; 77 that there is no KVM.
 set -u
 
 minivmm=$1
