@@ -20,7 +20,8 @@ typedef struct SaveVM SaveVM;
 typedef struct SaveVMInspect SaveVMInspect;
 
 /**
- * `SaveVMParams.return_path`: the destination answers where the connection goes both ways.
+ * `SaveVMParams.return_path`: the destination answers where the connection goes both ways. Not over `exec:`, whose command
+ * may only store the stream, unless postcopy is enabled.
  */
 #define SAVEVM_RETURN_PATH_AUTO 0
 

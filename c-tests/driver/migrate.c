@@ -59,6 +59,34 @@ TEST(a_guest_moves)
     both_free();
 }
 
+/* What stores a stream does not answer: nobody waits for that. */
+TEST(a_command_may_only_store_the_guest)
+{
+    SaveVMParams p = params();
+    SaveVMInfo info = { .size = sizeof(info) };
+    char path[64], to[96], from[96];
+    Error *err = NULL;
+
+    snprintf(path, sizeof(path), "/tmp/savevm-stored-%d", (int)getpid());
+    snprintf(to, sizeof(to), "exec:cat >%s", path);
+    snprintf(from, sizeof(from), "file:%s", path);
+    both();
+    MigrationState *out = savevm_migrate(source.vm, to, &p, &err);
+    REQUIRE(out && !err);
+    CHECK_EQ(savevm_migrate_wait(out, &err), 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    CHECK_EQ(savevm_migrate_query(out, &info), 0);
+    CHECK(!info.return_path && !info.extended);
+    MigrationIncomingState *in = savevm_incoming(destination.vm, from, &p, &err);
+    REQUIRE(in && !err);
+    CHECK_EQ(savevm_incoming_wait(in, &err), 0);
+    check_moved(&source, &destination);
+    savevm_migrate_free(out);
+    savevm_incoming_free(in);
+    unlink(path);
+    both_free();
+}
+
 TEST(the_caller_does_the_work)
 {
     SaveVMParams p = params();

@@ -278,6 +278,10 @@ impl Channel for ExecChannel {
         true
     }
 
+    fn has_peer(&self) -> bool {
+        false
+    }
+
     fn set_stall_limit(&self, limit: Option<Duration>) {
         self.stall.set(limit);
         self.input.set_stall_limit(limit);

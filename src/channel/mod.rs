@@ -51,6 +51,11 @@ pub trait Channel: Send + Sync {
         false
     }
 
+    /// Whether somebody is at the other end who reads the stream, and not a command that may only store it.
+    fn has_peer(&self) -> bool {
+        self.is_duplex()
+    }
+
     /// Whether a wait may be left to the host: only channels of the host know the difference.
     fn set_blocking(&self, _blocking: bool) -> io::Result<()> {
         Ok(())

@@ -45,6 +45,10 @@ impl Channel for Metered {
         self.inner.is_duplex()
     }
 
+    fn has_peer(&self) -> bool {
+        self.inner.has_peer()
+    }
+
     fn set_blocking(&self, blocking: bool) -> io::Result<()> {
         self.inner.set_blocking(blocking)
     }

@@ -190,7 +190,11 @@ impl Source {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
         }
         channel.set_stall_limit(Some(params.stall_timeout.unwrap_or(SOURCE_STALL)));
-        let wanted = params.return_path != Choice::Off;
+        let wanted = match params.return_path {
+            Choice::Off => false,
+            Choice::On => true,
+            Choice::Auto => channel.has_peer() || params.postcopy,
+        };
         if !channel.is_duplex() && (params.return_path == Choice::On || params.postcopy) {
             return Err(Error::new(libc::ENOTSUP, "there is no way back on this kind of connection"));
         }

@@ -4,7 +4,8 @@
 use crate::ffi::types::{MigrationIncomingState, QEMUFile};
 use std::ffi::{c_char, c_int, c_void};
 
-/// `SaveVMParams.return_path`: the destination answers where the connection goes both ways.
+/// `SaveVMParams.return_path`: the destination answers where the connection goes both ways. Not over `exec:`, whose command
+/// may only store the stream, unless postcopy is enabled.
 pub const SAVEVM_RETURN_PATH_AUTO: c_int = 0;
 /// `SaveVMParams.return_path`: the destination answers, or the migration fails.
 pub const SAVEVM_RETURN_PATH_ON: c_int = 1;
