@@ -194,7 +194,7 @@ TEST(the_guest_is_in_one_place)
 {
     uint64_t runs = number_of("SAVEVM_STORM_RUNS", 100), first = number_of("SAVEVM_STORM_SEED", 1);
     unsigned counts[3] = { 0 };
-    int files = count_of("/proc/self/fd"), threads = count_of("/proc/self/task");
+    int files = 0, threads = 0;
 
     for (uint64_t run = 0; run < runs; run++) {
         static Storm storm;
@@ -212,10 +212,14 @@ TEST(the_guest_is_in_one_place)
             pthread_join(gusts[i].thread, NULL);
         }
         end(&storm, counts);
+        if (run == 0) {
+            /* Not before: a sanitizer has a thread of its own from the first one on. */
+            files = count_of("/proc/self/fd");
+            threads = count_of("/proc/self/task");
+        }
     }
-    CHECK_EQ(count_of("/proc/self/fd"), files);
-    /* The last ones may be on their way out still. */
-    WAIT_FOR(count_of("/proc/self/task") <= threads);
+    /* The last threads may be on their way out still, with what they hold. */
+    WAIT_FOR(count_of("/proc/self/task") <= threads && count_of("/proc/self/fd") <= files);
     printf("moved %u, stayed %u, neither %u\n", counts[0], counts[1], counts[2]);
     CHECK(runs < 50 || (counts[0] > 0 && counts[1] > 0));
 }
