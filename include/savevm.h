@@ -315,7 +315,8 @@ typedef struct SaveVMIncomingOps {
    */
   void (*load_failed)(void *host, int error);
   /**
-   * In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up.
+   * In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up. The broken file may be
+   * closed from inside; its memory, and its channel's, goes when the load lets go of it.
    */
   QEMUFile *(*recover)(void *host);
   /**

@@ -176,7 +176,8 @@ pub struct SaveVMIncomingOps {
     pub further_error: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
     /// Loading sections failed; comes before `recover`.
     pub load_failed: Option<unsafe extern "C" fn(host: *mut c_void, error: c_int)>,
-    /// In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up.
+    /// In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up. The broken file may be
+    /// closed from inside; its memory, and its channel's, goes when the load lets go of it.
     pub recover: Option<unsafe extern "C" fn(host: *mut c_void) -> *mut QEMUFile>,
     /// The main loop of qemu_loadvm_state() is over; true: another thread reads on, so nothing is cleaned up yet.
     pub main_loop_done: Option<unsafe extern "C" fn(host: *mut c_void) -> bool>,
