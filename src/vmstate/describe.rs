@@ -53,9 +53,11 @@ fn array<T>(out: &mut Vec<u8>, name: &str, elements: impl Iterator<Item = T>, el
 
 fn whole<D: Description>(out: &mut Vec<u8>, description: D, depth: u32) {
     head(out, "name", description.name(), &description);
-    // Checks are no state.
-    let fields = description.fields().filter(|field| field.flags() & flags::MUST_EXIST == 0);
-    array(out, "Fields", fields, |out, shape| field(out, shape, depth));
+    if description.has_fields() {
+        // Checks are no state.
+        let fields = description.fields().filter(|field| field.flags() & flags::MUST_EXIST == 0);
+        array(out, "Fields", fields, |out, shape| field(out, shape, depth));
+    }
     if description.has_subsections() {
         array(out, "Subsections", description.subsections(), |out, inner| {
             if depth > 0 {

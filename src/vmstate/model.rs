@@ -158,6 +158,8 @@ pub trait Description: Copy + 'static {
     fn has_subsections(&self) -> bool;
     /// The subsections in order.
     fn subsections(&self) -> impl Iterator<Item = Self>;
+    /// Whether there is a list of fields, which may be empty.
+    fn has_fields(&self) -> bool;
     /// Equal for handles of the same table, and for no others while both exist.
     fn identity(&self) -> usize;
 }

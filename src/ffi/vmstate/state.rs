@@ -168,6 +168,10 @@ impl Description for CDescription {
         self.entries().map(CShape)
     }
 
+    fn has_fields(&self) -> bool {
+        !self.table().fields.is_null()
+    }
+
     fn has_subsections(&self) -> bool {
         !self.table().subsections.is_null()
     }

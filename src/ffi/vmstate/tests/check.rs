@@ -233,6 +233,8 @@ fn a_description_as_text() {
     assert!(text.contains(r#""Subsections": [{"name": "fan/more", "version_id": "#), "{text}");
     assert!(text.ends_with("]}]}}"), "{text}");
     assert!(describe(table(c"fan", fan_fields()), ptr::null()).starts_with(r#"{"Name": "fan", "#));
+    // Where there is no list of fields QEMU says nothing of it.
+    assert!(!describe(VMStateDescription { name: c"none".as_ptr(), ..TABLE }, ptr::null()).contains("Fields"));
     // SAFETY: NULL is allowed.
     assert!(unsafe { savevm_describe(ptr::null(), ptr::null()) }.is_null());
 }
