@@ -48,8 +48,6 @@ pci-serial-4x,chardev1=c1,chardev2=c2,chardev3=c3,chardev4=c4
 """
 
 X86 = """
-VGA
-ide-hd,drive=guest,bootindex=0
 sb16,audiodev=a0
 adlib,audiodev=a0
 gus,audiodev=a0
@@ -92,7 +90,7 @@ Machine = collections.namedtuple("Machine", "arguments handlers")
 
 def machine(target, place, foreign):
     """The machine of a target, with its guest; with a foreign emulator, no firmware but the guest."""
-    arguments = ["-accel", "tcg", "-m", "256M", "-smp", "2", "-rtc", "clock=vm,base=2022-02-02",
+    arguments = ["-accel", "tcg", "-m", "128M" if target == "x86_64" else "256M", "-smp", "2", "-rtc", "clock=vm,base=2022-02-02",
                  "-uuid", "12345678-1234-1234-1234-123456789abc", "-audiodev", "none,id=a0", "-seed", "1"]
     for net in range(2):
         arguments += ["-netdev", f"hubport,hubid={net},id=n{net}"]
@@ -102,7 +100,7 @@ def machine(target, place, foreign):
         arguments += ["-chardev", f"null,id=c{chardev}"]
     if target == "x86_64":
         arguments += ["-M", "pc-i440fx-7.2", "-drive", f"file={place / 'x86.disk'},format=raw,if=none,id=guest",
-                      "-device", "ipmi-bmc-sim,id=bmc0"]
+                      "-device", "ide-hd,drive=guest,bootindex=0", "-device", "ipmi-bmc-sim,id=bmc0", "-device", "VGA"]
         if foreign:
             arguments += ["-bios", place / "x86.bios"]
         devices, handlers = PCI + X86, []
