@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Every measurement that has a goal, how cost grows, and where the time of the
+# worst one goes; as Markdown, with date and machine, for docs/performance.md.
+# Fails if a goal is missed. It wants a machine that does nothing else.
+#
+# usage: QEMU_BUILD=tree QEMU_SCRIPT=analyze-migration.py all.sh LIBDIR SAVEVM
+# LIBDIR holds libsavevm.a, built for release; SAVEVM is the command.
+set -u
+
+: "${QEMU_BUILD:?names the built QEMU 7.2 tree}"
+: "${QEMU_SCRIPT:?names scripts/analyze-migration.py of that tree}"
+lib=${1:?the directory of libsavevm.a}
+savevm=${2:?the savevm command}
+here=$(cd "$(dirname "$0")" && pwd)
+missed=0
+
+processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+echo "$(date +%F), $(nproc) of $processor, Linux $(uname -r | sed 's/-.*//'), load $(cut -d ' ' -f 1 /proc/loadavg)"
+printf '\n## Engine and VMState\n\n'
+"$here/compare.py" "$lib" --growth --profile || missed=1
+printf '\n## RAM over a unix socket\n\n'
+"$here/ram.py" "$lib" --growth || missed=1
+printf '\n## The savevm command\n\n'
+"$here/inspect.py" "$savevm" --script "$QEMU_SCRIPT" || missed=1
+exit $missed
