@@ -6,8 +6,9 @@ usage: inspect.py SAVEVM [--script ANALYZE_MIGRATION] [--gib SIZE] [STREAM...]
 
 First a stream of SIZE GiB (2) that is made here, half of its pages plain and half zero: mapped from the page cache, and
 from a pipe. Then the STREAMs, such as QEMU's, as the document of QEMU's analyze-migration.py. With the script both are
-compared with it. The best of several runs counts, as a machine that does other things as well is slower. Exit status 1:
-less than 2 GB/s, less than 50 times as fast as the script, or more than 32 MiB of memory for a pipe.
+compared with it. The best of several runs counts, and how many times as fast it is goes by the processors' time, all
+threads taken together: a machine that does other things as well is slower by the clock. Exit status 1: less than 2 GB/s
+by the clock, less than 50 times as fast as the script, or more than 32 MiB of memory for a pipe.
 """
 import argparse
 import os
@@ -50,7 +51,7 @@ def make(path, gib):
 
 
 def run(command, feed=None):
-    """Seconds, and the most memory in KiB."""
+    """Seconds by the clock and of the processors, and the most memory in KiB."""
     begin = time.monotonic()
     child = subprocess.Popen(command, stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL)
@@ -65,12 +66,12 @@ def run(command, feed=None):
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit status {child.returncode}")
-    return seconds, usage.ru_maxrss
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
 def best(runs, *arguments):
-    results = [run(*arguments) for _ in range(runs)]
-    return min(seconds for seconds, _ in results), max(memory for _, memory in results)
+    seconds, cpu, memory = zip(*(run(*arguments) for _ in range(runs)))
+    return min(seconds), min(cpu), max(memory)
 
 
 def main():
@@ -84,8 +85,9 @@ def main():
 
     def compare(what, path, ours):
         if args.script:
-            theirs, _ = best(2, ["python3", args.script, "-f", path])
-            print(f"{'':30} the script {theirs:8.3f} s, {theirs / ours:.0f} times as long")
+            seconds, theirs, _ = best(2, ["python3", args.script, "-f", path])
+            times = f"{theirs / ours:.0f} times as much"
+            print(f"{'the script':>30} {seconds:8.3f} s, {theirs:.3f} s of CPU, {times}", flush=True)
             if theirs < 50 * ours:
                 missed.append(f"{what}: {theirs / ours:.0f} times as fast as the script")
 
@@ -95,22 +97,23 @@ def main():
         size = os.path.getsize(path)
         for what, command, feed in (("mapped", [args.savevm, "inspect", path], None),
                                     ("from a pipe", [args.savevm, "inspect", "-"], path)):
-            seconds, memory = best(5, command, feed)
+            seconds, cpu, memory = best(5, command, feed)
             rate = size / seconds / 1e9
             # What is mapped is the page cache's.
             note = f", {memory / 1024:.1f} MiB of memory" if feed else ""
-            print(f"{size / 1e9:6.2f} GB {what:20} {seconds:8.3f} s, {rate:.1f} GB/s{note}", flush=True)
+            times = f"{seconds:8.3f} s, {cpu:.3f} s of CPU"
+            print(f"{size / 1e9:6.2f} GB {what:20} {times}, {rate:.1f} GB/s{note}", flush=True)
             if rate < 2 and not feed:
                 missed.append(f"{what}: {rate:.1f} GB/s")
             if feed and memory > 32 << 10:
                 missed.append(f"{what}: {memory} KiB of memory")
             if not feed:
-                compare(what, path, seconds)
+                compare(what, path, cpu)
     for path in args.streams:
-        seconds, _ = best(7, [args.savevm, "inspect", "-f", "analyze", path])
+        seconds, cpu, _ = best(7, [args.savevm, "inspect", "-f", "analyze", path])
         name = os.path.basename(path)
-        print(f"{os.path.getsize(path) / 1e6:6.2f} MB {name:20} {seconds * 1000:8.2f} ms", flush=True)
-        compare(name, path, seconds)
+        print(f"{os.path.getsize(path) / 1e6:6.2f} MB {name:20} {seconds:8.3f} s, {cpu:.3f} s of CPU", flush=True)
+        compare(name, path, cpu)
     for line in missed:
         print(f"MISSED: {line}")
     sys.exit(1 if missed else 0)
