@@ -276,6 +276,9 @@ TEST(nothing_crashes_on_null)
     CHECK(!savevm_migrate_to_channel(source.vm, NULL, NULL, NULL, NULL));
     CHECK(!savevm_incoming_from_channel(source.vm, NULL, NULL, NULL, NULL));
     CHECK_EQ(savevm_migrate_wait(NULL, &err), -EINVAL);
+    CHECK_STR(error_get_pretty(err), "there is no migration (Invalid argument)");
+    error_free(err);
+    err = NULL;
     CHECK_EQ(savevm_migrate_cancel(NULL), -EINVAL);
     CHECK_EQ(savevm_migrate_continue(NULL), -EINVAL);
     CHECK_EQ(savevm_migrate_start_postcopy(NULL), -EINVAL);

@@ -71,6 +71,23 @@ pub(super) fn on_machine<M: OfMachine>(m: Option<M>, body: impl FnOnce(&M) -> c_
     })
 }
 
+/// As `on_machine`, for what tells its error; without a migration that is the error.
+///
+/// # Safety
+/// `errp` must be NULL or point to NULL.
+pub(super) unsafe fn try_on_machine<M: OfMachine>(
+    m: Option<M>,
+    errp: *mut *mut CError,
+    body: impl FnOnce(&M) -> Result<()>,
+) -> c_int {
+    if m.is_none() {
+        // SAFETY: as the caller promised.
+        return guard(-libc::EIO, || unsafe { code(errp, Err(Error::invalid("there is no migration"))) });
+    }
+    // SAFETY: as above.
+    on_machine(m, |m| unsafe { code(errp, body(m)) })
+}
+
 /// Hands an error to C; the value if there is none.
 ///
 /// # Safety

@@ -20,7 +20,7 @@ mod trail;
 mod write;
 
 use crate::channel::Channel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, system_text};
 use crate::sys::{ByteBuffer, Level};
 use status::Status;
 use std::cell::Cell;
@@ -113,7 +113,7 @@ impl MigFile {
         self.status.latch(Error::new(libc::EIO, "the file was shut down"));
         self.channel.shutdown().map_err(|err| match err.kind() {
             std::io::ErrorKind::Unsupported => Error::new(libc::ENOSYS, "this channel can't be shut down"),
-            _ => Error::new(libc::EIO, format!("shutting the channel down: {err}")),
+            _ => Error::new(libc::EIO, format!("shutting the channel down: {}", system_text(&err))),
         })
     }
 

@@ -2,7 +2,7 @@
 //! Getting and peeking. Past the end of the stream everything reads as zero and `-EIO` is latched.
 
 use super::{BUFFER_SIZE, MigFile};
-use crate::error::Error;
+use crate::error::{Error, system_text};
 use crate::sys::Span;
 
 impl MigFile {
@@ -47,7 +47,9 @@ impl MigFile {
                 count
             }
             Err(err) => {
-                self.set_error_detail(Error::new(libc::EIO, format!("reading: {err}")).at_offset(offset));
+                self.set_error_detail(
+                    Error::new(libc::EIO, format!("reading: {}", system_text(&err))).at_offset(offset),
+                );
                 0
             }
         }

@@ -7,7 +7,7 @@ use super::types::SaveVMChannelOps;
 use crate::error::{Error, Result};
 use crate::ffi::guard::guard;
 use crate::ffi::migration::{
-    channel_endpoint, code, fill_info, give_result, incoming, on_machine, params, uri_endpoint,
+    channel_endpoint, code, fill_info, give_result, incoming, on_machine, params, try_on_machine, uri_endpoint,
 };
 use crate::ffi::types::{Error as CError, MigrationIncomingState, SaveVM};
 use crate::ffi::{bytes, context};
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn savevm_incoming_uri(m: *mut MigrationIncomingState, uri
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_incoming_wait(m: *mut MigrationIncomingState, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { incoming(m) }, |m| unsafe { code(errp, m.wait()) })
+    unsafe { try_on_machine(incoming(m), errp, |m| m.wait()) }
 }
 
 /// Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here.
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn savevm_incoming_recover(
     errp: *mut *mut CError,
 ) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { incoming(m) }, |m| unsafe { code(errp, uri_endpoint(uri).and_then(|from| m.recover(from))) })
+    unsafe { try_on_machine(incoming(m), errp, |m| uri_endpoint(uri).and_then(|from| m.recover(from))) }
 }
 
 /// For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was

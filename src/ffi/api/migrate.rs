@@ -7,7 +7,7 @@ use super::types::SaveVMChannelOps;
 use crate::error::{Error, Result};
 use crate::ffi::guard::guard;
 use crate::ffi::migration::{
-    channel_endpoint, code, fill_info, give_result, on_machine, outgoing, params, uri_endpoint,
+    channel_endpoint, code, fill_info, give_result, on_machine, outgoing, params, try_on_machine, uri_endpoint,
 };
 use crate::ffi::types::{Error as CError, MigrationState, SaveVM};
 use crate::ffi::{bytes, context};
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn savevm_migrate_step(m: *mut MigrationState) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_migrate_wait(m: *mut MigrationState, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(errp, m.wait()) })
+    unsafe { try_on_machine(outgoing(m), errp, |m| m.wait()) }
 }
 
 /// Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn savevm_migrate_recover(
     errp: *mut *mut CError,
 ) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(errp, uri_endpoint(uri).and_then(|to| m.recover(&to))) })
+    unsafe { try_on_machine(outgoing(m), errp, |m| uri_endpoint(uri).and_then(|to| m.recover(&to))) }
 }
 
 /// For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told.
