@@ -29,6 +29,7 @@ typedef struct Device {
 
 static int accept(void *opaque)
 {
+    (void)opaque;
     return 0;
 }
 
@@ -77,12 +78,14 @@ static unsigned asked_of_any;
 
 static bool wanted(void *host, const char *name)
 {
+    (void)host;
     asked_of_any += name == NULL;
     return listening;
 }
 
 static void event(void *host, const char *name, const char *text)
 {
+    (void)host;
     size_t len = strlen(events);
 
     snprintf(events + len, sizeof(events) - len, "%s %s\n", name, text);
