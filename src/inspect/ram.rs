@@ -149,7 +149,8 @@ impl RamReader {
     ) -> Result<()> {
         let page_size = self.page_size();
         let block = &mut self.ram.blocks[at.block];
-        if block.length > 0 && at.address.saturating_add(page_size) > block.length {
+        let end = at.address.checked_add(page_size);
+        if end.is_none_or(|end| block.length > 0 && end > block.length) {
             let expected = format!("a page within the {:#x} bytes of '{}'", block.length, block.name);
             return cursor.fault(at.start, expected, format!("one at {:#x}", at.address));
         }
@@ -374,7 +375,7 @@ fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
     while let Some(record) = window.get(at..).and_then(|ahead| ahead.first_chunk::<8>()) {
         let record = u64::from_be_bytes(*record);
         let (address, flags) = (record & !mask, record & mask);
-        if largest_block > 0 && flags & ANY_PAGE != 0 && address + page_size > largest_block {
+        if largest_block > 0 && flags & ANY_PAGE != 0 && address.saturating_add(page_size) > largest_block {
             return false;
         }
         let Some(size) = record_size(&window[at..], flags, page_size) else { return false };
@@ -422,4 +423,15 @@ fn record_size(ahead: &[u8], flags: u64, page_size: u64) -> Option<usize> {
         flag::EOS | flag::HOOK | flag::MULTIFD_FLUSH if flags & flag::CONTINUE == 0 => at,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_at_the_end_of_all_numbers_is_behind_every_block() {
+        let window = (!0xfff | flag::ZERO | flag::CONTINUE).to_be_bytes();
+        assert!(!pages_follow(&window, 4096, 1 << 20));
+    }
 }

@@ -182,6 +182,15 @@ fn the_page_size_is_found_from_the_pages() {
 }
 
 #[test]
+fn a_page_at_the_end_of_all_addresses_is_damage() {
+    for start in [Ram::default().blocks(&[("ram", 4096)]), Ram::default()] {
+        let mut stream = Builder::new();
+        stream.named(1, 1, "ram", 0, 4, &start.zero(!0xfff, Some("ram")).end());
+        assert!(read_slice(&stream.finish(false), Options::default()).damage.is_some());
+    }
+}
+
+#[test]
 fn the_list_of_blocks_has_its_optional_members() {
     let capabilities = |name: &str| {
         let mut contents = 1u32.to_be_bytes().to_vec();
