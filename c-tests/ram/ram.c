@@ -205,8 +205,10 @@ static void recover(Memory kind)
     SaveVMInfo info = { .size = sizeof(info) };
     Error *err = NULL;
 
+    /* Huge pages are few, and each that is asked for comes at once: the guest takes its time, or all are there. */
+    pair.to->pause_us = kind == MEMORY_HUGE ? 20000 : 0;
     to_postcopy(&pair);
-    WAIT_FOR(atomic_load(&pair.to->steps) > 20);
+    WAIT_FOR(atomic_load(&pair.to->steps) > (kind == MEMORY_HUGE ? 0 : 20));
     CHECK_EQ(savevm_migrate_pause(pair.out), 0);
     /* 6: postcopy-paused */
     WAIT_FOR(savevm_migrate_query(pair.out, &info) == 0 && info.status == 6);
