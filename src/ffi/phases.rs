@@ -33,11 +33,13 @@ fn on_current<T>(refused: T, body: impl FnOnce(&Vm) -> T) -> T {
 /// The current context for work with a file; one that was given up is an error on the file.
 fn context_for(file: &MigFile) -> Option<Arc<Vm>> {
     let vm = context::current();
-    if vm.is_broken() {
-        file.set_error_detail(Error::new(libc::EIO, "this context was given up after an internal failure"));
-        return None;
+    match vm.check_unbroken() {
+        Ok(()) => Some(vm),
+        Err(error) => {
+            file.set_error_detail(error);
+            None
+        }
     }
-    Some(vm)
 }
 
 /// Runs `body` with the current context and the file. A context that was given up and a missing file are errors: what

@@ -231,6 +231,14 @@ impl Base {
         wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
     }
 
+    /// Passes the point of no return, unless somebody wants to end it.
+    pub fn commit(&self) -> Result<()> {
+        match self.machine.commit() {
+            true => Ok(()),
+            false => Err(self.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over"))),
+        }
+    }
+
     /// Keeps the first error, and tells people; one that somebody wished for is no error to them.
     pub fn set_error(&self, error: Error) {
         let side = if self.incoming { Side::Destination } else { Side::Source };

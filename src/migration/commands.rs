@@ -118,9 +118,7 @@ impl host::Incoming for Commands {
                 return Err(error.clone());
             }
         }
-        if !m.base.machine.commit() {
-            return Err(m.base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
-        }
+        m.base.commit()?;
         m.ours.store(true, SeqCst);
         m.base.set_owner(Owner::Here);
         m.start_guest()?;

@@ -86,9 +86,7 @@ impl Incoming {
     /// Listens, and loads what comes. The machine is stopped and its devices are registered. Errors here are those of the
     /// moment: another migration, or that there is nothing to listen on.
     pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
-        if vm.is_broken() {
-            return Err(Error::new(libc::EIO, "this context was given up after an internal failure"));
-        }
+        vm.check_unbroken()?;
         let base = Arc::new(Base::new(vm, params, true)?);
         let cancel = Cancel::new()?;
         vm.slot.begin("an incoming migration")?;

@@ -191,9 +191,7 @@ impl Incoming {
             // A zero where a section should begin looks like EOF, but the source is not there yet.
             return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
         }
-        if !base.machine.commit() {
-            return Err(base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
-        }
+        base.commit()?;
         // A source that is QEMU starts its guest again when it misses the verdict: only what it got lets us start.
         let first = self.voice.is_open() && !self.extended.load(SeqCst);
         // Only an end of this library goes on when it hears that the guest could not be started here.

@@ -65,9 +65,7 @@ impl Outgoing {
     /// connection comes later. `own_thread` decides who does the work.
     pub fn start(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_migratable()?;
-        if vm.is_broken() {
-            return Err(Error::new(libc::EIO, "this context was given up after an internal failure"));
-        }
+        vm.check_unbroken()?;
         let own_thread = params.own_thread;
         let base = Arc::new(Base::new(vm, params, false)?);
         let cancel = Cancel::new()?;

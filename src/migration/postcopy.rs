@@ -86,7 +86,7 @@ impl Source {
         self.check()?;
         if !extended {
             // Whoever has the whole package may run.
-            self.commit(base)?;
+            base.commit()?;
         }
         let file = self.file()?;
         let sent = command::packaged(vm, file, &stream).and_then(|()| {
@@ -134,7 +134,7 @@ impl Source {
         };
         answer?;
         file_error(self.file()?)?;
-        self.commit(base)?;
+        base.commit()?;
         let file = self.file()?;
         file.flush();
         file_error(file).inspect_err(|_| base.machine.uncommit())?;

@@ -21,9 +21,7 @@ struct Driving<'a>(&'a Vm);
 
 impl<'a> Driving<'a> {
     fn begin(vm: &'a Vm, what: &'static str) -> Result<Self> {
-        if vm.is_broken() {
-            return Err(Error::new(libc::EIO, "this context was given up after an internal failure"));
-        }
+        vm.check_unbroken()?;
         vm.slot.begin(what)?;
         Ok(Self(vm))
     }
@@ -108,8 +106,8 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
     file.status().first_error().map_or(Ok(()), Err)
 }
 
-/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. After a failure it stays stopped, since
-/// its devices hold a part of each of two states.
+/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. After a failure it
+/// stays stopped, since its devices hold a part of each of two states.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
     let _driving = Driving::begin(vm, "a snapshot")?;
     let channel = Listener::bind(from)?.accept(Some(LIMIT), &Cancel::new()?)?;

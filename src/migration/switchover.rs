@@ -16,7 +16,7 @@ use super::base::{Base, locked};
 use super::outgoing::Outgoing;
 use super::return_path;
 use super::source::{Next, Source};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::savevm::command;
 use crate::savevm::save;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Source {
         if base.stats.get().device_bytes > 0 {
             vm.slot.set_device_cost(base.now().saturating_sub(started));
         }
-        self.commit(base)?;
+        base.commit()?;
         let file = self.file()?;
         save::end_of_stream(file);
         if let Some(error) = file.status().first_error() {
@@ -57,13 +57,6 @@ impl Source {
         self.check()?;
         let limit = m.base.params().switchover_timeout;
         m.base.wait_for("the destination's word that everything is loaded", limit, || answers.loaded())
-    }
-
-    pub(super) fn commit(&self, base: &Base) -> Result<()> {
-        if base.machine.commit() {
-            return Ok(());
-        }
-        Err(base.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")))
     }
 
     /// Behind EOF: how did it end over there?

@@ -17,12 +17,12 @@ fn code(ram: &Ram, file: &MigFile, result: Result<()>) -> i32 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            let mut error = error.at_offset(file.position());
-            if let Some(vm) = ram.vm.upgrade() {
-                error = vm.report_broken(error);
-            }
+            let error = error.at_offset(file.position());
             let code = error.code();
-            file.set_error_detail(error);
+            match ram.vm.upgrade() {
+                Some(vm) => drop(vm.report_on(file, error)),
+                None => file.set_error_detail(error),
+            }
             code
         }
     }

@@ -80,10 +80,7 @@ pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
 
 /// Tells people what went wrong and latches it.
 fn failed(vm: &Vm, file: &MigFile, error: Error, phase: &'static str) -> Error {
-    let error = error.at_side(Side::Destination).in_phase(phase).at_offset(file.position());
-    let error = vm.report_broken(error);
-    file.set_error_detail(error.clone());
-    error
+    vm.report_on(file, error.at_side(Side::Destination).in_phase(phase).at_offset(file.position()))
 }
 
 /// A read that ran into the end says so first.

@@ -26,6 +26,7 @@ mod testing;
 mod tests;
 
 use crate::error::{Error, Result};
+use crate::file::MigFile;
 use crate::wire::limits::Limits;
 use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost};
@@ -117,6 +118,14 @@ impl Vm {
         self.broken.load(Relaxed)
     }
 
+    /// An error where it was given up.
+    pub fn check_unbroken(&self) -> Result<()> {
+        match self.is_broken() {
+            false => Ok(()),
+            true => Err(Error::new(libc::EIO, "this context was given up after an internal failure")),
+        }
+    }
+
     /// The host's flags and the driver's.
     pub fn flags(&self) -> Flags {
         Flags(self.flags.load(Relaxed) | self.host().flags().0)
@@ -144,13 +153,17 @@ impl Vm {
         error.told()
     }
 
-    /// As `report`, for what went wrong with a stream: while somebody ends it, that is no news.
-    pub fn report_broken(&self, error: Error) -> Error {
-        if self.slot.is_ending() {
+    /// As `report`, for what went wrong with a file's stream, where it is latched: while somebody ends the stream, that is
+    /// no news.
+    pub fn report_on(&self, file: &MigFile, error: Error) -> Error {
+        let error = if self.slot.is_ending() {
             log::debug!("after it was cancelled: {error}");
-            return error;
-        }
-        self.report(error)
+            error
+        } else {
+            self.report(error)
+        };
+        file.set_error_detail(error.clone());
+        error
     }
 
     /// Adds a device.

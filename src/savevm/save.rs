@@ -92,9 +92,7 @@ fn fail(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, phase: &'static str, er
         .in_phase(phase)
         .in_section(|| entry.section(tag, entry.section_id, None))
         .at_offset(file.position());
-    let error = vm.report_broken(error);
-    file.set_error_detail(error.clone());
-    error
+    vm.report_on(file, error)
 }
 
 fn notify(vm: &Vm, notice: PrecopyNotice) {

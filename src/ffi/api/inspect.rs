@@ -192,6 +192,19 @@ unsafe fn give(read: crate::error::Result<Inspected>, errp: *mut *mut CError) ->
     }
 }
 
+/// Fills in what is found of a read stream; -ENOENT where there is nothing.
+///
+/// # Safety
+/// `s` is NULL or a read stream; `to` is NULL or begins with its size.
+unsafe fn tell<T: Copy>(s: *const SaveVMInspect, to: *mut T, find: impl FnOnce(&Inspected) -> Option<T>) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: as the caller promised.
+        let Some(inspected) = (unsafe { inspected(s) }) else { return -libc::EINVAL };
+        // SAFETY: as above.
+        find(inspected).map_or(-libc::ENOENT, |found| unsafe { give_sized(to, &found) })
+    })
+}
+
 /// Reads a stream that is in memory, without a copy of it and without loading anything. Damage is no failure: what is there
 /// up to it is told, and savevm_inspect_summary() tells of the damage. `max_memory` limits in bytes what is kept; 0: 1 GiB.
 /// NULL and `*errp` on wrong arguments. Free the result with savevm_inspect_free().
@@ -242,12 +255,8 @@ pub unsafe extern "C" fn savevm_inspect_free(s: *mut SaveVMInspect) {
 /// `s` is NULL or a read stream; `summary` is NULL or begins with its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_inspect_summary(s: *const SaveVMInspect, summary: *mut SaveVMInspectSummary) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(inspected) = (unsafe { inspected(s) }) else { return -libc::EINVAL };
-        // SAFETY: the contract of the function.
-        unsafe { give_sized(summary, &inspected.summary()) }
-    })
+    // SAFETY: the contract of the function.
+    unsafe { tell(s, summary, |inspected| Some(inspected.summary())) }
 }
 
 /// Tells of one thing in the stream. 0; -ENOENT behind the last; -EINVAL for NULL.
@@ -260,12 +269,8 @@ pub unsafe extern "C" fn savevm_inspect_item(
     index: usize,
     item: *mut SaveVMInspectItem,
 ) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(inspected) = (unsafe { inspected(s) }) else { return -libc::EINVAL };
-        // SAFETY: the contract of the function.
-        inspected.item(index).map_or(-libc::ENOENT, |found| unsafe { give_sized(item, &found) })
-    })
+    // SAFETY: the contract of the function.
+    unsafe { tell(s, item, |inspected| inspected.item(index)) }
 }
 
 /// Tells of one block of guest memory. 0; -ENOENT behind the last; -EINVAL for NULL.
@@ -278,12 +283,8 @@ pub unsafe extern "C" fn savevm_inspect_block(
     index: usize,
     block: *mut SaveVMInspectBlock,
 ) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(inspected) = (unsafe { inspected(s) }) else { return -libc::EINVAL };
-        // SAFETY: the contract of the function.
-        inspected.block(index).map_or(-libc::ENOENT, |found| unsafe { give_sized(block, &found) })
-    })
+    // SAFETY: the contract of the function.
+    unsafe { tell(s, block, |inspected| inspected.block(index)) }
 }
 
 /// Calls `field` for each field of the item's device, in the order of the stream, on this thread. 0, or what `field`
