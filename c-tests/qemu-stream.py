@@ -10,28 +10,17 @@ QEMU stands still (-S) the whole time. QEMU_SYSTEM names the emulator
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
+
+from qmp import DEADLINE, Qmp, listening
 
 MACHINE = "pc-i440fx-7.2"
 UUID = "550e8400-e29b-41d4-a716-446655440000"
-DEADLINE = 60
 
 
-def listens(path):
-    """Raises an OSError until somebody listens there: the path alone is there a moment earlier."""
-    with open("/proc/net/unix") as sockets:
-        for line in sockets:
-            fields = line.split()
-            if fields[-1] == path and int(fields[3], 16) & 0x10000:
-                return
-    raise FileNotFoundError(path)
-
-
-class Qemu:
+class Qemu(Qmp):
     def __init__(self, program, work, *arguments):
         path = os.path.join(work, "qmp")
         if os.path.exists(path):
@@ -39,45 +28,7 @@ class Qemu:
         self.process = subprocess.Popen(
             [program, "-S", "-machine", MACHINE, "-accel", "tcg", "-nodefaults", "-m", "1", "-display", "none",
              "-qmp", f"unix:{path},server=on,wait=off", *arguments])
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(DEADLINE)
-        self.until(lambda: self.socket.connect(path))
-        self.lines = self.socket.makefile("r")
-        self.lines.readline()
-        self.command("qmp_capabilities")
-
-    def until(self, attempt):
-        end = time.monotonic() + DEADLINE
-        while True:
-            try:
-                return attempt()
-            except OSError:
-                if time.monotonic() > end or self.process.poll() is not None:
-                    raise
-                time.sleep(0.05)
-
-    def command(self, name, **arguments):
-        self.socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode())
-        while True:
-            answer = json.loads(self.lines.readline())
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise RuntimeError(f"{name}: {answer['error']['desc']}")
-
-    def migrate(self, uri):
-        self.command("migrate", uri=uri)
-        end = time.monotonic() + DEADLINE
-        while time.monotonic() < end:
-            state = self.command("query-migrate")
-            if state["status"] in ("completed", "failed", "cancelled"):
-                return state["status"]
-            time.sleep(0.05)
-        return "not over in time"
-
-    def capabilities(self, *names):
-        self.command("migrate-set-capabilities",
-                     capabilities=[{"capability": name, "state": True} for name in names])
+        super().__init__(path, self.process)
 
     def close(self):
         self.process.kill()
@@ -163,7 +114,7 @@ class Test:
             if capabilities:
                 qemu.capabilities(*capabilities)
             reader = subprocess.Popen([self.program, MACHINE, self.table, f"unix:{socket_path}"])
-            qemu.until(lambda: listens(socket_path))
+            listening(socket_path)
             status = qemu.migrate(f"unix:{socket_path}")
             words = " and ".join(("a live migration", *capabilities))
             self.check(f"{words}: QEMU says it is {status}", status == "completed")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A QEMU's control socket."""
+"""A QEMU's control socket, for the tests that have one at the other end."""
 import json
 import socket
 import sys
@@ -33,3 +33,39 @@ class Qmp:
                 sys.exit(f"{command}: {answer['error']['desc']}")
             if "return" in answer:
                 return answer["return"]
+
+    def capabilities(self, *names):
+        """Switches capabilities of migration on."""
+        self("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
+
+    def status(self):
+        """The migration's."""
+        return self("query-migrate").get("status")
+
+    def migrate(self, uri):
+        """Migrates, and returns how that ended."""
+        self("migrate", uri=uri)
+        return self.finished()
+
+    def finished(self):
+        """How the migration ended."""
+        until = time.monotonic() + DEADLINE
+        while time.monotonic() < until:
+            status = self.status()
+            if status in ("completed", "failed", "cancelled"):
+                return status
+            time.sleep(0.02)
+        return "not over in time"
+
+
+def listening(path):
+    """Waits until somebody listens at a unix socket: its path alone is there a moment earlier."""
+    until = time.monotonic() + DEADLINE
+    while time.monotonic() < until:
+        with open("/proc/net/unix") as sockets:
+            for line in sockets:
+                fields = line.split()
+                if fields[-1] == path and int(fields[3], 16) & 0x10000:
+                    return
+        time.sleep(0.02)
+    sys.exit(f"nobody listens at {path}")

@@ -20,54 +20,22 @@ import tempfile
 import threading
 import time
 
-DEADLINE = 30
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "c-tests"))
+from qmp import Qmp  # noqa: E402
+
 PAGE = 4096
 WAYS = 15  # of the target `command`
 RAM_START = b"QEVM\0\0\0\3\7\0\0\0\4none\1\0\0\0\2\3ram\0\0\0\0\0\0\0\4"
 
 
-class Qemu:
+class Qemu(Qmp):
     """An emulator that stands still, and its monitor."""
 
     def __init__(self, program, work, name, *arguments):
         path = os.path.join(work, name)
         self.process = subprocess.Popen([program, "-S", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp",
                                          f"unix:{path},server=on,wait=off", *arguments])
-        end = time.monotonic() + DEADLINE
-        while True:
-            self.socket = socket.socket(socket.AF_UNIX)
-            try:
-                self.socket.connect(path)
-                break
-            except OSError:
-                if time.monotonic() > end or self.process.poll() is not None:
-                    raise
-                time.sleep(0.05)
-        self.socket.settimeout(DEADLINE)
-        self.lines = self.socket.makefile("r")
-        self.lines.readline()
-        self.command("qmp_capabilities")
-
-    def command(self, name, **arguments):
-        self.socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode())
-        while True:
-            answer = json.loads(self.lines.readline())
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise RuntimeError(f"{name}: {answer['error']['desc']}")
-
-    def capabilities(self, *names):
-        self.command("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
-
-    def finished(self):
-        end = time.monotonic() + DEADLINE
-        while time.monotonic() < end:
-            status = self.command("query-migrate").get("status")
-            if status in ("completed", "failed", "cancelled"):
-                return status
-            time.sleep(0.02)
-        return "not over in time"
+        super().__init__(path, self.process)
 
     def close(self):
         self.process.kill()
@@ -174,8 +142,7 @@ def of_qemu(emulator, work, corpus):
         path = os.path.join(work, f"{name}.mig")
         qemu = Qemu(emulator, work, f"{name}.qmp", *arguments)
         try:
-            qemu.command("migrate", uri=f"exec:cat >{path}")
-            assert qemu.finished() == "completed", name
+            assert qemu.migrate(f"exec:cat >{path}") == "completed", name
         finally:
             qemu.close()
         stream = pathlib.Path(path).read_bytes()
@@ -197,14 +164,14 @@ def postcopy(emulator, work, corpus, memory):
     try:
         for qemu in (source, destination):
             qemu.capabilities("postcopy-ram")
-        destination.command("migrate-incoming", uri=f"unix:{sockets[1]}")
+        destination("migrate-incoming", uri=f"unix:{sockets[1]}")
         recorder = Recorder(*sockets)
         # Slow enough that most of memory is left when postcopy begins.
-        source.command("migrate-set-parameters", **{"max-bandwidth": 1000})
-        source.command("migrate", uri=f"unix:{sockets[0]}")
-        while source.command("query-migrate").get("status") != "active":
+        source("migrate-set-parameters", **{"max-bandwidth": 1000})
+        source("migrate", uri=f"unix:{sockets[0]}")
+        while source.status() != "active":
             time.sleep(0.01)
-        source.command("migrate-start-postcopy")
+        source("migrate-start-postcopy")
         assert source.finished() == "completed", "postcopy"
         corpus.stream("postcopy", bytes(recorder.forth))
         corpus.add("return_path", "postcopy", bytes(recorder.back))

@@ -6,6 +6,7 @@ says for guest memory, and what stands in the process for blocks that the guest'
 usage: from-qemu.py LOAD-RAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM_X86_64
 """
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import sys
 import tempfile
 import time
 
-from qmp import DEADLINE, Qmp
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from qmp import DEADLINE, Qmp  # noqa: E402
 
 SKIPPED = 77
 # QEMU 7.2 loses writes of a running guest under TCG: reading the dirty log does not reset the TLB. So only KVM will do.
@@ -82,7 +84,7 @@ def migrate(qmp, stream, variant):
     if variant == "stopped":
         qmp("stop")
     if variant == "differences":
-        qmp("migrate-set-capabilities", capabilities=[{"capability": "xbzrle", "state": True}])
+        qmp.capabilities("xbzrle")
         # The guest's pages take longer than one window of 100 ms, so it has written to all of them meanwhile.
         qmp("migrate-set-parameters", **{"max-bandwidth": 512 << 10, "downtime-limit": 1})
     qmp("migrate", uri=f"exec:cat > {stream}")

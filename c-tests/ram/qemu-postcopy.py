@@ -6,6 +6,7 @@ finds in its memory is compared with what the other end had.
 usage: qemu-postcopy.py PROGRAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM_X86_64
 """
 import os
+import pathlib
 import queue
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ import tempfile
 import threading
 import time
 
-from qmp import DEADLINE, Qmp
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from qmp import DEADLINE, Qmp, listening  # noqa: E402
 
 SKIPPED = 77
 MEGABYTE = 1 << 20
@@ -30,13 +32,13 @@ class Qemu:
             [qemu, "-M", "none", "-nodefaults", "-display", "none", "-m", f"{SIZE // MEGABYTE}",
              "-qmp", f"unix:{control},server=on,wait=off", *arguments])
         self.qmp = Qmp(control, self.process)
-        self.qmp("migrate-set-capabilities", capabilities=[{"capability": "postcopy-ram", "state": True}])
+        self.qmp.capabilities("postcopy-ram")
         self.qmp("migrate-set-parameters", **{"max-bandwidth": 4 * MEGABYTE, "max-postcopy-bandwidth": 4 * MEGABYTE})
 
     def wait(self, *wanted):
         until = time.monotonic() + DEADLINE
         while True:
-            status = self.qmp("query-migrate").get("status")
+            status = self.qmp.status()
             if status in wanted:
                 return
             if status in ("failed", "cancelled", "completed") or time.monotonic() > until:
@@ -85,19 +87,6 @@ class Ours:
         self.process.wait()
 
 
-def listening(path):
-    """Waits until somebody listens at a unix socket."""
-    until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
-        with open("/proc/net/unix") as sockets:
-            for line in sockets:
-                fields = line.split()
-                if fields[-1] == path and int(fields[3], 16) & 0x10000:
-                    return
-        time.sleep(0.02)
-    sys.exit(f"nobody listens at {path}")
-
-
 def make_content(path):
     """Every fourth page is zeros."""
     with open(path, "wb") as file:
@@ -108,6 +97,12 @@ def make_content(path):
 def expect(wrong, what, holds):
     if not holds:
         wrong.append(what)
+
+
+def expect_end(wrong, ours, recovery):
+    expect(wrong, f"it ended {ours.found['end']}", ours.found["end"] == "0 well")
+    expect(wrong, "no page was asked for", int(ours.found["requests"]) > 0)
+    expect(wrong, f"{ours.found['recoveries']} recoveries", int(ours.found["recoveries"]) == bool(recovery))
 
 
 def from_qemu(qemu, program, directory, recovery):
@@ -139,9 +134,7 @@ def from_qemu(qemu, program, directory, recovery):
         source.wait("completed")
         pages = SIZE // 4096
         expect(wrong, f"the guest found {ours.found.get('read')}", ours.found.get("read") == f"{pages} wrong 0")
-        expect(wrong, f"it ended {ours.found['end']}", ours.found["end"] == "0 well")
-        expect(wrong, "no page was asked for", int(ours.found["requests"]) > 0)
-        expect(wrong, f"{ours.found['recoveries']} recoveries", int(ours.found["recoveries"]) == bool(recovery))
+        expect_end(wrong, ours, recovery)
     finally:
         ours.close()
         source.close()
@@ -182,9 +175,7 @@ def to_qemu(qemu, program, directory, recovery):
         with open(content, "rb") as file:
             expect(wrong, "the guest changed nothing", file.read() != want)
         expect(wrong, f"{different} pages differ", different == 0 and len(have) == SIZE)
-        expect(wrong, f"it ended {ours.found['end']}", ours.found["end"] == "0 well")
-        expect(wrong, "QEMU asked for no page", int(ours.found["requests"]) > 0)
-        expect(wrong, f"{ours.found['recoveries']} recoveries", int(ours.found["recoveries"]) == bool(recovery))
+        expect_end(wrong, ours, recovery)
     finally:
         ours.close()
         destination.close()
