@@ -202,8 +202,8 @@ impl host::Incoming for Commands {
         if lock(&self.0.package).listening {
             return Ok(LoadEnd::Finished);
         }
-        match lock(&self.0.package).done.take() {
-            Some(Err(error)) => Err(error),
+        match &lock(&self.0.package).done {
+            Some(Err(error)) => Err(error.clone()),
             _ => Ok(LoadEnd::Finished),
         }
     }

@@ -101,8 +101,8 @@ impl Incoming {
     fn end_postcopy(&self) -> Result<()> {
         let vm = &self.base.vm;
         self.wait_package(|package| package.done.is_some())?;
-        if let Some(Err(error)) = lock(&self.package).done.take() {
-            return Err(error);
+        if let Some(Err(error)) = &lock(&self.package).done {
+            return Err(error.clone());
         }
         if !lock(&self.package).running {
             return Err(Error::invalid("the stream of a postcopy ended before the guest was started"));

@@ -4,7 +4,12 @@
 use super::link::{Break, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick};
-use savevm::migration::{Endpoint, Owner, Params, Status};
+use savevm::channel::memory;
+use savevm::file::MigFile;
+use savevm::migration::{Endpoint, Incoming, Owner, Params, Status};
+use savevm::savevm::host::Flags;
+use savevm::savevm::{command, save};
+use savevm::wire::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -195,6 +200,47 @@ fn devices_that_do_not_load_give_the_guest_back() {
     source.check_balanced("refusal");
     destination.check_balanced("refusal");
     stage.check("refusal");
+}
+
+/// A section of the type FULL with the device's whole state.
+fn put_device(file: &MigFile) {
+    const ID: u32 = 9;
+    file.put_byte(4);
+    file.put_be32(ID);
+    file.put(b"\x03dev\0\0\0\0\0\0\0\x01");
+    file.put_be64(7);
+    file.put_byte(0x7e);
+    file.put_be32(ID);
+}
+
+#[test]
+fn devices_that_do_not_load_end_a_postcopy_whose_stream_is_through() {
+    let (source, destination, stage) = machines();
+    source.vm.set_flags(Flags::POSTCOPY_RAM, true);
+    destination.device.fail_load.store(true, SeqCst);
+    let inside = Arc::new(memory::Writer::new());
+    let package = MigFile::new(Arc::clone(&inside) as _, true);
+    command::plain(&source.vm, &package, Command::PostcopyListen);
+    put_device(&package);
+    package.close().unwrap();
+    let (there, here) = memory::pair(1 << 16);
+    let stream = MigFile::new(there, true);
+    save::header(&source.vm, &stream);
+    command::postcopy_advise(&source.vm, &stream);
+    command::packaged(&source.vm, &stream, &inside.contents()).unwrap();
+    // EOF is there at once, but the connection stays.
+    stream.put_byte(0);
+    stream.flush();
+
+    let since = Instant::now();
+    let into = Incoming::start(&destination.vm, over(&here), params(true)).unwrap();
+    let error = into.wait_within(LONG).expect("it ends").unwrap_err();
+    assert!(error.to_string().contains("does not want to"), "{error}");
+    assert!(since.elapsed() < Duration::from_secs(5), "it waited {:?} for what had happened", since.elapsed());
+    assert_eq!((into.info().status, into.info().owner), (Status::Failed, Owner::There));
+    assert!(!destination.host.is_running());
+    destination.check_balanced("stream is through");
+    stage.check("stream is through");
 }
 
 /// Recovers whatever is paused, over a connection that holds, until both ends are done.
