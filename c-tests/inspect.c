@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Looking into a stream from C: what stands in it, the fields of a device, damage, documents. */
+#define _GNU_SOURCE
 #include "devices.h"
 #include "harness.h"
 #include "migration/qemu-file.h"
@@ -10,6 +11,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -259,6 +261,141 @@ TEST(memory_by_block)
     CHECK_EQ(early.length, 42);
     CHECK_EQ(savevm_inspect_block(s, 2, &block), -ENOENT);
     savevm_inspect_free(s);
+}
+
+static int check(const void *bytes, size_t len, uint64_t length, Error **err)
+{
+    QEMUFile *f = savevm_file_from_buffer(bytes, len);
+    int ret = savevm_snapshot_check_file(NULL, f, length, err);
+
+    qemu_fclose(f);
+    return ret;
+}
+
+/* A stream that would not load, and why. */
+static void refused(const uint8_t *bytes, size_t len, int error, const char *why)
+{
+    Error *err = NULL;
+
+    CHECK_EQ(check(bytes, len, UINT64_MAX, &err), -error);
+    REQUIRE(err != NULL);
+    CHECK_HAS(error_get_pretty(err), why);
+    error_free(err);
+}
+
+/* The same with one byte changed. */
+static void refused_byte(const uint8_t *bytes, size_t len, size_t at, uint8_t byte, const char *why)
+{
+    uint8_t *changed = malloc(len);
+
+    REQUIRE(changed != NULL && at < len);
+    memcpy(changed, bytes, len);
+    changed[at] = byte;
+    refused(changed, len, EINVAL, why);
+    free(changed);
+}
+
+/* Where the name of a section ends. */
+static size_t behind(const uint8_t *bytes, size_t len, const char *name)
+{
+    uint8_t counted[64] = { strlen(name) };
+    const uint8_t *found;
+
+    memcpy(counted + 1, name, strlen(name));
+    found = memmem(bytes, len, counted, strlen(name) + 1);
+    REQUIRE(found != NULL);
+    return found - bytes + strlen(name) + 1;
+}
+
+TEST(whether_a_stream_would_load)
+{
+    QEMUFile *f = written();
+    size_t len = 0;
+    const uint8_t *bytes = savevm_file_buffer(f, &len);
+    size_t timer_at = behind(bytes, len, "timer");
+    size_t live_at = behind(bytes, len, "live");
+    Error *err = NULL;
+
+    CHECK_EQ(check(bytes, len, UINT64_MAX, &err), 0);
+    CHECK_EQ(check(bytes, len, len, &err), 0);
+    CHECK_EQ(live.loads, 0);
+    /* The description is not needed to load it. */
+    CHECK_EQ(check(bytes, len - 10, UINT64_MAX, &err), 0);
+    CHECK(err == NULL);
+    CHECK_EQ(check(bytes, len, timer_at, &err), -EINVAL);
+    CHECK_HAS(error_get_pretty(err), "cut off");
+    error_free(err);
+    err = NULL;
+    refused(bytes, timer_at + 12, EINVAL, "the footer");
+    refused(bytes, 3, ENOMSG, "Not a migration stream");
+    refused(bytes + 1, len - 1, ENOMSG, "Not a migration stream");
+    refused_byte(bytes, len, 7, 2, "version 2");
+    refused_byte(bytes, len, 13, '?', "Machine type received");
+    refused_byte(bytes, len, timer_at - 1, 'R', "Unknown savevm section or instance 'timeR' 5");
+    refused_byte(bytes, len, timer_at + 3, 6, "Unknown savevm section or instance 'timer' 6");
+    refused_byte(bytes, len, timer_at + 7, 8, "unsupported version 8 for 'timer' v7");
+    refused_byte(bytes, len, timer_at + 7, 0, "version 0 in the stream, 1 to 7");
+    refused_byte(bytes, len, live_at + 7, 4, "unsupported version 4 for 'live'");
+    refused_byte(bytes, len, timer_at - 7, 0x0c, "damaged at offset");
+    unregister_savevm(NULL, "live", &live);
+    refused(bytes, len, EINVAL, "Unknown savevm section or instance 'live' 0");
+    CHECK_EQ(savevm_snapshot_check_file(NULL, f, 1, &err), -EINVAL);
+    CHECK_HAS(error_get_pretty(err), "for writing");
+    error_free(err);
+    CHECK_EQ(savevm_snapshot_check_file(NULL, NULL, 1, NULL), -EINVAL);
+    qemu_fclose(f);
+}
+
+/* A machine with a block "m1" of up to 8 KiB. */
+static bool ram_fits(void *host, const char *block, uint64_t length)
+{
+    (void)host;
+    return !strcmp(block, "m1") && length <= 0x2000;
+}
+
+static uint32_t flags = SAVEVM_FLAG_NO_CONFIGURATION;
+
+static uint32_t stream_flags(void *host)
+{
+    (void)host;
+    return flags;
+}
+
+TEST(whether_memory_would_load)
+{
+    static const uint8_t stream[] = "QEVM\0\0\0\003"
+        "\001\0\0\0\001\003ram\0\0\0\0\0\0\0\004" "\0\0\0\0\0\0\x20\004\002m1\0\0\0\0\0\0\x20\0"
+        "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001"
+        "\003\0\0\0\001" "\0\0\0\0\0\0\x10\002\002m1\0" "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001";
+    /* With the zero of the string as the mark of the end. */
+    const size_t len = sizeof(stream), list = 8 + 17 + 8, page = len - 1 - 5 - 8 - 12;
+    SaveVMHostOps ops = { .size = sizeof(ops), .ram_fits = ram_fits, .stream_flags = stream_flags };
+    SaveVM *vm = savevm_new(&ops, NULL);
+    SaveVM *before = savevm_set_current(vm);
+    uint8_t more[sizeof(stream) + 1] = { 0 };
+    Error *err = NULL;
+
+    device_add(&live, "ram", 0, 4, HAS_LIVE);
+    CHECK_EQ(check(stream, len, UINT64_MAX, &err), 0);
+    CHECK(err == NULL);
+    refused_byte(stream, len, list + 2, '2', "there is no RAM block 'm2'");
+    refused_byte(stream, len, list - 1 - 1, 0x10, "a new RAM block of at most 0x1000 bytes");
+    refused_byte(stream, len, page + 6, 0x20, "a page within the 0x2000 bytes of 'm1'");
+    refused_byte(stream, len, page + 7, 0x01, "a RAM record with known flags");
+    refused_byte(stream, len, page + 9, 'n', "a page of a known RAM block");
+    refused_byte(stream, len, len - 2, 2, "the footer");
+    memcpy(more, stream, len);
+    CHECK_EQ(check(more, len + 1, len, &err), 0);
+    refused(more, len + 1, EINVAL, "behind the end");
+    flags |= SAVEVM_FLAG_NO_LIVE_LOAD;
+    refused(stream, len, EINVAL, "comes another way");
+    flags = 0;
+    refused(stream, len, EINVAL, "Configuration section missing");
+    /* Of such streams nothing can be said. */
+    flags = SAVEVM_FLAG_NO_FOOTERS;
+    CHECK_EQ(check("nothing", 7, UINT64_MAX, &err), 0);
+    savevm_set_current(before);
+    savevm_free(vm);
 }
 
 TEST(wrong_arguments)

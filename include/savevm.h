@@ -491,6 +491,11 @@ typedef struct SaveVMHostOps {
    */
   uint64_t (*ram_page_sizes)(void *host);
   /**
+   * Whether the machine has a block of RAM of that name which has, or can be given, `length` bytes; NULL: nobody knows,
+   * so that it does.
+   */
+  bool (*ram_fits)(void *host, const char *block, uint64_t length);
+  /**
    * The path of an object as a string from malloc(), or NULL where it has none; NULL: no object has one.
    */
   char *(*object_path)(void *host, VMStateIf *object);
@@ -1782,6 +1787,25 @@ int savevm_snapshot_save(SaveVM *vm,
  */
 int savevm_snapshot_save_file(SaveVM *vm,
                               QEMUFile *f);
+
+/**
+ * Reads a stream of at most `length` bytes from where `f` stands and checks whether it would load into `vm` (NULL: this
+ * thread's context), without changing anything there: whether it is whole up to the mark of its end, of a machine that is
+ * configured as this one, and of devices, versions and blocks of RAM (SaveVMHostOps.ram_fits) that are here; whether every
+ * page lies in its block. What only a device can find wrong, values inside of its state, is not looked at. Machines whose
+ * sections have no footers take everything: nothing says there where a state ends. `f` stays the caller's; where it stands
+ * afterwards is not said. The machine's devices must not change meanwhile.
+ *
+ * 0: nothing speaks against loading. Else -errno and `*errp`: -ENOMSG where no stream begins, -EINVAL where it would not
+ * load, or the error of reading.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `f` is NULL or a file; `errp` is NULL or points to NULL.
+ */
+int savevm_snapshot_check_file(SaveVM *vm,
+                               QEMUFile *f,
+                               uint64_t length,
+                               Error **errp);
 
 /**
  * Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from

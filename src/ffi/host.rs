@@ -181,6 +181,11 @@ impl Host for CHost {
         call!(self.ram_page_sizes() else 1 << self.target_page_bits())
     }
 
+    fn ram_fits(&self, block: &str, length: u64) -> bool {
+        let block = c_string(block.to_owned());
+        call!(self.ram_fits(block.as_ptr(), length) else true)
+    }
+
     fn report(&self, level: Level, text: &str) {
         let number = match level {
             Level::Error => SAVEVM_REPORT_ERROR,

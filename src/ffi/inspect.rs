@@ -10,9 +10,8 @@ use crate::inspect::{
     Block, Budget, Count, FieldSink, Group, Item, ItemKind, Leaf, Options, ReadSource, SectionKind, Stream, Unwatched,
     Value, decode, read, read_slice, write_analyze, write_json,
 };
-use crate::sys::Span;
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::ptr;
 
 /// What a C `SaveVMInspect *` points to.
@@ -51,32 +50,13 @@ pub(super) unsafe fn read_bytes(data: *const u8, len: usize, max_memory: usize) 
 /// Reads a stream from a file, to its end.
 pub(super) fn read_file(file: Option<&MigFile>, max_memory: usize) -> Result<Inspected> {
     let file = file.ok_or_else(|| Error::invalid("the file is NULL"))?;
-    if file.is_writable() {
-        return Err(Error::invalid("the file is for writing"));
-    }
-    if let Some(err) = file.status().first_error() {
-        return Err(err);
-    }
-    let stream = read(ReadSource::new(Rest(file)), options(max_memory), &mut Unwatched);
+    let stream = read(ReadSource::new(file.rest()?), options(max_memory), &mut Unwatched);
     stream.map(Inspected::new).map_err(|err| Error::io("reading the stream", &err))
 }
 
 fn options(max_memory: usize) -> Options {
     let budget = if max_memory == 0 { Budget::default() } else { Budget::new(max_memory) };
     Options { budget, ..Options::default() }
-}
-
-/// What a file still has to read: first what its buffer holds, then the channel's. The end is no error of the file.
-struct Rest<'a>(&'a MigFile);
-
-impl Read for Rest<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self.0.buffered().min(out.len()) {
-            0 if out.is_empty() => Ok(0),
-            0 => self.0.channel().read(Span::from_slice(out)),
-            held => Ok(self.0.get(&mut out[..held])),
-        }
-    }
 }
 
 /// A file to write to, whose own error tells what went wrong.

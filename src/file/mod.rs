@@ -9,10 +9,12 @@
 //! - `read.rs`: getting and peeking.
 //! - `status.rs`: the error latch, totals and rate limit.
 //! - `trail.rs`: depth and pending error of the VMState interpreter.
+//! - `rest.rs`: reading on without the buffer.
 //! - `lease.rs`: how long a file lives that C closes.
 
 mod lease;
 mod read;
+mod rest;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use write::Queue;
 
 pub use lease::Leases;
+pub use rest::Rest;
 pub use trail::Trail;
 
 /// Size of a file's buffer in bytes, and so the furthest that can be peeked (QEMU 7.2's `IO_BUF_SIZE`).
@@ -90,6 +93,15 @@ impl MigFile {
     /// Who works with the file besides its owner.
     pub fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    /// What is still to be read, without a part in it for the buffer: `-EINVAL` where the file is for writing, or its
+    /// first error.
+    pub fn rest(&self) -> Result<Rest<'_>> {
+        if self.writable {
+            return Err(Error::invalid("the file is for writing"));
+        }
+        self.status.first_error().map_or(Ok(Rest(self)), Err)
     }
 
     /// Offset in the stream of the next byte that is put or got.

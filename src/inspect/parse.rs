@@ -26,6 +26,12 @@ pub struct Options {
     /// A description for streams that have none of their own, such as those of postcopy: another stream's of the same
     /// machine.
     pub description: Option<Arc<Description>>,
+    /// The target's page size in bytes, where it is known.
+    pub page_size: Option<u64>,
+    /// Whether sections are closed by footers, where it is known.
+    pub footers: Option<bool>,
+    /// To read no further than to the EOF mark, behind which nothing but a description may stand.
+    pub sections_only: bool,
 }
 
 /// Reads a stream that comes piece by piece. What is wrong with the stream stands in [`Stream::damage`]; an error is
@@ -76,6 +82,7 @@ struct Parser<'v, S, V> {
     packages: Vec<(u64, usize)>,
     /// The description came from this stream's end, before it was reached.
     description_is_own: bool,
+    sections_only: bool,
     /// The section that is being read.
     section: Option<(u32, Device, SectionKind)>,
     last_good: Option<Device>,
@@ -86,17 +93,22 @@ const MAX_PACKAGES: usize = 4;
 
 impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     fn new(source: S, options: Options, visitor: &'v mut V) -> Self {
-        let mut stream = Stream { description: options.description, ..Stream::default() };
+        let mut stream = Stream { description: options.description, footers: options.footers, ..Stream::default() };
         stream.description_is_foreign = stream.description.is_some();
+        let mut ram = RamReader::default();
+        if let Some(size) = options.page_size {
+            ram.set_page_size(size, PageSizeFrom::Caller);
+        }
         Self {
             cursor: Cursor::new(source, options.budget),
             visitor,
             stream,
-            ram: RamReader::default(),
+            ram,
             known: HashMap::new(),
             twins: HashMap::new(),
             packages: Vec::new(),
             description_is_own: false,
+            sections_only: options.sections_only,
             section: None,
             last_good: None,
         }
@@ -147,6 +159,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             }
         }
         self.stream.complete = true;
+        if self.sections_only {
+            return self.nothing_else_follows();
+        }
         self.description()?;
         self.stream.length = self.cursor.offset();
         self.trailing()
@@ -190,6 +205,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     fn configuration(&mut self, start: u64) -> Result<()> {
         const MAX_NAME: u32 = 4096;
         const MAX_CAPABILITIES: u32 = 256;
+        const SUBSECTION_VERSION: u32 = 1;
         let at = self.cursor.offset();
         let len = self.cursor.be32("the length of the machine's name")?;
         if len > MAX_NAME {
@@ -202,7 +218,11 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             let at = self.cursor.offset();
             self.cursor.u8("a subsection")?;
             let name = self.cursor.counted_string("the name of a subsection")?;
-            self.cursor.be32("the version of a subsection")?;
+            let version = self.cursor.be32("the version of a subsection")?;
+            if version != SUBSECTION_VERSION {
+                let found = format!("version {version} of '{name}'");
+                return self.cursor.fault(at, format!("version {SUBSECTION_VERSION} of a subsection"), found);
+            }
             match name.strip_prefix("configuration/") {
                 Some("target-page-bits") => {
                     let bits = self.cursor.be32("the target's page bits")?;
@@ -296,10 +316,10 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         };
         self.section = Some((id, known.device.clone(), kind));
         let payload = self.cursor.offset();
-        let mut data = Vec::new();
+        let mut data = V::WANTS_STATES.then(Vec::new);
         let twin = self.twin(kind, &known.device)?;
         let framing = match kind {
-            SectionKind::Full => self.device_state(id, &known.device, twin, &mut data)?,
+            SectionKind::Full => self.device_state(id, &known.device, twin, data.as_mut())?,
             _ => self.live_state(id, &known)?,
         };
         self.footer(id)?;
@@ -308,7 +328,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         if kind == SectionKind::Full {
             self.last_good = Some(device.clone());
         }
-        let data = (kind == SectionKind::Full).then_some(data);
+        let data = data.filter(|_| kind == SectionKind::Full);
         let section = Section { kind, id, device, twin, version, count: 1, payload, data, framing };
         self.section_item(start, section)
     }
@@ -375,11 +395,11 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             return Ok(Framing::Parsed);
         }
         // What a live device of unknown layout sends can be guest memory's size; it is passed over and not kept.
-        self.search(id, None).map(|()| Framing::Searched)
+        self.search(id, false, None).map(|()| Framing::Searched)
     }
 
     /// The state of a device that is not live: as long as its description says, if its footer agrees.
-    fn device_state(&mut self, id: u32, device: &Device, twin: u32, data: &mut Vec<u8>) -> Result<Framing> {
+    fn device_state(&mut self, id: u32, device: &Device, twin: u32, data: Option<&mut Vec<u8>>) -> Result<Framing> {
         let described = self.stream.description.as_ref().and_then(|description| description.layout(device, twin));
         let size = described.and_then(|layout| usize::try_from(layout.size).ok());
         if let Some(size) = size.filter(|&size| size <= self.cursor.budget.left() / 2) {
@@ -393,16 +413,19 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             // Without a footer, what follows must do.
             let fits = || ahead.get(size..).is_some_and(|ahead| around.ends_here(ahead, last));
             if footer_follows || !footers && fits() {
-                self.cursor.take_into(data, size)?;
+                match data {
+                    Some(data) => self.cursor.take_into(data, size)?,
+                    None => self.cursor.skip(size as u64, "a device's state")?,
+                }
                 return Ok(Framing::Described);
             }
         }
-        self.search(id, Some(data)).map(|()| Framing::Searched)
+        self.search(id, true, data).map(|()| Framing::Searched)
     }
 
-    /// Searches for the end of a section; `keep` takes the state of a FULL one.
-    fn search(&mut self, id: u32, keep: Option<&mut Vec<u8>>) -> Result<()> {
-        let (footers, full, packaged) = (self.stream.footers, keep.is_some(), !self.packages.is_empty());
+    /// Searches for the end of a section; `keep` takes its state.
+    fn search(&mut self, id: u32, full: bool, keep: Option<&mut Vec<u8>>) -> Result<()> {
+        let (footers, packaged) = (self.stream.footers, !self.packages.is_empty());
         let seen = |id| self.known.get(&id).map(|known| known.live);
         let around = Surroundings { id, footers, full, packaged, seen: &seen };
         search::find_end(&mut self.cursor, &around, keep)
@@ -423,6 +446,17 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             Some(found) => {
                 let expected = format!("the footer '{}' of section {id}", search::footer(id).escape_ascii());
                 self.cursor.fault(start, expected, format!("'{found}'"))
+            }
+        }
+    }
+
+    /// That the end was meant: a zero where a section should begin is the same byte.
+    fn nothing_else_follows(&mut self) -> Result<()> {
+        match self.cursor.peek_byte()? {
+            None | Some(wire::VMDESCRIPTION) => Ok(()),
+            Some(tag) => {
+                let found = format!("{} ({tag:#04x})", wire::tag_name(tag));
+                self.cursor.fault(self.cursor.offset(), "a description or nothing behind the end", found)
             }
         }
     }

@@ -89,6 +89,16 @@ impl SectionKind {
         })
     }
 
+    /// Its tag on the wire.
+    pub fn tag(self) -> u8 {
+        match self {
+            Self::Start => wire::SECTION_START,
+            Self::Part => wire::SECTION_PART,
+            Self::End => wire::SECTION_END,
+            Self::Full => wire::SECTION_FULL,
+        }
+    }
+
     /// A word for reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -143,7 +153,7 @@ pub struct Section {
     pub count: u64,
     /// Where the state starts, behind the section's header.
     pub payload: u64,
-    /// The state itself, of a FULL section.
+    /// The state itself, of a FULL section, where states are wanted.
     pub data: Option<Vec<u8>>,
     /// How its end was found.
     pub framing: Framing,
@@ -183,6 +193,8 @@ impl Configuration {
 /// How the page size came to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageSizeFrom {
+    /// The caller named it.
+    Caller,
     /// The configuration section names it.
     Configuration,
     /// The description names it.
@@ -199,6 +211,7 @@ impl PageSizeFrom {
     /// A word for reports.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Caller => "caller",
             Self::Configuration => "configuration",
             Self::Description => "description",
             Self::Advise => "postcopy advise",

@@ -287,7 +287,7 @@ fn a_description_that_does_not_fit_does_not_hide_the_rest() {
 #[test]
 fn memory_stays_within_the_budget() {
     let read = |bytes: &[u8]| {
-        let options = || Options { budget: Budget::new(1 << 20), description: None };
+        let options = || Options { budget: Budget::new(1 << 20), ..Options::default() };
         let piped = super::read(ReadSource::new(bytes), options(), &mut Unwatched).unwrap();
         for stream in [read_slice(bytes, options()), piped] {
             let damage = stream.damage.unwrap();
@@ -393,7 +393,7 @@ proptest! {
             bytes[at..at + len].copy_from_slice(&patch[..len]);
         }
         bytes.truncate(cut.index(bytes.len() * 2));
-        let stream = read_slice(&bytes, Options { budget: Budget::new(1 << 22), description: None });
+        let stream = read_slice(&bytes, Options { budget: Budget::new(1 << 22), ..Options::default() });
         write_analyze(&stream, std::io::sink()).unwrap();
         write_json(&stream, |_| true, std::io::sink()).unwrap();
         let _ = read(ReadSource::new(&bytes[..]), Options::default(), &mut Unwatched);

@@ -9,6 +9,8 @@ use super::stream::Block;
 pub trait Visitor {
     /// Whether [`Visitor::page`] wants the pages' contents. Without it they are passed over unseen.
     const WANTS_PAGES: bool = false;
+    /// Whether the states of devices are kept in the stream that is read.
+    const WANTS_STATES: bool = true;
 
     /// So many bytes lie behind. Called now and then.
     fn progress(&mut self, _offset: u64) {}

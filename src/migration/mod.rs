@@ -7,7 +7,7 @@
 //!   `postcopy.rs`: its two ways to hand the guest over. `answers.rs`: what it hears. `rate.rs`: convergence.
 //! - `incoming.rs`: the handle of one that comes in. `loading.rs`: its work. `commands.rs`: what the stream asks of it.
 //!   `voice.rs`: what it says. `meter.rs`: how much of it came.
-//! - `snapshot.rs`: save and load with the guest stopped.
+//! - `snapshot.rs`: save and load with the guest stopped. `check.rs`: whether a stream would load.
 //!
 //! # Who owns the guest
 //! The destination starts the guest only behind EOF (precopy) or RUN (postcopy), so the source owns it until it hands that
@@ -31,6 +31,7 @@
 
 mod answers;
 mod base;
+mod check;
 mod commands;
 mod incoming;
 mod loading;
@@ -48,6 +49,7 @@ mod switchover;
 mod trace;
 mod voice;
 
+pub use check::check;
 pub use incoming::Incoming;
 pub use outgoing::{Endpoint, Outgoing};
 pub use params::{Choice, Params};

@@ -56,11 +56,15 @@ pub(super) fn save(host: &dyn Host, file: &MigFile, with_uuid: bool) {
 }
 
 /// What the section says.
-struct Received {
-    machine: Vec<u8>,
-    page_bits: u32,
-    capabilities: Vec<Vec<u8>>,
-    uuid: Option<[u8; 16]>,
+pub struct Received {
+    /// The machine's name.
+    pub machine: Vec<u8>,
+    /// log2 of the target's page size.
+    pub page_bits: u32,
+    /// Names of the capabilities that both sides must share.
+    pub capabilities: Vec<Vec<u8>>,
+    /// The machine's UUID.
+    pub uuid: Option<[u8; 16]>,
 }
 
 /// Reads the section behind its tag and compares it with this machine.
@@ -141,7 +145,8 @@ fn read_subsection(file: &MigFile, name: &[u8], received: &mut Received) -> Resu
     Ok(())
 }
 
-fn check(host: &dyn Host, received: &Received) -> Result<()> {
+/// Compares what came with this machine.
+pub fn check(host: &dyn Host, received: &Received) -> Result<()> {
     let machine = host.machine_name();
     // QEMU compares as many bytes as came, so a prefix of the name passes.
     if !machine.starts_with(&received.machine) {

@@ -115,6 +115,10 @@ pub trait Handler: Send + Sync {
     fn is_description(&self) -> bool {
         false
     }
+    /// The oldest version that the description can read.
+    fn oldest_version(&self) -> i32 {
+        i32::MIN
+    }
     /// Order of saving; higher goes first.
     fn priority(&self) -> i32 {
         0

@@ -4,7 +4,7 @@
 use super::handler::Callback;
 use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState};
 pub use super::load_command::package;
-use super::registry::Entry;
+use super::registry::{Call, Entry};
 use super::slot::SectionTime;
 use super::{Vm, config, load_command};
 use crate::error::{Error, Result, Side};
@@ -239,25 +239,45 @@ fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()
     check_read(file)?;
     let name = || String::from_utf8_lossy(&idstr);
     trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {instance} {version}", name());
-    let Some(entry) = vm.registry.find(&idstr, instance) else {
+    let entry =
+        device_of(vm, &Head { tag, id, idstr: &idstr, instance, version }).map_err(|err| err.at_offset(name_at))?;
+    vm.loading.started(id, &entry, version as i32);
+    section_payload(vm, file, &entry, tag, id, version as i32)
+        .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version as i32))))
+}
+
+/// The head of a section that names its device, as on the wire.
+pub struct Head<'a> {
+    /// START or FULL.
+    pub tag: u8,
+    /// The section's number.
+    pub id: u32,
+    /// The device's name.
+    pub idstr: &'a [u8],
+    /// Its instance.
+    pub instance: u32,
+    /// The version of its state.
+    pub version: u32,
+}
+
+/// The device that a section is of, where it can be given such a section at all.
+pub fn device_of<'a>(vm: &'a Vm, head: &Head<'_>) -> Result<Call<'a>> {
+    let Head { tag, id, idstr, instance, version } = *head;
+    let name = String::from_utf8_lossy(idstr);
+    let Some(entry) = vm.registry.find(idstr, instance) else {
         return Err(Error::invalid(format!(
-            "Unknown savevm section or instance '{}' {instance}. Make sure that your current VM setup matches your \
-             saved VM setup, including any hotplugged devices",
-            name()
-        ))
-        .at_offset(name_at));
+            "Unknown savevm section or instance '{name}' {instance}. Make sure that your current VM setup matches your \
+             saved VM setup, including any hotplugged devices"
+        )));
     };
-    let place = || entry.section(tag, id, Some(version as i32));
+    let refused = |text| Err(Error::invalid(text).in_section(|| entry.section(tag, id, Some(version as i32))));
     if i64::from(version) > i64::from(entry.version_id) {
-        let text = format!("savevm: unsupported version {version} for '{}' v{}", name(), entry.version_id);
-        return Err(Error::invalid(text).in_section(place).at_offset(name_at));
+        return refused(format!("savevm: unsupported version {version} for '{name}' v{}", entry.version_id));
     }
     if entry.is_live && vm.flags().has(Flags::NO_LIVE_LOAD) {
-        let text = format!("loadvm: {} RAM loading not allowed: it comes another way", name());
-        return Err(Error::invalid(text).in_section(place).at_offset(name_at));
+        return refused(format!("loadvm: {name} RAM loading not allowed: it comes another way"));
     }
-    vm.loading.started(id, &entry, version as i32);
-    section_payload(vm, file, &entry, tag, id, version as i32).map_err(|err| err.in_section(place))
+    Ok(entry)
 }
 
 fn section_part(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()> {

@@ -5,7 +5,7 @@
 //! file; who calls them when is the business of the driver (`migration/`) or of a host that has its own.
 
 pub mod command;
-mod config;
+pub mod config;
 pub mod handler;
 pub mod host;
 mod index;

@@ -165,6 +165,7 @@ struct Watched<'v, V> {
 
 impl<V: Visitor> Visitor for Watched<'_, V> {
     const WANTS_PAGES: bool = V::WANTS_PAGES;
+    const WANTS_STATES: bool = V::WANTS_STATES;
 
     fn progress(&mut self, offset: u64) {
         self.position.store(offset, Ordering::Relaxed);

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Snapshots.
 
+use crate::error::Error;
 use crate::ffi::context;
 use crate::ffi::file::file_ref;
 use crate::ffi::guard::guard;
 use crate::ffi::migration::{code, parse_uri};
 use crate::ffi::types::{Error as CError, QEMUFile, SaveVM};
-use crate::migration::{snapshot_load, snapshot_save, snapshot_save_to};
+use crate::file::MigFile;
+use crate::migration::{check, snapshot_load, snapshot_save, snapshot_save_to};
 use std::ffi::{c_char, c_int};
+use std::io::Read;
 
 /// Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
 /// starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
@@ -43,6 +46,34 @@ pub unsafe extern "C" fn savevm_snapshot_save_file(vm: *mut SaveVM, f: *mut QEMU
                 file.error()
             }
         })
+    })
+}
+
+/// Reads a stream of at most `length` bytes from where `f` stands and checks whether it would load into `vm` (NULL: this
+/// thread's context), without changing anything there: whether it is whole up to the mark of its end, of a machine that is
+/// configured as this one, and of devices, versions and blocks of RAM (SaveVMHostOps.ram_fits) that are here; whether every
+/// page lies in its block. What only a device can find wrong, values inside of its state, is not looked at. Machines whose
+/// sections have no footers take everything: nothing says there where a state ends. `f` stays the caller's; where it stands
+/// afterwards is not said. The machine's devices must not change meanwhile.
+///
+/// 0: nothing speaks against loading. Else -errno and `*errp`: -ENOMSG where no stream begins, -EINVAL where it would not
+/// load, or the error of reading.
+///
+/// # Safety
+/// `vm` is NULL or a context; `f` is NULL or a file; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_snapshot_check_file(
+    vm: *mut SaveVM,
+    f: *mut QEMUFile,
+    length: u64,
+    errp: *mut *mut CError,
+) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let (vm, file) = unsafe { (context::from_c(vm), file_ref(f)) };
+        let rest = file.ok_or_else(|| Error::invalid("the file is NULL")).and_then(MigFile::rest);
+        // SAFETY: the contract of the function.
+        context::with(&vm, || unsafe { code(errp, rest.and_then(|rest| check(&vm, rest.take(length)))) })
     })
 }
 

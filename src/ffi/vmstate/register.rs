@@ -52,6 +52,9 @@ impl Handler for Described {
     fn is_description(&self) -> bool {
         true
     }
+    fn oldest_version(&self) -> i32 {
+        self.table().minimum_version_id
+    }
     fn priority(&self) -> i32 {
         i32::try_from(self.table().priority).unwrap_or(i32::MAX)
     }

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Whether a stream would load into this machine, found out without calling a device: its framing, the configuration, and
+//! whether there are such devices, versions and blocks of RAM. What is inside of a device's state only the device knows.
+
+use crate::error::{Error, Result};
+use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, Stream, Visitor, read};
+use crate::savevm::Vm;
+use crate::savevm::config::{self, Received};
+use crate::savevm::host::{Flags, Host};
+use crate::savevm::load::{Head, device_of};
+use std::io::Read;
+
+/// What is wrong with the stream that comes from `from`. `ENOMSG`: it does not begin as a stream.
+pub fn check(vm: &Vm, from: impl Read) -> Result<()> {
+    let host = vm.host();
+    if vm.flags().has(Flags::NO_FOOTERS) {
+        // Nothing says where a state ends, and a guess must not keep anybody from loading.
+        return Ok(());
+    }
+    let page_size = Some(1 << host.target_page_bits());
+    let options = Options { page_size, footers: Some(true), sections_only: true, ..Options::default() };
+    let stream = read(ReadSource::new(from), options, &mut Framing).map_err(|err| Error::io("reading it", &err))?;
+    check_stream(vm, &*host, &stream).map_err(|err| err.in_phase("check"))
+}
+
+/// Nothing but the framing is of interest.
+struct Framing;
+
+impl Visitor for Framing {
+    const WANTS_STATES: bool = false;
+}
+
+/// In the order of the stream, so that the first thing that is wrong is told; the rest may follow from it.
+fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
+    let damage = stream.damage.as_ref();
+    if let Some(damage) = damage.filter(|damage| damage.offset < 4) {
+        return Err(Error::new(libc::ENOMSG, format!("Not a migration stream: {damage}")));
+    }
+    match &stream.configuration {
+        Some(configuration) => check_configuration(host, configuration).map_err(|err| err.in_phase("configuration"))?,
+        None if damage.is_none() && !vm.flags().has(Flags::NO_CONFIGURATION) => {
+            return Err(Error::invalid("Configuration section missing"));
+        }
+        None => {}
+    }
+    for (item, section) in stream.sections() {
+        check_section(vm, section).map_err(|err| err.at_offset(item.offset))?;
+    }
+    for block in stream.ram.blocks.iter().filter(|block| block.length > 0) {
+        if !host.ram_fits(&block.name, block.length) {
+            let text = format!("there is no RAM block '{}' that can have {:#x} bytes", block.name, block.length);
+            return Err(Error::invalid(text));
+        }
+    }
+    damage.map_or(Ok(()), |damage| Err(Error::invalid(damage.to_string())))
+}
+
+fn check_configuration(host: &dyn Host, configuration: &Configuration) -> Result<()> {
+    let received = Received {
+        machine: configuration.machine.clone().into_bytes(),
+        page_bits: configuration.page_bits.unwrap_or_else(|| host.target_page_bits_min()),
+        capabilities: configuration.capabilities.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        // A machine without one takes any, and says so while it loads.
+        uuid: configuration.uuid.filter(|_| host.uuid().is_some()),
+    };
+    config::check(host, &received)
+}
+
+fn check_section(vm: &Vm, section: &Section) -> Result<()> {
+    let (tag, id, version) = (section.kind.tag(), section.id, section.version);
+    if !matches!(section.kind, SectionKind::Start | SectionKind::Full) {
+        return Ok(());
+    }
+    let idstr = section.device.name.as_bytes();
+    let entry = device_of(vm, &Head { tag, id, idstr, instance: section.device.instance, version })?;
+    let oldest = entry.handler.oldest_version();
+    if i64::from(version) < i64::from(oldest) {
+        let text = format!("version {version} in the stream, {oldest} to {} can be read", entry.version_id);
+        return Err(Error::invalid(text).in_section(|| entry.section(tag, id, Some(version as i32))));
+    }
+    Ok(())
+}
