@@ -113,6 +113,16 @@ static uint64_t host_ram_page_sizes(void *host)
     return ram_pagesize_summary();
 }
 
+static bool host_ram_fits(void *host, const char *name, uint64_t length)
+{
+    RAMBlock *block = qemu_ram_block_by_name(name);
+
+    length = ROUND_UP(length, qemu_real_host_page_size());
+    return block && (block->used_length == length ||
+                     (block->flags & RAM_RESIZEABLE &&
+                      block->max_length >= length));
+}
+
 static char *host_object_path(void *host, VMStateIf *object)
 {
     return vmstate_if_get_id(object);
@@ -164,6 +174,7 @@ static void __attribute__((constructor(102))) host_init(void)
         .capabilities = host_capabilities,
         .stream_flags = host_stream_flags,
         .ram_page_sizes = host_ram_page_sizes,
+        .ram_fits = host_ram_fits,
         .object_path = host_object_path,
         .disks_inactivate = host_disks_inactivate,
         .precopy_notify = host_precopy_notify,

@@ -5,12 +5,15 @@
 #include "qapi/error.h"
 #include "qapi/qapi-builtin-visit.h"
 #include "qapi/qapi-commands-migration.h"
+#include "qapi/qmp/qdict.h"
 #include "qapi/qmp/qerror.h"
 #include "qemu/cutils.h"
 #include "qemu/job.h"
 #include "qemu/main-loop.h"
 #include "qemu/yank.h"
 #include "block/block.h"
+#include "block/block_int-common.h"
+#include "block/qdict.h"
 #include "block/snapshot.h"
 #include "io/channel-file.h"
 #include "migration/channel-block.h"
@@ -184,8 +187,9 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
     return saved;
 }
 
-/* Whether `bs` holds a snapshot of that name with a VM state in it. */
-static bool has_vmstate(BlockDriverState *bs, const char *name, Error **errp)
+/* How long the VM state in the snapshot of that name is; 0: there is none. */
+static uint64_t vmstate_size(BlockDriverState *bs, const char *name,
+                             Error **errp)
 {
     AioContext *ctx = bdrv_get_aio_context(bs);
     QEMUSnapshotInfo sn;
@@ -200,7 +204,54 @@ static bool has_vmstate(BlockDriverState *bs, const char *name, Error **errp)
         error_setg(errp, "This is a disk-only snapshot. Revert to it "
                    " offline using qemu-img");
     }
-    return ret >= 0 && sn.vm_state_size > 0;
+    return ret < 0 ? 0 : sn.vm_state_size;
+}
+
+/* The image of `bs` once more, to read a snapshot's state; NULL: it can't. */
+static BlockDriverState *open_aside(BlockDriverState *bs, const char *name)
+{
+    BlockDriverState *aside;
+    QDict *options;
+
+    bdrv_refresh_filename(bs);
+    options = qdict_clone_shallow(bs->full_open_options);
+    qdict_put_null(options, "backing");
+    qdict_flatten(options);
+    qdict_put_str(options, BDRV_OPT_READ_ONLY, "on");
+    qdict_put_str(options, BDRV_OPT_FORCE_SHARE, "on");
+    aside = bdrv_open(NULL, NULL, options, bs->open_flags & BDRV_O_NOCACHE,
+                      NULL);
+    if (aside && bdrv_snapshot_load_tmp_by_id_or_name(aside, name, NULL) < 0) {
+        bdrv_unref(aside);
+        return NULL;
+    }
+    return aside;
+}
+
+/* Whether nothing speaks against a snapshot's state, where that shows. */
+static bool check_vmstate(BlockDriverState *bs, const char *name, uint64_t size,
+                          Error **errp)
+{
+    BlockDriverState *aside = open_aside(bs, name);
+    Error *err = NULL;
+    QEMUFile *f;
+    int ret;
+
+    if (!aside) {
+        return true;
+    }
+    f = vmstate_file(aside, false);
+    ret = savevm_snapshot_check_file(NULL, f, size, &err);
+    qemu_fclose(f);
+    bdrv_unref(aside);
+    /* In an image that was resized since, the state is at another place. */
+    if (ret == 0 || ret == -ENOMSG) {
+        error_free(err);
+        return true;
+    }
+    error_propagate_prepend(errp, err, "Snapshot '%s' is not loaded, and "
+                            "nothing was changed: ", name);
+    return false;
 }
 
 static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
@@ -229,27 +280,57 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
     return ret >= 0;
 }
 
-bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
-                   strList *devices, Error **errp)
+/* The disk with the VM state of a snapshot that can be loaded, else NULL. */
+static BlockDriverState *find_loadable(const char *name, const char *vmstate,
+                                       Disks disks, Error **errp)
 {
-    Disks disks = { has_devices, devices };
     BlockDriverState *bs;
-    bool loaded;
+    uint64_t size;
     int found;
 
-    if (!bdrv_all_can_snapshot(has_devices, devices, errp)) {
-        return false;
+    if (!bdrv_all_can_snapshot(disks.has_devices, disks.devices, errp)) {
+        return NULL;
     }
-    found = bdrv_all_has_snapshot(name, has_devices, devices, errp);
+    found = bdrv_all_has_snapshot(name, disks.has_devices, disks.devices, errp);
     if (found == 0) {
         error_setg(errp, "Snapshot '%s' does not exist in one or more devices",
                    name);
     }
     if (found <= 0) {
-        return false;
+        return NULL;
     }
-    bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp);
-    if (!bs || !has_vmstate(bs, name, errp)) {
+    bs = bdrv_all_find_vmstate_bs(vmstate, disks.has_devices, disks.devices,
+                                  errp);
+    size = bs ? vmstate_size(bs, name, errp) : 0;
+    return size && check_vmstate(bs, name, size, errp) ? bs : NULL;
+}
+
+/* Callers stop the guest before they load a snapshot; whether it ran. */
+static bool ran_until_load;
+
+static void run_state_changed(void *opaque, bool running, RunState state)
+{
+    ran_until_load = state == RUN_STATE_RESTORE_VM;
+}
+
+static void __attribute__((constructor)) watch_run_state(void)
+{
+    qemu_add_vm_change_state_handler(run_state_changed, NULL);
+}
+
+bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
+                   strList *devices, Error **errp)
+{
+    Disks disks = { has_devices, devices };
+    BlockDriverState *bs = find_loadable(name, vmstate, disks, errp);
+    bool ran = ran_until_load;
+    bool loaded;
+
+    ran_until_load = false;
+    if (!bs) {
+        if (ran) {
+            vm_start();
+        }
         return false;
     }
     /* What is on its way belongs to the state that is given up. */

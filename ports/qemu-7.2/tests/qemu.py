@@ -149,7 +149,8 @@ class Qemu:
 
     def check_counters(self):
         """Each pass counts all bytes, so they differ by one at most. The guest is stopped."""
-        first, *rest = sorted({(byte - self.counters()[0] + 1) % 256 for byte in self.counters()})
+        counters = self.counters()
+        first, *rest = sorted({(byte - counters[0] + 1) % 256 for byte in counters})
         if rest and (first, rest) not in ((0, [1]), (1, [2])):
             raise Failure(f"{self.name}: the memory is not whole: {[first, *rest]}")
 

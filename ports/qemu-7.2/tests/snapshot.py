@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Snapshots in a qcow2 image with a QEMU on libsavevm: HMP, QMP jobs, a disk that fails, a damaged snapshot.
+"""Snapshots in a qcow2 image with a QEMU on libsavevm: HMP, QMP jobs, a disk that fails, a QEMU that is killed.
 
 usage: snapshot.py QEMU QEMU-IMG
 """
 
 import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -18,13 +17,14 @@ def image(place, img):
     path = place / "disk.qcow2"
     convert = [img, "convert", "-f", "raw", "-O", "qcow2", str(place / "x86.disk"), str(path)]
     subprocess.run(convert, check=True, cwd=place.path)
+    subprocess.run([img, "resize", "-q", str(path), "1M"], check=True)
     return path
 
 
 def start(binary, place, disk, *more, file=None):
     file = file or f"file.driver=file,file.filename={disk}"
     return Qemu(binary, place, "guest", "-accel", "tcg", "-m", "64M",
-                "-blockdev", f"driver=qcow2,node-name=disk,{file}", "-device", "ide-hd,drive=disk",
+                "-blockdev", f"driver=qcow2,node-name=disk,{file}", "-device", "ide-hd,drive=disk,id=hd",
                 "-device", "virtio-rng-pci", "-device", "rtl8139", "-device", "qemu-xhci", "-device", "VGA", *more)
 
 
@@ -152,44 +152,13 @@ def case_killed(place, binary, img):
     return f"after {len(whole)} that were faster"
 
 
-def damage(disk, name):
-    """Makes the name of a device in the last snapshot in the image one that nobody has."""
-    data = bytearray(disk.read_bytes())
-    # A section's name stands behind its length; in the description behind the state it stands in quotes.
-    found = [match for match in re.finditer(rb".0000:00:0.\.0/" + name, data) if data[match.start()] == len(match[0]) - 1]
-    if len(found) != 2:
-        raise Failure(f"{name!r} is {len(found)} times in the image, expected once in either snapshot")
-    data[found[-1].end() - 1] ^= 0x20
-    disk.write_bytes(data)
-
-
-def case_damaged(place, binary, img):
-    disk = image(place, img)
-    with start(binary, place, disk) as vm:
-        vm.wait_letters()
-        quiet_hmp(vm, "savevm good")
-        vm.wait_letters()
-        before = frozen(vm)
-        quiet_hmp(vm, "savevm bad")
-    damage(disk, b"rtl8139")
-    with start(binary, place, disk) as vm:
-        vm.wait_letters()
-        said = vm.hmp("loadvm bad")
-        expect("loading a damaged snapshot", "while loading VM state" in said, True)
-        expect("the name of the device is told", "rtl813" in said + vm.output(), True)
-        quiet_hmp(vm, "loadvm good")
-        goes_on(vm)
-        expect("the good snapshot is another", vm.counters() != before, True)
-        return said.strip().splitlines()[0]
-
-
 def main():
     binary, img = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
     cases = [("savevm and loadvm", case_hmp), ("snapshot jobs", case_jobs),
-             ("savevm to a disk that fails", case_failing_disk), ("savevm of a QEMU that is killed", case_killed),
-             ("a damaged snapshot", case_damaged)]
+             ("savevm to a disk that fails", case_failing_disk), ("savevm of a QEMU that is killed", case_killed)]
     results = [run_case(f"snapshot: {title}", case, binary, img) for title, case in cases]
     sys.exit(not all(results))
 
 
-main()
+if __name__ == "__main__":
+    main()
