@@ -10,7 +10,6 @@
 #include "qemu/error-report.h"
 #include "qemu/log.h"
 #include "qemu/thread.h"
-#include "qapi/error.h"
 #include "io/channel.h"
 #include "migration/qemu-file.h"
 #include "trace/control.h"
@@ -85,10 +84,8 @@ static int channel_shutdown(void *channel)
     if (!qio_channel_has_feature(c->ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
         return -ENOSYS;
     }
-    if (qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL) < 0) {
-        return -EIO;
-    }
-    return 0;
+    return qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL) < 0
+           ? -EIO : 0;
 }
 
 static int channel_set_blocking(void *channel, bool blocking)
@@ -131,10 +128,12 @@ static const SaveVMChannelOps channel_ops = {
 
 static QEMUFile *file_over(QIOChannel *ioc, bool writable)
 {
+    static const QEMUFileHooks none;
     GlueChannel *c = g_new0(GlueChannel, 1);
 
     object_ref(OBJECT(ioc));
     c->ioc = ioc;
+    c->hooks[false] = c->hooks[true] = &none;
     return savevm_file_from_channel(&channel_ops, c, writable);
 }
 
@@ -172,7 +171,7 @@ void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks)
 static void run_hook(QEMUFile *f, QEMURamHookFunc *hook, uint64_t flags,
                      void *data)
 {
-    int ret = hook(f, flags, data);
+    int ret = hook ? hook(f, flags, data) : 0;
 
     if (ret < 0) {
         qemu_file_set_error(f, ret);
@@ -181,29 +180,20 @@ static void run_hook(QEMUFile *f, QEMURamHookFunc *hook, uint64_t flags,
 
 void ram_control_before_iterate(QEMUFile *f, uint64_t flags)
 {
-    const QEMUFileHooks *hooks = *file_hooks(f);
-
-    if (hooks && hooks->before_ram_iterate) {
-        run_hook(f, hooks->before_ram_iterate, flags, NULL);
-    }
+    run_hook(f, (*file_hooks(f))->before_ram_iterate, flags, NULL);
 }
 
 void ram_control_after_iterate(QEMUFile *f, uint64_t flags)
 {
-    const QEMUFileHooks *hooks = *file_hooks(f);
-
-    if (hooks && hooks->after_ram_iterate) {
-        run_hook(f, hooks->after_ram_iterate, flags, NULL);
-    }
+    run_hook(f, (*file_hooks(f))->after_ram_iterate, flags, NULL);
 }
 
 void ram_control_load_hook(QEMUFile *f, uint64_t flags, void *data)
 {
-    const QEMUFileHooks *hooks = *file_hooks(f);
+    QEMURamHookFunc *hook = (*file_hooks(f))->hook_ram_load;
 
-    if (hooks && hooks->hook_ram_load) {
-        run_hook(f, hooks->hook_ram_load, flags, data);
-    } else if (flags == RAM_CONTROL_HOOK) {
+    run_hook(f, hook, flags, data);
+    if (!hook && flags == RAM_CONTROL_HOOK) {
         /* The source counts on a hook that this side has not. */
         qemu_file_set_error(f, -EINVAL);
     }
@@ -213,13 +203,10 @@ size_t ram_control_save_page(QEMUFile *f, ram_addr_t block_offset,
                              ram_addr_t offset, size_t size,
                              uint64_t *bytes_sent)
 {
-    const QEMUFileHooks *hooks = *file_hooks(f);
-    int ret;
+    QEMURamSaveFunc *save = (*file_hooks(f))->save_page;
+    int ret = save ? save(f, block_offset, offset, size, bytes_sent)
+                   : RAM_SAVE_CONTROL_NOT_SUPP;
 
-    if (!hooks || !hooks->save_page) {
-        return RAM_SAVE_CONTROL_NOT_SUPP;
-    }
-    ret = hooks->save_page(f, block_offset, offset, size, bytes_sent);
     if (ret == RAM_SAVE_CONTROL_NOT_SUPP) {
         return ret;
     }
@@ -290,14 +277,14 @@ static TraceEvent *find_event(const char *name)
 {
     static GMutex lock;
     static GHashTable *known;
-    TraceEvent *event = NULL;
+    TraceEvent *event;
 
     g_mutex_lock(&lock);
     if (!known) {
         known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     }
-    if (!g_hash_table_lookup_extended(known, name, NULL, (gpointer *)&event)) {
-        event = trace_event_name(name);
+    event = g_hash_table_lookup(known, name);
+    if (!event && (event = trace_event_name(name))) {
         g_hash_table_insert(known, g_strdup(name), event);
     }
     g_mutex_unlock(&lock);

@@ -1,27 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The emulator as the host of libsavevm's default context. */
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "qapi/qapi-types-migration.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qemu/uuid.h"
 #include "block/block.h"
-#include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
-#include "hw/qdev-core.h"
 #include "migration/colo.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
-#include "migration/qemu-file-types.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "sysemu/cpus.h"
-#include "sysemu/hw_accel.h"
 #include "sysemu/runstate.h"
 #include "sysemu/sysemu.h"
 #include "sysemu/xen.h"
@@ -82,14 +77,11 @@ static unsigned int host_page_bits_min(void *host)
 
 static const char *const *host_capabilities(void *host)
 {
-    static const char *const none[] = { NULL };
-    static const char *shared[] = { NULL, NULL };
+    static const char *names[2];
+    MigrationCapability shared = MIGRATION_CAPABILITY_X_IGNORE_SHARED;
 
-    if (!migrate_ignore_shared()) {
-        return none;
-    }
-    shared[0] = MigrationCapability_str(MIGRATION_CAPABILITY_X_IGNORE_SHARED);
-    return shared;
+    names[0] = migrate_ignore_shared() ? MigrationCapability_str(shared) : NULL;
+    return names;
 }
 
 static uint32_t host_stream_flags(void *host)
@@ -192,18 +184,12 @@ static void __attribute__((constructor(102))) host_init(void)
 
 void timer_put(QEMUFile *f, QEMUTimer *ts)
 {
-    qemu_put_be64(f, timer_expire_time_ns(ts));
+    vmstate_info_timer.put(f, ts, 0, NULL, NULL);
 }
 
 void timer_get(QEMUFile *f, QEMUTimer *ts)
 {
-    uint64_t expire = qemu_get_be64(f);
-
-    if (expire == UINT64_MAX) {
-        timer_del(ts);
-    } else {
-        timer_mod_ns(ts, expire);
-    }
+    vmstate_info_timer.get(f, ts, 0, NULL);
 }
 
 /*

@@ -4,14 +4,10 @@
  * and keeps their order, QEMU's migration and postcopy code acts.
  */
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "block/block.h"
-#include "exec/cpu-common.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
 #include "migration/colo.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -22,7 +18,6 @@
 #include "migration/yank_functions.h"
 #include "net/announce.h"
 #include "sysemu/cpus.h"
-#include "sysemu/hw_accel.h"
 #include "sysemu/runstate.h"
 #include "sysemu/sysemu.h"
 #include "migration/trace.h"
@@ -328,11 +323,8 @@ static int enable_colo(void *host)
 {
     int ret = migration_incoming_enable_colo();
 
-    if (ret == 0) {
-        ret = colo_init_ram_cache();
-        if (ret) {
-            migration_incoming_disable_colo();
-        }
+    if (ret == 0 && (ret = colo_init_ram_cache())) {
+        migration_incoming_disable_colo();
     }
     return ret;
 }

@@ -2,19 +2,15 @@
 /* Snapshots in disk images, as QEMU's commands and jobs, and Xen's files. */
 #include "qemu/osdep.h"
 #include "qapi/clone-visitor.h"
-#include "qapi/error.h"
 #include "qapi/qapi-builtin-visit.h"
 #include "qapi/qapi-commands-migration.h"
-#include "qapi/qmp/qdict.h"
 #include "qapi/qmp/qerror.h"
 #include "qemu/cutils.h"
 #include "qemu/job.h"
 #include "qemu/main-loop.h"
 #include "qemu/yank.h"
-#include "block/block.h"
 #include "block/block_int-common.h"
 #include "block/qdict.h"
-#include "block/snapshot.h"
 #include "io/channel-file.h"
 #include "migration/channel-block.h"
 #include "migration/global_state.h"
@@ -36,14 +32,19 @@ typedef struct Disks {
     strList *devices;
 } Disks;
 
-static QEMUFile *vmstate_file(BlockDriverState *bs, bool writable)
+/* A file over a channel that is nobody's any more. */
+static QEMUFile *file_of(QIOChannel *ioc, bool writable)
 {
-    QIOChannel *ioc = QIO_CHANNEL(qio_channel_block_new(bs));
     QEMUFile *f = writable ? qemu_file_new_output(ioc)
                            : qemu_file_new_input(ioc);
 
     object_unref(OBJECT(ioc));
     return f;
+}
+
+static QEMUFile *vmstate_file(BlockDriverState *bs, bool writable)
+{
+    return file_of(QIO_CHANNEL(qio_channel_block_new(bs)), writable);
 }
 
 static int save_vmstate(QEMUFile *f, Error **errp)
@@ -165,18 +166,15 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
         return false;
     }
     if (!bdrv_all_can_snapshot(has_devices, devices, errp) ||
-        !name_is_free(name, overwrite, disks, errp)) {
+        !name_is_free(name, overwrite, disks, errp) ||
+        !(bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp))) {
         return false;
     }
-    bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp);
-    if (!bs) {
-        return false;
-    }
-    running = runstate_is_running();
     if (global_state_store()) {
         error_setg(errp, "Error saving global state");
         return false;
     }
+    running = runstate_is_running();
     vm_stop(RUN_STATE_SAVE_VM);
     bdrv_drain_all_begin();
     saved = save_stopped(bs, name, disks, errp);
@@ -222,8 +220,7 @@ static BlockDriverState *open_aside(BlockDriverState *bs, const char *name)
     aside = bdrv_open(NULL, NULL, options, bs->open_flags & BDRV_O_NOCACHE,
                       NULL);
     if (aside && bdrv_snapshot_load_tmp_by_id_or_name(aside, name, NULL) < 0) {
-        bdrv_unref(aside);
-        return NULL;
+        g_clear_pointer(&aside, bdrv_unref);
     }
     return aside;
 }
@@ -262,10 +259,8 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
     int ret;
 
     if (bdrv_all_goto_snapshot(name, disks.has_devices, disks.devices,
-                               errp) < 0) {
-        return false;
-    }
-    if (!yank_register_instance(MIGRATION_YANK_INSTANCE, errp)) {
+                               errp) < 0 ||
+        !yank_register_instance(MIGRATION_YANK_INSTANCE, errp)) {
         return false;
     }
     qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
@@ -284,23 +279,18 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
 static BlockDriverState *find_loadable(const char *name, const char *vmstate,
                                        Disks disks, Error **errp)
 {
-    BlockDriverState *bs;
+    bool has = disks.has_devices;
+    BlockDriverState *bs = NULL;
     uint64_t size;
-    int found;
+    int found = bdrv_all_can_snapshot(has, disks.devices, errp) ?
+                bdrv_all_has_snapshot(name, has, disks.devices, errp) : -1;
 
-    if (!bdrv_all_can_snapshot(disks.has_devices, disks.devices, errp)) {
-        return NULL;
-    }
-    found = bdrv_all_has_snapshot(name, disks.has_devices, disks.devices, errp);
-    if (found == 0) {
+    if (found > 0) {
+        bs = bdrv_all_find_vmstate_bs(vmstate, has, disks.devices, errp);
+    } else if (found == 0) {
         error_setg(errp, "Snapshot '%s' does not exist in one or more devices",
                    name);
     }
-    if (found <= 0) {
-        return NULL;
-    }
-    bs = bdrv_all_find_vmstate_bs(vmstate, disks.has_devices, disks.devices,
-                                  errp);
     size = bs ? vmstate_size(bs, name, errp) : 0;
     return size && check_vmstate(bs, name, size, errp) ? bs : NULL;
 }
@@ -323,8 +313,7 @@ bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
 {
     Disks disks = { has_devices, devices };
     BlockDriverState *bs = find_loadable(name, vmstate, disks, errp);
-    bool ran = ran_until_load;
-    bool loaded;
+    bool loaded, ran = ran_until_load;
 
     ran_until_load = false;
     if (!bs) {
@@ -362,8 +351,7 @@ typedef struct SnapshotJob {
 
 static bool job_load(SnapshotJob *s)
 {
-    bool running = runstate_is_running();
-    bool loaded;
+    bool loaded, running = runstate_is_running();
 
     vm_stop(RUN_STATE_RESTORE_VM);
     loaded = load_snapshot(s->tag, s->vmstate, true, s->devices, s->errp);
@@ -378,19 +366,13 @@ static void job_in_main_loop(void *opaque)
     SnapshotJob *s = opaque;
 
     job_progress_set_remaining(&s->common, 1);
-    switch (job_type(&s->common)) {
-    case JOB_TYPE_SNAPSHOT_SAVE:
+    if (job_type(&s->common) == JOB_TYPE_SNAPSHOT_SAVE) {
         s->done = save_snapshot(s->tag, false, s->vmstate, true, s->devices,
                                 s->errp);
-        break;
-    case JOB_TYPE_SNAPSHOT_LOAD:
+    } else if (job_type(&s->common) == JOB_TYPE_SNAPSHOT_LOAD) {
         s->done = job_load(s);
-        break;
-    case JOB_TYPE_SNAPSHOT_DELETE:
+    } else {
         s->done = delete_snapshot(s->tag, true, s->devices, s->errp);
-        break;
-    default:
-        g_assert_not_reached();
     }
     job_progress_update(&s->common, 1);
     g_free(s->tag);
@@ -410,12 +392,10 @@ static int coroutine_fn job_run_snapshot(Job *job, Error **errp)
     return s->done ? 0 : -1;
 }
 
-#define SNAPSHOT_JOB(name, type)                    \
-    static const JobDriver name = {                 \
-        .instance_size = sizeof(SnapshotJob),       \
-        .job_type = type,                           \
-        .run = job_run_snapshot,                    \
-    }
+#define SNAPSHOT_JOB(name, type)                                   \
+    static const JobDriver name = {                                \
+        .instance_size = sizeof(SnapshotJob), .job_type = type,    \
+        .run = job_run_snapshot }
 
 SNAPSHOT_JOB(save_job_driver, JOB_TYPE_SNAPSHOT_SAVE);
 SNAPSHOT_JOB(load_job_driver, JOB_TYPE_SNAPSHOT_LOAD);
@@ -460,16 +440,12 @@ static QEMUFile *xen_file(const char *path, bool writable, const char *name,
 {
     int flags = writable ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY | O_BINARY;
     QIOChannelFile *ioc = qio_channel_file_new_path(path, flags, 0660, errp);
-    QEMUFile *f;
 
     if (!ioc) {
         return NULL;
     }
     qio_channel_set_name(QIO_CHANNEL(ioc), name);
-    f = writable ? qemu_file_new_output(QIO_CHANNEL(ioc))
-                 : qemu_file_new_input(QIO_CHANNEL(ioc));
-    object_unref(OBJECT(ioc));
-    return f;
+    return file_of(QIO_CHANNEL(ioc), writable);
 }
 
 static void xen_save_stopped(const char *filename, bool give_disks_up,
