@@ -53,6 +53,9 @@ def theirs(emulator, place, mib, content):
         sent = info["ram"]["transferred"]
         if sent < mib << 20:
             sys.exit(f"QEMU sent {sent} bytes alone")
+        if info["total-time"] == 0:
+            # Seldom, 7.2 says that it is completed before it has written down how long it took.
+            info = source.qmp("query-migrate")
         return sent / 1e6 / info["total-time"], info["downtime"]
 
 

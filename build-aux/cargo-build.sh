@@ -14,7 +14,9 @@ fi
 # Only libraries and the command: tests and benches have their own builds.
 # shellcheck disable=SC2086
 "$cargo" build --quiet --locked $packages --profile "$profile" --manifest-path "$source/Cargo.toml" --target-dir "$target"
+# Where cargo is told to build for another target, it has a directory for that.
+built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}$profile_dir
 for file in $files; do
-    cmp -s "$target/$profile_dir/$file" "$out/$file" || cp "$target/$profile_dir/$file" "$out/$file"
+    cmp -s "$built/$file" "$out/$file" || cp "$built/$file" "$out/$file"
 done
 ln -sf libsavevm.so "$out/$soname"

@@ -354,6 +354,7 @@ TEST(blocks_are_checked_and_stay_during_a_migration)
     block.host = NULL;
     CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, &err), -EINVAL);
     CHECK_HAS(error_get_pretty(err), "NULL");
+    error_free(err);
     block.host = more + 1;
     CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EINVAL);
     block.host = more;

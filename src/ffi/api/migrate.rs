@@ -158,7 +158,8 @@ pub unsafe extern "C" fn savevm_migrate_request_bitmap(m: *mut MigrationState, b
     })
 }
 
-/// Changes what may change while it runs; see SaveVMParams.
+/// Changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that a caller
+/// keeps the parameters that it began with and changes one of them.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `from_c` is NULL or begins with its size.
