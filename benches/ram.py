@@ -88,6 +88,7 @@ def main():
             bare, *own = ours(program, arguments.mib)
             loop.append(bare)
             library.append(own)
+            subprocess.run([program, str(arguments.mib), "warm"], check=True)
             qemu.append(theirs(emulator, place, arguments.mib, content))
             print(f"| {run + 1} | {bare:.2f} | {own[0]:.2f} | {own[1]:.1f} | {qemu[-1][0]:.2f} | {qemu[-1][1]} |",
                   flush=True)

@@ -86,6 +86,7 @@ const LIMITS: SaveVMLimits = SaveVMLimits {
     list_elements: 1 << 10,
     nesting: 0,
     machine_name: 0,
+    open_timeout_ms: 0,
 };
 
 /// Loads `data` into a fresh device and frees what the load allocated.
