@@ -54,6 +54,7 @@ const LIMITS: SaveVMLimits = SaveVMLimits {
     list_elements: 100,
     nesting: 0,
     machine_name: 0,
+    open_timeout_ms: 0,
 };
 
 /// What a device needs at an offset beyond zeros.

@@ -48,6 +48,7 @@ fuzz_target!(|data: &[u8]| {
         list_elements: 1 << 10,
         nesting: 0,
         machine_name: 0,
+        open_timeout_ms: 0,
     };
     unsafe {
         let vm = savevm_new(ptr::null(), ptr::null_mut());
