@@ -70,11 +70,12 @@ unsafe extern "C" fn vm_start(host: *mut c_void) -> c_int {
     0
 }
 
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
 /// A migration's threads are on their own once it is over; what they still hold is no leak.
-fn wait_for_threads() {
-    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    static BEFORE: OnceLock<usize> = OnceLock::new();
-    let before = *BEFORE.get_or_init(threads);
+fn wait_for_threads(before: usize) {
     while threads() > before {
         std::thread::sleep(Duration::from_micros(100));
     }
@@ -86,7 +87,10 @@ unsafe extern "C" fn load_byte(f: *mut QEMUFile, _opaque: *mut c_void, _version:
     if unsafe { qemu_get_byte(f) } == 0xff { -libc::EINVAL } else { 0 }
 }
 
-fuzz_target!(init: wait_for_threads(), |data: &[u8]| {
+fuzz_target!(|data: &[u8]| {
+    // Counted with the first input: the fuzzer has threads of its own by then.
+    static BEFORE: OnceLock<usize> = OnceLock::new();
+    let before = *BEFORE.get_or_init(threads);
     let host = Host::default();
     let memory = Walled::new(256);
     unsafe {
@@ -97,7 +101,7 @@ fuzz_target!(init: wait_for_threads(), |data: &[u8]| {
         ops.vm_start = Some(vm_start);
         ops.report = Some(report);
         let vm = savevm_new(&ops, (&raw const host).cast_mut().cast());
-        let before = savevm_set_current(vm);
+        let current = savevm_set_current(vm);
         let ram = savevm_ram_new(vm, ptr::null(), ptr::null_mut(), ptr::null_mut());
         let mut block: SaveVMRamBlock = zeroed();
         (block.size, block.name) = (size_of::<SaveVMRamBlock>(), c"ram".as_ptr());
@@ -125,8 +129,8 @@ fuzz_target!(init: wait_for_threads(), |data: &[u8]| {
         assert!(!savevm_is_broken(vm));
         assert!(!host.locked.load(SeqCst));
         assert_eq!(savevm_ram_free(ram), 0);
-        savevm_set_current(before);
+        savevm_set_current(current);
         savevm_free(vm);
     }
-    wait_for_threads();
+    wait_for_threads(before);
 });
