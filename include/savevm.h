@@ -1378,7 +1378,10 @@ int savevm_set_limits(SaveVM *vm,
                       const struct SaveVMLimits *limits);
 
 /**
- * Whether the context was given up after an internal failure: what it does from now on fails with -EIO.
+ * Whether the context was given up after an internal failure (a panic, which is a mistake of the library's). What was
+ * under way has failed, and a guest that was to be moved or saved runs on where it was. Whatever begins something fails
+ * with -EIO from then on: migrations, snapshots, phases, registrations. What ends something works: unregistering, freeing,
+ * cleanup. NULL: this thread's context. Any thread.
  *
  * The caller promises:
  * `vm` is NULL or a context.

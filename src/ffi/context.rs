@@ -2,8 +2,7 @@
 //! Which machine a call of QEMU's names means: this thread's current context, else the one default.
 
 use super::types::SaveVM;
-use crate::error::Error;
-use crate::savevm::Vm;
+use crate::savevm::{Vm, unwind};
 use once_cell::sync::Lazy;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ pub(crate) fn set_current(vm: Option<Arc<Vm>>) -> *mut SaveVM {
     Arc::as_ptr(&before).cast_mut().cast()
 }
 
-/// Runs `body` with `vm` as this thread's context.
+/// Runs `body` with `vm` as this thread's context. A panic in it is that context's, wherever it is caught.
 pub(crate) fn with<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
     struct Restore(Option<Arc<Vm>>);
     impl Drop for Restore {
@@ -40,7 +39,12 @@ pub(crate) fn with<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
         }
     }
     let _restore = Restore(CURRENT.with_borrow_mut(|current| current.replace(Arc::clone(vm))));
-    body()
+    about(vm, body)
+}
+
+/// Runs `body` for `vm`, which need not be this thread's context: a panic in it is `vm`'s.
+pub(crate) fn about<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
+    unwind::blamed_on(|| Some(Arc::clone(vm)), body)
 }
 
 /// The context behind a C pointer; NULL means this thread's.
@@ -57,11 +61,4 @@ pub(crate) unsafe fn from_c(vm: *mut SaveVM) -> Arc<Vm> {
         Arc::increment_strong_count(vm);
         Arc::from_raw(vm)
     }
-}
-
-/// A panic was caught: the context is not to be trusted any more.
-pub(crate) fn broken(text: &str) {
-    let vm = current();
-    vm.set_broken();
-    vm.report(Error::new(libc::EIO, format!("internal failure, this context is given up: {text}")));
 }

@@ -1,21 +1,46 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! No panic leaves the library.
+//! No panic leaves the library. It is reported, it gives up the context that the call was about, and what the caller gets
+//! is an error.
 
-use super::context;
+use super::types::Error as CError;
+use super::{context, error};
+use crate::error::Error;
+use crate::file::MigFile;
+use crate::savevm::{Vm, unwind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-/// Runs `body`; a panic in it marks the current context as broken, is reported, and becomes `on_panic`.
-///
-/// What `body` touches is built for being left at any point: atomics, cells that are set last, and locks whose poison
-/// is ignored. That is why it may be asserted to be unwind safe.
+/// What `body` returns, or the context that is given up because of a panic in it, and the error.
+fn caught<T>(body: impl FnOnce() -> T) -> Result<T, (Arc<Vm>, Error)> {
+    catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        context::current().pass("call");
+        body()
+    }))
+    .map_err(|panic| unwind::explained(panic, context::current))
+}
+
+/// Runs `body`; a panic in it becomes `on_panic`.
 pub(crate) fn guard<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic without words".to_owned());
-        context::broken(&text);
+    caught(body).unwrap_or(on_panic)
+}
+
+/// As `guard`, for work on a file: a panic is the file's error as well, since a part of the stream may be missing.
+pub(crate) fn guard_file<T>(file: &MigFile, on_panic: T, body: impl FnOnce() -> T) -> T {
+    caught(body).unwrap_or_else(|(_, error)| {
+        file.set_error_detail(error);
+        on_panic
+    })
+}
+
+/// As `guard`, for what tells its error.
+///
+/// # Safety
+/// `errp` must be NULL or point to NULL.
+pub(crate) unsafe fn guard_error<T>(errp: *mut *mut CError, on_panic: T, body: impl FnOnce() -> T) -> T {
+    caught(body).unwrap_or_else(|(vm, error)| {
+        // SAFETY: as the caller promised; `body` may have told one, which is then kept.
+        guard((), || context::with(&vm, || unsafe { error::give(errp, error) }));
         on_panic
     })
 }

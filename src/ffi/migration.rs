@@ -6,7 +6,7 @@ use super::api::migration::{
 };
 use super::api::types::SaveVMChannelOps;
 use super::channel::CChannel;
-use super::guard::guard;
+use super::guard::{guard, guard_error};
 use super::types::{Error as CError, MigrationIncomingState, MigrationState};
 use super::{bytes, context, error};
 use crate::channel::Uri;
@@ -80,12 +80,14 @@ pub(super) unsafe fn try_on_machine<M: OfMachine>(
     errp: *mut *mut CError,
     body: impl FnOnce(&M) -> Result<()>,
 ) -> c_int {
-    if m.is_none() {
+    let on = || match m {
         // SAFETY: as the caller promised.
-        return guard(-libc::EIO, || unsafe { code(errp, Err(Error::invalid("there is no migration"))) });
-    }
+        Some(m) => context::with(m.machine(), || unsafe { code(errp, body(&m)) }),
+        // SAFETY: as above.
+        None => unsafe { code(errp, Err(Error::invalid("there is no migration"))) },
+    };
     // SAFETY: as above.
-    on_machine(m, |m| unsafe { code(errp, body(m)) })
+    unsafe { guard_error(errp, -libc::EIO, on) }
 }
 
 /// Hands an error to C; the value if there is none.

@@ -22,6 +22,8 @@ mod host;
 mod incoming;
 mod inspect;
 mod migration;
+#[cfg(test)]
+mod panic_tests;
 pub mod phases;
 mod postcopy;
 pub mod qemu_file;

@@ -8,7 +8,7 @@
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
 use super::file::{Lease, file_ref};
-use super::guard::guard;
+use super::guard::{guard, guard_error, guard_file};
 use super::types::{Error as CError, MigrationIncomingState, MigrationState, QEMUFile};
 use super::{bytes, context, error};
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ fn context_for(file: &MigFile) -> Option<Arc<Vm>> {
 fn on_file<T: Copy>(f: *mut QEMUFile, refused: T, body: impl FnOnce(&Vm, &MigFile) -> T) -> T {
     // SAFETY: the contract of the module.
     let Some(file) = (unsafe { file_ref(f) }) else { return refused };
-    guard(refused, || context_for(file).map_or(refused, |vm| body(&vm, file)))
+    guard_file(file, refused, || context_for(file).map_or(refused, |vm| body(&vm, file)))
 }
 
 /// As `on_file` for a load, which the host may close the file from inside of.
@@ -62,14 +62,14 @@ fn on_leased(f: *mut QEMUFile, body: impl FnOnce(&Vm, Lease) -> Result<LoadEnd>)
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_state_blocked(errp: *mut *mut CError) -> bool {
-    guard(true, || match context::current().check_migratable() {
-        Ok(()) => false,
-        Err(err) => {
-            // SAFETY: the contract of the module.
-            unsafe { error::give(errp, err) };
-            true
-        }
-    })
+    let blocked = || {
+        let Err(err) = context::current().check_migratable() else { return false };
+        // SAFETY: the contract of the module.
+        unsafe { error::give(errp, err) };
+        true
+    };
+    // SAFETY: the contract of the module.
+    unsafe { guard_error(errp, true, blocked) }
 }
 
 #[unsafe(no_mangle)]

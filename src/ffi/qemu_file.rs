@@ -8,7 +8,7 @@
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
 use super::file::{close, file_ref, into_c};
-use super::guard::guard;
+use super::guard::{guard, guard_file};
 use super::types::{Error as CError, QEMUFile};
 use super::{bytes, context, error};
 use crate::error::Error;
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_fflush(f: *mut QEMUFile) {
     let file = file!(f);
-    guard((), || file.flush());
+    guard_file(file, (), || file.flush());
 }
 
 #[unsafe(no_mangle)]
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn qemu_put_be64(f: *mut QEMUFile, v: u64) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_buffer(f: *mut QEMUFile, buf: *const u8, size: usize) {
     let file = file!(f);
-    guard((), || {
+    guard_file(file, (), || {
         if buf.is_null() {
             return refuse_null(file, size);
         }
@@ -97,7 +97,7 @@ fn put_number<const N: usize>(file: &MigFile, bytes: [u8; N]) {
 #[cold]
 #[inline(never)]
 extern "C" fn put_number_slowly(file: &MigFile, wide: u64, len: usize) {
-    guard((), || file.put(&wide.to_ne_bytes()[..len]));
+    guard_file(file, (), || file.put(&wide.to_ne_bytes()[..len]));
 }
 
 #[inline]
@@ -111,7 +111,7 @@ fn get_number<const N: usize>(file: &MigFile) -> u64 {
 #[cold]
 #[inline(never)]
 extern "C" fn get_number_slowly(file: &MigFile, len: usize) -> u64 {
-    guard(0, || {
+    guard_file(file, 0, || {
         let mut bytes = [0; size_of::<u64>()];
         file.get(&mut bytes[..len]);
         widened(&bytes[..len])
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn qemu_put_buffer_async(f: *mut QEMUFile, buf: *const u8,
 
 #[inline(never)]
 extern "C" fn put_piece_slowly(file: &MigFile, piece: IoVec, may_free: bool) {
-    guard((), || {
+    guard_file(file, (), || {
         if piece.address().is_null() {
             return refuse_null(file, piece.len());
         }
@@ -155,7 +155,7 @@ extern "C" fn put_piece_slowly(file: &MigFile, piece: IoVec, may_free: bool) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_counted_string(f: *mut QEMUFile, name: *const c_char) {
     let file = file!(f);
-    guard((), || {
+    guard_file(file, (), || {
         // SAFETY: the contract of the module.
         let text = unsafe { bytes::name(name) };
         match text {
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn qemu_put_counted_string(f: *mut QEMUFile, name: *const 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_qemu_file(f_des: *mut QEMUFile, f_src: *mut QEMUFile) -> c_int {
     let (to, from) = (file!(f_des, 0), file!(f_src, 0));
-    guard(0, || to.put_buffered(from) as c_int)
+    guard_file(to, 0, || to.put_buffered(from) as c_int)
 }
 
 #[unsafe(no_mangle)]
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn qemu_get_be64(f: *mut QEMUFile) -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_buffer(f: *mut QEMUFile, buf: *mut u8, size: usize) -> usize {
     let file = file!(f, 0);
-    guard(0, || {
+    guard_file(file, 0, || {
         if buf.is_null() {
             refuse_null(file, size);
             return 0;
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn qemu_get_buffer(f: *mut QEMUFile, buf: *mut u8, size: u
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_counted_string(f: *mut QEMUFile, buf: *mut c_char) -> usize {
     let file = file!(f, 0);
-    guard(0, || {
+    guard_file(file, 0, || {
         let len = usize::from(file.get_byte());
         if buf.is_null() {
             return 0;
@@ -226,7 +226,7 @@ pub unsafe extern "C" fn qemu_get_counted_string(f: *mut QEMUFile, buf: *mut c_c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_buffer_in_place(f: *mut QEMUFile, buf: *mut *mut u8, size: usize) -> usize {
     let file = file!(f, 0);
-    guard(0, || {
+    guard_file(file, 0, || {
         if buf.is_null() {
             return 0;
         }
@@ -244,7 +244,7 @@ pub unsafe extern "C" fn qemu_get_buffer_in_place(f: *mut QEMUFile, buf: *mut *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_peek_buffer(f: *mut QEMUFile, buf: *mut *mut u8, size: usize, offset: usize) -> usize {
     let file = file!(f, 0);
-    guard(0, || {
+    guard_file(file, 0, || {
         let count = file.peek(size, offset);
         if count > 0 && !buf.is_null() {
             // SAFETY: the contract of the function: `buf` is writable.
@@ -257,13 +257,13 @@ pub unsafe extern "C" fn qemu_peek_buffer(f: *mut QEMUFile, buf: *mut *mut u8, s
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_peek_byte(f: *mut QEMUFile, offset: c_int) -> c_int {
     let file = file!(f, 0);
-    guard(0, || usize::try_from(offset).map_or(0, |offset| c_int::from(file.peek_byte(offset))))
+    guard_file(file, 0, || usize::try_from(offset).map_or(0, |offset| c_int::from(file.peek_byte(offset))))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_skip(f: *mut QEMUFile, size: c_int) {
     let file = file!(f);
-    guard((), || usize::try_from(size).map_or((), |size| file.skip(size)));
+    guard_file(file, (), || usize::try_from(size).map_or((), |size| file.skip(size)));
 }
 
 #[unsafe(no_mangle)]
@@ -274,7 +274,7 @@ pub unsafe extern "C" fn qemu_file_get_error(f: *mut QEMUFile) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_get_error_obj(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
     let file = file!(f, -libc::EINVAL);
-    guard(-libc::EIO, || {
+    guard_file(file, -libc::EIO, || {
         if !errp.is_null() {
             // SAFETY: the contract of the function: `errp` is NULL or writable. What stood there is overwritten.
             unsafe { *errp = std::ptr::null_mut() };
@@ -325,25 +325,25 @@ pub unsafe extern "C" fn qemu_file_set_error_obj(f: *mut QEMUFile, ret: c_int, e
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_set_error(f: *mut QEMUFile, ret: c_int) {
     let file = file!(f);
-    guard((), || file.set_error(ret));
+    guard_file(file, (), || file.set_error(ret));
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_shutdown(f: *mut QEMUFile) -> c_int {
     let file = file!(f, -libc::EINVAL);
-    guard(-libc::EIO, || file.shutdown().map_or_else(|err| err.code(), |()| 0))
+    guard_file(file, -libc::EIO, || file.shutdown().map_or_else(|err| err.code(), |()| 0))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_get_return_path(f: *mut QEMUFile) -> *mut QEMUFile {
     let file = file!(f, std::ptr::null_mut());
-    guard(std::ptr::null_mut(), || file.return_path().map_or(std::ptr::null_mut(), into_c))
+    guard_file(file, std::ptr::null_mut(), || file.return_path().map_or(std::ptr::null_mut(), into_c))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_set_blocking(f: *mut QEMUFile, block: bool) {
     let file = file!(f);
-    guard((), || {
+    guard_file(file, (), || {
         if let Err(err) = file.channel().set_blocking(block) {
             file.set_error_detail(Error::io("changing the blocking mode", &err));
         }
@@ -364,7 +364,7 @@ pub unsafe extern "C" fn qemu_file_mode_is_not_valid(mode: *const c_char) -> boo
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_total_transferred(f: *mut QEMUFile) -> i64 {
     let file = file!(f, 0);
-    guard(0, || file.total_transferred())
+    guard_file(file, 0, || file.total_transferred())
 }
 
 #[unsafe(no_mangle)]

@@ -67,7 +67,7 @@ const _: () = {
 
 /// Registers a device in this thread's context. `idstr` is copied (names over 255 bytes are cut and reported, or
 /// refused in a strict context); `instance_id` -1 takes the highest of that name plus one. With the lock; from inside
-/// callbacks too. 0, or -EINVAL where `idstr` or `ops` is NULL.
+/// callbacks too. 0, -EINVAL where `idstr` or `ops` is NULL, or -EIO where the context was given up (savevm_is_broken()).
 ///
 /// # Safety
 /// `idstr` is NULL or a terminated string; `ops` and what it names stay until unregister_savevm() returns.

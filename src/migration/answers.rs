@@ -9,6 +9,7 @@ use crate::channel::Channel;
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::host::Flags;
+use crate::savevm::unwind::contained;
 use crate::sys::{IoVec, Span};
 use std::io;
 use std::ops::Deref;
@@ -94,7 +95,12 @@ impl Answers {
         let (base, channel, shared) = (Arc::clone(base), Arc::clone(channel), ear.clone());
         let body = move || {
             let vm = Arc::clone(&base.vm);
-            vm.host().on_thread(&vm, &mut || listen(&base, &channel, &shared.0));
+            vm.host().on_thread(&vm, &mut || {
+                if let Err(error) = contained(&vm, || listen(&base, &channel, &shared.0)) {
+                    lock(&shared.0).broken = Some(error);
+                    base.machine.ring();
+                }
+            });
         };
         let thread = thread::Builder::new().name("savevm-answers".into()).spawn(body);
         let thread = thread.map_err(|err| Error::io("starting the return path's thread", &err))?;
@@ -213,6 +219,7 @@ fn listen(base: &Arc<Base>, channel: &Arc<dyn Channel>, shared: &Mutex<Heard>) {
 
 /// Takes one message; whether more may follow.
 fn handle(base: &Base, file: &MigFile, shared: &Mutex<Heard>, message: Message) -> Result<bool> {
+    base.vm.pass("answers");
     match message {
         Message::Shut(value) => {
             lock(shared).shut = Some(value);

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::host::Host;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
+use crate::savevm::unwind::contained;
 use crate::wire;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -155,6 +156,7 @@ impl Base {
 
     /// Since it began.
     pub fn now(&self) -> Duration {
+        self.vm.pass("driver");
         match self.vm.host().clock_ns() {
             Some(ns) => Duration::from_nanos(ns.saturating_sub(self.began_ns)),
             None => self.began.elapsed(),
@@ -181,7 +183,8 @@ impl Base {
             let end = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1);
             let _ = self.ended_ns.compare_exchange(0, end, Relaxed, Relaxed);
         }
-        self.machine.advance(to, &|status| self.tell(status))
+        // Who waits for the end waits for the telling, too: it must come to one.
+        self.machine.advance(to, &|status| drop(contained(&self.vm, || self.tell(status))))
     }
 
     fn tell(&self, status: Status) {
@@ -231,8 +234,10 @@ impl Base {
         wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
     }
 
-    /// Passes the point of no return, unless somebody wants to end it.
+    /// Passes the point of no return, unless somebody wants to end it, or a mistake of the library's own makes the stream
+    /// doubtful.
     pub fn commit(&self) -> Result<()> {
+        self.vm.check_unbroken()?;
         match self.machine.commit() {
             true => Ok(()),
             false => Err(self.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over"))),

@@ -16,7 +16,7 @@ use crate::savevm::Vm;
 use crate::savevm::host::{self, Flags, Level, PostcopyState};
 use crate::savevm::load::{self, LoadEnd};
 use crate::savevm::slot::PostcopyRam;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::savevm::unwind::contained;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
@@ -176,11 +176,11 @@ impl host::Incoming for Commands {
             let vm = Arc::clone(&m.base.vm);
             vm.host().on_thread(&vm, &mut || {
                 let stream = std::mem::take(&mut stream);
-                let loaded = catch_unwind(AssertUnwindSafe(|| load::package(&vm, stream, depth).map(drop)));
-                let loaded = loaded.unwrap_or_else(|_| {
-                    vm.set_broken();
-                    Err(Error::new(libc::EIO, "internal failure while the package was loaded"))
-                });
+                let load = || {
+                    vm.pass("package");
+                    load::package(&vm, stream, depth).map(drop)
+                };
+                let loaded = contained(&vm, load).and_then(|loaded| loaded);
                 let failed = loaded.as_ref().err().cloned();
                 let listening = {
                     let mut package = lock(&m.package);
@@ -229,7 +229,10 @@ impl Incoming {
     pub(super) fn take_disks(&self) -> Result<()> {
         match self.base.vm.host().disks_activate() {
             ret if ret < 0 => Err(Error::from_callback("disks_activate", ret)),
-            _ => Ok(()),
+            _ => {
+                self.disks.store(true, SeqCst);
+                Ok(())
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::host::{self, PostcopyState};
 use crate::savevm::slot::PageSource;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::savevm::unwind::contained;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
@@ -79,6 +79,10 @@ pub struct Incoming {
     pub(super) abandoned: AtomicBool,
     /// Who answered the commands of streams before.
     pub(super) before: Mutex<Option<Arc<dyn host::Incoming>>>,
+    /// The disks were taken over.
+    pub(super) disks: AtomicBool,
+    /// The machine is free for the next one.
+    released: AtomicBool,
     uri: Option<Uri>,
 }
 
@@ -107,6 +111,8 @@ impl Incoming {
             back: Mutex::default(),
             abandoned: AtomicBool::new(false),
             before: Mutex::new(vm.incoming()),
+            disks: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             uri: gate.uri(),
         });
         this.base.set_address(Arc::as_ptr(&this) as usize);
@@ -130,17 +136,20 @@ impl Incoming {
         let vm = Arc::clone(&self.base.vm);
         *lock(&self.reader) = Some(thread::current().id());
         vm.host().on_thread(&vm, &mut || {
-            if catch_unwind(AssertUnwindSafe(|| self.run(&gate))).is_err() {
-                vm.set_broken();
-                self.give_up(Error::new(libc::EIO, "internal failure: this context is given up"));
+            let Err(error) = contained(&vm, || self.run(&gate)) else { return };
+            // Should the end fail as well, the next try goes on behind that.
+            if !(0..2).any(|_| contained(&vm, || self.give_up(error.clone())).is_ok()) {
+                self.finish(Status::Failed);
             }
         });
     }
 
     pub(super) fn released(&self) {
-        self.base.vm.set_incoming(lock(&self.before).take());
-        self.base.vm.slot.set_observer(None);
-        self.base.vm.slot.end();
+        if !self.released.swap(true, SeqCst) {
+            self.base.vm.set_incoming(lock(&self.before).take());
+            self.base.vm.slot.set_observer(None);
+            self.base.vm.slot.end();
+        }
     }
 
     /// What it listens on, with the port that the system chose in place of port 0.
@@ -190,6 +199,7 @@ impl Incoming {
             status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
         };
         paused()?;
+        self.base.vm.check_unbroken()?;
         let gate = Gate::open(from)?;
         *lock(&self.back) = Some(gate);
         self.base.machine.ring();

@@ -112,7 +112,8 @@ impl Incoming {
         }
         *lock(&self.postcopy) = PostcopyState::End;
         locked(&*vm.host(), || load::cleanup(vm));
-        Ok(())
+        // All of the guest is here, but what failed on the way is told.
+        vm.check_unbroken()
     }
 
     /// In a running postcopy a broken connection may come back; this waits for it.
@@ -199,8 +200,6 @@ impl Incoming {
         locked(&*host, || self.take_disks())?;
         if first {
             self.voice.say_last(Message::Shut(0), limit).map_err(|error| {
-                // Given back as they were found; if that fails there is nobody left to tell.
-                let _ = locked(&*host, || host.disks_inactivate());
                 let text = format!("the source can't be told that it may let go of the guest: {}", error.message());
                 Error::new(error.errno(), text)
             })?;
@@ -208,12 +207,9 @@ impl Incoming {
         self.ours.store(!may_refuse, SeqCst);
         base.set_owner(Owner::Here);
         locked(&*host, || {
-            self.run_guest().inspect_err(|_| {
-                if may_refuse {
-                    // It takes the disks as well.
-                    let _ = host.disks_inactivate();
-                }
-            })
+            self.run_guest()?;
+            self.ours.store(true, SeqCst);
+            Ok(())
         })?;
         if !first {
             let _ = self.voice.say_last(Message::Shut(0), limit);
@@ -228,7 +224,7 @@ impl Incoming {
         self.base.vm.set_flags(Flags::POSTCOPY_RAM, false);
     }
 
-    fn finish(&self, status: Status) {
+    pub(super) fn finish(&self, status: Status) {
         self.base.phase(None);
         self.released();
         if !self.base.advance(status) {
@@ -249,9 +245,21 @@ impl Incoming {
                 ram.end(false);
             }
             self.wait_device(|package| package.done.is_some(), LAST_LIMIT);
+            *lock(&self.postcopy) = PostcopyState::End;
             locked(&*vm.host(), || load::cleanup(vm));
         }
-        self.tell_failure(&error);
+        let ours = self.ours.load(SeqCst);
+        if self.disks.swap(false, SeqCst) && !ours {
+            // Given back as they were found, before the source takes them; if that fails there is nobody left to tell.
+            let host = vm.host();
+            let _ = locked(&*host, || host.disks_inactivate());
+        }
+        if ours && !base.status().is_postcopy() {
+            // A source that hears of a failure takes the guest back.
+            self.voice.close();
+        } else {
+            self.tell_failure(&error);
+        }
         base.set_error(error);
         self.let_go();
         self.finish(if cancelled { Status::Cancelled } else { Status::Failed });

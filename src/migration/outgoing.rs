@@ -9,7 +9,7 @@ use super::{Info, Params, Status};
 use crate::channel::{self, Cancel, Channel, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::savevm::unwind::contained;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -58,6 +58,8 @@ pub struct Outgoing {
     cancel: Cancel,
     /// Where the host steps: the work, between two steps.
     work: Mutex<Option<Box<Source>>>,
+    /// The machine is free for the next one.
+    released: AtomicBool,
 }
 
 impl Outgoing {
@@ -65,7 +67,6 @@ impl Outgoing {
     /// connection comes later. `own_thread` decides who does the work.
     pub fn start(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_migratable()?;
-        vm.check_unbroken()?;
         let own_thread = params.own_thread;
         let base = Arc::new(Base::new(vm, params, false)?);
         let cancel = Cancel::new()?;
@@ -76,7 +77,8 @@ impl Outgoing {
             return Err(Error::new(libc::EACCES, format!("migration is blocked: {}", reasons.join("; "))));
         }
         base.trace.write(base.now(), &Event::Trace { side: "source", uri: &to.text() });
-        let this = Arc::new(Self { base, wishes: Wishes::default(), cancel, work: Mutex::default() });
+        let (wishes, work, released) = Default::default();
+        let this = Arc::new(Self { base, wishes, cancel, work, released });
         this.base.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(this.base.watcher()));
         this.base.advance(Status::Setup);
@@ -101,8 +103,10 @@ impl Outgoing {
     }
 
     fn released(&self) {
-        self.base.vm.slot.set_observer(None);
-        self.base.vm.slot.end();
+        if !self.released.swap(true, SeqCst) {
+            self.base.vm.slot.set_observer(None);
+            self.base.vm.slot.end();
+        }
     }
 
     /// Does a piece of the work: connects, or a round, or a switchover. It waits as long as the piece takes, at most as
@@ -118,11 +122,7 @@ impl Outgoing {
         let mut next = Next::Done;
         let bell = self.base.machine.bell();
         vm.host().on_thread(&vm, &mut || {
-            // What a panic leaves half done is in `work`, which only ends the migration from then on.
-            next = catch_unwind(AssertUnwindSafe(|| work.step(self))).unwrap_or_else(|_| {
-                vm.set_broken();
-                work.give_up(self, Error::new(libc::EIO, "internal failure: this context is given up"))
-            });
+            next = contained(&vm, || work.step(self)).unwrap_or_else(|error| self.give_up(&mut work, &error));
         });
         match next {
             Next::Done => {
@@ -137,6 +137,17 @@ impl Outgoing {
                 Ok(true)
             }
         }
+    }
+
+    /// Ends the work after a panic in it. What that left half done is in `work`, from where each thing that is to be given
+    /// back is taken once: should the end fail as well, the next try goes on behind that.
+    fn give_up(self: &Arc<Self>, work: &mut Source, error: &Error) -> Next {
+        let vm = &self.base.vm;
+        let given_up = (0..2).any(|_| contained(vm, || work.give_up(self, error.clone())).is_ok());
+        if !given_up {
+            self.finish(Status::Failed);
+        }
+        Next::Done
     }
 
     /// The work is over: the machine is free for the next one. Comes before the last status.
@@ -227,6 +238,7 @@ impl Outgoing {
             status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
         };
         paused()?;
+        self.base.vm.check_unbroken()?;
         let limit = self.base.params().connect_timeout.unwrap_or(super::CONNECT_TIMEOUT);
         let host = self.base.vm.host();
         let fresh = unlocked(&*host, || match to {

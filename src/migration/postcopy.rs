@@ -217,7 +217,7 @@ impl Source {
     fn broken(&mut self, m: &Arc<Outgoing>, error: Error) -> Result<Next> {
         let base = &m.base;
         let refused = matches!(self.answers.as_ref().and_then(|answers| answers.verdict()), Some(Verdict::Shut(..)));
-        if refused || base.vm.slot.ram().is_none() || m.wishes.abandon.load(SeqCst) {
+        if refused || base.vm.is_broken() || base.vm.slot.ram().is_none() || m.wishes.abandon.load(SeqCst) {
             return Err(error);
         }
         base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));

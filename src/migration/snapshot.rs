@@ -10,28 +10,12 @@ use crate::savevm::Vm;
 use crate::savevm::host::Host;
 use crate::savevm::load::{self, LoadEnd};
 use crate::savevm::save::{self, Round};
+use crate::savevm::unwind::finally;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// To open the file, or to connect; and for one wait for a peer.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Makes this the machine's one driver, and lets go in any case.
-struct Driving<'a>(&'a Vm);
-
-impl<'a> Driving<'a> {
-    fn begin(vm: &'a Vm, what: &'static str) -> Result<Self> {
-        vm.check_unbroken()?;
-        vm.slot.begin(what)?;
-        Ok(Self(vm))
-    }
-}
-
-impl Drop for Driving<'_> {
-    fn drop(&mut self) {
-        self.0.slot.end();
-    }
-}
 
 /// Stops the guest if it runs; whether it ran.
 fn stop(host: &dyn Host) -> Result<bool> {
@@ -64,17 +48,14 @@ fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<
 /// Stops the guest, saves everything, and lets the guest run again if it ran, whether the saving went well or not.
 pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     vm.check_migratable()?;
-    let _driving = Driving::begin(vm, "a snapshot")?;
+    let _driving = vm.drive("a snapshot")?;
     let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
     channel.set_stall_limit(Some(LIMIT));
     let file = MigFile::new(channel, true);
     let saved = within(vm, |host| {
         let ran = stop(host)?;
-        let saved = save_to(vm, &file);
-        if ran {
-            start(host)?;
-        }
-        saved
+        let (saved, started) = finally(|| save_to(vm, &file), || if ran { start(host) } else { Ok(()) });
+        started.and(saved)
     });
     let closed = file.close();
     saved.and(closed).map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
@@ -82,9 +63,8 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
 
 /// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
-    let saved = save_all(vm, &*vm.host(), file);
-    save::cleanup(vm);
-    saved
+    vm.check_unbroken()?;
+    finally(|| save_all(vm, &*vm.host(), file), || save::cleanup(vm)).0
 }
 
 fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
@@ -93,6 +73,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         save::setup(vm, file);
     });
     while file.error() == 0 {
+        vm.check_unbroken()?;
         match save::iterate(vm, file, false) {
             Ok(Round::Done(_)) => break,
             Ok(Round::Again) => {}
@@ -103,19 +84,20 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         save::complete_precopy(vm, file, false, false)?;
     }
     file.flush();
-    file.status().first_error().map_or(Ok(()), Err)
+    file.status().first_error().map_or_else(|| vm.check_unbroken(), Err)
 }
 
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. After a failure it
 /// stays stopped, since its devices hold a part of each of two states.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
-    let _driving = Driving::begin(vm, "a snapshot")?;
+    let _driving = vm.drive("a snapshot")?;
     let channel = Listener::bind(from)?.accept(Some(LIMIT), &Cancel::new()?)?;
     channel.set_stall_limit(Some(LIMIT));
     let loaded = within(vm, |host| {
         let ran = stop(host)?;
         host.reset();
         load_all(vm, &channel)?;
+        vm.check_unbroken()?;
         if ran { start(host) } else { Ok(()) }
     });
     loaded.map_err(|err| err.at_side(Side::Destination).in_phase("snapshot"))
@@ -126,8 +108,7 @@ fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
     // A snapshot asks for nothing, whatever answers migrations here.
     let before = vm.incoming();
     vm.set_incoming(None);
-    let loaded = load::stream(vm, &file);
-    vm.set_incoming(before);
+    let (loaded, ()) = finally(|| load::stream(vm, &file), || vm.set_incoming(before));
     if matches!(&loaded, Err(error) if error.phase() == Some("load setup")) {
         load::cleanup(vm);
     }

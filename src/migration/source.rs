@@ -137,7 +137,9 @@ impl Source {
             return self.give_up(m, error);
         }
         m.base.phase(Some(self.phase.name()));
-        let result = match self.phase {
+        // A guest that is over there needs the rest, for as long as there is a way to send it.
+        let usable = if m.base.status().is_postcopy() { Ok(()) } else { m.base.vm.check_unbroken() };
+        let result = usable.and_then(|()| match self.phase {
             Phase::Connect => self.connect(m),
             Phase::Setup => self.setup(m),
             Phase::Unplug => self.wait_unplug(m),
@@ -148,7 +150,7 @@ impl Source {
             Phase::StartPostcopy => self.start_postcopy(m),
             Phase::Postcopy { handed } => self.postcopy(m, handed),
             Phase::Paused { since } => self.paused(m, since),
-        };
+        });
         result.unwrap_or_else(|error| self.give_up(m, error))
     }
 
@@ -418,7 +420,9 @@ impl Source {
         let base = &m.base;
         let (cancelled, error) = match base.interrupted() {
             Some(cancelled) => (true, cancelled),
-            None if error.errno() == libc::EIO => (false, self.last_words(base).unwrap_or(error)),
+            None if error.errno() == libc::EIO && !base.vm.is_broken() => {
+                (false, self.last_words(base).unwrap_or(error))
+            }
             None => (false, error),
         };
         let committed = base.machine.is_committed();

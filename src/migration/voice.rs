@@ -8,6 +8,7 @@ use super::base::lock;
 use super::return_path::{self, Message};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::savevm::unwind::on_panic;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -126,7 +127,7 @@ impl Voice {
                 file = newer;
             }
             drop(state);
-            write(&file, item);
+            on_panic(|| write(&file, item), || self.lost());
             state = lock(&self.state);
             state.written = state.written.max(number);
             if let Some(error) = file.status().first_error().filter(|_| connection == state.connection) {
@@ -139,6 +140,15 @@ impl Voice {
             state.file = Some(file);
         }
         Ok(number)
+    }
+
+    /// Who was writing failed in the middle of it: nobody knows what the source got, and nothing more is said.
+    fn lost(&self) {
+        let mut state = lock(&self.state);
+        state.writing = false;
+        state.open = false;
+        state.drop_waiting();
+        self.idle.notify_all();
     }
 }
 
@@ -175,7 +185,11 @@ fn write(file: &MigFile, item: Item) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::memory;
+    use crate::channel::{Channel, memory};
+    use crate::savevm::Vm;
+    use crate::savevm::unwind::contained;
+    use crate::sys::{IoVec, Span};
+    use std::io;
     use std::sync::Arc;
     use std::thread;
 
@@ -226,6 +240,39 @@ mod tests {
         drop(there);
         assert!(voice.say(Message::Pong(2)).is_err());
         assert!(lock(&voice.state).outcome(1).is_ok() && lock(&voice.state).outcome(2).is_err());
+    }
+
+    /// A channel with a mistake in it.
+    struct Mistaken;
+
+    impl Channel for Mistaken {
+        fn write_all(&self, _pieces: &mut [IoVec]) -> io::Result<()> {
+            panic!("provoked in the channel")
+        }
+
+        fn read(&self, _into: Span<'_>) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn shutdown(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn close(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_who_panics_while_he_speaks() {
+        let voice = Voice::default();
+        voice.open(MigFile::new(Arc::new(Mistaken), true));
+        let vm = Vm::default();
+        assert!(contained(&vm, || voice.say(Message::Pong(1))).is_err() && vm.is_broken());
+        assert!(!voice.is_open() && !lock(&voice.state).writing);
+        let since = Instant::now();
+        assert!(voice.say_last(Message::Shut(1), Duration::from_secs(9)).is_err());
+        assert!(since.elapsed() < Duration::from_secs(5));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::block::{self, Block, Blocks};
 use super::{Ram, lock};
 use crate::error::{Error, Result};
 use crate::savevm::slot::PageSource;
+use crate::savevm::unwind::contained;
 use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -69,9 +70,18 @@ impl Faults {
     }
 
     fn run(&self, ram: &Ram) {
-        if let Err(error) = self.uffd.serve(&self.wake, |address| self.fault(ram, address)) {
+        if let Err(error) = self.uffd.serve(&self.wake, |address| self.serve(ram, address)) {
             log::error!("reading page faults: {error}");
         }
+    }
+
+    /// A page that nobody asks for because of a panic comes all the same: the source sends all of them in the end.
+    fn serve(&self, ram: &Ram, address: usize) {
+        let Some(vm) = ram.vm.upgrade() else { return };
+        let _ = contained(&vm, || {
+            vm.pass("page fault");
+            self.fault(ram, address);
+        });
     }
 
     fn fault(&self, ram: &Ram, address: usize) {

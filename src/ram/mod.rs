@@ -157,6 +157,11 @@ impl Ram {
         Ok(ram)
     }
 
+    /// The machine, while it is there.
+    pub fn vm(&self) -> Option<Arc<Vm>> {
+        self.vm.upgrade()
+    }
+
     /// By which the device is known to the registry.
     fn opaque(&self) -> usize {
         std::ptr::from_ref(self) as usize

@@ -137,11 +137,17 @@ fn end_of_records(file: &MigFile) -> Result<()> {
 impl Ram {
     /// Runs `body` with what setup has made, which is out of its place meanwhile: no lock is held.
     pub(super) fn with_saver<T>(&self, body: impl FnOnce(&mut Saver) -> Result<T>) -> Result<T> {
-        let saver = lock(&self.busy).saving.take();
-        let mut saver = saver.ok_or_else(|| Error::new(libc::EPROTO, "RAM is not being saved"))?;
-        let result = body(&mut saver);
-        lock(&self.busy).saving = Some(saver);
-        result
+        /// Puts it back, also after a panic: its end stops the host's log, which needs the big lock.
+        struct Taken<'a>(&'a Ram, Option<Box<Saver>>);
+        impl Drop for Taken<'_> {
+            fn drop(&mut self) {
+                if let Some(saver) = self.1.take() {
+                    lock(&self.0.busy).saving = Some(saver);
+                }
+            }
+        }
+        let mut taken = Taken(self, lock(&self.busy).saving.take());
+        body(taken.1.as_mut().ok_or_else(|| Error::new(libc::EPROTO, "RAM is not being saved"))?)
     }
 
     /// Starts the log and writes the list of blocks. Everything is dirty.

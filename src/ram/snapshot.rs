@@ -12,6 +12,7 @@ use crate::channel::{self, Cancel, Uri, memory};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::host::{Flags, Host};
+use crate::savevm::unwind::{contained, finally};
 use crate::savevm::{Vm, save};
 use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
 use crate::wire as stream;
@@ -94,28 +95,40 @@ impl Protection {
     }
 
     /// Copies what the guest wants to write to, until it is over.
-    fn run(&self, ram: &Ram) {
-        if let Err(error) = self.uffd.serve(&self.wake, |address| self.fault(ram, address)) {
+    fn run(&self, vm: &Vm, ram: &Ram) {
+        if let Err(error) = self.uffd.serve(&self.wake, |address| self.serve(vm, ram, address)) {
             log::error!("reading write faults: {error}");
         }
     }
 
-    fn fault(&self, ram: &Ram, address: usize) {
+    /// After a panic the snapshot is lost, but whoever writes goes on.
+    fn serve(&self, vm: &Vm, ram: &Ram, address: usize) {
         let Some((_, block, offset)) = block::find_address(&self.blocks, address) else { return };
         let offset = offset - offset % block.unit();
         // Counted before it is claimed, so that the sender does not end in between.
         self.copying.fetch_add(1, SeqCst);
+        let claimed = contained(vm, || {
+            vm.pass("write fault");
+            self.copy(ram, block, offset)
+        });
+        self.copying.fetch_sub(1, SeqCst);
+        // What is not claimed is on its way out, or was: who sends it lets the guest go on.
+        if claimed.unwrap_or(true)
+            && let Err(error) = self.uffd.protect(block.memory(), offset, block.unit(), false)
+        {
+            log::error!("letting the guest write to block '{}' at 0x{offset:x}: {error}", block.name());
+        }
+    }
+
+    /// Copies a unit, unless it is the sender's.
+    fn copy(&self, ram: &Ram, block: &Arc<Block>, offset: usize) -> bool {
         let claimed = ram.claim(block, offset >> ram.page_bits);
         if claimed {
             let mut content = vec![0; block.unit()];
             block.memory().read(offset, &mut content);
             self.keep(ram, block, offset >> ram.page_bits, content);
         }
-        self.copying.fetch_sub(1, SeqCst);
-        // What is not claimed is on its way out, or was: who sends it lets the guest go on.
-        if claimed && let Err(error) = self.uffd.protect(block.memory(), offset, block.unit(), false) {
-            log::error!("letting the guest write to block '{}' at 0x{offset:x}: {error}", block.name());
-        }
+        claimed
     }
 
     fn keep(&self, ram: &Ram, block: &Arc<Block>, page: usize, content: Vec<u8>) {
@@ -187,10 +200,9 @@ impl Ram {
         }
         vm.check_migratable()?;
         check_devices(&vm)?;
-        vm.slot.begin("a snapshot")?;
+        let _driving = vm.drive("a snapshot")?;
         let mut result = Err(Error::new(libc::EIO, "the host did not run it"));
         host.on_thread(&vm, &mut || result = self.snapshot_to(&vm, to));
-        vm.slot.end();
         result.map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
     }
 
@@ -200,30 +212,35 @@ impl Ram {
         channel.set_stall_limit(Some(LIMIT));
         let file = MigFile::new(channel, true);
         self.snapshots.store(true, SeqCst);
-        save::header(vm, &file);
-        save::setup(vm, &file);
-        let set_up = file.status().first_error().map_or(Ok(()), Err);
-        let saved = set_up.and_then(|()| self.snapshot_of(vm, &file, &protection, unpopulated));
-        self.snapshots.store(false, SeqCst);
-        with_lock(&*vm.host(), || save::cleanup(vm));
+        let save = || {
+            save::header(vm, &file);
+            save::setup(vm, &file);
+            file.status().first_error().map_or(Ok(()), Err)?;
+            self.snapshot_of(vm, &file, &protection, unpopulated)
+        };
+        let clean = || {
+            self.snapshots.store(false, SeqCst);
+            with_lock(&*vm.host(), || save::cleanup(vm));
+        };
+        let (saved, ()) = finally(save, clean);
         saved.and(file.close())
     }
 
     fn snapshot_of(&self, vm: &Vm, file: &MigFile, protection: &Protection, unpopulated: bool) -> Result<()> {
         thread::scope(|scope| {
             let named = thread::Builder::new().name("savevm-writes".into());
-            let thread = named.spawn_scoped(scope, || protection.run(self));
-            let saved = match thread {
+            let thread = named.spawn_scoped(scope, || protection.run(vm, self));
+            let save = || match thread {
                 Ok(_) => self.freeze(vm, protection, unpopulated).and_then(|devices| {
                     section(vm, file, stream::SECTION_PART, || self.send_frozen(file, protection))?;
                     section(vm, file, stream::SECTION_END, || Ok(()))?;
                     file.put(&devices);
-                    Ok(())
+                    // A page that could not be copied is missing.
+                    vm.check_unbroken()
                 }),
                 Err(err) => Err(Error::io("starting the thread for write faults", &err)),
             };
-            protection.stop();
-            saved
+            finally(save, || protection.stop()).0
         })
     }
 
@@ -238,10 +255,12 @@ impl Ram {
             if stopped < 0 {
                 return Err(Error::from_callback("vm_stop", stopped));
             }
-            host.cpu_synchronize_states();
-            let saved = save::complete_precopy_non_iterable(vm, &file, false, false);
-            let saved = saved.and_then(|()| protection.start(unpopulated));
-            let started = if ran { host.vm_start() } else { 0 };
+            let save = || {
+                host.cpu_synchronize_states();
+                save::complete_precopy_non_iterable(vm, &file, false, false)?;
+                protection.start(unpopulated)
+            };
+            let (saved, started) = finally(save, || if ran { host.vm_start() } else { 0 });
             saved?;
             if started < 0 { Err(Error::from_callback("vm_start", started)) } else { Ok(()) }
         })?;

@@ -6,11 +6,13 @@ use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState};
 pub use super::load_command::package;
 use super::registry::{Call, Entry};
 use super::slot::SectionTime;
+use super::unwind::{contained, on_panic};
 use super::{Vm, config, load_command};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::{self, tag_name};
+use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +31,22 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
     vm.loading.begin();
     header(vm, file).map_err(|err| failed(vm, file, err, "header"))?;
+    let set_up = Cell::new(true);
+    let clean = || {
+        if set_up.get() && !reads_on(vm) {
+            within(vm, || cleanup(vm));
+        }
+    };
+    on_panic(|| state(vm, file, &set_up), clean)
+}
+
+/// Whether another thread reads on behind the end of the loop.
+fn reads_on(vm: &Vm) -> bool {
+    vm.incoming().is_some_and(|incoming| incoming.main_loop_done())
+}
+
+/// What follows the header. `set_up` says whether the handlers have yet to hear that the load is over.
+fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     within(vm, || {
         setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
         vm.host().cpu_synchronize_pre_load();
@@ -37,7 +55,7 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     let mut result = sections(vm, file);
     let code = result.as_ref().map_or_else(Error::code, |end| *end as i32);
     trace_event!(vm.host(), "qemu_loadvm_state_post_main", "{code}");
-    if vm.incoming().is_some_and(|incoming| incoming.main_loop_done()) {
+    if reads_on(vm) {
         return result;
     }
     if let (Ok(_), Some(error)) = (&result, file.status().first_error()) {
@@ -47,6 +65,7 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
         skip_description(vm, file);
     }
     within(vm, || {
+        set_up.set(false);
         cleanup(vm);
         vm.host().cpu_synchronize_post_load();
     });
@@ -154,13 +173,14 @@ fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
     Ok(())
 }
 
-/// Tells every handler that the load is over, active or not.
+/// Tells every handler that the load is over, active or not. A panic on the way to one keeps nothing from the others.
 pub fn cleanup(vm: &Vm) {
-    trace_event!(vm.host(), "loadvm_state_cleanup", "");
-    for entry in vm.registry.walk() {
-        if entry.handler.has(Callback::LoadCleanup) {
-            entry.handler.load_cleanup();
-        }
+    let _ = contained(vm, || {
+        vm.pass("cleanup");
+        trace_event!(vm.host(), "loadvm_state_cleanup", "");
+    });
+    for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::LoadCleanup)) {
+        let _ = contained(vm, || entry.handler.load_cleanup());
     }
 }
 
@@ -298,6 +318,7 @@ fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, id: u32, ver
     }
     trace_event!(vm.host(), "vmstate_load", "{}, {}", entry.name(), entry.description_name());
     let watched = vm.slot.observer().map(|observer| (observer, Instant::now(), file.position()));
+    vm.pass("section");
     entry.handler.load(file, version)?;
     if let Some((observer, since, at)) = watched {
         let bytes = file.position().saturating_sub(at);

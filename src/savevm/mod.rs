@@ -24,6 +24,7 @@ pub mod slot;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod unwind;
 
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -31,7 +32,8 @@ use crate::wire::limits::Limits;
 use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost};
 use registry::{Owner, Registration, Registry};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use loading::Loading;
@@ -49,6 +51,18 @@ pub struct Vm {
     broken: AtomicBool,
     flags: AtomicU32,
     loading: Loading,
+    /// Where tests want a panic.
+    #[cfg(test)]
+    pub trap: unwind::Trap,
+}
+
+/// The one driver of a machine, until this goes.
+pub struct Driving<'a>(&'a Vm);
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        self.0.slot.end();
+    }
 }
 
 impl Default for Vm {
@@ -70,6 +84,8 @@ impl Vm {
             broken: AtomicBool::new(false),
             flags: AtomicU32::new(0),
             loading: Loading::default(),
+            #[cfg(test)]
+            trap: unwind::Trap::default(),
         }
     }
 
@@ -108,14 +124,19 @@ impl Vm {
         self.strict.store(strict, Relaxed);
     }
 
-    /// Gives the machine up after an internal failure: the phases refuse to run from now on.
-    pub fn set_broken(&self) {
-        self.broken.store(true, Relaxed);
+    /// Gives the machine up after a mistake of the library's own, and tells people: from now on it refuses whatever begins
+    /// something. What was under way ends with an error.
+    pub fn give_up(&self, what: &str) -> Error {
+        self.broken.store(true, SeqCst);
+        let error = Error::new(libc::EIO, format!("internal failure, this context is given up: {what}"));
+        // There is nobody left to catch a second one.
+        let told = catch_unwind(AssertUnwindSafe(|| self.report(error.clone())));
+        told.unwrap_or(error)
     }
 
     /// Whether it was given up.
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+        self.broken.load(SeqCst)
     }
 
     /// An error where it was given up.
@@ -126,8 +147,23 @@ impl Vm {
         }
     }
 
+    /// Begins to drive the machine.
+    pub fn drive(&self, what: &'static str) -> Result<Driving<'_>> {
+        self.check_unbroken()?;
+        self.slot.begin(what)?;
+        Ok(Driving(self))
+    }
+
+    /// A place where tests let the machine panic; nothing in a program.
+    #[inline]
+    pub fn pass(&self, _place: &'static str) {
+        #[cfg(test)]
+        self.trap.pass(_place);
+    }
+
     /// The host's flags and the driver's.
     pub fn flags(&self) -> Flags {
+        self.pass("engine");
         Flags(self.flags.load(Relaxed) | self.host().flags().0)
     }
 
@@ -168,6 +204,8 @@ impl Vm {
 
     /// Adds a device.
     pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
+        self.check_unbroken().map_err(|err| self.report(err.in_phase("register")))?;
+        self.pass("register");
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
         for text in warnings {
@@ -204,8 +242,9 @@ impl Vm {
         }
     }
 
-    /// The first device that forbids migration, as an error.
+    /// That the machine was given up, or the first device that forbids migration, as an error.
     pub fn check_migratable(&self) -> Result<()> {
+        self.check_unbroken()?;
         match self.non_migratable().into_iter().next() {
             Some(name) => Err(Error::invalid(format!("State blocked by non-migratable device '{name}'"))),
             None => Ok(()),

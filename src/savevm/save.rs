@@ -6,6 +6,7 @@ use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
 use super::slot::{Observer, SectionTime};
+use super::unwind::contained;
 use super::{Vm, config};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
@@ -76,6 +77,7 @@ fn section(
     let timer = Timer::new(vm, file);
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, tag);
+    vm.pass("section");
     let ret = callback();
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
     section_footer(vm, file, entry);
@@ -240,6 +242,7 @@ fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Record
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, wire::SECTION_FULL);
     trace_event!(host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
+    vm.pass("device");
     entry.handler.save(file, recorder)?;
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> 0", entry.name(), entry.section_id);
     section_footer(vm, file, entry);
@@ -334,14 +337,15 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     file.flush();
 }
 
-/// Tells every handler that the migration is over, active or not.
+/// Tells every handler that the migration is over, active or not. A panic on the way to one keeps nothing from the others.
 pub fn cleanup(vm: &Vm) {
-    notify(vm, PrecopyNotice::Cleanup);
-    trace_event!(vm.host(), "savevm_state_cleanup", "");
-    for entry in vm.registry.walk() {
-        if entry.handler.has(Callback::SaveCleanup) {
-            entry.handler.save_cleanup();
-        }
+    let _ = contained(vm, || {
+        vm.pass("cleanup");
+        notify(vm, PrecopyNotice::Cleanup);
+        trace_event!(vm.host(), "savevm_state_cleanup", "");
+    });
+    for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::SaveCleanup)) {
+        let _ = contained(vm, || entry.handler.save_cleanup());
     }
 }
 

@@ -38,9 +38,11 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
     guard((), || {
         // SAFETY: the contract of the function.
         let (vm, host) = unsafe { (context::from_c(vm), CHost::new(ops, host)) };
-        vm.set_host(host.clone());
-        vm.set_incoming(host.incoming());
-        vm.slot.set_ram(host.postcopy());
+        context::about(&vm, || {
+            vm.set_host(host.clone());
+            vm.set_incoming(host.incoming());
+            vm.slot.set_ram(host.postcopy());
+        });
     });
 }
 
@@ -147,7 +149,10 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
     })
 }
 
-/// Whether the context was given up after an internal failure: what it does from now on fails with -EIO.
+/// Whether the context was given up after an internal failure (a panic, which is a mistake of the library's). What was
+/// under way has failed, and a guest that was to be moved or saved runs on where it was. Whatever begins something fails
+/// with -EIO from then on: migrations, snapshots, phases, registrations. What ends something works: unregistering, freeing,
+/// cleanup. NULL: this thread's context. Any thread.
 ///
 /// # Safety
 /// `vm` is NULL or a context.
@@ -171,7 +176,7 @@ pub unsafe extern "C" fn savevm_non_migratable(
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
         let Some(visit) = visit else { return };
-        for name in vm.non_migratable() {
+        for name in context::about(&vm, || vm.non_migratable()) {
             let name = CString::new(name.replace('\0', " ")).unwrap_or_default();
             // SAFETY: the contract of the function.
             unsafe { visit(name.as_ptr(), data) };

@@ -3,7 +3,7 @@
 //! do not call QEMU's names: where the program defines those itself, that would be a call to the program.
 
 use crate::ffi::context;
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::types::{Error as CError, SaveVM, VMStateIf};
 use crate::ffi::vmstate::register::{code, register};
 use crate::ffi::vmstate::state::CState;
@@ -27,7 +27,7 @@ pub unsafe extern "C" fn savevm_register_vmstate(
     required_for_version: c_int,
     errp: *mut *mut CError,
 ) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
         // SAFETY: as above.
@@ -35,7 +35,9 @@ pub unsafe extern "C" fn savevm_register_vmstate(
         let result = register(&vm, obj, instance_id, state, (alias_id, required_for_version));
         // SAFETY: as above. The host whose form the error takes is that of `vm`.
         context::with(&vm, || unsafe { code(result, errp) })
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// vmstate_unregister() in the context `vm` (NULL: this thread's).

@@ -6,7 +6,7 @@ use crate::channel::{self, Cancel, Channel, Listener, Uri, fd, memory};
 use crate::error::{Error, Result};
 use crate::ffi::channel::CChannel;
 use crate::ffi::file::{file_ref, into_c};
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::types::{Error as CError, QEMUFile};
 use crate::ffi::{bytes, context, error};
 use crate::file::MigFile;
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn savevm_file_from_channel(
 /// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_file_open(uri: *const c_char, writable: bool, errp: *mut *mut CError) -> *mut QEMUFile {
-    guard(ptr::null_mut(), || {
+    let body = || {
         // SAFETY: the contract of the function.
         let text = unsafe { bytes::string(uri) };
         match open(text.as_deref(), writable) {
@@ -124,7 +124,9 @@ pub unsafe extern "C" fn savevm_file_open(uri: *const c_char, writable: bool, er
                 ptr::null_mut()
             }
         }
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, ptr::null_mut(), body) }
 }
 
 fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {

@@ -5,7 +5,7 @@
 use super::migration::{SaveVMInfo, SaveVMParams};
 use super::types::SaveVMChannelOps;
 use crate::error::{Error, Result};
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::migration::{
     channel_endpoint, code, fill_info, give_result, incoming, on_machine, params, try_on_machine, uri_endpoint,
 };
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn savevm_incoming(
     errp: *mut *mut CError,
 ) -> *mut MigrationIncomingState {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { start(vm, || uri_endpoint(uri), params, errp) })
+    unsafe { guard_error(errp, ptr::null_mut(), || start(vm, || uri_endpoint(uri), params, errp)) }
 }
 
 /// As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn savevm_incoming_from_channel(
     errp: *mut *mut CError,
 ) -> *mut MigrationIncomingState {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { start(vm, || channel_endpoint(ops, channel), params, errp) })
+    unsafe { guard_error(errp, ptr::null_mut(), || start(vm, || channel_endpoint(ops, channel), params, errp)) }
 }
 
 /// What it listens on, with the port that the system chose in place of port 0, as a terminated string of at most `len`

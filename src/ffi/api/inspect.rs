@@ -5,7 +5,7 @@
 use crate::ffi::bytes::give_sized;
 use crate::ffi::error;
 use crate::ffi::file::file_ref;
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::inspect::{Inspected, inspected, read_bytes, read_file};
 use crate::ffi::types::{Error as CError, QEMUFile, SaveVMInspect};
 use std::ffi::{c_char, c_int, c_void};
@@ -219,7 +219,7 @@ pub unsafe extern "C" fn savevm_inspect_buffer(
     errp: *mut *mut CError,
 ) -> *mut SaveVMInspect {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { give(read_bytes(data.cast(), len, max_memory), errp) })
+    unsafe { guard_error(errp, ptr::null_mut(), || give(read_bytes(data.cast(), len, max_memory), errp)) }
 }
 
 /// As savevm_inspect_buffer(), from where `f` stands to its end: a stream of any length in little memory. `f` stays the
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn savevm_inspect_file(
     errp: *mut *mut CError,
 ) -> *mut SaveVMInspect {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { give(read_file(file_ref(f), max_memory), errp) })
+    unsafe { guard_error(errp, ptr::null_mut(), || give(read_file(file_ref(f), max_memory), errp)) }
 }
 
 /// Frees what was read, with all strings and bytes that were given out of it. NULL is allowed.

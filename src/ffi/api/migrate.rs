@@ -5,7 +5,7 @@
 use super::migration::{SaveVMInfo, SaveVMParams};
 use super::types::SaveVMChannelOps;
 use crate::error::{Error, Result};
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::migration::{
     channel_endpoint, code, fill_info, give_result, on_machine, outgoing, params, try_on_machine, uri_endpoint,
 };
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn savevm_migrate(
     errp: *mut *mut CError,
 ) -> *mut MigrationState {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { start(vm, || uri_endpoint(uri), params, errp) })
+    unsafe { guard_error(errp, ptr::null_mut(), || start(vm, || uri_endpoint(uri), params, errp)) }
 }
 
 /// As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes the
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn savevm_migrate_to_channel(
     errp: *mut *mut CError,
 ) -> *mut MigrationState {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { start(vm, || channel_endpoint(ops, channel), params, errp) })
+    unsafe { guard_error(errp, ptr::null_mut(), || start(vm, || channel_endpoint(ops, channel), params, errp)) }
 }
 
 /// With SaveVMParams.no_thread: does a piece of the work on this thread. It waits as long as the piece takes, at most as
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn savevm_migrate_free(m: *mut MigrationState) {
 /// `vm` is NULL or a context; `reason` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_add_blocker(vm: *mut SaveVM, reason: *const c_char, errp: *mut *mut CError) -> i64 {
-    guard(-i64::from(libc::EIO), || {
+    let body = || {
         // SAFETY: the contract of the function.
         let (vm, reason) = unsafe { (context::from_c(vm), bytes::string(reason)) };
         let reason = reason.ok_or_else(|| Error::invalid("the reason is NULL"));
@@ -221,7 +221,9 @@ pub unsafe extern "C" fn savevm_add_blocker(vm: *mut SaveVM, reason: *const c_ch
         // SAFETY: the contract of the function.
         let number = context::with(&vm, || unsafe { give_result(errp, added) });
         number.map_or(i64::from(errno), |number| i64::try_from(number).unwrap_or(i64::MAX))
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -i64::from(libc::EIO), body) }
 }
 
 /// Takes a blocker back. 0, or -ENOENT.
@@ -233,7 +235,7 @@ pub unsafe extern "C" fn savevm_del_blocker(vm: *mut SaveVM, blocker: i64) -> c_
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
-        let found = u64::try_from(blocker).is_ok_and(|number| vm.slot.unblock(number));
+        let found = context::about(&vm, || u64::try_from(blocker).is_ok_and(|number| vm.slot.unblock(number)));
         if found { 0 } else { -libc::ENOENT }
     })
 }

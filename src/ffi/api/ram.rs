@@ -2,13 +2,14 @@
 //! RAM as a module, for a hypervisor without a RAM device of its own.
 
 use crate::error::{Error, Result};
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::migration::{code, give_result, parse_uri};
 use crate::ffi::types::{Error as CError, SaveVM};
 use crate::ffi::{bytes, context};
 use crate::ram::block::{Block, BlockInfo};
 use crate::ram::tracker::{HostLog, Log};
 use crate::ram::{Options, Ram};
+use crate::savevm::unwind;
 use crate::sys::GuestMemory;
 use crate::wire::limits::IDSTR_MAX;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -160,6 +161,15 @@ fn options(ops: &SaveVMRamOps) -> Result<Options> {
     Ok(Options { log, ignore_shared: ops.ignore_shared, xbzrle_cache: ops.xbzrle_cache })
 }
 
+/// Runs `body` with the RAM. A panic in it is that of the RAM's machine.
+///
+/// # Safety
+/// As `ram_of`.
+unsafe fn with_ram<T>(ram: *mut SaveVMRam, body: impl FnOnce(&Ram) -> Result<T>) -> Result<T> {
+    // SAFETY: as the caller promised.
+    unsafe { ram_of(ram) }.and_then(|ram| unwind::blamed_on(|| ram.vm(), || body(ram)))
+}
+
 /// # Safety
 /// `ram` must be NULL or come from savevm_ram_new() and be alive.
 unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
@@ -181,7 +191,7 @@ pub unsafe extern "C" fn savevm_ram_new(
     opaque: *mut c_void,
     errp: *mut *mut CError,
 ) -> *mut SaveVMRam {
-    guard(ptr::null_mut(), || {
+    let body = || {
         // SAFETY: the contract of the function.
         let (vm, ops) = unsafe { (context::from_c(vm), bytes::sized_struct(ops)) };
         context::with(&vm, || {
@@ -192,7 +202,9 @@ pub unsafe extern "C" fn savevm_ram_new(
             let given = unsafe { give_result(errp, made) };
             given.map_or(ptr::null_mut(), |ram| Box::into_raw(Box::new(SaveVMRam { ram })))
         })
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, ptr::null_mut(), body) }
 }
 
 /// Takes RAM out of its machine and frees it; the memory stays the hypervisor's. 0, or -EBUSY in a migration, when nothing
@@ -247,10 +259,12 @@ pub unsafe extern "C" fn savevm_ram_add_block(
     block: *const SaveVMRamBlock,
     errp: *mut *mut CError,
 ) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
-        unsafe { code(errp, ram_of(ram).and_then(|ram| ram.add_block(block_info(block)?))) }
-    })
+        unsafe { code(errp, with_ram(ram, |ram| ram.add_block(block_info(block)?))) }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
@@ -264,13 +278,15 @@ pub unsafe extern "C" fn savevm_ram_remove_block(
     name: *const c_char,
     errp: *mut *mut CError,
 ) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
         let name = unsafe { bytes::name(name) }.filter(|name| name.len() <= IDSTR_MAX);
         let name = name.ok_or_else(|| Error::new(libc::ENOENT, "no block has such a name"));
         // SAFETY: the contract of the function.
-        unsafe { code(errp, ram_of(ram).and_then(|ram| ram.remove_block(&name?))) }
-    })
+        unsafe { code(errp, with_ram(ram, |ram| ram.remove_block(&name?))) }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
@@ -283,9 +299,12 @@ pub unsafe extern "C" fn savevm_ram_remove_block(
 pub unsafe extern "C" fn savevm_ram_set_dirty(ram: *mut SaveVMRam, host: *const c_void, length: u64) {
     guard((), || {
         // SAFETY: the contract of the function.
-        if let Ok(ram) = unsafe { ram_of(ram) } {
-            ram.set_dirty(host as usize, usize::try_from(length).unwrap_or(usize::MAX));
-        }
+        let _ = unsafe {
+            with_ram(ram, |ram| {
+                ram.set_dirty(host as usize, usize::try_from(length).unwrap_or(usize::MAX));
+                Ok(())
+            })
+        };
     });
 }
 
@@ -308,7 +327,7 @@ pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
-    guard(-libc::EIO, || unsafe { code(errp, ram_of(ram).and_then(Ram::check_postcopy)) })
+    unsafe { guard_error(errp, -libc::EIO, || code(errp, with_ram(ram, Ram::check_postcopy))) }
 }
 
 /// Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
@@ -320,12 +339,12 @@ pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *m
 /// `ram` is NULL or alive; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_ram_snapshot(ram: *mut SaveVMRam, uri: *const c_char, errp: *mut *mut CError) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
-        let snapshot = || unsafe { ram_of(ram) }?.snapshot_running(&unsafe { parse_uri(uri) }?);
-        // SAFETY: the contract of the function.
-        unsafe { code(errp, snapshot()) }
-    })
+        unsafe { code(errp, with_ram(ram, |ram| ram.snapshot_running(&parse_uri(uri)?))) }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// How it stands. 0, or -EINVAL for NULL. Any thread.

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::ffi::context;
 use crate::ffi::file::file_ref;
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::migration::{code, parse_uri};
 use crate::ffi::types::{Error as CError, QEMUFile, SaveVM};
 use crate::file::MigFile;
@@ -20,12 +20,14 @@ use std::io::Read;
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_snapshot_save(vm: *mut SaveVM, uri: *const c_char, errp: *mut *mut CError) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
         let (vm, uri) = unsafe { (context::from_c(vm), parse_uri(uri)) };
         // SAFETY: the contract of the function.
         context::with(&vm, || unsafe { code(errp, uri.and_then(|uri| snapshot_save(&vm, &uri))) })
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// Saves everything of `vm` (NULL: this thread's context) to a file of the caller's, from the header to cleanup. The guest
@@ -86,10 +88,12 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_snapshot_load(vm: *mut SaveVM, uri: *const c_char, errp: *mut *mut CError) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
         let (vm, uri) = unsafe { (context::from_c(vm), parse_uri(uri)) };
         // SAFETY: the contract of the function.
         context::with(&vm, || unsafe { code(errp, uri.and_then(|uri| snapshot_load(&vm, &uri))) })
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }

@@ -193,8 +193,10 @@ pub unsafe extern "C" fn savevm_check_device(
         // SAFETY: the contract of the function; all-zero is a valid table.
         let (vm, name, ops) = unsafe { (context::from_c(vm), bytes::name(idstr), bytes::sized_struct(ops)) };
         let (Some(name), Some(ops)) = (name, ops) else { return -libc::EINVAL };
-        let Some(call) = vm.registry.find(&name, instance_id as u32) else { return -libc::ENOENT };
-        check_call(&vm, call, &Program { ops, user })
+        context::about(&vm, || {
+            let Some(call) = vm.registry.find(&name, instance_id as u32) else { return -libc::ENOENT };
+            check_call(&vm, call, &Program { ops, user })
+        })
     })
 }
 

@@ -21,6 +21,7 @@ use super::guard::guard;
 use super::types::{JSONWriter, QEMUFile};
 use crate::file::MigFile;
 use crate::savevm::Vm;
+use crate::savevm::unwind::on_panic;
 use crate::vmstate::model::State;
 use crate::vmstate::{HostObject, Io, Recorder, VmStateHost, load_state, save_state};
 use state::CState;
@@ -65,11 +66,11 @@ impl VmStateHost for LazyHost<'_> {
     }
 }
 
-/// Runs `body` with this thread's context's limits and host.
+/// Runs `body` with this thread's context's limits and host. A panic in it leaves an error on the file.
 #[inline]
 fn with_io<T>(file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
     let vm = context::current();
-    body(&Io::new(file, &vm.limits(), &LazyHost(&vm)))
+    on_panic(|| body(&Io::new(file, &vm.limits(), &LazyHost(&vm))), || file.set_error(-libc::EIO))
 }
 
 /// The recorder behind a C pointer.

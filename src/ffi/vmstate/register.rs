@@ -5,7 +5,7 @@ use super::state::{CDescription, CState};
 use super::types::VMStateDescription;
 use super::with_io;
 use crate::error::{Error, Result};
-use crate::ffi::guard::guard;
+use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::types::{Error as CError, VMStateIf};
 use crate::ffi::{context, error};
 use crate::file::MigFile;
@@ -85,13 +85,15 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
     required_for_version: c_int,
     errp: *mut *mut CError,
 ) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
         let state = unsafe { CState::new(vmsd, opaque) };
         let result = register(&context::current(), obj, instance_id, state, (alias_id, required_for_version));
         // SAFETY: as above.
         unsafe { code(result, errp) }
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// 0, or the code of an error, which is given to C.
