@@ -1620,12 +1620,14 @@ int savevm_migrate_request_bitmap(MigrationState *m,
                                   const char *block);
 
 /**
- * Changes what may change while it runs; see SaveVMParams.
+ * Changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that a caller
+ * keeps the parameters that it began with and changes one of them.
  *
  * The caller promises:
  * `m` is NULL or a migration; `from_c` is NULL or begins with its size.
  */
-int savevm_migrate_set_params(MigrationState *m, const struct SaveVMParams *from_c);
+int savevm_migrate_set_params(MigrationState *m,
+                              const struct SaveVMParams *from_c);
 
 /**
  * How it stands.

@@ -70,13 +70,15 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
     length: u64,
     errp: *mut *mut CError,
 ) -> c_int {
-    guard(-libc::EIO, || {
+    let body = || {
         // SAFETY: the contract of the function.
         let (vm, file) = unsafe { (context::from_c(vm), file_ref(f)) };
         let rest = file.ok_or_else(|| Error::invalid("the file is NULL")).and_then(MigFile::rest);
         // SAFETY: the contract of the function.
         context::with(&vm, || unsafe { code(errp, rest.and_then(|rest| check(&vm, rest.take(length)))) })
-    })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
