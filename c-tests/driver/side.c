@@ -127,8 +127,10 @@ static bool put_pages(Side *side, QEMUFile *f, int most)
 
 static int ram_iterate(QEMUFile *f, void *opaque)
 {
-    CHECK(!harness_locked(&((Side *)opaque)->lock));
-    return put_pages(opaque, f, 2);
+    Side *side = opaque;
+
+    CHECK_EQ(harness_locked(&side->lock), side->snapshot);
+    return put_pages(side, f, 2);
 }
 
 static int ram_complete(QEMUFile *f, void *opaque)

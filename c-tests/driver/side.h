@@ -29,6 +29,8 @@ typedef struct Side {
     pthread_mutex_t mutex;
     bool dirty[PAGES], received[PAGES];
     bool keep_dirty;
+    /* It is saved in a snapshot, whose rounds have the lock. */
+    bool snapshot;
     int requests[4 * PAGES];
     unsigned request_count;
     bool postcopy;

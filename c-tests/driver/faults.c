@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A channel that fails at its first call, its second and so on, in a save, a
+ * load and a migration: an error each time, one guest, and all in order.
+ */
+#include "side.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* What a call that fails does. */
+typedef enum Failure {
+    /* An error, this time. */
+    ONCE,
+    /* An error from then on. */
+    FOR_GOOD,
+    /* No byte, from then on: the end where something is read. */
+    NOTHING,
+} Failure;
+
+/* One end of a socket, or bytes in memory. */
+typedef struct Faulty {
+    int fd;
+    const uint8_t *bytes;
+    size_t len, at;
+    /* Bytes that a call takes at most. */
+    size_t step;
+    Failure failure;
+    /* The number of the call that fails, from 1 on; 0: none. */
+    int fail_at;
+    atomic_int calls, frees;
+} Faulty;
+
+static bool fails(Faulty *channel)
+{
+    int call = ++channel->calls;
+
+    return channel->fail_at && (call == channel->fail_at || (channel->failure != ONCE && call > channel->fail_at));
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static ptrdiff_t faulty_read(void *opaque, uint8_t *into, size_t len)
+{
+    Faulty *channel = opaque;
+    ssize_t ret;
+
+    if (fails(channel)) {
+        return channel->failure == NOTHING ? 0 : -ECONNRESET;
+    }
+    len = smaller(len, channel->step);
+    if (channel->bytes) {
+        len = smaller(len, channel->len - channel->at);
+        memcpy(into, channel->bytes + channel->at, len);
+        channel->at += len;
+        return (ptrdiff_t)len;
+    }
+    ret = recv(channel->fd, into, len, 0);
+    return ret < 0 ? -errno : ret;
+}
+
+static ptrdiff_t faulty_writev(void *opaque, const struct iovec *iov, int count)
+{
+    Faulty *channel = opaque;
+    ssize_t ret;
+
+    CHECK(count > 0);
+    if (fails(channel)) {
+        return channel->failure == NOTHING ? 0 : -ECONNRESET;
+    }
+    if (channel->fd < 0) {
+        return (ptrdiff_t)smaller(iov[0].iov_len, channel->step);
+    }
+    ret = send(channel->fd, iov[0].iov_base, smaller(iov[0].iov_len, channel->step), MSG_NOSIGNAL);
+    return ret < 0 ? -errno : ret;
+}
+
+static int faulty_shutdown(void *opaque)
+{
+    Faulty *channel = opaque;
+
+    if (fails(channel)) {
+        return -EIO;
+    }
+    return channel->fd >= 0 && shutdown(channel->fd, SHUT_RDWR) < 0 ? -errno : 0;
+}
+
+static int faulty_close(void *opaque)
+{
+    return fails(opaque) ? -EIO : 0;
+}
+
+static void faulty_free(void *opaque)
+{
+    Faulty *channel = opaque;
+
+    if (channel->fd >= 0) {
+        close(channel->fd);
+    }
+    channel->frees++;
+}
+
+static const SaveVMChannelOps faulty_ops = {
+    .size = sizeof(SaveVMChannelOps),
+    .read = faulty_read,
+    .writev = faulty_writev,
+    .shutdown = faulty_shutdown,
+    .close = faulty_close,
+    .free = faulty_free,
+};
+
+static const Failure failures[] = { ONCE, FOR_GOOD, NOTHING };
+
+static Side source, destination;
+
+static void prepare(Faulty *channel, int fd, size_t step, Failure failure, int fail_at)
+{
+    memset(channel, 0, sizeof(*channel));
+    channel->fd = fd;
+    channel->step = step;
+    channel->failure = failure;
+    channel->fail_at = fail_at;
+}
+
+/* A guest that stands still, to be saved. */
+static void stopped_source(void)
+{
+    side_init(&source, true, false);
+    source.runs = false;
+    source.snapshot = true;
+    guests--;
+}
+
+/* A guest that stands still is saved; whether the channel got as far as its fault. */
+static bool save_once(Failure failure, int fail_at)
+{
+    Faulty channel;
+    bool failed;
+    int ret, closed;
+
+    prepare(&channel, -1, 7, failure, fail_at);
+    stopped_source();
+    QEMUFile *f = savevm_file_from_channel(&faulty_ops, &channel, true);
+    REQUIRE(f != NULL);
+    harness_lock(&source.lock);
+    ret = savevm_snapshot_save_file(source.vm, f);
+    CHECK_EQ(qemu_file_get_error(f), ret);
+    closed = qemu_fclose(f);
+    CHECK(harness_locked(&source.lock));
+    harness_unlock(&source.lock);
+    failed = channel.calls >= fail_at;
+    if (!CHECK(failed ? closed < 0 : (ret == 0 && closed == 0)) || !CHECK_EQ(channel.frees, 1)) {
+        fprintf(stderr, "failure %d at call %d: %d, %d\n", failure, fail_at, ret, closed);
+    }
+    CHECK_EQ(source.cleanups, source.setups);
+    CHECK(!savevm_is_broken(source.vm));
+    side_free(&source);
+    return failed;
+}
+
+TEST(a_save_fails_at_every_call)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        int fail_at = 1;
+
+        while (save_once(failures[i], fail_at)) {
+            fail_at++;
+        }
+        CHECK(fail_at > 20);
+    }
+}
+
+/* What a save of the source is. */
+static uint8_t *stream(size_t *len)
+{
+    const uint8_t *bytes;
+    uint8_t *copy;
+
+    stopped_source();
+    QEMUFile *f = savevm_file_to_buffer();
+    harness_lock(&source.lock);
+    CHECK_EQ(savevm_snapshot_save_file(source.vm, f), 0);
+    harness_unlock(&source.lock);
+    bytes = savevm_file_buffer(f, len);
+    copy = malloc(*len);
+    memcpy(copy, bytes, *len);
+    qemu_fclose(f);
+    side_free(&source);
+    return copy;
+}
+
+static bool load_once(const uint8_t *bytes, size_t len, Failure failure, int fail_at)
+{
+    Faulty channel;
+    bool failed;
+    int ret;
+
+    prepare(&channel, -1, 7, failure, fail_at);
+    channel.bytes = bytes;
+    channel.len = len;
+    side_init(&destination, false, false);
+    QEMUFile *f = savevm_file_from_channel(&faulty_ops, &channel, false);
+    REQUIRE(f != NULL);
+    savevm_set_current(destination.vm);
+    harness_lock(&destination.lock);
+    ret = qemu_loadvm_state(f);
+    harness_unlock(&destination.lock);
+    savevm_set_current(NULL);
+    /* What follows the state is only read past. */
+    failed = channel.calls >= fail_at;
+    CHECK(ret < 0 || destination.state == 77);
+    CHECK_EQ(ret < 0, failed && destination.state != 77);
+    qemu_fclose(f);
+    CHECK_EQ(channel.frees, 1);
+    CHECK(!destination.runs && !savevm_is_broken(destination.vm));
+    side_free(&destination);
+    return failed;
+}
+
+TEST(a_load_fails_at_every_call)
+{
+    size_t len;
+    uint8_t *bytes = stream(&len);
+
+    for (unsigned i = 0; i < 3; i++) {
+        int fail_at = 1;
+
+        while (load_once(bytes, len, failures[i], fail_at)) {
+            fail_at++;
+        }
+        CHECK(fail_at > 20);
+    }
+    free(bytes);
+}
+
+static const SaveVMParams params = {
+    .size = sizeof(SaveVMParams),
+    .return_path = SAVEVM_RETURN_PATH_ON,
+    .switchover_timeout_ms = 2000,
+    .handshake_timeout_ms = 2000,
+};
+
+/* A migration whose channel fails at one end; whether it got that far. */
+static bool migrate_once(bool at_source, Failure failure, int fail_at)
+{
+    Faulty ends[2];
+    Faulty *faulty = &ends[at_source ? 0 : 1];
+    SaveVMInfo info = { .size = sizeof(info) };
+    Error *err = NULL;
+    bool failed;
+    int fds[2], sent, came;
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    side_init(&source, true, false);
+    side_init(&destination, false, false);
+    for (int i = 0; i < 2; i++) {
+        prepare(&ends[i], fds[i], SIZE_MAX, failure, &ends[i] == faulty ? fail_at : 0);
+    }
+    MigrationIncomingState *in = savevm_incoming_from_channel(destination.vm, &faulty_ops, &ends[1], &params, NULL);
+    MigrationState *out = savevm_migrate_to_channel(source.vm, &faulty_ops, &ends[0], &params, &err);
+    REQUIRE(in && out && !err);
+    sent = savevm_migrate_wait(out, &err);
+    CHECK_EQ(sent < 0, err != NULL);
+    error_free(err);
+    savevm_migrate_query(out, &info);
+    savevm_migrate_free(out);
+    if (sent < 0) {
+        /* Where the connection could not be shut down, nobody tells the destination. */
+        savevm_incoming_cancel(in);
+    }
+    came = savevm_incoming_wait(in, NULL);
+    savevm_incoming_free(in);
+    WAIT_FOR(ends[0].frees == 1 && ends[1].frees == 1);
+    failed = faulty->calls >= fail_at;
+    if (info.owner == SAVEVM_OWNER_HERE) {
+        CHECK(sent < 0 && came < 0 && source.runs && !destination.runs);
+    } else if (info.owner == SAVEVM_OWNER_THERE) {
+        CHECK(sent == 0 && !source.runs && destination.runs);
+    } else {
+        CHECK(sent < 0 && !source.runs);
+    }
+    CHECK(failed || (sent == 0 && came == 0));
+    CHECK_EQ(source.cleanups, source.setups);
+    CHECK(!savevm_is_broken(source.vm) && !savevm_is_broken(destination.vm));
+    /* Neither the machine nor the driver remembers anything. */
+    CHECK_EQ(savevm_add_blocker(source.vm, "free", NULL) > 0, true);
+    CHECK_EQ(savevm_add_blocker(destination.vm, "free", NULL) > 0, true);
+    guests = 0;
+    side_free(&source);
+    side_free(&destination);
+    return failed;
+}
+
+static void migrate_at_every_call(bool at_source, Failure failure)
+{
+    int fail_at = 1;
+
+    while (migrate_once(at_source, failure, fail_at)) {
+        fail_at++;
+    }
+    CHECK(fail_at > 5);
+}
+
+TEST(a_source_fails_once_at_every_call)
+{
+    migrate_at_every_call(true, ONCE);
+}
+
+TEST(a_source_fails_for_good_at_every_call)
+{
+    migrate_at_every_call(true, FOR_GOOD);
+}
+
+TEST(a_source_gets_nothing_from_every_call_on)
+{
+    migrate_at_every_call(true, NOTHING);
+}
+
+TEST(a_destination_fails_once_at_every_call)
+{
+    migrate_at_every_call(false, ONCE);
+}
+
+TEST(a_destination_fails_for_good_at_every_call)
+{
+    migrate_at_every_call(false, FOR_GOOD);
+}
+
+TEST(a_destination_gets_nothing_from_every_call_on)
+{
+    migrate_at_every_call(false, NOTHING);
+}
