@@ -1559,7 +1559,8 @@ int savevm_migrate_step(MigrationState *m);
 
 /**
  * Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
- * SaveVMInfo.owner says otherwise. The error may be taken any number of times.
+ * SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK from inside a callback of this
+ * migration, which has yet to end.
  *
  * The caller promises:
  * `m` is NULL or a migration; `errp` is NULL or points to NULL.
@@ -1569,7 +1570,7 @@ int savevm_migrate_wait(MigrationState *m,
 
 /**
  * Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
- * may have the guest.
+ * may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that.
  *
  * The caller promises:
  * `m` is NULL or a migration.
@@ -1706,7 +1707,8 @@ int savevm_incoming_uri(MigrationIncomingState *m,
 
 /**
  * Waits for the end. 0: the guest is here (and runs, unless no_autostart). Else -errno and `*errp`: it does not run here,
- * unless SaveVMInfo.owner says otherwise; devices may hold a part of the state.
+ * unless SaveVMInfo.owner says otherwise; devices may hold a part of the state. -EDEADLK from inside a callback of this
+ * migration, which has yet to end.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration; `errp` is NULL or points to NULL.
@@ -1715,7 +1717,8 @@ int savevm_incoming_wait(MigrationIncomingState *m,
                          Error **errp);
 
 /**
- * Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here.
+ * Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here. -EINPROGRESS from
+ * inside a callback of this migration: it ends behind that.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration.
@@ -1785,7 +1788,8 @@ int savevm_snapshot_save(SaveVM *vm,
 
 /**
  * Saves everything of `vm` (NULL: this thread's context) to a file of the caller's, from the header to cleanup. The guest
- * is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it.
+ * is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it: -EBUSY
+ * while a migration or a snapshot is under way.
  *
  * The caller promises:
  * `vm` is NULL or a context; `f` is NULL or a file that is open for writing.

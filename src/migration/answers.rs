@@ -96,6 +96,7 @@ impl Answers {
         let body = move || {
             let vm = Arc::clone(&base.vm);
             vm.host().on_thread(&vm, &mut || {
+                let _working = base.working();
                 if let Err(error) = contained(&vm, || listen(&base, &channel, &shared.0)) {
                     lock(&shared.0).broken = Some(error);
                     base.machine.ring();

@@ -11,6 +11,7 @@ use crate::savevm::host::Host;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::contained;
 use crate::wire;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,6 +55,20 @@ pub(super) fn unlocked<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
     }
     let _relock = Relock(mine.then_some(host));
     body()
+}
+
+thread_local! {
+    /// Addresses of the migrations that this thread works for, from the outermost call on.
+    static WORKS_FOR: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it is there this thread works for a migration: whoever is called back here can't wait for the end of it.
+pub(super) struct Working;
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        WORKS_FOR.with_borrow_mut(|bases| bases.pop());
+    }
 }
 
 /// The connection of the moment, for who wants to end it from another thread.
@@ -183,8 +198,11 @@ impl Base {
             let end = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1);
             let _ = self.ended_ns.compare_exchange(0, end, Relaxed, Relaxed);
         }
-        // Who waits for the end waits for the telling, too: it must come to one.
-        self.machine.advance(to, &|status| drop(contained(&self.vm, || self.tell(status))))
+        self.machine.advance(to, &|status| {
+            let _working = self.working();
+            // Who waits for the end waits for the telling, too: it must come to one.
+            let _ = contained(&self.vm, || self.tell(status));
+        })
     }
 
     fn tell(&self, status: Status) {
@@ -280,10 +298,31 @@ impl Base {
         Info { status: self.status(), ..info.clone() }
     }
 
+    /// From here on this thread works for the migration.
+    pub fn working(&self) -> Working {
+        WORKS_FOR.with_borrow_mut(|bases| bases.push(std::ptr::from_ref(self).addr()));
+        Working
+    }
+
+    /// Whether this thread is in a callback of the migration.
+    pub fn is_called_back(&self) -> bool {
+        WORKS_FOR.with_borrow(|bases| bases.contains(&std::ptr::from_ref(self).addr()))
+    }
+
     /// Waits for the end and gives its error. While it waits this thread does not keep the big lock.
     pub fn wait(&self, limit: Option<Duration>) -> Option<Result<()>> {
-        let host = self.vm.host();
-        let status = unlocked(&*host, || self.machine.wait_final(limit))?;
+        let status = match self.is_called_back() {
+            // Nobody tells of the end before the callback that tells of it has returned.
+            true if self.status().is_final() => self.status(),
+            true => {
+                let text = "a callback of the migration can't wait for its end";
+                return Some(Err(Error::new(libc::EDEADLK, text)));
+            }
+            false => {
+                let host = self.vm.host();
+                unlocked(&*host, || self.machine.wait_final(limit))?
+            }
+        };
         Some(match status {
             Status::Completed | Status::Colo => Ok(()),
             _ => Err(self.error().unwrap_or_else(|| Error::new(libc::EIO, format!("the migration is {status}")))),

@@ -175,6 +175,7 @@ impl host::Incoming for Commands {
         let body = move || {
             let vm = Arc::clone(&m.base.vm);
             vm.host().on_thread(&vm, &mut || {
+                let _working = m.base.working();
                 let stream = std::mem::take(&mut stream);
                 let load = || {
                     vm.pass("package");

@@ -2,7 +2,7 @@
 //! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
 
 use super::base::{Base, lock};
-use super::outgoing::Endpoint;
+use super::outgoing::{Endpoint, in_progress};
 use super::trace::Event;
 use super::voice::Voice;
 use super::{Info, Owner, Params, Status};
@@ -136,6 +136,7 @@ impl Incoming {
         let vm = Arc::clone(&self.base.vm);
         *lock(&self.reader) = Some(thread::current().id());
         vm.host().on_thread(&vm, &mut || {
+            let _working = self.base.working();
             let Err(error) = contained(&vm, || self.run(&gate)) else { return };
             // Should the end fail as well, the next try goes on behind that.
             if !(0..2).any(|_| contained(&vm, || self.give_up(error.clone())).is_ok()) {
@@ -174,6 +175,9 @@ impl Incoming {
         self.cancel.cancel();
         base.link.close();
         base.machine.ring();
+        if base.is_called_back() {
+            return Err(in_progress());
+        }
         match base.wait(Some(CANCEL_LIMIT)) {
             Some(_) => Ok(()),
             None => Err(Error::new(libc::ETIMEDOUT, "cancelling: a callback of a device or of the host takes long")),

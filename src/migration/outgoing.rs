@@ -38,6 +38,11 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a step sleeps at most, so that nothing that was missed is missed for long.
 const NAP_MAX: Duration = Duration::from_millis(200);
 
+/// Who cancels from a callback is not waited for: the end comes once that has returned.
+pub(super) fn in_progress() -> Error {
+    Error::new(libc::EINPROGRESS, "the migration ends when this callback has returned")
+}
+
 /// What the user asked for since it began.
 #[derive(Default)]
 pub(super) struct Wishes {
@@ -122,6 +127,7 @@ impl Outgoing {
         let mut next = Next::Done;
         let bell = self.base.machine.bell();
         vm.host().on_thread(&vm, &mut || {
+            let _working = self.base.working();
             next = contained(&vm, || work.step(self)).unwrap_or_else(|error| self.give_up(&mut work, &error));
         });
         match next {
@@ -188,6 +194,9 @@ impl Outgoing {
         if lock(&self.work).is_some() && !base.params().own_thread {
             // The host's own thread does the work; here it may as well be done at once.
             while let Ok(true) = self.step() {}
+        }
+        if base.is_called_back() {
+            return Err(in_progress());
         }
         match base.wait(Some(deadline)) {
             Some(_) => Ok(()),

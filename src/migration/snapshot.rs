@@ -54,7 +54,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     let file = MigFile::new(channel, true);
     let saved = within(vm, |host| {
         let ran = stop(host)?;
-        let (saved, started) = finally(|| save_to(vm, &file), || if ran { start(host) } else { Ok(()) });
+        let (saved, started) = finally(|| save_whole(vm, &file), || if ran { start(host) } else { Ok(()) });
         started.and(saved)
     });
     let closed = file.close();
@@ -63,7 +63,11 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
 
 /// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
-    vm.check_unbroken()?;
+    let _driving = vm.drive("a snapshot")?;
+    save_whole(vm, file)
+}
+
+fn save_whole(vm: &Vm, file: &MigFile) -> Result<()> {
     finally(|| save_all(vm, &*vm.host(), file), || save::cleanup(vm)).0
 }
 

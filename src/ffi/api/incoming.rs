@@ -93,7 +93,8 @@ pub unsafe extern "C" fn savevm_incoming_uri(m: *mut MigrationIncomingState, uri
 }
 
 /// Waits for the end. 0: the guest is here (and runs, unless no_autostart). Else -errno and `*errp`: it does not run here,
-/// unless SaveVMInfo.owner says otherwise; devices may hold a part of the state.
+/// unless SaveVMInfo.owner says otherwise; devices may hold a part of the state. -EDEADLK from inside a callback of this
+/// migration, which has yet to end.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration; `errp` is NULL or points to NULL.
@@ -103,7 +104,8 @@ pub unsafe extern "C" fn savevm_incoming_wait(m: *mut MigrationIncomingState, er
     unsafe { try_on_machine(incoming(m), errp, |m| m.wait()) }
 }
 
-/// Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here.
+/// Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here. -EINPROGRESS from
+/// inside a callback of this migration: it ends behind that.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration.

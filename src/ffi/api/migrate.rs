@@ -80,7 +80,8 @@ pub unsafe extern "C" fn savevm_migrate_step(m: *mut MigrationState) -> c_int {
 }
 
 /// Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
-/// SaveVMInfo.owner says otherwise. The error may be taken any number of times.
+/// SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK from inside a callback of this
+/// migration, which has yet to end.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `errp` is NULL or points to NULL.
@@ -91,7 +92,7 @@ pub unsafe extern "C" fn savevm_migrate_wait(m: *mut MigrationState, errp: *mut 
 }
 
 /// Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
-/// may have the guest.
+/// may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that.
 ///
 /// # Safety
 /// `m` is NULL or a migration.

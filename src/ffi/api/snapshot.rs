@@ -31,7 +31,8 @@ pub unsafe extern "C" fn savevm_snapshot_save(vm: *mut SaveVM, uri: *const c_cha
 }
 
 /// Saves everything of `vm` (NULL: this thread's context) to a file of the caller's, from the header to cleanup. The guest
-/// is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it.
+/// is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it: -EBUSY
+/// while a migration or a snapshot is under way.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `f` is NULL or a file that is open for writing.
