@@ -491,8 +491,9 @@ typedef struct SaveVMHostOps {
    */
   uint64_t (*ram_page_sizes)(void *host);
   /**
-   * Whether the machine has a block of RAM of that name which has, or can be given, `length` bytes; NULL: nobody knows,
-   * so that it does.
+   * Whether the machine, whose section "ram" is in QEMU's format, has a block of RAM of that name which has, or can be
+   * given, `length` bytes. NULL: nobody knows, and the format may be another one. Not asked where the library has the
+   * RAM (savevm_ram_new()).
    */
   bool (*ram_fits)(void *host, const char *block, uint64_t length);
   /**
@@ -1818,9 +1819,9 @@ int savevm_snapshot_check_file(SaveVM *vm,
 
 /**
  * Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
- * `uri`, and starts the guest again if it ran.
- * After a failure it stays stopped: its devices hold a part of each of two states. Inside the lock, as saving. 0, or
- * -errno and `*errp`.
+ * `uri`, and starts the guest again if it ran. A regular file is checked before (see savevm_snapshot_check_file()): where
+ * that fails nothing was touched, and the guest runs on. After a later failure it stays stopped: its devices hold a part
+ * of each of two states. Inside the lock, as saving. 0, or -errno and `*errp`.
  *
  * The caller promises:
  * `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.

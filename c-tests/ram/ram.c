@@ -318,6 +318,32 @@ TEST(a_snapshot_that_fails_lets_the_guest_run)
     release(&pair);
 }
 
+TEST(a_snapshot_of_another_machine_is_refused_while_the_guest_runs)
+{
+    Pair pair = pair_new(MEMORY_PRIVATE, NULL);
+    Guest *other = guest_new(MEMORY_PRIVATE, SIZE / 2, NULL);
+    Error *err = NULL;
+    char path[64], file[80];
+    snprintf(path, sizeof(path), "/tmp/savevm-ram-%d.other", (int)getpid());
+    snprintf(file, sizeof(file), "file:%s", path);
+
+    CHECK_EQ(savevm_snapshot_save(other->vm, file, &err), 0);
+    CHECK(savevm_snapshot_load(pair.from->vm, file, &err) < 0);
+    CHECK_HAS(error_get_pretty(err), "there is no RAM block 'pc.ram' that can have 0x1800000 bytes");
+    error_free(err);
+    err = NULL;
+    uint64_t steps = atomic_load(&pair.from->steps);
+    WAIT_FOR(atomic_load(&pair.from->steps) > steps);
+    CHECK_EQ(truncate(path, 1000), 0);
+    CHECK(savevm_snapshot_load(other->vm, file, &err) < 0);
+    CHECK_HAS(error_get_pretty(err), "block 'pc.ram'");
+    error_free(err);
+    guest_free(other);
+    guest_stop(pair.from);
+    release(&pair);
+    unlink(path);
+}
+
 TEST(machines_that_differ_are_refused)
 {
     SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };

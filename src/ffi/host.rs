@@ -181,9 +181,9 @@ impl Host for CHost {
         call!(self.ram_page_sizes() else 1 << self.target_page_bits())
     }
 
-    fn ram_fits(&self, block: &str, length: u64) -> bool {
+    fn ram_fits(&self, block: &str, length: u64) -> Option<bool> {
         let block = c_string(block.to_owned());
-        call!(self.ram_fits(block.as_ptr(), length) else true)
+        self.table.ops.ram_fits.map(|_| call!(self.ram_fits(block.as_ptr(), length) else true))
     }
 
     fn report(&self, level: Level, text: &str) {

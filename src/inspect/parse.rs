@@ -30,6 +30,8 @@ pub struct Options {
     pub page_size: Option<u64>,
     /// Whether sections are closed by footers, where it is known.
     pub footers: Option<bool>,
+    /// Live devices have formats of their own, also those that are named as QEMU's are: only footers say where they end.
+    pub own_formats: bool,
     /// To read no further than to the EOF mark, behind which nothing but a description may stand.
     pub sections_only: bool,
 }
@@ -83,6 +85,7 @@ struct Parser<'v, S, V> {
     /// The description came from this stream's end, before it was reached.
     description_is_own: bool,
     sections_only: bool,
+    own_formats: bool,
     /// The section that is being read.
     section: Option<(u32, Device, SectionKind)>,
     last_good: Option<Device>,
@@ -109,6 +112,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             packages: Vec::new(),
             description_is_own: false,
             sections_only: options.sections_only,
+            own_formats: options.own_formats,
             section: None,
             last_good: None,
         }
@@ -376,6 +380,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
 
     /// Passes over a live device's state.
     fn live_state(&mut self, id: u32, known: &Known) -> Result<Framing> {
+        if self.own_formats {
+            return self.search(id, false, None).map(|()| Framing::Searched);
+        }
         if &*known.device.name == "ram" {
             if known.version != wire::ram::VERSION as u32 {
                 let found = format!("version {}", known.version);

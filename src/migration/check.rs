@@ -18,7 +18,8 @@ pub fn check(vm: &Vm, from: impl Read) -> Result<()> {
         return Ok(());
     }
     let page_size = Some(1 << host.target_page_bits());
-    let options = Options { page_size, footers: Some(true), sections_only: true, ..Options::default() };
+    let own_formats = ram_fits(vm, &*host, "", 0).is_none();
+    let options = Options { page_size, footers: Some(true), own_formats, sections_only: true, ..Options::default() };
     let stream = read(ReadSource::new(from), options, &mut Framing).map_err(|err| Error::io("reading it", &err))?;
     check_stream(vm, &*host, &stream).map_err(|err| err.in_phase("check"))
 }
@@ -28,6 +29,12 @@ struct Framing;
 
 impl Visitor for Framing {
     const WANTS_STATES: bool = false;
+}
+
+/// Whether there is such a block of RAM, if RAM has QEMU's format here.
+fn ram_fits(vm: &Vm, host: &dyn Host, block: &str, length: u64) -> Option<bool> {
+    let known = vm.registry.walk().find_map(|entry| entry.handler.ram_fits(block, length));
+    known.or_else(|| host.ram_fits(block, length))
 }
 
 /// In the order of the stream, so that the first thing that is wrong is told; the rest may follow from it.
@@ -47,7 +54,7 @@ fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
         check_section(vm, section).map_err(|err| err.at_offset(item.offset))?;
     }
     for block in stream.ram.blocks.iter().filter(|block| block.length > 0) {
-        if !host.ram_fits(&block.name, block.length) {
+        if ram_fits(vm, host, &block.name, block.length) == Some(false) {
             let text = format!("there is no RAM block '{}' that can have {:#x} bytes", block.name, block.length);
             return Err(Error::invalid(text));
         }

@@ -3,6 +3,7 @@
 //! lock, but for setup, which runs outside in QEMU as well.
 
 use super::base::{locked, unlocked};
+use super::check::check;
 use crate::channel::{self, Cancel, Channel, Listener, Uri};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
@@ -91,20 +92,35 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
     file.status().first_error().map_or_else(|| vm.check_unbroken(), Err)
 }
 
-/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. After a failure it
-/// stays stopped, since its devices hold a part of each of two states.
+/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
+/// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
+/// hold a part of each of two states.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
     let _driving = vm.drive("a snapshot")?;
-    let channel = Listener::bind(from)?.accept(Some(LIMIT), &Cancel::new()?)?;
-    channel.set_stall_limit(Some(LIMIT));
-    let loaded = within(vm, |host| {
-        let ran = stop(host)?;
-        host.reset();
-        load_all(vm, &channel)?;
-        vm.check_unbroken()?;
-        if ran { start(host) } else { Ok(()) }
+    let loaded = check_first(vm, from).and_then(|()| {
+        let channel = open(from)?;
+        within(vm, |host| {
+            let ran = stop(host)?;
+            host.reset();
+            load_all(vm, &channel)?;
+            vm.check_unbroken()?;
+            if ran { start(host) } else { Ok(()) }
+        })
     });
     loaded.map_err(|err| err.at_side(Side::Destination).in_phase("snapshot"))
+}
+
+fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
+    let channel = Listener::bind(from)?.accept(Some(LIMIT), &Cancel::new()?)?;
+    channel.set_stall_limit(Some(LIMIT));
+    Ok(channel)
+}
+
+fn check_first(vm: &Vm, from: &Uri) -> Result<()> {
+    match from {
+        Uri::File { path, .. } if path.is_file() => check(vm, MigFile::new(open(from)?, false).rest()?),
+        _ => Ok(()),
+    }
 }
 
 fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! RAM as a device of the registry.
 
-use super::{Ram, wire};
+use super::{Ram, block, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::handler::{Callback, Handler, Pending};
@@ -54,6 +54,10 @@ impl Handler for RamHandler {
 
     fn has_postcopy(&self) -> bool {
         self.flag(Flags::POSTCOPY_RAM)
+    }
+
+    fn ram_fits(&self, name: &str, length: u64) -> Option<bool> {
+        Some(block::find(&self.0.blocks(), name.as_bytes()).is_some_and(|(_, block)| block.len() == length))
     }
 
     fn save_setup(&self, file: &MigFile) -> i32 {

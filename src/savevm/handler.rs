@@ -119,6 +119,11 @@ pub trait Handler: Send + Sync {
     fn oldest_version(&self) -> i32 {
         i32::MIN
     }
+    /// For RAM in QEMU's format: whether it has such a block, and that can have so many bytes. `None`: the state is
+    /// something else, or nobody knows.
+    fn ram_fits(&self, _block: &str, _length: u64) -> Option<bool> {
+        None
+    }
     /// Order of saving; higher goes first.
     fn priority(&self) -> i32 {
         0

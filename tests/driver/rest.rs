@@ -66,7 +66,20 @@ fn a_snapshot_that_fails_says_why_and_leaves_a_stopped_guest_only_where_it_loade
     std::fs::write(&path, b"QEVM\0\0\0\x03\x07").unwrap();
     let uri = Uri::File { path: path.clone(), offset: 0 };
     assert!(snapshot_load(&source.vm, &uri).is_err());
-    assert!(!source.host.is_running() && stage.guests() == 0);
+    assert!(source.host.is_running() && source.host.resets.load(SeqCst) == 0, "nothing was touched");
+    snapshot_save(&source.vm, &uri).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    // Behind the mark of the end only the description follows, which nobody needs: 6, its length, and JSON.
+    let end = whole.iter().position(|byte| *byte == b'{').unwrap() - 6;
+    for len in 0..=end {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        assert!(snapshot_load(&source.vm, &uri).is_err(), "cut at {len}");
+        assert!(source.host.is_running() && source.host.resets.load(SeqCst) == 0, "cut at {len}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    source.device.fail_load.store(true, SeqCst);
+    assert!(snapshot_load(&source.vm, &uri).is_err());
+    assert!(!source.host.is_running() && stage.guests() == 0, "only the device could know");
     destination.check_balanced("not used");
     source.check_balanced("failing");
     std::fs::remove_file(path).unwrap();

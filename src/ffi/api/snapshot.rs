@@ -83,9 +83,9 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 }
 
 /// Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
-/// `uri`, and starts the guest again if it ran.
-/// After a failure it stays stopped: its devices hold a part of each of two states. Inside the lock, as saving. 0, or
-/// -errno and `*errp`.
+/// `uri`, and starts the guest again if it ran. A regular file is checked before (see savevm_snapshot_check_file()): where
+/// that fails nothing was touched, and the guest runs on. After a later failure it stays stopped: its devices hold a part
+/// of each of two states. Inside the lock, as saving. 0, or -errno and `*errp`.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.

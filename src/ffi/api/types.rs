@@ -73,8 +73,9 @@ pub struct SaveVMHostOps {
     pub stream_flags: Option<unsafe extern "C" fn(host: *mut c_void) -> u32>,
     /// Union of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
     pub ram_page_sizes: Option<unsafe extern "C" fn(host: *mut c_void) -> u64>,
-    /// Whether the machine has a block of RAM of that name which has, or can be given, `length` bytes; NULL: nobody knows,
-    /// so that it does.
+    /// Whether the machine, whose section "ram" is in QEMU's format, has a block of RAM of that name which has, or can be
+    /// given, `length` bytes. NULL: nobody knows, and the format may be another one. Not asked where the library has the
+    /// RAM (savevm_ram_new()).
     pub ram_fits: Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, length: u64) -> bool>,
 
     /// The path of an object as a string from malloc(), or NULL where it has none; NULL: no object has one.
