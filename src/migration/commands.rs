@@ -203,8 +203,9 @@ impl host::Incoming for Commands {
         if lock(&self.0.package).listening {
             return Ok(LoadEnd::Finished);
         }
-        match &lock(&self.0.package).done {
-            Some(Err(error)) => Err(error.clone()),
+        // It was none that hands over: another one may come, and is to be waited for in its turn.
+        match lock(&self.0.package).done.take() {
+            Some(Err(error)) => Err(error),
             _ => Ok(LoadEnd::Finished),
         }
     }

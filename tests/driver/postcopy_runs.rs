@@ -5,6 +5,7 @@ use super::link::{Break, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick};
 use savevm::channel::memory;
+use savevm::error::Error;
 use savevm::file::MigFile;
 use savevm::migration::{Endpoint, Incoming, Owner, Params, Status};
 use savevm::savevm::host::Flags;
@@ -213,34 +214,54 @@ fn put_device(file: &MigFile) {
     file.put_be32(ID);
 }
 
-#[test]
-fn devices_that_do_not_load_end_a_postcopy_whose_stream_is_through() {
-    let (source, destination, stage) = machines();
-    source.vm.set_flags(Flags::POSTCOPY_RAM, true);
-    destination.device.fail_load.store(true, SeqCst);
+/// A package with the handover, as `put` fills it behind LISTEN.
+fn package(source: &Machine, put: impl Fn(&MigFile)) -> Vec<u8> {
     let inside = Arc::new(memory::Writer::new());
     let package = MigFile::new(Arc::clone(&inside) as _, true);
     command::plain(&source.vm, &package, Command::PostcopyListen);
-    put_device(&package);
+    put(&package);
     package.close().unwrap();
+    inside.contents()
+}
+
+/// What becomes of a stream that has these packages and is through at once, while the connection stays.
+fn load_packages(packages: impl Fn(&Machine) -> Vec<Vec<u8>>) -> Error {
+    let (source, destination, stage) = machines();
+    source.vm.set_flags(Flags::POSTCOPY_RAM, true);
+    destination.device.fail_load.store(true, SeqCst);
     let (there, here) = memory::pair(1 << 16);
     let stream = MigFile::new(there, true);
     save::header(&source.vm, &stream);
     command::postcopy_advise(&source.vm, &stream);
-    command::packaged(&source.vm, &stream, &inside.contents()).unwrap();
-    // EOF is there at once, but the connection stays.
+    for package in packages(&source) {
+        command::packaged(&source.vm, &stream, &package).unwrap();
+    }
     stream.put_byte(0);
     stream.flush();
-
     let since = Instant::now();
     let into = Incoming::start(&destination.vm, over(&here), params(true)).unwrap();
     let error = into.wait_within(LONG).expect("it ends").unwrap_err();
-    assert!(error.to_string().contains("does not want to"), "{error}");
     assert!(since.elapsed() < Duration::from_secs(5), "it waited {:?} for what had happened", since.elapsed());
     assert_eq!((into.info().status, into.info().owner), (Status::Failed, Owner::There));
     assert!(!destination.host.is_running());
     destination.check_balanced("stream is through");
     stage.check("stream is through");
+    error
+}
+
+#[test]
+fn devices_that_do_not_load_end_a_postcopy_whose_stream_is_through() {
+    let error = load_packages(|source| vec![package(source, put_device)]);
+    assert!(error.to_string().contains("does not want to"), "{error}");
+}
+
+#[test]
+fn each_package_is_waited_for() {
+    const EOF: u8 = 0;
+    for _ in 0..100 {
+        let error = load_packages(|source| vec![vec![EOF], package(source, put_device)]);
+        assert!(error.to_string().contains("does not want to"), "{error}");
+    }
 }
 
 /// Recovers whatever is paused, over a connection that holds, until both ends are done.
