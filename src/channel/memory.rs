@@ -41,14 +41,14 @@ fn wrong_direction() -> io::Error {
 /// Reads bytes that it owns.
 #[derive(Debug)]
 pub struct Reader {
-    bytes: Arc<[u8]>,
+    bytes: Vec<u8>,
     at: AtomicUsize,
     state: Mutex<State>,
 }
 
 impl Reader {
     /// A channel that gives `bytes` and then the end of the stream.
-    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), at: AtomicUsize::new(0), state: Mutex::new(State::Open) }
     }
 

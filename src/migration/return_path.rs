@@ -195,6 +195,8 @@ pub fn get_bitmap(file: &MigFile) -> Result<Vec<u8>> {
         let want = chunk.len().min(size as usize - bits.len());
         let got = file.get(&mut chunk[..want]);
         check(file)?;
+        let taken = bits.try_reserve(got);
+        taken.map_err(|_| Error::new(libc::ENOMEM, "no memory for a received bitmap").at_offset(offset))?;
         bits.extend_from_slice(&chunk[..got]);
     }
     let end = file.get_be64();

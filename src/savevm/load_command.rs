@@ -92,6 +92,7 @@ fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<Load
     while stream.len() < len as usize {
         let want = chunk.len().min(len as usize - stream.len());
         let got = file.get(&mut chunk[..want]);
+        stream.try_reserve(got).map_err(|_| no_memory(stream.len()))?;
         stream.extend_from_slice(&chunk[..got]);
         if got < want {
             let text = format!("Buffer receive fail ret={} length={len}", stream.len());
@@ -103,6 +104,10 @@ fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<Load
         Some(incoming) => incoming.load_package(vm, stream, depth + 1),
         None => package(vm, stream, depth + 1),
     }
+}
+
+fn no_memory(len: usize) -> Error {
+    Error::new(libc::ENOMEM, format!("no memory for more than {len} bytes of a package"))
 }
 
 /// Loads the content of a package; `depth` counts the packages around it and itself.

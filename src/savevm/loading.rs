@@ -25,6 +25,9 @@ struct Sections {
     sparse: HashMap<u32, Sender>,
     /// How many ids there are.
     count: usize,
+    /// The id of each device, by its place in the registry: one that starts once more has another id from then on, so that
+    /// a stream can't make this longer than there are devices.
+    of_device: Vec<Option<u32>>,
 }
 
 /// How far ids may be ahead of the number of sections.
@@ -32,6 +35,13 @@ const AHEAD: usize = 1024;
 
 impl Sections {
     fn insert(&mut self, id: u32, sender: Sender) {
+        let place = sender.0.place();
+        if place >= self.of_device.len() {
+            self.of_device.resize(place + 1, None);
+        }
+        if let Some(before) = self.of_device[place].replace(id).filter(|before| *before != id) {
+            self.remove(before, place);
+        }
         self.count += usize::from(self.get(id).is_none());
         let at = id as usize;
         if at >= self.dense.len() && at < 2 * self.count + AHEAD {
@@ -40,6 +50,18 @@ impl Sections {
         match self.dense.get_mut(at) {
             Some(place) => *place = Some(sender),
             None => drop(self.sparse.insert(id, sender)),
+        }
+    }
+
+    /// Forgets an id, unless it is another device's by now.
+    fn remove(&mut self, id: u32, place: usize) {
+        if self.get(id).is_none_or(|sender| sender.0.place() != place) {
+            return;
+        }
+        self.count -= 1;
+        match self.dense.get_mut(id as usize).filter(|sender| sender.is_some()) {
+            Some(sender) => *sender = None,
+            None => drop(self.sparse.remove(&id)),
         }
     }
 
@@ -80,26 +102,43 @@ impl Loading {
 
 #[cfg(test)]
 mod tests {
-    use super::super::registry::Registry;
+    use super::super::registry::{INSTANCE_ID_ANY, Registration, Registry};
     use super::super::testing::Device;
     use super::*;
 
     #[test]
     fn section_ids_are_found_wherever_they_are_and_do_not_cost_memory() {
         let registry = Registry::default();
-        registry.register(Device::default().registration(), false, &mut Vec::new()).unwrap();
-        let ticket = registry.find(b"device", 0).unwrap().ticket();
+        for _ in 0..3010 {
+            let device = Registration { instance_id: INSTANCE_ID_ANY, ..Device::default().registration() };
+            registry.register(device, false, &mut Vec::new()).unwrap();
+        }
+        let tickets: Vec<_> = registry.walk().map(|call| call.ticket()).collect();
         let mut sections = Sections::default();
         let ids = [0, 1, 7, 1 << 20, u32::MAX, 7, 3000];
         for (version, id) in (0..).zip(ids) {
             assert!(id == 7 || sections.get(id).is_none());
-            sections.insert(id, (ticket, version));
+            sections.insert(id, (tickets[version as usize], version));
             assert_eq!(sections.get(id).map(|sender| sender.1), Some(version));
         }
         assert!(sections.count == 6 && sections.dense.len() <= AHEAD);
         // An id that was far ahead once is not any more, and is another device's.
-        (0..3000).for_each(|id| sections.insert(id, (ticket, -1)));
-        sections.insert(3000, (ticket, 99));
+        (10..3010).for_each(|id| sections.insert(id, (tickets[id as usize], -1)));
+        sections.insert(3000, (tickets[9], 99));
         assert_eq!((sections.get(3000).unwrap().1, sections.get(u32::MAX).unwrap().1), (99, 4));
+    }
+
+    #[test]
+    fn a_device_has_one_id_however_often_it_starts() {
+        let registry = Registry::default();
+        registry.register(Device::default().registration(), false, &mut Vec::new()).unwrap();
+        let ticket = registry.find(b"device", 0).unwrap().ticket();
+        let mut sections = Sections::default();
+        for id in (0..5000).chain((0..5000).map(|number: u32| number.wrapping_mul(2_654_435_761))) {
+            sections.insert(id, (ticket, 1));
+            assert!(sections.count == 1 && sections.get(id).is_some());
+        }
+        assert!(sections.get(4999).is_none());
+        assert!(sections.dense.len() <= AHEAD + 2 && sections.sparse.len() <= 1 && sections.of_device.len() < 20);
     }
 }

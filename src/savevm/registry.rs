@@ -42,6 +42,13 @@ pub(super) struct Key {
 #[derive(Clone, Copy)]
 pub struct Ticket(Key);
 
+impl Ticket {
+    /// Its place, which is another entry's once this one is gone. There are no more places than there were ever devices.
+    pub(super) fn place(self) -> usize {
+        self.0.place as usize
+    }
+}
+
 /// One registered device, with its handler in one piece of memory.
 pub struct Entry<H: ?Sized = dyn Handler> {
     /// Name with the path, at most 255 bytes.
