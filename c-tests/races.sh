@@ -36,7 +36,7 @@ RUSTFLAGS=-Zsanitizer=thread cargo $toolchain rustc --quiet --locked --lib --cra
     -Zbuild-std --target "$host" --target-dir "$target"
 
 export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STORM_RUNS=$runs
-for name in migrate handover storm; do
+for name in migrate handover storm faults reentry; do
     program=$target/$name
     # The sanitizer's runtime is Rust's: there is one in a program.
     for source in driver/$name driver/side harness; do

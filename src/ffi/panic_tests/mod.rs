@@ -80,34 +80,39 @@ fn a_snapshot_that_panics_while_it_is_loaded_starts_no_guest() {
     }
 }
 
+/// A snapshot of a guest that writes all the time, into a pipe that takes less than there is.
+fn snapshot_running(machine: &Machine) -> i32 {
+    let (over, memory) = (AtomicBool::new(false), machine.memory.memory());
+    let slow = uri("exec", "sleep 0.05; cat > /dev/null");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                (0..PAGES).for_each(|page| memory.write(page * PAGE, &[1]));
+            }
+        });
+        // SAFETY: the RAM is alive.
+        let ret = unsafe { savevm_ram_snapshot(machine.ram, slow.as_ptr(), ptr::null_mut()) };
+        over.store(true, SeqCst);
+        ret
+    })
+}
+
 #[test]
 fn a_snapshot_of_a_running_guest_that_panics_lets_it_write() {
+    let able = snapshot_running(&Machine::new(true, false));
+    if able != 0 {
+        assert!([-libc::EPERM, -libc::ENOSYS, -libc::EINVAL].contains(&able), "{able}");
+        return eprintln!("this program has no write protection by userfaultfd: a running guest is not tried");
+    }
     for place in ["engine", "section", "device", "cleanup", "call", "write fault"] {
         everywhere(place, |what, arm| {
             let machine = Machine::new(true, false);
-            // More than a pipe takes, so that the guest writes meanwhile.
-            let slow = uri("exec", "sleep 0.05; cat > /dev/null");
-            let (over, memory) = (AtomicBool::new(false), machine.memory.memory());
             arm(&machine);
-            let ret = thread::scope(|scope| {
-                scope.spawn(|| {
-                    while !over.load(SeqCst) {
-                        (0..PAGES).for_each(|page| memory.write(page * PAGE, &[1]));
-                    }
-                });
-                // SAFETY: the RAM is alive.
-                let ret = unsafe { savevm_ram_snapshot(machine.ram, slow.as_ptr(), ptr::null_mut()) };
-                over.store(true, SeqCst);
-                ret
-            });
-            if ret == -libc::EPERM || ret == -libc::ENOSYS || ret == -libc::EINVAL {
-                eprintln!("{what}: this kernel has no write protection by userfaultfd");
-                return machine.inner().trap.clear();
-            }
+            let ret = snapshot_running(&machine);
             assert!(machine.runs(), "{what}: the guest runs");
             let sprung = check(&machine, what, ret);
             assert!(!sprung || ret < 0 || what.starts_with("cleanup"), "{what}: {ret}");
-            // How many faults there are is up to chance.
+            // How many faults there are after the first one is up to chance.
             sprung && !what.ends_with("write fault 1")
         });
     }
@@ -131,7 +136,7 @@ fn migrate(what: &str, at: At, postcopy: bool, arm: &dyn Fn(&Machine)) -> bool {
         recover_timeout_ms: 100,
         postcopy,
         max_bandwidth: if postcopy { 200_000 } else { 0 },
-        max_postcopy_bandwidth: if postcopy { 1_000_000 } else { 0 },
+        max_postcopy_bandwidth: if postcopy { 300_000 } else { 0 },
         // SAFETY: NULL and 0 are values of every member.
         ..unsafe { zeroed() }
     };
