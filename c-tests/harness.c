@@ -321,3 +321,18 @@ bool harness_locked(HarnessLock *lock)
     pthread_mutex_unlock(&lock->inner);
     return held;
 }
+
+void harness_host_lock(void *host)
+{
+    harness_lock(host);
+}
+
+void harness_host_unlock(void *host)
+{
+    harness_unlock(host);
+}
+
+bool harness_host_locked(void *host)
+{
+    return harness_locked(host);
+}

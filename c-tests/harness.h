@@ -91,6 +91,11 @@ void harness_unlock(HarnessLock *lock);
 /* Whether this thread holds it. */
 bool harness_locked(HarnessLock *lock);
 
+/* The same for SaveVMHostOps, where the host begins with its lock. */
+void harness_host_lock(void *host);
+void harness_host_unlock(void *host);
+bool harness_host_locked(void *host);
+
 /* Waits for a condition that another thread makes true; fails the case after two seconds. */
 #define WAIT_FOR(cond)                                             \
     do {                                                           \

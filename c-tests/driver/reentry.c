@@ -22,8 +22,9 @@
 #define MEMORY (64 * 4096)
 
 typedef struct Machine {
-    SaveVM *vm;
+    /* It comes first: see harness_host_lock(). */
     HarnessLock lock;
+    SaveVM *vm;
     atomic_bool runs, disks;
     SaveVMRam *ram;
     uint8_t *memory;
@@ -65,21 +66,6 @@ static int at(Machine *machine, const char *place, QEMUFile *f)
         return 0;
     }
     return plan.action(machine, f);
-}
-
-static void host_lock(void *host)
-{
-    harness_lock(&((Machine *)host)->lock);
-}
-
-static void host_unlock(void *host)
-{
-    harness_unlock(&((Machine *)host)->lock);
-}
-
-static bool host_locked(void *host)
-{
-    return harness_locked(&((Machine *)host)->lock);
 }
 
 static int vm_stop(void *host)
@@ -172,9 +158,9 @@ static void quiet(void *host, int level, const char *text)
 
 static const SaveVMHostOps host_ops = {
     .size = sizeof(SaveVMHostOps),
-    .lock = host_lock,
-    .unlock = host_unlock,
-    .locked = host_locked,
+    .lock = harness_host_lock,
+    .unlock = harness_host_unlock,
+    .locked = harness_host_locked,
     .vm_stop = vm_stop,
     .vm_start = vm_start,
     .vm_running = vm_running,
@@ -360,6 +346,24 @@ static void machine_free(Machine *machine)
     munmap(machine->memory, MEMORY);
 }
 
+/* Two fresh machines, and what is done on one of them. */
+static void begin(Machine *machine, const char *place, Action *action)
+{
+    machine_init(&source, true);
+    machine_init(&destination, false);
+    plan.machine = machine;
+    plan.place = place;
+    plan.action = action;
+    plan.done = 0;
+}
+
+static void end(void)
+{
+    guests = 0;
+    machine_free(&source);
+    machine_free(&destination);
+}
+
 static void migrate_once(Machine *machine, const char *place, Action *action)
 {
     static unsigned count;
@@ -369,12 +373,7 @@ static void migrate_once(Machine *machine, const char *place, Action *action)
     int sent, came;
 
     snprintf(uri, sizeof(uri), "unix:/tmp/savevm-reentry-%d-%u", (int)getpid(), count++);
-    machine_init(&source, true);
-    machine_init(&destination, false);
-    plan.machine = machine;
-    plan.place = place;
-    plan.action = action;
-    plan.done = 0;
+    begin(machine, place, action);
     source.is_last = destination.is_last = action == NULL;
     MigrationIncomingState *in = savevm_incoming(destination.vm, uri, &params, NULL);
     MigrationState *out = savevm_migrate(source.vm, uri, &params, NULL);
@@ -394,9 +393,7 @@ static void migrate_once(Machine *machine, const char *place, Action *action)
         fprintf(stderr, "%s of the %s: sent %d, came %d, owner %d, source %d, destination %d\n", place,
                 machine->is_source ? "source" : "destination", sent, came, info.owner, source.runs, destination.runs);
     }
-    guests = 0;
-    machine_free(&source);
-    machine_free(&destination);
+    end();
 }
 
 static void everywhere(Action *action)
@@ -588,12 +585,7 @@ static void snapshot_once(Machine *machine, const char *place, Action *action)
 
     snprintf(path, sizeof(path), "/tmp/savevm-reentry-%d", (int)getpid());
     snprintf(uri, sizeof(uri), "file:%s", path);
-    machine_init(&source, true);
-    machine_init(&destination, false);
-    plan.machine = machine;
-    plan.place = place;
-    plan.action = action;
-    plan.done = 0;
+    begin(machine, place, action);
     saved = savevm_snapshot_save(source.vm, uri, NULL);
     loaded = savevm_snapshot_load(destination.vm, uri, NULL);
     plan.machine = NULL;
@@ -603,9 +595,7 @@ static void snapshot_once(Machine *machine, const char *place, Action *action)
         fprintf(stderr, "%s of the %s: saved %d, loaded %d\n", place, machine->is_source ? "source" : "destination",
                 saved, loaded);
     }
-    guests = 0;
-    machine_free(&source);
-    machine_free(&destination);
+    end();
 }
 
 static void every_place_of_a_snapshot(Action *action)

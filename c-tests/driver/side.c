@@ -9,21 +9,6 @@
 
 atomic_int guests;
 
-static void host_lock(void *host)
-{
-    harness_lock(&((Side *)host)->lock);
-}
-
-static void host_unlock(void *host)
-{
-    harness_unlock(&((Side *)host)->lock);
-}
-
-static bool host_locked(void *host)
-{
-    return harness_locked(&((Side *)host)->lock);
-}
-
 static int vm_stop(void *host)
 {
     Side *side = host;
@@ -349,9 +334,9 @@ void side_init(Side *side, bool runs, bool postcopy)
     static const HarnessLock fresh = HARNESS_LOCK_INIT;
     SaveVMHostOps ops = {
         .size = sizeof(ops),
-        .lock = host_lock,
-        .unlock = host_unlock,
-        .locked = host_locked,
+        .lock = harness_host_lock,
+        .unlock = harness_host_unlock,
+        .locked = harness_host_locked,
         .vm_stop = vm_stop,
         .vm_start = vm_start,
         .vm_running = vm_running,

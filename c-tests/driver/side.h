@@ -17,8 +17,9 @@
 #define PAGES 16
 
 typedef struct Side {
-    SaveVM *vm;
+    /* It comes first: see harness_host_lock(). */
     HarnessLock lock;
+    SaveVM *vm;
     atomic_bool runs;
     atomic_uint cleanups, setups, events, resets;
     /* Statuses of the events, joined by blanks. */
