@@ -48,13 +48,9 @@ unsafe extern "C" fn from_version_two(_opaque: *mut c_void, version: c_int) -> b
 /// Limits under which a run stays quick; 0 is the default.
 const LIMITS: SaveVMLimits = SaveVMLimits {
     size: size_of::<SaveVMLimits>(),
-    packaged: 0,
-    packaged_depth: 0,
     allocation: 1 << 16,
     list_elements: 100,
-    nesting: 0,
-    machine_name: 0,
-    open_timeout_ms: 0,
+    ..unsafe { zeroed() }
 };
 
 /// What a device needs at an offset beyond zeros.

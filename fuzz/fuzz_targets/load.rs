@@ -43,12 +43,9 @@ fuzz_target!(|data: &[u8]| {
     let limits = SaveVMLimits {
         size: size_of::<SaveVMLimits>(),
         packaged: 1 << 20,
-        packaged_depth: 0,
         allocation: 1 << 20,
         list_elements: 1 << 10,
-        nesting: 0,
-        machine_name: 0,
-        open_timeout_ms: 0,
+        ..unsafe { std::mem::zeroed() }
     };
     unsafe {
         let vm = savevm_new(ptr::null(), ptr::null_mut());

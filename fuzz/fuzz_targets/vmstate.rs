@@ -80,13 +80,9 @@ fn end() -> VMStateField {
 /// Limits under which a run stays quick; 0 is the default.
 const LIMITS: SaveVMLimits = SaveVMLimits {
     size: size_of::<SaveVMLimits>(),
-    packaged: 0,
-    packaged_depth: 0,
     allocation: 1 << 20,
     list_elements: 1 << 10,
-    nesting: 0,
-    machine_name: 0,
-    open_timeout_ms: 0,
+    ..unsafe { zeroed() }
 };
 
 /// Loads `data` into a fresh device and frees what the load allocated.
