@@ -182,8 +182,9 @@ impl Host for CHost {
     }
 
     fn ram_fits(&self, block: &str, length: u64) -> Option<bool> {
+        self.table.ops.ram_fits?;
         let block = c_string(block.to_owned());
-        self.table.ops.ram_fits.map(|_| call!(self.ram_fits(block.as_ptr(), length) else true))
+        Some(call!(self.ram_fits(block.as_ptr(), length) else true))
     }
 
     fn report(&self, level: Level, text: &str) {

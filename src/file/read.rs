@@ -103,6 +103,22 @@ impl MigFile {
         self.get_into(Span::from_slice(into))
     }
 
+    /// The next `len` bytes, or as many as come. They are read in steps, so that a length alone takes no memory; the error
+    /// is how many had come when there was no memory for more.
+    pub fn get_vec(&self, len: usize) -> std::result::Result<Vec<u8>, usize> {
+        let (mut bytes, mut chunk) = (Vec::new(), [0; 32768]);
+        while bytes.len() < len {
+            let want = chunk.len().min(len - bytes.len());
+            let got = self.get(&mut chunk[..want]);
+            bytes.try_reserve(got).map_err(|_| bytes.len())?;
+            bytes.extend_from_slice(&chunk[..got]);
+            if got < want {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Gets bytes into raw memory; fewer only at the end or on an error. Large reads bypass the buffer.
     pub fn get_into(&self, into: Span<'_>) -> usize {
         let mut rest = into;

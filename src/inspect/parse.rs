@@ -209,7 +209,6 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     fn configuration(&mut self, start: u64) -> Result<()> {
         const MAX_NAME: u32 = 4096;
         const MAX_CAPABILITIES: u32 = 256;
-        const SUBSECTION_VERSION: u32 = 1;
         let at = self.cursor.offset();
         let len = self.cursor.be32("the length of the machine's name")?;
         if len > MAX_NAME {
@@ -223,9 +222,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             self.cursor.u8("a subsection")?;
             let name = self.cursor.counted_string("the name of a subsection")?;
             let version = self.cursor.be32("the version of a subsection")?;
-            if version != SUBSECTION_VERSION {
-                let found = format!("version {version} of '{name}'");
-                return self.cursor.fault(at, format!("version {SUBSECTION_VERSION} of a subsection"), found);
+            if version != wire::CONFIGURATION_SUBSECTION_VERSION {
+                let expected = format!("version {} of a subsection", wire::CONFIGURATION_SUBSECTION_VERSION);
+                return self.cursor.fault(at, expected, format!("version {version} of '{name}'"));
             }
             match name.strip_prefix("configuration/") {
                 Some("target-page-bits") => {

@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How soon a cancelled migration has let go: design limit of every wait in it.
+const CANCEL_LIMIT: Duration = Duration::from_secs(1);
+
 /// Locks; what these locks guard is set as a whole, so a panic of another holder left nothing half done.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -307,6 +310,18 @@ impl Base {
     /// Whether this thread is in a callback of the migration.
     pub fn is_called_back(&self) -> bool {
         WORKS_FOR.with_borrow(|bases| bases.contains(&std::ptr::from_ref(self).addr()))
+    }
+
+    /// Waits until a migration that somebody cancels has let go. Who cancels from a callback is not waited for: the end comes
+    /// once that has returned.
+    pub fn wait_cancelled(&self) -> Result<()> {
+        if self.is_called_back() {
+            return Err(Error::new(libc::EINPROGRESS, "the migration ends when this callback has returned"));
+        }
+        match self.wait(Some(CANCEL_LIMIT)) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(libc::ETIMEDOUT, "cancelling: a callback of a device or of the host takes long")),
+        }
     }
 
     /// Waits for the end and gives its error. While it waits this thread does not keep the big lock.

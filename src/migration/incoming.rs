@@ -2,7 +2,7 @@
 //! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
 
 use super::base::{Base, lock};
-use super::outgoing::{Endpoint, in_progress};
+use super::outgoing::Endpoint;
 use super::trace::Event;
 use super::voice::Voice;
 use super::{Info, Owner, Params, Status};
@@ -11,14 +11,11 @@ use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::host::{self, PostcopyState};
 use crate::savevm::slot::PageSource;
-use crate::savevm::unwind::contained;
+use crate::savevm::unwind::{contained, persisted};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
-
-/// How soon a cancelled migration has let go.
-const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the connection comes from.
 pub(super) enum Gate {
@@ -138,8 +135,7 @@ impl Incoming {
         vm.host().on_thread(&vm, &mut || {
             let _working = self.base.working();
             let Err(error) = contained(&vm, || self.run(&gate)) else { return };
-            // Should the end fail as well, the next try goes on behind that.
-            if !(0..2).any(|_| contained(&vm, || self.give_up(error.clone())).is_ok()) {
+            if !persisted(&vm, || self.give_up(error.clone())) {
                 self.finish(Status::Failed);
             }
         });
@@ -175,13 +171,7 @@ impl Incoming {
         self.cancel.cancel();
         base.link.close();
         base.machine.ring();
-        if base.is_called_back() {
-            return Err(in_progress());
-        }
-        match base.wait(Some(CANCEL_LIMIT)) {
-            Some(_) => Ok(()),
-            None => Err(Error::new(libc::ETIMEDOUT, "cancelling: a callback of a device or of the host takes long")),
-        }
+        base.wait_cancelled()
     }
 
     /// Breaks the connection of a running postcopy on purpose.

@@ -9,7 +9,7 @@ use super::{Info, Params, Status};
 use crate::channel::{self, Cancel, Channel, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
-use crate::savevm::unwind::contained;
+use crate::savevm::unwind::{contained, persisted};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -33,15 +33,8 @@ impl Endpoint {
     }
 }
 
-/// How soon a cancelled migration has let go: design limit of every wait in it.
-const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a step sleeps at most, so that nothing that was missed is missed for long.
 const NAP_MAX: Duration = Duration::from_millis(200);
-
-/// Who cancels from a callback is not waited for: the end comes once that has returned.
-pub(super) fn in_progress() -> Error {
-    Error::new(libc::EINPROGRESS, "the migration ends when this callback has returned")
-}
 
 /// What the user asked for since it began.
 #[derive(Default)]
@@ -145,12 +138,9 @@ impl Outgoing {
         }
     }
 
-    /// Ends the work after a panic in it. What that left half done is in `work`, from where each thing that is to be given
-    /// back is taken once: should the end fail as well, the next try goes on behind that.
+    /// Ends the work after a panic in it. What that left half done is in `work`.
     fn give_up(self: &Arc<Self>, work: &mut Source, error: &Error) -> Next {
-        let vm = &self.base.vm;
-        let given_up = (0..2).any(|_| contained(vm, || work.give_up(self, error.clone())).is_ok());
-        if !given_up {
+        if !persisted(&self.base.vm, || work.give_up(self, error.clone())) {
             self.finish(Status::Failed);
         }
         Next::Done
@@ -190,18 +180,11 @@ impl Outgoing {
         self.cancel.cancel();
         base.link.close();
         base.machine.ring();
-        let deadline = CANCEL_LIMIT;
         if lock(&self.work).is_some() && !base.params().own_thread {
             // The host's own thread does the work; here it may as well be done at once.
             while let Ok(true) = self.step() {}
         }
-        if base.is_called_back() {
-            return Err(in_progress());
-        }
-        match base.wait(Some(deadline)) {
-            Some(_) => Ok(()),
-            None => Err(Error::new(libc::ETIMEDOUT, "cancelling: a callback of a device or of the host takes long")),
-        }
+        base.wait_cancelled()
     }
 
     /// Lets the guest move after `pause_before_switchover`.

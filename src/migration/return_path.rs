@@ -181,7 +181,7 @@ pub fn put_bitmap(file: &MigFile, bits: &[u8]) {
     file.put_be64(BITMAP_END);
 }
 
-/// Gets what follows RECV_BITMAP. It is read in steps, so that a size alone takes no memory.
+/// Gets what follows RECV_BITMAP.
 pub fn get_bitmap(file: &MigFile) -> Result<Vec<u8>> {
     let offset = file.position();
     let size = file.get_be64();
@@ -190,15 +190,9 @@ pub fn get_bitmap(file: &MigFile) -> Result<Vec<u8>> {
         let text = format!("return path: a received bitmap of {size} bytes");
         return Err(Error::invalid(text).at_offset(offset));
     }
-    let (mut bits, mut chunk) = (Vec::new(), [0; 16384]);
-    while bits.len() < size as usize {
-        let want = chunk.len().min(size as usize - bits.len());
-        let got = file.get(&mut chunk[..want]);
-        check(file)?;
-        let taken = bits.try_reserve(got);
-        taken.map_err(|_| Error::new(libc::ENOMEM, "no memory for a received bitmap").at_offset(offset))?;
-        bits.extend_from_slice(&chunk[..got]);
-    }
+    let no_memory = |_| Error::new(libc::ENOMEM, "no memory for a received bitmap").at_offset(offset);
+    let bits = file.get_vec(size as usize).map_err(no_memory)?;
+    check(file)?;
     let end = file.get_be64();
     check(file)?;
     if end != BITMAP_END {

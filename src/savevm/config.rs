@@ -11,14 +11,13 @@
 use super::host::{Host, Level};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::wire::SUBSECTION;
 use crate::wire::limits::Limits;
+use crate::wire::{CONFIGURATION_SUBSECTION_VERSION as SUBSECTION_VERSION, SUBSECTION};
 
 const NAME: &[u8] = b"configuration";
 const PAGE_BITS: &[u8] = b"configuration/target-page-bits";
 const CAPABILITIES: &[u8] = b"configuration/capabilities";
 const UUID: &[u8] = b"configuration/uuid";
-const SUBSECTION_VERSION: u32 = 1;
 
 /// Most capabilities that a stream may name; QEMU has some twenty.
 const CAPABILITIES_MAX: u32 = 256;

@@ -75,8 +75,7 @@ fn resume(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
     Ok(())
 }
 
-/// An embedded stream of sections. It is read whole before it is loaded, in steps, so that a length alone takes no
-/// memory.
+/// An embedded stream of sections. It is read whole before it is loaded.
 fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<LoadEnd> {
     let len = file.get_be32();
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged", "{len}");
@@ -87,17 +86,10 @@ fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<Load
     if depth >= limits.packaged_depth {
         return Err(Error::invalid(format!("packages nest deeper than {}", limits.packaged_depth)));
     }
-    let mut stream = Vec::new();
-    let mut chunk = [0; 32768];
-    while stream.len() < len as usize {
-        let want = chunk.len().min(len as usize - stream.len());
-        let got = file.get(&mut chunk[..want]);
-        stream.try_reserve(got).map_err(|_| no_memory(stream.len()))?;
-        stream.extend_from_slice(&chunk[..got]);
-        if got < want {
-            let text = format!("Buffer receive fail ret={} length={len}", stream.len());
-            return Err(Error::new(libc::EAGAIN, text));
-        }
+    let stream = file.get_vec(len as usize).map_err(no_memory)?;
+    if stream.len() < len as usize {
+        let text = format!("Buffer receive fail ret={} length={len}", stream.len());
+        return Err(Error::new(libc::EAGAIN, text));
     }
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_received", "{len}");
     match vm.incoming() {

@@ -42,6 +42,12 @@ pub fn contained<T>(vm: &Vm, body: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
+/// Runs what takes each thing that it gives back once, as `contained`; should it panic, a second time, which goes on behind
+/// that. Whether one of the two came to its end.
+pub fn persisted<T>(vm: &Vm, mut body: impl FnMut() -> T) -> bool {
+    (0..2).any(|_| contained(vm, &mut body).is_ok())
+}
+
 /// Runs `body`; a panic in it goes on as that of `vm`, where there is one, wherever it is caught.
 pub fn blamed_on<T>(vm: impl FnOnce() -> Option<Arc<Vm>>, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| match vm() {
@@ -114,6 +120,19 @@ mod tests {
         assert!(error.message().ends_with("one two") && error.errno() == libc::EIO);
         assert!(inner.is_broken() && !outer.is_broken());
         assert!(contained(&outer, || panic!("three")).is_err() && outer.is_broken());
+    }
+
+    #[test]
+    fn what_panics_once_comes_to_its_end() {
+        let vm = Vm::default();
+        let mut calls = 0;
+        let mut panics_before = |end: u32| {
+            calls += 1;
+            assert!(calls >= end, "not yet");
+        };
+        assert!(persisted(&vm, || panics_before(2)) && vm.is_broken());
+        assert!(!persisted(&vm, || panics_before(5)));
+        assert_eq!(calls, 4);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub const SECTION_END: u8 = 0x03;
 pub const SECTION_FULL: u8 = 0x04;
 /// Inside a VMState section: an optional part with a name of its own.
 pub const SUBSECTION: u8 = 0x05;
+/// Version of each subsection of the configuration section.
+pub const CONFIGURATION_SUBSECTION_VERSION: u32 = 1;
 /// The JSON description after the end.
 pub const VMDESCRIPTION: u8 = 0x06;
 /// Machine name and what both sides must share.
