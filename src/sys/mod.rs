@@ -19,7 +19,7 @@ pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
 pub use pagemap::PageScan;
 pub use socket::{
-    SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, shutdown_socket,
-    socket_kind, tcp_socket, unix_socket,
+    SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,
+    shutdown_socket, socket_kind, tcp_socket, unix_socket,
 };
 pub use uffd::{Feature, Mode, Userfault};
