@@ -226,6 +226,7 @@ impl Ram {
 
     /// From now on missing pages are asked for.
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
+        self.settle_load();
         for block in self.sent_blocks().iter() {
             self.throw_away_missing(block)?;
         }

@@ -100,9 +100,17 @@ impl Ram {
     pub(super) fn load_cleanup(&self) {
         self.stop_faults();
         self.advised.store(false, SeqCst);
-        let mut busy = lock(&self.busy);
-        busy.incoming = false;
-        busy.loading = None;
+        let loader = lock(&self.busy).loading.take();
+        // Waits for who still prepares memory.
+        drop(loader);
+        lock(&self.busy).incoming = false;
+    }
+
+    /// Nothing but the pages that come makes memory present from here on.
+    pub(super) fn settle_load(&self) {
+        if let Some(loader) = &mut lock(&self.busy).loading {
+            loader.runs.settle();
+        }
     }
 
     /// Records up to the end of the section.

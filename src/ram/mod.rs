@@ -7,7 +7,7 @@
 //! - `block.rs`, `bitmap.rs`: what there is, and a bit for every page.
 //! - `tracker.rs`: which pages change (the host's log, or the kernel's).
 //! - `save.rs`, `sender.rs`: the phases of saving, and how a page goes out.
-//! - `load.rs`, `run.rs`: records that come in.
+//! - `load.rs`, `run.rs`: records that come in; `prepare.rs`: memory for them.
 //! - `postcopy.rs`: what the driver asks for in postcopy; `requests.rs`: at the source, `faults.rs`: at the destination.
 //! - `snapshot.rs`: saving behind a running guest.
 //! - `wire.rs`, `xbzrle.rs`, `cache.rs`: the bytes.
@@ -19,6 +19,7 @@ mod faults;
 mod handler;
 mod load;
 mod postcopy;
+mod prepare;
 mod requests;
 mod run;
 mod save;

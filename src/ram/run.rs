@@ -7,10 +7,12 @@
 //! each of them still comes, or the load fails.
 
 use super::block::Block;
+use super::prepare::Preparer;
 use super::wire;
 use crate::error::Result;
 use crate::file::MigFile;
 use crate::sys::ByteBuffer;
+use std::sync::Arc;
 
 /// Most pages that a read goes ahead: words and pages together fit into a file's buffer, when they have to go back.
 const AHEAD_MAX: usize = 7;
@@ -19,6 +21,8 @@ const WORD: usize = 8;
 
 /// Least and most bytes that are made present at once.
 const PREPARED: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
+/// Most bytes that are made present ahead of the pages.
+const PREPARED_AHEAD: usize = 16 << 20;
 
 /// What is known from page to page.
 pub(super) struct Runs {
@@ -28,8 +32,10 @@ pub(super) struct Runs {
     next: usize,
     /// Where pages began to follow each other.
     start: usize,
-    /// Up to where memory was made present.
+    /// Up to where memory was made present, or will be.
     prepared: usize,
+    /// Makes it present, from the first long run on.
+    preparer: Option<Preparer>,
 }
 
 /// Where a read has got to.
@@ -42,7 +48,7 @@ enum Step {
 
 impl Runs {
     pub fn new() -> Self {
-        Self { words: ByteBuffer::default(), ahead: 0, next: 0, start: 0, prepared: 0 }
+        Self { words: ByteBuffer::default(), ahead: 0, next: 0, start: 0, prepared: 0, preparer: None }
     }
 
     /// Gets the page at `offset`, and those that follow it as they are; `done` is told of each. `may_run` says that the
@@ -50,7 +56,7 @@ impl Runs {
     pub fn get(
         &mut self,
         file: &MigFile,
-        (block, page_size): (&Block, usize),
+        (block, page_size): (&Arc<Block>, usize),
         offset: usize,
         may_run: impl Fn(usize) -> bool,
         mut done: impl FnMut(usize),
@@ -82,16 +88,33 @@ impl Runs {
         Ok(())
     }
 
-    /// Makes memory present in large pieces before the pages come, which is where half of a load's time goes otherwise.
-    /// Never more than has come already, so that little is wasted where the run ends.
-    fn prepare(&mut self, block: &Block, offset: usize, page_size: usize) {
-        let soon = offset + (self.ahead + 1) * page_size;
+    /// Makes memory present in large pieces before the pages come. Never more than has come already, so that little is
+    /// wasted where the run ends.
+    fn prepare(&mut self, block: &Arc<Block>, offset: usize, page_size: usize) {
+        let come = offset - self.start;
         let from = self.prepared.max(offset);
-        let len = (offset - self.start).min(*PREPARED.end()).min(block.memory().len().saturating_sub(from));
+        let room = block.memory().len().saturating_sub(from);
+        if come >= *PREPARED.end() {
+            let piece = room.min(*PREPARED.end());
+            if piece > 0 && from + piece <= offset + come.min(PREPARED_AHEAD) {
+                let preparer = self.preparer.get_or_insert_with(Preparer::start);
+                if preparer.order(block, from..from + piece) {
+                    self.prepared = from + piece;
+                }
+            }
+            return;
+        }
+        let soon = offset + (self.ahead + 1) * page_size;
+        let len = come.min(room);
         if soon > from && len >= *PREPARED.start() {
             let worked = block.memory().prepare_write(from, len);
             self.prepared = if worked { from + len } else { usize::MAX };
         }
+    }
+
+    /// Nothing is made present any more, until the next run.
+    pub fn settle(&mut self) {
+        self.preparer = None;
     }
 
     fn read(

@@ -7,10 +7,13 @@ use super::{Options, Ram, wire};
 use crate::channel::{Channel, memory};
 use crate::error::Error;
 use crate::file::MigFile;
+use crate::savevm::slot::PageSource;
 use crate::savevm::{Vm, load, save};
 use crate::sys::{IoVec, OwnMemory, Span};
 use proptest::prelude::*;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 const PAGE: usize = 4096;
@@ -347,6 +350,57 @@ fn a_destination_refuses_what_it_must_not_throw_away() {
         let error = machine.ram.discard_range(block, start, len).unwrap_err();
         assert!(error.message().contains(part), "{error}");
     }
+}
+
+/// Bytes of the memory that are present, as the kernel lists them.
+fn present(memory: &OwnMemory) -> usize {
+    let mut entries = vec![0; 8 * (memory.memory().len() / PAGE)];
+    let list = File::open("/proc/self/pagemap").unwrap();
+    list.read_exact_at(&mut entries, 8 * (memory.memory().address() / PAGE) as u64).unwrap();
+    let is_present = |entry: &&[u8]| u64::from_ne_bytes((*entry).try_into().unwrap()) >> 63 == 1;
+    PAGE * entries.chunks_exact(8).filter(is_present).count()
+}
+
+/// A run of so many pages, long enough for memory to be prepared beside it.
+const RUN: usize = 8000;
+
+fn long_run() -> Vec<u8> {
+    let record = |page: usize| [word((page * PAGE) as u64 | wire::PAGE | wire::CONTINUE), vec![1; PAGE]].concat();
+    let first = [word(wire::PAGE), name("a"), vec![1; PAGE]].concat();
+    std::iter::once(first).chain((1..RUN).map(record)).chain([word(wire::EOS)]).collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn memory_is_prepared_for_a_run_but_never_more_than_came() {
+    let machine = Machine::new(&[2 * RUN]);
+    machine.memories[0].memory().allow_huge(false);
+    machine.load_records(&long_run()).unwrap();
+    let present = present(&machine.memories[0]);
+    assert!((RUN * PAGE..=2 * RUN * PAGE).contains(&present), "{present:#x} bytes");
+    assert!(machine.content(0)[..RUN * PAGE] == [1; PAGE].repeat(RUN));
+}
+
+/// Asks nobody.
+struct Nobody;
+
+impl PageSource for Nobody {
+    fn request_pages(&self, _block: &[u8], _start: u64, _len: u32) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
+    let machine = Machine::new(&[2 * RUN]);
+    machine.ram.load_setup();
+    if let Err(error) = machine.ram.advised() {
+        machine.ram.load_cleanup();
+        return eprintln!("SKIPPED: {error}");
+    }
+    machine.ram.load(&MigFile::new(Arc::new(memory::Reader::new(long_run())), false)).unwrap();
+    machine.ram.start_faults(Arc::new(Nobody)).unwrap();
+    assert_eq!(present(&machine.memories[0]), RUN * PAGE);
+    machine.ram.load_cleanup();
 }
 
 /// A channel that brings as much as it likes with each read, over all places.
