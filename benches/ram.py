@@ -5,7 +5,7 @@
 usage: ram.py LIBDIR [--mib MIB] [--runs N] [--growth]      1024 MiB of random bytes, 3 runs
 
 LIBDIR holds libsavevm.a, built for release. QEMU_SYSTEM names the emulator (qemu-system-x86_64). QEMU's guest runs its
-firmware, which finds nothing to boot, beside a module of memory with the random bytes. The best run of each counts.
+firmware, which finds nothing to boot, with the random bytes in its memory. Best and median of each count.
 --growth adds libsavevm alone with 64 MiB to 4 GiB. Fails if a goal is missed.
 """
 import argparse
@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 
@@ -22,6 +23,8 @@ from qemu import Place, Qemu  # noqa: E402
 
 # At least these times QEMU's throughput and the bare loop's; at most so many milliseconds of downtime.
 GOAL_QEMU, GOAL_LOOP, GOAL_DOWNTIME = 2, 0.85, 10
+# What QEMU's firmware may use below and above the random bytes.
+FIRMWARE_MIB = 64
 
 
 def build(library, work):
@@ -40,13 +43,11 @@ def ours(program, mib):
 
 def theirs(emulator, place, mib, content):
     """The same two of QEMU. The whole time counts, as its setup is not told apart in 7.2."""
-    module = ["-object", f"memory-backend-file,id=module,mem-path={content},size={mib}M,share=off"]
-    empty = ["-object", f"memory-backend-ram,id=module,size={mib}M"]
-    machine = ["-machine", "pc-i440fx-7.2,accel=tcg", "-m", f"128M,slots=1,maxmem={mib + 128}M"]
-    dimm = ["-device", "pc-dimm,id=dimm,memdev=module"]
+    machine = ["-machine", "pc-i440fx-7.2,accel=tcg", "-m", f"{mib + 2 * FIRMWARE_MIB}M"]
+    full = ["-device", f"loader,file={content},addr={FIRMWARE_MIB << 20:#x},force-raw=on"]
     address = f"unix:{place / 'migration'}"
-    with Qemu(emulator, place, "target", *machine, *empty, *dimm, "-incoming", address), \
-            Qemu(emulator, place, "source", *machine, *module, *dimm) as source:
+    with Qemu(emulator, place, "target", *machine, "-incoming", address), \
+            Qemu(emulator, place, "source", *machine, *full) as source:
         source.qmp("migrate-set-parameters", max_bandwidth=1 << 40, downtime_limit=300)
         source.qmp("migrate", uri=address)
         info = source.wait_status("completed")
@@ -92,13 +93,18 @@ def main():
             qemu.append(theirs(emulator, place, arguments.mib, content))
             print(f"| {run + 1} | {bare:.2f} | {own[0]:.2f} | {own[1]:.1f} | {qemu[-1][0]:.2f} | {qemu[-1][1]} |",
                   flush=True)
-        best, downtime = max(speed for speed, _ in library), min(time for _, time in library)
-        times, share = best / max(speed for speed, _ in qemu), best / max(loop)
-        print(f"\nBest: {times:.1f} times QEMU (goal {GOAL_QEMU}), {100 * share:.0f}% of the bare loop (goal "
-              f"{100 * GOAL_LOOP:.0f}%), downtime {downtime:.1f} ms (goal {GOAL_DOWNTIME})")
+        missed = False
+        for what, choose in ("Best", max), ("Median", statistics.median):
+            speed = choose([speed for speed, _ in library])
+            times, share = speed / choose([speed for speed, _ in qemu]), speed / choose(loop)
+            # The best of a time is the least.
+            downtime = -choose([-time for _, time in library])
+            missed |= times < GOAL_QEMU or share < GOAL_LOOP or downtime > GOAL_DOWNTIME
+            print(f"\n{what}: {speed:.2f} GB/s, {times:.1f} times QEMU (goal {GOAL_QEMU}), {100 * share:.0f}% of the bare "
+                  f"loop (goal {100 * GOAL_LOOP:.0f}%), downtime {downtime:.1f} ms (goal {GOAL_DOWNTIME})")
         if arguments.growth:
             print_growth(program)
-    return 1 if times < GOAL_QEMU or share < GOAL_LOOP or downtime > GOAL_DOWNTIME else 0
+    return int(missed)
 
 
 if __name__ == "__main__":
