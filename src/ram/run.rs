@@ -127,7 +127,8 @@ impl Runs {
         done: &mut impl FnMut(usize),
     ) -> Result<Step> {
         let memory = block.memory();
-        let mut places = vec![memory.span(at + have, page_size - have)];
+        let mut places = Vec::with_capacity(2 * (ahead + 1));
+        places.push(memory.span(at + have, page_size - have));
         for page in 0..ahead {
             places.push(self.words.span(page * WORD).first(WORD));
             places.push(memory.span(at + (page + 1) * page_size, page_size));
