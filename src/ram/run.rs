@@ -88,8 +88,8 @@ impl Runs {
         Ok(())
     }
 
-    /// Makes memory present in large pieces before the pages come. Never more than has come already, so that little is
-    /// wasted where the run ends.
+    /// Makes memory present in large pieces before the pages come: here while the run is short, by a thread when it is
+    /// long. Never more than has come already, so that little is wasted where the run ends.
     fn prepare(&mut self, block: &Arc<Block>, offset: usize, page_size: usize) {
         let come = offset - self.start;
         let from = self.prepared.max(offset);
