@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::registry::{Owner, Registration};
 use block::{Block, BlockInfo, Blocks};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use tracker::{HostLog, Log};
 
@@ -244,6 +244,8 @@ impl Ram {
     /// Marks memory as dirty: it will be sent (again). Any thread, also while nothing is saved; addresses outside of
     /// all blocks are nobody's.
     pub fn set_dirty(&self, address: usize, len: usize) {
+        // Either this sees that pages are to be marked, or who sends them sees what was written.
+        fence(SeqCst);
         if !self.logging.load(SeqCst) {
             return;
         }

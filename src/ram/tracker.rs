@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::sys::{Feature, Mode, PageScan, Userfault};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::fence;
 
 /// Where dirty pages are known from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +112,8 @@ impl Tracker {
             (Log::Marks, _) => Self::Marks,
         };
         ram.logging.store(true, SeqCst);
+        // With the one in `Ram::set_dirty`.
+        fence(SeqCst);
         Ok(log)
     }
 
