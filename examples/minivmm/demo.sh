@@ -188,7 +188,7 @@ to_postcopy() {
     tell "$1" "set postcopy-ram on"
     tell "$1" "set max-bandwidth $((memory / 4))"
     tell "$1" "set max-postcopy-bandwidth $((memory / 4))"
-    move "$1" "$2" --postcopy
+    move "$1" "$2"
     reach "$1" outgoing active
     sleep 0.3
     tell "$1" migrate-start-postcopy

@@ -2,10 +2,9 @@
 /*
  * A disk: a file that both sides of a migration see. One sector at a time goes through a buffer.
  *
- * Only the side that runs the guest may have the file. The source lets go of it before it says that its state ends, the
- * destination takes it before its guest starts.
+ * Only the side that runs the guest may use the file. The source gives its lock back before it says that its state ends,
+ * the destination takes it before its guest starts.
  */
-#define _GNU_SOURCE
 #include "minivmm.h"
 #include "migration/vmstate.h"
 #include <errno.h>
@@ -16,100 +15,83 @@
 #include <unistd.h>
 
 #define SECTOR 512
+#define WORDS (SECTOR / sizeof(uint32_t))
 
 typedef struct Disk {
-    int fd; /* -1: the file is not ours now */
+    int fd; /* -1: there is no disk */
     uint32_t sectors;
     uint32_t sector;
-    uint32_t at; /* in the buffer */
     uint32_t result;
-    uint8_t buffer[SECTOR];
+    uint32_t buffer[WORDS];
+    uint32_t at; /* words that went into the buffer, or out of it; may be any number */
 } Disk;
 
 static Disk state = { .fd = -1 };
 
-/* The word of the buffer that is next. */
-static void *next_word(void)
+static uint32_t *next_word(void)
 {
-    void *word = state.buffer + state.at;
-    state.at = (state.at + (uint32_t)sizeof(uint32_t)) % SECTOR;
-    return word;
+    return &state.buffer[state.at++ % WORDS];
 }
 
 static uint32_t disk_read(Machine *m, uint16_t port)
 {
-    (void)m;
-    uint32_t value = port == DISK_COMMAND ? state.result : port == DISK_SECTORS ? state.sectors : UINT32_MAX;
-    if (port == DISK_DATA) {
-        memcpy(&value, next_word(), sizeof(value));
+    switch (port) {
+    case DISK_COMMAND: return state.result;
+    case DISK_DATA: return *next_word();
+    case DISK_SECTORS: return state.sectors;
+    default: return UINT32_MAX;
     }
-    return value;
+}
+
+static uint32_t run_command(uint32_t command)
+{
+    off_t offset = (off_t)state.sector * SECTOR;
+    if (state.sector >= state.sectors) {
+        return EINVAL;
+    }
+    ssize_t done = command == DISK_READ ? pread(state.fd, state.buffer, SECTOR, offset)
+                                        : pwrite(state.fd, state.buffer, SECTOR, offset);
+    return done == SECTOR ? 0 : EIO;
 }
 
 static void disk_write(Machine *m, uint16_t port, uint32_t value)
 {
-    (void)m;
     if (port == DISK_DATA) {
-        memcpy(next_word(), &value, sizeof(value));
-        return;
-    }
-    state.at = 0;
-    if (port == DISK_SECTOR) {
+        *next_word() = value;
+    } else if (port == DISK_SECTOR) {
         state.sector = value;
+        state.at = 0;
     } else if (port == DISK_COMMAND) {
-        off_t offset = (off_t)state.sector * SECTOR;
-        ssize_t done = state.sector >= state.sectors ? 0
-                       : value == DISK_READ          ? pread(state.fd, state.buffer, SECTOR, offset)
-                                                     : pwrite(state.fd, state.buffer, SECTOR, offset);
-        state.result = done == SECTOR ? 0 : EIO;
+        state.result = run_command(value);
+        state.at = 0;
     }
 }
 
 int disk_release(void *machine)
 {
-    (void)machine;
-    int error = 0;
-    if (state.fd >= 0) {
-        error = fdatasync(state.fd) < 0 ? -errno : 0;
-        close(state.fd);
-        state.fd = -1;
-    }
-    return error;
+    return state.fd < 0 || (fdatasync(state.fd) == 0 && flock(state.fd, LOCK_UN) == 0) ? 0 : -errno;
 }
 
 int disk_acquire(void *machine)
 {
-    const char *path = ((Machine *)machine)->disk_path;
-    if (!path || state.fd >= 0) {
+    if (state.fd < 0 || flock(state.fd, LOCK_EX | LOCK_NB) == 0) {
         return 0;
     }
-    state.fd = open(path, O_RDWR | O_CLOEXEC);
-    if (state.fd < 0 || flock(state.fd, LOCK_EX | LOCK_NB) < 0) {
-        int error = -errno;
-        fprintf(stderr, "minivmm: %s: %s\n", path, strerror(-error));
-        disk_release(machine);
-        return error;
-    }
-    return 0;
-}
-
-static int disk_post_load(void *opaque, int version_id)
-{
-    (void)opaque, (void)version_id;
-    return state.at < SECTOR && state.at % sizeof(uint32_t) == 0 ? 0 : -EINVAL;
+    int error = errno;
+    fprintf(stderr, "minivmm: the disk: %s\n", error == EWOULDBLOCK ? "another process uses it" : strerror(error));
+    return -error;
 }
 
 static const VMStateDescription vmstate_disk = {
     .name = "disk",
     .version_id = 1,
     .minimum_version_id = 1,
-    .post_load = disk_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32_EQUAL(sectors, Disk, "start both sides with the same --disk"),
         VMSTATE_UINT32(sector, Disk),
-        VMSTATE_UINT32(at, Disk),
         VMSTATE_UINT32(result, Disk),
-        VMSTATE_BUFFER(buffer, Disk),
+        VMSTATE_UINT32_ARRAY(buffer, Disk, WORDS),
+        VMSTATE_UINT32(at, Disk),
         VMSTATE_END_OF_LIST()
     }
 };
@@ -117,7 +99,7 @@ static const VMStateDescription vmstate_disk = {
 static bool disk_init(Machine *m)
 {
     struct stat file = { .st_size = 0 };
-    if (m->disk_path && stat(m->disk_path, &file) < 0) {
+    if (m->disk_path && ((state.fd = open(m->disk_path, O_RDWR | O_CLOEXEC)) < 0 || fstat(state.fd, &file) < 0)) {
         perror(m->disk_path);
         return false;
     }

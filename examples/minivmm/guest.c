@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guest's program. It is built twice: into a flat image that KVM runs on bare (virtual) metal, and into
- * minivmm itself for the software vCPU.
+ * The guest's program. It is built twice: with metal.c into a flat image that KVM runs on bare (virtual) metal, and into
+ * minivmm itself for the vCPU in software.
  *
- * It writes every page of its memory over and over, in an order that looks random, and before that checks that all 512
+ * It writes every page of its memory over and over, in an order that jumps about, and before that checks that all 512
  * words of the page are what they were made in the round before: a single page that came over stale, torn or in the
  * wrong place is found. On every tick it looks at the clock; the longest time between two looks is what it felt of a
  * migration. Once a second it says so over the serial port, and puts its count on the disk and reads it back.
  */
 #include "guest.h"
 
-#define SECOND 1000000000u
+#define STRIDE 1000003u /* prime and above MAX_PAGES: so the steps come by every page once in a round */
+#define BURST 512u      /* pages per tick while memory is filled */
 
 static void print(const char *text)
 {
     while (*text) {
-        cpu_out(SERIAL_PORT, (unsigned char)*text++);
+        if (cpu_in(SERIAL_STATUS) & SERIAL_READY) {
+            cpu_out(SERIAL_PORT, (unsigned char)*text++);
+        }
     }
 }
 
@@ -31,39 +34,27 @@ static void print_number(const char *label, uint64_t number)
     print(digit);
 }
 
-/* The first word of a page in a round; the words after it are powers of an odd number apart. Round 0: all zero. */
-static uint64_t first_word(uint64_t page, uint64_t round)
+/* What stands in a word of a page after so many rounds: zero at first, then never the same again. */
+static uint64_t pattern(uint64_t page, uint64_t word, uint64_t round)
 {
-    return round ? (((page << 24) ^ round) * 0x9e3779b97f4a7c15u) | 1 : 0;
+    return round ? (page << 41 ^ word << 32 ^ round) * 0x9e3779b97f4a7c15u : 0;
 }
 
-static void write_page(Guest *g, uint64_t page)
+static void write_page(Guest *g)
 {
-    uint64_t address = GUEST_WORK + page * PAGE_SIZE;
-    uint64_t *word = cpu_memory(address);
-    uint64_t was = first_word(page, g->round), is = first_word(page, g->round + 1);
-    for (unsigned at = 0; at < PAGE_SIZE / 8; at++) {
-        g->errors += word[at] != was;
-        word[at] = is;
-        was *= 0xd1342543de82ef95u;
-        is *= 0xd1342543de82ef95u;
+    uint64_t address = GUEST_WORK + g->at * PAGE_SIZE;
+    uint64_t *words = cpu_memory(address);
+    for (uint64_t word = 0; word < PAGE_SIZE / sizeof(*words); word++) {
+        g->errors += words[word] != pattern(g->at, word, g->round);
+        words[word] = pattern(g->at, word, g->round + 1);
     }
     cpu_wrote(address);
     g->count++;
-}
-
-/* To the next page of the walk, which comes by all numbers below a power of two, each once in a round; 0 is the last. */
-static void step_on(Guest *g)
-{
-    uint64_t mask = ~0ull >> __builtin_clzll(g->pages - 1);
-    do {
-        g->at = (g->at * 0x5deece66du + 11) & mask;
-    } while (g->at >= g->pages);
-    write_page(g, g->at);
+    g->at = (g->at + STRIDE) % g->pages;
     g->round += g->at == 0;
 }
 
-/* Puts the count into a sector, and reads back what the last heartbeat put into another. */
+/* Writes the number of the heartbeat into a sector, and reads back what the last one wrote into another. */
 static void use_disk(Guest *g)
 {
     uint32_t sectors = cpu_in(DISK_SECTORS);
@@ -84,69 +75,39 @@ static void use_disk(Guest *g)
 static void heartbeat(Guest *g)
 {
     g->beat++;
-    g->beat_at = g->clock;
     use_disk(g);
     print_number("[guest] beat ", g->beat);
     print_number(": count ", g->count);
     print_number(", round ", g->round);
     print_number(", errors ", g->errors);
-    print_number(", longest gap ", g->gap / 1000000);
-    print_number(".", g->gap / 100000 % 10);
+    print_number(", longest gap ", g->gap / 1000);
+    print_number(".", g->gap / 100 % 10);
     print(" ms\n");
     g->gap = 0;
 }
 
-static uint64_t look_at_clock(void)
+/* 32 bits of time are enough for a gap of an hour. The first look has none before it. */
+static void look_at_clock(Guest *g)
 {
-    uint32_t low = cpu_in(CLOCK_LOW);
-    return (uint64_t)cpu_in(CLOCK_HIGH) << 32 | low;
-}
-
-static void begin_tick(Guest *g)
-{
-    uint64_t now = look_at_clock(), gap = now - g->clock;
-    g->clock = now;
-    g->gap = gap > g->gap ? gap : g->gap;
-    if (now - g->beat_at >= SECOND) {
-        heartbeat(g);
+    uint32_t now = cpu_in(CLOCK_TIME), gap = now - (uint32_t)g->time;
+    if (g->count && gap > g->gap) {
+        g->gap = gap;
     }
-}
-
-void guest_start(Guest *g, uint64_t pages, uint64_t rate)
-{
-    *g = (Guest) { .pages = pages, .rate = rate };
-    cpu_out(TIMER_PERIOD, 1000);
-    g->clock = g->beat_at = look_at_clock();
+    g->time = now;
 }
 
 void guest_step(Guest *g)
 {
     if (g->left > 0) {
         g->left--;
-        step_on(g);
+        write_page(g);
         return;
     }
-    uint64_t tick = cpu_in(TIMER_TICKS);
-    if (g->round == 0) {
-        g->left = 64; /* memory is filled at full speed first */
-    } else if (tick == g->tick) {
-        cpu_out(TIMER_WAIT, 0);
-        return;
-    } else {
-        g->left = g->rate;
+    uint32_t tick = cpu_in(TIMER_TICK);
+    look_at_clock(g);
+    if (tick - (uint32_t)g->beat_tick >= TICKS_PER_SECOND) {
+        g->beat_tick = tick;
+        heartbeat(g);
     }
-    g->tick = tick;
-    begin_tick(g);
+    g->left = g->round ? g->rate : BURST;
 }
-
-#ifdef GUEST_BARE_METAL
-/* The first byte of the image; the arguments arrive in registers. */
-__attribute__((section(".entry"), noreturn)) void guest_entry(uint64_t pages, uint64_t rate)
-{
-    Guest g;
-    guest_start(&g, pages, rate);
-    for (;;) {
-        guest_step(&g);
-    }
-}
-#endif

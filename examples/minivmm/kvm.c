@@ -22,30 +22,19 @@ typedef struct KvmCpu {
 } KvmCpu;
 
 static KvmCpu cpu; /* while it stands still and is saved or loaded */
-static int vm, vcpu;
+static int kvm, vm, vcpu;
 static struct kvm_run *run;
 
 extern const uint8_t guest_image[], guest_image_end[];
 
-/* Running. */
-
-/* Always 32 bits: the machine has no other ports, and the program uses no other instructions for them. */
-static void do_port(Machine *m)
-{
-    uint32_t *data = (uint32_t *)((uint8_t *)run + run->io.data_offset);
-    if (run->io.direction == KVM_EXIT_IO_OUT) {
-        machine_out(m, run->io.port, *data);
-    } else {
-        *data = machine_in(m, run->io.port);
-    }
-}
-
-/* A port access is only complete when the guest is entered again: so being held is noticed in KVM_RUN and nowhere else. */
+/* Running. A port access is only complete when the guest is entered again: so being held is noticed in KVM_RUN, and
+ * nowhere else. All ports have 32 bits. */
 static void kvm_run_guest(Machine *m)
 {
     int entered;
     while ((entered = ioctl(vcpu, KVM_RUN, 0)) == 0 && run->exit_reason == KVM_EXIT_IO) {
-        do_port(m);
+        uint32_t *value = (uint32_t *)((uint8_t *)run + run->io.data_offset);
+        machine_port(m, run->io.port, run->io.direction == KVM_EXIT_IO_OUT, value);
     }
     if (entered == 0 || errno != EINTR) {
         fprintf(stderr, "minivmm: the guest broke down (exit reason %u) and is stopped\n", run->exit_reason);
@@ -66,21 +55,19 @@ static void kvm_hold(Machine *m, bool hold)
 
 static void on_signal(int signal)
 {
-    (void)signal; /* it only has to interrupt */
+    /* It only has to interrupt. */
 }
 
 /* State, while the guest stands still. */
 
 static int kvm_pre_save(void *opaque)
 {
-    (void)opaque;
     return ioctl(vcpu, KVM_GET_REGS, &cpu.registers) == 0 && ioctl(vcpu, KVM_GET_SREGS, &cpu.system) == 0 ? 0 : -errno;
 }
 
 /* An error here ends the migration, and the guest goes on at the source. */
 static int kvm_post_load(void *opaque, int version_id)
 {
-    (void)opaque, (void)version_id;
     return ioctl(vcpu, KVM_SET_SREGS, &cpu.system) == 0 && ioctl(vcpu, KVM_SET_REGS, &cpu.registers) == 0 ? 0 : -errno;
 }
 
@@ -98,24 +85,36 @@ static const VMStateDescription vmstate_cpu = {
     }
 };
 
-/* The log of dirty pages. */
+/* Memory, and the log of the pages that were written. */
 
-static int kvm_log_dirty(Machine *m, bool on)
+static int map_memory(Machine *m, uint32_t flags)
 {
     struct kvm_userspace_memory_region region = {
-        .flags = on ? KVM_MEM_LOG_DIRTY_PAGES : 0,
-        .memory_size = m->ram_size,
-        .userspace_addr = (uintptr_t)m->ram,
+        .flags = flags, .memory_size = m->ram_size, .userspace_addr = (uintptr_t)m->ram,
     };
     return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0 ? 0 : -errno;
 }
 
-static int kvm_take_dirty(Machine *m, uint64_t *bitmap)
+static int kvm_log_start(void *machine)
 {
-    (void)m;
+    return map_memory(machine, KVM_MEM_LOG_DIRTY_PAGES);
+}
+
+static void kvm_log_stop(void *machine)
+{
+    map_memory(machine, 0);
+}
+
+/* There is one block of memory, in one slot of KVM. */
+static int kvm_log_sync(void *machine, const SaveVMRamBlock *block, uint64_t *bitmap, size_t words)
+{
     struct kvm_dirty_log log = { .dirty_bitmap = bitmap };
     return ioctl(vm, KVM_GET_DIRTY_LOG, &log) == 0 ? 0 : -errno;
 }
+
+static const SaveVMRamOps kvm_log = {
+    .size = sizeof(kvm_log), .log_start = kvm_log_start, .log_sync = kvm_log_sync, .log_stop = kvm_log_stop,
+};
 
 /* From nothing to the first instruction. */
 
@@ -132,7 +131,7 @@ static void write_page_tables(Machine *m)
     }
 }
 
-static bool reset(Machine *m)
+static int reset(Machine *m)
 {
     write_page_tables(m);
     memcpy(m->ram + GUEST_CODE, guest_image, (size_t)(guest_image_end - guest_image));
@@ -152,20 +151,19 @@ static bool reset(Machine *m)
         .rip = GUEST_CODE,
         .rsp = GUEST_STACK - 8, /* as after a call */
         .rflags = 0x3002,       /* I/O privilege level 3 */
-        .rdi = (m->ram_size - GUEST_WORK) / PAGE_SIZE,
+        .rdi = m->pages,
         .rsi = m->rate,
     };
-    return kvm_post_load(NULL, 1) == 0;
+    return kvm_post_load(NULL, 1);
 }
 
 static bool kvm_open(Machine *m)
 {
-    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
-    vcpu = vm < 0 || kvm_log_dirty(m, false) < 0 ? -1 : ioctl(vm, KVM_CREATE_VCPU, 0);
-    run = vcpu < 0 ? MAP_FAILED : mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE,
-                                       MAP_SHARED, vcpu, 0);
-    if (run == MAP_FAILED || !reset(m)) {
+    bool good = (kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) >= 0 && (vm = ioctl(kvm, KVM_CREATE_VM, 0)) >= 0 &&
+                map_memory(m, 0) == 0 && (vcpu = ioctl(vm, KVM_CREATE_VCPU, 0)) >= 0 &&
+                (run = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED,
+                            vcpu, 0)) != MAP_FAILED && reset(m) == 0;
+    if (!good) {
         perror("minivmm: /dev/kvm (--software does without)");
         return false;
     }
@@ -173,4 +171,4 @@ static bool kvm_open(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-const Accel accel_kvm = { kvm_open, kvm_run_guest, kvm_hold, kvm_log_dirty, kvm_take_dirty };
+const Accel accel_kvm = { kvm_open, kvm_run_guest, kvm_hold, &kvm_log };

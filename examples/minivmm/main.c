@@ -8,35 +8,138 @@
 #include <unistd.h>
 
 #define MIN_MIB 4
-#define MAX_MIB 3072 /* where the addresses begin that KVM keeps for itself */
-#define IS(text, name) (strcmp(text, name) == 0)
+#define MAX_MIB (MAX_PAGES / (1048576 / PAGE_SIZE))
 
 static const char usage[] =
     "usage: minivmm [options]\n"
-    "  -m MIB            memory of the guest, 4 to 3072 (1024; in software 64)\n"
+    "  -m MIB            memory of the guest, 4 to 3072 (1024)\n"
     "  -S                do not start the guest; `cont` does\n"
     "  --software        run it without /dev/kvm, as where there is none\n"
     "  --dirty MIB       memory that it writes per second (64)\n"
     "  --disk FILE       its disk\n"
     "  --incoming URI    wait for a guest: unix:PATH, tcp:HOST:PORT, file:PATH, exec:COMMAND\n"
-    "  --postcopy        as `set postcopy-ram on`, which --incoming needs at once\n"
     "Standard input takes commands; `help` names them.\n";
 
-static const char help[] =
-    "migrate URI                   send the running guest to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
-    "cancel                        give the migration up; the guest stays here\n"
-    "migrate-start-postcopy        let the guest run there now; what it misses follows\n"
-    "migrate-pause                 break the connection of a postcopy\n"
-    "migrate-recover URI           mend it, over there first\n"
-    "set downtime-limit MS         how long the guest may stand still for a migration\n"
-    "set max-bandwidth MIB         how much may be sent in a second\n"
-    "set max-postcopy-bandwidth MIB\n"
-    "set postcopy-ram on           migrations may become postcopies, if both sides say so\n"
-    "info migrate                  how it goes\n"
-    "info status                   whether the guest runs; if not, a hash of its memory\n"
-    "savevm FILE, loadvm FILE      save the machine's state, and go on from a saved one\n"
-    "stop, cont                    stop the guest, and let it go on\n"
-    "quit                          end all\n";
+/* Commands about the machine; those about migrations are in migrate.c. */
+
+/* Never while the guest is, or may be, somewhere else: two of them would write to the same disk. */
+static bool start(Machine *m)
+{
+    machine_lock(m);
+    bool good = migrate_needs_guest() && disk_acquire(m) == 0 && machine_start(m) == 0;
+    machine_unlock(m);
+    return good;
+}
+
+static void cont(Machine *m, const char *unused)
+{
+    start(m);
+}
+
+/* Without waiting: the CPU may, for memory that this thread has to bring. */
+static void stop(Machine *m, const char *unused)
+{
+    machine_lock(m);
+    machine_halt(m);
+    machine_unlock(m);
+}
+
+static uint64_t hash(const uint64_t *words, uint64_t count)
+{
+    uint64_t sum = 1;
+    for (uint64_t at = 0; at < count; at++) {
+        sum = ((sum << 29 | sum >> 35) ^ words[at]) * 0x9e3779b97f4a7c15u;
+    }
+    return sum;
+}
+
+/* The hash tells whether two guests that stand still are the same. While memory is on its way, touching it may take until
+ * a broken connection is mended, which this thread has to do. */
+static void info_status(Machine *m, const char *unused)
+{
+    machine_lock(m);
+    printf("VM status: %s", m->running ? "running" : m->parked ? "paused" : "stopping");
+    if (!m->running && m->parked && migrate_memory_is_here()) {
+        printf("%s, memory %016" PRIx64, migrate_guest_is_here() ? "" : " (not here)",
+               hash((uint64_t *)m->ram, m->ram_size / sizeof(uint64_t)));
+    }
+    printf("\n");
+    machine_unlock(m);
+}
+
+static void quit(Machine *m, const char *unused)
+{
+    migrate_end();
+    machine_lock(m);
+    machine_stop(m); /* the vCPU's thread sleeps on while the process ends */
+    machine_unlock(m);
+    exit(EXIT_SUCCESS);
+}
+
+static Command help;
+
+static const struct {
+    const char *name, *argument, *help;
+    Command *run;
+} commands[] = {
+    { "migrate", "URI", "send the running guest to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND", migrate_to },
+    { "cancel", "", "give the migration up; the guest stays here", migrate_cancel },
+    { "migrate-start-postcopy", "", "let the guest run there now; what it misses follows", migrate_start_postcopy },
+    { "migrate-pause", "", "break the connection of a postcopy", migrate_pause },
+    { "migrate-recover", "URI", "mend it, over there first", migrate_recover },
+    { "set", "downtime-limit MS", "how long the guest may stand still for a migration", migrate_set },
+    { "set", "max-bandwidth MIB", "how much may be sent in a second", migrate_set },
+    { "set", "max-postcopy-bandwidth MIB", "the same, once the guest runs there", migrate_set },
+    { "set", "postcopy-ram on", "migrations from here may become postcopies", migrate_set },
+    { "info migrate", "", "how it goes", migrate_info },
+    { "info status", "", "whether the guest runs; if not, a hash of its memory", info_status },
+    { "savevm", "FILE", "save the machine's state", snapshot_save },
+    { "loadvm", "FILE", "go on from a saved one", snapshot_load },
+    { "stop", "", "stop the guest", stop },
+    { "cont", "", "let it go on", cont },
+    { "quit", "", "end all", quit },
+    { "help", "", "this list", help },
+};
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void help(Machine *m, const char *unused)
+{
+    for (size_t at = 0; at < COMMANDS; at++) {
+        int width = 32 - (int)strlen(commands[at].name);
+        printf("%s %-*s%s\n", commands[at].name, width, commands[at].argument, commands[at].help);
+    }
+}
+
+static void run_command(Machine *m, const char *line)
+{
+    for (size_t at = 0; at < COMMANDS; at++) {
+        size_t length = strlen(commands[at].name);
+        if (strncmp(line, commands[at].name, length) == 0 && (line[length] == ' ' || line[length] == 0)) {
+            const char *argument = line + length + strspn(line + length, " ");
+            if ((*argument == 0) != (*commands[at].argument == 0)) {
+                fprintf(stderr, "usage: %s %s\n", commands[at].name, commands[at].argument);
+            } else {
+                commands[at].run(m, argument);
+            }
+            return;
+        }
+    }
+    fprintf(stderr, "minivmm: no such command: '%s'; `help` names those that there are\n", line);
+}
+
+static void run_monitor(Machine *m)
+{
+    char line[4096];
+    while (fgets(line, sizeof(line), stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        if (line[0]) {
+            run_command(m, line);
+        }
+        fflush(stdout);
+    }
+}
+
+/* The command line. */
 
 static const Accel *best_accel(void)
 {
@@ -48,117 +151,38 @@ static const Accel *best_accel(void)
     return &accel_soft;
 }
 
-/* With the lock. The hash tells whether two guests that stand still are the same. While memory is on its way, touching it
- * may take until a broken connection is mended, which this thread has to do. */
-static void print_status(Machine *m)
+/* -1: it is none. */
+static long number(const char *text)
 {
-    if (m->running || !m->parked || !migrate_memory_is_here()) {
-        printf("VM status: %s\n", m->running ? "running" : m->parked ? "paused" : "stopping");
-    } else {
-        printf("VM status: paused%s, memory %016" PRIx64 "\n", migrate_guest_is_here() ? "" : " (not here)",
-               machine_hash(m));
-    }
+    char *end;
+    long value = strtol(text, &end, 10);
+    return *text && !*end ? value : -1;
 }
 
-/* With the lock. Never while the guest is, or may be, somewhere else: two of them would write to the same disk. */
-static bool start(Machine *m)
-{
-    if (!migrate_guest_is_here()) {
-        fprintf(stderr, "minivmm: the guest is not here\n");
-        return false;
-    }
-    return disk_acquire(m) == 0 && machine_start(m) == 0;
-}
-
-/* False: there is no such command. */
-static bool run_machine_command(Machine *m, const char *verb, const char *what)
-{
-    bool known = true;
-    machine_lock(m);
-    if (IS(verb, "info") && IS(what, "status")) {
-        print_status(m);
-    } else if (IS(verb, "stop")) {
-        machine_halt(m); /* without waiting: the CPU may, for memory */
-    } else if (IS(verb, "cont")) {
-        start(m);
-    } else {
-        known = false;
-    }
-    machine_unlock(m);
-    return known;
-}
-
-static bool run_command(Machine *m, const char *verb, const char *what, const char *value)
-{
-    char uri[1024];
-    snprintf(uri, sizeof(uri), "file:%s", what);
-    if (IS(verb, "migrate")) {
-        migrate_to(what);
-    } else if (IS(verb, "migrate-start-postcopy")) {
-        migrate_command(savevm_migrate_start_postcopy, NULL);
-    } else if (IS(verb, "migrate-pause")) {
-        migrate_command(savevm_migrate_pause, savevm_incoming_pause);
-    } else if (IS(verb, "migrate-recover")) {
-        migrate_recover(what);
-    } else if (IS(verb, "cancel")) {
-        migrate_command(savevm_migrate_cancel, savevm_incoming_cancel);
-    } else if (IS(verb, "info") && IS(what, "migrate")) {
-        migrate_print();
-    } else if (IS(verb, "savevm")) {
-        printf("%s", snapshot_save(uri) ? "saved\n" : "");
-    } else if (IS(verb, "loadvm")) {
-        printf("%s", snapshot_load(m, uri) ? "loaded\n" : "");
-    } else if (IS(verb, "set")) {
-        return migrate_set(what, value);
-    } else {
-        return run_machine_command(m, verb, what);
-    }
-    return true;
-}
-
-static void run_monitor(Machine *m)
-{
-    char line[1024], verb[32], what[960], value[32];
-    while (fgets(line, sizeof(line), stdin)) {
-        verb[0] = what[0] = value[0] = 0;
-        sscanf(line, "%31s %959s %31s", verb, what, value);
-        if (IS(verb, "quit")) {
-            return;
-        }
-        if (verb[0] && !run_command(m, verb, what, value)) {
-            printf("%s", help);
-        }
-        fflush(stdout);
-    }
-}
-
-/* Whether the options are good; `*incoming` is the URI of that option, or NULL. */
-static bool parse(Machine *m, int argc, char **argv, const char **incoming)
+/* Whether the options are good. `*incoming` is the URI of that option, or NULL. */
+static bool parse(Machine *m, int argc, char **argv, const char **incoming, bool *paused)
 {
     static const struct option names[] = {
         { "software", no_argument, NULL, 's' },
-        { "postcopy", no_argument, NULL, 'p' },
         { "dirty", required_argument, NULL, 'd' },
         { "disk", required_argument, NULL, 'f' },
         { "incoming", required_argument, NULL, 'i' },
         { 0 },
     };
-    long mib = 0, dirty = 64;
+    long mib = 1024, dirty = 64;
     for (int option; (option = getopt_long(argc, argv, "m:S", names, NULL)) != -1; ) {
         switch (option) {
-        case 'm': mib = atol(optarg); break;
-        case 'S': m->start_paused = true; break;
+        case 'm': mib = number(optarg); break;
+        case 'S': *paused = true; break;
         case 's': m->accel = &accel_soft; break;
-        case 'p': migrate_set("postcopy-ram", "on"); break;
-        case 'd': dirty = atol(optarg); break;
+        case 'd': dirty = number(optarg); break;
         case 'f': m->disk_path = optarg; break;
         case 'i': *incoming = optarg; break;
         default: return false;
         }
     }
-    mib = mib ? mib : m->accel == &accel_soft ? 64 : 1024;
     m->ram_size = (uint64_t)mib << 20;
-    m->rate = (uint64_t)dirty * (1048576 / PAGE_SIZE) / 1000;
+    m->rate = (uint64_t)dirty * (1048576 / PAGE_SIZE) / TICKS_PER_SECOND;
     return optind == argc && mib >= MIN_MIB && mib <= MAX_MIB && dirty >= 0;
 }
 
@@ -166,22 +190,16 @@ int main(int argc, char **argv)
 {
     static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
     const char *incoming = NULL;
+    bool paused = false;
     m.accel = best_accel();
     savevm_log_init(NULL); /* what the library has to say goes to stderr; RUST_LOG says how much of it */
-    if (!parse(&m, argc, argv, &incoming)) {
+    if (!parse(&m, argc, argv, &incoming, &paused)) {
         fputs(usage, stderr);
         return EXIT_FAILURE;
     }
-    machine_lock(&m);
-    bool good = machine_init(&m) && (incoming || m.start_paused || start(&m));
-    machine_unlock(&m);
-    if (!good || (incoming && !migrate_from(&m, incoming))) {
+    if (!machine_init(&m) || !(incoming ? migrate_from(&m, incoming, !paused) : paused || start(&m))) {
         return EXIT_FAILURE;
     }
     run_monitor(&m);
-    migrate_end();
-    machine_lock(&m);
-    machine_stop(&m); /* the vCPU's thread sleeps on while the process ends */
-    machine_unlock(&m);
-    return EXIT_SUCCESS;
+    quit(&m, "");
 }

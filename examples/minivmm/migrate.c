@@ -4,12 +4,10 @@
  * own; here it is told how to hold the guest and where its memory is, and what the user wants.
  */
 #include "minivmm.h"
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-static SaveVM *context;
-static SaveVMRam *ram;
+static SaveVM *vm;
 static MigrationState *outgoing;         /* the last one, also when it is over */
 static MigrationIncomingState *incoming; /* the one that this process began with */
 static SaveVMParams params = { .size = sizeof(params) };
@@ -28,31 +26,13 @@ static bool failed(const char *what, Error *err)
 
 static const char *machine_name(void *machine)
 {
-    (void)machine;
     return "minivmm";
 }
 
 static void show_event(void *machine, const SaveVMEvent *event)
 {
-    (void)machine;
     printf("[%s] %s\n", event->incoming ? "incoming" : "outgoing", event->status_name);
     fflush(stdout);
-}
-
-static int log_start(void *machine)
-{
-    return ((Machine *)machine)->accel->log_dirty(machine, true);
-}
-
-static int log_sync(void *machine, const SaveVMRamBlock *block, uint64_t *bitmap, size_t words)
-{
-    (void)block, (void)words; /* there is one block only */
-    return ((Machine *)machine)->accel->take_dirty(machine, bitmap);
-}
-
-static void log_stop(void *machine)
-{
-    ((Machine *)machine)->accel->log_dirty(machine, false);
 }
 
 bool migrate_init(Machine *m)
@@ -70,23 +50,13 @@ bool migrate_init(Machine *m)
         .disks_activate = disk_acquire,
         .migration_event = show_event,
     };
-    const SaveVMRamOps ram_ops = {
-        .size = sizeof(ram_ops),
-        .log_start = log_start,
-        .log_sync = log_sync,
-        .log_stop = log_stop,
-    };
-    const SaveVMRamBlock block = {
-        .size = sizeof(block), .name = "memory", .host = m->ram, .length = m->ram_size,
-    };
+    const SaveVMRamBlock block = { .size = sizeof(block), .name = "memory", .host = m->ram, .length = m->ram_size };
     Error *err = NULL;
-    context = savevm_new(&host_ops, m);
-    savevm_set_current(context); /* devices register themselves there, on this thread */
-    ram = savevm_ram_new(context, &ram_ops, m, &err);
-    return (ram && savevm_ram_add_block(ram, &block, &err) == 0) || failed("memory", err);
+    vm = savevm_new(&host_ops, m);
+    savevm_set_current(vm); /* devices register themselves there, on this thread */
+    m->ram_module = savevm_ram_new(vm, m->accel->log, m, &err);
+    return (m->ram_module && savevm_ram_add_block(m->ram_module, &block, &err) == 0) || failed("memory", err);
 }
-
-/* What the user asks of libsavevm. */
 
 /* How the guest left, or else how it came; whether there is something to tell. */
 static bool query(SaveVMInfo *info)
@@ -102,75 +72,108 @@ bool migrate_guest_is_here(void)
     return !query(&info) || info.owner == SAVEVM_OWNER_HERE;
 }
 
+bool migrate_needs_guest(void)
+{
+    bool here = migrate_guest_is_here();
+    if (!here) {
+        fprintf(stderr, "minivmm: the guest is not here\n");
+    }
+    return here;
+}
+
 bool migrate_memory_is_here(void)
 {
     SaveVMInfo info;
     return outgoing || !query(&info) || strncmp(info.status_name, "postcopy", strlen("postcopy")) != 0;
 }
 
-bool migrate_to(const char *uri)
+/* What the user asks of libsavevm. */
+
+void migrate_to(Machine *m, const char *uri)
 {
-    if (!migrate_guest_is_here()) {
-        fprintf(stderr, "minivmm: the guest is not here\n");
-        return false;
-    }
     Error *err = NULL;
-    MigrationState *begun = savevm_migrate(context, uri, &params, &err);
-    if (!begun) {
-        return failed(uri, err);
+    MigrationState *begun = migrate_needs_guest() ? savevm_migrate(vm, uri, &params, &err) : NULL;
+    if (begun) {
+        savevm_migrate_free(outgoing);
+        outgoing = begun;
+    } else {
+        failed(uri, err);
     }
-    savevm_migrate_free(outgoing);
-    outgoing = begun;
-    return true;
 }
 
-bool migrate_from(Machine *m, const char *uri)
+/* Whether it becomes a postcopy is up to the source, where it can be one. */
+bool migrate_from(Machine *m, const char *uri, bool start)
 {
     Error *err = NULL;
-    params.no_autostart = m->start_paused;
-    incoming = savevm_incoming(context, uri, &params, &err);
+    SaveVMParams in = params;
+    in.no_autostart = !start;
+    in.postcopy = savevm_ram_check_postcopy(m->ram_module, NULL) == 0;
+    incoming = savevm_incoming(vm, uri, &in, &err);
     return incoming || failed(uri, err);
 }
 
-bool migrate_recover(const char *uri)
+static void report(int ret, const char *what)
+{
+    if (ret < 0) {
+        fprintf(stderr, "minivmm: %s\n", what);
+    }
+}
+
+void migrate_cancel(Machine *m, const char *unused)
+{
+    int ret = outgoing ? savevm_migrate_cancel(outgoing) : savevm_incoming_cancel(incoming);
+    report(ret, "there is no migration that could still be cancelled");
+}
+
+void migrate_start_postcopy(Machine *m, const char *unused)
+{
+    report(savevm_migrate_start_postcopy(outgoing), "no migration runs that may become a postcopy");
+}
+
+void migrate_pause(Machine *m, const char *unused)
+{
+    report(outgoing ? savevm_migrate_pause(outgoing) : savevm_incoming_pause(incoming), "no postcopy runs");
+}
+
+void migrate_recover(Machine *m, const char *uri)
 {
     Error *err = NULL;
-    int ret = outgoing ? savevm_migrate_recover(outgoing, uri, &err) : savevm_incoming_recover(incoming, uri, &err);
-    return ret == 0 || failed(uri, err);
+    outgoing ? savevm_migrate_recover(outgoing, uri, &err) : savevm_incoming_recover(incoming, uri, &err);
+    failed(uri, err);
 }
 
-void migrate_command(int (*out)(MigrationState *), int (*in)(MigrationIncomingState *))
+void migrate_set(Machine *m, const char *argument)
 {
-    int ret = outgoing || !in ? out(outgoing) : in(incoming);
-    if (ret < 0) {
-        fprintf(stderr, "minivmm: not now: %s\n", strerror(-ret));
-    }
-}
-
-bool migrate_set(const char *name, const char *value)
-{
-    uint64_t number = strcmp(value, "on") == 0 ? 1 : strtoull(value, NULL, 10);
-    if (strcmp(name, "downtime-limit") == 0) {
+    char name[32], digits[10], more;
+    bool pair = sscanf(argument, "%31s %9[0-9] %c", name, digits, &more) == 2;
+    unsigned long number = pair ? strtoul(digits, NULL, 10) : 0;
+    if (pair && strcmp(name, "downtime-limit") == 0) {
         params.downtime_limit_ms = (uint32_t)number;
-    } else if (strcmp(name, "max-bandwidth") == 0) {
-        params.max_bandwidth = number << 20;
-    } else if (strcmp(name, "max-postcopy-bandwidth") == 0) {
-        params.max_postcopy_bandwidth = number << 20;
-    } else if (strcmp(name, "postcopy-ram") == 0) {
-        params.postcopy = number != 0;
+    } else if (pair && strcmp(name, "max-bandwidth") == 0) {
+        params.max_bandwidth = (uint64_t)number << 20;
+    } else if (pair && strcmp(name, "max-postcopy-bandwidth") == 0) {
+        params.max_postcopy_bandwidth = (uint64_t)number << 20;
+    } else if (strcmp(argument, "postcopy-ram on") == 0) {
+        params.postcopy = true;
+    } else if (strcmp(argument, "postcopy-ram off") == 0) {
+        params.postcopy = false;
     } else {
-        return false;
+        fprintf(stderr, "minivmm: there is no parameter or value as in '%s'\n", argument);
     }
-    savevm_migrate_set_params(outgoing, &params);
-    return true;
+    savevm_migrate_set_params(outgoing, &params); /* of a migration that runs, as far as they may change then */
 }
 
-static void print_time(const char *label, uint64_t us)
+static double mib(uint64_t bytes)
 {
-    printf("%s: %" PRIu64 ".%" PRIu64 " ms\n", label, us / 1000, us / 100 % 10);
+    return (double)bytes / (1 << 20);
 }
 
-void migrate_print(void)
+static double ms(uint64_t us)
+{
+    return (double)us / 1000;
+}
+
+void migrate_info(Machine *m, const char *unused)
 {
     SaveVMInfo info;
     if (!query(&info)) {
@@ -179,20 +182,19 @@ void migrate_print(void)
     }
     uint64_t left = info.remaining_precopy_only + info.remaining_compatible + info.remaining_postcopy_only;
     printf("Migration status: %s\n", info.status_name);
-    printf("transferred: %" PRIu64 " MiB\n", info.transferred >> 20);
-    printf("remaining: %" PRIu64 " MiB\n", left >> 20);
-    printf("throughput: %" PRIu64 " MiB/s\n", info.bandwidth >> 20);
-    printf("rounds: %" PRIu64 "\n", info.rounds);
-    printf("page requests: %" PRIu64 "\n", info.page_requests);
-    printf("recoveries: %" PRIu64 "\n", info.recoveries);
-    print_time("setup", info.setup_time_us);
-    print_time("precopy", info.precopy_time_us);
-    print_time("switchover", info.switchover_time_us);
-    print_time("postcopy", info.postcopy_time_us);
-    print_time("paused", info.paused_time_us);
-    print_time("devices", info.device_time_us);
-    print_time("expected downtime", info.expected_downtime_us);
-    print_time("downtime", info.downtime_us);
+    printf("transferred: %.1f MiB\n", mib(info.transferred));
+    printf("remaining: %.1f MiB\n", mib(left));
+    printf("throughput: %.1f MiB/s\n", mib(info.bandwidth));
+    printf("rounds: %d\n", (int)info.rounds);
+    printf("page requests: %d\n", (int)info.page_requests);
+    printf("recoveries: %d\n", (int)info.recoveries);
+    printf("setup: %.1f ms\n", ms(info.setup_time_us));
+    printf("precopy: %.1f ms\n", ms(info.precopy_time_us));
+    printf("switchover: %.1f ms\n", ms(info.switchover_time_us));
+    printf("postcopy: %.1f ms\n", ms(info.postcopy_time_us));
+    printf("paused: %.1f ms\n", ms(info.paused_time_us));
+    printf("expected downtime: %.1f ms\n", ms(info.expected_downtime_us));
+    printf("downtime: %.1f ms\n", ms(info.downtime_us));
     if (strcmp(info.status_name, "failed") == 0) {
         Error *err = NULL;
         outgoing ? savevm_migrate_wait(outgoing, &err) : savevm_incoming_wait(incoming, &err);
@@ -200,23 +202,31 @@ void migrate_print(void)
     }
 }
 
-bool snapshot_save(const char *uri)
+static bool snapshot(int (*act)(SaveVM *vm, const char *uri, Error **errp), const char *path)
 {
+    char uri[4096];
     Error *err = NULL;
-    return savevm_snapshot_save(context, uri, &err) == 0 || failed(uri, err);
+    snprintf(uri, sizeof(uri), "file:%s", path);
+    return act(vm, uri, &err) == 0 || failed(path, err);
+}
+
+void snapshot_save(Machine *m, const char *path)
+{
+    if (migrate_needs_guest() && snapshot(savevm_snapshot_save, path)) {
+        printf("saved\n");
+    }
 }
 
 /* The guest that was here before is gone, wherever it was. The one from the file runs if that one did. */
-bool snapshot_load(Machine *m, const char *uri)
+void snapshot_load(Machine *m, const char *path)
 {
-    Error *err = NULL;
     machine_lock(m);
-    bool loaded = disk_acquire(m) == 0 && savevm_snapshot_load(context, uri, &err) == 0;
+    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path);
     machine_unlock(m);
     if (loaded) {
         migrate_end();
+        printf("loaded\n");
     }
-    return loaded || failed(uri, err);
 }
 
 void migrate_end(void)

@@ -9,29 +9,23 @@
 #include "migration/vmstate.h"
 #include <errno.h>
 
-#define LINE_STATUS (SERIAL_PORT + 5)
-#define SENDER_EMPTY 0x60 /* in LINE_STATUS */
-
 typedef struct Serial {
-    uint8_t registers[8];
     uint8_t line[128];
     uint32_t used;
 } Serial;
 
 static Serial state;
 
+/* It can always take the next byte. */
 static uint32_t serial_read(Machine *m, uint16_t port)
 {
-    (void)m;
-    return port == LINE_STATUS ? SENDER_EMPTY : state.registers[port - SERIAL_PORT];
+    return port == SERIAL_STATUS ? SERIAL_READY : 0;
 }
 
 static void serial_write(Machine *m, uint16_t port, uint32_t value)
 {
-    (void)m;
     if (port != SERIAL_PORT) {
-        state.registers[port - SERIAL_PORT] = (uint8_t)value;
-        return;
+        return; /* speed and framing: nothing that standard output knows */
     }
     state.line[state.used++] = (uint8_t)value;
     if (value == '\n' || state.used == sizeof(state.line)) {
@@ -44,7 +38,6 @@ static void serial_write(Machine *m, uint16_t port, uint32_t value)
 /* What came in is checked before it is used as an index: the stream is not to be trusted. */
 static int serial_post_load(void *opaque, int version_id)
 {
-    (void)opaque, (void)version_id;
     return state.used < sizeof(state.line) ? 0 : -EINVAL;
 }
 
@@ -54,7 +47,6 @@ static const VMStateDescription vmstate_serial = {
     .minimum_version_id = 1,
     .post_load = serial_post_load,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT8_ARRAY(registers, Serial, 8),
         VMSTATE_BUFFER(line, Serial),
         VMSTATE_UINT32(used, Serial),
         VMSTATE_END_OF_LIST()
@@ -63,7 +55,6 @@ static const VMStateDescription vmstate_serial = {
 
 static bool serial_init(Machine *m)
 {
-    (void)m;
     return vmstate_register(NULL, 0, &vmstate_serial, &state) == 0;
 }
 

@@ -1,71 +1,66 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A timer that counts ticks, and a clock.
+ * A timer, and a clock. The timer ticks on the machine's own time, which stands still while the machine is stopped and
+ * moves on with it; the clock is the host's, which never stands still.
  *
  * The old way to migrate a device, as many have it still: one function that writes the state and one that reads it.
- * The ticks count on the machine's own clock, which does not move while the machine is stopped; that clock travels here.
  */
+#define _GNU_SOURCE
 #include "minivmm.h"
 #include "migration/qemu-file-types.h"
 #include "migration/register.h"
-#include <errno.h>
+#include <time.h>
 
-#define TIMER_VERSION 1
-#define MICROSECOND 1000
+#define SECOND 1000000000u /* ns */
+#define TICK (SECOND / TICKS_PER_SECOND)
 
-static struct {
-    int64_t period; /* ns; 0: it does not tick */
-    int64_t start;  /* on the machine's clock, ns */
-    uint64_t latch; /* the time of the last read of CLOCK_LOW, ns */
-} state;
+static uint64_t offset; /* of the machine's time to the host's, ns; while the machine is stopped, its time */
+
+static uint64_t host_time(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t machine_time(const Machine *m)
+{
+    return offset + (m->running ? host_time(CLOCK_MONOTONIC) : 0);
+}
+
+void timer_run(bool run)
+{
+    offset += run ? -host_time(CLOCK_MONOTONIC) : host_time(CLOCK_MONOTONIC);
+}
+
+/* Waits for the next tick. It ends early, and does no harm, when the machine is stopped meanwhile. */
+static void rest(Machine *m)
+{
+    uint64_t wake = (machine_time(m) / TICK + 1) * TICK - offset;
+    struct timespec until = { .tv_sec = (time_t)(wake / SECOND), .tv_nsec = (long)(wake % SECOND) };
+    if (m->running) {
+        pthread_cond_clockwait(&m->changed, &m->lock, CLOCK_MONOTONIC, &until);
+    }
+}
 
 static uint32_t timer_read(Machine *m, uint16_t port)
 {
-    switch (port) {
-    case TIMER_TICKS:
-        return state.period ? (uint32_t)((machine_clock(m) - state.start) / state.period) : 0;
-    case CLOCK_LOW:
-        state.latch = (uint64_t)host_clock();
-        return (uint32_t)state.latch;
-    case CLOCK_HIGH:
-        return (uint32_t)(state.latch >> 32);
-    default:
-        return UINT32_MAX;
+    if (port == CLOCK_TIME) {
+        return (uint32_t)(host_time(CLOCK_REALTIME) / 1000);
     }
+    rest(m);
+    return (uint32_t)(machine_time(m) / TICK);
 }
 
-/* Waiting ends early when the machine is stopped: the guest looks at the ticks again when it goes on. */
-static void timer_write(Machine *m, uint16_t port, uint32_t value)
+static void timer_save(QEMUFile *f, void *machine)
 {
-    if (port == TIMER_PERIOD) {
-        state.period = (int64_t)value * MICROSECOND;
-        state.start = machine_clock(m);
-    } else if (port == TIMER_WAIT && state.period && m->running) {
-        machine_wait(m, host_clock() + state.period - (machine_clock(m) - state.start) % state.period);
-    }
+    qemu_put_be64(f, machine_time(machine));
 }
 
-static void timer_save(QEMUFile *f, void *opaque)
+/* Any time is good, so there is nothing to check. An error of the file stays with the file. */
+static int timer_load(QEMUFile *f, void *machine, int version_id)
 {
-    qemu_put_sbe64(f, state.period);
-    qemu_put_sbe64(f, state.start);
-    qemu_put_be64(f, state.latch);
-    qemu_put_sbe64(f, machine_clock(opaque));
-}
-
-static int timer_load(QEMUFile *f, void *opaque, int version_id)
-{
-    if (version_id != TIMER_VERSION) {
-        return -EINVAL;
-    }
-    state.period = qemu_get_sbe64(f);
-    state.start = qemu_get_sbe64(f);
-    state.latch = qemu_get_be64(f);
-    int64_t now = qemu_get_sbe64(f);
-    if (state.period < 0 || state.start < 0 || now < state.start || now > INT64_MAX / 4) {
-        return -EINVAL;
-    }
-    machine_set_clock(opaque, now);
+    offset = qemu_get_be64(f);
     return 0;
 }
 
@@ -73,7 +68,7 @@ static const SaveVMHandlers timer_handlers = { .save_state = timer_save, .load_s
 
 static bool timer_init(Machine *m)
 {
-    return register_savevm_live("timer", 0, TIMER_VERSION, &timer_handlers, m) == 0;
+    return register_savevm_live("timer", 0, 1, &timer_handlers, m) == 0;
 }
 
-const Device timer = { TIMER_PERIOD, 20, timer_init, timer_read, timer_write };
+const Device timer = { TIMER_TICK, 8, timer_init, timer_read, NULL };
