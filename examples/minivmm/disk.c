@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A disk: a file that both sides of a migration see. One sector at a time goes through a buffer.
+ * A disk: a file that both sides of a migration see, read and written through a port, four bytes after four.
  *
  * Only the side that runs the guest may use the file. The source gives its lock back before it says that its state ends,
  * the destination takes it before its guest starts.
@@ -9,61 +9,33 @@
 #include "migration/vmstate.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define SECTOR 512
-#define WORDS (SECTOR / sizeof(uint32_t))
+#define WORD sizeof(uint32_t)
 
 typedef struct Disk {
     int fd; /* -1: there is no disk */
     uint32_t sectors;
-    uint32_t sector;
-    uint32_t result;
-    uint32_t buffer[WORDS];
-    uint32_t at; /* words that went into the buffer, or out of it; may be any number */
+    uint64_t next; /* number of the word that comes next */
 } Disk;
 
-static Disk state = { .fd = -1 };
+static Disk state;
 
-static uint32_t *next_word(void)
+static void disk_port(Machine *m, uint16_t port, bool write, uint32_t *value)
 {
-    return &state.buffer[state.at++ % WORDS];
-}
-
-static uint32_t disk_read(Machine *m, uint16_t port)
-{
-    switch (port) {
-    case DISK_COMMAND: return state.result;
-    case DISK_DATA: return *next_word();
-    case DISK_SECTORS: return state.sectors;
-    default: return UINT32_MAX;
-    }
-}
-
-static uint32_t run_command(uint32_t command)
-{
-    off_t offset = (off_t)state.sector * SECTOR;
-    if (state.sector >= state.sectors) {
-        return EINVAL;
-    }
-    ssize_t done = command == DISK_READ ? pread(state.fd, state.buffer, SECTOR, offset)
-                                        : pwrite(state.fd, state.buffer, SECTOR, offset);
-    return done == SECTOR ? 0 : EIO;
-}
-
-static void disk_write(Machine *m, uint16_t port, uint32_t value)
-{
-    if (port == DISK_DATA) {
-        *next_word() = value;
+    if (port == DISK_SECTORS) {
+        *value = state.sectors;
     } else if (port == DISK_SECTOR) {
-        state.sector = value;
-        state.at = 0;
-    } else if (port == DISK_COMMAND) {
-        state.result = run_command(value);
-        state.at = 0;
+        state.next = (uint64_t)*value * (SECTOR / WORD);
+    } else if (state.next / (SECTOR / WORD) < state.sectors) {
+        off_t offset = (off_t)(state.next++ * WORD);
+        ssize_t done = write ? pwrite(state.fd, value, WORD, offset) : pread(state.fd, value, WORD, offset);
+        if (done != WORD) {
+            perror("minivmm: the disk");
+        }
     }
 }
 
@@ -74,12 +46,12 @@ int disk_release(void *machine)
 
 int disk_acquire(void *machine)
 {
-    if (state.fd < 0 || flock(state.fd, LOCK_EX | LOCK_NB) == 0) {
-        return 0;
+    if (state.fd >= 0 && flock(state.fd, LOCK_EX | LOCK_NB) < 0) {
+        int error = errno;
+        perror("minivmm: the disk, which another process may have");
+        return -error;
     }
-    int error = errno;
-    fprintf(stderr, "minivmm: the disk: %s\n", error == EWOULDBLOCK ? "another process uses it" : strerror(error));
-    return -error;
+    return 0;
 }
 
 static const VMStateDescription vmstate_disk = {
@@ -88,10 +60,7 @@ static const VMStateDescription vmstate_disk = {
     .minimum_version_id = 1,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32_EQUAL(sectors, Disk, "start both sides with the same --disk"),
-        VMSTATE_UINT32(sector, Disk),
-        VMSTATE_UINT32(result, Disk),
-        VMSTATE_UINT32_ARRAY(buffer, Disk, WORDS),
-        VMSTATE_UINT32(at, Disk),
+        VMSTATE_UINT64(next, Disk),
         VMSTATE_END_OF_LIST()
     }
 };
@@ -99,7 +68,8 @@ static const VMStateDescription vmstate_disk = {
 static bool disk_init(Machine *m)
 {
     struct stat file = { .st_size = 0 };
-    if (m->disk_path && ((state.fd = open(m->disk_path, O_RDWR | O_CLOEXEC)) < 0 || fstat(state.fd, &file) < 0)) {
+    state.fd = m->disk_path ? open(m->disk_path, O_RDWR | O_CLOEXEC) : -1;
+    if (m->disk_path && fstat(state.fd, &file) < 0) {
         perror(m->disk_path);
         return false;
     }
@@ -107,4 +77,4 @@ static bool disk_init(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_disk, &state) == 0;
 }
 
-const Device disk = { DISK_SECTOR, 16, disk_init, disk_read, disk_write };
+const Device disk = { DISK_SECTOR, 12, disk_init, disk_port };

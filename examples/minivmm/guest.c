@@ -16,9 +16,7 @@
 static void print(const char *text)
 {
     while (*text) {
-        if (cpu_in(SERIAL_STATUS) & SERIAL_READY) {
-            cpu_out(SERIAL_PORT, (unsigned char)*text++);
-        }
+        cpu_out(SERIAL_PORT, (unsigned char)*text++);
     }
 }
 
@@ -63,11 +61,8 @@ static void use_disk(Guest *g)
     }
     cpu_out(DISK_SECTOR, (uint32_t)(g->beat % sectors));
     cpu_out(DISK_DATA, (uint32_t)g->beat);
-    cpu_out(DISK_COMMAND, DISK_WRITE);
-    g->errors += cpu_in(DISK_COMMAND) != 0;
     if (g->beat > 1) {
         cpu_out(DISK_SECTOR, (uint32_t)((g->beat - 1) % sectors));
-        cpu_out(DISK_COMMAND, DISK_READ);
         g->errors += cpu_in(DISK_DATA) != (uint32_t)g->beat - 1;
     }
 }

@@ -6,17 +6,14 @@
 #include <stdint.h>
 
 /* Ports, all used 32 bits at a time. */
-#define SERIAL_PORT 0x3f8   /* write: the next byte */
-#define SERIAL_STATUS 0x3fd /* read: whether there may be one */
-#define SERIAL_READY 0x60   /* it may */
-#define TIMER_TICK 0x40     /* read: rests until the next tick, and tells its number */
-#define CLOCK_TIME 0x44     /* read: microseconds; the upper half is missing */
-#define DISK_SECTOR 0x1f0   /* write: the sector that the next command is about */
-#define DISK_COMMAND 0x1f4  /* write: DISK_READ or DISK_WRITE; read: 0, or an errno */
-#define DISK_DATA 0x1f8     /* the bytes of the sector, four at a time, from the start after each of the two */
-#define DISK_SECTORS 0x1fc  /* read: how many there are */
-enum { DISK_READ = 1, DISK_WRITE = 2, TICKS_PER_SECOND = 1000 };
+#define SERIAL_PORT 0x3f8  /* write: a byte goes out */
+#define TIMER_TICK 0x40    /* read: rests until the next tick, and tells its number */
+#define CLOCK_TIME 0x44    /* read: microseconds; the upper half is missing */
+#define DISK_SECTOR 0x1f0  /* write: goes to the start of a sector */
+#define DISK_DATA 0x1f4    /* the next four bytes */
+#define DISK_SECTORS 0x1f8 /* read: how many there are */
 
+#define TICKS_PER_SECOND 1000u
 #define PAGE_SIZE 4096u
 #define GUEST_TABLES 0x1000u /* page tables, in the long mode of KVM's guest */
 #define GUEST_CODE 0x10000u  /* its program, entered at the first byte */

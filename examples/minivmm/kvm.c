@@ -27,13 +27,13 @@ static struct kvm_run *run;
 
 extern const uint8_t guest_image[], guest_image_end[];
 
-/* Running. A port access is only complete when the guest is entered again: so being held is noticed in KVM_RUN, and
- * nowhere else. All ports have 32 bits. */
+/* Running. A port access is only complete when the guest is entered again, so a kick is noticed there and nowhere else. */
+
 static void kvm_run_guest(Machine *m)
 {
     int entered;
     while ((entered = ioctl(vcpu, KVM_RUN, 0)) == 0 && run->exit_reason == KVM_EXIT_IO) {
-        uint32_t *value = (uint32_t *)((uint8_t *)run + run->io.data_offset);
+        uint32_t *value = (uint32_t *)((uint8_t *)run + run->io.data_offset); /* all ports have 32 bits */
         machine_port(m, run->io.port, run->io.direction == KVM_EXIT_IO_OUT, value);
     }
     if (entered == 0 || errno != EINTR) {
@@ -42,20 +42,18 @@ static void kvm_run_guest(Machine *m)
         machine_halt(m);
         machine_unlock(m);
     }
+    run->immediate_exit = false;
 }
 
-/* The flag catches the thread before it enters the guest, the signal within it. */
-static void kvm_hold(Machine *m, bool hold)
+static void kvm_kick(Machine *m)
 {
-    run->immediate_exit = hold;
-    if (hold) {
-        pthread_kill(m->vcpu, SIGUSR1);
-    }
+    pthread_kill(m->vcpu, SIGUSR1);
 }
 
+/* The signal itself interrupts the guest; where it comes before the guest is entered, the flag does. */
 static void on_signal(int signal)
 {
-    /* It only has to interrupt. */
+    run->immediate_exit = true;
 }
 
 /* State, while the guest stands still. */
@@ -171,4 +169,4 @@ static bool kvm_open(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-const Accel accel_kvm = { kvm_open, kvm_run_guest, kvm_hold, &kvm_log };
+const Accel accel_kvm = { kvm_open, kvm_run_guest, kvm_kick, &kvm_log };

@@ -33,7 +33,6 @@ static __attribute__((noreturn)) void *vcpu_thread(void *machine)
     for (;;) {
         m->parked = !m->running;
         if (m->running) {
-            m->accel->hold(m, false);
             machine_unlock(m);
             m->accel->run(m);
             machine_lock(m);
@@ -62,7 +61,9 @@ int machine_start(void *machine)
 void machine_halt(Machine *m)
 {
     set_running(m, false);
-    m->accel->hold(m, true);
+    if (m->accel->kick) {
+        m->accel->kick(m);
+    }
 }
 
 int machine_stop(void *machine)
@@ -89,14 +90,8 @@ void machine_port(Machine *m, uint16_t port, bool write, uint32_t *value)
 {
     machine_lock(m);
     for (size_t at = 0; at < DEVICES; at++) {
-        const Device *d = devices[at];
-        if (port < d->first_port || port - d->first_port >= d->ports) {
-            continue;
-        }
-        if (!write) {
-            *value = d->read(m, port);
-        } else if (d->write) {
-            d->write(m, port, *value);
+        if (port >= devices[at]->first_port && port < devices[at]->first_port + devices[at]->ports) {
+            devices[at]->port(m, port, write, value);
         }
     }
     machine_unlock(m);

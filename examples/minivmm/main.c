@@ -159,8 +159,7 @@ static long number(const char *text)
     return *text && !*end ? value : -1;
 }
 
-/* Whether the options are good. `*incoming` is the URI of that option, or NULL. */
-static bool parse(Machine *m, int argc, char **argv, const char **incoming, bool *paused)
+int main(int argc, char **argv)
 {
     static const struct option names[] = {
         { "software", no_argument, NULL, 's' },
@@ -169,34 +168,31 @@ static bool parse(Machine *m, int argc, char **argv, const char **incoming, bool
         { "incoming", required_argument, NULL, 'i' },
         { 0 },
     };
+    static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
     long mib = 1024, dirty = 64;
+    const char *incoming = NULL;
+    bool paused = false, good = true;
+
+    m.accel = best_accel();
     for (int option; (option = getopt_long(argc, argv, "m:S", names, NULL)) != -1; ) {
         switch (option) {
         case 'm': mib = number(optarg); break;
-        case 'S': *paused = true; break;
-        case 's': m->accel = &accel_soft; break;
+        case 'S': paused = true; break;
+        case 's': m.accel = &accel_soft; break;
         case 'd': dirty = number(optarg); break;
-        case 'f': m->disk_path = optarg; break;
-        case 'i': *incoming = optarg; break;
-        default: return false;
+        case 'f': m.disk_path = optarg; break;
+        case 'i': incoming = optarg; break;
+        default: good = false;
         }
     }
-    m->ram_size = (uint64_t)mib << 20;
-    m->rate = (uint64_t)dirty * (1048576 / PAGE_SIZE) / TICKS_PER_SECOND;
-    return optind == argc && mib >= MIN_MIB && mib <= MAX_MIB && dirty >= 0;
-}
-
-int main(int argc, char **argv)
-{
-    static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-    const char *incoming = NULL;
-    bool paused = false;
-    m.accel = best_accel();
-    savevm_log_init(NULL); /* what the library has to say goes to stderr; RUST_LOG says how much of it */
-    if (!parse(&m, argc, argv, &incoming, &paused)) {
+    if (!good || optind < argc || mib < MIN_MIB || mib > MAX_MIB || dirty < 0) {
         fputs(usage, stderr);
         return EXIT_FAILURE;
     }
+    m.ram_size = (uint64_t)mib << 20;
+    m.rate = (uint64_t)dirty * (1048576 / PAGE_SIZE) / TICKS_PER_SECOND;
+
+    savevm_log_init(NULL); /* what the library has to say goes to stderr; RUST_LOG says how much of it */
     if (!machine_init(&m) || !(incoming ? migrate_from(&m, incoming, !paused) : paused || start(&m))) {
         return EXIT_FAILURE;
     }

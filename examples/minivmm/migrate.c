@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MIB 1048576.0
+#define MS 1000.0 /* from us */
+
 static SaveVM *vm;
 static MigrationState *outgoing;         /* the last one, also when it is over */
 static MigrationIncomingState *incoming; /* the one that this process began with */
@@ -158,19 +161,9 @@ void migrate_set(Machine *m, const char *argument)
     } else if (strcmp(argument, "postcopy-ram off") == 0) {
         params.postcopy = false;
     } else {
-        fprintf(stderr, "minivmm: there is no parameter or value as in '%s'\n", argument);
+        fprintf(stderr, "minivmm: no such parameter, or not with such a value: %s\n", argument);
     }
     savevm_migrate_set_params(outgoing, &params); /* of a migration that runs, as far as they may change then */
-}
-
-static double mib(uint64_t bytes)
-{
-    return (double)bytes / (1 << 20);
-}
-
-static double ms(uint64_t us)
-{
-    return (double)us / 1000;
 }
 
 void migrate_info(Machine *m, const char *unused)
@@ -182,19 +175,19 @@ void migrate_info(Machine *m, const char *unused)
     }
     uint64_t left = info.remaining_precopy_only + info.remaining_compatible + info.remaining_postcopy_only;
     printf("Migration status: %s\n", info.status_name);
-    printf("transferred: %.1f MiB\n", mib(info.transferred));
-    printf("remaining: %.1f MiB\n", mib(left));
-    printf("throughput: %.1f MiB/s\n", mib(info.bandwidth));
+    printf("transferred: %.1f MiB\n", info.transferred / MIB);
+    printf("remaining: %.1f MiB\n", left / MIB);
+    printf("throughput: %.1f MiB/s\n", info.bandwidth / MIB);
     printf("rounds: %d\n", (int)info.rounds);
     printf("page requests: %d\n", (int)info.page_requests);
     printf("recoveries: %d\n", (int)info.recoveries);
-    printf("setup: %.1f ms\n", ms(info.setup_time_us));
-    printf("precopy: %.1f ms\n", ms(info.precopy_time_us));
-    printf("switchover: %.1f ms\n", ms(info.switchover_time_us));
-    printf("postcopy: %.1f ms\n", ms(info.postcopy_time_us));
-    printf("paused: %.1f ms\n", ms(info.paused_time_us));
-    printf("expected downtime: %.1f ms\n", ms(info.expected_downtime_us));
-    printf("downtime: %.1f ms\n", ms(info.downtime_us));
+    printf("setup: %.1f ms\n", info.setup_time_us / MS);
+    printf("precopy: %.1f ms\n", info.precopy_time_us / MS);
+    printf("switchover: %.1f ms\n", info.switchover_time_us / MS);
+    printf("postcopy: %.1f ms\n", info.postcopy_time_us / MS);
+    printf("paused: %.1f ms\n", info.paused_time_us / MS);
+    printf("expected downtime: %.1f ms\n", info.expected_downtime_us / MS);
+    printf("downtime: %.1f ms\n", info.downtime_us / MS);
     if (strcmp(info.status_name, "failed") == 0) {
         Error *err = NULL;
         outgoing ? savevm_migrate_wait(outgoing, &err) : savevm_incoming_wait(incoming, &err);

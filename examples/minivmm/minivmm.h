@@ -17,16 +17,17 @@
 #include "guest.h"
 #include "savevm.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 typedef struct Machine Machine;
 
 /* A way to run a CPU. With the big lock, but for run(). */
 typedef struct Accel {
-    bool (*open)(Machine *m);            /* false, and says why, if it is not to be had */
-    void (*run)(Machine *m);             /* runs the guest until it is held */
-    void (*hold)(Machine *m, bool hold); /* lets run() return, or lets it run again */
-    const SaveVMRamOps *log;             /* how it is known what the guest wrote; the functions take the machine */
+    bool (*open)(Machine *m); /* false, and says why, if it is not to be had */
+    void (*run)(Machine *m);  /* runs the guest while the machine is running */
+    void (*kick)(Machine *m); /* it is not any more: lets run() see that; NULL: it looks by itself */
+    const SaveVMRamOps *log;  /* how it is known what the guest wrote; the functions take the machine */
 } Accel;
 
 extern const Accel accel_kvm, accel_soft;
@@ -35,8 +36,7 @@ extern const Accel accel_kvm, accel_soft;
 typedef struct Device {
     uint16_t first_port, ports;
     bool (*init)(Machine *m); /* registers its state; false, and says why, if it failed */
-    uint32_t (*read)(Machine *m, uint16_t port);
-    void (*write)(Machine *m, uint16_t port, uint32_t value); /* NULL: it ignores that */
+    void (*port)(Machine *m, uint16_t port, bool write, uint32_t *value);
 } Device;
 
 extern const Device serial, timer, disk;
@@ -52,7 +52,8 @@ struct Machine {
 
     pthread_mutex_t lock;   /* the big lock; through machine_lock() */
     pthread_cond_t changed; /* one of the next two */
-    bool running, parked;
+    atomic_bool running;    /* for the vCPU's thread, which reads it without the lock */
+    bool parked;            /* that thread is, and touches nothing */
     pthread_t vcpu;
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A serial port: the sending half of a 16550, connected to standard output.
+ * A serial port, connected to standard output: it sends what is written to it, and hears nothing.
  *
  * The modern way to migrate a device: its state as a table of fields. It prints line by line, so the half line that the
  * guest had written when it was stopped is state as well, and is ended on the other side.
@@ -16,19 +16,13 @@ typedef struct Serial {
 
 static Serial state;
 
-/* It can always take the next byte. */
-static uint32_t serial_read(Machine *m, uint16_t port)
+static void serial_port(Machine *m, uint16_t port, bool write, uint32_t *value)
 {
-    return port == SERIAL_STATUS ? SERIAL_READY : 0;
-}
-
-static void serial_write(Machine *m, uint16_t port, uint32_t value)
-{
-    if (port != SERIAL_PORT) {
-        return; /* speed and framing: nothing that standard output knows */
+    if (!write) {
+        return;
     }
-    state.line[state.used++] = (uint8_t)value;
-    if (value == '\n' || state.used == sizeof(state.line)) {
+    state.line[state.used++] = (uint8_t)*value;
+    if (*value == '\n' || state.used == sizeof(state.line)) {
         fwrite(state.line, 1, state.used, stdout);
         fflush(stdout);
         state.used = 0;
@@ -58,4 +52,4 @@ static bool serial_init(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_serial, &state) == 0;
 }
 
-const Device serial = { SERIAL_PORT, 8, serial_init, serial_read, serial_write };
+const Device serial = { SERIAL_PORT, 1, serial_init, serial_port };

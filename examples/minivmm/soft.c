@@ -6,7 +6,6 @@
 #include "minivmm.h"
 #include "migration/vmstate.h"
 #include <errno.h>
-#include <stdatomic.h>
 
 #define REGISTERS (sizeof(Guest) / sizeof(uint64_t))
 
@@ -17,7 +16,6 @@ typedef union SoftCpu {
 
 static SoftCpu cpu;
 static Machine *machine;
-static atomic_bool held;
 
 uint64_t *cpu_memory(uint64_t address)
 {
@@ -44,14 +42,9 @@ void cpu_out(uint16_t port, uint32_t value)
 
 static void soft_run(Machine *m)
 {
-    while (!held) {
+    while (m->running) {
         guest_step(&cpu.guest);
     }
-}
-
-static void soft_hold(Machine *m, bool hold)
-{
-    held = hold;
 }
 
 /* The program trusts its registers; those that come in a stream must keep it within its memory. */
@@ -81,4 +74,4 @@ static bool soft_open(Machine *m)
 
 static const SaveVMRamOps soft_log = { .size = sizeof(soft_log), .log = SAVEVM_RAM_LOG_MARKS };
 
-const Accel accel_soft = { soft_open, soft_run, soft_hold, &soft_log };
+const Accel accel_soft = { soft_open, soft_run, NULL, &soft_log };

@@ -43,13 +43,14 @@ static void rest(Machine *m)
     }
 }
 
-static uint32_t timer_read(Machine *m, uint16_t port)
+static void timer_port(Machine *m, uint16_t port, bool write, uint32_t *value)
 {
     if (port == CLOCK_TIME) {
-        return (uint32_t)(host_time(CLOCK_REALTIME) / 1000);
+        *value = (uint32_t)(host_time(CLOCK_REALTIME) / 1000);
+    } else {
+        rest(m);
+        *value = (uint32_t)(machine_time(m) / TICK);
     }
-    rest(m);
-    return (uint32_t)(machine_time(m) / TICK);
 }
 
 static void timer_save(QEMUFile *f, void *machine)
@@ -71,4 +72,4 @@ static bool timer_init(Machine *m)
     return register_savevm_live("timer", 0, 1, &timer_handlers, m) == 0;
 }
 
-const Device timer = { TIMER_TICK, 8, timer_init, timer_read, NULL };
+const Device timer = { TIMER_TICK, 8, timer_init, timer_port };
