@@ -168,7 +168,7 @@ precopy() {
     show A completed
     phases A setup precopy switchover downtime
     reach B incoming completed
-    here=$(ask A 'info status' 'memory' | sed 's/ (not here)//') || exit 1
+    here=$(ask A 'info status' 'memory') || exit 1
     there=$(ask B 'info status' 'memory') || exit 1
     same A B
     tell B cont

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -45,13 +44,8 @@ static void kvm_run_guest(Machine *m)
     run->immediate_exit = false;
 }
 
-static void kvm_kick(Machine *m)
-{
-    pthread_kill(m->vcpu, SIGUSR1);
-}
-
 /* The signal itself interrupts the guest; where it comes before the guest is entered, the flag does. */
-static void on_signal(int signal)
+static void on_kick(int signal)
 {
     run->immediate_exit = true;
 }
@@ -165,8 +159,8 @@ static bool kvm_open(Machine *m)
         perror("minivmm: /dev/kvm (--software does without)");
         return false;
     }
-    sigaction(SIGUSR1, &(struct sigaction) { .sa_handler = on_signal }, NULL);
+    sigaction(KICK, &(struct sigaction) { .sa_handler = on_kick }, NULL);
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-const Accel accel_kvm = { kvm_open, kvm_run_guest, kvm_kick, &kvm_log };
+const Accel accel_kvm = { kvm_open, kvm_run_guest, &kvm_log };

@@ -33,9 +33,11 @@ static __attribute__((noreturn)) void *vcpu_thread(void *machine)
     for (;;) {
         m->parked = !m->running;
         if (m->running) {
+            timer_run(true);
             machine_unlock(m);
             m->accel->run(m);
             machine_lock(m);
+            timer_run(false);
         } else {
             pthread_cond_broadcast(&m->changed);
             pthread_cond_wait(&m->changed, &m->lock);
@@ -43,27 +45,19 @@ static __attribute__((noreturn)) void *vcpu_thread(void *machine)
     }
 }
 
-static void set_running(Machine *m, bool running)
-{
-    if (m->running != running) {
-        m->running = running;
-        timer_run(running);
-        pthread_cond_broadcast(&m->changed);
-    }
-}
-
 int machine_start(void *machine)
 {
-    set_running(machine, true);
+    Machine *m = machine;
+    m->running = true;
+    pthread_cond_broadcast(&m->changed);
     return 0;
 }
 
 void machine_halt(Machine *m)
 {
-    set_running(m, false);
-    if (m->accel->kick) {
-        m->accel->kick(m);
-    }
+    m->running = false;
+    pthread_cond_broadcast(&m->changed);
+    pthread_kill(m->vcpu, KICK);
 }
 
 int machine_stop(void *machine)

@@ -26,7 +26,7 @@ static const char usage[] =
 static bool start(Machine *m)
 {
     machine_lock(m);
-    bool good = migrate_needs_guest() && disk_acquire(m) == 0 && machine_start(m) == 0;
+    bool good = migrate_guest_is_here() && disk_acquire(m) == 0 && machine_start(m) == 0;
     machine_unlock(m);
     return good;
 }
@@ -60,8 +60,7 @@ static void info_status(Machine *m, const char *unused)
     machine_lock(m);
     printf("VM status: %s", m->running ? "running" : m->parked ? "paused" : "stopping");
     if (!m->running && m->parked && migrate_memory_is_here()) {
-        printf("%s, memory %016" PRIx64, migrate_guest_is_here() ? "" : " (not here)",
-               hash((uint64_t *)m->ram, m->ram_size / sizeof(uint64_t)));
+        printf(", memory %016" PRIx64, hash((uint64_t *)m->ram, m->ram_size / sizeof(uint64_t)));
     }
     printf("\n");
     machine_unlock(m);
@@ -70,10 +69,7 @@ static void info_status(Machine *m, const char *unused)
 static void quit(Machine *m, const char *unused)
 {
     migrate_end();
-    machine_lock(m);
-    machine_stop(m); /* the vCPU's thread sleeps on while the process ends */
-    machine_unlock(m);
-    exit(EXIT_SUCCESS);
+    exit(EXIT_SUCCESS); /* the vCPU's thread ends with the process */
 }
 
 static Command help;
@@ -141,16 +137,6 @@ static void run_monitor(Machine *m)
 
 /* The command line. */
 
-static const Accel *best_accel(void)
-{
-#ifdef MINIVMM_KVM
-    if (access("/dev/kvm", R_OK | W_OK) == 0) {
-        return &accel_kvm;
-    }
-#endif
-    return &accel_soft;
-}
-
 /* -1: it is none. */
 static long number(const char *text)
 {
@@ -173,7 +159,7 @@ int main(int argc, char **argv)
     const char *incoming = NULL;
     bool paused = false, good = true;
 
-    m.accel = best_accel();
+    m.accel = &accel_kvm && access("/dev/kvm", R_OK | W_OK) == 0 ? &accel_kvm : &accel_soft;
     for (int option; (option = getopt_long(argc, argv, "m:S", names, NULL)) != -1; ) {
         switch (option) {
         case 'm': mib = number(optarg); break;

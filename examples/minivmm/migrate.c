@@ -61,23 +61,17 @@ bool migrate_init(Machine *m)
     return (m->ram_module && savevm_ram_add_block(m->ram_module, &block, &err) == 0) || failed("memory", err);
 }
 
-/* How the guest left, or else how it came; whether there is something to tell. */
-static bool query(SaveVMInfo *info)
+/* How the guest left, or else how it came. */
+static SaveVMInfo query(void)
 {
-    *info = (SaveVMInfo) { .size = sizeof(*info) };
-    return outgoing ? savevm_migrate_query(outgoing, info) == 0
-                    : incoming && savevm_incoming_query(incoming, info) == 0;
+    SaveVMInfo info = { .size = sizeof(info), .owner = SAVEVM_OWNER_HERE, .status_name = "none" };
+    outgoing ? savevm_migrate_query(outgoing, &info) : savevm_incoming_query(incoming, &info);
+    return info;
 }
 
 bool migrate_guest_is_here(void)
 {
-    SaveVMInfo info;
-    return !query(&info) || info.owner == SAVEVM_OWNER_HERE;
-}
-
-bool migrate_needs_guest(void)
-{
-    bool here = migrate_guest_is_here();
+    bool here = query().owner == SAVEVM_OWNER_HERE;
     if (!here) {
         fprintf(stderr, "minivmm: the guest is not here\n");
     }
@@ -86,8 +80,7 @@ bool migrate_needs_guest(void)
 
 bool migrate_memory_is_here(void)
 {
-    SaveVMInfo info;
-    return outgoing || !query(&info) || strncmp(info.status_name, "postcopy", strlen("postcopy")) != 0;
+    return outgoing || strncmp(query().status_name, "postcopy", strlen("postcopy")) != 0;
 }
 
 /* What the user asks of libsavevm. */
@@ -95,7 +88,7 @@ bool migrate_memory_is_here(void)
 void migrate_to(Machine *m, const char *uri)
 {
     Error *err = NULL;
-    MigrationState *begun = migrate_needs_guest() ? savevm_migrate(vm, uri, &params, &err) : NULL;
+    MigrationState *begun = migrate_guest_is_here() ? savevm_migrate(vm, uri, &params, &err) : NULL;
     if (begun) {
         savevm_migrate_free(outgoing);
         outgoing = begun;
@@ -168,11 +161,7 @@ void migrate_set(Machine *m, const char *argument)
 
 void migrate_info(Machine *m, const char *unused)
 {
-    SaveVMInfo info;
-    if (!query(&info)) {
-        printf("Migration status: none\n");
-        return;
-    }
+    SaveVMInfo info = query();
     uint64_t left = info.remaining_precopy_only + info.remaining_compatible + info.remaining_postcopy_only;
     printf("Migration status: %s\n", info.status_name);
     printf("transferred: %.1f MiB\n", info.transferred / MIB);
@@ -205,7 +194,7 @@ static bool snapshot(int (*act)(SaveVM *vm, const char *uri, Error **errp), cons
 
 void snapshot_save(Machine *m, const char *path)
 {
-    if (migrate_needs_guest() && snapshot(savevm_snapshot_save, path)) {
+    if (migrate_guest_is_here() && snapshot(savevm_snapshot_save, path)) {
         printf("saved\n");
     }
 }

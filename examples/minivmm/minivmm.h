@@ -4,7 +4,7 @@
  *
  *   main.c     the command line and the monitor     serial.c timer.c disk.c  the devices
  *   machine.c  what everything hangs on             kvm.c soft.c             the CPU, on /dev/kvm and without
- *   migrate.c  migration and snapshots              guest.c metal.c          the program inside
+ *   migrate.c  migration and snapshots              guest/                   the program inside
  *
  * Devices only register themselves with libsavevm; they do not know what a migration is. Only migrate.c does.
  *
@@ -14,23 +14,26 @@
 #ifndef MINIVMM_H
 #define MINIVMM_H
 
-#include "guest.h"
+#include "guest/guest.h"
 #include "savevm.h"
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
 typedef struct Machine Machine;
 
+#define KICK SIGURG /* to the vCPU's thread: it interrupts whoever has a handler for it, and nobody else */
+
 /* A way to run a CPU. With the big lock, but for run(). */
 typedef struct Accel {
     bool (*open)(Machine *m); /* false, and says why, if it is not to be had */
-    void (*run)(Machine *m);  /* runs the guest while the machine is running */
-    void (*kick)(Machine *m); /* it is not any more: lets run() see that; NULL: it looks by itself */
+    void (*run)(Machine *m);  /* runs the guest while the machine runs; KICK comes when it does not any more */
     const SaveVMRamOps *log;  /* how it is known what the guest wrote; the functions take the machine */
 } Accel;
 
-extern const Accel accel_kvm, accel_soft;
+extern const Accel accel_kvm __attribute__((weak)); /* not there where KVM can't be */
+extern const Accel accel_soft;
 
 /* A device with some ports. With the big lock. */
 typedef struct Device {
@@ -69,7 +72,7 @@ void machine_halt(Machine *m);      /* begins to stop */
 void machine_port(Machine *m, uint16_t port, bool write, uint32_t *value); /* without the lock, by the vCPU's thread */
 
 /* timer.c and disk.c, with the big lock. Those of the disk return 0 or -errno. */
-void timer_run(bool run);           /* the machine's clock goes on, or stands still */
+void timer_run(bool run);           /* the machine's time goes on, or stands still, with its CPU */
 int disk_release(void *machine);    /* the other side may have the disk now */
 int disk_acquire(void *machine);    /* it is ours again */
 
@@ -82,7 +85,6 @@ Command snapshot_save, snapshot_load;
 bool migrate_init(Machine *m);         /* with the lock, before the devices register themselves */
 bool migrate_from(Machine *m, const char *uri, bool start); /* begins, and goes on in the background */
 bool migrate_guest_is_here(void);      /* and not at the other side, or still to come */
-bool migrate_needs_guest(void);        /* the same, and says so if it is not */
 bool migrate_memory_is_here(void);     /* all of it: none follows in a postcopy */
 void migrate_end(void);                /* ends what goes on in the background */
 

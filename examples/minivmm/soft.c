@@ -74,4 +74,4 @@ static bool soft_open(Machine *m)
 
 static const SaveVMRamOps soft_log = { .size = sizeof(soft_log), .log = SAVEVM_RAM_LOG_MARKS };
 
-const Accel accel_soft = { soft_open, soft_run, NULL, &soft_log };
+const Accel accel_soft = { soft_open, soft_run, &soft_log };

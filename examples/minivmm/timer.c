@@ -23,20 +23,20 @@ static uint64_t host_time(clockid_t clock)
     return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
-static uint64_t machine_time(const Machine *m)
-{
-    return offset + (m->running ? host_time(CLOCK_MONOTONIC) : 0);
-}
-
 void timer_run(bool run)
 {
     offset += run ? -host_time(CLOCK_MONOTONIC) : host_time(CLOCK_MONOTONIC);
 }
 
+static uint64_t ticks(void)
+{
+    return (offset + host_time(CLOCK_MONOTONIC)) / TICK;
+}
+
 /* Waits for the next tick. It ends early, and does no harm, when the machine is stopped meanwhile. */
 static void rest(Machine *m)
 {
-    uint64_t wake = (machine_time(m) / TICK + 1) * TICK - offset;
+    uint64_t wake = (ticks() + 1) * TICK - offset;
     struct timespec until = { .tv_sec = (time_t)(wake / SECOND), .tv_nsec = (long)(wake % SECOND) };
     if (m->running) {
         pthread_cond_clockwait(&m->changed, &m->lock, CLOCK_MONOTONIC, &until);
@@ -49,17 +49,18 @@ static void timer_port(Machine *m, uint16_t port, bool write, uint32_t *value)
         *value = (uint32_t)(host_time(CLOCK_REALTIME) / 1000);
     } else {
         rest(m);
-        *value = (uint32_t)(machine_time(m) / TICK);
+        *value = (uint32_t)ticks();
     }
 }
 
-static void timer_save(QEMUFile *f, void *machine)
+/* Only called while the machine is stopped. */
+static void timer_save(QEMUFile *f, void *opaque)
 {
-    qemu_put_be64(f, machine_time(machine));
+    qemu_put_be64(f, offset);
 }
 
 /* Any time is good, so there is nothing to check. An error of the file stays with the file. */
-static int timer_load(QEMUFile *f, void *machine, int version_id)
+static int timer_load(QEMUFile *f, void *opaque, int version_id)
 {
     offset = qemu_get_be64(f);
     return 0;
@@ -69,7 +70,7 @@ static const SaveVMHandlers timer_handlers = { .save_state = timer_save, .load_s
 
 static bool timer_init(Machine *m)
 {
-    return register_savevm_live("timer", 0, 1, &timer_handlers, m) == 0;
+    return register_savevm_live("timer", 0, 1, &timer_handlers, NULL) == 0;
 }
 
 const Device timer = { TIMER_TICK, 8, timer_init, timer_port };
