@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Moves a running guest from one process to the next: by precopy, by postcopy, and by a postcopy that breaks and is
-# mended; then into a file and out of it again. And looks closely.
+# mended; then into a file and out of it again, which a damaged file does not do. And looks closely.
 #
 #   demo.sh MINIVMM [--quick|--large] [kvm|software]...
 #
@@ -228,6 +228,14 @@ postcopy() {
     goes_on D E
 }
 
+# damage FILE: the number of bytes in the serial port's line, behind its name, two numbers and the line. Only the device
+# itself can see that this is wrong.
+damage() {
+    local at
+    at=$(grep -abo -m 1 serial "$1" | head -n 1 | cut -d : -f 1)
+    printf '\377' | dd of="$1" bs=1 seek=$((at + 6 + 4 + 4 + 128)) conv=notrunc status=none
+}
+
 through_a_file() {
     title "$what: goes into a file, and comes back in another process"
     tell "$1" stop
@@ -236,6 +244,11 @@ through_a_file() {
     here=$(ask "$1" 'info status' 'memory') || exit 1
     stop_all "${!pid[@]}" # only one may have the disk
     start Z -S
+    cp "$work/state" "$work/damaged"
+    damage "$work/damaged"
+    ask Z "loadvm $work/damaged" 'serial: post_load' >/dev/null
+    ask Z cont '^minivmm: there is no guest' >/dev/null
+    good "a damaged copy is refused, and what was loaded of it does not run"
     ask Z "loadvm $work/state" '^loaded' >/dev/null
     there=$(ask Z 'info status' 'memory') || exit 1
     same "$1" Z

@@ -22,7 +22,7 @@ typedef struct Disk {
     uint64_t next; /* number of the word that comes next */
 } Disk;
 
-static Disk state;
+static Disk state = { .fd = -1 };
 
 static void disk_port(Machine *m, uint16_t port, bool write, uint32_t *value)
 {
@@ -68,8 +68,7 @@ static const VMStateDescription vmstate_disk = {
 static bool disk_init(Machine *m)
 {
     struct stat file = { .st_size = 0 };
-    state.fd = m->disk_path ? open(m->disk_path, O_RDWR | O_CLOEXEC) : -1;
-    if (m->disk_path && fstat(state.fd, &file) < 0) {
+    if (m->disk_path && ((state.fd = open(m->disk_path, O_RDWR | O_CLOEXEC)) < 0 || fstat(state.fd, &file) < 0)) {
         perror(m->disk_path);
         return false;
     }

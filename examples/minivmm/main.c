@@ -15,7 +15,7 @@ static const char usage[] =
     "  -m MIB            memory of the guest, 4 to 3072 (1024)\n"
     "  -S                do not start the guest; `cont` does\n"
     "  --software        run it without /dev/kvm, as where there is none\n"
-    "  --dirty MIB       memory that it writes per second (64)\n"
+    "  --dirty MIB       memory that it writes per second, in steps of 4 (64)\n"
     "  --disk FILE       its disk\n"
     "  --incoming URI    wait for a guest: unix:PATH, tcp:HOST:PORT, file:PATH, exec:COMMAND\n"
     "Standard input takes commands; `help` names them.\n";
@@ -98,11 +98,13 @@ static const struct {
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-static void help(Machine *m, const char *unused)
+static void help(Machine *m, const char *name)
 {
     for (size_t at = 0; at < COMMANDS; at++) {
-        int width = 32 - (int)strlen(commands[at].name);
-        printf("%s %-*s%s\n", commands[at].name, width, commands[at].argument, commands[at].help);
+        if (strncmp(commands[at].name, name, strlen(name)) == 0) {
+            int width = 32 - (int)strlen(commands[at].name);
+            printf("%s %-*s%s\n", commands[at].name, width, commands[at].argument, commands[at].help);
+        }
     }
 }
 
@@ -110,17 +112,19 @@ static void run_command(Machine *m, const char *line)
 {
     for (size_t at = 0; at < COMMANDS; at++) {
         size_t length = strlen(commands[at].name);
-        if (strncmp(line, commands[at].name, length) == 0 && (line[length] == ' ' || line[length] == 0)) {
-            const char *argument = line + length + strspn(line + length, " ");
-            if ((*argument == 0) != (*commands[at].argument == 0)) {
-                fprintf(stderr, "usage: %s %s\n", commands[at].name, commands[at].argument);
-            } else {
-                commands[at].run(m, argument);
-            }
-            return;
+        if (strncmp(line, commands[at].name, length) != 0 || (line[length] && line[length] != ' ')) {
+            continue;
         }
+        const char *argument = line + length + strspn(line + length, " ");
+        bool given = *argument, wanted = *commands[at].argument;
+        if (given == wanted) {
+            commands[at].run(m, argument);
+        } else {
+            help(m, commands[at].name);
+        }
+        return;
     }
-    fprintf(stderr, "minivmm: no such command: '%s'; `help` names those that there are\n", line);
+    fprintf(stderr, "minivmm: no such command: '%s'; `help` names them all\n", line);
 }
 
 static void run_monitor(Machine *m)

@@ -14,6 +14,7 @@ static SaveVM *vm;
 static MigrationState *outgoing;         /* the last one, also when it is over */
 static MigrationIncomingState *incoming; /* the one that this process began with */
 static SaveVMParams params = { .size = sizeof(params) };
+static bool torn;                        /* a snapshot was loaded in part: there is no guest */
 
 /* Prints the error, where there is one. */
 static bool failed(const char *what, Error *err)
@@ -38,6 +39,12 @@ static void show_event(void *machine, const SaveVMEvent *event)
     fflush(stdout);
 }
 
+/* Comes when a snapshot looks good and is about to be loaded. Devices may still find something wrong in their states. */
+static void reset(void *machine)
+{
+    torn = true;
+}
+
 bool migrate_init(Machine *m)
 {
     const SaveVMHostOps host_ops = {
@@ -49,6 +56,7 @@ bool migrate_init(Machine *m)
         .vm_start = machine_start,
         .vm_running = machine_running,
         .machine_name = machine_name,
+        .reset = reset,
         .disks_inactivate = disk_release,
         .disks_activate = disk_acquire,
         .migration_event = show_event,
@@ -71,9 +79,9 @@ static SaveVMInfo query(void)
 
 bool migrate_guest_is_here(void)
 {
-    bool here = query().owner == SAVEVM_OWNER_HERE;
+    bool here = !torn && query().owner == SAVEVM_OWNER_HERE;
     if (!here) {
-        fprintf(stderr, "minivmm: the guest is not here\n");
+        fprintf(stderr, "minivmm: there is no guest here, or not all of it\n");
     }
     return here;
 }
@@ -206,6 +214,7 @@ void snapshot_load(Machine *m, const char *path)
     bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path);
     machine_unlock(m);
     if (loaded) {
+        torn = false;
         migrate_end();
         printf("loaded\n");
     }

@@ -3,9 +3,9 @@
  * The guest's program. It is built twice: with metal.c into a flat image that KVM runs on bare (virtual) metal, and into
  * minivmm itself for the vCPU in software.
  *
- * It writes every page of its memory over and over, in an order that jumps about, and before that checks that all 512
- * words of the page are what they were made in the round before: a single page that came over stale, torn or in the
- * wrong place is found. On every tick it looks at the clock; the longest time between two looks is what it felt of a
+ * It fills its memory, then writes every page of it over and over, in an order that jumps about, and before that checks
+ * that all 512 words of the page are what they were made in the round before: a single page that came over stale, torn or
+ * in the wrong place is found. On every tick it looks at the clock; the longest time between two looks is what it felt of a
  * migration. Once a second it says so over the serial port, and puts its count on the disk and reads it back.
  */
 #include "guest.h"
@@ -48,7 +48,7 @@ static void write_page(Guest *g)
     }
     cpu_wrote(address);
     g->count++;
-    g->at = (g->at + STRIDE) % g->pages;
+    g->at = (g->at + (g->round ? STRIDE : 1)) % g->pages;
     g->round += g->at == 0;
 }
 
