@@ -139,16 +139,6 @@ static void run_monitor(Machine *m)
     }
 }
 
-/* The command line. */
-
-/* -1: it is none. */
-static long number(const char *text)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    return *text && !*end ? value : -1;
-}
-
 int main(int argc, char **argv)
 {
     static const struct option names[] = {
@@ -162,14 +152,15 @@ int main(int argc, char **argv)
     long mib = 1024, dirty = 64;
     const char *incoming = NULL;
     bool paused = false, good = true;
+    char more;
 
     m.accel = &accel_kvm && access("/dev/kvm", R_OK | W_OK) == 0 ? &accel_kvm : &accel_soft;
     for (int option; (option = getopt_long(argc, argv, "m:S", names, NULL)) != -1; ) {
         switch (option) {
-        case 'm': mib = number(optarg); break;
+        case 'm': good &= sscanf(optarg, "%ld%c", &mib, &more) == 1; break;
         case 'S': paused = true; break;
         case 's': m.accel = &accel_soft; break;
-        case 'd': dirty = number(optarg); break;
+        case 'd': good &= sscanf(optarg, "%ld%c", &dirty, &more) == 1; break;
         case 'f': m.disk_path = optarg; break;
         case 'i': incoming = optarg; break;
         default: good = false;

@@ -4,6 +4,7 @@
  * own; here it is told how to hold the guest and where its memory is, and what the user wants.
  */
 #include "minivmm.h"
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,9 +176,9 @@ void migrate_info(Machine *m, const char *unused)
     printf("transferred: %.1f MiB\n", info.transferred / MIB);
     printf("remaining: %.1f MiB\n", left / MIB);
     printf("throughput: %.1f MiB/s\n", info.bandwidth / MIB);
-    printf("rounds: %d\n", (int)info.rounds);
-    printf("page requests: %d\n", (int)info.page_requests);
-    printf("recoveries: %d\n", (int)info.recoveries);
+    printf("rounds: %" PRIu64 "\n", info.rounds);
+    printf("page requests: %" PRIu64 "\n", info.page_requests);
+    printf("recoveries: %" PRIu64 "\n", info.recoveries);
     printf("setup: %.1f ms\n", info.setup_time_us / MS);
     printf("precopy: %.1f ms\n", info.precopy_time_us / MS);
     printf("switchover: %.1f ms\n", info.switchover_time_us / MS);
@@ -207,7 +208,7 @@ void snapshot_save(Machine *m, const char *path)
     }
 }
 
-/* The guest that was here before is gone, wherever it was. The one from the file runs if that one did. */
+/* The guest that was here before is gone, wherever it was. The one from the file runs if this machine did. */
 void snapshot_load(Machine *m, const char *path)
 {
     machine_lock(m);
