@@ -152,10 +152,10 @@ static int reset(Machine *m)
 static bool kvm_open(Machine *m)
 {
     bool good = (kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) >= 0 && (vm = ioctl(kvm, KVM_CREATE_VM, 0)) >= 0 &&
-                map_memory(m, 0) == 0 && (vcpu = ioctl(vm, KVM_CREATE_VCPU, 0)) >= 0 &&
-                (run = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED,
-                            vcpu, 0)) != MAP_FAILED && reset(m) == 0;
-    if (!good) {
+                map_memory(m, 0) == 0 && (vcpu = ioctl(vm, KVM_CREATE_VCPU, 0)) >= 0;
+    int size = good ? ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0) : 0;
+    run = good ? mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0) : MAP_FAILED;
+    if (run == MAP_FAILED || reset(m) < 0) {
         perror("minivmm: /dev/kvm (--software does without)");
         return false;
     }

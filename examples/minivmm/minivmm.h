@@ -48,8 +48,8 @@ struct Machine {
     const Accel *accel;
     uint8_t *ram;
     uint64_t ram_size;
-    SaveVMRam *ram_module;  /* libsavevm's half of the memory */
-    uint64_t pages;         /* of it, for the guest to work on */
+    SaveVMRam *ram_module;  /* what libsavevm knows of it */
+    uint64_t pages;         /* for the guest to work on */
     uint64_t rate;          /* of them, to write per tick */
     const char *disk_path;  /* NULL: no disk */
 
@@ -61,7 +61,7 @@ struct Machine {
 };
 
 /* machine.c. With the big lock, but for what says otherwise. What takes a void pointer is called by libsavevm as well. */
-bool machine_init(Machine *m);      /* it comes up stopped; false, and says why, if it failed */
+bool machine_init(Machine *m);      /* without the lock; it comes up stopped; false, and says why, if it failed */
 void machine_lock(void *machine);
 void machine_unlock(void *machine);
 bool machine_locked(void *machine); /* whether this thread holds the lock */
@@ -72,20 +72,20 @@ void machine_halt(Machine *m);      /* begins to stop */
 void machine_port(Machine *m, uint16_t port, bool write, uint32_t *value); /* without the lock, by the vCPU's thread */
 
 /* timer.c and disk.c, with the big lock. Those of the disk return 0 or -errno. */
-void timer_run(bool run);           /* the machine's time goes on, or stands still, with its CPU */
-int disk_release(void *machine);    /* the other side may have the disk now */
-int disk_acquire(void *machine);    /* it is ours again */
+void timer_run(bool run);        /* the machine's time goes on, or stands still, with its CPU */
+int disk_release(void *machine); /* the other side may have the disk now */
+int disk_acquire(void *machine); /* it is ours again; if not, it has said so */
 
 /* A command of the monitor, with what stands behind its name. From the main thread, without the lock. */
 typedef void Command(Machine *m, const char *argument);
 
-/* migrate.c. What returns bool without saying what it asks says why it failed. */
+/* migrate.c. Where a bool is false, it has said why. */
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
 Command snapshot_save, snapshot_load;
-bool migrate_init(Machine *m);         /* with the lock, before the devices register themselves */
+bool migrate_init(Machine *m);     /* with the lock, before the devices register themselves */
 bool migrate_from(Machine *m, const char *uri, bool start); /* begins, and goes on in the background */
-bool migrate_guest_is_here(void);      /* and not at the other side, or still to come */
-bool migrate_memory_is_here(void);     /* all of it: none follows in a postcopy */
-void migrate_end(void);                /* ends what goes on in the background */
+bool migrate_guest_is_here(void);  /* whole, and not at the other side, or still to come */
+bool migrate_memory_is_here(void); /* all of it: none follows in a postcopy; says nothing */
+void migrate_end(void);            /* ends what goes on in the background */
 
 #endif /* MINIVMM_H */

@@ -8,7 +8,7 @@
 /* Ports, all used 32 bits at a time. */
 #define SERIAL_PORT 0x3f8  /* write: a byte goes out */
 #define TIMER_TICK 0x40    /* read: rests until the next tick, and tells its number */
-#define CLOCK_TIME 0x44    /* read: microseconds; the upper half is missing */
+#define CLOCK_TIME 0x44    /* read: microseconds of the time of day, the lower half of them */
 #define DISK_SECTOR 0x1f0  /* write: goes to the start of a sector */
 #define DISK_DATA 0x1f4    /* the next four bytes */
 #define DISK_SECTORS 0x1f8 /* read: how many there are */
