@@ -92,6 +92,12 @@ impl<S: Source> Cursor<S> {
         })
     }
 
+    /// Says that the byte so far ahead is likely to be wanted soon.
+    #[inline]
+    pub fn expect(&mut self, distance: u64) {
+        self.source.expect(distance as usize);
+    }
+
     /// The next byte, if there is one.
     pub fn peek_byte(&mut self) -> Result<Option<u8>> {
         Ok(self.peek(1)?.first().copied())

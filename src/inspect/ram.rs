@@ -33,7 +33,7 @@ const USUAL_PAGE_SIZE: u64 = 4096;
 const MAPPED_HEADER_VERSION: u32 = 1;
 
 /// How many pages go by between two reports of progress.
-const PROGRESS_EVERY: u64 = 1 << 14;
+const PROGRESS_EVERY: u64 = 1 << 9;
 
 /// How often to look for the page size before the usual one must do.
 const MAX_INFERENCES: u32 = 16;
@@ -46,6 +46,8 @@ pub(super) struct RamReader {
     /// The block that CONTINUE means.
     current: Option<usize>,
     records: u64,
+    /// Where the record of the last plain page starts.
+    last_plain: u64,
     inferences: u32,
 }
 
@@ -161,6 +163,8 @@ impl RamReader {
                 &mut block.zero
             }
             flag::PAGE => {
+                let stride = at.start - std::mem::replace(&mut self.last_plain, at.start);
+                expect_records(cursor, stride, page_size);
                 give(cursor, visitor, page_size, "a page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Plain(bytes), offset)
                 })?;
@@ -296,6 +300,20 @@ impl RamReader {
 #[cold]
 fn unknown_flags<S: Source, T>(cursor: &Cursor<S>, start: u64, flags: u64) -> Result<T> {
     cursor.fault(start, "a RAM record with known flags", format!("flags {flags:#x}"))
+}
+
+/// Asks for records that are to come, when plain pages go by at this distance from each other: each record is on a page
+/// and a line of the cache of its own, and waiting for them one by one is most of what reading memory costs.
+#[inline]
+fn expect_records<S: Source>(cursor: &mut Cursor<S>, stride: u64, page_size: u64) {
+    /// How many pages ahead: what the memory needs to answer, in pages.
+    const AHEAD: u64 = 24;
+    /// A record of a page of zeroes often stands before that of a plain one.
+    const BOTH: u64 = 8 + 9;
+    if stride < 2 * page_size {
+        cursor.expect(stride * AHEAD - 1);
+        cursor.expect(stride * AHEAD - BOTH);
+    }
 }
 
 /// Hands the next `len` bytes to the visitor if it wants pages, and passes over them.

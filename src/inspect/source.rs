@@ -4,7 +4,10 @@
 //! The parser looks ahead with [`Source::peek`] and moves on with [`Source::skip`], so that a mapped file is never
 //! copied and a pipe never needs more than one buffer.
 
+use std::hint::black_box;
 use std::io::{self, Read};
+
+use crate::sys::prefetch;
 
 /// Bytes in order, with a look ahead.
 pub trait Source {
@@ -16,6 +19,10 @@ pub trait Source {
 
     /// How many bytes lie behind.
     fn offset(&self) -> u64;
+
+    /// The byte that stands `distance` bytes further on is likely to be wanted soon. A source that can brings it in
+    /// while the reader is still busy with what comes before.
+    fn expect(&mut self, _distance: usize) {}
 }
 
 impl<S: Source + ?Sized> Source for &mut S {
@@ -30,6 +37,10 @@ impl<S: Source + ?Sized> Source for &mut S {
     fn offset(&self) -> u64 {
         (**self).offset()
     }
+
+    fn expect(&mut self, distance: usize) {
+        (**self).expect(distance);
+    }
 }
 
 /// A stream that is in memory in whole.
@@ -37,12 +48,20 @@ impl<S: Source + ?Sized> Source for &mut S {
 pub struct SliceSource<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// From where on the next byte is to be loaded.
+    loaded: usize,
 }
 
 impl<'a> SliceSource<'a> {
+    /// What a kernel maps around a fault, in bytes.
+    const AROUND: usize = 64 << 10;
+    /// By how much loads go before hints, in bytes. With less than three times what is mapped around a fault hints come
+    /// to nothing.
+    const LEAD: usize = 256 << 10;
+
     /// Reads `bytes` from the start.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, loaded: 0 }
     }
 }
 
@@ -64,6 +83,22 @@ impl Source for SliceSource<'_> {
     fn offset(&self) -> u64 {
         self.at as u64
     }
+
+    #[inline]
+    fn expect(&mut self, distance: usize) {
+        let ahead = self.at.saturating_add(distance);
+        if let Some(byte) = self.bytes.get(ahead) {
+            prefetch(byte);
+        }
+        // Where a page of a mapped file is not there yet a hint is of no effect: a load must go well before.
+        let first = ahead.saturating_add(Self::LEAD);
+        if first >= self.loaded {
+            if let Some(&byte) = self.bytes.get(first) {
+                black_box(byte);
+            }
+            self.loaded = first.saturating_add(Self::AROUND);
+        }
+    }
 }
 
 /// A stream that comes from a reader, through one buffer.
@@ -78,8 +113,8 @@ pub struct ReadSource<R> {
 }
 
 impl<R: Read> ReadSource<R> {
-    /// Large enough that a read costs little, small enough to stay in the cache.
-    const BUFFER: usize = 1 << 20;
+    /// Large enough that a read costs little, small enough to stay in a core's cache.
+    const BUFFER: usize = 256 << 10;
 
     /// Reads from `reader`, which needs no buffer of its own.
     pub fn new(reader: R) -> Self {

@@ -4,35 +4,33 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use memmap2::{Advice, Mmap};
+use savevm::sys::MappedFile;
 
 /// A file in memory, from some offset on.
 pub struct Mapped {
-    map: Mmap,
+    map: MappedFile,
     start: usize,
 }
 
 impl Mapped {
     /// Maps a file.
-    #[allow(unsafe_code)]
     pub fn new(file: &File) -> io::Result<Self> {
-        // SAFETY: the map is only read, as bytes without meaning to memory safety. If another process changes the file
-        // meanwhile the bytes change, which a parser of hostile bytes must bear; if it cuts the file short, the process
-        // ends with SIGBUS.
-        let map = unsafe { Mmap::map(file)? };
-        // Only a hint, to read ahead from a slow disk.
-        let _ = map.advise(Advice::Sequential);
-        Ok(Self { map, start: 0 })
+        Ok(Self { map: MappedFile::new(file)?, start: 0 })
     }
 
     /// The bytes of the file, from the start on.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.map[self.start..]
+        &self.map.as_bytes()[self.start..]
     }
 
     /// The same without its first `count` bytes.
     pub fn starting_at(self, count: usize) -> Self {
-        Self { start: (self.start + count).min(self.map.len()), ..self }
+        Self { start: (self.start + count).min(self.map.as_bytes().len()), ..self }
+    }
+
+    /// Says that the bytes from `from` to `to` are not likely to be read again.
+    pub fn release(&self, from: usize, to: usize) {
+        self.map.release(self.start + from..self.start + to);
     }
 }
 

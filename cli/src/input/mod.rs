@@ -7,7 +7,8 @@ mod map;
 mod peek;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use savevm::inspect::{
     Block, Budget, Description, Options, Page, ReadSource, Stream, Unwatched, Visitor, qcow2, read, read_whole,
 };
+use savevm::sys::widen_pipe;
 
 use crate::args::Reading;
 use crate::failure::{Context, Failure, Result};
@@ -56,19 +58,27 @@ impl Input {
 
     fn find(path: &Path, snapshot: Option<&str>) -> Result<Self> {
         if path.as_os_str() == "-" {
-            return Self::from_pipe("standard input".into(), Box::new(io::stdin()), snapshot);
+            let name = String::from("standard input");
+            let file = io::stdin().as_fd().try_clone_to_owned().context(|| name.clone())?;
+            return Self::from_file(name, file.into(), snapshot);
         }
         let name = path.display().to_string();
         let file = File::open(path).context(|| format!("cannot open {name}"))?;
+        Self::from_file(name, file, snapshot)
+    }
+
+    fn from_file(name: String, mut file: File, snapshot: Option<&str>) -> Result<Self> {
         let kind = file.metadata().context(|| format!("cannot open {name}"))?;
         if kind.is_dir() {
             return Err(Failure::new(format!("{name} is a directory")));
         }
-        if !kind.is_file() {
-            return Self::from_pipe(name, Box::new(file), snapshot);
+        // Somebody may have read the first part of standard input.
+        if kind.is_file() && file.stream_position().is_ok_and(|position| position == 0) {
+            let mapped = Mapped::new(&file).context(|| format!("cannot map {name}"))?;
+            return Self::from_mapped(name, mapped, snapshot);
         }
-        let mapped = Mapped::new(&file).context(|| format!("cannot map {name}"))?;
-        Self::from_mapped(name, mapped, snapshot)
+        widen_pipe(file.as_fd());
+        Self::from_pipe(name, Box::new(file), snapshot)
     }
 
     fn from_mapped(name: String, mapped: Mapped, snapshot: Option<&str>) -> Result<Self> {
@@ -153,7 +163,7 @@ impl Settled {
 fn read_mapped<V: Visitor>(mapped: &Mapped, options: Options, visitor: &mut V) -> io::Result<Stream> {
     let (bytes, position) = (mapped.as_bytes(), AtomicU64::new(0));
     let mut watched = Watched { visitor, progress: Progress::new(Some(bytes.len() as u64)), position: &position };
-    ahead::bringing_in(bytes, &position, || read_whole(bytes, options, &mut watched))
+    ahead::bringing_in(mapped, &position, || read_whole(bytes, options, &mut watched))
 }
 
 /// Passes on what a visitor sees, shows a bar, and says how far the reading is.
