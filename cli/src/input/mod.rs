@@ -4,6 +4,7 @@
 mod ahead;
 mod libvirt;
 mod map;
+mod packing;
 mod peek;
 
 use std::fs::File;
@@ -22,6 +23,7 @@ use crate::args::Reading;
 use crate::failure::{Context, Failure, Result};
 use crate::progress::Progress;
 use map::Mapped;
+use packing::Packing;
 use peek::Peeked;
 
 /// A stream that was found and can be read once.
@@ -36,9 +38,6 @@ enum Bytes {
     Mapped(Mapped),
     Piped(Box<dyn Read>),
 }
-
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 impl Input {
     /// Finds the stream in `path`, which is `-` for standard input.
@@ -89,10 +88,9 @@ impl Input {
             let stream = libvirt::skip_header(mapped.as_bytes())
                 .map_err(|message| Failure::new(format!("{name}: {message}")))?;
             let mapped = mapped.starting_at(stream);
-            match mapped.as_bytes() {
-                start if start.starts_with(GZIP) => Bytes::Piped(Box::new(flate2::read::MultiGzDecoder::new(mapped))),
-                start if start.starts_with(ZSTD) => Bytes::Piped(Box::new(zstd::Decoder::new(mapped)?)),
-                _ => Bytes::Mapped(mapped),
+            match Packing::of(&name, mapped.as_bytes())? {
+                Packing::Plain => Bytes::Mapped(mapped),
+                packing => Bytes::Piped(packing.unpack(mapped)?),
             }
         };
         Ok(Self { name, bytes, options: Options::default() })
@@ -107,13 +105,8 @@ impl Input {
         }
         let header = libvirt::header_length(start).map_err(|message| Failure::new(format!("{name}: {message}")))?;
         pipe.skip(header)?;
-        let start = pipe.peek(ZSTD.len()).context(|| name.clone())?;
-        let bytes: Box<dyn Read> = match start {
-            start if start.starts_with(GZIP) => Box::new(flate2::read::MultiGzDecoder::new(pipe)),
-            start if start.starts_with(ZSTD) => Box::new(zstd::Decoder::new(pipe)?),
-            _ => Box::new(pipe),
-        };
-        Ok(Self { name, bytes: Bytes::Piped(bytes), options: Options::default() })
+        let packing = Packing::of(&name, pipe.peek(packing::TELLING).context(|| name.clone())?)?;
+        Ok(Self { name, bytes: Bytes::Piped(packing.unpack(pipe)?), options: Options::default() })
     }
 
     /// Reads the stream, with a bar for a long one.
