@@ -65,6 +65,11 @@ pub mod colour {
     pub const LIGHT: &str = "#e4e4e4";
     /// For text and axes.
     pub const INK: &str = "#222222";
+
+    /// For text on one of these.
+    pub fn ink_on(fill: &str) -> &'static str {
+        if [ORANGE, PURPLE, SKY, GREY, STILL, LIGHT].contains(&fill) { INK } else { "#ffffff" }
+    }
 }
 
 /// Text for people with a screen reader or a pointer; the same escapes serve attributes.

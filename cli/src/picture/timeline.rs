@@ -138,7 +138,7 @@ impl Picture<'_> {
             self.svg.rect(bar, fill, &format!("{}: {duration}", phase.name));
             let labels = [format!("{} {duration}", phase.name), phase.name.clone()];
             if let Some(label) = labels.iter().find(|label| text_width(label, 11.0) <= bar.w - 6.0) {
-                self.svg.text((from + 4.0, y + 13.0), label, 11.0, "#ffffff", Anchor::Start);
+                self.svg.text((from + 4.0, y + 13.0), label, 11.0, colour::ink_on(fill), Anchor::Start);
             }
         }
         self.phase_legend(&kinds);

@@ -172,11 +172,11 @@ fn draw_node(svg: &mut Svg, node: &Node, place: Rect) {
 fn label(svg: &mut Svg, node: &Node, place: Rect) {
     let text = if place.h < 14.0 { None } else { fit_name(&node.name, 11.0, place.w - 6.0) };
     let Some(text) = text else { return };
-    svg.text((place.x + 4.0, place.y + 12.5), &text, 11.0, "#ffffff", Anchor::Start);
+    svg.text((place.x + 4.0, place.y + 12.5), &text, 11.0, colour::ink_on(node.fill), Anchor::Start);
     let bytes = size(node.bytes);
     if place.h >= 30.0 {
         if let Some(text) = fit(&bytes, 10.0, place.w - 6.0).filter(|text| *text == bytes) {
-            svg.text((place.x + 4.0, place.y + 25.0), &text, 10.0, "#ffffff", Anchor::Start);
+            svg.text((place.x + 4.0, place.y + 25.0), &text, 10.0, colour::ink_on(node.fill), Anchor::Start);
         }
     }
 }
