@@ -100,7 +100,7 @@ pub enum Format {
 const INSPECT_EXAMPLES: &str = "Examples:
   savevm inspect vm.mig                          what the stream holds
   savevm inspect vm.mig --device 'cpu*'          with the CPUs' fields
-  savevm inspect vm.mig --device '*/vga' --hex   with the raw bytes, too
+  savevm inspect vm.mig --device vga --hex       with the raw bytes, too
   savevm inspect disk.qcow2 --snapshot clean     an internal snapshot
   ssh host cat vm.mig.zst | savevm inspect -     compressed, from a pipe
   savevm inspect vm.mig --plot -o vm.svg         where the bytes went";
@@ -113,7 +113,7 @@ pub struct Inspect {
     /// snapshot, or what libvirt's `save` wrote
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Show the fields of the devices whose name matches; NAME#2 is instance 2 alone
+    /// Show the fields of the devices whose name matches, in whole or behind its last slash; NAME#2 is instance 2 alone
     #[arg(short, long, value_name = "GLOB")]
     pub device: Vec<String>,
     /// Show the raw bytes of the selected devices, or of all
@@ -123,7 +123,8 @@ pub struct Inspect {
     #[arg(short, long, value_enum, default_value_t)]
     pub format: Format,
     /// Draw where the bytes of the stream went, as SVG
-    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "treemap", conflicts_with_all = ["device", "hex", "format"])]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "treemap")]
+    #[arg(conflicts_with_all = ["device", "hex", "format"])]
     pub plot: Option<InspectPlot>,
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]

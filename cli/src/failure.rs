@@ -36,7 +36,12 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::PipeClosed } else { Self::new(error) }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::PipeClosed;
+        }
+        let message = error.to_string();
+        // The number says nothing that the words do not say.
+        Self::new(message.split(" (os error").next().unwrap_or_default())
     }
 }
 

@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
@@ -55,7 +56,20 @@ fn every_way_to_bring_a_stream_gives_the_same() {
         let file = place.file("packed", bytes);
         assert_eq!(run(&["inspect", "-f", "analyze", arg(&file)]).expect(0), expected, "file {at}");
         assert_eq!(run_piped(&["inspect", "-f", "analyze", "-"], bytes).expect(0), expected, "pipe {at}");
+        let mut redirected = savevm();
+        let redirected = redirected.args(["inspect", "-f", "analyze", "-"]).stdin(File::open(&file).unwrap());
+        assert_eq!(finish(redirected).expect(0), expected, "standard input {at}");
     }
+}
+
+#[test]
+fn standard_input_is_read_from_where_it_is() {
+    let place = Place::new();
+    let before = [&b"read before"[..], &small(true)].concat();
+    let mut file = File::open(place.file("s", &before)).unwrap();
+    file.seek(SeekFrom::Start(11)).unwrap();
+    let table = finish(savevm().args(["inspect", "-"]).stdin(file)).expect(0);
+    assert!(table.contains("pc-i440fx-7.2"), "{table}");
 }
 
 #[test]
@@ -73,7 +87,12 @@ fn exit_statuses_tell_damage_from_trouble() {
     );
     let elf = run(&["inspect", arg(&place.file("elf", b"\x7fELF\x02\x01\x01"))]);
     assert_eq!(elf.status, 1);
+    assert!(elf.out.is_empty() && !elf.err.contains("no whole device"), "{}{}", elf.out, elf.err);
     assert!(elf.err.contains("expected the magic number 'QEVM'"), "{}", elf.err);
+    let line = seen.out.lines().find(|line| line.contains("cut off") && line.contains("ram"));
+    assert!(line.is_some_and(|line| line.starts_with("0x")), "the table ends where the damage is:\n{}", seen.out);
+    assert_eq!(run(&["inspect", arg(&place.file("xz", b"\xfd7zXZ\0\0\x04"))]).status, 2);
+    assert_eq!(run(&["inspect", "/nonexistent"]).err, "savevm: cannot open /nonexistent: No such file or directory\n");
     for args in [
         &["inspect", "/nonexistent"][..],
         &["inspect", "/"],
@@ -96,6 +115,8 @@ fn devices_are_taken_apart() {
     let cpus = run(&["inspect", arg(&file), "--device", "cp*"]).expect(0);
     assert!(cpus.contains("cpu instance 0") && cpus.contains("cpu instance 1") && !cpus.contains("serial"), "{cpus}");
     assert!(cpus.contains("0x0000fff1 (65521)") && cpus.contains("true") && cpus.contains("off"), "{cpus}");
+    let buses = run(&["inspect", arg(&file), "-d", "htab"]).expect(0);
+    assert!(buses.contains("spapr/htab instance 0"), "{buses}");
     let one = run(&["inspect", arg(&file), "--device", "cpu#1", "--hex"]).expect(0);
     assert!(!one.contains("instance 0") && one.contains("00 00 ff f1 01 11 11 11  11"), "{one}");
     let serial = run(&["inspect", arg(&file), "-d", "serial"]).expect(0);
@@ -254,7 +275,7 @@ const TRACE: &str = r#"{"t_ns":0,"event":"trace","version":1,"side":"source","ur
 #[test]
 fn pictures_are_drawn() {
     let place = Place::new();
-    let map = run(&["inspect", arg(&place.file("s", &small(true))), "--plot"]).expect(0);
+    let map = run(&["inspect", "--plot", arg(&place.file("s", &small(true)))]).expect(0);
     assert!(map.starts_with("<svg ") && map.contains("serial") && map.contains("pc.ram"), "{map}");
     let trace = place.file("trace", TRACE.as_bytes());
     for (name, start) in [("t.svg", "<svg "), ("t.html", "<!DOCTYPE html>")] {

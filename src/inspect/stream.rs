@@ -311,6 +311,9 @@ pub struct Damage {
     pub last_good: Option<Device>,
 }
 
+/// Bytes of a stream's magic and version.
+const HEADER: u64 = 8;
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.cut { "cut off" } else { "damaged" };
@@ -321,6 +324,8 @@ impl fmt::Display for Damage {
         write!(f, ": expected {}, found {}", self.expected, self.found)?;
         match &self.last_good {
             Some(device) => write!(f, "; the last whole device is {device}"),
+            // In the header none is missed.
+            None if self.offset < HEADER => Ok(()),
             None => write!(f, "; no whole device before it"),
         }
     }

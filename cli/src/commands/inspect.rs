@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use savevm::inspect::{Stream, Unwatched, write_analyze, write_description, write_json};
+use savevm::inspect::{SectionKind, Stream, Unwatched, write_analyze, write_description, write_json};
 
 use super::select::Selection;
 use super::{fields, table};
@@ -61,7 +61,7 @@ fn devices(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Res
         if section.data.is_some() {
             found = true;
             fields::write(stream, item, section, args.hex, out)?;
-        } else if args.device.iter().any(|pattern| **pattern == *section.device.name) && !found {
+        } else if selection.is_narrowed() && section.kind == SectionKind::Start {
             found = true;
             table::write_live(stream, section, out)?;
         }

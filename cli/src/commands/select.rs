@@ -5,7 +5,7 @@ use savevm::inspect::Device;
 
 use crate::words;
 
-/// Patterns of names, each perhaps with an instance: `cpu*`, `*/vga`, `serial#1`.
+/// Patterns of names, each perhaps with an instance: `cpu*`, `vga`, `*03.0/e1000`, `serial#1`.
 pub struct Selection {
     patterns: Vec<Pattern>,
     all_if_empty: bool,
@@ -51,7 +51,10 @@ impl Pattern {
     }
 
     fn matches(&self, device: &Device) -> bool {
-        self.instance.is_none_or(|instance| instance == device.instance) && words::glob(&self.name, &device.name)
+        // A person knows a device on a bus by what it is, not by where it is.
+        let (_, short) = device.name.rsplit_once('/').unwrap_or_default();
+        self.instance.is_none_or(|instance| instance == device.instance)
+            && (words::glob(&self.name, &device.name) || !short.is_empty() && words::glob(&self.name, short))
     }
 }
 
@@ -66,6 +69,10 @@ mod tests {
         assert!(selection.has(&device("cpu_common", 3)));
         assert!(selection.has(&device("serial", 1)));
         assert!(!selection.has(&device("serial", 0)));
+        let vga = Selection::none_or(&["vga".into()]);
+        assert!(vga.has(&device("0000:00:02.0/vga", 0)) && vga.has(&device("vga", 0)));
+        assert!(!vga.has(&device("vga/0", 0)) && !vga.has(&device("0000:00:02.0/vga2", 0)));
+        assert!(!Selection::none_or(&["".into()]).has(&device("vga", 0)));
         assert!(!Selection::none_or(&[]).has(&device("cpu", 0)));
         assert!(Selection::all_or(&[]).has(&device("cpu", 0)));
     }

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use savevm::inspect::{Block, Command, Item, ItemKind, Section, SectionKind, Stream};
+use savevm::inspect::{Block, Command, Damage, Item, ItemKind, Section, SectionKind, Stream};
 
 use crate::failure::Result;
 use crate::output::{Output, Style};
@@ -11,6 +11,10 @@ use crate::words::{grouped, plural, size};
 
 /// Writes all of it.
 pub fn write(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+    if stream.items.is_empty() {
+        // Not even a header: that it is no stream is said beside the output.
+        return Ok(());
+    }
     write_head(name, stream, out)?;
     write_items(stream, out)?;
     if !stream.ram.blocks.is_empty() {
@@ -94,6 +98,22 @@ fn write_items(stream: &Stream, out: &mut Output) -> Result<()> {
     for item in &stream.items {
         write_item(stream, item, width, out)?;
     }
+    if let Some(damage) = &stream.damage {
+        write_damage(damage, out)?;
+    }
+    Ok(())
+}
+
+/// The line at which the stream stops making sense.
+fn write_damage(damage: &Damage, out: &mut Output) -> Result<()> {
+    let what = out.paint(Style::Bad, if damage.cut { "cut off" } else { "damaged" });
+    let offset = out.paint(Style::Faint, format!("{:#012x}", damage.offset));
+    let (id, name) = match &damage.section {
+        Some((id, device, _)) => (id.to_string(), &*device.name),
+        None => (String::new(), ""),
+    };
+    let name = out.paint(Style::Name, name);
+    writeln!(out, "{offset}  {what:<9} {id:>4}  {name}")?;
     Ok(())
 }
 
@@ -125,11 +145,16 @@ fn write_item(stream: &Stream, item: &Item, width: usize, out: &mut Output) -> R
         out,
         "{offset}  {what:<9} {:>4}  {name} {:>4} {:>4} {:>14}",
         number(section.map(|section| section.id)),
-        number(section.filter(|section| section.kind == SectionKind::Full).map(|section| section.device.instance)),
+        number(section.filter(|section| introduces(section.kind)).map(|section| section.device.instance)),
         number(section.map(|section| section.version)),
         grouped(item.size)
     )?;
     Ok(())
+}
+
+/// Whether a section of this kind names its device; the others have its number alone.
+fn introduces(kind: SectionKind) -> bool {
+    matches!(kind, SectionKind::Start | SectionKind::Full)
 }
 
 fn item_name(item: &Item, stream: &Stream) -> String {
