@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use savevm::inspect::{Block, Page, Visitor};
 
 use super::inspect::report_damage;
 use crate::args::Extract;
-use crate::failure::{Context, Failure, Result, Status};
+use crate::failure::{Failure, Result, Status};
 use crate::input::Input;
 use crate::memory::{bring_up, size_of_page};
 use crate::words::{plural, size};
@@ -19,16 +19,18 @@ use crate::words::{plural, size};
 pub fn run(args: &Extract) -> Result<Status> {
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
-    let mut image = Image::create(&args.ram, &args.output)?;
+    if args.output.as_os_str() == "-" || is_same(&args.file, &args.output) {
+        let why = "the image is written at random, and must be a file other than the stream";
+        return Err(Failure::new(format!("cannot write {}: {why}", args.output.display())));
+    }
+    let mut image = Image::new(&args.ram, &args.output);
     let stream = input.read(&mut image)?;
     let status = report_damage(&name, &stream);
-    if !image.found {
-        // Nothing was written; an empty image would only mislead.
-        drop(std::fs::remove_file(&args.output));
+    if image.file.is_none() {
         let blocks: Vec<_> = stream.ram.blocks.iter().map(|block| format!("\n  {}", block.name)).collect();
         return Err(Failure::new(format!("{name} has no RAM block '{}'; there are:{}", args.ram, blocks.concat())));
     }
-    image.flush().context(|| format!("cannot write {}", args.output.display()))?;
+    image.flush()?;
     println_quietly(&format!("{}: {}, {} with contents", args.ram, size(image.length), plural(image.written, "byte")))?;
     if stream.ram.multifd {
         crate::say("pages went through multifd channels; they are not in this stream nor in the image");
@@ -40,11 +42,18 @@ fn println_quietly(line: &str) -> Result<()> {
     Ok(io::Write::write_all(&mut io::stdout(), format!("{line}\n").as_bytes())?)
 }
 
+/// Whether two paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    place(one).is_some() && place(one) == place(other)
+}
+
 /// The image of one block, as it is written. Zero pages become holes.
-struct Image {
-    wanted: String,
-    file: File,
-    found: bool,
+struct Image<'a> {
+    wanted: &'a str,
+    path: &'a Path,
+    /// None until the block has been found: nothing is overwritten in vain.
+    file: Option<File>,
     length: u64,
     /// No byte at or behind this offset was written yet.
     untouched: u64,
@@ -58,25 +67,38 @@ struct Image {
 /// How much is written in one go.
 const BATCH: usize = 1 << 20;
 
-impl Image {
-    fn create(wanted: &str, path: &Path) -> Result<Self> {
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(path);
-        Ok(Self {
-            wanted: wanted.into(),
-            file: file.context(|| format!("cannot write {}", path.display()))?,
-            found: false,
+impl<'a> Image<'a> {
+    fn new(wanted: &'a str, path: &'a Path) -> Self {
+        Self {
+            wanted,
+            path,
+            file: None,
             length: 0,
             untouched: 0,
             waiting: Vec::with_capacity(BATCH),
             waiting_at: 0,
             written: 0,
             page: Vec::new(),
-        })
+        }
+    }
+
+    /// Does something with the file, which is made if need be. What goes wrong is not the stream's fault, and says so.
+    fn with_file<T>(&mut self, work: impl FnOnce(&mut Self, &File) -> io::Result<T>) -> io::Result<T> {
+        let path = self.path;
+        let file = match self.file.take() {
+            Some(file) => Ok(file),
+            None => File::options().read(true).write(true).create(true).truncate(true).open(path),
+        };
+        let done = file.and_then(|file| {
+            let done = work(self, &file);
+            self.file = Some(file);
+            done
+        });
+        done.map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all_at(&self.waiting, self.waiting_at)?;
+        self.with_file(|image, file| file.write_all_at(&image.waiting, image.waiting_at))?;
         self.waiting.clear();
         Ok(())
     }
@@ -103,20 +125,19 @@ impl Image {
         page.clear();
         page.resize(length, 0);
         if address < self.untouched {
-            self.file.read_exact_at(&mut page, address)?;
+            self.with_file(|_, file| file.read_exact_at(&mut page, address))?;
         }
         Ok(page)
     }
 }
 
-impl Visitor for Image {
+impl Visitor for Image<'_> {
     const WANTS_PAGES: bool = true;
 
     fn block(&mut self, block: &Block) -> io::Result<()> {
         if *block.name == *self.wanted {
-            self.found = true;
             self.length = block.length;
-            self.file.set_len(block.length)?;
+            self.with_file(|_, file| file.set_len(block.length))?;
         }
         Ok(())
     }
@@ -125,7 +146,10 @@ impl Visitor for Image {
         if *block.name != *self.wanted {
             return Ok(());
         }
-        self.found = true;
+        if self.file.is_none() {
+            // The list of blocks came before what was recorded of the stream.
+            self.with_file(|_, _| Ok(()))?;
+        }
         if let Page::Plain(bytes) = page {
             return self.put(address, bytes);
         }
