@@ -216,9 +216,13 @@ pub struct Check {
     pub reading: Reading,
 }
 
+const SCHEMA_EXAMPLES: &str = "Examples:
+  savevm schema good.mig -o machine.json
+  savevm check other.mig --against machine.json";
+
 /// Write the layout of a stream's devices, for `check --against`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  savevm schema good.mig -o machine.json")]
+#[command(after_help = format!("{SCHEMA_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Schema {
     /// A stream of the machine
     #[arg(value_hint = ValueHint::FilePath)]
@@ -256,11 +260,13 @@ pub struct Extract {
     pub reading: Reading,
 }
 
+const PLOT_EXAMPLES: &str = "Examples:
+  savevm plot trace.jsonl -o migration.svg
+  savevm plot trace.jsonl -o migration.html";
+
 /// Draw the trace of a migration: bandwidth, dirty rate, what is left, phases, downtime.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  savevm plot trace.jsonl -o migration.svg\n  savevm plot trace.jsonl -o migration.html"
-)]
+#[command(after_help = format!("{PLOT_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Plot {
     /// The trace, JSON in lines; `-` for standard input
     #[arg(value_hint = ValueHint::FilePath)]

@@ -181,6 +181,14 @@ fn memory_is_extracted_as_it_was() {
     let missing = place.path("missing");
     let seen = run(&["extract", arg(&file), "--ram", "nothing", "-o", arg(&missing)]);
     assert!(seen.status == 2 && seen.err.contains("vga.vram") && !missing.exists(), "{}", seen.err);
+    run(&["extract", arg(&file), "--ram", "nothing", "-o", arg(&image)]).expect(2);
+    assert!(std::fs::read(&image).unwrap() == expected, "nothing is overwritten in vain");
+    for (output, why) in [("-", "random"), (arg(&file), "other than the stream"), ("/nonexistent/x", "No such file")] {
+        let seen = run(&["extract", arg(&file), "--ram", "pc.ram", "-o", output]);
+        assert!(seen.status == 2 && seen.err.contains(&format!("cannot write {output}")), "{}", seen.err);
+        assert!(seen.err.contains(why), "{}", seen.err);
+    }
+    run(&["check", arg(&file)]).expect(0);
 }
 
 #[test]
@@ -300,10 +308,12 @@ fn pages_and_completions_are_written() {
     for page in ["savevm.1", "savevm-inspect.1", "savevm-diff.1", "savevm-check.1", "savevm-extract.1", "savevm-plot.1"]
     {
         let text = std::fs::read_to_string(place.path("man").join(page)).unwrap();
-        assert!(text.contains(".TH"), "{page}");
+        assert!(text.contains(".TH") && text.contains(".SH \"EXIT STATUS\"\n.nf\n"), "{page}");
+        assert!(text.contains(".SH \"SEE ALSO\"\n\\fBsavevm"), "{page}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(run(&["completions", shell]).expect(0).contains("inspect"), "{shell}");
+        let text = run(&["completions", shell]).expect(0);
+        assert!(text.contains("inspect") && text.contains("color") && !text.contains("completions"), "{shell}");
     }
 }
 
