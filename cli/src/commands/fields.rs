@@ -93,7 +93,7 @@ const NAME: usize = 28;
 /// Where the value starts, counted from the type.
 const TYPE: usize = 14;
 /// How many bytes of a buffer are shown.
-const SHOWN: usize = 32;
+pub const SHOWN: usize = 32;
 
 impl Tree<'_> {
     fn line(&mut self, text: std::fmt::Arguments<'_>) {

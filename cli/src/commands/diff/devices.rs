@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use savevm::inspect::{Device, FieldSink, Group, Leaf, Section, Stream, decode};
+use savevm::inspect::{Device, FieldSink, Group, Leaf, Section, Stream, Value, decode};
 
-use super::super::fields::value_text;
+use super::super::fields::{SHOWN, value_text};
 use super::super::select::Selection;
 
 /// What differs about a device.
@@ -72,7 +72,7 @@ fn compare_states(a: (&Stream, &Section), b: (&Stream, &Section)) -> Vec<FieldDi
     }
     match (flatten(a.0, a.1), flatten(b.0, b.1)) {
         (Some(a), Some(b)) => differences.extend(compare_fields(&a, &b)),
-        _ => differences.extend(compare_bytes(data(a.1), data(b.1))),
+        _ => differences.extend(compare_bytes("", data(a.1), data(b.1))),
     }
     differences
 }
@@ -91,8 +91,12 @@ struct Flat<'a> {
 }
 
 impl Flat<'_> {
+    fn value(&self) -> Value {
+        Value::of(&self.type_name, self.bytes)
+    }
+
     fn text(&self) -> String {
-        let value = savevm::inspect::Value::of(&self.type_name, self.bytes);
+        let value = self.value();
         let (name, type_name) = (self.name.as_str(), self.type_name.as_str());
         value_text(&Leaf { name, type_name, offset: self.offset, bytes: self.bytes, value })
     }
@@ -166,7 +170,9 @@ fn compare_fields(a: &[Flat<'_>], b: &[Flat<'_>]) -> Vec<FieldDifference> {
     let mut differences = Vec::new();
     for field in a {
         let other = in_b.get(field.path.as_str());
-        if other.is_none_or(|other| other.bytes != field.bytes) {
+        if let Some(other) = other.filter(|other| differ_unseen(field, other)) {
+            differences.extend(compare_bytes(&format!("{} ", field.path), field.bytes, other.bytes));
+        } else if other.is_none_or(|other| other.bytes != field.bytes) {
             let (a, b) = (Some(field.text()), other.map(|other| other.text()));
             differences.push(FieldDifference { path: field.path.clone(), a, b });
         }
@@ -177,8 +183,14 @@ fn compare_fields(a: &[Flat<'_>], b: &[Flat<'_>]) -> Vec<FieldDifference> {
     differences
 }
 
-/// Runs of bytes that differ, for state without a description.
-fn compare_bytes(a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
+/// Whether two buffers differ, but not in what is shown of them.
+fn differ_unseen(a: &Flat<'_>, b: &Flat<'_>) -> bool {
+    let in_bytes = a.value() == Value::Bytes && b.value() == Value::Bytes && a.bytes.len() == b.bytes.len();
+    in_bytes && a.bytes != b.bytes && a.bytes.iter().zip(b.bytes).take(SHOWN).all(|(a, b)| a == b)
+}
+
+/// Runs of bytes that differ, for state without a description and for long buffers. The path starts with `of`.
+fn compare_bytes(of: &str, a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
     const SHOWN: usize = 16;
     let hex = |bytes: &[u8]| {
         let shown: Vec<String> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
@@ -189,13 +201,13 @@ fn compare_bytes(a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
     let mut at = 0;
     while let Some(start) = (at..common).find(|&at| a[at] != b[at]) {
         let end = (start..common).find(|&at| a[at] == b[at]).unwrap_or(common);
-        let path = format!("bytes {start:#x}..{end:#x}");
+        let path = format!("{of}bytes {start:#x}..{end:#x}");
         differences.push(FieldDifference { path, a: Some(hex(&a[start..end])), b: Some(hex(&b[start..end])) });
         at = end;
     }
     if a.len() != b.len() {
         let size = |bytes: &[u8]| Some(format!("{} bytes", bytes.len()));
-        differences.push(FieldDifference { path: "(size)".into(), a: size(a), b: size(b) });
+        differences.push(FieldDifference { path: format!("{of}(size)"), a: size(a), b: size(b) });
     }
     differences
 }
@@ -206,10 +218,22 @@ mod tests {
 
     #[test]
     fn bytes_differ_in_runs() {
-        let differences = compare_bytes(&[1, 2, 3, 4, 5], &[1, 9, 9, 4, 6, 7]);
+        let differences = compare_bytes("", &[1, 2, 3, 4, 5], &[1, 9, 9, 4, 6, 7]);
         let paths: Vec<_> = differences.iter().map(|difference| difference.path.as_str()).collect();
         assert_eq!(paths, ["bytes 0x1..0x3", "bytes 0x4..0x5", "(size)"]);
         assert_eq!(differences[0].b.as_deref(), Some("09 09"));
-        assert!(compare_bytes(&[1], &[1]).is_empty());
+        assert!(compare_bytes("", &[1], &[1]).is_empty());
+    }
+
+    #[test]
+    fn what_differs_far_into_a_buffer_is_shown() {
+        let flat = |bytes| Flat { path: "b".into(), name: "b".into(), type_name: "buffer".into(), bytes, offset: 0 };
+        let (a, mut b, mut c) = ([0; 100], [0; 100], [0; 100]);
+        b[70..72].fill(5);
+        c[0] = 1;
+        let differences = compare_fields(&[flat(&a)], &[flat(&b)]);
+        let FieldDifference { path, b: in_b, .. } = &differences[0];
+        assert_eq!((path.as_str(), in_b.as_deref()), ("b bytes 0x46..0x48", Some("05 05")));
+        assert_eq!(compare_fields(&[flat(&a)], &[flat(&c)])[0].path, "b");
     }
 }
