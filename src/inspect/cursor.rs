@@ -67,10 +67,16 @@ impl<S: Source> Cursor<S> {
     /// The stream or the package ends where `what` should go on.
     #[cold]
     fn ended<T>(&self, what: &str) -> Result<T> {
-        let offset = self.offset();
-        let cut = offset < self.end;
-        let found = if cut { "the end of the stream" } else { "the end of the package" };
-        Err(Stop::Fault(Fault { offset, cut, expected: what.into(), found: found.into() }))
+        self.fault_at_end(self.offset(), false, what)
+    }
+
+    /// The stream or the package ends, and what should be there from `offset` on is not: the stream is cut, unless it is
+    /// known to be whole.
+    pub fn fault_at_end<T>(&self, offset: u64, whole: bool, expected: impl Into<String>) -> Result<T> {
+        let in_package = self.offset() >= self.end;
+        let found = if in_package { "the end of the package" } else { "the end of the stream" };
+        let cut = !in_package && !whole;
+        Err(Stop::Fault(Fault { offset, cut, expected: expected.into(), found: found.into() }))
     }
 
     /// Pays for memory, or says that the stream wants too much of it.

@@ -487,7 +487,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
                 self.stream.description_is_foreign = false;
             }
             Err(error) => {
-                let found = error.message;
+                let found = format!("text that breaks off from it: {}", error.message);
                 return self.cursor.fault(at + error.offset as u64, "the description as JSON", found);
             }
         }

@@ -49,9 +49,11 @@ pub(super) fn find_end<S: Source>(
         let scan = if at_end { window.len() } else { window.len() - LOOK_AHEAD };
         let found = (0..scan).find(|&at| around.ends_here(&window[at..], at_end));
         if found.is_none() && at_end {
+            // A whole stream ends with its description, a brace; a cut one with whatever it may be.
+            let whole = window.last() == Some(&b'}');
+            let expected = format!("the footer of section {} further on", around.id);
             cursor.skip(scan as u64, "a section")?;
-            let found = "none that anything plausible follows";
-            return cursor.fault(start, format!("the footer of section {} further on", around.id), found);
+            return cursor.fault_at_end(start, whole, expected);
         }
         let step = found.unwrap_or(scan);
         match keep.as_deref_mut() {

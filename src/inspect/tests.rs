@@ -264,6 +264,22 @@ fn devices_of_the_same_name_are_told_apart() {
 }
 
 #[test]
+fn a_device_without_end_is_cut_unless_the_stream_is_whole() {
+    let mut stream = Builder::new();
+    stream.device(1, "first", 0, &[9; 10], &fields("first", &[("a", "buffer", 10)]));
+    stream.device(2, "last", 0, &[9; 100], &fields("last", &[("a", "buffer", 60)]));
+    let mut bytes = stream.finish(true);
+    let last =
+        whole(&bytes).devices().last().map(|(item, section)| (section.payload, item.offset + item.size)).unwrap();
+    let damage = read_slice(&bytes[..last.0 as usize + 70], Options::default()).damage.unwrap();
+    assert!(damage.cut && damage.offset == last.0 && damage.found == "the end of the stream", "{damage}");
+    assert_eq!(damage.last_good.map(|device| device.name.to_string()).as_deref(), Some("first"));
+    bytes[last.1 as usize - 1] ^= 1;
+    let damage = read_slice(&bytes, Options::default()).damage.unwrap();
+    assert!(!damage.cut && damage.offset == last.0 && damage.expected.contains("footer of section 2"), "{damage}");
+}
+
+#[test]
 fn another_streams_description_serves() {
     let options = || Options { description: whole(&small(true)).description, ..Options::default() };
     let read = read_slice(&small(false), options());
