@@ -51,5 +51,5 @@ fn run(cli: &Cli) -> Result<Status> {
 /// A word to the person at the terminal, beside the output.
 fn say(message: &str) {
     // Nobody may be listening.
-    let _ = writeln!(std::io::stderr(), "savevm: {message}");
+    let _ = writeln!(std::io::stderr(), "savevm: {}", output::tame(message, false));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Where output goes, and colours where a person looks at it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -55,6 +56,34 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
+
+    /// Names come from the stream, and must not command the terminal.
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        self.to.write_all(tame(&text.to_string(), self.coloured).as_bytes())
+    }
+}
+
+/// Text in which control characters stand written out, except for ends of lines and, if wanted, colours.
+pub fn tame(text: &str, coloured: bool) -> Cow<'_, str> {
+    let is_wild = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_wild) {
+        return text.into();
+    }
+    let mut tame = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if is_wild(c) && !(coloured && is_colour(&text[at..])) {
+            tame.extend(c.escape_default());
+        } else {
+            tame.push(c);
+        }
+    }
+    tame.into()
+}
+
+/// Whether text starts with what sets a colour.
+fn is_colour(text: &str) -> bool {
+    let numbers = text.strip_prefix("\x1b[").and_then(|rest| rest.split_once('m'));
+    numbers.is_some_and(|(numbers, _)| numbers.len() < 8 && numbers.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// How text looks on a terminal.
@@ -103,5 +132,18 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
             }
             None => self.text.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_colours_command_the_terminal() {
+        assert_eq!(tame("plain\n", false), "plain\n");
+        let wild = "\x1b[1mname\x1b[0m \x1b[2J\x1b]0;t\x07\u{9b}\r";
+        assert_eq!(tame(wild, true), "\x1b[1mname\x1b[0m \\u{1b}[2J\\u{1b}]0;t\\u{7}\\u{9b}\\r");
+        assert!(!tame(wild, false).contains(char::is_control));
     }
 }

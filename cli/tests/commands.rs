@@ -128,6 +128,27 @@ fn devices_are_taken_apart() {
 }
 
 #[test]
+fn a_name_does_not_command_the_terminal() {
+    let place = Place::new();
+    let (mut named, mut described) = (Builder::new(), Builder::new());
+    named.device(1, "\x1b[2J\u{9b}2J", 0, &[7; 4], "");
+    described.device(1, "d", 0, &[7; 4], &fields("d", &[("\\u001bc", "uint32", 4)]));
+    let bytes = named.finish(false);
+    let (named, described) = (place.file("named", &bytes), place.file("described", &described.finish(true)));
+    for args in [&["inspect"][..], &["inspect", "-d", "*"], &["check"], &["--color", "always", "inspect"]] {
+        for file in [&named, &described] {
+            let text = run(&[args, &[arg(file)]].concat()).expect(0);
+            for wild in ["\x1b[2J", "\x1bc", "\u{9b}"] {
+                assert!(!text.contains(wild), "{text:?}");
+            }
+        }
+    }
+    assert!(run(&["inspect", "-d", "d", arg(&described)]).expect(0).contains("\\u{1b}c"));
+    let cut = run(&["inspect", arg(&place.file("cut", &bytes[..bytes.len() - 8]))]);
+    assert!(cut.status == 1 && !cut.err.contains('\x1b') && cut.err.contains("\\u{1b}"), "{:?}", cut.err);
+}
+
+#[test]
 fn documents_are_json() {
     let place = Place::new();
     let file = place.file("s", &small(true));
