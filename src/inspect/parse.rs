@@ -298,7 +298,8 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
                 let ranges = payload.get(3 + len..).unwrap_or_default().chunks_exact(16);
                 let words = ranges.clone().filter_map(|range| range.last_chunk());
                 let bytes = words.map(|len| u64::from_be_bytes(*len)).fold(0, u64::saturating_add);
-                format!("'{name}', {} ranges, {bytes} bytes", ranges.len())
+                let plural = if ranges.len() == 1 { "" } else { "s" };
+                format!("'{name}', {} range{plural}, {bytes} bytes", ranges.len())
             }
             Some(wire::Command::RecvBitmap) => {
                 format!("'{}'", String::from_utf8_lossy(payload.get(1..).unwrap_or_default()))

@@ -155,7 +155,7 @@ fn a_package_is_a_stream_in_the_stream() {
             ItemKind::Command(command) => command.detail.clone(),
             _ => String::new(),
         };
-        assert_eq!(detail(4), "'pc.ram', 1 ranges, 4096 bytes");
+        assert_eq!(detail(4), "'pc.ram', 1 range, 4096 bytes");
     }
     // A package that ends within a section is damaged, not cut.
     let mut stream = Builder::new();

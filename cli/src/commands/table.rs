@@ -141,9 +141,14 @@ fn write_item(stream: &Stream, item: &Item, width: usize, out: &mut Output) -> R
     };
     let offset = out.paint(Style::Faint, format!("{:#012x}", item.offset));
     let name = out.paint(style, format!("{name:<width$}"));
+    // What a command says has no column: it may be long.
+    let detail = match &item.kind {
+        ItemKind::Command(command) if !command.detail.is_empty() => format!("  {}", command.detail),
+        _ => String::new(),
+    };
     writeln!(
         out,
-        "{offset}  {what:<9} {:>4}  {name} {:>4} {:>4} {:>14}",
+        "{offset}  {what:<9} {:>4}  {name} {:>4} {:>4} {:>14}{detail}",
         number(section.map(|section| section.id)),
         number(section.filter(|section| introduces(section.kind)).map(|section| section.device.instance)),
         number(section.map(|section| section.version)),
@@ -160,9 +165,8 @@ fn introduces(kind: SectionKind) -> bool {
 fn item_name(item: &Item, stream: &Stream) -> String {
     match &item.kind {
         ItemKind::Section(section) => section.device.name.to_string(),
-        ItemKind::Command(Command { number, name, detail }) => {
-            let name = name.map_or_else(|| format!("command {number}"), str::to_string);
-            if detail.is_empty() { name } else { format!("{name}: {detail}") }
+        ItemKind::Command(Command { number, name, .. }) => {
+            name.map_or_else(|| format!("command {number}"), str::to_string)
         }
         ItemKind::Configuration => stream.machine().unwrap_or_default().into(),
         _ => String::new(),
