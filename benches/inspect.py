@@ -83,10 +83,10 @@ def main():
     args = parser.parse_intermixed_args()
     missed = []
 
-    def compare(what, path, ours):
+    def compare(what, path, our_seconds, ours):
         if args.script:
             seconds, theirs, _ = best(2, ["python3", args.script, "-f", path])
-            times = f"{theirs / ours:.0f} times as much"
+            times = f"{theirs / ours:.0f} times as much, {seconds / our_seconds:.0f} times by the clock"
             print(f"{'the script':>30} {seconds:8.3f} s, {theirs:.3f} s of CPU, {times}", flush=True)
             if theirs < 50 * ours:
                 missed.append(f"{what}: {theirs / ours:.0f} times as fast as the script")
@@ -108,12 +108,12 @@ def main():
             if feed and memory > 32 << 10:
                 missed.append(f"{what}: {memory} KiB of memory")
             if not feed:
-                compare(what, path, cpu)
+                compare(what, path, seconds, cpu)
     for path in args.streams:
         seconds, cpu, _ = best(7, [args.savevm, "inspect", "-f", "analyze", path])
         name = os.path.basename(path)
         print(f"{os.path.getsize(path) / 1e6:6.2f} MB {name:20} {seconds:8.3f} s, {cpu:.3f} s of CPU", flush=True)
-        compare(name, path, cpu)
+        compare(name, path, seconds, cpu)
     for line in missed:
         print(f"MISSED: {line}")
     sys.exit(1 if missed else 0)
