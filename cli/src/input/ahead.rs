@@ -7,6 +7,7 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 use super::map::Mapped;
@@ -28,11 +29,23 @@ pub fn bringing_in<T>(file: &Mapped, position: &AtomicU64, work: impl FnOnce() -
         return work();
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| keep_ahead(file, position));
-        let result = work();
-        position.store(u64::MAX, Ordering::Relaxed);
-        result
+        let helper = scope.spawn(|| keep_ahead(file, position));
+        let _end = End { position, helper: helper.thread() };
+        work()
     })
+}
+
+/// Ends the thread, even if the work ends in a panic.
+struct End<'a> {
+    position: &'a AtomicU64,
+    helper: &'a Thread,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.position.store(u64::MAX, Ordering::Relaxed);
+        self.helper.unpark();
+    }
 }
 
 fn keep_ahead(file: &Mapped, position: &AtomicU64) {
@@ -55,7 +68,7 @@ fn keep_ahead(file: &Mapped, position: &AtomicU64) {
                 black_box(byte);
                 at += STEP;
             }
-            _ => std::thread::sleep(Duration::from_millis(1)),
+            _ => std::thread::park_timeout(Duration::from_millis(1)),
         }
     }
 }
@@ -86,5 +99,11 @@ mod tests {
         };
         assert_eq!(bringing_in(&file, &position, read), 7);
         assert_eq!(bringing_in(&zeroes(0), &position, || 8), 8);
+    }
+
+    #[test]
+    #[should_panic(expected = "as it must")]
+    fn the_thread_ends_where_the_work_does_not() {
+        bringing_in(&zeroes(WORTH_IT as u64), &AtomicU64::new(0), || panic!("as it must"));
     }
 }

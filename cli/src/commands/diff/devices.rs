@@ -191,10 +191,10 @@ fn differ_unseen(a: &Flat<'_>, b: &Flat<'_>) -> bool {
 
 /// Runs of bytes that differ, for state without a description and for long buffers. The path starts with `of`.
 fn compare_bytes(of: &str, a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
-    const SHOWN: usize = 16;
+    const MOST: usize = 16;
     let hex = |bytes: &[u8]| {
-        let shown: Vec<String> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
-        format!("{}{}", shown.join(" "), if bytes.len() > SHOWN { " ..." } else { "" })
+        let shown: Vec<String> = bytes.iter().take(MOST).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}{}", shown.join(" "), if bytes.len() > MOST { " ..." } else { "" })
     };
     let mut differences = Vec::new();
     let common = a.len().min(b.len());
