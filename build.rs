@@ -35,8 +35,16 @@ fn main() {
             "src/ffi/vmstate/check.rs",
         ],
         "SAVEVM_H",
-        "\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;\n\n\
-         /** What was read of a stream without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;",
+        concat!(
+            "\n/** The version of these headers; savevm_version() has the library's. */\n#define SAVEVM_VERSION_MAJOR ",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "\n#define SAVEVM_VERSION_MINOR ",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "\n#define SAVEVM_VERSION_PATCH ",
+            env!("CARGO_PKG_VERSION_PATCH"),
+            "\n\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;\n\n\
+             /** What was read of a stream without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;"
+        ),
         "libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in migration/.",
         &out.join("savevm.h"),
     );

@@ -52,7 +52,10 @@ static int loaded(SaveVM *vm, QEMUFile *from)
 
 TEST(version)
 {
-    CHECK_HAS(savevm_version(), ".");
+    char expected[40];
+
+    snprintf(expected, sizeof(expected), "%d.%d.%d", SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR, SAVEVM_VERSION_PATCH);
+    CHECK_STR(savevm_version(), expected);
 }
 
 TEST(there_is_one_default)

@@ -46,7 +46,11 @@ fi
 warnings='-std=c99 -Wall -Wextra -Wpedantic -Werror'
 # shellcheck disable=SC2046,SC2086
 quietly $CC $warnings -o "$work/shared" "$program/program.c" $(pkg-config --cflags --libs savevm)
-LD_LIBRARY_PATH=$libdir "$work/shared"
+LD_LIBRARY_PATH=$libdir "$work/shared" | tee "$work/said"
+if ! grep -q "^libsavevm $(pkg-config --modversion savevm):" "$work/said"; then
+    echo "pkg-config has another version: $(pkg-config --modversion savevm)"
+    exit 1
+fi
 if ! readelf -d "$work/shared" | grep -q 'NEEDED.*libsavevm\.so\.0'; then
     echo "the program is not linked with libsavevm.so.0"
     exit 1

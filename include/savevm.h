@@ -13,6 +13,11 @@
 #include "hw/vmstate-if.h"
 #include "qemu/typedefs.h"
 
+/** The version of these headers; savevm_version() has the library's. */
+#define SAVEVM_VERSION_MAJOR 0
+#define SAVEVM_VERSION_MINOR 1
+#define SAVEVM_VERSION_PATCH 0
+
 /** A context: one virtual machine with its devices. */
 typedef struct SaveVM SaveVM;
 
