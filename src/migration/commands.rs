@@ -134,6 +134,7 @@ impl host::Incoming for Commands {
             m.base.vm.host().report(Level::Warning, "POSTCOPY_RESUME without a recovery: ignored");
             return Ok(());
         }
+        m.base.vm.pass("recovery");
         m.base.enter(Status::PostcopyActive)?;
         m.base.stats.get().recoveries += 1;
         m.voice.say(Message::ResumeAck(return_path::RESUME_ACK_VALUE))?;
@@ -148,6 +149,7 @@ impl host::Incoming for Commands {
         if m.base.status() != Status::PostcopyRecover {
             return Err(Error::new(libc::EPERM, "RECV_BITMAP outside of a recovery"));
         }
+        m.base.vm.pass("recovery");
         let ram = self.ram().ok_or_else(|| Error::new(libc::ENOTSUP, "no RAM takes part in postcopy"))?;
         let bits = ram.received_bits(block)?;
         m.voice.say_bitmap(block.to_vec(), bits)

@@ -143,6 +143,9 @@ impl Incoming {
 
     pub(super) fn released(&self) {
         if !self.released.swap(true, SeqCst) {
+            // Nobody is let in any more.
+            let back = lock(&self.back).take();
+            drop(back);
             self.base.vm.set_incoming(lock(&self.before).take());
             self.base.vm.slot.set_observer(None);
             self.base.vm.slot.end();
@@ -189,13 +192,19 @@ impl Incoming {
     /// Takes a paused postcopy up again: listens, and goes on with the connection that comes.
     pub fn recover(&self, from: Endpoint) -> Result<()> {
         let paused = || match self.base.status() {
-            Status::PostcopyPaused => Ok(()),
+            Status::PostcopyPaused if !self.released.load(SeqCst) => Ok(()),
             status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
         };
         paused()?;
         self.base.vm.check_unbroken()?;
         let gate = Gate::open(from)?;
-        *lock(&self.back) = Some(gate);
+        let before = {
+            // Inside of it, so that the end does not miss it.
+            let mut back = lock(&self.back);
+            paused()?;
+            back.replace(gate)
+        };
+        drop(before);
         self.base.machine.ring();
         Ok(())
     }

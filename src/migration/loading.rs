@@ -130,11 +130,13 @@ impl Incoming {
         base.link.drop_channel();
         self.voice.close();
         drop(broken);
-        lock(&self.back).take();
+        let earlier = lock(&self.back).take();
+        drop(earlier);
         ram.paused();
         base.enter(Status::PostcopyPaused)?;
         base.phase(Some("paused"));
         let channel = self.wait_back()?;
+        base.vm.pass("recovery");
         let file = self.attach(&channel)?;
         let back = file.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a way back"))?;
         self.voice.open(back);

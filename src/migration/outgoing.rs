@@ -102,6 +102,9 @@ impl Outgoing {
 
     fn released(&self) {
         if !self.released.swap(true, SeqCst) {
+            // A connection that nobody took up any more: its other end waits for this one.
+            let fresh = lock(&self.wishes.fresh).take();
+            drop(fresh);
             self.base.vm.slot.set_observer(None);
             self.base.vm.slot.end();
         }
@@ -226,7 +229,7 @@ impl Outgoing {
     /// Takes a paused postcopy up again over a new connection, which is made here.
     pub fn recover(&self, to: &Endpoint) -> Result<()> {
         let paused = || match self.base.status() {
-            Status::PostcopyPaused => Ok(()),
+            Status::PostcopyPaused if !self.released.load(SeqCst) => Ok(()),
             status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
         };
         paused()?;
@@ -237,8 +240,13 @@ impl Outgoing {
             Endpoint::Channel(channel) => Ok(Arc::clone(channel)),
             Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &Cancel::new()?),
         })?;
-        paused()?;
-        *lock(&self.wishes.fresh) = Some(fresh);
+        let before = {
+            // Inside of it, so that the end does not miss it.
+            let mut place = lock(&self.wishes.fresh);
+            paused()?;
+            place.replace(fresh)
+        };
+        drop(before);
         self.base.machine.ring();
         Ok(())
     }

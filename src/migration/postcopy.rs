@@ -223,7 +223,8 @@ impl Source {
         base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
         self.disconnect(base);
         // A connection that was offered for an earlier break is of no use any more.
-        lock(&m.wishes.fresh).take();
+        let earlier = lock(&m.wishes.fresh).take();
+        drop(earlier);
         base.enter(Status::PostcopyPaused)?;
         self.phase = Phase::Paused { since: base.now() };
         Ok(NOW)
@@ -273,6 +274,7 @@ impl Source {
     /// What arrived is asked for, the handlers get ready, and the destination agrees.
     fn recover(&mut self, m: &Arc<Outgoing>, to: Endpoint) -> Result<()> {
         let (base, vm) = (&m.base, &m.base.vm);
+        vm.pass("recovery");
         let channel = m.connect(&to, super::CONNECT_TIMEOUT)?;
         self.attach(m, channel, false)?;
         let answers = self.answers.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
@@ -303,6 +305,7 @@ impl Source {
         let channel = self.channel.clone().ok_or_else(|| Error::new(libc::ENOTCONN, "there is no connection"))?;
         Ok(Arc::new(move |block: &[u8]| {
             let base = weak.upgrade().ok_or_else(|| Error::new(libc::ENOTCONN, "the migration is over"))?;
+            base.vm.pass("recovery");
             let file = MigFile::new(Arc::clone(&channel), true);
             command::recv_bitmap(&base.vm, &file, block)?;
             file_error(&file)?;

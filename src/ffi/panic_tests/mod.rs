@@ -3,13 +3,15 @@
 //! context refuses further use, the guest runs on, the lock is free, and callbacks come in pairs.
 
 mod machine;
+mod recovery;
 
 use super::api::context::savevm_set_current;
 use super::api::error::{error_free, error_get_pretty};
 use super::api::file::{savevm_file_from_buffer, savevm_file_to_buffer};
 use super::api::incoming::{savevm_incoming, savevm_incoming_free, savevm_incoming_wait};
 use super::api::migrate::{
-    savevm_migrate, savevm_migrate_free, savevm_migrate_query, savevm_migrate_start_postcopy, savevm_migrate_wait,
+    savevm_migrate, savevm_migrate_cancel, savevm_migrate_free, savevm_migrate_query, savevm_migrate_start_postcopy,
+    savevm_migrate_step, savevm_migrate_wait,
 };
 use super::api::migration::{SAVEVM_OWNER_HERE, SaveVMInfo, SaveVMParams};
 use super::api::ram::{savevm_ram_check_postcopy, savevm_ram_snapshot};
@@ -125,10 +127,22 @@ enum At {
     Destination,
 }
 
+/// How it goes.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Precopy,
+    /// The source has no thread of its own.
+    Steps,
+    /// Cancelled when the guest stands still.
+    Cancel,
+    Postcopy,
+}
+
 /// A migration with a trap at one end; whether it was sprung.
-fn migrate(what: &str, at: At, postcopy: bool, arm: &dyn Fn(&Machine)) -> bool {
+fn migrate(what: &str, at: At, way: Way, arm: &dyn Fn(&Machine)) -> bool {
     let (source, destination) = (Machine::new(true, true), Machine::new(false, true));
     let uri = uri("unix", &path("migration"));
+    let postcopy = way == Way::Postcopy;
     let params = SaveVMParams {
         size: size_of::<SaveVMParams>(),
         connect_timeout_ms: 500,
@@ -137,6 +151,8 @@ fn migrate(what: &str, at: At, postcopy: bool, arm: &dyn Fn(&Machine)) -> bool {
         postcopy,
         max_bandwidth: if postcopy { 200_000 } else { 0 },
         max_postcopy_bandwidth: if postcopy { 300_000 } else { 0 },
+        no_thread: way == Way::Steps,
+        pause_before_switchover: way == Way::Cancel,
         // SAFETY: NULL and 0 are values of every member.
         ..unsafe { zeroed() }
     };
@@ -155,6 +171,13 @@ fn migrate(what: &str, at: At, postcopy: bool, arm: &dyn Fn(&Machine)) -> bool {
             savevm_migrate_start_postcopy(outgoing);
         }
         let guest = touch(&destination);
+        while way == Way::Steps && savevm_migrate_step(outgoing) > 0 {}
+        if way == Way::Cancel {
+            while source.runs() && !trapped.is_broken() {
+                thread::yield_now();
+            }
+            savevm_migrate_cancel(outgoing);
+        }
         // A wait that was ended by the trap begins once more.
         savevm_migrate_wait(outgoing, ptr::null_mut());
         let sent = savevm_migrate_wait(outgoing, ptr::null_mut());
@@ -178,8 +201,10 @@ fn migrate(what: &str, at: At, postcopy: bool, arm: &dyn Fn(&Machine)) -> bool {
     let other = if at == At::Source { &destination } else { &source };
     other.check_order(what);
     assert!(!other.is_broken(), "{state}");
-    let sprung = check(trapped, what, if at == At::Source { sent } else { came });
-    assert!(sprung || (sent, came, count) == (0, 0, 1), "{state}");
+    let cancelled = way == Way::Cancel && sent == -libc::ECANCELED && came < 0;
+    let ret = if at == At::Source { sent } else { came };
+    let sprung = check(trapped, what, if cancelled { 0 } else { ret });
+    assert!(sprung || (cancelled || (sent, came) == (0, 0)) && count == 1, "{state}");
     sprung
 }
 
@@ -206,14 +231,31 @@ fn touch(machine: &Machine) -> impl FnOnce() + use<> {
 #[test]
 fn a_migration_whose_source_panics_leaves_one_guest() {
     for place in ["engine", "driver", "section", "device", "cleanup", "call", "register", "answers"] {
-        everywhere(place, |what, arm| migrate(what, At::Source, false, arm));
+        everywhere(place, |what, arm| migrate(what, At::Source, Way::Precopy, arm));
     }
 }
 
 #[test]
 fn a_migration_whose_destination_panics_leaves_one_guest() {
     for place in ["engine", "driver", "section", "cleanup", "call"] {
-        everywhere(place, |what, arm| migrate(what, At::Destination, false, arm));
+        everywhere(place, |what, arm| migrate(what, At::Destination, Way::Precopy, arm));
+    }
+}
+
+#[test]
+fn a_migration_that_the_host_steps_and_that_panics_leaves_one_guest() {
+    for place in ["engine", "driver", "section", "device", "cleanup", "answers"] {
+        everywhere(place, |what, arm| migrate(what, At::Source, Way::Steps, arm));
+    }
+}
+
+#[test]
+fn a_cancelled_migration_that_panics_leaves_the_guest_running() {
+    for place in ["engine", "driver", "cleanup", "answers"] {
+        everywhere(place, |what, arm| migrate(what, At::Source, Way::Cancel, arm));
+    }
+    for place in ["engine", "driver", "section", "cleanup"] {
+        everywhere(place, |what, arm| migrate(what, At::Destination, Way::Cancel, arm));
     }
 }
 
@@ -232,7 +274,7 @@ fn has_postcopy() -> bool {
 fn a_postcopy_whose_source_panics_leaves_one_guest() {
     for place in ["engine", "driver", "section", "device", "answers"] {
         if has_postcopy() {
-            everywhere(place, |what, arm| migrate(what, At::Source, true, arm));
+            everywhere(place, |what, arm| migrate(what, At::Source, Way::Postcopy, arm));
         }
     }
 }
@@ -241,7 +283,7 @@ fn a_postcopy_whose_source_panics_leaves_one_guest() {
 fn a_postcopy_whose_destination_panics_leaves_one_guest() {
     for place in ["engine", "driver", "section", "package", "page fault", "cleanup"] {
         if has_postcopy() {
-            everywhere(place, |what, arm| migrate(what, At::Destination, true, arm));
+            everywhere(place, |what, arm| migrate(what, At::Destination, Way::Postcopy, arm));
         }
     }
 }

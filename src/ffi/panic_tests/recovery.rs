@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Panics while a postcopy that broke is taken up again: the guest stays where it is, and nobody waits for ever.
+
+use super::machine::{Machine, PAGE, PAGES, everywhere, path, uri};
+use super::{At, check, has_postcopy, touch};
+use crate::ffi::api::incoming::{
+    savevm_incoming, savevm_incoming_free, savevm_incoming_query, savevm_incoming_recover,
+};
+use crate::ffi::api::migrate::{
+    savevm_migrate, savevm_migrate_free, savevm_migrate_pause, savevm_migrate_query, savevm_migrate_recover,
+    savevm_migrate_start_postcopy, savevm_migrate_step,
+};
+use crate::ffi::api::migration::{SaveVMInfo, SaveVMParams};
+use crate::ffi::types::{MigrationIncomingState, MigrationState};
+use crate::migration::Status;
+use std::mem::zeroed;
+use std::ptr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Both ends of a postcopy.
+struct Ends {
+    outgoing: *mut MigrationState,
+    incoming: *mut MigrationIncomingState,
+    /// The source has no thread of its own.
+    stepped: bool,
+}
+
+impl Ends {
+    /// One that runs and breaks.
+    fn paused(source: &Machine, destination: &Machine, stepped: bool) -> Self {
+        let uri = uri("unix", &path("broken"));
+        let params = SaveVMParams {
+            size: size_of::<SaveVMParams>(),
+            handshake_timeout_ms: 1000,
+            switchover_timeout_ms: 3000,
+            postcopy: true,
+            max_bandwidth: 200_000,
+            max_postcopy_bandwidth: 100_000,
+            no_thread: stepped,
+            // SAFETY: NULL and 0 are values of every member.
+            ..unsafe { zeroed() }
+        };
+        // SAFETY: the contexts are alive.
+        let ends = unsafe {
+            let incoming = savevm_incoming(destination.vm, uri.as_ptr(), &raw const params, ptr::null_mut());
+            let outgoing = savevm_migrate(source.vm, uri.as_ptr(), &raw const params, ptr::null_mut());
+            savevm_migrate_start_postcopy(outgoing);
+            Self { outgoing, incoming, stepped }
+        };
+        ends.wait(|status| status == [Status::PostcopyActive; 2]);
+        // SAFETY: the migration is alive.
+        assert_eq!(unsafe { savevm_migrate_pause(ends.outgoing) }, 0);
+        ends.wait(|status| status == [Status::PostcopyPaused; 2]);
+        ends
+    }
+
+    fn status(&self) -> [Status; 2] {
+        // SAFETY: NULL and 0 are values of every member.
+        let mut info = [0; 2].map(|_| SaveVMInfo { size: size_of::<SaveVMInfo>(), ..unsafe { zeroed() } });
+        // SAFETY: the handles are alive until they are freed at the end.
+        unsafe {
+            savevm_migrate_query(self.outgoing, &raw mut info[0]);
+            savevm_incoming_query(self.incoming, &raw mut info[1]);
+        }
+        info.map(|info| Status::ALL[info.status as usize])
+    }
+
+    fn wait(&self, done: impl Fn([Status; 2]) -> bool) {
+        let since = Instant::now();
+        while !done(self.status()) {
+            assert!(since.elapsed() < Duration::from_secs(10), "it stays {:?}", self.status());
+            if self.stepped {
+                // SAFETY: as above.
+                unsafe { savevm_migrate_step(self.outgoing) };
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn recover(&self) {
+        let uri = uri("unix", &path("mended"));
+        // SAFETY: as above.
+        unsafe {
+            savevm_incoming_recover(self.incoming, uri.as_ptr(), ptr::null_mut());
+            savevm_migrate_recover(self.outgoing, uri.as_ptr(), ptr::null_mut());
+        }
+    }
+
+    /// Gives up what is still paused.
+    fn free(self) {
+        // SAFETY: the handles are not used any more.
+        unsafe {
+            savevm_migrate_free(self.outgoing);
+            savevm_incoming_free(self.incoming);
+        }
+    }
+}
+
+/// A recovery with a trap at one end; whether it was sprung.
+fn recover(what: &str, at: At, arm: &dyn Fn(&Machine)) -> bool {
+    let (source, destination) = (Machine::new(true, true), Machine::new(false, true));
+    let ends = Ends::paused(&source, &destination, false);
+    let trapped = if at == At::Source { &source } else { &destination };
+    arm(trapped);
+    let guest = touch(&destination);
+    ends.recover();
+    let idle = |status: Status| status.is_final() || status == Status::PostcopyPaused;
+    ends.wait(|status| status == [Status::Completed; 2] || (trapped.is_broken() && status.map(idle) == [true; 2]));
+    ends.free();
+    guest();
+    assert!(!source.runs() && destination.runs(), "{what}: {} {}", source.runs(), destination.runs());
+    let other = if at == At::Source { &destination } else { &source };
+    other.check_order(what);
+    assert!(!other.is_broken(), "{what}");
+    let sprung = check(trapped, what, 0);
+    let same = (0..PAGES).all(|page| {
+        let byte = |machine: &Machine| {
+            let mut byte = [0];
+            machine.memory.memory().read(page * PAGE + 8, &mut byte);
+            byte
+        };
+        byte(&source) == byte(&destination)
+    });
+    assert!(sprung || same, "{what}: all memory came");
+    sprung
+}
+
+#[test]
+fn a_recovery_whose_source_panics_leaves_the_guest_where_it_is() {
+    for place in ["recovery", "answers", "engine", "driver"] {
+        if has_postcopy() {
+            everywhere(place, |what, arm| recover(what, At::Source, arm));
+        }
+    }
+}
+
+#[test]
+fn a_recovery_whose_destination_panics_leaves_the_guest_where_it_is() {
+    for place in ["recovery", "page fault", "section", "engine", "driver"] {
+        if has_postcopy() {
+            everywhere(place, |what, arm| recover(what, At::Destination, arm));
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_a_panic_keeps_from_being_used_ends() {
+    if !has_postcopy() {
+        return;
+    }
+    let (source, destination) = (Machine::new(true, true), Machine::new(false, true));
+    let ends = Ends::paused(&source, &destination, true);
+    ends.recover();
+    source.inner().trap.set("driver", 0);
+    // SAFETY: the migration is alive.
+    unsafe { savevm_migrate_step(ends.outgoing) };
+    ends.wait(|status| status == [Status::Failed, Status::PostcopyPaused]);
+    source.check_refuses("before it is used");
+    ends.free();
+}
