@@ -36,14 +36,14 @@ RUSTFLAGS=-Zsanitizer=thread cargo $toolchain rustc --quiet --locked --lib --cra
     -Zbuild-std --target "$host" --target-dir "$target"
 
 export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STORM_RUNS=$runs
-for name in migrate handover storm faults reentry; do
+for name in migrate handover storm faults broken-postcopy reentry; do
     program=$target/$name
     # The sanitizer's runtime is Rust's: there is one in a program.
-    for source in driver/$name driver/side harness; do
+    for source in driver/$name driver/side driver/faulty harness; do
         ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests -Iinclude -c "c-tests/$source.c" \
             -o "$target/${source##*/}.o"
     done
-    ${CC:-cc} -o "$program" "$target/$name.o" "$target/side.o" "$target/harness.o" "$target/$host/debug/libsavevm.a" \
+    ${CC:-cc} -o "$program" "$target/$name.o" "$target/side.o" "$target/faulty.o" "$target/harness.o" "$target/$host/debug/libsavevm.a" \
         -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -Wl,--export-dynamic -lpthread -ldl -lm -lrt
     "$program"
 done

@@ -3,132 +3,16 @@
  * A channel that fails at its first call, its second and so on, in a save, a
  * load and a migration: an error each time, one guest, and all in order.
  */
-#include "side.h"
+#include "faulty.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
-/* What a call that fails does. */
-typedef enum Failure {
-    /* An error, this time. */
-    ONCE,
-    /* An error from then on. */
-    FOR_GOOD,
-    /* No byte, from then on: the end where something is read. */
-    NOTHING,
-} Failure;
-
-/* One end of a socket, or bytes in memory. */
-typedef struct Faulty {
-    int fd;
-    const uint8_t *bytes;
-    size_t len, at;
-    /* Bytes that a call takes at most. */
-    size_t step;
-    Failure failure;
-    /* The number of the call that fails, from 1 on; 0: none. */
-    int fail_at;
-    atomic_int calls, frees;
-} Faulty;
-
-static bool fails(Faulty *channel)
-{
-    int call = ++channel->calls;
-
-    return channel->fail_at && (call == channel->fail_at || (channel->failure != ONCE && call > channel->fail_at));
-}
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static ptrdiff_t faulty_read(void *opaque, uint8_t *into, size_t len)
-{
-    Faulty *channel = opaque;
-    ssize_t ret;
-
-    if (fails(channel)) {
-        return channel->failure == NOTHING ? 0 : -ECONNRESET;
-    }
-    len = smaller(len, channel->step);
-    if (channel->bytes) {
-        len = smaller(len, channel->len - channel->at);
-        memcpy(into, channel->bytes + channel->at, len);
-        channel->at += len;
-        return (ptrdiff_t)len;
-    }
-    ret = recv(channel->fd, into, len, 0);
-    return ret < 0 ? -errno : ret;
-}
-
-static ptrdiff_t faulty_writev(void *opaque, const struct iovec *iov, int count)
-{
-    Faulty *channel = opaque;
-    ssize_t ret;
-
-    CHECK(count > 0);
-    if (fails(channel)) {
-        return channel->failure == NOTHING ? 0 : -ECONNRESET;
-    }
-    if (channel->fd < 0) {
-        return (ptrdiff_t)smaller(iov[0].iov_len, channel->step);
-    }
-    ret = send(channel->fd, iov[0].iov_base, smaller(iov[0].iov_len, channel->step), MSG_NOSIGNAL);
-    return ret < 0 ? -errno : ret;
-}
-
-static int faulty_shutdown(void *opaque)
-{
-    Faulty *channel = opaque;
-
-    if (fails(channel)) {
-        return -EIO;
-    }
-    return channel->fd >= 0 && shutdown(channel->fd, SHUT_RDWR) < 0 ? -errno : 0;
-}
-
-static int faulty_close(void *opaque)
-{
-    return fails(opaque) ? -EIO : 0;
-}
-
-static void faulty_free(void *opaque)
-{
-    Faulty *channel = opaque;
-
-    if (channel->fd >= 0) {
-        close(channel->fd);
-    }
-    channel->frees++;
-}
-
-static const SaveVMChannelOps faulty_ops = {
-    .size = sizeof(SaveVMChannelOps),
-    .read = faulty_read,
-    .writev = faulty_writev,
-    .shutdown = faulty_shutdown,
-    .close = faulty_close,
-    .free = faulty_free,
-};
 
 static const Failure failures[] = { ONCE, FOR_GOOD, NOTHING };
 
 static Side source, destination;
-
-static void prepare(Faulty *channel, int fd, size_t step, Failure failure, int fail_at)
-{
-    memset(channel, 0, sizeof(*channel));
-    channel->fd = fd;
-    channel->step = step;
-    channel->failure = failure;
-    channel->fail_at = fail_at;
-}
 
 /* A guest that stands still, to be saved. */
 static void stopped_source(void)
@@ -146,7 +30,7 @@ static bool save_once(Failure failure, int fail_at)
     bool failed;
     int ret, closed;
 
-    prepare(&channel, -1, 7, failure, fail_at);
+    faulty_init(&channel, -1, 7, failure, fail_at);
     stopped_source();
     QEMUFile *f = savevm_file_from_channel(&faulty_ops, &channel, true);
     REQUIRE(f != NULL);
@@ -203,7 +87,7 @@ static bool load_once(const uint8_t *bytes, size_t len, Failure failure, int fai
     bool failed;
     int ret;
 
-    prepare(&channel, -1, 7, failure, fail_at);
+    faulty_init(&channel, -1, 7, failure, fail_at);
     channel.bytes = bytes;
     channel.len = len;
     side_init(&destination, false, false);
@@ -262,7 +146,7 @@ static bool migrate_once(bool at_source, Failure failure, int fail_at)
     side_init(&source, true, false);
     side_init(&destination, false, false);
     for (int i = 0; i < 2; i++) {
-        prepare(&ends[i], fds[i], SIZE_MAX, failure, &ends[i] == faulty ? fail_at : 0);
+        faulty_init(&ends[i], fds[i], SIZE_MAX, failure, &ends[i] == faulty ? fail_at : 0);
     }
     MigrationIncomingState *in = savevm_incoming_from_channel(destination.vm, &faulty_ops, &ends[1], &params, NULL);
     MigrationState *out = savevm_migrate_to_channel(source.vm, &faulty_ops, &ends[0], &params, &err);

@@ -162,7 +162,9 @@ static int ram_load(QEMUFile *f, void *opaque, int version)
     CHECK(harness_locked(&side->lock) == !side->listening);
     for (;;) {
         uint32_t page = qemu_get_be32(f);
+        uint64_t number = page == END ? 0 : qemu_get_be64(f);
 
+        /* A page counts as received only where it is whole. */
         if (qemu_file_get_error(f)) {
             return qemu_file_get_error(f);
         }
@@ -172,7 +174,7 @@ static int ram_load(QEMUFile *f, void *opaque, int version)
         if (page >= PAGES) {
             return -22;
         }
-        side->pages[page] = qemu_get_be64(f);
+        side->pages[page] = number;
         pthread_mutex_lock(&side->mutex);
         side->received[page] = true;
         pthread_mutex_unlock(&side->mutex);

@@ -25,6 +25,8 @@ pub(super) struct Heard {
     extended: bool,
     /// Everything is loaded.
     loaded: bool,
+    /// The guest arrived in postcopy.
+    handed_over: bool,
     shut: Option<u32>,
     text: Option<String>,
     resume_ack: Option<u32>,
@@ -154,6 +156,11 @@ impl Ear {
         self.hear(|heard| heard.loaded.then_some(()))
     }
 
+    /// Whether it has shown that it got the guest in postcopy.
+    pub fn handed_over(&self) -> bool {
+        lock(&self.0).handed_over
+    }
+
     /// Its readiness to go on after a break.
     pub fn resume_ack(&self) -> Option<Result<u32>> {
         self.hear(|heard| heard.resume_ack)
@@ -231,6 +238,7 @@ fn handle(base: &Base, file: &MigFile, shared: &Mutex<Heard>, message: Message) 
             heard.last = Some(value);
             heard.extended |= value == return_path::PONG_HELLO;
             heard.loaded |= value == return_path::PING_LOADED;
+            heard.handed_over |= value == return_path::PING_HANDED_OVER;
         }
         Message::ErrorText(text) => lock(shared).text = Some(text),
         Message::ResumeAck(value) => lock(shared).resume_ack = Some(value),

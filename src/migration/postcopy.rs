@@ -111,13 +111,15 @@ impl Source {
         let base = &m.base;
         base.enter(Status::PostcopyActive)?;
         base.set_owner(Owner::There);
+        // QEMU never shows it: it answers while another thread of it still loads the devices.
+        self.arrived = !self.extended();
         if let Some(stopped) = self.stopped_at {
             let time = base.now().saturating_sub(stopped);
             base.stats.get().downtime = time;
             base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
         }
         if base.vm.slot.ram().is_some() {
-            command::ping(&base.vm, self.file()?, 4);
+            command::ping(&base.vm, self.file()?, return_path::PING_HANDED_OVER);
         }
         Ok(())
     }
@@ -213,6 +215,12 @@ impl Source {
         self.succeed(m)
     }
 
+    /// RUN may be lost on its way: whose the guest is after a break is known only once the destination has shown it.
+    pub(super) fn owner_in_postcopy(&mut self) -> Owner {
+        self.arrived |= self.answers.as_ref().is_some_and(|answers| answers.handed_over());
+        if self.arrived { Owner::There } else { Owner::Unknown }
+    }
+
     /// The connection broke with the guest over there: pause where the rest can be sent over another one.
     fn broken(&mut self, m: &Arc<Outgoing>, error: Error) -> Result<Next> {
         let base = &m.base;
@@ -221,6 +229,7 @@ impl Source {
             return Err(error);
         }
         base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+        base.set_owner(self.owner_in_postcopy());
         self.disconnect(base);
         // A connection that was offered for an earlier break is of no use any more.
         let earlier = lock(&m.wishes.fresh).take();
@@ -259,6 +268,8 @@ impl Source {
             Ok(()) => {
                 base.enter(Status::PostcopyActive)?;
                 base.stats.get().recoveries += 1;
+                self.arrived = true;
+                base.set_owner(Owner::There);
                 self.phase = Phase::Postcopy { handed: true };
             }
             Err(error) => {

@@ -25,6 +25,8 @@ pub const PONG_HELLO: u32 = 0x5356_4d02;
 pub const PING_HELLO_END: u32 = 0x5356_4d05;
 /// Asks, behind the last device and before EOF: is everything loaded?
 pub const PING_LOADED: u32 = 0x5356_4d03;
+/// Follows RUN, as in QEMU 7.2: a destination of this library that answers has the guest.
+pub const PING_HANDED_OVER: u32 = 4;
 /// Keeps the connection busy while the source waits for its operator.
 pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
 /// What RESUME_ACK says (QEMU 7.2's `MIGRATION_RESUME_ACK_VALUE`).

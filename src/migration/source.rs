@@ -107,6 +107,8 @@ pub(super) struct Source {
     kept_alive: Duration,
     /// When the package of a postcopy went out.
     pub packaged_at: Duration,
+    /// The destination has shown that it got the guest in postcopy.
+    pub arrived: bool,
 }
 
 impl Source {
@@ -128,6 +130,7 @@ impl Source {
             throttle: 0,
             kept_alive: Duration::ZERO,
             packaged_at: Duration::ZERO,
+            arrived: false,
         }
     }
 
@@ -426,15 +429,16 @@ impl Source {
             None => (false, error),
         };
         let committed = base.machine.is_committed();
+        let owner = match (committed, base.status().is_postcopy()) {
+            (false, _) => Owner::Here,
+            (true, true) => self.owner_in_postcopy(),
+            (true, false) => Owner::Unknown,
+        };
         let error = match committed {
-            true => not_ours(&error, base.status().is_postcopy()),
+            true => not_ours(&error, owner == Owner::There),
             false => error,
         };
-        base.set_owner(match (committed, base.status().is_postcopy()) {
-            (false, _) => Owner::Here,
-            (true, true) => Owner::There,
-            (true, false) => Owner::Unknown,
-        });
+        base.set_owner(owner);
         // First of all, so that nothing more gets out that could start the destination.
         let ended = base.link.close();
         self.close_answers(ended);
