@@ -7,6 +7,23 @@ use std::path::{Path, PathBuf};
 const LICENSE: &str = "/* SPDX-License-Identifier: LGPL-2.1-or-later */";
 const GENERATED: &str = "/* Generated from the Rust sources by cbindgen. Do not edit. */";
 
+const RULES: &str = "\
+libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in
+ * migration/.
+ *
+ * Where a function says nothing else:
+ *  - It may be called from any thread, with the hypervisor's big lock or without it. \"The lock\" is that one
+ *    (SaveVMHostOps.lock), \"with the lock\" means that the caller holds it.
+ *  - `int` results are 0 or -errno, pointers NULL on failure. A handle that is NULL is -EINVAL, a `vm` that is NULL this
+ *    thread's context. -EIO comes from a context that was given up (savevm_is_broken()).
+ *  - `errp` may be NULL. The error that it gets is the caller's, to be freed by error_free(). On failure nothing else is
+ *    written.
+ *  - Strings and tables that are given are copied or done with when it returns; what `host` and `opaque` pointers lead to
+ *    has to stay. Strings that are got belong to what they came from.
+ *  - Times are in the unit that the name ends in, sizes and lengths in bytes.
+ *  - What a migration does and when is QEMU 7.2's, migration/migration.c, migration/savevm.c and migration/ram.c; contexts,
+ *    deadlines, owners, checks and errors are libsavevm's own.";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/ffi");
@@ -45,7 +62,7 @@ fn main() {
             "\n\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;\n\n\
              /** What was read of a stream without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;"
         ),
-        "libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in migration/.",
+        RULES,
         &out.join("savevm.h"),
     );
 }

@@ -1,5 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in migration/. */
+/* libsavevm's own functions: contexts, files, migrations, snapshots, RAM, looking into streams, errors. QEMU's names are in
+ * migration/.
+ *
+ * Where a function says nothing else:
+ *  - It may be called from any thread, with the hypervisor's big lock or without it. "The lock" is that one
+ *    (SaveVMHostOps.lock), "with the lock" means that the caller holds it.
+ *  - `int` results are 0 or -errno, pointers NULL on failure. A handle that is NULL is -EINVAL, a `vm` that is NULL this
+ *    thread's context. -EIO comes from a context that was given up (savevm_is_broken()).
+ *  - `errp` may be NULL. The error that it gets is the caller's, to be freed by error_free(). On failure nothing else is
+ *    written.
+ *  - Strings and tables that are given are copied or done with when it returns; what `host` and `opaque` pointers lead to
+ *    has to stay. Strings that are got belong to what they came from.
+ *  - Times are in the unit that the name ends in, sizes and lengths in bytes.
+ *  - What a migration does and when is QEMU 7.2's, migration/migration.c, migration/savevm.c and migration/ram.c; contexts,
+ *    deadlines, owners, checks and errors are libsavevm's own. */
 /* Generated from the Rust sources by cbindgen. Do not edit. */
 
 #ifndef SAVEVM_H
@@ -52,7 +66,7 @@ typedef struct SaveVMInspect SaveVMInspect;
 
 /**
  * `SaveVMInfo.owner`: the connection broke while it changed hands. It is stopped here and may run there: only somebody
- * who sees both sides may start it.
+ * who sees both sides may start it. A paused postcopy that is recovered shows that it is there.
  */
 #define SAVEVM_OWNER_UNKNOWN 2
 
@@ -358,7 +372,9 @@ typedef struct SaveVMEvent {
 
 /**
  * How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
- * where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given.
+ * where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given. On the
+ * destination they come from the threads that load, without the lock. Names of blocks are the library's, as long as the
+ * call.
  */
 typedef struct SaveVMPostcopyOps {
   /**
@@ -650,31 +666,33 @@ typedef struct SaveVMChannelOps {
    */
   size_t size;
   /**
-   * Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called.
+   * Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
    */
   ptrdiff_t (*read)(void *channel, uint8_t *buf, size_t len);
   /**
-   * Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called.
+   * Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called. NULL:
+   * nothing goes.
    */
   ptrdiff_t (*writev)(void *channel, const struct iovec *iov, int count);
   /**
-   * Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up.
+   * Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up. NULL:
+   * -EAGAIN is an error.
    */
   int (*wait)(void *channel, bool write);
   /**
-   * Ends both directions from any thread; 0 or -errno.
+   * Ends both directions from any thread, and the waits in them; 0 or -errno. NULL: -ENOSYS, and who waits is not woken.
    */
   int (*shutdown)(void *channel);
   /**
-   * Changes the blocking mode; 0 or -errno.
+   * Changes the blocking mode; 0 or -errno. NULL: nothing.
    */
   int (*set_blocking)(void *channel, bool blocking);
   /**
-   * Closes the channel; called once for every file over it. 0 or -errno.
+   * Closes the channel; called once for every file over it. 0 or -errno. NULL: nothing.
    */
   int (*close)(void *channel);
   /**
-   * Frees the channel with the last file over it.
+   * Frees the channel with the last file over it, from any thread. NULL: nothing.
    */
   void (*free)(void *channel);
   /**
@@ -1324,7 +1342,8 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * A new context: one virtual machine with its devices. NULL `ops`: no lock, nothing to stop. Free it with savevm_free().
+ * A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. Free it with
+ * savevm_free().
  *
  * The caller promises:
  * `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
@@ -1333,7 +1352,8 @@ SaveVM *savevm_new(const struct SaveVMHostOps *ops,
                    void *host);
 
 /**
- * Gives a context another hypervisor, for instance the default context its first. No migration may run.
+ * Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
+ * savevm_new(). No migration may run, and no other call on the context.
  *
  * The caller promises:
  * As savevm_new().
@@ -1343,7 +1363,8 @@ void savevm_set_host(SaveVM *vm,
                      void *host);
 
 /**
- * Frees a context and forgets its devices without calling them. It must not be in use; NULL is allowed.
+ * Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
+ * before; NULL and the default context are allowed, and left alone.
  *
  * The caller promises:
  * `vm` comes from savevm_new() and is not used afterwards.
@@ -1395,7 +1416,8 @@ int savevm_set_limits(SaveVM *vm,
 bool savevm_is_broken(SaveVM *vm);
 
 /**
- * Calls `visit` with the name of every device that forbids migration, in order. NULL: this thread's context.
+ * Calls `visit` on this thread with the name of every device that forbids migration, in order. NULL: this thread's
+ * context.
  *
  * The caller promises:
  * `vm` is NULL or a context; `visit` takes `data`. The name is the callee's only while it runs.
@@ -1405,7 +1427,8 @@ void savevm_non_migratable(SaveVM *vm,
                            void *data);
 
 /**
- * The version of the library, as "0.1.0".
+ * The version of the library, as "0.1.0"; that of the headers is SAVEVM_VERSION_MAJOR and what follows it. The string is
+ * the library's.
  */
 const char *savevm_version(void);
 
@@ -1566,7 +1589,7 @@ int savevm_migrate_step(MigrationState *m);
 /**
  * Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
  * SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK from inside a callback of this
- * migration, which has yet to end.
+ * migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
  *
  * The caller promises:
  * `m` is NULL or a migration; `errp` is NULL or points to NULL.
@@ -1576,7 +1599,8 @@ int savevm_migrate_wait(MigrationState *m,
 
 /**
  * Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
- * may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that.
+ * may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that. -ETIMEDOUT where another
+ * callback takes longer than that second. The lock is given up meanwhile, where the caller holds it.
  *
  * The caller promises:
  * `m` is NULL or a migration.
@@ -1584,7 +1608,7 @@ int savevm_migrate_wait(MigrationState *m,
 int savevm_migrate_cancel(MigrationState *m);
 
 /**
- * Goes on after pause_before_switchover; -EINVAL where it does not wait for that.
+ * Goes on after pause_before_switchover. 0, or -EINVAL where it does not wait for that.
  *
  * The caller promises:
  * `m` is NULL or a migration.
@@ -1592,7 +1616,7 @@ int savevm_migrate_cancel(MigrationState *m);
 int savevm_migrate_continue(MigrationState *m);
 
 /**
- * Switches to postcopy as soon as that can be; -EINVAL where it was not enabled.
+ * Switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over.
  *
  * The caller promises:
  * `m` is NULL or a migration.
@@ -1600,7 +1624,8 @@ int savevm_migrate_continue(MigrationState *m);
 int savevm_migrate_start_postcopy(MigrationState *m);
 
 /**
- * Breaks the connection of a running postcopy on purpose, to recover it over another one; -EINVAL in other states.
+ * Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
+ * The destination sees the break by itself where the connection can be shut down; else savevm_incoming_pause() there.
  *
  * The caller promises:
  * `m` is NULL or a migration.
@@ -1608,7 +1633,9 @@ int savevm_migrate_start_postcopy(MigrationState *m);
 int savevm_migrate_pause(MigrationState *m);
 
 /**
- * Takes a paused postcopy up again over a new connection, which is made before it returns. 0, or -errno and `*errp`.
+ * Takes a paused postcopy up again over a new connection, which is made before it returns, after
+ * savevm_incoming_recover() at the other end. 0, or -errno and `*errp`: -EINVAL where it is not paused. The lock is given up
+ * while it connects. A recovery that fails leaves the postcopy paused.
  *
  * The caller promises:
  * `m` is NULL or a migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -1618,7 +1645,8 @@ int savevm_migrate_recover(MigrationState *m,
                            Error **errp);
 
 /**
- * For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told.
+ * For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
+ * handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
  *
  * The caller promises:
  * `m` is NULL or a migration; `block` is NULL or a terminated string.
@@ -1637,7 +1665,7 @@ int savevm_migrate_set_params(MigrationState *m,
                               const struct SaveVMParams *from_c);
 
 /**
- * How it stands.
+ * How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
  *
  * The caller promises:
  * `m` is NULL or a migration; `info` is NULL or begins with its size and is writable for that.
@@ -1714,7 +1742,7 @@ int savevm_incoming_uri(MigrationIncomingState *m,
 /**
  * Waits for the end. 0: the guest is here (and runs, unless no_autostart). Else -errno and `*errp`: it does not run here,
  * unless SaveVMInfo.owner says otherwise; devices may hold a part of the state. -EDEADLK from inside a callback of this
- * migration, which has yet to end.
+ * migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration; `errp` is NULL or points to NULL.
@@ -1724,7 +1752,8 @@ int savevm_incoming_wait(MigrationIncomingState *m,
 
 /**
  * Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here. -EINPROGRESS from
- * inside a callback of this migration: it ends behind that.
+ * inside a callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that
+ * second. The lock is given up meanwhile, where the caller holds it.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration.
@@ -1732,7 +1761,7 @@ int savevm_incoming_wait(MigrationIncomingState *m,
 int savevm_incoming_cancel(MigrationIncomingState *m);
 
 /**
- * Breaks the connection of a running postcopy on purpose, to recover it over another one; -EINVAL in other states.
+ * Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration.
@@ -1740,7 +1769,8 @@ int savevm_incoming_cancel(MigrationIncomingState *m);
 int savevm_incoming_pause(MigrationIncomingState *m);
 
 /**
- * Listens for the source of a paused postcopy, and goes on with it when it comes. 0, or -errno and `*errp`.
+ * Listens for the source of a paused postcopy, and goes on with it when it comes. A connection can be made once this has
+ * returned. 0, or -errno and `*errp`: -EINVAL where it is not paused.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -1763,7 +1793,7 @@ int savevm_incoming_request_pages(MigrationIncomingState *m,
                                   uint32_t length);
 
 /**
- * How it stands.
+ * How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
  *
  * The caller promises:
  * `m` is NULL or an incoming migration; `info` is NULL or begins with its size and is writable for that.

@@ -35,7 +35,7 @@ fi
 
 warnings='-Wall -Wextra -Werror'
 c99="$CC -std=c99 $warnings -Wpedantic $search"
-cxx="$CXX -std=c++17 $warnings $search"
+cxx="$CXX -std=c++11 $warnings $search"
 failed=0
 
 # $1 what is tried, in words

@@ -34,6 +34,7 @@
 extern "C" {
 #endif
 
+/* A line of the table, and how an element is put and got; both below. */
 typedef struct VMStateField VMStateField;
 typedef struct VMStateInfo VMStateInfo;
 
@@ -48,7 +49,9 @@ typedef struct VMStateInfo VMStateInfo;
  */
 struct VMStateInfo {
     const char *name; /* as it appears in the description of the stream */
+    /* Reads the element from `f`. */
     int (*get)(QEMUFile *f, void *pv, size_t size, const VMStateField *field);
+    /* Writes it. */
     int (*put)(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
                JSONWriter *vmdesc);
 };
@@ -123,7 +126,7 @@ typedef enum {
  * VMS_VSTRUCT always use their description's own version.
  */
 struct VMStateField {
-    const char *name;
+    const char *name;      /* in the description of the stream, and in errors */
     const char *err_hint;  /* advice for the user if an _EQUAL check fails */
     size_t offset;         /* of the field in the state, in bytes */
     size_t size;           /* of an element, in bytes */
@@ -133,11 +136,11 @@ struct VMStateField {
     int num;               /* number of elements, or the factor for it */
     size_t num_offset;     /* of the count in the state, see VMS_VARRAY_* */
     size_t size_offset;    /* of the size in the state, see VMS_VBUFFER */
-    const VMStateInfo *info;
-    enum VMStateFlags flags;
-    const VMStateDescription *vmsd;
-    int version_id;
-    int struct_version_id;
+    const VMStateInfo *info;        /* how an element is put and got */
+    enum VMStateFlags flags;        /* VMS_*, or'ed */
+    const VMStateDescription *vmsd; /* instead of `info`, see VMS_STRUCT */
+    int version_id;                 /* the first version that has the field */
+    int struct_version_id;          /* of the element, see VMS_VSTRUCT */
     /* `opaque` is the state, `version_id` the stream's version. */
     bool (*field_exists)(void *opaque, int version_id);
 };
@@ -152,16 +155,16 @@ struct VMStateDescription {
     int unmigratable;       /* not 0: no migration while it is registered */
     int version_id;         /* what is written, and the newest that is read */
     int minimum_version_id; /* the oldest that is read */
-    MigrationPriority priority;
-    int (*pre_load)(void *opaque);
+    MigrationPriority priority; /* counts where it is registered itself */
+    int (*pre_load)(void *opaque);   /* before the first field is read */
     int (*post_load)(void *opaque, int version_id); /* the stream's version */
-    int (*pre_save)(void *opaque);
+    int (*pre_save)(void *opaque);   /* before the first field is written */
     int (*post_save)(void *opaque);  /* after a failed field as well */
     bool (*needed)(void *opaque);    /* whether to save it at all; NULL: yes */
     /* whether the guest has not yet let go of the device; NULL: it has */
     bool (*dev_unplug_pending)(void *opaque);
 
-    const VMStateField *fields;
+    const VMStateField *fields; /* in the order of the stream */
     const VMStateDescription **subsections; /* ends with NULL; may be NULL */
 };
 
@@ -191,7 +194,7 @@ extern const VMStateInfo vmstate_info_int32_le;
 
 extern const VMStateInfo vmstate_info_cpudouble; /* upper half first */
 extern const VMStateInfo vmstate_info_timer;     /* through the host */
-extern const VMStateInfo vmstate_info_buffer;
+extern const VMStateInfo vmstate_info_buffer;    /* bytes as they are */
 extern const VMStateInfo vmstate_info_unused_buffer; /* zeros; ignored */
 extern const VMStateInfo vmstate_info_bitmap;    /* 64-bit words */
 extern const VMStateInfo vmstate_info_tmp;       /* VMSTATE_WITH_TMP */
@@ -201,6 +204,7 @@ extern const VMStateInfo vmstate_info_gtree;     /* VMSTATE_GTREE_V */
 
 /* Stands in the stream for a NULL in an array of pointers: an ASCII zero. */
 #define VMS_NULLPTR_MARKER (0x30U)
+/* Puts and expects that marker; the library uses it, a table need not. */
 extern const VMStateInfo vmstate_info_nullptr;
 
 /* The instance id that means "the next free one". */

@@ -13,7 +13,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A new context: one virtual machine with its devices. NULL `ops`: no lock, nothing to stop. Free it with savevm_free().
+/// A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. Free it with
+/// savevm_free().
 ///
 /// # Safety
 /// `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
@@ -29,7 +30,8 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, host: *mut c_void
     })
 }
 
-/// Gives a context another hypervisor, for instance the default context its first. No migration may run.
+/// Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
+/// savevm_new(). No migration may run, and no other call on the context.
 ///
 /// # Safety
 /// As savevm_new().
@@ -46,7 +48,8 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
     });
 }
 
-/// Frees a context and forgets its devices without calling them. It must not be in use; NULL is allowed.
+/// Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
+/// before; NULL and the default context are allowed, and left alone.
 ///
 /// # Safety
 /// `vm` comes from savevm_new() and is not used afterwards.
@@ -162,7 +165,8 @@ pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
     guard(true, || unsafe { context::from_c(vm) }.is_broken())
 }
 
-/// Calls `visit` with the name of every device that forbids migration, in order. NULL: this thread's context.
+/// Calls `visit` on this thread with the name of every device that forbids migration, in order. NULL: this thread's
+/// context.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `visit` takes `data`. The name is the callee's only while it runs.
@@ -184,7 +188,8 @@ pub unsafe extern "C" fn savevm_non_migratable(
     });
 }
 
-/// The version of the library, as "0.1.0".
+/// The version of the library, as "0.1.0"; that of the headers is SAVEVM_VERSION_MAJOR and what follows it. The string is
+/// the library's.
 #[unsafe(no_mangle)]
 pub extern "C" fn savevm_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");

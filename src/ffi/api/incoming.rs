@@ -94,7 +94,7 @@ pub unsafe extern "C" fn savevm_incoming_uri(m: *mut MigrationIncomingState, uri
 
 /// Waits for the end. 0: the guest is here (and runs, unless no_autostart). Else -errno and `*errp`: it does not run here,
 /// unless SaveVMInfo.owner says otherwise; devices may hold a part of the state. -EDEADLK from inside a callback of this
-/// migration, which has yet to end.
+/// migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration; `errp` is NULL or points to NULL.
@@ -105,7 +105,8 @@ pub unsafe extern "C" fn savevm_incoming_wait(m: *mut MigrationIncomingState, er
 }
 
 /// Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here. -EINPROGRESS from
-/// inside a callback of this migration: it ends behind that.
+/// inside a callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that
+/// second. The lock is given up meanwhile, where the caller holds it.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration.
@@ -115,7 +116,7 @@ pub unsafe extern "C" fn savevm_incoming_cancel(m: *mut MigrationIncomingState) 
     on_machine(unsafe { incoming(m) }, |m| unsafe { code(ptr::null_mut(), m.cancel()) })
 }
 
-/// Breaks the connection of a running postcopy on purpose, to recover it over another one; -EINVAL in other states.
+/// Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration.
@@ -125,7 +126,8 @@ pub unsafe extern "C" fn savevm_incoming_pause(m: *mut MigrationIncomingState) -
     on_machine(unsafe { incoming(m) }, |m| unsafe { code(ptr::null_mut(), m.pause()) })
 }
 
-/// Listens for the source of a paused postcopy, and goes on with it when it comes. 0, or -errno and `*errp`.
+/// Listens for the source of a paused postcopy, and goes on with it when it comes. A connection can be made once this has
+/// returned. 0, or -errno and `*errp`: -EINVAL where it is not paused.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -160,7 +162,7 @@ pub unsafe extern "C" fn savevm_incoming_request_pages(
     })
 }
 
-/// How it stands.
+/// How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
 ///
 /// # Safety
 /// `m` is NULL or an incoming migration; `info` is NULL or begins with its size and is writable for that.

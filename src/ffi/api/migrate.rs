@@ -81,7 +81,7 @@ pub unsafe extern "C" fn savevm_migrate_step(m: *mut MigrationState) -> c_int {
 
 /// Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
 /// SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK from inside a callback of this
-/// migration, which has yet to end.
+/// migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `errp` is NULL or points to NULL.
@@ -92,7 +92,8 @@ pub unsafe extern "C" fn savevm_migrate_wait(m: *mut MigrationState, errp: *mut 
 }
 
 /// Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
-/// may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that.
+/// may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that. -ETIMEDOUT where another
+/// callback takes longer than that second. The lock is given up meanwhile, where the caller holds it.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -102,7 +103,7 @@ pub unsafe extern "C" fn savevm_migrate_cancel(m: *mut MigrationState) -> c_int 
     on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.cancel()) })
 }
 
-/// Goes on after pause_before_switchover; -EINVAL where it does not wait for that.
+/// Goes on after pause_before_switchover. 0, or -EINVAL where it does not wait for that.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn savevm_migrate_continue(m: *mut MigrationState) -> c_in
     on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.resume()) })
 }
 
-/// Switches to postcopy as soon as that can be; -EINVAL where it was not enabled.
+/// Switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -122,7 +123,8 @@ pub unsafe extern "C" fn savevm_migrate_start_postcopy(m: *mut MigrationState) -
     on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.start_postcopy()) })
 }
 
-/// Breaks the connection of a running postcopy on purpose, to recover it over another one; -EINVAL in other states.
+/// Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
+/// The destination sees the break by itself where the connection can be shut down; else savevm_incoming_pause() there.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -132,7 +134,9 @@ pub unsafe extern "C" fn savevm_migrate_pause(m: *mut MigrationState) -> c_int {
     on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.pause()) })
 }
 
-/// Takes a paused postcopy up again over a new connection, which is made before it returns. 0, or -errno and `*errp`.
+/// Takes a paused postcopy up again over a new connection, which is made before it returns, after
+/// savevm_incoming_recover() at the other end. 0, or -errno and `*errp`: -EINVAL where it is not paused. The lock is given up
+/// while it connects. A recovery that fails leaves the postcopy paused.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -146,7 +150,8 @@ pub unsafe extern "C" fn savevm_migrate_recover(
     unsafe { try_on_machine(outgoing(m), errp, |m| uri_endpoint(uri).and_then(|to| m.recover(&to))) }
 }
 
-/// For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told.
+/// For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
+/// handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `block` is NULL or a terminated string.
@@ -177,7 +182,7 @@ pub unsafe extern "C" fn savevm_migrate_set_params(m: *mut MigrationState, from_
     })
 }
 
-/// How it stands.
+/// How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `info` is NULL or begins with its size and is writable for that.

@@ -17,7 +17,7 @@ pub const SAVEVM_OWNER_HERE: c_int = 0;
 /// `SaveVMInfo.owner`: it is the other side's.
 pub const SAVEVM_OWNER_THERE: c_int = 1;
 /// `SaveVMInfo.owner`: the connection broke while it changed hands. It is stopped here and may run there: only somebody
-/// who sees both sides may start it.
+/// who sees both sides may start it. A paused postcopy that is recovered shows that it is there.
 pub const SAVEVM_OWNER_UNKNOWN: c_int = 2;
 
 /// What a migration may do and how long it may take. 0, NULL and false mean the default that is given. Times are in
@@ -158,7 +158,9 @@ pub struct SaveVMEvent {
 }
 
 /// How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
-/// where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given.
+/// where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given. On the
+/// destination they come from the threads that load, without the lock. Names of blocks are the library's, as long as the
+/// call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMPostcopyOps {

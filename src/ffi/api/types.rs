@@ -195,19 +195,21 @@ pub struct SaveVMIncomingOps {
 pub struct SaveVMChannelOps {
     /// sizeof(SaveVMChannelOps).
     pub size: usize,
-    /// Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called.
+    /// Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
     pub read: Option<unsafe extern "C" fn(channel: *mut c_void, buf: *mut u8, len: usize) -> isize>,
-    /// Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called.
+    /// Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called. NULL:
+    /// nothing goes.
     pub writev: Option<unsafe extern "C" fn(channel: *mut c_void, iov: *const libc::iovec, count: c_int) -> isize>,
-    /// Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up.
+    /// Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up. NULL:
+    /// -EAGAIN is an error.
     pub wait: Option<unsafe extern "C" fn(channel: *mut c_void, write: bool) -> c_int>,
-    /// Ends both directions from any thread; 0 or -errno.
+    /// Ends both directions from any thread, and the waits in them; 0 or -errno. NULL: -ENOSYS, and who waits is not woken.
     pub shutdown: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
-    /// Changes the blocking mode; 0 or -errno.
+    /// Changes the blocking mode; 0 or -errno. NULL: nothing.
     pub set_blocking: Option<unsafe extern "C" fn(channel: *mut c_void, blocking: bool) -> c_int>,
-    /// Closes the channel; called once for every file over it. 0 or -errno.
+    /// Closes the channel; called once for every file over it. 0 or -errno. NULL: nothing.
     pub close: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
-    /// Frees the channel with the last file over it.
+    /// Frees the channel with the last file over it, from any thread. NULL: nothing.
     pub free: Option<unsafe extern "C" fn(channel: *mut c_void)>,
     /// Why the last `read` (or `write`) failed, in words, as a string from malloc(); or NULL. Asked once, by the thread
     /// that got the failure.
