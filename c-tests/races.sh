@@ -36,14 +36,23 @@ RUSTFLAGS=-Zsanitizer=thread cargo $toolchain rustc --quiet --locked --lib --cra
     -Zbuild-std --target "$host" --target-dir "$target"
 
 export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STORM_RUNS=$runs
-for name in migrate handover storm faults broken-postcopy reentry; do
-    program=$target/$name
+# Sources with tests are programs, the others help them.
+compile() {
+    ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests -Iinclude -c "$1" -o "$2"
+}
+programs=$(grep -l '^TEST(' c-tests/driver/*.c)
+helpers=$target/helpers.a
+rm -f "$helpers"
+for source in c-tests/harness.c $(grep -L '^TEST(' c-tests/driver/*.c); do
+    object=$target/$(basename "$source" .c).o
+    compile "$source" "$object"
+    ar rc "$helpers" "$object"
+done
+for source in $programs; do
+    program=$target/$(basename "$source" .c)
+    compile "$source" "$program.o"
     # The sanitizer's runtime is Rust's: there is one in a program.
-    for source in driver/$name driver/side driver/faulty harness; do
-        ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests -Iinclude -c "c-tests/$source.c" \
-            -o "$target/${source##*/}.o"
-    done
-    ${CC:-cc} -o "$program" "$target/$name.o" "$target/side.o" "$target/faulty.o" "$target/harness.o" "$target/$host/debug/libsavevm.a" \
+    ${CC:-cc} -o "$program" "$program.o" "$helpers" "$target/$host/debug/libsavevm.a" \
         -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -Wl,--export-dynamic -lpthread -ldl -lm -lrt
     "$program"
 done
