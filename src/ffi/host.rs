@@ -181,6 +181,10 @@ impl Host for CHost {
         call!(self.ram_page_sizes() else 1 << self.target_page_bits())
     }
 
+    fn knows_ram(&self) -> bool {
+        self.table.ops.ram_fits.is_some()
+    }
+
     fn ram_fits(&self, block: &str, length: u64) -> Option<bool> {
         self.table.ops.ram_fits?;
         let block = c_string(block.to_owned());

@@ -18,7 +18,7 @@ pub fn check(vm: &Vm, from: impl Read) -> Result<()> {
         return Ok(());
     }
     let page_size = Some(1 << host.target_page_bits());
-    let own_formats = ram_fits(vm, &*host, "", 0).is_none();
+    let own_formats = !host.knows_ram() && vm.registry.walk().all(|entry| entry.handler.ram_fits("", 0).is_none());
     let options = Options { page_size, footers: Some(true), own_formats, sections_only: true, ..Options::default() };
     let stream = read(ReadSource::new(from), options, &mut Framing).map_err(|err| Error::io("reading it", &err))?;
     check_stream(vm, &*host, &stream).map_err(|err| err.in_phase("check"))

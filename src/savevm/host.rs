@@ -138,6 +138,10 @@ pub trait Host: VmStateHost + Send + Sync {
     fn ram_page_sizes(&self) -> u64 {
         1 << self.target_page_bits()
     }
+    /// Whether `ram_fits` has an answer.
+    fn knows_ram(&self) -> bool {
+        false
+    }
     /// Whether the machine has a block of RAM of that name which has, or can be given, so many bytes. `None`: nobody knows,
     /// and the section "ram" may be in a format of its own.
     fn ram_fits(&self, _block: &str, _length: u64) -> Option<bool> {
