@@ -5,7 +5,6 @@ use super::handler::Callback;
 use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState};
 pub use super::load_command::package;
 use super::registry::{Call, Entry};
-use super::slot::SectionTime;
 use super::unwind::{contained, on_panic};
 use super::{Vm, config, load_command};
 use crate::error::{Error, Result, Side};
@@ -15,7 +14,6 @@ use crate::wire::{self, tag_name};
 use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// How the loop over the sections ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,14 +315,10 @@ fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, id: u32, ver
         return Err(Error::invalid("the device has no load_state"));
     }
     trace_event!(vm.host(), "vmstate_load", "{}, {}", entry.name(), entry.description_name());
-    let watched = vm.slot.observer().map(|observer| (observer, Instant::now(), file.position()));
+    let timer = vm.slot.time(file);
     vm.pass("section");
     entry.handler.load(file, version)?;
-    if let Some((observer, since, at)) = watched {
-        let bytes = file.position().saturating_sub(at);
-        let (name, instance) = (&*entry.idstr, entry.instance_id);
-        observer.section(&SectionTime { name, instance, tag, bytes, time: since.elapsed() });
-    }
+    timer.over(entry, tag);
     footer(vm, file, id)
 }
 

@@ -5,7 +5,6 @@
 use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
-use super::slot::{Observer, SectionTime};
 use super::unwind::contained;
 use super::{Vm, config};
 use crate::error::{Error, Result, Side};
@@ -13,8 +12,6 @@ use crate::file::MigFile;
 use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
 use crate::wire;
-use std::sync::Arc;
-use std::time::Instant;
 
 /// How a round of `iterate` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,26 +41,6 @@ fn section_footer(vm: &Vm, file: &MigFile, entry: &Entry) {
     }
 }
 
-/// Times a section where somebody watches.
-struct Timer<'a> {
-    file: &'a MigFile,
-    start: Option<(Arc<dyn Observer>, Instant, u64)>,
-}
-
-impl<'a> Timer<'a> {
-    fn new(vm: &Vm, file: &'a MigFile) -> Self {
-        Self { file, start: vm.slot.observer().map(|observer| (observer, Instant::now(), file.position())) }
-    }
-
-    fn stop(self, entry: &Entry, tag: u8) {
-        if let Some((observer, since, at)) = self.start {
-            let bytes = self.file.position().saturating_sub(at);
-            let (name, instance) = (&*entry.idstr, entry.instance_id);
-            observer.section(&SectionTime { name, instance, tag, bytes, time: since.elapsed() });
-        }
-    }
-}
-
 /// One section around a callback; a negative result is latched on the file as an error with its place.
 fn section(
     vm: &Vm,
@@ -74,14 +51,14 @@ fn section(
     callback: impl FnOnce() -> i32,
 ) -> i32 {
     let host = vm.host();
-    let timer = Timer::new(vm, file);
+    let timer = vm.slot.time(file);
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, tag);
     vm.pass("section");
     let ret = callback();
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
     section_footer(vm, file, entry);
-    timer.stop(entry, tag);
+    timer.over(entry, tag);
     if ret < 0 {
         fail(vm, file, entry, tag, phase, Error::from_callback(name, ret));
     }
@@ -238,7 +215,7 @@ fn is_saved_whole(vm: &Vm, entry: &Entry) -> bool {
 /// One FULL section. A failing device leaves it without a footer.
 fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
     let host = vm.host();
-    let timer = Timer::new(vm, file);
+    let timer = vm.slot.time(file);
     trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
     section_header(file, entry, wire::SECTION_FULL);
     trace_event!(host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
@@ -246,7 +223,7 @@ fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Record
     entry.handler.save(file, recorder)?;
     trace_event!(host, "savevm_section_end", "{}, section_id {} -> 0", entry.name(), entry.section_id);
     section_footer(vm, file, entry);
-    timer.stop(entry, wire::SECTION_FULL);
+    timer.over(entry, wire::SECTION_FULL);
     Ok(())
 }
 

@@ -2,11 +2,12 @@
 //! What a machine keeps for the migration driver: what forbids migration, who drives it now, who watches, and how RAM
 //! takes part in postcopy.
 
+use super::registry::Entry;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A change that the host is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,25 @@ pub struct SectionTime<'a> {
 
 /// Somebody who watches the sections go by. Called on the thread and under the locks of the phase.
 pub trait Observer: Send + Sync {
-    /// A section is over, well or not.
+    /// A section was saved, well or not, or loaded.
     fn section(&self, section: &SectionTime<'_>);
+}
+
+/// Times a section where somebody watches.
+pub struct SectionTimer<'a> {
+    file: &'a MigFile,
+    start: Option<(Arc<dyn Observer>, Instant, u64)>,
+}
+
+impl SectionTimer<'_> {
+    /// Tells who watches that the section is over.
+    pub fn over(self, entry: &Entry, tag: u8) {
+        if let Some((observer, since, at)) = self.start {
+            let bytes = self.file.position().saturating_sub(at);
+            let (name, instance) = (&*entry.idstr, entry.instance_id);
+            observer.section(&SectionTime { name, instance, tag, bytes, time: since.elapsed() });
+        }
+    }
 }
 
 /// Where a destination's RAM asks for pages. Any thread.
@@ -174,9 +192,10 @@ impl Slot {
         *self.ram.write().unwrap_or_else(PoisonError::into_inner) = ram;
     }
 
-    /// Who watches.
-    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.observer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Begins to time a section of this file.
+    pub fn time<'a>(&self, file: &'a MigFile) -> SectionTimer<'a> {
+        let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        SectionTimer { file, start: observer.map(|observer| (observer, Instant::now(), file.position())) }
     }
 
     /// Says who watches.
