@@ -255,6 +255,25 @@ impl Base {
         wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
     }
 
+    /// Breaks the connection of a running postcopy on purpose.
+    pub fn pause(&self) -> Result<()> {
+        match self.status() {
+            Status::PostcopyActive => {
+                self.link.drop_channel();
+                Ok(())
+            }
+            status => Err(Error::invalid(format!("only a running postcopy can be paused, this is {status}"))),
+        }
+    }
+
+    /// An error unless it is a paused postcopy, which may be `over` already.
+    pub fn check_paused(&self, over: bool) -> Result<()> {
+        match self.status() {
+            Status::PostcopyPaused if !over => Ok(()),
+            status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
+        }
+    }
+
     /// Passes the point of no return, unless somebody wants to end it, or a mistake of the library's own makes the stream
     /// doubtful.
     pub fn commit(&self) -> Result<()> {

@@ -179,22 +179,12 @@ impl Incoming {
 
     /// Breaks the connection of a running postcopy on purpose.
     pub fn pause(&self) -> Result<()> {
-        if self.base.status() != Status::PostcopyActive {
-            return Err(Error::invalid(format!(
-                "only a running postcopy can be paused, this is {}",
-                self.base.status()
-            )));
-        }
-        self.base.link.drop_channel();
-        Ok(())
+        self.base.pause()
     }
 
     /// Takes a paused postcopy up again: listens, and goes on with the connection that comes.
     pub fn recover(&self, from: Endpoint) -> Result<()> {
-        let paused = || match self.base.status() {
-            Status::PostcopyPaused if !self.released.load(SeqCst) => Ok(()),
-            status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
-        };
+        let paused = || self.base.check_paused(self.released.load(SeqCst));
         paused()?;
         self.base.vm.check_unbroken()?;
         let gate = Gate::open(from)?;

@@ -216,22 +216,12 @@ impl Outgoing {
 
     /// Breaks the connection of a running postcopy on purpose, so that it can be recovered over another one.
     pub fn pause(&self) -> Result<()> {
-        if self.base.status() != Status::PostcopyActive {
-            return Err(Error::invalid(format!(
-                "only a running postcopy can be paused, this is {}",
-                self.base.status()
-            )));
-        }
-        self.base.link.drop_channel();
-        Ok(())
+        self.base.pause()
     }
 
     /// Takes a paused postcopy up again over a new connection, which is made here.
     pub fn recover(&self, to: &Endpoint) -> Result<()> {
-        let paused = || match self.base.status() {
-            Status::PostcopyPaused if !self.released.load(SeqCst) => Ok(()),
-            status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
-        };
+        let paused = || self.base.check_paused(self.released.load(SeqCst));
         paused()?;
         self.base.vm.check_unbroken()?;
         let limit = self.base.params().connect_timeout.unwrap_or(super::CONNECT_TIMEOUT);
