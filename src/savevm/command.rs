@@ -75,7 +75,8 @@ pub fn postcopy_ram_discard(vm: &Vm, file: &MigFile, block: &[u8], ranges: &[(u6
         return Err(vm.report(Error::invalid(text)));
     }
     let name = String::from_utf8_lossy(block);
-    trace_event!(vm.host(), "qemu_savevm_send_postcopy_ram_discard", "{name}: {}", ranges.len());
+    // The "d" is QEMU's, here and where it arrives.
+    trace_event!(vm.host(), "qemu_savevm_send_postcopy_ram_discard", "{name}: {}d", ranges.len());
     let mut payload = vec![DISCARD_VERSION, block.len() as u8];
     payload.extend_from_slice(block);
     payload.push(0);

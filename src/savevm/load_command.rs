@@ -34,7 +34,7 @@ pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     let Some(command) = Command::from_wire(number) else {
         return Err(Error::invalid(format!("MIG_CMD 0x{number:x} unknown (len 0x{len:x})")).at_offset(offset));
     };
-    trace_event!(vm.host(), "loadvm_process_command", "{} {len}", command.name());
+    trace_event!(vm.host(), "loadvm_process_command", "com={} len={len}", command.name());
     if let Some(expected) = command.fixed_len().filter(|expected| *expected != len) {
         let text = format!("{} received with bad length - expecting {expected}, got {len}", command.name());
         return Err(Error::new(libc::ERANGE, text).at_offset(offset));
@@ -196,7 +196,7 @@ fn discard(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result
     let ranges = usize::from(len).checked_sub(3 + block.len()).filter(|left| left % 16 == 0);
     let ranges = ranges.ok_or_else(|| malformed(format!("invalid length ({len})")))? / 16;
     let name = String::from_utf8_lossy(&block);
-    trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_header", "{name}: {}", ranges * 16);
+    trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_header", "{name}: {}d", ranges * 16);
     for _ in 0..ranges {
         let (start, length) = (file.get_be64(), file.get_be64());
         if let Some(error) = file.status().first_error() {

@@ -4,13 +4,10 @@
  * The unit tests link this as well: it needs no more than io and util.
  */
 #include "qemu/osdep.h"
-#include <zlib.h>
 #include "qemu/bswap.h"
 #include "qemu/coroutine.h"
 #include "qemu/error-report.h"
 #include "qemu/log.h"
-#include "qemu/thread.h"
-#include "io/channel.h"
 #include "migration/qemu-file.h"
 #include "trace/control.h"
 #include "glue.h"
@@ -272,34 +269,33 @@ static void program_error_free(void *host, Error *error)
     error_free(error);
 }
 
-/* QEMU finds events by going through all of them, so found ones are kept. */
-static TraceEvent *find_event(const char *name)
+/* QEMU finds an event by going through all of them: once is enough. */
+static gpointer index_events(gpointer unused)
 {
-    static GMutex lock;
-    static GHashTable *known;
+    GHashTable *events = g_hash_table_new(g_str_hash, g_str_equal);
+    TraceEventIter iter;
     TraceEvent *event;
 
-    g_mutex_lock(&lock);
-    if (!known) {
-        known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    trace_event_iter_init_all(&iter);
+    while ((event = trace_event_iter_next(&iter))) {
+        g_hash_table_insert(events, (void *)trace_event_get_name(event), event);
     }
-    event = g_hash_table_lookup(known, name);
-    if (!event && (event = trace_event_name(name))) {
-        g_hash_table_insert(known, g_strdup(name), event);
-    }
-    g_mutex_unlock(&lock);
-    return event;
+    return events;
 }
 
 static bool program_trace_wanted(void *host, const char *name)
 {
+    static GOnce indexed = G_ONCE_INIT;
     TraceEvent *event;
 
     if (!trace_events_enabled_count || !qemu_loglevel_mask(LOG_TRACE)) {
         return false;
     }
-    event = name ? find_event(name) : NULL;
-    return !name || (event && trace_event_get_state_dynamic(event));
+    if (!name) {
+        return true;
+    }
+    event = g_hash_table_lookup(g_once(&indexed, index_events, NULL), name);
+    return event && trace_event_get_state_dynamic(event);
 }
 
 static void program_trace(void *host, const char *name, const char *text)

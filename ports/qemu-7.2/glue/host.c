@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The emulator as the host of libsavevm's default context. */
 #include "qemu/osdep.h"
-#include "qapi/qapi-types-migration.h"
-#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "qemu/uuid.h"
 #include "block/block.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
@@ -17,45 +14,29 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "sysemu/cpus.h"
-#include "sysemu/runstate.h"
 #include "sysemu/sysemu.h"
 #include "sysemu/xen.h"
 #include "glue.h"
 
-static void host_lock(void *host)
-{
-    qemu_mutex_lock_iothread();
-}
+/* What is one call of QEMU's */
+#define HOST_CALL(type, name, call) \
+    static type name(void *host)    \
+    {                               \
+        return call;                \
+    }
 
-static void host_unlock(void *host)
-{
-    qemu_mutex_unlock_iothread();
-}
-
-static bool host_locked(void *host)
-{
-    return qemu_mutex_iothread_locked();
-}
-
-static void host_cpu_states(void *host)
-{
-    cpu_synchronize_all_states();
-}
-
-static void host_cpu_pre_load(void *host)
-{
-    cpu_synchronize_all_pre_loadvm();
-}
-
-static void host_cpu_post_load(void *host)
-{
-    cpu_synchronize_all_post_init();
-}
-
-static const char *host_machine_name(void *host)
-{
-    return MACHINE_GET_CLASS(current_machine)->name;
-}
+HOST_CALL(void, host_lock, qemu_mutex_lock_iothread())
+HOST_CALL(void, host_unlock, qemu_mutex_unlock_iothread())
+HOST_CALL(bool, host_locked, qemu_mutex_iothread_locked())
+HOST_CALL(void, host_cpu_states, cpu_synchronize_all_states())
+HOST_CALL(void, host_cpu_pre_load, cpu_synchronize_all_pre_loadvm())
+HOST_CALL(void, host_cpu_post_load, cpu_synchronize_all_post_init())
+HOST_CALL(const char *, host_machine_name,
+          MACHINE_GET_CLASS(current_machine)->name)
+HOST_CALL(unsigned int, host_page_bits, qemu_target_page_bits())
+HOST_CALL(unsigned int, host_page_bits_min, qemu_target_page_bits_min())
+HOST_CALL(uint64_t, host_ram_page_sizes, ram_pagesize_summary())
+HOST_CALL(int, host_disks_inactivate, bdrv_inactivate_all())
 
 static bool host_uuid(void *host, uint8_t *uuid)
 {
@@ -65,23 +46,11 @@ static bool host_uuid(void *host, uint8_t *uuid)
     return qemu_uuid_set;
 }
 
-static unsigned int host_page_bits(void *host)
-{
-    return qemu_target_page_bits();
-}
-
-static unsigned int host_page_bits_min(void *host)
-{
-    return qemu_target_page_bits_min();
-}
-
 static const char *const *host_capabilities(void *host)
 {
-    static const char *names[2];
-    MigrationCapability shared = MIGRATION_CAPABILITY_X_IGNORE_SHARED;
+    static const char *const shared[] = { "x-ignore-shared", NULL };
 
-    names[0] = migrate_ignore_shared() ? MigrationCapability_str(shared) : NULL;
-    return names;
+    return migrate_ignore_shared() ? shared : shared + 1;
 }
 
 static uint32_t host_stream_flags(void *host)
@@ -100,11 +69,6 @@ static uint32_t host_stream_flags(void *host)
     return flags;
 }
 
-static uint64_t host_ram_page_sizes(void *host)
-{
-    return ram_pagesize_summary();
-}
-
 static bool host_ram_fits(void *host, const char *name, uint64_t length)
 {
     RAMBlock *block = qemu_ram_block_by_name(name);
@@ -118,11 +82,6 @@ static bool host_ram_fits(void *host, const char *name, uint64_t length)
 static char *host_object_path(void *host, VMStateIf *object)
 {
     return vmstate_if_get_id(object);
-}
-
-static int host_disks_inactivate(void *host)
-{
-    return bdrv_inactivate_all();
 }
 
 static int host_precopy_notify(void *host, int notice)

@@ -323,7 +323,11 @@ static int enable_colo(void *host)
 {
     int ret = migration_incoming_enable_colo();
 
-    if (ret == 0 && (ret = colo_init_ram_cache())) {
+    if (ret) {
+        return ret;
+    }
+    ret = colo_init_ram_cache();
+    if (ret) {
         migration_incoming_disable_colo();
     }
     return ret;

@@ -15,15 +15,12 @@
 #include "migration/channel-block.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
-#include "migration/misc.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/snapshot.h"
-#include "migration/yank_functions.h"
 #include "sysemu/replay.h"
 #include "sysemu/runstate.h"
-#include "sysemu/sysemu.h"
 #include "glue.h"
 
 /* The disks that a snapshot is made of, as all functions of them take it. */
@@ -166,8 +163,11 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
         return false;
     }
     if (!bdrv_all_can_snapshot(has_devices, devices, errp) ||
-        !name_is_free(name, overwrite, disks, errp) ||
-        !(bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp))) {
+        !name_is_free(name, overwrite, disks, errp)) {
+        return false;
+    }
+    bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp);
+    if (!bs) {
         return false;
     }
     if (global_state_store()) {
@@ -198,11 +198,13 @@ static uint64_t vmstate_size(BlockDriverState *bs, const char *name,
     aio_context_release(ctx);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Snapshot '%s' was not found", name);
-    } else if (sn.vm_state_size == 0) {
+        return 0;
+    }
+    if (sn.vm_state_size == 0) {
         error_setg(errp, "This is a disk-only snapshot. Revert to it "
                    " offline using qemu-img");
     }
-    return ret < 0 ? 0 : sn.vm_state_size;
+    return sn.vm_state_size;
 }
 
 /* The image of `bs` once more, to read a snapshot's state; NULL: it can't. */
@@ -279,19 +281,27 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
 static BlockDriverState *find_loadable(const char *name, const char *vmstate,
                                        Disks disks, Error **errp)
 {
-    bool has = disks.has_devices;
-    BlockDriverState *bs = NULL;
+    BlockDriverState *bs;
     uint64_t size;
-    int found = bdrv_all_can_snapshot(has, disks.devices, errp) ?
-                bdrv_all_has_snapshot(name, has, disks.devices, errp) : -1;
+    int found;
 
-    if (found > 0) {
-        bs = bdrv_all_find_vmstate_bs(vmstate, has, disks.devices, errp);
-    } else if (found == 0) {
+    if (!bdrv_all_can_snapshot(disks.has_devices, disks.devices, errp)) {
+        return NULL;
+    }
+    found = bdrv_all_has_snapshot(name, disks.has_devices, disks.devices, errp);
+    if (found == 0) {
         error_setg(errp, "Snapshot '%s' does not exist in one or more devices",
                    name);
     }
-    size = bs ? vmstate_size(bs, name, errp) : 0;
+    if (found <= 0) {
+        return NULL;
+    }
+    bs = bdrv_all_find_vmstate_bs(vmstate, disks.has_devices, disks.devices,
+                                  errp);
+    if (!bs) {
+        return NULL;
+    }
+    size = vmstate_size(bs, name, errp);
     return size && check_vmstate(bs, name, size, errp) ? bs : NULL;
 }
 
@@ -366,13 +376,19 @@ static void job_in_main_loop(void *opaque)
     SnapshotJob *s = opaque;
 
     job_progress_set_remaining(&s->common, 1);
-    if (job_type(&s->common) == JOB_TYPE_SNAPSHOT_SAVE) {
+    switch (job_type(&s->common)) {
+    case JOB_TYPE_SNAPSHOT_SAVE:
         s->done = save_snapshot(s->tag, false, s->vmstate, true, s->devices,
                                 s->errp);
-    } else if (job_type(&s->common) == JOB_TYPE_SNAPSHOT_LOAD) {
+        break;
+    case JOB_TYPE_SNAPSHOT_LOAD:
         s->done = job_load(s);
-    } else {
+        break;
+    case JOB_TYPE_SNAPSHOT_DELETE:
         s->done = delete_snapshot(s->tag, true, s->devices, s->errp);
+        break;
+    default:
+        g_assert_not_reached();
     }
     job_progress_update(&s->common, 1);
     g_free(s->tag);

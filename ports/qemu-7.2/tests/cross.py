@@ -47,19 +47,23 @@ def case_precopy(place, machine, source_binary, target_binary):
         return f"downtime {info['downtime']} ms"
 
 
-def case_postcopy(place, machine, source_binary, target_binary):
+def migrate_postcopy(place, source, target):
     uri = f"unix:{place / 'socket'}"
+    for vm in (source, target):
+        set_up(vm, ("postcopy-ram",), max_bandwidth=1 << 20, downtime_limit=1, max_postcopy_bandwidth=1 << 21)
+    target.qmp("migrate-incoming", uri=uri)
+    source.wait_letters()
+    source.qmp("migrate", uri=uri)
+    source.wait_status("active")
+    source.qmp("migrate-start-postcopy")
+    source.wait_status("completed")
+    target.wait_status("completed")
+
+
+def case_postcopy(place, machine, source_binary, target_binary):
     with (Qemu(source_binary, place, "source", *machine.arguments) as source,
           Qemu(target_binary, place, "target", *machine.arguments, "-incoming", "defer") as target):
-        for vm in (source, target):
-            set_up(vm, ("postcopy-ram",), max_bandwidth=1 << 20, downtime_limit=1, max_postcopy_bandwidth=1 << 21)
-        target.qmp("migrate-incoming", uri=uri)
-        source.wait_letters()
-        source.qmp("migrate", uri=uri)
-        source.wait_status("active")
-        source.qmp("migrate-start-postcopy")
-        source.wait_status("completed")
-        target.wait_status("completed")
+        migrate_postcopy(place, source, target)
         sent(source, target)
         if source.qmp("query-migrate")["ram"]["postcopy-requests"] == 0:
             return "no page was asked for"
@@ -144,6 +148,42 @@ def case_same_bytes_new(place, machine, ported, unmodified):
     return f"{len(streams[0])} bytes, {described(streams[0])} of them description"
 
 
+# As Xen's accelerator has them.
+XEN = [argument for off in ("store-global-state", "send-configuration", "send-section-footer")
+       for argument in ("-global", f"migration.{off}=off")]
+
+
+def save_devices(vm, path):
+    path.unlink(missing_ok=True)
+    vm.qmp("xen-save-devices-state", filename=str(path))
+    return path.read_bytes()
+
+
+def case_same_devices(place, machine, ported, unmodified):
+    """Xen's files of device state: either saves the same, loads what the other saved, and saves that again."""
+    path = place / "first"
+    with Qemu(unmodified, place, "source", *machine.arguments, *XEN) as source:
+        source.wait_letters()
+        source.qmp("stop")
+        write_file(source, path)
+    saved = {}
+    for binary in (ported, unmodified):
+        with Qemu(binary, place, "again", *machine.arguments, *XEN, "-S", "-incoming", f"exec:cat {path}") as vm:
+            vm.wait_status("completed")
+            saved[binary] = save_devices(vm, place / "saved")
+    compare(saved[ported], saved[unmodified])
+    for saver in (ported, unmodified):
+        loaded = []
+        for loader in (ported, unmodified):
+            (place / "devices").write_bytes(saved[saver])
+            with Qemu(loader, place, "loads", *machine.arguments, *XEN, "-S") as vm:
+                vm.qmp("xen-load-devices-state", filename=str(place / "devices"))
+                loaded.append(save_devices(vm, place / "saved"))
+        compare(*loaded)
+        compare(loaded[0], saved[saver])
+    return f"{len(saved[ported])} bytes"
+
+
 # Off: a configuration section is no description to libsavevm.
 TRACES = ["-global", "migration.send-configuration=off"]
 for pattern in ("vmstate_*", "get_qtailq*", "put_qtailq*", "get_qlist*", "put_qlist*", "get_gtree*", "put_gtree*"):
@@ -177,6 +217,33 @@ def case_same_traces(place, machine, ported, unmodified):
     return f"{len(told[0])} events"
 
 
+PHASES = []
+for pattern in ("savevm_*", "loadvm_*", "qemu_savevm_*", "qemu_loadvm_*", "postcopy_ram_listen_*", "qemu_file_fclose"):
+    PHASES += ["-trace", pattern]
+
+
+def shapes(vm):
+    """What kinds of events are in the log: how often each comes, and its numbers, depend on the time."""
+    told = re.findall(r"^(?:qemu_)?(?:savevm|loadvm|postcopy|file)_.*$", vm.output(), flags=re.MULTILINE)
+    # Nor is it the same which blocks have pages to discard.
+    told = [re.sub(r"(discard(?:_header)?) .*:", r"\1 block:", line) for line in told]
+    return {re.sub(r"\d+", "N", line) for line in told}
+
+
+def case_same_postcopy_traces(place, machine, ported, unmodified):
+    """Events of the phases, the sections and the commands, with the same words on both sides."""
+    told = []
+    for binary in (ported, unmodified):
+        with (Qemu(binary, place, "source", *machine.arguments, *PHASES) as source,
+              Qemu(binary, place, "target", *machine.arguments, *PHASES, "-incoming", "defer") as target):
+            migrate_postcopy(place, source, target)
+            told.append((shapes(source), shapes(target)))
+    for side, ours, theirs in zip(("source", "target"), *told):
+        if ours != theirs:
+            raise Failure(f"{side}: only ported {sorted(ours - theirs)}, only unmodified {sorted(theirs - ours)}")
+    return f"{len(told[0][0])} kinds of events in the source, {len(told[0][1])} in the target"
+
+
 def case_same_descriptions(place, machine, ported, unmodified):
     """-dump-vmstate, whatever the space between."""
     dumps = []
@@ -205,7 +272,9 @@ def main():
     if not foreign:
         run("the same bytes from machines that never ran", case_same_bytes_new, ported, unmodified)
         run("the same bytes from what both loaded", case_same_bytes, ported, unmodified)
-        run("the same traces", case_same_traces, ported, unmodified)
+        run("the same device state, as for Xen", case_same_devices, ported, unmodified)
+        run("the same traces of all fields", case_same_traces, ported, unmodified)
+        run("the same traces of a postcopy", case_same_postcopy_traces, ported, unmodified)
         run("the same descriptions", case_same_descriptions, ported, unmodified)
     pairs = [("ported to unmodified", ported, unmodified), ("unmodified to ported", unmodified, ported),
              ("ported to ported", ported, ported)]
