@@ -517,6 +517,8 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     if (!f) {
         return;
     }
+    /* The end of an incoming migration counts on an instance to yank. */
+    yank_register_instance(MIGRATION_YANK_INSTANCE, NULL);
     ret = qemu_loadvm_state(f);
     qemu_fclose(f);
     if (ret < 0) {
