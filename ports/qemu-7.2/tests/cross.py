@@ -217,15 +217,14 @@ def case_same_devices(place, machine, ported, unmodified):
             if binary == ported:
                 # As in Xen's COLO, where an unmodified one aborts.
                 vm.qmp("system_reset")
-                loaded.append(load_devices(vm, place / "devices0"))
+                compare(load_devices(vm, place / "devices0"), saved[0])
     compare(*saved)
     # It waits for a migration that nobody sends: without one an unmodified QEMU aborts in the end of the load.
     waiting = ["-S", "-incoming", f"unix:{place / 'socket'}"]
-    for at, binary in enumerate((unmodified, ported)):
+    for at, binary in ((1, ported), (0, unmodified)):
         with Qemu(binary, place, "fresh", *machine.arguments, *XEN, *waiting) as vm:
             loaded.append(load_devices(vm, place / f"devices{at}"))
-    compare(loaded[0], loaded[1])
-    compare(loaded[2], loaded[1])
+    compare(*loaded)
     return f"{len(saved[0])} bytes"
 
 
