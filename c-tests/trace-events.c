@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The trace events of descriptions: names, texts and order are those of QEMU 7.2, and nobody pays who does not listen. */
+/* The trace events of descriptions and commands: names, texts and order are those of QEMU 7.2, and nobody pays who does
+ * not listen. */
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
@@ -91,9 +92,40 @@ static void event(void *host, const char *name, const char *text)
     snprintf(events + len, sizeof(events) - len, "%s %s\n", name, text);
 }
 
+static int pong(void *host, uint32_t value)
+{
+    (void)host;
+    (void)value;
+    return 0;
+}
+
+/* Always past the first discard. */
+static int postcopy_state(void *host, int state)
+{
+    (void)host;
+    (void)state;
+    return 2;
+}
+
+static int discard(void *host, const char *block, uint64_t begin, uint64_t length)
+{
+    (void)host;
+    (void)block;
+    (void)begin;
+    (void)length;
+    return 0;
+}
+
+static const SaveVMIncomingOps incoming = {
+    .size = sizeof(incoming),
+    .pong = pong,
+    .postcopy_state = postcopy_state,
+    .postcopy_discard = discard,
+};
+
 static SaveVM *start(void)
 {
-    SaveVMHostOps ops = { .size = sizeof(ops), .trace_wanted = wanted, .trace = event };
+    SaveVMHostOps ops = { .size = sizeof(ops), .trace_wanted = wanted, .trace = event, .incoming = &incoming };
     SaveVM *vm = savevm_new(&ops, NULL);
 
     savevm_set_current(vm);
@@ -252,6 +284,45 @@ TEST(what_fails)
     CHECK_HAS(events, "vmstate_subsection_load_bad device: noone/knows/(prefix)\n");
     CHECK_EQ(load(wrong, sizeof(wrong), 2), -ENOENT);
     CHECK_HAS(events, "vmstate_subsection_load_bad device: device/unknown/(lookup)\n");
+    end(vm);
+}
+
+TEST(commands)
+{
+    uint64_t begins[] = { 0, 0x8000 }, lengths[] = { 0x1000, 0x2000 };
+    SaveVM *vm = start();
+    const uint8_t *bytes;
+    QEMUFile *out = savevm_file_to_buffer(), *in;
+    size_t len;
+
+    listening = true;
+    events[0] = '\0';
+    qemu_savevm_send_ping(out, 42);
+    qemu_savevm_send_postcopy_ram_discard(out, "ram", 2, begins, lengths);
+    CHECK_STR(events,
+              "savevm_send_ping 0x2a\n"
+              "savevm_command_send com=0x2 len=4\n"
+              "qemu_savevm_send_postcopy_ram_discard ram: 2d\n"
+              "savevm_command_send com=0x6 len=38\n");
+    qemu_put_byte(out, QEMU_VM_EOF);
+    bytes = savevm_file_buffer(out, &len);
+    in = savevm_file_from_buffer(bytes, len);
+    events[0] = '\0';
+    CHECK_EQ(qemu_loadvm_state_main(in, NULL), 0);
+    CHECK_STR(events,
+              "qemu_loadvm_state_section 8\n"
+              "loadvm_process_command com=PING len=4\n"
+              "loadvm_process_command_ping 0x2a\n"
+              "qemu_loadvm_state_section_command 0\n"
+              "qemu_loadvm_state_section 8\n"
+              "loadvm_process_command com=POSTCOPY_RAM_DISCARD len=38\n"
+              "loadvm_postcopy_ram_handle_discard \n"
+              "loadvm_postcopy_ram_handle_discard_header ram: 32d\n"
+              "loadvm_postcopy_ram_handle_discard_end \n"
+              "qemu_loadvm_state_section_command 0\n"
+              "qemu_loadvm_state_section 0\n");
+    qemu_fclose(in);
+    qemu_fclose(out);
     end(vm);
 }
 
