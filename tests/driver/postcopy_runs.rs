@@ -410,8 +410,9 @@ fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
     let (out, into) = run.wait("not recovered");
     assert!(out.unwrap_err().message().contains("nobody recovered"));
     assert!(into.unwrap_err().message().contains("nobody recovered"));
-    assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here));
-    assert!(!source.host.is_running());
+    // The destination may not have shown yet that it got the guest.
+    assert!(run.out.info().owner != Owner::Here && run.into.info().owner == Owner::Here);
+    assert!(!source.host.is_running() && destination.host.is_running());
     assert_eq!(destination.ram.postcopy.ended(), Some(false));
     source.check_balanced("not recovered");
     destination.check_balanced("not recovered");
