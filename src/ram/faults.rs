@@ -144,9 +144,14 @@ impl Faults {
             if let Err(error) = self.uffd.unregister(block.memory()) {
                 log::warn!("ending postcopy of block '{}': {error}", block.name());
             }
-            block.memory().allow_huge(true);
         }
+        allow_huge(&self.blocks, true);
     }
+}
+
+/// While pages can be missing: a huge page that the kernel makes would fill them in.
+fn allow_huge(blocks: &[Arc<Block>], allow: bool) {
+    blocks.iter().for_each(|block| block.memory().allow_huge(allow));
 }
 
 impl Ram {
@@ -177,8 +182,6 @@ impl Ram {
     pub(super) fn advised(&self) -> Result<()> {
         self.check_postcopy()?;
         for block in self.sent_blocks().iter() {
-            // A huge page that the kernel makes would fill in what is missing.
-            block.memory().allow_huge(false);
             self.throw_away(block, 0, block.memory().len())?;
         }
         self.advised.store(true, SeqCst);
@@ -227,10 +230,11 @@ impl Ram {
     /// From now on missing pages are asked for.
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
         self.settle_load();
-        for block in self.sent_blocks().iter() {
-            self.throw_away_missing(block)?;
-        }
-        let faults = Faults::start(self, self.sent_blocks(), source)?;
+        let blocks = self.sent_blocks();
+        allow_huge(&blocks, false);
+        let thrown = blocks.iter().try_for_each(|block| self.throw_away_missing(block));
+        let started = thrown.and_then(|()| Faults::start(self, Arc::clone(&blocks), source));
+        let faults = started.inspect_err(|_| allow_huge(&blocks, true))?;
         *lock(&self.faults) = Some(faults);
         Ok(())
     }

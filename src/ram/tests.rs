@@ -392,6 +392,7 @@ impl PageSource for Nobody {
 #[test]
 fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
     let machine = Machine::new(&[2 * RUN]);
+    machine.memories[0].memory().allow_huge(true);
     machine.ram.load_setup();
     if let Err(error) = machine.ram.advised() {
         machine.ram.load_cleanup();
@@ -401,6 +402,35 @@ fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
     machine.ram.start_faults(Arc::new(Nobody)).unwrap();
     assert_eq!(present(&machine.memories[0]), RUN * PAGE);
     machine.ram.load_cleanup();
+}
+
+/// Whether the kernel may not make huge pages of the memory, as it lists that.
+fn forbids_huge(memory: &OwnMemory) -> bool {
+    let (maps, address) = (std::fs::read_to_string("/proc/self/smaps").unwrap(), memory.memory().address());
+    let number = |text: &str| usize::from_str_radix(text, 16).ok();
+    let range =
+        |line: &str| line.split_once(' ')?.0.split_once('-').and_then(|(from, to)| Some(number(from)?..number(to)?));
+    let here = maps.lines().skip_while(|line| !range(line).is_some_and(|range| range.contains(&address)));
+    let flags = here.into_iter().find(|line| line.starts_with("VmFlags:")).unwrap();
+    flags.split_whitespace().any(|flag| flag == "nh")
+}
+
+#[test]
+fn huge_pages_are_forbidden_only_while_pages_can_be_missing() {
+    let machine = Machine::new(&[4]);
+    for (listens, what) in [(false, "postcopy that could have come"), (true, "postcopy")] {
+        machine.ram.load_setup();
+        if let Err(error) = machine.ram.advised() {
+            machine.ram.load_cleanup();
+            return eprintln!("SKIPPED: {error}");
+        }
+        if listens {
+            machine.ram.start_faults(Arc::new(Nobody)).unwrap();
+        }
+        assert_eq!(forbids_huge(&machine.memories[0]), listens, "during {what}");
+        machine.ram.load_cleanup();
+        assert!(!forbids_huge(&machine.memories[0]), "after {what}");
+    }
 }
 
 /// A channel that brings as much as it likes with each read, over all places.
