@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::registry::{Owner, Registration};
 use block::{Block, BlockInfo, Blocks};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use tracker::{HostLog, Log};
 
@@ -102,8 +102,8 @@ pub struct Ram {
     snapshots: AtomicBool,
     /// The source has said that postcopy may come.
     advised: AtomicBool,
-    /// Target pages that are to be sent.
-    dirty_pages: AtomicU64,
+    /// Target pages that are to be sent. Less than none for a moment: a page may be sent before who marked it has counted it.
+    dirty_pages: AtomicI64,
     /// Numbers for who asks.
     pub counters: Counters,
 }
@@ -141,7 +141,7 @@ impl Ram {
             logging: AtomicBool::new(false),
             snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
-            dirty_pages: AtomicU64::new(0),
+            dirty_pages: AtomicI64::new(0),
             counters: Counters::default(),
         });
         vm.register(Registration {
@@ -263,13 +263,22 @@ impl Ram {
     }
 
     fn mark(&self, block: &Block, start: usize, count: usize) {
-        let new = block.dirty.set(start, count);
-        self.dirty_pages.fetch_add(new as u64, Relaxed);
+        self.dirtied(block.dirty.set(start, count));
+    }
+
+    /// So many pages more are to be sent.
+    fn dirtied(&self, pages: usize) {
+        self.dirty_pages.fetch_add(pages as i64, Relaxed);
+    }
+
+    /// So many pages less are to be sent.
+    fn cleaned(&self, pages: usize) {
+        self.dirty_pages.fetch_sub(pages as i64, Relaxed);
     }
 
     /// Bytes that are to be sent.
     pub fn dirty_bytes(&self) -> u64 {
-        self.dirty_pages.load(Relaxed) << self.page_bits
+        (self.dirty_pages.load(Relaxed).max(0) as u64) << self.page_bits
     }
 
     fn is_postcopy_advised(&self) -> bool {

@@ -57,7 +57,7 @@ impl Ram {
         let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the machine is gone"))?;
         self.sync_for_postcopy()?;
         for block in self.blocks().iter().filter(|block| !self.is_ignored(block)) {
-            self.dirty_pages.fetch_add(grow_to_units(block) as u64, Relaxed);
+            self.dirtied(grow_to_units(block));
             let (mut ranges, mut from) = (Vec::new(), 0);
             while let Some((start, count)) = block.dirty.run(from, usize::MAX) {
                 ranges.push(((start as u64) << self.page_bits, (count as u64) << self.page_bits));
@@ -112,7 +112,7 @@ impl Ram {
         block.dirty.set_inverted(bits).ok_or_else(|| Error::invalid(text("that is too short")))?;
         grow_to_units(block);
         let sent = blocks.iter().filter(|block| !self.is_ignored(block));
-        self.dirty_pages.store(sent.map(|block: &Arc<Block>| block.dirty.count() as u64).sum(), Relaxed);
+        self.dirty_pages.store(sent.map(|block: &Arc<Block>| block.dirty.count() as i64).sum(), Relaxed);
         Ok(())
     }
 }

@@ -89,8 +89,7 @@ impl Saver {
     /// again.
     fn send(&mut self, ram: &Ram, file: &MigFile, at: usize, start: usize, count: usize) {
         let block = Arc::clone(&self.blocks[at]);
-        let cleared = block.dirty.clear(start, count);
-        ram.dirty_pages.fetch_sub(cleared as u64, Relaxed);
+        ram.cleaned(block.dirty.clear(start, count));
         self.send_pages(ram, file, at, start, count);
     }
 

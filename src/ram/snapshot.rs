@@ -17,7 +17,7 @@ use crate::savevm::{Vm, save};
 use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
 use crate::wire as stream;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -303,7 +303,7 @@ impl Ram {
     /// Whether the unit that begins with this page is the caller's to save.
     fn claim(&self, block: &Block, page: usize) -> bool {
         let cleared = block.dirty.clear(page, block.pages_per_unit());
-        self.dirty_pages.fetch_sub(cleared as u64, Relaxed);
+        self.cleaned(cleared);
         cleared > 0
     }
 

@@ -163,6 +163,23 @@ fn differences_are_sent_where_a_page_is_known() {
 }
 
 #[test]
+fn a_page_that_goes_out_before_it_is_counted_is_no_debt() {
+    let machine = Machine::new(&[8]);
+    let file = MigFile::new(Arc::new(memory::Writer::new()), true);
+    machine.ram.save_setup(&file, false).unwrap();
+    assert!(machine.ram.save_iterate(&file).unwrap());
+    // A CPU of the guest has marked it, and was stopped before it counted it.
+    let new = machine.ram.blocks()[0].dirty.set(3, 1);
+    assert!(machine.ram.save_iterate(&file).unwrap());
+    assert_eq!((new, machine.ram.dirty_bytes()), (1, 0));
+    machine.ram.dirtied(new);
+    assert_eq!(machine.ram.dirty_bytes(), 0);
+    machine.ram.set_dirty(machine.memories[0].memory().address(), 1);
+    assert_eq!(machine.ram.dirty_bytes(), PAGE as u64);
+    machine.ram.save_cleanup();
+}
+
+#[test]
 fn blocks_come_and_go_only_between_migrations() {
     let machine = Machine::new(&[4]);
     let memory = OwnMemory::new(PAGE).unwrap();

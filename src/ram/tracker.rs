@@ -134,7 +134,7 @@ impl Tracker {
                             format!("block '{}': {}", block.name(), error.message()),
                         ));
                     }
-                    ram.dirty_pages.fetch_add(block.dirty.merge(&words) as u64, Relaxed);
+                    ram.dirtied(block.dirty.merge(&words));
                 }
             }
         }
