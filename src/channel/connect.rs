@@ -82,17 +82,9 @@ fn to_address(addr: &SocketAddr, wait: &Wait<'_>) -> Result<io::Result<OwnedFd>>
     }
     let stream = TcpStream::from(socket);
     Ok(match stream.take_error() {
-        Ok(None) => Ok(without_delay(stream.into())),
+        Ok(None) => Ok(stream.into()),
         Ok(Some(err)) | Err(err) => Err(err),
     })
-}
-
-/// Page requests and acknowledgements are small and somebody waits for each; files hand over large blocks anyway.
-/// Means nothing to other sockets than TCP.
-pub(super) fn without_delay(socket: OwnedFd) -> OwnedFd {
-    let stream = TcpStream::from(socket);
-    let _ = stream.set_nodelay(true);
-    stream.into()
 }
 
 /// The addresses of a host.

@@ -10,7 +10,8 @@ use super::{Channel, StallLimit, aborted, closed, lock, stalled};
 use crate::error::{Error, Result};
 use crate::sys::{
     IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, make_room, poll_fd, read_fd, read_scattered, recv_fd,
-    recv_scattered, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
+    recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd,
+    write_pipe,
 };
 use std::fs::File;
 use std::io;
@@ -114,8 +115,11 @@ impl FdChannel {
             Kind::Device => set_nonblocking(fd.as_fd(), true).map(|_| false).map_err(failed)?,
             Kind::Socket | Kind::File => false,
         };
-        if kind == Kind::Socket && writable {
-            make_room(fd.as_fd());
+        if kind == Kind::Socket {
+            send_at_once(fd.as_fd());
+            if writable {
+                make_room(fd.as_fd());
+            }
         }
         let descriptor = Mutex::new(Some(Arc::new(Descriptor { fd, was_blocking })));
         Ok(Self { kind, descriptor, shut_down: AtomicBool::new(false), wake, stall: StallLimit::new() })
@@ -279,7 +283,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use std::io::{ErrorKind, Read, Seek, Write, pipe};
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixStream;
     use std::thread;
 
@@ -333,6 +337,18 @@ mod tests {
         let most: usize = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse().unwrap();
         let is_allowed = most >= 1 << 20;
         assert!(!is_allowed || after > 2 * before, "{before} and {after} bytes");
+    }
+
+    #[test]
+    fn a_tcp_socket_sends_what_is_small_at_once_whoever_made_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for writable in [true, false] {
+            let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let shared = socket.try_clone().unwrap();
+            assert!(!shared.nodelay().unwrap());
+            let _channel = channel(socket, writable);
+            assert!(shared.nodelay().unwrap(), "writable: {writable}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The incoming side: listens for a connection, or opens what is read from.
 
 use super::Channel;
-use super::connect::{OPEN_FLAGS, resolve, seek, without_delay};
+use super::connect::{OPEN_FLAGS, resolve, seek};
 use super::exec::ExecChannel;
 use super::fd::FdChannel;
 use super::lock;
@@ -119,7 +119,7 @@ impl Listener {
         match &self.source {
             Source::Sockets(sockets) => {
                 let socket = accept_any(sockets, &wait)?;
-                Ok(Arc::new(FdChannel::new(without_delay(socket), false)?))
+                Ok(Arc::new(FdChannel::new(socket, false)?))
             }
             Source::Opened(slot) => {
                 let gone =

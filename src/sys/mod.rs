@@ -23,6 +23,6 @@ pub use map::{MappedFile, prefetch};
 pub use pagemap::PageScan;
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,
-    shutdown_socket, socket_kind, tcp_socket, unix_socket,
+    send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket,
 };
 pub use uffd::{Feature, Mode, Userfault};

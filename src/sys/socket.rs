@@ -63,6 +63,12 @@ pub fn make_room(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Has what is small sent at once: somebody waits for each page request and acknowledgement, and files hand over large
+/// blocks anyway. Only TCP knows the difference.
+pub fn send_at_once(fd: BorrowedFd<'_>) {
+    let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+}
+
 /// `shutdown(2)` of both directions.
 pub fn shutdown_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
