@@ -54,37 +54,39 @@ fn to_tcp(host: &str, port: u16, wait: &Wait<'_>) -> Result<OwnedFd> {
     if host.is_empty() {
         return Err(Error::invalid(format!("tcp::{port} has no host to connect to; only a listener can do without")));
     }
-    let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
-    for addr in resolve(host, port, wait)? {
-        match to_address(&addr, wait)? {
-            Ok(socket) => return Ok(socket),
-            Err(err) => {
-                log::debug!("no connection to {addr}: {err}");
-                last = err;
-            }
-        }
-    }
-    Err(wait.failed(&last))
+    to_any(&resolve(host, port, wait)?, wait)
 }
 
-/// The outer result is whether to go on at all, the inner one that of this address.
-fn to_address(addr: &SocketAddr, wait: &Wait<'_>) -> Result<io::Result<OwnedFd>> {
-    let socket = match tcp_socket(addr) {
-        Ok(socket) => socket,
-        Err(err) => return Ok(Err(err)),
-    };
+/// The first of the addresses that answers. They share the time, or one that is silent would keep it from the others.
+fn to_any(addresses: &[SocketAddr], wait: &Wait<'_>) -> Result<OwnedFd> {
+    let mut last = wait.failed(&io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+    for (at, addr) in addresses.iter().enumerate() {
+        match to_address(addr, &wait.share(addresses.len() - at)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => {
+                log::debug!("no connection to {addr}: {error}");
+                last = error;
+            }
+        }
+        wait.check()?;
+    }
+    Err(last)
+}
+
+fn to_address(addr: &SocketAddr, wait: &Wait<'_>) -> Result<OwnedFd> {
+    let socket = tcp_socket(addr).map_err(|err| wait.failed(&err))?;
     match connect_tcp(socket.as_fd(), addr) {
         Ok(()) => {}
         Err(err) if matches!(err.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
             wait.ready(&[socket.as_fd()], true)?;
         }
-        Err(err) => return Ok(Err(err)),
+        Err(err) => return Err(wait.failed(&err)),
     }
     let stream = TcpStream::from(socket);
-    Ok(match stream.take_error() {
+    match stream.take_error() {
         Ok(None) => Ok(stream.into()),
-        Ok(Some(err)) | Err(err) => Err(err),
-    })
+        Ok(Some(err)) | Err(err) => Err(wait.failed(&err)),
+    }
 }
 
 /// The addresses of a host.
@@ -195,6 +197,25 @@ mod tests {
         let uri: Uri = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
         let _first = connect(&uri, None, &Cancel::new().unwrap()).unwrap();
         hangs(&uri);
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        let silent = TcpListener::from(listen_tcp(&"127.0.0.1:0".parse().unwrap(), false, 0).unwrap());
+        let _first = TcpStream::connect(silent.local_addr().unwrap()).unwrap();
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        let [silent, open] = [&silent, &open].map(|listener| listener.local_addr().unwrap());
+        let (cancel, uri) = (Cancel::new().unwrap(), "tcp:both:1".parse().unwrap());
+        let short = || Wait::new("connecting to", &uri, Some(Duration::from_millis(200)), &cancel);
+        let socket = to_any(&[silent, open], &short()).unwrap();
+        assert_eq!(TcpStream::from(socket).peer_addr().unwrap(), open);
+        let error = to_any(&[silent, silent], &short()).unwrap_err();
+        assert_eq!(
+            (error.errno(), error.message()),
+            (libc::ETIMEDOUT, "connecting to tcp:both:1: not done within 200ms")
+        );
+        cancel.cancel();
+        assert_eq!(to_any(&[silent, open], &short()).unwrap_err().errno(), libc::ECANCELED);
     }
 
     #[test]

@@ -53,6 +53,16 @@ impl<'a> Wait<'a> {
         self.limit.map(|limit| limit.saturating_sub(self.since.elapsed()))
     }
 
+    /// The first of so many attempts (at least one) that share what is left of the time.
+    pub fn share(&self, attempts: usize) -> Self {
+        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+        let limit = self.limit.map(|limit| {
+            let gone = self.since.elapsed().min(limit);
+            gone + (limit - gone) / attempts
+        });
+        Self { limit, ..*self }
+    }
+
     /// An operating system error, in the terms of this attempt.
     pub fn failed(&self, err: &std::io::Error) -> Error {
         Error::io(format_args!("{} {}", self.doing, self.uri), err)
@@ -103,5 +113,21 @@ impl<'a> Wait<'a> {
             Ok(Ready::TimedOut) => Ok(()),
             other => self.judge(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_share_the_time() {
+        let (uri, cancel) = ("tcp:both:1".parse().unwrap(), Cancel::new().unwrap());
+        let (whole, half) = (Duration::from_secs(1000), Duration::from_secs(500));
+        let wait = Wait::new("connecting to", &uri, Some(whole), &cancel);
+        let first = wait.share(2).limit.unwrap();
+        assert!((half..half + half / 2).contains(&first), "{first:?}");
+        assert_eq!(wait.share(1).limit, Some(whole));
+        assert_eq!(Wait::new("connecting to", &uri, None, &cancel).share(2).limit, None);
     }
 }
