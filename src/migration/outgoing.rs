@@ -183,11 +183,15 @@ impl Outgoing {
         self.cancel.cancel();
         base.link.close();
         base.machine.ring();
-        if lock(&self.work).is_some() && !base.params().own_thread {
-            // The host's own thread does the work; here it may as well be done at once.
+        self.work_off();
+        base.wait_cancelled()
+    }
+
+    /// Does at once what the host would do in its steps, unless another thread is at it.
+    fn work_off(self: &Arc<Self>) {
+        if !self.base.params().own_thread {
             while let Ok(true) = self.step() {}
         }
-        base.wait_cancelled()
     }
 
     /// Lets the guest move after `pause_before_switchover`.
@@ -291,8 +295,11 @@ impl Outgoing {
         self.base.machine.ring();
         // Where it is too late it ends by itself. The host may still be hearing of the end: nothing is called after this.
         let _ = self.cancel();
-        if self.base.params().own_thread || self.base.status().is_final() {
-            let _ = self.wait();
+        loop {
+            self.work_off();
+            if self.wait_within(NAP_MAX).is_some() {
+                return;
+            }
         }
     }
 }

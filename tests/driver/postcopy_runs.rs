@@ -420,6 +420,36 @@ fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
 }
 
 #[test]
+fn a_postcopy_that_the_host_steps_ends_with_its_handle() {
+    for paused in [true, false] {
+        let what = format!("the handle goes, paused: {paused}");
+        let (source, destination, stage) = machines();
+        source.ram.ballast.store(50, SeqCst);
+        let params = Params { own_thread: false, max_postcopy_bandwidth: 2_000, ..params(true) };
+        let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), params);
+        let steps_to = |status: Status| {
+            while run.out.info().status != status {
+                assert!(run.out.step().unwrap(), "{what}: it ended as {}", run.out.info().status);
+            }
+        };
+        steps_to(Status::PostcopyActive);
+        if paused {
+            run.out.pause().unwrap();
+            steps_to(Status::PostcopyPaused);
+        }
+        run.out.end();
+        let end = if paused { Status::Failed } else { Status::Completed };
+        assert_eq!((run.out.info().status, run.out.info().owner), (end, Owner::There), "{what}");
+        run.into.end();
+        assert_eq!(run.into.wait().is_ok(), !paused, "{what}");
+        source.check_balanced(&what);
+        destination.check_balanced(&what);
+        stage.check(&what);
+        source.vm.slot.begin("the next one").unwrap();
+    }
+}
+
+#[test]
 fn postcopy_that_was_not_agreed_on_is_refused() {
     let (source, destination, stage) = machines();
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params(true), quick()));
