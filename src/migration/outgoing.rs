@@ -111,7 +111,8 @@ impl Outgoing {
     }
 
     /// Does a piece of the work: connects, or a round, or a switchover. It waits as long as the piece takes, at most as
-    /// the deadlines allow. False when all is done; `EBUSY` where another thread is at it.
+    /// the deadlines allow, and gives the big lock up meanwhile. False when all is done; `EBUSY` where another thread is at
+    /// it.
     pub fn step(self: &Arc<Self>) -> Result<bool> {
         let Some(mut work) = lock(&self.work).take() else {
             return match self.base.status().is_final() {
@@ -119,26 +120,21 @@ impl Outgoing {
                 false => Err(Error::new(libc::EBUSY, "another thread does the work of this migration")),
             };
         };
-        let vm = Arc::clone(&self.base.vm);
+        let (vm, host) = (Arc::clone(&self.base.vm), self.base.vm.host());
         let mut next = Next::Done;
-        let bell = self.base.machine.bell();
-        vm.host().on_thread(&vm, &mut || {
-            let _working = self.base.working();
-            next = contained(&vm, || work.step(self)).unwrap_or_else(|error| self.give_up(&mut work, &error));
+        unlocked(&*host, || {
+            let bell = self.base.machine.bell();
+            host.on_thread(&vm, &mut || {
+                let _working = self.base.working();
+                next = contained(&vm, || work.step(self)).unwrap_or_else(|error| self.give_up(&mut work, &error));
+            });
+            let Next::After(time) = next else { return };
+            *lock(&self.work) = Some(work);
+            if !time.is_zero() {
+                self.base.machine.wait_bell(bell, time.min(NAP_MAX));
+            }
         });
-        match next {
-            Next::Done => {
-                drop(work);
-                Ok(false)
-            }
-            Next::After(time) => {
-                *lock(&self.work) = Some(work);
-                if !time.is_zero() {
-                    unlocked(&*vm.host(), || self.base.machine.wait_bell(bell, time.min(NAP_MAX)));
-                }
-                Ok(true)
-            }
-        }
+        Ok(next != Next::Done)
     }
 
     /// Ends the work after a panic in it. What that left half done is in `work`.

@@ -114,6 +114,21 @@ fn a_guest_that_stood_still_is_started_over_there_as_qemu_does() {
 }
 
 #[test]
+fn the_big_lock_is_given_up_while_a_step_waits_and_works() {
+    use savevm::savevm::host::Host;
+    let (source, destination, stage) = Machine::two();
+    let params = Params { own_thread: false, ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+    source.host.lock();
+    while run.out.step().unwrap() {}
+    assert!(source.host.locked());
+    source.host.unlock();
+    let (out, into) = run.wait("steps inside the lock");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "steps inside the lock");
+}
+
+#[test]
 fn a_host_may_bring_its_own_thread() {
     let (source, destination, stage) = Machine::two();
     let params = Params { own_thread: false, ..quick() };
