@@ -170,6 +170,7 @@ impl Source {
         }
         if !handed && urgent == 0 {
             // The guest stands still until RUN, which must not wait behind pages that nobody asked for.
+            self.keep_alive(base)?;
             return Ok(POLL);
         }
         let threshold = self.rate.last.threshold;

@@ -27,7 +27,7 @@ pub const PING_HELLO_END: u32 = 0x5356_4d05;
 pub const PING_LOADED: u32 = 0x5356_4d03;
 /// Follows RUN, as in QEMU 7.2: a destination of this library that answers has the guest.
 pub const PING_HANDED_OVER: u32 = 4;
-/// Keeps the connection busy while the source waits for its operator.
+/// Keeps the connection busy while the source waits: for its operator, the guest, or the destination's devices.
 pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
 /// What RESUME_ACK says (QEMU 7.2's `MIGRATION_RESUME_ACK_VALUE`).
 pub const RESUME_ACK_VALUE: u32 = 1;

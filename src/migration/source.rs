@@ -33,7 +33,7 @@ pub(super) enum Next {
 
 /// At once.
 pub(super) const NOW: Next = Next::After(Duration::ZERO);
-/// How often a wait for the operator looks around.
+/// How often a wait for the operator or the guest looks around.
 pub(super) const POLL: Next = Next::After(Duration::from_millis(50));
 /// After a round that sent nothing.
 const IDLE: Next = Next::After(Duration::from_millis(5));
@@ -246,6 +246,7 @@ impl Source {
         self.check()?;
         if vm.guest_unplug_pending() {
             base.enter(Status::WaitUnplug)?;
+            self.kept_alive = base.now();
             return self.go(Phase::Unplug);
         }
         self.begin_rounds(m)
@@ -254,9 +255,20 @@ impl Source {
     fn wait_unplug(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
         self.check()?;
         if m.base.vm.guest_unplug_pending() {
+            self.keep_alive(&m.base)?;
             return Ok(POLL);
         }
         self.begin_rounds(m)
+    }
+
+    /// Has the destination hear of a source that waits: it gives one up that is silent.
+    pub fn keep_alive(&mut self, base: &Base) -> Result<()> {
+        let now = base.now();
+        if self.answers.is_some() && now.saturating_sub(self.kept_alive) >= KEEPALIVE {
+            self.kept_alive = now;
+            command::ping(&base.vm, self.file()?, return_path::PING_KEEPALIVE);
+        }
+        Ok(())
     }
 
     fn begin_rounds(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
@@ -388,11 +400,7 @@ impl Source {
     fn pre_switchover(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
         self.check()?;
         if !m.wishes.go_on.load(SeqCst) {
-            let now = m.base.now();
-            if self.answers.is_some() && now.saturating_sub(self.kept_alive) >= KEEPALIVE {
-                self.kept_alive = now;
-                command::ping(&m.base.vm, self.file()?, return_path::PING_KEEPALIVE);
-            }
+            self.keep_alive(&m.base)?;
             return Ok(POLL);
         }
         m.base.enter(Status::Device)?;

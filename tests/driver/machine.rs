@@ -409,6 +409,8 @@ pub struct Device {
     pub fail_load: AtomicBool,
     /// How long its save takes.
     pub slow: AtomicU32,
+    /// The guest has yet to let go of it.
+    pub plugged: AtomicBool,
     /// It reads all of this RAM while it loads.
     pub reads: Mutex<Option<Arc<Ram>>>,
 }
@@ -416,6 +418,9 @@ pub struct Device {
 impl Handler for super::Shared<Device> {
     fn has(&self, callback: Callback) -> bool {
         matches!(callback, Callback::SaveState | Callback::LoadState)
+    }
+    fn unplug_pending(&self) -> bool {
+        self.plugged.load(SeqCst)
     }
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
         self.host.expect_lock(true, "save_state");
@@ -469,6 +474,7 @@ impl Machine {
             state: AtomicU64::new(seed),
             fail_load: AtomicBool::new(false),
             slow: AtomicU32::new(0),
+            plugged: AtomicBool::new(false),
             reads: Mutex::default(),
         });
         vm.register(registration("ram", true, super::Shared(Arc::clone(&ram)))).unwrap();

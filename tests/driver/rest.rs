@@ -200,6 +200,43 @@ fn a_guest_that_is_too_fast_is_slowed_down_until_it_fits() {
 }
 
 #[test]
+fn a_source_that_waits_is_heard_of() {
+    let (source, destination, stage) = Machine::two();
+    source.device.plugged.store(true, SeqCst);
+    let ends = fragile(-1, -1, Break::Whole);
+    let params = Params { pause_before_switchover: true, ..quick() };
+    let run = Run::start(&source, &destination, ends.clone(), (params, quick()));
+    let read_more_within = |before: i64, time: Duration| {
+        let since = Instant::now();
+        while ends.1.read_so_far() == before && since.elapsed() < time {
+            thread::sleep(Duration::from_millis(1));
+        }
+        ends.1.read_so_far() > before
+    };
+    for status in [Status::WaitUnplug, Status::PreSwitchover] {
+        let since = Instant::now();
+        while run.out.info().status != status {
+            assert!(since.elapsed() < LONG, "{status}: {}", run.out.info().status);
+            thread::sleep(Duration::from_millis(1));
+        }
+        source.host.freeze();
+        while read_more_within(ends.1.read_so_far(), Duration::from_millis(200)) {}
+        let before = ends.1.read_so_far();
+        let now = source.host.clock_ns().unwrap();
+        *source.host.frozen.lock().unwrap() = Some(now + 6_000_000_000);
+        assert!(read_more_within(before, Duration::from_secs(3)), "nothing is heard in {status}");
+        *source.host.frozen.lock().unwrap() = None;
+        source.device.plugged.store(false, SeqCst);
+    }
+    run.out.resume().unwrap();
+    let (out, into) = run.wait("waits");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "waits");
+    let events = source.host.events.lock().unwrap().clone();
+    assert_eq!(events, ["setup", "wait-unplug", "active", "pre-switchover", "device", "completed"]);
+}
+
+#[test]
 fn parameters_change_while_it_runs() {
     let (source, destination, stage) = Machine::two();
     source.ram.ballast.store(3_000, SeqCst);
