@@ -51,7 +51,11 @@ impl host::Incoming for Commands {
         if value == return_path::PING_LOADED {
             m.asked.store(true, SeqCst);
         }
-        m.voice.say(Message::Pong(value))?;
+        let said = m.voice.say(Message::Pong(value));
+        if self.on_reader() {
+            // In a package nobody minds: whoever reads the stream sees the break, which may be recovered.
+            said?;
+        }
         if value == return_path::PING_HELLO && m.base.params().extensions {
             m.extended.store(true, SeqCst);
             m.base.stats.get().extended = true;

@@ -26,6 +26,11 @@ const LAST_LIMIT: Duration = Duration::from_secs(10);
 /// How often a paused postcopy looks around.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A broken connection shows at the file; other errors would come again.
+fn is_broken(file: &MigFile) -> bool {
+    file.status().first_error().is_some_and(|first| first.errno() == libc::EIO)
+}
+
 impl Incoming {
     /// Everything, from the connection to the last status.
     pub(super) fn run(self: &Arc<Self>, gate: &super::incoming::Gate) {
@@ -65,6 +70,7 @@ impl Incoming {
                 // RUN beside the package: the same stream goes on.
                 Ok(LoadEnd::HandedOver) => {}
                 Err(error) => {
+                    self.await_run(&file);
                     if let Some(Err(cause)) = &lock(&self.package).done {
                         return Err(cause.clone());
                     }
@@ -116,14 +122,21 @@ impl Incoming {
         vm.check_unbroken()
     }
 
+    /// A source that is QEMU has no guest once the package is out, which may still be loaded where the connection breaks
+    /// behind it. So it comes to its end, unless its devices wait for pages.
+    fn await_run(&self, broken: &MigFile) {
+        if is_broken(broken) && !self.extended.load(SeqCst) {
+            let ended = |package: &Package| package.running || package.done.is_some();
+            self.wait_device(|package| ended(package) || self.base.interrupted().is_some(), LAST_LIMIT);
+        }
+    }
+
     /// In a running postcopy a broken connection may come back; this waits for it.
     fn recover_from(&self, broken: MigFile, error: Error) -> Result<MigFile> {
         let base = &self.base;
         let ram = base.vm.slot.ram().filter(|_| base.vm.flags().has(Flags::POSTCOPY_RAM));
-        // A broken connection shows at the file; other errors would come again.
-        let connection = broken.status().first_error().is_some_and(|first| first.errno() == libc::EIO);
         let running = base.status().is_postcopy() && lock(&self.package).running;
-        let (Some(ram), true) = (ram, running && connection && !self.abandoned.load(SeqCst)) else {
+        let (Some(ram), true) = (ram, running && is_broken(&broken) && !self.abandoned.load(SeqCst)) else {
             return Err(error);
         };
         base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
@@ -237,6 +250,8 @@ impl Incoming {
     /// It failed or was cancelled: the guest does not start here any more, and the source is told why.
     pub(super) fn give_up(&self, error: Error) {
         let (base, vm) = (&self.base, &self.base.vm);
+        // A package that is still loaded starts no guest whose pages are given up here.
+        base.machine.refuse();
         let (cancelled, error) = match base.interrupted() {
             Some(cancelled) => (true, cancelled),
             None => (false, error),

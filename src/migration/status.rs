@@ -151,6 +151,8 @@ struct Inner {
     status: Status,
     /// The point of no return was passed: who wants to cancel comes too late.
     committed: bool,
+    /// Nobody may pass it any more.
+    refused: bool,
     /// Changes that nobody has told the host of yet, and whether somebody is telling.
     untold: std::collections::VecDeque<Status>,
     telling: bool,
@@ -206,14 +208,19 @@ impl Machine {
         true
     }
 
-    /// Passes the point of no return: from now on nobody cancels. False where somebody already did.
+    /// Passes the point of no return: from now on nobody cancels. False where somebody already did, or it was refused.
     pub fn commit(&self) -> bool {
         let mut inner = self.inner();
-        if inner.status == Status::Cancelling || inner.status.is_final() {
+        if inner.refused || inner.status == Status::Cancelling || inner.status.is_final() {
             return false;
         }
         inner.committed = true;
         true
+    }
+
+    /// Lets nobody pass the point of no return any more.
+    pub fn refuse(&self) {
+        self.inner().refused = true;
     }
 
     /// Takes a commitment back: it turned out that the other side can't go on.
@@ -318,6 +325,9 @@ mod tests {
         let machine = Machine::default();
         assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Cancelling, &tell));
         assert!(!machine.commit() && !machine.advance(S::Active, &tell));
+        let machine = Machine::default();
+        machine.refuse();
+        assert!(machine.advance(S::Setup, &tell) && !machine.commit());
     }
 
     #[test]

@@ -407,7 +407,7 @@ pub struct Device {
     pub counts: Arc<Counts>,
     pub state: AtomicU64,
     pub fail_load: AtomicBool,
-    /// How long its save takes.
+    /// How long its save takes, and its load.
     pub slow: AtomicU32,
     /// The guest has yet to let go of it.
     pub plugged: AtomicBool,
@@ -437,6 +437,7 @@ impl Handler for super::Shared<Device> {
     }
     fn load(&self, file: &MigFile, _version: i32) -> Result<()> {
         self.host.expect_lock(true, "load_state");
+        thread::sleep(Duration::from_millis(self.slow.load(SeqCst).into()));
         let state = file.get_be64();
         if self.fail_load.load(SeqCst) {
             return Err(Error::invalid("this device does not want to"));

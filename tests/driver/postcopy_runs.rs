@@ -227,8 +227,17 @@ fn package(source: &Machine, put: impl Fn(&MigFile)) -> Vec<u8> {
 /// What becomes of a stream that has these packages and is through at once, while the connection stays.
 fn load_packages(packages: impl Fn(&Machine) -> Vec<Vec<u8>>) -> Error {
     let (source, destination, stage) = machines();
-    source.vm.set_flags(Flags::POSTCOPY_RAM, true);
     destination.device.fail_load.store(true, SeqCst);
+    fail_to_load((source, destination, stage), packages, 0)
+}
+
+/// How a stream fails that has these packages, and this byte behind them.
+fn fail_to_load(
+    (source, destination, stage): (Machine, Machine, Arc<Stage>),
+    packages: impl Fn(&Machine) -> Vec<Vec<u8>>,
+    last: u8,
+) -> Error {
+    source.vm.set_flags(Flags::POSTCOPY_RAM, true);
     let (there, here) = memory::pair(1 << 16);
     let stream = MigFile::new(there, true);
     save::header(&source.vm, &stream);
@@ -236,7 +245,7 @@ fn load_packages(packages: impl Fn(&Machine) -> Vec<Vec<u8>>) -> Error {
     for package in packages(&source) {
         command::packaged(&source.vm, &stream, &package).unwrap();
     }
-    stream.put_byte(0);
+    stream.put_byte(last);
     stream.flush();
     let since = Instant::now();
     let into = Incoming::start(&destination.vm, over(&here), params(true)).unwrap();
@@ -262,6 +271,37 @@ fn each_package_is_waited_for() {
         let error = load_packages(|source| vec![vec![EOF], package(source, put_device)]);
         assert!(error.to_string().contains("does not want to"), "{error}");
     }
+}
+
+#[test]
+fn nobody_runs_what_has_failed_while_its_devices_load() {
+    let machines = machines();
+    machines.1.device.slow.store(200, SeqCst);
+    let devices_and_run = |source: &Machine| {
+        let vm = Arc::clone(&source.vm);
+        vec![package(source, |file| {
+            put_device(file);
+            command::plain(&vm, file, Command::PostcopyRun);
+        })]
+    };
+    let error = fail_to_load(machines, devices_and_run, 0x99);
+    assert!(error.to_string().contains("0x99"), "{error}");
+}
+
+#[test]
+fn a_break_while_the_devices_load_is_recovered_where_the_guest_is_gone() {
+    let (source, destination, stage) = machines();
+    source.ram.ballast.store(50, SeqCst);
+    destination.device.slow.store(200, SeqCst);
+    let slow = Params { max_postcopy_bandwidth: 2_000, ..params(false) };
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
+    wait_status(|| run.into.info().status, Status::Device, "devices");
+    wait_status(|| run.out.info().status, Status::PostcopyActive, "handed over");
+    run.out.pause().unwrap();
+    recover_all(&run, "devices load");
+    let (out, into) = run.wait("devices load");
+    assert!(out.is_ok() && into.is_ok(), "{out:?} {into:?}");
+    check_whole(&source, &destination, &stage, "devices load");
 }
 
 /// Recovers whatever is paused, over a connection that holds, until both ends are done.
