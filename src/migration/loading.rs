@@ -171,7 +171,11 @@ impl Incoming {
             let bell = base.machine.bell();
             let gate = lock(&self.back).take();
             match gate.map(|gate| gate.accept(Some(POLL), &self.cancel).map_err(|error| (gate, error))) {
-                Some(Ok(channel)) => return Ok(channel),
+                Some(Ok(channel)) if channel.is_duplex() => return Ok(channel),
+                Some(Ok(_)) => {
+                    let text = "the recovery failed: there is no way back on this kind of connection";
+                    base.vm.host().report(Level::Warning, text);
+                }
                 Some(Err((gate, error))) if error.errno() == libc::ETIMEDOUT => {
                     lock(&self.back).get_or_insert(gate);
                 }

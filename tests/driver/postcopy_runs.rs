@@ -490,6 +490,29 @@ fn a_postcopy_that_the_host_steps_ends_with_its_handle() {
 }
 
 #[test]
+fn a_connection_without_a_way_back_does_not_end_a_paused_postcopy() {
+    let (source, destination, stage) = machines();
+    source.ram.ballast.store(50, SeqCst);
+    let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
+    wait_status(|| run.into.info().status, Status::PostcopyActive, "postcopy");
+    run.out.pause().unwrap();
+    wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
+    wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
+    run.into.recover(Endpoint::Channel(Arc::new(memory::Reader::new(*b"no way back")))).unwrap();
+    run.out.recover(&Endpoint::Channel(Arc::new(memory::Writer::new()))).unwrap();
+    let since = Instant::now();
+    while reports(&source, &destination).matches("the recovery failed").count() < 2 {
+        assert!(since.elapsed() < LONG, "{}", reports(&source, &destination));
+        thread::sleep(Duration::from_millis(1));
+    }
+    recover_all(&run, "no way back");
+    let (out, into) = run.wait("no way back");
+    out.and(into).unwrap();
+    check_whole(&source, &destination, &stage, "no way back");
+}
+
+#[test]
 fn postcopy_that_was_not_agreed_on_is_refused() {
     let (source, destination, stage) = machines();
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params(true), quick()));
