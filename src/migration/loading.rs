@@ -136,7 +136,9 @@ impl Incoming {
         let base = &self.base;
         let ram = base.vm.slot.ram().filter(|_| base.vm.flags().has(Flags::POSTCOPY_RAM));
         let running = base.status().is_postcopy() && lock(&self.package).running;
-        let (Some(ram), true) = (ram, running && is_broken(&broken) && !self.abandoned.load(SeqCst)) else {
+        // Who spoke over a connection that was not agreed on yet need not be the source.
+        let passing = is_broken(&broken) || base.status() == Status::PostcopyRecover;
+        let (Some(ram), true) = (ram, running && passing && !self.abandoned.load(SeqCst)) else {
             return Err(error);
         };
         base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));

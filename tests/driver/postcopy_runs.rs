@@ -489,16 +489,42 @@ fn a_postcopy_that_the_host_steps_ends_with_its_handle() {
     }
 }
 
-#[test]
-fn a_connection_without_a_way_back_does_not_end_a_paused_postcopy() {
-    let (source, destination, stage) = machines();
+/// Both ends of a postcopy that is paused.
+fn paused(source: &Machine, destination: &Machine) -> Run {
     source.ram.ballast.store(50, SeqCst);
     let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
-    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
+    let run = start(source, destination, &fragile(-1, -1, Break::Whole), slow);
     wait_status(|| run.into.info().status, Status::PostcopyActive, "postcopy");
     run.out.pause().unwrap();
     wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
     wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
+    run
+}
+
+#[test]
+fn a_stranger_does_not_end_a_paused_postcopy() {
+    let (source, destination, stage) = machines();
+    let run = paused(&source, &destination);
+    let (stranger, there) = memory::pair(100);
+    let words = MigFile::new(stranger, true);
+    words.put(b"GET / HTTP/1.0\r\n\r\n");
+    words.flush();
+    run.into.recover(over(&there)).unwrap();
+    let since = Instant::now();
+    while reports(&source, &destination).matches("section type").count() == 0 {
+        assert!(since.elapsed() < LONG, "{}", reports(&source, &destination));
+        thread::sleep(Duration::from_millis(1));
+    }
+    recover_all(&run, "a stranger");
+    let (out, into) = run.wait("a stranger");
+    out.and(into).unwrap();
+    check_whole(&source, &destination, &stage, "a stranger");
+}
+
+#[test]
+fn a_connection_without_a_way_back_does_not_end_a_paused_postcopy() {
+    let (source, destination, stage) = machines();
+    let run = paused(&source, &destination);
     run.into.recover(Endpoint::Channel(Arc::new(memory::Reader::new(*b"no way back")))).unwrap();
     run.out.recover(&Endpoint::Channel(Arc::new(memory::Writer::new()))).unwrap();
     let since = Instant::now();
