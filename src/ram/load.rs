@@ -108,9 +108,8 @@ impl Ram {
 
     /// Nothing but the pages that come makes memory present from here on.
     pub(super) fn settle_load(&self) {
-        if let Some(loader) = &mut lock(&self.busy).loading {
-            loader.runs.settle();
-        }
+        let preparer = lock(&self.busy).loading.as_mut().and_then(|loader| loader.runs.settle());
+        drop(preparer);
     }
 
     /// Records up to the end of the section.
@@ -128,7 +127,15 @@ impl Ram {
             })
         });
         let result = loader.records(self, file);
-        lock(&self.busy).loading = Some(loader);
+        let incoming = {
+            let mut busy = lock(&self.busy);
+            busy.loading = Some(loader);
+            busy.incoming
+        };
+        if !incoming {
+            // There was no setup, or the cleanup came meanwhile: nobody else waits for who still prepares memory.
+            self.settle_load();
+        }
         result
     }
 }

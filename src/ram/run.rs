@@ -112,9 +112,9 @@ impl Runs {
         }
     }
 
-    /// Nothing is made present any more, until the next run.
-    pub fn settle(&mut self) {
-        self.preparer = None;
+    /// Who still makes memory present: nobody any more, until the next run, once that is dropped, which waits for it.
+    pub fn settle(&mut self) -> Option<Preparer> {
+        self.preparer.take()
     }
 
     fn read(

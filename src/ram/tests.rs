@@ -15,6 +15,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 
@@ -395,6 +397,29 @@ fn memory_is_prepared_for_a_run_but_never_more_than_came() {
     let present = present(&machine.memories[0]);
     assert!((RUN * PAGE..=2 * RUN * PAGE).contains(&present), "{present:#x} bytes");
     assert!(machine.content(0)[..RUN * PAGE] == [1; PAGE].repeat(RUN));
+}
+
+/// Threads of this program that prepare memory.
+fn preparers() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    threads
+        .filter(|thread| {
+            std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "savevm-prepare\n")
+        })
+        .count()
+}
+
+#[test]
+fn a_load_without_a_setup_leaves_nobody_who_touches_memory() {
+    let machine = Machine::new(&[2 * RUN]);
+    machine.ram.load(&MigFile::new(Arc::new(memory::Reader::new(long_run())), false)).unwrap();
+    // Other tests have theirs, for as long as a load takes.
+    let since = Instant::now();
+    while preparers() > 0 && since.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(preparers(), 0);
+    machine.ram.remove_block(b"a").unwrap();
 }
 
 /// Asks nobody.
