@@ -54,10 +54,12 @@ impl Voice {
     pub fn open(&self, file: MigFile) {
         let mut state = lock(&self.state);
         state.drop_waiting();
-        state.file = Some(file);
+        let older = state.file.replace(file);
         state.open = true;
         state.connection += 1;
         state.failed = None;
+        drop(state);
+        drop(older);
     }
 
     /// Says nothing more. What another thread is writing goes out, or fails with the connection.
@@ -121,12 +123,14 @@ impl Voice {
         let mut connection = state.connection;
         state.writing = true;
         while let Some((number, item)) = state.waiting.pop_front() {
+            let mut older = None;
             if connection != state.connection {
                 connection = state.connection;
                 let Some(newer) = state.file.take() else { break };
-                file = newer;
+                older = Some(std::mem::replace(&mut file, newer));
             }
             drop(state);
+            drop(older);
             on_panic(|| write(&file, item), || self.lost());
             state = lock(&self.state);
             state.written = state.written.max(number);
@@ -136,9 +140,16 @@ impl Voice {
             self.idle.notify_all();
         }
         state.writing = false;
-        if state.open && state.file.is_none() {
-            state.file = Some(file);
-        }
+        let spent = match state.file {
+            None if state.open => {
+                state.file = Some(file);
+                None
+            }
+            _ => Some(file),
+        };
+        // The channel may go with it, which is the hypervisor's to do.
+        drop(state);
+        drop(spent);
         Ok(number)
     }
 
@@ -190,7 +201,7 @@ mod tests {
     use crate::savevm::unwind::contained;
     use crate::sys::{IoVec, Span};
     use std::io;
-    use std::sync::Arc;
+    use std::sync::{Arc, Weak, mpsc};
     use std::thread;
 
     #[test]
@@ -273,6 +284,43 @@ mod tests {
         let since = Instant::now();
         assert!(voice.say_last(Message::Shut(1), Duration::from_secs(9)).is_err());
         assert!(since.elapsed() < Duration::from_secs(5));
+    }
+
+    /// A channel whose end comes back to the voice.
+    struct Curious(Weak<Voice>, mpsc::Sender<bool>);
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            let is_open = self.0.upgrade().is_some_and(|voice| voice.is_open());
+            self.1.send(is_open).unwrap();
+        }
+    }
+
+    impl Channel for Curious {
+        fn write_all(&self, _pieces: &mut [IoVec]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn read(&self, _into: Span<'_>) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn shutdown(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn close(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_channel_goes_without_the_lock() {
+        let voice = Arc::new(Voice::default());
+        let (end, ended) = mpsc::channel();
+        voice.open(MigFile::new(Arc::new(Curious(Arc::downgrade(&voice), end)), true));
+        thread::spawn(move || voice.say_last(Message::Shut(0), Duration::from_secs(1)));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(5)), Ok(false));
     }
 
     #[test]
