@@ -11,29 +11,11 @@ use super::types::{Error as CError, MigrationIncomingState, MigrationState};
 use super::{bytes, context, error};
 use crate::channel::Uri;
 use crate::error::{Error, Result};
-use crate::migration::{Choice, Endpoint, Incoming, Info, Outgoing, Params, Status};
-use crate::savevm::Vm;
+use crate::migration::{Choice, Endpoint, Incoming, Info, Migration, Outgoing, Params, Status};
 use std::ffi::{OsStr, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A migration that belongs to a machine.
-pub(super) trait OfMachine {
-    fn machine(&self) -> &Arc<Vm>;
-}
-
-impl OfMachine for Arc<Outgoing> {
-    fn machine(&self) -> &Arc<Vm> {
-        self.vm()
-    }
-}
-
-impl OfMachine for Arc<Incoming> {
-    fn machine(&self) -> &Arc<Vm> {
-        self.vm()
-    }
-}
 
 /// # Safety
 /// `m` must be NULL or come from `Arc::into_raw` and be alive.
@@ -64,9 +46,9 @@ pub(super) unsafe fn incoming(m: *mut MigrationIncomingState) -> Option<Arc<Inco
 }
 
 /// Runs `body` for a migration's machine; `-EINVAL` for NULL.
-pub(super) fn on_machine<M: OfMachine>(m: Option<M>, body: impl FnOnce(&M) -> c_int) -> c_int {
+pub(super) fn on_machine<M: Migration>(m: Option<Arc<M>>, body: impl FnOnce(&Arc<M>) -> c_int) -> c_int {
     guard(-libc::EIO, || match m {
-        Some(m) => context::with(m.machine(), || body(&m)),
+        Some(m) => context::with(m.vm(), || body(&m)),
         None => -libc::EINVAL,
     })
 }
@@ -75,14 +57,14 @@ pub(super) fn on_machine<M: OfMachine>(m: Option<M>, body: impl FnOnce(&M) -> c_
 ///
 /// # Safety
 /// `errp` must be NULL or point to NULL.
-pub(super) unsafe fn try_on_machine<M: OfMachine>(
-    m: Option<M>,
+pub(super) unsafe fn try_on_machine<M: Migration>(
+    m: Option<Arc<M>>,
     errp: *mut *mut CError,
-    body: impl FnOnce(&M) -> Result<()>,
+    body: impl FnOnce(&Arc<M>) -> Result<()>,
 ) -> c_int {
     let on = || match m {
         // SAFETY: as the caller promised.
-        Some(m) => context::with(m.machine(), || unsafe { code(errp, body(&m)) }),
+        Some(m) => context::with(m.vm(), || unsafe { code(errp, body(&m)) }),
         // SAFETY: as above.
         None => unsafe { code(errp, Err(Error::invalid("there is no migration"))) },
     };

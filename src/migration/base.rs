@@ -4,7 +4,7 @@
 use super::stats::Stats;
 use super::trace::{Event, Trace};
 use super::{Info, Machine, Owner, Params, Status};
-use crate::channel::Channel;
+use crate::channel::{Cancel, Channel};
 use crate::error::{Error, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::host::Host;
@@ -118,14 +118,16 @@ impl Link {
 pub(super) type AskBitmap = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;
 
 /// See the module.
-pub(super) struct Base {
-    pub vm: Arc<Vm>,
-    pub machine: Machine,
-    pub link: Link,
-    pub stats: Arc<Stats>,
-    pub trace: Trace,
+pub struct Base {
+    pub(super) vm: Arc<Vm>,
+    pub(super) machine: Machine,
+    pub(super) link: Link,
+    /// Ends the waits for a connection.
+    pub(super) cancel: Cancel,
+    pub(super) stats: Arc<Stats>,
+    pub(super) trace: Trace,
     /// How to ask for bitmaps, while a recovery is under way.
-    pub recovery: Mutex<Option<AskBitmap>>,
+    pub(super) recovery: Mutex<Option<AskBitmap>>,
     phase: Mutex<Option<(&'static str, Duration)>>,
     params: Mutex<Params>,
     error: Mutex<Option<Error>>,
@@ -149,6 +151,7 @@ impl Base {
             vm: Arc::clone(vm),
             machine: Machine::default(),
             link: Link::default(),
+            cancel: Cancel::new()?,
             stats: Arc::default(),
             trace,
             recovery: Mutex::default(),
@@ -321,7 +324,7 @@ impl Base {
     }
 
     /// From here on this thread works for the migration.
-    pub fn working(&self) -> Working {
+    pub(super) fn working(&self) -> Working {
         WORKS_FOR.with_borrow_mut(|bases| bases.push(std::ptr::from_ref(self).addr()));
         Working
     }
@@ -329,6 +332,21 @@ impl Base {
     /// Whether this thread is in a callback of the migration.
     pub fn is_called_back(&self) -> bool {
         WORKS_FOR.with_borrow(|bases| bases.contains(&std::ptr::from_ref(self).addr()))
+    }
+
+    /// Begins to end it for somebody who cancels; whether that is to be waited for. `EBUSY` where it is too late.
+    pub fn begin_cancel(&self, too_late: &str) -> Result<bool> {
+        if !self.advance(Status::Cancelling) && self.status() != Status::Cancelling {
+            return match self.status().is_final() {
+                true => Ok(false),
+                false => Err(Error::new(libc::EBUSY, format!("it is too late: {too_late}"))),
+            };
+        }
+        self.vm.slot.set_ending();
+        self.cancel.cancel();
+        self.link.close();
+        self.machine.ring();
+        Ok(true)
     }
 
     /// Waits until a migration that somebody cancels has let go. Who cancels from a callback is not waited for: the end comes
@@ -344,7 +362,7 @@ impl Base {
     }
 
     /// Waits for the end and gives its error. While it waits this thread does not keep the big lock.
-    pub fn wait(&self, limit: Option<Duration>) -> Option<Result<()>> {
+    fn wait(&self, limit: Option<Duration>) -> Option<Result<()>> {
         let status = match self.is_called_back() {
             // Nobody tells of the end before the callback that tells of it has returned.
             true if self.status().is_final() => self.status(),
@@ -384,6 +402,38 @@ impl Base {
     /// Watches the sections, for the numbers and the trace.
     pub fn watcher(self: &Arc<Self>) -> Arc<dyn Observer> {
         Arc::new(Watcher { base: Arc::downgrade(self) })
+    }
+}
+
+/// What either end is asked alike.
+pub trait Migration {
+    /// What the two have in common.
+    #[doc(hidden)]
+    fn base(&self) -> &Base;
+
+    /// The machine.
+    fn vm(&self) -> &Arc<Vm> {
+        &self.base().vm
+    }
+
+    /// Waits for the end; its error. The big lock is given up meanwhile.
+    fn wait(&self) -> Result<()> {
+        self.base().wait(None).unwrap_or(Ok(()))
+    }
+
+    /// As `wait`, but no longer than `limit`.
+    fn wait_within(&self, limit: Duration) -> Option<Result<()>> {
+        self.base().wait(Some(limit))
+    }
+
+    /// How it stands.
+    fn info(&self) -> Info {
+        self.base().info()
+    }
+
+    /// The first error, once there is one.
+    fn error(&self) -> Option<Error> {
+        self.base().error()
     }
 }
 

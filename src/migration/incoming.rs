@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
 
-use super::base::{Base, lock};
+use super::base::{Base, Migration, lock};
 use super::outgoing::Endpoint;
 use super::trace::Event;
 use super::voice::Voice;
-use super::{Info, Owner, Params, Status};
+use super::{Owner, Params, Status};
 use crate::channel::{Cancel, Channel, Listener, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
@@ -60,7 +60,6 @@ pub(super) struct Package {
 pub struct Incoming {
     pub(super) base: Arc<Base>,
     pub(super) voice: Voice,
-    pub(super) cancel: Cancel,
     /// The source is of this library.
     pub(super) extended: AtomicBool,
     /// It asked whether everything is loaded, which comes just before EOF.
@@ -83,13 +82,18 @@ pub struct Incoming {
     uri: Option<Uri>,
 }
 
+impl Migration for Incoming {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+}
+
 impl Incoming {
     /// Listens, and loads what comes. The machine is stopped and its devices are registered. Errors here are those of the
     /// moment: another migration, or that there is nothing to listen on.
     pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_unbroken()?;
         let base = Arc::new(Base::new(vm, params, true)?);
-        let cancel = Cancel::new()?;
         vm.slot.begin("an incoming migration")?;
         let from_text = from.text();
         let gate = Gate::open(from).inspect_err(|_| vm.slot.end())?;
@@ -98,7 +102,6 @@ impl Incoming {
         let this = Arc::new(Self {
             base,
             voice: Voice::default(),
-            cancel,
             extended: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             postcopy: Mutex::default(),
@@ -160,21 +163,10 @@ impl Incoming {
     /// Ends it. When it returns `Ok`, within a second, the guest does not run here and never will because of this
     /// migration. `EBUSY` where the guest is here already. Any thread; the big lock is given up meanwhile.
     pub fn cancel(&self) -> Result<()> {
-        let base = &self.base;
-        if base.status().is_final() {
-            return Ok(());
+        match self.base.begin_cancel("the guest is here")? {
+            true => self.base.wait_cancelled(),
+            false => Ok(()),
         }
-        if !base.advance(Status::Cancelling) && base.status() != Status::Cancelling {
-            if base.status().is_final() {
-                return Ok(());
-            }
-            return Err(Error::new(libc::EBUSY, "it is too late: the guest is here"));
-        }
-        base.vm.slot.set_ending();
-        self.cancel.cancel();
-        base.link.close();
-        base.machine.ring();
-        base.wait_cancelled()
     }
 
     /// Breaks the connection of a running postcopy on purpose.
@@ -197,31 +189,6 @@ impl Incoming {
         drop(before);
         self.base.machine.ring();
         Ok(())
-    }
-
-    /// Waits for the end; its error. The big lock is given up meanwhile.
-    pub fn wait(&self) -> Result<()> {
-        self.base.wait(None).unwrap_or(Ok(()))
-    }
-
-    /// As `wait`, but no longer than `limit`.
-    pub fn wait_within(&self, limit: Duration) -> Option<Result<()>> {
-        self.base.wait(Some(limit))
-    }
-
-    /// The machine.
-    pub fn vm(&self) -> &Arc<Vm> {
-        &self.base.vm
-    }
-
-    /// How it stands.
-    pub fn info(&self) -> Info {
-        self.base.info()
-    }
-
-    /// The first error, once there is one.
-    pub fn error(&self) -> Option<Error> {
-        self.base.error()
     }
 
     /// Ends what is still under way, as far as that can be.

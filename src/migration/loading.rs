@@ -48,7 +48,7 @@ impl Incoming {
         let params = base.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
         base.phase(Some("connect"));
-        let channel = gate.accept(params.connect_timeout, &self.cancel)?;
+        let channel = gate.accept(params.connect_timeout, &self.base.cancel)?;
         let file = self.attach(&channel)?;
         base.enter(Status::Active)?;
         base.phase(Some("load"));
@@ -172,7 +172,7 @@ impl Incoming {
             }
             let bell = base.machine.bell();
             let gate = lock(&self.back).take();
-            match gate.map(|gate| gate.accept(Some(POLL), &self.cancel).map_err(|error| (gate, error))) {
+            match gate.map(|gate| gate.accept(Some(POLL), &self.base.cancel).map_err(|error| (gate, error))) {
                 Some(Ok(channel)) if channel.is_duplex() => return Ok(channel),
                 Some(Ok(_)) => {
                     let text = "the recovery failed: there is no way back on this kind of connection";

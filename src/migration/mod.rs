@@ -49,6 +49,7 @@ mod switchover;
 mod trace;
 mod voice;
 
+pub use base::Migration;
 pub use check::check;
 pub use incoming::Incoming;
 pub use outgoing::{Endpoint, Outgoing};

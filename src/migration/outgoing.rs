@@ -2,10 +2,10 @@
 //! An outgoing migration as its user holds it: begun, watched, steered and ended from any thread. The work is done by the
 //! `Source`, on a thread of its own or in the steps of the host.
 
-use super::base::{Base, lock, unlocked};
+use super::base::{Base, Migration, lock, unlocked};
 use super::source::{Next, Source};
 use super::trace::Event;
-use super::{Info, Params, Status};
+use super::{Params, Status};
 use crate::channel::{self, Cancel, Channel, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
@@ -53,11 +53,16 @@ pub(super) struct Wishes {
 pub struct Outgoing {
     pub(super) base: Arc<Base>,
     pub(super) wishes: Wishes,
-    cancel: Cancel,
     /// Where the host steps: the work, between two steps.
     work: Mutex<Option<Box<Source>>>,
     /// The machine is free for the next one.
     released: AtomicBool,
+}
+
+impl Migration for Outgoing {
+    fn base(&self) -> &Base {
+        &self.base
+    }
 }
 
 impl Outgoing {
@@ -67,7 +72,6 @@ impl Outgoing {
         vm.check_migratable()?;
         let own_thread = params.own_thread;
         let base = Arc::new(Base::new(vm, params, false)?);
-        let cancel = Cancel::new()?;
         vm.slot.begin("an outgoing migration")?;
         let reasons = vm.slot.blockers();
         if !reasons.is_empty() {
@@ -76,7 +80,7 @@ impl Outgoing {
         }
         base.trace.write(base.now(), &Event::Trace { side: "source", uri: &to.text() });
         let (wishes, work, released) = Default::default();
-        let this = Arc::new(Self { base, wishes, cancel, work, released });
+        let this = Arc::new(Self { base, wishes, work, released });
         this.base.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(this.base.watcher()));
         this.base.advance(Status::Setup);
@@ -158,29 +162,20 @@ impl Outgoing {
     pub(super) fn connect(&self, to: &Endpoint, limit: Duration) -> Result<Arc<dyn Channel>> {
         match to {
             Endpoint::Channel(channel) => Ok(Arc::clone(channel)),
-            Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &self.cancel),
+            Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &self.base.cancel),
         }
     }
 
     /// Ends the migration. When it returns `Ok`, within a second, the guest is and runs where it was. `EBUSY` where it
     /// is too late: the destination may have the guest, or has it. Any thread; the big lock is given up meanwhile.
     pub fn cancel(self: &Arc<Self>) -> Result<()> {
-        let base = &self.base;
-        if base.status().is_final() {
-            return Ok(());
-        }
-        if !base.advance(Status::Cancelling) && base.status() != Status::Cancelling {
-            if base.status().is_final() {
-                return Ok(());
+        match self.base.begin_cancel("the destination has, or may have, the guest")? {
+            true => {
+                self.work_off();
+                self.base.wait_cancelled()
             }
-            return Err(Error::new(libc::EBUSY, "it is too late: the destination has, or may have, the guest"));
+            false => Ok(()),
         }
-        base.vm.slot.set_ending();
-        self.cancel.cancel();
-        base.link.close();
-        base.machine.ring();
-        self.work_off();
-        base.wait_cancelled()
     }
 
     /// Does at once what the host would do in its steps, unless another thread is at it.
@@ -247,31 +242,6 @@ impl Outgoing {
         let asked = lock(&self.base.recovery).clone();
         let ask = asked.ok_or_else(|| Error::invalid("a bitmap can be asked for in a recovery only"))?;
         ask(block)
-    }
-
-    /// Waits for the end; its error. The big lock is given up meanwhile.
-    pub fn wait(&self) -> Result<()> {
-        self.base.wait(None).unwrap_or(Ok(()))
-    }
-
-    /// As `wait`, but no longer than `limit`.
-    pub fn wait_within(&self, limit: Duration) -> Option<Result<()>> {
-        self.base.wait(Some(limit))
-    }
-
-    /// The machine.
-    pub fn vm(&self) -> &Arc<Vm> {
-        &self.base.vm
-    }
-
-    /// How it stands.
-    pub fn info(&self) -> Info {
-        self.base.info()
-    }
-
-    /// The first error, once there is one.
-    pub fn error(&self) -> Option<Error> {
-        self.base.error()
     }
 
     /// Changes what may change while it runs.

@@ -5,7 +5,7 @@ use super::link::{Break, Fragile, RefusesEof, corrupting, fragile};
 use super::machine::{Machine, Stage};
 use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
 use savevm::channel::Uri;
-use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params, Status};
+use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ use super::precopy::{LONG, Run, over, quick};
 use savevm::channel::memory;
 use savevm::error::Error;
 use savevm::file::MigFile;
-use savevm::migration::{Endpoint, Incoming, Owner, Params, Status};
+use savevm::migration::{Endpoint, Incoming, Migration, Owner, Params, Status};
 use savevm::savevm::host::Flags;
 use savevm::savevm::{command, save};
 use savevm::wire::Command;

@@ -5,7 +5,7 @@ use super::link::{Break, fragile};
 use super::machine::{Machine, Progress, Stage};
 use savevm::channel::Channel;
 use savevm::error::Result;
-use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params, Status};
+use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};

@@ -7,7 +7,7 @@ use super::precopy::{LONG, quick};
 use savevm::channel::Uri;
 use savevm::error::{Error, Result};
 use savevm::file::MigFile;
-use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params};
+use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params};
 use savevm::savevm::Vm;
 use savevm::savevm::handler::{Callback, Handler};
 use savevm::savevm::registry::{Owner as DeviceOwner, Registration};

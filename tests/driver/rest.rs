@@ -5,7 +5,9 @@ use super::link::{Break, fragile};
 use super::machine::{Machine, Progress};
 use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
 use savevm::channel::Uri;
-use savevm::migration::{Choice, Endpoint, Incoming, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save};
+use savevm::migration::{
+    Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save,
+};
 use savevm::savevm::host::Host;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

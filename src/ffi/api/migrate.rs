@@ -11,7 +11,7 @@ use crate::ffi::migration::{
 };
 use crate::ffi::types::{Error as CError, MigrationState, SaveVM};
 use crate::ffi::{bytes, context};
-use crate::migration::{Endpoint, Outgoing};
+use crate::migration::{Endpoint, Migration, Outgoing};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
