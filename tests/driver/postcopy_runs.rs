@@ -478,8 +478,13 @@ fn a_postcopy_that_the_host_steps_ends_with_its_handle() {
             steps_to(Status::PostcopyPaused);
         }
         run.out.end();
-        let end = if paused { Status::Failed } else { Status::Completed };
-        assert_eq!((run.out.info().status, run.out.info().owner), (end, Owner::There), "{what}");
+        let info = run.out.info();
+        if paused {
+            // The destination may not have shown yet that it got the guest.
+            assert!(info.status == Status::Failed && info.owner != Owner::Here, "{what}");
+        } else {
+            assert_eq!((info.status, info.owner), (Status::Completed, Owner::There), "{what}");
+        }
         run.into.end();
         assert_eq!(run.into.wait().is_ok(), !paused, "{what}");
         source.check_balanced(&what);
