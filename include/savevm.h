@@ -740,7 +740,8 @@ typedef struct SaveVMParams {
    */
   uint32_t switchover_timeout_ms;
   /**
-   * How long a broken postcopy waits to be recovered; default: for ever. May change while it runs.
+   * How long a broken postcopy waits to be recovered; default: for ever. May change while it runs. The guest is lost when
+   * it is over: it is stopped at the destination, with zeros for the pages that did not come.
    */
   uint32_t recover_timeout_ms;
   /**

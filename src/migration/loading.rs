@@ -266,6 +266,7 @@ impl Incoming {
         if lock(&self.package).listening && *lock(&self.postcopy) != PostcopyState::End {
             if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
                 ram.end(false);
+                self.stop_guest();
             }
             self.wait_device(|package| package.done.is_some(), LAST_LIMIT);
             *lock(&self.postcopy) = PostcopyState::End;
@@ -286,6 +287,16 @@ impl Incoming {
         base.set_error(error);
         self.let_go();
         self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
+    }
+
+    /// A guest whose last pages will not come runs on zeros in their places: nothing of what it makes of them may reach its
+    /// disks. It could not be stopped before they were given up, since a CPU that waits for one does not stop.
+    fn stop_guest(&self) {
+        let host = self.base.vm.host();
+        let ret = locked(&*host, || if host.vm_running() { host.vm_stop() } else { 0 });
+        if ret < 0 {
+            log::error!("a guest without all of its memory could not be stopped: {ret}");
+        }
     }
 
     /// Tells the source why it ends. The source may be gone; then it knows.

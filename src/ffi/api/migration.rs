@@ -41,7 +41,8 @@ pub struct SaveVMParams {
     pub stall_timeout_ms: u32,
     /// For the destination's word that everything is loaded, and for its verdict; default 30000.
     pub switchover_timeout_ms: u32,
-    /// How long a broken postcopy waits to be recovered; default: for ever. May change while it runs.
+    /// How long a broken postcopy waits to be recovered; default: for ever. May change while it runs. The guest is lost when
+    /// it is over: it is stopped at the destination, with zeros for the pages that did not come.
     pub recover_timeout_ms: u32,
     /// SAVEVM_RETURN_PATH_*. Incoming, ON also refuses to start the guest from a stream whose source did not ask just
     /// before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
