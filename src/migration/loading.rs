@@ -145,8 +145,11 @@ impl Incoming {
         base.link.drop_channel();
         self.voice.close();
         drop(broken);
-        let earlier = lock(&self.back).take();
-        drop(earlier);
+        if base.status() != Status::PostcopyRecover {
+            // What was offered for an earlier break is of no use any more; while a recovery is tried, it is for the next.
+            let earlier = lock(&self.back).take();
+            drop(earlier);
+        }
         ram.paused();
         base.enter(Status::PostcopyPaused)?;
         base.phase(Some("paused"));

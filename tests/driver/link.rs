@@ -147,3 +147,40 @@ impl Channel for RefusesEof {
         true
     }
 }
+
+/// A channel that was closed over there, and what happens here just before anybody notices.
+pub struct Closed(Arc<dyn Channel>, Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Closed {
+    pub fn new(inner: Arc<dyn Channel>, happens: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        Arc::new(Self(inner, Mutex::new(Some(Box::new(happens)))))
+    }
+}
+
+impl Channel for Closed {
+    fn read(&self, into: Span<'_>) -> io::Result<usize> {
+        self.0.read(into)
+    }
+
+    fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
+        self.0.write_all(pieces)
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        self.0.shutdown()
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn is_duplex(&self) -> bool {
+        true
+    }
+
+    fn set_stall_limit(&self, _limit: Option<Duration>) {
+        if let Some(happens) = self.1.lock().unwrap().take() {
+            happens();
+        }
+    }
+}

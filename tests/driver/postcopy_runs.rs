@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Postcopy: the switch, pages on request, breaks at every byte, recovery.
 
-use super::link::{Break, Fragile, corrupting, fragile};
+use super::link::{Break, Closed, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick};
-use savevm::channel::memory;
+use savevm::channel::{Channel, memory};
 use savevm::error::Error;
 use savevm::file::MigFile;
 use savevm::migration::{Endpoint, Incoming, Migration, Owner, Params, Status};
@@ -525,6 +525,21 @@ fn a_stranger_does_not_end_a_paused_postcopy() {
     let (out, into) = run.wait("a stranger");
     out.and(into).unwrap();
     check_whole(&source, &destination, &stage, "a stranger");
+}
+
+#[test]
+fn a_connection_that_is_offered_while_another_is_tried_is_not_lost() {
+    let (source, destination, stage) = machines();
+    let run = paused(&source, &destination);
+    let ((gone, closed), (here, sound)) = (memory::pair(100), fragile(-1, -1, Break::Whole));
+    gone.close().unwrap();
+    let into = Arc::clone(&run.into);
+    let offer = move || into.recover(Endpoint::Channel(sound)).unwrap();
+    run.into.recover(over(&Closed::new(closed, offer))).unwrap();
+    run.out.recover(&Endpoint::Channel(here)).unwrap();
+    let (out, into) = run.wait("offered meanwhile");
+    out.and(into).unwrap();
+    check_whole(&source, &destination, &stage, "offered meanwhile");
 }
 
 #[test]
