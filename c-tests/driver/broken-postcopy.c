@@ -233,9 +233,12 @@ static bool recover_once(int cut)
         relay.fds[i] = fds[0];
         snprintf(uris[i], sizeof(uris[i]), "fd:%d", fds[1]);
     }
+    unsigned source_events = source.events, destination_events = destination.events;
     recover(uris[0], uris[1]);
     REQUIRE(pthread_create(&relay.thread, NULL, relay_run, &relay) == 0);
     pthread_join(relay.thread, NULL);
+    /* The recovery was begun, and what it came to is told. */
+    WAIT_FOR(source.events >= source_events + 2 && destination.events >= destination_events + 2);
     WAIT_FOR(rests(true) && rests(false));
     CHECK(!source.runs && destination.runs);
     if (is(true, "postcopy-paused") && is(false, "postcopy-paused")) {
