@@ -12,7 +12,7 @@ use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::contained;
 use crate::wire;
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,11 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 /// Locks; what these locks guard is set as a whole, so a panic of another holder left nothing half done.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes what stands at a place, so that it can go without the lock: the end of a channel may be the host's to do.
+pub(super) fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
+    lock(place).take()
 }
 
 /// Runs `body` inside the host's big lock; it is taken unless this thread has it.
@@ -275,6 +280,19 @@ impl Base {
             Status::PostcopyPaused if !over => Ok(()),
             status => Err(Error::invalid(format!("only a paused postcopy can be recovered, this is {status}"))),
         }
+    }
+
+    /// Leaves something at a place for who waits in a paused postcopy that is not `over`. What stood there goes.
+    pub fn offer<T>(&self, place: &Mutex<Option<T>>, offered: T, over: &AtomicBool) -> Result<()> {
+        let before = {
+            // Inside of it, so that the end does not miss it.
+            let mut place = lock(place);
+            self.check_paused(over.load(SeqCst))?;
+            place.replace(offered)
+        };
+        drop(before);
+        self.machine.ring();
+        Ok(())
     }
 
     /// Passes the point of no return, unless somebody wants to end it, or a mistake of the library's own makes the stream

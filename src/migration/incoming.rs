@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
 
-use super::base::{Base, Migration, lock};
+use super::base::{Base, Migration, lock, take};
 use super::outgoing::Endpoint;
 use super::trace::Event;
 use super::voice::Voice;
@@ -147,8 +147,7 @@ impl Incoming {
     pub(super) fn released(&self) {
         if !self.released.swap(true, SeqCst) {
             // Nobody is let in any more.
-            let back = lock(&self.back).take();
-            drop(back);
+            drop(take(&self.back));
             self.base.vm.set_incoming(lock(&self.before).take());
             self.base.vm.slot.set_observer(None);
             self.base.vm.slot.end();
@@ -176,19 +175,9 @@ impl Incoming {
 
     /// Takes a paused postcopy up again: listens, and goes on with the connection that comes.
     pub fn recover(&self, from: Endpoint) -> Result<()> {
-        let paused = || self.base.check_paused(self.released.load(SeqCst));
-        paused()?;
+        self.base.check_paused(self.released.load(SeqCst))?;
         self.base.vm.check_unbroken()?;
-        let gate = Gate::open(from)?;
-        let before = {
-            // Inside of it, so that the end does not miss it.
-            let mut back = lock(&self.back);
-            paused()?;
-            back.replace(gate)
-        };
-        drop(before);
-        self.base.machine.ring();
-        Ok(())
+        self.base.offer(&self.back, Gate::open(from)?, &self.released)
     }
 
     /// Ends what is still under way, as far as that can be.

@@ -4,7 +4,7 @@
 //! The big lock is held while devices are called and while the guest and the disks change hands, and given up while bytes
 //! are waited for between two sections: QEMU keeps its main loop from waiting with a coroutine.
 
-use super::base::{lock, locked};
+use super::base::{lock, locked, take};
 use super::commands::Commands;
 use super::incoming::{Incoming, Package};
 use super::meter::Metered;
@@ -147,8 +147,7 @@ impl Incoming {
         drop(broken);
         if base.status() != Status::PostcopyRecover {
             // What was offered for an earlier break is of no use any more; while a recovery is tried, it is for the next.
-            let earlier = lock(&self.back).take();
-            drop(earlier);
+            drop(take(&self.back));
         }
         ram.paused();
         base.enter(Status::PostcopyPaused)?;
@@ -174,7 +173,7 @@ impl Incoming {
                 return Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"));
             }
             let bell = base.machine.bell();
-            let gate = lock(&self.back).take();
+            let gate = take(&self.back);
             match gate.map(|gate| gate.accept(Some(POLL), &self.base.cancel).map_err(|error| (gate, error))) {
                 Some(Ok(channel)) if channel.is_duplex() => return Ok(channel),
                 Some(Ok(_)) => {

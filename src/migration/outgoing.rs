@@ -2,7 +2,7 @@
 //! An outgoing migration as its user holds it: begun, watched, steered and ended from any thread. The work is done by the
 //! `Source`, on a thread of its own or in the steps of the host.
 
-use super::base::{Base, Migration, lock, unlocked};
+use super::base::{Base, Migration, lock, take, unlocked};
 use super::source::{Next, Source};
 use super::trace::Event;
 use super::{Params, Status};
@@ -107,8 +107,7 @@ impl Outgoing {
     fn released(&self) {
         if !self.released.swap(true, SeqCst) {
             // A connection that nobody took up any more: its other end waits for this one.
-            let fresh = lock(&self.wishes.fresh).take();
-            drop(fresh);
+            drop(take(&self.wishes.fresh));
             self.base.vm.slot.set_observer(None);
             self.base.vm.slot.end();
         }
@@ -216,8 +215,7 @@ impl Outgoing {
 
     /// Takes a paused postcopy up again over a new connection, which is made here.
     pub fn recover(&self, to: &Endpoint) -> Result<()> {
-        let paused = || self.base.check_paused(self.released.load(SeqCst));
-        paused()?;
+        self.base.check_paused(self.released.load(SeqCst))?;
         self.base.vm.check_unbroken()?;
         let limit = self.base.params().connect_timeout.unwrap_or(super::CONNECT_TIMEOUT);
         let host = self.base.vm.host();
@@ -225,15 +223,7 @@ impl Outgoing {
             Endpoint::Channel(channel) => Ok(Arc::clone(channel)),
             Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &Cancel::new()?),
         })?;
-        let before = {
-            // Inside of it, so that the end does not miss it.
-            let mut place = lock(&self.wishes.fresh);
-            paused()?;
-            place.replace(fresh)
-        };
-        drop(before);
-        self.base.machine.ring();
-        Ok(())
+        self.base.offer(&self.wishes.fresh, fresh, &self.released)
     }
 
     /// Asks the destination which pages of a block arrived, and waits until `PostcopyRam::received` was told. For

@@ -21,7 +21,7 @@
 //! ```
 
 use super::answers::{Answers, Verdict, refusal};
-use super::base::{AskBitmap, Base, lock, locked};
+use super::base::{AskBitmap, Base, lock, locked, take};
 use super::outgoing::{Endpoint, Outgoing};
 use super::rate::Rate;
 use super::return_path;
@@ -233,8 +233,7 @@ impl Source {
         base.set_owner(self.owner_in_postcopy());
         self.disconnect(base);
         // A connection that was offered for an earlier break is of no use any more.
-        let earlier = lock(&m.wishes.fresh).take();
-        drop(earlier);
+        drop(take(&m.wishes.fresh));
         base.enter(Status::PostcopyPaused)?;
         self.phase = Phase::Paused { since: base.now() };
         Ok(NOW)
@@ -256,7 +255,7 @@ impl Source {
             return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
         }
         let late = base.params().recover_timeout.is_some_and(|limit| base.now().saturating_sub(since) > limit);
-        let fresh = lock(&m.wishes.fresh).take();
+        let fresh = take(&m.wishes.fresh);
         let Some(channel) = fresh else {
             return if late {
                 Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"))
