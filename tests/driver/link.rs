@@ -33,12 +33,20 @@ pub struct Fragile {
     flip: Option<(i64, u8)>,
     shut: AtomicBool,
     stall: Mutex<Option<Duration>>,
+    /// What happens when it is taken up.
+    happens: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Fragile {
     fn new(inner: Arc<dyn Channel>, left: i64, how: Break, flip: Option<(i64, u8)>) -> Arc<Self> {
         let (left, read) = (AtomicI64::new(left), AtomicI64::new(0));
-        Arc::new(Self { inner, left, how, read, flip, shut: AtomicBool::new(false), stall: Mutex::default() })
+        let (shut, stall, happens) = Default::default();
+        Arc::new(Self { inner, left, how, read, flip, shut, stall, happens })
+    }
+
+    /// Has something happen when it is taken up, before anybody reads from it.
+    pub fn when_taken_up(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.happens.lock().unwrap() = Some(Box::new(happens));
     }
 
     pub fn read_so_far(&self) -> i64 {
@@ -105,6 +113,10 @@ impl Channel for Fragile {
     fn set_stall_limit(&self, limit: Option<Duration>) {
         *self.stall.lock().unwrap() = limit;
         self.inner.set_stall_limit(limit);
+        let happens = self.happens.lock().unwrap().take();
+        if let Some(happens) = happens {
+            happens();
+        }
     }
 }
 
@@ -145,42 +157,5 @@ impl Channel for RefusesEof {
 
     fn is_duplex(&self) -> bool {
         true
-    }
-}
-
-/// A channel that was closed over there, and what happens here just before anybody notices.
-pub struct Closed(Arc<dyn Channel>, Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Closed {
-    pub fn new(inner: Arc<dyn Channel>, happens: impl FnOnce() + Send + 'static) -> Arc<Self> {
-        Arc::new(Self(inner, Mutex::new(Some(Box::new(happens)))))
-    }
-}
-
-impl Channel for Closed {
-    fn read(&self, into: Span<'_>) -> io::Result<usize> {
-        self.0.read(into)
-    }
-
-    fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
-        self.0.write_all(pieces)
-    }
-
-    fn shutdown(&self) -> io::Result<()> {
-        self.0.shutdown()
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
-
-    fn is_duplex(&self) -> bool {
-        true
-    }
-
-    fn set_stall_limit(&self, _limit: Option<Duration>) {
-        if let Some(happens) = self.1.lock().unwrap().take() {
-            happens();
-        }
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Postcopy: the switch, pages on request, breaks at every byte, recovery.
 
-use super::link::{Break, Closed, Fragile, corrupting, fragile};
+use super::link::{Break, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick};
-use savevm::channel::{Channel, memory};
+use savevm::channel::memory;
 use savevm::error::Error;
 use savevm::file::MigFile;
 use savevm::migration::{Endpoint, Incoming, Migration, Owner, Params, Status};
@@ -507,6 +507,15 @@ fn paused(source: &Machine, destination: &Machine) -> Run {
     run
 }
 
+/// Waits until both ends together have reported that so often.
+fn wait_reports((source, destination): (&Machine, &Machine), text: &str, times: usize) {
+    let since = Instant::now();
+    while reports(source, destination).matches(text).count() < times {
+        assert!(since.elapsed() < LONG, "{}", reports(source, destination));
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn a_stranger_does_not_end_a_paused_postcopy() {
     let (source, destination, stage) = machines();
@@ -516,11 +525,7 @@ fn a_stranger_does_not_end_a_paused_postcopy() {
     words.put(b"GET / HTTP/1.0\r\n\r\n");
     words.flush();
     run.into.recover(over(&there)).unwrap();
-    let since = Instant::now();
-    while reports(&source, &destination).matches("section type").count() == 0 {
-        assert!(since.elapsed() < LONG, "{}", reports(&source, &destination));
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait_reports((&source, &destination), "section type", 1);
     recover_all(&run, "a stranger");
     let (out, into) = run.wait("a stranger");
     out.and(into).unwrap();
@@ -531,11 +536,10 @@ fn a_stranger_does_not_end_a_paused_postcopy() {
 fn a_connection_that_is_offered_while_another_is_tried_is_not_lost() {
     let (source, destination, stage) = machines();
     let run = paused(&source, &destination);
-    let ((gone, closed), (here, sound)) = (memory::pair(100), fragile(-1, -1, Break::Whole));
-    gone.close().unwrap();
+    let ((_gone, closed), (here, sound)) = (fragile(0, -1, Break::Whole), fragile(-1, -1, Break::Whole));
     let into = Arc::clone(&run.into);
-    let offer = move || into.recover(Endpoint::Channel(sound)).unwrap();
-    run.into.recover(over(&Closed::new(closed, offer))).unwrap();
+    closed.when_taken_up(move || into.recover(Endpoint::Channel(sound)).unwrap());
+    run.into.recover(over(&closed)).unwrap();
     run.out.recover(&Endpoint::Channel(here)).unwrap();
     let (out, into) = run.wait("offered meanwhile");
     out.and(into).unwrap();
@@ -548,11 +552,7 @@ fn a_connection_without_a_way_back_does_not_end_a_paused_postcopy() {
     let run = paused(&source, &destination);
     run.into.recover(Endpoint::Channel(Arc::new(memory::Reader::new(*b"no way back")))).unwrap();
     run.out.recover(&Endpoint::Channel(Arc::new(memory::Writer::new()))).unwrap();
-    let since = Instant::now();
-    while reports(&source, &destination).matches("the recovery failed").count() < 2 {
-        assert!(since.elapsed() < LONG, "{}", reports(&source, &destination));
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait_reports((&source, &destination), "the recovery failed", 2);
     recover_all(&run, "no way back");
     let (out, into) = run.wait("no way back");
     out.and(into).unwrap();
