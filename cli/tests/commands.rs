@@ -8,14 +8,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
-use savevm::inspect::Budget;
 use savevm::inspect::json::Json;
 use support::made::{Builder, Ram, fields, small};
-use support::{Place, arg, finish, run, run_piped, savevm};
-
-fn json(text: &str) -> Json {
-    Json::parse(text.as_bytes(), &mut Budget::default()).unwrap()
-}
+use support::{Place, arg, finish, json, run, run_piped, savevm};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -152,11 +147,11 @@ fn a_name_does_not_command_the_terminal() {
 fn documents_are_json() {
     let place = Place::new();
     let file = place.file("s", &small(true));
-    let document = json(&run(&["inspect", arg(&file), "-f", "json", "-d", "cpu"]).expect(0));
+    let document = json(run(&["inspect", arg(&file), "-f", "json", "-d", "cpu"]).expect(0));
     let items = document.get("items").unwrap().elements();
     let cpu = items.iter().find(|item| item.get("name").and_then(Json::as_str) == Some("cpu")).unwrap();
     assert_eq!(cpu.get("fields").unwrap().elements().len(), 4);
-    let description = json(&run(&["inspect", arg(&file), "-f", "description"]).expect(0));
+    let description = json(run(&["inspect", arg(&file), "-f", "description"]).expect(0));
     assert_eq!(description.get("devices").unwrap().elements().len(), 4);
     assert_eq!(run(&["inspect", arg(&place.file("b", &small(false))), "-f", "description"]).status, 2);
 }
@@ -257,7 +252,7 @@ fn differences_are_named() {
     assert!(text.contains("1 page differs in 1 range") && text.contains("0x000000000000..0x000000001000"), "{text}");
     let text = run(&["diff", arg(&a), arg(&b), "--no-ram", "-d", "timer"]).expect(0);
     assert_eq!(text, "");
-    let document = json(&run(&["diff", arg(&a), arg(&b), "-f", "json"]).expect(1));
+    let document = json(run(&["diff", arg(&a), arg(&b), "-f", "json"]).expect(1));
     let devices = document.get("devices").unwrap().elements();
     assert_eq!(devices.len(), 1);
     assert_eq!(devices[0].get("fields").unwrap().elements()[0].get("path").and_then(Json::as_str), Some("eip"));
@@ -283,7 +278,7 @@ fn checks_fail_where_they_must() {
         "{text}"
     );
     run(&["check", arg(&other), "--against", arg(&schema), "--strict"]).expect(1);
-    let document = json(&run(&["check", arg(&other), "--against", arg(&schema), "-f", "json"]).expect(0));
+    let document = json(run(&["check", arg(&other), "--against", arg(&schema), "-f", "json"]).expect(0));
     assert_eq!(document.get("passes"), Some(&Json::Bool(true)));
     assert_eq!(run(&["check", arg(&good), "--against", arg(&good)]).status, 2);
 }

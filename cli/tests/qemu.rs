@@ -12,11 +12,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use savevm::inspect::json::Json;
-use savevm::inspect::{
-    Budget, Framing, ItemKind, Options, ReadSource, Section, Stream, Unwatched, decode, read, read_slice,
-};
+use savevm::inspect::{Framing, ItemKind, Options, ReadSource, Section, Stream, Unwatched, decode, read, read_slice};
 use support::qemu::{Qemu, Tap, find, restless_guest, skip};
-use support::{Place, arg, run, run_piped};
+use support::{Place, arg, json, run, run_piped};
 
 const X86: &str = "qemu-system-x86_64";
 
@@ -195,8 +193,7 @@ fn compare_rest(machine: &Machine, path: &Path, ours: &str, unread: Unread) {
     assert!(rest.len() < bytes.len(), "{}: nothing stops the script", machine.name);
     std::fs::write(path, &rest).unwrap();
     let theirs = script("ANALYZE_MIGRATION", path).expect("the script reads the rest");
-    let parse = |text: &str| Json::parse(text.as_bytes(), &mut Budget::default()).unwrap();
-    let (ours, theirs) = (parse(ours), parse(&theirs));
+    let (ours, theirs) = (json(ours), json(theirs));
     let kept: Vec<_> =
         ours.members().iter().filter(|(name, _)| !left_out.iter().any(|out| **out == **name)).cloned().collect();
     assert!(kept == theirs.members(), "{}: the rest differs", machine.name);
@@ -443,10 +440,10 @@ fn internal_snapshots() {
     // The guest stood still between the snapshot and the stream.
     let differences = run(&["diff", arg(&disk), arg(&path), "--snapshot", "one"]);
     assert!(differences.err.contains("no qcow2"), "{}", differences.err);
-    let document = |args: &[&str]| Json::parse(run(args).expect(0).as_bytes(), &mut Budget::default()).unwrap();
+    let document = |args: &[&str]| json(run(args).expect(0));
     let snapshot = document(&["inspect", "-f", "analyze", arg(&disk), "--snapshot", "1"]);
     let stream = document(&["inspect", "-f", "analyze", arg(&path)]);
-    let cpu = |json: &Json| json.members().iter().find(|(name, _)| name.starts_with("cpu (")).cloned();
+    let cpu = |json: &Json<'static>| json.members().iter().find(|(name, _)| name.starts_with("cpu (")).cloned();
     assert!(cpu(&snapshot).is_some() && cpu(&snapshot) == cpu(&stream));
     let changed = run(&["diff", arg(&disk), arg(&disk), "--snapshot", "one", "--snapshot-b", "two"]).expect(1);
     assert!(changed.contains("timer"), "{changed}");

@@ -117,7 +117,7 @@ impl Trace {
         }
     }
 
-    fn event(&mut self, json: &Json, open: &mut Vec<(String, u64)>) -> Result<(), String> {
+    fn event(&mut self, json: &Json<'_>, open: &mut Vec<(String, u64)>) -> Result<(), String> {
         let at = json.get("t_ns").and_then(Json::as_u64).ok_or("no time t_ns")?;
         let event = json.get("event").and_then(Json::as_str).ok_or("no event")?;
         let text = |name: &str| json.get(name).and_then(Json::as_str).map(str::to_string);

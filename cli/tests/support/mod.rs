@@ -12,6 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use savevm::inspect::Budget;
+use savevm::inspect::json::Json;
+
+/// Reads a document, whose text then stays as long as the tests run.
+pub fn json(text: impl Into<Vec<u8>>) -> Json<'static> {
+    Json::parse(text.into().leak(), &mut Budget::default()).unwrap()
+}
+
 /// A directory that goes away with the test.
 pub struct Place(PathBuf);
 

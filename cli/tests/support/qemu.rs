@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use savevm::inspect::Budget;
+use super::json;
 use savevm::inspect::json::Json;
 
 /// Nothing here takes longer.
@@ -70,15 +70,15 @@ impl Qemu {
         Ok(qemu)
     }
 
-    fn line(&mut self) -> Json {
+    fn line(&mut self) -> Json<'static> {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line).expect("QEMU answers");
         assert!(!line.is_empty(), "QEMU is gone");
-        Json::parse(&line, &mut Budget::default()).expect("QEMU speaks JSON")
+        json(line)
     }
 
     /// Runs a command of the monitor; the answer, or why it failed.
-    pub fn attempt(&mut self, command: &str, arguments: &str) -> Result<Json, String> {
+    pub fn attempt(&mut self, command: &str, arguments: &str) -> Result<Json<'static>, String> {
         writeln!(self.writer, r#"{{"execute": "{command}", "arguments": {arguments}}}"#).unwrap();
         loop {
             let answer = self.line();
@@ -92,7 +92,7 @@ impl Qemu {
     }
 
     /// Runs a command of the monitor that must not fail.
-    pub fn execute(&mut self, command: &str, arguments: &str) -> Json {
+    pub fn execute(&mut self, command: &str, arguments: &str) -> Json<'static> {
         self.attempt(command, arguments).unwrap_or_else(|error| panic!("{command} {arguments}: {error}"))
     }
 

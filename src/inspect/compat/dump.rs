@@ -39,7 +39,7 @@ struct KnownField {
 
 impl Dump {
     /// Reads a dump.
-    pub fn from_json(json: &Json) -> Result<Self, String> {
+    pub fn from_json(json: &Json<'_>) -> Result<Self, String> {
         let machine = json.get("vmschkmachine").and_then(|machine| machine.get("Name")?.as_str()).map(str::to_string);
         let mut by_name: HashMap<String, Vec<Known>> = HashMap::new();
         for (_, entry) in json.members() {
@@ -87,10 +87,10 @@ fn best(candidates: &[Known], version: u64, layout: &Layout, findings: &mut Find
 }
 
 impl Known {
-    fn from_json(json: &Json) -> Self {
+    fn from_json(json: &Json<'_>) -> Self {
         let number = |name| json.get(name).and_then(Json::as_u64).unwrap_or(0);
         let list = |name| json.get(name).map(Json::elements).unwrap_or_default().iter();
-        let field = |json: &Json| {
+        let field = |json: &Json<'_>| {
             let number = |name| json.get(name).and_then(Json::as_u64).unwrap_or(0);
             Some(KnownField {
                 name: json.get("field")?.as_str()?.into(),
@@ -100,7 +100,7 @@ impl Known {
                 inner: json.get("Description").map(Self::from_json),
             })
         };
-        let subsection = |json: &Json| Some((json.get("name")?.as_str()?.to_string(), Self::from_json(json)));
+        let subsection = |json: &Json<'_>| Some((json.get("name")?.as_str()?.to_string(), Self::from_json(json)));
         Self {
             version: number("version_id"),
             minimum: number("minimum_version_id"),

@@ -74,7 +74,7 @@ impl fmt::Display for Finding {
 
 impl Target {
     /// Makes sense of a schema or a dump. An error says what is missing.
-    pub fn from_json(json: Json) -> Result<Self, String> {
+    pub fn from_json(json: Json<'_>) -> Result<Self, String> {
         if json.get("savevm-schema").is_some() {
             Schema::from_json(json).map(|schema| Self::Schema(Box::new(schema)))
         } else if json.get("vmschkmachine").is_some() {

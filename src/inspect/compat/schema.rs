@@ -62,17 +62,17 @@ impl Schema {
     }
 
     /// Reads a schema.
-    pub fn from_json(json: Json) -> Result<Self, String> {
+    pub fn from_json(json: Json<'_>) -> Result<Self, String> {
         match json.get("savevm-schema").and_then(Json::as_u64) {
             Some(FORMAT) => {}
             other => {
                 return Err(format!("a schema of format {}", other.map_or("?".into(), |format| format.to_string())));
             }
         }
-        let text = |json: &Json| json.as_str().map(str::to_string);
+        let text = |json: &Json<'_>| json.as_str().map(str::to_string);
         let list = |name| json.get(name).map(Json::elements).unwrap_or_default();
-        let block = |json: &Json| Some((text(json.get("name")?)?, json.get("length")?.as_u64()?));
-        let version = |json: &Json| {
+        let block = |json: &Json<'_>| Some((text(json.get("name")?)?, json.get("length")?.as_u64()?));
+        let version = |json: &Json<'_>| {
             let name = json.get("name")?.as_str()?.into();
             let instance = json.get("instance_id").and_then(instance_id)?;
             Some((Device { name, instance }, json.get("version_id")?.as_u64()?))

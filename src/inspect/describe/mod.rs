@@ -7,6 +7,7 @@
 
 mod write;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -105,7 +106,7 @@ impl Description {
     }
 
     /// Makes sense of the JSON value. What is not understood is left out.
-    pub fn from_json(json: Json) -> Self {
+    pub fn from_json(json: Json<'_>) -> Self {
         let mut names = Interner::default();
         let mut description = Self::default();
         for (name, value) in into_members(json) {
@@ -148,23 +149,23 @@ impl Description {
     }
 }
 
-fn into_members(json: Json) -> Vec<(Box<str>, Json)> {
+fn into_members(json: Json<'_>) -> Vec<(Cow<'_, str>, Json<'_>)> {
     match json {
         Json::Object(members) => members,
         _ => Vec::new(),
     }
 }
 
-fn into_elements(json: Json) -> Vec<Json> {
+fn into_elements(json: Json<'_>) -> Vec<Json<'_>> {
     match json {
         Json::Array(elements) => elements,
         _ => Vec::new(),
     }
 }
 
-fn into_string(json: Json) -> Option<Box<str>> {
+fn into_string(json: Json<'_>) -> Option<Box<str>> {
     match json {
-        Json::String(text) => Some(text),
+        Json::String(text) => Some(text.into()),
         _ => None,
     }
 }
@@ -183,7 +184,7 @@ impl Interner {
         name
     }
 
-    fn device(&mut self, json: Json) -> Option<DeviceLayout> {
+    fn device(&mut self, json: Json<'_>) -> Option<DeviceLayout> {
         let name: Arc<str> = json.get("name")?.as_str()?.into();
         let instance = json.get("instance_id").and_then(instance_id)?;
         let layout = self.layouts(into_members(json)).pop()?;
@@ -191,7 +192,7 @@ impl Interner {
     }
 
     /// The layouts within an object: one, or more in the entry of a list.
-    fn layouts(&mut self, members: Vec<(Box<str>, Json)>) -> Vec<Layout> {
+    fn layouts(&mut self, members: Vec<(Cow<'_, str>, Json<'_>)>) -> Vec<Layout> {
         let mut layouts: Vec<Layout> = Vec::new();
         let mut has_fields = true;
         for (name, value) in members {
@@ -229,7 +230,7 @@ impl Interner {
         layouts
     }
 
-    fn field(&mut self, json: Json) -> Option<Field> {
+    fn field(&mut self, json: Json<'_>) -> Option<Field> {
         let mut field = Field {
             name: json.get("name")?.as_str()?.into(),
             type_name: self.intern(json.get("type").and_then(Json::as_str).unwrap_or("unknown")),
@@ -249,7 +250,7 @@ impl Interner {
 }
 
 /// Instance ids are unsigned on the wire and printed as signed 64 bit numbers.
-pub(in crate::inspect) fn instance_id(json: &Json) -> Option<u32> {
+pub(in crate::inspect) fn instance_id(json: &Json<'_>) -> Option<u32> {
     match *json {
         Json::Int(id) => u32::try_from(id).ok().or_else(|| i32::try_from(id).ok().map(|id| id as u32)),
         _ => None,

@@ -239,7 +239,7 @@ impl<W: Write> Emitter<W> {
     }
 
     /// A whole value that was read before.
-    pub fn value(&mut self, value: &super::Json) -> &mut Self {
+    pub fn value(&mut self, value: &super::Json<'_>) -> &mut Self {
         use super::Json;
         match value {
             Json::Null => self.null(),

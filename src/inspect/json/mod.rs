@@ -2,10 +2,11 @@
 //! JSON, as much as the description at the end of a stream and the reports need.
 //!
 //! Objects keep the order of their members, and members of the same name: the description repeats `fields` once per
-//! element of a list.
+//! element of a list. Strings are borrowed from the text where they stand in it as they are: nearly all do.
 
 mod emit;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::budget::{Budget, OverBudget};
@@ -14,7 +15,7 @@ pub use emit::Emitter;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Json {
+pub enum Json<'t> {
     /// `null`
     Null,
     /// `true` or `false`
@@ -24,11 +25,11 @@ pub enum Json {
     /// Any other number.
     Float(f64),
     /// A string.
-    String(Box<str>),
+    String(Cow<'t, str>),
     /// `[...]`
-    Array(Vec<Json>),
+    Array(Vec<Json<'t>>),
     /// `{...}`, in order, repeated names included.
-    Object(Vec<(Box<str>, Json)>),
+    Object(Vec<(Cow<'t, str>, Json<'t>)>),
 }
 
 /// Why a text is not the JSON that was hoped for.
@@ -48,9 +49,9 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-impl Json {
+impl<'t> Json<'t> {
     /// Reads one value, which must be all of `text`, and pays for the memory that it takes.
-    pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, JsonError> {
+    pub fn parse(text: &'t [u8], budget: &mut Budget) -> Result<Self, JsonError> {
         let mut parser = Parser { text, at: 0, budget };
         let value = parser.value(0)?;
         parser.space();
@@ -58,12 +59,12 @@ impl Json {
     }
 
     /// The first member of this name, of an object.
-    pub fn get(&self, name: &str) -> Option<&Json> {
+    pub fn get(&self, name: &str) -> Option<&Self> {
         self.members().iter().find(|(have, _)| **have == *name).map(|(_, value)| value)
     }
 
     /// The members of an object; none of anything else.
-    pub fn members(&self) -> &[(Box<str>, Json)] {
+    pub fn members(&self) -> &[(Cow<'t, str>, Self)] {
         match self {
             Self::Object(members) => members,
             _ => &[],
@@ -71,7 +72,7 @@ impl Json {
     }
 
     /// The elements of an array; none of anything else.
-    pub fn elements(&self) -> &[Json] {
+    pub fn elements(&self) -> &[Self] {
         match self {
             Self::Array(elements) => elements,
             _ => &[],
@@ -108,13 +109,13 @@ impl Json {
 /// Deeper than any description, shallow enough for any stack.
 const MAX_DEPTH: usize = 100;
 
-struct Parser<'a> {
-    text: &'a [u8],
+struct Parser<'t, 'b> {
+    text: &'t [u8],
     at: usize,
-    budget: &'a mut Budget,
+    budget: &'b mut Budget,
 }
 
-impl Parser<'_> {
+impl<'t> Parser<'t, '_> {
     fn error<T>(&self, message: &str) -> Result<T, JsonError> {
         Err(JsonError { offset: self.at, message: message.into() })
     }
@@ -133,7 +134,7 @@ impl Parser<'_> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Json, JsonError> {
+    fn value(&mut self, depth: usize) -> Result<Json<'t>, JsonError> {
         if depth > MAX_DEPTH {
             return self.error("values nest too deeply");
         }
@@ -147,7 +148,7 @@ impl Parser<'_> {
         }
     }
 
-    fn word(&mut self) -> Result<Json, JsonError> {
+    fn word(&mut self) -> Result<Json<'t>, JsonError> {
         let words = [("true", Json::Bool(true)), ("false", Json::Bool(false)), ("null", Json::Null)];
         for (word, value) in words {
             if self.text[self.at..].starts_with(word.as_bytes()) {
@@ -189,7 +190,7 @@ impl Parser<'_> {
         empty
     }
 
-    fn array(&mut self, depth: usize) -> Result<Json, JsonError> {
+    fn array(&mut self, depth: usize) -> Result<Json<'t>, JsonError> {
         let mut elements = Vec::new();
         if !self.empty(b']') {
             loop {
@@ -203,7 +204,7 @@ impl Parser<'_> {
         Ok(Json::Array(elements))
     }
 
-    fn object(&mut self, depth: usize) -> Result<Json, JsonError> {
+    fn object(&mut self, depth: usize) -> Result<Json<'t>, JsonError> {
         let mut members = Vec::new();
         if !self.empty(b'}') {
             loop {
@@ -227,7 +228,7 @@ impl Parser<'_> {
         Ok(Json::Object(members))
     }
 
-    fn number(&mut self) -> Result<Json, JsonError> {
+    fn number(&mut self) -> Result<Json<'t>, JsonError> {
         let rest = &self.text[self.at..];
         let len = rest.iter().position(|c| !matches!(c, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
         let text = std::str::from_utf8(&rest[..len.unwrap_or(rest.len())]).unwrap_or_default();
@@ -242,25 +243,26 @@ impl Parser<'_> {
         Ok(value)
     }
 
-    fn string(&mut self) -> Result<Box<str>, JsonError> {
+    fn string(&mut self) -> Result<Cow<'t, str>, JsonError> {
         self.at += 1;
         let start = self.at;
         let plain = self.text[start..].iter().position(|&c| c == b'"' || c == b'\\' || c < b' ');
         self.at += plain.unwrap_or(self.text.len() - start);
         self.pay(self.at - start)?;
-        let mut text = String::from_utf8_lossy(&self.text[start..self.at]).into_owned();
+        let mut text = String::from_utf8_lossy(&self.text[start..self.at]);
         loop {
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     self.at += 1;
-                    text.push(self.escape()?);
+                    let escaped = self.escape()?;
+                    text.to_mut().push(escaped);
                 }
                 Some(c) if c >= b' ' => {
                     let rest = &self.text[self.at..];
                     let run = rest.iter().position(|&c| c == b'"' || c == b'\\' || c < b' ').unwrap_or(rest.len());
                     self.pay(run)?;
-                    text.push_str(&String::from_utf8_lossy(&self.text[self.at..self.at + run]));
+                    text.to_mut().push_str(&String::from_utf8_lossy(&self.text[self.at..self.at + run]));
                     self.at += run;
                 }
                 Some(_) => return self.error("a control character in a string"),
@@ -268,7 +270,7 @@ impl Parser<'_> {
             }
         }
         self.at += 1;
-        Ok(text.into())
+        Ok(text)
     }
 
     fn escape(&mut self) -> Result<char, JsonError> {
@@ -318,7 +320,7 @@ impl Parser<'_> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Json, JsonError> {
+    fn parse(text: &str) -> Result<Json<'_>, JsonError> {
         Json::parse(text.as_bytes(), &mut Budget::default())
     }
 
