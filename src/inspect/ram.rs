@@ -92,6 +92,9 @@ impl RamReader {
             if flags & ANY_PAGE != 0 {
                 let block = self.block_of(cursor, flags, start)?;
                 self.page(cursor, visitor, flags & !flag::CONTINUE, &At { block, address, start })?;
+                if flags & flag::ZERO != 0 && self.ram.page_size.is_some() {
+                    self.run_of_zeroes(cursor, visitor, block)?;
+                }
                 continue;
             }
             self.ram.framing += 8;
@@ -151,8 +154,7 @@ impl RamReader {
     ) -> Result<()> {
         let page_size = self.page_size();
         let block = &mut self.ram.blocks[at.block];
-        let end = at.address.checked_add(page_size);
-        if end.is_none_or(|end| block.length > 0 && end > block.length) {
+        if !holds(block, at.address, page_size) {
             let expected = format!("a page within the {:#x} bytes of '{}'", block.length, block.name);
             return cursor.fault(at.start, expected, format!("one at {:#x}", at.address));
         }
@@ -199,6 +201,39 @@ impl RamReader {
         count.pages += 1;
         count.bytes += cursor.offset() - at.start;
         Ok(())
+    }
+
+    /// Passes over more pages of zeroes of the same block, most of an idle guest's memory: as many as follow each other
+    /// and are as they should be. What comes then is looked at with the usual care.
+    fn run_of_zeroes<S: Source, V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<S>,
+        visitor: &mut V,
+        block: usize,
+    ) -> Result<()> {
+        const RECORD: usize = 8 + 1;
+        let page_size = self.page_size();
+        let block = &mut self.ram.blocks[block];
+        let start = cursor.offset();
+        let mut offset = start;
+        for record in cursor.peek(RECORD)?.chunks_exact(RECORD).take(PROGRESS_EVERY as usize) {
+            let Some((record, &[fill])) = record.split_first_chunk() else { break };
+            let record = u64::from_be_bytes(*record);
+            let address = record & !(page_size - 1);
+            if record - address != flag::ZERO | flag::CONTINUE || !holds(block, address, page_size) {
+                break;
+            }
+            visitor.page(block, address, Page::Fill(fill, page_size), offset)?;
+            offset += RECORD as u64;
+        }
+        let bytes = offset - start;
+        if bytes == 0 {
+            return Ok(());
+        }
+        block.zero.pages += bytes / RECORD as u64;
+        block.zero.bytes += bytes;
+        visitor.progress(offset);
+        cursor.skip(bytes, "pages of zeroes")
     }
 
     /// The list of blocks, which ends where their lengths add up to `total`. Returns how many bytes of it are pages.
@@ -295,6 +330,12 @@ impl RamReader {
         }
         Ok(())
     }
+}
+
+/// Whether a block has a page at that address, as far as its length is known.
+#[inline]
+fn holds(block: &Block, address: u64, page_size: u64) -> bool {
+    address.checked_add(page_size).is_some_and(|end| block.length == 0 || end <= block.length)
 }
 
 #[cold]

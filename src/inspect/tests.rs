@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whole streams, made and read.
 
+use std::io;
+
 use proptest::prelude::*;
 
 use super::testing::{Builder, Ram, fields, flag, small};
@@ -178,6 +180,43 @@ fn the_page_size_is_found_from_the_pages() {
             assert_eq!(read.ram.page_size, Some((page_size, PageSizeFrom::Pages)));
             assert_eq!((read.ram.blocks[0].zero.pages, read.ram.blocks[0].plain.pages), (3, 2));
         }
+    }
+}
+
+/// Where each page of one byte is, and where its record ends.
+#[derive(Default)]
+struct Fills(Vec<(u64, u64)>);
+
+impl Visitor for Fills {
+    fn page(&mut self, _: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
+        assert_eq!(page, Page::Fill(0, 4096));
+        self.0.push((address, offset));
+        Ok(())
+    }
+}
+
+#[test]
+fn zero_pages_in_a_row_are_taken_up_to_the_one_that_is_wrong() {
+    const GOOD: u64 = 1500;
+    let ram = Ram::default().blocks(&[("ram", GOOD << 12)]);
+    // The one behind the block, and after it one that would be well.
+    let pages = (1..=GOOD).chain([1]).fold(ram.zero(0, Some("ram")), |ram, page| ram.zero(page << 12, None));
+    let mut stream = Builder::new();
+    stream.named(1, 1, "ram", 0, 4, &pages.end());
+    let bytes = stream.finish(false);
+    let options = Options { page_size: Some(4096), ..Options::default() };
+    let (mut from_memory, mut from_pipe) = (Fills::default(), Fills::default());
+    let whole = read_whole(&bytes, options.clone(), &mut from_memory).unwrap();
+    let piped = read(ReadSource::new(&bytes[..]), options, &mut from_pipe).unwrap();
+    for (read, Fills(seen)) in [(whole, from_memory), (piped, from_pipe)] {
+        assert_eq!(read.ram.blocks[0].zero.pages, GOOD);
+        let first = seen[0].1;
+        assert_eq!(read.ram.blocks[0].zero.bytes, 9 * GOOD + 4, "the first names the block");
+        assert_eq!(seen[1].1, first + 9 + 4);
+        assert!(seen.windows(2).skip(1).all(|pair| pair[1] == (pair[0].0 + 4096, pair[0].1 + 9)));
+        let damage = read.damage.unwrap();
+        assert_eq!(damage.offset, seen.last().unwrap().1 + 9);
+        assert!(damage.expected.contains("a page within the 0x5dc000 bytes of 'ram'"), "{damage}");
     }
 }
 
