@@ -2,21 +2,24 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Lets cargo build for meson and copies what changed, so that nothing is linked again when nothing changed.
 set -e
-cargo=$1 profile=$2 profile_dir=$3 source=$4 out=$5 soname=$6 what=$7
+cargo=$1 profile=$2 source=$3 out=$4 soname=$5 command=$6
 
-target=$out/cargo
-packages='--package savevm'
-files='libsavevm.so libsavevm.a'
-if [ "$what" = cli ]; then
-    packages='--workspace'
-    files="$files savevm"
-fi
-# Only libraries and the command: tests and benches have their own builds.
-# shellcheck disable=SC2086
-"$cargo" build --quiet --locked $packages --profile "$profile" --manifest-path "$source/Cargo.toml" --target-dir "$target"
-# Where cargo is told to build for another target, it has a directory for that.
-built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}$profile_dir
+# Only libraries and the command: tests and benches have their own builds. Prints what cargo says about each artifact.
+build() {
+    how=$1 package=$2
+    shift 2
+    "$cargo" "$how" --quiet --locked --package "$package" --profile "$profile" --manifest-path "$source/Cargo.toml" \
+        --target-dir "$out/cargo" --message-format json-render-diagnostics "$@"
+}
+files='libsavevm.so libsavevm.a savevm'
+case $command in
+    # Only the command itself: a library for others is never linked to the C library statically.
+    static) artifacts=$(build rustc savevm-cli --bin savevm -- -C target-feature=+crt-static) ;;
+    dynamic) artifacts=$(build build savevm-cli) ;;
+    none) artifacts=$(build build savevm) files='libsavevm.so libsavevm.a' ;;
+esac
 for file in $files; do
-    cmp -s "$built/$file" "$out/$file" || cp "$built/$file" "$out/$file"
+    built=$(printf '%s\n' "$artifacts" | sed -n "s|.*\"\([^\"]*/$file\)\".*|\1|p" | tail -n 1)
+    cmp -s "$built" "$out/$file" || cp "$built" "$out/$file"
 done
 ln -sf libsavevm.so "$out/$soname"
