@@ -18,6 +18,8 @@ const STEP: usize = 16 * 4096;
 const STRETCH: usize = 8 << 20;
 /// The parser says where it is about that often.
 const MARGIN: usize = 2 << 20;
+/// How much is let go of at once: the parser's processor is disturbed each time.
+const LET_GO: usize = 64 << 20;
 /// How far to go ahead: enough to keep a disk busy, not so much that pages are gone before they are needed.
 const AHEAD: usize = 256 << 20;
 /// What is shorter than this is read before a thread has started.
@@ -59,7 +61,7 @@ fn keep_ahead(file: &Mapped, position: &AtomicU64) {
         if at < reader + MARGIN {
             at = reader + STRETCH;
         }
-        if reader > released + STRETCH {
+        if reader > released + LET_GO {
             file.release(released, reader);
             released = reader;
         }
