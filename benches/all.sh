@@ -5,14 +5,16 @@
 # worst one goes; as Markdown, with date and machine, for docs/performance.md.
 # Fails if a goal is missed. It wants a machine that does nothing else.
 #
-# usage: QEMU_BUILD=tree QEMU_SCRIPT=analyze-migration.py all.sh LIBDIR SAVEVM
-# LIBDIR holds libsavevm.a, built for release; SAVEVM is the command.
+# usage: QEMU_BUILD=tree QEMU_SCRIPT=analyze-migration.py all.sh LIBDIR SAVEVM [STREAM...]
+# LIBDIR holds libsavevm.a, built for release; SAVEVM is the command, to read
+# the STREAMs too, such as QEMU's.
 set -u
 
 : "${QEMU_BUILD:?names the built QEMU 7.2 tree}"
 : "${QEMU_SCRIPT:?names scripts/analyze-migration.py of that tree}"
 lib=${1:?the directory of libsavevm.a}
 savevm=${2:?the savevm command}
+shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 missed=0
 
@@ -23,5 +25,5 @@ printf '\n## Engine and VMState\n\n'
 printf '\n## RAM over a unix socket\n\n'
 "$here/ram.py" "$lib" --growth || missed=1
 printf '\n## The savevm command\n\n'
-"$here/inspect.py" "$savevm" --script "$QEMU_SCRIPT" || missed=1
+"$here/inspect.py" "$savevm" --script "$QEMU_SCRIPT" "$@" || missed=1
 exit $missed
