@@ -2,9 +2,10 @@
 //! Loading a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
 
 use super::handler::Callback;
-use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState};
+use super::host::{Flags, Incoming, LentFile, Level, PostcopyState};
 pub use super::load_command::package;
 use super::registry::{Call, Entry};
+use super::sections::Sections;
 use super::unwind::{contained, on_panic};
 use super::{Vm, config, load_command};
 use crate::error::{Error, Result, Side};
@@ -13,7 +14,6 @@ use crate::vmstate::trace::trace_event;
 use crate::wire::{self, tag_name};
 use std::cell::Cell;
 use std::ops::Deref;
-use std::sync::Arc;
 
 /// How the loop over the sections ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     let set_up = Cell::new(true);
     let clean = || {
         if set_up.get() && !reads_on(vm) {
-            within(vm, || cleanup(vm));
+            within(vm.incoming().as_deref(), || cleanup(vm));
         }
     };
     on_panic(|| state(vm, file, &set_up), clean)
@@ -45,7 +45,9 @@ fn reads_on(vm: &Vm) -> bool {
 
 /// What follows the header. `set_up` says whether the handlers have yet to hear that the load is over.
 fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
-    within(vm, || {
+    let incoming = vm.incoming();
+    let incoming = incoming.as_deref();
+    within(incoming, || {
         setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
         vm.host().cpu_synchronize_pre_load();
         Ok(())
@@ -62,7 +64,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
         skip_description(vm, file);
     }
-    within(vm, || {
+    within(incoming, || {
         set_up.set(false);
         cleanup(vm);
         vm.host().cpu_synchronize_post_load();
@@ -71,17 +73,16 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
 }
 
 /// Runs what calls devices where the driver wants it to run: inside the big lock, if it gave that up to wait for bytes.
-fn within<T>(vm: &Vm, body: impl FnOnce() -> T) -> T {
-    struct Leave(Option<Arc<dyn Incoming>>);
-    impl Drop for Leave {
+fn within<T>(incoming: Option<&dyn Incoming>, body: impl FnOnce() -> T) -> T {
+    struct Leave<'a>(Option<&'a dyn Incoming>);
+    impl Drop for Leave<'_> {
         fn drop(&mut self) {
-            if let Some(incoming) = &self.0 {
+            if let Some(incoming) = self.0 {
                 incoming.leave_section();
             }
         }
     }
-    let incoming = vm.incoming();
-    if let Some(incoming) = &incoming {
+    if let Some(incoming) = incoming {
         incoming.enter_section();
     }
     let _leave = Leave(incoming);
@@ -217,18 +218,19 @@ fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<LentFile> {
 
 /// One stream of sections; `depth` counts the packages around it.
 pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
-    let host = vm.host();
+    let (sections, incoming) = (Sections::new(vm, file), vm.incoming());
+    let (host, incoming) = (&sections.host, incoming.as_deref());
     loop {
         let offset = file.position();
         let tag = file.get_byte();
         check_read(file)?;
-        if let Some(code) = vm.incoming().map(|incoming| incoming.further_error()).filter(|code| *code != 0) {
+        if let Some(code) = incoming.map(Incoming::further_error).filter(|code| *code != 0) {
             return Err(Error::new(code, "another channel of this migration failed"));
         }
         trace_event!(host, "qemu_loadvm_state_section", "{tag}");
         match tag {
-            wire::SECTION_START | wire::SECTION_FULL => within(vm, || section_start(vm, &*host, file, tag))?,
-            wire::SECTION_PART | wire::SECTION_END => within(vm, || section_part(vm, &*host, file, tag))?,
+            wire::SECTION_START | wire::SECTION_FULL => within(incoming, || section_start(&sections, tag))?,
+            wire::SECTION_PART | wire::SECTION_END => within(incoming, || section_part(&sections, tag))?,
             wire::COMMAND => {
                 let end = load_command::process(vm, file, depth)?;
                 trace_event!(host, "qemu_loadvm_state_section_command", "{}", end as i32);
@@ -245,7 +247,8 @@ pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEn
     }
 }
 
-fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()> {
+fn section_start(sections: &Sections<'_>, tag: u8) -> Result<()> {
+    let Sections { vm, file, ref host, .. } = *sections;
     let id = file.get_be32();
     let name_at = file.position();
     let Some(idstr) = file.get_counted_string().filter(|name| !name.is_empty()) else {
@@ -260,7 +263,7 @@ fn section_start(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()
     let entry =
         device_of(vm, &Head { tag, id, idstr: &idstr, instance, version }).map_err(|err| err.at_offset(name_at))?;
     vm.loading.started(id, &entry, version as i32);
-    section_payload(vm, file, &entry, tag, id, version as i32)
+    section_payload(sections, &entry, tag, id, version as i32)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version as i32))))
 }
 
@@ -298,7 +301,8 @@ pub fn device_of<'a>(vm: &'a Vm, head: &Head<'_>) -> Result<Call<'a>> {
     Ok(entry)
 }
 
-fn section_part(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()> {
+fn section_part(sections: &Sections<'_>, tag: u8) -> Result<()> {
+    let Sections { vm, file, ref host, .. } = *sections;
     let offset = file.position();
     let id = file.get_be32();
     check_read(file)?;
@@ -306,26 +310,23 @@ fn section_part(vm: &Vm, host: &dyn Host, file: &MigFile, tag: u8) -> Result<()>
     let Some((entry, version)) = vm.loading.find(vm, id) else {
         return Err(Error::invalid(format!("Unknown savevm section {id}: it was not started")).at_offset(offset));
     };
-    section_payload(vm, file, &entry, tag, id, version)
+    section_payload(sections, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
 
-fn section_payload(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, id: u32, version: i32) -> Result<()> {
+fn section_payload(sections: &Sections<'_>, entry: &Entry, tag: u8, id: u32, version: i32) -> Result<()> {
     if !entry.handler.has(Callback::LoadState) && !entry.handler.is_description() {
         return Err(Error::invalid("the device has no load_state"));
     }
-    trace_event!(vm.host(), "vmstate_load", "{}, {}", entry.name(), entry.description_name());
-    let timer = vm.slot.time(file);
-    vm.pass("section");
-    entry.handler.load(file, version)?;
+    trace_event!(sections.host, "vmstate_load", "{}, {}", entry.name(), entry.description_name());
+    let timer = sections.time();
+    sections.vm.pass("section");
+    entry.handler.load(sections.file, version)?;
     timer.over(entry, tag);
-    footer(vm, file, id)
+    if sections.footers { footer(sections.file, id) } else { Ok(()) }
 }
 
-fn footer(vm: &Vm, file: &MigFile, id: u32) -> Result<()> {
-    if vm.flags().has(Flags::NO_FOOTERS) {
-        return Ok(());
-    }
+fn footer(file: &MigFile, id: u32) -> Result<()> {
     let offset = file.position();
     let mark = file.get_byte();
     if let Err(error) = check_read(file) {

@@ -19,6 +19,7 @@ pub mod registry;
 #[cfg(test)]
 mod registry_tests;
 pub mod save;
+mod sections;
 pub mod slot;
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,7 @@
 use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
+use super::sections::Sections;
 use super::unwind::contained;
 use super::{Vm, config};
 use crate::error::{Error, Result, Side};
@@ -34,35 +35,62 @@ fn section_header(file: &MigFile, entry: &Entry, tag: u8) {
     }
 }
 
-fn section_footer(vm: &Vm, file: &MigFile, entry: &Entry) {
-    if !vm.flags().has(Flags::NO_FOOTERS) {
-        file.put_byte(wire::SECTION_FOOTER);
-        file.put_be32(entry.section_id);
+impl Sections<'_> {
+    /// What stands before a device's part of a section.
+    fn open(&self, entry: &Entry, tag: u8) {
+        let host = &self.host;
+        trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
+        section_header(self.file, entry, tag);
     }
-}
 
-/// One section around a callback; a negative result is latched on the file as an error with its place.
-fn section(
-    vm: &Vm,
-    file: &MigFile,
-    entry: &Entry,
-    tag: u8,
-    (name, phase): (&str, &'static str),
-    callback: impl FnOnce() -> i32,
-) -> i32 {
-    let host = vm.host();
-    let timer = vm.slot.time(file);
-    trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
-    section_header(file, entry, tag);
-    vm.pass("section");
-    let ret = callback();
-    trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
-    section_footer(vm, file, entry);
-    timer.over(entry, tag);
-    if ret < 0 {
-        fail(vm, file, entry, tag, phase, Error::from_callback(name, ret));
+    /// What stands behind it.
+    fn close(&self, entry: &Entry, ret: i32) {
+        let host = &self.host;
+        trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
+        if self.footers {
+            self.file.put_byte(wire::SECTION_FOOTER);
+            self.file.put_be32(entry.section_id);
+        }
     }
-    ret
+
+    /// One section around a callback; a negative result is latched on the file as an error with its place.
+    fn live(&self, entry: &Entry, tag: u8, (name, phase): (&str, &'static str), callback: impl FnOnce() -> i32) -> i32 {
+        let timer = self.time();
+        self.open(entry, tag);
+        self.vm.pass("section");
+        let ret = callback();
+        self.close(entry, ret);
+        timer.over(entry, tag);
+        if ret < 0 {
+            fail(self.vm, self.file, entry, tag, phase, Error::from_callback(name, ret));
+        }
+        ret
+    }
+
+    /// One FULL section. A failing device leaves it without a footer.
+    fn full(&self, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
+        let timer = self.time();
+        self.open(entry, wire::SECTION_FULL);
+        trace_event!(self.host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
+        self.vm.pass("device");
+        entry.handler.save(self.file, recorder)?;
+        self.close(entry, 0);
+        timer.over(entry, wire::SECTION_FULL);
+        Ok(())
+    }
+
+    /// Whether the device has a state to be saved whole, now.
+    fn wants_whole(&self, entry: &Entry) -> bool {
+        let handler = &entry.handler;
+        if !handler.has(Callback::SaveState) && !handler.is_description() {
+            return false;
+        }
+        let needed = handler.is_needed();
+        if !needed {
+            trace_event!(self.host, "savevm_section_skip", "{}, section_id {}", entry.name(), entry.section_id);
+        }
+        needed
+    }
 }
 
 fn fail(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, phase: &'static str, error: Error) -> Error {
@@ -96,13 +124,14 @@ pub fn header(vm: &Vm, file: &MigFile) {
 /// Calls `save_setup` of every active handler in a START section each, until one fails.
 pub fn setup(vm: &Vm, file: &MigFile) {
     trace_event!(vm.host(), "savevm_state_setup", "");
+    let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveSetup) || !handler.is_active() {
             continue;
         }
         let names = ("save_setup", "setup");
-        if section(vm, file, &entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
+        if sections.live(&entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
             break;
         }
     }
@@ -116,6 +145,7 @@ pub fn setup(vm: &Vm, file: &MigFile) {
 pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<Round, i32> {
     trace_event!(vm.host(), "savevm_state_iterate", "");
     let mut last = 1;
+    let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveLiveIterate)
@@ -129,7 +159,7 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
             return Ok(Round::Again);
         }
         let names = ("save_live_iterate", "iterate");
-        match section(vm, file, &entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
+        match sections.live(&entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
             ret if ret < 0 => return Err(ret),
             0 => return Ok(Round::Again),
             ret => last = ret,
@@ -182,6 +212,7 @@ pub fn prepare_completion(vm: &Vm, file: &MigFile, inactivate_disks: bool) -> Re
 
 /// `save_live_complete_precopy` of every active handler in an END section each; in postcopy without those that go on.
 fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
+    let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if (in_postcopy && handler.has_postcopy())
@@ -191,39 +222,11 @@ fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Resu
             continue;
         }
         let names = ("save_live_complete_precopy", "complete");
-        let ret = section(vm, file, &entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
+        let ret = sections.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
         if ret < 0 {
             return Err(Error::new(libc::EPERM, format!("save_live_complete_precopy returned {ret}")));
         }
     }
-    Ok(())
-}
-
-/// Whether the device has a state to be saved whole, now.
-fn is_saved_whole(vm: &Vm, entry: &Entry) -> bool {
-    let handler = &entry.handler;
-    if !handler.has(Callback::SaveState) && !handler.is_description() {
-        return false;
-    }
-    let needed = handler.is_needed();
-    if !needed {
-        trace_event!(vm.host(), "savevm_section_skip", "{}, section_id {}", entry.name(), entry.section_id);
-    }
-    needed
-}
-
-/// One FULL section. A failing device leaves it without a footer.
-fn full_section(vm: &Vm, file: &MigFile, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
-    let host = vm.host();
-    let timer = vm.slot.time(file);
-    trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
-    section_header(file, entry, wire::SECTION_FULL);
-    trace_event!(host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
-    vm.pass("device");
-    entry.handler.save(file, recorder)?;
-    trace_event!(host, "savevm_section_end", "{}, section_id {} -> 0", entry.name(), entry.section_id);
-    section_footer(vm, file, entry);
-    timer.over(entry, wire::SECTION_FULL);
     Ok(())
 }
 
@@ -249,14 +252,16 @@ pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool,
 fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<Ending> {
     let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
     let recorder = describe.then(Recorder::new);
+    let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
-        if !is_saved_whole(vm, &entry) {
+        if !sections.wants_whole(&entry) {
             continue;
         }
         if let Some(recorder) = &recorder {
             recorder.device_start(&entry.idstr, entry.instance_id);
         }
-        full_section(vm, file, &entry, recorder.as_ref())
+        sections
+            .full(&entry, recorder.as_ref())
             .map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, "complete", err))?;
         if let Some(recorder) = &recorder {
             recorder.device_end();
@@ -299,13 +304,14 @@ pub fn finish(vm: &Vm, file: &MigFile, ending: &Ending) {
 
 /// `save_live_complete_postcopy` of every active handler in an END section each, then EOF.
 pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
+    let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveLiveCompletePostcopy) || !handler.is_active() {
             continue;
         }
         let names = ("save_live_complete_postcopy", "complete-postcopy");
-        let ret = section(vm, file, &entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
+        let ret = sections.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
         if ret < 0 {
             return;
         }
@@ -357,11 +363,12 @@ pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
         file.put_be32(wire::FILE_VERSION);
     }
     vm.host().cpu_synchronize_states();
+    let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
-        if entry.is_live || !is_saved_whole(vm, &entry) {
+        if entry.is_live || !sections.wants_whole(&entry) {
             continue;
         }
-        full_section(vm, file, &entry, None).map_err(|err| {
+        sections.full(&entry, None).map_err(|err| {
             err.at_side(Side::Source)
                 .in_phase("device state")
                 .in_section(|| entry.section(wire::SECTION_FULL, entry.section_id, None))

@@ -2,12 +2,11 @@
 //! What a machine keeps for the migration driver: what forbids migration, who drives it now, who watches, and how RAM
 //! takes part in postcopy.
 
-use super::registry::Entry;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A change that the host is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,23 +40,6 @@ pub struct SectionTime<'a> {
 pub trait Observer: Send + Sync {
     /// A section was saved, well or not, or loaded.
     fn section(&self, section: &SectionTime<'_>);
-}
-
-/// Times a section where somebody watches.
-pub struct SectionTimer<'a> {
-    file: &'a MigFile,
-    start: Option<(Arc<dyn Observer>, Instant, u64)>,
-}
-
-impl SectionTimer<'_> {
-    /// Tells who watches that the section is over.
-    pub fn over(self, entry: &Entry, tag: u8) {
-        if let Some((observer, since, at)) = self.start {
-            let bytes = self.file.position().saturating_sub(at);
-            let (name, instance) = (&*entry.idstr, entry.instance_id);
-            observer.section(&SectionTime { name, instance, tag, bytes, time: since.elapsed() });
-        }
-    }
 }
 
 /// Where a destination's RAM asks for pages. Any thread.
@@ -192,10 +174,9 @@ impl Slot {
         *self.ram.write().unwrap_or_else(PoisonError::into_inner) = ram;
     }
 
-    /// Begins to time a section of this file.
-    pub fn time<'a>(&self, file: &'a MigFile) -> SectionTimer<'a> {
-        let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner).clone();
-        SectionTimer { file, start: observer.map(|observer| (observer, Instant::now(), file.position())) }
+    /// Who watches.
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says who watches.
