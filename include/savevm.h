@@ -11,6 +11,7 @@
  *    written.
  *  - Strings and tables that are given are copied or done with when it returns; what `host` and `opaque` pointers lead to
  *    has to stay. Strings that are got belong to what they came from.
+ *  - Threads that the library starts take no signals; callbacks that run on them must not wait for one.
  *  - Times are in the unit that the name ends in, sizes and lengths in bytes.
  *  - What a migration does and when is QEMU 7.2's, migration/migration.c, migration/savevm.c and migration/ram.c; contexts,
  *    deadlines, owners, checks and errors are libsavevm's own. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "side.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -55,13 +56,17 @@ static void migration_event(void *host, const SaveVMEvent *event)
     snprintf(side->statuses + used, sizeof(side->statuses) - used, "%s%s", used ? " " : "", event->status_name);
 }
 
-/* The library's calls must find their machine on the driver's threads. */
-static void check_current(Side *side)
+/* On the driver's threads the library's calls must find their machine, and signals must not come. */
+static void check_thread(Side *side)
 {
     SaveVM *current = savevm_set_current(side->vm);
+    sigset_t blocked;
 
     CHECK(current == side->vm);
     savevm_set_current(current);
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+    CHECK_EQ(sigismember(&blocked, SIGUSR1), !pthread_equal(pthread_self(), side->maker));
+    CHECK(!sigismember(&blocked, SIGSEGV));
 }
 
 static int ram_setup(QEMUFile *f, void *opaque)
@@ -69,7 +74,7 @@ static int ram_setup(QEMUFile *f, void *opaque)
     Side *side = opaque;
 
     CHECK(!harness_locked(&side->lock));
-    check_current(side);
+    check_thread(side);
     side->setups++;
     memset(side->dirty, 1, sizeof(side->dirty));
     qemu_put_be32(f, END);
@@ -197,7 +202,7 @@ static void device_save(QEMUFile *f, void *opaque)
     Side *side = opaque;
 
     CHECK(harness_locked(&side->lock) && !side->runs);
-    check_current(side);
+    check_thread(side);
     qemu_put_be64(f, side->state);
 }
 
@@ -207,7 +212,7 @@ static int device_load(QEMUFile *f, void *opaque, int version)
 
     (void)version;
     CHECK(harness_locked(&side->lock));
-    check_current(side);
+    check_thread(side);
     if (side->fail_load) {
         return -5;
     }
@@ -352,6 +357,7 @@ void side_init(Side *side, bool runs, bool postcopy)
     pthread_mutex_init(&side->mutex, NULL);
     side->postcopy = postcopy;
     side->vm = savevm_new(&ops, side);
+    side->maker = pthread_self();
     side->runs = runs;
     guests += runs;
     side->state = runs ? 77 : 0;

@@ -20,6 +20,8 @@ typedef struct Side {
     /* It comes first: see harness_host_lock(). */
     HarnessLock lock;
     SaveVM *vm;
+    /* The thread that made it. */
+    pthread_t maker;
     atomic_bool runs;
     atomic_uint cleanups, setups, events, resets;
     /* Statuses of the events, joined by blanks. */

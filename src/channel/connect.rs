@@ -8,7 +8,7 @@ use super::lock;
 use super::uri::Uri;
 use super::wait::{Cancel, Wait};
 use crate::error::{Error, Result};
-use crate::sys::{WakeFd, connect_tcp, connect_unix, take_named_fd, tcp_socket, unix_socket};
+use crate::sys::{WakeFd, connect_tcp, connect_unix, spawn, take_named_fd, tcp_socket, unix_socket};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 /// Opens the outgoing side of `uri`.
@@ -106,7 +105,7 @@ pub(super) fn resolve(host: &str, port: u16, wait: &Wait<'_>) -> Result<Vec<Sock
         *lock(&answer.0) = Some(found);
         answer.1.wake();
     };
-    thread::Builder::new().name("savevm-resolve".into()).spawn(lookup).map_err(|err| wait.failed(&err))?;
+    spawn("savevm-resolve", lookup).map_err(|err| wait.failed(&err))?;
     wait.ready(&[shared.1.as_fd()], false)?;
     let found = lock(&shared.0).take();
     found.unwrap_or_else(|| Ok(Vec::new())).map_err(|err| failed(&err))

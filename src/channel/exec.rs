@@ -9,7 +9,7 @@
 use super::fd::FdChannel;
 use super::{Channel, StallLimit, aborted, lock};
 use crate::error::{Error, Result};
-use crate::sys::{IoVec, Ready, Span, WakeFd, poll_any, signal_group};
+use crate::sys::{IoVec, Ready, Span, WakeFd, as_outside, poll_any, signal_group};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -118,7 +118,8 @@ impl ExecChannel {
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let wake = WakeFd::new().map_err(|err| failed(&err))?;
-        let mut child = shell.spawn().map_err(|err| failed(&err))?;
+        // Not every shell looks at what it inherits as blocked.
+        let mut child = as_outside(|| shell.spawn()).map_err(|err| failed(&err))?;
         let pipes = (child.stdin.take(), child.stdout.take());
         let process = Process(Mutex::new(child));
         let (Some(input), Some(output)) = pipes else {

@@ -10,11 +10,11 @@ use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::host::Flags;
 use crate::savevm::unwind::contained;
-use crate::sys::{IoVec, Span};
+use crate::sys::{IoVec, Span, spawn};
 use std::io;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 #[derive(Default)]
@@ -105,8 +105,8 @@ impl Answers {
                 }
             });
         };
-        let thread = thread::Builder::new().name("savevm-answers".into()).spawn(body);
-        let thread = thread.map_err(|err| Error::io("starting the return path's thread", &err))?;
+        let thread =
+            spawn("savevm-answers", body).map_err(|err| Error::io("starting the return path's thread", &err))?;
         Ok(Self { ear, thread: Some(thread) })
     }
 

@@ -17,6 +17,7 @@ use crate::savevm::host::{self, Flags, Level, PostcopyState};
 use crate::savevm::load::{self, LoadEnd};
 use crate::savevm::slot::PostcopyRam;
 use crate::savevm::unwind::contained;
+use crate::sys::spawn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
@@ -202,8 +203,7 @@ impl host::Incoming for Commands {
                 }
             });
         };
-        let spawned = thread::Builder::new().name("savevm-package".into()).spawn(body);
-        spawned.map_err(|err| Error::io("starting the package's thread", &err))?;
+        spawn("savevm-package", body).map_err(|err| Error::io("starting the package's thread", &err))?;
         // Also when somebody cancels: until then that thread is in the devices, and waits for nobody.
         self.0.wait_device(|package| package.listening || package.done.is_some(), DEVICE_LIMIT);
         if lock(&self.0.package).listening {

@@ -12,6 +12,7 @@ use crate::savevm::Vm;
 use crate::savevm::host::{self, PostcopyState};
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::{contained, persisted};
+use crate::sys::spawn;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
@@ -122,7 +123,7 @@ impl Incoming {
             let this = Arc::clone(&this);
             move || this.work(gate)
         };
-        if let Err(err) = thread::Builder::new().name("savevm-load".into()).spawn(body) {
+        if let Err(err) = spawn("savevm-load", body) {
             let error = Error::io("starting the migration's thread", &err);
             this.base.set_error(error.clone());
             this.released();

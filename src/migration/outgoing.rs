@@ -10,9 +10,9 @@ use crate::channel::{self, Cancel, Channel, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::unwind::{contained, persisted};
+use crate::sys::spawn;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 /// Where a stream goes or comes from.
@@ -94,7 +94,7 @@ impl Outgoing {
     fn start_thread(self: &Arc<Self>) -> Result<()> {
         let this = Arc::clone(self);
         let body = move || while !matches!(this.step(), Ok(false) | Err(_)) {};
-        if let Err(err) = thread::Builder::new().name("savevm-source".into()).spawn(body) {
+        if let Err(err) = spawn("savevm-source", body) {
             let error = Error::io("starting the migration's thread", &err);
             self.base.set_error(error.clone());
             self.base.advance(Status::Failed);

@@ -7,11 +7,11 @@ use super::{Ram, lock};
 use crate::error::{Error, Result};
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::contained;
-use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
+use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn, system_page_size};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// What the memory of these blocks needs.
 fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
@@ -63,7 +63,7 @@ impl Faults {
         let (waiting, thread) = (Mutex::default(), Mutex::default());
         let faults = Arc::new(Self { blocks, uffd, can_zero, wake, source, waiting, thread });
         let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
-        let thread = thread::Builder::new().name("savevm-faults".into()).spawn(move || shared.run(&ram));
+        let thread = spawn("savevm-faults", move || shared.run(&ram));
         let thread = thread.map_err(|err| Error::io("starting the thread for page faults", &err))?;
         *lock(&faults.thread) = Some(thread);
         Ok(faults)

@@ -3,10 +3,11 @@
 //! time goes into memory that is touched for the first time.
 
 use super::block::Block;
+use crate::sys::spawn;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// Most orders that wait. Who finds no room makes no order: memory that is not prepared only takes longer to touch.
 const ORDERS_MAX: usize = 16;
@@ -23,7 +24,7 @@ impl Preparer {
     /// Where the system has no thread for it, no order is taken.
     pub fn start() -> Self {
         let (orders, taken) = sync_channel(ORDERS_MAX);
-        let thread = thread::Builder::new().name("savevm-prepare".into()).spawn(move || run(&taken));
+        let thread = spawn("savevm-prepare", move || run(&taken));
         Self { orders: Some(orders), thread: thread.ok() }
     }
 

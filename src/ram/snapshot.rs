@@ -14,7 +14,7 @@ use crate::file::MigFile;
 use crate::savevm::host::{Flags, Host};
 use crate::savevm::unwind::{contained, finally};
 use crate::savevm::{Vm, save};
-use crate::sys::{Feature, Mode, Userfault, WakeFd, system_page_size};
+use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn_scoped, system_page_size};
 use crate::wire as stream;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -228,8 +228,7 @@ impl Ram {
 
     fn snapshot_of(&self, vm: &Vm, file: &MigFile, protection: &Protection, unpopulated: bool) -> Result<()> {
         thread::scope(|scope| {
-            let named = thread::Builder::new().name("savevm-writes".into());
-            let thread = named.spawn_scoped(scope, || protection.run(vm, self));
+            let thread = spawn_scoped(scope, "savevm-writes", || protection.run(vm, self));
             let save = || match thread {
                 Ok(_) => self.freeze(vm, protection, unpopulated).and_then(|devices| {
                     section(vm, file, stream::SECTION_PART, || self.send_frozen(file, protection))?;
