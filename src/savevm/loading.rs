@@ -4,7 +4,7 @@
 use super::Vm;
 use super::host::PostcopyState;
 use super::registry::{Call, Ticket};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Who sends under which section id, and how far postcopy is.
@@ -17,11 +17,13 @@ pub struct Loading {
 /// Who sends under a section id, with the version of the state.
 type Sender = (Ticket, i32);
 
-/// Senders by section id. Ids count up from 0, so most of them are places in a list; a stream with other ids can't make
-/// that much longer than there are sections.
+/// Senders by section id. Ids count up, from 0 or from what devices that are gone have left, so most of them are places in
+/// a list that moves on with them; a stream with other ids can't make that much longer than there are sections.
 #[derive(Default)]
 struct Sections {
-    dense: Vec<Option<Sender>>,
+    /// The id of the list's first place.
+    first: u32,
+    dense: VecDeque<Option<Sender>>,
     sparse: HashMap<u32, Sender>,
     /// How many ids there are.
     count: usize,
@@ -30,8 +32,8 @@ struct Sections {
     of_device: Vec<Option<u32>>,
 }
 
-/// How far ids may be ahead of the number of sections.
-const AHEAD: usize = 1024;
+/// How far ids may be ahead of the number of sections, and before the first that comes: devices come by priority.
+const AHEAD: u32 = 1024;
 
 impl Sections {
     fn insert(&mut self, id: u32, sender: Sender) {
@@ -39,12 +41,23 @@ impl Sections {
         if place >= self.of_device.len() {
             self.of_device.resize(place + 1, None);
         }
-        if let Some(before) = self.of_device[place].replace(id).filter(|before| *before != id) {
-            self.remove(before, place);
+        if let Some(before) = self.of_device[place].replace(id) {
+            // Unless it is another device's by now.
+            if self.get(before).is_some_and(|sender| sender.0.place() == place) {
+                self.forget(before);
+            }
         }
-        self.count += usize::from(self.get(id).is_none());
-        let at = id as usize;
-        if at >= self.dense.len() && at < 2 * self.count + AHEAD {
+        self.forget(id);
+        self.count += 1;
+        let most = 2 * self.count + AHEAD as usize;
+        if self.at(id) >= most {
+            self.move_on();
+        }
+        if self.dense.is_empty() {
+            self.first = id.saturating_sub(AHEAD);
+        }
+        let at = self.at(id);
+        if at >= self.dense.len() && at < most {
             self.dense.resize(at + 1, None);
         }
         match self.dense.get_mut(at) {
@@ -53,20 +66,33 @@ impl Sections {
         }
     }
 
-    /// Forgets an id, unless it is another device's by now.
-    fn remove(&mut self, id: u32, place: usize) {
-        if self.get(id).is_none_or(|sender| sender.0.place() != place) {
-            return;
+    /// Gives up the places of ids before the first that anybody has.
+    fn move_on(&mut self) {
+        while let Some(None) = self.dense.front() {
+            self.dense.pop_front();
+            self.first = self.first.saturating_add(1);
         }
-        self.count -= 1;
-        match self.dense.get_mut(id as usize).filter(|sender| sender.is_some()) {
-            Some(sender) => *sender = None,
-            None => drop(self.sparse.remove(&id)),
+    }
+
+    /// The place of an id in the list, which may not have it.
+    fn at(&self, id: u32) -> usize {
+        id.checked_sub(self.first).map_or(usize::MAX, |at| at as usize)
+    }
+
+    /// Forgets an id, if there is one.
+    fn forget(&mut self, id: u32) {
+        if self.get(id).is_some() {
+            self.count -= 1;
+            let at = self.at(id);
+            match self.dense.get_mut(at).filter(|sender| sender.is_some()) {
+                Some(sender) => *sender = None,
+                None => drop(self.sparse.remove(&id)),
+            }
         }
     }
 
     fn get(&self, id: u32) -> Option<&Sender> {
-        self.dense.get(id as usize).and_then(Option::as_ref).or_else(|| self.sparse.get(&id))
+        self.dense.get(self.at(id)).and_then(Option::as_ref).or_else(|| self.sparse.get(&id))
     }
 }
 
@@ -121,11 +147,24 @@ mod tests {
             sections.insert(id, (tickets[version as usize], version));
             assert_eq!(sections.get(id).map(|sender| sender.1), Some(version));
         }
-        assert!(sections.count == 6 && sections.dense.len() <= AHEAD);
+        assert!(sections.count == 6 && sections.dense.len() <= AHEAD as usize);
         // An id that was far ahead once is not any more, and is another device's.
         (10..3010).for_each(|id| sections.insert(id, (tickets[id as usize], -1)));
         sections.insert(3000, (tickets[9], 99));
         assert_eq!((sections.get(3000).unwrap().1, sections.get(u32::MAX).unwrap().1), (99, 4));
+        sections.insert(3001, (tickets[9], 99));
+        assert!(sections.get(3000).is_none(), "nobody has it any more");
+        // Those of a machine that has had many devices, and the one with the highest priority among them.
+        let mut sections = Sections::default();
+        let mut insert = |id: u32| {
+            sections.insert(id, (tickets[id as usize % 3000], id as i32));
+            assert_eq!(sections.get(id).map(|sender| sender.1), Some(id as i32));
+        };
+        insert(1_000_500);
+        (1_000_000..1_003_000).for_each(&mut insert);
+        // All devices are replaced again and again.
+        (1_003_000..1_030_000).for_each(insert);
+        assert!(sections.sparse.is_empty() && sections.count == 3000 && sections.dense.len() <= 6000 + AHEAD as usize);
     }
 
     #[test]
@@ -139,6 +178,8 @@ mod tests {
             assert!(sections.count == 1 && sections.get(id).is_some());
         }
         assert!(sections.get(4999).is_none());
-        assert!(sections.dense.len() <= AHEAD + 2 && sections.sparse.len() <= 1 && sections.of_device.len() < 20);
+        assert!(
+            sections.dense.len() <= AHEAD as usize + 2 && sections.sparse.len() <= 1 && sections.of_device.len() < 20
+        );
     }
 }
