@@ -8,8 +8,8 @@ mod guest;
 mod iovec;
 mod map;
 mod pagemap;
-mod signals;
 mod socket;
+mod thread;
 mod uffd;
 
 pub use buffer::{ByteBuffer, Level, Span};
@@ -22,9 +22,9 @@ pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
 pub use map::{MappedFile, prefetch};
 pub use pagemap::PageScan;
-pub use signals::{as_outside, spawn, spawn_scoped};
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,
     send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket,
 };
+pub use thread::{as_outside, spawn, spawn_scoped};
 pub use uffd::{Feature, Mode, Userfault};

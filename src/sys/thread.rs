@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Signals are the hypervisor's: no thread of the library takes one (QEMU, `util/qemu-thread-posix.c`). A handler would
-//! run there, and who waits for it to interrupt a call would wait on.
+//! Threads of the library's own. They take no signals, which are the hypervisor's (QEMU, `util/qemu-thread-posix.c`): a
+//! handler would run here, and who waits for it to interrupt a call would wait on.
 
 use std::cell::Cell;
 use std::io;
