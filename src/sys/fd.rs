@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! File descriptors: reads and writes that never block on their own, and the wait that a wake-up always ends.
 
+use super::signals::Signals;
 use super::{IoVec, Span};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -109,28 +110,17 @@ pub fn write_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
 /// `writev(2)` to a pipe, which does not raise SIGPIPE in a program that never asked for a disposition of it. Files and
 /// devices never do, and `send_fd` can say so per call: they are spared these calls.
 pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
-    // SAFETY: all zero is a valid sigset_t, and each pointer is to one of these three sets.
-    let (sigpipe, before, pending) = unsafe {
-        let (mut sigpipe, mut before, mut pending): (libc::sigset_t, libc::sigset_t, libc::sigset_t) =
-            std::mem::zeroed();
-        libc::sigemptyset(&mut sigpipe);
-        libc::sigaddset(&mut sigpipe, libc::SIGPIPE);
-        libc::sigpending(&mut pending);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &sigpipe, &mut before);
-        (sigpipe, before, pending)
-    };
-    let result = write_fd(fd, pieces);
-    let broken = result.as_ref().is_err_and(|err| err.raw_os_error() == Some(libc::EPIPE));
-    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the sets are initialised, the time is valid, and no information about the signal is asked for.
-    // The signal of a broken pipe goes to the thread that wrote, so it is this one's to take.
-    unsafe {
-        if broken && libc::sigismember(&pending, libc::SIGPIPE) == 0 {
-            libc::sigtimedwait(&sigpipe, std::ptr::null_mut(), &now);
+    let waited = Signals::pending().has(libc::SIGPIPE);
+    let sigpipe = Signals::of(&[libc::SIGPIPE]);
+    sigpipe.also_blocked(|_| {
+        let result = write_fd(fd, pieces);
+        let broken = result.as_ref().is_err_and(|err| err.raw_os_error() == Some(libc::EPIPE));
+        if broken && !waited {
+            // It goes to the thread that wrote, so it is this one's to take.
+            sigpipe.take();
         }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-    }
-    result
+        result
+    })
 }
 
 /// `recv(2)` that does not block, whatever the mode of the descriptor (which other processes may share).

@@ -8,6 +8,7 @@ mod guest;
 mod iovec;
 mod map;
 mod pagemap;
+mod signals;
 mod socket;
 mod thread;
 mod uffd;
