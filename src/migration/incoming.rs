@@ -149,7 +149,7 @@ impl Incoming {
         if !self.released.swap(true, SeqCst) {
             // Nobody is let in any more.
             drop(take(&self.back));
-            self.base.vm.set_incoming(lock(&self.before).take());
+            self.base.vm.set_incoming(take(&self.before));
             self.base.vm.slot.set_observer(None);
             self.base.vm.slot.end();
         }

@@ -23,33 +23,28 @@ pub enum Round {
     Done(i32),
 }
 
-/// Writes the head of a section; START and FULL say who it is.
-fn section_header(file: &MigFile, entry: &Entry, tag: u8) {
-    file.put_byte(tag);
-    file.put_be32(entry.section_id);
-    if tag == wire::SECTION_FULL || tag == wire::SECTION_START {
-        file.put_byte(entry.idstr.len() as u8);
-        file.put(&entry.idstr);
-        file.put_be32(entry.instance_id);
-        file.put_be32(entry.version_id as u32);
-    }
-}
-
 impl Sections<'_> {
-    /// What stands before a device's part of a section.
+    /// Writes the head of a section; START and FULL say who it is.
     fn open(&self, entry: &Entry, tag: u8) {
-        let host = &self.host;
+        let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
-        section_header(self.file, entry, tag);
+        file.put_byte(tag);
+        file.put_be32(entry.section_id);
+        if tag == wire::SECTION_FULL || tag == wire::SECTION_START {
+            file.put_byte(entry.idstr.len() as u8);
+            file.put(&entry.idstr);
+            file.put_be32(entry.instance_id);
+            file.put_be32(entry.version_id as u32);
+        }
     }
 
-    /// What stands behind it.
+    /// Writes its footer, where sections have one.
     fn close(&self, entry: &Entry, ret: i32) {
-        let host = &self.host;
+        let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
         if self.footers {
-            self.file.put_byte(wire::SECTION_FOOTER);
-            self.file.put_be32(entry.section_id);
+            file.put_byte(wire::SECTION_FOOTER);
+            file.put_be32(entry.section_id);
         }
     }
 
