@@ -102,23 +102,26 @@ def main():
         path = os.path.join(work, "large")
         make(path, args.gib)
         size = os.path.getsize(path)
-        mapped = [args.savevm, "inspect", path]
-        for what, command, feed in (("from a pipe", [args.savevm, "inspect", "-"], path),
-                                    ("as written", mapped, None), ("as read", mapped, None)):
-            if what == "as read":
-                read_from_disk(path)
-            seconds, cpu, memory = best(9, command, feed)
+
+        def large(what, source, feed=None):
+            seconds, cpu, memory = best(9, [args.savevm, "inspect", source], feed)
             rate = size / seconds / 1e9
             # What is mapped is the page cache's.
             note = f", {memory / 1024:.1f} MiB of memory" if feed else ""
             times = f"{seconds:8.4f} s, {cpu:.4f} s of CPU"
             print(f"{size / 1e9:6.2f} GB {what:20} {times}, {rate:.1f} GB/s{note}", flush=True)
-            if rate < 2 and not feed:
+            if feed:
+                if memory > 32 << 10:
+                    missed.append(f"{what}: {memory} KiB of memory")
+                return
+            if rate < 2:
                 missed.append(f"{what}: {rate:.1f} GB/s")
-            if feed and memory > 32 << 10:
-                missed.append(f"{what}: {memory} KiB of memory")
-            if not feed:
-                compare(what, path, seconds, cpu)
+            compare(what, path, seconds, cpu)
+
+        large("from a pipe", "-", feed=path)
+        large("as written", path)
+        read_from_disk(path)
+        large("as read", path)
     for path in args.streams:
         seconds, cpu, _ = best(19, [args.savevm, "inspect", "-f", "analyze", path])
         name = os.path.basename(path)
