@@ -94,6 +94,12 @@ fn wait_status(status: impl Fn() -> Status, want: Status, what: &str) {
     }
 }
 
+/// Both: the destination may run the guest before the source has moved on.
+fn wait_postcopy(run: &Run) {
+    wait_status(|| run.into.info().status, Status::PostcopyActive, "the destination in postcopy");
+    wait_status(|| run.out.info().status, Status::PostcopyActive, "the source in postcopy");
+}
+
 #[test]
 fn the_guest_runs_over_there_while_its_pages_follow() {
     for extensions in [true, false] {
@@ -445,7 +451,7 @@ fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
         Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
     source.ram.ballast.store(100, SeqCst);
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
-    wait_status(|| run.into.info().status, Status::PostcopyActive, "postcopy");
+    wait_postcopy(&run);
     run.out.pause().unwrap();
     let (out, into) = run.wait("not recovered");
     assert!(out.unwrap_err().message().contains("nobody recovered"));
@@ -500,7 +506,7 @@ fn paused(source: &Machine, destination: &Machine) -> Run {
     source.ram.ballast.store(50, SeqCst);
     let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
     let run = start(source, destination, &fragile(-1, -1, Break::Whole), slow);
-    wait_status(|| run.into.info().status, Status::PostcopyActive, "postcopy");
+    wait_postcopy(&run);
     run.out.pause().unwrap();
     wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
     wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
