@@ -46,7 +46,7 @@ static bool rests(bool at_source)
 static void sides_init(void)
 {
     /* What is lost with a connection is waited for in vain. */
-    params.switchover_timeout_ms = params.handshake_timeout_ms = 200 * harness_slow();
+    params.switchover_timeout_ms = params.handshake_timeout_ms = 500 * harness_slow();
     side_init(&source, true, true);
     side_init(&destination, false, true);
     /* Precopy never gets there. */
