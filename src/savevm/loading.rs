@@ -81,13 +81,10 @@ impl Sections {
 
     /// Forgets an id, if there is one.
     fn forget(&mut self, id: u32) {
-        if self.get(id).is_some() {
+        let at = self.at(id);
+        let listed = self.dense.get_mut(at).and_then(Option::take);
+        if listed.or_else(|| self.sparse.remove(&id)).is_some() {
             self.count -= 1;
-            let at = self.at(id);
-            match self.dense.get_mut(at).filter(|sender| sender.is_some()) {
-                Some(sender) => *sender = None,
-                None => drop(self.sparse.remove(&id)),
-            }
         }
     }
 
