@@ -3,7 +3,7 @@
 
 use super::link::{Break, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
-use super::precopy::{LONG, Run, over, quick};
+use super::precopy::{LONG, Run, over, quick, wait_status, wait_until};
 use savevm::channel::memory;
 use savevm::error::Error;
 use savevm::file::MigFile;
@@ -86,18 +86,11 @@ fn reports(source: &Machine, destination: &Machine) -> String {
     format!("{:?} {:?}", source.host.reports.lock().unwrap(), destination.host.reports.lock().unwrap())
 }
 
-fn wait_status(status: impl Fn() -> Status, want: Status, what: &str) {
-    let since = Instant::now();
-    while status() != want {
-        assert!(since.elapsed() < LONG && !status().is_final(), "{what}: waiting for {want}, it is {}", status());
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Both: the destination may run the guest before the source has moved on.
-fn wait_postcopy(run: &Run) {
+/// Breaks a postcopy that both are in: the destination may run the guest before the source has moved on.
+fn pause_postcopy(run: &Run) {
     wait_status(|| run.into.info().status, Status::PostcopyActive, "the destination in postcopy");
     wait_status(|| run.out.info().status, Status::PostcopyActive, "the source in postcopy");
+    run.out.pause().unwrap();
 }
 
 #[test]
@@ -451,8 +444,7 @@ fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
         Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
     source.ram.ballast.store(100, SeqCst);
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
-    wait_postcopy(&run);
-    run.out.pause().unwrap();
+    pause_postcopy(&run);
     let (out, into) = run.wait("not recovered");
     assert!(out.unwrap_err().message().contains("nobody recovered"));
     assert!(into.unwrap_err().message().contains("nobody recovered"));
@@ -506,8 +498,7 @@ fn paused(source: &Machine, destination: &Machine) -> Run {
     source.ram.ballast.store(50, SeqCst);
     let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
     let run = start(source, destination, &fragile(-1, -1, Break::Whole), slow);
-    wait_postcopy(&run);
-    run.out.pause().unwrap();
+    pause_postcopy(&run);
     wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
     wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
     run
@@ -515,11 +506,7 @@ fn paused(source: &Machine, destination: &Machine) -> Run {
 
 /// Waits until both ends together have reported that so often.
 fn wait_reports((source, destination): (&Machine, &Machine), text: &str, times: usize) {
-    let since = Instant::now();
-    while reports(source, destination).matches(text).count() < times {
-        assert!(since.elapsed() < LONG, "{}", reports(source, destination));
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait_until(|| reports(source, destination).matches(text).count() >= times, || reports(source, destination));
 }
 
 #[test]

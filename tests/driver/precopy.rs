@@ -8,6 +8,7 @@ use savevm::error::Result;
 use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub const LONG: Duration = Duration::from_secs(20);
@@ -26,6 +27,26 @@ pub fn quick() -> Params {
 
 pub fn over(channel: &Arc<impl Channel + 'static>) -> Endpoint {
     Endpoint::Channel(Arc::clone(channel) as _)
+}
+
+/// Waits until it is so; `state` tells what is instead where that takes too long.
+pub fn wait_until(done: impl Fn() -> bool, state: impl Fn() -> String) {
+    let since = Instant::now();
+    while !done() {
+        assert!(since.elapsed() < LONG, "{}", state());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until an end is there, which must not come to its end before.
+pub fn wait_status(status: impl Fn() -> Status, want: Status, what: &str) {
+    let instead = |status| format!("{what}: waiting for {want}, it is {status}");
+    let done = || {
+        let now = status();
+        assert!(now == want || !now.is_final(), "{}", instead(now));
+        now == want
+    };
+    wait_until(done, || instead(status()));
 }
 
 /// Both ends of a migration that has begun.
@@ -189,18 +210,24 @@ fn blockers_and_a_second_migration_are_refused_with_a_reason() {
     into.end();
 }
 
+/// Whether there is more than a slow link can carry.
+fn stay_active(source: &Machine, so: bool) {
+    source.ram.ballast.store(if so { 1000 } else { 0 }, SeqCst);
+    source.ram.writes.store(if so { u32::MAX } else { 0 }, SeqCst);
+}
+
 #[test]
 fn pause_before_switchover_waits_for_the_word() {
     let (source, destination, stage) = Machine::two();
-    let params = Params { pause_before_switchover: true, ..quick() };
+    stay_active(&source, true);
+    let params = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..quick() };
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
-    let since = Instant::now();
-    while run.out.info().status != Status::PreSwitchover {
-        assert!(since.elapsed() < LONG && run.out.resume().is_err());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_status(|| run.out.info().status, Status::Active, "before the pause");
+    assert!(run.out.resume().is_err());
+    stay_active(&source, false);
+    wait_status(|| run.out.info().status, Status::PreSwitchover, "pause");
     assert!(!source.host.is_running() && !destination.host.is_running());
-    std::thread::sleep(Duration::from_millis(80));
+    thread::sleep(Duration::from_millis(80));
     run.out.resume().unwrap();
     let (out, into) = run.wait("pause");
     out.and(into).unwrap();
@@ -214,22 +241,13 @@ fn cancelling_ends_it_within_a_second_and_the_guest_runs_on() {
     for wait in [Status::Setup, Status::Active, Status::PreSwitchover] {
         let what = format!("cancel in {wait}");
         let (source, destination, stage) = Machine::two();
-        // Nobody answers in setup; a slow link keeps it active.
-        source.ram.ballast.store(1000, SeqCst);
-        source.ram.writes.store(u32::MAX, SeqCst);
+        // Nobody answers in setup.
+        stay_active(&source, wait != Status::PreSwitchover);
         let params = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..quick() };
-        if wait == Status::PreSwitchover {
-            source.ram.writes.store(0, SeqCst);
-            source.ram.ballast.store(0, SeqCst);
-        }
         let (here, there) = fragile(-1, -1, Break::Whole);
         let into = (wait != Status::Setup).then(|| Incoming::start(&destination.vm, over(&there), quick()).unwrap());
         let out = Outgoing::start(&source.vm, over(&here), params).unwrap();
-        let since = Instant::now();
-        while out.info().status != wait {
-            assert!(since.elapsed() < LONG, "{what}: {}", out.info().status);
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_status(|| out.info().status, wait, &what);
         let since = Instant::now();
         out.cancel().unwrap();
         assert!(since.elapsed() < Duration::from_secs(1), "{what}");

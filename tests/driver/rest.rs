@@ -3,7 +3,7 @@
 
 use super::link::{Break, fragile};
 use super::machine::{Machine, Progress};
-use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
+use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick, wait_status};
 use savevm::channel::Uri;
 use savevm::migration::{
     Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save,
@@ -216,11 +216,7 @@ fn a_source_that_waits_is_heard_of() {
         ends.1.read_so_far() > before
     };
     for status in [Status::WaitUnplug, Status::PreSwitchover] {
-        let since = Instant::now();
-        while run.out.info().status != status {
-            assert!(since.elapsed() < LONG, "{status}: {}", run.out.info().status);
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_status(|| run.out.info().status, status, "it waits");
         source.host.freeze();
         while read_more_within(ends.1.read_so_far(), Duration::from_millis(200)) {}
         let before = ends.1.read_so_far();
