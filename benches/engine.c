@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a byte and what a device cost. The same source is linked with libsavevm
- * and with QEMU 7.2's objects (c-tests/side.h); compare.py sets the two side by
+ * and with QEMU 7.2's objects (c-tests/lib/side.h); compare.py sets the two side by
  * side. Prints one line per measure: its name, a tab, nanoseconds of processor
  * time per operation, the best of several rounds.
  */

@@ -2,7 +2,7 @@
 /*
  * What a device costs that is described in tables, and what long arrays cost.
  * The same source is linked with libsavevm and with QEMU 7.2's objects
- * (c-tests/side.h); compare.py sets the two side by side. Prints one line per
+ * (c-tests/lib/side.h); compare.py sets the two side by side. Prints one line per
  * measure: its name, a tab, nanoseconds of processor time per save or load, the
  * best of several rounds.
  */

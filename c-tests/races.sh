@@ -38,12 +38,12 @@ RUSTFLAGS=-Zsanitizer=thread cargo $toolchain rustc --quiet --locked --lib --cra
 export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STORM_RUNS=$runs
 # Sources with tests are programs, the others help them.
 compile() {
-    ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests -Iinclude -c "$1" -o "$2"
+    ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests/lib -Iinclude -c "$1" -o "$2"
 }
 programs=$(grep -l '^TEST(' c-tests/driver/*.c)
 helpers=$target/helpers.a
 rm -f "$helpers"
-for source in c-tests/harness.c $(grep -L '^TEST(' c-tests/driver/*.c); do
+for source in c-tests/lib/harness.c $(grep -L '^TEST(' c-tests/driver/*.c); do
     object=$target/$(basename "$source" .c).o
     compile "$source" "$object"
     ar rc "$helpers" "$object"

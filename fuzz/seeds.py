@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "c-tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "c-tests/lib"))
 from qmp import Qmp  # noqa: E402
 
 PAGE = 4096

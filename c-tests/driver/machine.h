@@ -6,7 +6,7 @@
 #ifndef DRIVER_MACHINE_H
 #define DRIVER_MACHINE_H
 
-#include "../harness.h"
+#include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "migration/savevm.h"

@@ -6,7 +6,7 @@
 #ifndef DRIVER_SIDE_H
 #define DRIVER_SIDE_H
 
-#include "../harness.h"
+#include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "migration/savevm.h"

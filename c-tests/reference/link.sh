@@ -14,6 +14,7 @@ set -eu
 : "${CC:=cc}"
 here=$(cd "$(dirname "$0")" && pwd)
 tests=$(dirname "$here")
+lib=$tests/lib
 out=$1
 shift
 mkdir -p "$out"
@@ -42,11 +43,11 @@ done
 cd "$QEMU_BUILD"
 for unit in side_qemu stubs_qemu; do
     # shellcheck disable=SC2086
-    $CC $flags -Wno-unused-parameter -iquote "$tests" -c -o "$out/$unit.o" "$here/$unit.c"
+    $CC $flags -Wno-unused-parameter -iquote "$tests" -iquote "$lib" -c -o "$out/$unit.o" "$here/$unit.c"
 done
-ours="-O2 -g -std=gnu11 -Wall -Wextra -I$tests/../include -I$tests"
+ours="-O2 -g -std=gnu11 -Wall -Wextra -I$tests/../include -I$lib"
 # shellcheck disable=SC2086
-for unit in "$here/never.c" "$tests/trace.c" "$tests/harness.c" "$tests/devices.c"; do
+for unit in "$here/never.c" "$lib/trace.c" "$lib/harness.c" "$lib/devices.c"; do
     name=$(basename "$unit" .c)
     $CC $ours -fPIE -c -o "$out/$name.o" "$unit"
 done

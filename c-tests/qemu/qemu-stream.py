@@ -9,12 +9,14 @@ QEMU stands still (-S) the whole time. QEMU_SYSTEM names the emulator
 """
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
 
-from qmp import DEADLINE, Qmp, listening
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from qmp import DEADLINE, Qmp, listening  # noqa: E402
 
 MACHINE = "pc-i440fx-7.2"
 UUID = "550e8400-e29b-41d4-a716-446655440000"

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 from qmp import DEADLINE, Qmp, listening  # noqa: E402
 
 SKIPPED = 77
