@@ -221,7 +221,7 @@ fn info(from: &Info) -> SaveVMInfo {
         recoveries: from.recoveries,
         throttle: from.throttle,
         return_path: from.return_path,
-        extended: from.extended,
+        extended: from.peer_is_libsavevm,
         devices,
         precopy_time_us: phase(&["iterate", "load"]),
         switchover_time_us: phase(&["stop", "complete", "start"]),

@@ -2,12 +2,11 @@
 //! The driver: who decides when to iterate, when to stop the guest, when to give up, and who owns the guest at every
 //! instant (QEMU 7.2's `migration/migration.c`, made anew).
 //!
-//! - `status.rs`: the statuses and their moves. `params.rs`, `stats.rs`, `trace.rs`: what is asked for and what is told.
-//! - `outgoing.rs`: the handle of a migration that goes out. `source.rs`: its work, a step at a time; `switchover.rs` and
-//!   `postcopy.rs`: its two ways to hand the guest over. `answers.rs`: what it hears. `rate.rs`: convergence.
-//! - `incoming.rs`: the handle of one that comes in. `loading.rs`: its work. `commands.rs`: what the stream asks of it.
-//!   `voice.rs`: what it says. `meter.rs`: how much of it came.
-//! - `snapshot.rs`: save and load with the guest stopped. `check.rs`: whether a stream would load.
+//! - `core.rs`: what both ends share: status, parameters, statistics, connection, error, trace.
+//! - `status.rs`: the statuses and the table of their changes.
+//! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
+//!   destination sends to the source.
+//! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it.
 //!
 //! # Who owns the guest
 //! The destination starts the guest only behind EOF (precopy) or RUN (postcopy), so the source owns it until it hands that
@@ -29,40 +28,24 @@
 //! this library: QEMU 7.2 also sends it with the guest running. A source that is QEMU restarts its guest when it misses
 //! the verdict, so to such a source the verdict goes first, and the guest starts only if the channel took it.
 
-mod answers;
-mod base;
 mod check;
-mod commands;
-mod incoming;
-mod loading;
-mod meter;
-mod outgoing;
+mod core;
+mod destination;
+mod endpoint;
 mod params;
-mod postcopy;
-mod rate;
 pub mod return_path;
 mod snapshot;
 mod source;
 mod stats;
 mod status;
-mod switchover;
 mod trace;
-mod voice;
 
-pub use base::Migration;
 pub use check::check;
-pub use incoming::Incoming;
-pub use outgoing::{Endpoint, Outgoing};
+pub use core::Migration;
+pub use destination::Incoming;
+pub use endpoint::Endpoint;
 pub use params::{Choice, Params};
 pub use snapshot::{load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
+pub use source::Outgoing;
 pub use stats::{Info, Owner};
-pub use status::{Machine, Status};
-
-use std::time::Duration;
-
-/// For an outgoing connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// For one wait of the source until the peer takes bytes.
-const SOURCE_STALL: Duration = Duration::from_secs(60);
-/// For one wait of the destination until bytes come.
-const DESTINATION_STALL: Duration = Duration::from_secs(300);
+pub use status::{Status, StatusMachine};

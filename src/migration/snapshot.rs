@@ -2,8 +2,8 @@
 //! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest stands still, and handlers run inside the big
 //! lock, but for setup, which runs outside in QEMU as well.
 
-use super::base::{locked, unlocked};
 use super::check::check;
+use super::core::{locked, unlocked};
 use crate::channel::{self, Cancel, Channel, Listener, Uri};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Numbers of one migration, for who asks. What counts up never counts down, also over a recovery.
 
-use super::Status;
+use super::status::Status;
 use crate::savevm::handler::Pending;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,7 @@ pub struct Info {
     /// Whether the destination answers.
     pub return_path: bool,
     /// Whether both ends are of this library.
-    pub extended: bool,
+    pub peer_is_libsavevm: bool,
     /// Time in each phase of the work, in the order in which they first began.
     pub phases: Vec<(&'static str, Duration)>,
     /// The slowest devices, with the time for their state.

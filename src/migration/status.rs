@@ -157,18 +157,18 @@ struct Inner {
     untold: std::collections::VecDeque<Status>,
     telling: bool,
     /// Counts up whenever something happened that a waiting thread may want to look at.
-    bell: u64,
+    generation: u64,
 }
 
 /// The status of one migration. Everybody may wait for it; whoever changes it tells the host, without a lock held and in
 /// the order of the changes.
 #[derive(Default)]
-pub struct Machine {
+pub struct StatusMachine {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
 
-impl Machine {
+impl StatusMachine {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,7 +191,7 @@ impl Machine {
             return false;
         }
         inner.status = to;
-        inner.bell += 1;
+        inner.generation += 1;
         inner.untold.push_back(to);
         self.changed.notify_all();
         if std::mem::replace(&mut inner.telling, true) {
@@ -234,19 +234,19 @@ impl Machine {
     }
 
     /// Wakes all who wait, so that they look again.
-    pub fn ring(&self) {
-        self.inner().bell += 1;
+    pub fn notify(&self) {
+        self.inner().generation += 1;
         self.changed.notify_all();
     }
 
     /// Counts up with every change and every `ring`.
-    pub fn bell(&self) -> u64 {
-        self.inner().bell
+    pub fn generation(&self) -> u64 {
+        self.inner().generation
     }
 
     /// Waits until the bell rings once more than `since`, at most for `limit`.
-    pub fn wait_bell(&self, since: u64, limit: Duration) {
-        self.wait(|inner| inner.bell != since, Some(limit));
+    pub fn wait_changed(&self, since: u64, limit: Duration) {
+        self.wait(|inner| inner.generation != since, Some(limit));
     }
 
     /// Waits until it is over and the host was told; the last status, or `None` after `limit`.
@@ -317,22 +317,22 @@ mod tests {
 
     #[test]
     fn nobody_cancels_behind_the_point_of_no_return() {
-        let machine = Machine::default();
+        let machine = StatusMachine::default();
         let tell = |_: S| ();
         assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Active, &tell) && machine.commit());
         assert!(!machine.advance(S::Cancelling, &tell));
         assert!(machine.advance(S::Completed, &tell));
-        let machine = Machine::default();
+        let machine = StatusMachine::default();
         assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Cancelling, &tell));
         assert!(!machine.commit() && !machine.advance(S::Active, &tell));
-        let machine = Machine::default();
+        let machine = StatusMachine::default();
         machine.refuse();
         assert!(machine.advance(S::Setup, &tell) && !machine.commit());
     }
 
     #[test]
     fn a_change_from_inside_a_notice_is_told_after_it() {
-        let (machine, told) = (Machine::default(), Mutex::new(Vec::new()));
+        let (machine, told) = (StatusMachine::default(), Mutex::new(Vec::new()));
         let tell = |status: S| {
             if status == S::Setup {
                 assert!(machine.advance(S::Cancelling, &|_| unreachable!("the outer call tells")));

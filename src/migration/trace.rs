@@ -135,7 +135,7 @@ impl Trace {
     /// Writes a line. A full disk costs lines, not the migration.
     pub fn write(&self, time: Duration, event: &Event<'_>) {
         if let Some(file) = &self.0 {
-            let _ = super::base::lock(file).write_all(line(time, event).as_bytes());
+            let _ = super::core::lock(file).write_all(line(time, event).as_bytes());
         }
     }
 }

@@ -149,7 +149,7 @@ fn qemu_takes_a_guest_and_its_verdict_counts() {
         let params = Params { return_path, ..quick() };
         let out = Outgoing::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), params).unwrap();
         out.wait_within(LONG).unwrap().unwrap();
-        assert!(!machine.host.is_running() && !out.info().extended);
+        assert!(!machine.host.is_running() && !out.info().peer_is_libsavevm);
         assert_eq!(out.info().owner, Owner::There);
         qemu.ask_until("info status", "VM status: running");
         stage.check("to QEMU");
@@ -173,7 +173,7 @@ fn qemu_gives_its_guest_and_hears_the_verdict() {
         qemu.tell(&format!("migrate -d unix:{}", path.display()));
         into.wait_within(LONG).unwrap().unwrap();
         assert!(machine.host.is_running());
-        assert_eq!((into.info().return_path, into.info().extended), (return_path == "on", false));
+        assert_eq!((into.info().return_path, into.info().peer_is_libsavevm), (return_path == "on", false));
         qemu.ask_until("info migrate", "Migration status: completed");
         stage.check("from QEMU");
     }

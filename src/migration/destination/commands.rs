@@ -5,13 +5,14 @@
 //! is the other way round: the package, which came whole, goes to a thread of its own, and the thread that reads the
 //! stream goes on with it. So a file is never handed from one thread to another.
 
-use super::base::{lock, locked};
-use super::incoming::Incoming;
-use super::loading::DEVICE_LIMIT;
-use super::return_path::{self, Message};
-use super::{Owner, Status};
+use super::handle::Incoming;
+use super::worker::DEVICE_LIMIT;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::core::{lock, locked};
+use crate::migration::return_path::message::{self, Message};
+use crate::migration::stats::Owner;
+use crate::migration::status::Status;
 use crate::savevm::Vm;
 use crate::savevm::host::{self, Flags, Level, PostcopyState};
 use crate::savevm::load::{self, LoadEnd};
@@ -27,7 +28,7 @@ pub(super) struct Commands(pub Arc<Incoming>);
 
 impl Commands {
     fn ram(&self) -> Option<Arc<dyn PostcopyRam>> {
-        let vm = &self.0.base.vm;
+        let vm = &self.0.core.vm;
         vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM))
     }
 
@@ -38,29 +39,29 @@ impl Commands {
 
 impl host::Incoming for Commands {
     fn open_return_path(&self, file: &MigFile) -> Result<()> {
-        if self.0.voice.is_open() {
+        if self.0.sender.is_open() {
             return Err(Error::new(libc::EEXIST, "the return path is open already"));
         }
         let back = file.return_path();
-        self.0.voice.open(back.ok_or_else(|| Error::new(libc::ENOTSUP, "there is no way back on this connection"))?);
-        self.0.base.stats.get().return_path = true;
+        self.0.sender.open(back.ok_or_else(|| Error::new(libc::ENOTSUP, "there is no way back on this connection"))?);
+        self.0.core.stats.get().return_path = true;
         Ok(())
     }
 
     fn pong(&self, value: u32) -> Result<()> {
         let m = &self.0;
-        if value == return_path::PING_LOADED {
+        if value == message::PING_LOADED {
             m.asked.store(true, SeqCst);
         }
-        let said = m.voice.say(Message::Pong(value));
+        let said = m.sender.send(Message::Pong(value));
         if self.on_reader() {
             // In a package nobody minds: whoever reads the stream sees the break, which may be recovered.
             said?;
         }
-        if value == return_path::PING_HELLO && m.base.params().extensions {
-            m.extended.store(true, SeqCst);
-            m.base.stats.get().extended = true;
-            m.voice.say(Message::Pong(return_path::PONG_HELLO))?;
+        if value == message::PING_HELLO && m.core.params().extensions {
+            m.peer_is_libsavevm.store(true, SeqCst);
+            m.core.stats.get().peer_is_libsavevm = true;
+            m.sender.send(Message::Pong(message::PONG_HELLO))?;
         }
         Ok(())
     }
@@ -73,7 +74,7 @@ impl host::Incoming for Commands {
     }
 
     fn postcopy_advise(&self, _ram: Option<(u64, u64)>) -> Result<()> {
-        if !self.0.base.params().postcopy {
+        if !self.0.core.params().postcopy {
             return Err(Error::new(libc::ENOTSUP, "postcopy is not enabled on this side"));
         }
         self.ram().map_or(Ok(()), |ram| ram.advise())
@@ -103,14 +104,14 @@ impl host::Incoming for Commands {
         if let Some(ram) = &ram {
             ram.listen(Arc::clone(m) as _)?;
         }
-        if let Err(error) = m.base.enter(Status::Device) {
+        if let Err(error) = m.core.enter(Status::Device) {
             if let Some(ram) = &ram {
                 ram.end(false);
             }
             return Err(error);
         }
         lock(&m.package).listening = true;
-        m.base.machine.ring();
+        m.core.status_machine.notify();
         Ok(())
     }
 
@@ -123,26 +124,26 @@ impl host::Incoming for Commands {
                 return Err(error.clone());
             }
         }
-        m.base.commit()?;
+        m.core.commit()?;
         m.ours.store(true, SeqCst);
-        m.base.set_owner(Owner::Here);
+        m.core.set_owner(Owner::Here);
         m.start_guest()?;
-        m.base.enter(Status::PostcopyActive)?;
+        m.core.enter(Status::PostcopyActive)?;
         lock(&m.package).running = true;
-        m.base.machine.ring();
+        m.core.status_machine.notify();
         Ok(())
     }
 
     fn postcopy_resume(&self) -> Result<()> {
         let m = &self.0;
-        if m.base.status() != Status::PostcopyRecover {
-            m.base.vm.host().report(Level::Warning, "POSTCOPY_RESUME without a recovery: ignored");
+        if m.core.status() != Status::PostcopyRecover {
+            m.core.vm.host().report(Level::Warning, "POSTCOPY_RESUME without a recovery: ignored");
             return Ok(());
         }
-        m.base.vm.pass("recovery");
-        m.base.enter(Status::PostcopyActive)?;
-        m.base.stats.get().recoveries += 1;
-        m.voice.say(Message::ResumeAck(return_path::RESUME_ACK_VALUE))?;
+        m.core.vm.pass("recovery");
+        m.core.enter(Status::PostcopyActive)?;
+        m.core.stats.get().recoveries += 1;
+        m.sender.send(Message::ResumeAck(message::RESUME_ACK_VALUE))?;
         if let Some(ram) = self.ram() {
             ram.resumed();
         }
@@ -151,25 +152,25 @@ impl host::Incoming for Commands {
 
     fn recv_bitmap(&self, block: &[u8]) -> Result<()> {
         let m = &self.0;
-        if m.base.status() != Status::PostcopyRecover {
+        if m.core.status() != Status::PostcopyRecover {
             return Err(Error::new(libc::EPERM, "RECV_BITMAP outside of a recovery"));
         }
-        m.base.vm.pass("recovery");
+        m.core.vm.pass("recovery");
         let ram = self.ram().ok_or_else(|| Error::new(libc::ENOTSUP, "no RAM takes part in postcopy"))?;
         let bits = ram.received_bits(block)?;
-        m.voice.say_bitmap(block.to_vec(), bits)
+        m.sender.send_bitmap(block.to_vec(), bits)
     }
 
     fn enter_section(&self) {
         // While pages come in behind LISTEN, devices are loaded on the other thread with the lock, and may wait for pages.
         if !(self.on_reader() && lock(&self.0.package).listening) {
-            self.0.base.vm.host().lock();
+            self.0.core.vm.host().lock();
         }
     }
 
     fn leave_section(&self) {
         if !(self.on_reader() && lock(&self.0.package).listening) {
-            self.0.base.vm.host().unlock();
+            self.0.core.vm.host().unlock();
         }
     }
 
@@ -180,9 +181,9 @@ impl host::Incoming for Commands {
         let m = Arc::clone(&self.0);
         let mut stream = stream;
         let body = move || {
-            let vm = Arc::clone(&m.base.vm);
+            let vm = Arc::clone(&m.core.vm);
             vm.host().on_thread(&vm, &mut || {
-                let _working = m.base.working();
+                let _working = m.core.working();
                 let stream = std::mem::take(&mut stream);
                 let load = || {
                     vm.pass("package");
@@ -195,11 +196,11 @@ impl host::Incoming for Commands {
                     package.done = Some(loaded);
                     package.listening
                 };
-                m.base.machine.ring();
+                m.core.status_machine.notify();
                 if let Some(error) = failed.filter(|_| listening) {
                     // The other thread waits for pages, which will not come any more.
                     m.tell_failure(&error);
-                    m.base.link.drop_channel();
+                    m.core.link.drop_channel();
                 }
             });
         };
@@ -224,7 +225,7 @@ impl host::Incoming for Commands {
 impl Incoming {
     /// Gives the loaded state to the CPUs, takes the disks over and starts the guest, if it is to start by itself.
     pub(super) fn start_guest(&self) -> Result<()> {
-        let vm = &self.base.vm;
+        let vm = &self.core.vm;
         let host = vm.host();
         locked(&*host, || {
             host.cpu_synchronize_post_load();
@@ -235,7 +236,7 @@ impl Incoming {
 
     /// Takes the disks over; inside the lock.
     pub(super) fn take_disks(&self) -> Result<()> {
-        match self.base.vm.host().disks_activate() {
+        match self.core.vm.host().disks_activate() {
             ret if ret < 0 => Err(Error::from_callback("disks_activate", ret)),
             _ => {
                 self.disks.store(true, SeqCst);
@@ -246,10 +247,10 @@ impl Incoming {
 
     /// Starts the guest, if it is to start by itself; inside the lock.
     pub(super) fn run_guest(&self) -> Result<()> {
-        if !self.base.params().autostart {
+        if !self.core.params().autostart {
             return Ok(());
         }
-        match self.base.vm.host().vm_start() {
+        match self.core.vm.host().vm_start() {
             ret if ret < 0 => Err(Error::from_callback("vm_start", ret)),
             _ => Ok(()),
         }

@@ -5,15 +5,19 @@
 //! Locks are those of `SaveVMHandlers`: header, setup, pending and rounds run outside the big lock; stopping the guest,
 //! completion, disks and cleanup inside. No lock is held while the network is waited for, but by a handler that writes.
 
-use super::answers::Answers;
-use super::base::{Base, locked};
-use super::outgoing::{Endpoint, Outgoing};
+use super::handle::Outgoing;
 use super::rate::Rate;
-use super::trace::Event;
-use super::{CONNECT_TIMEOUT, Choice, Owner, Params, SOURCE_STALL, Status, return_path};
 use crate::channel::{Channel, Uri};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::core::{Core, locked};
+use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
+use crate::migration::params::{Choice, Params};
+use crate::migration::return_path::message;
+use crate::migration::return_path::reader::Reader;
+use crate::migration::stats::Owner;
+use crate::migration::status::Status;
+use crate::migration::trace::Event;
 use crate::savevm::host::Flags;
 use crate::savevm::save::{self, Round};
 use crate::savevm::{Vm, command};
@@ -89,7 +93,7 @@ pub(super) struct Source {
     to: Option<Endpoint>,
     pub file: Option<MigFile>,
     pub channel: Option<Arc<dyn Channel>>,
-    pub answers: Option<Answers>,
+    pub reader: Option<Reader>,
     pub rate: Rate,
     /// Bytes of earlier connections.
     pub earlier_bytes: u64,
@@ -119,7 +123,7 @@ impl Source {
             to: Some(to),
             file: None,
             channel: None,
-            answers: None,
+            reader: None,
             rate: Rate::default(),
             earlier_bytes: 0,
             set_up: false,
@@ -136,12 +140,12 @@ impl Source {
 
     /// Does what is next.
     pub fn step(&mut self, m: &Arc<Outgoing>) -> Next {
-        if let Some(error) = m.base.interrupted() {
+        if let Some(error) = m.core.interrupted() {
             return self.give_up(m, error);
         }
-        m.base.phase(Some(self.phase.name()));
+        m.core.phase(Some(self.phase.name()));
         // A guest that is over there needs the rest, for as long as there is a way to send it.
-        let usable = if m.base.status().is_postcopy() { Ok(()) } else { m.base.vm.check_unbroken() };
+        let usable = if m.core.status().is_postcopy() { Ok(()) } else { m.core.vm.check_unbroken() };
         let result = usable.and_then(|()| match self.phase {
             Phase::Connect => self.connect(m),
             Phase::Setup => self.setup(m),
@@ -164,7 +168,7 @@ impl Source {
 
     /// The first error of the connection, in either direction.
     pub fn check(&self) -> Result<()> {
-        if let Some(error) = self.answers.as_ref().and_then(|answers| answers.trouble()) {
+        if let Some(error) = self.reader.as_ref().and_then(|reader| reader.trouble()) {
             return Err(error);
         }
         self.file()?.status().first_error().map_or(Ok(()), Err)
@@ -181,7 +185,7 @@ impl Source {
     }
 
     fn connect(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let params = m.base.params();
+        let params = m.core.params();
         let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
         let channel = m.connect(&to, params.connect_timeout.unwrap_or(CONNECT_TIMEOUT))?;
         self.attach(m, channel, false)?;
@@ -189,9 +193,9 @@ impl Source {
     }
 
     /// Makes a channel the connection of the moment.
-    pub fn attach(&mut self, m: &Arc<Outgoing>, channel: Arc<dyn Channel>, extended: bool) -> Result<()> {
-        let params = m.base.params();
-        if !m.base.link.set(&channel) {
+    pub fn attach(&mut self, m: &Arc<Outgoing>, channel: Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<()> {
+        let params = m.core.params();
+        if !m.core.link.set(&channel) {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
         }
         channel.set_stall_limit(Some(params.stall_timeout.unwrap_or(SOURCE_STALL)));
@@ -204,8 +208,8 @@ impl Source {
             return Err(Error::new(libc::ENOTSUP, "there is no way back on this kind of connection"));
         }
         if wanted && channel.is_duplex() {
-            self.answers = Some(Answers::start(&m.base, &channel, extended)?);
-            m.base.stats.get().return_path = true;
+            self.reader = Some(Reader::start(&m.core, &channel, peer_is_libsavevm)?);
+            m.core.stats.get().return_path = true;
         } else if params.postcopy {
             return Err(Error::invalid("postcopy needs the return path"));
         }
@@ -217,24 +221,24 @@ impl Source {
     }
 
     fn setup(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let (base, vm) = (&m.base, &m.base.vm);
-        let params = base.params();
+        let (core, vm) = (&m.core, &m.core.vm);
+        let params = core.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
         let file = self.file()?;
         save::header(vm, file);
-        if let Some(answers) = &self.answers {
+        if let Some(reader) = &self.reader {
             command::plain(vm, file, Command::OpenReturnPath);
             let mut last = 1;
             command::ping(vm, file, last);
             if params.extensions {
-                command::ping(vm, file, return_path::PING_HELLO);
-                last = return_path::PING_HELLO_END;
+                command::ping(vm, file, message::PING_HELLO);
+                last = message::PING_HELLO_END;
                 command::ping(vm, file, last);
             }
             self.check()?;
             // What does not fit at all shows here, before anything is sent.
-            base.wait_for("the destination's first answer", params.handshake_timeout, || answers.pong(last))?;
-            base.stats.get().extended = answers.extended();
+            core.wait_for("the destination's first answer", params.handshake_timeout, || reader.pong(last))?;
+            core.stats.get().peer_is_libsavevm = reader.peer_is_libsavevm();
         }
         if params.postcopy {
             command::postcopy_advise(vm, file);
@@ -245,8 +249,8 @@ impl Source {
         file.flush();
         self.check()?;
         if vm.guest_unplug_pending() {
-            base.enter(Status::WaitUnplug)?;
-            self.kept_alive = base.now();
+            core.enter(Status::WaitUnplug)?;
+            self.kept_alive = core.now();
             return self.go(Phase::Unplug);
         }
         self.begin_rounds(m)
@@ -254,37 +258,37 @@ impl Source {
 
     fn wait_unplug(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
         self.check()?;
-        if m.base.vm.guest_unplug_pending() {
-            self.keep_alive(&m.base)?;
+        if m.core.vm.guest_unplug_pending() {
+            self.keep_alive(&m.core)?;
             return Ok(POLL);
         }
         self.begin_rounds(m)
     }
 
     /// Has the destination hear of a source that waits: it gives one up that is silent.
-    pub fn keep_alive(&mut self, base: &Base) -> Result<()> {
-        let now = base.now();
-        if self.answers.is_some() && now.saturating_sub(self.kept_alive) >= KEEPALIVE {
+    pub fn keep_alive(&mut self, core: &Core) -> Result<()> {
+        let now = core.now();
+        if self.reader.is_some() && now.saturating_sub(self.kept_alive) >= KEEPALIVE {
             self.kept_alive = now;
-            command::ping(&base.vm, self.file()?, return_path::PING_KEEPALIVE);
+            command::ping(&core.vm, self.file()?, message::PING_KEEPALIVE);
         }
         Ok(())
     }
 
     fn begin_rounds(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        m.base.enter(Status::Active)?;
-        let now = m.base.now();
-        m.base.stats.get().setup_time = now;
+        m.core.enter(Status::Active)?;
+        let now = m.core.now();
+        m.core.stats.get().setup_time = now;
         self.rate = Rate::new(now, self.transferred());
         self.go(Phase::Iterate)
     }
 
     /// Ends a window where it is time. How long the rate limit asks to wait, if it does.
-    pub fn pace(&mut self, base: &Base, max_bandwidth: u64) -> Result<Option<Next>> {
-        let now = base.now();
-        let params = base.params();
-        let pending = base.stats.get().remaining;
-        let (sent, cost) = (self.transferred(), base.vm.slot.device_cost());
+    pub fn pace(&mut self, core: &Core, max_bandwidth: u64) -> Result<Option<Next>> {
+        let now = core.now();
+        let params = core.params();
+        let pending = core.stats.get().remaining;
+        let (sent, cost) = (self.transferred(), core.vm.slot.device_cost());
         if self.rate.update(now, sent, pending.total(), params.downtime_limit, cost) {
             let file = self.file()?;
             file.reset_rate();
@@ -292,48 +296,48 @@ impl Source {
             let last = self.rate.last;
             let throttle = self.throttle;
             {
-                let mut info = base.stats.get();
+                let mut info = core.stats.get();
                 info.transferred = info.transferred.max(sent);
                 (info.bandwidth, info.expected_downtime) = (last.bandwidth, last.expected_downtime);
             }
-            let number = base.stats.get().rounds;
+            let number = core.stats.get().rounds;
             let (bandwidth, dirty_rate) = (last.bandwidth, self.rate.dirty_rate);
-            base.trace.write(now, &Event::Round { number, bytes: sent, bandwidth, dirty_rate, throttle });
-            base.trace.write(now, &Event::Pending { left: pending, threshold: last.threshold });
+            core.trace.write(now, &Event::Round { number, bytes: sent, bandwidth, dirty_rate, throttle });
+            core.trace.write(now, &Event::Pending { left: pending, threshold: last.threshold });
         }
         let file = self.file()?;
         if file.rate_limit_reached() {
             file.flush();
             self.check()?;
-            return Ok(Some(Next::After(self.rate.left(base.now()).max(Duration::from_millis(1)))));
+            return Ok(Some(Next::After(self.rate.left(core.now()).max(Duration::from_millis(1)))));
         }
         Ok(None)
     }
 
     fn iterate(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let (base, vm) = (&m.base, &m.base.vm);
+        let (core, vm) = (&m.core, &m.core.vm);
         self.check()?;
-        let params = base.params();
-        if let Some(next) = self.pace(base, params.max_bandwidth)? {
+        let params = core.params();
+        if let Some(next) = self.pace(core, params.max_bandwidth)? {
             return Ok(next);
         }
         let threshold = self.rate.last.threshold;
         let pending = save::pending(vm, self.file()?, threshold);
-        base.stats.get().remaining = pending;
-        let too_fast = self.rate.too_fast(base.now(), self.transferred(), pending.total());
-        base.stats.get().dirty_rate = self.rate.dirty_rate;
-        self.converge(base, &params, too_fast);
+        core.stats.get().remaining = pending;
+        let too_fast = self.rate.too_fast(core.now(), self.transferred(), pending.total());
+        core.stats.get().dirty_rate = self.rate.dirty_rate;
+        self.converge(core, &params, too_fast);
         if pending.total() == 0 || pending.total() < threshold {
             return self.go(Phase::Stop { postcopy: false });
         }
-        if m.wishes.postcopy.load(SeqCst) && pending.precopy_only <= threshold {
+        if m.requests.postcopy.load(SeqCst) && pending.precopy_only <= threshold {
             return self.go(Phase::Stop { postcopy: true });
         }
-        self.round(base, vm, false)
+        self.round(core, vm, false)
     }
 
     /// One call of every handler.
-    pub fn round(&mut self, base: &Base, vm: &Vm, postcopy: bool) -> Result<Next> {
+    pub fn round(&mut self, core: &Core, vm: &Vm, postcopy: bool) -> Result<Next> {
         let before = self.transferred();
         let file = self.file()?;
         let round = save::iterate(vm, file, postcopy);
@@ -344,13 +348,13 @@ impl Source {
         self.check()?;
         match round {
             Ok(Round::Done(_)) => {
-                base.stats.get().rounds += 1;
+                core.stats.get().rounds += 1;
             }
             Ok(Round::Again) => {}
             Err(ret) => return Err(Error::from_callback("save_live_iterate", ret)),
         }
         let sent = self.transferred();
-        base.stats.get().transferred = sent;
+        core.stats.get().transferred = sent;
         // Handlers that have nothing to send and yet something left must not cost a CPU.
         if sent != before {
             return Ok(NOW);
@@ -359,39 +363,39 @@ impl Source {
         Ok(IDLE)
     }
 
-    fn converge(&mut self, base: &Base, params: &Params, too_fast: bool) {
+    fn converge(&mut self, core: &Core, params: &Params, too_fast: bool) {
         if !params.auto_converge || !too_fast || self.throttle >= params.throttle_max {
             return;
         }
         let step = if self.throttle == 0 { params.throttle_initial } else { params.throttle_increment };
-        self.set_throttle(base, (self.throttle + step).min(params.throttle_max));
+        self.set_throttle(core, (self.throttle + step).min(params.throttle_max));
     }
 
-    fn set_throttle(&mut self, base: &Base, percent: u32) {
-        if percent != self.throttle && base.vm.host().throttle(percent) {
+    fn set_throttle(&mut self, core: &Core, percent: u32) {
+        if percent != self.throttle && core.vm.host().throttle(percent) {
             self.throttle = percent;
-            base.stats.get().throttle = percent;
+            core.stats.get().throttle = percent;
         }
     }
 
     fn stop(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
-        let (base, host) = (&m.base, m.base.vm.host());
+        let (core, host) = (&m.core, m.core.vm.host());
         let ret = locked(&*host, || {
-            if let Some(error) = base.interrupted() {
+            if let Some(error) = core.interrupted() {
                 return Err(error);
             }
             self.was_running = host.vm_running();
-            self.stopped_at = Some(base.now());
+            self.stopped_at = Some(core.now());
             match if self.was_running { host.vm_stop() } else { 0 } {
                 ret if ret < 0 => Err(Error::from_callback("vm_stop", ret)),
                 _ => Ok(()),
             }
         });
-        base.trace.write(base.now(), &Event::Downtime { time: None });
+        core.trace.write(core.now(), &Event::Downtime { time: None });
         ret?;
-        if base.params().pause_before_switchover {
-            base.enter(Status::PreSwitchover)?;
-            self.kept_alive = base.now();
+        if core.params().pause_before_switchover {
+            core.enter(Status::PreSwitchover)?;
+            self.kept_alive = core.now();
             return self.go(Phase::PreSwitchover { postcopy });
         }
         self.go(if postcopy { Phase::StartPostcopy } else { Phase::Complete })
@@ -399,24 +403,24 @@ impl Source {
 
     fn pre_switchover(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
         self.check()?;
-        if !m.wishes.go_on.load(SeqCst) {
-            self.keep_alive(&m.base)?;
+        if !m.requests.continue_.load(SeqCst) {
+            self.keep_alive(&m.core)?;
             return Ok(POLL);
         }
-        m.base.enter(Status::Device)?;
+        m.core.enter(Status::Device)?;
         self.go(if postcopy { Phase::StartPostcopy } else { Phase::Complete })
     }
 
     /// The guest has moved, or the stream is whole.
     pub fn succeed(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let base = &m.base;
-        if let Some(stopped) = self.stopped_at.filter(|_| !base.status().is_postcopy()) {
-            let time = base.now().saturating_sub(stopped);
-            base.stats.get().downtime = time;
-            base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
+        let core = &m.core;
+        if let Some(stopped) = self.stopped_at.filter(|_| !core.status().is_postcopy()) {
+            let time = core.now().saturating_sub(stopped);
+            core.stats.get().downtime = time;
+            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
         }
         {
-            let mut info = base.stats.get();
+            let mut info = core.stats.get();
             info.owner = Owner::There;
             info.transferred = info.transferred.max(self.transferred());
             info.remaining = Default::default();
@@ -428,16 +432,16 @@ impl Source {
 
     /// It failed or was cancelled. Where the destination can't have the guest, it runs on here.
     pub fn give_up(&mut self, m: &Arc<Outgoing>, error: Error) -> Next {
-        let base = &m.base;
-        let (cancelled, error) = match base.interrupted() {
+        let core = &m.core;
+        let (cancelled, error) = match core.interrupted() {
             Some(cancelled) => (true, cancelled),
-            None if error.errno() == libc::EIO && !base.vm.is_broken() => {
-                (false, self.last_words(base).unwrap_or(error))
+            None if error.errno() == libc::EIO && !core.vm.is_broken() => {
+                (false, self.final_error(core).unwrap_or(error))
             }
             None => (false, error),
         };
-        let committed = base.machine.is_committed();
-        let owner = match (committed, base.status().is_postcopy()) {
+        let committed = core.status_machine.is_committed();
+        let owner = match (committed, core.status().is_postcopy()) {
             (false, _) => Owner::Here,
             (true, true) => self.owner_in_postcopy(),
             (true, false) => Owner::Unknown,
@@ -446,30 +450,30 @@ impl Source {
             true => not_ours(&error, owner == Owner::There),
             false => error,
         };
-        base.set_owner(owner);
+        core.set_owner(owner);
         // First of all, so that nothing more gets out that could start the destination.
-        let ended = base.link.close();
-        self.close_answers(ended);
-        let failed = if committed { Ok(()) } else { self.take_back(base) };
+        let ended = core.link.close();
+        self.close_reader(ended);
+        let failed = if committed { Ok(()) } else { self.take_back(core) };
         self.let_go(m, ended);
         let restarted = failed.is_ok();
         if let Err(more) = failed {
-            base.set_error(Error::new(more.errno(), format!("{}; then, going on here: {}", error, more.message())));
+            core.set_error(Error::new(more.errno(), format!("{}; then, going on here: {}", error, more.message())));
         } else {
-            base.set_error(error);
+            core.set_error(error);
         }
         m.finish(if cancelled && restarted { Status::Cancelled } else { Status::Failed });
         Next::Done
     }
 
     /// A connection that breaks may do so because the destination gave up.
-    fn last_words(&self, base: &Base) -> Option<Error> {
-        self.answers.as_ref().and_then(|answers| answers.last_words(base))
+    fn final_error(&self, core: &Core) -> Option<Error> {
+        self.reader.as_ref().and_then(|reader| reader.final_error(core))
     }
 
     /// Takes the disks and the guest back.
-    fn take_back(&mut self, base: &Base) -> Result<()> {
-        let host = base.vm.host();
+    fn take_back(&mut self, core: &Core) -> Result<()> {
+        let host = core.vm.host();
         locked(&*host, || {
             if std::mem::take(&mut self.disks_inactive) {
                 let ret = host.disks_activate();
@@ -486,22 +490,22 @@ impl Source {
             Ok(())
         })?;
         if let Some(stopped) = self.stopped_at.take() {
-            let time = base.now().saturating_sub(stopped);
-            base.stats.get().downtime = time;
-            base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
+            let time = core.now().saturating_sub(stopped);
+            core.stats.get().downtime = time;
+            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
         }
         Ok(())
     }
 
-    pub fn close_answers(&mut self, connection_ended: bool) {
-        if let Some(mut answers) = self.answers.take() {
-            answers.stop(connection_ended);
+    pub fn close_reader(&mut self, connection_ended: bool) {
+        if let Some(mut reader) = self.reader.take() {
+            reader.stop(connection_ended);
         }
     }
 
     /// Releases everything that was taken, in any case.
     fn let_go(&mut self, m: &Arc<Outgoing>, connection_ended: bool) {
-        let (base, vm) = (&m.base, &m.base.vm);
+        let (core, vm) = (&m.core, &m.core.vm);
         if self.throttle != 0 {
             vm.host().throttle(0);
             self.throttle = 0;
@@ -510,8 +514,8 @@ impl Source {
             // Its error was looked at before, where it means something.
             let _ = file.close();
         }
-        self.close_answers(connection_ended);
-        base.link.drop_channel();
+        self.close_reader(connection_ended);
+        core.link.drop_channel();
         self.channel = None;
         if std::mem::take(&mut self.set_up) {
             locked(&*vm.host(), || save::cleanup(vm));

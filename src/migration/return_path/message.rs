@@ -131,13 +131,13 @@ impl Message {
     }
 
     /// Gets the next message; `extended` allows those that QEMU does not have.
-    pub fn get(file: &MigFile, extended: bool) -> Result<Self> {
+    pub fn get(file: &MigFile, peer_is_libsavevm: bool) -> Result<Self> {
         let offset = file.position();
         let kind = file.get_be16();
         let len = usize::from(file.get_be16());
         check(file)?;
         let at = |err: Error| err.at_offset(offset);
-        let known = (SHUT..=RESUME_ACK).contains(&kind) || (extended && kind == ERROR_TEXT);
+        let known = (SHUT..=RESUME_ACK).contains(&kind) || (peer_is_libsavevm && kind == ERROR_TEXT);
         if !known {
             return Err(at(Error::invalid(format!("return path: unknown message 0x{kind:04x} of {len} bytes"))));
         }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! An incoming migration as its user holds it. The work is done by `loading.rs` on a thread of its own.
 
-use super::base::{Base, Migration, lock, take};
-use super::outgoing::Endpoint;
-use super::trace::Event;
-use super::voice::Voice;
-use super::{Owner, Params, Status};
 use crate::channel::{Cancel, Channel, Listener, Uri};
 use crate::error::{Error, Result};
+use crate::migration::core::{Core, Migration, lock, take};
+use crate::migration::endpoint::Endpoint;
+use crate::migration::params::Params;
+use crate::migration::return_path::message::Message;
+use crate::migration::return_path::sender::Sender;
+use crate::migration::stats::Owner;
+use crate::migration::status::Status;
+use crate::migration::trace::Event;
 use crate::savevm::Vm;
 use crate::savevm::host::{self, PostcopyState};
 use crate::savevm::slot::PageSource;
@@ -19,12 +22,12 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// Where the connection comes from.
-pub(super) enum Gate {
+pub(super) enum Acceptor {
     Listener(Listener),
     Channel(Arc<dyn Channel>),
 }
 
-impl Gate {
+impl Acceptor {
     fn open(from: Endpoint) -> Result<Self> {
         Ok(match from {
             Endpoint::Uri(uri) => Self::Listener(Listener::bind(&uri)?),
@@ -59,10 +62,10 @@ pub(super) struct Package {
 
 /// See the module. Dropping the last reference does not end the migration: see `end`.
 pub struct Incoming {
-    pub(super) base: Arc<Base>,
-    pub(super) voice: Voice,
+    pub(super) core: Arc<Core>,
+    pub(super) sender: Sender,
     /// The source is of this library.
-    pub(super) extended: AtomicBool,
+    pub(super) peer_is_libsavevm: AtomicBool,
     /// It asked whether everything is loaded, which comes just before EOF.
     pub(super) asked: AtomicBool,
     pub(super) postcopy: Mutex<PostcopyState>,
@@ -72,7 +75,7 @@ pub struct Incoming {
     /// The source has let go of the guest: it is here, whether it runs or not.
     pub(super) ours: AtomicBool,
     /// Where a broken postcopy may come back, and whether the user gave it up.
-    pub(super) back: Mutex<Option<Gate>>,
+    pub(super) back: Mutex<Option<Acceptor>>,
     pub(super) abandoned: AtomicBool,
     /// Who answered the commands of streams before.
     pub(super) before: Mutex<Option<Arc<dyn host::Incoming>>>,
@@ -84,8 +87,8 @@ pub struct Incoming {
 }
 
 impl Migration for Incoming {
-    fn base(&self) -> &Base {
-        &self.base
+    fn core(&self) -> &Core {
+        &self.core
     }
 }
 
@@ -94,16 +97,16 @@ impl Incoming {
     /// moment: another migration, or that there is nothing to listen on.
     pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_unbroken()?;
-        let base = Arc::new(Base::new(vm, params, true)?);
+        let core = Arc::new(Core::new(vm, params, true)?);
         vm.slot.begin("an incoming migration")?;
         let from_text = from.text();
-        let gate = Gate::open(from).inspect_err(|_| vm.slot.end())?;
-        base.trace.write(base.now(), &Event::Trace { side: "destination", uri: &from_text });
-        base.set_owner(Owner::There);
+        let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.end())?;
+        core.trace.write(core.now(), &Event::Trace { side: "destination", uri: &from_text });
+        core.set_owner(Owner::There);
         let this = Arc::new(Self {
-            base,
-            voice: Voice::default(),
-            extended: AtomicBool::new(false),
+            core,
+            sender: Sender::default(),
+            peer_is_libsavevm: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             postcopy: Mutex::default(),
             package: Mutex::default(),
@@ -114,31 +117,31 @@ impl Incoming {
             before: Mutex::new(vm.incoming()),
             disks: AtomicBool::new(false),
             released: AtomicBool::new(false),
-            uri: gate.uri(),
+            uri: acceptor.uri(),
         });
-        this.base.set_address(Arc::as_ptr(&this) as usize);
-        vm.slot.set_observer(Some(this.base.watcher()));
-        this.base.advance(Status::Setup);
+        this.core.set_address(Arc::as_ptr(&this) as usize);
+        vm.slot.set_observer(Some(this.core.watcher()));
+        this.core.advance(Status::Setup);
         let body = {
             let this = Arc::clone(&this);
-            move || this.work(gate)
+            move || this.work(acceptor)
         };
         if let Err(err) = spawn("savevm-load", body) {
             let error = Error::io("starting the migration's thread", &err);
-            this.base.set_error(error.clone());
+            this.core.set_error(error.clone());
             this.released();
-            this.base.advance(Status::Failed);
+            this.core.advance(Status::Failed);
             return Err(error);
         }
         Ok(this)
     }
 
-    fn work(self: &Arc<Self>, gate: Gate) {
-        let vm = Arc::clone(&self.base.vm);
+    fn work(self: &Arc<Self>, acceptor: Acceptor) {
+        let vm = Arc::clone(&self.core.vm);
         *lock(&self.reader) = Some(thread::current().id());
         vm.host().on_thread(&vm, &mut || {
-            let _working = self.base.working();
-            let Err(error) = contained(&vm, || self.run(&gate)) else { return };
+            let _working = self.core.working();
+            let Err(error) = contained(&vm, || self.run(&acceptor)) else { return };
             if !persisted(&vm, || self.give_up(error.clone())) {
                 self.finish(Status::Failed);
             }
@@ -149,9 +152,9 @@ impl Incoming {
         if !self.released.swap(true, SeqCst) {
             // Nobody is let in any more.
             drop(take(&self.back));
-            self.base.vm.set_incoming(take(&self.before));
-            self.base.vm.slot.set_observer(None);
-            self.base.vm.slot.end();
+            self.core.vm.set_incoming(take(&self.before));
+            self.core.vm.slot.set_observer(None);
+            self.core.vm.slot.end();
         }
     }
 
@@ -163,28 +166,28 @@ impl Incoming {
     /// Ends it. When it returns `Ok`, within a second, the guest does not run here and never will because of this
     /// migration. `EBUSY` where the guest is here already. Any thread; the big lock is given up meanwhile.
     pub fn cancel(&self) -> Result<()> {
-        match self.base.begin_cancel("the guest is here")? {
-            true => self.base.wait_cancelled(),
+        match self.core.begin_cancel("the guest is here")? {
+            true => self.core.wait_cancelled(),
             false => Ok(()),
         }
     }
 
     /// Breaks the connection of a running postcopy on purpose.
     pub fn pause(&self) -> Result<()> {
-        self.base.pause()
+        self.core.pause()
     }
 
     /// Takes a paused postcopy up again: listens, and goes on with the connection that comes.
     pub fn recover(&self, from: Endpoint) -> Result<()> {
-        self.base.check_paused(self.released.load(SeqCst))?;
-        self.base.vm.check_unbroken()?;
-        self.base.offer(&self.back, Gate::open(from)?, &self.released)
+        self.core.check_paused(self.released.load(SeqCst))?;
+        self.core.vm.check_unbroken()?;
+        self.core.offer(&self.back, Acceptor::open(from)?, &self.released)
     }
 
     /// Ends what is still under way, as far as that can be.
     pub fn end(&self) {
         self.abandoned.store(true, SeqCst);
-        self.base.machine.ring();
+        self.core.status_machine.notify();
         // Where it is too late it ends by itself. The host may still be hearing of the end: nothing is called after this.
         let _ = self.cancel();
         let _ = self.wait();
@@ -194,16 +197,15 @@ impl Incoming {
 /// The guest of a running postcopy waits for pages.
 impl PageSource for Incoming {
     fn request_pages(&self, block: &[u8], start: u64, len: u32) -> Result<()> {
-        use super::return_path::Message;
         // A source that is not in postcopy takes a request for a broken peer.
         if !matches!(*lock(&self.postcopy), PostcopyState::Listening | PostcopyState::Running) {
             return Err(Error::invalid("pages can be asked for in postcopy only"));
         }
-        self.base.stats.get().page_requests += 1;
+        self.core.stats.get().page_requests += 1;
         let name = String::from_utf8_lossy(block);
-        self.base.trace.write(self.base.now(), &Event::PageRequest { block: &name, start, len });
+        self.core.trace.write(self.core.now(), &Event::PageRequest { block: &name, start, len });
         // Named in each request: a request that leaves it out means the last one that arrived, and requests of several
         // threads may overtake each other.
-        self.voice.say(Message::RequestPages { block: Some(block.to_vec()), start, len })
+        self.sender.send(Message::RequestPages { block: Some(block.to_vec()), start, len })
     }
 }

@@ -11,12 +11,12 @@
 //!                                  <--  SHUT 0: it is here; (own ends) SHUT 1: it is not and will not be
 //! ```
 
-use super::answers::{Verdict, refusal};
-use super::base::{Base, locked};
-use super::outgoing::Outgoing;
-use super::return_path;
-use super::source::{Next, Source};
+use super::handle::Outgoing;
+use super::worker::{Next, Source};
 use crate::error::Result;
+use crate::migration::core::{Core, locked};
+use crate::migration::return_path::message;
+use crate::migration::return_path::reader::{Verdict, refusal};
 use crate::savevm::command;
 use crate::savevm::save;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use std::sync::Arc;
 impl Source {
     /// The guest is stopped: everything else goes.
     pub(super) fn complete(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let (base, vm, host) = (&m.base, &m.base.vm, m.base.vm.host());
-        let started = base.now();
+        let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
+        let started = core.now();
         // Set before, since a host that fails half-way has given some of them up.
         self.disks_inactive = true;
         let file = self.file()?;
@@ -33,15 +33,15 @@ impl Source {
         let ending = locked(&*host, || save::prepare_completion(vm, file, true))?;
         self.check()?;
         self.ask_loaded(m)?;
-        if base.stats.get().device_bytes > 0 {
-            vm.slot.set_device_cost(base.now().saturating_sub(started));
+        if core.stats.get().device_bytes > 0 {
+            vm.slot.set_device_cost(core.now().saturating_sub(started));
         }
-        base.commit()?;
+        core.commit()?;
         let file = self.file()?;
         save::end_of_stream(file);
         if let Some(error) = file.status().first_error() {
             // The one byte that would have started the destination was not taken.
-            base.machine.uncommit();
+            core.status_machine.uncommit();
             return Err(error);
         }
         save::finish(vm, file, &ending);
@@ -52,24 +52,24 @@ impl Source {
     /// Waits for the destination's word that everything up to here is loaded. Whatever it answers to, QEMU included,
     /// answers in order.
     fn ask_loaded(&self, m: &Arc<Outgoing>) -> Result<()> {
-        let Some(answers) = &self.answers else { return Ok(()) };
-        command::ping(&m.base.vm, self.file()?, return_path::PING_LOADED);
+        let Some(reader) = &self.reader else { return Ok(()) };
+        command::ping(&m.core.vm, self.file()?, message::PING_LOADED);
         self.check()?;
-        let limit = m.base.params().switchover_timeout;
-        m.base.wait_for("the destination's word that everything is loaded", limit, || answers.loaded())
+        let limit = m.core.params().switchover_timeout;
+        m.core.wait_for("the destination's word that everything is loaded", limit, || reader.loaded())
     }
 
     /// Behind EOF: how did it end over there?
     pub(super) fn verdict(&mut self, m: &Arc<Outgoing>) -> Result<()> {
-        let base = &m.base;
-        let Some(answers) = &self.answers else { return self.close_unanswered(base) };
-        let limit = base.params().switchover_timeout;
-        let verdict = base.wait_for("the destination's verdict", limit, || answers.verdict().map(Ok))?;
+        let core = &m.core;
+        let Some(reader) = &self.reader else { return self.close_unanswered(core) };
+        let limit = core.params().switchover_timeout;
+        let verdict = core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok))?;
         match verdict {
             Verdict::Shut(0, _) => Ok(()),
             Verdict::Shut(value, text) => {
-                if answers.extended() {
-                    base.machine.uncommit();
+                if reader.peer_is_libsavevm() {
+                    core.status_machine.uncommit();
                 }
                 Err(refusal(value, text.as_deref()))
             }
@@ -78,19 +78,19 @@ impl Source {
     }
 
     /// Without a return path all that can be known is whether the bytes went out.
-    fn close_unanswered(&mut self, base: &Base) -> Result<()> {
+    fn close_unanswered(&mut self, core: &Core) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         let sent = file.total_transferred_fast().max(0) as u64;
         let closed = file.close();
         self.earlier_bytes += sent;
         if closed.is_err() && self.to_file {
-            base.machine.uncommit();
+            core.status_machine.uncommit();
         }
         closed
     }
 
     /// Whether both ends are of this library.
-    pub(super) fn extended(&self) -> bool {
-        self.answers.as_ref().is_some_and(|answers| answers.extended())
+    pub(super) fn peer_is_libsavevm(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.peer_is_libsavevm())
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What both ends have in common: status, parameters, numbers, the connection, the error, the trace.
 
-use super::stats::Stats;
+use super::params::Params;
+use super::stats::{Info, Owner, Stats};
+use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
-use super::{Info, Machine, Owner, Params, Status};
 use crate::channel::{Cancel, Channel};
 use crate::error::{Error, Result, Side};
 use crate::savevm::Vm;
@@ -123,9 +124,9 @@ impl Link {
 pub(super) type AskBitmap = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;
 
 /// See the module.
-pub struct Base {
+pub struct Core {
     pub(super) vm: Arc<Vm>,
-    pub(super) machine: Machine,
+    pub(super) status_machine: StatusMachine,
     pub(super) link: Link,
     /// Ends the waits for a connection.
     pub(super) cancel: Cancel,
@@ -145,7 +146,7 @@ pub struct Base {
     ended_ns: AtomicU64,
 }
 
-impl Base {
+impl Core {
     pub fn new(vm: &Arc<Vm>, params: Params, incoming: bool) -> Result<Self> {
         let began = Instant::now();
         let trace = match &params.trace {
@@ -154,7 +155,7 @@ impl Base {
         };
         Ok(Self {
             vm: Arc::clone(vm),
-            machine: Machine::default(),
+            status_machine: StatusMachine::default(),
             link: Link::default(),
             cancel: Cancel::new()?,
             stats: Arc::default(),
@@ -196,11 +197,11 @@ impl Base {
     /// Changes what may change while it runs.
     pub fn change_params(&self, new: &Params) {
         lock(&self.params).change(new);
-        self.machine.ring();
+        self.status_machine.notify();
     }
 
     pub fn status(&self) -> Status {
-        self.machine.status()
+        self.status_machine.status()
     }
 
     /// Moves on, and tells the host; whether the move was legal.
@@ -209,7 +210,7 @@ impl Base {
             let end = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1);
             let _ = self.ended_ns.compare_exchange(0, end, Relaxed, Relaxed);
         }
-        self.machine.advance(to, &|status| {
+        self.status_machine.advance(to, &|status| {
             let _working = self.working();
             // Who waits for the end waits for the telling, too: it must come to one.
             let _ = contained(&self.vm, || self.tell(status));
@@ -291,7 +292,7 @@ impl Base {
             place.replace(offered)
         };
         drop(before);
-        self.machine.ring();
+        self.status_machine.notify();
         Ok(())
     }
 
@@ -299,7 +300,7 @@ impl Base {
     /// doubtful.
     pub fn commit(&self) -> Result<()> {
         self.vm.check_unbroken()?;
-        match self.machine.commit() {
+        match self.status_machine.commit() {
             true => Ok(()),
             false => Err(self.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over"))),
         }
@@ -363,7 +364,7 @@ impl Base {
         self.vm.slot.set_ending();
         self.cancel.cancel();
         self.link.close();
-        self.machine.ring();
+        self.status_machine.notify();
         Ok(true)
     }
 
@@ -390,7 +391,7 @@ impl Base {
             }
             false => {
                 let host = self.vm.host();
-                unlocked(&*host, || self.machine.wait_final(limit))?
+                unlocked(&*host, || self.status_machine.wait_final(limit))?
             }
         };
         Some(match status {
@@ -403,7 +404,7 @@ impl Base {
     pub fn wait_for<T>(&self, what: &str, limit: Duration, look: impl Fn() -> Option<Result<T>>) -> Result<T> {
         let since = Instant::now();
         loop {
-            let bell = self.machine.bell();
+            let generation = self.status_machine.generation();
             if let Some(found) = look() {
                 return found;
             }
@@ -413,13 +414,13 @@ impl Base {
             let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
                 return Err(Error::new(libc::ETIMEDOUT, format!("{what}: not within {limit:?}")));
             };
-            self.machine.wait_bell(bell, left);
+            self.status_machine.wait_changed(generation, left);
         }
     }
 
     /// Watches the sections, for the numbers and the trace.
     pub fn watcher(self: &Arc<Self>) -> Arc<dyn Observer> {
-        Arc::new(Watcher { base: Arc::downgrade(self) })
+        Arc::new(Watcher { core: Arc::downgrade(self) })
     }
 }
 
@@ -427,46 +428,46 @@ impl Base {
 pub trait Migration {
     /// What the two have in common.
     #[doc(hidden)]
-    fn base(&self) -> &Base;
+    fn core(&self) -> &Core;
 
     /// The machine.
     fn vm(&self) -> &Arc<Vm> {
-        &self.base().vm
+        &self.core().vm
     }
 
     /// Waits for the end; its error. The big lock is given up meanwhile.
     fn wait(&self) -> Result<()> {
-        self.base().wait(None).unwrap_or(Ok(()))
+        self.core().wait(None).unwrap_or(Ok(()))
     }
 
     /// As `wait`, but no longer than `limit`.
     fn wait_within(&self, limit: Duration) -> Option<Result<()>> {
-        self.base().wait(Some(limit))
+        self.core().wait(Some(limit))
     }
 
     /// How it stands.
     fn info(&self) -> Info {
-        self.base().info()
+        self.core().info()
     }
 
     /// The first error, once there is one.
     fn error(&self) -> Option<Error> {
-        self.base().error()
+        self.core().error()
     }
 }
 
 struct Watcher {
-    base: std::sync::Weak<Base>,
+    core: std::sync::Weak<Core>,
 }
 
 impl Observer for Watcher {
     fn section(&self, section: &SectionTime<'_>) {
-        let Some(base) = self.base.upgrade() else { return };
+        let Some(core) = self.core.upgrade() else { return };
         let name = String::from_utf8_lossy(section.name);
         if section.tag == wire::SECTION_FULL {
-            base.stats.device(&name, section.time, section.bytes);
+            core.stats.device(&name, section.time, section.bytes);
         }
         let (instance, tag, bytes, time) = (section.instance, section.tag, section.bytes, section.time);
-        base.trace.write(base.now(), &Event::Device { name: &name, instance, tag, bytes, time });
+        core.trace.write(core.now(), &Event::Device { name: &name, instance, tag, bytes, time });
     }
 }

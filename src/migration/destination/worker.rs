@@ -4,15 +4,18 @@
 //! The big lock is held while devices are called and while the guest and the disks change hands, and given up while bytes
 //! are waited for between two sections: QEMU keeps its main loop from waiting with a coroutine.
 
-use super::base::{lock, locked, take};
 use super::commands::Commands;
-use super::incoming::{Incoming, Package};
+use super::handle::{Acceptor, Incoming, Package};
 use super::meter::Metered;
-use super::return_path::Message;
-use super::{Choice, DESTINATION_STALL, Owner, Status};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::core::{lock, locked, take};
+use crate::migration::endpoint::DESTINATION_STALL;
+use crate::migration::params::Choice;
+use crate::migration::return_path::message::Message;
+use crate::migration::stats::Owner;
+use crate::migration::status::Status;
 use crate::savevm::host::{Flags, Level, PostcopyState};
 use crate::savevm::load::{self, LoadEnd};
 use std::sync::Arc;
@@ -33,25 +36,25 @@ fn is_broken(file: &MigFile) -> bool {
 
 impl Incoming {
     /// Everything, from the connection to the last status.
-    pub(super) fn run(self: &Arc<Self>, gate: &super::incoming::Gate) {
-        let vm = &self.base.vm;
+    pub(super) fn run(self: &Arc<Self>, acceptor: &Acceptor) {
+        let vm = &self.core.vm;
         vm.set_incoming(Some(Arc::new(Commands(Arc::clone(self)))));
-        let result = self.load(gate);
+        let result = self.load(acceptor);
         let result = result.and_then(|()| self.conclude());
         if let Err(error) = result {
             self.give_up(error);
         }
     }
 
-    fn load(self: &Arc<Self>, gate: &super::incoming::Gate) -> Result<()> {
-        let (base, vm) = (&self.base, &self.base.vm);
-        let params = base.params();
+    fn load(self: &Arc<Self>, acceptor: &Acceptor) -> Result<()> {
+        let (core, vm) = (&self.core, &self.core.vm);
+        let params = core.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
-        base.phase(Some("connect"));
-        let channel = gate.accept(params.connect_timeout, &self.base.cancel)?;
+        core.phase(Some("connect"));
+        let channel = acceptor.accept(params.connect_timeout, &self.core.cancel)?;
         let file = self.attach(&channel)?;
-        base.enter(Status::Active)?;
-        base.phase(Some("load"));
+        core.enter(Status::Active)?;
+        core.phase(Some("load"));
         let mut end = match load::stream(vm, &file) {
             Err(error) if error.phase() == Some("load setup") => {
                 locked(&*vm.host(), || load::cleanup(vm));
@@ -83,11 +86,11 @@ impl Incoming {
     }
 
     fn attach(&self, channel: &Arc<dyn Channel>) -> Result<MigFile> {
-        if !self.base.link.set(channel) {
+        if !self.core.link.set(channel) {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
         }
-        channel.set_stall_limit(Some(self.base.params().stall_timeout.unwrap_or(DESTINATION_STALL)));
-        let (inner, stats) = (Arc::clone(channel), Arc::clone(&self.base.stats));
+        channel.set_stall_limit(Some(self.core.params().stall_timeout.unwrap_or(DESTINATION_STALL)));
+        let (inner, stats) = (Arc::clone(channel), Arc::clone(&self.core.stats));
         Ok(MigFile::new(Arc::new(Metered { inner, stats }), false))
     }
 
@@ -100,12 +103,12 @@ impl Incoming {
 
     /// Waits for the thread that loads the package.
     pub(super) fn wait_package(&self, done: impl Fn(&Package) -> bool) -> Result<()> {
-        self.base.wait_for("the package", DEVICE_LIMIT, || done(&lock(&self.package)).then_some(Ok(())))
+        self.core.wait_for("the package", DEVICE_LIMIT, || done(&lock(&self.package)).then_some(Ok(())))
     }
 
     /// The stream ended in postcopy: the devices must be loaded and the guest be started, and then all is here.
     fn end_postcopy(&self) -> Result<()> {
-        let vm = &self.base.vm;
+        let vm = &self.core.vm;
         self.wait_package(|package| package.done.is_some())?;
         if let Some(Err(error)) = &lock(&self.package).done {
             return Err(error.clone());
@@ -125,78 +128,80 @@ impl Incoming {
     /// A source that is QEMU has no guest once the package is out, which may still be loaded where the connection breaks
     /// behind it. So it comes to its end, unless its devices wait for pages.
     fn await_run(&self, broken: &MigFile) {
-        if is_broken(broken) && !self.extended.load(SeqCst) {
+        if is_broken(broken) && !self.peer_is_libsavevm.load(SeqCst) {
             let ended = |package: &Package| package.running || package.done.is_some();
-            self.wait_device(|package| ended(package) || self.base.interrupted().is_some(), LAST_LIMIT);
+            self.wait_device(|package| ended(package) || self.core.interrupted().is_some(), LAST_LIMIT);
         }
     }
 
     /// In a running postcopy a broken connection may come back; this waits for it.
     fn recover_from(&self, broken: MigFile, error: Error) -> Result<MigFile> {
-        let base = &self.base;
-        let ram = base.vm.slot.ram().filter(|_| base.vm.flags().has(Flags::POSTCOPY_RAM));
-        let running = base.status().is_postcopy() && lock(&self.package).running;
+        let core = &self.core;
+        let ram = core.vm.slot.ram().filter(|_| core.vm.flags().has(Flags::POSTCOPY_RAM));
+        let running = core.status().is_postcopy() && lock(&self.package).running;
         // Who spoke over a connection that was not agreed on yet need not be the source.
-        let passing = is_broken(&broken) || base.status() == Status::PostcopyRecover;
+        let passing = is_broken(&broken) || core.status() == Status::PostcopyRecover;
         let (Some(ram), true) = (ram, running && passing && !self.abandoned.load(SeqCst)) else {
             return Err(error);
         };
-        base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
-        base.link.drop_channel();
-        self.voice.close();
+        core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+        core.link.drop_channel();
+        self.sender.close();
         drop(broken);
-        if base.status() != Status::PostcopyRecover {
+        if core.status() != Status::PostcopyRecover {
             // What was offered for an earlier break is of no use any more; while a recovery is tried, it is for the next.
             drop(take(&self.back));
         }
         ram.paused();
-        base.enter(Status::PostcopyPaused)?;
-        base.phase(Some("paused"));
+        core.enter(Status::PostcopyPaused)?;
+        core.phase(Some("paused"));
         let channel = self.wait_back()?;
-        base.vm.pass("recovery");
+        core.vm.pass("recovery");
         let file = self.attach(&channel)?;
         let back = file.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a way back"))?;
-        self.voice.open(back);
-        base.enter(Status::PostcopyRecover)?;
-        base.phase(Some("load"));
+        self.sender.open(back);
+        core.enter(Status::PostcopyRecover)?;
+        core.phase(Some("load"));
         Ok(file)
     }
 
     fn wait_back(&self) -> Result<Arc<dyn Channel>> {
-        let base = &self.base;
-        let since = base.now();
+        let core = &self.core;
+        let since = core.now();
         loop {
             if self.abandoned.load(SeqCst) {
                 return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
             }
-            if base.params().recover_timeout.is_some_and(|limit| base.now().saturating_sub(since) > limit) {
+            if core.params().recover_timeout.is_some_and(|limit| core.now().saturating_sub(since) > limit) {
                 return Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"));
             }
-            let bell = base.machine.bell();
-            let gate = take(&self.back);
-            match gate.map(|gate| gate.accept(Some(POLL), &self.base.cancel).map_err(|error| (gate, error))) {
+            let generation = core.status_machine.generation();
+            let acceptor = take(&self.back);
+            match acceptor
+                .map(|acceptor| acceptor.accept(Some(POLL), &self.core.cancel).map_err(|error| (acceptor, error)))
+            {
                 Some(Ok(channel)) if channel.is_duplex() => return Ok(channel),
                 Some(Ok(_)) => {
                     let text = "the recovery failed: there is no way back on this kind of connection";
-                    base.vm.host().report(Level::Warning, text);
+                    core.vm.host().report(Level::Warning, text);
                 }
-                Some(Err((gate, error))) if error.errno() == libc::ETIMEDOUT => {
-                    lock(&self.back).get_or_insert(gate);
+                Some(Err((acceptor, error))) if error.errno() == libc::ETIMEDOUT => {
+                    lock(&self.back).get_or_insert(acceptor);
                 }
                 Some(Err((_, error))) => {
-                    base.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
+                    core.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
                 }
-                None => base.machine.wait_bell(bell, POLL),
+                None => core.status_machine.wait_changed(generation, POLL),
             }
         }
     }
 
     /// Everything is loaded: takes the guest over and says so.
     fn conclude(&self) -> Result<()> {
-        let base = &self.base;
+        let core = &self.core;
         if lock(&self.package).running {
             // A source that misses this learns it from its operator; the guest is here.
-            let _ = self.voice.say_last(Message::Shut(0), base.params().switchover_timeout);
+            let _ = self.sender.send_final(Message::Shut(0), core.params().switchover_timeout);
         } else {
             self.take_over()?;
         }
@@ -206,65 +211,65 @@ impl Incoming {
     }
 
     fn take_over(&self) -> Result<()> {
-        let base = &self.base;
-        base.phase(Some("start"));
-        let host = base.vm.host();
-        let limit = base.params().switchover_timeout;
-        let asks = self.extended.load(SeqCst) || base.params().return_path == Choice::On;
+        let core = &self.core;
+        core.phase(Some("start"));
+        let host = core.vm.host();
+        let limit = core.params().switchover_timeout;
+        let asks = self.peer_is_libsavevm.load(SeqCst) || core.params().return_path == Choice::On;
         if asks && !self.asked.load(SeqCst) {
             // A zero where a section should begin looks like EOF, but the source is not there yet.
             return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
         }
-        base.commit()?;
+        core.commit()?;
         // A source that is QEMU starts its guest again when it misses the verdict: only what it got lets us start.
-        let first = self.voice.is_open() && !self.extended.load(SeqCst);
+        let first = self.sender.is_open() && !self.peer_is_libsavevm.load(SeqCst);
         // Only an end of this library goes on when it hears that the guest could not be started here.
-        let may_refuse = self.voice.is_open() && self.extended.load(SeqCst);
+        let may_refuse = self.sender.is_open() && self.peer_is_libsavevm.load(SeqCst);
         locked(&*host, || self.take_disks())?;
         if first {
-            self.voice.say_last(Message::Shut(0), limit).map_err(|error| {
+            self.sender.send_final(Message::Shut(0), limit).map_err(|error| {
                 let text = format!("the source can't be told that it may let go of the guest: {}", error.message());
                 Error::new(error.errno(), text)
             })?;
         }
         self.ours.store(!may_refuse, SeqCst);
-        base.set_owner(Owner::Here);
+        core.set_owner(Owner::Here);
         locked(&*host, || {
             self.run_guest()?;
             self.ours.store(true, SeqCst);
             Ok(())
         })?;
         if !first {
-            let _ = self.voice.say_last(Message::Shut(0), limit);
+            let _ = self.sender.send_final(Message::Shut(0), limit);
         }
         Ok(())
     }
 
     /// Releases what was taken, in any case.
     fn let_go(&self) {
-        self.voice.close();
-        self.base.link.drop_channel();
-        self.base.vm.set_flags(Flags::POSTCOPY_RAM, false);
+        self.sender.close();
+        self.core.link.drop_channel();
+        self.core.vm.set_flags(Flags::POSTCOPY_RAM, false);
     }
 
     pub(super) fn finish(&self, status: Status) {
-        self.base.phase(None);
+        self.core.phase(None);
         self.released();
-        if !self.base.advance(status) {
-            self.base.advance(Status::Cancelled);
+        if !self.core.advance(status) {
+            self.core.advance(Status::Cancelled);
         }
     }
 
     /// It failed or was cancelled: the guest does not start here any more, and the source is told why.
     pub(super) fn give_up(&self, error: Error) {
-        let (base, vm) = (&self.base, &self.base.vm);
+        let (core, vm) = (&self.core, &self.core.vm);
         // A package that is still loaded starts no guest whose pages are given up here.
-        base.machine.refuse();
-        let (cancelled, error) = match base.interrupted() {
+        core.status_machine.refuse();
+        let (cancelled, error) = match core.interrupted() {
             Some(cancelled) => (true, cancelled),
             None => (false, error),
         };
-        base.set_owner(if self.ours.load(SeqCst) { Owner::Here } else { Owner::There });
+        core.set_owner(if self.ours.load(SeqCst) { Owner::Here } else { Owner::There });
         if lock(&self.package).listening && *lock(&self.postcopy) != PostcopyState::End {
             if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
                 ram.end(false);
@@ -280,13 +285,13 @@ impl Incoming {
             let host = vm.host();
             let _ = locked(&*host, || host.disks_inactivate());
         }
-        if ours && !base.status().is_postcopy() {
+        if ours && !core.status().is_postcopy() {
             // A source that hears of a failure takes the guest back.
-            self.voice.close();
+            self.sender.close();
         } else {
             self.tell_failure(&error);
         }
-        base.set_error(error);
+        core.set_error(error);
         self.let_go();
         self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
     }
@@ -294,7 +299,7 @@ impl Incoming {
     /// A guest whose last pages will not come runs on zeros in their places: nothing of what it makes of them may reach its
     /// disks. It could not be stopped before they were given up, since a CPU that waits for one does not stop.
     fn stop_guest(&self) {
-        let host = self.base.vm.host();
+        let host = self.core.vm.host();
         let ret = locked(&*host, || if host.vm_running() { host.vm_stop() } else { 0 });
         if ret < 0 {
             log::error!("a guest without all of its memory could not be stopped: {ret}");
@@ -303,12 +308,12 @@ impl Incoming {
 
     /// Tells the source why it ends. The source may be gone; then it knows.
     pub(super) fn tell_failure(&self, error: &Error) {
-        if self.voice.is_open() {
-            if self.extended.load(SeqCst) {
-                let _ = self.voice.say(Message::ErrorText(error.to_string()));
+        if self.sender.is_open() {
+            if self.peer_is_libsavevm.load(SeqCst) {
+                let _ = self.sender.send(Message::ErrorText(error.to_string()));
             }
-            let _ = self.voice.say_last(Message::Shut(1), Duration::from_millis(500));
-            self.voice.close();
+            let _ = self.sender.send_final(Message::Shut(1), Duration::from_millis(500));
+            self.sender.close();
         }
     }
 
@@ -316,11 +321,11 @@ impl Incoming {
     pub(super) fn wait_device(&self, done: impl Fn(&Package) -> bool, limit: Duration) {
         let since = Instant::now();
         loop {
-            let bell = self.base.machine.bell();
+            let generation = self.core.status_machine.generation();
             if done(&lock(&self.package)) || since.elapsed() > limit {
                 return;
             }
-            self.base.machine.wait_bell(bell, POLL);
+            self.core.status_machine.wait_changed(generation, POLL);
         }
     }
 }

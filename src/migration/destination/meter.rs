@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Counts what arrives, so that an incoming migration can tell how far it is while a thread waits for the rest.
 
-use super::stats::Stats;
 use crate::channel::Channel;
+use crate::migration::stats::Stats;
 use crate::sys::{IoVec, Span};
 use std::io;
 use std::sync::Arc;

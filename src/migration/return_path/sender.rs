@@ -4,10 +4,10 @@
 //! No lock is held while a message is written, since a channel may be the hypervisor's own. Who finds another thread
 //! writing leaves the message with it.
 
-use super::base::lock;
-use super::return_path::{self, Message};
+use super::message::{self, Message};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::core::lock;
 use crate::savevm::unwind::on_panic;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -40,7 +40,7 @@ struct State {
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Voice {
+pub struct Sender {
     state: Mutex<State>,
     idle: Condvar,
 }
@@ -49,7 +49,7 @@ fn silent() -> Error {
     Error::new(libc::ENOTCONN, "there is no return path")
 }
 
-impl Voice {
+impl Sender {
     /// Speaks over this file from now on.
     pub fn open(&self, file: MigFile) {
         let mut state = lock(&self.state);
@@ -78,20 +78,20 @@ impl Voice {
     }
 
     /// Says it, or leaves it with the thread that is speaking. An error where nothing can be said any more.
-    pub fn say(&self, message: Message) -> Result<()> {
+    pub fn send(&self, message: Message) -> Result<()> {
         let number = self.put(Item::Message(message), false)?;
         lock(&self.state).outcome(number)
     }
 
     /// RECV_BITMAP with its bits.
-    pub fn say_bitmap(&self, block: Vec<u8>, bits: Vec<u8>) -> Result<()> {
+    pub fn send_bitmap(&self, block: Vec<u8>, bits: Vec<u8>) -> Result<()> {
         let number = self.put(Item::Bitmap(block, bits), false)?;
         lock(&self.state).outcome(number)
     }
 
     /// Says it as the last thing over this connection, and waits until the channel took it, at most for `limit`. An error
     /// is about this very message: the peer may end the connection as soon as it has it.
-    pub fn say_last(&self, message: Message, limit: Duration) -> Result<()> {
+    pub fn send_final(&self, message: Message, limit: Duration) -> Result<()> {
         let number = self.put(Item::Message(message), true)?;
         let since = Instant::now();
         let mut state = lock(&self.state);
@@ -187,7 +187,7 @@ fn write(file: &MigFile, item: Item) {
         Item::Message(message) => message.put(file),
         Item::Bitmap(block, bits) => {
             Message::ReceivedBitmap(block).put(file);
-            return_path::put_bitmap(file, &bits);
+            message::put_bitmap(file, &bits);
         }
     }
     file.flush();
@@ -207,9 +207,9 @@ mod tests {
     #[test]
     fn messages_of_many_threads_stay_whole() {
         let (here, there) = memory::pair(64);
-        let voice = Arc::new(Voice::default());
-        assert_eq!(voice.say(Message::Pong(0)).unwrap_err().errno(), libc::ENOTCONN);
-        voice.open(MigFile::new(here, true));
+        let sender = Arc::new(Sender::default());
+        assert_eq!(sender.send(Message::Pong(0)).unwrap_err().errno(), libc::ENOTCONN);
+        sender.open(MigFile::new(here, true));
         let reader = thread::spawn(move || {
             let file = MigFile::new(there, false);
             let mut sum = 0;
@@ -221,36 +221,36 @@ mod tests {
         });
         let threads: Vec<_> = (0..4)
             .map(|number| {
-                let voice = Arc::clone(&voice);
-                thread::spawn(move || (0..100).for_each(|_| voice.say(Message::Pong(number)).unwrap()))
+                let sender = Arc::clone(&sender);
+                thread::spawn(move || (0..100).for_each(|_| sender.send(Message::Pong(number)).unwrap()))
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(reader.join().unwrap(), 600);
-        voice.close();
-        assert!(!voice.is_open() && voice.say_last(Message::Shut(0), Duration::ZERO).is_err());
+        sender.close();
+        assert!(!sender.is_open() && sender.send_final(Message::Shut(0), Duration::ZERO).is_err());
     }
 
     #[test]
     fn the_last_word_stands_whatever_somebody_says_after_it() {
         let (here, there) = memory::pair(64);
-        let voice = Voice::default();
-        voice.open(MigFile::new(here, true));
-        voice.say_last(Message::Shut(0), Duration::from_secs(1)).unwrap();
+        let sender = Sender::default();
+        sender.open(MigFile::new(here, true));
+        sender.send_final(Message::Shut(0), Duration::from_secs(1)).unwrap();
         assert_eq!(Message::get(&MigFile::new(there, false), false).unwrap(), Message::Shut(0));
-        assert_eq!(voice.say(Message::Pong(1)).unwrap_err().errno(), libc::ENOTCONN);
-        assert!(!voice.is_open());
+        assert_eq!(sender.send(Message::Pong(1)).unwrap_err().errno(), libc::ENOTCONN);
+        assert!(!sender.is_open());
     }
 
     #[test]
     fn a_message_is_judged_by_itself() {
         let (here, there) = memory::pair(64);
-        let voice = Voice::default();
-        voice.open(MigFile::new(here, true));
-        voice.say(Message::Pong(1)).unwrap();
+        let sender = Sender::default();
+        sender.open(MigFile::new(here, true));
+        sender.send(Message::Pong(1)).unwrap();
         drop(there);
-        assert!(voice.say(Message::Pong(2)).is_err());
-        assert!(lock(&voice.state).outcome(1).is_ok() && lock(&voice.state).outcome(2).is_err());
+        assert!(sender.send(Message::Pong(2)).is_err());
+        assert!(lock(&sender.state).outcome(1).is_ok() && lock(&sender.state).outcome(2).is_err());
     }
 
     /// A channel with a mistake in it.
@@ -276,22 +276,22 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_who_panics_while_he_speaks() {
-        let voice = Voice::default();
-        voice.open(MigFile::new(Arc::new(Mistaken), true));
+        let sender = Sender::default();
+        sender.open(MigFile::new(Arc::new(Mistaken), true));
         let vm = Vm::default();
-        assert!(contained(&vm, || voice.say(Message::Pong(1))).is_err() && vm.is_broken());
-        assert!(!voice.is_open() && !lock(&voice.state).writing);
+        assert!(contained(&vm, || sender.send(Message::Pong(1))).is_err() && vm.is_broken());
+        assert!(!sender.is_open() && !lock(&sender.state).writing);
         let since = Instant::now();
-        assert!(voice.say_last(Message::Shut(1), Duration::from_secs(9)).is_err());
+        assert!(sender.send_final(Message::Shut(1), Duration::from_secs(9)).is_err());
         assert!(since.elapsed() < Duration::from_secs(5));
     }
 
     /// A channel whose end comes back to the voice.
-    struct Curious(Weak<Voice>, mpsc::Sender<bool>);
+    struct Curious(Weak<Sender>, mpsc::Sender<bool>);
 
     impl Drop for Curious {
         fn drop(&mut self) {
-            let is_open = self.0.upgrade().is_some_and(|voice| voice.is_open());
+            let is_open = self.0.upgrade().is_some_and(|sender| sender.is_open());
             self.1.send(is_open).unwrap();
         }
     }
@@ -316,19 +316,19 @@ mod tests {
 
     #[test]
     fn a_channel_goes_without_the_lock() {
-        let voice = Arc::new(Voice::default());
+        let sender = Arc::new(Sender::default());
         let (end, ended) = mpsc::channel();
-        voice.open(MigFile::new(Arc::new(Curious(Arc::downgrade(&voice), end)), true));
-        thread::spawn(move || voice.say_last(Message::Shut(0), Duration::from_secs(1)));
+        sender.open(MigFile::new(Arc::new(Curious(Arc::downgrade(&sender), end)), true));
+        thread::spawn(move || sender.send_final(Message::Shut(0), Duration::from_secs(1)));
         assert_eq!(ended.recv_timeout(Duration::from_secs(5)), Ok(false));
     }
 
     #[test]
     fn a_broken_connection_is_an_error() {
         let (here, there) = memory::pair(64);
-        let voice = Voice::default();
-        voice.open(MigFile::new(here, true));
+        let sender = Sender::default();
+        sender.open(MigFile::new(here, true));
         drop(there);
-        assert!(voice.say_last(Message::Shut(0), Duration::from_secs(1)).is_err());
+        assert!(sender.send_final(Message::Shut(0), Duration::from_secs(1)).is_err());
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The source's ear: a thread that reads the return path, and what it has heard.
 
-use super::Status;
-use super::base::{Base, lock};
-use super::return_path::{self, Message};
-use super::trace::Event;
+use super::message::{self, Message};
 use crate::channel::Channel;
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
+use crate::migration::core::{Core, lock};
+use crate::migration::status::Status;
+use crate::migration::trace::Event;
 use crate::savevm::host::Flags;
 use crate::savevm::unwind::contained;
 use crate::sys::{IoVec, Span, spawn};
@@ -18,11 +18,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 #[derive(Default)]
-pub(super) struct Heard {
+pub struct ReaderData {
     /// Value of the last PONG.
     last: Option<u32>,
     /// The destination is of this library.
-    extended: bool,
+    peer_is_libsavevm: bool,
     /// Everything is loaded.
     loaded: bool,
     /// The guest arrived in postcopy.
@@ -40,25 +40,25 @@ pub(super) struct Heard {
 
 /// What was heard.
 #[derive(Clone, Default)]
-pub(super) struct Ear(Arc<Mutex<Heard>>);
+pub struct ReaderState(Arc<Mutex<ReaderData>>);
 
 /// See the module.
-pub(super) struct Answers {
-    ear: Ear,
+pub struct Reader {
+    state: ReaderState,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Deref for Answers {
-    type Target = Ear;
-    fn deref(&self) -> &Ear {
-        &self.ear
+impl Deref for Reader {
+    type Target = ReaderState;
+    fn deref(&self) -> &ReaderState {
+        &self.state
     }
 }
 
 /// A channel on which waiting for the peer is no stall: answers come when they come.
-struct Patient(Arc<dyn Channel>);
+struct NoTimeout(Arc<dyn Channel>);
 
-impl Channel for Patient {
+impl Channel for NoTimeout {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         loop {
             match self.0.read(into) {
@@ -82,37 +82,37 @@ impl Channel for Patient {
 }
 
 /// How the verdict came out.
-pub(super) enum Verdict {
+pub enum Verdict {
     /// SHUT with this value, and the destination's words where it has some.
     Shut(u32, Option<String>),
     /// The return path broke first.
     Broken(Error),
 }
 
-impl Answers {
+impl Reader {
     /// Starts to listen. `extended` is what an earlier connection has shown.
-    pub fn start(base: &Arc<Base>, channel: &Arc<dyn Channel>, extended: bool) -> Result<Self> {
-        let ear = Ear::default();
-        lock(&ear.0).extended = extended;
-        let (base, channel, shared) = (Arc::clone(base), Arc::clone(channel), ear.clone());
+    pub fn start(core: &Arc<Core>, channel: &Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<Self> {
+        let state = ReaderState::default();
+        lock(&state.0).peer_is_libsavevm = peer_is_libsavevm;
+        let (core, channel, shared) = (Arc::clone(core), Arc::clone(channel), state.clone());
         let body = move || {
-            let vm = Arc::clone(&base.vm);
+            let vm = Arc::clone(&core.vm);
             vm.host().on_thread(&vm, &mut || {
-                let _working = base.working();
-                if let Err(error) = contained(&vm, || listen(&base, &channel, &shared.0)) {
+                let _working = core.working();
+                if let Err(error) = contained(&vm, || listen(&core, &channel, &shared.0)) {
                     lock(&shared.0).broken = Some(error);
-                    base.machine.ring();
+                    core.status_machine.notify();
                 }
             });
         };
         let thread =
             spawn("savevm-answers", body).map_err(|err| Error::io("starting the return path's thread", &err))?;
-        Ok(Self { ear, thread: Some(thread) })
+        Ok(Self { state, thread: Some(thread) })
     }
 
     /// What was heard, for who outlives the thread.
-    pub fn ear(&self) -> Ear {
-        self.ear.clone()
+    pub fn state(&self) -> ReaderState {
+        self.state.clone()
     }
 
     /// Ends with the connection. Where that can't be shut down, the thread is left to itself.
@@ -126,34 +126,34 @@ impl Answers {
     }
 }
 
-impl Ear {
-    pub fn extended(&self) -> bool {
-        lock(&self.0).extended
+impl ReaderState {
+    pub fn peer_is_libsavevm(&self) -> bool {
+        lock(&self.0).peer_is_libsavevm
     }
 
     /// Why no answer will come: the destination said that it is over, or nothing is heard any more.
     pub fn trouble(&self) -> Option<Error> {
-        let heard = lock(&self.0);
-        match (heard.shut, &heard.broken) {
-            (Some(value), _) => Some(refusal(value, heard.text.as_deref())),
+        let data = lock(&self.0);
+        match (data.shut, &data.broken) {
+            (Some(value), _) => Some(refusal(value, data.text.as_deref())),
             (None, Some(error)) => Some(error.clone()),
             (None, None) => None,
         }
     }
 
-    fn hear<T>(&self, look: impl Fn(&Heard) -> Option<T>) -> Option<Result<T>> {
+    fn look_for<T>(&self, look: impl Fn(&ReaderData) -> Option<T>) -> Option<Result<T>> {
         let found = look(&lock(&self.0));
         found.map(Ok).or_else(|| self.trouble().map(Err))
     }
 
     /// The answer to a PING, which is the last one that was sent.
     pub fn pong(&self, value: u32) -> Option<Result<()>> {
-        self.hear(|heard| (heard.last == Some(value)).then_some(()))
+        self.look_for(|data| (data.last == Some(value)).then_some(()))
     }
 
     /// Its word that everything is loaded.
     pub fn loaded(&self) -> Option<Result<()>> {
-        self.hear(|heard| heard.loaded.then_some(()))
+        self.look_for(|data| data.loaded.then_some(()))
     }
 
     /// Whether it has shown that it got the guest in postcopy.
@@ -163,12 +163,12 @@ impl Ear {
 
     /// Its readiness to go on after a break.
     pub fn resume_ack(&self) -> Option<Result<u32>> {
-        self.hear(|heard| heard.resume_ack)
+        self.look_for(|data| data.resume_ack)
     }
 
     /// The received bitmap of a block, which was handed on.
     pub fn bitmap(&self, block: &[u8]) -> Option<Result<()>> {
-        self.hear(|heard| heard.bitmaps.iter().any(|name| name == block).then_some(()))
+        self.look_for(|data| data.bitmaps.iter().any(|name| name == block).then_some(()))
     }
 
     /// How many bytes the guest over there asked for since the last look.
@@ -178,19 +178,19 @@ impl Ear {
 
     /// The end of it.
     pub fn verdict(&self) -> Option<Verdict> {
-        let heard = lock(&self.0);
-        match (heard.shut, &heard.broken) {
-            (Some(value), _) => Some(Verdict::Shut(value, heard.text.clone())),
+        let data = lock(&self.0);
+        match (data.shut, &data.broken) {
+            (Some(value), _) => Some(Verdict::Shut(value, data.text.clone())),
             (None, Some(error)) => Some(Verdict::Broken(error.clone())),
             (None, None) => None,
         }
     }
 
     /// Waits a moment for the destination's own words, when this side saw the connection break.
-    pub fn last_words(&self, base: &Base) -> Option<Error> {
+    pub fn final_error(&self, core: &Core) -> Option<Error> {
         const MOMENT: Duration = Duration::from_millis(300);
         let look = || self.verdict().map(Ok);
-        match base.wait_for("the destination's words", MOMENT, look) {
+        match core.wait_for("the destination's words", MOMENT, look) {
             Ok(Verdict::Shut(value, text)) if value != 0 => Some(refusal(value, text.as_deref())),
             _ => None,
         }
@@ -198,7 +198,7 @@ impl Ear {
 }
 
 /// The destination gave up.
-pub(super) fn refusal(value: u32, text: Option<&str>) -> Error {
+pub fn refusal(value: u32, text: Option<&str>) -> Error {
     let text = match text {
         Some(text) => format!("the destination failed: {text}"),
         None if value == 0 => "the destination ended the migration early".to_owned(),
@@ -207,13 +207,13 @@ pub(super) fn refusal(value: u32, text: Option<&str>) -> Error {
     Error::new(libc::EREMOTEIO, text).at_side(Side::Destination)
 }
 
-fn listen(base: &Arc<Base>, channel: &Arc<dyn Channel>, shared: &Mutex<Heard>) {
-    let file = MigFile::new(Arc::new(Patient(Arc::clone(channel))), false);
+fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderData>) {
+    let file = MigFile::new(Arc::new(NoTimeout(Arc::clone(channel))), false);
     loop {
-        let extended = lock(shared).extended;
-        let result = Message::get(&file, extended).and_then(|message| handle(base, &file, shared, message));
+        let peer_is_libsavevm = lock(shared).peer_is_libsavevm;
+        let result = Message::get(&file, peer_is_libsavevm).and_then(|message| handle(core, &file, shared, message));
         match result {
-            Ok(true) => base.machine.ring(),
+            Ok(true) => core.status_machine.notify(),
             Ok(false) => break,
             Err(error) => {
                 let error = Error::new(error.errno(), format!("return path: {}", error.message()));
@@ -222,39 +222,39 @@ fn listen(base: &Arc<Base>, channel: &Arc<dyn Channel>, shared: &Mutex<Heard>) {
             }
         }
     }
-    base.machine.ring();
+    core.status_machine.notify();
 }
 
 /// Takes one message; whether more may follow.
-fn handle(base: &Base, file: &MigFile, shared: &Mutex<Heard>, message: Message) -> Result<bool> {
-    base.vm.pass("answers");
+fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Message) -> Result<bool> {
+    core.vm.pass("answers");
     match message {
         Message::Shut(value) => {
             lock(shared).shut = Some(value);
             return Ok(false);
         }
         Message::Pong(value) => {
-            let mut heard = lock(shared);
-            heard.last = Some(value);
-            heard.extended |= value == return_path::PONG_HELLO;
-            heard.loaded |= value == return_path::PING_LOADED;
-            heard.handed_over |= value == return_path::PING_HANDED_OVER;
+            let mut data = lock(shared);
+            data.last = Some(value);
+            data.peer_is_libsavevm |= value == message::PONG_HELLO;
+            data.loaded |= value == message::PING_LOADED;
+            data.handed_over |= value == message::PING_HANDED_OVER;
         }
         Message::ErrorText(text) => lock(shared).text = Some(text),
         Message::ResumeAck(value) => lock(shared).resume_ack = Some(value),
         Message::RequestPages { block, start, len } => {
-            base.stats.get().page_requests += 1;
+            core.stats.get().page_requests += 1;
             let name = block.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            base.trace.write(base.now(), &Event::PageRequest { block: &name, start, len });
-            let ram = base.vm.slot.ram().filter(|_| base.vm.flags().has(Flags::IN_POSTCOPY));
+            core.trace.write(core.now(), &Event::PageRequest { block: &name, start, len });
+            let ram = core.vm.slot.ram().filter(|_| core.vm.flags().has(Flags::IN_POSTCOPY));
             let ram = ram.ok_or_else(|| Error::invalid("a page request outside of postcopy"))?;
             ram.pages_requested(block.as_deref(), start, len)?;
-            let mut heard = lock(shared);
-            heard.requested = heard.requested.saturating_add(len.into());
+            let mut data = lock(shared);
+            data.requested = data.requested.saturating_add(len.into());
         }
         Message::ReceivedBitmap(block) => {
-            let bits = return_path::get_bitmap(file)?;
-            let ram = base.vm.slot.ram().filter(|_| base.status() == Status::PostcopyRecover);
+            let bits = message::get_bitmap(file)?;
+            let ram = core.vm.slot.ram().filter(|_| core.status() == Status::PostcopyRecover);
             let ram = ram.ok_or_else(|| Error::invalid("a received bitmap outside of a recovery"))?;
             ram.received(&block, &bits)?;
             lock(shared).bitmaps.push(block);

@@ -20,17 +20,19 @@
 //!                                              <--   SHUT 0
 //! ```
 
-use super::answers::{Answers, Verdict, refusal};
-use super::base::{AskBitmap, Base, lock, locked, take};
-use super::outgoing::{Endpoint, Outgoing};
+use super::handle::Outgoing;
 use super::rate::Rate;
-use super::return_path;
-use super::source::{NOW, Next, POLL, Phase, Source, set_rate_limit};
-use super::trace::Event;
-use super::{Owner, Status};
+use super::worker::{NOW, Next, POLL, Phase, Source, set_rate_limit};
 use crate::channel::memory;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::core::{AskBitmap, Core, lock, locked, take};
+use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
+use crate::migration::return_path::message;
+use crate::migration::return_path::reader::{Reader, Verdict, refusal};
+use crate::migration::stats::Owner;
+use crate::migration::status::Status;
+use crate::migration::trace::Event;
 use crate::savevm::host::{Flags, Level};
 use crate::savevm::{Vm, command, save};
 use crate::wire::{self, Command};
@@ -43,13 +45,13 @@ fn file_error(file: &MigFile) -> Result<()> {
 }
 
 /// The content of the package: listen, all devices, and what ends it.
-fn package(vm: &Vm, extended: bool) -> Result<Vec<u8>> {
+fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
     command::plain(vm, &file, Command::PostcopyListen);
     save::complete_precopy(vm, &file, false, false)?;
-    if extended {
-        command::ping(vm, &file, return_path::PING_LOADED);
+    if peer_is_libsavevm {
+        command::ping(vm, &file, message::PING_LOADED);
         file.put_byte(wire::EOF);
     } else {
         command::ping(vm, &file, 3);
@@ -61,10 +63,10 @@ fn package(vm: &Vm, extended: bool) -> Result<Vec<u8>> {
 
 impl Source {
     pub(super) fn start_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let (base, vm, host) = (&m.base, &m.base.vm, m.base.vm.host());
-        let extended = self.extended();
-        if extended && base.status() == Status::Active {
-            base.enter(Status::Device)?;
+        let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
+        let peer_is_libsavevm = self.peer_is_libsavevm();
+        if peer_is_libsavevm && core.status() == Status::Active {
+            core.enter(Status::Device)?;
         }
         vm.set_flags(Flags::IN_POSTCOPY, true);
         self.disks_inactive = true;
@@ -79,14 +81,14 @@ impl Source {
                 ram.send_discards(file)?;
                 command::ping(vm, file, 2);
             }
-            package(vm, extended)
+            package(vm, peer_is_libsavevm)
         })?;
-        set_rate_limit(file, base.params().max_postcopy_bandwidth);
+        set_rate_limit(file, core.params().max_postcopy_bandwidth);
         file.flush();
         self.check()?;
-        if !extended {
+        if !peer_is_libsavevm {
             // Whoever has the whole package may run.
-            base.commit()?;
+            core.commit()?;
         }
         let file = self.file()?;
         let sent = command::packaged(vm, file, &stream).and_then(|()| {
@@ -95,12 +97,12 @@ impl Source {
         });
         if let Err(error) = sent {
             // It is loaded only when it is whole, and it never was.
-            base.machine.uncommit();
+            core.status_machine.uncommit();
             return Err(error);
         }
-        self.packaged_at = base.now();
-        self.phase = Phase::Postcopy { handed: !extended };
-        if !extended {
+        self.packaged_at = core.now();
+        self.phase = Phase::Postcopy { handed: !peer_is_libsavevm };
+        if !peer_is_libsavevm {
             self.handed_over(m)?;
         }
         Ok(NOW)
@@ -108,27 +110,27 @@ impl Source {
 
     /// The destination runs the guest, or will, whatever happens here.
     fn handed_over(&mut self, m: &Arc<Outgoing>) -> Result<()> {
-        let base = &m.base;
-        base.enter(Status::PostcopyActive)?;
-        base.set_owner(Owner::There);
+        let core = &m.core;
+        core.enter(Status::PostcopyActive)?;
+        core.set_owner(Owner::There);
         // QEMU never shows it: it answers while another thread of it still loads the devices.
-        self.arrived = !self.extended();
+        self.arrived = !self.peer_is_libsavevm();
         if let Some(stopped) = self.stopped_at {
-            let time = base.now().saturating_sub(stopped);
-            base.stats.get().downtime = time;
-            base.trace.write(base.now(), &Event::Downtime { time: Some(time) });
+            let time = core.now().saturating_sub(stopped);
+            core.stats.get().downtime = time;
+            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
         }
-        if base.vm.slot.ram().is_some() {
-            command::ping(&base.vm, self.file()?, return_path::PING_HANDED_OVER);
+        if core.vm.slot.ram().is_some() {
+            command::ping(&core.vm, self.file()?, message::PING_HANDED_OVER);
         }
         Ok(())
     }
 
     /// Sends RUN once the destination has said that it can.
     fn hand_over(&mut self, m: &Arc<Outgoing>) -> Result<bool> {
-        let base = &m.base;
-        let Some(answer) = self.answers.as_ref().and_then(|answers| answers.loaded()) else {
-            if base.now().saturating_sub(self.packaged_at) > base.params().switchover_timeout {
+        let core = &m.core;
+        let Some(answer) = self.reader.as_ref().and_then(|reader| reader.loaded()) else {
+            if core.now().saturating_sub(self.packaged_at) > core.params().switchover_timeout {
                 let text = "the destination did not say in time that the devices are loaded";
                 return Err(Error::new(libc::ETIMEDOUT, text));
             }
@@ -136,14 +138,14 @@ impl Source {
         };
         answer?;
         file_error(self.file()?)?;
-        base.commit()?;
+        core.commit()?;
         let file = self.file()?;
         file.flush();
-        file_error(file).inspect_err(|_| base.machine.uncommit())?;
-        command::plain(&base.vm, file, Command::PostcopyRun);
+        file_error(file).inspect_err(|_| core.status_machine.uncommit())?;
+        command::plain(&core.vm, file, Command::PostcopyRun);
         if let Err(error) = file_error(file) {
             // Not all of the command was taken.
-            base.machine.uncommit();
+            core.status_machine.uncommit();
             return Err(error);
         }
         self.handed_over(m)?;
@@ -161,26 +163,26 @@ impl Source {
     }
 
     fn copy(&mut self, m: &Arc<Outgoing>, handed: bool) -> Result<Next> {
-        let (base, vm) = (&m.base, &m.base.vm);
+        let (core, vm) = (&m.core, &m.core.vm);
         self.check()?;
-        let max_bandwidth = base.params().max_postcopy_bandwidth;
-        let urgent = self.answers.as_ref().map_or(0, |answers| answers.take_requested());
-        if let Some(next) = self.pace(base, max_bandwidth)?.filter(|_| urgent == 0) {
+        let max_bandwidth = core.params().max_postcopy_bandwidth;
+        let urgent = self.reader.as_ref().map_or(0, |reader| reader.take_requested());
+        if let Some(next) = self.pace(core, max_bandwidth)?.filter(|_| urgent == 0) {
             return Ok(next);
         }
         if !handed && urgent == 0 {
             // The guest stands still until RUN, which must not wait behind pages that nobody asked for.
-            self.keep_alive(base)?;
+            self.keep_alive(core)?;
             return Ok(POLL);
         }
         let threshold = self.rate.last.threshold;
         let pending = save::pending(vm, self.file()?, threshold);
-        base.stats.get().remaining = pending;
+        core.stats.get().remaining = pending;
         if handed && (pending.total() == 0 || pending.total() < threshold) {
             return self.complete_postcopy(m);
         }
         self.make_room(urgent, handed)?;
-        let next = self.round(base, vm, true);
+        let next = self.round(core, vm, true);
         set_rate_limit(self.file()?, max_bandwidth);
         next
     }
@@ -201,13 +203,13 @@ impl Source {
     }
 
     fn complete_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
-        let (base, vm, host) = (&m.base, &m.base.vm, m.base.vm.host());
+        let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
         let file = self.file()?;
         locked(&*host, || save::complete_postcopy(vm, file));
         file_error(file)?;
-        if let Some(answers) = &self.answers {
-            let limit = base.params().switchover_timeout;
-            match base.wait_for("the destination's verdict", limit, || answers.verdict().map(Ok))? {
+        if let Some(reader) = &self.reader {
+            let limit = core.params().switchover_timeout;
+            match core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok))? {
                 Verdict::Shut(0, _) => {}
                 Verdict::Shut(value, text) => return Ok(self.give_up(m, refusal(value, text.as_deref()))),
                 Verdict::Broken(error) => return Err(error),
@@ -218,31 +220,31 @@ impl Source {
 
     /// RUN may be lost on its way: whose the guest is after a break is known only once the destination has shown it.
     pub(super) fn owner_in_postcopy(&mut self) -> Owner {
-        self.arrived |= self.answers.as_ref().is_some_and(|answers| answers.handed_over());
+        self.arrived |= self.reader.as_ref().is_some_and(|reader| reader.handed_over());
         if self.arrived { Owner::There } else { Owner::Unknown }
     }
 
     /// The connection broke with the guest over there: pause where the rest can be sent over another one.
     fn broken(&mut self, m: &Arc<Outgoing>, error: Error) -> Result<Next> {
-        let base = &m.base;
-        let refused = matches!(self.answers.as_ref().and_then(|answers| answers.verdict()), Some(Verdict::Shut(..)));
-        if refused || base.vm.is_broken() || base.vm.slot.ram().is_none() || m.wishes.abandon.load(SeqCst) {
+        let core = &m.core;
+        let refused = matches!(self.reader.as_ref().and_then(|reader| reader.verdict()), Some(Verdict::Shut(..)));
+        if refused || core.vm.is_broken() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
         }
-        base.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
-        base.set_owner(self.owner_in_postcopy());
-        self.disconnect(base);
+        core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+        core.set_owner(self.owner_in_postcopy());
+        self.disconnect(core);
         // A connection that was offered for an earlier break is of no use any more.
-        drop(take(&m.wishes.fresh));
-        base.enter(Status::PostcopyPaused)?;
-        self.phase = Phase::Paused { since: base.now() };
+        drop(take(&m.requests.recovery_channel));
+        core.enter(Status::PostcopyPaused)?;
+        self.phase = Phase::Paused { since: core.now() };
         Ok(NOW)
     }
 
-    fn disconnect(&mut self, base: &Base) {
+    fn disconnect(&mut self, core: &Core) {
         self.earlier_bytes = self.transferred();
-        let ended = base.link.drop_channel();
-        self.close_answers(ended);
+        let ended = core.link.drop_channel();
+        self.close_reader(ended);
         if let Some(file) = self.file.take() {
             let _ = file.close();
         }
@@ -250,77 +252,77 @@ impl Source {
     }
 
     pub(super) fn paused(&mut self, m: &Arc<Outgoing>, since: Duration) -> Result<Next> {
-        let base = &m.base;
-        if m.wishes.abandon.load(SeqCst) {
+        let core = &m.core;
+        if m.requests.abandon.load(SeqCst) {
             return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
         }
-        let late = base.params().recover_timeout.is_some_and(|limit| base.now().saturating_sub(since) > limit);
-        let fresh = take(&m.wishes.fresh);
-        let Some(channel) = fresh else {
+        let late = core.params().recover_timeout.is_some_and(|limit| core.now().saturating_sub(since) > limit);
+        let recovery_channel = take(&m.requests.recovery_channel);
+        let Some(channel) = recovery_channel else {
             return if late {
                 Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"))
             } else {
                 Ok(POLL)
             };
         };
-        base.enter(Status::PostcopyRecover)?;
+        core.enter(Status::PostcopyRecover)?;
         match self.recover(m, Endpoint::Channel(channel)) {
             Ok(()) => {
-                base.enter(Status::PostcopyActive)?;
-                base.stats.get().recoveries += 1;
+                core.enter(Status::PostcopyActive)?;
+                core.stats.get().recoveries += 1;
                 self.arrived = true;
-                base.set_owner(Owner::There);
+                core.set_owner(Owner::There);
                 self.phase = Phase::Postcopy { handed: true };
             }
             Err(error) => {
-                base.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
-                self.disconnect(base);
-                base.enter(Status::PostcopyPaused)?;
+                core.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
+                self.disconnect(core);
+                core.enter(Status::PostcopyPaused)?;
             }
         }
-        *lock(&base.recovery) = None;
+        *lock(&core.recovery) = None;
         Ok(NOW)
     }
 
     /// What arrived is asked for, the handlers get ready, and the destination agrees.
     fn recover(&mut self, m: &Arc<Outgoing>, to: Endpoint) -> Result<()> {
-        let (base, vm) = (&m.base, &m.base.vm);
+        let (core, vm) = (&m.core, &m.core.vm);
         vm.pass("recovery");
-        let channel = m.connect(&to, super::CONNECT_TIMEOUT)?;
+        let channel = m.connect(&to, CONNECT_TIMEOUT)?;
         self.attach(m, channel, false)?;
-        let answers = self.answers.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
-        let limit = base.params().handshake_timeout;
-        let ask = self.ask_bitmap(base, answers, limit)?;
-        *lock(&base.recovery) = Some(Arc::clone(&ask));
+        let reader = self.reader.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
+        let limit = core.params().handshake_timeout;
+        let ask = self.ask_bitmap(core, reader, limit)?;
+        *lock(&core.recovery) = Some(Arc::clone(&ask));
         if let Some(ram) = vm.slot.ram() {
             for block in ram.blocks() {
                 ask(&block)?;
             }
         }
-        save::resume_prepare(vm, base.address())?;
+        save::resume_prepare(vm, core.address())?;
         let file = self.file()?;
-        set_rate_limit(file, base.params().max_postcopy_bandwidth);
+        set_rate_limit(file, core.params().max_postcopy_bandwidth);
         command::plain(vm, file, Command::PostcopyResume);
         file_error(file)?;
-        let ack = base.wait_for("the destination's agreement to go on", limit, || answers.resume_ack())?;
-        if ack != return_path::RESUME_ACK_VALUE {
+        let ack = core.wait_for("the destination's agreement to go on", limit, || reader.resume_ack())?;
+        if ack != message::RESUME_ACK_VALUE {
             return Err(Error::invalid(format!("the destination does not go on: RESUME_ACK {ack}")));
         }
-        self.rate = Rate::new(base.now(), self.transferred());
+        self.rate = Rate::new(core.now(), self.transferred());
         Ok(())
     }
 
     /// The file is used between two commands only, so a second one over the same channel does no harm.
-    fn ask_bitmap(&self, base: &Arc<Base>, answers: &Answers, limit: Duration) -> Result<AskBitmap> {
-        let (weak, ear) = (Arc::downgrade(base), answers.ear());
+    fn ask_bitmap(&self, core: &Arc<Core>, reader: &Reader, limit: Duration) -> Result<AskBitmap> {
+        let (weak, state) = (Arc::downgrade(core), reader.state());
         let channel = self.channel.clone().ok_or_else(|| Error::new(libc::ENOTCONN, "there is no connection"))?;
         Ok(Arc::new(move |block: &[u8]| {
-            let base = weak.upgrade().ok_or_else(|| Error::new(libc::ENOTCONN, "the migration is over"))?;
-            base.vm.pass("recovery");
+            let core = weak.upgrade().ok_or_else(|| Error::new(libc::ENOTCONN, "the migration is over"))?;
+            core.vm.pass("recovery");
             let file = MigFile::new(Arc::clone(&channel), true);
-            command::recv_bitmap(&base.vm, &file, block)?;
+            command::recv_bitmap(&core.vm, &file, block)?;
             file_error(&file)?;
-            base.wait_for("a received bitmap", limit, || ear.bitmap(block))
+            core.wait_for("a received bitmap", limit, || state.bitmap(block))
         }))
     }
 }

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The source of a migration.
+//!
+//! - `handle.rs`: the migration as its user holds it.
+//! - `worker.rs`: the work, a step at a time. `switchover.rs` and `postcopy.rs` have the two ways to hand the guest over.
+//! - `rate.rs`: bandwidth, dirty rate and convergence.
+
+mod handle;
+mod postcopy;
+mod rate;
+mod switchover;
+mod worker;
+
+pub use handle::Outgoing;
