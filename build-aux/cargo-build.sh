@@ -12,11 +12,12 @@ build() {
         --target-dir "$out/cargo" --message-format json-render-diagnostics "$@"
 }
 files='libsavevm.so libsavevm.a savevm'
+artifacts=$(build build savevm)
 case $command in
     # Only the command itself: a library for others is never linked to the C library statically.
-    static) artifacts=$(build rustc savevm-cli --bin savevm -- -C target-feature=+crt-static) ;;
-    dynamic) artifacts=$(build build savevm-cli) ;;
-    none) artifacts=$(build build savevm) files='libsavevm.so libsavevm.a' ;;
+    static) artifacts=$artifacts$(build rustc savevm-cli --bin savevm -- -C target-feature=+crt-static) ;;
+    dynamic) artifacts=$artifacts$(build build savevm-cli) ;;
+    none) files='libsavevm.so libsavevm.a' ;;
 esac
 for file in $files; do
     built=$(printf '%s\n' "$artifacts" | sed -n "s|.*\"\([^\"]*/$file\)\".*|\1|p" | tail -n 1)

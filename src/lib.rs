@@ -9,10 +9,10 @@ pub mod channel;
 pub mod error;
 pub mod ffi;
 pub mod file;
-pub mod inspect;
 pub mod migration;
 pub mod ram;
 pub mod savevm;
 pub mod sys;
 pub mod vmstate;
-pub mod wire;
+
+pub use savevm_stream::{inspect, wire};

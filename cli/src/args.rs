@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use savevm::inspect::Budget;
+use savevm_stream::inspect::Budget;
 
 use crate::words;
 

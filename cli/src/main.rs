@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The `savevm` command: looks into migration streams.
 //!
-//! The parsing is the library's (`savevm::inspect`). Here is what a person needs around it: files of every sort, tables,
+//! The parsing is the library's (`savevm_stream::inspect`). Here is what a person needs around it: files of every sort, tables,
 //! colours, pictures, exit statuses.
 
 mod args;
@@ -12,6 +12,7 @@ mod memory;
 mod output;
 mod picture;
 mod progress;
+mod system;
 mod words;
 
 use std::io::Write;

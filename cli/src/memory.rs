@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use flate2::{Decompress, FlushDecompress};
-use savevm::inspect::{Block, Budget, Page, Visitor, xbzrle};
+use savevm_stream::inspect::{Block, Budget, Page, Visitor, xbzrle};
 
 /// Brings a page in `buffer` up to what the stream says. The buffer is as large as the page, and holds what it was.
 pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {

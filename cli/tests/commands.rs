@@ -8,8 +8,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
-use savevm::inspect::json::Json;
-use support::made::{Builder, Ram, fields, small};
+use savevm_stream::inspect::json::Json;
+use savevm_stream::testing::{Builder, Ram, fields, small};
 use support::{Place, arg, finish, json, run, run_piped, savevm};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use savevm::inspect::json::Json;
-use savevm::inspect::{Framing, ItemKind, Options, ReadSource, Section, Stream, Unwatched, decode, read, read_slice};
+use savevm_stream::inspect::json::Json;
+use savevm_stream::inspect::{
+    Framing, ItemKind, Options, ReadSource, Section, Stream, Unwatched, decode, read, read_slice,
+};
 use support::qemu::{Qemu, Tap, find, restless_guest, skip};
 use support::{Place, arg, json, run, run_piped};
 
@@ -107,12 +109,12 @@ fn undamaged(bytes: &[u8]) -> Stream {
 /// How many devices the description does not fit.
 fn misfits(stream: &Stream) -> Vec<String> {
     struct Unseen;
-    impl savevm::inspect::FieldSink for Unseen {
-        fn enter(&mut self, _: &str, _: savevm::inspect::Group) {}
+    impl savevm_stream::inspect::FieldSink for Unseen {
+        fn enter(&mut self, _: &str, _: savevm_stream::inspect::Group) {}
         fn leave(&mut self) {}
-        fn field(&mut self, _: &savevm::inspect::Leaf<'_>) {}
+        fn field(&mut self, _: &savevm_stream::inspect::Leaf<'_>) {}
     }
-    let fits = |section: &savevm::inspect::Section| {
+    let fits = |section: &savevm_stream::inspect::Section| {
         let layout = stream.layout(section);
         layout.zip(section.data.as_ref()).is_none_or(|(layout, data)| decode(layout, data, &mut Unseen).is_ok())
     };

@@ -19,13 +19,15 @@ mod output;
 mod picture;
 #[path = "../../cli/src/progress.rs"]
 mod progress;
+#[path = "../../cli/src/system.rs"]
+mod system;
 #[path = "../../cli/src/words.rs"]
 mod words;
 
 use args::{Cli, Command};
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
-use savevm::inspect::Budget;
+use savevm_stream::inspect::Budget;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};

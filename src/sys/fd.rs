@@ -86,15 +86,6 @@ pub fn read_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
     check(unsafe { libc::read(fd.as_raw_fd(), into.address().cast(), into.len()) })
 }
 
-/// Lets a pipe hold more, so that its ends wake each other less often. Of no effect on anything else, or where the system
-/// allows no more.
-pub fn widen_pipe(fd: BorrowedFd<'_>) {
-    /// What a user may ask for unless the system says otherwise (`fs.pipe-max-size`), in bytes.
-    const MOST: libc::c_int = 1 << 20;
-    // SAFETY: no pointers.
-    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, MOST) };
-}
-
 /// As many pieces as one call takes.
 fn batch(pieces: &[IoVec]) -> &[IoVec] {
     &pieces[..pieces.len().min(libc::UIO_MAXIOV as usize)]

@@ -6,7 +6,6 @@ mod buffer;
 mod fd;
 mod guest;
 mod iovec;
-mod map;
 mod pagemap;
 mod signals;
 mod socket;
@@ -16,12 +15,10 @@ mod uffd;
 pub use buffer::{ByteBuffer, Level, Span};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, poll_any, poll_fd, raw_close_on_drop, read_fd, read_scattered, recv_fd,
-    recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd, widen_pipe, write_fd,
-    write_pipe,
+    recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd, write_fd, write_pipe,
 };
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
-pub use map::{MappedFile, prefetch};
 pub use pagemap::PageScan;
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,

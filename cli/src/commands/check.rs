@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use savevm::inspect::compat::{Finding, Severity, Target};
-use savevm::inspect::json::{Emitter, Json};
-use savevm::inspect::{Budget, Device, FieldSink, Group, Leaf, Stream, Unwatched, decode};
+use savevm_stream::inspect::compat::{Finding, Severity, Target};
+use savevm_stream::inspect::json::{Emitter, Json};
+use savevm_stream::inspect::{Budget, Device, FieldSink, Group, Leaf, Stream, Unwatched, decode};
 
 use crate::args::{Check, ColourChoice, ReportFormat};
 use crate::failure::{Context, Failure, Result, Status};

@@ -7,7 +7,7 @@ mod render;
 
 use std::io::Write;
 
-use savevm::inspect::{Budget, Stream, Unwatched};
+use savevm_stream::inspect::{Budget, Stream, Unwatched};
 
 use super::inspect::report_damage;
 use super::select::Selection;

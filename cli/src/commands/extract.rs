@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use savevm::inspect::{Block, Page, Visitor};
+use savevm_stream::inspect::{Block, Page, Visitor};
 
 use super::inspect::report_damage;
 use crate::args::Extract;

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use savevm::inspect::{FieldSink, Group, Item, Leaf, Section, Stream, Value, decode};
+use savevm_stream::inspect::{FieldSink, Group, Item, Leaf, Section, Stream, Value, decode};
 
 use crate::failure::Result;
 use crate::output::{Output, Style};

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use savevm::inspect::{SectionKind, Stream, Unwatched, write_analyze, write_description, write_json};
+use savevm_stream::inspect::{SectionKind, Stream, Unwatched, write_analyze, write_description, write_json};
 
 use super::select::Selection;
 use super::{fields, table};

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use savevm::inspect::Budget;
+use savevm_stream::inspect::Budget;
 
 use crate::args::Plot;
 use crate::failure::{Context, Failure, Result, Status};

@@ -3,8 +3,8 @@
 
 use std::io::Write;
 
-use savevm::inspect::Unwatched;
-use savevm::inspect::compat;
+use savevm_stream::inspect::Unwatched;
+use savevm_stream::inspect::compat;
 
 use super::inspect::report_damage;
 use crate::args::{ColourChoice, Schema};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Which devices the person means.
 
-use savevm::inspect::Device;
+use savevm_stream::inspect::Device;
 
 use crate::words;
 

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use savevm::inspect::{Block, Command, Damage, Item, ItemKind, Section, SectionKind, Stream};
+use savevm_stream::inspect::{Block, Command, Damage, Item, ItemKind, Section, SectionKind, Stream};
 
 use crate::failure::Result;
 use crate::output::{Output, Style};

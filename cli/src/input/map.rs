@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use savevm::sys::MappedFile;
+use crate::system::MappedFile;
 
 /// A file in memory, from some offset on.
 pub struct Mapped {

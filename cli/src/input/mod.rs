@@ -14,14 +14,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use savevm::inspect::{
+use savevm_stream::inspect::{
     Block, Budget, Description, Options, Page, ReadSource, Stream, Unwatched, Visitor, qcow2, read, read_whole,
 };
-use savevm::sys::widen_pipe;
 
 use crate::args::Reading;
 use crate::failure::{Context, Failure, Result};
 use crate::progress::Progress;
+use crate::system::{prefetch, widen_pipe};
 use map::Mapped;
 use packing::Packing;
 use peek::Peeked;
@@ -153,8 +153,9 @@ impl Settled {
 }
 
 /// Reads a stream that is all there, with a bar for a long one.
-fn read_mapped<V: Visitor>(mapped: &Mapped, options: Options, visitor: &mut V) -> io::Result<Stream> {
+fn read_mapped<V: Visitor>(mapped: &Mapped, mut options: Options, visitor: &mut V) -> io::Result<Stream> {
     let (bytes, position) = (mapped.as_bytes(), AtomicU64::new(0));
+    options.prefetch = Some(prefetch);
     let mut watched = Watched { visitor, progress: Progress::new(Some(bytes.len() as u64)), position: &position };
     ahead::bringing_in(mapped, &position, || read_whole(bytes, options, &mut watched))
 }

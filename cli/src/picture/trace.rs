@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The trace of a migration, as the driver writes it; `docs/trace-format.md` describes it.
 
-use savevm::inspect::Budget;
-use savevm::inspect::json::Json;
+use savevm_stream::inspect::Budget;
+use savevm_stream::inspect::json::Json;
 
 /// What happened, in the order in which it did. Times are nanoseconds since the trace began.
 #[derive(Debug, Default)]

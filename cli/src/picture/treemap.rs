@@ -3,7 +3,7 @@
 //!
 //! Devices are tiny beside memory, so that they get a second picture of their own.
 
-use savevm::inspect::{Block, ItemKind, SectionKind, Stream};
+use savevm_stream::inspect::{Block, ItemKind, SectionKind, Stream};
 
 use super::svg::{Anchor, BOLD, Rect, Svg, colour, fit, fit_name, text_width};
 use crate::words::{plural, size};
@@ -92,7 +92,7 @@ fn memory(stream: &Stream) -> Node {
 }
 
 fn devices(stream: &Stream) -> Vec<Node> {
-    let device = |(item, section): (&savevm::inspect::Item, &savevm::inspect::Section)| {
+    let device = |(item, section): (&savevm_stream::inspect::Item, &savevm_stream::inspect::Section)| {
         let detail = format!(", instance {}, version {}", section.device.instance, section.version);
         node(&*section.device.name, item.size, colour::GREEN, &detail)
     };

@@ -2,8 +2,6 @@
 //! What the tests of the command share: a place for files, runs of the command, streams that are made.
 #![allow(dead_code, reason = "every test program uses a part")]
 
-#[path = "../../../src/inspect/testing.rs"]
-pub mod made;
 pub mod qemu;
 
 use std::ffi::OsStr;
@@ -12,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use savevm::inspect::Budget;
-use savevm::inspect::json::Json;
+use savevm_stream::inspect::Budget;
+use savevm_stream::inspect::json::Json;
 
 /// Reads a document, whose text then stays as long as the tests run.
 pub fn json(text: impl Into<Vec<u8>>) -> Json<'static> {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::json;
-use savevm::inspect::json::Json;
+use savevm_stream::inspect::json::Json;
 
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use savevm::inspect::{Device, FieldSink, Group, Leaf, Section, Stream, Value, decode};
+use savevm_stream::inspect::{Device, FieldSink, Group, Leaf, Section, Stream, Value, decode};
 
 use super::super::fields::{SHOWN, value_text};
 use super::super::select::Selection;

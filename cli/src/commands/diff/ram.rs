@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use savevm::inspect::{Block, Stream};
+use savevm_stream::inspect::{Block, Stream};
 
 use crate::failure::{Context, Result};
 use crate::memory::{FinalPage, Holds, PageIndex};

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use savevm::inspect::json::Emitter;
+use savevm_stream::inspect::json::Emitter;
 
 use super::Differences;
 use super::devices::Kind;

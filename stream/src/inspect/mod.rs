@@ -22,8 +22,6 @@ mod search;
 mod source;
 mod stream;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 mod visit;
 pub mod xbzrle;

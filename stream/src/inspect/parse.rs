@@ -34,6 +34,9 @@ pub struct Options {
     pub own_formats: bool,
     /// To read no further than to the EOF mark, behind which nothing but a description may stand.
     pub sections_only: bool,
+    /// Starts to load a byte into the processor's cache, without waiting for it. Called for bytes of a stream in memory
+    /// that are needed soon. If `None`, no byte is prefetched.
+    pub prefetch: Option<fn(&u8)>,
 }
 
 /// Reads a stream that comes piece by piece. What is wrong with the stream stands in [`Stream::damage`]; an error is
@@ -52,7 +55,7 @@ pub fn read_whole<V: Visitor>(bytes: &[u8], mut options: Options, visitor: &mut 
     if let Some(description) = found {
         options.description = Some(Arc::new(description));
     }
-    let mut parser = Parser::new(SliceSource::new(bytes), options, visitor);
+    let mut parser = Parser::new(SliceSource::with_prefetch(bytes, options.prefetch), options, visitor);
     parser.description_is_own = own;
     parser.run()
 }

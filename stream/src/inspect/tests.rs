@@ -5,8 +5,8 @@ use std::io;
 
 use proptest::prelude::*;
 
-use super::testing::{Builder, Ram, fields, flag, small};
 use super::*;
+use crate::testing::{Builder, Ram, fields, flag, small};
 
 fn piped(bytes: &[u8]) -> Stream {
     read(ReadSource::new(bytes), Options::default(), &mut Unwatched).unwrap()

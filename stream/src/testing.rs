@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Streams for tests, put together byte by byte. The command's tests include this file as well.
+//! Streams for tests, put together byte by byte (feature `testing`).
 
 /// A stream in the making. Every method appends; numbers and names are the caller's business.
 #[derive(Clone, Debug)]
@@ -14,6 +14,7 @@ pub struct Builder {
 }
 
 /// The bits of a RAM record.
+#[allow(missing_docs, reason = "the names are those of `wire::ram`")]
 pub mod flag {
     pub const ZERO: u64 = 0x02;
     pub const MEM_SIZE: u64 = 0x04;

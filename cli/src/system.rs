@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Files in memory, to be read, and what makes reading fast.
+//! The few system calls of the command: mapping a file, prefetching a byte, the size of a pipe.
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
-use super::system_page_size;
+/// The system's page size in bytes.
+fn page_size() -> usize {
+    // SAFETY: no pointers.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
 
 /// A whole file that is mapped to be read. If another program cuts the file short meanwhile, reading what is gone ends this
 /// one with SIGBUS.
@@ -58,7 +63,7 @@ impl MappedFile {
 
     /// Gives the kernel a hint about a range, from the page on in which it starts.
     fn advise(&self, range: Range<usize>, advice: libc::c_int) {
-        let whole_pages = |at: usize| at / system_page_size() * system_page_size();
+        let whole_pages = |at: usize| at / page_size() * page_size();
         let end = if range.end < self.len { whole_pages(range.end) } else { self.len };
         let start = whole_pages(range.start);
         if start < end {
@@ -88,6 +93,15 @@ pub fn prefetch(byte: &u8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     std::hint::black_box(*byte);
+}
+
+/// Lets a pipe hold more, so that its ends wake each other less often. Of no effect on anything else, or where the system
+/// allows no more.
+pub fn widen_pipe(fd: BorrowedFd<'_>) {
+    /// What a user may ask for unless the system says otherwise (`fs.pipe-max-size`), in bytes.
+    const MOST: libc::c_int = 1 << 20;
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, MOST) };
 }
 
 #[cfg(test)]

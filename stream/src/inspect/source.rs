@@ -7,8 +7,6 @@
 use std::hint::black_box;
 use std::io::{self, Read};
 
-use crate::sys::prefetch;
-
 /// Bytes in order, with a look ahead.
 pub trait Source {
     /// At least `want` bytes from here on, fewer only where the input ends. More may be given.
@@ -50,6 +48,8 @@ pub struct SliceSource<'a> {
     at: usize,
     /// From where on the next byte is to be loaded.
     loaded: usize,
+    /// See [`Options::prefetch`](super::Options::prefetch).
+    prefetch: Option<fn(&u8)>,
 }
 
 impl<'a> SliceSource<'a> {
@@ -61,7 +61,12 @@ impl<'a> SliceSource<'a> {
 
     /// Reads `bytes` from the start.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, loaded: 0 }
+        Self { bytes, at: 0, loaded: 0, prefetch: None }
+    }
+
+    /// Reads `bytes` from the start, and has `prefetch` called for bytes that are needed soon.
+    pub fn with_prefetch(bytes: &'a [u8], prefetch: Option<fn(&u8)>) -> Self {
+        Self { prefetch, ..Self::new(bytes) }
     }
 }
 
@@ -87,7 +92,7 @@ impl Source for SliceSource<'_> {
     #[inline]
     fn expect(&mut self, distance: usize) {
         let ahead = self.at.saturating_add(distance);
-        if let Some(byte) = self.bytes.get(ahead) {
+        if let (Some(prefetch), Some(byte)) = (self.prefetch, self.bytes.get(ahead)) {
             prefetch(byte);
         }
         // Where a page of a mapped file is not there yet a hint is of no effect: a load must go well before.
