@@ -12,6 +12,7 @@ pub mod file;
 pub mod migration;
 pub mod ram;
 pub mod savevm;
+pub mod sync;
 pub mod sys;
 pub mod vmstate;
 

@@ -83,3 +83,40 @@ fn the_table_of_layers_is_true() {
         }
     }
 }
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+#[test]
+fn the_table_of_locks_lists_all_ranks_in_order() {
+    let source = read("src/sync.rs");
+    let ranks = source.split("pub enum Rank {").nth(1).unwrap().split("\n}").next().unwrap();
+    let ranks: Vec<_> = ranks
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(','))
+        .filter(|name| name.starts_with(char::is_uppercase))
+        .map(str::to_owned)
+        .collect();
+    let document = read("docs/architecture.md");
+    let table = document.lines().skip_while(|line| !line.starts_with("| area | locks")).skip(2);
+    let table = table.take_while(|line| line.starts_with('|'));
+    let listed: Vec<_> = table.flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect();
+    assert_eq!(listed, ranks, "locks of the table, and of src/sync.rs");
+}
+
+#[test]
+fn all_locks_have_a_rank() {
+    let mut paths = Vec::new();
+    files(root().join("src"), &mut paths);
+    for path in paths.iter().filter(|path| !path.ends_with("src/sync.rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for import in code.split("std::sync::").skip(1) {
+            let import = import.split(';').next().unwrap();
+            let without_rank =
+                ["Mutex", "RwLock", "Condvar", "PoisonError"].into_iter().find(|name| import.contains(name));
+            assert_eq!(without_rank, None, "{}: use the locks of crate::sync", path.display());
+        }
+    }
+}

@@ -4,10 +4,10 @@
 use super::Channel;
 use super::exec::ExecChannel;
 use super::fd::FdChannel;
-use super::lock;
 use super::uri::Uri;
 use super::wait::{Cancel, Wait};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, Rank};
 use crate::sys::{WakeFd, connect_tcp, connect_unix, spawn, take_named_fd, tcp_socket, unix_socket};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Opens the outgoing side of `uri`.
@@ -98,16 +98,16 @@ pub(super) fn resolve(host: &str, port: u16, wait: &Wait<'_>) -> Result<Vec<Sock
     }
     let failed = |err: &io::Error| Error::io(format_args!("no address for host '{host}'"), err);
     let done = WakeFd::new().map_err(|err| wait.failed(&err))?;
-    let shared = Arc::new((Mutex::new(None), done));
+    let shared = Arc::new((Mutex::new(Rank::Resolver, None), done));
     let (answer, name) = (shared.clone(), host.to_string());
     let lookup = move || {
         let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        *lock(&answer.0) = Some(found);
+        *answer.0.lock() = Some(found);
         answer.1.wake();
     };
     spawn("savevm-resolve", lookup).map_err(|err| wait.failed(&err))?;
     wait.ready(&[shared.1.as_fd()], false)?;
-    let found = lock(&shared.0).take();
+    let found = shared.0.take();
     found.unwrap_or_else(|| Ok(Vec::new())).map_err(|err| failed(&err))
 }
 

@@ -7,15 +7,15 @@
 //! of a pipeline.
 
 use super::fd::FdChannel;
-use super::{Channel, StallLimit, aborted, lock};
+use super::{Channel, StallLimit, aborted};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, Rank};
 use crate::sys::{IoVec, Ready, Span, WakeFd, as_outside, poll_any, signal_group};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ struct Process(Mutex<Child>);
 
 impl Process {
     fn fate(&self) -> Fate {
-        match lock(&self.0).try_wait() {
+        match self.0.lock().try_wait() {
             Ok(None) => Fate::Running,
             Ok(Some(status)) => Fate::Exited(status),
             Err(_) => Fate::Unknown,
@@ -51,7 +51,7 @@ impl Process {
     }
 
     fn signal(&self, signal: i32) {
-        let mut child = lock(&self.0);
+        let mut child = self.0.lock();
         // Only what was not yet waited for surely still has its number.
         if matches!(child.try_wait(), Ok(None)) {
             let _ = signal_group(child.id(), signal);
@@ -121,7 +121,7 @@ impl ExecChannel {
         // Not every shell looks at what it inherits as blocked.
         let mut child = as_outside(|| shell.spawn()).map_err(|err| failed(&err))?;
         let pipes = (child.stdin.take(), child.stdout.take());
-        let process = Process(Mutex::new(child));
+        let process = Process(Mutex::new(Rank::ExecProcess, child));
         let (Some(input), Some(output)) = pipes else {
             return Err(Error::new(libc::EPIPE, format!("command '{}' has no pipes", command.to_string_lossy())));
         };
@@ -392,7 +392,7 @@ mod tests {
         shutdown_ends(&incoming("sleep 60"), |channel| read_some(channel, 1));
         shutdown_ends(&outgoing("sleep 60"), |channel| write(channel, &pattern(1 << 20)));
         let stubborn = outgoing("trap '' TERM; sleep 60 | sleep 60");
-        let group = lock(&stubborn.process.0).id();
+        let group = stubborn.process.0.lock().id();
         assert!(group_runs(group));
         let waiter = stubborn.clone();
         let closed = ended_by(move || waiter.close(), || stubborn.shutdown().unwrap());
@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn a_command_that_is_dropped_is_ended() {
         let channel = outgoing("sleep 60");
-        let group = lock(&channel.process.0).id();
+        let group = channel.process.0.lock().id();
         assert!(group_runs(group));
         drop(channel);
         assert!(group_ends(group));

@@ -6,8 +6,9 @@
 //! wait, also where the kernel would not. Each operation holds its own reference to the descriptor: `close` lets go of
 //! it at once, and its number is not free for others before the last operation is out.
 
-use super::{Channel, StallLimit, aborted, closed, lock, stalled};
+use super::{Channel, StallLimit, aborted, closed, stalled};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, Rank};
 use crate::sys::{
     IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, make_room, poll_fd, read_fd, read_scattered, recv_fd,
     recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd,
@@ -17,8 +18,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How to talk to a descriptor.
@@ -121,13 +122,13 @@ impl FdChannel {
                 make_room(fd.as_fd());
             }
         }
-        let descriptor = Mutex::new(Some(Arc::new(Descriptor { fd, was_blocking })));
+        let descriptor = Mutex::new(Rank::Descriptor, Some(Arc::new(Descriptor { fd, was_blocking })));
         Ok(Self { kind, descriptor, shut_down: AtomicBool::new(false), wake, stall: StallLimit::new() })
     }
 
     /// Runs one operation, which keeps the descriptor open.
     fn with<T>(&self, run: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
-        let descriptor = lock(&self.descriptor).clone().ok_or_else(closed)?;
+        let descriptor = self.descriptor.lock().clone().ok_or_else(closed)?;
         let result = run(descriptor.fd.as_fd());
         // An error here means that `close` was called meanwhile, by somebody who did not care for this operation.
         let _ = Descriptor::release(descriptor);
@@ -239,7 +240,7 @@ impl Channel for FdChannel {
     /// same.
     fn shutdown(&self) -> io::Result<()> {
         self.end();
-        let descriptor = lock(&self.descriptor).clone();
+        let descriptor = self.descriptor.lock().clone();
         match descriptor {
             Some(descriptor) if self.kind == Kind::Socket => {
                 let result = shutdown_connection(descriptor.fd.as_fd());
@@ -253,7 +254,7 @@ impl Channel for FdChannel {
     /// Waits in other threads end as with `shutdown`. An error is what the system still had to say about earlier
     /// writes.
     fn close(&self) -> io::Result<()> {
-        let descriptor = lock(&self.descriptor).take();
+        let descriptor = self.descriptor.lock().take();
         self.end();
         let Some(descriptor) = descriptor else { return Ok(()) };
         if self.kind == Kind::Socket {
@@ -314,7 +315,7 @@ mod tests {
             (all, far)
         });
         write(&*near, &pattern(BIG)).unwrap();
-        shutdown_socket(lock(&near.descriptor).as_ref().unwrap().fd.as_fd()).unwrap();
+        shutdown_socket(near.descriptor.lock().as_ref().unwrap().fd.as_fd()).unwrap();
         let (all, _far) = reader.join().unwrap();
         assert!(all.unwrap() == pattern(BIG));
     }
@@ -393,7 +394,7 @@ mod tests {
         let (read, _write) = pipe().unwrap();
         let read = channel(read, false);
         let waiter = read.clone();
-        let weak = Arc::downgrade(lock(&read.descriptor).as_ref().unwrap());
+        let weak = Arc::downgrade(read.descriptor.lock().as_ref().unwrap());
         let result = ended_by(move || read_some(&*waiter, 1), || read.close().unwrap());
         assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionAborted);
         assert_eq!(weak.strong_count(), 0);

@@ -5,10 +5,10 @@ use super::Channel;
 use super::connect::{OPEN_FLAGS, resolve, seek};
 use super::exec::ExecChannel;
 use super::fd::FdChannel;
-use super::lock;
 use super::uri::Uri;
 use super::wait::{Cancel, Wait};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, Rank};
 use crate::sys::{
     accept_socket, listen_tcp, listen_unix, set_close_on_exec, set_nonblocking, socket_kind, take_named_fd,
 };
@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections that may wait to be accepted.
@@ -124,12 +124,12 @@ impl Listener {
             Source::Opened(slot) => {
                 let gone =
                     || Error::new(libc::EALREADY, format!("{} was accepted before, and there is only one", self.uri));
-                let opened = lock(slot).clone().ok_or_else(gone)?;
+                let opened = slot.lock().clone().ok_or_else(gone)?;
                 wait.ready_by(|wake, left| match &opened {
                     Opened::Fd(channel) => channel.wait_readable(wake, left),
                     Opened::Exec(channel) => channel.wait_readable(wake, left),
                 })?;
-                Ok(match lock(slot).take().ok_or_else(gone)? {
+                Ok(match slot.take().ok_or_else(gone)? {
                     Opened::Fd(channel) => channel,
                     Opened::Exec(channel) => channel,
                 })
@@ -140,7 +140,7 @@ impl Listener {
 
 impl Source {
     fn opened(channel: Opened) -> Self {
-        Self::Opened(Mutex::new(Some(channel)))
+        Self::Opened(Mutex::new(Rank::Listener, Some(channel)))
     }
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Channels over memory: bytes to read, a place to collect what is written, and two connected ends for tests.
 
-use super::{Channel, StallLimit, aborted, closed, lock, stalled};
+use super::{Channel, StallLimit, aborted, closed, stalled};
+use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
 use crate::sys::{IoVec, Span, advance};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What this side did to a channel.
@@ -49,7 +50,7 @@ pub struct Reader {
 impl Reader {
     /// A channel that gives `bytes` and then the end of the stream.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), at: AtomicUsize::new(0), state: Mutex::new(State::Open) }
+        Self { bytes: bytes.into(), at: AtomicUsize::new(0), state: Mutex::new(Rank::MemoryChannel, State::Open) }
     }
 
     /// How many bytes are not yet read.
@@ -61,7 +62,7 @@ impl Reader {
 impl Channel for Reader {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         // The lock also keeps two readers from getting the same bytes.
-        let state = lock(&self.state);
+        let state = self.state.lock();
         state.check()?;
         let left = &self.bytes[self.at.load(Ordering::Relaxed)..];
         let some = &left[..left.len().min(into.len())];
@@ -71,17 +72,17 @@ impl Channel for Reader {
     }
 
     fn write_all(&self, _pieces: &mut [IoVec]) -> io::Result<()> {
-        lock(&self.state).check()?;
+        self.state.lock().check()?;
         Err(wrong_direction())
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        lock(&self.state).advance(State::ShutDown);
+        self.state.lock().advance(State::ShutDown);
         Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
-        lock(&self.state).advance(State::Closed);
+        self.state.lock().advance(State::Closed);
         Ok(())
     }
 }
@@ -105,22 +106,22 @@ impl Default for Writer {
 impl Writer {
     /// A channel with nothing written yet.
     pub fn new() -> Self {
-        Self(Mutex::new(Written { bytes: Vec::new(), state: State::Open }))
+        Self(Mutex::new(Rank::MemoryChannel, Written { bytes: Vec::new(), state: State::Open }))
     }
 
     /// A copy of what was written so far.
     pub fn contents(&self) -> Vec<u8> {
-        lock(&self.0).bytes.clone()
+        self.0.lock().bytes.clone()
     }
 
     /// Moves out what was written so far; collecting goes on with nothing.
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut lock(&self.0).bytes)
+        std::mem::take(&mut self.0.lock().bytes)
     }
 
     /// How many bytes were written since the last `take`.
     pub fn len(&self) -> usize {
-        lock(&self.0).bytes.len()
+        self.0.lock().bytes.len()
     }
 
     /// Whether nothing was written since the last `take`.
@@ -131,19 +132,19 @@ impl Writer {
     /// Address and length of what was written so far, for C. It is valid until the next write or `take`, or until the
     /// channel is dropped.
     pub fn view(&self) -> (*const u8, usize) {
-        let written = lock(&self.0);
+        let written = self.0.lock();
         (written.bytes.as_ptr(), written.bytes.len())
     }
 }
 
 impl Channel for Writer {
     fn read(&self, _into: Span<'_>) -> io::Result<usize> {
-        lock(&self.0).state.check()?;
+        self.0.lock().state.check()?;
         Err(wrong_direction())
     }
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
-        let mut written = lock(&self.0);
+        let mut written = self.0.lock();
         written.state.check()?;
         let total: usize = pieces.iter().map(IoVec::len).sum();
         // All of a guest's memory may come this way: no memory left must not end the program.
@@ -154,12 +155,12 @@ impl Channel for Writer {
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        lock(&self.0).state.advance(State::ShutDown);
+        self.0.lock().state.advance(State::ShutDown);
         Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
-        lock(&self.0).state.advance(State::Closed);
+        self.0.lock().state.advance(State::Closed);
         Ok(())
     }
 
@@ -194,7 +195,7 @@ pub struct End {
 /// waits for room. Shutting down or closing one end lets the other read what is on its way and then the end of the
 /// stream; its writes fail with `ErrorKind::BrokenPipe`.
 pub fn pair(capacity: usize) -> (Arc<End>, Arc<End>) {
-    let shared = Mutex::new(Shared { lanes: Default::default(), states: [State::Open; 2] });
+    let shared = Mutex::new(Rank::MemoryChannel, Shared { lanes: Default::default(), states: [State::Open; 2] });
     let link = Arc::new(Link { shared, changed: Condvar::new(), capacity: capacity.max(1) });
     let end = |side| Arc::new(End { link: link.clone(), side, stall: StallLimit::new() });
     (end(0), end(1))
@@ -204,20 +205,20 @@ impl End {
     /// Waits until the other end did something. `since` is when this wait began.
     fn wait<'a>(&self, shared: MutexGuard<'a, Shared>, since: Instant) -> io::Result<MutexGuard<'a, Shared>> {
         let Some(limit) = self.stall.get() else {
-            return Ok(self.link.changed.wait(shared).unwrap_or_else(PoisonError::into_inner));
+            return Ok(self.link.changed.wait(shared));
         };
         let left = limit.checked_sub(since.elapsed()).ok_or_else(stalled)?;
-        Ok(self.link.changed.wait_timeout(shared, left).unwrap_or_else(PoisonError::into_inner).0)
+        Ok(self.link.changed.wait_timeout(shared, left))
     }
 
     fn end(&self, state: State) {
-        lock(&self.link.shared).states[self.side].advance(state);
+        self.link.shared.lock().states[self.side].advance(state);
         self.link.changed.notify_all();
     }
 
     /// Puts all of `bytes` on the way.
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let mut shared = lock(&self.link.shared);
+        let mut shared = self.link.shared.lock();
         let mut since = Instant::now();
         while !bytes.is_empty() {
             shared.states[self.side].check()?;
@@ -242,7 +243,7 @@ impl End {
 impl Channel for End {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         let since = Instant::now();
-        let mut shared = lock(&self.link.shared);
+        let mut shared = self.link.shared.lock();
         loop {
             shared.states[self.side].check()?;
             let lane = &mut shared.lanes[1 - self.side];
@@ -261,7 +262,7 @@ impl Channel for End {
     }
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
-        lock(&self.link.shared).states[self.side].check()?;
+        self.link.shared.lock().states[self.side].check()?;
         let mut bytes = Vec::new();
         for piece in &mut *pieces {
             bytes.clear();

@@ -20,7 +20,6 @@ pub use wait::Cancel;
 use crate::sys::{IoVec, Span};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A source or sink of bytes.
@@ -112,11 +111,6 @@ fn closed() -> io::Error {
 /// The peer did nothing for as long as the stall limit allows.
 fn stalled() -> io::Error {
     io::Error::from_raw_os_error(libc::ETIMEDOUT)
-}
-
-/// Locks; a panic of another holder left nothing half done in what these locks guard.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

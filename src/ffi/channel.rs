@@ -4,6 +4,7 @@
 use super::api::types::SaveVMChannelOps;
 use super::bytes;
 use crate::channel::Channel;
+use crate::sync::check_none_held;
 use crate::sys::{IoVec, Span, advance};
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -52,6 +53,7 @@ impl CChannel {
 
     /// Repeats `attempt` while it would block, waiting in between.
     fn retry(&self, write: bool, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        check_none_held("a channel's function");
         loop {
             match attempt() {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
@@ -67,6 +69,7 @@ impl CChannel {
     }
 
     fn call(&self, function: Option<unsafe extern "C" fn(*mut c_void) -> c_int>) -> Option<io::Result<()>> {
+        check_none_held("a channel's function");
         // SAFETY: the contract of the table.
         function.map(|function| check(unsafe { function(self.channel) } as isize).map(drop))
     }

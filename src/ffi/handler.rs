@@ -6,6 +6,7 @@ use super::register::SaveVMHandlers;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::handler::{Callback, Handler, Pending};
+use crate::sync::check_none_held;
 use crate::vmstate::Recorder;
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -25,8 +26,11 @@ unsafe impl Sync for CHandler {}
 macro_rules! call {
     ($self:ident.$member:ident($($argument:expr),*) else $missing:expr) => {
         match $self.table().$member {
-            // SAFETY: the contract of register_savevm_live().
-            Some(function) => unsafe { function($($argument),*) },
+            Some(function) => {
+                check_none_held(stringify!($member));
+                // SAFETY: the contract of register_savevm_live().
+                unsafe { function($($argument),*) }
+            }
             None => $missing,
         }
     };

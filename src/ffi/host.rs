@@ -13,6 +13,7 @@ use crate::migration::Status;
 use crate::savevm::Vm;
 use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
 use crate::savevm::slot::{MigrationEvent, PostcopyRam};
+use crate::sync::check_none_held;
 use crate::vmstate::{HostObject, VmStateHost};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fmt;
@@ -40,8 +41,11 @@ pub(crate) struct CHost {
 macro_rules! call {
     ($self:ident.$member:ident($($argument:expr),*) else $missing:expr) => {
         match $self.table.ops.$member {
-            // SAFETY: the contract of savevm_new().
-            Some(function) => unsafe { function($self.table.host, $($argument),*) },
+            Some(function) => {
+                check_none_held(stringify!($member));
+                // SAFETY: the contract of savevm_new().
+                unsafe { function($self.table.host, $($argument),*) }
+            }
             None => $missing,
         }
     };
@@ -214,6 +218,7 @@ impl Host for CHost {
             status_name: status_name(status),
             migration: event.migration as *mut c_void,
         };
+        check_none_held("migration_event");
         // SAFETY: the contract of savevm_new().
         unsafe { function(self.table.host, &raw const event) }
     }

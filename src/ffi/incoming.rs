@@ -7,8 +7,8 @@ use super::file::{Lease, as_c};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::host::{Incoming, LentFile, PostcopyState};
+use crate::sync::{Mutex, Rank, check_none_held};
 use std::ffi::{CString, c_int, c_void};
-use std::sync::Mutex;
 
 /// A copied table and the hypervisor's pointer.
 pub(super) struct CIncoming {
@@ -27,11 +27,14 @@ unsafe impl Sync for CIncoming {}
 macro_rules! ask {
     ($self:ident.$member:ident($($argument:expr),*)) => {
         match $self.ops.$member {
-            // SAFETY: the contract of SaveVMIncomingOps.
-            Some(function) => match unsafe { function($self.host, $($argument),*) } {
-                ret if ret < 0 => Err(Error::from_callback(stringify!($member), ret)),
-                _ => Ok(()),
-            },
+            Some(function) => {
+                check_none_held(stringify!($member));
+                // SAFETY: the contract of SaveVMIncomingOps.
+                match unsafe { function($self.host, $($argument),*) } {
+                    ret if ret < 0 => Err(Error::from_callback(stringify!($member), ret)),
+                    _ => Ok(()),
+                }
+            }
             None => {
                 Err(Error::new(libc::ENOTSUP, concat!("this host does not offer ", stringify!($member))))
             }
@@ -48,7 +51,9 @@ impl CIncoming {
     /// The contract of `SaveVMHostOps.incoming`.
     pub(super) unsafe fn new(ops: *const SaveVMIncomingOps, host: *mut c_void) -> Option<Self> {
         // SAFETY: as the caller promised; all members are sizes and nullable functions.
-        unsafe { bytes::sized_struct(ops) }.map(|ops| Self { ops, host, state: Mutex::default() })
+        let ops: Option<SaveVMIncomingOps> = unsafe { bytes::sized_struct(ops) };
+        let state = Mutex::new(Rank::HostPostcopyState, PostcopyState::default());
+        ops.map(|ops| Self { ops, host, state })
     }
 }
 
@@ -69,7 +74,7 @@ impl Incoming for CIncoming {
                 PostcopyState::from_number(before).unwrap_or_default()
             }
             None => {
-                let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut state = self.state.lock();
                 let before = *state;
                 *state = new.unwrap_or(before);
                 before

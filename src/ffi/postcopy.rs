@@ -7,6 +7,7 @@ use super::file::as_c;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::slot::{PageSource, PostcopyRam};
+use crate::sync::check_none_held;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
@@ -25,8 +26,11 @@ unsafe impl Sync for CPostcopy {}
 macro_rules! ask {
     ($self:ident.$member:ident($($argument:expr),*)) => {
         match $self.ops.$member {
-            // SAFETY: the contract of SaveVMPostcopyOps.
-            Some(function) => check(stringify!($member), unsafe { function($self.host, $($argument),*) } as isize).map(drop),
+            Some(function) => {
+                check_none_held(stringify!($member));
+                // SAFETY: the contract of SaveVMPostcopyOps.
+                check(stringify!($member), unsafe { function($self.host, $($argument),*) } as isize).map(drop)
+            }
             None => Err(missing(stringify!($member))),
         }
     };

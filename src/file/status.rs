@@ -3,11 +3,10 @@
 
 use super::MigFile;
 use crate::error::Error;
+use crate::sync::{Mutex, Rank};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 /// The shared side of a file.
-#[derive(Default)]
 pub struct Status {
     /// 0, or the negative errno of the first error.
     error: AtomicI32,
@@ -19,6 +18,20 @@ pub struct Status {
     /// Rate use that was accounted for other channels, and the stream position when use was last reset.
     rate_accounted: AtomicI64,
     rate_mark: AtomicI64,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            error: AtomicI32::new(0),
+            detail: Mutex::new(Rank::FileError, None),
+            shutdown: AtomicBool::new(false),
+            transferred: AtomicI64::new(0),
+            rate_limit: AtomicI64::new(0),
+            rate_accounted: AtomicI64::new(0),
+            rate_mark: AtomicI64::new(0),
+        }
+    }
 }
 
 impl Status {
@@ -33,7 +46,7 @@ impl Status {
         match self.error() {
             0 => None,
             code => {
-                let detail = self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let detail = self.detail.lock().clone();
                 Some(detail.unwrap_or_else(|| Error::new(code, "the file failed before")))
             }
         }
@@ -42,7 +55,7 @@ impl Status {
     /// Latches an error unless there is one; whether it was the first. A later error with the latched code and a
     /// section replaces a detail without one: the same failure, seen from a place that knows more.
     pub fn latch(&self, error: Error) -> bool {
-        let mut detail = self.detail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut detail = self.detail.lock();
         let first = self.error.compare_exchange(0, error.code(), Relaxed, Relaxed);
         match first {
             Ok(_) => *detail = Some(error),
@@ -59,7 +72,7 @@ impl Status {
     /// Latches a bare code of a C caller: any non-zero value, as QEMU takes it.
     pub fn latch_code(&self, code: i32) {
         if code != 0 {
-            let _lock = self.detail.lock().unwrap_or_else(PoisonError::into_inner);
+            let _lock = self.detail.lock();
             let _ = self.error.compare_exchange(0, code, Relaxed, Relaxed);
         }
     }

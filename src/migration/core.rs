@@ -11,24 +11,15 @@ use crate::savevm::Vm;
 use crate::savevm::host::Host;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::contained;
+use crate::sync::{Mutex, Rank};
 use crate::wire;
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How soon a cancelled migration has let go: design limit of every wait in it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
-
-/// Locks; what these locks guard is set as a whole, so a panic of another holder left nothing half done.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes what stands at a place, so that it can go without the lock: the end of a channel may be the host's to do.
-pub(super) fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
-    lock(place).take()
-}
 
 /// Runs `body` inside the host's big lock; it is taken unless this thread has it.
 pub(super) fn locked<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
@@ -81,7 +72,6 @@ impl Drop for Working {
 }
 
 /// The connection of the moment, for who wants to end it from another thread.
-#[derive(Default)]
 pub(super) struct Link(Mutex<LinkState>);
 
 #[derive(Default)]
@@ -91,10 +81,16 @@ struct LinkState {
     closed: bool,
 }
 
+impl Default for Link {
+    fn default() -> Self {
+        Self(Mutex::new(Rank::Connection, LinkState::default()))
+    }
+}
+
 impl Link {
     /// Takes a channel; it is shut down at once where the end came first.
     pub fn set(&self, channel: &Arc<dyn Channel>) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let open = !state.closed;
         if open {
             state.channel = Some(Arc::clone(channel));
@@ -108,14 +104,14 @@ impl Link {
 
     /// Shuts the channel down, if there is one, and lets go of it. True where that ends the waits in it.
     pub fn drop_channel(&self) -> bool {
-        let channel = lock(&self.0).channel.take();
+        let channel = self.0.lock().channel.take();
         channel.is_none_or(|channel| channel.shutdown().is_ok())
     }
 
     /// As `drop_channel`, for good.
     pub fn close(&self) -> bool {
-        lock(&self.0).closed = true;
-        let channel = lock(&self.0).channel.clone();
+        self.0.lock().closed = true;
+        let channel = self.0.lock().channel.clone();
         channel.is_none_or(|channel| channel.shutdown().is_ok())
     }
 }
@@ -160,10 +156,10 @@ impl Core {
             cancel: Cancel::new()?,
             stats: Arc::default(),
             trace,
-            recovery: Mutex::default(),
-            phase: Mutex::default(),
-            params: Mutex::new(params),
-            error: Mutex::default(),
+            recovery: Mutex::new(Rank::BitmapRequest, None),
+            phase: Mutex::new(Rank::MigrationPhase, None),
+            params: Mutex::new(Rank::MigrationParams, params),
+            error: Mutex::new(Rank::MigrationError, None),
             incoming,
             address: AtomicU64::new(0),
             began,
@@ -191,12 +187,12 @@ impl Core {
     }
 
     pub fn params(&self) -> Params {
-        lock(&self.params).clone()
+        self.params.lock().clone()
     }
 
     /// Changes what may change while it runs.
     pub fn change_params(&self, new: &Params) {
-        lock(&self.params).change(new);
+        self.params.lock().change(new);
         self.status_machine.notify();
     }
 
@@ -232,7 +228,7 @@ impl Core {
     pub fn phase(&self, next: Option<&'static str>) {
         let now = self.now();
         let before = {
-            let mut phase = lock(&self.phase);
+            let mut phase = self.phase.lock();
             if phase.as_ref().map(|(name, _)| *name) == next {
                 return;
             }
@@ -287,7 +283,7 @@ impl Core {
     pub fn offer<T>(&self, place: &Mutex<Option<T>>, offered: T, over: &AtomicBool) -> Result<()> {
         let before = {
             // Inside of it, so that the end does not miss it.
-            let mut place = lock(place);
+            let mut place = place.lock();
             self.check_paused(over.load(SeqCst))?;
             place.replace(offered)
         };
@@ -318,11 +314,11 @@ impl Core {
         } else {
             self.vm.report(error)
         };
-        lock(&self.error).get_or_insert(error);
+        self.error.lock().get_or_insert(error);
     }
 
     pub fn error(&self) -> Option<Error> {
-        lock(&self.error).clone()
+        self.error.lock().clone()
     }
 
     pub fn set_owner(&self, owner: Owner) {

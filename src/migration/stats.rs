@@ -3,8 +3,8 @@
 
 use super::status::Status;
 use crate::savevm::handler::Pending;
+use crate::sync::{Mutex, MutexGuard, Rank};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Which side may run the guest, as far as this side knows.
@@ -68,16 +68,21 @@ pub struct Info {
 /// How many devices are remembered by name.
 const SLOWEST: usize = 16;
 
-#[derive(Default)]
 pub(super) struct Stats {
     info: Mutex<Info>,
     /// Bytes that arrived, over all connections: counted on every read.
     received: AtomicU64,
 }
 
+impl Default for Stats {
+    fn default() -> Self {
+        Self { info: Mutex::new(Rank::MigrationStats, Info::default()), received: AtomicU64::new(0) }
+    }
+}
+
 impl Stats {
     pub fn get(&self) -> MutexGuard<'_, Info> {
-        self.info.lock().unwrap_or_else(PoisonError::into_inner)
+        self.info.lock()
     }
 
     /// So many bytes arrived.

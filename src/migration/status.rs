@@ -25,8 +25,8 @@
 //! ```
 //! Every status from `setup` on may become `failed`, and every one before the guest was handed over `cancelling`.
 
+use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// QEMU's status, with QEMU's numbers.
@@ -162,15 +162,20 @@ struct Inner {
 
 /// The status of one migration. Everybody may wait for it; whoever changes it tells the host, without a lock held and in
 /// the order of the changes.
-#[derive(Default)]
 pub struct StatusMachine {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
 
+impl Default for StatusMachine {
+    fn default() -> Self {
+        Self { inner: Mutex::new(Rank::MigrationStatus, Inner::default()), changed: Condvar::new() }
+    }
+}
+
 impl StatusMachine {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Where it stands.
@@ -260,12 +265,12 @@ impl StatusMachine {
         let mut inner = self.inner();
         while !done(&inner) {
             inner = match limit {
-                None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(inner),
                 Some(limit) => {
                     let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
                         return false;
                     };
-                    self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_timeout(inner, left)
                 }
             };
         }
@@ -332,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_change_from_inside_a_notice_is_told_after_it() {
-        let (machine, told) = (StatusMachine::default(), Mutex::new(Vec::new()));
+        let (machine, told) = (StatusMachine::default(), std::sync::Mutex::new(Vec::new()));
         let tell = |status: S| {
             if status == S::Setup {
                 assert!(machine.advance(S::Cancelling, &|_| unreachable!("the outer call tells")));

@@ -3,12 +3,12 @@
 
 use crate::error::{Error, Result};
 use crate::savevm::handler::Pending;
+use crate::sync::{Mutex, Rank};
 use crate::wire::tag_name;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// Something worth a line.
@@ -129,13 +129,13 @@ impl Trace {
     /// A trace that goes to a new file.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(|err| Error::io(format_args!("the trace {}", path.display()), &err))?;
-        Ok(Self(Some(Mutex::new(file))))
+        Ok(Self(Some(Mutex::new(Rank::MigrationTrace, file))))
     }
 
     /// Writes a line. A full disk costs lines, not the migration.
     pub fn write(&self, time: Duration, event: &Event<'_>) {
         if let Some(file) = &self.0 {
-            let _ = super::core::lock(file).write_all(line(time, event).as_bytes());
+            let _ = file.lock().write_all(line(time, event).as_bytes());
         }
     }
 }

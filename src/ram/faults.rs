@@ -2,15 +2,16 @@
 //! Postcopy at the destination: a page that is missing stops who touches it until it was asked for and put in place
 //! (QEMU 7.2, `migration/postcopy-ram.c`).
 
+use super::Ram;
 use super::block::{self, Block, Blocks};
-use super::{Ram, lock};
 use crate::error::{Error, Result};
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::contained;
+use crate::sync::{Mutex, Rank};
 use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn, system_page_size};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// What the memory of these blocks needs.
@@ -60,12 +61,13 @@ impl Faults {
     fn start(ram: &Arc<Ram>, blocks: Blocks, source: Arc<dyn PageSource>) -> Result<Arc<Self>> {
         let (uffd, can_zero) = register(&blocks)?;
         let wake = WakeFd::new().map_err(|err| Error::io("starting postcopy", &err))?;
-        let (waiting, thread) = (Mutex::default(), Mutex::default());
+        let waiting = Mutex::new(Rank::FaultsWaiting, BTreeSet::new());
+        let thread = Mutex::new(Rank::FaultThread, None);
         let faults = Arc::new(Self { blocks, uffd, can_zero, wake, source, waiting, thread });
         let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
         let thread = spawn("savevm-faults", move || shared.run(&ram));
         let thread = thread.map_err(|err| Error::io("starting the thread for page faults", &err))?;
-        *lock(&faults.thread) = Some(thread);
+        *faults.thread.lock() = Some(thread);
         Ok(faults)
     }
 
@@ -92,7 +94,7 @@ impl Faults {
         if block.received.get(offset >> ram.page_bits) {
             // It arrived between the fault and now.
             let _ = self.uffd.wake(block.memory(), offset, block.unit());
-        } else if lock(&self.waiting).insert((place, offset)) {
+        } else if self.waiting.lock().insert((place, offset)) {
             ram.counters.requests.fetch_add(1, Relaxed);
             self.ask(place, offset);
         }
@@ -108,7 +110,7 @@ impl Faults {
 
     fn ask_again(&self, page_bits: u32) {
         let waiting: Vec<_> = {
-            let mut waiting = lock(&self.waiting);
+            let mut waiting = self.waiting.lock();
             waiting.retain(|(place, offset)| !self.blocks[*place].received.get(offset >> page_bits));
             waiting.iter().copied().collect()
         };
@@ -129,14 +131,14 @@ impl Faults {
             _ => {}
         }
         block.received.set(offset >> ram.page_bits, block.pages_per_unit());
-        lock(&self.waiting).remove(&(place, offset));
+        self.waiting.lock().remove(&(place, offset));
         Ok(())
     }
 
     /// Ends it; who waits goes on, with what is there.
     fn stop(&self) {
         self.wake.wake();
-        if let Some(thread) = lock(&self.thread).take() {
+        if let Some(thread) = self.thread.take() {
             // A panic in it was told by the panic hook.
             let _ = thread.join();
         }
@@ -162,7 +164,7 @@ impl Ram {
     /// Whether this machine can be the destination of a postcopy, or why not.
     pub fn check_postcopy(&self) -> Result<()> {
         let blocks = self.sent_blocks();
-        if lock(&self.faults).is_some() {
+        if self.faults.lock().is_some() {
             return Err(Error::new(libc::EBUSY, "a postcopy is in progress"));
         }
         if let Some(block) = blocks.iter().find(|block| block.unit() > u32::MAX as usize) {
@@ -221,7 +223,7 @@ impl Ram {
             let text = format!("a discard for block '{}', which both sides share", block.name());
             return Err(Error::invalid(text));
         }
-        if lock(&self.faults).is_some() {
+        if self.faults.lock().is_some() {
             return Err(Error::new(libc::EPERM, "a discard while the guest may run"));
         }
         self.throw_away(block, start as usize, len as usize)
@@ -235,12 +237,12 @@ impl Ram {
         let thrown = blocks.iter().try_for_each(|block| self.throw_away_missing(block));
         let started = thrown.and_then(|()| Faults::start(self, Arc::clone(&blocks), source));
         let faults = started.inspect_err(|_| allow_huge(&blocks, true))?;
-        *lock(&self.faults) = Some(faults);
+        *self.faults.lock() = Some(faults);
         Ok(())
     }
 
     pub(super) fn faults(&self) -> Option<Arc<Faults>> {
-        lock(&self.faults).clone()
+        self.faults.lock().clone()
     }
 
     pub(super) fn ask_again(&self) {
@@ -251,7 +253,7 @@ impl Ram {
 
     /// Postcopy is over, well or not.
     pub(super) fn stop_faults(&self) {
-        let faults = lock(&self.faults).take();
+        let faults = self.faults.take();
         if let Some(faults) = faults {
             faults.stop();
         }

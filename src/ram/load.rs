@@ -6,7 +6,7 @@
 use super::block::{self, Block, Blocks};
 use super::faults::Faults;
 use super::run::Runs;
-use super::{Ram, lock, wire, xbzrle};
+use super::{Ram, wire, xbzrle};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
@@ -86,7 +86,7 @@ fn get_name(file: &MigFile) -> Result<Vec<u8>> {
 impl Ram {
     /// Begins a load: blocks neither come nor go until `load_cleanup`.
     pub(super) fn load_setup(&self) {
-        let mut busy = lock(&self.busy);
+        let mut busy = self.busy.lock();
         busy.incoming = true;
         busy.loading = None;
         drop(busy);
@@ -100,21 +100,21 @@ impl Ram {
     pub(super) fn load_cleanup(&self) {
         self.stop_faults();
         self.advised.store(false, SeqCst);
-        let loader = lock(&self.busy).loading.take();
+        let loader = self.busy.lock().loading.take();
         // Waits for who still prepares memory.
         drop(loader);
-        lock(&self.busy).incoming = false;
+        self.busy.lock().incoming = false;
     }
 
     /// Nothing but the pages that come makes memory present from here on.
     pub(super) fn settle_load(&self) {
-        let preparer = lock(&self.busy).loading.as_mut().and_then(|loader| loader.runs.settle());
+        let preparer = self.busy.lock().loading.as_mut().and_then(|loader| loader.runs.settle());
         drop(preparer);
     }
 
     /// Records up to the end of the section.
     pub(super) fn load(&self, file: &MigFile) -> Result<()> {
-        let loader = lock(&self.busy).loading.take();
+        let loader = self.busy.lock().loading.take();
         let mut loader = loader.unwrap_or_else(|| {
             let page = vec![0; self.page_size()].into_boxed_slice();
             Box::new(Loader {
@@ -128,7 +128,7 @@ impl Ram {
         });
         let result = loader.records(self, file);
         let incoming = {
-            let mut busy = lock(&self.busy);
+            let mut busy = self.busy.lock();
             busy.loading = Some(loader);
             busy.incoming
         };

@@ -34,9 +34,10 @@ pub mod xbzrle;
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::registry::{Owner, Registration};
+use crate::sync::{Mutex, Rank, RwLock};
 use block::{Block, BlockInfo, Blocks};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use tracker::{HostLog, Log};
 
 /// What a host chooses.
@@ -84,6 +85,17 @@ struct Busy {
     incoming: bool,
 }
 
+impl Busy {
+    fn check_idle(&self, what: &str) -> Result<()> {
+        let which = match self {
+            Self { outgoing: true, .. } => "an outgoing",
+            Self { incoming: true, .. } => "an incoming",
+            _ => return Ok(()),
+        };
+        Err(Error::new(libc::EBUSY, format!("can't {what} RAM: {which} migration is in progress")))
+    }
+}
+
 /// The RAM of one machine.
 pub struct Ram {
     vm: Weak<Vm>,
@@ -108,10 +120,6 @@ pub struct Ram {
     pub counters: Counters,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Ram {
     /// RAM without blocks, registered as the device "ram" of `vm`.
     pub fn new(vm: &Arc<Vm>, options: Options, host_log: Option<Arc<dyn HostLog>>) -> Result<Arc<Self>> {
@@ -132,12 +140,12 @@ impl Ram {
         let ram = Arc::new(Self {
             vm: Arc::downgrade(vm),
             page_bits,
-            options: Mutex::new(options),
+            options: Mutex::new(Rank::RamOptions, options),
             host_log,
-            blocks: RwLock::default(),
-            busy: Mutex::default(),
-            requests: Mutex::default(),
-            faults: Mutex::default(),
+            blocks: RwLock::new(Rank::RamBlocks, Blocks::default()),
+            busy: Mutex::new(Rank::RamBusy, Busy::default()),
+            requests: Mutex::new(Rank::RamRequests, requests::Requests::default()),
+            faults: Mutex::new(Rank::RamFaults, None),
             logging: AtomicBool::new(false),
             snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
@@ -175,7 +183,7 @@ impl Ram {
             vm.slot.set_ram(None);
             vm.unregister_name(None, wire::SECTION, self.opaque());
         }
-        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = Blocks::default();
+        *self.blocks.write() = Blocks::default();
         Ok(())
     }
 
@@ -186,12 +194,12 @@ impl Ram {
 
     /// What the host chose.
     pub fn options(&self) -> Options {
-        *lock(&self.options)
+        *self.options.lock()
     }
 
     /// The blocks of the moment.
     pub fn blocks(&self) -> Blocks {
-        Arc::clone(&self.blocks.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.blocks.read())
     }
 
     /// Whether a block is not sent, because the other side has the same memory.
@@ -200,12 +208,7 @@ impl Ram {
     }
 
     fn check_idle(&self, what: &str) -> Result<()> {
-        let busy = lock(&self.busy);
-        if busy.outgoing || busy.incoming {
-            let which = if busy.outgoing { "an outgoing" } else { "an incoming" };
-            return Err(Error::new(libc::EBUSY, format!("can't {what} RAM: {which} migration is in progress")));
-        }
-        Ok(())
+        self.busy.lock().check_idle(what)
     }
 
     /// Adds a block. `EBUSY` in a migration, `EEXIST` for a name that is there.
@@ -232,12 +235,12 @@ impl Ram {
     }
 
     fn change_blocks(&self, what: &str, change: impl FnOnce(&mut Vec<Arc<Block>>) -> Result<()>) -> Result<()> {
-        // The lists are only held for the length of a lookup, so this waits for nobody for long.
-        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
-        self.check_idle(what)?;
-        let mut list = blocks.to_vec();
+        // Held to the end: no setup takes the list between the check and the change.
+        let busy = self.busy.lock();
+        busy.check_idle(what)?;
+        let mut list = self.blocks().to_vec();
         change(&mut list)?;
-        *blocks = Arc::new(list);
+        *self.blocks.write() = Arc::new(list);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Postcopy at the source: stale pages are named, asked pages go first, and after a break only what is missing.
 
+use super::Ram;
 use super::block::{self, Block};
-use super::{Ram, lock};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::command::{self, DISCARD_RANGES_MAX};
@@ -73,7 +73,7 @@ impl Ram {
     /// Queues what the destination asks for.
     pub(super) fn request(&self, name: Option<&[u8]>, start: u64, len: u32) -> Result<()> {
         let blocks = self.blocks();
-        let mut requests = lock(&self.requests);
+        let mut requests = self.requests.lock();
         let place = match name {
             Some(name) => block::find(&blocks, name).map(|(place, _)| place).ok_or_else(|| {
                 let name = String::from_utf8_lossy(name).into_owned();
@@ -108,7 +108,7 @@ impl Ram {
                 bits.len()
             ))));
         }
-        lock(&self.requests).clear();
+        self.requests.lock().clear();
         block.dirty.set_inverted(bits).ok_or_else(|| Error::invalid(text("that is too short")))?;
         grow_to_units(block);
         let sent = blocks.iter().filter(|block| !self.is_ignored(block));

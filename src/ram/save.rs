@@ -4,7 +4,7 @@
 use super::block::{Block, Blocks};
 use super::sender::{Differences, Sender};
 use super::tracker::Tracker;
-use super::{Ram, lock, wire};
+use super::{Ram, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
@@ -38,7 +38,7 @@ impl Saver {
     /// What goes out next, as place of the block, first page and count, and whether somebody waits for it.
     fn next(&mut self, ram: &Ram, most: usize) -> Option<(usize, usize, usize, bool)> {
         loop {
-            let asked = lock(&ram.requests).next();
+            let asked = ram.requests.lock().next();
             let Some((at, start, count)) = asked else { break };
             let end = start + count;
             // What is clean was sent before it was asked for.
@@ -47,7 +47,7 @@ impl Saver {
                 // The rest is near, and likely to be asked for next.
                 self.cursor = (at, end);
                 let count = count.min(end - first);
-                lock(&ram.requests).put_back((at, first + count, end - first - count));
+                ram.requests.lock().put_back((at, first + count, end - first - count));
                 return Some((at, first, count, true));
             }
         }
@@ -141,11 +141,11 @@ impl Ram {
         impl Drop for Taken<'_> {
             fn drop(&mut self) {
                 if let Some(saver) = self.1.take() {
-                    lock(&self.0.busy).saving = Some(saver);
+                    self.0.busy.lock().saving = Some(saver);
                 }
             }
         }
-        let mut taken = Taken(self, lock(&self.busy).saving.take());
+        let mut taken = Taken(self, self.busy.lock().saving.take());
         body(taken.1.as_mut().ok_or_else(|| Error::new(libc::EPROTO, "RAM is not being saved"))?)
     }
 
@@ -153,7 +153,7 @@ impl Ram {
     pub(super) fn save_setup(&self, file: &MigFile, postcopy: bool) -> Result<()> {
         // Keeps blocks from coming and going from here on.
         let blocks = {
-            let mut busy = lock(&self.busy);
+            let mut busy = self.busy.lock();
             if busy.outgoing || busy.incoming {
                 return Err(Error::new(libc::EBUSY, "RAM takes part in a migration already"));
             }
@@ -177,7 +177,7 @@ impl Ram {
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         self.put_blocks(file, &blocks, postcopy);
-        lock(&self.busy).saving = Some(Box::new(Saver {
+        self.busy.lock().saving = Some(Box::new(Saver {
             blocks,
             first_pages,
             sender,
@@ -264,11 +264,11 @@ impl Ram {
     /// Ends the log; blocks may come and go again.
     pub(super) fn save_cleanup(&self) {
         self.logging.store(false, SeqCst);
-        lock(&self.requests).clear();
-        let saver = lock(&self.busy).saving.take();
+        self.requests.lock().clear();
+        let saver = self.busy.lock().saving.take();
         // Stops the host's log, without a lock.
         drop(saver);
-        lock(&self.busy).outgoing = false;
+        self.busy.lock().outgoing = false;
     }
 
     /// A broken postcopy goes on: the destination has told what it has, the next record names its block.

@@ -7,18 +7,19 @@
 
 use super::block::{self, Block, Blocks};
 use super::save::{CHUNK, Saver};
-use super::{Ram, lock, wire};
+use super::{Ram, wire};
 use crate::channel::{self, Cancel, Uri, memory};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::host::{Flags, Host};
 use crate::savevm::unwind::{contained, finally};
 use crate::savevm::{Vm, save};
+use crate::sync::{Condvar, Mutex, Rank};
 use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn_scoped, system_page_size};
 use crate::wire as stream;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ impl Protection {
             Error::io("a snapshot of a running guest needs userfaultfd with write protection (Linux 5.7)", &err)
         })?;
         let wake = WakeFd::new().map_err(|err| Error::io("preparing a snapshot", &err))?;
-        let (copies, room, copying) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
+        let (copies, room, copying) =
+            (Mutex::new(Rank::SnapshotCopies, Copies::default()), Condvar::new(), AtomicUsize::new(0));
         let (blocks, over) = (Arc::new(blocks), AtomicBool::new(false));
         let protection = Self { blocks, uffd, wake, copies, room, copying, over };
         Ok((protection, unpopulated))
@@ -133,17 +135,16 @@ impl Protection {
 
     fn keep(&self, ram: &Ram, block: &Arc<Block>, page: usize, content: Vec<u8>) {
         let Some(place) = ram.blocks().iter().position(|other| Arc::ptr_eq(other, block)) else { return };
-        let mut copies = lock(&self.copies);
+        let mut copies = self.copies.lock();
         while copies.bytes > 0 && copies.bytes + content.len() > COPIES_MAX && !self.over.load(SeqCst) {
-            let waited = self.room.wait_timeout(copies, Duration::from_millis(100));
-            copies = waited.unwrap_or_else(PoisonError::into_inner).0;
+            copies = self.room.wait_timeout(copies, Duration::from_millis(100));
         }
         copies.bytes += content.len();
         copies.queue.push_back((place, page, content));
     }
 
     fn next_copy(&self) -> Option<Copied> {
-        let mut copies = lock(&self.copies);
+        let mut copies = self.copies.lock();
         let copy = copies.queue.pop_front()?;
         copies.bytes -= copy.2.len();
         self.room.notify_all();

@@ -207,6 +207,34 @@ fn blocks_come_and_go_only_between_migrations() {
 }
 
 #[test]
+fn blocks_change_beside_setups_without_a_deadlock() {
+    let machine = Machine::new(&[4]);
+    let memory = OwnMemory::new(PAGE).unwrap();
+    let (mut changed, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        let saves = scope.spawn(|| {
+            for _ in 0..2000 {
+                let file = MigFile::new(Arc::new(memory::Writer::new()), true);
+                machine.ram.save_setup(&file, false).unwrap();
+                machine.ram.save_cleanup();
+            }
+        });
+        while !saves.is_finished() {
+            match machine.ram.add_block(info("new", &memory)) {
+                Ok(()) => changed += 1,
+                Err(error) => {
+                    assert_eq!(error.errno(), libc::EBUSY);
+                    refused += 1;
+                    continue;
+                }
+            }
+            while machine.ram.remove_block(b"new").is_err() {}
+        }
+    });
+    println!("blocks changed {changed} times, refused {refused} times");
+}
+
+#[test]
 fn shared_blocks_are_named_but_not_sent() {
     let options = Options { log: Log::Marks, ignore_shared: true, ..Options::default() };
     let shared = |address| {

@@ -4,11 +4,10 @@
 use super::Vm;
 use super::host::PostcopyState;
 use super::registry::{Call, Ticket};
+use crate::sync::{Mutex, MutexGuard, Rank};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Who sends under which section id, and how far postcopy is.
-#[derive(Default)]
 pub struct Loading {
     sections: Mutex<Sections>,
     postcopy: Mutex<PostcopyState>,
@@ -93,9 +92,18 @@ impl Sections {
     }
 }
 
+impl Default for Loading {
+    fn default() -> Self {
+        Self {
+            sections: Mutex::new(Rank::LoadingSections, Sections::default()),
+            postcopy: Mutex::new(Rank::LoadingPostcopy, PostcopyState::default()),
+        }
+    }
+}
+
 impl Loading {
     fn sections(&self) -> MutexGuard<'_, Sections> {
-        self.sections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sections.lock()
     }
 
     /// Another stream begins.
@@ -116,7 +124,7 @@ impl Loading {
 
     /// The postcopy state where the host keeps none of its own.
     pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
-        let mut state = self.postcopy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.postcopy.lock();
         let before = *state;
         *state = new.unwrap_or(before);
         before

@@ -29,13 +29,14 @@ pub mod unwind;
 
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::sync::{Mutex, Rank, RwLock};
 use crate::wire::limits::Limits;
 use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost};
 use registry::{Owner, Registration, Registry};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use loading::Loading;
 
@@ -78,9 +79,9 @@ impl Vm {
         Self {
             registry: Registry::default(),
             slot: slot::Slot::default(),
-            host: RwLock::new(host),
-            incoming: RwLock::new(None),
-            limits: Mutex::default(),
+            host: RwLock::new(Rank::VmHost, host),
+            incoming: RwLock::new(Rank::VmIncoming, None),
+            limits: Mutex::new(Rank::VmLimits, Limits::default()),
             strict: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             flags: AtomicU32::new(0),
@@ -92,32 +93,32 @@ impl Vm {
 
     /// The hypervisor.
     pub fn host(&self) -> Arc<dyn Host> {
-        Arc::clone(&self.host.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.host.read())
     }
 
     /// Puts another hypervisor in place.
     pub fn set_host(&self, host: Arc<dyn Host>) {
-        *self.host.write().unwrap_or_else(PoisonError::into_inner) = host;
+        *self.host.write() = host;
     }
 
     /// Who answers the commands of an incoming stream.
     pub fn incoming(&self) -> Option<Arc<dyn Incoming>> {
-        self.incoming.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.incoming.read().clone()
     }
 
     /// Says who answers the commands of an incoming stream.
     pub fn set_incoming(&self, incoming: Option<Arc<dyn Incoming>>) {
-        *self.incoming.write().unwrap_or_else(PoisonError::into_inner) = incoming;
+        *self.incoming.write() = incoming;
     }
 
     /// What streams may ask for.
     pub fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.limits.lock()
     }
 
     /// Changes what streams may ask for.
     pub fn set_limits(&self, limits: Limits) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        *self.limits.lock() = limits;
     }
 
     /// Whether doubtful registrations are errors.

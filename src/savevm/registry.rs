@@ -9,11 +9,12 @@ use super::index::Index;
 use super::name::Name;
 use super::order::{Place, START};
 use crate::error::{Error, Result, Section};
+use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
 use crate::wire::limits::IDSTR_MAX;
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Highest priority of a description (QEMU 7.2's `MIG_PRI_MAX`).
 pub const PRIORITY_MAX: i32 = 5;
@@ -130,7 +131,7 @@ impl Drop for Call<'_> {
         });
         self.entry.calls.fetch_sub(1, SeqCst);
         if self.entry.removed.load(SeqCst) {
-            let _lock = self.registry.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let _lock = self.registry.idle.lock();
             self.registry.gone.notify_all();
         }
     }
@@ -183,7 +184,6 @@ impl Entry {
 }
 
 /// The devices of one context.
-#[derive(Default)]
 pub struct Registry {
     inner: Mutex<Index>,
     gone: Condvar,
@@ -203,9 +203,19 @@ fn full_name<'a>(path: Option<&[u8]>, name: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
     }
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Rank::Registry, Index::default()),
+            gone: Condvar::new(),
+            idle: Mutex::new(Rank::RegistryIdle, ()),
+        }
+    }
+}
+
 impl Registry {
     fn inner(&self) -> MutexGuard<'_, Index> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Adds a device. In strict mode a cut name or a second (idstr, instance) is an error; else it is told through
@@ -269,9 +279,9 @@ impl Registry {
 
     /// Waits until no other thread is in a callback of the removed entries.
     pub fn drain(&self, removed: &[Arc<Entry>]) {
-        let mut lock = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lock = self.idle.lock();
         while self.is_busy(removed) {
-            lock = self.gone.wait(lock).unwrap_or_else(PoisonError::into_inner);
+            lock = self.gone.wait(lock);
         }
     }
 

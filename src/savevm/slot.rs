@@ -4,8 +4,9 @@
 
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::sync::{Mutex, MutexGuard, Rank, RwLock};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// A change that the host is told of.
@@ -94,7 +95,6 @@ struct Inner {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct Slot {
     inner: Mutex<Inner>,
     ram: RwLock<Option<Arc<dyn PostcopyRam>>>,
@@ -103,9 +103,20 @@ pub struct Slot {
     device_cost: AtomicU64,
 }
 
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Rank::MigrationSlot, Inner::default()),
+            ram: RwLock::new(Rank::SlotRam, None),
+            observer: RwLock::new(Rank::SlotObserver, None),
+            device_cost: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Slot {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Forbids migration, with a reason for people. The number takes it back. `EBUSY` while one is under way.
@@ -166,22 +177,22 @@ impl Slot {
 
     /// How RAM takes part in postcopy, where it does.
     pub fn ram(&self) -> Option<Arc<dyn PostcopyRam>> {
-        self.ram.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ram.read().clone()
     }
 
     /// Says how RAM takes part in postcopy.
     pub fn set_ram(&self, ram: Option<Arc<dyn PostcopyRam>>) {
-        *self.ram.write().unwrap_or_else(PoisonError::into_inner) = ram;
+        *self.ram.write() = ram;
     }
 
     /// Who watches.
     pub fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.observer.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.observer.read().clone()
     }
 
     /// Says who watches.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
-        *self.observer.write().unwrap_or_else(PoisonError::into_inner) = observer;
+        *self.observer.write() = observer;
     }
 
     /// What the devices cost last time.

@@ -8,6 +8,7 @@
 use super::infos;
 use super::items::{CItem, CItems};
 use super::types::{VMStateDescription, VMStateField};
+use crate::sync::check_none_held;
 use crate::vmstate::model::{Description, Direction, Extent, Field, FieldShape, Kind, State, flags};
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{self, NonNull};
@@ -284,8 +285,11 @@ impl CState {
 macro_rules! hook {
     ($self:ident.$member:ident($($argument:expr),*) else $missing:expr) => {
         match $self.table.table().$member {
-            // SAFETY: the promise of `CState::new`.
-            Some(function) => unsafe { function($self.at.cast::<c_void>(), $($argument),*) },
+            Some(function) => {
+                check_none_held(stringify!($member));
+                // SAFETY: the promise of `CState::new`.
+                unsafe { function($self.at.cast::<c_void>(), $($argument),*) }
+            }
             None => $missing,
         }
     };

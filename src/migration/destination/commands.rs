@@ -9,7 +9,7 @@ use super::handle::Incoming;
 use super::worker::DEVICE_LIMIT;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{lock, locked};
+use crate::migration::core::locked;
 use crate::migration::return_path::message::{self, Message};
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
@@ -33,7 +33,7 @@ impl Commands {
     }
 
     fn on_reader(&self) -> bool {
-        *lock(&self.0.reader) == Some(thread::current().id())
+        *self.0.reader.lock() == Some(thread::current().id())
     }
 }
 
@@ -67,7 +67,7 @@ impl host::Incoming for Commands {
     }
 
     fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
-        let mut state = lock(&self.0.postcopy);
+        let mut state = self.0.postcopy.lock();
         let before = *state;
         *state = new.unwrap_or(before);
         before
@@ -83,7 +83,7 @@ impl host::Incoming for Commands {
     fn postcopy_prepare_discard(&self) -> Result<()> {
         let Some(ram) = self.ram() else { return Ok(()) };
         ram.prepare_discard()?;
-        let mut state = lock(&self.0.postcopy);
+        let mut state = self.0.postcopy.lock();
         if *state == PostcopyState::Advise {
             *state = PostcopyState::Discard;
         }
@@ -110,7 +110,7 @@ impl host::Incoming for Commands {
             }
             return Err(error);
         }
-        lock(&m.package).listening = true;
+        m.package.lock().listening = true;
         m.core.status_machine.notify();
         Ok(())
     }
@@ -120,7 +120,7 @@ impl host::Incoming for Commands {
         if self.on_reader() {
             // RUN beside the package: its devices are loaded, which the source was told, or it lies.
             m.wait_package(|package| package.done.is_some())?;
-            if let Some(Err(error)) = &lock(&m.package).done {
+            if let Some(Err(error)) = &m.package.lock().done {
                 return Err(error.clone());
             }
         }
@@ -129,7 +129,7 @@ impl host::Incoming for Commands {
         m.core.set_owner(Owner::Here);
         m.start_guest()?;
         m.core.enter(Status::PostcopyActive)?;
-        lock(&m.package).running = true;
+        m.package.lock().running = true;
         m.core.status_machine.notify();
         Ok(())
     }
@@ -163,19 +163,19 @@ impl host::Incoming for Commands {
 
     fn enter_section(&self) {
         // While pages come in behind LISTEN, devices are loaded on the other thread with the lock, and may wait for pages.
-        if !(self.on_reader() && lock(&self.0.package).listening) {
+        if !(self.on_reader() && self.0.package.lock().listening) {
             self.0.core.vm.host().lock();
         }
     }
 
     fn leave_section(&self) {
-        if !(self.on_reader() && lock(&self.0.package).listening) {
+        if !(self.on_reader() && self.0.package.lock().listening) {
             self.0.core.vm.host().unlock();
         }
     }
 
     fn load_package(&self, vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
-        if !self.on_reader() || lock(&self.0.package).listening {
+        if !self.on_reader() || self.0.package.lock().listening {
             return load::package(vm, stream, depth);
         }
         let m = Arc::clone(&self.0);
@@ -192,7 +192,7 @@ impl host::Incoming for Commands {
                 let loaded = contained(&vm, load).and_then(|loaded| loaded);
                 let failed = loaded.as_ref().err().cloned();
                 let listening = {
-                    let mut package = lock(&m.package);
+                    let mut package = m.package.lock();
                     package.done = Some(loaded);
                     package.listening
                 };
@@ -207,18 +207,18 @@ impl host::Incoming for Commands {
         spawn("savevm-package", body).map_err(|err| Error::io("starting the package's thread", &err))?;
         // Also when somebody cancels: until then that thread is in the devices, and waits for nobody.
         self.0.wait_device(|package| package.listening || package.done.is_some(), DEVICE_LIMIT);
-        if lock(&self.0.package).listening {
+        if self.0.package.lock().listening {
             return Ok(LoadEnd::Finished);
         }
         // It was none that hands over: another one may come, and is to be waited for in its turn.
-        match lock(&self.0.package).done.take() {
+        match self.0.package.lock().done.take() {
             Some(Err(error)) => Err(error),
             _ => Ok(LoadEnd::Finished),
         }
     }
 
     fn main_loop_done(&self) -> bool {
-        lock(&self.0.package).listening
+        self.0.package.lock().listening
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::channel::{Cancel, Channel, Listener, Uri};
 use crate::error::{Error, Result};
-use crate::migration::core::{Core, Migration, lock, take};
+use crate::migration::core::{Core, Migration};
 use crate::migration::endpoint::Endpoint;
 use crate::migration::params::Params;
 use crate::migration::return_path::message::Message;
@@ -15,9 +15,10 @@ use crate::savevm::Vm;
 use crate::savevm::host::{self, PostcopyState};
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::{contained, persisted};
+use crate::sync::{Mutex, Rank};
 use crate::sys::spawn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -108,13 +109,13 @@ impl Incoming {
             sender: Sender::default(),
             peer_is_libsavevm: AtomicBool::new(false),
             asked: AtomicBool::new(false),
-            postcopy: Mutex::default(),
-            package: Mutex::default(),
-            reader: Mutex::default(),
+            postcopy: Mutex::new(Rank::IncomingPostcopy, PostcopyState::default()),
+            package: Mutex::new(Rank::IncomingPackage, Package::default()),
+            reader: Mutex::new(Rank::IncomingReader, None),
             ours: AtomicBool::new(false),
-            back: Mutex::default(),
+            back: Mutex::new(Rank::IncomingRecovery, None),
             abandoned: AtomicBool::new(false),
-            before: Mutex::new(vm.incoming()),
+            before: Mutex::new(Rank::IncomingBefore, vm.incoming()),
             disks: AtomicBool::new(false),
             released: AtomicBool::new(false),
             uri: acceptor.uri(),
@@ -138,7 +139,7 @@ impl Incoming {
 
     fn work(self: &Arc<Self>, acceptor: Acceptor) {
         let vm = Arc::clone(&self.core.vm);
-        *lock(&self.reader) = Some(thread::current().id());
+        *self.reader.lock() = Some(thread::current().id());
         vm.host().on_thread(&vm, &mut || {
             let _working = self.core.working();
             let Err(error) = contained(&vm, || self.run(&acceptor)) else { return };
@@ -151,8 +152,8 @@ impl Incoming {
     pub(super) fn released(&self) {
         if !self.released.swap(true, SeqCst) {
             // Nobody is let in any more.
-            drop(take(&self.back));
-            self.core.vm.set_incoming(take(&self.before));
+            drop(self.back.take());
+            self.core.vm.set_incoming(self.before.take());
             self.core.vm.slot.set_observer(None);
             self.core.vm.slot.end();
         }
@@ -198,7 +199,7 @@ impl Incoming {
 impl PageSource for Incoming {
     fn request_pages(&self, block: &[u8], start: u64, len: u32) -> Result<()> {
         // A source that is not in postcopy takes a request for a broken peer.
-        if !matches!(*lock(&self.postcopy), PostcopyState::Listening | PostcopyState::Running) {
+        if !matches!(*self.postcopy.lock(), PostcopyState::Listening | PostcopyState::Running) {
             return Err(Error::invalid("pages can be asked for in postcopy only"));
         }
         self.core.stats.get().page_requests += 1;

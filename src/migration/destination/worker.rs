@@ -10,7 +10,7 @@ use super::meter::Metered;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{lock, locked, take};
+use crate::migration::core::locked;
 use crate::migration::endpoint::DESTINATION_STALL;
 use crate::migration::params::Choice;
 use crate::migration::return_path::message::Message;
@@ -63,7 +63,7 @@ impl Incoming {
             // Cleaned up by the loader, unless pages may still come.
             other => other,
         };
-        if !lock(&self.package).listening {
+        if !self.package.lock().listening {
             return self.close_plain(end);
         }
         let mut file = file;
@@ -74,7 +74,7 @@ impl Incoming {
                 Ok(LoadEnd::HandedOver) => {}
                 Err(error) => {
                     self.await_run(&file);
-                    if let Some(Err(cause)) = &lock(&self.package).done {
+                    if let Some(Err(cause)) = &self.package.lock().done {
                         return Err(cause.clone());
                     }
                     file = self.recover_from(file, error)?;
@@ -103,23 +103,23 @@ impl Incoming {
 
     /// Waits for the thread that loads the package.
     pub(super) fn wait_package(&self, done: impl Fn(&Package) -> bool) -> Result<()> {
-        self.core.wait_for("the package", DEVICE_LIMIT, || done(&lock(&self.package)).then_some(Ok(())))
+        self.core.wait_for("the package", DEVICE_LIMIT, || done(&self.package.lock()).then_some(Ok(())))
     }
 
     /// The stream ended in postcopy: the devices must be loaded and the guest be started, and then all is here.
     fn end_postcopy(&self) -> Result<()> {
         let vm = &self.core.vm;
         self.wait_package(|package| package.done.is_some())?;
-        if let Some(Err(error)) = &lock(&self.package).done {
+        if let Some(Err(error)) = &self.package.lock().done {
             return Err(error.clone());
         }
-        if !lock(&self.package).running {
+        if !self.package.lock().running {
             return Err(Error::invalid("the stream of a postcopy ended before the guest was started"));
         }
         if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
             ram.end(true);
         }
-        *lock(&self.postcopy) = PostcopyState::End;
+        *self.postcopy.lock() = PostcopyState::End;
         locked(&*vm.host(), || load::cleanup(vm));
         // All of the guest is here, but what failed on the way is told.
         vm.check_unbroken()
@@ -138,7 +138,7 @@ impl Incoming {
     fn recover_from(&self, broken: MigFile, error: Error) -> Result<MigFile> {
         let core = &self.core;
         let ram = core.vm.slot.ram().filter(|_| core.vm.flags().has(Flags::POSTCOPY_RAM));
-        let running = core.status().is_postcopy() && lock(&self.package).running;
+        let running = core.status().is_postcopy() && self.package.lock().running;
         // Who spoke over a connection that was not agreed on yet need not be the source.
         let passing = is_broken(&broken) || core.status() == Status::PostcopyRecover;
         let (Some(ram), true) = (ram, running && passing && !self.abandoned.load(SeqCst)) else {
@@ -150,7 +150,7 @@ impl Incoming {
         drop(broken);
         if core.status() != Status::PostcopyRecover {
             // What was offered for an earlier break is of no use any more; while a recovery is tried, it is for the next.
-            drop(take(&self.back));
+            drop(self.back.take());
         }
         ram.paused();
         core.enter(Status::PostcopyPaused)?;
@@ -176,7 +176,7 @@ impl Incoming {
                 return Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"));
             }
             let generation = core.status_machine.generation();
-            let acceptor = take(&self.back);
+            let acceptor = self.back.take();
             match acceptor
                 .map(|acceptor| acceptor.accept(Some(POLL), &self.core.cancel).map_err(|error| (acceptor, error)))
             {
@@ -186,7 +186,7 @@ impl Incoming {
                     core.vm.host().report(Level::Warning, text);
                 }
                 Some(Err((acceptor, error))) if error.errno() == libc::ETIMEDOUT => {
-                    lock(&self.back).get_or_insert(acceptor);
+                    self.back.lock().get_or_insert(acceptor);
                 }
                 Some(Err((_, error))) => {
                     core.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
@@ -199,7 +199,7 @@ impl Incoming {
     /// Everything is loaded: takes the guest over and says so.
     fn conclude(&self) -> Result<()> {
         let core = &self.core;
-        if lock(&self.package).running {
+        if self.package.lock().running {
             // A source that misses this learns it from its operator; the guest is here.
             let _ = self.sender.send_final(Message::Shut(0), core.params().switchover_timeout);
         } else {
@@ -270,13 +270,13 @@ impl Incoming {
             None => (false, error),
         };
         core.set_owner(if self.ours.load(SeqCst) { Owner::Here } else { Owner::There });
-        if lock(&self.package).listening && *lock(&self.postcopy) != PostcopyState::End {
+        if self.package.lock().listening && *self.postcopy.lock() != PostcopyState::End {
             if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
                 ram.end(false);
                 self.stop_guest();
             }
             self.wait_device(|package| package.done.is_some(), LAST_LIMIT);
-            *lock(&self.postcopy) = PostcopyState::End;
+            *self.postcopy.lock() = PostcopyState::End;
             locked(&*vm.host(), || load::cleanup(vm));
         }
         let ours = self.ours.load(SeqCst);
@@ -322,7 +322,7 @@ impl Incoming {
         let since = Instant::now();
         loop {
             let generation = self.core.status_machine.generation();
-            if done(&lock(&self.package)) || since.elapsed() > limit {
+            if done(&self.package.lock()) || since.elapsed() > limit {
                 return;
             }
             self.core.status_machine.wait_changed(generation, POLL);

@@ -5,15 +5,16 @@ use super::message::{self, Message};
 use crate::channel::Channel;
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
-use crate::migration::core::{Core, lock};
+use crate::migration::core::Core;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::host::Flags;
 use crate::savevm::unwind::contained;
+use crate::sync::{Mutex, Rank};
 use crate::sys::{IoVec, Span, spawn};
 use std::io;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,8 +40,14 @@ pub struct ReaderData {
 }
 
 /// What was heard.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ReaderState(Arc<Mutex<ReaderData>>);
+
+impl Default for ReaderState {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Rank::ReturnPathReader, ReaderData::default())))
+    }
+}
 
 /// See the module.
 pub struct Reader {
@@ -93,14 +100,14 @@ impl Reader {
     /// Starts to listen. `extended` is what an earlier connection has shown.
     pub fn start(core: &Arc<Core>, channel: &Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<Self> {
         let state = ReaderState::default();
-        lock(&state.0).peer_is_libsavevm = peer_is_libsavevm;
+        state.0.lock().peer_is_libsavevm = peer_is_libsavevm;
         let (core, channel, shared) = (Arc::clone(core), Arc::clone(channel), state.clone());
         let body = move || {
             let vm = Arc::clone(&core.vm);
             vm.host().on_thread(&vm, &mut || {
                 let _working = core.working();
                 if let Err(error) = contained(&vm, || listen(&core, &channel, &shared.0)) {
-                    lock(&shared.0).broken = Some(error);
+                    shared.0.lock().broken = Some(error);
                     core.status_machine.notify();
                 }
             });
@@ -128,12 +135,12 @@ impl Reader {
 
 impl ReaderState {
     pub fn peer_is_libsavevm(&self) -> bool {
-        lock(&self.0).peer_is_libsavevm
+        self.0.lock().peer_is_libsavevm
     }
 
     /// Why no answer will come: the destination said that it is over, or nothing is heard any more.
     pub fn trouble(&self) -> Option<Error> {
-        let data = lock(&self.0);
+        let data = self.0.lock();
         match (data.shut, &data.broken) {
             (Some(value), _) => Some(refusal(value, data.text.as_deref())),
             (None, Some(error)) => Some(error.clone()),
@@ -142,7 +149,7 @@ impl ReaderState {
     }
 
     fn look_for<T>(&self, look: impl Fn(&ReaderData) -> Option<T>) -> Option<Result<T>> {
-        let found = look(&lock(&self.0));
+        let found = look(&self.0.lock());
         found.map(Ok).or_else(|| self.trouble().map(Err))
     }
 
@@ -158,7 +165,7 @@ impl ReaderState {
 
     /// Whether it has shown that it got the guest in postcopy.
     pub fn handed_over(&self) -> bool {
-        lock(&self.0).handed_over
+        self.0.lock().handed_over
     }
 
     /// Its readiness to go on after a break.
@@ -173,12 +180,12 @@ impl ReaderState {
 
     /// How many bytes the guest over there asked for since the last look.
     pub fn take_requested(&self) -> u64 {
-        std::mem::take(&mut lock(&self.0).requested)
+        std::mem::take(&mut self.0.lock().requested)
     }
 
     /// The end of it.
     pub fn verdict(&self) -> Option<Verdict> {
-        let data = lock(&self.0);
+        let data = self.0.lock();
         match (data.shut, &data.broken) {
             (Some(value), _) => Some(Verdict::Shut(value, data.text.clone())),
             (None, Some(error)) => Some(Verdict::Broken(error.clone())),
@@ -210,14 +217,14 @@ pub fn refusal(value: u32, text: Option<&str>) -> Error {
 fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderData>) {
     let file = MigFile::new(Arc::new(NoTimeout(Arc::clone(channel))), false);
     loop {
-        let peer_is_libsavevm = lock(shared).peer_is_libsavevm;
+        let peer_is_libsavevm = shared.lock().peer_is_libsavevm;
         let result = Message::get(&file, peer_is_libsavevm).and_then(|message| handle(core, &file, shared, message));
         match result {
             Ok(true) => core.status_machine.notify(),
             Ok(false) => break,
             Err(error) => {
                 let error = Error::new(error.errno(), format!("return path: {}", error.message()));
-                lock(shared).broken = Some(error);
+                shared.lock().broken = Some(error);
                 break;
             }
         }
@@ -230,18 +237,18 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
     core.vm.pass("answers");
     match message {
         Message::Shut(value) => {
-            lock(shared).shut = Some(value);
+            shared.lock().shut = Some(value);
             return Ok(false);
         }
         Message::Pong(value) => {
-            let mut data = lock(shared);
+            let mut data = shared.lock();
             data.last = Some(value);
             data.peer_is_libsavevm |= value == message::PONG_HELLO;
             data.loaded |= value == message::PING_LOADED;
             data.handed_over |= value == message::PING_HANDED_OVER;
         }
-        Message::ErrorText(text) => lock(shared).text = Some(text),
-        Message::ResumeAck(value) => lock(shared).resume_ack = Some(value),
+        Message::ErrorText(text) => shared.lock().text = Some(text),
+        Message::ResumeAck(value) => shared.lock().resume_ack = Some(value),
         Message::RequestPages { block, start, len } => {
             core.stats.get().page_requests += 1;
             let name = block.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
@@ -249,7 +256,7 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             let ram = core.vm.slot.ram().filter(|_| core.vm.flags().has(Flags::IN_POSTCOPY));
             let ram = ram.ok_or_else(|| Error::invalid("a page request outside of postcopy"))?;
             ram.pages_requested(block.as_deref(), start, len)?;
-            let mut data = lock(shared);
+            let mut data = shared.lock();
             data.requested = data.requested.saturating_add(len.into());
         }
         Message::ReceivedBitmap(block) => {
@@ -257,7 +264,7 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             let ram = core.vm.slot.ram().filter(|_| core.status() == Status::PostcopyRecover);
             let ram = ram.ok_or_else(|| Error::invalid("a received bitmap outside of a recovery"))?;
             ram.received(&block, &bits)?;
-            lock(shared).bitmaps.push(block);
+            shared.lock().bitmaps.push(block);
         }
     }
     Ok(true)

@@ -7,10 +7,9 @@
 use super::message::{self, Message};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::lock;
 use crate::savevm::unwind::on_panic;
+use crate::sync::{Condvar, Mutex, Rank};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many messages wait at most: more come only from a guest that asks for pages faster than anybody can.
@@ -39,7 +38,6 @@ struct State {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct Sender {
     state: Mutex<State>,
     idle: Condvar,
@@ -49,10 +47,16 @@ fn silent() -> Error {
     Error::new(libc::ENOTCONN, "there is no return path")
 }
 
+impl Default for Sender {
+    fn default() -> Self {
+        Self { state: Mutex::new(Rank::ReturnPathSender, State::default()), idle: Condvar::new() }
+    }
+}
+
 impl Sender {
     /// Speaks over this file from now on.
     pub fn open(&self, file: MigFile) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.drop_waiting();
         let older = state.file.replace(file);
         state.open = true;
@@ -65,7 +69,7 @@ impl Sender {
     /// Says nothing more. What another thread is writing goes out, or fails with the connection.
     pub fn close(&self) {
         let file = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.open = false;
             state.drop_waiting();
             state.file.take()
@@ -74,19 +78,19 @@ impl Sender {
     }
 
     pub fn is_open(&self) -> bool {
-        lock(&self.state).open
+        self.state.lock().open
     }
 
     /// Says it, or leaves it with the thread that is speaking. An error where nothing can be said any more.
     pub fn send(&self, message: Message) -> Result<()> {
         let number = self.put(Item::Message(message), false)?;
-        lock(&self.state).outcome(number)
+        self.state.lock().outcome(number)
     }
 
     /// RECV_BITMAP with its bits.
     pub fn send_bitmap(&self, block: Vec<u8>, bits: Vec<u8>) -> Result<()> {
         let number = self.put(Item::Bitmap(block, bits), false)?;
-        lock(&self.state).outcome(number)
+        self.state.lock().outcome(number)
     }
 
     /// Says it as the last thing over this connection, and waits until the channel took it, at most for `limit`. An error
@@ -94,18 +98,18 @@ impl Sender {
     pub fn send_final(&self, message: Message, limit: Duration) -> Result<()> {
         let number = self.put(Item::Message(message), true)?;
         let since = Instant::now();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         while state.written < number {
             let left = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
             let left = left.ok_or_else(|| Error::new(libc::ETIMEDOUT, "the return path is stuck"))?;
-            state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.idle.wait_timeout(state, left);
         }
         state.outcome(number)
     }
 
     /// Takes a message over, and writes what waits unless another thread is at it; the message's number.
     fn put(&self, item: Item, last: bool) -> Result<u64> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !state.open {
             return Err(silent());
         }
@@ -132,7 +136,7 @@ impl Sender {
             drop(state);
             drop(older);
             on_panic(|| write(&file, item), || self.lost());
-            state = lock(&self.state);
+            state = self.state.lock();
             state.written = state.written.max(number);
             if let Some(error) = file.status().first_error().filter(|_| connection == state.connection) {
                 state.failed.get_or_insert((number, error));
@@ -155,7 +159,7 @@ impl Sender {
 
     /// Who was writing failed in the middle of it: nobody knows what the source got, and nothing more is said.
     fn lost(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.writing = false;
         state.open = false;
         state.drop_waiting();
@@ -250,7 +254,7 @@ mod tests {
         sender.send(Message::Pong(1)).unwrap();
         drop(there);
         assert!(sender.send(Message::Pong(2)).is_err());
-        assert!(lock(&sender.state).outcome(1).is_ok() && lock(&sender.state).outcome(2).is_err());
+        assert!(sender.state.lock().outcome(1).is_ok() && sender.state.lock().outcome(2).is_err());
     }
 
     /// A channel with a mistake in it.
@@ -280,7 +284,7 @@ mod tests {
         sender.open(MigFile::new(Arc::new(Mistaken), true));
         let vm = Vm::default();
         assert!(contained(&vm, || sender.send(Message::Pong(1))).is_err() && vm.is_broken());
-        assert!(!sender.is_open() && !lock(&sender.state).writing);
+        assert!(!sender.is_open() && !sender.state.lock().writing);
         let since = Instant::now();
         assert!(sender.send_final(Message::Shut(1), Duration::from_secs(9)).is_err());
         assert!(since.elapsed() < Duration::from_secs(5));

@@ -5,23 +5,23 @@
 use super::worker::{Next, Source};
 use crate::channel::{self, Cancel, Channel};
 use crate::error::{Error, Result};
-use crate::migration::core::{Core, Migration, lock, take, unlocked};
+use crate::migration::core::{Core, Migration, unlocked};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::params::Params;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::Vm;
 use crate::savevm::unwind::{contained, persisted};
+use crate::sync::{Mutex, Rank};
 use crate::sys::spawn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long a step sleeps at most, so that nothing that was missed is missed for long.
 const NAP_MAX: Duration = Duration::from_millis(200);
 
 /// What the user asked for since it began.
-#[derive(Default)]
 pub(super) struct Requests {
     /// Go on after pause-before-switchover.
     pub continue_: AtomicBool,
@@ -31,6 +31,17 @@ pub(super) struct Requests {
     pub abandon: AtomicBool,
     /// The new connection of a recovery.
     pub recovery_channel: Mutex<Option<Arc<dyn Channel>>>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            continue_: AtomicBool::new(false),
+            postcopy: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            recovery_channel: Mutex::new(Rank::OutgoingRecovery, None),
+        }
+    }
 }
 
 /// See the module. Dropping the last reference does not end the migration: see `end`.
@@ -63,12 +74,12 @@ impl Outgoing {
             return Err(Error::new(libc::EACCES, format!("migration is blocked: {}", reasons.join("; "))));
         }
         core.trace.write(core.now(), &Event::Trace { side: "source", uri: &to.text() });
-        let (requests, work, released) = Default::default();
-        let this = Arc::new(Self { core, requests, work, released });
+        let (requests, released) = Default::default();
+        let this = Arc::new(Self { core, requests, work: Mutex::new(Rank::OutgoingWork, None), released });
         this.core.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(this.core.watcher()));
         this.core.advance(Status::Setup);
-        *lock(&this.work) = Some(Box::new(Source::new(to)));
+        *this.work.lock() = Some(Box::new(Source::new(to)));
         if own_thread {
             this.start_thread()?;
         }
@@ -91,7 +102,7 @@ impl Outgoing {
     fn released(&self) {
         if !self.released.swap(true, SeqCst) {
             // A connection that nobody took up any more: its other end waits for this one.
-            drop(take(&self.requests.recovery_channel));
+            drop(self.requests.recovery_channel.take());
             self.core.vm.slot.set_observer(None);
             self.core.vm.slot.end();
         }
@@ -101,7 +112,7 @@ impl Outgoing {
     /// the deadlines allow, and gives the big lock up meanwhile. False when all is done; `EBUSY` where another thread is at
     /// it.
     pub fn step(self: &Arc<Self>) -> Result<bool> {
-        let Some(mut work) = lock(&self.work).take() else {
+        let Some(mut work) = self.work.lock().take() else {
             return match self.core.status().is_final() {
                 true => Ok(false),
                 false => Err(Error::new(libc::EBUSY, "another thread does the work of this migration")),
@@ -116,7 +127,7 @@ impl Outgoing {
                 next = contained(&vm, || work.step(self)).unwrap_or_else(|error| self.give_up(&mut work, &error));
             });
             let Next::After(time) = next else { return };
-            *lock(&self.work) = Some(work);
+            *self.work.lock() = Some(work);
             if !time.is_zero() {
                 self.core.status_machine.wait_changed(generation, time.min(NAP_MAX));
             }
@@ -213,7 +224,7 @@ impl Outgoing {
     /// Asks the destination which pages of a block arrived, and waits until `PostcopyRam::received` was told. For
     /// `resume_prepare` callbacks.
     pub fn request_bitmap(&self, block: &[u8]) -> Result<()> {
-        let asked = lock(&self.core.recovery).clone();
+        let asked = self.core.recovery.lock().clone();
         let ask = asked.ok_or_else(|| Error::invalid("a bitmap can be asked for in a recovery only"))?;
         ask(block)
     }

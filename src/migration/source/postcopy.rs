@@ -26,7 +26,7 @@ use super::worker::{NOW, Next, POLL, Phase, Source, set_rate_limit};
 use crate::channel::memory;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{AskBitmap, Core, lock, locked, take};
+use crate::migration::core::{AskBitmap, Core, locked};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Reader, Verdict, refusal};
@@ -235,7 +235,7 @@ impl Source {
         core.set_owner(self.owner_in_postcopy());
         self.disconnect(core);
         // A connection that was offered for an earlier break is of no use any more.
-        drop(take(&m.requests.recovery_channel));
+        drop(m.requests.recovery_channel.take());
         core.enter(Status::PostcopyPaused)?;
         self.phase = Phase::Paused { since: core.now() };
         Ok(NOW)
@@ -257,7 +257,7 @@ impl Source {
             return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
         }
         let late = core.params().recover_timeout.is_some_and(|limit| core.now().saturating_sub(since) > limit);
-        let recovery_channel = take(&m.requests.recovery_channel);
+        let recovery_channel = m.requests.recovery_channel.take();
         let Some(channel) = recovery_channel else {
             return if late {
                 Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"))
@@ -280,7 +280,7 @@ impl Source {
                 core.enter(Status::PostcopyPaused)?;
             }
         }
-        *lock(&core.recovery) = None;
+        *core.recovery.lock() = None;
         Ok(NOW)
     }
 
@@ -293,7 +293,7 @@ impl Source {
         let reader = self.reader.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
         let limit = core.params().handshake_timeout;
         let ask = self.ask_bitmap(core, reader, limit)?;
-        *lock(&core.recovery) = Some(Arc::clone(&ask));
+        *core.recovery.lock() = Some(Arc::clone(&ask));
         if let Some(ram) = vm.slot.ram() {
             for block in ram.blocks() {
                 ask(&block)?;
