@@ -66,6 +66,13 @@ pub fn printable(text: String) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// The result of a callback of the host or of a device that returns a negative errno on failure. `call` names the
+/// callback in the error.
+#[inline]
+pub fn check(call: &str, code: i32) -> Result<()> {
+    if code < 0 { Err(Error::from_callback(call, code)) } else { Ok(()) }
+}
+
 impl Error {
     /// An error with its errno (positive, `EIO` where the caller has none) and its cause in words.
     #[cold]
@@ -268,5 +275,12 @@ mod tests {
         assert_eq!(Error::new(0, "x").code(), -libc::EIO);
         assert_eq!(Error::from_callback("save_setup", -libc::ENOSPC).errno(), libc::ENOSPC);
         assert_eq!(Error::from_callback("save_setup", i32::MIN).code(), -i32::MAX);
+    }
+
+    #[test]
+    fn check_fails_for_a_negative_result_and_names_the_call() {
+        assert!(check("vm_stop", 0).is_ok() && check("vm_stop", 1).is_ok());
+        let error = check("vm_stop", -libc::EBUSY).unwrap_err();
+        assert_eq!((error.errno(), error.message()), (libc::EBUSY, "vm_stop returned -16"));
     }
 }

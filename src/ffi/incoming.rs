@@ -4,7 +4,7 @@
 use super::api::types::SaveVMIncomingOps;
 use super::bytes;
 use super::file::{Lease, as_c};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::file::MigFile;
 use crate::savevm::host::{Incoming, LentFile, PostcopyState};
 use crate::sync::{Mutex, Rank, check_none_held};
@@ -30,10 +30,7 @@ macro_rules! ask {
             Some(function) => {
                 check_none_held(stringify!($member));
                 // SAFETY: the contract of SaveVMIncomingOps.
-                match unsafe { function($self.host, $($argument),*) } {
-                    ret if ret < 0 => Err(Error::from_callback(stringify!($member), ret)),
-                    _ => Ok(()),
-                }
+                error::check(stringify!($member), unsafe { function($self.host, $($argument),*) })
             }
             None => {
                 Err(Error::new(libc::ENOTSUP, concat!("this host does not offer ", stringify!($member))))

@@ -101,7 +101,7 @@ impl MigFile {
         if self.writable {
             return Err(Error::invalid("the file is for writing"));
         }
-        self.status.first_error().map_or(Ok(Rest(self)), Err)
+        self.check().map(|()| Rest(self))
     }
 
     /// Offset in the stream of the next byte that is put or got.
@@ -133,9 +133,6 @@ impl MigFile {
     pub fn close(&self) -> Result<()> {
         self.flush();
         let closed = self.channel.close().map_err(|err| Error::io("closing the channel", &err));
-        match self.status.first_error() {
-            Some(first) => Err(first),
-            None => closed,
-        }
+        self.check().and(closed)
     }
 }

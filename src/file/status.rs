@@ -2,7 +2,7 @@
 //! What other threads may see and change of a file: first error, shutdown, totals, rate limit.
 
 use super::MigFile;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering::Relaxed};
 
@@ -117,6 +117,15 @@ impl MigFile {
     #[inline]
     pub fn error(&self) -> i32 {
         self.status.error()
+    }
+
+    /// The first error of the file, unless there is none.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        if self.error() == 0 {
+            return Ok(());
+        }
+        self.status.first_error().map_or(Ok(()), Err)
     }
 
     /// Latches a bare code.

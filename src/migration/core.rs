@@ -8,7 +8,7 @@ use super::trace::{Event, Trace};
 use crate::channel::{Cancel, Channel};
 use crate::error::{Error, Result, Side};
 use crate::savevm::Vm;
-use crate::savevm::host::Host;
+use crate::savevm::host::without_big_lock;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::contained;
 use crate::sync::{Mutex, Rank};
@@ -20,42 +20,6 @@ use std::time::{Duration, Instant};
 
 /// How soon a cancelled migration has let go: design limit of every wait in it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
-
-/// Runs `body` inside the host's big lock; it is taken unless this thread has it.
-pub(super) fn locked<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
-    struct Unlock<'a>(Option<&'a dyn Host>);
-    impl Drop for Unlock<'_> {
-        fn drop(&mut self) {
-            if let Some(host) = self.0 {
-                host.unlock();
-            }
-        }
-    }
-    let mine = !host.locked();
-    if mine {
-        host.lock();
-    }
-    let _unlock = Unlock(mine.then_some(host));
-    body()
-}
-
-/// Runs `body` outside the host's big lock; it is given up for that long if this thread has it.
-pub(super) fn unlocked<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
-    struct Relock<'a>(Option<&'a dyn Host>);
-    impl Drop for Relock<'_> {
-        fn drop(&mut self) {
-            if let Some(host) = self.0 {
-                host.lock();
-            }
-        }
-    }
-    let mine = host.locked();
-    if mine {
-        host.unlock();
-    }
-    let _relock = Relock(mine.then_some(host));
-    body()
-}
 
 thread_local! {
     /// Addresses of the migrations that this thread works for, from the outermost call on.
@@ -387,7 +351,7 @@ impl Core {
             }
             false => {
                 let host = self.vm.host();
-                unlocked(&*host, || self.status_machine.wait_final(limit))?
+                without_big_lock(&*host, || self.status_machine.wait_final(limit))?
             }
         };
         Some(match status {

@@ -3,12 +3,11 @@
 //! lock, but for setup, which runs outside in QEMU as well.
 
 use super::check::check;
-use super::core::{locked, unlocked};
 use crate::channel::{self, Cancel, Channel, Listener, Uri};
-use crate::error::{Error, Result, Side};
+use crate::error::{self, Error, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
-use crate::savevm::host::Host;
+use crate::savevm::host::{Host, with_big_lock, without_big_lock};
 use crate::savevm::load::{self, LoadEnd};
 use crate::savevm::save::{self, Round};
 use crate::savevm::unwind::finally;
@@ -23,17 +22,12 @@ fn stop(host: &dyn Host) -> Result<bool> {
     if !host.vm_running() {
         return Ok(false);
     }
-    match host.vm_stop() {
-        ret if ret < 0 => Err(Error::from_callback("vm_stop", ret)),
-        _ => Ok(true),
-    }
+    error::check("vm_stop", host.vm_stop())?;
+    Ok(true)
 }
 
 fn start(host: &dyn Host) -> Result<()> {
-    match host.vm_start() {
-        ret if ret < 0 => Err(Error::from_callback("vm_start", ret)),
-        _ => Ok(()),
-    }
+    error::check("vm_start", host.vm_start())
 }
 
 /// Runs `body` on this thread as the driver does on its own: for this machine, inside the lock.
@@ -41,7 +35,7 @@ fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<
     let host = vm.host();
     let (mut body, mut result) = (Some(body), None);
     host.on_thread(vm, &mut || {
-        result = body.take().map(|body| locked(&*host, || body(&*host)));
+        result = body.take().map(|body| with_big_lock(&*host, || body(&*host)));
     });
     result.unwrap_or_else(|| Err(Error::new(libc::EIO, "the host did not run it")))
 }
@@ -73,7 +67,7 @@ fn save_whole(vm: &Vm, file: &MigFile) -> Result<()> {
 }
 
 fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
-    unlocked(host, || {
+    without_big_lock(host, || {
         save::header(vm, file);
         save::setup(vm, file);
     });
@@ -89,7 +83,8 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         save::complete_precopy(vm, file, false, false)?;
     }
     file.flush();
-    file.status().first_error().map_or_else(|| vm.check_unbroken(), Err)
+    file.check()?;
+    vm.check_unbroken()
 }
 
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read

@@ -56,10 +56,6 @@ impl Unit {
     }
 }
 
-fn check(file: &MigFile) -> Result<()> {
-    file.status().first_error().map_or(Ok(()), Err)
-}
-
 fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
@@ -79,7 +75,7 @@ fn place(block: &Block, offset: u64) -> impl Fn(Error) -> Error + '_ {
 fn get_name(file: &MigFile) -> Result<Vec<u8>> {
     let offset = file.position();
     let name = file.get_counted_string();
-    check(file)?;
+    file.check()?;
     name.filter(|name| !name.is_empty()).ok_or_else(|| Error::invalid("a block without a name").at_offset(offset))
 }
 
@@ -146,7 +142,7 @@ impl Loader {
         loop {
             let at = file.position();
             let word = file.get_be64();
-            check(file)?;
+            file.check()?;
             let (offset, flags) = (word & !low, word & low);
             match flags & !wire::CONTINUE {
                 wire::EOS => return Ok(()),
@@ -195,7 +191,7 @@ impl Loader {
         match kind {
             wire::ZERO => {
                 let value = file.get_byte();
-                check(file)?;
+                file.check()?;
                 block.memory().fill(offset, size, value);
                 ram.counters.zero.fetch_add(1, Relaxed);
             }
@@ -239,7 +235,7 @@ impl Loader {
             }
             _ => return Err(Error::invalid("a difference to a page that the guest may have changed")),
         }
-        check(file)?;
+        file.check()?;
         self.unit.filled += size;
         if self.unit.filled < block.unit() {
             return Ok(());
@@ -254,7 +250,7 @@ impl Loader {
     fn difference(&mut self, ram: &Ram, file: &MigFile, block: &Block, offset: usize) -> Result<()> {
         let encoding = file.get_byte();
         let len = usize::from(file.get_be16());
-        check(file)?;
+        file.check()?;
         if encoding != wire::ENCODING_XBZRLE {
             let text = format!("a difference in encoding {encoding}, expected {}", wire::ENCODING_XBZRLE);
             return Err(Error::invalid(text));
@@ -263,7 +259,7 @@ impl Loader {
             return Err(Error::invalid(format!("a difference of {len} bytes for a page of {}", ram.page_size())));
         };
         file.get(encoded);
-        check(file)?;
+        file.check()?;
         block.memory().read(offset, &mut self.page);
         xbzrle::decode(encoded, &mut self.page).map_err(|what| Error::invalid(format!("XBZRLE: {what}")))?;
         block.memory().write(offset, &self.page);
@@ -279,7 +275,7 @@ impl Loader {
             let at = file.position();
             let name = get_name(file)?;
             let len = file.get_be64();
-            check(file)?;
+            file.check()?;
             let refuse = |what: String| Error::invalid(format!("block '{}': {what}", text(&name))).at_offset(at);
             let Some((place, block)) = block::find(&self.blocks, &name) else {
                 return Err(refuse("it is not there; the machines must be the same".to_owned()));
@@ -308,7 +304,7 @@ impl Loader {
     fn block_details(&self, ram: &Ram, file: &MigFile, block: &Block) -> Result<()> {
         if ram.is_postcopy_advised() && block.info.page_size != system_page_size() {
             let page_size = file.get_be64();
-            check(file)?;
+            file.check()?;
             if page_size != block.info.page_size as u64 {
                 let text = format!("pages of {page_size} bytes in the stream, {} here", block.info.page_size);
                 return Err(Error::invalid(text));
@@ -316,7 +312,7 @@ impl Loader {
         }
         if ram.options().ignore_shared {
             let address = file.get_be64();
-            check(file)?;
+            file.check()?;
             if ram.is_ignored(block) && address != block.info.guest_address {
                 let have = block.info.guest_address;
                 let text = format!("shared memory at guest address 0x{address:x} in the stream, 0x{have:x} here");

@@ -67,7 +67,7 @@ impl Ram {
                 command::postcopy_ram_discard(&vm, file, &block.info.name, part)?;
             }
         }
-        file.status().first_error().map_or(Ok(()), Err)
+        file.check()
     }
 
     /// Queues what the destination asks for.

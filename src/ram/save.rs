@@ -123,14 +123,10 @@ fn room(ram: &Ram, file: &MigFile) -> usize {
     }
 }
 
-fn check(file: &MigFile) -> Result<()> {
-    file.status().first_error().map_or(Ok(()), Err)
-}
-
 fn end_of_records(file: &MigFile) -> Result<()> {
     file.put_be64(wire::EOS);
     file.flush();
-    check(file)
+    file.check()
 }
 
 impl Ram {
@@ -226,7 +222,7 @@ impl Ram {
                 saver.tracker.sync(self, &saver.blocks)?;
             }
             while saver.send_next(self, file) {
-                check(file)?;
+                file.check()?;
             }
             end_of_records(file)
         })

@@ -9,9 +9,9 @@ use super::block::{self, Block, Blocks};
 use super::save::{CHUNK, Saver};
 use super::{Ram, wire};
 use crate::channel::{self, Cancel, Uri, memory};
-use crate::error::{Error, Result, Side};
+use crate::error::{self, Error, Result, Side};
 use crate::file::MigFile;
-use crate::savevm::host::{Flags, Host};
+use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::unwind::{contained, finally};
 use crate::savevm::{Vm, save};
 use crate::sync::{Condvar, Mutex, Rank};
@@ -163,7 +163,7 @@ fn section(vm: &Vm, file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) 
         file.put_byte(stream::SECTION_FOOTER);
         file.put_be32(entry.section_id);
     }
-    file.status().first_error().map_or(Ok(()), Err)
+    file.check()
 }
 
 /// Refuses what can't be saved behind a running guest: live devices beside RAM.
@@ -177,18 +177,6 @@ fn check_devices(vm: &Vm) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-fn with_lock<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
-    struct Unlock<'a>(&'a dyn Host);
-    impl Drop for Unlock<'_> {
-        fn drop(&mut self) {
-            self.0.unlock();
-        }
-    }
-    host.lock();
-    let _unlock = Unlock(host);
-    body()
 }
 
 impl Ram {
@@ -216,12 +204,12 @@ impl Ram {
         let save = || {
             save::header(vm, &file);
             save::setup(vm, &file);
-            file.status().first_error().map_or(Ok(()), Err)?;
+            file.check()?;
             self.snapshot_of(vm, &file, &protection, unpopulated)
         };
         let clean = || {
             self.snapshots.store(false, SeqCst);
-            with_lock(&*vm.host(), || save::cleanup(vm));
+            with_big_lock(&*vm.host(), || save::cleanup(vm));
         };
         let (saved, ()) = finally(save, clean);
         saved.and(file.close())
@@ -249,11 +237,10 @@ impl Ram {
         let writer = Arc::new(memory::Writer::new());
         let file = MigFile::new(writer.clone(), true);
         let host = vm.host();
-        with_lock(&*host, || {
+        with_big_lock(&*host, || {
             let ran = host.vm_running();
-            let stopped = if ran { host.vm_stop() } else { 0 };
-            if stopped < 0 {
-                return Err(Error::from_callback("vm_stop", stopped));
+            if ran {
+                error::check("vm_stop", host.vm_stop())?;
             }
             let save = || {
                 host.cpu_synchronize_states();
@@ -262,7 +249,7 @@ impl Ram {
             };
             let (saved, started) = finally(save, || if ran { host.vm_start() } else { 0 });
             saved?;
-            if started < 0 { Err(Error::from_callback("vm_start", started)) } else { Ok(()) }
+            error::check("vm_start", started)
         })?;
         file.close()?;
         Ok(writer.take())
@@ -272,7 +259,7 @@ impl Ram {
     fn send_frozen(&self, file: &MigFile, protection: &Protection) -> Result<()> {
         self.with_saver(|saver| {
             loop {
-                file.status().first_error().map_or(Ok(()), Err)?;
+                file.check()?;
                 if let Some((at, page, content)) = protection.next_copy() {
                     saver.send_copy(self, file, (at, page), &content);
                     continue;

@@ -3,7 +3,7 @@
 
 use super::Ram;
 use super::block::{Block, Blocks};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::sys::{Feature, Mode, PageScan, Userfault};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -102,10 +102,7 @@ impl Tracker {
         }
         let log = match (ram.options().log, &ram.host_log) {
             (Log::Auto | Log::Host, Some(log)) => {
-                let ret = log.start();
-                if ret < 0 {
-                    return Err(Error::from_callback("log_start", ret));
-                }
+                error::check("log_start", log.start())?;
                 Self::Host(Arc::clone(log))
             }
             (Log::Auto | Log::Kernel | Log::Host, _) => Self::Kernel(KernelLog::start(ram, blocks)?),
@@ -126,14 +123,9 @@ impl Tracker {
                 Self::Kernel(log) => log.sync(ram, block)?,
                 Self::Host(log) => {
                     let mut words = vec![0; block.dirty.words()];
-                    let ret = log.sync(block, &mut words);
-                    if ret < 0 {
-                        let error = Error::from_callback("log_sync", ret);
-                        return Err(Error::new(
-                            error.errno(),
-                            format!("block '{}': {}", block.name(), error.message()),
-                        ));
-                    }
+                    error::check("log_sync", log.sync(block, &mut words)).map_err(|error| {
+                        Error::new(error.errno(), format!("block '{}': {}", block.name(), error.message()))
+                    })?;
                     ram.dirtied(block.dirty.merge(&words));
                 }
             }

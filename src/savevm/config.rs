@@ -72,11 +72,6 @@ pub(super) fn load(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<(
     received.map_err(|err| err.in_phase("configuration"))
 }
 
-/// Looking for a subsection at the end of the stream is no failure of this section, so only what was got is checked.
-fn check_got(file: &MigFile) -> Result<()> {
-    file.status().first_error().map_or(Ok(()), Err)
-}
-
 fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {
     let len = file.get_be32();
     if len > limits.machine_name {
@@ -85,12 +80,12 @@ fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {
     }
     let mut machine = vec![0; len as usize];
     file.get(&mut machine);
-    check_got(file)?;
+    file.check()?;
     let mut received =
         Received { machine, page_bits: host.target_page_bits_min(), capabilities: Vec::new(), uuid: None };
     while let Some(name) = next_subsection(file)? {
         read_subsection(file, &name, &mut received)?;
-        check_got(file)?;
+        file.check()?;
     }
     Ok(received)
 }

@@ -174,6 +174,38 @@ pub trait Host: VmStateHost + Send + Sync {
     }
 }
 
+/// Runs `body` with the host's big lock. Takes the lock unless this thread holds it, and releases it afterwards, also
+/// if `body` panics.
+pub fn with_big_lock<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
+    struct Unlock<'a>(&'a dyn Host);
+    impl Drop for Unlock<'_> {
+        fn drop(&mut self) {
+            self.0.unlock();
+        }
+    }
+    let _unlock = (!host.locked()).then(|| {
+        host.lock();
+        Unlock(host)
+    });
+    body()
+}
+
+/// Runs `body` without the host's big lock. If this thread holds the lock, releases it and takes it again afterwards,
+/// also if `body` panics.
+pub fn without_big_lock<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
+    struct Relock<'a>(&'a dyn Host);
+    impl Drop for Relock<'_> {
+        fn drop(&mut self) {
+            self.0.lock();
+        }
+    }
+    let _relock = host.locked().then(|| {
+        host.unlock();
+        Relock(host)
+    });
+    body()
+}
+
 /// A host that has nothing.
 pub struct NoHost;
 
@@ -232,10 +264,11 @@ pub trait Incoming: Send + Sync {
     fn enable_colo(&self) -> Result<()> {
         Err(missing("COLO"))
     }
-    /// Before devices are called: take the big lock if it was given up to wait for bytes.
-    fn enter_section(&self) {}
-    /// After it.
-    fn leave_section(&self) {}
+    /// Whether the engine must take the big lock while it calls devices on this thread. False for a thread that holds the
+    /// lock for the whole load.
+    fn devices_need_lock(&self) -> bool {
+        false
+    }
     /// Load the content of a package, which came whole; another thread may do that while this one reads on.
     fn load_package(&self, vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
         super::load::package(vm, stream, depth)

@@ -2,7 +2,7 @@
 //! Loading a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
 
 use super::handler::Callback;
-use super::host::{Flags, Incoming, LentFile, Level, PostcopyState};
+use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState, with_big_lock};
 pub use super::load_command::package;
 use super::registry::{Call, Entry};
 use super::sections::Sections;
@@ -32,7 +32,7 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     let set_up = Cell::new(true);
     let clean = || {
         if set_up.get() && !reads_on(vm) {
-            within(vm.incoming().as_deref(), || cleanup(vm));
+            with_devices(&*vm.host(), vm.incoming().as_deref(), || cleanup(vm));
         }
     };
     on_panic(|| state(vm, file, &set_up), clean)
@@ -45,11 +45,11 @@ fn reads_on(vm: &Vm) -> bool {
 
 /// What follows the header. `set_up` says whether the handlers have yet to hear that the load is over.
 fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
-    let incoming = vm.incoming();
-    let incoming = incoming.as_deref();
-    within(incoming, || {
+    let (host, incoming) = (vm.host(), vm.incoming());
+    let (host, incoming) = (&*host, incoming.as_deref());
+    with_devices(host, incoming, || {
         setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
-        vm.host().cpu_synchronize_pre_load();
+        host.cpu_synchronize_pre_load();
         Ok(())
     })?;
     let mut result = sections(vm, file);
@@ -58,35 +58,21 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     if reads_on(vm) {
         return result;
     }
-    if let (Ok(_), Some(error)) = (&result, file.status().first_error()) {
-        result = Err(error);
-    }
+    result = result.and_then(|end| file.check().map(|()| end));
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
         skip_description(vm, file);
     }
-    within(incoming, || {
+    with_devices(host, incoming, || {
         set_up.set(false);
         cleanup(vm);
-        vm.host().cpu_synchronize_post_load();
+        host.cpu_synchronize_post_load();
     });
     result
 }
 
-/// Runs what calls devices where the driver wants it to run: inside the big lock, if it gave that up to wait for bytes.
-fn within<T>(incoming: Option<&dyn Incoming>, body: impl FnOnce() -> T) -> T {
-    struct Leave<'a>(Option<&'a dyn Incoming>);
-    impl Drop for Leave<'_> {
-        fn drop(&mut self) {
-            if let Some(incoming) = self.0 {
-                incoming.leave_section();
-            }
-        }
-    }
-    if let Some(incoming) = incoming {
-        incoming.enter_section();
-    }
-    let _leave = Leave(incoming);
-    body()
+/// Runs `body`, which calls devices, with the big lock if the driver released it to wait for bytes.
+fn with_devices<T>(host: &dyn Host, incoming: Option<&dyn Incoming>, body: impl FnOnce() -> T) -> T {
+    if incoming.is_some_and(Incoming::devices_need_lock) { with_big_lock(host, body) } else { body() }
 }
 
 /// Device states alone, up to EOF, with nothing around them.
@@ -101,20 +87,12 @@ fn failed(vm: &Vm, file: &MigFile, error: Error, phase: &'static str) -> Error {
     vm.report_on(file, error.at_side(Side::Destination).in_phase(phase).at_offset(file.position()))
 }
 
-/// A read that ran into the end says so first.
-fn check_read(file: &MigFile) -> Result<()> {
-    file.status().first_error().map_or(Ok(()), Err)
-}
-
 /// In the head of a stream a read past the end has the code of a wrong value, as in QEMU, which looks at the value alone.
 fn check_head(file: &MigFile, errno: i32) -> Result<()> {
-    match file.status().first_error() {
-        None => Ok(()),
-        Some(error) => {
-            let text = format!("Not a migration stream: {}", error.message());
-            Err(Error::new(errno, text).at_offset(file.position()))
-        }
-    }
+    file.check().map_err(|error| {
+        let text = format!("Not a migration stream: {}", error.message());
+        Error::new(errno, text).at_offset(file.position())
+    })
 }
 
 fn header(vm: &Vm, file: &MigFile) -> Result<()> {
@@ -219,18 +197,18 @@ fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<LentFile> {
 /// One stream of sections; `depth` counts the packages around it.
 pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     let (sections, incoming) = (Sections::new(vm, file), vm.incoming());
-    let (host, incoming) = (&sections.host, incoming.as_deref());
+    let (host, incoming) = (&*sections.host, incoming.as_deref());
     loop {
         let offset = file.position();
         let tag = file.get_byte();
-        check_read(file)?;
+        file.check()?;
         if let Some(code) = incoming.map(Incoming::further_error).filter(|code| *code != 0) {
             return Err(Error::new(code, "another channel of this migration failed"));
         }
         trace_event!(host, "qemu_loadvm_state_section", "{tag}");
         match tag {
-            wire::SECTION_START | wire::SECTION_FULL => within(incoming, || section_start(&sections, tag))?,
-            wire::SECTION_PART | wire::SECTION_END => within(incoming, || section_part(&sections, tag))?,
+            wire::SECTION_START | wire::SECTION_FULL => with_devices(host, incoming, || section_start(&sections, tag))?,
+            wire::SECTION_PART | wire::SECTION_END => with_devices(host, incoming, || section_part(&sections, tag))?,
             wire::COMMAND => {
                 let end = load_command::process(vm, file, depth)?;
                 trace_event!(host, "qemu_loadvm_state_section_command", "{}", end as i32);
@@ -257,7 +235,7 @@ fn section_start(sections: &Sections<'_>, tag: u8) -> Result<()> {
     };
     let instance = file.get_be32();
     let version = file.get_be32();
-    check_read(file)?;
+    file.check()?;
     let name = || String::from_utf8_lossy(&idstr);
     trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {instance} {version}", name());
     let entry =
@@ -305,7 +283,7 @@ fn section_part(sections: &Sections<'_>, tag: u8) -> Result<()> {
     let Sections { vm, file, ref host, .. } = *sections;
     let offset = file.position();
     let id = file.get_be32();
-    check_read(file)?;
+    file.check()?;
     trace_event!(host, "qemu_loadvm_state_section_partend", "{id}");
     let Some((entry, version)) = vm.loading.find(vm, id) else {
         return Err(Error::invalid(format!("Unknown savevm section {id}: it was not started")).at_offset(offset));
@@ -329,7 +307,7 @@ fn section_payload(sections: &Sections<'_>, entry: &Entry, tag: u8, id: u32, ver
 fn footer(file: &MigFile, id: u32) -> Result<()> {
     let offset = file.position();
     let mark = file.get_byte();
-    if let Err(error) = check_read(file) {
+    if let Err(error) = file.check() {
         return Err(Error::invalid(format!("Read section footer failed: {}", error.message())).at_offset(offset));
     }
     if mark != wire::SECTION_FOOTER {

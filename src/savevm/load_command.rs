@@ -28,9 +28,7 @@ pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     let offset = file.position();
     let number = file.get_be16();
     let len = file.get_be16();
-    if let Some(error) = file.status().first_error() {
-        return Err(error);
-    }
+    file.check()?;
     let Some(command) = Command::from_wire(number) else {
         return Err(Error::invalid(format!("MIG_CMD 0x{number:x} unknown (len 0x{len:x})")).at_offset(offset));
     };
@@ -199,9 +197,7 @@ fn discard(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result
     trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_header", "{name}: {}d", ranges * 16);
     for _ in 0..ranges {
         let (start, length) = (file.get_be64(), file.get_be64());
-        if let Some(error) = file.status().first_error() {
-            return Err(error);
-        }
+        file.check()?;
         incoming.postcopy_discard(&block, start, length)?;
     }
     trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_end", "");

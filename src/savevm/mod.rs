@@ -8,6 +8,8 @@ pub mod command;
 pub mod config;
 pub mod handler;
 pub mod host;
+#[cfg(test)]
+mod host_tests;
 mod index;
 pub mod load;
 mod load_command;
@@ -32,7 +34,7 @@ use crate::file::MigFile;
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::wire::limits::Limits;
 use handler::Handler;
-use host::{Flags, Host, Incoming, Level, NoHost};
+use host::{Flags, Host, Incoming, Level, NoHost, without_big_lock};
 use registry::{Owner, Registration, Registry};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -233,15 +235,7 @@ impl Vm {
         if !self.registry.is_busy(removed) {
             return;
         }
-        let host = self.host();
-        let locked = host.locked();
-        if locked {
-            host.unlock();
-        }
-        self.registry.drain(removed);
-        if locked {
-            host.lock();
-        }
+        without_big_lock(&*self.host(), || self.registry.drain(removed));
     }
 
     /// That the machine was given up, or the first device that forbids migration, as an error.

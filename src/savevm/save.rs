@@ -8,7 +8,7 @@ use super::registry::Entry;
 use super::sections::Sections;
 use super::unwind::contained;
 use super::{Vm, config};
-use crate::error::{Error, Result, Side};
+use crate::error::{self, Error, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
@@ -56,8 +56,8 @@ impl Sections<'_> {
         let ret = callback();
         self.close(entry, ret);
         timer.over(entry, tag);
-        if ret < 0 {
-            fail(self.vm, self.file, entry, tag, phase, Error::from_callback(name, ret));
+        if let Err(error) = error::check(name, ret) {
+            fail(self.vm, self.file, entry, tag, phase, error);
         }
         ret
     }
@@ -99,9 +99,8 @@ fn fail(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, phase: &'static str, er
 
 fn notify(vm: &Vm, notice: PrecopyNotice) {
     let host = vm.host();
-    let ret = host.precopy_notify(notice);
-    if ret < 0 {
-        host.report(Level::Error, &format!("the host's precopy notifier returned {ret} for {notice:?}"));
+    if let Err(error) = error::check("precopy_notify", host.precopy_notify(notice)) {
+        host.report(Level::Error, &format!("{notice:?}: {error}"));
     }
 }
 
@@ -264,9 +263,8 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -
     }
     if inactivate_disks {
         // Before EOF: the destination takes the disks as soon as it has read it.
-        let ret = vm.host().disks_inactivate();
-        if ret != 0 {
-            let error = Error::from_callback("disks_inactivate", ret).at_side(Side::Source).in_phase("complete");
+        if let Err(error) = error::check("disks_inactivate", vm.host().disks_inactivate()) {
+            let error = error.at_side(Side::Source).in_phase("complete");
             file.set_error_detail(error.clone());
             return Err(vm.report(error));
         }
@@ -335,11 +333,10 @@ pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
         if !handler.has(Callback::ResumePrepare) || !handler.is_active() {
             continue;
         }
-        let ret = handler.resume_prepare(migration);
-        if ret < 0 {
-            let error = Error::from_callback("resume_prepare", ret).at_side(Side::Source).in_phase("resume");
-            return Err(error.in_section(|| entry.section(0, entry.section_id, None)));
-        }
+        error::check("resume_prepare", handler.resume_prepare(migration)).map_err(|error| {
+            let section = || entry.section(0, entry.section_id, None);
+            error.at_side(Side::Source).in_phase("resume").in_section(section)
+        })?;
     }
     Ok(())
 }
@@ -371,8 +368,5 @@ pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
         })?;
     }
     file.put_byte(wire::EOF);
-    match file.status().first_error() {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    file.check()
 }

@@ -7,14 +7,13 @@
 
 use super::handle::Incoming;
 use super::worker::DEVICE_LIMIT;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::locked;
 use crate::migration::return_path::message::{self, Message};
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::savevm::Vm;
-use crate::savevm::host::{self, Flags, Level, PostcopyState};
+use crate::savevm::host::{self, Flags, Level, PostcopyState, with_big_lock};
 use crate::savevm::load::{self, LoadEnd};
 use crate::savevm::slot::PostcopyRam;
 use crate::savevm::unwind::contained;
@@ -161,17 +160,10 @@ impl host::Incoming for Commands {
         m.sender.send_bitmap(block.to_vec(), bits)
     }
 
-    fn enter_section(&self) {
-        // While pages come in behind LISTEN, devices are loaded on the other thread with the lock, and may wait for pages.
-        if !(self.on_reader() && self.0.package.lock().listening) {
-            self.0.core.vm.host().lock();
-        }
-    }
-
-    fn leave_section(&self) {
-        if !(self.on_reader() && self.0.package.lock().listening) {
-            self.0.core.vm.host().unlock();
-        }
+    fn devices_need_lock(&self) -> bool {
+        // After LISTEN this thread loads pages alone. The other thread loads the devices with the lock, and may wait for
+        // those pages.
+        !(self.on_reader() && self.0.package.lock().listening)
     }
 
     fn load_package(&self, vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
@@ -227,7 +219,7 @@ impl Incoming {
     pub(super) fn start_guest(&self) -> Result<()> {
         let vm = &self.core.vm;
         let host = vm.host();
-        locked(&*host, || {
+        with_big_lock(&*host, || {
             host.cpu_synchronize_post_load();
             self.take_disks()?;
             self.run_guest()
@@ -236,13 +228,9 @@ impl Incoming {
 
     /// Takes the disks over; inside the lock.
     pub(super) fn take_disks(&self) -> Result<()> {
-        match self.core.vm.host().disks_activate() {
-            ret if ret < 0 => Err(Error::from_callback("disks_activate", ret)),
-            _ => {
-                self.disks.store(true, SeqCst);
-                Ok(())
-            }
-        }
+        error::check("disks_activate", self.core.vm.host().disks_activate())?;
+        self.disks.store(true, SeqCst);
+        Ok(())
     }
 
     /// Starts the guest, if it is to start by itself; inside the lock.
@@ -250,9 +238,6 @@ impl Incoming {
         if !self.core.params().autostart {
             return Ok(());
         }
-        match self.core.vm.host().vm_start() {
-            ret if ret < 0 => Err(Error::from_callback("vm_start", ret)),
-            _ => Ok(()),
-        }
+        error::check("vm_start", self.core.vm.host().vm_start())
     }
 }

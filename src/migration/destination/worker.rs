@@ -8,15 +8,14 @@ use super::commands::Commands;
 use super::handle::{Acceptor, Incoming, Package};
 use super::meter::Metered;
 use crate::channel::Channel;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::locked;
 use crate::migration::endpoint::DESTINATION_STALL;
 use crate::migration::params::Choice;
 use crate::migration::return_path::message::Message;
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
-use crate::savevm::host::{Flags, Level, PostcopyState};
+use crate::savevm::host::{Flags, Level, PostcopyState, with_big_lock};
 use crate::savevm::load::{self, LoadEnd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -57,7 +56,7 @@ impl Incoming {
         core.phase(Some("load"));
         let mut end = match load::stream(vm, &file) {
             Err(error) if error.phase() == Some("load setup") => {
-                locked(&*vm.host(), || load::cleanup(vm));
+                with_big_lock(&*vm.host(), || load::cleanup(vm));
                 return Err(error);
             }
             // Cleaned up by the loader, unless pages may still come.
@@ -120,7 +119,7 @@ impl Incoming {
             ram.end(true);
         }
         *self.postcopy.lock() = PostcopyState::End;
-        locked(&*vm.host(), || load::cleanup(vm));
+        with_big_lock(&*vm.host(), || load::cleanup(vm));
         // All of the guest is here, but what failed on the way is told.
         vm.check_unbroken()
     }
@@ -225,7 +224,7 @@ impl Incoming {
         let first = self.sender.is_open() && !self.peer_is_libsavevm.load(SeqCst);
         // Only an end of this library goes on when it hears that the guest could not be started here.
         let may_refuse = self.sender.is_open() && self.peer_is_libsavevm.load(SeqCst);
-        locked(&*host, || self.take_disks())?;
+        with_big_lock(&*host, || self.take_disks())?;
         if first {
             self.sender.send_final(Message::Shut(0), limit).map_err(|error| {
                 let text = format!("the source can't be told that it may let go of the guest: {}", error.message());
@@ -234,7 +233,7 @@ impl Incoming {
         }
         self.ours.store(!may_refuse, SeqCst);
         core.set_owner(Owner::Here);
-        locked(&*host, || {
+        with_big_lock(&*host, || {
             self.run_guest()?;
             self.ours.store(true, SeqCst);
             Ok(())
@@ -277,13 +276,13 @@ impl Incoming {
             }
             self.wait_device(|package| package.done.is_some(), LAST_LIMIT);
             *self.postcopy.lock() = PostcopyState::End;
-            locked(&*vm.host(), || load::cleanup(vm));
+            with_big_lock(&*vm.host(), || load::cleanup(vm));
         }
         let ours = self.ours.load(SeqCst);
         if self.disks.swap(false, SeqCst) && !ours {
             // Given back as they were found, before the source takes them; if that fails there is nobody left to tell.
             let host = vm.host();
-            let _ = locked(&*host, || host.disks_inactivate());
+            let _ = with_big_lock(&*host, || host.disks_inactivate());
         }
         if ours && !core.status().is_postcopy() {
             // A source that hears of a failure takes the guest back.
@@ -300,9 +299,10 @@ impl Incoming {
     /// disks. It could not be stopped before they were given up, since a CPU that waits for one does not stop.
     fn stop_guest(&self) {
         let host = self.core.vm.host();
-        let ret = locked(&*host, || if host.vm_running() { host.vm_stop() } else { 0 });
-        if ret < 0 {
-            log::error!("a guest without all of its memory could not be stopped: {ret}");
+        let stopped =
+            with_big_lock(&*host, || error::check("vm_stop", if host.vm_running() { host.vm_stop() } else { 0 }));
+        if let Err(error) = stopped {
+            log::error!("a guest without all of its memory could not be stopped: {error}");
         }
     }
 

@@ -135,7 +135,7 @@ impl Message {
         let offset = file.position();
         let kind = file.get_be16();
         let len = usize::from(file.get_be16());
-        check(file)?;
+        file.check()?;
         let at = |err: Error| err.at_offset(offset);
         let known = (SHUT..=RESUME_ACK).contains(&kind) || (peer_is_libsavevm && kind == ERROR_TEXT);
         if !known {
@@ -146,7 +146,7 @@ impl Message {
         }
         let mut payload = vec![0; len];
         file.get(&mut payload);
-        check(file)?;
+        file.check()?;
         Self::from_parts(kind, &payload).map_err(at)
     }
 
@@ -170,10 +170,6 @@ impl Message {
     }
 }
 
-fn check(file: &MigFile) -> Result<()> {
-    file.status().first_error().map_or(Ok(()), Err)
-}
-
 /// Puts what follows RECV_BITMAP: one bit for each page, little-endian, padded to 8 bytes.
 pub fn put_bitmap(file: &MigFile, bits: &[u8]) {
     let size = bits.len().next_multiple_of(8);
@@ -187,16 +183,16 @@ pub fn put_bitmap(file: &MigFile, bits: &[u8]) {
 pub fn get_bitmap(file: &MigFile) -> Result<Vec<u8>> {
     let offset = file.position();
     let size = file.get_be64();
-    check(file)?;
+    file.check()?;
     if size > BITMAP_MAX || !size.is_multiple_of(8) {
         let text = format!("return path: a received bitmap of {size} bytes");
         return Err(Error::invalid(text).at_offset(offset));
     }
     let no_memory = |_| Error::new(libc::ENOMEM, "no memory for a received bitmap").at_offset(offset);
     let bits = file.get_vec(size as usize).map_err(no_memory)?;
-    check(file)?;
+    file.check()?;
     let end = file.get_be64();
-    check(file)?;
+    file.check()?;
     if end != BITMAP_END {
         return Err(Error::invalid(format!("return path: a received bitmap ends with 0x{end:x}")).at_offset(offset));
     }

@@ -5,12 +5,13 @@
 use super::worker::{Next, Source};
 use crate::channel::{self, Cancel, Channel};
 use crate::error::{Error, Result};
-use crate::migration::core::{Core, Migration, unlocked};
+use crate::migration::core::{Core, Migration};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::params::Params;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::Vm;
+use crate::savevm::host::without_big_lock;
 use crate::savevm::unwind::{contained, persisted};
 use crate::sync::{Mutex, Rank};
 use crate::sys::spawn;
@@ -120,7 +121,7 @@ impl Outgoing {
         };
         let (vm, host) = (Arc::clone(&self.core.vm), self.core.vm.host());
         let mut next = Next::Done;
-        unlocked(&*host, || {
+        without_big_lock(&*host, || {
             let generation = self.core.status_machine.generation();
             host.on_thread(&vm, &mut || {
                 let _working = self.core.working();
@@ -214,7 +215,7 @@ impl Outgoing {
         self.core.vm.check_unbroken()?;
         let limit = self.core.params().connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let host = self.core.vm.host();
-        let recovery_channel = unlocked(&*host, || match to {
+        let recovery_channel = without_big_lock(&*host, || match to {
             Endpoint::Channel(channel) => Ok(Arc::clone(channel)),
             Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &Cancel::new()?),
         })?;

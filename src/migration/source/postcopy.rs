@@ -24,25 +24,21 @@ use super::handle::Outgoing;
 use super::rate::Rate;
 use super::worker::{NOW, Next, POLL, Phase, Source, set_rate_limit};
 use crate::channel::memory;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{AskBitmap, Core, locked};
+use crate::migration::core::{AskBitmap, Core};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Reader, Verdict, refusal};
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
-use crate::savevm::host::{Flags, Level};
+use crate::savevm::host::{Flags, Level, with_big_lock};
 use crate::savevm::{Vm, command, save};
 use crate::wire::{self, Command};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
-
-fn file_error(file: &MigFile) -> Result<()> {
-    file.status().first_error().map_or(Ok(()), Err)
-}
 
 /// The content of the package: listen, all devices, and what ends it.
 fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
@@ -71,11 +67,8 @@ impl Source {
         vm.set_flags(Flags::IN_POSTCOPY, true);
         self.disks_inactive = true;
         let file = self.file()?;
-        let stream = locked(&*host, || {
-            let ret = host.disks_inactivate();
-            if ret != 0 {
-                return Err(Error::from_callback("disks_inactivate", ret));
-            }
+        let stream = with_big_lock(&*host, || {
+            error::check("disks_inactivate", host.disks_inactivate())?;
             save::complete_precopy(vm, file, true, false)?;
             if let Some(ram) = vm.slot.ram() {
                 ram.send_discards(file)?;
@@ -93,7 +86,7 @@ impl Source {
         let file = self.file()?;
         let sent = command::packaged(vm, file, &stream).and_then(|()| {
             file.flush();
-            file_error(file)
+            file.check()
         });
         if let Err(error) = sent {
             // It is loaded only when it is whole, and it never was.
@@ -137,13 +130,13 @@ impl Source {
             return Ok(false);
         };
         answer?;
-        file_error(self.file()?)?;
+        self.file()?.check()?;
         core.commit()?;
         let file = self.file()?;
         file.flush();
-        file_error(file).inspect_err(|_| core.status_machine.uncommit())?;
+        file.check().inspect_err(|_| core.status_machine.uncommit())?;
         command::plain(&core.vm, file, Command::PostcopyRun);
-        if let Err(error) = file_error(file) {
+        if let Err(error) = file.check() {
             // Not all of the command was taken.
             core.status_machine.uncommit();
             return Err(error);
@@ -205,8 +198,8 @@ impl Source {
     fn complete_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
         let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
         let file = self.file()?;
-        locked(&*host, || save::complete_postcopy(vm, file));
-        file_error(file)?;
+        with_big_lock(&*host, || save::complete_postcopy(vm, file));
+        file.check()?;
         if let Some(reader) = &self.reader {
             let limit = core.params().switchover_timeout;
             match core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok))? {
@@ -303,7 +296,7 @@ impl Source {
         let file = self.file()?;
         set_rate_limit(file, core.params().max_postcopy_bandwidth);
         command::plain(vm, file, Command::PostcopyResume);
-        file_error(file)?;
+        file.check()?;
         let ack = core.wait_for("the destination's agreement to go on", limit, || reader.resume_ack())?;
         if ack != message::RESUME_ACK_VALUE {
             return Err(Error::invalid(format!("the destination does not go on: RESUME_ACK {ack}")));
@@ -321,7 +314,7 @@ impl Source {
             core.vm.pass("recovery");
             let file = MigFile::new(Arc::clone(&channel), true);
             command::recv_bitmap(&core.vm, &file, block)?;
-            file_error(&file)?;
+            file.check()?;
             core.wait_for("a received bitmap", limit, || state.bitmap(block))
         }))
     }

@@ -14,10 +14,11 @@
 use super::handle::Outgoing;
 use super::worker::{Next, Source};
 use crate::error::Result;
-use crate::migration::core::{Core, locked};
+use crate::migration::core::Core;
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Verdict, refusal};
 use crate::savevm::command;
+use crate::savevm::host::with_big_lock;
 use crate::savevm::save;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ impl Source {
         self.disks_inactive = true;
         let file = self.file()?;
         file.status().set_rate_limit(0);
-        let ending = locked(&*host, || save::prepare_completion(vm, file, true))?;
+        let ending = with_big_lock(&*host, || save::prepare_completion(vm, file, true))?;
         self.check()?;
         self.ask_loaded(m)?;
         if core.stats.get().device_bytes > 0 {
@@ -39,11 +40,8 @@ impl Source {
         core.commit()?;
         let file = self.file()?;
         save::end_of_stream(file);
-        if let Some(error) = file.status().first_error() {
-            // The one byte that would have started the destination was not taken.
-            core.status_machine.uncommit();
-            return Err(error);
-        }
+        // On an error the one byte that would have started the destination was not taken.
+        file.check().inspect_err(|_| core.status_machine.uncommit())?;
         save::finish(vm, file, &ending);
         self.verdict(m)?;
         self.succeed(m)

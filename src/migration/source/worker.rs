@@ -8,9 +8,9 @@
 use super::handle::Outgoing;
 use super::rate::Rate;
 use crate::channel::{Channel, Uri};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{Core, locked};
+use crate::migration::core::Core;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
 use crate::migration::params::{Choice, Params};
 use crate::migration::return_path::message;
@@ -18,7 +18,7 @@ use crate::migration::return_path::reader::Reader;
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
-use crate::savevm::host::Flags;
+use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::save::{self, Round};
 use crate::savevm::{Vm, command};
 use crate::wire::Command;
@@ -171,7 +171,7 @@ impl Source {
         if let Some(error) = self.reader.as_ref().and_then(|reader| reader.trouble()) {
             return Err(error);
         }
-        self.file()?.status().first_error().map_or(Ok(()), Err)
+        self.file()?.check()
     }
 
     pub fn transferred(&self) -> u64 {
@@ -380,16 +380,13 @@ impl Source {
 
     fn stop(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
         let (core, host) = (&m.core, m.core.vm.host());
-        let ret = locked(&*host, || {
+        let ret = with_big_lock(&*host, || {
             if let Some(error) = core.interrupted() {
                 return Err(error);
             }
             self.was_running = host.vm_running();
             self.stopped_at = Some(core.now());
-            match if self.was_running { host.vm_stop() } else { 0 } {
-                ret if ret < 0 => Err(Error::from_callback("vm_stop", ret)),
-                _ => Ok(()),
-            }
+            error::check("vm_stop", if self.was_running { host.vm_stop() } else { 0 })
         });
         core.trace.write(core.now(), &Event::Downtime { time: None });
         ret?;
@@ -474,18 +471,12 @@ impl Source {
     /// Takes the disks and the guest back.
     fn take_back(&mut self, core: &Core) -> Result<()> {
         let host = core.vm.host();
-        locked(&*host, || {
+        with_big_lock(&*host, || {
             if std::mem::take(&mut self.disks_inactive) {
-                let ret = host.disks_activate();
-                if ret < 0 {
-                    return Err(Error::from_callback("disks_activate", ret));
-                }
+                error::check("disks_activate", host.disks_activate())?;
             }
             if self.stopped_at.is_some() && std::mem::take(&mut self.was_running) {
-                let ret = host.vm_start();
-                if ret < 0 {
-                    return Err(Error::from_callback("vm_start", ret));
-                }
+                error::check("vm_start", host.vm_start())?;
             }
             Ok(())
         })?;
@@ -518,7 +509,7 @@ impl Source {
         core.link.drop_channel();
         self.channel = None;
         if std::mem::take(&mut self.set_up) {
-            locked(&*vm.host(), || save::cleanup(vm));
+            with_big_lock(&*vm.host(), || save::cleanup(vm));
         }
         vm.set_flags(Flags::IN_POSTCOPY, false);
         vm.set_flags(Flags::POSTCOPY_RAM, false);
