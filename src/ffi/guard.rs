@@ -6,6 +6,8 @@ use super::types::Error as CError;
 use super::{context, error};
 use crate::error::Error;
 use crate::file::MigFile;
+#[cfg(test)]
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::{Vm, unwind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 fn caught<T>(body: impl FnOnce() -> T) -> Result<T, (Arc<Vm>, Error)> {
     catch_unwind(AssertUnwindSafe(|| {
         #[cfg(test)]
-        context::current().pass("call");
+        context::current().fault_point(FaultPoint::Call);
         body()
     }))
     .map_err(|panic| unwind::explained(panic, context::current))

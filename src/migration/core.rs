@@ -8,6 +8,7 @@ use super::trace::{Event, Trace};
 use crate::channel::{Cancel, Channel};
 use crate::error::{Error, Result, Side};
 use crate::savevm::Vm;
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::without_big_lock;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::contained;
@@ -143,7 +144,7 @@ impl Core {
 
     /// Since it began.
     pub fn now(&self) -> Duration {
-        self.vm.pass("driver");
+        self.vm.fault_point(FaultPoint::Driver);
         match self.vm.host().clock_ns() {
             Some(ns) => Duration::from_nanos(ns.saturating_sub(self.began_ns)),
             None => self.began.elapsed(),

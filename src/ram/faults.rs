@@ -5,6 +5,7 @@
 use super::Ram;
 use super::block::{self, Block, Blocks};
 use crate::error::{Error, Result};
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::contained;
 use crate::sync::{Mutex, Rank};
@@ -81,7 +82,7 @@ impl Faults {
     fn serve(&self, ram: &Ram, address: usize) {
         let Some(vm) = ram.vm.upgrade() else { return };
         let _ = contained(&vm, || {
-            vm.pass("page fault");
+            vm.fault_point(FaultPoint::PageFault);
             self.fault(ram, address);
         });
     }

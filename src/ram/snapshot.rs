@@ -11,6 +11,7 @@ use super::{Ram, wire};
 use crate::channel::{self, Cancel, Uri, memory};
 use crate::error::{self, Error, Result, Side};
 use crate::file::MigFile;
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::unwind::{contained, finally};
 use crate::savevm::{Vm, save};
@@ -110,7 +111,7 @@ impl Protection {
         // Counted before it is claimed, so that the sender does not end in between.
         self.copying.fetch_add(1, SeqCst);
         let claimed = contained(vm, || {
-            vm.pass("write fault");
+            vm.fault_point(FaultPoint::WriteFault);
             self.copy(ram, block, offset)
         });
         self.copying.fetch_sub(1, SeqCst);

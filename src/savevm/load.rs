@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Loading a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
 
+use super::fault::FaultPoint;
 use super::handler::Callback;
 use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState, with_big_lock};
 pub use super::load_command::package;
@@ -96,6 +97,7 @@ fn check_head(file: &MigFile, errno: i32) -> Result<()> {
 }
 
 fn header(vm: &Vm, file: &MigFile) -> Result<()> {
+    vm.fault_point(FaultPoint::Engine);
     let magic = file.get_be32();
     check_head(file, libc::EINVAL)?;
     if magic != wire::FILE_MAGIC {
@@ -134,6 +136,7 @@ fn configuration(vm: &Vm, file: &MigFile) -> Result<()> {
 
 /// `load_setup` of every active handler; the first failure ends the load, and is `-EINVAL` to the caller.
 fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
+    vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "loadvm_state_setup", "");
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
@@ -153,7 +156,7 @@ fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
 /// Tells every handler that the load is over, active or not. A panic on the way to one keeps nothing from the others.
 pub fn cleanup(vm: &Vm) {
     let _ = contained(vm, || {
-        vm.pass("cleanup");
+        vm.fault_point(FaultPoint::Cleanup);
         trace_event!(vm.host(), "loadvm_state_cleanup", "");
     });
     for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::LoadCleanup)) {
@@ -196,6 +199,7 @@ fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<LentFile> {
 
 /// One stream of sections; `depth` counts the packages around it.
 pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+    vm.fault_point(FaultPoint::Engine);
     let (sections, incoming) = (Sections::new(vm, file), vm.incoming());
     let (host, incoming) = (&*sections.host, incoming.as_deref());
     loop {
@@ -298,7 +302,7 @@ fn section_payload(sections: &Sections<'_>, entry: &Entry, tag: u8, id: u32, ver
     }
     trace_event!(sections.host, "vmstate_load", "{}, {}", entry.name(), entry.description_name());
     let timer = sections.time();
-    sections.vm.pass("section");
+    sections.vm.fault_point(FaultPoint::Section);
     entry.handler.load(sections.file, version)?;
     timer.over(entry, tag);
     if sections.footers { footer(sections.file, id) } else { Ok(()) }
@@ -333,6 +337,7 @@ fn expects_description(vm: &Vm) -> bool {
 
 /// Reads the description and forgets it: a sender that is cut off while it still sends would fail.
 fn skip_description(vm: &Vm, file: &MigFile) {
+    vm.fault_point(FaultPoint::Engine);
     let tag = file.get_byte();
     if tag != wire::VMDESCRIPTION {
         // The state itself is complete, so this is told and gone past.

@@ -4,6 +4,7 @@
 
 use super::Vm;
 use super::command::DISCARD_VERSION;
+use super::fault::FaultPoint;
 use super::host::{Flags, Incoming, PostcopyState};
 use super::load::{LoadEnd, section_loop};
 use crate::channel::memory;
@@ -25,6 +26,7 @@ impl Incoming for Alone<'_> {
 
 /// Reads one command and does what it says.
 pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+    vm.fault_point(FaultPoint::Engine);
     let offset = file.position();
     let number = file.get_be16();
     let len = file.get_be16();

@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod config;
+pub mod fault;
 pub mod handler;
 pub mod host;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::wire::limits::Limits;
+use fault::FaultPoint;
 use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost, without_big_lock};
 use registry::{Owner, Registration, Registry};
@@ -55,9 +57,9 @@ pub struct Vm {
     broken: AtomicBool,
     flags: AtomicU32,
     loading: Loading,
-    /// Where tests want a panic.
+    /// The panic that a test wants.
     #[cfg(test)]
-    pub trap: unwind::Trap,
+    pub faults: fault::Faults,
 }
 
 /// The one driver of a machine, until this goes.
@@ -89,7 +91,7 @@ impl Vm {
             flags: AtomicU32::new(0),
             loading: Loading::default(),
             #[cfg(test)]
-            trap: unwind::Trap::default(),
+            faults: fault::Faults::default(),
         }
     }
 
@@ -158,16 +160,15 @@ impl Vm {
         Ok(Driving(self))
     }
 
-    /// A place where tests let the machine panic; nothing in a program.
+    /// Marks a step at which tests provoke a panic. Does nothing outside of tests.
     #[inline]
-    pub fn pass(&self, _place: &'static str) {
+    pub fn fault_point(&self, _point: FaultPoint) {
         #[cfg(test)]
-        self.trap.pass(_place);
+        self.faults.pass(_point);
     }
 
     /// The host's flags and the driver's.
     pub fn flags(&self) -> Flags {
-        self.pass("engine");
         Flags(self.flags.load(Relaxed) | self.host().flags().0)
     }
 
@@ -209,7 +210,7 @@ impl Vm {
     /// Adds a device.
     pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
         self.check_unbroken().map_err(|err| self.report(err.in_phase("register")))?;
-        self.pass("register");
+        self.fault_point(FaultPoint::Register);
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
         for text in warnings {

@@ -2,6 +2,7 @@
 //! The phases of saving (QEMU 7.2, `migration/savevm.c`). Each calls the handlers in order and latches on the file what
 //! goes wrong; what a phase skips and when a round stops is said at the phase.
 
+use super::fault::FaultPoint;
 use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
@@ -52,7 +53,7 @@ impl Sections<'_> {
     fn live(&self, entry: &Entry, tag: u8, (name, phase): (&str, &'static str), callback: impl FnOnce() -> i32) -> i32 {
         let timer = self.time();
         self.open(entry, tag);
-        self.vm.pass("section");
+        self.vm.fault_point(FaultPoint::Section);
         let ret = callback();
         self.close(entry, ret);
         timer.over(entry, tag);
@@ -67,7 +68,7 @@ impl Sections<'_> {
         let timer = self.time();
         self.open(entry, wire::SECTION_FULL);
         trace_event!(self.host, "vmstate_save", "{}, {}", entry.name(), entry.description_name());
-        self.vm.pass("device");
+        self.vm.fault_point(FaultPoint::Device);
         entry.handler.save(self.file, recorder)?;
         self.close(entry, 0);
         timer.over(entry, wire::SECTION_FULL);
@@ -106,6 +107,7 @@ fn notify(vm: &Vm, notice: PrecopyNotice) {
 
 /// Writes magic, version and the configuration section.
 pub fn header(vm: &Vm, file: &MigFile) {
+    vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_header", "");
     file.put_be32(wire::FILE_MAGIC);
     file.put_be32(wire::FILE_VERSION);
@@ -117,6 +119,7 @@ pub fn header(vm: &Vm, file: &MigFile) {
 
 /// Calls `save_setup` of every active handler in a START section each, until one fails.
 pub fn setup(vm: &Vm, file: &MigFile) {
+    vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_setup", "");
     let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
@@ -137,6 +140,7 @@ pub fn setup(vm: &Vm, file: &MigFile) {
 /// Skips inactive handlers and, in postcopy, those without it. Stops before a handler when the rate limit is reached and
 /// behind the first one that has more to send, so that later ones do not send what changes meanwhile.
 pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<Round, i32> {
+    vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_iterate", "");
     let mut last = 1;
     let sections = Sections::new(vm, file);
@@ -189,6 +193,7 @@ pub fn complete_precopy(vm: &Vm, file: &MigFile, iterable_only: bool, inactivate
 }
 
 fn begin_completion(vm: &Vm) {
+    vm.fault_point(FaultPoint::Engine);
     notify(vm, PrecopyNotice::Complete);
     trace_event!(vm.host(), "savevm_state_complete_precopy", "");
     vm.host().cpu_synchronize_states();
@@ -244,6 +249,7 @@ pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool,
 }
 
 fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<Ending> {
+    vm.fault_point(FaultPoint::Engine);
     let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
     let recorder = describe.then(Recorder::new);
     let sections = Sections::new(vm, file);
@@ -273,6 +279,7 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -
 }
 
 fn describe(vm: &Vm, file: &MigFile, ending: &Ending) {
+    vm.fault_point(FaultPoint::Engine);
     if let Some(recorder) = &ending.recorder {
         file.flush();
         let description = recorder.render(1 << vm.host().target_page_bits());
@@ -297,6 +304,7 @@ pub fn finish(vm: &Vm, file: &MigFile, ending: &Ending) {
 
 /// `save_live_complete_postcopy` of every active handler in an END section each, then EOF.
 pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
+    vm.fault_point(FaultPoint::Engine);
     let sections = Sections::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
@@ -316,7 +324,7 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
 /// Tells every handler that the migration is over, active or not. A panic on the way to one keeps nothing from the others.
 pub fn cleanup(vm: &Vm) {
     let _ = contained(vm, || {
-        vm.pass("cleanup");
+        vm.fault_point(FaultPoint::Cleanup);
         notify(vm, PrecopyNotice::Cleanup);
         trace_event!(vm.host(), "savevm_state_cleanup", "");
     });
@@ -327,6 +335,7 @@ pub fn cleanup(vm: &Vm) {
 
 /// Asks every active handler to go on after a broken postcopy; the first negative result ends it.
 pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
+    vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_resume_prepare", "");
     for entry in vm.registry.walk() {
         let handler = &entry.handler;

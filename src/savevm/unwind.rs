@@ -74,40 +74,6 @@ pub fn finally<T, U>(body: impl FnOnce() -> T, last: impl FnOnce() -> U) -> (T, 
     (done.unwrap_or_else(|panic| resume_unwind(panic)), last)
 }
 
-/// Where tests want a machine to panic: the next time but so many that it comes by a place in the code.
-#[cfg(test)]
-#[derive(Default)]
-pub struct Trap(std::sync::Mutex<Option<(&'static str, u32)>>);
-
-#[cfg(test)]
-impl Trap {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(&'static str, u32)>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Panic at `place` when it was passed `passes` times.
-    pub fn set(&self, place: &'static str, passes: u32) {
-        *self.lock() = Some((place, passes));
-    }
-
-    /// Whether it still waits; it does not any more.
-    pub fn clear(&self) -> bool {
-        self.lock().take().is_some()
-    }
-
-    /// This is `place`.
-    pub fn pass(&self, place: &'static str) {
-        let mut trap = self.lock();
-        match &mut *trap {
-            Some((at, 0)) if *at == place => *trap = None,
-            Some((at, passes)) if *at == place => return *passes -= 1,
-            _ => return,
-        }
-        drop(trap);
-        panic!("provoked in {place}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

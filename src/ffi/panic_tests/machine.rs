@@ -18,6 +18,7 @@ use crate::ffi::qemu_file::{qemu_fclose, qemu_get_be32, qemu_get_buffer, qemu_pu
 use crate::ffi::register::{SaveVMHandlers, register_savevm_live, unregister_savevm};
 use crate::ffi::types::{Error as CError, QEMUFile, SaveVM};
 use crate::savevm::Vm;
+use crate::savevm::fault::FaultPoint;
 use crate::sys::OwnMemory;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::zeroed;
@@ -331,7 +332,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.inner().trap.clear();
+        self.inner().faults.clear();
         // SAFETY: nothing uses them any more.
         unsafe {
             let freed = savevm_ram_free(self.ram);
@@ -344,21 +345,21 @@ impl Drop for Machine {
 
 /// Runs `body`, which says whether the trap that it set was sprung, with a trap at the first passage of `place`, the second
 /// and so on, until it is not sprung any more. None may take long.
-pub fn everywhere(place: &'static str, body: impl Fn(&str, &dyn Fn(&Machine)) -> bool + Send + Copy + 'static) {
+pub fn everywhere(place: FaultPoint, body: impl Fn(&str, &dyn Fn(&Machine)) -> bool + Send + Copy + 'static) {
     for passes in 0..1000 {
         let (told, tell) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let sprung = body(&format!("{place} {passes}"), &|machine| machine.inner().trap.set(place, passes));
+            let sprung = body(&format!("{place:?} {passes}"), &|machine| machine.inner().faults.set(place, passes));
             let _ = told.send(sprung);
         });
         match tell.recv_timeout(Duration::from_secs(20)) {
             Ok(true) => {}
-            Ok(false) => return assert!(passes > 0, "{place} is never passed"),
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{place} {passes}: it hangs"),
+            Ok(false) => return assert!(passes > 0, "{place:?} is never passed"),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{place:?} {passes}: it hangs"),
             Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
         }
     }
-    panic!("{place} is passed again and again");
+    panic!("{place:?} is passed again and again");
 }
 
 /// A path that nobody else has.

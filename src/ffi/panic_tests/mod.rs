@@ -20,6 +20,7 @@ use super::phases::qemu_load_device_state;
 use super::qemu_file::{
     qemu_fclose, qemu_fflush, qemu_file_get_error, qemu_get_be32, qemu_get_buffer, qemu_put_be32, qemu_put_buffer,
 };
+use crate::savevm::fault::FaultPoint;
 use machine::{Machine, PAGE, PAGES, everywhere, path, uri};
 use std::ffi::CStr;
 use std::mem::zeroed;
@@ -29,7 +30,7 @@ use std::thread;
 
 /// After a call on a machine that had a trap: whether it was sprung, and that the machine then refuses further use.
 fn check(machine: &Machine, what: &str, ret: i32) -> bool {
-    let sprung = !machine.inner().trap.clear();
+    let sprung = !machine.inner().faults.clear();
     machine.check_order(what);
     if sprung {
         machine.check_refuses(what);
@@ -41,7 +42,14 @@ fn check(machine: &Machine, what: &str, ret: i32) -> bool {
 
 #[test]
 fn a_snapshot_that_panics_leaves_the_guest_running() {
-    for place in ["engine", "section", "device", "cleanup", "call", "register"] {
+    for place in [
+        FaultPoint::Engine,
+        FaultPoint::Section,
+        FaultPoint::Device,
+        FaultPoint::Cleanup,
+        FaultPoint::Call,
+        FaultPoint::Register,
+    ] {
         everywhere(place, |what, arm| {
             let (machine, path) = (Machine::new(true, true), path("snapshot"));
             let mut err = ptr::null_mut();
@@ -54,7 +62,7 @@ fn a_snapshot_that_panics_leaves_the_guest_running() {
             // SAFETY: the error is ours.
             unsafe { error_free(err) };
             let sprung = check(&machine, what, ret);
-            assert!(!sprung || ret < 0 || what.starts_with("cleanup") || what.starts_with("call"), "{what}: {ret}");
+            assert!(!sprung || ret < 0 || what.starts_with("Cleanup") || what.starts_with("Call"), "{what}: {ret}");
             sprung
         });
     }
@@ -62,7 +70,7 @@ fn a_snapshot_that_panics_leaves_the_guest_running() {
 
 #[test]
 fn a_snapshot_that_panics_while_it_is_loaded_starts_no_guest() {
-    for place in ["engine", "section", "cleanup", "call"] {
+    for place in [FaultPoint::Engine, FaultPoint::Section, FaultPoint::Cleanup, FaultPoint::Call] {
         everywhere(place, |what, arm| {
             let (source, machine, path) = (Machine::new(true, true), Machine::new(true, true), path("load"));
             let uri = uri("file", &path);
@@ -106,16 +114,23 @@ fn a_snapshot_of_a_running_guest_that_panics_lets_it_write() {
         assert!([-libc::EPERM, -libc::ENOSYS, -libc::EINVAL].contains(&able), "{able}");
         return eprintln!("this program has no write protection by userfaultfd: a running guest is not tried");
     }
-    for place in ["engine", "section", "device", "cleanup", "call", "write fault"] {
+    for place in [
+        FaultPoint::Engine,
+        FaultPoint::Section,
+        FaultPoint::Device,
+        FaultPoint::Cleanup,
+        FaultPoint::Call,
+        FaultPoint::WriteFault,
+    ] {
         everywhere(place, |what, arm| {
             let machine = Machine::new(true, false);
             arm(&machine);
             let ret = snapshot_running(&machine);
             assert!(machine.runs(), "{what}: the guest runs");
             let sprung = check(&machine, what, ret);
-            assert!(!sprung || ret < 0 || what.starts_with("cleanup"), "{what}: {ret}");
+            assert!(!sprung || ret < 0 || what.starts_with("Cleanup"), "{what}: {ret}");
             // How many faults there are after the first one is up to chance.
-            sprung && !what.ends_with("write fault 1")
+            sprung && !what.ends_with("WriteFault 1")
         });
     }
 }
@@ -230,31 +245,47 @@ fn touch(machine: &Machine) -> impl FnOnce() + use<> {
 
 #[test]
 fn a_migration_whose_source_panics_leaves_one_guest() {
-    for place in ["engine", "driver", "section", "device", "cleanup", "call", "register", "answers"] {
+    for place in [
+        FaultPoint::Engine,
+        FaultPoint::Driver,
+        FaultPoint::Section,
+        FaultPoint::Device,
+        FaultPoint::Cleanup,
+        FaultPoint::Call,
+        FaultPoint::Register,
+        FaultPoint::Answers,
+    ] {
         everywhere(place, |what, arm| migrate(what, At::Source, Way::Precopy, arm));
     }
 }
 
 #[test]
 fn a_migration_whose_destination_panics_leaves_one_guest() {
-    for place in ["engine", "driver", "section", "cleanup", "call"] {
+    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Section, FaultPoint::Cleanup, FaultPoint::Call] {
         everywhere(place, |what, arm| migrate(what, At::Destination, Way::Precopy, arm));
     }
 }
 
 #[test]
 fn a_migration_that_the_host_steps_and_that_panics_leaves_one_guest() {
-    for place in ["engine", "driver", "section", "device", "cleanup", "answers"] {
+    for place in [
+        FaultPoint::Engine,
+        FaultPoint::Driver,
+        FaultPoint::Section,
+        FaultPoint::Device,
+        FaultPoint::Cleanup,
+        FaultPoint::Answers,
+    ] {
         everywhere(place, |what, arm| migrate(what, At::Source, Way::Steps, arm));
     }
 }
 
 #[test]
 fn a_cancelled_migration_that_panics_leaves_the_guest_running() {
-    for place in ["engine", "driver", "cleanup", "answers"] {
+    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Cleanup, FaultPoint::Answers] {
         everywhere(place, |what, arm| migrate(what, At::Source, Way::Cancel, arm));
     }
-    for place in ["engine", "driver", "section", "cleanup"] {
+    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Section, FaultPoint::Cleanup] {
         everywhere(place, |what, arm| migrate(what, At::Destination, Way::Cancel, arm));
     }
 }
@@ -272,7 +303,8 @@ fn has_postcopy() -> bool {
 
 #[test]
 fn a_postcopy_whose_source_panics_leaves_one_guest() {
-    for place in ["engine", "driver", "section", "device", "answers"] {
+    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Section, FaultPoint::Device, FaultPoint::Answers]
+    {
         if has_postcopy() {
             everywhere(place, |what, arm| migrate(what, At::Source, Way::Postcopy, arm));
         }
@@ -281,7 +313,14 @@ fn a_postcopy_whose_source_panics_leaves_one_guest() {
 
 #[test]
 fn a_postcopy_whose_destination_panics_leaves_one_guest() {
-    for place in ["engine", "driver", "section", "package", "page fault", "cleanup"] {
+    for place in [
+        FaultPoint::Engine,
+        FaultPoint::Driver,
+        FaultPoint::Section,
+        FaultPoint::Package,
+        FaultPoint::PageFault,
+        FaultPoint::Cleanup,
+    ] {
         if has_postcopy() {
             everywhere(place, |what, arm| migrate(what, At::Destination, Way::Postcopy, arm));
         }
@@ -292,9 +331,9 @@ fn a_postcopy_whose_destination_panics_leaves_one_guest() {
 fn a_file_that_panics_has_an_error_from_then_on() {
     let machine = Machine::new(false, true);
     let sprung = |set: &dyn Fn(*mut super::types::QEMUFile), f| {
-        machine.inner().trap.set("call", 0);
+        machine.inner().faults.set(FaultPoint::Call, 0);
         set(f);
-        assert!(!machine.inner().trap.clear());
+        assert!(!machine.inner().faults.clear());
         // SAFETY: the file is open, and closed here.
         unsafe {
             assert_eq!(qemu_file_get_error(f), -libc::EIO);
@@ -323,7 +362,7 @@ fn a_file_that_panics_has_an_error_from_then_on() {
 #[test]
 fn the_context_that_a_call_was_about_is_given_up_and_no_other() {
     let (mine, other) = (Machine::new(true, true), Machine::new(true, true));
-    other.inner().trap.set("engine", 0);
+    other.inner().faults.set(FaultPoint::Engine, 0);
     let mut err = ptr::null_mut();
     // SAFETY: the contexts are alive; the error is ours.
     unsafe {
@@ -332,7 +371,7 @@ fn the_context_that_a_call_was_about_is_given_up_and_no_other() {
         assert_eq!(savevm_snapshot_save(other.vm, uri("file", &path).as_ptr(), &raw mut err), -libc::EIO);
         let _ = std::fs::remove_file(path);
         savevm_set_current(before);
-        assert!(CStr::from_ptr(error_get_pretty(err)).to_string_lossy().contains("provoked in engine"));
+        assert!(CStr::from_ptr(error_get_pretty(err)).to_string_lossy().contains("provoked in Engine"));
         error_free(err);
     }
     assert!(!mine.is_broken() && other.runs());

@@ -13,6 +13,7 @@ use crate::ffi::api::migrate::{
 use crate::ffi::api::migration::{SaveVMInfo, SaveVMParams};
 use crate::ffi::types::{MigrationIncomingState, MigrationState};
 use crate::migration::Status;
+use crate::savevm::fault::FaultPoint;
 use std::mem::zeroed;
 use std::ptr;
 use std::thread;
@@ -130,7 +131,7 @@ fn recover(what: &str, at: At, arm: &dyn Fn(&Machine)) -> bool {
 
 #[test]
 fn a_recovery_whose_source_panics_leaves_the_guest_where_it_is() {
-    for place in ["recovery", "answers", "engine", "driver"] {
+    for place in [FaultPoint::Recovery, FaultPoint::Answers, FaultPoint::Engine, FaultPoint::Driver] {
         if has_postcopy() {
             everywhere(place, |what, arm| recover(what, At::Source, arm));
         }
@@ -139,7 +140,9 @@ fn a_recovery_whose_source_panics_leaves_the_guest_where_it_is() {
 
 #[test]
 fn a_recovery_whose_destination_panics_leaves_the_guest_where_it_is() {
-    for place in ["recovery", "page fault", "section", "engine", "driver"] {
+    for place in
+        [FaultPoint::Recovery, FaultPoint::PageFault, FaultPoint::Section, FaultPoint::Engine, FaultPoint::Driver]
+    {
         if has_postcopy() {
             everywhere(place, |what, arm| recover(what, At::Destination, arm));
         }
@@ -154,7 +157,7 @@ fn a_connection_that_a_panic_keeps_from_being_used_ends() {
     let (source, destination) = (Machine::new(true, true), Machine::new(false, true));
     let ends = Ends::paused(&source, &destination, true);
     ends.recover();
-    source.inner().trap.set("driver", 0);
+    source.inner().faults.set(FaultPoint::Driver, 0);
     // SAFETY: the migration is alive.
     unsafe { savevm_migrate_step(ends.outgoing) };
     ends.wait(|status| status == [Status::Failed, Status::PostcopyPaused]);

@@ -13,6 +13,7 @@ use crate::migration::return_path::message::{self, Message};
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::savevm::Vm;
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{self, Flags, Level, PostcopyState, with_big_lock};
 use crate::savevm::load::{self, LoadEnd};
 use crate::savevm::slot::PostcopyRam;
@@ -139,7 +140,7 @@ impl host::Incoming for Commands {
             m.core.vm.host().report(Level::Warning, "POSTCOPY_RESUME without a recovery: ignored");
             return Ok(());
         }
-        m.core.vm.pass("recovery");
+        m.core.vm.fault_point(FaultPoint::Recovery);
         m.core.enter(Status::PostcopyActive)?;
         m.core.stats.get().recoveries += 1;
         m.sender.send(Message::ResumeAck(message::RESUME_ACK_VALUE))?;
@@ -154,7 +155,7 @@ impl host::Incoming for Commands {
         if m.core.status() != Status::PostcopyRecover {
             return Err(Error::new(libc::EPERM, "RECV_BITMAP outside of a recovery"));
         }
-        m.core.vm.pass("recovery");
+        m.core.vm.fault_point(FaultPoint::Recovery);
         let ram = self.ram().ok_or_else(|| Error::new(libc::ENOTSUP, "no RAM takes part in postcopy"))?;
         let bits = ram.received_bits(block)?;
         m.sender.send_bitmap(block.to_vec(), bits)
@@ -178,7 +179,7 @@ impl host::Incoming for Commands {
                 let _working = m.core.working();
                 let stream = std::mem::take(&mut stream);
                 let load = || {
-                    vm.pass("package");
+                    vm.fault_point(FaultPoint::Package);
                     load::package(&vm, stream, depth).map(drop)
                 };
                 let loaded = contained(&vm, load).and_then(|loaded| loaded);

@@ -15,6 +15,7 @@ use crate::migration::params::Choice;
 use crate::migration::return_path::message::Message;
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, Level, PostcopyState, with_big_lock};
 use crate::savevm::load::{self, LoadEnd};
 use std::sync::Arc;
@@ -155,7 +156,7 @@ impl Incoming {
         core.enter(Status::PostcopyPaused)?;
         core.phase(Some("paused"));
         let channel = self.wait_back()?;
-        core.vm.pass("recovery");
+        core.vm.fault_point(FaultPoint::Recovery);
         let file = self.attach(&channel)?;
         let back = file.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a way back"))?;
         self.sender.open(back);

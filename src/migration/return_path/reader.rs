@@ -8,6 +8,7 @@ use crate::file::MigFile;
 use crate::migration::core::Core;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Flags;
 use crate::savevm::unwind::contained;
 use crate::sync::{Mutex, Rank};
@@ -234,7 +235,7 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
 
 /// Takes one message; whether more may follow.
 fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Message) -> Result<bool> {
-    core.vm.pass("answers");
+    core.vm.fault_point(FaultPoint::Answers);
     match message {
         Message::Shut(value) => {
             shared.lock().shut = Some(value);

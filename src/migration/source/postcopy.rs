@@ -33,6 +33,7 @@ use crate::migration::return_path::reader::{Reader, Verdict, refusal};
 use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
+use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, Level, with_big_lock};
 use crate::savevm::{Vm, command, save};
 use crate::wire::{self, Command};
@@ -280,7 +281,7 @@ impl Source {
     /// What arrived is asked for, the handlers get ready, and the destination agrees.
     fn recover(&mut self, m: &Arc<Outgoing>, to: Endpoint) -> Result<()> {
         let (core, vm) = (&m.core, &m.core.vm);
-        vm.pass("recovery");
+        vm.fault_point(FaultPoint::Recovery);
         let channel = m.connect(&to, CONNECT_TIMEOUT)?;
         self.attach(m, channel, false)?;
         let reader = self.reader.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
@@ -311,7 +312,7 @@ impl Source {
         let channel = self.channel.clone().ok_or_else(|| Error::new(libc::ENOTCONN, "there is no connection"))?;
         Ok(Arc::new(move |block: &[u8]| {
             let core = weak.upgrade().ok_or_else(|| Error::new(libc::ENOTCONN, "the migration is over"))?;
-            core.vm.pass("recovery");
+            core.vm.fault_point(FaultPoint::Recovery);
             let file = MigFile::new(Arc::clone(&channel), true);
             command::recv_bitmap(&core.vm, &file, block)?;
             file.check()?;
