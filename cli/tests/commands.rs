@@ -273,13 +273,21 @@ fn checks_fail_where_they_must() {
     stream.configuration("pc-i440fx-7.2").device(4, "timer", 0, &[0; 8], &fields("timer", &[("other", "int64", 8)]));
     let other = place.file("other", &stream.finish(true));
     let text = run(&["check", arg(&other), "--against", arg(&schema)]).expect(0);
-    assert!(
-        text.contains("warning: 'timer' instance 0: other: the machine's own stream did not have this field"),
-        "{text}"
-    );
+    assert!(text.contains("note: 'timer' instance 0: other: in the machine's own stream these 8 bytes are"), "{text}");
+    assert!(text.contains("warning: 'serial' instance 0: the stream does not have it"), "{text}");
     run(&["check", arg(&other), "--against", arg(&schema), "--strict"]).expect(1);
     let document = json(run(&["check", arg(&other), "--against", arg(&schema), "-f", "json"]).expect(0));
     assert_eq!(document.get("passes"), Some(&Json::Bool(true)));
+    assert_eq!(document.get("verdict").and_then(Json::as_str), Some("would-load"));
+    let mut stream = Builder::new();
+    let more = fields("timer", &[("ticks", "int64", 8), ("more", "int32", 4)]);
+    stream.configuration("pc-i440fx-7.2").device(4, "timer", 0, &[0; 12], &more);
+    let longer = place.file("longer", &stream.finish(true));
+    let text = run(&["check", arg(&longer), "--against", arg(&schema)]).expect(1);
+    let risk = "risk: 'timer' instance 0: more: the machine's own stream did not have this field of 4 bytes";
+    assert!(text.contains(risk) && text.contains("it may not load"), "{text}");
+    let document = json(run(&["check", arg(&longer), "--against", arg(&schema), "-f", "json"]).expect(1));
+    assert_eq!(document.get("verdict").and_then(Json::as_str), Some("may-not-load"));
     assert_eq!(run(&["check", arg(&good), "--against", arg(&good)]).status, 2);
 }
 

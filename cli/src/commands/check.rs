@@ -25,17 +25,56 @@ pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
         findings.extend(target.check(&stream));
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    let fails_from = if args.strict { Severity::Warning } else { Severity::Error };
-    let fails = findings.iter().any(|finding| finding.severity >= fails_from);
+    let fails_from = if args.strict { Severity::Warning } else { Severity::Risk };
+    let verdict = Verdict::of(&findings, fails_from, target.is_some());
     if !args.quiet {
         let mut out = Output::stdout(colour);
         match args.format {
-            ReportFormat::Text => write_text(&name, &stream, &findings, target.is_some(), fails, &mut out)?,
-            ReportFormat::Json => write_json(&findings, fails, &mut out)?,
+            ReportFormat::Text => write_text(&name, &stream, &findings, verdict, &mut out)?,
+            ReportFormat::Json => write_json(&findings, verdict, &mut out)?,
         }
         out.flush()?;
     }
-    Ok(if fails { Status::Found } else { Status::Fine })
+    Ok(if verdict.fails() { Status::Found } else { Status::Fine })
+}
+
+/// What the findings amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    WellFormed,
+    NotWellFormed,
+    WouldLoad,
+    MayNotLoad,
+    WouldNotLoad,
+}
+
+impl Verdict {
+    fn of(findings: &[Finding], fails_from: Severity, against: bool) -> Self {
+        let worst = findings.iter().map(|finding| finding.severity).max();
+        let fails = worst >= Some(fails_from);
+        match (fails, against) {
+            (false, false) => Self::WellFormed,
+            (true, false) => Self::NotWellFormed,
+            (false, true) => Self::WouldLoad,
+            (true, true) if worst == Some(Severity::Error) => Self::WouldNotLoad,
+            (true, true) => Self::MayNotLoad,
+        }
+    }
+
+    fn fails(self) -> bool {
+        !matches!(self, Self::WellFormed | Self::WouldLoad)
+    }
+
+    /// In words, and for programs.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::WellFormed => ("well-formed", "well-formed"),
+            Self::NotWellFormed => ("not well-formed", "not-well-formed"),
+            Self::WouldLoad => ("nothing stands against loading it", "would-load"),
+            Self::MayNotLoad => ("it may not load", "may-not-load"),
+            Self::WouldNotLoad => ("it would not load", "would-not-load"),
+        }
+    }
 }
 
 fn read_target(path: &Path, max_memory: usize) -> Result<Target> {
@@ -81,37 +120,27 @@ impl FieldSink for Unseen {
     fn field(&mut self, _leaf: &Leaf<'_>) {}
 }
 
-fn write_text(
-    name: &str,
-    stream: &Stream,
-    findings: &[Finding],
-    against: bool,
-    fails: bool,
-    out: &mut Output,
-) -> Result<()> {
+fn write_text(name: &str, stream: &Stream, findings: &[Finding], verdict: Verdict, out: &mut Output) -> Result<()> {
     for finding in findings {
         let style = match finding.severity {
-            Severity::Error => Style::Bad,
+            Severity::Error | Severity::Risk => Style::Bad,
             Severity::Warning => Style::Notable,
             Severity::Note => Style::Faint,
         };
         let severity = out.paint(style, finding.severity.name());
         writeln!(out, "{severity}: {finding}")?;
     }
-    let verdict = match (fails, against) {
-        (false, false) => out.paint(Style::Good, "well-formed"),
-        (false, true) => out.paint(Style::Good, "nothing stands against loading it"),
-        (true, false) => out.paint(Style::Bad, "not well-formed"),
-        (true, true) => out.paint(Style::Bad, "it would not load"),
-    };
+    let style = if verdict.fails() { Style::Bad } else { Style::Good };
+    let verdict = out.paint(style, verdict.names().0);
     let devices = plural(stream.devices().count() as u64, "device");
     writeln!(out, "{name}: {verdict} ({devices}, {})", plural(stream.length, "byte"))?;
     Ok(())
 }
 
-fn write_json(findings: &[Finding], fails: bool, out: &mut Output) -> Result<()> {
+fn write_json(findings: &[Finding], verdict: Verdict, out: &mut Output) -> Result<()> {
     let mut json = Emitter::new(out, Some(2));
-    json.object().name("savevm-check").number(1).name("passes").bool(!fails).name("findings").array();
+    json.object().name("savevm-check").number(1).name("passes").bool(!verdict.fails());
+    json.name("verdict").string(verdict.names().1).name("findings").array();
     for finding in findings {
         json.object().name("severity").string(finding.severity.name());
         json.name("device").optional_string(finding.device.as_ref().map(|device| &*device.name));

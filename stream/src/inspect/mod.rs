@@ -15,6 +15,7 @@ mod describe;
 pub mod json;
 mod live;
 mod parse;
+mod printable;
 pub mod qcow2;
 mod ram;
 mod report;
@@ -30,6 +31,7 @@ pub use budget::{Budget, OverBudget};
 pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};
 pub use describe::{Description, DeviceLayout, Field, Layout, write_description};
 pub use parse::{Options, read, read_slice, read_whole};
+pub use printable::{is_layout, printable};
 pub use report::{to_json, write_analyze, write_json};
 pub use source::{ReadSource, SliceSource, Source};
 pub use stream::{

@@ -418,7 +418,7 @@ fn a_dump_tells_what_it_does_not_read() {
     assert_eq!(
         findings,
         [
-            "warning: 'serial' instance 0: mcr: the stream does not have this field",
+            "risk: 'serial' instance 0: mcr: the stream does not have this field",
             "error: 'serial' instance 0: serial/fifo: the machine does not know this subsection",
             "note: 3 devices are not in the dump"
         ]

@@ -4,11 +4,12 @@
 //! The dump goes by device type and not by name, and it has what can be sent, not what is. A device is found in it by the
 //! name of its VMStateDescription. Devices that are not types of their own (`timer`, `ram`) are not in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::describe::{Field, Layout};
 use super::super::json::Json;
 use super::super::stream::Stream;
+use super::align::{Gap, Stretch, align};
 use super::{Findings, Severity};
 
 /// What a QEMU says of its devices.
@@ -20,16 +21,18 @@ pub struct Dump {
 }
 
 /// A VMStateDescription.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Known {
+    name: String,
     version: u64,
     minimum: u64,
     fields: Vec<KnownField>,
-    subsections: Vec<(String, Known)>,
+    subsections: Vec<Known>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct KnownField {
+    /// As a stream's description has it: with a number where the name stands more than once.
     name: String,
     since: u64,
     conditional: bool,
@@ -41,16 +44,14 @@ impl Dump {
     /// Reads a dump.
     pub fn from_json(json: &Json<'_>) -> Result<Self, String> {
         let machine = json.get("vmschkmachine").and_then(|machine| machine.get("Name")?.as_str()).map(str::to_string);
-        let mut by_name: HashMap<String, Vec<Known>> = HashMap::new();
+        let mut by_name: HashMap<String, HashSet<Known>> = HashMap::new();
         for (_, entry) in json.members() {
             let Some(description) = entry.get("Description") else { continue };
             let Some(name) = description.get("name").and_then(Json::as_str) else { continue };
-            let known = Known::from_json(description);
-            let same = by_name.entry(name.into()).or_default();
-            if !same.contains(&known) {
-                same.push(known);
-            }
+            by_name.entry(name.into()).or_default().insert(Known::from_json(description));
         }
+        let by_name: HashMap<_, Vec<_>> =
+            by_name.into_iter().map(|(name, known)| (name, known.into_iter().collect())).collect();
         if by_name.is_empty() { Err("no device in it".into()) } else { Ok(Self { machine, by_name }) }
     }
 
@@ -77,13 +78,15 @@ fn best(candidates: &[Known], version: u64, layout: &Layout, findings: &mut Find
     let attempt = |known: &Known| {
         let mut found = Findings { device: findings.device.clone(), ..Findings::default() };
         known.check(version, layout, &mut found);
-        found.list
+        found.finish()
     };
     let weight = |list: &Vec<super::Finding>| {
         let of = |severity| list.iter().filter(|finding| finding.severity == severity).count();
-        (of(Severity::Error), of(Severity::Warning))
+        (of(Severity::Error), of(Severity::Risk), of(Severity::Warning))
     };
-    findings.list.extend(candidates.iter().map(attempt).min_by_key(weight).unwrap_or_default());
+    for finding in candidates.iter().map(attempt).min_by_key(weight).unwrap_or_default() {
+        findings.keep(finding);
+    }
 }
 
 impl Known {
@@ -100,64 +103,120 @@ impl Known {
                 inner: json.get("Description").map(Self::from_json),
             })
         };
-        let subsection = |json: &Json<'_>| Some((json.get("name")?.as_str()?.to_string(), Self::from_json(json)));
+        let mut fields: Vec<_> = list("Fields").filter_map(field).collect();
+        number_repeated(&mut fields);
         Self {
+            name: json.get("name").and_then(Json::as_str).unwrap_or_default().into(),
             version: number("version_id"),
             minimum: number("minimum_version_id"),
-            fields: list("Fields").filter_map(field).collect(),
-            subsections: list("Subsections").filter_map(subsection).collect(),
+            fields,
+            subsections: list("Subsections").map(Self::from_json).collect(),
         }
     }
 
+    /// Checks a state whose version the stream names.
     fn check(&self, version: u64, layout: &Layout, findings: &mut Findings) {
         findings.version(version, self.version);
         if version < self.minimum {
             findings.error(format!("version {version} is too old, the machine knows {} and later", self.minimum));
         }
-        let mut seen = HashMap::new();
-        for field in &layout.fields {
-            let name = base_name(&field.name);
-            let first = seen.insert(name, ()).is_none();
-            let known: Vec<_> =
-                self.fields.iter().filter(|known| known.name == name && known.since <= version).collect();
-            findings.within(&field.name, |findings| match &known[..] {
-                [] if first => findings.error("the machine does not read this field"),
-                [known] => known.check(field, findings),
-                // Several fields share the name, or it was complained about.
-                _ => {}
-            });
+        self.check_fields(version, layout, findings);
+    }
+
+    fn check_fields(&self, version: u64, layout: &Layout, findings: &mut Findings) {
+        let ours: Vec<&[Field]> = layout.fields.chunk_by(|a, b| a.name == b.name).collect();
+        let theirs: Vec<&KnownField> = self.fields.iter().filter(|known| known.since <= version).collect();
+        for stretch in align(ours.iter().map(|run| &*run[0].name), theirs.iter().map(|known| &*known.name)) {
+            match stretch {
+                Stretch::Same(at, other) => {
+                    findings.within(&ours[at][0].name, |findings| {
+                        ours[at].iter().for_each(|field| theirs[other].check(field, findings));
+                    });
+                }
+                Stretch::Gap(Gap { have, wanted }) => {
+                    gap(&ours[have.0..have.1], &theirs[wanted.0..wanted.1], findings);
+                }
+            }
         }
-        let required = self.fields.iter().filter(|known| !known.conditional && known.since <= version);
-        for known in required.filter(|known| !seen.contains_key(known.name.as_str())) {
-            // An array of no elements leaves no trace.
-            findings.within(&known.name, |findings| findings.warning("the stream does not have this field"));
-        }
+        let known: HashMap<&str, &Self> = self.subsections.iter().map(|known| (known.name.as_str(), known)).collect();
         for subsection in &layout.subsections {
             let name = subsection.name.as_deref().unwrap_or_default();
-            let known = self.subsections.iter().find(|(known, _)| known == name);
-            findings.within(name, |findings| match known {
-                Some((_, known)) => known.check(subsection.version.unwrap_or(0), subsection, findings),
+            findings.within(name, |findings| match known.get(name) {
+                Some(known) => known.check(subsection.version.unwrap_or(0), subsection, findings),
                 None => findings.error("the machine does not know this subsection"),
             });
         }
     }
 }
 
+/// Numbers the fields whose name stands more than once, as QEMU does where it describes a stream.
+fn number_repeated(fields: &mut [KnownField]) {
+    let mut times: HashMap<String, (u32, u32)> = HashMap::new();
+    for field in fields.iter() {
+        times.entry(field.name.clone()).or_default().0 += 1;
+    }
+    for field in fields.iter_mut() {
+        let Some((count, next)) = times.get_mut(&field.name) else { continue };
+        if *count > 1 {
+            field.name = format!("{}[{next}]", field.name);
+            *next += 1;
+        }
+    }
+}
+
+/// Fields without a partner of the same name: renamed ones, those of one side only, and conditional ones.
+fn gap(ours: &[&[Field]], theirs: &[&KnownField], findings: &mut Findings) {
+    if let Some(pairs) = pair_up(ours, theirs) {
+        for (run, known) in ours.iter().zip(pairs) {
+            let message = format!("the machine reads these bytes as {}", known.name);
+            findings.within(&run[0].name, |findings| findings.note(message));
+        }
+        return;
+    }
+    for run in ours {
+        findings.within(&run[0].name, |findings| findings.error("the machine does not read this field"));
+    }
+    for known in theirs.iter().filter(|known| !known.conditional) {
+        // An array of no elements leaves no trace; nearly all arrays of unknown length are of structures.
+        let may_be_empty = ours.is_empty() && (known.inner.is_some() || known.size == 0);
+        let severity = if may_be_empty { Severity::Warning } else { Severity::Risk };
+        findings.within(&known.name, |findings| findings.add(severity, "the stream does not have this field"));
+    }
+}
+
+/// The machine's fields that read the bytes of `ours`, if each has one; the others of the machine must be conditional.
+fn pair_up<'k>(ours: &[&[Field]], theirs: &[&'k KnownField]) -> Option<Vec<&'k KnownField>> {
+    let mut left = theirs.iter();
+    let mut pairs = Vec::with_capacity(ours.len());
+    for run in ours {
+        let known = left.find(|known| !known.conditional || known.reads(run))?;
+        if !known.reads(run) {
+            return None;
+        }
+        pairs.push(*known);
+    }
+    (!ours.is_empty() && left.all(|known| known.conditional)).then_some(pairs)
+}
+
 impl KnownField {
+    /// Whether the field, by its size or structure, can be the one that reads this.
+    fn reads(&self, run: &[Field]) -> bool {
+        match (&self.inner, &run[0].inner[..]) {
+            (Some(known), [layout]) => layout.name.as_deref() == Some(&*known.name),
+            (None, []) => self.size == run[0].size,
+            _ => false,
+        }
+    }
+
     fn check(&self, field: &Field, findings: &mut Findings) {
         let is_number = field.type_name.contains("int") && (1..=8).contains(&field.size);
         match (&self.inner, &field.inner[..]) {
-            (Some(known), [layout]) => known.check(layout.version.unwrap_or(known.version), layout, findings),
+            // The version of a structure is not sent: the machine reads its own.
+            (Some(known), [layout]) => known.check_fields(known.version, layout, findings),
             (None, []) if is_number && self.size != field.size && !field.is_null_pointer() && self.size <= 8 => {
                 findings.error(format!("{} bytes, the machine reads {}", field.size, self.size));
             }
             _ => {}
         }
     }
-}
-
-/// The field's name without the number that a description adds where names repeat.
-fn base_name(name: &str) -> &str {
-    let numbered = name.strip_suffix(']').and_then(|name| name.rsplit_once('['));
-    numbered.filter(|(_, number)| number.parse::<u32>().is_ok()).map_or(name, |(base, _)| base)
 }

@@ -5,7 +5,9 @@
 //! ([`Dump`]). A stream shows what was sent that time; which other fields and subsections the machine knows it does not
 //! show, so that such differences are warnings. A dump shows all that the machine can read.
 
+mod align;
 mod dump;
+mod layouts;
 mod schema;
 
 pub use dump::Dump;
@@ -14,6 +16,7 @@ pub use schema::Schema;
 use std::fmt;
 
 use super::json::Json;
+use super::printable::printable;
 use super::stream::{Device, Stream};
 
 /// What is known of the machine that a stream should load into.
@@ -41,10 +44,13 @@ pub struct Finding {
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing.
+    /// Worth knowing. It has no effect on loading.
     Note,
-    /// The stream may fail to load.
+    /// An unusual difference that QEMU accepts in most cases.
     Warning,
+    /// A difference that makes QEMU read the bytes that follow as something else, unless the machine's own state happens
+    /// to match.
+    Risk,
     /// The stream will not load.
     Error,
 }
@@ -55,6 +61,7 @@ impl Severity {
         match self {
             Self::Note => "note",
             Self::Warning => "warning",
+            Self::Risk => "risk",
             Self::Error => "error",
         }
     }
@@ -66,9 +73,9 @@ impl fmt::Display for Finding {
             write!(f, "{device}: ")?;
         }
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            write!(f, "{}: ", printable(&self.path))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&printable(&self.message))
     }
 }
 
@@ -91,14 +98,20 @@ impl Target {
             Self::Schema(schema) => schema.check(stream, &mut findings),
             Self::Dump(dump) => dump.check(stream, &mut findings),
         }
-        findings.list
+        findings.finish()
     }
 }
+
+/// How many findings are kept. A layout can hold millions of fields that all differ.
+const MOST_FINDINGS: usize = 10_000;
 
 /// Findings as they are made, and what they are about.
 #[derive(Default)]
 struct Findings {
     list: Vec<Finding>,
+    /// How many more there were. One that is worse than all before is kept.
+    dropped: u64,
+    worst: Option<Severity>,
     device: Option<Device>,
     path: Vec<String>,
 }
@@ -106,7 +119,35 @@ struct Findings {
 impl Findings {
     fn add(&mut self, severity: Severity, message: impl Into<String>) {
         let (device, path) = (self.device.clone(), self.path.join("."));
-        self.list.push(Finding { severity, device, path, message: message.into() });
+        self.keep(Finding { severity, device, path, message: message.into() });
+    }
+
+    fn keep(&mut self, finding: Finding) {
+        let severity = finding.severity;
+        if self.list.len() >= MOST_FINDINGS && self.worst >= Some(severity) {
+            self.dropped += 1;
+            return;
+        }
+        self.worst = self.worst.max(Some(severity));
+        self.list.push(finding);
+    }
+
+    /// All findings, and how many there were more.
+    fn finish(mut self) -> Vec<Finding> {
+        if self.dropped > 0 {
+            let message = format!("{} more differences are not listed", self.dropped);
+            self.list.push(Finding { severity: Severity::Note, device: None, path: String::new(), message });
+        }
+        self.list
+    }
+
+    /// What is found until [`Findings::leave`] is about this field.
+    fn enter(&mut self, name: &str) {
+        self.path.push(name.into());
+    }
+
+    fn leave(&mut self) {
+        self.path.pop();
     }
 
     fn error(&mut self, message: impl Into<String>) {
@@ -130,9 +171,9 @@ impl Findings {
 
     /// What `check` finds is about this field.
     fn within(&mut self, name: &str, check: impl FnOnce(&mut Self)) {
-        self.path.push(name.into());
+        self.enter(name);
         check(self);
-        self.path.pop();
+        self.leave();
     }
 
     /// The machine's name; QEMU compares it first of all.
@@ -153,3 +194,6 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

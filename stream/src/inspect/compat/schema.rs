@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The layout of a machine as one of its streams shows it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
-use super::super::describe::{Description, Field, Layout, instance_id, write_layout};
+use super::super::describe::{Description, instance_id, write_layout};
 use super::super::json::{Emitter, Json};
 use super::super::stream::{Device, Stream};
 use super::Findings;
+use super::layouts::Comparison;
 
 /// Goes up when a schema is written that older readers would misunderstand.
 const FORMAT: u64 = 1;
@@ -127,8 +128,9 @@ impl Schema {
                 Some(_) => {}
             });
         }
+        let sent: HashSet<&str> = stream.ram.blocks.iter().map(|block| &*block.name).collect();
         for (name, _) in &self.ram {
-            if !stream.ram.blocks.iter().any(|block| *block.name == **name) {
+            if !sent.contains(name.as_str()) {
                 findings
                     .within(&format!("RAM block {name}"), |findings| findings.warning("the stream does not have it"));
             }
@@ -148,7 +150,8 @@ impl Schema {
                     findings.version(section.version.into(), version);
                     let wanted = self.layouts.layout(&section.device, section.twin);
                     if let (Some(have), Some(wanted)) = (stream.layout(section), wanted) {
-                        compare_layouts(have, wanted, u64::from(section.version) == version, findings);
+                        let same_version = u64::from(section.version) == version;
+                        Comparison::new(findings).layouts(have, wanted, section.data.as_deref(), same_version);
                     }
                 }
             });
@@ -161,75 +164,4 @@ impl Schema {
             }
         }
     }
-}
-
-/// Compares what a stream has with what the machine's own stream had.
-fn compare_layouts(have: &Layout, wanted: &Layout, same_version: bool, findings: &mut Findings) {
-    if have.name != wanted.name {
-        let name = |layout: &Layout| layout.name.as_deref().unwrap_or("without a name").to_string();
-        findings.error(format!("the state is {}, the machine's is {}", name(have), name(wanted)));
-        return;
-    }
-    let known = by_name(&wanted.fields);
-    let mut seen = HashMap::new();
-    for (name, fields) in runs(&have.fields) {
-        seen.insert(name, ());
-        findings.within(name, |findings| match known.get(name) {
-            Some(wanted) => compare_fields(fields, wanted, same_version, findings),
-            None if same_version => findings.warning("the machine's own stream did not have this field"),
-            None => findings.note("another version's field"),
-        });
-    }
-    for (name, _) in runs(&wanted.fields).filter(|(name, _)| same_version && !seen.contains_key(name)) {
-        findings.within(name, |findings| findings.warning("the stream does not have this field"));
-    }
-    for subsection in &have.subsections {
-        let name = subsection.name.as_deref().unwrap_or_default();
-        let wanted = wanted.subsections.iter().find(|wanted| wanted.name == subsection.name);
-        findings.within(name, |findings| match wanted {
-            Some(wanted) => {
-                let (have, known) = (subsection.version.unwrap_or(0), wanted.version.unwrap_or(0));
-                findings.version(have, known);
-                compare_layouts(subsection, wanted, have == known, findings);
-            }
-            None => findings.warning("the machine's own stream did not have this subsection"),
-        });
-    }
-}
-
-/// The entries of each field: one, or those of an array.
-fn runs(fields: &[Field]) -> impl Iterator<Item = (&str, &[Field])> {
-    fields.chunk_by(|a, b| a.name == b.name).map(|run| (&*run[0].name, run))
-}
-
-fn by_name(fields: &[Field]) -> HashMap<&str, &[Field]> {
-    runs(fields).collect()
-}
-
-fn compare_fields(have: &[Field], wanted: &[Field], same_version: bool, findings: &mut Findings) {
-    let count =
-        |fields: &[Field]| fields.iter().fold(0u64, |sum, field| sum.saturating_add(field.array_len.unwrap_or(1)));
-    let (have_count, wanted_count) = (count(have), count(wanted));
-    if have_count != wanted_count {
-        findings.warning(format!("{have_count} elements, the machine's own stream had {wanted_count}"));
-    }
-    for (have, wanted) in have.iter().zip(wanted) {
-        let null = have.is_null_pointer() != wanted.is_null_pointer();
-        if null {
-            continue;
-        }
-        if have.type_name != wanted.type_name {
-            findings.error(format!("of type {}, the machine's is {}", have.type_name, wanted.type_name));
-        } else if let ([have], [wanted]) = (&have.inner[..], &wanted.inner[..]) {
-            compare_layouts(have, wanted, same_version && have.version == wanted.version, findings);
-        } else if have.size != wanted.size && have.inner.is_empty() && wanted.inner.is_empty() {
-            let message = format!("{} bytes, the machine's has {}", have.size, wanted.size);
-            if is_fixed(&have.type_name) { findings.error(message) } else { findings.warning(message) }
-        }
-    }
-}
-
-/// Whether a field of this type has the same size in every stream.
-fn is_fixed(type_name: &str) -> bool {
-    type_name == "bool" || type_name == "timer" || type_name.contains("int")
 }
