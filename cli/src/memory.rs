@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use flate2::{Decompress, FlushDecompress};
-use savevm_stream::inspect::{Block, Budget, Page, Visitor, xbzrle};
+use savevm_stream::inspect::{Block, Budget, Page, Visitor};
+use savevm_stream::wire::xbzrle;
 
 /// Brings a page in `buffer` up to what the stream says. The buffer is as large as the page, and holds what it was.
 pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
@@ -20,7 +21,7 @@ pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
             buffer.copy_from_slice(bytes);
             true
         }
-        Page::Xbzrle(runs, _) => xbzrle::apply(runs, buffer),
+        Page::Xbzrle(runs, _) => xbzrle::decode(runs, buffer).is_ok(),
         Page::Compressed(bytes, _) => inflate(bytes, buffer),
     };
     if whole { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a compressed page makes no sense")) }

@@ -6,10 +6,11 @@
 use super::block::{self, Block, Blocks};
 use super::faults::Faults;
 use super::run::Runs;
-use super::{Ram, wire, xbzrle};
+use super::{Ram, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
+use crate::wire::xbzrle;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 

@@ -29,7 +29,6 @@ mod snapshot;
 mod tests;
 pub mod tracker;
 pub mod wire;
-pub mod xbzrle;
 
 use crate::error::{Error, Result};
 use crate::savevm::Vm;

@@ -3,8 +3,9 @@
 
 use super::block::Block;
 use super::cache::Cache;
-use super::{Counters, wire, xbzrle};
+use super::{Counters, wire};
 use crate::file::MigFile;
+use crate::wire::xbzrle;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The differences of one migration.

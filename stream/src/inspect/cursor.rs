@@ -5,6 +5,7 @@ use std::io;
 
 use super::budget::{Budget, OverBudget};
 use super::source::Source;
+use crate::wire::io::Input;
 
 /// Why reading stopped.
 #[derive(Debug)]
@@ -116,44 +117,6 @@ impl<S: Source> Cursor<S> {
         if self.source.skip(possible)? < count { self.ended(what) } else { Ok(()) }
     }
 
-    /// Exactly `N` bytes.
-    #[inline]
-    pub fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
-        let Some(&array) = self.peek(N)?.first_chunk::<N>() else {
-            // What is left is part of the thing that is cut short.
-            return self.skip(N as u64, what).map(|()| [0; N]);
-        };
-        self.source.skip(N as u64)?;
-        Ok(array)
-    }
-
-    #[inline]
-    pub fn u8(&mut self, what: &str) -> Result<u8> {
-        Ok(self.array::<1>(what)?[0])
-    }
-
-    pub fn be16(&mut self, what: &str) -> Result<u16> {
-        Ok(u16::from_be_bytes(self.array(what)?))
-    }
-
-    pub fn be32(&mut self, what: &str) -> Result<u32> {
-        Ok(u32::from_be_bytes(self.array(what)?))
-    }
-
-    #[inline]
-    pub fn be64(&mut self, what: &str) -> Result<u64> {
-        Ok(u64::from_be_bytes(self.array(what)?))
-    }
-
-    /// A length byte and so many bytes, as text. What is not UTF-8 is replaced.
-    pub fn counted_string(&mut self, what: &str) -> Result<Box<str>> {
-        let len = usize::from(self.u8(what)?);
-        self.pay(len)?;
-        let text = self.peek(len)?.get(..len).map(|bytes| String::from_utf8_lossy(bytes).into());
-        self.skip(len as u64, what)?;
-        Ok(text.unwrap_or_default())
-    }
-
     /// Copies `len` bytes out. The memory is paid for and taken as the bytes come, not as the length promises.
     pub fn copy(&mut self, len: u64, what: &str) -> Result<Vec<u8>> {
         const STEP: u64 = 1 << 16;
@@ -178,5 +141,29 @@ impl<S: Source> Cursor<S> {
         out.extend_from_slice(&self.source.peek(count)?[..count]);
         self.source.skip(count as u64)?;
         Ok(())
+    }
+}
+
+impl<S: Source> Input for Cursor<S> {
+    type Error = Stop;
+    type Name = Box<str>;
+
+    #[inline]
+    fn get<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
+        let Some(&array) = self.peek(N)?.first_chunk::<N>() else {
+            // The bytes that are left are the first ones of the cut value.
+            return self.skip(N as u64, what).map(|()| [0; N]);
+        };
+        self.source.skip(N as u64)?;
+        Ok(array)
+    }
+
+    /// Reads a name as text. Bytes that are not UTF-8 are replaced.
+    fn get_name(&mut self, what: &'static str) -> Result<Box<str>> {
+        let len = usize::from(self.get_u8(what)?);
+        self.pay(len)?;
+        let text = self.peek(len)?.get(..len).map(|bytes| String::from_utf8_lossy(bytes).into());
+        self.skip(len as u64, what)?;
+        Ok(text.unwrap_or_default())
     }
 }

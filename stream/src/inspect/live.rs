@@ -6,6 +6,7 @@
 
 use super::cursor::{Cursor, Result};
 use super::source::Source;
+use crate::wire::io::Input;
 
 /// Passes over one section's state of the device that is named `name`. False if it is not known where it ends; the
 /// cursor then stands somewhere in the state.
@@ -29,9 +30,9 @@ fn block<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const CHUNK: u64 = 1 << 20;
     loop {
         let start = cursor.offset();
-        let flags = cursor.be64("a disk record")? & 0x1ff;
+        let flags = cursor.get_be64("a disk record")? & 0x1ff;
         if flags & DEVICE != 0 {
-            cursor.counted_string("the name of a disk")?;
+            cursor.get_name("the name of a disk")?;
             if flags & ZERO == 0 {
                 cursor.skip(CHUNK, "a chunk of a disk")?;
             }
@@ -57,17 +58,17 @@ fn dirty_bitmap<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
         let start = cursor.offset();
         let flags = dirty_bitmap_flags(cursor)?;
         if flags & DEVICE_NAME != 0 {
-            cursor.counted_string("the alias of a disk")?;
+            cursor.get_name("the alias of a disk")?;
         }
         if flags & BITMAP_NAME != 0 {
-            cursor.counted_string("the name of a bitmap")?;
+            cursor.get_name("the name of a bitmap")?;
         }
         match flags & (START | COMPLETE | BITS) {
             START => cursor.skip(4 + 1, "the start of a bitmap")?,
             BITS => {
                 cursor.skip(8 + 4, "a bitmap's range")?;
                 if flags & ZEROES == 0 {
-                    let len = cursor.be64("the length of a bitmap's bits")?;
+                    let len = cursor.get_be64("the length of a bitmap's bits")?;
                     cursor.skip(len, "a bitmap's bits")?;
                 }
             }
@@ -84,11 +85,11 @@ fn dirty_bitmap<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
 /// One byte, or two, or four, as the highest bits of the first two say.
 fn dirty_bitmap_flags<S: Source>(cursor: &mut Cursor<S>) -> Result<u32> {
     const MORE: u32 = 0x80;
-    let mut flags = u32::from(cursor.u8("a bitmap chunk")?);
+    let mut flags = u32::from(cursor.get_u8("a bitmap chunk")?);
     if flags & MORE != 0 {
-        flags = flags << 8 | u32::from(cursor.u8("a bitmap chunk")?);
+        flags = flags << 8 | u32::from(cursor.get_u8("a bitmap chunk")?);
         if flags & MORE != 0 {
-            flags = flags << 16 | u32::from(cursor.be16("a bitmap chunk")?);
+            flags = flags << 16 | u32::from(cursor.get_be16("a bitmap chunk")?);
         }
     }
     Ok(flags)
@@ -101,10 +102,10 @@ fn storage_attributes<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const DONE: u64 = 8;
     loop {
         let start = cursor.offset();
-        let flags = cursor.be64("storage attributes")? & 0xfff;
+        let flags = cursor.get_be64("storage attributes")? & 0xfff;
         match flags {
             MORE => {
-                let count = cursor.be64("the number of storage attributes")?;
+                let count = cursor.get_be64("the number of storage attributes")?;
                 cursor.skip(count, "storage attributes")?;
             }
             DONE => {
@@ -122,14 +123,14 @@ fn storage_attributes<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
 /// The hash page table of a POWER guest: a size, or runs of valid and invalid entries up to an empty run.
 fn hash_table<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const ENTRY: u64 = 16;
-    if cursor.be32("a hash table section")? != 0 {
+    if cursor.get_be32("a hash table section")? != 0 {
         // The size, or that there is no table.
         return Ok(true);
     }
     loop {
-        let index = cursor.be32("a run of hash table entries")?;
-        let valid = cursor.be16("the number of valid entries")?;
-        let invalid = cursor.be16("the number of invalid entries")?;
+        let index = cursor.get_be32("a run of hash table entries")?;
+        let valid = cursor.get_be16("the number of valid entries")?;
+        let invalid = cursor.get_be16("the number of invalid entries")?;
         if index == 0 && valid == 0 && invalid == 0 {
             return Ok(true);
         }
@@ -150,7 +151,7 @@ fn vfio<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
             Some(SETUP | INIT_DATA_SENT) => cursor.skip(8, "a mark")?,
             Some(DATA) => {
                 cursor.skip(8, "a mark")?;
-                let len = cursor.be64("the length of a device's data")?;
+                let len = cursor.get_be64("the length of a device's data")?;
                 cursor.skip(len, "a device's data")?;
             }
             _ => return Ok(false),

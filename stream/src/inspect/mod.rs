@@ -25,7 +25,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod visit;
-pub mod xbzrle;
 
 pub use budget::{Budget, OverBudget};
 pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};

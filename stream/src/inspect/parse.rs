@@ -10,13 +10,17 @@ use super::cursor::{Cursor, Fault, Result, Stop};
 use super::describe::Description;
 use super::live;
 use super::ram::RamReader;
-use super::search::{self, FOOTER, Surroundings};
+use super::search::{self, Surroundings};
 use super::source::{SliceSource, Source};
 use super::stream::{
     Command, Configuration, Damage, Device, Framing, Item, ItemKind, PageSizeFrom, Section, SectionKind, Stream,
 };
 use super::visit::Visitor;
 use crate::wire;
+use crate::wire::command::{self, Advise, CommandHead, Discard, Range};
+use crate::wire::io::Input;
+use crate::wire::limits;
+use crate::wire::section::{self, DeviceHead, FOOTER_LEN, footer};
 
 /// What the caller knows about a stream, and allows it.
 #[derive(Clone, Debug, Default)]
@@ -94,9 +98,6 @@ struct Parser<'v, S, V> {
     last_good: Option<Device>,
 }
 
-/// How deep packages may stand in packages; QEMU never nests them.
-const MAX_PACKAGES: usize = 4;
-
 impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     fn new(source: S, options: Options, visitor: &'v mut V) -> Self {
         let mut stream = Stream { description: options.description, footers: options.footers, ..Stream::default() };
@@ -147,7 +148,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             self.leave_packages();
             let start = self.cursor.offset();
             self.visitor.progress(start);
-            let tag = self.cursor.u8("a section")?;
+            let tag = self.cursor.get_u8("a section")?;
             match tag {
                 wire::CONFIGURATION => self.configuration(start)?,
                 wire::COMMAND => self.command(start)?,
@@ -175,12 +176,12 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 
     fn header(&mut self) -> Result<()> {
-        let magic = self.cursor.be32("the magic number 'QEVM'")?;
+        let magic = self.cursor.get_be32("the magic number 'QEVM'")?;
         if magic != wire::FILE_MAGIC {
             let found = format!("'{}'", magic.to_be_bytes().escape_ascii());
             return self.cursor.fault(0, "the magic number 'QEVM'", found);
         }
-        self.stream.version = self.cursor.be32("the version")?;
+        self.stream.version = self.cursor.get_be32("the version")?;
         if self.stream.version != wire::FILE_VERSION {
             let found = format!("version {}", self.stream.version);
             return self.cursor.fault(4, format!("version {}", wire::FILE_VERSION), found);
@@ -210,11 +211,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 
     fn configuration(&mut self, start: u64) -> Result<()> {
-        const MAX_NAME: u32 = 4096;
-        const MAX_CAPABILITIES: u32 = 256;
         let at = self.cursor.offset();
-        let len = self.cursor.be32("the length of the machine's name")?;
-        if len > MAX_NAME {
+        let len = self.cursor.get_be32("the length of the machine's name")?;
+        if len > limits::MACHINE_NAME_MAX {
             return self.cursor.fault(at, "the length of the machine's name", format!("{len}"));
         }
         let name = self.cursor.copy(len.into(), "the machine's name")?;
@@ -222,31 +221,31 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             Configuration { machine: String::from_utf8_lossy(&name).into_owned(), ..Configuration::default() };
         while self.cursor.peek_byte()? == Some(wire::SUBSECTION) {
             let at = self.cursor.offset();
-            self.cursor.u8("a subsection")?;
-            let name = self.cursor.counted_string("the name of a subsection")?;
-            let version = self.cursor.be32("the version of a subsection")?;
+            self.cursor.get_u8("a subsection")?;
+            let name = self.cursor.get_name("the name of a subsection")?;
+            let version = self.cursor.get_be32("the version of a subsection")?;
             if version != wire::CONFIGURATION_SUBSECTION_VERSION {
                 let expected = format!("version {} of a subsection", wire::CONFIGURATION_SUBSECTION_VERSION);
                 return self.cursor.fault(at, expected, format!("version {version} of '{name}'"));
             }
             match name.strip_prefix("configuration/") {
                 Some("target-page-bits") => {
-                    let bits = self.cursor.be32("the target's page bits")?;
+                    let bits = self.cursor.get_be32("the target's page bits")?;
                     configuration.page_bits = Some(bits);
                     let size = 1u64.checked_shl(bits).unwrap_or(0);
                     self.ram.set_page_size(size, PageSizeFrom::Configuration);
                 }
                 Some("capabilities") => {
                     let at = self.cursor.offset();
-                    let count = self.cursor.be32("the number of capabilities")?;
-                    if count > MAX_CAPABILITIES {
+                    let count = self.cursor.get_be32("the number of capabilities")?;
+                    if count > limits::CAPABILITIES_MAX {
                         return self.cursor.fault(at, "the number of capabilities", format!("{count}"));
                     }
                     for _ in 0..count {
-                        configuration.capabilities.push(self.cursor.counted_string("a capability")?);
+                        configuration.capabilities.push(self.cursor.get_name("a capability")?);
                     }
                 }
-                Some("uuid") => configuration.uuid = Some(self.cursor.array("the machine's UUID")?),
+                Some("uuid") => configuration.uuid = Some(self.cursor.get("the machine's UUID")?),
                 _ => return self.cursor.fault(at, "a known subsection of the configuration", format!("'{name}'")),
             }
         }
@@ -255,8 +254,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 
     fn command(&mut self, start: u64) -> Result<()> {
-        let number = self.cursor.be16("a command's number")?;
-        let len = self.cursor.be16("a command's length")?;
+        let CommandHead { number, len } = CommandHead::decode(&mut self.cursor)?;
         let known = wire::Command::from_wire(number);
         if !search::plausible_command(number, len) {
             return self.cursor.fault(start, "a known command", format!("command {number} of {len} bytes"));
@@ -264,10 +262,10 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let payload = self.cursor.copy(len.into(), "a command's payload")?;
         let name = known.map(wire::Command::name).or((number == SWITCHOVER_START).then_some("SWITCHOVER_START"));
         let detail = self.command_detail(known, &payload);
-        let packaged = payload.first_chunk().map(|len| u32::from_be_bytes(*len));
+        let packaged = command::decode_packaged(&mut &payload[..]).ok();
         self.item(start, ItemKind::Command(Command { number, name, detail }))?;
         if let (Some(wire::Command::Packaged), Some(len)) = (known, packaged) {
-            if self.packages.len() >= MAX_PACKAGES {
+            if self.packages.len() >= limits::PACKAGED_DEPTH_MAX as usize {
                 return self.cursor.fault(start, "a package that is not nested so deeply", "another one");
             }
             let end = self.cursor.offset() + u64::from(len);
@@ -280,32 +278,32 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         Ok(())
     }
 
-    /// What a command says, in words. A page size is taken note of.
+    /// Describes a command in words. Keeps the page size that it names.
     fn command_detail(&mut self, command: Option<wire::Command>, payload: &[u8]) -> String {
-        let be64 = |at: usize| payload.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word));
+        let mut input = payload;
         match command {
-            Some(wire::Command::Ping | wire::Command::Packaged) => {
-                let word = payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
-                if command == Some(wire::Command::Ping) { format!("{word}") } else { format!("{word} bytes") }
-            }
-            Some(wire::Command::PostcopyAdvise) => match (be64(0), be64(8)) {
-                (Some(summary), Some(page_size)) => {
-                    self.ram.set_page_size(page_size, PageSizeFrom::Advise);
-                    format!("host page sizes {summary:#x}, target page size {page_size}")
+            Some(wire::Command::Ping) => format!("{}", command::decode_ping(&mut input).unwrap_or(0)),
+            Some(wire::Command::Packaged) => format!("{} bytes", command::decode_packaged(&mut input).unwrap_or(0)),
+            Some(wire::Command::PostcopyAdvise) => match Advise::decode(&mut input) {
+                Ok(Advise { page_sizes, target_page }) => {
+                    self.ram.set_page_size(target_page, PageSizeFrom::Advise);
+                    format!("host page sizes {page_sizes:#x}, target page size {target_page}")
                 }
-                _ => "no RAM".into(),
+                Err(_) => "no RAM".into(),
             },
             Some(wire::Command::PostcopyRamDiscard) => {
-                let len = usize::from(*payload.get(1).unwrap_or(&0));
-                let name = String::from_utf8_lossy(payload.get(2..2 + len).unwrap_or_default());
-                let ranges = payload.get(3 + len..).unwrap_or_default().chunks_exact(16);
-                let words = ranges.clone().filter_map(|range| range.last_chunk());
-                let bytes = words.map(|len| u64::from_be_bytes(*len)).fold(0, u64::saturating_add);
-                let plural = if ranges.len() == 1 { "" } else { "s" };
-                format!("'{name}', {} range{plural}, {bytes} bytes", ranges.len())
+                let block = Discard::decode(&mut input).map_or(&[][..], |discard| discard.block);
+                let (mut count, mut bytes) = (0, 0u64);
+                while let Ok(range) = Range::decode(&mut input) {
+                    count += 1;
+                    bytes = bytes.saturating_add(range.len);
+                }
+                let plural = if count == 1 { "" } else { "s" };
+                format!("'{}', {count} range{plural}, {bytes} bytes", String::from_utf8_lossy(block))
             }
             Some(wire::Command::RecvBitmap) => {
-                format!("'{}'", String::from_utf8_lossy(payload.get(1..).unwrap_or_default()))
+                let block = command::decode_recv_bitmap(&mut input).unwrap_or_default();
+                format!("'{}'", String::from_utf8_lossy(block))
             }
             _ if payload.is_empty() => String::new(),
             _ => format!("{} bytes", payload.len()),
@@ -313,7 +311,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 
     fn section(&mut self, start: u64, kind: SectionKind) -> Result<()> {
-        let id = self.cursor.be32("a section's number")?;
+        let id = section::decode_id(&mut self.cursor)?;
         let known = match kind {
             SectionKind::Start | SectionKind::Full => self.introduce(id, kind)?,
             SectionKind::Part | SectionKind::End => match self.known.get(&id) {
@@ -358,13 +356,11 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     /// The rest of a header that names its device.
     fn introduce(&mut self, id: u32, kind: SectionKind) -> Result<Known> {
         let at = self.cursor.offset();
-        let name: Arc<str> = self.cursor.counted_string("a device's name")?.into();
+        let DeviceHead { name, instance, version } = DeviceHead::decode(&mut self.cursor)?;
         if name.is_empty() {
             return self.cursor.fault(at, "a device's name", "an empty one");
         }
-        let instance = self.cursor.be32("a device's instance")?;
-        let version = self.cursor.be32("a device's version")?;
-        let known = Known { device: Device { name, instance }, version, live: kind == SectionKind::Start };
+        let known = Known { device: Device { name: name.into(), instance }, version, live: kind == SectionKind::Start };
         self.cursor.pay(2 * (size_of::<Known>() + size_of::<u32>()) + known.device.name.len())?;
         self.known.insert(id, known.clone());
         Ok(known)
@@ -419,7 +415,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             let around = Surroundings { id, footers: Some(footers), full: true, packaged, seen: &seen };
             let ahead = self.cursor.peek(size + search::LOOK_AHEAD)?;
             let last = ahead.len() < size + search::LOOK_AHEAD;
-            let footer_follows = ahead.get(size..).is_some_and(|ahead| ahead.starts_with(&search::footer(id)));
+            let footer_follows = ahead.get(size..).is_some_and(|ahead| ahead.starts_with(&footer(id)));
             // Without a footer, what follows must do.
             let fits = || ahead.get(size..).is_some_and(|ahead| around.ends_here(ahead, last));
             if footer_follows || !footers && fits() {
@@ -444,17 +440,17 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     /// The footer behind a section, if this stream has footers; the first section tells.
     fn footer(&mut self, id: u32) -> Result<()> {
         let start = self.cursor.offset();
-        let ahead = self.cursor.peek(FOOTER)?;
-        let found = ahead.get(..FOOTER).map(|found| found.escape_ascii().to_string());
-        let matches = ahead.starts_with(&search::footer(id));
+        let ahead = self.cursor.peek(FOOTER_LEN)?;
+        let found = ahead.get(..FOOTER_LEN).map(|found| found.escape_ascii().to_string());
+        let matches = ahead.starts_with(&footer(id));
         let looks_like_one = ahead.first() == Some(&wire::SECTION_FOOTER);
         let footers = *self.stream.footers.get_or_insert(looks_like_one || found.is_none());
         match found {
             _ if !footers => Ok(()),
-            _ if matches => self.cursor.skip(FOOTER as u64, "a footer"),
-            None => self.cursor.skip(FOOTER as u64, "a section's footer"),
+            _ if matches => self.cursor.skip(FOOTER_LEN as u64, "a footer"),
+            None => self.cursor.skip(FOOTER_LEN as u64, "a section's footer"),
             Some(found) => {
-                let expected = format!("the footer '{}' of section {id}", search::footer(id).escape_ascii());
+                let expected = format!("the footer '{}' of section {id}", footer(id).escape_ascii());
                 self.cursor.fault(start, expected, format!("'{found}'"))
             }
         }
@@ -477,8 +473,8 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         if self.cursor.peek_byte()? != Some(wire::VMDESCRIPTION) {
             return Ok(());
         }
-        self.cursor.u8("the description")?;
-        let len = self.cursor.be32("the description's length")?;
+        self.cursor.get_u8("the description")?;
+        let len = self.cursor.get_be32("the description's length")?;
         if self.description_is_own {
             self.cursor.skip(len.into(), "the description")?;
             return self.item(start, ItemKind::Description);

@@ -16,6 +16,7 @@ use super::cursor::{Cursor, Result};
 use super::source::Source;
 use super::stream::{Block, Configuration, Count, Mapped, PageSizeFrom, Ram};
 use super::visit::{Page, Visitor};
+use crate::wire::io::Input;
 use crate::wire::ram as flag;
 
 /// Records that carry a page.
@@ -82,7 +83,7 @@ impl RamReader {
                 self.infer_page_size(cursor)?;
             }
             let start = cursor.offset();
-            let record = cursor.be64("a RAM record")?;
+            let record = cursor.get_be64("a RAM record")?;
             let mask = self.page_size() - 1;
             let (address, flags) = (record & !mask, record & mask);
             self.records += 1;
@@ -122,7 +123,7 @@ impl RamReader {
                 None => cursor.fault(start, "a page that names its block", "one that goes on with the block before"),
             };
         }
-        let name = cursor.counted_string("the name of a RAM block")?;
+        let name = cursor.get_name("the name of a RAM block")?;
         let block = match self.by_name.get(&*name) {
             Some(&block) => block,
             // The list of blocks came before what was recorded of the stream.
@@ -160,7 +161,7 @@ impl RamReader {
         }
         let count = match kind {
             flag::ZERO => {
-                let fill = cursor.u8("a page's fill byte")?;
+                let fill = cursor.get_u8("a page's fill byte")?;
                 visitor.page(block, at.address, Page::Fill(fill, page_size), at.start)?;
                 &mut block.zero
             }
@@ -173,8 +174,8 @@ impl RamReader {
                 &mut block.plain
             }
             flag::XBZRLE => {
-                let encoding = cursor.u8("the encoding of an XBZRLE page")?;
-                let len = cursor.be16("the length of an XBZRLE page")?.into();
+                let encoding = cursor.get_u8("the encoding of an XBZRLE page")?;
+                let len = cursor.get_be16("the length of an XBZRLE page")?.into();
                 if encoding != 1 || len > page_size {
                     let found = format!("encoding {encoding}, {len} bytes");
                     return cursor.fault(at.start, format!("XBZRLE (1), at most {page_size} bytes"), found);
@@ -185,7 +186,7 @@ impl RamReader {
                 &mut block.xbzrle
             }
             flag::COMPRESS_PAGE => {
-                let len = cursor.be32("the length of a compressed page")?.into();
+                let len = cursor.get_be32("the length of a compressed page")?.into();
                 // zlib's bound on what a page can grow to.
                 let most = page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13;
                 if len > most {
@@ -249,8 +250,8 @@ impl RamReader {
         let mut mapped = 0;
         while left > 0 {
             let start = cursor.offset();
-            let name: Arc<str> = cursor.counted_string("the name of a RAM block")?.into();
-            let length = cursor.be64("the length of a RAM block")?;
+            let name: Arc<str> = cursor.get_name("the name of a RAM block")?.into();
+            let length = cursor.get_be64("the length of a RAM block")?;
             if name.is_empty() || length > left || self.by_name.contains_key(&name) {
                 let expected = format!("a new RAM block of at most {left:#x} bytes");
                 return cursor.fault(start, expected, format!("'{name}' of {length:#x} bytes"));
@@ -262,7 +263,7 @@ impl RamReader {
                 block.page_size = block_page_size(cursor, has("x-ignore-shared"))?;
             }
             if has("x-ignore-shared") {
-                block.address = Some(cursor.be64("the address of a RAM block")?);
+                block.address = Some(cursor.get_be64("the address of a RAM block")?);
             }
             visitor.block(&block)?;
             if has("mapped-ram") {
@@ -282,10 +283,10 @@ impl RamReader {
         visitor: &mut V,
     ) -> Result<()> {
         let start = cursor.offset();
-        let version = cursor.be32("the version of a mapped-ram header")?;
-        let page_size = cursor.be64("the page size of a mapped-ram header")?;
-        let bitmap_offset = cursor.be64("the bitmap's offset")?;
-        let pages_offset = cursor.be64("the pages' offset")?;
+        let version = cursor.get_be32("the version of a mapped-ram header")?;
+        let page_size = cursor.get_be64("the page size of a mapped-ram header")?;
+        let bitmap_offset = cursor.get_be64("the bitmap's offset")?;
+        let pages_offset = cursor.get_be64("the pages' offset")?;
         if version != MAPPED_HEADER_VERSION || !PAGE_SIZES.contains(&page_size) {
             let found = format!("version {version}, page size {page_size}");
             return cursor.fault(start, "a mapped-ram header of version 1", found);
@@ -420,7 +421,7 @@ fn block_page_size<S: Source>(cursor: &mut Cursor<S>, address_follows: bool) -> 
     let is_page_size = word(0).is_some_and(|word| word.is_power_of_two() && (1 << 12..1 << 40).contains(&word));
     let is_address = word(8).is_some_and(|word| word & 0xff == 0 && word < 1 << 56);
     if is_page_size && (is_address || !address_follows) {
-        return cursor.be64("the page size of a RAM block").map(Some);
+        return cursor.get_be64("the page size of a RAM block").map(Some);
     }
     Ok(None)
 }

@@ -8,6 +8,7 @@
 use super::cursor::{Cursor, Result};
 use super::source::Source;
 use crate::wire;
+use crate::wire::section::{FOOTER_LEN, HEAD_MAX, footer};
 
 /// What is known when a section's end is looked for.
 pub(super) struct Surroundings<'a> {
@@ -24,17 +25,9 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// The longest thing to be looked at: a footer and a section's header.
-pub(super) const LOOK_AHEAD: usize = FOOTER + 1 + 4 + 1 + 255 + 4 + 4;
+pub(super) const LOOK_AHEAD: usize = FOOTER_LEN + HEAD_MAX;
 /// How much is looked at in one go.
 const WINDOW: usize = 1 << 16;
-/// Bytes of a footer.
-pub(super) const FOOTER: usize = 5;
-
-/// The footer of the section with this number.
-pub(super) fn footer(id: u32) -> [u8; FOOTER] {
-    let [a, b, c, d] = id.to_be_bytes();
-    [wire::SECTION_FOOTER, a, b, c, d]
-}
 
 /// Moves to the section's end, before its footer, and keeps what it passes if it is told where.
 pub(super) fn find_end<S: Source>(

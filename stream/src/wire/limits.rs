@@ -1,29 +1,42 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a peer may ask for at most: its bytes, and its delay. Fixed by the format, or defaults of a context's limits.
+//! Limits on what a peer may make this side do, in memory and in time. Some are fixed by the format; the others are defaults
+//! of a context's [`Limits`].
 
 use std::time::Duration;
 
-/// Longest idstr, block name or counted string, in bytes: its length is one byte on the wire.
-pub const IDSTR_MAX: usize = 255;
+/// Longest name in bytes (a device's idstr, a block, any counted string): its length is one byte on the wire.
+pub const NAME_MAX: usize = 255;
+/// Longest idstr in bytes.
+pub const IDSTR_MAX: usize = NAME_MAX;
+/// Longest machine name in the configuration section, in bytes.
+pub const MACHINE_NAME_MAX: u32 = 4096;
+/// Most capabilities in the configuration section. QEMU has about twenty.
+pub const CAPABILITIES_MAX: u32 = 256;
+/// Depth to which PACKAGED commands may nest. QEMU never nests them.
+pub const PACKAGED_DEPTH_MAX: u32 = 4;
+/// Longest payload of a message on the return path, in bytes, as in QEMU.
+pub const RETURN_PATH_PAYLOAD_MAX: usize = 512;
+/// Largest received bitmap of a block, in bytes: enough for 8 TiB of 4 KiB pages.
+pub const RECEIVED_BITMAP_MAX: u64 = 256 << 20;
 
-/// Limits on what a stream may make the destination do. All are per context and may be changed before a load.
+/// Limits of a context. They may be changed before a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest PACKAGED stream in bytes.
+    /// Largest PACKAGED stream in bytes (default 1 GiB).
     pub packaged: u32,
-    /// How deep PACKAGED may stand in PACKAGED.
+    /// Depth to which PACKAGED commands may nest (default 4).
     pub packaged_depth: u32,
-    /// Largest single allocation that a VMState field may ask for, in bytes.
+    /// Largest single allocation for a VMState field, in bytes (default 1 GiB).
     pub allocation: usize,
-    /// How many elements a list or tree may gain from one field.
+    /// Most elements that one field may add to a list or tree (default 1,048,576).
     pub list_elements: usize,
-    /// How deep descriptions, subsections and lists may nest.
+    /// Depth to which descriptions, subsections and lists may nest (default 64).
     pub nesting: u32,
-    /// Longest machine name in the configuration section, in bytes.
+    /// Longest machine name in the configuration section, in bytes (default 4096).
     pub machine_name: u32,
-    /// How long the opening of a file to write waits for a listener or a reader.
+    /// Longest wait for a listener or a reader when a file is opened for writing (default 30 s).
     pub open_to_write: Duration,
-    /// How long the opening of a file to read waits for a connection, or for the first byte.
+    /// Longest wait for a connection or the first byte when a file is opened for reading (default 300 s).
     pub open_to_read: Duration,
 }
 
@@ -31,11 +44,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             packaged: 1 << 30,
-            packaged_depth: 4,
+            packaged_depth: PACKAGED_DEPTH_MAX,
             allocation: 1 << 30,
             list_elements: 1 << 20,
             nesting: 64,
-            machine_name: 4096,
+            machine_name: MACHINE_NAME_MAX,
             open_to_write: Duration::from_secs(30),
             open_to_read: Duration::from_secs(300),
         }

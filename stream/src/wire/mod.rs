@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What stands in the stream: magic, section tags, commands, limits. Pure values, no input or output.
+//! The format of a stream: its values, and one encoder and decoder for each of its parts.
 //!
 //! ```text
 //! stream   = magic(be32) version(be32) [configuration] section* EOF [vmdescription]
@@ -10,43 +10,46 @@
 //! ```
 //! Source of the values: QEMU 7.2, `migration/savevm.h` and `migration/savevm.c`.
 
-mod command;
+pub mod command;
+pub mod io;
 pub mod limits;
 pub mod ram;
+pub mod section;
+pub mod xbzrle;
 
 pub use command::Command;
 
 /// First word of every stream: "QEVM".
 pub const FILE_MAGIC: u32 = 0x5145_564d;
-/// The one version of the stream that is spoken.
+/// The only supported version of the stream.
 pub const FILE_VERSION: u32 = 3;
-/// The version before it, which QEMU stopped reading; it has an error of its own.
+/// The version before it. QEMU no longer reads it and reports it with an error of its own.
 pub const FILE_VERSION_COMPAT: u32 = 2;
 
 /// End of the sections.
 pub const EOF: u8 = 0x00;
 /// A live device's first section.
 pub const SECTION_START: u8 = 0x01;
-/// A live device's further section.
+/// Any further section of a live device but the last.
 pub const SECTION_PART: u8 = 0x02;
 /// A live device's last section.
 pub const SECTION_END: u8 = 0x03;
 /// The whole state of a device that is not live.
 pub const SECTION_FULL: u8 = 0x04;
-/// Inside a VMState section: an optional part with a name of its own.
+/// Inside a section: an optional part of a VMState, with a name.
 pub const SUBSECTION: u8 = 0x05;
 /// Version of each subsection of the configuration section.
 pub const CONFIGURATION_SUBSECTION_VERSION: u32 = 1;
-/// The JSON description after the end.
+/// The JSON description behind EOF.
 pub const VMDESCRIPTION: u8 = 0x06;
-/// Machine name and what both sides must share.
+/// The machine's name, and settings that both sides must share.
 pub const CONFIGURATION: u8 = 0x07;
-/// An order to the destination.
+/// A command to the destination.
 pub const COMMAND: u8 = 0x08;
 /// Follows every section, with its id.
 pub const SECTION_FOOTER: u8 = 0x7e;
 
-/// A section tag in words, for errors and traces.
+/// Returns the name of a section tag, for errors and traces.
 pub fn tag_name(tag: u8) -> &'static str {
     match tag {
         EOF => "EOF",

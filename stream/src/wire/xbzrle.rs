@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! XBZRLE: what changed in a page since it was sent last (QEMU 7.2, `docs/xbzrle.txt`, `migration/xbzrle.c`).
+//! XBZRLE: a page as its difference from the version that was sent before (QEMU 7.2, `docs/xbzrle.txt`,
+//! `migration/xbzrle.c`).
 //!
 //! ```text
 //! page = (unchanged-length changed-length changed-bytes)*
 //! ```
-//! Lengths are LEB128 of at most two bytes. What is not mentioned at the end is unchanged.
+//! A length is an LEB128 number of at most two bytes. Bytes behind the last run are unchanged.
 
-/// Most bytes of a page: a length of two LEB128 bytes reaches so far.
+/// Page size in bytes from which two LEB128 bytes cannot hold every length. Pages must be smaller.
 pub const PAGE_MAX: usize = 1 << 14;
 
 fn put_length(out: &mut [u8], at: usize, value: usize) -> Option<usize> {
@@ -19,7 +20,7 @@ fn put_length(out: &mut [u8], at: usize, value: usize) -> Option<usize> {
     Some(at + 2)
 }
 
-/// Length of the common start of two slices of one length.
+/// Returns the length of the common prefix of two slices of equal length.
 fn common(old: &[u8], new: &[u8]) -> usize {
     let mut at = 0;
     for (old, new) in old.chunks_exact(8).zip(new.chunks_exact(8)) {
@@ -33,8 +34,11 @@ fn common(old: &[u8], new: &[u8]) -> usize {
     at + old[at..].iter().zip(&new[at..]).take_while(|(old, new)| old == new).count()
 }
 
-/// Writes the difference from `old` to `new` to `out`; its length, 0 where there is none, `None` where it does not fit.
-/// Both are of one length, at most `PAGE_MAX`.
+/// Writes the difference from `old` to `new` to `out` and returns its length: 0 if the pages are equal, `None` if the
+/// difference does not fit into `out`.
+///
+/// # Panics
+/// If the pages differ in length, or have `PAGE_MAX` bytes or more.
 pub fn encode(old: &[u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
     assert!(old.len() == new.len() && new.len() < PAGE_MAX);
     let (mut at, mut len) = (0, 0);
@@ -64,7 +68,8 @@ fn get_length(bytes: &mut &[u8]) -> Option<usize> {
     (second & 0x80 == 0).then(|| usize::from(first & 0x7f) | usize::from(*second) << 7)
 }
 
-/// Applies a difference to `page`. `Err` says what is wrong with it; the page may be half changed then.
+/// Applies a difference to `page`. On an error a part of the page may have been changed; the error says what is wrong with
+/// the difference.
 pub fn decode(mut bytes: &[u8], page: &mut [u8]) -> Result<(), String> {
     let (total, mut at, mut first) = (page.len(), 0usize, true);
     while !bytes.is_empty() {
@@ -97,7 +102,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The format read byte by byte, with no thought of speed.
+    /// Encodes byte by byte, as the format is defined.
     fn naive(old: &[u8], new: &[u8]) -> Vec<u8> {
         let leb =
             |value: usize| if value < 128 { vec![value as u8] } else { vec![value as u8 | 128, (value / 128) as u8] };
@@ -134,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_differences_are_refused() {
+    fn decode_rejects_malformed_differences() {
         for (bytes, words) in [
             (&[0x80u8][..], "unchanged length is cut off"),
             (&[0x80, 0x80, 1], "unchanged length is cut off or too long"),
@@ -166,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_the_naive_form_and_decodes((old, new) in pages()) {
+        fn encode_gives_the_defined_form_and_decode_reverses_it((old, new) in pages()) {
             let mut out = vec![0; old.len()];
             let expected = naive(&old, &new);
             match encode(&old, &new, &mut out) {
@@ -181,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), len in 1usize..300) {
+        fn decode_survives_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200), len in 1usize..300) {
             let mut page = vec![0; len];
             let _ = decode(&bytes, &mut page);
             prop_assert_eq!(page.len(), len);
