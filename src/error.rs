@@ -22,6 +22,85 @@ pub enum Side {
     Destination,
 }
 
+/// A phase of a migration or a snapshot: in errors, traces and statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Registering a device.
+    Register,
+    /// Checking a stream before it is loaded.
+    Check,
+    /// Saving or loading a snapshot.
+    Snapshot,
+    /// Connecting to the other side.
+    Connect,
+    /// Source: `save_setup`.
+    Setup,
+    /// Source: waiting until the guest has unplugged its failover devices.
+    WaitUnplug,
+    /// Source: rounds of precopy.
+    Iterate,
+    /// Source: stopping the guest.
+    Stop,
+    /// Source: waiting for the operator with the guest stopped.
+    PreSwitchover,
+    /// Source: everything that is saved with the guest stopped.
+    Complete,
+    /// Source: the end of the live devices in postcopy.
+    CompletePostcopy,
+    /// Source: all devices without a stream around them.
+    DeviceState,
+    /// The guest runs at the destination and the rest of its memory follows.
+    Postcopy,
+    /// Waiting until a broken postcopy is recovered.
+    Paused,
+    /// Agreeing on how a broken postcopy goes on.
+    Resume,
+    /// Destination: magic number and version of the stream.
+    Header,
+    /// Destination: the configuration section.
+    Configuration,
+    /// Destination: `load_setup`.
+    LoadSetup,
+    /// Destination: reading sections and commands.
+    Load,
+    /// Destination: taking the disks over and starting the guest.
+    Start,
+}
+
+impl Phase {
+    /// The name for users, logs and traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Check => "check",
+            Self::Snapshot => "snapshot",
+            Self::Connect => "connect",
+            Self::Setup => "setup",
+            Self::WaitUnplug => "wait-unplug",
+            Self::Iterate => "iterate",
+            Self::Stop => "stop",
+            Self::PreSwitchover => "pre-switchover",
+            Self::Complete => "complete",
+            Self::CompletePostcopy => "complete-postcopy",
+            Self::DeviceState => "device state",
+            Self::Postcopy => "postcopy",
+            Self::Paused => "paused",
+            Self::Resume => "resume",
+            Self::Header => "header",
+            Self::Configuration => "configuration",
+            Self::LoadSetup => "load setup",
+            Self::Load => "load",
+            Self::Start => "start",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
 /// The section that was being saved or loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Section {
@@ -44,7 +123,7 @@ struct Parts {
     errno: Errno,
     message: String,
     side: Side,
-    phase: Option<&'static str>,
+    phase: Option<Phase>,
     section: Option<Section>,
     path: Vec<String>,
     offset: Option<u64>,
@@ -119,8 +198,8 @@ impl Error {
         self.0.side
     }
 
-    /// The phase in QEMU's words ("setup", "iterate", "complete", "load" ...), where known.
-    pub fn phase(&self) -> Option<&'static str> {
+    /// The phase, if it is known.
+    pub fn phase(&self) -> Option<Phase> {
         self.0.phase
     }
 
@@ -162,7 +241,7 @@ impl Error {
     }
 
     /// Adds the phase, unless one is known.
-    pub fn in_phase(mut self, phase: &'static str) -> Self {
+    pub fn in_phase(mut self, phase: Phase) -> Self {
         self.0.phase.get_or_insert(phase);
         self
     }
@@ -247,7 +326,7 @@ mod tests {
             .in_path("queue[3]")
             .at_offset(99)
             .in_section(section)
-            .in_phase("load");
+            .in_phase(Phase::Load);
         assert_eq!(
             error.to_string(),
             "load: section 7 'nic' instance 1 (version 3 in the stream, 2 here): queue[3]/last_avail_idx: \
@@ -266,8 +345,8 @@ mod tests {
 
     #[test]
     fn innermost_context_wins() {
-        let error = Error::invalid("x").at_offset(1).in_phase("load").at_offset(2).in_phase("outer");
-        assert_eq!((error.offset(), error.phase()), (Some(1), Some("load")));
+        let error = Error::invalid("x").at_offset(1).in_phase(Phase::Load).at_offset(2).in_phase(Phase::Snapshot);
+        assert_eq!((error.offset(), error.phase()), (Some(1), Some(Phase::Load)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::api::types::SaveVMErrorInfo;
 use super::context;
 use super::types::Error as CError;
-use crate::error::{Error, Side};
+use crate::error::{Error, Phase, Side};
 use std::ffi::{CString, c_char};
 use std::ptr;
 
@@ -45,7 +45,7 @@ impl Owned {
             version_have: section.and_then(|section| section.version_have).unwrap_or(-1),
             version_want: section.and_then(|section| section.version_want).unwrap_or(-1),
             message: keep(Some(error.message())),
-            phase: keep(error.phase()),
+            phase: keep(error.phase().map(Phase::name)),
             idstr: keep(section.map(|section| &*section.idstr)),
             path: keep(error.path().as_deref()),
         };

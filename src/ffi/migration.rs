@@ -10,7 +10,7 @@ use super::guard::{guard, guard_error};
 use super::types::{Error as CError, MigrationIncomingState, MigrationState};
 use super::{bytes, context, error};
 use crate::channel::Uri;
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::migration::{Choice, Endpoint, Incoming, Info, Migration, Outgoing, Params, Status};
 use std::ffi::{OsStr, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -196,8 +196,8 @@ fn info(from: &Info) -> SaveVMInfo {
     for (to, (name, time)) in devices.iter_mut().zip(&from.devices) {
         *to = device(name, *time);
     }
-    let phase = |names: &[&str]| {
-        micros(from.phases.iter().filter(|(name, _)| names.contains(name)).map(|(_, time)| *time).sum())
+    let phase = |phases: &[Phase]| {
+        micros(from.phases.iter().filter(|(phase, _)| phases.contains(phase)).map(|(_, time)| *time).sum())
     };
     SaveVMInfo {
         size: size_of::<SaveVMInfo>(),
@@ -223,10 +223,10 @@ fn info(from: &Info) -> SaveVMInfo {
         return_path: from.return_path,
         extended: from.peer_is_libsavevm,
         devices,
-        precopy_time_us: phase(&["iterate", "load"]),
-        switchover_time_us: phase(&["stop", "complete", "start"]),
-        postcopy_time_us: phase(&["postcopy"]),
-        paused_time_us: phase(&["paused"]),
+        precopy_time_us: phase(&[Phase::Iterate, Phase::Load]),
+        switchover_time_us: phase(&[Phase::Stop, Phase::Complete, Phase::Start]),
+        postcopy_time_us: phase(&[Phase::Postcopy]),
+        paused_time_us: phase(&[Phase::Paused]),
     }
 }
 

@@ -2,7 +2,7 @@
 //! Whether a stream would load into this machine, found out without calling a device: its framing, the configuration, and
 //! whether there are such devices, versions and blocks of RAM. What is inside of a device's state only the device knows.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, Stream, Visitor, read};
 use crate::savevm::Vm;
 use crate::savevm::config::{self, Received};
@@ -21,7 +21,7 @@ pub fn check(vm: &Vm, from: impl Read) -> Result<()> {
     let own_formats = !host.knows_ram() && vm.registry.walk().all(|entry| entry.handler.ram_fits("", 0).is_none());
     let options = Options { page_size, footers: Some(true), own_formats, sections_only: true, ..Options::default() };
     let stream = read(ReadSource::new(from), options, &mut Framing).map_err(|err| Error::io("reading it", &err))?;
-    check_stream(vm, &*host, &stream).map_err(|err| err.in_phase("check"))
+    check_stream(vm, &*host, &stream).map_err(|err| err.in_phase(Phase::Check))
 }
 
 /// Nothing but the framing is of interest.
@@ -44,7 +44,9 @@ fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
         return Err(Error::new(libc::ENOMSG, format!("Not a migration stream: {damage}")));
     }
     match &stream.configuration {
-        Some(configuration) => check_configuration(host, configuration).map_err(|err| err.in_phase("configuration"))?,
+        Some(configuration) => {
+            check_configuration(host, configuration).map_err(|err| err.in_phase(Phase::Configuration))?
+        }
         None if damage.is_none() && !vm.flags().has(Flags::NO_CONFIGURATION) => {
             return Err(Error::invalid("Configuration section missing"));
         }

@@ -6,7 +6,7 @@ use super::stats::{Info, Owner, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
 use crate::channel::{Cancel, Channel};
-use crate::error::{Error, Result, Side};
+use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::without_big_lock;
@@ -95,7 +95,7 @@ pub struct Core {
     pub(super) trace: Trace,
     /// How to ask for bitmaps, while a recovery is under way.
     pub(super) recovery: Mutex<Option<AskBitmap>>,
-    phase: Mutex<Option<(&'static str, Duration)>>,
+    phase: Mutex<Option<(Phase, Duration)>>,
     params: Mutex<Params>,
     error: Mutex<Option<Error>>,
     incoming: bool,
@@ -142,9 +142,13 @@ impl Core {
         self.address.load(Relaxed) as usize
     }
 
+    /// A step of the driver at which tests can make the library panic.
+    pub fn fault_point(&self) {
+        self.vm.fault_point(FaultPoint::Driver);
+    }
+
     /// Since it began.
     pub fn now(&self) -> Duration {
-        self.vm.fault_point(FaultPoint::Driver);
         match self.vm.host().clock_ns() {
             Some(ns) => Duration::from_nanos(ns.saturating_sub(self.began_ns)),
             None => self.began.elapsed(),
@@ -190,7 +194,7 @@ impl Core {
     }
 
     /// Another phase of the work begins; `None`: none.
-    pub fn phase(&self, next: Option<&'static str>) {
+    pub fn phase(&self, next: Option<Phase>) {
         let now = self.now();
         let before = {
             let mut phase = self.phase.lock();

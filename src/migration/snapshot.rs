@@ -4,7 +4,7 @@
 
 use super::check::check;
 use crate::channel::{self, Cancel, Channel, Listener, Uri};
-use crate::error::{self, Error, Result, Side};
+use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::host::{Host, with_big_lock, without_big_lock};
@@ -53,7 +53,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
         started.and(saved)
     });
     let closed = file.close();
-    saved.and(closed).map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
+    saved.and(closed).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
 }
 
 /// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
@@ -102,7 +102,7 @@ pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
             if ran { start(host) } else { Ok(()) }
         })
     });
-    loaded.map_err(|err| err.at_side(Side::Destination).in_phase("snapshot"))
+    loaded.map_err(|err| err.at_side(Side::Destination).in_phase(Phase::Snapshot))
 }
 
 fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
@@ -124,7 +124,7 @@ fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
     let before = vm.incoming();
     vm.set_incoming(None);
     let (loaded, ()) = finally(|| load::stream(vm, &file), || vm.set_incoming(before));
-    if matches!(&loaded, Err(error) if error.phase() == Some("load setup")) {
+    if matches!(&loaded, Err(error) if error.phase() == Some(Phase::LoadSetup)) {
         load::cleanup(vm);
     }
     match loaded? {

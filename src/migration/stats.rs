@@ -2,6 +2,7 @@
 //! Numbers of one migration, for who asks. What counts up never counts down, also over a recovery.
 
 use super::status::Status;
+use crate::error::Phase;
 use crate::savevm::handler::Pending;
 use crate::sync::{Mutex, MutexGuard, Rank};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -60,7 +61,7 @@ pub struct Info {
     /// Whether both ends are of this library.
     pub peer_is_libsavevm: bool,
     /// Time in each phase of the work, in the order in which they first began.
-    pub phases: Vec<(&'static str, Duration)>,
+    pub phases: Vec<(Phase, Duration)>,
     /// The slowest devices, with the time for their state.
     pub devices: Vec<(String, Duration)>,
 }
@@ -96,7 +97,7 @@ impl Stats {
     }
 
     /// So long was spent in a phase.
-    pub fn phase(&self, name: &'static str, time: Duration) {
+    pub fn phase(&self, name: Phase, time: Duration) {
         let mut info = self.get();
         match info.phases.iter_mut().find(|(other, _)| *other == name) {
             Some((_, total)) => *total += time,
@@ -124,9 +125,9 @@ mod tests {
     #[test]
     fn the_slowest_devices_are_kept_in_order() {
         let stats = Stats::default();
-        stats.phase("setup", Duration::from_millis(1));
-        stats.phase("iterate", Duration::from_millis(2));
-        stats.phase("setup", Duration::from_millis(3));
+        stats.phase(Phase::Setup, Duration::from_millis(1));
+        stats.phase(Phase::Iterate, Duration::from_millis(2));
+        stats.phase(Phase::Setup, Duration::from_millis(3));
         for ms in [5, 9, 1, 7] {
             stats.device(&format!("d{ms}"), Duration::from_millis(ms), 10);
         }
@@ -136,7 +137,7 @@ mod tests {
         let info = stats.get();
         let names: Vec<_> = info.devices.iter().map(|(name, _)| name.as_str()).take(5).collect();
         let ms = Duration::from_millis;
-        assert_eq!(info.phases, [("setup", ms(4)), ("iterate", ms(2))]);
+        assert_eq!(info.phases, [(Phase::Setup, ms(4)), (Phase::Iterate, ms(2))]);
         assert_eq!(names, ["d9", "d7", "d5", "d1", "fast"]);
         assert_eq!((info.devices.len(), info.device_bytes, info.device_time), (SLOWEST, 80, Duration::from_millis(22)));
     }

@@ -185,14 +185,9 @@ impl StatusMachine {
 
     /// Moves on if that is legal from where it stands; whether it did. `tell` gets every change once.
     pub fn advance(&self, to: Status, tell: &dyn Fn(Status)) -> bool {
-        self.advance_if(to, |_| true, tell)
-    }
-
-    /// As `advance`, if `condition` also likes where it stands.
-    pub fn advance_if(&self, to: Status, condition: impl Fn(Status) -> bool, tell: &dyn Fn(Status)) -> bool {
         let mut inner = self.inner();
         let cancelling_late = to == Status::Cancelling && inner.committed;
-        if !inner.status.may_become(to) || cancelling_late || !condition(inner.status) {
+        if !inner.status.may_become(to) || cancelling_late {
             return false;
         }
         inner.status = to;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The trace of a migration: one JSON object to a line. docs/trace-format.md says what the members mean.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::savevm::handler::Pending;
 use crate::sync::{Mutex, Rank};
 use crate::wire::tag_name;
@@ -22,7 +22,7 @@ pub(super) enum Event<'a> {
         status: &'a str,
     },
     Phase {
-        phase: &'a str,
+        phase: Phase,
         end: bool,
     },
     /// The end of a window: what was sent and how fast.

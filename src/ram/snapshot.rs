@@ -9,7 +9,7 @@ use super::block::{self, Block, Blocks};
 use super::save::{CHUNK, Saver};
 use super::{Ram, wire};
 use crate::channel::{self, Cancel, Uri, memory};
-use crate::error::{self, Error, Result, Side};
+use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, with_big_lock};
@@ -193,7 +193,7 @@ impl Ram {
         let _driving = vm.drive("a snapshot")?;
         let mut result = Err(Error::new(libc::EIO, "the host did not run it"));
         host.on_thread(&vm, &mut || result = self.snapshot_to(&vm, to));
-        result.map_err(|err| err.at_side(Side::Source).in_phase("snapshot"))
+        result.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
     }
 
     fn snapshot_to(&self, vm: &Vm, to: &Uri) -> Result<()> {

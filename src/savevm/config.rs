@@ -9,7 +9,7 @@
 //! ```
 
 use super::host::{Host, Level};
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
 use crate::wire::limits::Limits;
 use crate::wire::{CONFIGURATION_SUBSECTION_VERSION as SUBSECTION_VERSION, SUBSECTION};
@@ -69,7 +69,7 @@ pub struct Received {
 /// Reads the section behind its tag and compares it with this machine.
 pub(super) fn load(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<()> {
     let received = read(host, file, limits).and_then(|received| check(host, &received));
-    received.map_err(|err| err.in_phase("configuration"))
+    received.map_err(|err| err.in_phase(Phase::Configuration))
 }
 
 fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {

@@ -22,7 +22,7 @@ pub enum FaultPoint {
     /// The migration driver does its next step.
     Driver,
     /// The source reads a message of the return path.
-    Answers,
+    ReturnPath,
     /// The destination loads a package on a thread of its own.
     Package,
     /// Either side recovers a postcopy.

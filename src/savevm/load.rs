@@ -9,7 +9,7 @@ use super::registry::{Call, Entry};
 use super::sections::Sections;
 use super::unwind::{contained, on_panic};
 use super::{Vm, config, load_command};
-use crate::error::{Error, Result, Side};
+use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::{self, tag_name};
@@ -29,7 +29,7 @@ pub enum LoadEnd {
 pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
     vm.loading.begin();
-    header(vm, file).map_err(|err| failed(vm, file, err, "header"))?;
+    header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
     let set_up = Cell::new(true);
     let clean = || {
         if set_up.get() && !reads_on(vm) {
@@ -49,7 +49,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     let (host, incoming) = (vm.host(), vm.incoming());
     let (host, incoming) = (&*host, incoming.as_deref());
     with_devices(host, incoming, || {
-        setup(vm, file).map_err(|err| failed(vm, file, err, "load setup"))?;
+        setup(vm, file).map_err(|err| failed(vm, file, err, Phase::LoadSetup))?;
         host.cpu_synchronize_pre_load();
         Ok(())
     })?;
@@ -84,7 +84,7 @@ pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
 }
 
 /// Tells people what went wrong and latches it.
-fn failed(vm: &Vm, file: &MigFile, error: Error, phase: &'static str) -> Error {
+fn failed(vm: &Vm, file: &MigFile, error: Error, phase: Phase) -> Error {
     vm.report_on(file, error.at_side(Side::Destination).in_phase(phase).at_offset(file.position()))
 }
 
@@ -184,7 +184,7 @@ pub fn sections(vm: &Vm, file: impl Deref<Target = MigFile>) -> Result<LoadEnd> 
 }
 
 fn section_failed(vm: &Vm, file: &MigFile, incoming: Option<&dyn Incoming>, error: Error) -> Error {
-    let error = failed(vm, file, error, "load");
+    let error = failed(vm, file, error, Phase::Load);
     if let Some(incoming) = incoming {
         incoming.load_failed(&error);
     }

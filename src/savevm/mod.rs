@@ -30,7 +30,7 @@ mod testing;
 mod tests;
 pub mod unwind;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::wire::limits::Limits;
@@ -209,14 +209,14 @@ impl Vm {
 
     /// Adds a device.
     pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
-        self.check_unbroken().map_err(|err| self.report(err.in_phase("register")))?;
+        self.check_unbroken().map_err(|err| self.report(err.in_phase(Phase::Register)))?;
         self.fault_point(FaultPoint::Register);
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
         for text in warnings {
             self.host().report(Level::Warning, &text);
         }
-        result.map_err(|err| self.report(err.in_phase("register")))
+        result.map_err(|err| self.report(err.in_phase(Phase::Register)))
     }
 
     /// Removes devices by name and opaque pointer. When it returns, no callback of theirs runs in another thread and

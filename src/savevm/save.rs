@@ -9,7 +9,7 @@ use super::registry::Entry;
 use super::sections::Sections;
 use super::unwind::contained;
 use super::{Vm, config};
-use crate::error::{self, Error, Result, Side};
+use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
@@ -50,7 +50,7 @@ impl Sections<'_> {
     }
 
     /// One section around a callback; a negative result is latched on the file as an error with its place.
-    fn live(&self, entry: &Entry, tag: u8, (name, phase): (&str, &'static str), callback: impl FnOnce() -> i32) -> i32 {
+    fn live(&self, entry: &Entry, tag: u8, (name, phase): (&str, Phase), callback: impl FnOnce() -> i32) -> i32 {
         let timer = self.time();
         self.open(entry, tag);
         self.vm.fault_point(FaultPoint::Section);
@@ -89,7 +89,7 @@ impl Sections<'_> {
     }
 }
 
-fn fail(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, phase: &'static str, error: Error) -> Error {
+fn fail(vm: &Vm, file: &MigFile, entry: &Entry, tag: u8, phase: Phase, error: Error) -> Error {
     let error = error
         .at_side(Side::Source)
         .in_phase(phase)
@@ -127,7 +127,7 @@ pub fn setup(vm: &Vm, file: &MigFile) {
         if !handler.has(Callback::SaveSetup) || !handler.is_active() {
             continue;
         }
-        let names = ("save_setup", "setup");
+        let names = ("save_setup", Phase::Setup);
         if sections.live(&entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
             break;
         }
@@ -156,7 +156,7 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
         if file.rate_limit_reached() {
             return Ok(Round::Again);
         }
-        let names = ("save_live_iterate", "iterate");
+        let names = ("save_live_iterate", Phase::Iterate);
         match sections.live(&entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
             ret if ret < 0 => return Err(ret),
             0 => return Ok(Round::Again),
@@ -220,7 +220,7 @@ fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Resu
         {
             continue;
         }
-        let names = ("save_live_complete_precopy", "complete");
+        let names = ("save_live_complete_precopy", Phase::Complete);
         let ret = sections.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
         if ret < 0 {
             return Err(Error::new(libc::EPERM, format!("save_live_complete_precopy returned {ret}")));
@@ -262,7 +262,7 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -
         }
         sections
             .full(&entry, recorder.as_ref())
-            .map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, "complete", err))?;
+            .map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Complete, err))?;
         if let Some(recorder) = &recorder {
             recorder.device_end();
         }
@@ -270,7 +270,7 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -
     if inactivate_disks {
         // Before EOF: the destination takes the disks as soon as it has read it.
         if let Err(error) = error::check("disks_inactivate", vm.host().disks_inactivate()) {
-            let error = error.at_side(Side::Source).in_phase("complete");
+            let error = error.at_side(Side::Source).in_phase(Phase::Complete);
             file.set_error_detail(error.clone());
             return Err(vm.report(error));
         }
@@ -311,7 +311,7 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
         if !handler.has(Callback::SaveLiveCompletePostcopy) || !handler.is_active() {
             continue;
         }
-        let names = ("save_live_complete_postcopy", "complete-postcopy");
+        let names = ("save_live_complete_postcopy", Phase::CompletePostcopy);
         let ret = sections.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
         if ret < 0 {
             return;
@@ -344,7 +344,7 @@ pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
         }
         error::check("resume_prepare", handler.resume_prepare(migration)).map_err(|error| {
             let section = || entry.section(0, entry.section_id, None);
-            error.at_side(Side::Source).in_phase("resume").in_section(section)
+            error.at_side(Side::Source).in_phase(Phase::Resume).in_section(section)
         })?;
     }
     Ok(())
@@ -371,7 +371,7 @@ pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
         }
         sections.full(&entry, None).map_err(|err| {
             err.at_side(Side::Source)
-                .in_phase("device state")
+                .in_phase(Phase::DeviceState)
                 .in_section(|| entry.section(wire::SECTION_FULL, entry.section_id, None))
                 .at_offset(file.position())
         })?;

@@ -6,7 +6,7 @@ use super::save::Round;
 use super::testing::{Device, Diary};
 use super::{Vm, load, save};
 use crate::channel::memory;
-use crate::error::Result;
+use crate::error::{Phase, Result};
 use crate::file::MigFile;
 use std::sync::Arc;
 
@@ -135,7 +135,7 @@ fn a_round_ends_at_an_error_and_latches_it() {
     assert_eq!(read(&diary), ["a: iterate"]);
     assert_eq!(file.error(), -libc::ENOSPC);
     let error = file.status().first_error().unwrap();
-    assert_eq!((error.phase(), error.section().map(|section| &*section.idstr)), (Some("iterate"), Some("a")));
+    assert_eq!((error.phase(), error.section().map(|section| &*section.idstr)), (Some(Phase::Iterate), Some("a")));
 }
 
 #[test]

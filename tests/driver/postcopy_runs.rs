@@ -178,7 +178,7 @@ fn the_guest_goes_when_what_only_precopy_sends_is_through() {
     }
     assert_eq!((early.left.load(SeqCst), classes), (0, (true, true)));
     assert!(!source.host.is_running() && !destination.host.is_running());
-    run.out.resume().unwrap();
+    run.out.continue_().unwrap();
     let (out, into) = run.wait("precopy only");
     out.and(into).unwrap();
     assert_eq!(arrived.left.load(SeqCst), 0);

@@ -223,12 +223,12 @@ fn pause_before_switchover_waits_for_the_word() {
     let params = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..quick() };
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
     wait_status(|| run.out.info().status, Status::Active, "before the pause");
-    assert!(run.out.resume().is_err());
+    assert!(run.out.continue_().is_err());
     stay_active(&source, false);
     wait_status(|| run.out.info().status, Status::PreSwitchover, "pause");
     assert!(!source.host.is_running() && !destination.host.is_running());
     thread::sleep(Duration::from_millis(80));
-    run.out.resume().unwrap();
+    run.out.continue_().unwrap();
     let (out, into) = run.wait("pause");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "pause");

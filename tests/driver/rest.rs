@@ -107,7 +107,7 @@ fn over_a_socket_with_a_trace() {
     for part in ["\"event\":\"trace\"", "\"completed\"", "\"idstr\":\"dev\"", "\"edge\":\"end\",\"duration_ns\""] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    let phases: Vec<_> = run.out.info().phases.iter().map(|(name, _)| *name).collect();
+    let phases: Vec<_> = run.out.info().phases.iter().map(|(phase, _)| phase.name()).collect();
     assert_eq!(phases, ["connect", "setup", "iterate", "stop", "complete"]);
     std::fs::remove_file(trace).unwrap();
 }
@@ -226,12 +226,30 @@ fn a_source_that_waits_is_heard_of() {
         *source.host.frozen.lock().unwrap() = None;
         source.device.plugged.store(false, SeqCst);
     }
-    run.out.resume().unwrap();
+    run.out.continue_().unwrap();
     let (out, into) = run.wait("waits");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "waits");
     let events = source.host.events.lock().unwrap().clone();
     assert_eq!(events, ["setup", "wait-unplug", "active", "pre-switchover", "device", "completed"]);
+}
+
+#[test]
+fn a_step_of_a_migration_with_a_thread_is_refused_and_changes_nothing() {
+    for _ in 0..20 {
+        let (source, destination, stage) = Machine::two();
+        let params = Params { pause_before_switchover: true, ..quick() };
+        let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+        while run.out.info().status != Status::PreSwitchover {
+            assert_eq!(run.out.step().unwrap_err().errno(), libc::EBUSY);
+        }
+        assert_eq!(run.out.step().unwrap_err().errno(), libc::EBUSY);
+        run.out.continue_().unwrap();
+        let (out, into) = run.wait("a step that is refused");
+        out.and(into).unwrap();
+        check_moved(&source, &destination, &stage, "a step that is refused");
+        assert!(!run.out.step().unwrap(), "the migration is over");
+    }
 }
 
 #[test]
@@ -322,7 +340,7 @@ fn chaos(seed: u64) -> Status {
                             source.host.unlock();
                         }
                         8 => run.out.set_params(&Params { max_bandwidth: random.below(1 << 20), ..run.out.params() }),
-                        _ => drop(run.out.resume()),
+                        _ => drop(run.out.continue_()),
                     }
                 }
             });

@@ -110,7 +110,7 @@ pub unsafe extern "C" fn savevm_migrate_cancel(m: *mut MigrationState) -> c_int 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_migrate_continue(m: *mut MigrationState) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.resume()) })
+    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.continue_()) })
 }
 
 /// Switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over.

@@ -253,7 +253,7 @@ fn a_migration_whose_source_panics_leaves_one_guest() {
         FaultPoint::Cleanup,
         FaultPoint::Call,
         FaultPoint::Register,
-        FaultPoint::Answers,
+        FaultPoint::ReturnPath,
     ] {
         everywhere(place, |what, arm| migrate(what, At::Source, Way::Precopy, arm));
     }
@@ -274,7 +274,7 @@ fn a_migration_that_the_host_steps_and_that_panics_leaves_one_guest() {
         FaultPoint::Section,
         FaultPoint::Device,
         FaultPoint::Cleanup,
-        FaultPoint::Answers,
+        FaultPoint::ReturnPath,
     ] {
         everywhere(place, |what, arm| migrate(what, At::Source, Way::Steps, arm));
     }
@@ -282,7 +282,7 @@ fn a_migration_that_the_host_steps_and_that_panics_leaves_one_guest() {
 
 #[test]
 fn a_cancelled_migration_that_panics_leaves_the_guest_running() {
-    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Cleanup, FaultPoint::Answers] {
+    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Cleanup, FaultPoint::ReturnPath] {
         everywhere(place, |what, arm| migrate(what, At::Source, Way::Cancel, arm));
     }
     for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Section, FaultPoint::Cleanup] {
@@ -303,7 +303,8 @@ fn has_postcopy() -> bool {
 
 #[test]
 fn a_postcopy_whose_source_panics_leaves_one_guest() {
-    for place in [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Section, FaultPoint::Device, FaultPoint::Answers]
+    for place in
+        [FaultPoint::Engine, FaultPoint::Driver, FaultPoint::Section, FaultPoint::Device, FaultPoint::ReturnPath]
     {
         if has_postcopy() {
             everywhere(place, |what, arm| migrate(what, At::Source, Way::Postcopy, arm));

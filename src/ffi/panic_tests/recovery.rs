@@ -131,7 +131,7 @@ fn recover(what: &str, at: At, arm: &dyn Fn(&Machine)) -> bool {
 
 #[test]
 fn a_recovery_whose_source_panics_leaves_the_guest_where_it_is() {
-    for place in [FaultPoint::Recovery, FaultPoint::Answers, FaultPoint::Engine, FaultPoint::Driver] {
+    for place in [FaultPoint::Recovery, FaultPoint::ReturnPath, FaultPoint::Engine, FaultPoint::Driver] {
         if has_postcopy() {
             everywhere(place, |what, arm| recover(what, At::Source, arm));
         }

@@ -8,7 +8,7 @@ use super::commands::Commands;
 use super::handle::{Acceptor, Incoming, Package};
 use super::meter::Metered;
 use crate::channel::Channel;
-use crate::error::{self, Error, Result};
+use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::endpoint::DESTINATION_STALL;
 use crate::migration::params::Choice;
@@ -50,13 +50,15 @@ impl Incoming {
         let (core, vm) = (&self.core, &self.core.vm);
         let params = core.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
-        core.phase(Some("connect"));
+        core.phase(Some(Phase::Connect));
+        core.fault_point();
         let channel = acceptor.accept(params.connect_timeout, &self.core.cancel)?;
         let file = self.attach(&channel)?;
         core.enter(Status::Active)?;
-        core.phase(Some("load"));
+        core.phase(Some(Phase::Load));
+        core.fault_point();
         let mut end = match load::stream(vm, &file) {
-            Err(error) if error.phase() == Some("load setup") => {
+            Err(error) if error.phase() == Some(Phase::LoadSetup) => {
                 with_big_lock(&*vm.host(), || load::cleanup(vm));
                 return Err(error);
             }
@@ -154,14 +156,16 @@ impl Incoming {
         }
         ram.paused();
         core.enter(Status::PostcopyPaused)?;
-        core.phase(Some("paused"));
+        core.phase(Some(Phase::Paused));
+        core.fault_point();
         let channel = self.wait_back()?;
         core.vm.fault_point(FaultPoint::Recovery);
         let file = self.attach(&channel)?;
         let back = file.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a way back"))?;
         self.sender.open(back);
         core.enter(Status::PostcopyRecover)?;
-        core.phase(Some("load"));
+        core.phase(Some(Phase::Load));
+        core.fault_point();
         Ok(file)
     }
 
@@ -199,6 +203,7 @@ impl Incoming {
     /// Everything is loaded: takes the guest over and says so.
     fn conclude(&self) -> Result<()> {
         let core = &self.core;
+        core.fault_point();
         if self.package.lock().running {
             // A source that misses this learns it from its operator; the guest is here.
             let _ = self.sender.send_final(Message::Shut(0), core.params().switchover_timeout);
@@ -212,7 +217,8 @@ impl Incoming {
 
     fn take_over(&self) -> Result<()> {
         let core = &self.core;
-        core.phase(Some("start"));
+        core.phase(Some(Phase::Start));
+        core.fault_point();
         let host = core.vm.host();
         let limit = core.params().switchover_timeout;
         let asks = self.peer_is_libsavevm.load(SeqCst) || core.params().return_path == Choice::On;
@@ -265,6 +271,7 @@ impl Incoming {
         let (core, vm) = (&self.core, &self.core.vm);
         // A package that is still loaded starts no guest whose pages are given up here.
         core.status_machine.refuse();
+        core.fault_point();
         let (cancelled, error) = match core.interrupted() {
             Some(cancelled) => (true, cancelled),
             None => (false, error),

@@ -235,7 +235,7 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
 
 /// Takes one message; whether more may follow.
 fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Message) -> Result<bool> {
-    core.vm.fault_point(FaultPoint::Answers);
+    core.vm.fault_point(FaultPoint::ReturnPath);
     match message {
         Message::Shut(value) => {
             shared.lock().shut = Some(value);

@@ -20,9 +20,9 @@
 //!                                              <--   SHUT 0
 //! ```
 
-use super::handle::Outgoing;
 use super::rate::Rate;
-use super::worker::{NOW, Next, POLL, Phase, Source, set_rate_limit};
+use super::shared::Shared;
+use super::worker::{NOW, Next, POLL, Source, Step, set_rate_limit};
 use crate::channel::memory;
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
@@ -59,7 +59,7 @@ fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
 }
 
 impl Source {
-    pub(super) fn start_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    pub(super) fn start_postcopy(&mut self, m: &Shared) -> Result<Next> {
         let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
         let peer_is_libsavevm = self.peer_is_libsavevm();
         if peer_is_libsavevm && core.status() == Status::Active {
@@ -95,7 +95,7 @@ impl Source {
             return Err(error);
         }
         self.packaged_at = core.now();
-        self.phase = Phase::Postcopy { handed: !peer_is_libsavevm };
+        self.next = Step::Postcopy { handed: !peer_is_libsavevm };
         if !peer_is_libsavevm {
             self.handed_over(m)?;
         }
@@ -103,8 +103,9 @@ impl Source {
     }
 
     /// The destination runs the guest, or will, whatever happens here.
-    fn handed_over(&mut self, m: &Arc<Outgoing>) -> Result<()> {
+    fn handed_over(&mut self, m: &Shared) -> Result<()> {
         let core = &m.core;
+        core.fault_point();
         core.enter(Status::PostcopyActive)?;
         core.set_owner(Owner::There);
         // QEMU never shows it: it answers while another thread of it still loads the devices.
@@ -121,7 +122,7 @@ impl Source {
     }
 
     /// Sends RUN once the destination has said that it can.
-    fn hand_over(&mut self, m: &Arc<Outgoing>) -> Result<bool> {
+    fn hand_over(&mut self, m: &Shared) -> Result<bool> {
         let core = &m.core;
         let Some(answer) = self.reader.as_ref().and_then(|reader| reader.loaded()) else {
             if core.now().saturating_sub(self.packaged_at) > core.params().switchover_timeout {
@@ -131,6 +132,7 @@ impl Source {
             return Ok(false);
         };
         answer?;
+        core.fault_point();
         self.file()?.check()?;
         core.commit()?;
         let file = self.file()?;
@@ -143,12 +145,12 @@ impl Source {
             return Err(error);
         }
         self.handed_over(m)?;
-        self.phase = Phase::Postcopy { handed: true };
+        self.next = Step::Postcopy { handed: true };
         Ok(true)
     }
 
     /// Background copy, with what is asked for first; the RAM handler minds that.
-    pub(super) fn postcopy(&mut self, m: &Arc<Outgoing>, handed: bool) -> Result<Next> {
+    pub(super) fn postcopy(&mut self, m: &Shared, handed: bool) -> Result<Next> {
         let handed = handed || self.hand_over(m)?;
         match self.copy(m, handed) {
             Err(error) if handed => self.broken(m, error),
@@ -156,7 +158,7 @@ impl Source {
         }
     }
 
-    fn copy(&mut self, m: &Arc<Outgoing>, handed: bool) -> Result<Next> {
+    fn copy(&mut self, m: &Shared, handed: bool) -> Result<Next> {
         let (core, vm) = (&m.core, &m.core.vm);
         self.check()?;
         let max_bandwidth = core.params().max_postcopy_bandwidth;
@@ -196,16 +198,18 @@ impl Source {
         Ok(())
     }
 
-    fn complete_postcopy(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    fn complete_postcopy(&mut self, m: &Shared) -> Result<Next> {
         let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
         let file = self.file()?;
+        core.fault_point();
         with_big_lock(&*host, || save::complete_postcopy(vm, file));
+        core.fault_point();
         file.check()?;
         if let Some(reader) = &self.reader {
             let limit = core.params().switchover_timeout;
             match core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok))? {
                 Verdict::Shut(0, _) => {}
-                Verdict::Shut(value, text) => return Ok(self.give_up(m, refusal(value, text.as_deref()))),
+                Verdict::Shut(value, text) => return Ok(self.abort(m, refusal(value, text.as_deref()))),
                 Verdict::Broken(error) => return Err(error),
             }
         }
@@ -219,8 +223,9 @@ impl Source {
     }
 
     /// The connection broke with the guest over there: pause where the rest can be sent over another one.
-    fn broken(&mut self, m: &Arc<Outgoing>, error: Error) -> Result<Next> {
+    fn broken(&mut self, m: &Shared, error: Error) -> Result<Next> {
         let core = &m.core;
+        core.fault_point();
         let refused = matches!(self.reader.as_ref().and_then(|reader| reader.verdict()), Some(Verdict::Shut(..)));
         if refused || core.vm.is_broken() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
@@ -231,7 +236,7 @@ impl Source {
         // A connection that was offered for an earlier break is of no use any more.
         drop(m.requests.recovery_channel.take());
         core.enter(Status::PostcopyPaused)?;
-        self.phase = Phase::Paused { since: core.now() };
+        self.next = Step::Paused { since: core.now() };
         Ok(NOW)
     }
 
@@ -245,7 +250,7 @@ impl Source {
         self.channel = None;
     }
 
-    pub(super) fn paused(&mut self, m: &Arc<Outgoing>, since: Duration) -> Result<Next> {
+    pub(super) fn paused(&mut self, m: &Shared, since: Duration) -> Result<Next> {
         let core = &m.core;
         if m.requests.abandon.load(SeqCst) {
             return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
@@ -266,7 +271,7 @@ impl Source {
                 core.stats.get().recoveries += 1;
                 self.arrived = true;
                 core.set_owner(Owner::There);
-                self.phase = Phase::Postcopy { handed: true };
+                self.next = Step::Postcopy { handed: true };
             }
             Err(error) => {
                 core.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
@@ -279,7 +284,7 @@ impl Source {
     }
 
     /// What arrived is asked for, the handlers get ready, and the destination agrees.
-    fn recover(&mut self, m: &Arc<Outgoing>, to: Endpoint) -> Result<()> {
+    fn recover(&mut self, m: &Shared, to: Endpoint) -> Result<()> {
         let (core, vm) = (&m.core, &m.core.vm);
         vm.fault_point(FaultPoint::Recovery);
         let channel = m.connect(&to, CONNECT_TIMEOUT)?;

@@ -11,7 +11,7 @@
 //!                                  <--  SHUT 0: it is here; (own ends) SHUT 1: it is not and will not be
 //! ```
 
-use super::handle::Outgoing;
+use super::shared::Shared;
 use super::worker::{Next, Source};
 use crate::error::Result;
 use crate::migration::core::Core;
@@ -20,11 +20,10 @@ use crate::migration::return_path::reader::{Verdict, refusal};
 use crate::savevm::command;
 use crate::savevm::host::with_big_lock;
 use crate::savevm::save;
-use std::sync::Arc;
 
 impl Source {
     /// The guest is stopped: everything else goes.
-    pub(super) fn complete(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    pub(super) fn complete(&mut self, m: &Shared) -> Result<Next> {
         let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
         let started = core.now();
         // Set before, since a host that fails half-way has given some of them up.
@@ -33,7 +32,9 @@ impl Source {
         file.status().set_rate_limit(0);
         let ending = with_big_lock(&*host, || save::prepare_completion(vm, file, true))?;
         self.check()?;
+        core.fault_point();
         self.ask_loaded(m)?;
+        core.fault_point();
         if core.stats.get().device_bytes > 0 {
             vm.slot.set_device_cost(core.now().saturating_sub(started));
         }
@@ -43,13 +44,14 @@ impl Source {
         // On an error the one byte that would have started the destination was not taken.
         file.check().inspect_err(|_| core.status_machine.uncommit())?;
         save::finish(vm, file, &ending);
+        core.fault_point();
         self.verdict(m)?;
         self.succeed(m)
     }
 
     /// Waits for the destination's word that everything up to here is loaded. Whatever it answers to, QEMU included,
     /// answers in order.
-    fn ask_loaded(&self, m: &Arc<Outgoing>) -> Result<()> {
+    fn ask_loaded(&self, m: &Shared) -> Result<()> {
         let Some(reader) = &self.reader else { return Ok(()) };
         command::ping(&m.core.vm, self.file()?, message::PING_LOADED);
         self.check()?;
@@ -58,7 +60,7 @@ impl Source {
     }
 
     /// Behind EOF: how did it end over there?
-    pub(super) fn verdict(&mut self, m: &Arc<Outgoing>) -> Result<()> {
+    pub(super) fn verdict(&mut self, m: &Shared) -> Result<()> {
         let core = &m.core;
         let Some(reader) = &self.reader else { return self.close_unanswered(core) };
         let limit = core.params().switchover_timeout;

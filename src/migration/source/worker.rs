@@ -5,10 +5,10 @@
 //! Locks are those of `SaveVMHandlers`: header, setup, pending and rounds run outside the big lock; stopping the guest,
 //! completion, disks and cleanup inside. No lock is held while the network is waited for, but by a handler that writes.
 
-use super::handle::Outgoing;
 use super::rate::Rate;
+use super::shared::Shared;
 use crate::channel::{Channel, Uri};
-use crate::error::{self, Error, Result};
+use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::core::Core;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
@@ -46,7 +46,7 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// What the next step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum Step {
     Connect,
     Setup,
     Unplug,
@@ -70,26 +70,26 @@ pub(super) enum Phase {
     },
 }
 
-impl Phase {
-    /// For the trace and the numbers.
-    fn name(self) -> &'static str {
+impl Step {
+    /// The phase in the trace and the statistics.
+    fn phase(self) -> Phase {
         match self {
-            Self::Connect => "connect",
-            Self::Setup => "setup",
-            Self::Unplug => "wait-unplug",
-            Self::Iterate => "iterate",
-            Self::Stop { .. } => "stop",
-            Self::PreSwitchover { .. } => "pre-switchover",
-            Self::Complete | Self::StartPostcopy | Self::Postcopy { handed: false } => "complete",
-            Self::Postcopy { handed: true } => "postcopy",
-            Self::Paused { .. } => "paused",
+            Self::Connect => Phase::Connect,
+            Self::Setup => Phase::Setup,
+            Self::Unplug => Phase::WaitUnplug,
+            Self::Iterate => Phase::Iterate,
+            Self::Stop { .. } => Phase::Stop,
+            Self::PreSwitchover { .. } => Phase::PreSwitchover,
+            Self::Complete | Self::StartPostcopy | Self::Postcopy { handed: false } => Phase::Complete,
+            Self::Postcopy { handed: true } => Phase::Postcopy,
+            Self::Paused { .. } => Phase::Paused,
         }
     }
 }
 
 /// See the module.
 pub(super) struct Source {
-    pub phase: Phase,
+    pub next: Step,
     to: Option<Endpoint>,
     pub file: Option<MigFile>,
     pub channel: Option<Arc<dyn Channel>>,
@@ -119,7 +119,7 @@ impl Source {
     pub fn new(to: Endpoint) -> Self {
         let to_file = matches!(&to, Endpoint::Uri(Uri::File { .. }));
         Self {
-            phase: Phase::Connect,
+            next: Step::Connect,
             to: Some(to),
             file: None,
             channel: None,
@@ -139,26 +139,27 @@ impl Source {
     }
 
     /// Does what is next.
-    pub fn step(&mut self, m: &Arc<Outgoing>) -> Next {
+    pub fn step(&mut self, m: &Shared) -> Next {
         if let Some(error) = m.core.interrupted() {
-            return self.give_up(m, error);
+            return self.abort(m, error);
         }
-        m.core.phase(Some(self.phase.name()));
+        m.core.phase(Some(self.next.phase()));
+        m.core.fault_point();
         // A guest that is over there needs the rest, for as long as there is a way to send it.
         let usable = if m.core.status().is_postcopy() { Ok(()) } else { m.core.vm.check_unbroken() };
-        let result = usable.and_then(|()| match self.phase {
-            Phase::Connect => self.connect(m),
-            Phase::Setup => self.setup(m),
-            Phase::Unplug => self.wait_unplug(m),
-            Phase::Iterate => self.iterate(m),
-            Phase::Stop { postcopy } => self.stop(m, postcopy),
-            Phase::PreSwitchover { postcopy } => self.pre_switchover(m, postcopy),
-            Phase::Complete => self.complete(m),
-            Phase::StartPostcopy => self.start_postcopy(m),
-            Phase::Postcopy { handed } => self.postcopy(m, handed),
-            Phase::Paused { since } => self.paused(m, since),
+        let result = usable.and_then(|()| match self.next {
+            Step::Connect => self.connect(m),
+            Step::Setup => self.setup(m),
+            Step::Unplug => self.wait_unplug(m),
+            Step::Iterate => self.iterate(m),
+            Step::Stop { postcopy } => self.stop(m, postcopy),
+            Step::PreSwitchover { postcopy } => self.pre_switchover(m, postcopy),
+            Step::Complete => self.complete(m),
+            Step::StartPostcopy => self.start_postcopy(m),
+            Step::Postcopy { handed } => self.postcopy(m, handed),
+            Step::Paused { since } => self.paused(m, since),
         });
-        result.unwrap_or_else(|error| self.give_up(m, error))
+        result.unwrap_or_else(|error| self.abort(m, error))
     }
 
     /// The file; there is one from the end of `connect` on, but while a postcopy is paused.
@@ -179,21 +180,21 @@ impl Source {
         self.earlier_bytes + here
     }
 
-    fn go(&mut self, phase: Phase) -> Result<Next> {
-        self.phase = phase;
+    fn go(&mut self, step: Step) -> Result<Next> {
+        self.next = step;
         Ok(NOW)
     }
 
-    fn connect(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    fn connect(&mut self, m: &Shared) -> Result<Next> {
         let params = m.core.params();
         let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
         let channel = m.connect(&to, params.connect_timeout.unwrap_or(CONNECT_TIMEOUT))?;
         self.attach(m, channel, false)?;
-        self.go(Phase::Setup)
+        self.go(Step::Setup)
     }
 
     /// Makes a channel the connection of the moment.
-    pub fn attach(&mut self, m: &Arc<Outgoing>, channel: Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<()> {
+    pub fn attach(&mut self, m: &Shared, channel: Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<()> {
         let params = m.core.params();
         if !m.core.link.set(&channel) {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
@@ -220,7 +221,7 @@ impl Source {
         Ok(())
     }
 
-    fn setup(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    fn setup(&mut self, m: &Shared) -> Result<Next> {
         let (core, vm) = (&m.core, &m.core.vm);
         let params = core.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
@@ -251,12 +252,12 @@ impl Source {
         if vm.guest_unplug_pending() {
             core.enter(Status::WaitUnplug)?;
             self.kept_alive = core.now();
-            return self.go(Phase::Unplug);
+            return self.go(Step::Unplug);
         }
         self.begin_rounds(m)
     }
 
-    fn wait_unplug(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    fn wait_unplug(&mut self, m: &Shared) -> Result<Next> {
         self.check()?;
         if m.core.vm.guest_unplug_pending() {
             self.keep_alive(&m.core)?;
@@ -275,12 +276,13 @@ impl Source {
         Ok(())
     }
 
-    fn begin_rounds(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    fn begin_rounds(&mut self, m: &Shared) -> Result<Next> {
+        m.core.fault_point();
         m.core.enter(Status::Active)?;
         let now = m.core.now();
         m.core.stats.get().setup_time = now;
         self.rate = Rate::new(now, self.transferred());
-        self.go(Phase::Iterate)
+        self.go(Step::Iterate)
     }
 
     /// Ends a window where it is time. How long the rate limit asks to wait, if it does.
@@ -314,7 +316,7 @@ impl Source {
         Ok(None)
     }
 
-    fn iterate(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    fn iterate(&mut self, m: &Shared) -> Result<Next> {
         let (core, vm) = (&m.core, &m.core.vm);
         self.check()?;
         let params = core.params();
@@ -328,10 +330,10 @@ impl Source {
         core.stats.get().dirty_rate = self.rate.dirty_rate;
         self.converge(core, &params, too_fast);
         if pending.total() == 0 || pending.total() < threshold {
-            return self.go(Phase::Stop { postcopy: false });
+            return self.go(Step::Stop { postcopy: false });
         }
         if m.requests.postcopy.load(SeqCst) && pending.precopy_only <= threshold {
-            return self.go(Phase::Stop { postcopy: true });
+            return self.go(Step::Stop { postcopy: true });
         }
         self.round(core, vm, false)
     }
@@ -378,7 +380,7 @@ impl Source {
         }
     }
 
-    fn stop(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
+    fn stop(&mut self, m: &Shared, postcopy: bool) -> Result<Next> {
         let (core, host) = (&m.core, m.core.vm.host());
         let ret = with_big_lock(&*host, || {
             if let Some(error) = core.interrupted() {
@@ -390,27 +392,29 @@ impl Source {
         });
         core.trace.write(core.now(), &Event::Downtime { time: None });
         ret?;
+        core.fault_point();
         if core.params().pause_before_switchover {
             core.enter(Status::PreSwitchover)?;
             self.kept_alive = core.now();
-            return self.go(Phase::PreSwitchover { postcopy });
+            return self.go(Step::PreSwitchover { postcopy });
         }
-        self.go(if postcopy { Phase::StartPostcopy } else { Phase::Complete })
+        self.go(if postcopy { Step::StartPostcopy } else { Step::Complete })
     }
 
-    fn pre_switchover(&mut self, m: &Arc<Outgoing>, postcopy: bool) -> Result<Next> {
+    fn pre_switchover(&mut self, m: &Shared, postcopy: bool) -> Result<Next> {
         self.check()?;
         if !m.requests.continue_.load(SeqCst) {
             self.keep_alive(&m.core)?;
             return Ok(POLL);
         }
         m.core.enter(Status::Device)?;
-        self.go(if postcopy { Phase::StartPostcopy } else { Phase::Complete })
+        self.go(if postcopy { Step::StartPostcopy } else { Step::Complete })
     }
 
     /// The guest has moved, or the stream is whole.
-    pub fn succeed(&mut self, m: &Arc<Outgoing>) -> Result<Next> {
+    pub fn succeed(&mut self, m: &Shared) -> Result<Next> {
         let core = &m.core;
+        core.fault_point();
         if let Some(stopped) = self.stopped_at.filter(|_| !core.status().is_postcopy()) {
             let time = core.now().saturating_sub(stopped);
             core.stats.get().downtime = time;
@@ -422,14 +426,15 @@ impl Source {
             info.transferred = info.transferred.max(self.transferred());
             info.remaining = Default::default();
         }
-        self.let_go(m, true);
+        self.release(m, true);
         m.finish(Status::Completed);
         Ok(Next::Done)
     }
 
     /// It failed or was cancelled. Where the destination can't have the guest, it runs on here.
-    pub fn give_up(&mut self, m: &Arc<Outgoing>, error: Error) -> Next {
+    pub fn abort(&mut self, m: &Shared, error: Error) -> Next {
         let core = &m.core;
+        core.fault_point();
         let (cancelled, error) = match core.interrupted() {
             Some(cancelled) => (true, cancelled),
             None if error.errno() == libc::EIO && !core.vm.is_broken() => {
@@ -451,8 +456,8 @@ impl Source {
         // First of all, so that nothing more gets out that could start the destination.
         let ended = core.link.close();
         self.close_reader(ended);
-        let failed = if committed { Ok(()) } else { self.take_back(core) };
-        self.let_go(m, ended);
+        let failed = if committed { Ok(()) } else { self.rollback(core) };
+        self.release(m, ended);
         let restarted = failed.is_ok();
         if let Err(more) = failed {
             core.set_error(Error::new(more.errno(), format!("{}; then, going on here: {}", error, more.message())));
@@ -469,7 +474,8 @@ impl Source {
     }
 
     /// Takes the disks and the guest back.
-    fn take_back(&mut self, core: &Core) -> Result<()> {
+    fn rollback(&mut self, core: &Core) -> Result<()> {
+        core.fault_point();
         let host = core.vm.host();
         with_big_lock(&*host, || {
             if std::mem::take(&mut self.disks_inactive) {
@@ -495,7 +501,7 @@ impl Source {
     }
 
     /// Releases everything that was taken, in any case.
-    fn let_go(&mut self, m: &Arc<Outgoing>, connection_ended: bool) {
+    fn release(&mut self, m: &Shared, connection_ended: bool) {
         let (core, vm) = (&m.core, &m.core.vm);
         if self.throttle != 0 {
             vm.host().throttle(0);
