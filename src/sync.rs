@@ -73,6 +73,12 @@ pub enum Rank {
     RamRequests,
     /// `ram::Ram::faults`.
     RamFaults,
+    /// `ram::Ram::unreadable`.
+    RamUnreadable,
+    /// `ram::faults::Faults::grace`.
+    FaultsGrace,
+    /// `ram::faults::Faults::unreadable`.
+    FaultsUnreadable,
     /// `ram::faults::Faults::thread`.
     FaultThread,
     /// `ram::faults::Faults::waiting`.

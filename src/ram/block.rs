@@ -103,6 +103,25 @@ impl Block {
         (first, end.saturating_sub(first))
     }
 
+    /// The ranges of bytes that did not arrive, as offset and length, in whole units.
+    pub fn missing(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let unit = self.pages_per_unit();
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let first = self.received.next_clear(from);
+            if first >= self.pages() {
+                return None;
+            }
+            let start = first - first % unit;
+            let mut end = start + unit;
+            while end < self.pages() && self.received.next_clear(end) < end + unit {
+                end += unit;
+            }
+            from = end;
+            Some((start << self.page_bits, (end - start) << self.page_bits))
+        })
+    }
+
     /// The target page that begins at `offset`, or why there is none.
     pub fn page_at(&self, offset: u64) -> Result<usize> {
         if offset >= self.len() {

@@ -4,16 +4,18 @@
 
 use super::Ram;
 use super::block::{self, Block, Blocks};
+use super::unreadable::{Method, Unreadable};
 use crate::error::{Error, Result};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::contained;
 use crate::sync::{Mutex, Rank};
-use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn, system_page_size};
+use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, poll_any, spawn, system_page_size};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What the memory of these blocks needs.
 fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
@@ -27,9 +29,17 @@ fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
     features
 }
 
-/// Faults of all blocks; which of them can be given zero pages.
-fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Vec<bool>)> {
-    let uffd = Userfault::open(&features(blocks)).map_err(|err| {
+/// A descriptor for the faults of these blocks, and how it makes pages unreadable.
+fn open(blocks: &[Arc<Block>]) -> std::io::Result<(Userfault, Method)> {
+    let needed = features(blocks);
+    let all = [&needed[..], &[Feature::Poison]].concat();
+    let opened = Userfault::open(&all).map(|uffd| (uffd, Method::Poison));
+    opened.or_else(|_| Userfault::open(&needed).map(|uffd| (uffd, Method::Protect)))
+}
+
+/// Faults of all blocks, how missing pages are made unreadable, and which blocks can be given zero pages.
+fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Method, Vec<bool>)> {
+    let (uffd, method) = open(blocks).map_err(|err| {
         Error::io(
             "postcopy needs userfaultfd, which this kernel does not offer to this program (/dev/userfaultfd, or \
              vm.unprivileged_userfaultfd=1)",
@@ -43,15 +53,23 @@ fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Vec<bool>)> {
         })?;
         can_zero.push(able && block.info.page_size == system_page_size());
     }
-    Ok((uffd, can_zero))
+    Ok((uffd, method, can_zero))
 }
 
 /// See the module. Blocks are those that are sent; `Ram::blocks` has them all.
 pub(super) struct Faults {
     blocks: Blocks,
     uffd: Userfault,
+    method: Method,
     can_zero: Vec<bool>,
+    /// Ends the service of faults.
     wake: WakeFd,
+    /// Ends the wait for the guest to be stopped.
+    over: WakeFd,
+    /// After `abort`: for how long missing pages make threads wait.
+    grace: Mutex<Option<Duration>>,
+    /// After that time.
+    unreadable: Mutex<Option<Unreadable>>,
     source: Arc<dyn PageSource>,
     /// Place of the block and offset of what was asked for and did not arrive.
     waiting: Mutex<BTreeSet<(usize, usize)>>,
@@ -60,11 +78,15 @@ pub(super) struct Faults {
 
 impl Faults {
     fn start(ram: &Arc<Ram>, blocks: Blocks, source: Arc<dyn PageSource>) -> Result<Arc<Self>> {
-        let (uffd, can_zero) = register(&blocks)?;
+        let (uffd, method, can_zero) = register(&blocks)?;
         let wake = WakeFd::new().map_err(|err| Error::io("starting postcopy", &err))?;
         let waiting = Mutex::new(Rank::FaultsWaiting, BTreeSet::new());
         let thread = Mutex::new(Rank::FaultThread, None);
-        let faults = Arc::new(Self { blocks, uffd, can_zero, wake, source, waiting, thread });
+        let over = WakeFd::new().map_err(|err| Error::io("starting postcopy", &err))?;
+        let grace = Mutex::new(Rank::FaultsGrace, None);
+        let unreadable = Mutex::new(Rank::FaultsUnreadable, None);
+        let faults = Self { blocks, uffd, method, can_zero, wake, over, grace, unreadable, source, waiting, thread };
+        let faults = Arc::new(faults);
         let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
         let thread = spawn("savevm-faults", move || shared.run(&ram));
         let thread = thread.map_err(|err| Error::io("starting the thread for page faults", &err))?;
@@ -76,6 +98,22 @@ impl Faults {
         if let Err(error) = self.uffd.serve(&self.wake, |address| self.serve(ram, address)) {
             log::error!("reading page faults: {error}");
         }
+        let grace = *self.grace.lock();
+        if let Some(grace) = grace
+            && matches!(poll_any(&[], false, &self.over, Some(grace)), Ok(Ready::TimedOut))
+        {
+            log::error!(
+                "the guest of a failed postcopy was not stopped within {grace:?}: threads that touch memory that did not \
+                 arrive get a signal from now on"
+            );
+            *self.unreadable.lock() = Some(Unreadable::make(&self.blocks, &self.uffd, self.method));
+        }
+    }
+
+    /// No more pages will arrive: threads that wait for one wait on, and after `grace` they fail.
+    fn abort(&self, grace: Duration) {
+        self.grace.lock().get_or_insert(grace);
+        self.wake.wake();
     }
 
     /// A page that nobody asks for because of a panic comes all the same: the source sends all of them in the end.
@@ -136,19 +174,30 @@ impl Faults {
         Ok(())
     }
 
-    /// Ends it; who waits goes on, with what is there.
-    fn stop(&self) {
+    /// Ends it and wakes all waiting threads. If the guest is not `stopped`, missing pages are unreadable for as long as
+    /// the returned value lives; else they read as zero.
+    fn stop(&self, stopped: bool) -> Option<Unreadable> {
+        self.over.wake();
         self.wake.wake();
         if let Some(thread) = self.thread.take() {
             // A panic in it was told by the panic hook.
             let _ = thread.join();
         }
+        let unreadable = self.unreadable.take();
+        let unreadable = if stopped {
+            // Pages that are missing again make threads wait until the end below.
+            drop(unreadable);
+            None
+        } else {
+            Some(unreadable.unwrap_or_else(|| Unreadable::make(&self.blocks, &self.uffd, self.method)))
+        };
         for block in self.blocks.iter() {
             if let Err(error) = self.uffd.unregister(block.memory()) {
                 log::warn!("ending postcopy of block '{}': {error}", block.name());
             }
         }
         allow_huge(&self.blocks, true);
+        unreadable.filter(|unreadable| !unreadable.is_empty())
     }
 }
 
@@ -174,7 +223,7 @@ impl Ram {
                 format!("postcopy: the pages of block '{}' are too large", block.name()),
             ));
         }
-        let (uffd, _) = register(&blocks)?;
+        let (uffd, ..) = register(&blocks)?;
         for block in blocks.iter() {
             let _ = uffd.unregister(block.memory());
         }
@@ -200,18 +249,7 @@ impl Ram {
 
     /// Nothing of a page that did not arrive may stand in its place: it would never be missed.
     fn throw_away_missing(&self, block: &Block) -> Result<()> {
-        let unit = block.pages_per_unit();
-        let mut from = block.received.next_clear(0);
-        while from < block.pages() {
-            let start = from - from % unit;
-            let mut end = start + unit;
-            while end < block.pages() && block.received.next_clear(end) < end + unit {
-                end += unit;
-            }
-            self.throw_away(block, start << self.page_bits, (end - start) << self.page_bits)?;
-            from = block.received.next_clear(end);
-        }
-        Ok(())
+        block.missing().try_for_each(|(start, len)| self.throw_away(block, start, len))
     }
 
     /// The source has changed these pages since it sent them.
@@ -252,11 +290,27 @@ impl Ram {
         }
     }
 
-    /// Postcopy is over, well or not.
-    pub(super) fn stop_faults(&self) {
-        let faults = self.faults.take();
-        if let Some(faults) = faults {
-            faults.stop();
+    /// No more pages will arrive, and the guest is about to be stopped: see `PostcopyRam::abort`.
+    pub(super) fn abort_faults(&self, grace: Duration) {
+        if let Some(faults) = self.faults() {
+            faults.abort(grace);
         }
+    }
+
+    /// Postcopy is over. Missing pages read as zero if the guest is `stopped`, else they become unreadable.
+    pub(super) fn stop_faults(&self, stopped: bool) {
+        let unreadable = self.faults.take().and_then(|faults| faults.stop(stopped));
+        if unreadable.is_some() {
+            let before = std::mem::replace(&mut *self.unreadable.lock(), unreadable);
+            drop(before);
+        }
+    }
+
+    /// A load ends in whatever way. A guest that was not stopped before must not read zeros.
+    pub(super) fn cleanup_faults(&self) {
+        let Some(faults) = self.faults() else { return };
+        let missing = faults.blocks.iter().any(|block| block.missing().next().is_some());
+        let running = missing && self.vm.upgrade().is_some_and(|vm| vm.host().vm_running());
+        self.stop_faults(!running);
     }
 }

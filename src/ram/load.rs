@@ -83,6 +83,7 @@ fn get_name(file: &MigFile) -> Result<Vec<u8>> {
 impl Ram {
     /// Begins a load: blocks neither come nor go until `load_cleanup`.
     pub(super) fn load_setup(&self) {
+        drop(self.unreadable.take());
         let mut busy = self.busy.lock();
         busy.incoming = true;
         busy.loading = None;
@@ -95,7 +96,7 @@ impl Ram {
 
     /// Ends it.
     pub(super) fn load_cleanup(&self) {
-        self.stop_faults();
+        self.cleanup_faults();
         self.advised.store(false, SeqCst);
         let loader = self.busy.lock().loading.take();
         // Waits for who still prepares memory.

@@ -28,6 +28,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod tracker;
+mod unreadable;
 pub mod wire;
 
 use crate::error::{Error, Result};
@@ -107,6 +108,8 @@ pub struct Ram {
     requests: Mutex<requests::Requests>,
     /// Missing pages are being asked for.
     faults: Mutex<Option<Arc<faults::Faults>>>,
+    /// Memory that a guest of a failed postcopy must not read.
+    unreadable: Mutex<Option<unreadable::Unreadable>>,
     /// Pages are to be marked as dirty.
     logging: AtomicBool,
     /// What is saved is a running guest as it was.
@@ -145,6 +148,7 @@ impl Ram {
             busy: Mutex::new(Rank::RamBusy, Busy::default()),
             requests: Mutex::new(Rank::RamRequests, requests::Requests::default()),
             faults: Mutex::new(Rank::RamFaults, None),
+            unreadable: Mutex::new(Rank::RamUnreadable, None),
             logging: AtomicBool::new(false),
             snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
@@ -182,6 +186,7 @@ impl Ram {
             vm.slot.set_ram(None);
             vm.unregister_name(None, wire::SECTION, self.opaque());
         }
+        drop(self.unreadable.take());
         *self.blocks.write() = Blocks::default();
         Ok(())
     }
@@ -230,7 +235,11 @@ impl Ram {
             };
             blocks.remove(at);
             Ok(())
-        })
+        })?;
+        if let Some(unreadable) = &mut *self.unreadable.lock() {
+            unreadable.restore(name);
+        }
+        Ok(())
     }
 
     fn change_blocks(&self, what: &str, change: impl FnOnce(&mut Vec<Arc<Block>>) -> Result<()>) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::slot::{PageSource, PostcopyRam};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The slot's object. It holds the RAM, which does not hold it.
 pub(super) struct RamPostcopy(pub Arc<Ram>);
@@ -51,6 +52,14 @@ impl PostcopyRam for RamPostcopy {
     }
 
     fn end(&self, _complete: bool) {
-        self.0.stop_faults();
+        self.0.stop_faults(true);
+    }
+
+    fn abort(&self, grace: Duration) {
+        self.0.abort_faults(grace);
+    }
+
+    fn release(&self, stopped: bool) {
+        self.0.stop_faults(stopped);
     }
 }

@@ -13,6 +13,7 @@ use crate::sys::{IoVec, OwnMemory, Span};
 use proptest::prelude::*;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -472,6 +473,81 @@ fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
     machine.ram.start_faults(Arc::new(Nobody)).unwrap();
     assert_eq!(present(&machine.memories[0]), RUN * PAGE);
     machine.ram.load_cleanup();
+}
+
+/// A machine in postcopy whose first page arrived and whose other seven pages are missing.
+fn listening() -> Option<Machine> {
+    let machine = Machine::new(&[8]);
+    machine.ram.load_setup();
+    if let Err(error) = machine.ram.advised() {
+        machine.ram.load_cleanup();
+        eprintln!("SKIPPED: {error}");
+        return None;
+    }
+    machine.write(0, 0, b"here");
+    machine.ram.blocks()[0].received.set(0, 1);
+    machine.ram.start_faults(Arc::new(Nobody)).unwrap();
+    Some(machine)
+}
+
+/// What a system call that reads the page in this machine's memory returns.
+fn read_page(machine: &Machine, page: usize) -> io::Result<u8> {
+    let (reader, writer) = io::pipe().unwrap();
+    let pieces = [machine.memories[0].memory().piece(page * PAGE, 1)];
+    crate::sys::write_fd(writer.as_fd(), &pieces)?;
+    let mut byte = [0; 1];
+    crate::sys::read_fd(reader.as_fd(), Span::from_slice(&mut byte))?;
+    Ok(byte[0])
+}
+
+#[test]
+fn threads_wait_for_pages_of_an_aborted_postcopy_until_the_guest_is_stopped() {
+    let Some(machine) = listening() else { return };
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| read_page(&machine, 3));
+        machine.ram.abort_faults(Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(100));
+        assert!(!waiting.is_finished());
+        assert_eq!(read_page(&machine, 0).unwrap(), b'h');
+        machine.ram.stop_faults(true);
+        assert_eq!(waiting.join().unwrap().unwrap(), 0);
+    });
+    machine.ram.load_cleanup();
+}
+
+#[test]
+fn missing_pages_of_a_guest_that_does_not_stop_become_unreadable() {
+    let unreadable = |machine: &Machine, page| {
+        assert_eq!(read_page(machine, page).unwrap_err().raw_os_error(), Some(libc::EFAULT));
+    };
+    for stopped in [false, true] {
+        let Some(machine) = listening() else { return };
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| unreadable(&machine, 3));
+            machine.ram.abort_faults(Duration::from_millis(50));
+            waiting.join().unwrap();
+        });
+        machine.ram.stop_faults(stopped);
+        if !stopped {
+            machine.ram.load_cleanup();
+            (1..8).for_each(|page| unreadable(&machine, page));
+            assert_eq!(read_page(&machine, 0).unwrap(), b'h');
+            // Another load needs the memory.
+            machine.ram.load_setup();
+        }
+        assert_eq!(read_page(&machine, 3).unwrap(), 0);
+        machine.ram.load_cleanup();
+    }
+}
+
+#[test]
+fn memory_that_is_removed_after_a_failed_postcopy_is_readable() {
+    let Some(machine) = listening() else { return };
+    machine.ram.stop_faults(false);
+    assert!(read_page(&machine, 7).is_err());
+    machine.ram.load_cleanup();
+    machine.ram.remove_block(b"a").unwrap();
+    assert_eq!(read_page(&machine, 7).unwrap(), 0);
 }
 
 /// Whether the kernel may not make huge pages of the memory, as it lists that.

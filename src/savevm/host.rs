@@ -6,6 +6,7 @@ use super::load::LoadEnd;
 use super::slot::MigrationEvent;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::sync::{Rank, check_order};
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
 use std::ops::Deref;
@@ -184,6 +185,7 @@ pub fn with_big_lock<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
         }
     }
     let _unlock = (!host.locked()).then(|| {
+        check_order(Rank::BigLock);
         host.lock();
         Unlock(host)
     });
@@ -196,6 +198,7 @@ pub fn without_big_lock<T>(host: &dyn Host, body: impl FnOnce() -> T) -> T {
     struct Relock<'a>(&'a dyn Host);
     impl Drop for Relock<'_> {
         fn drop(&mut self) {
+            check_order(Rank::BigLock);
             self.0.lock();
         }
     }

@@ -81,8 +81,29 @@ pub trait PostcopyRam: Send + Sync {
     fn resumed(&self) {}
     /// Destination, in a recovery: which pages of a block arrived, a bit each, little-endian.
     fn received_bits(&self, block: &[u8]) -> Result<Vec<u8>>;
-    /// Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait.
+    /// Destination: everything arrived, or (not `complete`) nothing more will: wakes all threads that wait for pages.
     fn end(&self, complete: bool);
+
+    /// Destination, a running postcopy fails: no more pages will arrive, and the guest is about to be stopped.
+    ///
+    /// Threads that wait for a missing page keep waiting, and so does a thread that touches one now: nothing reads zeros
+    /// in place of the guest's data. A CPU that waits may be unable to stop. After `grace` missing pages become
+    /// unreadable, so that such a CPU leaves the wait with an error and the host can stop the guest.
+    ///
+    /// The caller then stops the guest and calls `release`:
+    /// ```text
+    /// ram.abort(grace);
+    /// let stopped = !host.vm_running() || host.vm_stop() >= 0;
+    /// ram.release(stopped);
+    /// ```
+    /// Any thread, with or without the big lock. Does not wait.
+    fn abort(&self, _grace: Duration) {}
+
+    /// Destination, after `abort`: wakes all threads that wait for pages. If the guest is `stopped`, missing pages read as
+    /// zero from now on. If it may run, they stay unreadable until the next load begins or the memory is removed.
+    fn release(&self, _stopped: bool) {
+        self.end(false);
+    }
 }
 
 #[derive(Default)]

@@ -159,6 +159,19 @@ impl GuestMemory {
         self.advise(offset, len, libc::MADV_POPULATE_WRITE).is_ok()
     }
 
+    /// Forbids or allows every access to whole pages. A thread that touches a forbidden page gets SIGSEGV, a system call
+    /// `EFAULT`.
+    pub fn allow_access(&self, offset: usize, len: usize, allow: bool) -> io::Result<()> {
+        let start = self.at(offset, len);
+        let access = if allow { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
+        // SAFETY: `at` checks the range; the host's memory is readable and writable by the contract of `new`, and the
+        // content stays.
+        match unsafe { libc::mprotect(start.cast(), len, access) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
         let start = self.at(offset, len);
         // SAFETY: `at` checks the range; advice that drops content is only given by `discard`.

@@ -21,6 +21,8 @@ pub enum Feature {
     WpHugeShmem = 1 << 12,
     /// Write protection of pages that are not there yet.
     WpUnpopulated = 1 << 13,
+    /// Pages that can be made unreadable (Linux 6.6).
+    Poison = 1 << 14,
     /// Write protection that the kernel lifts by itself.
     WpAsync = 1 << 15,
 }
@@ -73,6 +75,13 @@ struct ZeroPage {
 }
 
 #[repr(C)]
+struct Poison {
+    range: Range,
+    mode: u64,
+    done: i64,
+}
+
+#[repr(C)]
 struct WriteProtect {
     range: Range,
     mode: u64,
@@ -87,6 +96,7 @@ const UNREGISTER: libc::Ioctl = libc::_IOR::<Range>(NUMBER, 0x01);
 const WAKE: libc::Ioctl = libc::_IOR::<Range>(NUMBER, 0x02);
 const COPY: libc::Ioctl = libc::_IOWR::<Copy_>(NUMBER, 0x03);
 const ZEROPAGE: libc::Ioctl = libc::_IOWR::<ZeroPage>(NUMBER, 0x04);
+const POISON: libc::Ioctl = libc::_IOWR::<Poison>(NUMBER, 0x08);
 const WRITEPROTECT: libc::Ioctl = libc::_IOWR::<WriteProtect>(NUMBER, 0x06);
 /// Number of the ioctl for zero pages in the set that registering returns.
 const ZEROPAGE_BIT: u64 = 1 << 0x04;
@@ -179,6 +189,25 @@ impl Userfault {
             match self.ioctl(ZEROPAGE, &mut zero) {
                 Ok(()) => return Ok(()),
                 Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => done += usize::try_from(zero.done).unwrap_or(0),
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the missing pages of a range unreadable and wakes the threads that wait for them: a thread that touches one
+    /// gets SIGBUS, a system call `EFAULT`. Pages that are present stay as they are. `page` is the size of the memory's
+    /// pages. Needs `Feature::Poison`; `MADV_DONTNEED` makes the pages missing again.
+    pub fn poison(&self, memory: &GuestMemory, offset: usize, len: usize, page: usize) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let mut poison = Poison { range: range_of(memory, offset + done, len - done), mode: 0, done: 0 };
+            match self.ioctl(POISON, &mut poison) {
+                Ok(()) => return Ok(()),
+                Err(err) if err.raw_os_error() == Some(libc::EEXIST) => done += page,
+                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
+                    done += usize::try_from(poison.done).unwrap_or(0)
+                }
                 Err(err) => return Err(err),
             }
         }
