@@ -103,9 +103,9 @@ pub enum Rank {
     LoadingSections,
     /// `savevm::loading::Loading::postcopy`.
     LoadingPostcopy,
-    /// `savevm::registry::Registry::idle`: waits for callbacks of removed devices.
+    /// `savevm::registry::Calls::drain`: waits for callbacks of removed devices.
     RegistryIdle,
-    /// `savevm::registry::Registry::inner`.
+    /// `savevm::registry::Registry::index`.
     Registry,
 
     // Files and channels.

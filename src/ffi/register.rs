@@ -7,7 +7,7 @@ use super::types::{MigrationState, QEMUFile, VMStateIf};
 use super::{bytes, context};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
-use crate::savevm::registry::{Owner, Registration};
+use crate::savevm::registry::{Registrant, Registration};
 use std::ffi::{c_char, c_int, c_void};
 
 /// What a device does in each phase of saving and loading. Every member may be NULL. The table is not copied: it must
@@ -109,7 +109,7 @@ fn register(
         alias_id: 0,
         version_id,
         is_live: handler.is_live(),
-        owner: Owner { description: 0, opaque: opaque as usize },
+        registrant: Registrant { description: 0, opaque: opaque as usize },
         handler,
     })
 }

@@ -33,7 +33,7 @@ pub mod wire;
 
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
-use crate::savevm::registry::{Owner, Registration};
+use crate::savevm::registry::{Registrant, Registration};
 use crate::sync::{Mutex, Rank, RwLock};
 use block::{Block, BlockInfo, Blocks};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
@@ -162,7 +162,7 @@ impl Ram {
             alias_id: -1,
             version_id: wire::VERSION,
             is_live: true,
-            owner: Owner { description: 0, opaque: ram.opaque() },
+            registrant: Registrant { description: 0, opaque: ram.opaque() },
             handler: handler::RamHandler(Arc::clone(&ram)),
         })?;
         vm.slot.set_ram(Some(Arc::new(postcopy::RamPostcopy(Arc::clone(&ram)))));

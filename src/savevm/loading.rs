@@ -119,7 +119,7 @@ impl Loading {
     /// Who sends under a section id, unless it was unregistered since.
     pub(super) fn find<'v>(&self, vm: &'v Vm, id: u32) -> Option<(Call<'v>, i32)> {
         let (ticket, version) = *self.sections().get(id)?;
-        Some((vm.registry.again(ticket)?, version))
+        Some((vm.registry.find_again(ticket)?, version))
     }
 
     /// The postcopy state where the host keeps none of its own.

@@ -11,16 +11,10 @@ pub mod handler;
 pub mod host;
 #[cfg(test)]
 mod host_tests;
-mod index;
 pub mod load;
 mod load_command;
 mod loading;
-mod name;
-mod named;
-mod order;
 pub mod registry;
-#[cfg(test)]
-mod registry_tests;
 pub mod save;
 mod sections;
 pub mod slot;
@@ -37,7 +31,7 @@ use crate::wire::limits::Limits;
 use fault::FaultPoint;
 use handler::Handler;
 use host::{Flags, Host, Incoming, Level, NoHost, without_big_lock};
-use registry::{Owner, Registration, Registry};
+use registry::{Registrant, Registration, Registry};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
@@ -227,8 +221,8 @@ impl Vm {
     }
 
     /// Removes devices by description and opaque pointer; waits as `unregister_name` does.
-    pub fn unregister_owner(&self, owner: Owner) {
-        let removed = self.registry.unregister_owner(owner);
+    pub fn unregister(&self, registrant: Registrant) {
+        let removed = self.registry.unregister(registrant);
         self.drain(&removed);
     }
 

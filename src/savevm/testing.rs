@@ -2,7 +2,7 @@
 //! A device for tests: a script of answers, and a diary of calls.
 
 use super::handler::{Callback, Handler, Pending};
-use super::registry::{INSTANCE_ID_ANY, Owner, Registration};
+use super::registry::{INSTANCE_ID_ANY, Registrant, Registration};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
@@ -54,7 +54,7 @@ impl Device {
             alias_id: -1,
             version_id: 1,
             is_live: self.callbacks.contains(&Callback::SaveSetup),
-            owner: Owner { description: 0, opaque: 1 },
+            registrant: Registrant { description: 0, opaque: 1 },
             handler: self,
         }
     }

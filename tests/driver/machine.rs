@@ -8,7 +8,7 @@ use savevm::migration::Info;
 use savevm::savevm::Vm;
 use savevm::savevm::handler::{Callback, Handler, Pending};
 use savevm::savevm::host::{Host, Level};
-use savevm::savevm::registry::{INSTANCE_ID_ANY, Owner, Registration};
+use savevm::savevm::registry::{INSTANCE_ID_ANY, Registrant, Registration};
 use savevm::savevm::slot::MigrationEvent;
 use savevm::vmstate::{Recorder, VmStateHost};
 use std::collections::BTreeSet;
@@ -563,7 +563,7 @@ fn registration<H: Handler>(name: &str, is_live: bool, handler: H) -> Registrati
         alias_id: -1,
         version_id: 1,
         is_live,
-        owner: Owner { description: 0, opaque: 1 },
+        registrant: Registrant { description: 0, opaque: 1 },
         handler,
     }
 }

@@ -10,7 +10,7 @@ use savevm::file::MigFile;
 use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params};
 use savevm::savevm::Vm;
 use savevm::savevm::handler::{Callback, Handler};
-use savevm::savevm::registry::{Owner as DeviceOwner, Registration};
+use savevm::savevm::registry::{Registrant, Registration};
 use savevm::vmstate::Recorder;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -113,7 +113,7 @@ fn none_machine(vm: &Vm) {
             alias_id: -1,
             version_id: version,
             is_live: false,
-            owner: DeviceOwner { description: 0, opaque: 2 },
+            registrant: Registrant { description: 0, opaque: 2 },
             handler,
         })
         .unwrap();

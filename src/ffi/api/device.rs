@@ -8,7 +8,7 @@ use crate::ffi::types::{Error as CError, SaveVM, VMStateIf};
 use crate::ffi::vmstate::register::{code, register};
 use crate::ffi::vmstate::state::CState;
 use crate::ffi::vmstate::types::VMStateDescription;
-use crate::savevm::registry::Owner;
+use crate::savevm::registry::Registrant;
 use std::ffi::{c_int, c_void};
 
 /// vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
@@ -56,6 +56,6 @@ pub unsafe extern "C" fn savevm_unregister_vmstate(
         let vm = unsafe { context::from_c(vm) };
         // As in QEMU the description and the memory say which devices are meant.
         let _ = obj;
-        vm.unregister_owner(Owner { description: vmsd as usize, opaque: opaque as usize });
+        vm.unregister(Registrant { description: vmsd as usize, opaque: opaque as usize });
     });
 }

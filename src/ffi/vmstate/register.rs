@@ -11,7 +11,7 @@ use crate::ffi::{context, error};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Handler};
-use crate::savevm::registry::{Owner, Registration};
+use crate::savevm::registry::{Registrant, Registration};
 use crate::vmstate::model::{Description, State};
 use crate::vmstate::{Recorder, load, save};
 use std::ffi::{c_int, c_void};
@@ -136,7 +136,7 @@ pub(crate) fn register(
         alias_id,
         version_id: description.version(),
         is_live: false,
-        owner: Owner { description: description.identity(), opaque: state.address() as usize },
+        registrant: Registrant { description: description.identity(), opaque: state.address() as usize },
         handler: Described { description, state },
     })
 }
@@ -152,6 +152,6 @@ pub unsafe extern "C" fn vmstate_unregister(
     opaque: *mut c_void,
 ) {
     guard((), || {
-        context::current().unregister_owner(Owner { description: vmsd as usize, opaque: opaque as usize });
+        context::current().unregister(Registrant { description: vmsd as usize, opaque: opaque as usize });
     });
 }

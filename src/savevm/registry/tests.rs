@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The registry against the list that QEMU 7.2 walks for everything.
+//! The registry compared with the plain list that QEMU 7.2 searches.
 
-use super::registry::{INSTANCE_ID_ANY, Owner, PRIORITY_MAX, Registration, Registry};
-use super::testing::Device;
+use super::{INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Registry};
+use crate::savevm::testing::Device;
 use proptest::prelude::*;
 
 /// One device in the plain list, in order.
@@ -107,7 +107,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn finds_orders_and_counts_as_the_list_does(steps in steps()) {
+    fn registry_finds_and_orders_devices_as_a_plain_list(steps in steps()) {
         let (registry, mut list) = (Registry::default(), List::default());
         for step in &steps {
             if step.add {
@@ -118,7 +118,7 @@ proptest! {
                     name: step.name(),
                     instance_id: step.instance,
                     alias_id: step.alias,
-                    owner: Owner { description: 0, opaque: step.opaque },
+                    registrant: Registrant { description: 0, opaque: step.opaque },
                     ..device.registration()
                 };
                 // Whether it was refused shows in the comparison below.
@@ -142,12 +142,12 @@ proptest! {
 
 fn add(registry: &Registry, name: &'static str, opaque: usize) {
     let device = Device { name, ..Device::default() };
-    let new = Registration { owner: Owner { description: 0, opaque }, ..device.registration() };
+    let new = Registration { registrant: Registrant { description: 0, opaque }, ..device.registration() };
     registry.register(new, false, &mut Vec::new()).unwrap();
 }
 
 #[test]
-fn a_walk_sees_what_is_added_behind_it_and_not_what_was_removed() {
+fn walk_visits_devices_added_behind_it_and_skips_removed_ones() {
     let registry = Registry::default();
     add(&registry, "a", 1);
     add(&registry, "b", 2);
@@ -163,7 +163,7 @@ fn a_walk_sees_what_is_added_behind_it_and_not_what_was_removed() {
 }
 
 #[test]
-fn a_walk_goes_on_from_a_device_that_went_and_its_place_is_used_again() {
+fn walk_continues_from_a_removed_device_and_its_place_is_reused() {
     let registry = Registry::default();
     for round in 0..100 {
         add(&registry, "a", 1);
@@ -172,7 +172,7 @@ fn a_walk_goes_on_from_a_device_that_went_and_its_place_is_used_again() {
         let first = other.next().map(|call| call.name());
         for call in registry.walk() {
             // The one that both walks stand on.
-            registry.unregister_name(None, &call.idstr, call.owner.opaque);
+            registry.unregister_name(None, &call.idstr, call.registrant.opaque);
             if seen.len() < 3 {
                 add(&registry, "c", 3 + seen.len());
             }
@@ -187,19 +187,19 @@ fn a_walk_goes_on_from_a_device_that_went_and_its_place_is_used_again() {
 }
 
 #[test]
-fn a_device_that_is_asked_for_again_is_the_same_or_none() {
+fn ticket_finds_the_same_registration_or_none() {
     let registry = Registry::default();
     add(&registry, "a", 1);
     let ticket = registry.find(b"a", 0).unwrap().ticket();
-    assert_eq!(registry.again(ticket).unwrap().name(), "a");
+    assert_eq!(registry.find_again(ticket).unwrap().name(), "a");
     registry.unregister_name(None, b"a", 1);
-    assert!(registry.again(ticket).is_none());
+    assert!(registry.find_again(ticket).is_none());
     add(&registry, "a", 1);
-    assert!(registry.again(ticket).is_none());
+    assert!(registry.find_again(ticket).is_none());
 }
 
 #[test]
-fn names_are_cut_at_255_bytes_or_refused() {
+fn long_name_is_cut_at_255_bytes_or_rejected_if_strict() {
     let registry = Registry::default();
     let long = || Registration { name: vec![b'x'; 300], ..Device::default().registration() };
     let mut warnings = Vec::new();

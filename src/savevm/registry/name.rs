@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A device's name, kept where the device is: who looks for it finds both in one place of memory.
+//! The name of a device. Short names are stored inside the entry, so that a lookup touches one place in memory.
 
 use std::ops::Deref;
 
-/// So long are the names that need no memory of their own; a path on the PCI bus with a device's name fits.
+/// Longest name in bytes that needs no allocation. A path on the PCI bus with a device's name fits.
 const SHORT: usize = 46;
 
-/// Bytes of a name, which do not change.
+/// The immutable bytes of a name.
 pub enum Name {
-    /// The first `len` of these.
+    /// A name of at most `SHORT` bytes.
     Short {
-        /// How many count.
+        /// Length in bytes.
         len: u8,
-        /// The name, and zeros.
+        /// The name, padded with zeros.
         bytes: [u8; SHORT],
     },
-    /// More than fit there.
+    /// A longer name.
     Long(Box<[u8]>),
 }
 
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_every_length_stay_what_they_are() {
+    fn a_name_of_any_length_keeps_its_bytes() {
         for len in 0..=255 {
             let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(len).collect();
             let name = Name::from(&bytes[..]);

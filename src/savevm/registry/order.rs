@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The devices in order: a list through numbered places. A place stays in the list while a walk stands on it, whatever
-//! becomes of its device, so that a walk never has to look for where it was.
+//! The devices in the order in which they are saved: a doubly linked list of numbered places.
+//!
+//! A place stays in the list while a walk is at it, even after its device is removed. A walk therefore never has to
+//! search for its position.
 
-use super::registry::{Entry, Key, PRIORITY_MAX};
+use super::entry::{Entry, Key, PRIORITY_MAX, Place};
 use std::sync::Arc;
 
-/// Number of a place; used again once it is free.
-pub(super) type Place = u32;
-
-/// Where every walk begins: before all devices.
+/// The place at which every walk begins, before all devices.
 pub(super) const START: Place = 0;
-/// Behind all devices. Places up to here hold none: each stands before the devices of one priority, higher ones first.
+/// The place behind all devices. Places up to this one hold no device: each precedes the devices of one priority, from
+/// the highest priority to the lowest.
 const END: Place = PRIORITY_MAX as Place + 1;
 
 struct Slot {
-    /// `None` where a priority begins, and once the device is gone.
+    /// `None` at the start of a priority and after the device is removed.
     entry: Option<Arc<Entry>>,
     next: Place,
     before: Place,
-    /// How many walks stand here.
+    /// Number of walks that are at this place.
     walks: u32,
 }
 
 pub(super) struct Order {
     slots: Vec<Slot>,
-    /// The first free place, which leads to the next; `END` behind the last.
+    /// Head of the list of free places, linked by `next`; `END` if none is free.
     free: Place,
     len: usize,
 }
@@ -58,7 +58,7 @@ impl Order {
         self.slots.get(at as usize)?.entry.as_ref()
     }
 
-    /// Where the next device will stand.
+    /// Returns the place that the next `insert` must use.
     pub fn next_place(&self) -> Place {
         match self.free {
             END => Place::try_from(self.slots.len()).expect("no machine has memory for so many devices"),
@@ -66,7 +66,7 @@ impl Order {
         }
     }
 
-    /// Puts a device at the place that its key names, which is `next_place`, behind all others of its rank.
+    /// Inserts a device behind all others of its rank, at the place in its key, which is `next_place()`.
     pub fn insert(&mut self, entry: Arc<Entry>) {
         let Key { rank, place: at, .. } = entry.key;
         let next = START + rank + 1;
@@ -81,15 +81,16 @@ impl Order {
         self.len += 1;
     }
 
+    /// Removes a device and returns it.
     pub fn remove(&mut self, at: Place) -> Option<Arc<Entry>> {
         let entry = self.slot_mut(at).entry.take()?;
         self.len -= 1;
-        self.tidy(at);
+        self.free_if_unused(at);
         Some(entry)
     }
 
-    /// Takes a place out of the list that has lost its device, unless a walk stands on it.
-    fn tidy(&mut self, at: Place) {
+    /// Unlinks and frees a place that has no device, unless a walk is at it.
+    fn free_if_unused(&mut self, at: Place) {
         let Slot { ref entry, next, before, walks } = *self.slot(at);
         if at > END && entry.is_none() && walks == 0 {
             self.slot_mut(before).next = next;
@@ -98,18 +99,18 @@ impl Order {
         }
     }
 
-    /// A walk comes to a place.
+    /// Records that a walk is at a place.
     pub fn enter(&mut self, at: Place) {
         self.slot_mut(at).walks += 1;
     }
 
-    /// A walk leaves a place.
+    /// Records that a walk left a place.
     pub fn leave(&mut self, at: Place) {
         self.slot_mut(at).walks -= 1;
-        self.tidy(at);
+        self.free_if_unused(at);
     }
 
-    /// A walk goes on to the next device, or to the end.
+    /// Moves a walk to the next device, or to the end. Returns its new place.
     pub fn step(&mut self, from: Place) -> Place {
         let mut at = self.slot(from).next;
         while at != END && self.slot(at).entry.is_none() {
