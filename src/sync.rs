@@ -89,6 +89,8 @@ pub enum Rank {
     // The engine.
     /// `savevm::slot::Slot::inner`.
     MigrationSlot,
+    /// `savevm::owner::Ownership`.
+    Ownership,
     /// `savevm::slot::Slot::ram`.
     SlotRam,
     /// `savevm::slot::Slot::observer`.

@@ -14,6 +14,7 @@ use super::{bytes, context, error};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::load::LoadEnd;
+use crate::savevm::owner::Owner;
 use crate::savevm::save::Round;
 use crate::savevm::{Vm, command, load, save};
 use crate::wire::Command;
@@ -247,14 +248,33 @@ pub unsafe extern "C" fn qemu_savevm_send_recv_bitmap(f: *mut QEMUFile, block_na
     });
 }
 
+/// Keeps the owner of the context in step with a load that the host drives; `whole`: success means a whole guest. A host with
+/// a migration driver of its own keeps that itself, as QEMU does.
+fn owned_load(vm: &Vm, whole: bool, body: impl FnOnce() -> Result<LoadEnd>) -> Result<LoadEnd> {
+    if vm.incoming().is_some() {
+        return body();
+    }
+    vm.ownership.begin_load();
+    let result = body();
+    match &result {
+        Ok(LoadEnd::Finished) if whole => vm.ownership.set(Owner::Here, ""),
+        Err(error) if vm.ownership.is_partial() => {
+            vm.ownership
+                .set(Owner::Torn, format!("loading a stream failed after it had changed devices: {}", error.message()));
+        }
+        _ => {}
+    }
+    result
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
-    on_leased(f, |vm, file| load::stream(vm, &file))
+    on_leased(f, |vm, file| owned_load(vm, true, || load::stream(vm, &file)))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state_main(f: *mut QEMUFile, _mis: *mut MigrationIncomingState) -> c_int {
-    on_leased(f, load::sections)
+    on_leased(f, |vm, file| owned_load(vm, false, || load::sections(vm, file)))
 }
 
 #[unsafe(no_mangle)]
@@ -264,5 +284,8 @@ pub extern "C" fn qemu_loadvm_state_cleanup() {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_load_device_state(f: *mut QEMUFile) -> c_int {
-    on_file(f, -libc::EINVAL, |vm, file| code(load::device_state(vm, file)))
+    on_file(f, -libc::EINVAL, |vm, file| {
+        let load = || load::device_state(vm, file).map(|()| LoadEnd::Finished);
+        code(owned_load(vm, false, load).map(drop))
+    })
 }

@@ -2,7 +2,7 @@
 //! What both ends have in common: status, parameters, numbers, the connection, the error, the trace.
 
 use super::params::Params;
-use super::stats::{Info, Owner, Stats};
+use super::stats::{Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
 use crate::channel::{Cancel, Channel};
@@ -10,6 +10,7 @@ use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::without_big_lock;
+use crate::savevm::owner::Owner;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::contained;
 use crate::sync::{Mutex, Rank};
@@ -99,6 +100,8 @@ pub struct Core {
     params: Mutex<Params>,
     error: Mutex<Option<Error>>,
     incoming: bool,
+    /// The other end, for messages.
+    peer: String,
     /// The address that the host knows this migration by.
     address: AtomicU64,
     began: Instant,
@@ -108,7 +111,8 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(vm: &Arc<Vm>, params: Params, incoming: bool) -> Result<Self> {
+    /// `peer` names the other end for messages.
+    pub fn new(vm: &Arc<Vm>, params: Params, incoming: bool, peer: String) -> Result<Self> {
         let began = Instant::now();
         let trace = match &params.trace {
             Some(path) => Trace::create(path)?,
@@ -126,6 +130,7 @@ impl Core {
             params: Mutex::new(Rank::MigrationParams, params),
             error: Mutex::new(Rank::MigrationError, None),
             incoming,
+            peer,
             address: AtomicU64::new(0),
             began,
             began_ns: vm.host().clock_ns().unwrap_or(0),
@@ -265,10 +270,19 @@ impl Core {
     /// doubtful.
     pub fn commit(&self) -> Result<()> {
         self.vm.check_unbroken()?;
-        match self.status_machine.commit() {
-            true => Ok(()),
-            false => Err(self.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over"))),
+        if !self.status_machine.commit() {
+            return Err(self.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
         }
+        if !self.incoming {
+            self.set_owner(Owner::Unknown);
+        }
+        Ok(())
+    }
+
+    /// Source: takes `commit` back, because the destination can't start the guest.
+    pub fn uncommit(&self) {
+        self.status_machine.uncommit();
+        self.set_owner(Owner::Here);
     }
 
     /// Keeps the first error, and tells people; one that somebody wished for is no error to them.
@@ -290,7 +304,17 @@ impl Core {
         self.error.lock().clone()
     }
 
+    /// Sets the owner of the context, and of this migration's statistics.
     pub fn set_owner(&self, owner: Owner) {
+        let peer = &self.peer;
+        let reason = match (owner, self.incoming) {
+            (Owner::Here, _) => String::new(),
+            (Owner::There, false) => format!("the guest moved to {peer}"),
+            (Owner::There, true) => format!("no guest has arrived from {peer}"),
+            (Owner::Unknown, _) => format!("the guest may run at {peer}, which was about to start it"),
+            (Owner::Torn, _) => format!("loading from {peer} failed after it had changed devices or memory"),
+        };
+        self.vm.ownership.set(owner, reason);
         self.stats.get().owner = owner;
     }
 

@@ -40,6 +40,7 @@ mod stats;
 mod status;
 mod trace;
 
+pub use crate::savevm::owner::Owner;
 pub use check::check;
 pub use core::Migration;
 pub use destination::Incoming;
@@ -47,5 +48,5 @@ pub use endpoint::Endpoint;
 pub use params::{Choice, Params};
 pub use snapshot::{load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
 pub use source::Outgoing;
-pub use stats::{Info, Owner};
+pub use stats::Info;
 pub use status::{Status, StatusMachine};

@@ -9,6 +9,7 @@ use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::host::{Host, with_big_lock, without_big_lock};
 use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
 use crate::savevm::unwind::finally;
 use std::sync::Arc;
@@ -44,12 +45,19 @@ fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<
 pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     vm.check_migratable()?;
     let _driving = vm.drive("a snapshot")?;
+    vm.ownership.check("a snapshot")?;
     let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
     channel.set_stall_limit(Some(LIMIT));
     let file = MigFile::new(channel, true);
     let saved = within(vm, |host| {
-        let ran = stop(host)?;
-        let (saved, started) = finally(|| save_whole(vm, &file), || if ran { start(host) } else { Ok(()) });
+        // Setup runs outside the lock, where the host could start the guest.
+        vm.ownership.hold(true);
+        let restart = |ran| {
+            vm.ownership.hold(false);
+            if ran { start(host) } else { Ok(()) }
+        };
+        let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
+        let (saved, started) = finally(|| save_whole(vm, &file), || restart(ran));
         started.and(saved)
     });
     let closed = file.close();
@@ -59,6 +67,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
 /// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
     let _driving = vm.drive("a snapshot")?;
+    vm.ownership.check("a snapshot")?;
     save_whole(vm, file)
 }
 
@@ -89,16 +98,18 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
 /// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
-/// hold a part of each of two states.
+/// hold a part of each of two states, and the context's owner is `Torn`.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
     let _driving = vm.drive("a snapshot")?;
     let loaded = check_first(vm, from).and_then(|()| {
         let channel = open(from)?;
         within(vm, |host| {
             let ran = stop(host)?;
+            vm.ownership.set(Owner::Torn, format!("loading {from} failed after it had reset the machine"));
             host.reset();
             load_all(vm, &channel)?;
             vm.check_unbroken()?;
+            vm.ownership.set(Owner::Here, "");
             if ran { start(host) } else { Ok(()) }
         })
     });

@@ -4,29 +4,17 @@
 use super::status::Status;
 use crate::error::Phase;
 use crate::savevm::handler::Pending;
+use crate::savevm::owner::Owner;
 use crate::sync::{Mutex, MutexGuard, Rank};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-
-/// Which side may run the guest, as far as this side knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(i32)]
-pub enum Owner {
-    /// This side.
-    #[default]
-    Here = 0,
-    /// The other side.
-    There = 1,
-    /// The other side may: the connection broke while the guest changed hands. Nobody here starts it by itself.
-    Unknown = 2,
-}
 
 /// What `query` tells.
 #[derive(Clone, Debug, Default)]
 pub struct Info {
     /// Where it stands.
     pub status: Status,
-    /// Who may run the guest.
+    /// The context's owner as of this migration.
     pub owner: Owner,
     /// Since it began, until it ended.
     pub total_time: Duration,

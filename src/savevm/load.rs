@@ -60,6 +60,9 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
         return result;
     }
     result = result.and_then(|end| file.check().map(|()| end));
+    if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) {
+        vm.ownership.loaded();
+    }
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
         skip_description(vm, file);
     }
@@ -303,6 +306,7 @@ fn section_payload(sections: &Sections<'_>, entry: &Entry, tag: u8, id: u32, ver
     trace_event!(sections.host, "vmstate_load", "{}, {}", entry.name(), entry.description_name());
     let timer = sections.time();
     sections.vm.fault_point(FaultPoint::Section);
+    sections.vm.ownership.touch();
     entry.handler.load(sections.file, version)?;
     timer.over(entry, tag);
     if sections.footers { footer(sections.file, id) } else { Ok(()) }

@@ -14,6 +14,7 @@ mod host_tests;
 pub mod load;
 mod load_command;
 mod loading;
+pub mod owner;
 pub mod registry;
 pub mod save;
 mod sections;
@@ -44,6 +45,8 @@ pub struct Vm {
     pub registry: Registry,
     /// What the driver keeps here.
     pub slot: slot::Slot,
+    /// Which side has the guest.
+    pub ownership: owner::Ownership,
     host: RwLock<Arc<dyn Host>>,
     incoming: RwLock<Option<Arc<dyn Incoming>>>,
     limits: Mutex<Limits>,
@@ -77,6 +80,7 @@ impl Vm {
         Self {
             registry: Registry::default(),
             slot: slot::Slot::default(),
+            ownership: owner::Ownership::default(),
             host: RwLock::new(Rank::VmHost, host),
             incoming: RwLock::new(Rank::VmIncoming, None),
             limits: Mutex::new(Rank::VmLimits, Limits::default()),
@@ -145,6 +149,17 @@ impl Vm {
             false => Ok(()),
             true => Err(Error::new(libc::EIO, "this context was given up after an internal failure")),
         }
+    }
+
+    /// Sets the owner of the guest by an operator's decision. `EBUSY` while a migration or a snapshot is in progress.
+    pub fn override_owner(&self, owner: owner::Owner) -> Result<()> {
+        self.slot.begin("an operator's decision")?;
+        let before = self.ownership.owner();
+        self.ownership.set(owner, "an operator decided so");
+        self.slot.end();
+        let text = format!("an operator set the owner of the guest from {before:?} to {owner:?}");
+        self.host().report(Level::Warning, &text);
+        Ok(())
     }
 
     /// Begins to drive the machine.

@@ -489,6 +489,11 @@ impl Machine {
         (Self::new("source", &stage, true, 1000), Self::new("destination", &stage, false, 0), stage)
     }
 
+    /// One more side without a guest.
+    pub fn third(stage: &Arc<Stage>) -> Self {
+        Self::new("third", stage, false, 0)
+    }
+
     /// Gives it one more device.
     pub fn with_early(self, left: u32) -> (Self, Arc<Early>) {
         let early = Arc::new(Early { left: AtomicU32::new(left) });

@@ -4,6 +4,7 @@
 mod cuts;
 mod link;
 mod machine;
+mod ownership;
 mod postcopy;
 mod postcopy_runs;
 mod precopy;

@@ -250,7 +250,7 @@ fn fail_to_load(
     let into = Incoming::start(&destination.vm, over(&here), params(true)).unwrap();
     let error = into.wait_within(LONG).expect("it ends").unwrap_err();
     assert!(since.elapsed() < Duration::from_secs(5), "it waited {:?} for what had happened", since.elapsed());
-    assert_eq!((into.info().status, into.info().owner), (Status::Failed, Owner::There));
+    assert_eq!((into.info().status, into.info().owner), (Status::Failed, Owner::Torn));
     assert!(!destination.host.is_running());
     destination.check_balanced("stream is through");
     stage.check("stream is through");
@@ -449,7 +449,7 @@ fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
     assert!(out.unwrap_err().message().contains("nobody recovered"));
     assert!(into.unwrap_err().message().contains("nobody recovered"));
     // The destination may not have shown yet that it got the guest.
-    assert!(run.out.info().owner != Owner::Here && run.into.info().owner == Owner::Here);
+    assert!(run.out.info().owner != Owner::Here && run.into.info().owner == Owner::Torn);
     // Pages are lost, so that nobody goes on with the guest.
     assert!(!source.host.is_running() && !destination.host.is_running());
     assert_eq!(destination.ram.postcopy.ended(), Some(false));

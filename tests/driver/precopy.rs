@@ -74,6 +74,10 @@ impl Run {
         };
         let out = ended(self.out.wait_within(LONG), "source", self.out.info().status);
         let into = ended(self.into.wait_within(LONG), "destination", self.into.info().status);
+        for (vm, owner) in [(self.out.vm(), self.out.info().owner), (self.into.vm(), self.into.info().owner)] {
+            assert_eq!(vm.ownership.owner(), owner, "{what}: the context says what its migration says");
+            assert_eq!(vm.ownership.may_run(), owner == Owner::Here, "{what}");
+        }
         (out, into)
     }
 }

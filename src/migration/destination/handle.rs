@@ -8,11 +8,11 @@ use crate::migration::endpoint::Endpoint;
 use crate::migration::params::Params;
 use crate::migration::return_path::message::Message;
 use crate::migration::return_path::sender::Sender;
-use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::Vm;
-use crate::savevm::host::{self, PostcopyState};
+use crate::savevm::host::{self, Level, PostcopyState, with_big_lock};
+use crate::savevm::owner::Owner;
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::{contained, persisted};
 use crate::sync::{Mutex, Rank};
@@ -93,17 +93,27 @@ impl Migration for Incoming {
     }
 }
 
+/// An incoming migration replaces the guest that is here, so that one should not run.
+fn warn_if_running(vm: &Vm) {
+    let host = vm.host();
+    if with_big_lock(&*host, || host.vm_running()) {
+        host.report(Level::Warning, "an incoming migration begins while a guest runs here, which it will replace");
+    }
+}
+
 impl Incoming {
     /// Listens, and loads what comes. The machine is stopped and its devices are registered. Errors here are those of the
     /// moment: another migration, or that there is nothing to listen on.
     pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_unbroken()?;
-        let core = Arc::new(Core::new(vm, params, true)?);
-        vm.slot.begin("an incoming migration")?;
         let from_text = from.text();
+        let core = Arc::new(Core::new(vm, params, true, from_text.clone())?);
+        vm.slot.begin("an incoming migration")?;
         let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.end())?;
+        warn_if_running(vm);
         core.trace.write(core.now(), &Event::Trace { side: "destination", uri: &from_text });
         core.set_owner(Owner::There);
+        vm.ownership.begin_load();
         let this = Arc::new(Self {
             core,
             sender: Sender::default(),

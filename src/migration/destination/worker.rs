@@ -13,11 +13,11 @@ use crate::file::MigFile;
 use crate::migration::endpoint::DESTINATION_STALL;
 use crate::migration::params::Choice;
 use crate::migration::return_path::message::Message;
-use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, Level, PostcopyState, with_big_lock};
 use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::owner::Owner;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -121,6 +121,7 @@ impl Incoming {
         if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
             ram.end(true);
         }
+        vm.ownership.loaded();
         *self.postcopy.lock() = PostcopyState::End;
         with_big_lock(&*vm.host(), || load::cleanup(vm));
         // All of the guest is here, but what failed on the way is told.
@@ -276,7 +277,7 @@ impl Incoming {
             Some(cancelled) => (true, cancelled),
             None => (false, error),
         };
-        core.set_owner(if self.ours.load(SeqCst) { Owner::Here } else { Owner::There });
+        self.settle_owner();
         if self.package.lock().listening && *self.postcopy.lock() != PostcopyState::End {
             if let Some(ram) = vm.slot.ram().filter(|_| vm.flags().has(Flags::POSTCOPY_RAM)) {
                 ram.end(false);
@@ -285,6 +286,8 @@ impl Incoming {
             self.wait_device(|package| package.done.is_some(), LAST_LIMIT);
             *self.postcopy.lock() = PostcopyState::End;
             with_big_lock(&*vm.host(), || load::cleanup(vm));
+            // The other thread may have called a device meanwhile.
+            self.settle_owner();
         }
         let ours = self.ours.load(SeqCst);
         if self.disks.swap(false, SeqCst) && !ours {
@@ -301,6 +304,15 @@ impl Incoming {
         core.set_error(error);
         self.let_go();
         self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
+    }
+
+    /// The owner of a guest whose load has ended without success.
+    fn settle_owner(&self) {
+        self.core.set_owner(match (self.core.vm.ownership.is_partial(), self.ours.load(SeqCst)) {
+            (true, _) => Owner::Torn,
+            (false, true) => Owner::Here,
+            (false, false) => Owner::There,
+        });
     }
 
     /// A guest whose last pages will not come runs on zeros in their places: nothing of what it makes of them may reach its

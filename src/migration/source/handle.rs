@@ -44,8 +44,9 @@ impl Outgoing {
     pub fn start(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_migratable()?;
         let own_thread = params.own_thread;
-        let core = Arc::new(Core::new(vm, params, false)?);
+        let core = Arc::new(Core::new(vm, params, false, to.text())?);
         vm.slot.begin("an outgoing migration")?;
+        vm.ownership.check("a migration").inspect_err(|_| vm.slot.end())?;
         let reasons = vm.slot.blockers();
         if !reasons.is_empty() {
             vm.slot.end();

@@ -30,11 +30,11 @@ use crate::migration::core::{AskBitmap, Core};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Reader, Verdict, refusal};
-use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, Level, with_big_lock};
+use crate::savevm::owner::Owner;
 use crate::savevm::{Vm, command, save};
 use crate::wire::{self, Command};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Source {
         });
         if let Err(error) = sent {
             // It is loaded only when it is whole, and it never was.
-            core.status_machine.uncommit();
+            core.uncommit();
             return Err(error);
         }
         self.packaged_at = core.now();
@@ -137,11 +137,11 @@ impl Source {
         core.commit()?;
         let file = self.file()?;
         file.flush();
-        file.check().inspect_err(|_| core.status_machine.uncommit())?;
+        file.check().inspect_err(|_| core.uncommit())?;
         command::plain(&core.vm, file, Command::PostcopyRun);
         if let Err(error) = file.check() {
             // Not all of the command was taken.
-            core.status_machine.uncommit();
+            core.uncommit();
             return Err(error);
         }
         self.handed_over(m)?;

@@ -63,6 +63,7 @@ impl Shared {
             // Dropping an unused recovery channel closes it: its other end waits for this one.
             drop(self.requests.recovery_channel.take());
             self.core.vm.slot.set_observer(None);
+            self.core.vm.ownership.hold(false);
             self.core.vm.slot.end();
         }
     }

@@ -42,7 +42,7 @@ impl Source {
         let file = self.file()?;
         save::end_of_stream(file);
         // On an error the one byte that would have started the destination was not taken.
-        file.check().inspect_err(|_| core.status_machine.uncommit())?;
+        file.check().inspect_err(|_| core.uncommit())?;
         save::finish(vm, file, &ending);
         core.fault_point();
         self.verdict(m)?;
@@ -69,7 +69,7 @@ impl Source {
             Verdict::Shut(0, _) => Ok(()),
             Verdict::Shut(value, text) => {
                 if reader.peer_is_libsavevm() {
-                    core.status_machine.uncommit();
+                    core.uncommit();
                 }
                 Err(refusal(value, text.as_deref()))
             }
@@ -84,7 +84,7 @@ impl Source {
         let closed = file.close();
         self.earlier_bytes += sent;
         if closed.is_err() && self.to_file {
-            core.status_machine.uncommit();
+            core.uncommit();
         }
         closed
     }

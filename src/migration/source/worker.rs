@@ -15,10 +15,10 @@ use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
 use crate::migration::params::{Choice, Params};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::Reader;
-use crate::migration::stats::Owner;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::host::{Flags, with_big_lock};
+use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
 use crate::savevm::{Vm, command};
 use crate::wire::Command;
@@ -386,6 +386,7 @@ impl Source {
             if let Some(error) = core.interrupted() {
                 return Err(error);
             }
+            core.vm.ownership.hold(true);
             self.was_running = host.vm_running();
             self.stopped_at = Some(core.now());
             error::check("vm_stop", if self.was_running { host.vm_stop() } else { 0 })
@@ -420,9 +421,9 @@ impl Source {
             core.stats.get().downtime = time;
             core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
         }
+        core.set_owner(Owner::There);
         {
             let mut info = core.stats.get();
-            info.owner = Owner::There;
             info.transferred = info.transferred.max(self.transferred());
             info.remaining = Default::default();
         }
@@ -481,6 +482,7 @@ impl Source {
             if std::mem::take(&mut self.disks_inactive) {
                 error::check("disks_activate", host.disks_activate())?;
             }
+            core.vm.ownership.hold(false);
             if self.stopped_at.is_some() && std::mem::take(&mut self.was_running) {
                 error::check("vm_start", host.vm_start())?;
             }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The owner of a guest belongs to the context: what is refused, when, and what the context says meanwhile.
+
+use super::link::{Break, fragile};
+use super::machine::Machine;
+use super::precopy::{Run, check_moved, over, quick, wait_status};
+use super::rest::scratch;
+use savevm::channel::Uri;
+use savevm::error::Error;
+use savevm::migration::{
+    Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save, snapshot_save_to,
+};
+use savevm::savevm::Vm;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+fn whole() -> (Arc<super::link::Fragile>, Arc<super::link::Fragile>) {
+    fragile(-1, -1, Break::Whole)
+}
+
+fn file(name: &str) -> Uri {
+    Uri::File { path: scratch(name), offset: 0 }
+}
+
+/// Everything that needs a whole guest is refused, with the same reason.
+fn check_refused(vm: &Arc<Vm>, reason: &str) {
+    let out = Outgoing::start(vm, Endpoint::Uri(Uri::Unix(scratch("refused"))), quick()).err();
+    let saved = file("refused");
+    let save = snapshot_save(vm, &saved).err();
+    let sink = Arc::new(savevm::channel::memory::Writer::new());
+    let save_to = snapshot_save_to(vm, &savevm::file::MigFile::new(sink, true)).err();
+    for error in [out, save, save_to, vm.ownership.check_may_run().err()] {
+        let error: Error = error.expect("it is refused");
+        assert_eq!(error.errno(), libc::EPERM, "{error}");
+        assert!(error.message().contains(reason), "{error}");
+    }
+    assert!(!vm.ownership.may_run());
+    let Uri::File { path, .. } = saved else { unreachable!() };
+    assert!(!path.exists(), "nothing was written");
+}
+
+#[test]
+fn a_guest_that_moved_is_not_moved_or_saved_again() {
+    let (a, b, stage) = Machine::two();
+    let c = Machine::third(&stage);
+    let socket = scratch("moved");
+    let to_b = || Endpoint::Uri(Uri::Unix(socket.clone()));
+    let into = Incoming::start(&b.vm, to_b(), quick()).unwrap();
+    let run = Run { out: Outgoing::start(&a.vm, to_b(), quick()).unwrap(), into };
+    run.wait("A to B").0.unwrap();
+    drop(run);
+    assert_eq!((a.vm.ownership.owner(), b.vm.ownership.owner()), (Owner::There, Owner::Here));
+    check_refused(&a.vm, &format!("the guest moved to unix:{}", socket.display()));
+    // The refusal changes nothing: the guest moves on from where it is, and back.
+    let run = Run::start(&b, &c, whole(), (quick(), quick()));
+    run.wait("B to C").0.unwrap();
+    check_refused(&b.vm, "the guest moved to");
+    let run = Run::start(&c, &a, whole(), (quick(), quick()));
+    run.wait("C to A").0.unwrap();
+    check_moved(&c, &a, &stage, "C to A");
+    let run = Run::start(&a, &b, whole(), (quick(), quick()));
+    run.wait("A to B again").0.unwrap();
+    assert_eq!((a.vm.ownership.owner(), b.vm.ownership.owner()), (Owner::There, Owner::Here));
+}
+
+#[test]
+fn half_a_guest_is_not_moved_saved_or_started() {
+    let (source, destination, stage) = Machine::two();
+    destination.device.fail_load.store(true, SeqCst);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    let (out, into) = run.wait("a device fails");
+    assert!(out.is_err() && into.is_err());
+    assert_eq!((source.vm.ownership.owner(), destination.vm.ownership.owner()), (Owner::Here, Owner::Torn));
+    check_refused(&destination.vm, "failed after it had changed devices");
+    assert!(source.vm.ownership.may_run());
+    // A whole load mends it.
+    destination.device.fail_load.store(false, SeqCst);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    run.wait("a whole load").0.unwrap();
+    check_moved(&source, &destination, &stage, "a whole load");
+    assert!(destination.vm.ownership.may_run() && !source.vm.ownership.may_run());
+}
+
+#[test]
+fn a_snapshot_that_loads_in_part_leaves_no_guest() {
+    let (source, destination, _stage) = Machine::two();
+    let uri = file("whole");
+    snapshot_save(&source.vm, &uri).unwrap();
+    assert_eq!(source.vm.ownership.owner(), Owner::Here);
+    assert!(source.vm.ownership.may_run(), "saving releases the guest");
+    destination.device.fail_load.store(true, SeqCst);
+    assert!(snapshot_load(&destination.vm, &uri).is_err());
+    assert_eq!(destination.vm.ownership.owner(), Owner::Torn);
+    check_refused(&destination.vm, "failed after it had reset the machine");
+    destination.device.fail_load.store(false, SeqCst);
+    snapshot_load(&destination.vm, &uri).unwrap();
+    assert!(destination.vm.ownership.may_run());
+    // What is refused before anything is touched changes nothing.
+    let nothing = file("nothing");
+    assert!(snapshot_load(&destination.vm, &nothing).is_err());
+    assert!(destination.vm.ownership.may_run());
+}
+
+#[test]
+fn a_waiting_destination_has_no_guest_also_after_it_was_cancelled() {
+    let (source, destination, stage) = Machine::two();
+    let at = || Endpoint::Uri(Uri::Unix(scratch("waiting")));
+    let into = Incoming::start(&destination.vm, at(), quick()).unwrap();
+    assert_eq!((into.info().owner, destination.vm.ownership.owner()), (Owner::There, Owner::There));
+    into.cancel().unwrap();
+    check_refused(&destination.vm, "no guest has arrived from unix:");
+    drop(into);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    run.wait("after a cancel").0.unwrap();
+    check_moved(&source, &destination, &stage, "after a cancel");
+    let into = Incoming::start(&destination.vm, at(), quick()).unwrap();
+    into.end();
+    let warned = |text: &String| text.contains("while a guest runs here");
+    assert!(destination.host.reports.lock().unwrap().iter().any(warned));
+}
+
+#[test]
+fn a_guest_that_is_stopped_for_the_switchover_may_not_run() {
+    let (source, destination, stage) = Machine::two();
+    let params = Params { pause_before_switchover: true, ..quick() };
+    let run = Run::start(&source, &destination, whole(), (params, quick()));
+    wait_status(|| run.out.info().status, Status::PreSwitchover, "it waits");
+    assert_eq!(source.vm.ownership.owner(), Owner::Here);
+    assert!(!source.vm.ownership.may_run());
+    assert_eq!(source.vm.ownership.check_may_run().unwrap_err().errno(), libc::EBUSY);
+    run.out.cancel().unwrap();
+    run.wait("cancelled").0.unwrap_err();
+    assert!(source.vm.ownership.may_run() && stage.guests() == 1);
+}
+
+#[test]
+fn an_operator_decides_only_while_nothing_else_does() {
+    let (source, destination, _stage) = Machine::two();
+    let into = Incoming::start(&destination.vm, over(&whole().1), quick()).unwrap();
+    assert_eq!(destination.vm.override_owner(Owner::Here).unwrap_err().errno(), libc::EBUSY);
+    into.end();
+    destination.vm.override_owner(Owner::Here).unwrap();
+    assert!(destination.vm.ownership.may_run());
+    source.vm.override_owner(Owner::Unknown).unwrap();
+    check_refused(&source.vm, "an operator decided so");
+    assert!(source.host.reports.lock().unwrap().iter().any(|text| text.contains("an operator set the owner")));
+}
+
+#[test]
+fn the_context_does_not_know_while_the_verdict_is_out() {
+    let (source, destination, _stage) = Machine::two();
+    // The destination starts slowly, so that its verdict takes a while.
+    destination.host.slow_event.store(20, SeqCst);
+    destination.device.slow.store(20, SeqCst);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    let mut seen = vec![source.vm.ownership.owner()];
+    while !run.out.info().status.is_final() {
+        let owner = source.vm.ownership.owner();
+        if seen.last() != Some(&owner) {
+            seen.push(owner);
+        }
+        assert!(owner == Owner::Here || !source.vm.ownership.may_run());
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    run.wait("verdict").0.unwrap();
+    assert_eq!(source.vm.ownership.owner(), Owner::There);
+    let order = [Owner::Here, Owner::Unknown, Owner::There];
+    let mut places = seen.iter().map(|owner| order.iter().position(|other| other == owner).unwrap());
+    assert!(places.by_ref().is_sorted(), "{seen:?}");
+}
