@@ -17,7 +17,6 @@ use crate::savevm::load::LoadEnd;
 use crate::savevm::owner::Owner;
 use crate::savevm::save::Round;
 use crate::savevm::{Vm, command, load, save};
-use crate::wire::Command;
 use std::ffi::{c_char, c_int};
 use std::sync::Arc;
 
@@ -172,7 +171,7 @@ pub unsafe extern "C" fn qemu_savevm_send_ping(f: *mut QEMUFile, value: u32) {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_send_open_return_path(f: *mut QEMUFile) {
-    on_file(f, (), |vm, file| command::plain(vm, file, Command::OpenReturnPath));
+    on_file(f, (), command::open_return_path);
 }
 
 #[unsafe(no_mangle)]
@@ -194,22 +193,22 @@ pub unsafe extern "C" fn qemu_savevm_send_postcopy_advise(f: *mut QEMUFile) {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_send_postcopy_listen(f: *mut QEMUFile) {
-    on_file(f, (), |vm, file| command::plain(vm, file, Command::PostcopyListen));
+    on_file(f, (), command::postcopy_listen);
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_send_postcopy_run(f: *mut QEMUFile) {
-    on_file(f, (), |vm, file| command::plain(vm, file, Command::PostcopyRun));
+    on_file(f, (), command::postcopy_run);
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_send_postcopy_resume(f: *mut QEMUFile) {
-    on_file(f, (), |vm, file| command::plain(vm, file, Command::PostcopyResume));
+    on_file(f, (), command::postcopy_resume);
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_send_colo_enable(f: *mut QEMUFile) {
-    on_file(f, (), |vm, file| command::plain(vm, file, Command::EnableColo));
+    on_file(f, (), command::enable_colo);
 }
 
 #[unsafe(no_mangle)]

@@ -7,11 +7,13 @@
 //!
 //! - `write.rs`: putting, queueing memory without a copy, flushing.
 //! - `read.rs`: getting and peeking.
+//! - `codec.rs`: the file as what `wire` encodes to and decodes from.
 //! - `status.rs`: the error latch, totals and rate limit.
 //! - `trail.rs`: depth and pending error of the VMState interpreter.
 //! - `rest.rs`: reading on without the buffer.
 //! - `lease.rs`: how long a file lives that C closes.
 
+mod codec;
 mod lease;
 mod read;
 mod rest;

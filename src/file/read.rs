@@ -81,7 +81,7 @@ impl MigFile {
     }
 
     #[inline]
-    fn get_array<const N: usize>(&self) -> [u8; N] {
+    pub(super) fn get_array<const N: usize>(&self) -> [u8; N] {
         self.try_get().unwrap_or_else(|| {
             let mut bytes = [0; N];
             self.get(&mut bytes);

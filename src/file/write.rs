@@ -64,8 +64,9 @@ impl MigFile {
         self.put_array(value.to_be_bytes());
     }
 
+    /// Puts a few bytes, whose number is known at compile time.
     #[inline]
-    fn put_array<const N: usize>(&self, bytes: [u8; N]) {
+    pub fn put_array<const N: usize>(&self, bytes: [u8; N]) {
         if !self.try_put(bytes) {
             self.put(&bytes);
         }

@@ -7,7 +7,8 @@ use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, S
 use crate::savevm::Vm;
 use crate::savevm::config::{self, Received};
 use crate::savevm::host::{Flags, Host};
-use crate::savevm::load::{Head, device_of};
+use crate::savevm::load::device_of;
+use crate::wire::section::DeviceHead;
 use std::io::Read;
 
 /// What is wrong with the stream that comes from `from`. `ENOMSG`: it does not begin as a stream.
@@ -80,8 +81,8 @@ fn check_section(vm: &Vm, section: &Section) -> Result<()> {
     if !matches!(section.kind, SectionKind::Start | SectionKind::Full) {
         return Ok(());
     }
-    let idstr = section.device.name.as_bytes();
-    let entry = device_of(vm, &Head { tag, id, idstr, instance: section.device.instance, version })?;
+    let head = DeviceHead { name: &*section.device.name, instance: section.device.instance, version };
+    let entry = device_of(vm, tag, id, &head)?;
     let oldest = entry.handler.oldest_version();
     if i64::from(version) < i64::from(oldest) {
         let text = format!("version {version} in the stream, {oldest} to {} can be read", entry.version_id);

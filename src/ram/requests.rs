@@ -5,7 +5,8 @@ use super::Ram;
 use super::block::{self, Block};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::savevm::command::{self, DISCARD_RANGES_MAX};
+use crate::savevm::command;
+use crate::wire::command::Discard;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,7 +64,7 @@ impl Ram {
                 ranges.push(((start as u64) << self.page_bits, (count as u64) << self.page_bits));
                 from = start + count;
             }
-            for part in ranges.chunks(DISCARD_RANGES_MAX) {
+            for part in ranges.chunks(Discard::RANGES_MAX) {
                 command::postcopy_ram_discard(&vm, file, &block.info.name, part)?;
             }
         }

@@ -18,6 +18,7 @@ use crate::savevm::{Vm, save};
 use crate::sync::{Condvar, Mutex, Rank};
 use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn_scoped, system_page_size};
 use crate::wire as stream;
+use crate::wire::section;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -154,15 +155,13 @@ impl Protection {
 }
 
 /// One section of RAM around `body`.
-fn section(vm: &Vm, file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
+fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
     let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM is gone"))?;
-    file.put_byte(tag);
-    file.put_be32(entry.section_id);
+    section::encode_tag(&mut file, tag, entry.section_id);
     body()?;
     file.put_be64(wire::EOS);
     if !vm.flags().has(Flags::NO_FOOTERS) {
-        file.put_byte(stream::SECTION_FOOTER);
-        file.put_be32(entry.section_id);
+        file.put_array(section::footer(entry.section_id));
     }
     file.check()
 }

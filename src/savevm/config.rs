@@ -1,60 +1,29 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The configuration section: what both machines must share (QEMU 7.2, `vmstate_configuration` in `migration/savevm.c`).
-//!
-//! ```text
-//! len(be32) machine name, then optionally, each as 0x05 len(u8) name version(be32):
-//!   configuration/target-page-bits  bits(be32)
-//!   configuration/capabilities      count(be32) { len(u8) name }
-//!   configuration/uuid              16 bytes
-//! ```
+
+//! `wire::configuration` has the layout.
 
 use super::host::{Host, Level};
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
-use crate::wire::limits::Limits;
+use crate::wire::configuration::{self, Content, ContentError, Subsection};
+use crate::wire::limits::{CAPABILITIES_MAX, Limits};
 use crate::wire::{CONFIGURATION_SUBSECTION_VERSION as SUBSECTION_VERSION, SUBSECTION};
 
-const NAME: &[u8] = b"configuration";
-const PAGE_BITS: &[u8] = b"configuration/target-page-bits";
-const CAPABILITIES: &[u8] = b"configuration/capabilities";
-const UUID: &[u8] = b"configuration/uuid";
-
-/// Most capabilities that a stream may name; QEMU has some twenty.
-const CAPABILITIES_MAX: u32 = 256;
-
-fn start_subsection(file: &MigFile, name: &[u8]) {
-    file.put_byte(SUBSECTION);
-    file.put_byte(name.len() as u8);
-    file.put(name);
-    file.put_be32(SUBSECTION_VERSION);
-}
-
 /// Writes the section without its tag.
-pub(super) fn save(host: &dyn Host, file: &MigFile, with_uuid: bool) {
-    let machine = host.machine_name();
-    file.put_be32(machine.len() as u32);
-    file.put(&machine);
-    if host.target_page_bits() > host.target_page_bits_min() {
-        start_subsection(file, PAGE_BITS);
-        file.put_be32(host.target_page_bits());
-    }
+pub(super) fn save(host: &dyn Host, mut file: &MigFile, with_uuid: bool) {
+    configuration::encode_machine(&mut file, &host.machine_name());
+    let bits = host.target_page_bits();
     let capabilities = host.capabilities();
-    if !capabilities.is_empty() {
-        start_subsection(file, CAPABILITIES);
-        file.put_be32(capabilities.len() as u32);
-        for name in capabilities {
-            let name = &name[..name.len().min(usize::from(u8::MAX))];
-            file.put_byte(name.len() as u8);
-            file.put(name);
-        }
-    }
-    if let Some(uuid) = host.uuid().filter(|_| with_uuid) {
-        start_subsection(file, UUID);
-        file.put(&uuid);
-    }
+    let contents = [
+        (bits > host.target_page_bits_min()).then_some(Content::PageBits(bits)),
+        (!capabilities.is_empty()).then_some(Content::Capabilities(capabilities)),
+        host.uuid().filter(|_| with_uuid).map(Content::Uuid),
+    ];
+    contents.iter().flatten().for_each(|content| content.encode(&mut file));
 }
 
-/// What the section says.
+/// A received section.
 pub struct Received {
     /// The machine's name.
     pub machine: Vec<u8>,
@@ -66,14 +35,14 @@ pub struct Received {
     pub uuid: Option<[u8; 16]>,
 }
 
-/// Reads the section behind its tag and compares it with this machine.
+/// Reads the section behind its tag, and compares it with this machine.
 pub(super) fn load(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<()> {
     let received = read(host, file, limits).and_then(|received| check(host, &received));
     received.map_err(|err| err.in_phase(Phase::Configuration))
 }
 
-fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {
-    let len = file.get_be32();
+fn read(host: &dyn Host, mut file: &MigFile, limits: &Limits) -> Result<Received> {
+    let len = configuration::decode_machine_len(&mut file)?;
     if len > limits.machine_name {
         let text = format!("a machine name of {len} bytes, expected at most {}", limits.machine_name);
         return Err(Error::invalid(text).at_offset(file.position()));
@@ -83,63 +52,53 @@ fn read(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<Received> {
     file.check()?;
     let mut received =
         Received { machine, page_bits: host.target_page_bits_min(), capabilities: Vec::new(), uuid: None };
-    while let Some(name) = next_subsection(file)? {
-        read_subsection(file, &name, &mut received)?;
+    while let Some(subsection) = next_subsection(file)? {
+        match subsection.decode(&mut file).map_err(|err| content_error(file, err))? {
+            Content::PageBits(bits) => received.page_bits = bits,
+            Content::Capabilities(names) => received.capabilities.extend(names),
+            Content::Uuid(uuid) => received.uuid = Some(uuid),
+        }
         file.check()?;
     }
     Ok(received)
 }
 
-/// The name of the subsection that follows, if one does. A name that is not of this section ends it, as in QEMU.
-fn next_subsection(file: &MigFile) -> Result<Option<Vec<u8>>> {
+fn content_error(file: &MigFile, error: ContentError<Error>) -> Error {
+    match error {
+        ContentError::Input(error) => error,
+        ContentError::TooManyCapabilities(count) => {
+            let text = format!("{count} capabilities, expected at most {CAPABILITIES_MAX}");
+            Error::invalid(text).at_offset(file.position())
+        }
+    }
+}
+
+/// Returns the subsection that follows, if one does, and moves behind its version. As in QEMU, a name that is not of this
+/// section ends the section.
+fn next_subsection(file: &MigFile) -> Result<Option<Subsection>> {
     if file.error() != 0 || file.peek_byte(0) != SUBSECTION {
         return Ok(None);
     }
     let mut name = vec![0; usize::from(file.peek_byte(1))];
-    if name.len() <= NAME.len() || file.peek_into(&mut name, 2) != name.len() || !name.starts_with(NAME) {
+    let prefix = configuration::PREFIX;
+    if name.len() <= prefix.len() || file.peek_into(&mut name, 2) != name.len() || !name.starts_with(prefix) {
         return Ok(None);
     }
-    let version_at = file.position();
-    if ![PAGE_BITS, CAPABILITIES, UUID].contains(&&name[..]) {
+    let start = file.position();
+    let Some(subsection) = Subsection::from_name(&name) else {
         let text = format!("unknown subsection '{}'", String::from_utf8_lossy(&name));
-        return Err(Error::new(libc::ENOENT, text).at_offset(version_at));
-    }
+        return Err(Error::new(libc::ENOENT, text).at_offset(start));
+    };
     file.skip(2 + name.len());
     let version = file.get_be32();
     if version != SUBSECTION_VERSION {
-        let text = format!(
-            "subsection '{}' has version {version}, expected {SUBSECTION_VERSION}",
-            String::from_utf8_lossy(&name)
-        );
-        return Err(Error::invalid(text).at_offset(version_at));
+        let text = format!("subsection '{}' has version {version}, expected {SUBSECTION_VERSION}", subsection.name());
+        return Err(Error::invalid(text).at_offset(start));
     }
-    Ok(Some(name))
+    Ok(Some(subsection))
 }
 
-fn read_subsection(file: &MigFile, name: &[u8], received: &mut Received) -> Result<()> {
-    match name {
-        PAGE_BITS => received.page_bits = file.get_be32(),
-        UUID => {
-            let mut uuid = [0; 16];
-            file.get(&mut uuid);
-            received.uuid = Some(uuid);
-        }
-        _ => {
-            let count = file.get_be32();
-            if count > CAPABILITIES_MAX {
-                let text = format!("{count} capabilities, expected at most {CAPABILITIES_MAX}");
-                return Err(Error::invalid(text).at_offset(file.position()));
-            }
-            for _ in 0..count {
-                let name = file.get_counted_string();
-                received.capabilities.push(name.ok_or_else(|| Error::new(libc::EIO, "a capability's name is cut"))?);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Compares what came with this machine.
+/// Compares a received section with this machine.
 pub fn check(host: &dyn Host, received: &Received) -> Result<()> {
     let machine = host.machine_name();
     // QEMU compares as many bytes as came, so a prefix of the name passes.

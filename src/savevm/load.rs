@@ -12,6 +12,7 @@ use super::{Vm, config, load_command};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
+use crate::wire::section::{self, DeviceHead};
 use crate::wire::{self, tag_name};
 use std::cell::Cell;
 use std::ops::Deref;
@@ -233,44 +234,31 @@ pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEn
 }
 
 fn section_start(sections: &Sections<'_>, tag: u8) -> Result<()> {
-    let Sections { vm, file, ref host, .. } = *sections;
-    let id = file.get_be32();
+    let Sections { vm, mut file, ref host, .. } = *sections;
+    let id = section::decode_id(&mut file)?;
     let name_at = file.position();
-    let Some(idstr) = file.get_counted_string().filter(|name| !name.is_empty()) else {
-        let cause = file.status().first_error().map_or_else(String::new, |error| format!(": {}", error.message()));
-        return Err(Error::invalid(format!("Unable to read ID string for section {id}{cause}")).at_offset(name_at));
+    let no_name = |cause: &str| {
+        Err(Error::invalid(format!("Unable to read ID string for section {id}{cause}")).at_offset(name_at))
     };
-    let instance = file.get_be32();
-    let version = file.get_be32();
+    let head = match DeviceHead::decode(&mut file) {
+        Ok(head) if head.name.is_empty() => return no_name(""),
+        Ok(head) => head,
+        Err(error) => return no_name(&format!(": {}", error.message())),
+    };
     file.check()?;
-    let name = || String::from_utf8_lossy(&idstr);
-    trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {instance} {version}", name());
-    let entry =
-        device_of(vm, &Head { tag, id, idstr: &idstr, instance, version }).map_err(|err| err.at_offset(name_at))?;
-    vm.loading.started(id, &entry, version as i32);
-    section_payload(sections, &entry, tag, id, version as i32)
-        .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version as i32))))
+    let (name, version) = (|| String::from_utf8_lossy(&head.name), head.version as i32);
+    trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {} {}", name(), head.instance, head.version);
+    let entry = device_of(vm, tag, id, &head).map_err(|err| err.at_offset(name_at))?;
+    vm.loading.started(id, &entry, version);
+    section_payload(sections, &entry, tag, id, version)
+        .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
 
-/// The head of a section that names its device, as on the wire.
-pub struct Head<'a> {
-    /// START or FULL.
-    pub tag: u8,
-    /// The section's number.
-    pub id: u32,
-    /// The device's name.
-    pub idstr: &'a [u8],
-    /// Its instance.
-    pub instance: u32,
-    /// The version of its state.
-    pub version: u32,
-}
-
-/// The device that a section is of, where it can be given such a section at all.
-pub fn device_of<'a>(vm: &'a Vm, head: &Head<'_>) -> Result<Call<'a>> {
-    let Head { tag, id, idstr, instance, version } = *head;
-    let name = String::from_utf8_lossy(idstr);
-    let Some(entry) = vm.registry.find(idstr, instance) else {
+/// Finds the device that a START or FULL section names. Fails if it may not get such a section.
+pub fn device_of<'a, N: AsRef<[u8]>>(vm: &'a Vm, tag: u8, id: u32, head: &DeviceHead<N>) -> Result<Call<'a>> {
+    let (instance, version) = (head.instance, head.version);
+    let name = String::from_utf8_lossy(head.name.as_ref());
+    let Some(entry) = vm.registry.find(head.name.as_ref(), instance) else {
         return Err(Error::invalid(format!(
             "Unknown savevm section or instance '{name}' {instance}. Make sure that your current VM setup matches your \
              saved VM setup, including any hotplugged devices"
@@ -287,9 +275,9 @@ pub fn device_of<'a>(vm: &'a Vm, head: &Head<'_>) -> Result<Call<'a>> {
 }
 
 fn section_part(sections: &Sections<'_>, tag: u8) -> Result<()> {
-    let Sections { vm, file, ref host, .. } = *sections;
+    let Sections { vm, mut file, ref host, .. } = *sections;
     let offset = file.position();
-    let id = file.get_be32();
+    let id = section::decode_id(&mut file)?;
     file.check()?;
     trace_event!(host, "qemu_loadvm_state_section_partend", "{id}");
     let Some((entry, version)) = vm.loading.find(vm, id) else {

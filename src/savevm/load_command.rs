@@ -3,7 +3,6 @@
 //! of the host; here they are read, checked and put in order.
 
 use super::Vm;
-use super::command::DISCARD_VERSION;
 use super::fault::FaultPoint;
 use super::host::{Flags, Incoming, PostcopyState};
 use super::load::{LoadEnd, section_loop};
@@ -11,7 +10,7 @@ use crate::channel::memory;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
-use crate::wire::Command;
+use crate::wire::command::{self, Advise, Command, CommandHead, Discard, Range};
 use crate::wire::limits::Limits;
 use std::sync::Arc;
 
@@ -25,11 +24,10 @@ impl Incoming for Alone<'_> {
 }
 
 /// Reads one command and does what it says.
-pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<LoadEnd> {
     vm.fault_point(FaultPoint::Engine);
     let offset = file.position();
-    let number = file.get_be16();
-    let len = file.get_be16();
+    let CommandHead { number, len } = CommandHead::decode(&mut file)?;
     file.check()?;
     let Some(command) = Command::from_wire(number) else {
         return Err(Error::invalid(format!("MIG_CMD 0x{number:x} unknown (len 0x{len:x})")).at_offset(offset));
@@ -47,7 +45,7 @@ pub(super) fn process(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
         Command::Packaged => return packaged(vm, file, depth, &vm.limits()).map_err(context),
         Command::PostcopyRun => return run(vm, incoming).map_err(context),
         Command::OpenReturnPath => incoming.open_return_path(file),
-        Command::Ping => ping(vm, incoming, file.get_be32()),
+        Command::Ping => command::decode_ping(&mut file).and_then(|value| ping(vm, incoming, value)),
         Command::PostcopyAdvise => advise(vm, incoming, file, len),
         Command::PostcopyListen => listen(vm, incoming),
         Command::PostcopyRamDiscard => discard(vm, incoming, file, len),
@@ -76,8 +74,8 @@ fn resume(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
 }
 
 /// An embedded stream of sections. It is read whole before it is loaded.
-fn packaged(vm: &Vm, file: &MigFile, depth: u32, limits: &Limits) -> Result<LoadEnd> {
-    let len = file.get_be32();
+fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<LoadEnd> {
+    let len = command::decode_packaged(&mut file)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged", "{len}");
     if len > limits.packaged {
         let text = format!("Unreasonably large packaged state: {len}, expected at most {}", limits.packaged);
@@ -110,7 +108,7 @@ pub fn package(vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
     Ok(end)
 }
 
-fn advise(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+fn advise(vm: &Vm, incoming: &dyn Incoming, mut file: &MigFile, len: u16) -> Result<()> {
     let before = incoming.postcopy_state(Some(PostcopyState::Advise));
     trace_event!(vm.host(), "loadvm_postcopy_handle_advise", "");
     if before != PostcopyState::None {
@@ -119,18 +117,18 @@ fn advise(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<
     let ram_here = vm.flags().has(Flags::POSTCOPY_RAM);
     let ram = match (len, ram_here) {
         (0, false) => None,
-        (16, true) => Some((file.get_be64(), file.get_be64())),
+        (Advise::LEN, true) => Some(Advise::decode(&mut file)?),
         (0, true) => return Err(Error::invalid("RAM postcopy is enabled but have 0 byte advise")),
-        (16, false) => return Err(Error::invalid("RAM postcopy is disabled but have 16 byte advise")),
+        (Advise::LEN, false) => return Err(Error::invalid("RAM postcopy is disabled but have 16 byte advise")),
         _ => return Err(Error::invalid(format!("CMD_POSTCOPY_ADVISE invalid length ({len})"))),
     };
-    if let Some((page_sizes, target_page)) = ram {
-        check_page_sizes(vm, page_sizes, target_page)?;
+    if let Some(advise) = ram {
+        check_page_sizes(vm, advise)?;
     }
-    incoming.postcopy_advise(ram)
+    incoming.postcopy_advise(ram.map(|advise| (advise.page_sizes, advise.target_page)))
 }
 
-fn check_page_sizes(vm: &Vm, page_sizes: u64, target_page: u64) -> Result<()> {
+fn check_page_sizes(vm: &Vm, Advise { page_sizes, target_page }: Advise) -> Result<()> {
     let host = vm.host();
     let (local_sizes, local_page) = (host.ram_page_sizes(), 1u64 << host.target_page_bits());
     if page_sizes != local_sizes {
@@ -169,8 +167,7 @@ fn run(vm: &Vm, incoming: &dyn Incoming) -> Result<LoadEnd> {
     Ok(LoadEnd::HandedOver)
 }
 
-/// version(u8) len(u8) block 0(u8) { start(be64) length(be64) }
-fn discard(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
+fn discard(vm: &Vm, incoming: &dyn Incoming, mut file: &MigFile, len: u16) -> Result<()> {
     trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard", "");
     match incoming.postcopy_state(None) {
         PostcopyState::Advise => {
@@ -180,34 +177,35 @@ fn discard(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result
         state => return Err(wrong_state(Command::PostcopyRamDiscard, state)),
     }
     let malformed = |what: String| Error::new(libc::EPERM, format!("CMD_POSTCOPY_RAM_DISCARD {what}"));
-    if len < 1 + 1 + 1 + 1 + 2 * 8 {
+    if len < Discard::LEN_MIN {
         return Err(malformed(format!("invalid length ({len})")));
     }
-    let version = file.get_byte();
-    if version != DISCARD_VERSION {
+    let no_name = || malformed("Failed to read RAMBlock ID".into());
+    let Discard { version, block, end } = Discard::decode(&mut file).map_err(|_| no_name())?;
+    if version != Discard::VERSION {
         return Err(malformed(format!("invalid version ({version})")));
     }
-    let block = file.get_counted_string().filter(|name| !name.is_empty());
-    let block = block.ok_or_else(|| malformed("Failed to read RAMBlock ID".into()))?;
-    let end = file.get_byte();
+    if block.is_empty() {
+        return Err(no_name());
+    }
     if end != 0 {
         return Err(malformed(format!("missing nil ({end})")));
     }
-    let ranges = usize::from(len).checked_sub(3 + block.len()).filter(|left| left % 16 == 0);
-    let ranges = ranges.ok_or_else(|| malformed(format!("invalid length ({len})")))? / 16;
+    let ranges = Discard::ranges(len.into(), block.len());
+    let ranges = ranges.ok_or_else(|| malformed(format!("invalid length ({len})")))?;
     let name = String::from_utf8_lossy(&block);
     trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_header", "{name}: {}d", ranges * 16);
     for _ in 0..ranges {
-        let (start, length) = (file.get_be64(), file.get_be64());
+        let range = Range::decode(&mut file)?;
         file.check()?;
-        incoming.postcopy_discard(&block, start, length)?;
+        incoming.postcopy_discard(&block, range.start, range.len)?;
     }
     trace_event!(vm.host(), "loadvm_postcopy_ram_handle_discard_end", "");
     Ok(())
 }
 
-fn recv_bitmap(vm: &Vm, incoming: &dyn Incoming, file: &MigFile, len: u16) -> Result<()> {
-    let block = file.get_counted_string().filter(|name| !name.is_empty());
+fn recv_bitmap(vm: &Vm, incoming: &dyn Incoming, mut file: &MigFile, len: u16) -> Result<()> {
+    let block = command::decode_recv_bitmap(&mut file).ok().filter(|name| !name.is_empty());
     let block = block.ok_or_else(|| Error::invalid("failed to read block name"))?;
     if usize::from(len) != block.len() + 1 {
         return Err(Error::invalid(format!("invalid payload length ({len})")));

@@ -14,6 +14,7 @@ use crate::file::MigFile;
 use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
 use crate::wire;
+use crate::wire::section::{self, DeviceHead};
 
 /// How a round of `iterate` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +30,11 @@ impl Sections<'_> {
     fn open(&self, entry: &Entry, tag: u8) {
         let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
-        file.put_byte(tag);
-        file.put_be32(entry.section_id);
+        let mut out: &MigFile = file;
+        section::encode_tag(&mut out, tag, entry.section_id);
         if tag == wire::SECTION_FULL || tag == wire::SECTION_START {
-            file.put_byte(entry.idstr.len() as u8);
-            file.put(&entry.idstr);
-            file.put_be32(entry.instance_id);
-            file.put_be32(entry.version_id as u32);
+            let (instance, version) = (entry.instance_id, entry.version_id as u32);
+            DeviceHead { name: &*entry.idstr, instance, version }.encode(&mut out);
         }
     }
 
@@ -44,8 +43,7 @@ impl Sections<'_> {
         let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
         if self.footers {
-            file.put_byte(wire::SECTION_FOOTER);
-            file.put_be32(entry.section_id);
+            file.put_array(section::footer(entry.section_id));
         }
     }
 
@@ -106,11 +104,10 @@ fn notify(vm: &Vm, notice: PrecopyNotice) {
 }
 
 /// Writes magic, version and the configuration section.
-pub fn header(vm: &Vm, file: &MigFile) {
+pub fn header(vm: &Vm, mut file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_header", "");
-    file.put_be32(wire::FILE_MAGIC);
-    file.put_be32(wire::FILE_VERSION);
+    section::encode_file_header(&mut file);
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
         file.put_byte(wire::CONFIGURATION);
         config::save(&*vm.host(), file, !vm.flags().has(Flags::NO_UUID));
@@ -358,10 +355,9 @@ pub fn live_state(vm: &Vm, file: &MigFile) {
 }
 
 /// All devices that are not live, without description; with magic and version, but in continuous replication.
-pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
+pub fn device_state(vm: &Vm, mut file: &MigFile) -> Result<()> {
     if !vm.flags().has(Flags::IN_COLO) {
-        file.put_be32(wire::FILE_MAGIC);
-        file.put_be32(wire::FILE_VERSION);
+        section::encode_file_header(&mut file);
     }
     vm.host().cpu_synchronize_states();
     let sections = Sections::new(vm, file);

@@ -10,7 +10,6 @@ use savevm::file::MigFile;
 use savevm::migration::{Endpoint, Incoming, Migration, Owner, Params, Status};
 use savevm::savevm::host::Flags;
 use savevm::savevm::{command, save};
-use savevm::wire::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -217,7 +216,7 @@ fn put_device(file: &MigFile) {
 fn package(source: &Machine, put: impl Fn(&MigFile)) -> Vec<u8> {
     let inside = Arc::new(memory::Writer::new());
     let package = MigFile::new(Arc::clone(&inside) as _, true);
-    command::plain(&source.vm, &package, Command::PostcopyListen);
+    command::postcopy_listen(&source.vm, &package);
     put(&package);
     package.close().unwrap();
     inside.contents()
@@ -280,7 +279,7 @@ fn nobody_runs_what_has_failed_while_its_devices_load() {
         let vm = Arc::clone(&source.vm);
         vec![package(source, |file| {
             put_device(file);
-            command::plain(&vm, file, Command::PostcopyRun);
+            command::postcopy_run(&vm, file);
         })]
     };
     let error = fail_to_load(machines, devices_and_run, 0x99);

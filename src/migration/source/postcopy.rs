@@ -36,7 +36,7 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, Level, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::{Vm, command, save};
-use crate::wire::{self, Command};
+use crate::wire;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -45,14 +45,14 @@ use std::time::Duration;
 fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
-    command::plain(vm, &file, Command::PostcopyListen);
+    command::postcopy_listen(vm, &file);
     save::complete_precopy(vm, &file, false, false)?;
     if peer_is_libsavevm {
         command::ping(vm, &file, message::PING_LOADED);
         file.put_byte(wire::EOF);
     } else {
         command::ping(vm, &file, 3);
-        command::plain(vm, &file, Command::PostcopyRun);
+        command::postcopy_run(vm, &file);
     }
     file.close()?;
     Ok(writer.take())
@@ -138,7 +138,7 @@ impl Source {
         let file = self.file()?;
         file.flush();
         file.check().inspect_err(|_| core.uncommit())?;
-        command::plain(&core.vm, file, Command::PostcopyRun);
+        command::postcopy_run(&core.vm, file);
         if let Err(error) = file.check() {
             // Not all of the command was taken.
             core.uncommit();
@@ -301,7 +301,7 @@ impl Source {
         save::resume_prepare(vm, core.address())?;
         let file = self.file()?;
         set_rate_limit(file, core.params().max_postcopy_bandwidth);
-        command::plain(vm, file, Command::PostcopyResume);
+        command::postcopy_resume(vm, file);
         file.check()?;
         let ack = core.wait_for("the destination's agreement to go on", limit, || reader.resume_ack())?;
         if ack != message::RESUME_ACK_VALUE {

@@ -21,7 +21,6 @@ use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
 use crate::savevm::{Vm, command};
-use crate::wire::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -228,7 +227,7 @@ impl Source {
         let file = self.file()?;
         save::header(vm, file);
         if let Some(reader) = &self.reader {
-            command::plain(vm, file, Command::OpenReturnPath);
+            command::open_return_path(vm, file);
             let mut last = 1;
             command::ping(vm, file, last);
             if params.extensions {

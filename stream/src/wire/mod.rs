@@ -11,6 +11,7 @@
 //! Source of the values: QEMU 7.2, `migration/savevm.h` and `migration/savevm.c`.
 
 pub mod command;
+pub mod configuration;
 pub mod io;
 pub mod limits;
 pub mod ram;
