@@ -9,4 +9,4 @@ pub mod message;
 pub(super) mod reader;
 pub(super) mod sender;
 
-pub use message::{Message, get_bitmap};
+pub use message::{Message, get, get_bitmap};

@@ -219,7 +219,7 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
     let file = MigFile::new(Arc::new(NoTimeout(Arc::clone(channel))), false);
     loop {
         let peer_is_libsavevm = shared.lock().peer_is_libsavevm;
-        let result = Message::get(&file, peer_is_libsavevm).and_then(|message| handle(core, &file, shared, message));
+        let result = message::get(&file, peer_is_libsavevm).and_then(|message| handle(core, &file, shared, message));
         match result {
             Ok(true) => core.status_machine.notify(),
             Ok(false) => break,

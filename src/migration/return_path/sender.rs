@@ -188,9 +188,9 @@ impl State {
 
 fn write(file: &MigFile, item: Item) {
     match item {
-        Item::Message(message) => message.put(file),
+        Item::Message(message) => message::put(file, &message),
         Item::Bitmap(block, bits) => {
-            Message::ReceivedBitmap(block).put(file);
+            message::put(file, &Message::ReceivedBitmap(block));
             message::put_bitmap(file, &bits);
         }
     }
@@ -218,7 +218,7 @@ mod tests {
             let file = MigFile::new(there, false);
             let mut sum = 0;
             for _ in 0..400 {
-                let Message::Pong(value) = Message::get(&file, false).unwrap() else { panic!("another message") };
+                let Message::Pong(value) = message::get(&file, false).unwrap() else { panic!("another message") };
                 sum += value;
             }
             sum
@@ -241,7 +241,7 @@ mod tests {
         let sender = Sender::default();
         sender.open(MigFile::new(here, true));
         sender.send_final(Message::Shut(0), Duration::from_secs(1)).unwrap();
-        assert_eq!(Message::get(&MigFile::new(there, false), false).unwrap(), Message::Shut(0));
+        assert_eq!(message::get(&MigFile::new(there, false), false).unwrap(), Message::Shut(0));
         assert_eq!(sender.send(Message::Pong(1)).unwrap_err().errno(), libc::ENOTCONN);
         assert!(!sender.is_open());
     }

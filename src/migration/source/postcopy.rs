@@ -51,7 +51,7 @@ fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
         command::ping(vm, &file, message::PING_LOADED);
         file.put_byte(wire::EOF);
     } else {
-        command::ping(vm, &file, 3);
+        command::ping(vm, &file, message::PING_PACKAGE_END);
         command::postcopy_run(vm, &file);
     }
     file.close()?;
@@ -73,7 +73,7 @@ impl Source {
             save::complete_precopy(vm, file, true, false)?;
             if let Some(ram) = vm.slot.ram() {
                 ram.send_discards(file)?;
-                command::ping(vm, file, 2);
+                command::ping(vm, file, message::PING_DISCARDED);
             }
             package(vm, peer_is_libsavevm)
         })?;

@@ -228,7 +228,7 @@ impl Source {
         save::header(vm, file);
         if let Some(reader) = &self.reader {
             command::open_return_path(vm, file);
-            let mut last = 1;
+            let mut last = message::PING_OPENED;
             command::ping(vm, file, last);
             if params.extensions {
                 command::ping(vm, file, message::PING_HELLO);

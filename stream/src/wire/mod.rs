@@ -15,6 +15,7 @@ pub mod configuration;
 pub mod io;
 pub mod limits;
 pub mod ram;
+pub mod return_path;
 pub mod section;
 pub mod xbzrle;
 
