@@ -31,16 +31,12 @@ pub enum Rank {
     OutgoingWork,
     /// `migration::source::Requests::recovery_channel`: the connection of a recovery.
     OutgoingRecovery,
-    /// `migration::destination::Incoming::reader`.
-    IncomingReader,
-    /// `migration::destination::Incoming::back`: the listener of a recovery.
+    /// `migration::destination::Requests::recovery_acceptor`: the listener of a recovery.
     IncomingRecovery,
-    /// `migration::destination::Incoming::before`.
-    IncomingBefore,
-    /// `migration::destination::Incoming::package`.
-    IncomingPackage,
-    /// `migration::destination::Incoming::postcopy`.
-    IncomingPostcopy,
+    /// `migration::destination::Shared::previous_handler`.
+    IncomingPrevious,
+    /// `migration::destination::Worker::state`.
+    IncomingState,
     /// `migration::core::Core::recovery`.
     BitmapRequest,
     /// `migration::return_path::Sender::state`: messages to the source.

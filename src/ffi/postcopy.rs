@@ -103,9 +103,9 @@ impl PostcopyRam for CPostcopy {
         ask!(self.discard(block.as_ptr(), start, len))
     }
 
-    fn listen(&self, source: Arc<dyn PageSource>) -> Result<()> {
-        // The migration outlives what listens: `end` comes before it goes.
-        ask!(self.listen(Arc::as_ptr(&source).cast_mut().cast()))
+    fn listen(&self, _source: Arc<dyn PageSource>, migration: usize) -> Result<()> {
+        // The host requests pages through its handle.
+        ask!(self.listen(migration as *mut _))
     }
 
     fn paused(&self) {

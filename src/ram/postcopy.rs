@@ -37,7 +37,7 @@ impl PostcopyRam for RamPostcopy {
         self.0.discard_range(block, start, len)
     }
 
-    fn listen(&self, source: Arc<dyn PageSource>) -> Result<()> {
+    fn listen(&self, source: Arc<dyn PageSource>, _migration: usize) -> Result<()> {
         self.0.start_faults(source)
     }
 

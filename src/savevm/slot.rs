@@ -74,7 +74,8 @@ pub trait PostcopyRam: Send + Sync {
     fn discard(&self, block: &[u8], start: u64, len: u64) -> Result<()>;
     /// Destination: from now on ask for what is missing. Pages are loaded by the RAM handler's `load_state`, without the
     /// lock, on another thread than the devices.
-    fn listen(&self, source: Arc<dyn PageSource>) -> Result<()>;
+    /// `migration` is the address by which the host knows the migration.
+    fn listen(&self, source: Arc<dyn PageSource>, migration: usize) -> Result<()>;
     /// Destination: the connection broke.
     fn paused(&self) {}
     /// Destination: it is back; ask again for all that the guest waits for.

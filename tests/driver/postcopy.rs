@@ -116,7 +116,7 @@ impl PostcopyRam for super::Shared<Ram> {
         Ok(())
     }
 
-    fn listen(&self, source: Arc<dyn PageSource>) -> Result<()> {
+    fn listen(&self, source: Arc<dyn PageSource>, _migration: usize) -> Result<()> {
         *self.postcopy.source.lock().unwrap() = Some(source);
         self.postcopy.listening.store(true, SeqCst);
         Ok(())

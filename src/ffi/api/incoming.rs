@@ -12,7 +12,6 @@ use crate::ffi::migration::{
 use crate::ffi::types::{Error as CError, MigrationIncomingState, SaveVM};
 use crate::ffi::{bytes, context};
 use crate::migration::{Endpoint, Incoming, Migration};
-use crate::savevm::slot::PageSource;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;

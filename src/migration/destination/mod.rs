@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The destination of a migration.
+//!
+//! - `handle.rs`: the migration as its user holds it. `shared.rs`: what the handle and the worker share.
+//! - `stage.rs`: the stages of the worker and the table of their changes.
+//! - `worker.rs`: the worker and the steps that read the stream. `takeover.rs`: how it ends. `recovery.rs`: a broken
+//!   postcopy. `package.rs`: the thread that loads the package of a postcopy.
+//! - `commands.rs`: the commands of the stream. `acceptor.rs`, `meter.rs`: the connection.
 
+mod acceptor;
 mod commands;
 mod handle;
 mod meter;
+mod package;
+mod recovery;
+mod shared;
+mod stage;
+mod takeover;
 mod worker;
 
 pub use handle::Incoming;

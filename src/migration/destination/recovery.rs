@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The destination's side of a broken postcopy: pausing, and going on over a new connection.
+
+use super::stage::Stage;
+use super::worker::{LAST_LIMIT, POLL, Worker};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::file::MigFile;
+use crate::savevm::fault::FaultPoint;
+use crate::savevm::host::Level;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// A broken connection shows at the file; other errors would come again.
+fn is_broken(file: &MigFile) -> bool {
+    file.status().first_error().is_some_and(|first| first.errno() == libc::EIO)
+}
+
+impl Worker {
+    /// The stream of a postcopy ended with an error: pauses where the rest can come over another connection.
+    pub(super) fn connection_broke(&self, file: &mut Option<MigFile>, error: Error) -> Result<()> {
+        let broken = file.as_ref().is_some_and(is_broken);
+        if broken {
+            self.wait_run();
+        }
+        let (stage, loaded) = {
+            let state = self.state();
+            (state.stage, state.package.loaded.clone())
+        };
+        if let Some(Err(cause)) = loaded {
+            return Err(cause);
+        }
+        let recoverable = (stage == Stage::Running && broken) || stage == Stage::Recover;
+        let abandoned = self.shared.requests.abandon.load(SeqCst);
+        match self.postcopy_ram() {
+            Some(ram) if recoverable && !abandoned => {
+                let core = &self.shared.core;
+                core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+                core.link.drop_channel();
+                self.shared.sender.close();
+                drop(file.take());
+                if stage == Stage::Running {
+                    // A listener of an earlier break is of no use. One that was offered during a recovery is for the next.
+                    drop(self.shared.requests.recovery_acceptor.take());
+                }
+                ram.paused();
+                self.enter(Stage::Paused)
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// A source without our extensions releases the guest with the package, which may still be loaded when the
+    /// connection breaks behind it. So loading it comes to its end first, unless devices wait for pages.
+    fn wait_run(&self) {
+        if !self.state().peer_is_libsavevm {
+            let core = &self.shared.core;
+            self.wait_state(LAST_LIMIT, |state| {
+                state.started || state.package.loaded.is_some() || core.interrupted().is_some()
+            });
+        }
+    }
+
+    /// Waits until the source is connected again.
+    pub(super) fn wait_recovery(&self, file: &mut Option<MigFile>) -> Result<()> {
+        let channel = self.accept_recovery()?;
+        self.shared.core.vm.fault_point(FaultPoint::Recovery);
+        let new = self.attach(&channel)?;
+        let back = new.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a return path"))?;
+        self.shared.sender.open(back);
+        *file = Some(new);
+        self.enter(Stage::Recover)
+    }
+
+    fn accept_recovery(&self) -> Result<Arc<dyn Channel>> {
+        let (core, requests) = (&self.shared.core, &self.shared.requests);
+        let host = core.vm.host();
+        let since = core.now();
+        loop {
+            if requests.abandon.load(SeqCst) {
+                return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
+            }
+            if core.params().recover_timeout.is_some_and(|limit| core.now().saturating_sub(since) > limit) {
+                return Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"));
+            }
+            let generation = core.status_machine.generation();
+            let Some(acceptor) = requests.recovery_acceptor.take() else {
+                core.status_machine.wait_changed(generation, POLL);
+                continue;
+            };
+            match acceptor.accept(Some(POLL), &core.cancel) {
+                Ok(channel) if channel.is_duplex() => return Ok(channel),
+                Ok(_) => host.report(Level::Warning, "the recovery failed: this kind of connection has no return path"),
+                Err(error) if error.errno() == libc::ETIMEDOUT => {
+                    // One that was offered meanwhile replaces it.
+                    requests.recovery_acceptor.lock().get_or_insert(acceptor);
+                }
+                Err(error) => host.report(Level::Warning, &format!("the recovery failed: {error}")),
+            }
+        }
+    }
+}

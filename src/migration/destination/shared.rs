@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the handle of an incoming migration and its worker share: the migration core, the return path and the user's
+//! requests.
+
+use super::acceptor::Acceptor;
+use crate::error::{Error, Result};
+use crate::migration::core::Core;
+use crate::migration::return_path::message::Message;
+use crate::migration::return_path::sender::Sender;
+use crate::migration::trace::Event;
+use crate::savevm::host;
+use crate::savevm::slot::PageSource;
+use crate::sync::{Mutex, Rank};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// What the user has requested since the migration began.
+pub(super) struct Requests {
+    /// The handle is being freed: do not wait for a recovery any longer.
+    pub abandon: AtomicBool,
+    /// Where the new connection of a recovery comes from.
+    pub recovery_acceptor: Mutex<Option<Acceptor>>,
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub core: Arc<Core>,
+    pub sender: Sender,
+    pub requests: Requests,
+    /// Pages can be requested: from LISTEN until the end of postcopy.
+    pub pages_open: AtomicBool,
+    /// The migration slot of the context was released.
+    pub released: AtomicBool,
+    /// The handler of stream commands before this migration.
+    previous_handler: Mutex<Option<Arc<dyn host::Incoming>>>,
+}
+
+impl Shared {
+    pub fn new(core: Arc<Core>) -> Self {
+        let previous_handler = Mutex::new(Rank::IncomingPrevious, core.vm.incoming());
+        let recovery_acceptor = Mutex::new(Rank::IncomingRecovery, None);
+        Self {
+            core,
+            sender: Sender::default(),
+            requests: Requests { abandon: AtomicBool::new(false), recovery_acceptor },
+            pages_open: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            previous_handler,
+        }
+    }
+
+    /// Releases the context's migration slot, once.
+    pub fn release_slot(&self) {
+        if !self.released.swap(true, SeqCst) {
+            // Dropping an unused listener closes it: no source can connect any more.
+            drop(self.requests.recovery_acceptor.take());
+            self.core.vm.set_incoming(self.previous_handler.take());
+            self.core.vm.slot.set_observer(None);
+            self.core.vm.slot.end();
+        }
+    }
+}
+
+/// The guest of a postcopy waits for pages.
+impl PageSource for Shared {
+    fn request_pages(&self, block: &[u8], start: u64, len: u32) -> Result<()> {
+        // A source that is not in postcopy takes a request for an error of its peer.
+        if !self.pages_open.load(SeqCst) {
+            return Err(Error::invalid("pages can be requested in postcopy only"));
+        }
+        self.core.stats.get().page_requests += 1;
+        let name = String::from_utf8_lossy(block);
+        self.core.trace.write(self.core.now(), &Event::PageRequest { block: &name, start, len });
+        // Each request names its block. A request without a name means the block of the request that arrived before it,
+        // and requests of several threads may overtake each other.
+        self.sender.send(Message::RequestPages { block: Some(block.to_vec()), start, len })
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How a destination ends: it takes the guest over and says so, or it says why not.
+
+use super::stage::Stage;
+use super::worker::{LAST_LIMIT, Worker};
+use crate::error::{self, Error, Result};
+use crate::migration::params::Choice;
+use crate::migration::return_path::message::Message;
+use crate::migration::status::Status;
+use crate::savevm::host::{Flags, PostcopyState, with_big_lock};
+use crate::savevm::owner::Owner;
+use std::time::Duration;
+
+/// Limit for sending the reason of a failure.
+const FAILURE_LIMIT: Duration = Duration::from_millis(500);
+
+impl Worker {
+    /// Everything is loaded in precopy: takes the disks, starts the guest, and sends the verdict.
+    pub(super) fn take_over(&self) -> Result<()> {
+        let core = &self.shared.core;
+        let sender = &self.shared.sender;
+        let host = core.vm.host();
+        let limit = core.params().switchover_timeout;
+        let (peer_is_libsavevm, source_asked) = {
+            let state = self.state();
+            (state.peer_is_libsavevm, state.source_asked)
+        };
+        let asks = peer_is_libsavevm || core.params().return_path == Choice::On;
+        if asks && !source_asked {
+            // A zero where a section should begin looks like EOF, but the source has not ended the stream.
+            return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
+        }
+        core.commit()?;
+        // A source that is QEMU starts its guest again if it misses the verdict. So the guest starts here only after the
+        // channel has taken the verdict.
+        let verdict_first = sender.is_open() && !peer_is_libsavevm;
+        // Only libsavevm takes the guest back when it hears that it could not be started here.
+        let may_refuse = sender.is_open() && peer_is_libsavevm;
+        with_big_lock(&*host, || self.take_disks())?;
+        if verdict_first {
+            sender.send_final(Message::Shut(0), limit).map_err(|error| {
+                let text = format!("the verdict could not be sent to the source: {}", error.message());
+                Error::new(error.errno(), text)
+            })?;
+        }
+        self.state().guest_is_here = !may_refuse;
+        core.set_owner(Owner::Here);
+        with_big_lock(&*host, || {
+            self.run_guest()?;
+            self.state().guest_is_here = true;
+            Ok(())
+        })?;
+        self.enter(Stage::Finish)
+    }
+
+    /// The guest is here with all of its memory: sends the verdict and ends the migration.
+    pub(super) fn conclude(&self) -> Result<()> {
+        if self.shared.sender.is_open() {
+            // A source that misses this learns it from its operator.
+            let _ = self.shared.sender.send_final(Message::Shut(0), self.shared.core.params().switchover_timeout);
+        }
+        self.release();
+        self.finish(Status::Completed);
+        Ok(())
+    }
+
+    /// Gives the loaded state to the CPUs, takes the disks over and starts the guest.
+    pub(super) fn start_guest(&self) -> Result<()> {
+        let host = self.shared.core.vm.host();
+        with_big_lock(&*host, || {
+            host.cpu_synchronize_post_load();
+            self.take_disks()?;
+            self.run_guest()
+        })
+    }
+
+    /// Takes the disks over; with the big lock.
+    fn take_disks(&self) -> Result<()> {
+        error::check("disks_activate", self.shared.core.vm.host().disks_activate())?;
+        self.state().has_disks = true;
+        Ok(())
+    }
+
+    /// Starts the guest unless it is to be left stopped; with the big lock.
+    fn run_guest(&self) -> Result<()> {
+        match self.shared.core.params().autostart {
+            true => error::check("vm_start", self.shared.core.vm.host().vm_start()),
+            false => Ok(()),
+        }
+    }
+
+    /// Releases the connection, in any case.
+    fn release(&self) {
+        self.shared.sender.close();
+        self.shared.core.link.drop_channel();
+        self.shared.core.vm.set_flags(Flags::POSTCOPY_RAM, false);
+    }
+
+    /// Ends the work: the context is free for the next migration. Comes with the last status.
+    pub(super) fn finish(&self, status: Status) {
+        let core = &self.shared.core;
+        core.phase(None);
+        self.state().stage = Stage::Done;
+        self.shared.release_slot();
+        if !core.advance(status) {
+            // A request to cancel came in between; the migration is over all the same.
+            core.advance(Status::Cancelled);
+        }
+    }
+
+    /// The migration failed or was cancelled: this side does not start the guest any more and tells the source why.
+    pub(super) fn abort(&self, error: Error) {
+        let core = &self.shared.core;
+        // A package that is still being loaded starts no guest from here on.
+        core.status_machine.refuse();
+        self.state().stage = Stage::Done;
+        core.fault_point();
+        let (cancelled, error) = match core.interrupted() {
+            Some(cancelled) => (true, cancelled),
+            None => (false, error),
+        };
+        self.settle_owner();
+        self.abort_postcopy();
+        // The package's thread may have called a device meanwhile.
+        self.settle_owner();
+        let (guest_is_here, had_disks) = {
+            let mut state = self.state();
+            (state.guest_is_here, std::mem::take(&mut state.has_disks))
+        };
+        if had_disks && !guest_is_here {
+            // Released as they were taken, before the source takes them. There is no one left to hear of a failure.
+            let host = core.vm.host();
+            let _ = with_big_lock(&*host, || host.disks_inactivate());
+        }
+        if guest_is_here && !core.status().is_postcopy() {
+            // A source that hears of a failure takes the guest back.
+            self.shared.sender.close();
+        } else {
+            self.send_failure(&error);
+        }
+        core.set_error(error);
+        self.release();
+        self.finish(if cancelled { Status::Cancelled } else { Status::Failed });
+    }
+
+    /// Sets the owner of a guest whose load has ended without success.
+    fn settle_owner(&self) {
+        let core = &self.shared.core;
+        let guest_is_here = self.state().guest_is_here;
+        core.set_owner(match (core.vm.ownership.is_partial(), guest_is_here) {
+            (true, _) => Owner::Torn,
+            (false, true) => Owner::Here,
+            (false, false) => Owner::There,
+        });
+    }
+
+    /// Ends a postcopy whose missing pages will not come.
+    fn abort_postcopy(&self) {
+        {
+            let state = self.state();
+            if !state.package.listening || state.postcopy == PostcopyState::End {
+                return;
+            }
+        }
+        if let Some(ram) = self.postcopy_ram() {
+            ram.end(false);
+            self.stop_guest();
+        }
+        self.wait_state(LAST_LIMIT, |state| state.package.loaded.is_some());
+        self.close_postcopy();
+    }
+
+    /// A guest whose last pages will not come runs on zeros in their places: nothing of what it makes of them may reach its
+    /// disks. It could not be stopped before they were given up, since a CPU that waits for one does not stop.
+    fn stop_guest(&self) {
+        let host = self.shared.core.vm.host();
+        let stopped =
+            with_big_lock(&*host, || error::check("vm_stop", if host.vm_running() { host.vm_stop() } else { 0 }));
+        if let Err(error) = stopped {
+            log::error!("a guest without all of its memory could not be stopped: {error}");
+        }
+    }
+
+    /// Tells the source why this side ends. The source may be gone; then it knows.
+    pub(super) fn send_failure(&self, error: &Error) {
+        let sender = &self.shared.sender;
+        if sender.is_open() {
+            let peer_is_libsavevm = self.state().peer_is_libsavevm;
+            if peer_is_libsavevm {
+                let _ = sender.send(Message::ErrorText(error.to_string()));
+            }
+            let _ = sender.send_final(Message::Shut(1), FAILURE_LIMIT);
+            sender.close();
+        }
+    }
+}
