@@ -103,6 +103,35 @@ impl Block {
         (first, end.saturating_sub(first))
     }
 
+    /// An error if this block overlaps another one: in this program's memory, or, if both are shared and their guest
+    /// addresses are given, in the guest's.
+    pub fn check_apart(&self, other: &Self) -> Result<()> {
+        let overlap = |start: u64, other_start: u64| {
+            let (start, other_start) = (u128::from(start), u128::from(other_start));
+            start < other_start + u128::from(other.len()) && other_start < start + u128::from(self.len())
+        };
+        let refuse = |what: &str, start: u64, other_start: u64| {
+            Err(Error::invalid(format!(
+                "block '{}' (0x{:x} bytes at {what} address 0x{start:x}) overlaps block '{}' (0x{:x} bytes at 0x{other_start:x})",
+                self.name(),
+                self.len(),
+                other.name(),
+                other.len()
+            )))
+        };
+        let (start, other_start) = (self.memory().address() as u64, other.memory().address() as u64);
+        if overlap(start, other_start) {
+            return refuse("host", start, other_start);
+        }
+        let (start, other_start) = (self.info.guest_address, other.info.guest_address);
+        // Hosts that do not use guest addresses leave them 0.
+        let given = self.info.shared && other.info.shared && (start, other_start) != (0, 0);
+        if given && overlap(start, other_start) {
+            return refuse("guest", start, other_start);
+        }
+        Ok(())
+    }
+
     /// The ranges of bytes that did not arrive, as offset and length, in whole units.
     pub fn missing(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let unit = self.pages_per_unit();

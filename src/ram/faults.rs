@@ -2,9 +2,9 @@
 //! Postcopy at the destination: a page that is missing stops who touches it until it was asked for and put in place
 //! (QEMU 7.2, `migration/postcopy-ram.c`).
 
-use super::Ram;
 use super::block::{self, Block, Blocks};
 use super::unreadable::{Method, Unreadable};
+use super::{Ram, userfault_error};
 use crate::error::{Error, Result};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
@@ -39,13 +39,8 @@ fn open(blocks: &[Arc<Block>]) -> std::io::Result<(Userfault, Method)> {
 
 /// Faults of all blocks, how missing pages are made unreadable, and which blocks can be given zero pages.
 fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Method, Vec<bool>)> {
-    let (uffd, method) = open(blocks).map_err(|err| {
-        Error::io(
-            "postcopy needs userfaultfd, which this kernel does not offer to this program (/dev/userfaultfd, or \
-             vm.unprivileged_userfaultfd=1)",
-            &err,
-        )
-    })?;
+    let needs = "userfaultfd for this kind of memory (Linux 4.11)";
+    let (uffd, method) = open(blocks).map_err(|err| userfault_error("postcopy", needs, &err))?;
     let mut can_zero = Vec::with_capacity(blocks.len());
     for block in blocks {
         let able = uffd.register(block.memory(), Mode::Missing).map_err(|err| {

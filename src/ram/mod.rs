@@ -85,6 +85,22 @@ struct Busy {
     incoming: bool,
 }
 
+/// The error of a userfaultfd that can't be opened: `what` needs it, with the kernel's feature `needs`.
+fn userfault_error(what: &str, needs: &str, err: &std::io::Error) -> Error {
+    match err.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Error::io(
+            format_args!(
+                "{what}: this program may not use userfaultfd (give it access to /dev/userfaultfd or the capability \
+                 CAP_SYS_PTRACE, or set the sysctl vm.unprivileged_userfaultfd to 1)"
+            ),
+            err,
+        ),
+        Some(libc::ENOSYS) => Error::io(format_args!("{what}: this kernel has no userfaultfd"), err),
+        Some(libc::EINVAL) => Error::io(format_args!("{what}: this kernel lacks {needs}"), err),
+        _ => Error::io(format_args!("{what}: userfaultfd"), err),
+    }
+}
+
 impl Busy {
     fn check_idle(&self, what: &str) -> Result<()> {
         let which = match self {
@@ -215,13 +231,15 @@ impl Ram {
         self.busy.lock().check_idle(what)
     }
 
-    /// Adds a block. `EBUSY` in a migration, `EEXIST` for a name that is there.
+    /// Adds a block. `EBUSY` in a migration, `EEXIST` for a name that is registered, `EINVAL` if the block overlaps another
+    /// one: every page would be sent and loaded twice.
     pub fn add_block(&self, info: BlockInfo) -> Result<()> {
         let block = Arc::new(Block::new(info, self.page_bits)?);
         self.change_blocks("add", |blocks| {
             if block::find(blocks, &block.info.name).is_some() {
-                return Err(Error::new(libc::EEXIST, format!("block '{}' is there already", block.name())));
+                return Err(Error::new(libc::EEXIST, format!("block '{}' is registered already", block.name())));
             }
+            blocks.iter().try_for_each(|other| block.check_apart(other))?;
             blocks.push(block);
             Ok(())
         })

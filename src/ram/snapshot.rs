@@ -7,7 +7,7 @@
 
 use super::block::{self, Block, Blocks};
 use super::save::{CHUNK, Saver};
-use super::{Ram, wire};
+use super::{Ram, userfault_error, wire};
 use crate::channel::{self, Cancel, Uri, memory};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -62,9 +62,9 @@ impl Protection {
         let whole = [&features[..], &[Feature::WpUnpopulated]].concat();
         let opened = Userfault::open(&whole).map(|uffd| (uffd, true));
         let opened = opened.or_else(|_| Userfault::open(&features).map(|uffd| (uffd, false)));
-        let (uffd, unpopulated) = opened.map_err(|err| {
-            Error::io("a snapshot of a running guest needs userfaultfd with write protection (Linux 5.7)", &err)
-        })?;
+        let needs = "write protection through userfaultfd (Linux 5.7)";
+        let what = "a snapshot of a running guest";
+        let (uffd, unpopulated) = opened.map_err(|err| userfault_error(what, needs, &err))?;
         let wake = WakeFd::new().map_err(|err| Error::io("preparing a snapshot", &err))?;
         let (copies, room, copying) =
             (Mutex::new(Rank::SnapshotCopies, Copies::default()), Condvar::new(), AtomicUsize::new(0));

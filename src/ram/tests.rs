@@ -208,6 +208,56 @@ fn blocks_come_and_go_only_between_migrations() {
 }
 
 #[test]
+fn blocks_that_overlap_are_refused_with_both_names() {
+    let machine = Machine::new(&[]);
+    let (memory, other) = (OwnMemory::new(8 * PAGE).unwrap(), OwnMemory::new(8 * PAGE).unwrap());
+    let part = |name: &str, start: usize, pages| {
+        let memory = memory.memory().part(start * PAGE, pages * PAGE);
+        BlockInfo { memory, ..info(name, &other) }
+    };
+    machine.ram.add_block(part("middle", 2, 4)).unwrap();
+    for (start, pages) in [(0, 3), (5, 1), (2, 4), (0, 8), (3, 1)] {
+        let error = machine.ram.add_block(part("new", start, pages)).unwrap_err();
+        assert_eq!(error.errno(), libc::EINVAL);
+        assert!(error.message().contains("block 'new'") && error.message().contains("overlaps block 'middle'"));
+    }
+    machine.ram.add_block(part("before", 0, 2)).unwrap();
+    machine.ram.add_block(part("behind", 6, 2)).unwrap();
+    let shared = |name: &str, start: usize, guest_address| BlockInfo {
+        shared: true,
+        guest_address,
+        memory: other.memory().part(start * PAGE, PAGE),
+        ..info(name, &other)
+    };
+    machine.ram.add_block(shared("s", 0, 0x1000)).unwrap();
+    machine.ram.add_block(shared("t", 1, 0x2000)).unwrap();
+    let error = machine.ram.add_block(shared("u", 2, 0x1fff)).unwrap_err();
+    assert!(error.message().contains("guest address 0x1fff") && error.message().contains("overlaps block 's'"));
+    for name in ["v", "w"] {
+        // Addresses that were not given.
+        machine.ram.remove_block(if name == "v" { b"s" } else { b"t" }).unwrap();
+    }
+    machine.ram.add_block(shared("v", 3, 0)).unwrap();
+    machine.ram.add_block(shared("w", 4, 0)).unwrap();
+}
+
+#[test]
+fn an_error_of_userfaultfd_says_what_to_do() {
+    let text = |errno| {
+        let error = io::Error::from_raw_os_error(errno);
+        super::userfault_error("logging dirty pages", "asynchronous write protection (Linux 6.7)", &error)
+    };
+    for errno in [libc::EPERM, libc::EACCES] {
+        let error = text(errno);
+        assert_eq!(error.errno(), errno);
+        assert!(error.message().contains("/dev/userfaultfd") && error.message().contains("CAP_SYS_PTRACE"));
+    }
+    let error = text(libc::EINVAL);
+    assert!(error.message().contains("lacks asynchronous write protection (Linux 6.7)"), "{error}");
+    assert!(text(libc::EMFILE).message().ends_with("Too many open files"));
+}
+
+#[test]
 fn blocks_change_beside_setups_without_a_deadlock() {
     let machine = Machine::new(&[4]);
     let memory = OwnMemory::new(PAGE).unwrap();

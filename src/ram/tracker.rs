@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Which pages change while they are sent: the host's own log, or the kernel's.
 
-use super::Ram;
 use super::block::{Block, Blocks};
+use super::{Ram, userfault_error};
 use crate::error::{self, Error, Result};
 use crate::sys::{Feature, Mode, PageScan, Userfault};
 use std::sync::Arc;
@@ -63,16 +63,16 @@ impl Drop for Tracker {
 impl KernelLog {
     /// Protects all blocks that are sent.
     fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
-        let missing = |err: &std::io::Error| {
-            Error::io(
-                "the kernel can't log dirty pages (userfaultfd with asynchronous write protection and PAGEMAP_SCAN, \
-                 Linux 6.7); give a dirty log of the host's own or mark pages as dirty",
-                err,
-            )
-        };
+        let what = "logging dirty pages (a host can give a dirty log of its own, or mark pages as dirty)";
         let fault = Userfault::open(&[Feature::WpAsync, Feature::WpUnpopulated, Feature::WpHugeShmem]);
-        let fault = fault.map_err(|err| missing(&err))?;
-        let scan = PageScan::open().map_err(|err| missing(&err))?;
+        let needs = "asynchronous write protection through userfaultfd (Linux 6.7)";
+        let fault = fault.map_err(|err| userfault_error(what, needs, &err))?;
+        let scan = PageScan::open().map_err(|err| match err.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                Error::io(format_args!("{what}: this program may not open /proc/self/pagemap"), &err)
+            }
+            _ => Error::io(format_args!("{what}: this kernel lacks PAGEMAP_SCAN (Linux 6.7)"), &err),
+        })?;
         let sent = blocks.iter().filter(|block| !ram.is_ignored(block)).cloned();
         let log = Self { scan, fault, blocks: Arc::new(sent.collect()) };
         for block in log.blocks.iter() {
