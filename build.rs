@@ -45,7 +45,6 @@ fn main() {
             "src/ffi/api/device.rs",
             "src/ffi/api/file.rs",
             "src/ffi/api/migrate.rs",
-            "src/ffi/api/incoming.rs",
             "src/ffi/api/snapshot.rs",
             "src/ffi/api/ram.rs",
             "src/ffi/api/inspect.rs",
@@ -61,7 +60,9 @@ fn main() {
             "\n#define SAVEVM_VERSION_PATCH ",
             env!("CARGO_PKG_VERSION_PATCH"),
             "\n\n/** A context: one virtual machine with its devices. */\ntypedef struct SaveVM SaveVM;\n\n\
-             /** What was read of a stream without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;"
+             /** A migration in either direction. */\ntypedef struct SaveVMMigration SaveVMMigration;\n\n\
+             /** What was read of a stream without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;\n",
+            include_str!("build-aux/initialisers.h"),
         ),
         RULES,
         &out.join("savevm.h"),
@@ -96,5 +97,41 @@ fn generate(sources: &[&str], guard: &str, declarations: &str, what: &str, to: &
     let mut text = Vec::new();
     builder.generate().expect("cbindgen reads the sources").write(&mut text);
     let text = String::from_utf8(text).expect("the sources are UTF-8");
-    std::fs::write(to, text.replace(" * # Safety\n", " * The caller promises:\n")).expect("OUT_DIR can be written");
+    let text = with_initialisers(&text.replace(" * # Safety\n", " * The caller promises:\n"));
+    std::fs::write(to, text).expect("OUT_DIR can be written");
+}
+
+/// Adds the initialiser behind each struct that the caller gives the size of.
+fn with_initialisers(text: &str) -> String {
+    let mut out = String::new();
+    let mut sized = false;
+    for line in text.lines() {
+        out.push_str(line);
+        out.push('\n');
+        if let Some(size_of) = line.strip_prefix("   * sizeof(SaveVM") {
+            sized = size_of.ends_with(").");
+        }
+        if let Some(name) = line.strip_prefix("} ").and_then(|line| line.strip_suffix(';')) {
+            if std::mem::take(&mut sized) {
+                let init = initialiser(name);
+                out.push_str(&format!(
+                    "\n/**\n * Initialises a {name}.\n */\n#define {init} SAVEVM_INITIALISED({name})\n"
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// `SAVEVM_HOST_OPS_INIT` for `SaveVMHostOps`.
+fn initialiser(name: &str) -> String {
+    let words = name.strip_prefix("SaveVM").expect("the structs of the interface are named so");
+    let mut init = String::from("SAVEVM");
+    for letter in words.chars() {
+        if letter.is_ascii_uppercase() {
+            init.push('_');
+        }
+        init.push(letter.to_ascii_uppercase());
+    }
+    init + "_INIT"
 }

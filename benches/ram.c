@@ -154,8 +154,11 @@ static Cost bare(const uint8_t *source)
 static SaveVM *machine(uint8_t *memory)
 {
     SaveVM *vm = savevm_new(NULL, NULL);
-    SaveVMRam *ram = savevm_ram_new(vm, NULL, NULL, NULL);
-    SaveVMRamBlock block = { .size = sizeof(block), .name = "pc.ram", .host = memory, .length = length };
+    SaveVMRam *ram = savevm_ram_new(vm, NULL, NULL, NULL, NULL);
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "pc.ram";
+    block.host = memory;
+    block.length = length;
     check(ram && savevm_ram_add_block(ram, &block, NULL) == 0, "there is no RAM");
     return vm;
 }
@@ -167,16 +170,16 @@ static void destination(int to_parent, int from_parent, const char *uri)
     madvise(target, length, MADV_HUGEPAGE);
     SaveVM *vm = machine(target);
     Error *err = NULL;
-    MigrationIncomingState *in = savevm_incoming(vm, uri, NULL, &err);
+    SaveVMMigration *in = savevm_incoming(vm, uri, NULL, &err);
     check(in != NULL, err ? error_get_pretty(err) : "incoming");
     check(write(to_parent, "", 1) == 1, "the parent is gone");
     double used = cpu();
-    check(savevm_incoming_wait(in, &err) == 0, err ? error_get_pretty(err) : "incoming");
+    check(savevm_migration_wait(in, &err) == 0, err ? error_get_pretty(err) : "incoming");
     used = cpu() - used;
     check(write(to_parent, &used, sizeof(used)) == sizeof(used), "the parent is gone");
     uint64_t have = sum(target), want;
     check(read(from_parent, &want, sizeof(want)) == sizeof(want) && have == want, "the memory did not arrive");
-    savevm_incoming_free(in);
+    savevm_migration_free(in);
     _exit(0);
 }
 
@@ -195,16 +198,16 @@ static Cost migrate(SaveVM *vm, uint64_t want)
     }
     Error *err = NULL;
     check(read(up[0], &ready, 1) == 1, "the destination failed");
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Cost cost = { .time = now(), .sender = cpu() };
-    MigrationState *out = savevm_migrate(vm, uri, NULL, &err);
-    check(out && savevm_migrate_wait(out, &err) == 0, err ? error_get_pretty(err) : "migrate");
+    SaveVMMigration *out = savevm_migrate(vm, uri, NULL, &err);
+    check(out && savevm_migration_wait(out, &err) == 0, err ? error_get_pretty(err) : "migrate");
     cost.time = now() - cost.time;
     cost.sender = cpu() - cost.sender;
-    savevm_migrate_query(out, &info);
+    savevm_migration_query(out, &info);
     cost.downtime = (double)info.downtime_us * 1e-6;
     check(read(up[0], &cost.receiver, sizeof(double)) == sizeof(double), "the destination failed");
-    savevm_migrate_free(out);
+    savevm_migration_free(out);
     check(write(down[1], &want, sizeof(want)) == sizeof(want), "the destination is gone");
     int status;
     waitpid(child, &status, 0);

@@ -36,237 +36,423 @@
 /** A context: one virtual machine with its devices. */
 typedef struct SaveVM SaveVM;
 
+/** A migration in either direction. */
+typedef struct SaveVMMigration SaveVMMigration;
+
 /** What was read of a stream without loading it. */
 typedef struct SaveVMInspect SaveVMInspect;
 
-/**
- * `SaveVMParams.return_path`: the destination answers where the connection goes both ways. Not over `exec:`, whose command
- * may only store the stream, unless postcopy is enabled.
+/*
+ * A struct that the caller fills in, or gives the room for, begins with its size. Initialise it with its SAVEVM_..._INIT
+ * and then assign members:
+ *
+ *     SaveVMParams params = SAVEVM_PARAMS_INIT;
+ *     params.downtime_limit_ms = 50;
  */
-#define SAVEVM_RETURN_PATH_AUTO 0
+#ifdef __cplusplus
+extern "C++" {
+template <typename Type> inline Type savevm_initialised()
+{
+    Type value = Type();
+    value.size = sizeof(Type);
+    return value;
+}
+}
+#define SAVEVM_INITIALISED(type) savevm_initialised<type>()
+#else
+#define SAVEVM_INITIALISED(type) { .size = sizeof(type) }
+#endif
 
-/**
- * `SaveVMParams.return_path`: the destination answers, or the migration fails.
- */
-#define SAVEVM_RETURN_PATH_ON 1
-
-/**
- * `SaveVMParams.return_path`: the destination is not asked for anything.
- */
-#define SAVEVM_RETURN_PATH_OFF 2
-
-/**
- * `SaveVMInfo.owner`: the guest is this side's to run.
- */
-#define SAVEVM_OWNER_HERE 0
-
-/**
- * `SaveVMInfo.owner`: it is the other side's.
- */
-#define SAVEVM_OWNER_THERE 1
-
-/**
- * `SaveVMInfo.owner`: the connection broke while it changed hands. It is stopped here and may run there: only somebody
- * who sees both sides may start it. A paused postcopy that is recovered shows that it is there.
- */
-#define SAVEVM_OWNER_UNKNOWN 2
 
 /**
  * Bits of `SaveVMHostOps.stream_flags`: what streams leave out, and where a driver of the host's own stands.
  * No configuration section is written or expected.
  */
-#define SAVEVM_FLAG_NO_CONFIGURATION 1
+#define SAVEVM_FLAG_NO_CONFIGURATION (1 << 0)
 
 /**
  * No section footers are written or expected.
  */
-#define SAVEVM_FLAG_NO_FOOTERS 2
+#define SAVEVM_FLAG_NO_FOOTERS (1 << 1)
 
 /**
  * No description follows the end.
  */
-#define SAVEVM_FLAG_NO_VMDESC 4
+#define SAVEVM_FLAG_NO_VMDESC (1 << 2)
 
 /**
  * The guest was handed over; live devices with postcopy go on.
  */
-#define SAVEVM_FLAG_IN_POSTCOPY 8
+#define SAVEVM_FLAG_IN_POSTCOPY (1 << 3)
 
 /**
  * Continuous replication: device states carry no header.
  */
-#define SAVEVM_FLAG_IN_COLO 16
+#define SAVEVM_FLAG_IN_COLO (1 << 4)
 
 /**
  * Postcopy of RAM is agreed on.
  */
-#define SAVEVM_FLAG_POSTCOPY_RAM 32
+#define SAVEVM_FLAG_POSTCOPY_RAM (1 << 5)
 
 /**
  * The machine's UUID is not written; one that comes is compared all the same.
  */
-#define SAVEVM_FLAG_NO_UUID 64
+#define SAVEVM_FLAG_NO_UUID (1 << 6)
 
 /**
  * Sections of live devices are refused: what they hold comes another way.
  */
-#define SAVEVM_FLAG_NO_LIVE_LOAD 128
+#define SAVEVM_FLAG_NO_LIVE_LOAD (1 << 7)
 
 /**
- * `level` of `SaveVMHostOps.report`: something failed.
+ * Notices of `SaveVMHostOps.precopy_notify`: QEMU's PrecopyNotifyReason, with QEMU's numbers.
  */
-#define SAVEVM_REPORT_ERROR 0
+typedef enum SaveVMPrecopyNotice {
+  /**
+   * All live devices are set up.
+   */
+  SAVEVM_PRECOPY_SETUP = 0,
+  /**
+   * The guest is stopped, and the rest of its state is sent.
+   */
+  SAVEVM_PRECOPY_COMPLETE = 3,
+  /**
+   * The migration has ended, in any way.
+   */
+  SAVEVM_PRECOPY_CLEANUP = 4,
+} SaveVMPrecopyNotice;
 
 /**
- * `level` of `SaveVMHostOps.report`: something is odd and was gone past.
+ * How serious a message is.
  */
-#define SAVEVM_REPORT_WARNING 1
+typedef enum SaveVMReportLevel {
+  /**
+   * Something failed.
+   */
+  SAVEVM_REPORT_ERROR = 0,
+  /**
+   * Something is suspicious, and the work continues.
+   */
+  SAVEVM_REPORT_WARNING = 1,
+} SaveVMReportLevel;
 
 /**
- * Where dirty pages are known from: log_sync where there is one, else the kernel.
+ * State of an incoming postcopy: QEMU's PostcopyState, with QEMU's numbers.
  */
-#define SAVEVM_RAM_LOG_AUTO 0
+typedef enum SaveVMPostcopyState {
+  /**
+   * No state: SaveVMIncomingOps.postcopy_state only returns the current one.
+   */
+  SAVEVM_POSTCOPY_STATE_QUERY = -1,
+  /**
+   * Postcopy was not announced.
+   */
+  SAVEVM_POSTCOPY_STATE_NONE = 0,
+  /**
+   * Postcopy was announced.
+   */
+  SAVEVM_POSTCOPY_STATE_ADVISE = 1,
+  /**
+   * Stale pages were discarded.
+   */
+  SAVEVM_POSTCOPY_STATE_DISCARD = 2,
+  /**
+   * Device states are loaded, and pages may be requested.
+   */
+  SAVEVM_POSTCOPY_STATE_LISTENING = 3,
+  /**
+   * The guest runs here.
+   */
+  SAVEVM_POSTCOPY_STATE_RUNNING = 4,
+  /**
+   * Postcopy has ended.
+   */
+  SAVEVM_POSTCOPY_STATE_END = 5,
+} SaveVMPostcopyState;
 
 /**
- * log_sync, as for KVM's dirty log.
+ * Status of a migration: QEMU's MigrationStatus, with QEMU's numbers.
  */
-#define SAVEVM_RAM_LOG_HOST 1
+typedef enum SaveVMStatus {
+  /**
+   * The migration has not begun.
+   */
+  SAVEVM_STATUS_NONE = 0,
+  /**
+   * It connects, and live devices are set up.
+   */
+  SAVEVM_STATUS_SETUP = 1,
+  /**
+   * A cancellation is in progress.
+   */
+  SAVEVM_STATUS_CANCELLING = 2,
+  /**
+   * It was cancelled. The guest is on the source.
+   */
+  SAVEVM_STATUS_CANCELLED = 3,
+  /**
+   * Precopy: live devices send while the guest runs on the source.
+   */
+  SAVEVM_STATUS_ACTIVE = 4,
+  /**
+   * Postcopy: the guest runs on the destination, and the rest of its memory follows.
+   */
+  SAVEVM_STATUS_POSTCOPY_ACTIVE = 5,
+  /**
+   * The connection broke during postcopy. A recovery can continue it.
+   */
+  SAVEVM_STATUS_POSTCOPY_PAUSED = 6,
+  /**
+   * A recovery is in progress.
+   */
+  SAVEVM_STATUS_POSTCOPY_RECOVER = 7,
+  /**
+   * The guest has moved.
+   */
+  SAVEVM_STATUS_COMPLETED = 8,
+  /**
+   * It failed. SaveVMInfo.owner says where the guest is.
+   */
+  SAVEVM_STATUS_FAILED = 9,
+  /**
+   * Continuous replication.
+   */
+  SAVEVM_STATUS_COLO = 10,
+  /**
+   * The guest is stopped, and the migration waits for savevm_migration_continue().
+   */
+  SAVEVM_STATUS_PRE_SWITCHOVER = 11,
+  /**
+   * The guest is stopped, and device states are sent.
+   */
+  SAVEVM_STATUS_DEVICE = 12,
+  /**
+   * The migration waits for the guest to release devices.
+   */
+  SAVEVM_STATUS_WAIT_UNPLUG = 13,
+} SaveVMStatus;
 
 /**
- * The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7; it sees every write of this process and
- * of KVM, but not those of other processes and devices: mark these.
+ * Whether the destination answers over a return path.
  */
-#define SAVEVM_RAM_LOG_KERNEL 2
+typedef enum SaveVMReturnPath {
+  /**
+   * It answers if the connection goes both ways. Not over `exec:`, whose command may only store the stream, unless
+   * postcopy is enabled.
+   */
+  SAVEVM_RETURN_PATH_AUTO = 0,
+  /**
+   * It answers, or the migration fails.
+   */
+  SAVEVM_RETURN_PATH_ON = 1,
+  /**
+   * It is not asked for anything.
+   */
+  SAVEVM_RETURN_PATH_OFF = 2,
+} SaveVMReturnPath;
 
 /**
- * Nothing but savevm_ram_set_dirty().
+ * Which side may run the guest, as far as this side knows.
  */
-#define SAVEVM_RAM_LOG_MARKS 3
+typedef enum SaveVMOwner {
+  /**
+   * This side.
+   */
+  SAVEVM_OWNER_HERE = 0,
+  /**
+   * The other side.
+   */
+  SAVEVM_OWNER_THERE = 1,
+  /**
+   * The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an operator
+   * who sees both sides may start it. Recovering a paused postcopy shows that the other side has it.
+   */
+  SAVEVM_OWNER_UNKNOWN = 2,
+  /**
+   * Neither side: a part of a state was loaded, so the devices match no guest.
+   */
+  SAVEVM_OWNER_TORN = 3,
+} SaveVMOwner;
 
 /**
- * `SaveVMInspectItem.kind`: magic and version.
+ * Format of a snapshot.
  */
-#define SAVEVM_INSPECT_HEADER 0
+typedef enum SaveVMSnapshotFormat {
+  /**
+   * QEMU's migration stream, as savevm_migrate() sends it.
+   */
+  SAVEVM_SNAPSHOT_STREAM = 0,
+  /**
+   * A file in which each page of guest memory has a fixed place. Not available yet: -ENOTSUP.
+   */
+  SAVEVM_SNAPSHOT_MAPPED = 1,
+} SaveVMSnapshotFormat;
 
 /**
- * `SaveVMInspectItem.kind`: the machine's name and what both sides must share.
+ * Where dirty pages are known from.
  */
-#define SAVEVM_INSPECT_CONFIGURATION 1
+typedef enum SaveVMRamLog {
+  /**
+   * log_sync if there is one, else the kernel.
+   */
+  SAVEVM_RAM_LOG_AUTO = 0,
+  /**
+   * log_sync, as for KVM's dirty log.
+   */
+  SAVEVM_RAM_LOG_HOST = 1,
+  /**
+   * The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7. It sees every write of this process
+   * and of KVM, but not those of other processes and devices: mark these.
+   */
+  SAVEVM_RAM_LOG_KERNEL = 2,
+  /**
+   * savevm_ram_set_dirty() alone.
+   */
+  SAVEVM_RAM_LOG_MARKS = 3,
+} SaveVMRamLog;
 
 /**
- * `SaveVMInspectItem.kind`: the first section of a live device.
+ * What an item of a stream is.
  */
-#define SAVEVM_INSPECT_START 2
+typedef enum SaveVMInspectItemKind {
+  /**
+   * Magic and version.
+   */
+  SAVEVM_INSPECT_HEADER = 0,
+  /**
+   * The machine's name and what both sides must share.
+   */
+  SAVEVM_INSPECT_CONFIGURATION = 1,
+  /**
+   * The first section of a live device.
+   */
+  SAVEVM_INSPECT_START = 2,
+  /**
+   * Further sections of a live device, one behind the other.
+   */
+  SAVEVM_INSPECT_PART = 3,
+  /**
+   * The last section of a live device.
+   */
+  SAVEVM_INSPECT_END = 4,
+  /**
+   * The state of a device that is not live.
+   */
+  SAVEVM_INSPECT_FULL = 5,
+  /**
+   * An order to the destination.
+   */
+  SAVEVM_INSPECT_COMMAND = 6,
+  /**
+   * The end of the sections.
+   */
+  SAVEVM_INSPECT_EOF = 7,
+  /**
+   * The JSON description of the devices' layouts.
+   */
+  SAVEVM_INSPECT_DESCRIPTION = 8,
+} SaveVMInspectItemKind;
 
 /**
- * `SaveVMInspectItem.kind`: further sections of a live device, one behind the other.
+ * What a call of SaveVMInspectFieldFn is about.
  */
-#define SAVEVM_INSPECT_PART 3
+typedef enum SaveVMInspectFieldKind {
+  /**
+   * A structure, or an element of a list, begins; its fields follow.
+   */
+  SAVEVM_INSPECT_STRUCT = 0,
+  /**
+   * An array begins; its elements follow.
+   */
+  SAVEVM_INSPECT_ARRAY = 1,
+  /**
+   * A list, queue or tree begins; its elements follow.
+   */
+  SAVEVM_INSPECT_LIST = 2,
+  /**
+   * A subsection of version `value` begins; its fields follow.
+   */
+  SAVEVM_INSPECT_SUBSECTION = 3,
+  /**
+   * What began last is over.
+   */
+  SAVEVM_INSPECT_LEAVE = 4,
+  /**
+   * A number with a sign: `value` as int64_t.
+   */
+  SAVEVM_INSPECT_SIGNED = 5,
+  /**
+   * A number without a sign.
+   */
+  SAVEVM_INSPECT_UNSIGNED = 6,
+  /**
+   * `value` is 0 or 1.
+   */
+  SAVEVM_INSPECT_BOOL = 7,
+  /**
+   * A pointer that is NULL.
+   */
+  SAVEVM_INSPECT_NULL = 8,
+  /**
+   * Bytes without a meaning that the description knows.
+   */
+  SAVEVM_INSPECT_BYTES = 9,
+} SaveVMInspectFieldKind;
 
 /**
- * `SaveVMInspectItem.kind`: the last section of a live device.
+ * Formats of savevm_inspect_document().
  */
-#define SAVEVM_INSPECT_END 4
+typedef enum SaveVMInspectFormat {
+  /**
+   * The stable document of the `savevm` command, without the devices' fields.
+   */
+  SAVEVM_INSPECT_JSON = 0,
+  /**
+   * The same with the fields of every device.
+   */
+  SAVEVM_INSPECT_JSON_FIELDS = 1,
+  /**
+   * What QEMU's analyze-migration.py prints.
+   */
+  SAVEVM_INSPECT_ANALYZE = 2,
+} SaveVMInspectFormat;
 
 /**
- * `SaveVMInspectItem.kind`: the state of a device that is not live.
+ * Which side of a migration or snapshot an error is from.
  */
-#define SAVEVM_INSPECT_FULL 5
+typedef enum SaveVMSide {
+  /**
+   * Neither side.
+   */
+  SAVEVM_SIDE_NONE = 0,
+  /**
+   * The source, which saves.
+   */
+  SAVEVM_SIDE_SOURCE = 1,
+  /**
+   * The destination, which loads.
+   */
+  SAVEVM_SIDE_DESTINATION = 2,
+} SaveVMSide;
 
 /**
- * `SaveVMInspectItem.kind`: an order to the destination.
+ * How serious a finding of a check is.
  */
-#define SAVEVM_INSPECT_COMMAND 6
-
-/**
- * `SaveVMInspectItem.kind`: the end of the sections.
- */
-#define SAVEVM_INSPECT_EOF 7
-
-/**
- * `SaveVMInspectItem.kind`: the JSON description of the devices' layouts.
- */
-#define SAVEVM_INSPECT_DESCRIPTION 8
-
-/**
- * `SaveVMInspectField.kind`: a structure, or an element of a list, begins; its fields follow.
- */
-#define SAVEVM_INSPECT_STRUCT 0
-
-/**
- * `SaveVMInspectField.kind`: an array begins; its elements follow.
- */
-#define SAVEVM_INSPECT_ARRAY 1
-
-/**
- * `SaveVMInspectField.kind`: a list, queue or tree begins; its elements follow.
- */
-#define SAVEVM_INSPECT_LIST 2
-
-/**
- * `SaveVMInspectField.kind`: a subsection of version `value` begins; its fields follow.
- */
-#define SAVEVM_INSPECT_SUBSECTION 3
-
-/**
- * `SaveVMInspectField.kind`: what began last is over.
- */
-#define SAVEVM_INSPECT_LEAVE 4
-
-/**
- * `SaveVMInspectField.kind`: a number with a sign: `value` as int64_t.
- */
-#define SAVEVM_INSPECT_SIGNED 5
-
-/**
- * `SaveVMInspectField.kind`: a number without a sign.
- */
-#define SAVEVM_INSPECT_UNSIGNED 6
-
-/**
- * `SaveVMInspectField.kind`: `value` is 0 or 1.
- */
-#define SAVEVM_INSPECT_BOOL 7
-
-/**
- * `SaveVMInspectField.kind`: a pointer that is NULL.
- */
-#define SAVEVM_INSPECT_NULL 8
-
-/**
- * `SaveVMInspectField.kind`: bytes without a meaning that the description knows.
- */
-#define SAVEVM_INSPECT_BYTES 9
-
-/**
- * `format` of savevm_inspect_document(): the stable document of the `savevm` command, without the devices' fields.
- */
-#define SAVEVM_INSPECT_JSON 0
-
-/**
- * `format` of savevm_inspect_document(): the same with the fields of every device.
- */
-#define SAVEVM_INSPECT_JSON_FIELDS 1
-
-/**
- * `format` of savevm_inspect_document(): what QEMU's analyze-migration.py prints.
- */
-#define SAVEVM_INSPECT_ANALYZE 2
-
-/**
- * `severity` of a report of a check: it does not work.
- */
-#define SAVEVM_CHECK_ERROR 0
-
-/**
- * `severity` of a report of a check: it works, but may not be meant, or not safe.
- */
-#define SAVEVM_CHECK_WARNING 1
-
-/**
- * `severity` of a report of a check: for information.
- */
-#define SAVEVM_CHECK_NOTE 2
+typedef enum SaveVMCheckSeverity {
+  /**
+   * It does not work.
+   */
+  SAVEVM_CHECK_ERROR = 0,
+  /**
+   * It works, but may not be meant, or is not safe.
+   */
+  SAVEVM_CHECK_WARNING = 1,
+  /**
+   * For information.
+   */
+  SAVEVM_CHECK_NOTE = 2,
+} SaveVMCheckSeverity;
 
 /**
  * The RAM of one machine.
@@ -291,9 +477,9 @@ typedef struct SaveVMIncomingOps {
    */
   int (*pong)(void *host, uint32_t value);
   /**
-   * Sets the postcopy state (QEMU's PostcopyState, 0 to 5) and returns the one before; -1 only asks.
+   * Sets the postcopy state, unless it is SAVEVM_POSTCOPY_STATE_QUERY, and returns the previous one.
    */
-  int (*postcopy_state)(void *host, int state);
+  enum SaveVMPostcopyState (*postcopy_state)(void *host, enum SaveVMPostcopyState state);
   /**
    * Postcopy may come; `ram` says whether RAM takes part (its page sizes were compared).
    */
@@ -346,6 +532,11 @@ typedef struct SaveVMIncomingOps {
 } SaveVMIncomingOps;
 
 /**
+ * Initialises a SaveVMIncomingOps.
+ */
+#define SAVEVM_INCOMING_OPS_INIT SAVEVM_INITIALISED(SaveVMIncomingOps)
+
+/**
  * A change of a migration's status.
  */
 typedef struct SaveVMEvent {
@@ -358,17 +549,17 @@ typedef struct SaveVMEvent {
    */
   bool incoming;
   /**
-   * QEMU's MigrationStatus, as a number.
+   * The new status.
    */
-  int status;
+  enum SaveVMStatus status;
   /**
    * QEMU's name of it.
    */
   const char *status_name;
   /**
-   * The MigrationState or MigrationIncomingState. Inside savevm_migrate() the first event comes before it returns.
+   * The migration. The first event comes before savevm_migrate() returns this handle.
    */
-  void *migration;
+  SaveVMMigration *migration;
 } SaveVMEvent;
 
 /**
@@ -384,7 +575,7 @@ typedef struct SaveVMPostcopyOps {
   size_t size;
   /**
    * Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
-   * savevm_migrate_request_bitmap().
+   * savevm_request_bitmap().
    */
   const char *const *(*blocks)(void *host);
   /**
@@ -414,7 +605,7 @@ typedef struct SaveVMPostcopyOps {
    */
   int (*discard)(void *host, const char *block, uint64_t start, uint64_t length);
   /**
-   * Destination: from now on ask for what is missing with savevm_incoming_request_pages(). Pages are loaded by the
+   * Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
    * RAM's load_state, without the lock, on another thread than the devices.
    */
   int (*listen)(void *host, MigrationIncomingState *migration);
@@ -438,6 +629,11 @@ typedef struct SaveVMPostcopyOps {
 } SaveVMPostcopyOps;
 
 /**
+ * Initialises a SaveVMPostcopyOps.
+ */
+#define SAVEVM_POSTCOPY_OPS_INIT SAVEVM_INITIALISED(SaveVMPostcopyOps)
+
+/**
  * What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
  * copied; `host` is handed to every member as it was given.
  *
@@ -445,7 +641,7 @@ typedef struct SaveVMPostcopyOps {
  */
 typedef struct SaveVMHostOps {
   /**
-   * sizeof(SaveVMHostOps), so that later versions may have more members.
+   * sizeof(SaveVMHostOps).
    */
   size_t size;
   /**
@@ -535,13 +731,13 @@ typedef struct SaveVMHostOps {
    */
   void (*throttle)(void *host, int percent);
   /**
-   * Precopy's notices: 0 after setup, 3 before completion, 4 at the end. A result under 0 is reported and gone past.
+   * A stage of precopy was reached. A negative result is logged and otherwise ignored.
    */
-  int (*precopy_notify)(void *host, int notice);
+  int (*precopy_notify)(void *host, enum SaveVMPrecopyNotice notice);
   /**
-   * Tells people (SAVEVM_REPORT_*); NULL: the log. Any thread, any lock.
+   * Reports a message to the user. If NULL, messages go to the log. Any thread, any lock.
    */
-  void (*report)(void *host, int level, const char *text);
+  void (*report)(void *host, enum SaveVMReportLevel level, const char *text);
   /**
    * Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
    * asked once for a device and for every other event, and has to be quick. NULL: no.
@@ -619,6 +815,11 @@ typedef struct SaveVMHostOps {
 } SaveVMHostOps;
 
 /**
+ * Initialises a SaveVMHostOps.
+ */
+#define SAVEVM_HOST_OPS_INIT SAVEVM_INITIALISED(SaveVMHostOps)
+
+/**
  * What a stream may ask for at most, and how long its other end is waited for. 0 means the default.
  */
 typedef struct SaveVMLimits {
@@ -655,6 +856,11 @@ typedef struct SaveVMLimits {
    */
   uint32_t open_timeout_ms;
 } SaveVMLimits;
+
+/**
+ * Initialises a SaveVMLimits.
+ */
+#define SAVEVM_LIMITS_INIT SAVEVM_INITIALISED(SaveVMLimits)
 
 /**
  * A channel of the hypervisor: the functions that a file over it calls. All but one direction are optional.
@@ -704,6 +910,11 @@ typedef struct SaveVMChannelOps {
 } SaveVMChannelOps;
 
 /**
+ * Initialises a SaveVMChannelOps.
+ */
+#define SAVEVM_CHANNEL_OPS_INIT SAVEVM_INITIALISED(SaveVMChannelOps)
+
+/**
  * What a migration may do and how long it may take. 0, NULL and false mean the default that is given. Times are in
  * milliseconds. The struct is copied.
  */
@@ -746,11 +957,11 @@ typedef struct SaveVMParams {
    */
   uint32_t recover_timeout_ms;
   /**
-   * SAVEVM_RETURN_PATH_*. Incoming, ON also refuses to start the guest from a stream whose source did not ask just
+   * Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON also refuses to start the guest from a stream whose source did not ask just
    * before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
    * like one that ends.
    */
-  int return_path;
+  enum SaveVMReturnPath return_path;
   /**
    * First slow-down by auto-converge in percent; default 20. May change while it runs, as the next two.
    */
@@ -773,11 +984,11 @@ typedef struct SaveVMParams {
    */
   bool auto_converge;
   /**
-   * With the guest stopped, wait for savevm_migrate_continue() before the devices are saved.
+   * With the guest stopped, wait for savevm_migration_continue() before the devices are saved.
    */
   bool pause_before_switchover;
   /**
-   * No thread of its own: the caller does the work with savevm_migrate_step().
+   * No thread of its own: the caller does the work with savevm_migration_step().
    */
   bool no_thread;
   /**
@@ -795,18 +1006,9 @@ typedef struct SaveVMParams {
 } SaveVMParams;
 
 /**
- * How long a device's state took.
+ * Initialises a SaveVMParams.
  */
-typedef struct SaveVMDeviceTime {
-  /**
-   * Name, cut where it is longer; empty: no more devices.
-   */
-  char name[64];
-  /**
-   * Microseconds.
-   */
-  uint64_t time_us;
-} SaveVMDeviceTime;
+#define SAVEVM_PARAMS_INIT SAVEVM_INITIALISED(SaveVMParams)
 
 /**
  * How a migration stands. The caller sets `size`; what is filled in is what both sides have. Counts never go back.
@@ -817,13 +1019,13 @@ typedef struct SaveVMInfo {
    */
   size_t size;
   /**
-   * QEMU's MigrationStatus, as a number.
+   * Status.
    */
-  int status;
+  enum SaveVMStatus status;
   /**
-   * SAVEVM_OWNER_*.
+   * Which side may run the guest.
    */
-  int owner;
+  enum SaveVMOwner owner;
   /**
    * QEMU's name of the status; the library's, for ever.
    */
@@ -902,15 +1104,11 @@ typedef struct SaveVMInfo {
    */
   bool extended;
   /**
-   * The devices that took longest, longest first.
-   */
-  struct SaveVMDeviceTime devices[16];
-  /**
    * Rounds of precopy (incoming: reading the stream), in microseconds.
    */
   uint64_t precopy_time_us;
   /**
-   * From the last round until the guest was handed over, without waiting for savevm_migrate_continue().
+   * From the last round until the guest was handed over, without waiting for savevm_migration_continue().
    */
   uint64_t switchover_time_us;
   /**
@@ -922,6 +1120,93 @@ typedef struct SaveVMInfo {
    */
   uint64_t paused_time_us;
 } SaveVMInfo;
+
+/**
+ * Initialises a SaveVMInfo.
+ */
+#define SAVEVM_INFO_INIT SAVEVM_INITIALISED(SaveVMInfo)
+
+/**
+ * What a migration measured of one device whose state is saved and loaded whole.
+ */
+typedef struct SaveVMDeviceInfo {
+  /**
+   * sizeof(SaveVMDeviceInfo).
+   */
+  size_t size;
+  /**
+   * Name of the device; owned by the migration.
+   */
+  const char *name;
+  /**
+   * Instance of the device.
+   */
+  uint32_t instance_id;
+  /**
+   * Bytes of its section.
+   */
+  uint64_t bytes;
+  /**
+   * Time for saving its state in microseconds; 0 on the destination.
+   */
+  uint64_t save_time_us;
+  /**
+   * Time for loading its state in microseconds; 0 on the source.
+   */
+  uint64_t load_time_us;
+} SaveVMDeviceInfo;
+
+/**
+ * Initialises a SaveVMDeviceInfo.
+ */
+#define SAVEVM_DEVICE_INFO_INIT SAVEVM_INITIALISED(SaveVMDeviceInfo)
+
+/**
+ * How a snapshot is saved or loaded.
+ */
+typedef struct SaveVMSnapshotOptions {
+  /**
+   * sizeof(SaveVMSnapshotOptions).
+   */
+  size_t size;
+  /**
+   * Format; default SAVEVM_SNAPSHOT_STREAM.
+   */
+  enum SaveVMSnapshotFormat format;
+} SaveVMSnapshotOptions;
+
+/**
+ * Initialises a SaveVMSnapshotOptions.
+ */
+#define SAVEVM_SNAPSHOT_OPTIONS_INIT SAVEVM_INITIALISED(SaveVMSnapshotOptions)
+
+/**
+ * How the RAM of a machine is migrated.
+ */
+typedef struct SaveVMRamOptions {
+  /**
+   * sizeof(SaveVMRamOptions).
+   */
+  size_t size;
+  /**
+   * Where dirty pages are known from; default SAVEVM_RAM_LOG_AUTO.
+   */
+  enum SaveVMRamLog log;
+  /**
+   * Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+   */
+  bool ignore_shared;
+  /**
+   * Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
+   * 0: not used. It saves bandwidth, and costs CPU time and a copy.
+   */
+  uint64_t xbzrle_cache;
+} SaveVMRamOptions;
+
+/**
+ * Initialises a SaveVMRamOptions.
+ */
+#define SAVEVM_RAM_OPTIONS_INIT SAVEVM_INITIALISED(SaveVMRamOptions)
 
 /**
  * A block of guest memory.
@@ -962,26 +1247,18 @@ typedef struct SaveVMRamBlock {
 } SaveVMRamBlock;
 
 /**
- * What a hypervisor chooses for its RAM. All zero is a good beginning.
+ * Initialises a SaveVMRamBlock.
+ */
+#define SAVEVM_RAM_BLOCK_INIT SAVEVM_INITIALISED(SaveVMRamBlock)
+
+/**
+ * The dirty log of a hypervisor, for guest memory.
  */
 typedef struct SaveVMRamOps {
   /**
    * sizeof(SaveVMRamOps).
    */
   size_t size;
-  /**
-   * SAVEVM_RAM_LOG_*.
-   */
-  int log;
-  /**
-   * Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
-   */
-  bool ignore_shared;
-  /**
-   * Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
-   * 0: not used. It saves bandwidth, and costs CPU time and a copy.
-   */
-  uint64_t xbzrle_cache;
   /**
    * Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
    */
@@ -997,6 +1274,11 @@ typedef struct SaveVMRamOps {
    */
   void (*log_stop)(void *opaque);
 } SaveVMRamOps;
+
+/**
+ * Initialises a SaveVMRamOps.
+ */
+#define SAVEVM_RAM_OPS_INIT SAVEVM_INITIALISED(SaveVMRamOps)
 
 /**
  * Numbers of the last migration in either direction.
@@ -1039,6 +1321,11 @@ typedef struct SaveVMRamInfo {
    */
   uint64_t page_requests;
 } SaveVMRamInfo;
+
+/**
+ * Initialises a SaveVMRamInfo.
+ */
+#define SAVEVM_RAM_INFO_INIT SAVEVM_INITIALISED(SaveVMRamInfo)
 
 /**
  * A stream as a whole. The caller sets `size`; what is filled in is what both sides have. Strings live as long as the
@@ -1108,6 +1395,11 @@ typedef struct SaveVMInspectSummary {
 } SaveVMInspectSummary;
 
 /**
+ * Initialises a SaveVMInspectSummary.
+ */
+#define SAVEVM_INSPECT_SUMMARY_INIT SAVEVM_INITIALISED(SaveVMInspectSummary)
+
+/**
  * One thing in the stream, in its order. Strings and bytes live as long as the SaveVMInspect.
  */
 typedef struct SaveVMInspectItem {
@@ -1116,9 +1408,9 @@ typedef struct SaveVMInspectItem {
    */
   size_t size;
   /**
-   * SAVEVM_INSPECT_HEADER to SAVEVM_INSPECT_DESCRIPTION.
+   * What it is.
    */
-  int kind;
+  enum SaveVMInspectItemKind kind;
   /**
    * How many packages it is in.
    */
@@ -1160,6 +1452,11 @@ typedef struct SaveVMInspectItem {
    */
   size_t state_len;
 } SaveVMInspectItem;
+
+/**
+ * Initialises a SaveVMInspectItem.
+ */
+#define SAVEVM_INSPECT_ITEM_INIT SAVEVM_INITIALISED(SaveVMInspectItem)
 
 /**
  * How many pages of one kind, and the bytes of stream for them.
@@ -1210,13 +1507,18 @@ typedef struct SaveVMInspectBlock {
 } SaveVMInspectBlock;
 
 /**
+ * Initialises a SaveVMInspectBlock.
+ */
+#define SAVEVM_INSPECT_BLOCK_INIT SAVEVM_INITIALISED(SaveVMInspectBlock)
+
+/**
  * A field of a device, as the stream describes it. It and what it points to are gone when the callback returns.
  */
 typedef struct SaveVMInspectField {
   /**
-   * SAVEVM_INSPECT_STRUCT to SAVEVM_INSPECT_BYTES.
+   * What it is.
    */
-  int kind;
+  enum SaveVMInspectFieldKind kind;
   /**
    * The field's name, an element's array's; NULL with SAVEVM_INSPECT_LEAVE.
    */
@@ -1261,9 +1563,9 @@ typedef struct SaveVMErrorInfo {
    */
   int error;
   /**
-   * 0: neither side, 1: the source, 2: the destination.
+   * The side that failed.
    */
-  int side;
+  enum SaveVMSide side;
   /**
    * Offset in the stream in bytes.
    */
@@ -1319,16 +1621,16 @@ typedef struct SaveVMCheckOps {
    * context is then one of the check's own. Returns what `destroy` is given, or NULL where there can't be one.
    * Called for every stream that is tried.
    */
-  void *(*create)(void *user);
+  void *(*create)(void *opaque);
   /**
    * Takes the device's registration back and frees it, in the context of `create`. It may be half loaded. NULL: nothing
    * is freed.
    */
-  void (*destroy)(void *user, void *device);
+  void (*destroy)(void *opaque, void *device);
   /**
-   * One finding in words; `severity` is SAVEVM_CHECK_*. The text is the library's. NULL: nobody is told.
+   * One finding in words; The text is the library's. NULL: nobody is told.
    */
-  void (*report)(void *user, int severity, const char *text);
+  void (*report)(void *opaque, enum SaveVMCheckSeverity severity, const char *text);
   /**
    * How many lengths the stream is cut to: every one if it is no longer than this, else evenly spread ones. 0: 4096.
    */
@@ -1339,30 +1641,36 @@ typedef struct SaveVMCheckOps {
   size_t damages;
 } SaveVMCheckOps;
 
+/**
+ * Initialises a SaveVMCheckOps.
+ */
+#define SAVEVM_CHECK_OPS_INIT SAVEVM_INITIALISED(SaveVMCheckOps)
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
 /**
- * A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. Free it with
- * savevm_free().
+ * A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. NULL, with the
+ * reason in the log, where `ops` or a table that it names has no size. Free it with savevm_free().
  *
  * The caller promises:
  * `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
  */
 SaveVM *savevm_new(const struct SaveVMHostOps *ops,
-                   void *host);
+                   void *opaque);
 
 /**
  * Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
- * savevm_new(). No migration may run, and no other call on the context.
+ * savevm_new(). No migration may run, and no other call on the context. 0, or -EINVAL, with nothing changed and the error
+ * reported, where `ops` or a table that it names has no size.
  *
  * The caller promises:
  * As savevm_new().
  */
-void savevm_set_host(SaveVM *vm,
-                     const struct SaveVMHostOps *ops,
-                     void *host);
+int savevm_set_host(SaveVM *vm,
+                    const struct SaveVMHostOps *ops,
+                    void *opaque);
 
 /**
  * Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
@@ -1398,7 +1706,7 @@ void savevm_set_strict(SaveVM *vm,
 
 /**
  * Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
- * -EINVAL for NULL.
+ * -EINVAL for NULL and for limits without their size.
  *
  * The caller promises:
  * `vm` is NULL or a context; `limits` is NULL or begins with its size.
@@ -1422,11 +1730,11 @@ bool savevm_is_broken(SaveVM *vm);
  * context.
  *
  * The caller promises:
- * `vm` is NULL or a context; `visit` takes `data`. The name is the callee's only while it runs.
+ * `vm` is NULL or a context; `visit` takes `opaque`. The name is the callee's only while it runs.
  */
 void savevm_non_migratable(SaveVM *vm,
-                           void (*visit)(const char *name, void *data),
-                           void *data);
+                           void (*visit)(const char *name, void *opaque),
+                           void *opaque);
 
 /**
  * The version of the library, as "0.1.0"; that of the headers is SAVEVM_VERSION_MAJOR and what follows it. The string is
@@ -1503,14 +1811,14 @@ const uint8_t *savevm_file_buffer(QEMUFile *f,
                                   size_t *len);
 
 /**
- * A file over a channel of the hypervisor. `ops` is copied; `channel` becomes the file's (see `free`). NULL where the
- * function for the direction is missing.
+ * A file over a channel of the hypervisor. `ops` is copied; `opaque` becomes the file's (see `free`). NULL where the
+ * function for the direction is missing, and, reported, where `ops` has no size.
  *
  * The caller promises:
- * `ops` is NULL or begins with its size; its functions may be called with `channel` until `free` was.
+ * `ops` is NULL or begins with its size; its functions may be called with `opaque` until `free` was.
  */
 QEMUFile *savevm_file_from_channel(const struct SaveVMChannelOps *ops,
-                                   void *channel,
+                                   void *opaque,
                                    bool writable);
 
 /**
@@ -1555,133 +1863,206 @@ void savevm_file_commit(QEMUFile *f, size_t len);
 /**
  * Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
  * or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
- * connection included, goes on behind it. Free the result with savevm_migrate_free().
+ * connection included, goes on behind it. Free the result with savevm_migration_free().
  *
  * The caller promises:
  * `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
  * `errp` is NULL or points to NULL.
  */
-MigrationState *savevm_migrate(SaveVM *vm,
-                               const char *uri,
-                               const struct SaveVMParams *params,
-                               Error **errp);
+SaveVMMigration *savevm_migrate(SaveVM *vm,
+                                const char *uri,
+                                const struct SaveVMParams *params,
+                                Error **errp);
 
 /**
- * As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes the
+ * As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes the
  * library's (see its `free`), also on a failure.
  *
  * The caller promises:
  * As savevm_migrate() and savevm_file_from_channel().
  */
-MigrationState *savevm_migrate_to_channel(SaveVM *vm,
-                                          const struct SaveVMChannelOps *ops,
-                                          void *channel,
-                                          const struct SaveVMParams *params,
-                                          Error **errp);
+SaveVMMigration *savevm_migrate_to_channel(SaveVM *vm,
+                                           const struct SaveVMChannelOps *ops,
+                                           void *opaque,
+                                           const struct SaveVMParams *params,
+                                           Error **errp);
+
+/**
+ * Listens on `unix:PATH`, `tcp:HOST:PORT`, or reads `fd:N`, `file:PATH`, `exec:COMMAND`, and loads the guest that comes
+ * into `vm` (NULL: this thread's context), whose devices are registered and whose guest is stopped; then starts it. NULL
+ * and `*errp` where it can't begin. A connection can be made once this has returned. Free the result with
+ * savevm_migration_free().
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
+ * `errp` is NULL or points to NULL.
+ */
+SaveVMMigration *savevm_incoming(SaveVM *vm,
+                                 const char *uri,
+                                 const struct SaveVMParams *params,
+                                 Error **errp);
+
+/**
+ * As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes
+ * the library's (see its `free`), also on a failure.
+ *
+ * The caller promises:
+ * As savevm_incoming() and savevm_file_from_channel().
+ */
+SaveVMMigration *savevm_incoming_from_channel(SaveVM *vm,
+                                              const struct SaveVMChannelOps *ops,
+                                              void *opaque,
+                                              const struct SaveVMParams *params,
+                                              Error **errp);
+
+/**
+ * Stores what an incoming migration listens on as a terminated string of at most `len` bytes, with the port that the
+ * system chose in place of port 0. 0, -ENOENT where it does not listen, -ERANGE where `len` is too small, -EINVAL for an
+ * outgoing one.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `uri` is writable for `len` bytes.
+ */
+int savevm_migration_uri(SaveVMMigration *m,
+                         char *uri,
+                         size_t len);
 
 /**
  * With SaveVMParams.no_thread: does a piece of the work on this thread. It waits as long as the piece takes, at most as
- * the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it.
+ * the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it; -EINVAL for an incoming migration.
  *
  * The caller promises:
  * `m` is NULL or a migration.
  */
-int savevm_migrate_step(MigrationState *m);
+int savevm_migration_step(SaveVMMigration *m);
 
 /**
- * Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
- * SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK from inside a callback of this
- * migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
+ * Waits for the end. 0: the guest has moved: outgoing, it is at the destination; incoming, it is here, and runs unless
+ * no_autostart. Else -errno and `*errp`: outgoing, the guest runs on here, incoming, it does not run here (devices may
+ * hold a part of the state), unless SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK
+ * from inside a callback of this migration, which has yet to end. The lock is given up meanwhile, where the caller holds
+ * it.
  *
  * The caller promises:
  * `m` is NULL or a migration; `errp` is NULL or points to NULL.
  */
-int savevm_migrate_wait(MigrationState *m,
-                        Error **errp);
+int savevm_migration_wait(SaveVMMigration *m,
+                          Error **errp);
 
 /**
- * Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
- * may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that. -ETIMEDOUT where another
- * callback takes longer than that second. The lock is given up meanwhile, where the caller holds it.
+ * Ends the migration. 0, within a second: outgoing, the guest is here and runs if it ran; incoming, it does not run here.
+ * -EBUSY: too late: outgoing, the destination has or may have the guest; incoming, it is here. -EINPROGRESS from inside a
+ * callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that second. The
+ * lock is given up meanwhile, where the caller holds it.
  *
  * The caller promises:
  * `m` is NULL or a migration.
  */
-int savevm_migrate_cancel(MigrationState *m);
+int savevm_migration_cancel(SaveVMMigration *m);
 
 /**
- * Goes on after pause_before_switchover. 0, or -EINVAL where it does not wait for that.
+ * Outgoing, with pause_before_switchover: lets a migration in SAVEVM_STATUS_PRE_SWITCHOVER go on. 0, or -EINVAL where it
+ * does not wait for that, and for an incoming one.
  *
  * The caller promises:
  * `m` is NULL or a migration.
  */
-int savevm_migrate_continue(MigrationState *m);
+int savevm_migration_continue(SaveVMMigration *m);
 
 /**
- * Switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over.
+ * Outgoing: switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over, and for an
+ * incoming one.
  *
  * The caller promises:
  * `m` is NULL or a migration.
  */
-int savevm_migrate_start_postcopy(MigrationState *m);
+int savevm_migration_start_postcopy(SaveVMMigration *m);
 
 /**
  * Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
- * The destination sees the break by itself where the connection can be shut down; else savevm_incoming_pause() there.
+ * The other side sees the break by itself where the connection can be shut down; else it is paused there as well.
  *
  * The caller promises:
  * `m` is NULL or a migration.
  */
-int savevm_migrate_pause(MigrationState *m);
+int savevm_migration_pause(SaveVMMigration *m);
 
 /**
- * Takes a paused postcopy up again over a new connection, which is made before it returns, after
- * savevm_incoming_recover() at the other end. 0, or -errno and `*errp`: -EINVAL where it is not paused. The lock is given up
- * while it connects. A recovery that fails leaves the postcopy paused.
+ * Continues a paused postcopy over a new connection. Incoming: listens on `uri` for the source; a connection can be made
+ * once this has returned. Outgoing: connects before it returns, after this call at the other end; the lock is given up
+ * meanwhile. 0, or -errno and `*errp`: -EINVAL where it is not paused. A recovery that fails leaves the postcopy paused.
  *
  * The caller promises:
  * `m` is NULL or a migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
  */
-int savevm_migrate_recover(MigrationState *m,
-                           const char *uri,
-                           Error **errp);
+int savevm_migration_recover(SaveVMMigration *m,
+                             const char *uri,
+                             Error **errp);
 
 /**
- * For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
- * handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+ * Outgoing: changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that
+ * a caller keeps the parameters that it began with and changes one of them. 0, or -errno and `*errp`: -EINVAL for
+ * parameters that can't be, and for an incoming one.
  *
  * The caller promises:
- * `m` is NULL or a migration; `block` is NULL or a terminated string.
+ * `m` is NULL or a migration; `params` is NULL or begins with its size; `errp` is NULL or points to NULL.
  */
-int savevm_migrate_request_bitmap(MigrationState *m,
-                                  const char *block);
+int savevm_migration_set_params(SaveVMMigration *m,
+                                const struct SaveVMParams *params,
+                                Error **errp);
 
 /**
- * Changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that a caller
- * keeps the parameters that it began with and changes one of them.
- *
- * The caller promises:
- * `m` is NULL or a migration; `from_c` is NULL or begins with its size.
- */
-int savevm_migrate_set_params(MigrationState *m,
-                              const struct SaveVMParams *from_c);
-
-/**
- * How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
+ * How it stands. 0, or -EINVAL for NULL and for an `info` without its size. It waits for nothing; inside callbacks too.
  *
  * The caller promises:
  * `m` is NULL or a migration; `info` is NULL or begins with its size and is writable for that.
  */
-int savevm_migrate_query(MigrationState *m, struct SaveVMInfo *info);
+int savevm_migration_query(SaveVMMigration *m,
+                           struct SaveVMInfo *info);
 
 /**
- * Ends what is still under way as far as that can be (see savevm_migrate_cancel(); past that it waits for the end, and a
- * paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this migration.
+ * What was measured of one device whose state was saved or loaded, by its place in the stream. 0, -ENOENT behind the
+ * last, -EINVAL for NULL and for a `device` without its size. It waits for nothing; inside callbacks too.
+ *
+ * The caller promises:
+ * `m` is NULL or a migration; `device` is NULL or begins with its size and is writable for that.
+ */
+int savevm_migration_device(SaveVMMigration *m,
+                            size_t index,
+                            struct SaveVMDeviceInfo *device);
+
+/**
+ * Ends what is still under way as far as that can be (see savevm_migration_cancel(); past that an outgoing one waits for
+ * the end, and a paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this
+ * migration.
  *
  * The caller promises:
  * `m` is NULL or a migration that is not used afterwards.
  */
-void savevm_migrate_free(MigrationState *m);
+void savevm_migration_free(SaveVMMigration *m);
+
+/**
+ * For a `resume_prepare`: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
+ * handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+ *
+ * The caller promises:
+ * `s` is NULL or what `resume_prepare` was given; `block` is NULL or a terminated string.
+ */
+int savevm_request_bitmap(MigrationState *s,
+                          const char *block);
+
+/**
+ * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
+ * listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
+ * SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+ *
+ * The caller promises:
+ * `s` is NULL or what SaveVMPostcopyOps.listen was given; `block` is NULL or a terminated string.
+ */
+int savevm_request_pages(MigrationIncomingState *s,
+                         const char *block,
+                         uint64_t start,
+                         uint32_t length);
 
 /**
  * Forbids migration of `vm` (NULL: this thread's context) for a reason, which is copied. A number above 0 for
@@ -1703,125 +2084,17 @@ int64_t savevm_add_blocker(SaveVM *vm,
 int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 
 /**
- * Listens on `unix:PATH`, `tcp:HOST:PORT`, or reads `fd:N`, `file:PATH`, `exec:COMMAND`, and loads the guest that comes
- * into `vm` (NULL: this thread's context), whose devices are registered and whose guest is stopped; then starts it. NULL
- * and `*errp` where it can't begin. A connection can be made once this has returned. Free the result with
- * savevm_incoming_free().
- *
- * The caller promises:
- * `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
- * `errp` is NULL or points to NULL.
- */
-MigrationIncomingState *savevm_incoming(SaveVM *vm,
-                                        const char *uri,
-                                        const struct SaveVMParams *params,
-                                        Error **errp);
-
-/**
- * As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes
- * the library's (see its `free`), also on a failure.
- *
- * The caller promises:
- * As savevm_incoming() and savevm_file_from_channel().
- */
-MigrationIncomingState *savevm_incoming_from_channel(SaveVM *vm,
-                                                     const struct SaveVMChannelOps *ops,
-                                                     void *channel,
-                                                     const struct SaveVMParams *params,
-                                                     Error **errp);
-
-/**
- * What it listens on, with the port that the system chose in place of port 0, as a terminated string of at most `len`
- * bytes. 0, -ENOENT where it does not listen, -ERANGE where `len` is too small.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration; `uri` is writable for `len` bytes.
- */
-int savevm_incoming_uri(MigrationIncomingState *m,
-                        char *uri,
-                        size_t len);
-
-/**
- * Waits for the end. 0: the guest is here (and runs, unless no_autostart). Else -errno and `*errp`: it does not run here,
- * unless SaveVMInfo.owner says otherwise; devices may hold a part of the state. -EDEADLK from inside a callback of this
- * migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration; `errp` is NULL or points to NULL.
- */
-int savevm_incoming_wait(MigrationIncomingState *m,
-                         Error **errp);
-
-/**
- * Ends the migration. 0, within a second: the guest does not run here. -EBUSY: too late, it is here. -EINPROGRESS from
- * inside a callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that
- * second. The lock is given up meanwhile, where the caller holds it.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration.
- */
-int savevm_incoming_cancel(MigrationIncomingState *m);
-
-/**
- * Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration.
- */
-int savevm_incoming_pause(MigrationIncomingState *m);
-
-/**
- * Listens for the source of a paused postcopy, and goes on with it when it comes. A connection can be made once this has
- * returned. 0, or -errno and `*errp`: -EINVAL where it is not paused.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
- */
-int savevm_incoming_recover(MigrationIncomingState *m,
-                            const char *uri,
-                            Error **errp);
-
-/**
- * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
- * listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
- * SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration; `block` is NULL or a terminated string.
- */
-int savevm_incoming_request_pages(MigrationIncomingState *m,
-                                  const char *block,
-                                  uint64_t start,
-                                  uint32_t length);
-
-/**
- * How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration; `info` is NULL or begins with its size and is writable for that.
- */
-int savevm_incoming_query(MigrationIncomingState *m,
-                          struct SaveVMInfo *info);
-
-/**
- * Ends what is still under way as far as that can be (a paused postcopy is given up), and frees `m`. NULL is allowed. Not
- * from inside a callback of this migration.
- *
- * The caller promises:
- * `m` is NULL or an incoming migration that is not used afterwards.
- */
-void savevm_incoming_free(MigrationIncomingState *m);
-
-/**
  * Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
  * starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
  * hold it, and given up for setup. 0, or -errno and `*errp`.
  *
  * The caller promises:
- * `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
+ * size; `errp` is NULL or points to NULL.
  */
 int savevm_snapshot_save(SaveVM *vm,
                          const char *uri,
+                         const struct SaveVMSnapshotOptions *options,
                          Error **errp);
 
 /**
@@ -1861,34 +2134,38 @@ int savevm_snapshot_check_file(SaveVM *vm,
  * of each of two states. Inside the lock, as saving. 0, or -errno and `*errp`.
  *
  * The caller promises:
- * `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+ * `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
+ * size; `errp` is NULL or points to NULL.
  */
 int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,
+                         const struct SaveVMSnapshotOptions *options,
                          Error **errp);
 
 /**
  * Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
- * migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `ops` (NULL: all
- * zero) is copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+ * migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `options` (NULL:
+ * the defaults) and `ops` (NULL: no dirty log of the hypervisor) are copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
  *
  * The caller promises:
- * `vm` is NULL or a context that outlives the RAM; `ops` is NULL or begins with its size, and its functions may be called
- * from any thread with `opaque`; `errp` is NULL or points to NULL.
+ * `vm` is NULL or a context that outlives the RAM; `options` and `ops` are NULL or begin with their size, and the functions
+ * may be called from any thread with `opaque`; `errp` is NULL or points to NULL.
  */
 struct SaveVMRam *savevm_ram_new(SaveVM *vm,
+                                 const struct SaveVMRamOptions *options,
                                  const struct SaveVMRamOps *ops,
                                  void *opaque,
                                  Error **errp);
 
 /**
- * Takes RAM out of its machine and frees it; the memory stays the hypervisor's. 0, or -EBUSY in a migration, when nothing
- * is freed. NULL is allowed. With the lock, which may be given up meanwhile.
+ * Takes RAM out of its machine and frees it; the memory stays the hypervisor's. NULL is allowed. With the lock, which may
+ * be given up meanwhile. Free the migrations of the machine first: while one is under way nothing is freed, and that is
+ * reported.
  *
  * The caller promises:
- * `ram` is NULL or comes from savevm_ram_new() and, where 0 is returned, is not used afterwards.
+ * `ram` is NULL or comes from savevm_ram_new() and is not used afterwards.
  */
-int savevm_ram_free(struct SaveVMRam *ram);
+void savevm_ram_free(struct SaveVMRam *ram);
 
 /**
  * Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
@@ -2042,7 +2319,7 @@ int savevm_inspect_fields(const SaveVMInspect *s,
  * `s` is NULL or a read stream; `out` is NULL or a file for writing.
  */
 int savevm_inspect_document(const SaveVMInspect *s,
-                            int format,
+                            enum SaveVMInspectFormat format,
                             QEMUFile *out);
 
 /**
@@ -2086,7 +2363,7 @@ int savevm_check_device(SaveVM *vm,
                         const char *idstr,
                         int instance_id,
                         const struct SaveVMCheckOps *ops,
-                        void *user);
+                        void *opaque);
 
 /**
  * Looks through a description, without a device: for parts that can never be saved or loaded, and for counts that come
@@ -2095,11 +2372,13 @@ int savevm_check_device(SaveVM *vm,
  * Returns the number of errors that were reported, or -EINVAL for NULL.
  *
  * The caller promises:
- * `vmsd` is NULL or a description; `report` may be called with `user`.
+ * `vmsd` is NULL or a description; `report` may be called with `opaque`.
  */
 int savevm_check_description(const VMStateDescription *vmsd,
-                             void (*report)(void *user, int severity, const char *text),
-                             void *user);
+                             void (*report)(void *opaque,
+                                            enum SaveVMCheckSeverity severity,
+                                            const char *text),
+                             void *opaque);
 
 /**
  * What QEMU's -dump-vmstate says of a type of device, for `savevm check --against` and scripts/vmstate-static-checker.py:

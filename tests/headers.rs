@@ -40,7 +40,7 @@ fn functions_are_defined_as_the_hand_written_headers_declare_them() {
         .with_include("savevm.h")
         .rename_item("CError", "Error")
         .with_parse_deps(false);
-    for types in ["VMStateDescription", "VMStateField", "VMStateInfo", "SaveVMCheckOps"] {
+    for types in ["VMStateDescription", "VMStateField", "VMStateInfo", "SaveVMCheckOps", "SaveVMCheckSeverity"] {
         builder = builder.exclude_item(types);
     }
     for source in ["qemu_file.rs", "phases.rs", "vmstate/mod.rs"] {

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 static Side source, destination;
-static MigrationState *out;
-static MigrationIncomingState *in;
+static SaveVMMigration *out;
+static SaveVMMigration *in;
 
 static SaveVMParams params = {
     .size = sizeof(SaveVMParams),
@@ -25,22 +25,22 @@ static SaveVMParams params = {
 
 static SaveVMInfo query(bool at_source)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
-    CHECK_EQ(at_source ? savevm_migrate_query(out, &info) : savevm_incoming_query(in, &info), 0);
+    CHECK_EQ(at_source ? savevm_migration_query(out, &info) : savevm_migration_query(in, &info), 0);
     return info;
 }
 
-static bool is(bool at_source, const char *status)
+static bool is(bool at_source, SaveVMStatus status)
 {
-    return strcmp(query(at_source).status_name, status) == 0;
+    return query(at_source).status == status;
 }
 
 /* Nothing happens at this side any more by itself. */
 static bool rests(bool at_source)
 {
-    return is(at_source, "completed") || is(at_source, "failed") || is(at_source, "cancelled") ||
-           is(at_source, "postcopy-paused");
+    return is(at_source, SAVEVM_STATUS_COMPLETED) || is(at_source, SAVEVM_STATUS_FAILED) || is(at_source, SAVEVM_STATUS_CANCELLED) ||
+           is(at_source, SAVEVM_STATUS_POSTCOPY_PAUSED);
 }
 
 static void sides_init(void)
@@ -56,8 +56,8 @@ static void sides_init(void)
 /* The end of both; what is paused is given up. */
 static void sides_free(void)
 {
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     CHECK_EQ(guests, 1);
     CHECK_EQ(source.cleanups, source.setups);
     CHECK_EQ(destination.ended != 0, destination.listening);
@@ -72,8 +72,8 @@ static void sides_free(void)
 
 static void recover(const char *incoming, const char *outgoing)
 {
-    CHECK_EQ(savevm_incoming_recover(in, incoming, NULL), 0);
-    CHECK_EQ(savevm_migrate_recover(out, outgoing, NULL), 0);
+    CHECK_EQ(savevm_migration_recover(in, incoming, NULL), 0);
+    CHECK_EQ(savevm_migration_recover(out, outgoing, NULL), 0);
 }
 
 /* A paused postcopy comes to its end over a sound connection. */
@@ -82,8 +82,8 @@ static void recover_well(void)
     const char *uri = side_uri();
 
     recover(uri, uri);
-    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
-    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(out, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(in, NULL), 0);
     check_moved(&source, &destination);
     CHECK_EQ(destination.ended, 1);
 }
@@ -104,26 +104,26 @@ static int postcopy_once(bool at_source, Failure failure, int fail_at, int *owne
     in = savevm_incoming_from_channel(destination.vm, &faulty_ops, &ends[1], &params, NULL);
     out = savevm_migrate_to_channel(source.vm, &faulty_ops, &ends[0], &params, NULL);
     REQUIRE(in && out);
-    savevm_migrate_start_postcopy(out);
+    savevm_migration_start_postcopy(out);
     WAIT_FOR(rests(true));
     *owner = query(true).owner;
     /* Where the connection could not be shut down, nobody tells the destination. */
-    WAIT_FOR(rests(false) || (savevm_incoming_pause(in), savevm_incoming_cancel(in), false));
+    WAIT_FOR(rests(false) || (savevm_migration_pause(in), savevm_migration_cancel(in), false));
     bool failed = fail_at && faulty->calls >= fail_at, good;
     if (*owner == SAVEVM_OWNER_HERE) {
-        good = source.runs && !destination.runs && !is(true, "completed") && !is(false, "completed");
-    } else if (is(true, "postcopy-paused") && is(false, "postcopy-paused")) {
+        good = source.runs && !destination.runs && !is(true, SAVEVM_STATUS_COMPLETED) && !is(false, SAVEVM_STATUS_COMPLETED);
+    } else if (is(true, SAVEVM_STATUS_POSTCOPY_PAUSED) && is(false, SAVEVM_STATUS_POSTCOPY_PAUSED)) {
         good = !source.runs && destination.runs;
         recover_well();
     } else if (*owner == SAVEVM_OWNER_THERE) {
         /* All pages came; what was lost is the word of it at most. */
-        good = is(false, "completed") && !source.runs && destination.runs && destination.ended == 1;
+        good = is(false, SAVEVM_STATUS_COMPLETED) && !source.runs && destination.runs && destination.ended == 1;
     } else {
         /* The word that starts the guest was lost, perhaps: an operator sees that it runs nowhere, and starts it here. */
-        good = !source.runs && (is(false, "completed") || !destination.runs);
+        good = !source.runs && (is(false, SAVEVM_STATUS_COMPLETED) || !destination.runs);
         guests += !destination.runs;
     }
-    if (!CHECK(good && (failed || (is(true, "completed") && is(false, "completed"))))) {
+    if (!CHECK(good && (failed || (is(true, SAVEVM_STATUS_COMPLETED) && is(false, SAVEVM_STATUS_COMPLETED))))) {
         fprintf(stderr, "failure %d at call %d: owner %d, %s, %s\n", failure, fail_at, *owner, source.statuses,
                 destination.statuses);
     }
@@ -220,11 +220,11 @@ static bool recover_once(int cut)
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
-    savevm_migrate_start_postcopy(out);
-    WAIT_FOR(is(true, "postcopy-active") && is(false, "postcopy-active"));
-    CHECK_EQ(savevm_migrate_pause(out), 0);
-    WAIT_FOR(is(true, "postcopy-paused") && is(false, "postcopy-paused"));
-    CHECK_EQ(savevm_migrate_set_params(out, &params), 0);
+    savevm_migration_start_postcopy(out);
+    WAIT_FOR(is(true, SAVEVM_STATUS_POSTCOPY_ACTIVE) && is(false, SAVEVM_STATUS_POSTCOPY_ACTIVE));
+    CHECK_EQ(savevm_migration_pause(out), 0);
+    WAIT_FOR(is(true, SAVEVM_STATUS_POSTCOPY_PAUSED) && is(false, SAVEVM_STATUS_POSTCOPY_PAUSED));
+    CHECK_EQ(savevm_migration_set_params(out, &params, NULL), 0);
 
     for (int i = 0; i < 2; i++) {
         int fds[2];
@@ -241,12 +241,12 @@ static bool recover_once(int cut)
     WAIT_FOR(source.events >= source_events + 2 && destination.events >= destination_events + 2);
     WAIT_FOR(rests(true) && rests(false));
     CHECK(!source.runs && destination.runs);
-    if (is(true, "postcopy-paused") && is(false, "postcopy-paused")) {
+    if (is(true, SAVEVM_STATUS_POSTCOPY_PAUSED) && is(false, SAVEVM_STATUS_POSTCOPY_PAUSED)) {
         recover_well();
     } else {
-        CHECK(is(false, "completed") && destination.ended == 1);
+        CHECK(is(false, SAVEVM_STATUS_COMPLETED) && destination.ended == 1);
     }
-    CHECK(relay.left == 0 || is(true, "completed"));
+    CHECK(relay.left == 0 || is(true, SAVEVM_STATUS_COMPLETED));
     sides_free();
     return relay.left == 0;
 }

@@ -137,7 +137,7 @@ static bool migrate_once(bool at_source, Failure failure, int fail_at)
 {
     Faulty ends[2];
     Faulty *faulty = &ends[at_source ? 0 : 1];
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
     bool failed;
     int fds[2], sent, came;
@@ -148,20 +148,20 @@ static bool migrate_once(bool at_source, Failure failure, int fail_at)
     for (int i = 0; i < 2; i++) {
         faulty_init(&ends[i], fds[i], SIZE_MAX, failure, &ends[i] == faulty ? fail_at : 0);
     }
-    MigrationIncomingState *in = savevm_incoming_from_channel(destination.vm, &faulty_ops, &ends[1], &params, NULL);
-    MigrationState *out = savevm_migrate_to_channel(source.vm, &faulty_ops, &ends[0], &params, &err);
+    SaveVMMigration *in = savevm_incoming_from_channel(destination.vm, &faulty_ops, &ends[1], &params, NULL);
+    SaveVMMigration *out = savevm_migrate_to_channel(source.vm, &faulty_ops, &ends[0], &params, &err);
     REQUIRE(in && out && !err);
-    sent = savevm_migrate_wait(out, &err);
+    sent = savevm_migration_wait(out, &err);
     CHECK_EQ(sent < 0, err != NULL);
     error_free(err);
-    savevm_migrate_query(out, &info);
-    savevm_migrate_free(out);
+    savevm_migration_query(out, &info);
+    savevm_migration_free(out);
     if (sent < 0) {
         /* Where the connection could not be shut down, nobody tells the destination. */
-        savevm_incoming_cancel(in);
+        savevm_migration_cancel(in);
     }
-    came = savevm_incoming_wait(in, NULL);
-    savevm_incoming_free(in);
+    came = savevm_migration_wait(in, NULL);
+    savevm_migration_free(in);
     WAIT_FOR(ends[0].frees == 1 && ends[1].frees == 1);
     failed = faulty->calls >= fail_at;
     if (info.owner == SAVEVM_OWNER_HERE) {

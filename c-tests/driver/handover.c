@@ -6,8 +6,8 @@
 #include <string.h>
 
 static Side source, destination;
-static MigrationIncomingState *in;
-static MigrationState *out;
+static SaveVMMigration *in;
+static SaveVMMigration *out;
 
 static SaveVMParams params(bool plain)
 {
@@ -31,21 +31,21 @@ static void touch(int page)
 
     WAIT_FOR((pthread_mutex_lock(&destination.mutex), here = destination.received[page],
               pthread_mutex_unlock(&destination.mutex), here) ||
-             (savevm_incoming_request_pages(destination.source, "pc.ram", page, 1), false));
+             (savevm_request_pages(destination.source, "pc.ram", page, 1), false));
 }
 
-static bool is(const char *status)
+static bool is(SaveVMStatus status)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
-    return savevm_migrate_query(out, &info) == 0 && strcmp(info.status_name, status) == 0;
+    return savevm_migration_query(out, &info) == 0 && info.status == status;
 }
 
-static bool incoming_is(const char *status)
+static bool incoming_is(SaveVMStatus status)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
-    return savevm_incoming_query(in, &info) == 0 && strcmp(info.status_name, status) == 0;
+    return savevm_migration_query(in, &info) == 0 && info.status == status;
 }
 
 static void begin(bool plain)
@@ -59,24 +59,24 @@ static void begin(bool plain)
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
-    CHECK_EQ(savevm_migrate_start_postcopy(out), 0);
+    CHECK_EQ(savevm_migration_start_postcopy(out), 0);
 }
 
 static void finish(void)
 {
-    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
-    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(out, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(in, NULL), 0);
     check_moved(&source, &destination);
     CHECK_EQ(destination.ended, 1);
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     side_free(&source);
     side_free(&destination);
 }
 
 TEST(pages_come_when_they_are_asked_for)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
     begin(false);
     WAIT_FOR(destination.runs);
@@ -85,7 +85,7 @@ TEST(pages_come_when_they_are_asked_for)
     for (int page = 0; page < PAGES; page++) {
         touch(page);
     }
-    savevm_migrate_query(out, &info);
+    savevm_migration_query(out, &info);
     CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
     finish();
     CHECK_STR(source.statuses, "setup active device postcopy-active completed");
@@ -102,24 +102,24 @@ TEST(as_qemu_does_it)
 
 TEST(a_broken_connection_is_recovered)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
 
     begin(false);
-    CHECK(savevm_migrate_recover(out, side_uri(), NULL) < 0);
-    WAIT_FOR(is("postcopy-active"));
-    CHECK(savevm_migrate_cancel(out) < 0);
-    CHECK_EQ(savevm_migrate_pause(out), 0);
-    WAIT_FOR(is("postcopy-paused") && incoming_is("postcopy-paused"));
+    CHECK(savevm_migration_recover(out, side_uri(), NULL) < 0);
+    WAIT_FOR(is(SAVEVM_STATUS_POSTCOPY_ACTIVE));
+    CHECK(savevm_migration_cancel(out) < 0);
+    CHECK_EQ(savevm_migration_pause(out), 0);
+    WAIT_FOR(is(SAVEVM_STATUS_POSTCOPY_PAUSED) && incoming_is(SAVEVM_STATUS_POSTCOPY_PAUSED));
     CHECK(destination.runs && !source.runs);
     const char *uri = side_uri();
-    CHECK_EQ(savevm_incoming_recover(in, uri, &err), 0);
-    CHECK_EQ(savevm_migrate_recover(out, uri, &err), 0);
+    CHECK_EQ(savevm_migration_recover(in, uri, &err), 0);
+    CHECK_EQ(savevm_migration_recover(out, uri, &err), 0);
     for (int page = PAGES - 1; page >= 0; page--) {
         touch(page);
     }
-    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
-    savevm_migrate_query(out, &info);
+    CHECK_EQ(savevm_migration_wait(out, NULL), 0);
+    savevm_migration_query(out, &info);
     CHECK_EQ(info.recoveries, 1);
     CHECK(info.paused_time_us > 0 && info.postcopy_time_us > 0);
     finish();
@@ -138,17 +138,17 @@ TEST(devices_that_do_not_load_give_the_guest_back)
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
-    savevm_migrate_start_postcopy(out);
-    CHECK(savevm_migrate_wait(out, &err) < 0);
+    savevm_migration_start_postcopy(out);
+    CHECK(savevm_migration_wait(out, &err) < 0);
     REQUIRE(err != NULL);
     CHECK_HAS(error_get_pretty(err), "'dev'");
     error_free(err);
     CHECK(source.runs && !destination.runs);
-    CHECK(savevm_incoming_wait(in, NULL) < 0);
+    CHECK(savevm_migration_wait(in, NULL) < 0);
     CHECK_EQ(destination.ended, -1);
     CHECK_EQ(source.cleanups, source.setups);
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     side_free(&source);
     side_free(&destination);
 }

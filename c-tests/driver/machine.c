@@ -66,7 +66,7 @@ static int disks_activate(void *host)
     return ret;
 }
 
-static int notify(void *host, int notice)
+static int notify(void *host, SaveVMPrecopyNotice notice)
 {
     (void)notice;
     return at(host, "notify", NULL);
@@ -75,20 +75,20 @@ static int notify(void *host, int notice)
 /* The last event finds all as it will be found by everybody. */
 static void look_back(Machine *machine)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
     plan.done++;
     if (machine->is_source) {
-        CHECK_EQ(savevm_migrate_wait(machine->migration, NULL), 0);
-        CHECK_EQ(savevm_migrate_cancel(machine->migration), 0);
-        CHECK_EQ(savevm_migrate_step(machine->migration), 0);
-        CHECK_EQ(savevm_migrate_query(machine->migration, &info), 0);
+        CHECK_EQ(savevm_migration_wait(machine->migration, NULL), 0);
+        CHECK_EQ(savevm_migration_cancel(machine->migration), 0);
+        CHECK_EQ(savevm_migration_step(machine->migration), 0);
+        CHECK_EQ(savevm_migration_query(machine->migration, &info), 0);
     } else {
-        CHECK_EQ(savevm_incoming_wait(machine->migration, NULL), 0);
-        CHECK_EQ(savevm_incoming_cancel(machine->migration), 0);
-        CHECK_EQ(savevm_incoming_query(machine->migration, &info), 0);
+        CHECK_EQ(savevm_migration_wait(machine->migration, NULL), 0);
+        CHECK_EQ(savevm_migration_cancel(machine->migration), 0);
+        CHECK_EQ(savevm_migration_query(machine->migration, &info), 0);
     }
-    CHECK_STR(info.status_name, "completed");
+    CHECK_EQ(info.status, SAVEVM_STATUS_COMPLETED);
     CHECK(savevm_add_blocker(machine->vm, "free already", NULL) > 0);
 }
 
@@ -98,12 +98,12 @@ static void event(void *host, const SaveVMEvent *event)
 
     machine->migration = event->migration;
     at(machine, "event", NULL);
-    if (machine->is_last && strcmp(event->status_name, "completed") == 0) {
+    if (machine->is_last && event->status == SAVEVM_STATUS_COMPLETED) {
         look_back(machine);
     }
 }
 
-static void quiet(void *host, int level, const char *text)
+static void quiet(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host, (void)level, (void)text;
 }
@@ -150,7 +150,6 @@ static void log_stop(void *opaque)
 
 static const SaveVMRamOps ram_ops = {
     .size = sizeof(SaveVMRamOps),
-    .log = SAVEVM_RAM_LOG_HOST,
     .log_start = log_start,
     .log_sync = log_sync,
     .log_stop = log_stop,
@@ -266,7 +265,9 @@ const VMStateDescription vmstate_described = {
 static void machine_init(Machine *machine, bool is_source)
 {
     static const HarnessLock fresh = HARNESS_LOCK_INIT;
-    SaveVMRamBlock block = { .size = sizeof(block), .name = "ram", .length = MEMORY };
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "ram";
+    block.length = MEMORY;
 
     memset(machine, 0, sizeof(*machine));
     machine->lock = fresh;
@@ -277,7 +278,9 @@ static void machine_init(Machine *machine, bool is_source)
     memset(machine->memory, is_source, MEMORY);
     block.host = machine->memory;
     machine->vm = savevm_new(&host_ops, machine);
-    machine->ram = savevm_ram_new(machine->vm, &ram_ops, machine, NULL);
+    SaveVMRamOptions ram_options = SAVEVM_RAM_OPTIONS_INIT;
+    ram_options.log = SAVEVM_RAM_LOG_HOST;
+    machine->ram = savevm_ram_new(machine->vm, &ram_options, &ram_ops, machine, NULL);
     CHECK_EQ(savevm_ram_add_block(machine->ram, &block, NULL), 0);
     savevm_set_current(machine->vm);
     CHECK_EQ(register_savevm_live("live", 0, 1, &live, machine), 0);
@@ -293,7 +296,7 @@ static void machine_free(Machine *machine)
     CHECK(!machine->lock.held && !savevm_is_broken(machine->vm));
     CHECK_EQ(machine->logs, 0);
     CHECK(savevm_add_blocker(machine->vm, "free", NULL) > 0);
-    CHECK_EQ(savevm_ram_free(machine->ram), 0);
+    savevm_ram_free(machine->ram);
     savevm_free(machine->vm);
     munmap(machine->memory, MEMORY);
 }

@@ -30,32 +30,41 @@ static void both_free(void)
 TEST(a_guest_moves)
 {
     const char *uri = side_uri();
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     uint64_t sent;
     Error *err = NULL;
 
     both();
-    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, &err);
+    SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, &err);
     REQUIRE(in && !err);
-    MigrationState *out = savevm_migrate(source.vm, uri, NULL, &err);
+    SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, &err);
     REQUIRE(out && !err);
-    CHECK_EQ(savevm_migrate_wait(out, &err), 0);
-    CHECK_EQ(savevm_incoming_wait(in, &err), 0);
+    CHECK_EQ(savevm_migration_wait(out, &err), 0);
+    CHECK_EQ(savevm_migration_wait(in, &err), 0);
     check_moved(&source, &destination);
-    CHECK_EQ(savevm_migrate_query(out, &info), 0);
-    CHECK_STR(info.status_name, "completed");
+    CHECK_EQ(savevm_migration_query(out, &info), 0);
+    CHECK_EQ(info.status, SAVEVM_STATUS_COMPLETED);
     CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
     CHECK(info.transferred > 100 && info.return_path && info.extended);
     sent = info.transferred;
-    CHECK_STR(info.devices[0].name, "dev");
-    CHECK_EQ(savevm_incoming_query(in, &info), 0);
+    SaveVMDeviceInfo device = SAVEVM_DEVICE_INFO_INIT;
+    CHECK_EQ(savevm_migration_device(out, 0, &device), 0);
+    CHECK_STR(device.name, "dev");
+    CHECK(device.bytes > 0 && device.load_time_us == 0);
+    CHECK_EQ(savevm_migration_device(in, 0, &device), 0);
+    CHECK_STR(device.name, "dev");
+    CHECK(device.bytes > 0 && device.save_time_us == 0);
+    CHECK_EQ(savevm_migration_device(in, 1000, &device), -ENOENT);
+    device.size = 0;
+    CHECK_EQ(savevm_migration_device(in, 0, &device), -EINVAL);
+    CHECK_EQ(savevm_migration_query(in, &info), 0);
     CHECK_EQ(info.owner, SAVEVM_OWNER_HERE);
     CHECK_EQ(info.transferred, sent);
     CHECK(source.resets == 0 && destination.resets == 0);
     CHECK_STR(source.statuses, "setup active completed");
     CHECK_STR(destination.statuses, "setup active completed");
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     both_free();
 }
 
@@ -63,7 +72,7 @@ TEST(a_guest_moves)
 TEST(a_command_may_only_store_the_guest)
 {
     SaveVMParams p = params();
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     char path[64], to[96], from[96];
     Error *err = NULL;
 
@@ -71,18 +80,18 @@ TEST(a_command_may_only_store_the_guest)
     snprintf(to, sizeof(to), "exec:cat >%s", path);
     snprintf(from, sizeof(from), "file:%s", path);
     both();
-    MigrationState *out = savevm_migrate(source.vm, to, &p, &err);
+    SaveVMMigration *out = savevm_migrate(source.vm, to, &p, &err);
     REQUIRE(out && !err);
-    CHECK_EQ(savevm_migrate_wait(out, &err), 0);
+    CHECK_EQ(savevm_migration_wait(out, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
-    CHECK_EQ(savevm_migrate_query(out, &info), 0);
+    CHECK_EQ(savevm_migration_query(out, &info), 0);
     CHECK(!info.return_path && !info.extended);
-    MigrationIncomingState *in = savevm_incoming(destination.vm, from, &p, &err);
+    SaveVMMigration *in = savevm_incoming(destination.vm, from, &p, &err);
     REQUIRE(in && !err);
-    CHECK_EQ(savevm_incoming_wait(in, &err), 0);
+    CHECK_EQ(savevm_migration_wait(in, &err), 0);
     check_moved(&source, &destination);
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     unlink(path);
     both_free();
 }
@@ -96,47 +105,47 @@ TEST(the_caller_does_the_work)
 
     both();
     p.no_thread = true;
-    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
-    MigrationState *out = savevm_migrate(source.vm, uri, &p, NULL);
+    SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+    SaveVMMigration *out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
-    while ((ret = savevm_migrate_step(out)) == 1) {
+    while ((ret = savevm_migration_step(out)) == 1) {
         steps++;
     }
     CHECK_EQ(ret, 0);
     CHECK(steps > 3);
-    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(in, NULL), 0);
     check_moved(&source, &destination);
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     both_free();
 }
 
 TEST(the_destinations_reason_arrives)
 {
     const char *uri = side_uri();
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL, *again = NULL;
 
     both();
     destination.fail_load = true;
-    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
-    MigrationState *out = savevm_migrate(source.vm, uri, NULL, NULL);
+    SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+    SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, NULL);
     REQUIRE(in && out);
-    CHECK(savevm_migrate_wait(out, &err) < 0);
+    CHECK(savevm_migration_wait(out, &err) < 0);
     REQUIRE(err != NULL);
     CHECK_HAS(error_get_pretty(err), "'dev'");
     CHECK_HAS(error_get_pretty(err), "load_state returned -5");
     CHECK_EQ(savevm_error_info(err)->side, 2);
-    CHECK(savevm_migrate_wait(out, &again) < 0 && again);
+    CHECK(savevm_migration_wait(out, &again) < 0 && again);
     CHECK(source.runs && !destination.runs);
-    CHECK_EQ(savevm_migrate_query(out, &info), 0);
+    CHECK_EQ(savevm_migration_query(out, &info), 0);
     CHECK_EQ(info.owner, SAVEVM_OWNER_HERE);
-    CHECK_STR(info.status_name, "failed");
+    CHECK_EQ(info.status, SAVEVM_STATUS_FAILED);
     error_free(err);
     error_free(again);
-    CHECK(savevm_incoming_wait(in, NULL) < 0);
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    CHECK(savevm_migration_wait(in, NULL) < 0);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     both_free();
 }
 
@@ -161,32 +170,32 @@ TEST(pause_continue_cancel)
     for (int cancel = 0; cancel < 2; cancel++) {
         SaveVMParams p = params();
         const char *uri = side_uri();
-        SaveVMInfo info = { .size = sizeof(info) };
+        SaveVMInfo info = SAVEVM_INFO_INIT;
 
         both();
         p.pause_before_switchover = true;
-        MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
-        MigrationState *out = savevm_migrate(source.vm, uri, &p, NULL);
+        SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+        SaveVMMigration *out = savevm_migrate(source.vm, uri, &p, NULL);
         REQUIRE(in && out);
-        WAIT_FOR(savevm_migrate_query(out, &info) == 0 && strcmp(info.status_name, "pre-switchover") == 0);
+        WAIT_FOR(savevm_migration_query(out, &info) == 0 && info.status == SAVEVM_STATUS_PRE_SWITCHOVER);
         CHECK(!source.runs && !destination.runs);
         if (cancel) {
             /* With the lock held, as a monitor would. */
             harness_lock(&source.lock);
-            CHECK_EQ(savevm_migrate_cancel(out), 0);
+            CHECK_EQ(savevm_migration_cancel(out), 0);
             harness_unlock(&source.lock);
             CHECK(source.runs && !destination.runs);
-            CHECK_EQ(savevm_migrate_wait(out, NULL), -ECANCELED);
-            CHECK(savevm_incoming_wait(in, NULL) < 0);
+            CHECK_EQ(savevm_migration_wait(out, NULL), -ECANCELED);
+            CHECK(savevm_migration_wait(in, NULL) < 0);
         } else {
-            CHECK_EQ(savevm_migrate_continue(out), 0);
-            CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
-            CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+            CHECK_EQ(savevm_migration_continue(out), 0);
+            CHECK_EQ(savevm_migration_wait(out, NULL), 0);
+            CHECK_EQ(savevm_migration_wait(in, NULL), 0);
             check_moved(&source, &destination);
-            CHECK_EQ(savevm_migrate_continue(out), -EINVAL);
+            CHECK_EQ(savevm_migration_continue(out), -EINVAL);
         }
-        savevm_migrate_free(out);
-        savevm_incoming_free(in);
+        savevm_migration_free(out);
+        savevm_migration_free(in);
         both_free();
         guests = 0;
     }
@@ -201,13 +210,13 @@ TEST(freeing_ends_what_runs)
     SaveVMParams p = params();
     p.max_bandwidth = 1000;
     p.downtime_limit_ms = 1;
-    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, NULL, NULL);
-    MigrationState *out = savevm_migrate(source.vm, uri, &p, NULL);
+    SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
+    SaveVMMigration *out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
     harness_sleep_ms(50);
-    savevm_migrate_free(out);
+    savevm_migration_free(out);
     CHECK(source.runs);
-    savevm_incoming_free(in);
+    savevm_migration_free(in);
     CHECK(!destination.runs);
     both_free();
 }
@@ -218,18 +227,18 @@ TEST(ports_that_the_system_chooses)
     Error *err = NULL;
 
     both();
-    MigrationIncomingState *in = savevm_incoming(destination.vm, "tcp:127.0.0.1:0", NULL, &err);
+    SaveVMMigration *in = savevm_incoming(destination.vm, "tcp:127.0.0.1:0", NULL, &err);
     REQUIRE(in != NULL);
-    CHECK_EQ(savevm_incoming_uri(in, uri, 4), -ERANGE);
-    REQUIRE(savevm_incoming_uri(in, uri, sizeof(uri)) == 0);
+    CHECK_EQ(savevm_migration_uri(in, uri, 4), -ERANGE);
+    REQUIRE(savevm_migration_uri(in, uri, sizeof(uri)) == 0);
     CHECK_HAS(uri, "tcp:127.0.0.1:");
-    MigrationState *out = savevm_migrate(source.vm, uri, NULL, &err);
+    SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, &err);
     REQUIRE(out != NULL);
-    CHECK_EQ(savevm_migrate_wait(out, NULL), 0);
-    CHECK_EQ(savevm_incoming_wait(in, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(out, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(in, NULL), 0);
     check_moved(&source, &destination);
-    savevm_migrate_free(out);
-    savevm_incoming_free(in);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
     both_free();
 }
 
@@ -248,13 +257,13 @@ TEST(a_snapshot_is_loaded_into_a_machine_that_was_reset)
         unregister_savevm(NULL, "ram", side);
     }
     savevm_set_current(NULL);
-    CHECK_EQ(savevm_snapshot_save(source.vm, uri, &err), 0);
+    CHECK_EQ(savevm_snapshot_save(source.vm, uri, NULL, &err), 0);
     CHECK(source.runs && source.resets == 0);
-    CHECK_EQ(savevm_snapshot_load(destination.vm, uri, &err), 0);
+    CHECK_EQ(savevm_snapshot_load(destination.vm, uri, NULL, &err), 0);
     CHECK(destination.resets == 1 && !destination.runs);
     CHECK_EQ(destination.state, source.state);
     source.state = 5;
-    CHECK_EQ(savevm_snapshot_load(source.vm, uri, &err), 0);
+    CHECK_EQ(savevm_snapshot_load(source.vm, uri, NULL, &err), 0);
     CHECK(source.runs && source.resets == 1 && source.state == destination.state);
     CHECK(!err);
     unlink(uri + strlen("file:"));
@@ -264,7 +273,7 @@ TEST(a_snapshot_is_loaded_into_a_machine_that_was_reset)
 TEST(nothing_crashes_on_null)
 {
     Error *err = NULL;
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
     both();
     CHECK(!savevm_migrate(source.vm, NULL, NULL, &err));
@@ -275,30 +284,30 @@ TEST(nothing_crashes_on_null)
     CHECK(!savevm_incoming(source.vm, NULL, NULL, NULL));
     CHECK(!savevm_migrate_to_channel(source.vm, NULL, NULL, NULL, NULL));
     CHECK(!savevm_incoming_from_channel(source.vm, NULL, NULL, NULL, NULL));
-    CHECK_EQ(savevm_migrate_wait(NULL, &err), -EINVAL);
+    CHECK_EQ(savevm_migration_wait(NULL, &err), -EINVAL);
     CHECK_STR(error_get_pretty(err), "there is no migration (Invalid argument)");
     error_free(err);
     err = NULL;
-    CHECK_EQ(savevm_migrate_cancel(NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_continue(NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_start_postcopy(NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_pause(NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_recover(NULL, NULL, NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_request_bitmap(NULL, NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_set_params(NULL, NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_step(NULL), -EINVAL);
-    CHECK_EQ(savevm_migrate_query(NULL, &info), -EINVAL);
-    savevm_migrate_free(NULL);
-    CHECK_EQ(savevm_incoming_wait(NULL, NULL), -EINVAL);
-    CHECK_EQ(savevm_incoming_cancel(NULL), -EINVAL);
-    CHECK_EQ(savevm_incoming_pause(NULL), -EINVAL);
-    CHECK_EQ(savevm_incoming_recover(NULL, NULL, NULL), -EINVAL);
-    CHECK_EQ(savevm_incoming_request_pages(NULL, NULL, 0, 0), -EINVAL);
-    CHECK_EQ(savevm_incoming_query(NULL, &info), -EINVAL);
-    CHECK_EQ(savevm_incoming_uri(NULL, NULL, 0), -EINVAL);
-    savevm_incoming_free(NULL);
-    CHECK_EQ(savevm_snapshot_save(source.vm, NULL, NULL), -EINVAL);
-    CHECK_EQ(savevm_snapshot_load(source.vm, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_cancel(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_continue(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_start_postcopy(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_pause(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_recover(NULL, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_request_bitmap(NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_set_params(NULL, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_step(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_query(NULL, &info), -EINVAL);
+    savevm_migration_free(NULL);
+    CHECK_EQ(savevm_migration_wait(NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_cancel(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_pause(NULL), -EINVAL);
+    CHECK_EQ(savevm_migration_recover(NULL, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_request_pages(NULL, NULL, 0, 0), -EINVAL);
+    CHECK_EQ(savevm_migration_query(NULL, &info), -EINVAL);
+    CHECK_EQ(savevm_migration_uri(NULL, NULL, 0), -EINVAL);
+    savevm_migration_free(NULL);
+    CHECK_EQ(savevm_snapshot_save(source.vm, NULL, NULL, NULL), -EINVAL);
+    CHECK_EQ(savevm_snapshot_load(source.vm, NULL, NULL, NULL), -EINVAL);
     CHECK(savevm_add_blocker(source.vm, NULL, NULL) < 0);
     both_free();
 }

@@ -24,25 +24,27 @@ static const char *const destination_places[] = {
 static void migrate_once(Machine *machine, const char *place, Action *action)
 {
     static unsigned count;
-    SaveVMParams params = { .size = sizeof(params), .handshake_timeout_ms = 3000, .switchover_timeout_ms = 3000 };
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    params.handshake_timeout_ms = 3000;
+    params.switchover_timeout_ms = 3000;
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     char uri[64];
     int sent, came;
 
     snprintf(uri, sizeof(uri), "unix:/tmp/savevm-reentry-%d-%u", (int)getpid(), count++);
     machines_begin(machine, place, action);
     source.is_last = destination.is_last = action == NULL;
-    MigrationIncomingState *in = savevm_incoming(destination.vm, uri, &params, NULL);
-    MigrationState *out = savevm_migrate(source.vm, uri, &params, NULL);
+    SaveVMMigration *in = savevm_incoming(destination.vm, uri, &params, NULL);
+    SaveVMMigration *out = savevm_migrate(source.vm, uri, &params, NULL);
     REQUIRE(in && out);
-    sent = savevm_migrate_wait(out, NULL);
-    savevm_migrate_query(out, &info);
+    sent = savevm_migration_wait(out, NULL);
+    savevm_migration_query(out, &info);
     if (sent < 0) {
-        savevm_incoming_cancel(in);
+        savevm_migration_cancel(in);
     }
-    came = savevm_incoming_wait(in, NULL);
-    savevm_incoming_free(in);
-    savevm_migrate_free(out);
+    came = savevm_migration_wait(in, NULL);
+    savevm_migration_free(in);
+    savevm_migration_free(out);
     plan.machine = NULL;
     if (!CHECK(plan.done > 0) || !CHECK(info.owner != SAVEVM_OWNER_HERE || (source.runs && came < 0)) ||
         !CHECK(info.owner != SAVEVM_OWNER_THERE || (sent == 0 && came == 0 && destination.runs)) ||
@@ -122,10 +124,10 @@ static int begin_another(Machine *machine, QEMUFile *f)
     Error *err = NULL;
 
     (void)f;
-    CHECK_EQ(savevm_snapshot_save(machine->vm, "file:/dev/null", &err), -EBUSY);
+    CHECK_EQ(savevm_snapshot_save(machine->vm, "file:/dev/null", NULL, &err), -EBUSY);
     CHECK_HAS(error_get_pretty(err), "in progress");
     error_free(err);
-    CHECK_EQ(savevm_snapshot_load(machine->vm, "file:/dev/null", NULL), -EBUSY);
+    CHECK_EQ(savevm_snapshot_load(machine->vm, "file:/dev/null", NULL, NULL), -EBUSY);
     CHECK_EQ(savevm_snapshot_save_file(machine->vm, own), -EBUSY);
     CHECK(savevm_ram_snapshot(machine->ram, "file:/dev/null", NULL) < 0);
     CHECK(!savevm_migrate(machine->vm, "file:/dev/null", NULL, NULL));
@@ -149,17 +151,17 @@ TEST(the_last_event)
 
 static int look(Machine *machine, QEMUFile *f)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
-    SaveVMRamInfo ram = { .size = sizeof(ram) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
+    SaveVMRamInfo ram = SAVEVM_RAM_INFO_INIT;
 
     (void)f;
     savevm_ram_set_dirty(machine->ram, machine->memory, 4096);
     CHECK_EQ(savevm_ram_query(machine->ram, &ram), 0);
     if (machine->is_source) {
-        CHECK_EQ(savevm_migrate_query(machine->migration, &info), 0);
-        CHECK_EQ(savevm_migrate_step(machine->migration), -EBUSY);
+        CHECK_EQ(savevm_migration_query(machine->migration, &info), 0);
+        CHECK_EQ(savevm_migration_step(machine->migration), -EBUSY);
     } else {
-        CHECK_EQ(savevm_incoming_query(machine->migration, &info), 0);
+        CHECK_EQ(savevm_migration_query(machine->migration, &info), 0);
     }
     return 0;
 }
@@ -173,8 +175,8 @@ TEST(callbacks_that_look)
 static int wait_for_the_end(Machine *machine, QEMUFile *f)
 {
     Error *err = NULL;
-    int ret = machine->is_source ? savevm_migrate_wait(machine->migration, &err)
-                                 : savevm_incoming_wait(machine->migration, &err);
+    int ret = machine->is_source ? savevm_migration_wait(machine->migration, &err)
+                                 : savevm_migration_wait(machine->migration, &err);
 
     (void)f;
     CHECK_EQ(ret, -EDEADLK);
@@ -190,8 +192,8 @@ TEST(callbacks_that_wait_for_the_end)
 
 static int cancel(Machine *machine, QEMUFile *f)
 {
-    int ret = machine->is_source ? savevm_migrate_cancel(machine->migration)
-                                 : savevm_incoming_cancel(machine->migration);
+    int ret = machine->is_source ? savevm_migration_cancel(machine->migration)
+                                 : savevm_migration_cancel(machine->migration);
 
     (void)f;
     CHECK(ret == -EINPROGRESS || ret == -EBUSY);
@@ -243,8 +245,8 @@ static void snapshot_once(Machine *machine, const char *place, Action *action)
     snprintf(path, sizeof(path), "/tmp/savevm-reentry-%d", (int)getpid());
     snprintf(uri, sizeof(uri), "file:%s", path);
     machines_begin(machine, place, action);
-    saved = savevm_snapshot_save(source.vm, uri, NULL);
-    loaded = savevm_snapshot_load(destination.vm, uri, NULL);
+    saved = savevm_snapshot_save(source.vm, uri, NULL, NULL);
+    loaded = savevm_snapshot_load(destination.vm, uri, NULL, NULL);
     plan.machine = NULL;
     unlink(path);
     if (!CHECK(plan.done > 0) || !CHECK(loaded < 0 || saved == 0 || strcmp(place, "vm_start") == 0) ||

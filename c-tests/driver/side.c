@@ -339,18 +339,16 @@ static const SaveVMPostcopyOps postcopy_ops = {
 void side_init(Side *side, bool runs, bool postcopy)
 {
     static const HarnessLock fresh = HARNESS_LOCK_INIT;
-    SaveVMHostOps ops = {
-        .size = sizeof(ops),
-        .lock = harness_host_lock,
-        .unlock = harness_host_unlock,
-        .locked = harness_host_locked,
-        .vm_stop = vm_stop,
-        .vm_start = vm_start,
-        .vm_running = vm_running,
-        .migration_event = migration_event,
-        .postcopy = postcopy ? &postcopy_ops : NULL,
-        .reset = reset,
-    };
+    SaveVMHostOps ops = SAVEVM_HOST_OPS_INIT;
+    ops.lock = harness_host_lock;
+    ops.unlock = harness_host_unlock;
+    ops.locked = harness_host_locked;
+    ops.vm_stop = vm_stop;
+    ops.vm_start = vm_start;
+    ops.vm_running = vm_running;
+    ops.migration_event = migration_event;
+    ops.postcopy = postcopy ? &postcopy_ops : NULL;
+    ops.reset = reset;
 
     memset(side, 0, sizeof(*side));
     side->lock = fresh;

@@ -15,8 +15,8 @@
 
 typedef struct Storm {
     Side source, destination;
-    MigrationState *out;
-    MigrationIncomingState *in;
+    SaveVMMigration *out;
+    SaveVMMigration *in;
 } Storm;
 
 typedef struct Gust {
@@ -43,55 +43,55 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 /* What both ends say never falls; whether the source is still at it. */
 static bool look(Storm *storm, uint64_t seen[2])
 {
-    SaveVMInfo out = { .size = sizeof(out) }, in = { .size = sizeof(in) };
+    SaveVMInfo out = SAVEVM_INFO_INIT, in = SAVEVM_INFO_INIT;
 
-    savevm_migrate_query(storm->out, &out);
-    savevm_incoming_query(storm->in, &in);
+    savevm_migration_query(storm->out, &out);
+    savevm_migration_query(storm->in, &in);
     CHECK(out.transferred >= seen[0] && in.transferred >= seen[1]);
     seen[0] = out.transferred;
     seen[1] = in.transferred;
-    return strcmp(out.status_name, "completed") && strcmp(out.status_name, "failed") &&
-        strcmp(out.status_name, "cancelled");
+    return out.status != SAVEVM_STATUS_COMPLETED && out.status != SAVEVM_STATUS_FAILED &&
+        out.status != SAVEVM_STATUS_CANCELLED;
 }
 
 /* Refusals are part of it: each is about the moment. */
 static void blow(Storm *storm, uint64_t *seed)
 {
-    SaveVMParams params = { .size = sizeof(params) };
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
     char uri[64];
 
     switch (below(seed, 24)) {
     case 0:
         /* Most should come to another end. */
         if (below(seed, 4) == 0) {
-            savevm_migrate_cancel(storm->out);
+            savevm_migration_cancel(storm->out);
         }
         break;
     case 1:
         if (below(seed, 4) == 0) {
-            savevm_incoming_cancel(storm->in);
+            savevm_migration_cancel(storm->in);
         }
         break;
     case 2:
     case 3:
-        savevm_migrate_start_postcopy(storm->out);
+        savevm_migration_start_postcopy(storm->out);
         break;
     case 4:
-        savevm_migrate_pause(storm->out);
+        savevm_migration_pause(storm->out);
         break;
     case 5:
-        savevm_incoming_pause(storm->in);
+        savevm_migration_pause(storm->in);
         break;
     case 6:
         snprintf(uri, sizeof(uri), "unix:/tmp/savevm-storm-%d-%jx", (int)getpid(), (uintmax_t)*seed);
-        savevm_incoming_recover(storm->in, uri, NULL);
-        savevm_migrate_recover(storm->out, uri, NULL);
+        savevm_migration_recover(storm->in, uri, NULL);
+        savevm_migration_recover(storm->out, uri, NULL);
         break;
     case 7:
         /* As a monitor that holds the lock. */
         harness_lock(&storm->source.lock);
         if (below(seed, 4) == 0) {
-            savevm_migrate_cancel(storm->out);
+            savevm_migration_cancel(storm->out);
         }
         harness_unlock(&storm->source.lock);
         break;
@@ -99,13 +99,13 @@ static void blow(Storm *storm, uint64_t *seed)
         params.max_bandwidth = below(seed, 1 << 20);
         params.downtime_limit_ms = 1 + below(seed, 300);
         params.recover_timeout_ms = 50 * harness_slow();
-        savevm_migrate_set_params(storm->out, &params);
+        savevm_migration_set_params(storm->out, &params, NULL);
         break;
     case 9:
-        savevm_incoming_request_pages(storm->in, "pc.ram", below(seed, PAGES), 1);
+        savevm_request_pages(atomic_load(&storm->destination.source), "pc.ram", below(seed, PAGES), 1);
         break;
     default:
-        savevm_migrate_continue(storm->out);
+        savevm_migration_continue(storm->out);
         break;
     }
 }
@@ -125,16 +125,14 @@ static void *gust(void *opaque)
 static void begin(Storm *storm, uint64_t *seed)
 {
     bool postcopy = below(seed, 2);
-    SaveVMParams params = {
-        .size = sizeof(params),
-        .postcopy = postcopy,
-        .no_extensions = below(seed, 4) == 0,
-        .pause_before_switchover = below(seed, 3) == 0,
-        .recover_timeout_ms = 50 * harness_slow(),
-        .handshake_timeout_ms = 5000 * harness_slow(),
-        .switchover_timeout_ms = 5000 * harness_slow(),
-        .connect_timeout_ms = 5000 * harness_slow(),
-    };
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    params.postcopy = postcopy;
+    params.no_extensions = below(seed, 4) == 0;
+    params.pause_before_switchover = below(seed, 3) == 0;
+    params.recover_timeout_ms = 50 * harness_slow();
+    params.handshake_timeout_ms = 5000 * harness_slow();
+    params.switchover_timeout_ms = 5000 * harness_slow();
+    params.connect_timeout_ms = 5000 * harness_slow();
     const char *uri = side_uri();
 
     side_init(&storm->source, true, postcopy);
@@ -148,18 +146,18 @@ static void begin(Storm *storm, uint64_t *seed)
 /* Counts how it ended: moved, stayed, or where only an operator can say. */
 static void end(Storm *storm, unsigned counts[3])
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
-    int out = savevm_migrate_wait(storm->out, NULL);
+    int out = savevm_migration_wait(storm->out, NULL);
 
-    savevm_migrate_query(storm->out, &info);
-    if (out == 0 && !CHECK_EQ(savevm_incoming_wait(storm->in, &err), 0)) {
+    savevm_migration_query(storm->out, &info);
+    if (out == 0 && !CHECK_EQ(savevm_migration_wait(storm->in, &err), 0)) {
         fprintf(stderr, "source %s, destination %s: %s\n", storm->source.statuses, storm->destination.statuses,
                 error_get_pretty(err));
         error_free(err);
     }
-    savevm_migrate_free(storm->out);
-    savevm_incoming_free(storm->in);
+    savevm_migration_free(storm->out);
+    savevm_migration_free(storm->in);
     if (out == 0) {
         CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
         check_moved(&storm->source, &storm->destination);

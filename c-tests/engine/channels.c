@@ -233,7 +233,8 @@ TEST(own_functions_beside_read_and_write)
 
 TEST(own_functions_that_are_missing)
 {
-    SaveVMChannelOps ops = { .size = sizeof(ops), .read = own_read };
+    SaveVMChannelOps ops = SAVEVM_CHANNEL_OPS_INIT;
+    ops.read = own_read;
     QEMUFile *f;
 
     own_start();
@@ -468,7 +469,8 @@ TEST(nobody_listens)
 /* Somebody may never come, or say nothing. */
 TEST(nobody_comes)
 {
-    SaveVMLimits limits = { .size = sizeof(limits), .open_timeout_ms = 50 };
+    SaveVMLimits limits = SAVEVM_LIMITS_INIT;
+    limits.open_timeout_ms = 50;
     char uris[5][128];
     bool writable[5] = { false, false, false, false, true };
     int fds[2];

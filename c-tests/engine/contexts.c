@@ -184,7 +184,7 @@ TEST(many_contexts)
 static unsigned reports;
 static int report_level;
 
-static void count_report(void *host, int level, const char *text)
+static void count_report(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     CHECK(text != NULL);
@@ -244,20 +244,24 @@ TEST(tables_of_other_sizes)
     savevm_set_current(NULL);
     savevm_free(vm);
 
+    /* A size below that of the first release was forgotten, not meant: nothing is begun with half a table. */
     memset(&older, 0xff, sizeof(older));
-    older.size = 2 * sizeof(void *);
-    older.lock = NULL;
-    vm = savevm_new(&older, NULL);
-    savevm_set_current(vm);
-    CHECK(!savevm_is_broken(vm));
-    CHECK_EQ(qemu_savevm_state_resume_prepare(NULL), 0);
-    savevm_set_current(NULL);
+    for (older.size = 0; older.size < sizeof(older); older.size += sizeof(void *)) {
+        CHECK(savevm_new(&older, NULL) == NULL);
+    }
+    vm = savevm_new(&reporting, NULL);
+    older.size = 0;
+    reports = 0;
+    CHECK_EQ(savevm_set_host(vm, &older, NULL), -EINVAL);
+    CHECK_EQ(reports, 1);
+    CHECK_EQ(savevm_set_host(vm, &reporting, NULL), 0);
     savevm_free(vm);
 }
 
 TEST(limits)
 {
-    SaveVMLimits limits = { .size = sizeof(limits), .packaged = 100 };
+    SaveVMLimits limits = SAVEVM_LIMITS_INIT;
+    limits.packaged = 100;
     SaveVM *vm = savevm_new(&reporting, NULL);
     static const uint8_t package[] = { 8, 0, 7, 0, 4, 0, 0, 0, 101 };
     QEMUFile *f;
@@ -282,7 +286,7 @@ static void check_text(const char *text)
     }
 }
 
-static void look_at_report(void *host, int level, const char *text)
+static void look_at_report(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     (void)level;

@@ -56,7 +56,7 @@ static ptrdiff_t endless_read(void *opaque, uint8_t *into, size_t len)
 
 static const SaveVMChannelOps endless_ops = { .size = sizeof(SaveVMChannelOps), .read = endless_read };
 
-static void quiet(void *host, int level, const char *text)
+static void quiet(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host, (void)level;
     CHECK(strlen(text) > 10);

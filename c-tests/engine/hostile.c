@@ -23,7 +23,7 @@ __attribute__((constructor)) static void before(void)
 }
 
 /* Thousands of errors are not worth a line each. */
-static void forget(void *host, int level, const char *text)
+static void forget(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     (void)level;
@@ -163,7 +163,8 @@ static int load_packages(unsigned depth)
 
 TEST(packages_in_packages)
 {
-    SaveVMLimits limits = { .size = sizeof(limits), .packaged_depth = 1 };
+    SaveVMLimits limits = SAVEVM_LIMITS_INIT;
+    limits.packaged_depth = 1;
 
     CHECK_EQ(load_packages(1), 0);
     CHECK_EQ(load_packages(4), 0);

@@ -71,14 +71,14 @@ static QEMUFile *written(void)
 
 static SaveVMInspectSummary summary_of(const SaveVMInspect *s)
 {
-    SaveVMInspectSummary summary = { .size = sizeof(summary) };
+    SaveVMInspectSummary summary = SAVEVM_INSPECT_SUMMARY_INIT;
 
     CHECK_EQ(savevm_inspect_summary(s, &summary), 0);
     return summary;
 }
 
 /* The item of this kind and name. */
-static size_t find(const SaveVMInspect *s, int kind, const char *name, SaveVMInspectItem *item)
+static size_t find(const SaveVMInspect *s, SaveVMInspectItemKind kind, const char *name, SaveVMInspectItem *item)
 {
     size_t index = 0;
 
@@ -244,8 +244,8 @@ TEST(memory_by_block)
         "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001"
         "\003\0\0\0\001" "\0\0\0\0\0\0\x10\002\002m1\0" "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001";
     SaveVMInspect *s = savevm_inspect_buffer(stream, sizeof(stream) - 1, 0, NULL);
-    SaveVMInspectBlock block = { .size = sizeof(block) };
-    /* A caller of an earlier version gets no more than it has room for. */
+    SaveVMInspectBlock block = SAVEVM_INSPECT_BLOCK_INIT;
+    /* One without room for what the first release had is refused, and not written to. */
     SaveVMInspectBlock early = { .size = offsetof(SaveVMInspectBlock, length), .length = 42 };
 
     REQUIRE(s != NULL);
@@ -256,8 +256,8 @@ TEST(memory_by_block)
     CHECK_EQ(block.zero.pages, 1);
     CHECK_EQ(block.zero.bytes, 12);
     CHECK_EQ(block.plain.pages, 0);
-    CHECK_EQ(savevm_inspect_block(s, 1, &early), 0);
-    CHECK_STR(early.name, "m2");
+    CHECK_EQ(savevm_inspect_block(s, 1, &early), -EINVAL);
+    CHECK(early.name == NULL);
     CHECK_EQ(early.length, 42);
     CHECK_EQ(savevm_inspect_block(s, 2, &block), -ENOENT);
     savevm_inspect_free(s);
@@ -371,7 +371,9 @@ TEST(whether_memory_would_load)
         "\003\0\0\0\001" "\0\0\0\0\0\0\x10\002\002m1\0" "\0\0\0\0\0\0\0\x10" "\x7e\0\0\0\001";
     /* With the zero of the string as the mark of the end. */
     const size_t len = sizeof(stream), list = 8 + 17 + 8, page = len - 1 - 5 - 8 - 12;
-    SaveVMHostOps ops = { .size = sizeof(ops), .ram_fits = ram_fits, .stream_flags = stream_flags };
+    SaveVMHostOps ops = SAVEVM_HOST_OPS_INIT;
+    ops.ram_fits = ram_fits;
+    ops.stream_flags = stream_flags;
     SaveVM *vm = savevm_new(&ops, NULL);
     SaveVM *before = savevm_set_current(vm);
     uint8_t more[sizeof(stream) + 1] = { 0 };
@@ -402,7 +404,7 @@ TEST(whether_memory_would_load)
 
 TEST(wrong_arguments)
 {
-    SaveVMInspectSummary summary = { .size = sizeof(summary) };
+    SaveVMInspectSummary summary = SAVEVM_INSPECT_SUMMARY_INIT;
     QEMUFile *out = savevm_file_to_buffer();
     SaveVMInspect *s;
     Error *err = NULL;

@@ -120,7 +120,7 @@ static void *loads(void *opaque)
     device_init(&device, "dev", HAS_ALL);
     register_savevm_live("dev", 0, 1, &device.ops, &device);
     device.hook = check_lock;
-    if (!CHECK_EQ(savevm_snapshot_load(vm, opaque, &err), 0)) {
+    if (!CHECK_EQ(savevm_snapshot_load(vm, opaque, NULL, &err), 0)) {
         trace("%s", error_get_pretty(err));
         error_free(err);
     }
@@ -145,7 +145,7 @@ TEST(a_snapshot)
     device.hook = check_lock;
     /* With the lock, an iteration has it too; setup never. */
     device.data = "save_setup";
-    CHECK_EQ(savevm_snapshot_save(NULL, uri, &err), 0);
+    CHECK_EQ(savevm_snapshot_save(NULL, uri, NULL, &err), 0);
     CHECK(err == NULL);
     CHECK(guest_runs);
     CHECK(!harness_locked(&lock));
@@ -187,7 +187,7 @@ static char migration_uri[64];
 static void *receives(void *opaque)
 {
     SaveVM *vm = savevm_new(&ops, NULL);
-    MigrationIncomingState *in;
+    SaveVMMigration *in;
     Device *device = opaque;
     Error *err = NULL;
 
@@ -195,10 +195,10 @@ static void *receives(void *opaque)
     register_savevm_live("dev", 0, 1, &device->ops, device);
     in = savevm_incoming(vm, migration_uri, NULL, &err);
     if (CHECK(in != NULL)) {
-        if (!CHECK_EQ(savevm_incoming_wait(in, &err), 0)) {
+        if (!CHECK_EQ(savevm_migration_wait(in, &err), 0)) {
             trace("%s", error_get_pretty(err));
         }
-        savevm_incoming_free(in);
+        savevm_migration_free(in);
     }
     error_free(err);
     unregister_savevm(NULL, "dev", device);
@@ -213,7 +213,7 @@ TEST(a_migration)
     char path[64] = "/tmp/savevm-locks-XXXXXX";
     Device out, in;
     pthread_t thread;
-    MigrationState *m = NULL;
+    SaveVMMigration *m = NULL;
     Error *err = NULL;
 
     REQUIRE(mkdtemp(path) != NULL);
@@ -230,10 +230,10 @@ TEST(a_migration)
     WAIT_FOR(harness_listens(migration_uri + 5));
     m = savevm_migrate(NULL, migration_uri, NULL, &err);
     if (CHECK(m != NULL)) {
-        if (!CHECK_EQ(savevm_migrate_wait(m, &err), 0)) {
+        if (!CHECK_EQ(savevm_migration_wait(m, &err), 0)) {
             trace("%s", error_get_pretty(err));
         }
-        savevm_migrate_free(m);
+        savevm_migration_free(m);
     }
     pthread_join(thread, NULL);
     CHECK(unlocked_calls >= 3);

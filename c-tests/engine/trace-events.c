@@ -125,7 +125,10 @@ static const SaveVMIncomingOps incoming = {
 
 static SaveVM *start(void)
 {
-    SaveVMHostOps ops = { .size = sizeof(ops), .trace_wanted = wanted, .trace = event, .incoming = &incoming };
+    SaveVMHostOps ops = SAVEVM_HOST_OPS_INIT;
+    ops.trace_wanted = wanted;
+    ops.trace = event;
+    ops.incoming = &incoming;
     SaveVM *vm = savevm_new(&ops, NULL);
 
     savevm_set_current(vm);

@@ -102,14 +102,14 @@ static int disks_inactivate(void *host)
     return side.disks_inactivate;
 }
 
-static int precopy_notify(void *host, int notice)
+static int precopy_notify(void *host, SaveVMPrecopyNotice notice)
 {
     (void)host;
     trace("host: precopy_notify %d", notice);
     return 0;
 }
 
-static void report(void *host, int level, const char *text)
+static void report(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     fprintf(stderr, "%s: %s\n", level == SAVEVM_REPORT_ERROR ? "error" : "warning", text);
@@ -146,7 +146,7 @@ static int pong(void *host, uint32_t value)
     return 0;
 }
 
-static int postcopy_state(void *host, int state)
+static SaveVMPostcopyState postcopy_state(void *host, SaveVMPostcopyState state)
 {
     int before = postcopy;
 

@@ -19,7 +19,7 @@ static const char *machine_name(void *host)
     return host;
 }
 
-static void quiet(void *host, int level, const char *text)
+static void quiet(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     (void)level;
@@ -62,9 +62,12 @@ static int dump(const char *directory, int number, const SaveVMRamBlock *block)
 
 int main(int argc, char **argv)
 {
-    SaveVMHostOps host = { .size = sizeof(host), .machine_name = machine_name, .report = quiet };
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_MARKS };
-    SaveVMRamInfo info = { .size = sizeof(info) };
+    SaveVMHostOps host = SAVEVM_HOST_OPS_INIT;
+    host.machine_name = machine_name;
+    host.report = quiet;
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_MARKS;
+    SaveVMRamInfo info = SAVEVM_RAM_INFO_INIT;
     Error *err = NULL;
     if (argc < 5) {
         return fail("load-ram URI MACHINE DIRECTORY BLOCK=LENGTH...", NULL);
@@ -72,7 +75,7 @@ int main(int argc, char **argv)
     int count = argc - 4;
     SaveVMRamBlock *blocks = calloc(count, sizeof(*blocks));
     SaveVM *vm = savevm_new(&host, argv[2]);
-    SaveVMRam *ram = savevm_ram_new(vm, &ops, NULL, &err);
+    SaveVMRam *ram = savevm_ram_new(vm, &options, NULL, NULL, &err);
     if (!ram) {
         return fail("RAM", err);
     }
@@ -81,7 +84,7 @@ int main(int argc, char **argv)
             return 1;
         }
     }
-    int ret = savevm_snapshot_load(vm, argv[1], &err);
+    int ret = savevm_snapshot_load(vm, argv[1], NULL, &err);
     const SaveVMErrorInfo *why = savevm_error_info(err);
     savevm_ram_query(ram, &info);
     printf("%d %s\n", ret, err ? error_get_pretty(err) : "");

@@ -37,8 +37,8 @@ typedef struct Machine {
     atomic_bool runs;
     pthread_t guest;
     pthread_mutex_t lock;
-    MigrationState *out;
-    MigrationIncomingState *in;
+    SaveVMMigration *out;
+    SaveVMMigration *in;
 } Machine;
 
 static int fail(const char *what, const Error *err)
@@ -128,7 +128,7 @@ static void migration_event(void *host, const SaveVMEvent *event)
     printf("status %s\n", event->status_name);
 }
 
-static void report(void *host, int level, const char *text)
+static void report(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     printf("report %d %s\n", level, text);
@@ -152,7 +152,8 @@ static int make(Machine *m, const char *content)
         .size = sizeof(ops), .vm_start = vm_start, .vm_stop = vm_stop, .vm_running = vm_running,
         .migration_event = migration_event, .report = report,
     };
-    SaveVMRamOps ram = { .size = sizeof(ram), .log = SAVEVM_RAM_LOG_MARKS };
+    SaveVMRamOptions ram = SAVEVM_RAM_OPTIONS_INIT;
+    ram.log = SAVEVM_RAM_LOG_MARKS;
     Error *err = NULL;
     struct stat info;
     int file = open(content, O_RDONLY | O_CLOEXEC);
@@ -177,8 +178,11 @@ static int make(Machine *m, const char *content)
     /* Before the RAM: QEMU takes parts of a section 0 for its own first device's. */
     register_savevm_live("timer", 0, 2, &skip_ops, (void *)24);
     register_savevm_live("globalstate", 0, 1, &skip_ops, (void *)104);
-    m->ram = savevm_ram_new(m->vm, &ram, m, &err);
-    SaveVMRamBlock block = { .size = sizeof(block), .name = "ram", .host = m->memory, .length = m->length };
+    m->ram = savevm_ram_new(m->vm, &ram, NULL, m, &err);
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "ram";
+    block.host = m->memory;
+    block.length = m->length;
     if (!m->ram || savevm_ram_add_block(m->ram, &block, &err) != 0) {
         return fail("RAM", err);
     }
@@ -187,10 +191,12 @@ static int make(Machine *m, const char *content)
 
 static int begin(Machine *m, const char *uri)
 {
-    SaveVMParams params = {
-        .size = sizeof(params), .postcopy = true, .max_bandwidth = 4 << 20, .max_postcopy_bandwidth = 4 << 20,
-        .downtime_limit_ms = 20, .recover_timeout_ms = 30000,
-    };
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    params.postcopy = true;
+    params.max_bandwidth = 4 << 20;
+    params.max_postcopy_bandwidth = 4 << 20;
+    params.downtime_limit_ms = 20;
+    params.recover_timeout_ms = 30000;
     Error *err = NULL;
 
     if (m->incoming) {
@@ -204,17 +210,17 @@ static int begin(Machine *m, const char *uri)
 
 static int finish(Machine *m, const char *dump)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
-    int ret = m->incoming ? savevm_incoming_wait(m->in, &err) : savevm_migrate_wait(m->out, &err);
+    int ret = m->incoming ? savevm_migration_wait(m->in, &err) : savevm_migration_wait(m->out, &err);
 
     if (m->incoming) {
-        savevm_incoming_query(m->in, &info);
+        savevm_migration_query(m->in, &info);
         if (m->runs) {
             pthread_join(m->guest, NULL);
         }
     } else {
-        savevm_migrate_query(m->out, &info);
+        savevm_migration_query(m->out, &info);
         FILE *file = fopen(dump, "w");
         if (!file || fwrite(m->memory, 1, m->length, file) != m->length || fclose(file) != 0) {
             return fail(dump, NULL);
@@ -224,8 +230,8 @@ static int finish(Machine *m, const char *dump)
            (uintmax_t)info.recoveries, (uintmax_t)info.transferred);
     printf("end %d %s\n", ret, err ? error_get_pretty(err) : "well");
     error_free(err);
-    savevm_migrate_free(m->out);
-    savevm_incoming_free(m->in);
+    savevm_migration_free(m->out);
+    savevm_migration_free(m->in);
     savevm_ram_free(m->ram);
     savevm_free(m->vm);
     return ret ? 1 : 0;
@@ -237,12 +243,12 @@ static int command(Machine *m, char *line)
     int ret = -1;
 
     if (strcmp(line, "postcopy") == 0) {
-        ret = savevm_migrate_start_postcopy(m->out);
+        ret = savevm_migration_start_postcopy(m->out);
     } else if (strcmp(line, "pause") == 0) {
-        ret = m->incoming ? savevm_incoming_pause(m->in) : savevm_migrate_pause(m->out);
+        ret = m->incoming ? savevm_migration_pause(m->in) : savevm_migration_pause(m->out);
     } else if (strncmp(line, "recover ", 8) == 0) {
-        ret = m->incoming ? savevm_incoming_recover(m->in, line + 8, &err)
-                          : savevm_migrate_recover(m->out, line + 8, &err);
+        ret = m->incoming ? savevm_migration_recover(m->in, line + 8, &err)
+                          : savevm_migration_recover(m->out, line + 8, &err);
     }
     return ret ? fail(line, err) : 0;
 }

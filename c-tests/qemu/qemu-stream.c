@@ -206,7 +206,7 @@ static int host_start(void *host)
     return 0;
 }
 
-static void host_report(void *host, int level, const char *text)
+static void host_report(void *host, SaveVMReportLevel level, const char *text)
 {
     (void)host;
     fprintf(stderr, "%s: %s\n", level == SAVEVM_REPORT_ERROR ? "error" : "warning", text);
@@ -265,14 +265,14 @@ static int load_file(const char *uri)
 static int receive(const char *uri)
 {
     Error *err = NULL;
-    MigrationIncomingState *in = savevm_incoming(NULL, uri, NULL, &err);
-    int ret = in ? savevm_incoming_wait(in, &err) : -1;
+    SaveVMMigration *in = savevm_incoming(NULL, uri, NULL, &err);
+    int ret = in ? savevm_migration_wait(in, &err) : -1;
 
     if (err) {
         fprintf(stderr, "%s\n", error_get_pretty(err));
         error_free(err);
     }
-    savevm_incoming_free(in);
+    savevm_migration_free(in);
     if (ret == 0 && started != 1) {
         fprintf(stderr, "the guest was started %u times\n", started);
         wrong++;

@@ -74,8 +74,8 @@ static const SaveVMChannelOps link_ops = {
 
 typedef struct Move {
     Guest *from, *to;
-    MigrationIncomingState *in;
-    MigrationState *out;
+    SaveVMMigration *in;
+    SaveVMMigration *out;
     int ends[2];
 } Move;
 
@@ -85,10 +85,11 @@ static void begin(Move *move, SaveVMParams params, unsigned pause_us, bool obeys
 
     /* The deadline is that of one attempt. */
     alarm(HARNESS_DEADLINE * harness_slow());
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_MARKS };
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_MARKS;
 
-    move->from = guest_new(MEMORY_PRIVATE, SIZE, &ops);
-    move->to = guest_new(MEMORY_PRIVATE, SIZE, &ops);
+    move->from = guest_new(MEMORY_PRIVATE, SIZE, &options);
+    move->to = guest_new(MEMORY_PRIVATE, SIZE, &options);
     if (params.postcopy && savevm_ram_check_postcopy(move->to->ram, NULL) != 0) {
         harness_skip("there is no userfaultfd, which postcopy needs");
     }
@@ -107,9 +108,9 @@ static void begin(Move *move, SaveVMParams params, unsigned pause_us, bool obeys
 
 static SaveVMInfo info_of(Move *move)
 {
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMInfo info = SAVEVM_INFO_INIT;
 
-    savevm_migrate_query(move->out, &info);
+    savevm_migration_query(move->out, &info);
     return info;
 }
 
@@ -127,9 +128,9 @@ static uint64_t end(Move *move)
 {
     Error *err = NULL;
 
-    CHECK_EQ(savevm_migrate_wait(move->out, &err), 0);
+    CHECK_EQ(savevm_migration_wait(move->out, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
-    CHECK_EQ(savevm_incoming_wait(move->in, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(move->in, NULL), 0);
     uint64_t there = atomic_load(&move->to->steps);
     WAIT_FOR(atomic_load(&move->to->steps) > there + 100);
     guest_stop(move->to);
@@ -140,8 +141,8 @@ static uint64_t end(Move *move)
     fprintf(stderr, "the guest stood still for %ju ms, the source says %ju; throttled by %d%%, dirtied %ju kB/s "
             "at %ju\n", (uintmax_t)gap, (uintmax_t)info.downtime_us / 1000,
             atomic_load(&move->from->most_throttle), (uintmax_t)info.dirty_rate >> 10, (uintmax_t)info.bandwidth >> 10);
-    savevm_migrate_free(move->out);
-    savevm_incoming_free(move->in);
+    savevm_migration_free(move->out);
+    savevm_migration_free(move->in);
     guest_free(move->from);
     guest_free(move->to);
     return gap;
@@ -182,8 +183,8 @@ static uint64_t handed_over(void)
     /* As slow as it may become, and it still does not fit. */
     wait_throttle(&move, 30);
     harness_sleep_ms(500);
-    CHECK_STR(info_of(&move).status_name, "active");
-    CHECK_EQ(savevm_migrate_start_postcopy(move.out), 0);
+    CHECK_EQ(info_of(&move).status, SAVEVM_STATUS_ACTIVE);
+    CHECK_EQ(savevm_migration_start_postcopy(move.out), 0);
     return end(&move);
 }
 

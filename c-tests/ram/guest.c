@@ -196,14 +196,14 @@ static void *map(Memory kind, size_t length)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
-Guest *guest_new(Memory kind, size_t length, const SaveVMRamOps *ops)
+Guest *guest_new(Memory kind, size_t length, const SaveVMRamOptions *options)
 {
     static const SaveVMHostOps host = {
         .size = sizeof(host), .vm_start = vm_start, .vm_stop = vm_stop,
         .vm_running = vm_running, .ram_page_sizes = page_sizes, .throttle = throttle,
     };
     Guest *guest = calloc(1, sizeof(*guest));
-    SaveVMRamOps with_log = { .size = sizeof(with_log) };
+    SaveVMRamOps with_log = SAVEVM_RAM_OPS_INIT;
     Error *err = NULL;
 
     guest->length = length;
@@ -216,21 +216,21 @@ Guest *guest_new(Memory kind, size_t length, const SaveVMRamOps *ops)
     pthread_mutex_init(&guest->lock, NULL);
     pthread_cond_init(&guest->changed, NULL);
     guest->vm = savevm_new(&host, guest);
-    if (ops) {
-        with_log = *ops;
-    }
-    guest->mark = with_log.log == SAVEVM_RAM_LOG_MARKS;
-    guest->log = with_log.log == SAVEVM_RAM_LOG_HOST;
+    guest->mark = options && options->log == SAVEVM_RAM_LOG_MARKS;
+    guest->log = options && options->log == SAVEVM_RAM_LOG_HOST;
     if (guest->log) {
         with_log.log_start = log_start;
         with_log.log_sync = log_sync;
         with_log.log_stop = log_stop;
     }
-    guest->ram = savevm_ram_new(guest->vm, &with_log, guest, &err);
-    SaveVMRamBlock block = {
-        .size = sizeof(block), .name = "pc.ram", .host = guest->memory, .length = length,
-        .page_size = kind == MEMORY_HUGE ? 2 << 20 : 0, .shared = kind == MEMORY_SHARED, .opaque = guest,
-    };
+    guest->ram = savevm_ram_new(guest->vm, options, &with_log, guest, &err);
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "pc.ram";
+    block.host = guest->memory;
+    block.length = length;
+    block.page_size = kind == MEMORY_HUGE ? 2 << 20 : 0;
+    block.shared = kind == MEMORY_SHARED;
+    block.opaque = guest;
     if (!guest->ram || savevm_ram_add_block(guest->ram, &block, &err) != 0) {
         fprintf(stderr, "%s\n", error_get_pretty(err));
         abort();
@@ -246,7 +246,8 @@ void guest_free(Guest *guest)
     pthread_cond_broadcast(&guest->changed);
     pthread_mutex_unlock(&guest->lock);
     pthread_join(guest->cpu, NULL);
-    if (savevm_ram_free(guest->ram) != 0 || atomic_load(&guest->logs) != 0) {
+    savevm_ram_free(guest->ram);
+    if (atomic_load(&guest->logs) != 0) {
         fprintf(stderr, "the RAM is busy still\n");
         abort();
     }

@@ -43,7 +43,7 @@ typedef struct Guest {
 typedef enum { MEMORY_PRIVATE, MEMORY_SHARED, MEMORY_HUGE } Memory;
 
 /* A stopped machine; NULL where there is no such memory. `ops` NULL: defaults; its callbacks are the guest's own. */
-Guest *guest_new(Memory kind, size_t length, const SaveVMRamOps *ops);
+Guest *guest_new(Memory kind, size_t length, const SaveVMRamOptions *options);
 void guest_free(Guest *guest);
 
 /* Writes the first content: half of the pages stay zero. */

@@ -27,8 +27,8 @@ static const char *new_uri(void)
 typedef struct Pair {
     Guest *from, *to;
     SaveVMParams params;
-    MigrationIncomingState *in;
-    MigrationState *out;
+    SaveVMMigration *in;
+    SaveVMMigration *out;
 } Pair;
 
 static void begin(Pair *pair)
@@ -45,13 +45,13 @@ static void begin(Pair *pair)
 static void finish(Pair *pair)
 {
     Error *err = NULL;
-    CHECK_EQ(savevm_migrate_wait(pair->out, &err), 0);
+    CHECK_EQ(savevm_migration_wait(pair->out, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
     err = NULL;
-    CHECK_EQ(savevm_incoming_wait(pair->in, &err), 0);
+    CHECK_EQ(savevm_migration_wait(pair->in, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
-    savevm_migrate_free(pair->out);
-    savevm_incoming_free(pair->in);
+    savevm_migration_free(pair->out);
+    savevm_migration_free(pair->in);
     unlink(uri + strlen("unix:"));
 }
 
@@ -73,9 +73,9 @@ static void release(Pair *pair)
     guest_free(pair->to);
 }
 
-static Pair pair_new(Memory kind, const SaveVMRamOps *ops)
+static Pair pair_new(Memory kind, const SaveVMRamOptions *options)
 {
-    Pair pair = { guest_new(kind, SIZE, ops), guest_new(kind, SIZE, ops), { 0 }, NULL, NULL };
+    Pair pair = { guest_new(kind, SIZE, options), guest_new(kind, SIZE, options), { 0 }, NULL, NULL };
     if (!pair.from || !pair.to) {
         harness_skip("there is no such memory");
     }
@@ -88,17 +88,19 @@ static Pair pair_new(Memory kind, const SaveVMRamOps *ops)
     return pair;
 }
 
-static void precopy(Memory kind, SaveVMRamOps ops)
+static void precopy(Memory kind, SaveVMRamLog log, uint64_t xbzrle_cache)
 {
-    ops.size = sizeof(ops);
-    Pair pair = pair_new(kind, &ops);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = log;
+    options.xbzrle_cache = xbzrle_cache;
+    Pair pair = pair_new(kind, &options);
     pair.from->pause_us = 20;
     pair.to->pause_us = 20;
     memset(pair.to->memory, 0xee, pair.to->length);
     begin(&pair);
     finish(&pair);
     check_moved(&pair);
-    SaveVMRamInfo info = { .size = sizeof(info) };
+    SaveVMRamInfo info = SAVEVM_RAM_INFO_INIT;
     CHECK_EQ(savevm_ram_query(pair.from->ram, &info), 0);
     CHECK(info.normal_pages >= SIZE / GUEST_PAGE / 2 && info.zero_pages > SIZE / GUEST_PAGE / 4);
     CHECK(info.syncs >= 2);
@@ -108,10 +110,11 @@ static void precopy(Memory kind, SaveVMRamOps ops)
 /* False where the kernel has no dirty log. */
 static bool kernel_logs(void)
 {
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_KERNEL };
-    Guest *guest = guest_new(MEMORY_PRIVATE, MB, &ops);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_KERNEL;
+    Guest *guest = guest_new(MEMORY_PRIVATE, MB, &options);
     Error *err = NULL;
-    int ret = savevm_snapshot_save(guest->vm, "file:/dev/null", &err);
+    int ret = savevm_snapshot_save(guest->vm, "file:/dev/null", NULL, &err);
     if (ret != 0) {
         fprintf(stderr, "%s\n", error_get_pretty(err));
     }
@@ -124,7 +127,7 @@ TEST(precopy_with_the_kernels_log)
     if (!kernel_logs()) {
         harness_skip("the kernel does not log dirty pages");
     }
-    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_KERNEL });
+    precopy(MEMORY_PRIVATE, SAVEVM_RAM_LOG_KERNEL, 0);
 }
 
 TEST(precopy_of_shared_memory_with_the_kernels_log)
@@ -132,22 +135,22 @@ TEST(precopy_of_shared_memory_with_the_kernels_log)
     if (!kernel_logs()) {
         harness_skip("the kernel does not log dirty pages");
     }
-    precopy(MEMORY_SHARED, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_KERNEL });
+    precopy(MEMORY_SHARED, SAVEVM_RAM_LOG_KERNEL, 0);
 }
 
 TEST(precopy_with_the_hosts_log)
 {
-    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_HOST });
+    precopy(MEMORY_PRIVATE, SAVEVM_RAM_LOG_HOST, 0);
 }
 
 TEST(precopy_with_marks)
 {
-    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_MARKS });
+    precopy(MEMORY_PRIVATE, SAVEVM_RAM_LOG_MARKS, 0);
 }
 
 TEST(precopy_with_differences)
 {
-    precopy(MEMORY_PRIVATE, (SaveVMRamOps){ .log = SAVEVM_RAM_LOG_HOST, .xbzrle_cache = 64 * MB });
+    precopy(MEMORY_PRIVATE, SAVEVM_RAM_LOG_HOST, 64 * MB);
 }
 
 /* Until the guest runs at the destination, with most of its memory missing. */
@@ -162,19 +165,20 @@ static void to_postcopy(Pair *pair)
     pair->params.max_postcopy_bandwidth = 40 * MB;
     pair->params.downtime_limit_ms = 1;
     begin(pair);
-    CHECK_EQ(savevm_migrate_start_postcopy(pair->out), 0);
+    CHECK_EQ(savevm_migration_start_postcopy(pair->out), 0);
     WAIT_FOR(atomic_load(&pair->to->steps) > 0);
 }
 
 static void postcopy(Memory kind)
 {
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
-    Pair pair = pair_new(kind, &ops);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_HOST;
+    Pair pair = pair_new(kind, &options);
     pair.to->pause_us = 50;
     to_postcopy(&pair);
     finish(&pair);
     check_moved(&pair);
-    SaveVMRamInfo info = { .size = sizeof(info) };
+    SaveVMRamInfo info = SAVEVM_RAM_INFO_INIT;
     CHECK_EQ(savevm_ram_query(pair.to->ram, &info), 0);
     /* Of huge pages there are few. */
     CHECK(info.page_requests > (kind == MEMORY_HUGE ? 0 : 10));
@@ -200,22 +204,23 @@ TEST(postcopy_of_huge_pages)
 
 static void recover(Memory kind)
 {
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
-    Pair pair = pair_new(kind, &ops);
-    SaveVMInfo info = { .size = sizeof(info) };
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_HOST;
+    Pair pair = pair_new(kind, &options);
+    SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
 
     /* Huge pages are few, and each that is asked for comes at once: the guest takes its time, or all are there. */
     pair.to->pause_us = kind == MEMORY_HUGE ? 20000 : 0;
     to_postcopy(&pair);
     WAIT_FOR(atomic_load(&pair.to->steps) > (kind == MEMORY_HUGE ? 0 : 20));
-    CHECK_EQ(savevm_migrate_pause(pair.out), 0);
+    CHECK_EQ(savevm_migration_pause(pair.out), 0);
     /* 6: postcopy-paused */
-    WAIT_FOR(savevm_migrate_query(pair.out, &info) == 0 && info.status == 6);
-    WAIT_FOR(savevm_incoming_query(pair.in, &info) == 0 && info.status == 6);
+    WAIT_FOR(savevm_migration_query(pair.out, &info) == 0 && info.status == 6);
+    WAIT_FOR(savevm_migration_query(pair.in, &info) == 0 && info.status == 6);
     unlink(uri + strlen("unix:"));
-    CHECK_EQ(savevm_incoming_recover(pair.in, new_uri(), &err), 0);
-    CHECK_EQ(savevm_migrate_recover(pair.out, uri, &err), 0);
+    CHECK_EQ(savevm_migration_recover(pair.in, new_uri(), &err), 0);
+    CHECK_EQ(savevm_migration_recover(pair.out, uri, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
     finish(&pair);
     check_moved(&pair);
@@ -237,15 +242,15 @@ static void check_refused(Pair *pair, const char *part)
 {
     Error *err = NULL;
     begin(pair);
-    CHECK(savevm_incoming_wait(pair->in, &err) < 0);
+    CHECK(savevm_migration_wait(pair->in, &err) < 0);
     CHECK_HAS(error_get_pretty(err), part);
     error_free(err);
     err = NULL;
-    CHECK(savevm_migrate_wait(pair->out, &err) < 0);
+    CHECK(savevm_migration_wait(pair->out, &err) < 0);
     CHECK_HAS(error_get_pretty(err), part);
     error_free(err);
-    savevm_migrate_free(pair->out);
-    savevm_incoming_free(pair->in);
+    savevm_migration_free(pair->out);
+    savevm_migration_free(pair->in);
     uint64_t steps = atomic_load(&pair->from->steps);
     WAIT_FOR(atomic_load(&pair->from->steps) > steps);
     unlink(uri + strlen("unix:"));
@@ -274,7 +279,7 @@ static void snapshot(Memory kind)
     WAIT_FOR(atomic_load(&pair.from->steps) > before + meanwhile + 100);
     fprintf(stderr, "%ju steps meanwhile, the longest of %ju us\n", (uintmax_t)meanwhile,
             (uintmax_t)atomic_load(&pair.from->longest_ns) / 1000);
-    CHECK_EQ(savevm_snapshot_load(pair.to->vm, file, &err), 0);
+    CHECK_EQ(savevm_snapshot_load(pair.to->vm, file, NULL, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
     guest_stop(pair.from);
     CHECK(guest_whole(pair.from));
@@ -327,15 +332,15 @@ TEST(a_snapshot_of_another_machine_is_refused_while_the_guest_runs)
     snprintf(path, sizeof(path), "/tmp/savevm-ram-%d.other", (int)getpid());
     snprintf(file, sizeof(file), "file:%s", path);
 
-    CHECK_EQ(savevm_snapshot_save(other->vm, file, &err), 0);
-    CHECK(savevm_snapshot_load(pair.from->vm, file, &err) < 0);
+    CHECK_EQ(savevm_snapshot_save(other->vm, file, NULL, &err), 0);
+    CHECK(savevm_snapshot_load(pair.from->vm, file, NULL, &err) < 0);
     CHECK_HAS(error_get_pretty(err), "there is no RAM block 'pc.ram' that can have 0x1800000 bytes");
     error_free(err);
     err = NULL;
     uint64_t steps = atomic_load(&pair.from->steps);
     WAIT_FOR(atomic_load(&pair.from->steps) > steps);
     CHECK_EQ(truncate(path, 1000), 0);
-    CHECK(savevm_snapshot_load(other->vm, file, &err) < 0);
+    CHECK(savevm_snapshot_load(other->vm, file, NULL, &err) < 0);
     CHECK_HAS(error_get_pretty(err), "cut off at offset 0x3e8 (1000), in the part section 0 of 'ram'");
     error_free(err);
     guest_free(other);
@@ -346,17 +351,21 @@ TEST(a_snapshot_of_another_machine_is_refused_while_the_guest_runs)
 
 TEST(machines_that_differ_are_refused)
 {
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
-    Pair pair = pair_new(MEMORY_PRIVATE, &ops);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_HOST;
+    Pair pair = pair_new(MEMORY_PRIVATE, &options);
     uint8_t *more = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    SaveVMRamBlock block = { .size = sizeof(block), .name = "vga", .host = more, .length = 8192 };
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "vga";
+    block.host = more;
+    block.length = 8192;
 
     CHECK_EQ(savevm_ram_add_block(pair.to->ram, &block, NULL), 0);
     check_refused(&pair, "block 'vga' is here, but not in the stream");
     block.length = 4096;
     /* Only the host's log of this test minds a second block. */
     pair.from->log = false;
-    Guest *other = guest_new(MEMORY_PRIVATE, SIZE / 2, &ops);
+    Guest *other = guest_new(MEMORY_PRIVATE, SIZE / 2, &options);
     CHECK_EQ(savevm_ram_remove_block(pair.to->ram, "vga", NULL), 0);
     Guest *large = pair.to;
     pair.to = other;
@@ -369,11 +378,15 @@ TEST(machines_that_differ_are_refused)
 
 TEST(blocks_are_checked_and_stay_during_a_migration)
 {
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_HOST };
-    Pair pair = pair_new(MEMORY_PRIVATE, &ops);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    options.log = SAVEVM_RAM_LOG_HOST;
+    Pair pair = pair_new(MEMORY_PRIVATE, &options);
     Error *err = NULL;
     uint8_t *more = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    SaveVMRamBlock block = { .size = sizeof(block), .name = "more", .host = more, .length = 8192 };
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "more";
+    block.host = more;
+    block.length = 8192;
 
     CHECK_EQ(savevm_ram_add_block(NULL, &block, NULL), -EINVAL);
     CHECK_EQ(savevm_ram_add_block(pair.from->ram, NULL, NULL), -EINVAL);
@@ -393,10 +406,10 @@ TEST(blocks_are_checked_and_stay_during_a_migration)
     CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EEXIST);
     CHECK_EQ(savevm_ram_remove_block(pair.from->ram, "more", NULL), -ENOENT);
     CHECK_EQ(savevm_ram_remove_block(pair.from->ram, NULL, NULL), -ENOENT);
-    CHECK(savevm_ram_new(pair.from->vm, NULL, NULL, NULL) == NULL);
+    CHECK(savevm_ram_new(pair.from->vm, NULL, NULL, NULL, NULL) == NULL);
     CHECK_EQ(savevm_ram_query(NULL, NULL), -EINVAL);
     savevm_ram_set_dirty(NULL, more, 1);
-    CHECK_EQ(savevm_ram_free(NULL), 0);
+    savevm_ram_free(NULL);
 
     block.name = "more";
     pair.params.max_bandwidth = MB;
@@ -404,10 +417,12 @@ TEST(blocks_are_checked_and_stay_during_a_migration)
     WAIT_FOR(atomic_load(&pair.from->logs) == 1);
     CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EBUSY);
     CHECK_EQ(savevm_ram_remove_block(pair.from->ram, "pc.ram", NULL), -EBUSY);
-    CHECK_EQ(savevm_ram_free(pair.from->ram), -EBUSY);
-    CHECK_EQ(savevm_migrate_cancel(pair.out), 0);
-    savevm_migrate_free(pair.out);
-    savevm_incoming_free(pair.in);
+    /* Nothing is freed: the RAM works on. */
+    savevm_ram_free(pair.from->ram);
+    CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), -EBUSY);
+    CHECK_EQ(savevm_migration_cancel(pair.out), 0);
+    savevm_migration_free(pair.out);
+    savevm_migration_free(pair.in);
     CHECK_EQ(savevm_ram_add_block(pair.from->ram, &block, NULL), 0);
     CHECK_EQ(savevm_ram_remove_block(pair.from->ram, "more", NULL), 0);
     release(&pair);

@@ -104,9 +104,12 @@ static int kvm_log_sync(void *machine, const SaveVMRamBlock *block, uint64_t *bi
     return ioctl(vm, KVM_GET_DIRTY_LOG, &log) == 0 ? 0 : -errno;
 }
 
-static const SaveVMRamOps kvm_log = {
-    .size = sizeof(kvm_log), .log_start = kvm_log_start, .log_sync = kvm_log_sync, .log_stop = kvm_log_stop,
-};
+static void kvm_log(SaveVMRamOps *ops)
+{
+    ops->log_start = kvm_log_start;
+    ops->log_sync = kvm_log_sync;
+    ops->log_stop = kvm_log_stop;
+}
 
 /* From nothing to the first instruction. */
 
@@ -163,4 +166,4 @@ static bool kvm_open(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-const Accel accel_kvm = { kvm_open, kvm_run_guest, &kvm_log };
+const Accel accel_kvm = { kvm_open, kvm_run_guest, SAVEVM_RAM_LOG_HOST, kvm_log };

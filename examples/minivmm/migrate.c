@@ -12,10 +12,10 @@
 #define MS 1000.0 /* from us */
 
 static SaveVM *vm;
-static MigrationState *outgoing;         /* the last one, also when it is over */
-static MigrationIncomingState *incoming; /* the one that this process began with */
-static SaveVMParams params = { .size = sizeof(params) };
-static bool torn;                        /* a snapshot was loaded in part: there is no guest */
+static SaveVMMigration *outgoing; /* the last one, also when it is over */
+static SaveVMMigration *incoming; /* the one that this process began with */
+static SaveVMParams params = SAVEVM_PARAMS_INIT;
+static bool torn;                 /* a snapshot was loaded in part: there is no guest */
 
 /* Prints the error, where there is one. */
 static bool failed(const char *what, Error *err)
@@ -48,33 +48,47 @@ static void reset(void *machine)
 
 bool migrate_init(Machine *m)
 {
-    const SaveVMHostOps host_ops = {
-        .size = sizeof(host_ops),
-        .lock = machine_lock,
-        .unlock = machine_unlock,
-        .locked = machine_locked,
-        .vm_stop = machine_stop,
-        .vm_start = machine_start,
-        .vm_running = machine_running,
-        .machine_name = machine_name,
-        .reset = reset,
-        .disks_inactivate = disk_release,
-        .disks_activate = disk_acquire,
-        .migration_event = show_event,
-    };
-    const SaveVMRamBlock block = { .size = sizeof(block), .name = "memory", .host = m->ram, .length = m->ram_size };
+    SaveVMHostOps host_ops = SAVEVM_HOST_OPS_INIT;
+    host_ops.lock = machine_lock;
+    host_ops.unlock = machine_unlock;
+    host_ops.locked = machine_locked;
+    host_ops.vm_stop = machine_stop;
+    host_ops.vm_start = machine_start;
+    host_ops.vm_running = machine_running;
+    host_ops.machine_name = machine_name;
+    host_ops.reset = reset;
+    host_ops.disks_inactivate = disk_release;
+    host_ops.disks_activate = disk_acquire;
+    host_ops.migration_event = show_event;
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "memory";
+    block.host = m->ram;
+    block.length = m->ram_size;
     Error *err = NULL;
     vm = savevm_new(&host_ops, m);
     savevm_set_current(vm); /* devices register themselves there, on this thread */
-    m->ram_module = savevm_ram_new(vm, m->accel->log, m, &err);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    SaveVMRamOps log_ops = SAVEVM_RAM_OPS_INIT;
+    options.log = m->accel->log;
+    if (m->accel->log_ops) {
+        m->accel->log_ops(&log_ops);
+    }
+    m->ram_module = savevm_ram_new(vm, &options, &log_ops, m, &err);
     return (m->ram_module && savevm_ram_add_block(m->ram_module, &block, &err) == 0) || failed("memory", err);
 }
 
-/* How the guest left, or else how it came. */
+/* The migration by which the guest left, or else that by which it came; NULL: neither. */
+static SaveVMMigration *current(void)
+{
+    return outgoing ? outgoing : incoming;
+}
+
+/* Statistics of that migration. Without one, zero: no status, and the guest is here. */
 static SaveVMInfo query(void)
 {
-    SaveVMInfo info = { .size = sizeof(info), .owner = SAVEVM_OWNER_HERE, .status_name = "none" };
-    outgoing ? savevm_migrate_query(outgoing, &info) : savevm_incoming_query(incoming, &info);
+    SaveVMInfo info = SAVEVM_INFO_INIT;
+    info.status_name = "none";
+    savevm_migration_query(current(), &info);
     return info;
 }
 
@@ -87,9 +101,15 @@ bool migrate_guest_is_here(void)
     return here;
 }
 
+static bool is_postcopy(SaveVMStatus status)
+{
+    return status == SAVEVM_STATUS_POSTCOPY_ACTIVE || status == SAVEVM_STATUS_POSTCOPY_PAUSED ||
+           status == SAVEVM_STATUS_POSTCOPY_RECOVER;
+}
+
 bool migrate_memory_is_here(void)
 {
-    return outgoing || strncmp(query().status_name, "postcopy", strlen("postcopy")) != 0;
+    return outgoing || !is_postcopy(query().status);
 }
 
 /* What the user asks of libsavevm. */
@@ -97,9 +117,9 @@ bool migrate_memory_is_here(void)
 void migrate_to(Machine *m, const char *uri)
 {
     Error *err = NULL;
-    MigrationState *begun = migrate_guest_is_here() ? savevm_migrate(vm, uri, &params, &err) : NULL;
+    SaveVMMigration *begun = migrate_guest_is_here() ? savevm_migrate(vm, uri, &params, &err) : NULL;
     if (begun) {
-        savevm_migrate_free(outgoing);
+        savevm_migration_free(outgoing);
         outgoing = begun;
     } else {
         failed(uri, err);
@@ -126,24 +146,23 @@ static void report(int ret, const char *what)
 
 void migrate_cancel(Machine *m, const char *unused)
 {
-    int ret = outgoing ? savevm_migrate_cancel(outgoing) : savevm_incoming_cancel(incoming);
-    report(ret, "there is no migration that could still be cancelled");
+    report(savevm_migration_cancel(current()), "there is no migration that could still be cancelled");
 }
 
 void migrate_start_postcopy(Machine *m, const char *unused)
 {
-    report(savevm_migrate_start_postcopy(outgoing), "no migration runs that may become a postcopy");
+    report(savevm_migration_start_postcopy(outgoing), "no migration runs that may become a postcopy");
 }
 
 void migrate_pause(Machine *m, const char *unused)
 {
-    report(outgoing ? savevm_migrate_pause(outgoing) : savevm_incoming_pause(incoming), "no postcopy runs");
+    report(savevm_migration_pause(current()), "no postcopy runs");
 }
 
 void migrate_recover(Machine *m, const char *uri)
 {
     Error *err = NULL;
-    outgoing ? savevm_migrate_recover(outgoing, uri, &err) : savevm_incoming_recover(incoming, uri, &err);
+    savevm_migration_recover(current(), uri, &err);
     failed(uri, err);
 }
 
@@ -165,7 +184,7 @@ void migrate_set(Machine *m, const char *argument)
     } else {
         fprintf(stderr, "minivmm: no such parameter, or not with such a value: %s\n", argument);
     }
-    savevm_migrate_set_params(outgoing, &params); /* of a migration that runs, as far as they may change then */
+    savevm_migration_set_params(outgoing, &params, NULL); /* of a migration that runs, as far as they may change then */
 }
 
 void migrate_info(Machine *m, const char *unused)
@@ -186,19 +205,21 @@ void migrate_info(Machine *m, const char *unused)
     printf("paused: %.1f ms\n", info.paused_time_us / MS);
     printf("expected downtime: %.1f ms\n", info.expected_downtime_us / MS);
     printf("downtime: %.1f ms\n", info.downtime_us / MS);
-    if (strcmp(info.status_name, "failed") == 0) {
+    if (info.status == SAVEVM_STATUS_FAILED) {
         Error *err = NULL;
-        outgoing ? savevm_migrate_wait(outgoing, &err) : savevm_incoming_wait(incoming, &err);
+        savevm_migration_wait(current(), &err);
         failed("migration", err);
     }
 }
 
-static bool snapshot(int (*act)(SaveVM *vm, const char *uri, Error **errp), const char *path)
+typedef int SnapshotFn(SaveVM *vm, const char *uri, const SaveVMSnapshotOptions *options, Error **errp);
+
+static bool snapshot(SnapshotFn *act, const char *path)
 {
     char uri[4096];
     Error *err = NULL;
     snprintf(uri, sizeof(uri), "file:%s", path);
-    return act(vm, uri, &err) == 0 || failed(path, err);
+    return act(vm, uri, NULL, &err) == 0 || failed(path, err);
 }
 
 void snapshot_save(Machine *m, const char *path)
@@ -223,8 +244,8 @@ void snapshot_load(Machine *m, const char *path)
 
 void migrate_end(void)
 {
-    savevm_migrate_free(outgoing);
-    savevm_incoming_free(incoming);
+    savevm_migration_free(outgoing);
+    savevm_migration_free(incoming);
     outgoing = NULL;
     incoming = NULL;
 }

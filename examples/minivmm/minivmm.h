@@ -27,9 +27,10 @@ typedef struct Machine Machine;
 
 /* A way to run a CPU. With the big lock, but for run(). */
 typedef struct Accel {
-    bool (*open)(Machine *m); /* false, and says why, if it is not to be had */
-    void (*run)(Machine *m);  /* runs the guest while the machine runs; KICK comes when it does not any more */
-    const SaveVMRamOps *log;  /* how it is known what the guest wrote; the functions take the machine */
+    bool (*open)(Machine *m);           /* false, and says why, if it is not to be had */
+    void (*run)(Machine *m);            /* runs the guest while the machine runs; KICK comes when it does not any more */
+    SaveVMRamLog log;                   /* how it is known what the guest wrote */
+    void (*log_ops)(SaveVMRamOps *ops); /* sets the functions of the log, which take the machine; NULL: none */
 } Accel;
 
 extern const Accel accel_kvm __attribute__((weak)); /* not there where KVM can't be */

@@ -72,6 +72,4 @@ static bool soft_open(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-static const SaveVMRamOps soft_log = { .size = sizeof(soft_log), .log = SAVEVM_RAM_LOG_MARKS };
-
-const Accel accel_soft = { soft_open, soft_run, &soft_log };
+const Accel accel_soft = { soft_open, soft_run, SAVEVM_RAM_LOG_MARKS, NULL };

@@ -5,10 +5,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use savevm::ffi::api::context::{savevm_free, savevm_is_broken, savevm_new, savevm_set_current};
-use savevm::ffi::api::incoming::{savevm_incoming_free, savevm_incoming_from_channel, savevm_incoming_wait};
+use savevm::ffi::api::migrate::{savevm_incoming_from_channel, savevm_migration_free, savevm_migration_wait};
 use savevm::ffi::api::migration::SaveVMParams;
 use savevm::ffi::api::ram::{SaveVMRamBlock, savevm_ram_add_block, savevm_ram_free, savevm_ram_new};
-use savevm::ffi::api::types::{SaveVMChannelOps, SaveVMHostOps};
+use savevm::ffi::api::types::{SaveVMChannelOps, SaveVMHostOps, SaveVMReportLevel};
 use savevm::ffi::qemu_file::qemu_get_byte;
 use savevm::ffi::register::{SaveVMHandlers, register_savevm_live};
 use savevm::ffi::types::QEMUFile;
@@ -81,7 +81,7 @@ fn wait_for_threads(before: usize) {
     }
 }
 
-unsafe extern "C" fn report(_host: *mut c_void, _level: c_int, _text: *const std::ffi::c_char) {}
+unsafe extern "C" fn report(_host: *mut c_void, _level: SaveVMReportLevel, _text: *const std::ffi::c_char) {}
 
 unsafe extern "C" fn load_byte(f: *mut QEMUFile, _opaque: *mut c_void, _version: c_int) -> c_int {
     if unsafe { qemu_get_byte(f) } == 0xff { -libc::EINVAL } else { 0 }
@@ -102,7 +102,7 @@ fuzz_target!(|data: &[u8]| {
         ops.report = Some(report);
         let vm = savevm_new(&ops, (&raw const host).cast_mut().cast());
         let current = savevm_set_current(vm);
-        let ram = savevm_ram_new(vm, ptr::null(), ptr::null_mut(), ptr::null_mut());
+        let ram = savevm_ram_new(vm, ptr::null(), ptr::null(), ptr::null_mut(), ptr::null_mut());
         let mut block: SaveVMRamBlock = zeroed();
         (block.size, block.name) = (size_of::<SaveVMRamBlock>(), c"ram".as_ptr());
         (block.host, block.length) = (memory.memory().address() as *mut c_void, memory.memory().len() as u64);
@@ -124,11 +124,11 @@ fuzz_target!(|data: &[u8]| {
         let peer = Box::into_raw(Box::new(Peer { bytes: data.to_vec(), at: 0 }));
         let m = savevm_incoming_from_channel(vm, &channel, peer.cast(), &params, ptr::null_mut());
         assert!(!m.is_null());
-        savevm_incoming_wait(m, ptr::null_mut());
-        savevm_incoming_free(m);
+        savevm_migration_wait(m, ptr::null_mut());
+        savevm_migration_free(m);
         assert!(!savevm_is_broken(vm));
         assert!(!host.locked.load(SeqCst));
-        assert_eq!(savevm_ram_free(ram), 0);
+        savevm_ram_free(ram);
         savevm_set_current(current);
         savevm_free(vm);
     }

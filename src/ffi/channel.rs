@@ -4,6 +4,7 @@
 use super::api::types::SaveVMChannelOps;
 use super::bytes;
 use crate::channel::Channel;
+use crate::error::Result;
 use crate::sync::check_none_held;
 use crate::sys::{IoVec, Span, advance};
 use std::ffi::{c_int, c_void};
@@ -31,9 +32,9 @@ fn missing() -> io::Error {
 impl CChannel {
     /// # Safety
     /// The contract of savevm_file_from_channel().
-    pub(super) unsafe fn new(ops: *const SaveVMChannelOps, channel: *mut c_void) -> Option<Self> {
-        // SAFETY: as the caller promised; all members are sizes and nullable functions.
-        unsafe { bytes::sized_struct(ops) }.map(|ops| Self { ops, channel })
+    pub(super) unsafe fn new(ops: *const SaveVMChannelOps, channel: *mut c_void) -> Result<Option<Self>> {
+        // SAFETY: as the caller promised.
+        unsafe { bytes::sized_struct(ops) }.map(|ops| ops.map(|ops| Self { ops, channel }))
     }
 
     /// Whether the function for the direction is there.

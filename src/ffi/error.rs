@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Errors as C sees them.
 
-use super::api::types::SaveVMErrorInfo;
+use super::api::types::{SaveVMErrorInfo, SaveVMSide};
 use super::context;
 use super::types::Error as CError;
 use crate::error::{Error, Phase, Side};
@@ -34,9 +34,9 @@ impl Owned {
             size: size_of::<SaveVMErrorInfo>(),
             error: error.errno(),
             side: match error.side() {
-                Side::None => 0,
-                Side::Source => 1,
-                Side::Destination => 2,
+                Side::None => SaveVMSide::SAVEVM_SIDE_NONE,
+                Side::Source => SaveVMSide::SAVEVM_SIDE_SOURCE,
+                Side::Destination => SaveVMSide::SAVEVM_SIDE_DESTINATION,
             },
             offset: error.offset().map_or(-1, |offset| offset as i64),
             section_type: section.map_or(-1, |section| i32::from(section.tag)),

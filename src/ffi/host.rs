@@ -2,13 +2,14 @@
 //! The hypervisor's table of functions behind the library's trait.
 
 use super::api::migration::SaveVMEvent;
-use super::api::types::{SAVEVM_REPORT_ERROR, SAVEVM_REPORT_WARNING, SaveVMHostOps};
+use super::api::types::{SaveVMHostOps, SaveVMPrecopyNotice, SaveVMReportLevel};
+use super::handle::borrowed;
 use super::incoming::CIncoming;
-use super::migration::status_name;
+use super::migration::c_status;
 use super::postcopy::CPostcopy;
 use super::types::{Error as CError, QEMUTimer};
 use super::{bytes, context};
-use crate::error::printable;
+use crate::error::{Result, printable};
 use crate::migration::Status;
 use crate::savevm::Vm;
 use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
@@ -35,6 +36,7 @@ unsafe impl Sync for Table {}
 pub(crate) struct CHost {
     table: Table,
     incoming: Option<Arc<CIncoming>>,
+    postcopy: Option<Arc<CPostcopy>>,
 }
 
 /// Calls a member with the host's pointer and what follows, or is the value behind `else` where it is NULL.
@@ -58,12 +60,14 @@ fn c_string(text: String) -> CString {
 impl CHost {
     /// # Safety
     /// The contract of savevm_new().
-    pub(super) unsafe fn new(ops: *const SaveVMHostOps, host: *mut c_void) -> Arc<Self> {
+    pub(super) unsafe fn new(ops: *const SaveVMHostOps, host: *mut c_void) -> Result<Arc<Self>> {
         // SAFETY: as the caller promised; all members are sizes, pointers and nullable functions, zero is their default.
-        let ops = unsafe { bytes::sized_struct(ops).unwrap_or_else(|| std::mem::zeroed()) };
+        let ops = unsafe { bytes::sized_struct(ops)?.unwrap_or_else(|| std::mem::zeroed()) };
         // SAFETY: as the caller promised.
-        let incoming = unsafe { CIncoming::new(ops.incoming, host) }.map(Arc::new);
-        Arc::new(Self { table: Table { ops, host }, incoming })
+        let (incoming, postcopy) =
+            unsafe { (CIncoming::new(ops.incoming, host)?, CPostcopy::new(ops.postcopy, host)?) };
+        let (incoming, postcopy) = (incoming.map(Arc::new), postcopy.map(Arc::new));
+        Ok(Arc::new(Self { table: Table { ops, host }, incoming, postcopy }))
     }
 
     /// The answers to a stream's commands, where the host has a driver of its own.
@@ -73,9 +77,7 @@ impl CHost {
 
     /// The host's RAM in postcopy, where it takes part.
     pub(super) fn postcopy(&self) -> Option<Arc<dyn PostcopyRam>> {
-        // SAFETY: the contract of savevm_new().
-        let postcopy = unsafe { CPostcopy::new(self.table.ops.postcopy, self.table.host) };
-        postcopy.map(|postcopy| Arc::new(postcopy) as _)
+        self.postcopy.clone().map(|postcopy| postcopy as Arc<dyn PostcopyRam>)
     }
 
     fn event(event: &str) -> CString {
@@ -174,7 +176,12 @@ impl Host for CHost {
     }
 
     fn precopy_notify(&self, notice: PrecopyNotice) -> i32 {
-        call!(self.precopy_notify(notice as c_int) else 0)
+        let notice = match notice {
+            PrecopyNotice::Setup => SaveVMPrecopyNotice::SAVEVM_PRECOPY_SETUP,
+            PrecopyNotice::Complete => SaveVMPrecopyNotice::SAVEVM_PRECOPY_COMPLETE,
+            PrecopyNotice::Cleanup => SaveVMPrecopyNotice::SAVEVM_PRECOPY_CLEANUP,
+        };
+        call!(self.precopy_notify(notice) else 0)
     }
 
     fn flags(&self) -> Flags {
@@ -196,12 +203,12 @@ impl Host for CHost {
     }
 
     fn report(&self, level: Level, text: &str) {
-        let number = match level {
-            Level::Error => SAVEVM_REPORT_ERROR,
-            Level::Warning => SAVEVM_REPORT_WARNING,
+        let c_level = match level {
+            Level::Error => SaveVMReportLevel::SAVEVM_REPORT_ERROR,
+            Level::Warning => SaveVMReportLevel::SAVEVM_REPORT_WARNING,
         };
         let c_text = c_string(text.to_owned());
-        call!(self.report(number, c_text.as_ptr()) else NoHost.report(level, text));
+        call!(self.report(c_level, c_text.as_ptr()) else NoHost.report(level, text));
     }
 
     fn on_thread(&self, vm: &Arc<Vm>, body: &mut dyn FnMut()) {
@@ -211,12 +218,13 @@ impl Host for CHost {
     fn migration_event(&self, event: &MigrationEvent) {
         let Some(function) = self.table.ops.migration_event else { return };
         let status = Status::ALL.into_iter().find(|status| *status as i32 == event.number).unwrap_or_default();
+        let (status, status_name) = c_status(status);
         let event = SaveVMEvent {
             size: size_of::<SaveVMEvent>(),
             incoming: event.incoming,
-            status: event.number,
-            status_name: status_name(status),
-            migration: event.migration as *mut c_void,
+            status,
+            status_name,
+            migration: borrowed(event.migration, event.incoming),
         };
         check_none_held("migration_event");
         // SAFETY: the contract of savevm_new().

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A host's own loading driver behind the library's trait.
 
-use super::api::types::SaveVMIncomingOps;
+use super::api::types::{SaveVMIncomingOps, SaveVMPostcopyState};
 use super::bytes;
 use super::file::{Lease, as_c};
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
 use crate::savevm::host::{Incoming, LentFile, PostcopyState};
 use crate::sync::{Mutex, Rank, check_none_held};
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_void};
 
 /// A copied table and the hypervisor's pointer.
 pub(super) struct CIncoming {
@@ -46,11 +46,24 @@ fn block_name(block: &[u8]) -> Result<CString> {
 impl CIncoming {
     /// # Safety
     /// The contract of `SaveVMHostOps.incoming`.
-    pub(super) unsafe fn new(ops: *const SaveVMIncomingOps, host: *mut c_void) -> Option<Self> {
-        // SAFETY: as the caller promised; all members are sizes and nullable functions.
-        let ops: Option<SaveVMIncomingOps> = unsafe { bytes::sized_struct(ops) };
+    pub(super) unsafe fn new(ops: *const SaveVMIncomingOps, host: *mut c_void) -> Result<Option<Self>> {
+        // SAFETY: as the caller promised.
+        let ops = unsafe { bytes::sized_struct(ops) }?;
         let state = Mutex::new(Rank::HostPostcopyState, PostcopyState::default());
-        ops.map(|ops| Self { ops, host, state })
+        Ok(ops.map(|ops| Self { ops, host, state }))
+    }
+}
+
+/// A postcopy state as C sees it.
+fn c_state(state: Option<PostcopyState>) -> SaveVMPostcopyState {
+    match state {
+        None => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_QUERY,
+        Some(PostcopyState::None) => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_NONE,
+        Some(PostcopyState::Advise) => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_ADVISE,
+        Some(PostcopyState::Discard) => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_DISCARD,
+        Some(PostcopyState::Listening) => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_LISTENING,
+        Some(PostcopyState::Running) => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_RUNNING,
+        Some(PostcopyState::End) => SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_END,
     }
 }
 
@@ -67,8 +80,9 @@ impl Incoming for CIncoming {
         match self.ops.postcopy_state {
             Some(exchange) => {
                 // SAFETY: the contract of SaveVMIncomingOps.
-                let before = unsafe { exchange(self.host, new.map_or(-1, |new| new as c_int)) };
-                PostcopyState::from_number(before).unwrap_or_default()
+                let before = unsafe { exchange(self.host, c_state(new)) };
+                let before = bytes::c_enum(before).ok();
+                before.and_then(|before| PostcopyState::from_number(before as i32)).unwrap_or_default()
             }
             None => {
                 let mut state = self.state.lock();
@@ -142,11 +156,13 @@ mod tests {
     use super::*;
     use crate::ffi::api::context::{savevm_free, savevm_new, savevm_set_current};
     use crate::ffi::api::file::savevm_file_from_buffer;
-    use crate::ffi::api::types::{SAVEVM_FLAG_POSTCOPY_RAM, SaveVMHostOps};
+    use crate::ffi::api::types::{SAVEVM_FLAG_POSTCOPY_RAM, SaveVMHostOps, SaveVMReportLevel};
     use crate::ffi::phases::qemu_loadvm_state_main;
     use crate::ffi::qemu_file::qemu_fclose;
     use crate::ffi::types::QEMUFile;
     use std::collections::VecDeque;
+    use std::ffi::c_int;
+    use std::mem::MaybeUninit;
     use std::sync::Mutex;
 
     /// A host that does as QEMU does when a postcopy breaks: closes the file, then has another one.
@@ -162,15 +178,18 @@ mod tests {
         next.unwrap_or(0) as *mut QEMUFile
     }
 
-    unsafe extern "C" fn postcopy_runs(_host: *mut c_void, _state: c_int) -> c_int {
-        PostcopyState::Running as c_int
+    unsafe extern "C" fn postcopy_runs(
+        _host: *mut c_void,
+        _state: SaveVMPostcopyState,
+    ) -> MaybeUninit<SaveVMPostcopyState> {
+        MaybeUninit::new(SaveVMPostcopyState::SAVEVM_POSTCOPY_STATE_RUNNING)
     }
 
     unsafe extern "C" fn flags(_host: *mut c_void) -> u32 {
         SAVEVM_FLAG_POSTCOPY_RAM
     }
 
-    unsafe extern "C" fn quiet(_host: *mut c_void, _level: c_int, _text: *const std::ffi::c_char) {}
+    unsafe extern "C" fn quiet(_host: *mut c_void, _level: SaveVMReportLevel, _text: *const std::ffi::c_char) {}
 
     /// Loads the streams one after the other; how it ended, and how many files are left.
     fn load(streams: &[&[u8]]) -> (c_int, usize) {

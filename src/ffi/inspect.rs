@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A read stream as C sees it: the model with its strings ended by a zero.
 
+use super::api::inspect::SaveVMInspectFieldKind::*;
+use super::api::inspect::SaveVMInspectFormat::*;
+use super::api::inspect::SaveVMInspectItemKind::*;
 use super::api::inspect::*;
 use super::types::SaveVMInspect;
 use crate::error::{Error, Result};
@@ -171,13 +174,12 @@ impl Inspected {
         if sink.ret == 0 && !fits { -libc::EILSEQ } else { sink.ret }
     }
 
-    pub(super) fn document(&self, format: c_int, to: &MigFile) -> c_int {
+    pub(super) fn document(&self, format: SaveVMInspectFormat, to: &MigFile) -> c_int {
         // What can fail is the file, which knows why.
         let _ = match format {
             SAVEVM_INSPECT_JSON => write_json(&self.stream, |_| false, Out(to)),
             SAVEVM_INSPECT_JSON_FIELDS => write_json(&self.stream, |_| true, Out(to)),
             SAVEVM_INSPECT_ANALYZE => write_analyze(&self.stream, Out(to)),
-            _ => return -libc::EINVAL,
         };
         to.flush();
         to.error()
@@ -191,7 +193,7 @@ fn section(item: &Item) -> Option<&crate::inspect::Section> {
     }
 }
 
-fn part(kind: SectionKind) -> c_int {
+fn part(kind: SectionKind) -> SaveVMInspectItemKind {
     match kind {
         SectionKind::Start => SAVEVM_INSPECT_START,
         SectionKind::Part => SAVEVM_INSPECT_PART,

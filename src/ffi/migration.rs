@@ -1,66 +1,37 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Between the driver and its C surface: handles, parameters, numbers, errors.
 
-use super::api::migration::{
-    SAVEVM_RETURN_PATH_OFF, SAVEVM_RETURN_PATH_ON, SaveVMDeviceTime, SaveVMInfo, SaveVMParams,
-};
+use super::api::migration::{SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStatus};
 use super::api::types::SaveVMChannelOps;
 use super::channel::CChannel;
 use super::guard::{guard, guard_error};
-use super::types::{Error as CError, MigrationIncomingState, MigrationState};
+use super::handle::Handle;
+use super::types::Error as CError;
 use super::{bytes, context, error};
 use crate::channel::Uri;
 use crate::error::{Error, Phase, Result};
-use crate::migration::{Choice, Endpoint, Incoming, Info, Migration, Outgoing, Params, Status};
+use crate::migration::{Choice, DeviceTime, Endpoint, Info, Owner, Params, Status};
 use std::ffi::{OsStr, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// # Safety
-/// `m` must be NULL or come from `Arc::into_raw` and be alive.
-unsafe fn shared<T>(m: *const T) -> Option<Arc<T>> {
-    // SAFETY: as the caller promised.
-    (!m.is_null()).then(|| unsafe {
-        Arc::increment_strong_count(m);
-        Arc::from_raw(m)
-    })
-}
-
-/// The migration behind a C pointer.
-///
-/// # Safety
-/// `m` must be NULL or an outgoing migration that is alive.
-pub(super) unsafe fn outgoing(m: *mut MigrationState) -> Option<Arc<Outgoing>> {
-    // SAFETY: as the caller promised.
-    unsafe { shared(m.cast_const().cast()) }
-}
-
-/// The migration behind a C pointer.
-///
-/// # Safety
-/// `m` must be NULL or an incoming migration that is alive.
-pub(super) unsafe fn incoming(m: *mut MigrationIncomingState) -> Option<Arc<Incoming>> {
-    // SAFETY: as the caller promised.
-    unsafe { shared(m.cast_const().cast()) }
-}
-
-/// Runs `body` for a migration's machine; `-EINVAL` for NULL.
-pub(super) fn on_machine<M: Migration>(m: Option<Arc<M>>, body: impl FnOnce(&Arc<M>) -> c_int) -> c_int {
+/// Runs `body` with a migration, in its context; `-EINVAL` for NULL.
+pub(super) fn on_machine(m: Option<Handle>, body: impl FnOnce(&Handle) -> c_int) -> c_int {
     guard(-libc::EIO, || match m {
         Some(m) => context::with(m.vm(), || body(&m)),
         None => -libc::EINVAL,
     })
 }
 
-/// As `on_machine`, for what tells its error; without a migration that is the error.
+/// As `on_machine`, for what returns its error; without a migration that is the error.
 ///
 /// # Safety
 /// `errp` must be NULL or point to NULL.
-pub(super) unsafe fn try_on_machine<M: Migration>(
-    m: Option<Arc<M>>,
+pub(super) unsafe fn try_on_machine(
+    m: Option<Handle>,
     errp: *mut *mut CError,
-    body: impl FnOnce(&Arc<M>) -> Result<()>,
+    body: impl FnOnce(&Handle) -> Result<()>,
 ) -> c_int {
     let on = || match m {
         // SAFETY: as the caller promised.
@@ -70,6 +41,11 @@ pub(super) unsafe fn try_on_machine<M: Migration>(
     };
     // SAFETY: as above.
     unsafe { guard_error(errp, -libc::EIO, on) }
+}
+
+/// 0 or -errno.
+pub(super) fn result(result: Result<()>) -> c_int {
+    result.map_or_else(|err| err.code(), |()| 0)
 }
 
 /// Hands an error to C; the value if there is none.
@@ -117,17 +93,19 @@ pub(super) unsafe fn uri_endpoint(uri: *const c_char) -> Result<Endpoint> {
 /// The contract of savevm_file_from_channel().
 pub(super) unsafe fn channel_endpoint(ops: *const SaveVMChannelOps, channel: *mut c_void) -> Result<Endpoint> {
     // SAFETY: as the caller promised.
-    let channel = unsafe { CChannel::new(ops, channel) };
+    let channel = unsafe { CChannel::new(ops, channel) }?;
     let channel = channel.ok_or_else(|| Error::invalid("the channel's table is NULL"))?;
     Ok(Endpoint::Channel(Arc::new(channel)))
 }
 
+/// The parameters of a migration; `None` for NULL.
+///
 /// # Safety
 /// `from` must be NULL or begin with its size; its strings are terminated.
-pub(super) unsafe fn params(from: *const SaveVMParams) -> Params {
+pub(super) unsafe fn params(from: *const SaveVMParams) -> Result<Option<Params>> {
+    // SAFETY: as the caller promised.
+    let Some(from) = unsafe { bytes::sized_struct(from) }? else { return Ok(None) };
     let mut params = Params::default();
-    // SAFETY: as the caller promised; all members are numbers and a nullable pointer.
-    let Some(from) = (unsafe { bytes::sized_struct(from) }) else { return params };
     let time = |ms: u32| (ms != 0).then(|| Duration::from_millis(ms.into()));
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
     params.max_bandwidth = from.max_bandwidth;
@@ -138,10 +116,10 @@ pub(super) unsafe fn params(from: *const SaveVMParams) -> Params {
     params.stall_timeout = time(from.stall_timeout_ms);
     params.switchover_timeout = time(from.switchover_timeout_ms).unwrap_or(params.switchover_timeout);
     params.recover_timeout = time(from.recover_timeout_ms);
-    params.return_path = match from.return_path {
-        SAVEVM_RETURN_PATH_ON => Choice::On,
-        SAVEVM_RETURN_PATH_OFF => Choice::Off,
-        _ => Choice::Auto,
+    params.return_path = match bytes::c_enum(from.return_path)? {
+        SaveVMReturnPath::SAVEVM_RETURN_PATH_AUTO => Choice::Auto,
+        SaveVMReturnPath::SAVEVM_RETURN_PATH_ON => Choice::On,
+        SaveVMReturnPath::SAVEVM_RETURN_PATH_OFF => Choice::Off,
     };
     params.throttle_initial = or(from.throttle_initial, params.throttle_initial).min(99);
     params.throttle_increment = or(from.throttle_increment, params.throttle_increment).min(99);
@@ -154,56 +132,69 @@ pub(super) unsafe fn params(from: *const SaveVMParams) -> Params {
     params.extensions = !from.no_extensions;
     // SAFETY: as the caller promised.
     params.trace = unsafe { bytes::string(from.trace) }.map(|path| OsString::from_vec(path).into());
-    params
+    Ok(Some(params))
 }
 
-/// QEMU's name of a status, for C.
-pub(super) fn status_name(status: Status) -> *const c_char {
-    let name: &'static [u8] = match status {
-        Status::None => b"none\0",
-        Status::Setup => b"setup\0",
-        Status::Cancelling => b"cancelling\0",
-        Status::Cancelled => b"cancelled\0",
-        Status::Active => b"active\0",
-        Status::PostcopyActive => b"postcopy-active\0",
-        Status::PostcopyPaused => b"postcopy-paused\0",
-        Status::PostcopyRecover => b"postcopy-recover\0",
-        Status::Completed => b"completed\0",
-        Status::Failed => b"failed\0",
-        Status::Colo => b"colo\0",
-        Status::PreSwitchover => b"pre-switchover\0",
-        Status::Device => b"device\0",
-        Status::WaitUnplug => b"wait-unplug\0",
+/// A status as C sees it, with QEMU's name of it.
+pub(super) fn c_status(status: Status) -> (SaveVMStatus, *const c_char) {
+    use SaveVMStatus::*;
+    let (status, name) = match status {
+        Status::None => (SAVEVM_STATUS_NONE, c"none"),
+        Status::Setup => (SAVEVM_STATUS_SETUP, c"setup"),
+        Status::Cancelling => (SAVEVM_STATUS_CANCELLING, c"cancelling"),
+        Status::Cancelled => (SAVEVM_STATUS_CANCELLED, c"cancelled"),
+        Status::Active => (SAVEVM_STATUS_ACTIVE, c"active"),
+        Status::PostcopyActive => (SAVEVM_STATUS_POSTCOPY_ACTIVE, c"postcopy-active"),
+        Status::PostcopyPaused => (SAVEVM_STATUS_POSTCOPY_PAUSED, c"postcopy-paused"),
+        Status::PostcopyRecover => (SAVEVM_STATUS_POSTCOPY_RECOVER, c"postcopy-recover"),
+        Status::Completed => (SAVEVM_STATUS_COMPLETED, c"completed"),
+        Status::Failed => (SAVEVM_STATUS_FAILED, c"failed"),
+        Status::Colo => (SAVEVM_STATUS_COLO, c"colo"),
+        Status::PreSwitchover => (SAVEVM_STATUS_PRE_SWITCHOVER, c"pre-switchover"),
+        Status::Device => (SAVEVM_STATUS_DEVICE, c"device"),
+        Status::WaitUnplug => (SAVEVM_STATUS_WAIT_UNPLUG, c"wait-unplug"),
     };
-    name.as_ptr().cast()
+    (status, name.as_ptr())
+}
+
+/// An owner as C sees it.
+fn c_owner(owner: Owner) -> SaveVMOwner {
+    match owner {
+        Owner::Here => SaveVMOwner::SAVEVM_OWNER_HERE,
+        Owner::There => SaveVMOwner::SAVEVM_OWNER_THERE,
+        Owner::Unknown => SaveVMOwner::SAVEVM_OWNER_UNKNOWN,
+        Owner::Torn => SaveVMOwner::SAVEVM_OWNER_TORN,
+    }
 }
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn device(name: &str, time: Duration) -> SaveVMDeviceTime {
-    let mut device = SaveVMDeviceTime { name: [0; 64], time_us: micros(time) };
-    let room = device.name.len() - 1;
-    for (to, from) in device.name[..room].iter_mut().zip(name.bytes()) {
-        *to = from as c_char;
+/// What C gets of a device; its name is owned by the migration.
+pub(super) fn device_info(from: &DeviceTime, incoming: bool) -> SaveVMDeviceInfo {
+    let time = micros(from.time);
+    SaveVMDeviceInfo {
+        size: size_of::<SaveVMDeviceInfo>(),
+        name: from.name.as_ptr(),
+        instance_id: from.instance,
+        bytes: from.bytes,
+        save_time_us: if incoming { 0 } else { time },
+        load_time_us: if incoming { time } else { 0 },
     }
-    device
 }
 
-fn info(from: &Info) -> SaveVMInfo {
-    let mut devices = [SaveVMDeviceTime { name: [0; 64], time_us: 0 }; 16];
-    for (to, (name, time)) in devices.iter_mut().zip(&from.devices) {
-        *to = device(name, *time);
-    }
+/// What C gets of a migration's statistics.
+pub(super) fn info(from: &Info) -> SaveVMInfo {
+    let (status, status_name) = c_status(from.status);
     let phase = |phases: &[Phase]| {
         micros(from.phases.iter().filter(|(phase, _)| phases.contains(phase)).map(|(_, time)| *time).sum())
     };
     SaveVMInfo {
         size: size_of::<SaveVMInfo>(),
-        status: from.status as c_int,
-        owner: from.owner as c_int,
-        status_name: status_name(from.status),
+        status,
+        owner: c_owner(from.owner),
+        status_name,
         total_time_us: micros(from.total_time),
         setup_time_us: micros(from.setup_time),
         downtime_us: micros(from.downtime),
@@ -222,7 +213,6 @@ fn info(from: &Info) -> SaveVMInfo {
         throttle: from.throttle,
         return_path: from.return_path,
         extended: from.peer_is_libsavevm,
-        devices,
         precopy_time_us: phase(&[Phase::Iterate, Phase::Load]),
         switchover_time_us: phase(&[Phase::Stop, Phase::Complete, Phase::Start]),
         postcopy_time_us: phase(&[Phase::Postcopy]),
@@ -230,38 +220,53 @@ fn info(from: &Info) -> SaveVMInfo {
     }
 }
 
-/// Fills in what the caller has room for.
-///
-/// # Safety
-/// `to` must be NULL or begin with its size and be writable for that.
-pub(super) unsafe fn fill_info(to: *mut SaveVMInfo, from: &Info) -> c_int {
-    // SAFETY: as the caller promised.
-    unsafe { bytes::give_sized(to, &info(from)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi::bytes::give_sized;
     use std::ffi::CStr;
-    use std::mem::offset_of;
+    use std::mem::{MaybeUninit, offset_of, zeroed};
 
     #[test]
-    fn names_for_c_are_the_names() {
+    fn a_status_for_c_has_the_number_and_the_name_of_qemu() {
         for status in Status::ALL {
+            let (number, name) = c_status(status);
             // SAFETY: the names are terminated.
-            let name = unsafe { CStr::from_ptr(status_name(status)) };
-            assert_eq!(name.to_str(), Ok(status.name()));
+            let name = unsafe { CStr::from_ptr(name) };
+            assert_eq!((number as c_int, name.to_str()), (status as c_int, Ok(status.name())));
         }
     }
 
     #[test]
-    fn a_shorter_info_is_not_written_past_its_end() {
+    fn an_info_without_room_for_the_first_release_is_refused() {
+        let from = info(&Info { status: Status::Failed, ..Info::default() });
         let mut to = info(&Info::default());
-        to.size = offset_of!(SaveVMInfo, status_name);
-        to.total_time_us = 77;
-        let from = Info { status: Status::Failed, total_time: Duration::from_secs(1), ..Info::default() };
-        // SAFETY: the struct is larger than its size says.
-        assert_eq!(unsafe { fill_info(&raw mut to, &from) }, 0);
-        assert_eq!((to.status, to.total_time_us, to.size), (9, 77, offset_of!(SaveVMInfo, status_name)));
+        for size in [0, offset_of!(SaveVMInfo, status_name), offset_of!(SaveVMInfo, paused_time_us)] {
+            to.size = size;
+            // SAFETY: the struct is larger than its size says.
+            let error = unsafe { give_sized(&raw mut to, &from) }.unwrap_err().to_string();
+            assert!(error.contains("SaveVMInfo.size") && error.contains("SAVEVM_INFO_INIT"), "{error}");
+            assert_eq!((to.status, to.size), (SaveVMStatus::SAVEVM_STATUS_NONE, size));
+        }
+        to.size = size_of::<SaveVMInfo>();
+        // SAFETY: as above.
+        assert!(unsafe { give_sized(&raw mut to, &from) }.is_ok());
+        assert_eq!((to.status, to.size), (SaveVMStatus::SAVEVM_STATUS_FAILED, size_of::<SaveVMInfo>()));
+    }
+
+    #[test]
+    fn parameters_without_a_size_or_with_an_unknown_enumerator_are_refused() {
+        // SAFETY: NULL and 0 are values of every member.
+        let mut from: SaveVMParams = unsafe { zeroed() };
+        // SAFETY: the struct is readable for its size.
+        let refused = |from: &SaveVMParams| unsafe { params(from) }.map(|_| ()).unwrap_err().to_string();
+        assert!(refused(&from).contains("SAVEVM_PARAMS_INIT"));
+        from.size = size_of::<SaveVMParams>();
+        // SAFETY: C can store any number.
+        from.return_path = unsafe { std::mem::transmute::<c_int, MaybeUninit<SaveVMReturnPath>>(77) };
+        assert!(refused(&from).contains("77 is no value of SaveVMReturnPath"));
+        from.return_path = MaybeUninit::new(SaveVMReturnPath::SAVEVM_RETURN_PATH_OFF);
+        // SAFETY: as above.
+        assert_eq!(unsafe { params(&raw const from) }.unwrap().unwrap().return_path, Choice::Off);
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod guard;
+mod handle;
 mod handler;
 mod host;
 mod incoming;

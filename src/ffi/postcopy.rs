@@ -57,9 +57,9 @@ fn block_name(block: &[u8]) -> Result<CString> {
 impl CPostcopy {
     /// # Safety
     /// The contract of `SaveVMHostOps.postcopy`.
-    pub(super) unsafe fn new(ops: *const SaveVMPostcopyOps, host: *mut c_void) -> Option<Self> {
-        // SAFETY: as the caller promised; all members are sizes and nullable functions.
-        unsafe { bytes::sized_struct(ops) }.map(|ops| Self { ops, host })
+    pub(super) unsafe fn new(ops: *const SaveVMPostcopyOps, host: *mut c_void) -> Result<Option<Self>> {
+        // SAFETY: as the caller promised.
+        unsafe { bytes::sized_struct(ops) }.map(|ops| ops.map(|ops| Self { ops, host }))
     }
 }
 

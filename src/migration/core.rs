@@ -2,7 +2,7 @@
 //! What both ends have in common: status, parameters, numbers, the connection, the error, the trace.
 
 use super::params::Params;
-use super::stats::{Info, Stats};
+use super::stats::{DeviceTime, Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
 use crate::channel::{Cancel, Channel};
@@ -439,6 +439,11 @@ pub trait Migration {
         self.core().info()
     }
 
+    /// What was measured of the device at that place of the stream, among those that are saved whole.
+    fn device(&self, index: usize) -> Option<DeviceTime> {
+        self.core().stats.device_at(index)
+    }
+
     /// The first error, once there is one.
     fn error(&self) -> Option<Error> {
         self.core().error()
@@ -454,7 +459,7 @@ impl Observer for Watcher {
         let Some(core) = self.core.upgrade() else { return };
         let name = String::from_utf8_lossy(section.name);
         if section.tag == wire::SECTION_FULL {
-            core.stats.device(&name, section.time, section.bytes);
+            core.stats.device(&name, section.instance, section.time, section.bytes);
         }
         let (instance, tag, bytes, time) = (section.instance, section.tag, section.bytes, section.time);
         core.trace.write(core.now(), &Event::Device { name: &name, instance, tag, bytes, time });

@@ -48,5 +48,5 @@ pub use endpoint::Endpoint;
 pub use params::{Choice, Params};
 pub use snapshot::{load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
 pub use source::Outgoing;
-pub use stats::Info;
+pub use stats::{DeviceTime, Info};
 pub use status::{Status, StatusMachine};

@@ -6,6 +6,8 @@ use crate::error::Phase;
 use crate::savevm::handler::Pending;
 use crate::savevm::owner::Owner;
 use crate::sync::{Mutex, MutexGuard, Rank};
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -54,24 +56,54 @@ pub struct Info {
     pub devices: Vec<(String, Duration)>,
 }
 
-/// How many devices are remembered by name.
+/// One device that was saved or loaded in one piece.
+#[derive(Clone, Debug)]
+pub struct DeviceTime {
+    /// Name; it stays at its address for as long as the migration.
+    pub name: Arc<CStr>,
+    /// Instance.
+    pub instance: u32,
+    /// Bytes of its section.
+    pub bytes: u64,
+    /// Time for its state.
+    pub time: Duration,
+}
+
+/// How many devices are remembered by name in `Info`.
 const SLOWEST: usize = 16;
+/// How many devices are remembered at all: a stream may repeat a section without end.
+const MOST: usize = 1 << 16;
 
 pub(super) struct Stats {
     info: Mutex<Info>,
+    /// Every device, in the order of the stream.
+    devices: Mutex<Vec<DeviceTime>>,
     /// Bytes that arrived, over all connections: counted on every read.
     received: AtomicU64,
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { info: Mutex::new(Rank::MigrationStats, Info::default()), received: AtomicU64::new(0) }
+        Self {
+            info: Mutex::new(Rank::MigrationStats, Info::default()),
+            devices: Mutex::new(Rank::MigrationStats, Vec::new()),
+            received: AtomicU64::new(0),
+        }
     }
 }
 
 impl Stats {
     pub fn get(&self) -> MutexGuard<'_, Info> {
         self.info.lock()
+    }
+
+    fn devices(&self) -> MutexGuard<'_, Vec<DeviceTime>> {
+        self.devices.lock()
+    }
+
+    /// The device at that place of the stream.
+    pub fn device_at(&self, index: usize) -> Option<DeviceTime> {
+        self.devices().get(index).cloned()
     }
 
     /// So many bytes arrived.
@@ -94,7 +126,13 @@ impl Stats {
     }
 
     /// A device was saved or loaded in one piece.
-    pub fn device(&self, name: &str, time: Duration, bytes: u64) {
+    pub fn device(&self, name: &str, instance: u32, time: Duration, bytes: u64) {
+        let whole = CString::new(name.replace('\0', "\u{fffd}")).unwrap_or_default().into();
+        let mut devices = self.devices();
+        if devices.len() < MOST {
+            devices.push(DeviceTime { name: whole, instance, bytes, time });
+        }
+        drop(devices);
         let mut info = self.get();
         info.device_time += time;
         info.device_bytes += bytes;
@@ -117,10 +155,10 @@ mod tests {
         stats.phase(Phase::Iterate, Duration::from_millis(2));
         stats.phase(Phase::Setup, Duration::from_millis(3));
         for ms in [5, 9, 1, 7] {
-            stats.device(&format!("d{ms}"), Duration::from_millis(ms), 10);
+            stats.device(&format!("d{ms}"), 0, Duration::from_millis(ms), 10);
         }
         for _ in 0..40 {
-            stats.device("fast", Duration::ZERO, 1);
+            stats.device("fast", 0, Duration::ZERO, 1);
         }
         let info = stats.get();
         let names: Vec<_> = info.devices.iter().map(|(name, _)| name.as_str()).take(5).collect();

@@ -244,7 +244,7 @@ ssize_t qemu_put_compression_data(QEMUFile *f, z_stream *stream,
 
 /* What libsavevm asks of any program */
 
-static void program_report(void *host, int level, const char *text)
+static void program_report(void *host, SaveVMReportLevel level, const char *text)
 {
     if (level == SAVEVM_REPORT_WARNING) {
         warn_report("%s", text);
@@ -329,7 +329,6 @@ static void program_tree_insert(void *host, void *tree, void *key, void *value)
 
 void glue_program_ops(SaveVMHostOps *ops)
 {
-    ops->size = sizeof(*ops);
     ops->report = program_report;
     ops->trace_wanted = program_trace_wanted;
     ops->trace = program_trace;
@@ -343,7 +342,7 @@ void glue_program_ops(SaveVMHostOps *ops)
 
 static void __attribute__((constructor(101))) program_init(void)
 {
-    SaveVMHostOps ops = { 0 };
+    SaveVMHostOps ops = SAVEVM_HOST_OPS_INIT;
 
     glue_program_ops(&ops);
     savevm_set_host(savevm_default(), &ops, NULL);

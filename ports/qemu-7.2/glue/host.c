@@ -84,7 +84,7 @@ static char *host_object_path(void *host, VMStateIf *object)
     return vmstate_if_get_id(object);
 }
 
-static int host_precopy_notify(void *host, int notice)
+static int host_precopy_notify(void *host, SaveVMPrecopyNotice notice)
 {
     Error *err = NULL;
 
@@ -111,29 +111,29 @@ static void host_timer_clear(void *host, QEMUTimer *timer)
 
 static void __attribute__((constructor(102))) host_init(void)
 {
-    SaveVMHostOps ops = {
-        .lock = host_lock,
-        .unlock = host_unlock,
-        .locked = host_locked,
-        .cpu_synchronize_states = host_cpu_states,
-        .cpu_synchronize_pre_load = host_cpu_pre_load,
-        .cpu_synchronize_post_load = host_cpu_post_load,
-        .machine_name = host_machine_name,
-        .uuid = host_uuid,
-        .target_page_bits = host_page_bits,
-        .target_page_bits_min = host_page_bits_min,
-        .capabilities = host_capabilities,
-        .stream_flags = host_stream_flags,
-        .ram_page_sizes = host_ram_page_sizes,
-        .ram_fits = host_ram_fits,
-        .object_path = host_object_path,
-        .disks_inactivate = host_disks_inactivate,
-        .precopy_notify = host_precopy_notify,
-        .timer_expire_ns = host_timer_expire,
-        .timer_set_ns = host_timer_set,
-        .timer_clear = host_timer_clear,
-        .incoming = &glue_incoming_ops,
-    };
+    SaveVMHostOps ops = SAVEVM_HOST_OPS_INIT;
+
+    ops.lock = host_lock;
+    ops.unlock = host_unlock;
+    ops.locked = host_locked;
+    ops.cpu_synchronize_states = host_cpu_states;
+    ops.cpu_synchronize_pre_load = host_cpu_pre_load;
+    ops.cpu_synchronize_post_load = host_cpu_post_load;
+    ops.machine_name = host_machine_name;
+    ops.uuid = host_uuid;
+    ops.target_page_bits = host_page_bits;
+    ops.target_page_bits_min = host_page_bits_min;
+    ops.capabilities = host_capabilities;
+    ops.stream_flags = host_stream_flags;
+    ops.ram_page_sizes = host_ram_page_sizes;
+    ops.ram_fits = host_ram_fits;
+    ops.object_path = host_object_path;
+    ops.disks_inactivate = host_disks_inactivate;
+    ops.precopy_notify = host_precopy_notify;
+    ops.timer_expire_ns = host_timer_expire;
+    ops.timer_set_ns = host_timer_set;
+    ops.timer_clear = host_timer_clear;
+    ops.incoming = &glue_incoming_ops;
 
     glue_program_ops(&ops);
     savevm_set_host(savevm_default(), &ops, NULL);

@@ -47,9 +47,14 @@ static int pong(void *host, uint32_t value)
     return 0;
 }
 
-static int postcopy_state(void *host, int state)
+/* The numbers are the same. */
+static SaveVMPostcopyState postcopy_set_state(void *host,
+                                              SaveVMPostcopyState state)
 {
-    return state < 0 ? postcopy_state_get() : postcopy_state_set(state);
+    PostcopyState before = state == SAVEVM_POSTCOPY_STATE_QUERY
+        ? postcopy_state_get() : postcopy_state_set((PostcopyState)state);
+
+    return (SaveVMPostcopyState)before;
 }
 
 static int notify_postcopy(enum PostcopyNotifyReason reason)
@@ -357,7 +362,7 @@ const SaveVMIncomingOps glue_incoming_ops = {
     .size = sizeof(SaveVMIncomingOps),
     .open_return_path = open_return_path,
     .pong = pong,
-    .postcopy_state = postcopy_state,
+    .postcopy_state = postcopy_set_state,
     .postcopy_advise = postcopy_advise,
     .postcopy_prepare_discard = postcopy_prepare_discard,
     .postcopy_discard = postcopy_discard,

@@ -2,6 +2,7 @@
 //! Contexts, and what they allow.
 
 use super::types::SaveVMHostOps;
+use crate::ffi::bytes::sized_structs;
 use crate::ffi::guard::guard;
 use crate::ffi::host::CHost;
 use crate::ffi::types::SaveVM;
@@ -13,16 +14,22 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. Free it with
-/// savevm_free().
+/// A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. NULL, with the
+/// reason in the log, where `ops` or a table that it names has no size. Free it with savevm_free().
 ///
 /// # Safety
 /// `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, host: *mut c_void) -> *mut SaveVM {
+pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, opaque: *mut c_void) -> *mut SaveVM {
     guard(ptr::null_mut(), || {
         // SAFETY: the contract of the function.
-        let host = unsafe { CHost::new(ops, host) };
+        let host = match unsafe { CHost::new(ops, opaque) } {
+            Ok(host) => host,
+            Err(error) => {
+                log::error!("savevm_new: {error}");
+                return ptr::null_mut();
+            }
+        };
         let vm = Arc::new(Vm::new(host.clone()));
         vm.set_incoming(host.incoming());
         vm.slot.set_ram(host.postcopy());
@@ -31,21 +38,27 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, host: *mut c_void
 }
 
 /// Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
-/// savevm_new(). No migration may run, and no other call on the context.
+/// savevm_new(). No migration may run, and no other call on the context. 0, or -EINVAL, with nothing changed and the error
+/// reported, where `ops` or a table that it names has no size.
 ///
 /// # Safety
 /// As savevm_new().
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHostOps, host: *mut c_void) {
-    guard((), || {
+pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHostOps, opaque: *mut c_void) -> c_int {
+    guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
-        let (vm, host) = unsafe { (context::from_c(vm), CHost::new(ops, host)) };
+        let (vm, host) = unsafe { (context::from_c(vm), CHost::new(ops, opaque)) };
         context::about(&vm, || {
+            let host = match host {
+                Ok(host) => host,
+                Err(error) => return vm.report(error).code(),
+            };
             vm.set_host(host.clone());
             vm.set_incoming(host.incoming());
             vm.slot.set_ram(host.postcopy());
-        });
-    });
+            0
+        })
+    })
 }
 
 /// Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
@@ -115,8 +128,12 @@ pub struct SaveVMLimits {
     pub open_timeout_ms: u32,
 }
 
+sized_structs! {
+    SaveVMLimits, SAVEVM_LIMITS_INIT, open_timeout_ms;
+}
+
 /// Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
-/// -EINVAL for NULL.
+/// -EINVAL for NULL and for limits without their size.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `limits` is NULL or begins with its size.
@@ -124,7 +141,12 @@ pub struct SaveVMLimits {
 pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveVMLimits) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
-        let Some(new) = (unsafe { bytes::sized_struct(limits) }) else { return -libc::EINVAL };
+        let (vm, new) = unsafe { (context::from_c(vm), bytes::sized_struct(limits)) };
+        let new = match new {
+            Ok(Some(new)) => new,
+            Ok(None) => return -libc::EINVAL,
+            Err(error) => return vm.report(error).code(),
+        };
         let mut limits = Limits::default();
         let set32 = |value: u32, limit: &mut u32| {
             if value != 0 {
@@ -146,8 +168,7 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
             limits.open_to_write = Duration::from_millis(new.open_timeout_ms.into());
             limits.open_to_read = limits.open_to_write;
         }
-        // SAFETY: the contract of the function.
-        unsafe { context::from_c(vm) }.set_limits(limits);
+        vm.set_limits(limits);
         0
     })
 }
@@ -169,12 +190,12 @@ pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
 /// context.
 ///
 /// # Safety
-/// `vm` is NULL or a context; `visit` takes `data`. The name is the callee's only while it runs.
+/// `vm` is NULL or a context; `visit` takes `opaque`. The name is the callee's only while it runs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_non_migratable(
     vm: *mut SaveVM,
-    visit: Option<unsafe extern "C" fn(name: *const c_char, data: *mut c_void)>,
-    data: *mut c_void,
+    visit: Option<unsafe extern "C" fn(name: *const c_char, opaque: *mut c_void)>,
+    opaque: *mut c_void,
 ) {
     guard((), || {
         // SAFETY: the contract of the function.
@@ -183,7 +204,7 @@ pub unsafe extern "C" fn savevm_non_migratable(
         for name in context::about(&vm, || vm.non_migratable()) {
             let name = CString::new(name.replace('\0', " ")).unwrap_or_default();
             // SAFETY: the contract of the function.
-            unsafe { visit(name.as_ptr(), data) };
+            unsafe { visit(name.as_ptr(), opaque) };
         }
     });
 }

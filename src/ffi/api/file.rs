@@ -84,22 +84,26 @@ pub unsafe extern "C" fn savevm_file_buffer(f: *mut QEMUFile, len: *mut usize) -
     })
 }
 
-/// A file over a channel of the hypervisor. `ops` is copied; `channel` becomes the file's (see `free`). NULL where the
-/// function for the direction is missing.
+/// A file over a channel of the hypervisor. `ops` is copied; `opaque` becomes the file's (see `free`). NULL where the
+/// function for the direction is missing, and, reported, where `ops` has no size.
 ///
 /// # Safety
-/// `ops` is NULL or begins with its size; its functions may be called with `channel` until `free` was.
+/// `ops` is NULL or begins with its size; its functions may be called with `opaque` until `free` was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_file_from_channel(
     ops: *const SaveVMChannelOps,
-    channel: *mut c_void,
+    opaque: *mut c_void,
     writable: bool,
 ) -> *mut QEMUFile {
     guard(ptr::null_mut(), || {
         // SAFETY: the contract of the function.
-        match unsafe { CChannel::new(ops, channel) } {
-            Some(channel) if channel.can(writable) => into_c(MigFile::new(Arc::new(channel), writable)),
-            _ => ptr::null_mut(),
+        match unsafe { CChannel::new(ops, opaque) } {
+            Ok(Some(channel)) if channel.can(writable) => into_c(MigFile::new(Arc::new(channel), writable)),
+            Ok(_) => ptr::null_mut(),
+            Err(error) => {
+                context::current().report(error);
+                ptr::null_mut()
+            }
         }
     })
 }

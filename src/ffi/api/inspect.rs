@@ -2,61 +2,91 @@
 //! Looking into a stream without loading it. Nothing here touches a context or its devices, and no lock is needed. What was
 //! read does not change any more: any threads may ask for it at the same time.
 
-use crate::ffi::bytes::give_sized;
+use crate::ffi::bytes::{SizedStruct, c_enum, c_enums, give_sized, sized_structs};
 use crate::ffi::error;
 use crate::ffi::file::file_ref;
 use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::inspect::{Inspected, inspected, read_bytes, read_file};
+use crate::ffi::migration::result;
 use crate::ffi::types::{Error as CError, QEMUFile, SaveVMInspect};
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 
-/// `SaveVMInspectItem.kind`: magic and version.
-pub const SAVEVM_INSPECT_HEADER: c_int = 0;
-/// `SaveVMInspectItem.kind`: the machine's name and what both sides must share.
-pub const SAVEVM_INSPECT_CONFIGURATION: c_int = 1;
-/// `SaveVMInspectItem.kind`: the first section of a live device.
-pub const SAVEVM_INSPECT_START: c_int = 2;
-/// `SaveVMInspectItem.kind`: further sections of a live device, one behind the other.
-pub const SAVEVM_INSPECT_PART: c_int = 3;
-/// `SaveVMInspectItem.kind`: the last section of a live device.
-pub const SAVEVM_INSPECT_END: c_int = 4;
-/// `SaveVMInspectItem.kind`: the state of a device that is not live.
-pub const SAVEVM_INSPECT_FULL: c_int = 5;
-/// `SaveVMInspectItem.kind`: an order to the destination.
-pub const SAVEVM_INSPECT_COMMAND: c_int = 6;
-/// `SaveVMInspectItem.kind`: the end of the sections.
-pub const SAVEVM_INSPECT_EOF: c_int = 7;
-/// `SaveVMInspectItem.kind`: the JSON description of the devices' layouts.
-pub const SAVEVM_INSPECT_DESCRIPTION: c_int = 8;
+/// What an item of a stream is.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMInspectItemKind {
+    /// Magic and version.
+    SAVEVM_INSPECT_HEADER = 0,
+    /// The machine's name and what both sides must share.
+    SAVEVM_INSPECT_CONFIGURATION = 1,
+    /// The first section of a live device.
+    SAVEVM_INSPECT_START = 2,
+    /// Further sections of a live device, one behind the other.
+    SAVEVM_INSPECT_PART = 3,
+    /// The last section of a live device.
+    SAVEVM_INSPECT_END = 4,
+    /// The state of a device that is not live.
+    SAVEVM_INSPECT_FULL = 5,
+    /// An order to the destination.
+    SAVEVM_INSPECT_COMMAND = 6,
+    /// The end of the sections.
+    SAVEVM_INSPECT_EOF = 7,
+    /// The JSON description of the devices' layouts.
+    SAVEVM_INSPECT_DESCRIPTION = 8,
+}
 
-/// `SaveVMInspectField.kind`: a structure, or an element of a list, begins; its fields follow.
-pub const SAVEVM_INSPECT_STRUCT: c_int = 0;
-/// `SaveVMInspectField.kind`: an array begins; its elements follow.
-pub const SAVEVM_INSPECT_ARRAY: c_int = 1;
-/// `SaveVMInspectField.kind`: a list, queue or tree begins; its elements follow.
-pub const SAVEVM_INSPECT_LIST: c_int = 2;
-/// `SaveVMInspectField.kind`: a subsection of version `value` begins; its fields follow.
-pub const SAVEVM_INSPECT_SUBSECTION: c_int = 3;
-/// `SaveVMInspectField.kind`: what began last is over.
-pub const SAVEVM_INSPECT_LEAVE: c_int = 4;
-/// `SaveVMInspectField.kind`: a number with a sign: `value` as int64_t.
-pub const SAVEVM_INSPECT_SIGNED: c_int = 5;
-/// `SaveVMInspectField.kind`: a number without a sign.
-pub const SAVEVM_INSPECT_UNSIGNED: c_int = 6;
-/// `SaveVMInspectField.kind`: `value` is 0 or 1.
-pub const SAVEVM_INSPECT_BOOL: c_int = 7;
-/// `SaveVMInspectField.kind`: a pointer that is NULL.
-pub const SAVEVM_INSPECT_NULL: c_int = 8;
-/// `SaveVMInspectField.kind`: bytes without a meaning that the description knows.
-pub const SAVEVM_INSPECT_BYTES: c_int = 9;
+/// What a call of SaveVMInspectFieldFn is about.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMInspectFieldKind {
+    /// A structure, or an element of a list, begins; its fields follow.
+    SAVEVM_INSPECT_STRUCT = 0,
+    /// An array begins; its elements follow.
+    SAVEVM_INSPECT_ARRAY = 1,
+    /// A list, queue or tree begins; its elements follow.
+    SAVEVM_INSPECT_LIST = 2,
+    /// A subsection of version `value` begins; its fields follow.
+    SAVEVM_INSPECT_SUBSECTION = 3,
+    /// What began last is over.
+    SAVEVM_INSPECT_LEAVE = 4,
+    /// A number with a sign: `value` as int64_t.
+    SAVEVM_INSPECT_SIGNED = 5,
+    /// A number without a sign.
+    SAVEVM_INSPECT_UNSIGNED = 6,
+    /// `value` is 0 or 1.
+    SAVEVM_INSPECT_BOOL = 7,
+    /// A pointer that is NULL.
+    SAVEVM_INSPECT_NULL = 8,
+    /// Bytes without a meaning that the description knows.
+    SAVEVM_INSPECT_BYTES = 9,
+}
 
-/// `format` of savevm_inspect_document(): the stable document of the `savevm` command, without the devices' fields.
-pub const SAVEVM_INSPECT_JSON: c_int = 0;
-/// `format` of savevm_inspect_document(): the same with the fields of every device.
-pub const SAVEVM_INSPECT_JSON_FIELDS: c_int = 1;
-/// `format` of savevm_inspect_document(): what QEMU's analyze-migration.py prints.
-pub const SAVEVM_INSPECT_ANALYZE: c_int = 2;
+/// Formats of savevm_inspect_document().
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMInspectFormat {
+    /// The stable document of the `savevm` command, without the devices' fields.
+    SAVEVM_INSPECT_JSON = 0,
+    /// The same with the fields of every device.
+    SAVEVM_INSPECT_JSON_FIELDS = 1,
+    /// What QEMU's analyze-migration.py prints.
+    SAVEVM_INSPECT_ANALYZE = 2,
+}
+
+c_enums! {
+    SaveVMInspectFormat: SAVEVM_INSPECT_JSON, SAVEVM_INSPECT_JSON_FIELDS, SAVEVM_INSPECT_ANALYZE;
+}
+
+sized_structs! {
+    SaveVMInspectSummary, SAVEVM_INSPECT_SUMMARY_INIT, cut;
+    SaveVMInspectItem, SAVEVM_INSPECT_ITEM_INIT, state_len;
+    SaveVMInspectBlock, SAVEVM_INSPECT_BLOCK_INIT, compressed;
+}
 
 /// A stream as a whole. The caller sets `size`; what is filled in is what both sides have. Strings live as long as the
 /// SaveVMInspect.
@@ -101,8 +131,8 @@ pub struct SaveVMInspectSummary {
 pub struct SaveVMInspectItem {
     /// sizeof(SaveVMInspectItem).
     pub size: usize,
-    /// SAVEVM_INSPECT_HEADER to SAVEVM_INSPECT_DESCRIPTION.
-    pub kind: c_int,
+    /// What it is.
+    pub kind: SaveVMInspectItemKind,
     /// How many packages it is in.
     pub depth: u32,
     /// Where it starts in the stream.
@@ -159,8 +189,8 @@ pub struct SaveVMInspectBlock {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMInspectField {
-    /// SAVEVM_INSPECT_STRUCT to SAVEVM_INSPECT_BYTES.
-    pub kind: c_int,
+    /// What it is.
+    pub kind: SaveVMInspectFieldKind,
     /// The field's name, an element's array's; NULL with SAVEVM_INSPECT_LEAVE.
     pub name: *const c_char,
     /// The name of its type in the description; NULL for what holds fields.
@@ -196,12 +226,16 @@ unsafe fn give(read: crate::error::Result<Inspected>, errp: *mut *mut CError) ->
 ///
 /// # Safety
 /// `s` is NULL or a read stream; `to` is NULL or begins with its size.
-unsafe fn tell<T: Copy>(s: *const SaveVMInspect, to: *mut T, find: impl FnOnce(&Inspected) -> Option<T>) -> c_int {
+unsafe fn tell<T: SizedStruct>(
+    s: *const SaveVMInspect,
+    to: *mut T,
+    find: impl FnOnce(&Inspected) -> Option<T>,
+) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: as the caller promised.
         let Some(inspected) = (unsafe { inspected(s) }) else { return -libc::EINVAL };
         // SAFETY: as above.
-        find(inspected).map_or(-libc::ENOENT, |found| unsafe { give_sized(to, &found) })
+        find(inspected).map_or(-libc::ENOENT, |found| result(unsafe { give_sized(to, &found) }))
     })
 }
 
@@ -314,11 +348,17 @@ pub unsafe extern "C" fn savevm_inspect_fields(
 /// # Safety
 /// `s` is NULL or a read stream; `out` is NULL or a file for writing.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_inspect_document(s: *const SaveVMInspect, format: c_int, out: *mut QEMUFile) -> c_int {
+pub unsafe extern "C" fn savevm_inspect_document(
+    s: *const SaveVMInspect,
+    format: MaybeUninit<SaveVMInspectFormat>,
+    out: *mut QEMUFile,
+) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
         match unsafe { (inspected(s), file_ref(out)) } {
-            (Some(inspected), Some(out)) => inspected.document(format, out),
+            (Some(inspected), Some(out)) => {
+                c_enum(format).map_or(-libc::EINVAL, |format| inspected.document(format, out))
+            }
             _ => -libc::EINVAL,
         }
     })

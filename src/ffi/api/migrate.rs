@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Outgoing migrations. Every function may be called from any thread. Those that wait give the big lock up meanwhile, if
-//! the calling thread holds it.
+//! Migrations in both directions behind one handle. Every function may be called from any thread. Those that wait release
+//! the host's big lock meanwhile if the calling thread holds it.
 
-use super::migration::{SaveVMInfo, SaveVMParams};
+use super::migration::{SaveVMDeviceInfo, SaveVMInfo, SaveVMParams};
 use super::types::SaveVMChannelOps;
 use crate::error::{Error, Result};
 use crate::ffi::guard::{guard, guard_error};
+use crate::ffi::handle::{Handle, incoming, outgoing};
 use crate::ffi::migration::{
-    channel_endpoint, code, fill_info, give_result, on_machine, outgoing, params, try_on_machine, uri_endpoint,
+    channel_endpoint, device_info, give_result, info, on_machine, params, result, try_on_machine, uri_endpoint,
 };
-use crate::ffi::types::{Error as CError, MigrationState, SaveVM};
+use crate::ffi::types::{Error as CError, MigrationIncomingState, MigrationState, SaveVM, SaveVMMigration};
 use crate::ffi::{bytes, context};
-use crate::migration::{Endpoint, Migration, Outgoing};
+use crate::migration::{Endpoint, Incoming, Outgoing, Params};
+use crate::savevm::Vm;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -20,22 +22,36 @@ use std::sync::Arc;
 /// `vm` is NULL or a context; `params` and `errp` as savevm_migrate() wants them.
 unsafe fn start(
     vm: *mut SaveVM,
-    to: impl FnOnce() -> Result<Endpoint>,
+    other: impl FnOnce() -> Result<Endpoint>,
     from_c: *const SaveVMParams,
     errp: *mut *mut CError,
-) -> *mut MigrationState {
-    // SAFETY: as the caller promised.
-    let (vm, params) = unsafe { (context::from_c(vm), params(from_c)) };
-    context::with(&vm, || {
-        let started = to().and_then(|to| Outgoing::start(&vm, to, params));
+    begin: impl FnOnce(&Arc<Vm>, Endpoint, Params) -> Result<Handle>,
+) -> *mut SaveVMMigration {
+    let body = || {
         // SAFETY: as the caller promised.
-        unsafe { give_result(errp, started) }.map_or(ptr::null_mut(), |this| Arc::into_raw(this).cast_mut().cast())
-    })
+        let (vm, params) = unsafe { (context::from_c(vm), params(from_c)) };
+        context::with(&vm, || {
+            // The endpoint takes what it is given over, also if the parameters are wrong.
+            let started = other().and_then(|other| begin(&vm, other, params?.unwrap_or_default()));
+            // SAFETY: as the caller promised.
+            unsafe { give_result(errp, started) }.map_or(ptr::null_mut(), Handle::into_c)
+        })
+    };
+    // SAFETY: as the caller promised.
+    unsafe { guard_error(errp, ptr::null_mut(), body) }
+}
+
+fn start_outgoing(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Handle> {
+    Outgoing::start(vm, to, params).map(Handle::Outgoing)
+}
+
+fn start_incoming(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Handle> {
+    Incoming::start(vm, from, params).map(Handle::Incoming)
 }
 
 /// Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
 /// or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
-/// connection included, goes on behind it. Free the result with savevm_migrate_free().
+/// connection included, goes on behind it. Free the result with savevm_migration_free().
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
@@ -46,12 +62,12 @@ pub unsafe extern "C" fn savevm_migrate(
     uri: *const c_char,
     params: *const SaveVMParams,
     errp: *mut *mut CError,
-) -> *mut MigrationState {
+) -> *mut SaveVMMigration {
     // SAFETY: the contract of the function.
-    unsafe { guard_error(errp, ptr::null_mut(), || start(vm, || uri_endpoint(uri), params, errp)) }
+    unsafe { start(vm, || uri_endpoint(uri), params, errp, start_outgoing) }
 }
 
-/// As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `channel` becomes the
+/// As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes the
 /// library's (see its `free`), also on a failure.
 ///
 /// # Safety
@@ -60,155 +76,296 @@ pub unsafe extern "C" fn savevm_migrate(
 pub unsafe extern "C" fn savevm_migrate_to_channel(
     vm: *mut SaveVM,
     ops: *const SaveVMChannelOps,
-    channel: *mut c_void,
+    opaque: *mut c_void,
     params: *const SaveVMParams,
     errp: *mut *mut CError,
-) -> *mut MigrationState {
+) -> *mut SaveVMMigration {
     // SAFETY: the contract of the function.
-    unsafe { guard_error(errp, ptr::null_mut(), || start(vm, || channel_endpoint(ops, channel), params, errp)) }
+    unsafe { start(vm, || channel_endpoint(ops, opaque), params, errp, start_outgoing) }
+}
+
+/// Listens on `unix:PATH`, `tcp:HOST:PORT`, or reads `fd:N`, `file:PATH`, `exec:COMMAND`, and loads the guest that comes
+/// into `vm` (NULL: this thread's context), whose devices are registered and whose guest is stopped; then starts it. NULL
+/// and `*errp` where it can't begin. A connection can be made once this has returned. Free the result with
+/// savevm_migration_free().
+///
+/// # Safety
+/// `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
+/// `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_incoming(
+    vm: *mut SaveVM,
+    uri: *const c_char,
+    params: *const SaveVMParams,
+    errp: *mut *mut CError,
+) -> *mut SaveVMMigration {
+    // SAFETY: the contract of the function.
+    unsafe { start(vm, || uri_endpoint(uri), params, errp, start_incoming) }
+}
+
+/// As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes
+/// the library's (see its `free`), also on a failure.
+///
+/// # Safety
+/// As savevm_incoming() and savevm_file_from_channel().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_incoming_from_channel(
+    vm: *mut SaveVM,
+    ops: *const SaveVMChannelOps,
+    opaque: *mut c_void,
+    params: *const SaveVMParams,
+    errp: *mut *mut CError,
+) -> *mut SaveVMMigration {
+    // SAFETY: the contract of the function.
+    unsafe { start(vm, || channel_endpoint(ops, opaque), params, errp, start_incoming) }
+}
+
+/// Stores what an incoming migration listens on as a terminated string of at most `len` bytes, with the port that the
+/// system chose in place of port 0. 0, -ENOENT where it does not listen, -ERANGE where `len` is too small, -EINVAL for an
+/// outgoing one.
+///
+/// # Safety
+/// `m` is NULL or a migration; `uri` is writable for `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_migration_uri(m: *mut SaveVMMigration, uri: *mut c_char, len: usize) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { Handle::from_c(m) }, |m| {
+        let listening = match m.incoming("savevm_migration_uri") {
+            Ok(incoming) => incoming.uri().map(ToString::to_string),
+            Err(err) => return m.vm().report(err).code(),
+        };
+        let Some(text) = listening else { return -libc::ENOENT };
+        if uri.is_null() || text.len() >= len {
+            return -libc::ERANGE;
+        }
+        // SAFETY: the contract of the function; the text and its end fit.
+        unsafe {
+            ptr::copy_nonoverlapping(text.as_ptr(), uri.cast(), text.len());
+            *uri.add(text.len()) = 0;
+        }
+        0
+    })
 }
 
 /// With SaveVMParams.no_thread: does a piece of the work on this thread. It waits as long as the piece takes, at most as
-/// the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it.
+/// the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it; -EINVAL for an incoming migration.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_step(m: *mut MigrationState) -> c_int {
+pub unsafe extern "C" fn savevm_migration_step(m: *mut SaveVMMigration) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| m.step().map_or_else(|err| err.code(), c_int::from))
+    on_machine(unsafe { Handle::from_c(m) }, |m| match m.outgoing("savevm_migration_step") {
+        Ok(outgoing) => outgoing.step().map_or_else(|err| err.code(), c_int::from),
+        Err(err) => m.vm().report(err).code(),
+    })
 }
 
-/// Waits for the end. 0: the guest has moved. Else -errno and `*errp`: the guest runs on here, unless
-/// SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK from inside a callback of this
-/// migration, which has yet to end. The lock is given up meanwhile, where the caller holds it.
+/// Waits for the end. 0: the guest has moved: outgoing, it is at the destination; incoming, it is here, and runs unless
+/// no_autostart. Else -errno and `*errp`: outgoing, the guest runs on here, incoming, it does not run here (devices may
+/// hold a part of the state), unless SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK
+/// from inside a callback of this migration, which has yet to end. The lock is given up meanwhile, where the caller holds
+/// it.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_wait(m: *mut MigrationState, errp: *mut *mut CError) -> c_int {
+pub unsafe extern "C" fn savevm_migration_wait(m: *mut SaveVMMigration, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
-    unsafe { try_on_machine(outgoing(m), errp, |m| m.wait()) }
+    unsafe { try_on_machine(Handle::from_c(m), errp, Handle::wait) }
 }
 
-/// Ends the migration. 0, within a second: the guest is here and runs if it ran. -EBUSY: too late, the destination has or
-/// may have the guest. -EINPROGRESS from inside a callback of this migration: it ends behind that. -ETIMEDOUT where another
-/// callback takes longer than that second. The lock is given up meanwhile, where the caller holds it.
+/// Ends the migration. 0, within a second: outgoing, the guest is here and runs if it ran; incoming, it does not run here.
+/// -EBUSY: too late: outgoing, the destination has or may have the guest; incoming, it is here. -EINPROGRESS from inside a
+/// callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that second. The
+/// lock is given up meanwhile, where the caller holds it.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_cancel(m: *mut MigrationState) -> c_int {
+pub unsafe extern "C" fn savevm_migration_cancel(m: *mut SaveVMMigration) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.cancel()) })
+    on_machine(unsafe { Handle::from_c(m) }, |m| match m {
+        Handle::Outgoing(m) => result(m.cancel()),
+        Handle::Incoming(m) => result(m.cancel()),
+    })
 }
 
-/// Goes on after pause_before_switchover. 0, or -EINVAL where it does not wait for that.
+/// Outgoing, with pause_before_switchover: lets a migration in SAVEVM_STATUS_PRE_SWITCHOVER go on. 0, or -EINVAL where it
+/// does not wait for that, and for an incoming one.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_continue(m: *mut MigrationState) -> c_int {
+pub unsafe extern "C" fn savevm_migration_continue(m: *mut SaveVMMigration) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.continue_()) })
+    on_machine(unsafe { Handle::from_c(m) }, |m| match m.outgoing("savevm_migration_continue") {
+        Ok(outgoing) => result(outgoing.continue_()),
+        Err(err) => m.vm().report(err).code(),
+    })
 }
 
-/// Switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over.
+/// Outgoing: switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over, and for an
+/// incoming one.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_start_postcopy(m: *mut MigrationState) -> c_int {
+pub unsafe extern "C" fn savevm_migration_start_postcopy(m: *mut SaveVMMigration) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.start_postcopy()) })
+    on_machine(unsafe { Handle::from_c(m) }, |m| match m.outgoing("savevm_migration_start_postcopy") {
+        Ok(outgoing) => result(outgoing.start_postcopy()),
+        Err(err) => m.vm().report(err).code(),
+    })
 }
 
 /// Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
-/// The destination sees the break by itself where the connection can be shut down; else savevm_incoming_pause() there.
+/// The other side sees the break by itself where the connection can be shut down; else it is paused there as well.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_pause(m: *mut MigrationState) -> c_int {
+pub unsafe extern "C" fn savevm_migration_pause(m: *mut SaveVMMigration) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { code(ptr::null_mut(), m.pause()) })
+    on_machine(unsafe { Handle::from_c(m) }, |m| match m {
+        Handle::Outgoing(m) => result(m.pause()),
+        Handle::Incoming(m) => result(m.pause()),
+    })
 }
 
-/// Takes a paused postcopy up again over a new connection, which is made before it returns, after
-/// savevm_incoming_recover() at the other end. 0, or -errno and `*errp`: -EINVAL where it is not paused. The lock is given up
-/// while it connects. A recovery that fails leaves the postcopy paused.
+/// Continues a paused postcopy over a new connection. Incoming: listens on `uri` for the source; a connection can be made
+/// once this has returned. Outgoing: connects before it returns, after this call at the other end; the lock is given up
+/// meanwhile. 0, or -errno and `*errp`: -EINVAL where it is not paused. A recovery that fails leaves the postcopy paused.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_recover(
-    m: *mut MigrationState,
+pub unsafe extern "C" fn savevm_migration_recover(
+    m: *mut SaveVMMigration,
     uri: *const c_char,
     errp: *mut *mut CError,
 ) -> c_int {
-    // SAFETY: the contract of the function.
-    unsafe { try_on_machine(outgoing(m), errp, |m| uri_endpoint(uri).and_then(|to| m.recover(&to))) }
-}
-
-/// For resume_prepare: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
-/// handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
-///
-/// # Safety
-/// `m` is NULL or a migration; `block` is NULL or a terminated string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_request_bitmap(m: *mut MigrationState, block: *const c_char) -> c_int {
-    // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe {
-        let block = bytes::name(block).ok_or_else(|| Error::invalid("the name of the block is NULL"));
-        code(ptr::null_mut(), block.and_then(|block| m.request_bitmap(&block)))
-    })
-}
-
-/// Changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that a caller
-/// keeps the parameters that it began with and changes one of them.
-///
-/// # Safety
-/// `m` is NULL or a migration; `from_c` is NULL or begins with its size.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_set_params(m: *mut MigrationState, from_c: *const SaveVMParams) -> c_int {
-    // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| {
-        if from_c.is_null() {
-            return -libc::EINVAL;
-        }
+    let recover = |m: &Handle| {
         // SAFETY: the contract of the function.
-        m.set_params(&unsafe { params(from_c) });
-        0
-    })
+        let endpoint = unsafe { uri_endpoint(uri) }?;
+        match m {
+            Handle::Outgoing(m) => m.recover(&endpoint),
+            Handle::Incoming(m) => m.recover(endpoint),
+        }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { try_on_machine(Handle::from_c(m), errp, recover) }
 }
 
-/// How it stands. 0, or -EINVAL for NULL. It waits for nothing; inside callbacks too.
+/// Outgoing: changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that
+/// a caller keeps the parameters that it began with and changes one of them. 0, or -errno and `*errp`: -EINVAL for
+/// parameters that can't be, and for an incoming one.
+///
+/// # Safety
+/// `m` is NULL or a migration; `params` is NULL or begins with its size; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_migration_set_params(
+    m: *mut SaveVMMigration,
+    params: *const SaveVMParams,
+    errp: *mut *mut CError,
+) -> c_int {
+    let set = |m: &Handle| {
+        // SAFETY: the contract of the function.
+        let new = unsafe { self::params(params) }?.ok_or_else(|| Error::invalid("the parameters are NULL"))?;
+        m.outgoing("savevm_migration_set_params")?.set_params(&new);
+        Ok(())
+    };
+    // SAFETY: the contract of the function.
+    unsafe { try_on_machine(Handle::from_c(m), errp, set) }
+}
+
+/// How it stands. 0, or -EINVAL for NULL and for an `info` without its size. It waits for nothing; inside callbacks too.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `info` is NULL or begins with its size and is writable for that.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_query(m: *mut MigrationState, info: *mut SaveVMInfo) -> c_int {
+pub unsafe extern "C" fn savevm_migration_query(m: *mut SaveVMMigration, info: *mut SaveVMInfo) -> c_int {
     // SAFETY: the contract of the function.
-    on_machine(unsafe { outgoing(m) }, |m| unsafe { fill_info(info, &m.info()) })
+    on_machine(unsafe { Handle::from_c(m) }, |m| unsafe { m.reported(bytes::give_sized(info, &self::info(&m.info()))) })
 }
 
-/// Ends what is still under way as far as that can be (see savevm_migrate_cancel(); past that it waits for the end, and a
-/// paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this migration.
+/// What was measured of one device whose state was saved or loaded, by its place in the stream. 0, -ENOENT behind the
+/// last, -EINVAL for NULL and for a `device` without its size. It waits for nothing; inside callbacks too.
+///
+/// # Safety
+/// `m` is NULL or a migration; `device` is NULL or begins with its size and is writable for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_migration_device(
+    m: *mut SaveVMMigration,
+    index: usize,
+    device: *mut SaveVMDeviceInfo,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { Handle::from_c(m) }, |m| {
+        let Some(found) = m.device(index) else { return -libc::ENOENT };
+        // SAFETY: the contract of the function.
+        unsafe { m.reported(bytes::give_sized(device, &device_info(&found, m.is_incoming()))) }
+    })
+}
+
+/// Ends what is still under way as far as that can be (see savevm_migration_cancel(); past that an outgoing one waits for
+/// the end, and a paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this
+/// migration.
 ///
 /// # Safety
 /// `m` is NULL or a migration that is not used afterwards.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migrate_free(m: *mut MigrationState) {
+pub unsafe extern "C" fn savevm_migration_free(m: *mut SaveVMMigration) {
     // SAFETY: the contract of the function.
-    let this = unsafe { outgoing(m) };
+    let this = unsafe { Handle::from_c(m) };
     on_machine(this, |m| {
-        m.end();
+        match m {
+            Handle::Outgoing(m) => m.end(),
+            Handle::Incoming(m) => m.end(),
+        }
         0
     });
-    if !m.is_null() {
-        // SAFETY: the pointer came from `Arc::into_raw` and is given up.
-        guard((), || drop(unsafe { Arc::from_raw(m.cast_const().cast::<Outgoing>()) }));
-    }
+    // SAFETY: the contract of the function.
+    guard((), || drop(unsafe { Handle::take(m) }));
+}
+
+/// For a `resume_prepare`: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
+/// handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+///
+/// # Safety
+/// `s` is NULL or what `resume_prepare` was given; `block` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_request_bitmap(s: *mut MigrationState, block: *const c_char) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { outgoing(s) }, |m| {
+        let Handle::Outgoing(m) = m else { return -libc::EINVAL };
+        // SAFETY: the contract of the function.
+        let block = unsafe { bytes::name(block) }.ok_or_else(|| Error::invalid("the name of the block is NULL"));
+        result(block.and_then(|block| m.request_bitmap(&block)))
+    })
+}
+
+/// For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
+/// listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
+/// SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+///
+/// # Safety
+/// `s` is NULL or what SaveVMPostcopyOps.listen was given; `block` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_request_pages(
+    s: *mut MigrationIncomingState,
+    block: *const c_char,
+    start: u64,
+    length: u32,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { incoming(s) }, |m| {
+        let Handle::Incoming(m) = m else { return -libc::EINVAL };
+        // SAFETY: the contract of the function.
+        let block = unsafe { bytes::name(block) }.filter(|block| block.len() <= usize::from(u8::MAX));
+        let block = block.ok_or_else(|| Error::invalid("the name of the block is NULL or too long"));
+        result(block.and_then(|block| m.request_pages(&block, start, length)))
+    })
 }
 
 /// Forbids migration of `vm` (NULL: this thread's context) for a reason, which is copied. A number above 0 for

@@ -1,24 +1,87 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What migrations are asked for and tell.
 
-use crate::ffi::types::{MigrationIncomingState, QEMUFile};
+use crate::ffi::bytes::{c_enums, sized_structs};
+use crate::ffi::types::{MigrationIncomingState, QEMUFile, SaveVMMigration};
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 
-/// `SaveVMParams.return_path`: the destination answers where the connection goes both ways. Not over `exec:`, whose command
-/// may only store the stream, unless postcopy is enabled.
-pub const SAVEVM_RETURN_PATH_AUTO: c_int = 0;
-/// `SaveVMParams.return_path`: the destination answers, or the migration fails.
-pub const SAVEVM_RETURN_PATH_ON: c_int = 1;
-/// `SaveVMParams.return_path`: the destination is not asked for anything.
-pub const SAVEVM_RETURN_PATH_OFF: c_int = 2;
+/// Status of a migration: QEMU's MigrationStatus, with QEMU's numbers.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMStatus {
+    /// The migration has not begun.
+    SAVEVM_STATUS_NONE = 0,
+    /// It connects, and live devices are set up.
+    SAVEVM_STATUS_SETUP = 1,
+    /// A cancellation is in progress.
+    SAVEVM_STATUS_CANCELLING = 2,
+    /// It was cancelled. The guest is on the source.
+    SAVEVM_STATUS_CANCELLED = 3,
+    /// Precopy: live devices send while the guest runs on the source.
+    SAVEVM_STATUS_ACTIVE = 4,
+    /// Postcopy: the guest runs on the destination, and the rest of its memory follows.
+    SAVEVM_STATUS_POSTCOPY_ACTIVE = 5,
+    /// The connection broke during postcopy. A recovery can continue it.
+    SAVEVM_STATUS_POSTCOPY_PAUSED = 6,
+    /// A recovery is in progress.
+    SAVEVM_STATUS_POSTCOPY_RECOVER = 7,
+    /// The guest has moved.
+    SAVEVM_STATUS_COMPLETED = 8,
+    /// It failed. SaveVMInfo.owner says where the guest is.
+    SAVEVM_STATUS_FAILED = 9,
+    /// Continuous replication.
+    SAVEVM_STATUS_COLO = 10,
+    /// The guest is stopped, and the migration waits for savevm_migration_continue().
+    SAVEVM_STATUS_PRE_SWITCHOVER = 11,
+    /// The guest is stopped, and device states are sent.
+    SAVEVM_STATUS_DEVICE = 12,
+    /// The migration waits for the guest to release devices.
+    SAVEVM_STATUS_WAIT_UNPLUG = 13,
+}
 
-/// `SaveVMInfo.owner`: the guest is this side's to run.
-pub const SAVEVM_OWNER_HERE: c_int = 0;
-/// `SaveVMInfo.owner`: it is the other side's.
-pub const SAVEVM_OWNER_THERE: c_int = 1;
-/// `SaveVMInfo.owner`: the connection broke while it changed hands. It is stopped here and may run there: only somebody
-/// who sees both sides may start it. A paused postcopy that is recovered shows that it is there.
-pub const SAVEVM_OWNER_UNKNOWN: c_int = 2;
+/// Whether the destination answers over a return path.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMReturnPath {
+    /// It answers if the connection goes both ways. Not over `exec:`, whose command may only store the stream, unless
+    /// postcopy is enabled.
+    SAVEVM_RETURN_PATH_AUTO = 0,
+    /// It answers, or the migration fails.
+    SAVEVM_RETURN_PATH_ON = 1,
+    /// It is not asked for anything.
+    SAVEVM_RETURN_PATH_OFF = 2,
+}
+
+/// Which side may run the guest, as far as this side knows.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMOwner {
+    /// This side.
+    SAVEVM_OWNER_HERE = 0,
+    /// The other side.
+    SAVEVM_OWNER_THERE = 1,
+    /// The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an operator
+    /// who sees both sides may start it. Recovering a paused postcopy shows that the other side has it.
+    SAVEVM_OWNER_UNKNOWN = 2,
+    /// Neither side: a part of a state was loaded, so the devices match no guest.
+    SAVEVM_OWNER_TORN = 3,
+}
+
+c_enums! {
+    SaveVMReturnPath: SAVEVM_RETURN_PATH_AUTO, SAVEVM_RETURN_PATH_ON, SAVEVM_RETURN_PATH_OFF;
+    SaveVMOwner: SAVEVM_OWNER_HERE, SAVEVM_OWNER_THERE, SAVEVM_OWNER_UNKNOWN, SAVEVM_OWNER_TORN;
+}
+
+sized_structs! {
+    SaveVMParams, SAVEVM_PARAMS_INIT, trace;
+    SaveVMInfo, SAVEVM_INFO_INIT, paused_time_us;
+    SaveVMDeviceInfo, SAVEVM_DEVICE_INFO_INIT, load_time_us;
+    SaveVMPostcopyOps, SAVEVM_POSTCOPY_OPS_INIT, end;
+}
 
 /// What a migration may do and how long it may take. 0, NULL and false mean the default that is given. Times are in
 /// milliseconds. The struct is copied.
@@ -44,10 +107,10 @@ pub struct SaveVMParams {
     /// How long a broken postcopy waits to be recovered; default: for ever. May change while it runs. The guest is lost when
     /// it is over: it is stopped at the destination, with zeros for the pages that did not come.
     pub recover_timeout_ms: u32,
-    /// SAVEVM_RETURN_PATH_*. Incoming, ON also refuses to start the guest from a stream whose source did not ask just
+    /// Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON also refuses to start the guest from a stream whose source did not ask just
     /// before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
     /// like one that ends.
-    pub return_path: c_int,
+    pub return_path: MaybeUninit<SaveVMReturnPath>,
     /// First slow-down by auto-converge in percent; default 20. May change while it runs, as the next two.
     pub throttle_initial: u32,
     /// What comes on top each time; default 10.
@@ -59,9 +122,9 @@ pub struct SaveVMParams {
     /// Slow the guest down (SaveVMHostOps.throttle) when it dirties faster than the link carries. May change while it
     /// runs.
     pub auto_converge: bool,
-    /// With the guest stopped, wait for savevm_migrate_continue() before the devices are saved.
+    /// With the guest stopped, wait for savevm_migration_continue() before the devices are saved.
     pub pause_before_switchover: bool,
-    /// No thread of its own: the caller does the work with savevm_migrate_step().
+    /// No thread of its own: the caller does the work with savevm_migration_step().
     pub no_thread: bool,
     /// The destination leaves the guest stopped when everything is loaded.
     pub no_autostart: bool,
@@ -71,14 +134,22 @@ pub struct SaveVMParams {
     pub trace: *const c_char,
 }
 
-/// How long a device's state took.
+/// What a migration measured of one device whose state is saved and loaded whole.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct SaveVMDeviceTime {
-    /// Name, cut where it is longer; empty: no more devices.
-    pub name: [c_char; 64],
-    /// Microseconds.
-    pub time_us: u64,
+pub struct SaveVMDeviceInfo {
+    /// sizeof(SaveVMDeviceInfo).
+    pub size: usize,
+    /// Name of the device; owned by the migration.
+    pub name: *const c_char,
+    /// Instance of the device.
+    pub instance_id: u32,
+    /// Bytes of its section.
+    pub bytes: u64,
+    /// Time for saving its state in microseconds; 0 on the destination.
+    pub save_time_us: u64,
+    /// Time for loading its state in microseconds; 0 on the source.
+    pub load_time_us: u64,
 }
 
 /// How a migration stands. The caller sets `size`; what is filled in is what both sides have. Counts never go back.
@@ -87,10 +158,10 @@ pub struct SaveVMDeviceTime {
 pub struct SaveVMInfo {
     /// sizeof(SaveVMInfo).
     pub size: usize,
-    /// QEMU's MigrationStatus, as a number.
-    pub status: c_int,
-    /// SAVEVM_OWNER_*.
-    pub owner: c_int,
+    /// Status.
+    pub status: SaveVMStatus,
+    /// Which side may run the guest.
+    pub owner: SaveVMOwner,
     /// QEMU's name of the status; the library's, for ever.
     pub status_name: *const c_char,
     /// Since it began, until it ended, in microseconds.
@@ -130,11 +201,9 @@ pub struct SaveVMInfo {
     pub return_path: bool,
     /// Whether both ends are known to be of this library.
     pub extended: bool,
-    /// The devices that took longest, longest first.
-    pub devices: [SaveVMDeviceTime; 16],
     /// Rounds of precopy (incoming: reading the stream), in microseconds.
     pub precopy_time_us: u64,
-    /// From the last round until the guest was handed over, without waiting for savevm_migrate_continue().
+    /// From the last round until the guest was handed over, without waiting for savevm_migration_continue().
     pub switchover_time_us: u64,
     /// Sending what was left behind the hand-over.
     pub postcopy_time_us: u64,
@@ -150,12 +219,12 @@ pub struct SaveVMEvent {
     pub size: usize,
     /// Whether the guest comes in.
     pub incoming: bool,
-    /// QEMU's MigrationStatus, as a number.
-    pub status: c_int,
+    /// The new status.
+    pub status: SaveVMStatus,
     /// QEMU's name of it.
     pub status_name: *const c_char,
-    /// The MigrationState or MigrationIncomingState. Inside savevm_migrate() the first event comes before it returns.
-    pub migration: *mut c_void,
+    /// The migration. The first event comes before savevm_migrate() returns this handle.
+    pub migration: *mut SaveVMMigration,
 }
 
 /// How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
@@ -168,7 +237,7 @@ pub struct SaveVMPostcopyOps {
     /// sizeof(SaveVMPostcopyOps).
     pub size: usize,
     /// Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
-    /// savevm_migrate_request_bitmap().
+    /// savevm_request_bitmap().
     pub blocks: Option<unsafe extern "C" fn(host: *mut c_void) -> *const *const c_char>,
 
     /// Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
@@ -189,7 +258,7 @@ pub struct SaveVMPostcopyOps {
     /// Destination: throw away `length` bytes from `start` on of a block.
     pub discard:
         Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
-    /// Destination: from now on ask for what is missing with savevm_incoming_request_pages(). Pages are loaded by the
+    /// Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
     /// RAM's load_state, without the lock, on another thread than the devices.
     pub listen: Option<unsafe extern "C" fn(host: *mut c_void, migration: *mut MigrationIncomingState) -> c_int>,
     /// Destination: the connection broke; requests fail. NULL: nothing.

@@ -5,7 +5,6 @@ pub mod context;
 pub mod device;
 pub mod error;
 pub mod file;
-pub mod incoming;
 pub mod inspect;
 pub mod migrate;
 pub mod migration;

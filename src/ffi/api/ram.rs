@@ -2,8 +2,9 @@
 //! RAM as a module, for a hypervisor without a RAM device of its own.
 
 use crate::error::{Error, Result};
+use crate::ffi::bytes::{c_enums, sized_structs};
 use crate::ffi::guard::{guard, guard_error};
-use crate::ffi::migration::{code, give_result, parse_uri};
+use crate::ffi::migration::{code, give_result, parse_uri, result};
 use crate::ffi::types::{Error as CError, SaveVM};
 use crate::ffi::{bytes, context};
 use crate::ram::block::{Block, BlockInfo};
@@ -13,6 +14,7 @@ use crate::savevm::unwind;
 use crate::sys::GuestMemory;
 use crate::wire::limits::IDSTR_MAX;
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,15 +24,32 @@ pub struct SaveVMRam {
     ram: Arc<Ram>,
 }
 
-/// Where dirty pages are known from: log_sync where there is one, else the kernel.
-pub const SAVEVM_RAM_LOG_AUTO: c_int = 0;
-/// log_sync, as for KVM's dirty log.
-pub const SAVEVM_RAM_LOG_HOST: c_int = 1;
-/// The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7; it sees every write of this process and
-/// of KVM, but not those of other processes and devices: mark these.
-pub const SAVEVM_RAM_LOG_KERNEL: c_int = 2;
-/// Nothing but savevm_ram_set_dirty().
-pub const SAVEVM_RAM_LOG_MARKS: c_int = 3;
+/// Where dirty pages are known from.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMRamLog {
+    /// log_sync if there is one, else the kernel.
+    SAVEVM_RAM_LOG_AUTO = 0,
+    /// log_sync, as for KVM's dirty log.
+    SAVEVM_RAM_LOG_HOST = 1,
+    /// The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7. It sees every write of this process
+    /// and of KVM, but not those of other processes and devices: mark these.
+    SAVEVM_RAM_LOG_KERNEL = 2,
+    /// savevm_ram_set_dirty() alone.
+    SAVEVM_RAM_LOG_MARKS = 3,
+}
+
+c_enums! {
+    SaveVMRamLog: SAVEVM_RAM_LOG_AUTO, SAVEVM_RAM_LOG_HOST, SAVEVM_RAM_LOG_KERNEL, SAVEVM_RAM_LOG_MARKS;
+}
+
+sized_structs! {
+    SaveVMRamBlock, SAVEVM_RAM_BLOCK_INIT, opaque;
+    SaveVMRamOptions, SAVEVM_RAM_OPTIONS_INIT, xbzrle_cache;
+    SaveVMRamOps, SAVEVM_RAM_OPS_INIT, log_stop;
+    SaveVMRamInfo, SAVEVM_RAM_INFO_INIT, page_requests;
+}
 
 /// A block of guest memory.
 #[repr(C)]
@@ -54,19 +73,27 @@ pub struct SaveVMRamBlock {
     pub opaque: *mut c_void,
 }
 
-/// What a hypervisor chooses for its RAM. All zero is a good beginning.
+/// How the RAM of a machine is migrated.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct SaveVMRamOps {
-    /// sizeof(SaveVMRamOps).
+pub struct SaveVMRamOptions {
+    /// sizeof(SaveVMRamOptions).
     pub size: usize,
-    /// SAVEVM_RAM_LOG_*.
-    pub log: c_int,
+    /// Where dirty pages are known from; default SAVEVM_RAM_LOG_AUTO.
+    pub log: MaybeUninit<SaveVMRamLog>,
     /// Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
     pub ignore_shared: bool,
     /// Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
     /// 0: not used. It saves bandwidth, and costs CPU time and a copy.
     pub xbzrle_cache: u64,
+}
+
+/// The dirty log of a hypervisor, for guest memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamOps {
+    /// sizeof(SaveVMRamOps).
+    pub size: usize,
     /// Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
     pub log_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
@@ -150,15 +177,14 @@ impl HostLog for CLog {
     }
 }
 
-fn options(ops: &SaveVMRamOps) -> Result<Options> {
-    let log = match ops.log {
-        SAVEVM_RAM_LOG_AUTO => Log::Auto,
-        SAVEVM_RAM_LOG_HOST => Log::Host,
-        SAVEVM_RAM_LOG_KERNEL => Log::Kernel,
-        SAVEVM_RAM_LOG_MARKS => Log::Marks,
-        other => return Err(Error::invalid(format!("SaveVMRamOps.log is {other}"))),
+fn chosen(options: &SaveVMRamOptions) -> Result<Options> {
+    let log = match bytes::c_enum(options.log)? {
+        SaveVMRamLog::SAVEVM_RAM_LOG_AUTO => Log::Auto,
+        SaveVMRamLog::SAVEVM_RAM_LOG_HOST => Log::Host,
+        SaveVMRamLog::SAVEVM_RAM_LOG_KERNEL => Log::Kernel,
+        SaveVMRamLog::SAVEVM_RAM_LOG_MARKS => Log::Marks,
     };
-    Ok(Options { log, ignore_shared: ops.ignore_shared, xbzrle_cache: ops.xbzrle_cache })
+    Ok(Options { log, ignore_shared: options.ignore_shared, xbzrle_cache: options.xbzrle_cache })
 }
 
 /// Runs `body` with the RAM. A panic in it is that of the RAM's machine.
@@ -178,28 +204,32 @@ unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
 }
 
 /// Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
-/// migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `ops` (NULL: all
-/// zero) is copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+/// migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `options` (NULL:
+/// the defaults) and `ops` (NULL: no dirty log of the hypervisor) are copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
 ///
 /// # Safety
-/// `vm` is NULL or a context that outlives the RAM; `ops` is NULL or begins with its size, and its functions may be called
-/// from any thread with `opaque`; `errp` is NULL or points to NULL.
+/// `vm` is NULL or a context that outlives the RAM; `options` and `ops` are NULL or begin with their size, and the functions
+/// may be called from any thread with `opaque`; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_ram_new(
     vm: *mut SaveVM,
+    options: *const SaveVMRamOptions,
     ops: *const SaveVMRamOps,
     opaque: *mut c_void,
     errp: *mut *mut CError,
 ) -> *mut SaveVMRam {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, ops) = unsafe { (context::from_c(vm), bytes::sized_struct(ops)) };
+        let (vm, options, ops) =
+            unsafe { (context::from_c(vm), bytes::sized_struct(options), bytes::sized_struct(ops)) };
+        let make = || {
+            let options = options?.as_ref().map(chosen).transpose()?.unwrap_or_default();
+            let ops = ops?.filter(|ops| ops.log_sync.is_some());
+            Ram::new(&vm, options, ops.map(|ops| Arc::new(CLog { ops, opaque }) as _))
+        };
         context::with(&vm, || {
-            let chosen = ops.as_ref().map_or_else(|| Ok(Options::default()), options);
-            let log = ops.filter(|ops| ops.log_sync.is_some()).map(|ops| Arc::new(CLog { ops, opaque }) as _);
-            let made = chosen.and_then(|options| Ram::new(&vm, options, log));
             // SAFETY: the contract of the function.
-            let given = unsafe { give_result(errp, made) };
+            let given = unsafe { give_result(errp, make()) };
             given.map_or(ptr::null_mut(), |ram| Box::into_raw(Box::new(SaveVMRam { ram })))
         })
     };
@@ -207,30 +237,34 @@ pub unsafe extern "C" fn savevm_ram_new(
     unsafe { guard_error(errp, ptr::null_mut(), body) }
 }
 
-/// Takes RAM out of its machine and frees it; the memory stays the hypervisor's. 0, or -EBUSY in a migration, when nothing
-/// is freed. NULL is allowed. With the lock, which may be given up meanwhile.
+/// Takes RAM out of its machine and frees it; the memory stays the hypervisor's. NULL is allowed. With the lock, which may
+/// be given up meanwhile. Free the migrations of the machine first: while one is under way nothing is freed, and that is
+/// reported.
 ///
 /// # Safety
-/// `ram` is NULL or comes from savevm_ram_new() and, where 0 is returned, is not used afterwards.
+/// `ram` is NULL or comes from savevm_ram_new() and is not used afterwards.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_ram_free(ram: *mut SaveVMRam) -> c_int {
-    guard(-libc::EIO, || {
+pub unsafe extern "C" fn savevm_ram_free(ram: *mut SaveVMRam) {
+    guard((), || {
         // SAFETY: the contract of the function.
-        let Ok(inner) = (unsafe { ram_of(ram) }) else { return 0 };
-        if let Err(error) = inner.close() {
-            return error.code();
+        let Ok(inner) = (unsafe { ram_of(ram) }) else { return };
+        match inner.close() {
+            // SAFETY: it came from `Box::into_raw` and is given up.
+            Ok(()) => drop(unsafe { Box::from_raw(ram) }),
+            Err(error) => {
+                if let Some(vm) = inner.vm() {
+                    vm.report(error);
+                }
+            }
         }
-        // SAFETY: it came from `Box::into_raw` and is given up.
-        drop(unsafe { Box::from_raw(ram) });
-        0
-    })
+    });
 }
 
 /// # Safety
 /// The contract of savevm_ram_add_block().
 unsafe fn block_info(block: *const SaveVMRamBlock) -> Result<BlockInfo> {
     // SAFETY: as the caller promised.
-    let block = unsafe { bytes::sized_struct(block) }.ok_or_else(|| Error::invalid("the block is NULL"))?;
+    let block = unsafe { bytes::sized_struct(block) }?.ok_or_else(|| Error::invalid("the block is NULL"))?;
     // SAFETY: as the caller promised.
     let name = unsafe { bytes::name(block.name) }.ok_or_else(|| Error::invalid("the block's name is NULL"))?;
     let (len, page_size) = (usize::try_from(block.length), usize::try_from(block.page_size));
@@ -356,13 +390,10 @@ pub unsafe extern "C" fn savevm_ram_query(ram: *mut SaveVMRam, info: *mut SaveVM
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
         let Ok(ram) = (unsafe { ram_of(ram) }) else { return -libc::EINVAL };
-        if info.is_null() {
-            return -libc::EINVAL;
-        }
         let get = |count: &AtomicU64| count.load(Relaxed);
         let counters = &ram.counters;
-        let mut full = SaveVMRamInfo {
-            size: 0,
+        let numbers = SaveVMRamInfo {
+            size: size_of::<SaveVMRamInfo>(),
             page_size: ram.page_size() as u64,
             dirty_bytes: ram.dirty_bytes(),
             normal_pages: get(&counters.normal),
@@ -372,12 +403,7 @@ pub unsafe extern "C" fn savevm_ram_query(ram: *mut SaveVMRam, info: *mut SaveVM
             syncs: get(&counters.syncs),
             page_requests: get(&counters.requests),
         };
-        // SAFETY: the contract of the function: no more than the caller has is written.
-        unsafe {
-            let size = info.cast::<usize>().read().min(size_of::<SaveVMRamInfo>());
-            full.size = size;
-            ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), size);
-        }
-        0
+        // SAFETY: the contract of the function.
+        result(unsafe { bytes::give_sized(info, &numbers) })
     })
 }

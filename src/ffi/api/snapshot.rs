@@ -1,28 +1,78 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Snapshots.
 
-use crate::error::Error;
-use crate::ffi::context;
+use crate::error::{Error, Result};
+use crate::ffi::bytes::{c_enums, sized_structs};
 use crate::ffi::file::file_ref;
 use crate::ffi::guard::{guard, guard_error};
 use crate::ffi::migration::{code, parse_uri};
 use crate::ffi::types::{Error as CError, QEMUFile, SaveVM};
+use crate::ffi::{bytes, context};
 use crate::file::MigFile;
 use crate::migration::{check, snapshot_load, snapshot_save, snapshot_save_to};
 use std::ffi::{c_char, c_int};
 use std::io::Read;
+use std::mem::MaybeUninit;
+
+/// Format of a snapshot.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMSnapshotFormat {
+    /// QEMU's migration stream, as savevm_migrate() sends it.
+    SAVEVM_SNAPSHOT_STREAM = 0,
+    /// A file in which each page of guest memory has a fixed place. Not available yet: -ENOTSUP.
+    SAVEVM_SNAPSHOT_MAPPED = 1,
+}
+
+c_enums! {
+    SaveVMSnapshotFormat: SAVEVM_SNAPSHOT_STREAM, SAVEVM_SNAPSHOT_MAPPED;
+}
+
+/// How a snapshot is saved or loaded.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMSnapshotOptions {
+    /// sizeof(SaveVMSnapshotOptions).
+    pub size: usize,
+    /// Format; default SAVEVM_SNAPSHOT_STREAM.
+    pub format: MaybeUninit<SaveVMSnapshotFormat>,
+}
+
+sized_structs! {
+    SaveVMSnapshotOptions, SAVEVM_SNAPSHOT_OPTIONS_INIT, format;
+}
+
+/// # Safety
+/// `options` must be NULL or begin with its size.
+unsafe fn check_options(options: *const SaveVMSnapshotOptions) -> Result<()> {
+    // SAFETY: as the caller promised.
+    let Some(options) = unsafe { bytes::sized_struct(options) }? else { return Ok(()) };
+    match bytes::c_enum(options.format)? {
+        SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_STREAM => Ok(()),
+        SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_MAPPED => {
+            Err(Error::new(libc::ENOTSUP, "SAVEVM_SNAPSHOT_MAPPED is not supported yet: use SAVEVM_SNAPSHOT_STREAM"))
+        }
+    }
+}
 
 /// Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
 /// starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
 /// hold it, and given up for setup. 0, or -errno and `*errp`.
 ///
 /// # Safety
-/// `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+/// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
+/// size; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_snapshot_save(vm: *mut SaveVM, uri: *const c_char, errp: *mut *mut CError) -> c_int {
+pub unsafe extern "C" fn savevm_snapshot_save(
+    vm: *mut SaveVM,
+    uri: *const c_char,
+    options: *const SaveVMSnapshotOptions,
+    errp: *mut *mut CError,
+) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, uri) = unsafe { (context::from_c(vm), parse_uri(uri)) };
+        let (vm, uri) = unsafe { (context::from_c(vm), check_options(options).and_then(|()| parse_uri(uri))) };
         // SAFETY: the contract of the function.
         context::with(&vm, || unsafe { code(errp, uri.and_then(|uri| snapshot_save(&vm, &uri))) })
     };
@@ -88,12 +138,18 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 /// of each of two states. Inside the lock, as saving. 0, or -errno and `*errp`.
 ///
 /// # Safety
-/// `vm` is NULL or a context; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+/// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
+/// size; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_snapshot_load(vm: *mut SaveVM, uri: *const c_char, errp: *mut *mut CError) -> c_int {
+pub unsafe extern "C" fn savevm_snapshot_load(
+    vm: *mut SaveVM,
+    uri: *const c_char,
+    options: *const SaveVMSnapshotOptions,
+    errp: *mut *mut CError,
+) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, uri) = unsafe { (context::from_c(vm), parse_uri(uri)) };
+        let (vm, uri) = unsafe { (context::from_c(vm), check_options(options).and_then(|()| parse_uri(uri))) };
         // SAFETY: the contract of the function.
         context::with(&vm, || unsafe { code(errp, uri.and_then(|uri| snapshot_load(&vm, &uri))) })
     };

@@ -2,31 +2,97 @@
 //! Structs of `savevm.h`.
 
 use super::migration::{SaveVMEvent, SaveVMPostcopyOps};
+use crate::ffi::bytes::{c_enums, sized_structs};
 use crate::ffi::types::{Error, QEMUFile, QEMUTimer, VMStateIf};
 use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::mem::MaybeUninit;
 
 /// Bits of `SaveVMHostOps.stream_flags`: what streams leave out, and where a driver of the host's own stands.
 /// No configuration section is written or expected.
-pub const SAVEVM_FLAG_NO_CONFIGURATION: u32 = 1;
+pub const SAVEVM_FLAG_NO_CONFIGURATION: u32 = 1 << 0;
 /// No section footers are written or expected.
-pub const SAVEVM_FLAG_NO_FOOTERS: u32 = 2;
+pub const SAVEVM_FLAG_NO_FOOTERS: u32 = 1 << 1;
 /// No description follows the end.
-pub const SAVEVM_FLAG_NO_VMDESC: u32 = 4;
+pub const SAVEVM_FLAG_NO_VMDESC: u32 = 1 << 2;
 /// The guest was handed over; live devices with postcopy go on.
-pub const SAVEVM_FLAG_IN_POSTCOPY: u32 = 8;
+pub const SAVEVM_FLAG_IN_POSTCOPY: u32 = 1 << 3;
 /// Continuous replication: device states carry no header.
-pub const SAVEVM_FLAG_IN_COLO: u32 = 16;
+pub const SAVEVM_FLAG_IN_COLO: u32 = 1 << 4;
 /// Postcopy of RAM is agreed on.
-pub const SAVEVM_FLAG_POSTCOPY_RAM: u32 = 32;
+pub const SAVEVM_FLAG_POSTCOPY_RAM: u32 = 1 << 5;
 /// The machine's UUID is not written; one that comes is compared all the same.
-pub const SAVEVM_FLAG_NO_UUID: u32 = 64;
+pub const SAVEVM_FLAG_NO_UUID: u32 = 1 << 6;
 /// Sections of live devices are refused: what they hold comes another way.
-pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 128;
+pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 1 << 7;
 
-/// `level` of `SaveVMHostOps.report`: something failed.
-pub const SAVEVM_REPORT_ERROR: c_int = 0;
-/// `level` of `SaveVMHostOps.report`: something is odd and was gone past.
-pub const SAVEVM_REPORT_WARNING: c_int = 1;
+/// How serious a message is.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMReportLevel {
+    /// Something failed.
+    SAVEVM_REPORT_ERROR = 0,
+    /// Something is suspicious, and the work continues.
+    SAVEVM_REPORT_WARNING = 1,
+}
+
+/// Notices of `SaveVMHostOps.precopy_notify`: QEMU's PrecopyNotifyReason, with QEMU's numbers.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMPrecopyNotice {
+    /// All live devices are set up.
+    SAVEVM_PRECOPY_SETUP = 0,
+    /// The guest is stopped, and the rest of its state is sent.
+    SAVEVM_PRECOPY_COMPLETE = 3,
+    /// The migration has ended, in any way.
+    SAVEVM_PRECOPY_CLEANUP = 4,
+}
+
+/// State of an incoming postcopy: QEMU's PostcopyState, with QEMU's numbers.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMPostcopyState {
+    /// No state: SaveVMIncomingOps.postcopy_state only returns the current one.
+    SAVEVM_POSTCOPY_STATE_QUERY = -1,
+    /// Postcopy was not announced.
+    SAVEVM_POSTCOPY_STATE_NONE = 0,
+    /// Postcopy was announced.
+    SAVEVM_POSTCOPY_STATE_ADVISE = 1,
+    /// Stale pages were discarded.
+    SAVEVM_POSTCOPY_STATE_DISCARD = 2,
+    /// Device states are loaded, and pages may be requested.
+    SAVEVM_POSTCOPY_STATE_LISTENING = 3,
+    /// The guest runs here.
+    SAVEVM_POSTCOPY_STATE_RUNNING = 4,
+    /// Postcopy has ended.
+    SAVEVM_POSTCOPY_STATE_END = 5,
+}
+
+/// Which side of a migration or snapshot an error is from.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMSide {
+    /// Neither side.
+    SAVEVM_SIDE_NONE = 0,
+    /// The source, which saves.
+    SAVEVM_SIDE_SOURCE = 1,
+    /// The destination, which loads.
+    SAVEVM_SIDE_DESTINATION = 2,
+}
+
+c_enums! {
+    SaveVMPostcopyState: SAVEVM_POSTCOPY_STATE_NONE, SAVEVM_POSTCOPY_STATE_ADVISE, SAVEVM_POSTCOPY_STATE_DISCARD,
+        SAVEVM_POSTCOPY_STATE_LISTENING, SAVEVM_POSTCOPY_STATE_RUNNING, SAVEVM_POSTCOPY_STATE_END;
+}
+
+sized_structs! {
+    SaveVMHostOps, SAVEVM_HOST_OPS_INIT, reset;
+    SaveVMIncomingOps, SAVEVM_INCOMING_OPS_INIT, main_loop_done;
+    SaveVMChannelOps, SAVEVM_CHANNEL_OPS_INIT, error;
+}
 
 /// What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
 /// copied; `host` is handed to every member as it was given.
@@ -35,7 +101,7 @@ pub const SAVEVM_REPORT_WARNING: c_int = 1;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMHostOps {
-    /// sizeof(SaveVMHostOps), so that later versions may have more members.
+    /// sizeof(SaveVMHostOps).
     pub size: usize,
 
     /// Takes the lock; NULL: there is none.
@@ -87,11 +153,11 @@ pub struct SaveVMHostOps {
     pub disks_activate: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
     /// Slows the guest's CPUs down by so many percent of their time (0: full speed).
     pub throttle: Option<unsafe extern "C" fn(host: *mut c_void, percent: c_int)>,
-    /// Precopy's notices: 0 after setup, 3 before completion, 4 at the end. A result under 0 is reported and gone past.
-    pub precopy_notify: Option<unsafe extern "C" fn(host: *mut c_void, notice: c_int) -> c_int>,
+    /// A stage of precopy was reached. A negative result is logged and otherwise ignored.
+    pub precopy_notify: Option<unsafe extern "C" fn(host: *mut c_void, notice: SaveVMPrecopyNotice) -> c_int>,
 
-    /// Tells people (SAVEVM_REPORT_*); NULL: the log. Any thread, any lock.
-    pub report: Option<unsafe extern "C" fn(host: *mut c_void, level: c_int, text: *const c_char)>,
+    /// Reports a message to the user. If NULL, messages go to the log. Any thread, any lock.
+    pub report: Option<unsafe extern "C" fn(host: *mut c_void, level: SaveVMReportLevel, text: *const c_char)>,
     /// Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
     /// asked once for a device and for every other event, and has to be quick. NULL: no.
     pub trace_wanted: Option<unsafe extern "C" fn(host: *mut c_void, event: *const c_char) -> bool>,
@@ -157,8 +223,9 @@ pub struct SaveVMIncomingOps {
     pub open_return_path: Option<unsafe extern "C" fn(host: *mut c_void, f: *mut QEMUFile) -> c_int>,
     /// Answers a ping.
     pub pong: Option<unsafe extern "C" fn(host: *mut c_void, value: u32) -> c_int>,
-    /// Sets the postcopy state (QEMU's PostcopyState, 0 to 5) and returns the one before; -1 only asks.
-    pub postcopy_state: Option<unsafe extern "C" fn(host: *mut c_void, state: c_int) -> c_int>,
+    /// Sets the postcopy state, unless it is SAVEVM_POSTCOPY_STATE_QUERY, and returns the previous one.
+    pub postcopy_state:
+        Option<unsafe extern "C" fn(host: *mut c_void, state: SaveVMPostcopyState) -> MaybeUninit<SaveVMPostcopyState>>,
     /// Postcopy may come; `ram` says whether RAM takes part (its page sizes were compared).
     pub postcopy_advise: Option<unsafe extern "C" fn(host: *mut c_void, ram: bool) -> c_int>,
     /// Before the first discard, or before listening without one.
@@ -224,8 +291,8 @@ pub struct SaveVMErrorInfo {
     pub size: usize,
     /// The positive errno.
     pub error: c_int,
-    /// 0: neither side, 1: the source, 2: the destination.
-    pub side: c_int,
+    /// The side that failed.
+    pub side: SaveVMSide,
     /// Offset in the stream in bytes.
     pub offset: i64,
     /// Type byte of the section.

@@ -4,14 +4,13 @@
 use crate::ffi::api::context::{savevm_free, savevm_is_broken, savevm_new, savevm_set_current};
 use crate::ffi::api::error::{error_free, error_get_pretty};
 use crate::ffi::api::file::savevm_file_to_buffer;
-use crate::ffi::api::incoming::savevm_incoming;
-use crate::ffi::api::migrate::savevm_migrate;
+use crate::ffi::api::migrate::{savevm_incoming, savevm_migrate};
 use crate::ffi::api::ram::{
-    SAVEVM_RAM_LOG_HOST, SaveVMRam, SaveVMRamBlock, SaveVMRamOps, savevm_ram_add_block, savevm_ram_free,
+    SaveVMRam, SaveVMRamBlock, SaveVMRamLog, SaveVMRamOps, SaveVMRamOptions, savevm_ram_add_block, savevm_ram_free,
     savevm_ram_new, savevm_ram_snapshot,
 };
 use crate::ffi::api::snapshot::{savevm_snapshot_load, savevm_snapshot_save, savevm_snapshot_save_file};
-use crate::ffi::api::types::SaveVMHostOps;
+use crate::ffi::api::types::{SaveVMHostOps, SaveVMReportLevel};
 use crate::ffi::context;
 use crate::ffi::phases::{qemu_save_device_state, qemu_savevm_state_blocked};
 use crate::ffi::qemu_file::{qemu_fclose, qemu_get_be32, qemu_get_buffer, qemu_put_be32, qemu_put_buffer};
@@ -21,7 +20,7 @@ use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
 use crate::sys::OwnMemory;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::mem::zeroed;
+use std::mem::{MaybeUninit, zeroed};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
@@ -110,7 +109,7 @@ unsafe extern "C" fn disks_activate(this: *mut c_void) -> c_int {
     0
 }
 
-unsafe extern "C" fn quiet(_this: *mut c_void, _level: c_int, _text: *const c_char) {}
+unsafe extern "C" fn quiet(_this: *mut c_void, _level: SaveVMReportLevel, _text: *const c_char) {}
 
 unsafe extern "C" fn save(f: *mut QEMUFile, _opaque: *mut c_void) {
     let bytes = [7; 100];
@@ -239,15 +238,18 @@ impl Machine {
         unsafe {
             let vm = savevm_new(&raw const ops, opaque);
             let before = savevm_set_current(vm);
+            let options = SaveVMRamOptions {
+                size: size_of::<SaveVMRamOptions>(),
+                log: MaybeUninit::new(SaveVMRamLog::SAVEVM_RAM_LOG_HOST),
+                ..zeroed()
+            };
             let log = SaveVMRamOps {
                 size: size_of::<SaveVMRamOps>(),
-                log: SAVEVM_RAM_LOG_HOST,
                 log_start: Some(log_start),
                 log_sync: Some(log_sync),
                 log_stop: Some(log_stop),
-                ..zeroed()
             };
-            let ram = savevm_ram_new(vm, &raw const log, opaque, ptr::null_mut());
+            let ram = savevm_ram_new(vm, &raw const options, &raw const log, opaque, ptr::null_mut());
             let block = SaveVMRamBlock {
                 size: size_of::<SaveVMRamBlock>(),
                 name: c"ram".as_ptr(),
@@ -306,8 +308,8 @@ impl Machine {
             let mut err = [ptr::null_mut(); 6];
             let [a, b, c, d, e, f] = &mut err;
             let codes = [
-                savevm_snapshot_save(self.vm, uri, a),
-                savevm_snapshot_load(self.vm, uri, b),
+                savevm_snapshot_save(self.vm, uri, ptr::null(), a),
+                savevm_snapshot_load(self.vm, uri, ptr::null(), b),
                 savevm_ram_snapshot(self.ram, uri, c),
                 if savevm_migrate(self.vm, uri, ptr::null(), d).is_null() { -libc::EIO } else { 0 },
                 if savevm_incoming(self.vm, uri, ptr::null(), e).is_null() { -libc::EIO } else { 0 },
@@ -335,9 +337,10 @@ impl Drop for Machine {
         self.inner().faults.clear();
         // SAFETY: nothing uses them any more.
         unsafe {
-            let freed = savevm_ram_free(self.ram);
+            savevm_ram_free(self.ram);
+            let freed = self.inner().registry.find(b"ram", 0).is_none();
             savevm_free(self.vm);
-            assert!(freed == 0 || thread::panicking(), "RAM takes part in nothing any more: {freed}");
+            assert!(freed || thread::panicking(), "the RAM is still registered");
         }
         assert!(!self.memory.memory().is_empty());
     }

@@ -8,12 +8,11 @@ mod recovery;
 use super::api::context::savevm_set_current;
 use super::api::error::{error_free, error_get_pretty};
 use super::api::file::{savevm_file_from_buffer, savevm_file_to_buffer};
-use super::api::incoming::{savevm_incoming, savevm_incoming_free, savevm_incoming_wait};
 use super::api::migrate::{
-    savevm_migrate, savevm_migrate_cancel, savevm_migrate_free, savevm_migrate_query, savevm_migrate_start_postcopy,
-    savevm_migrate_step, savevm_migrate_wait,
+    savevm_incoming, savevm_migrate, savevm_migration_cancel, savevm_migration_free, savevm_migration_query,
+    savevm_migration_start_postcopy, savevm_migration_step, savevm_migration_wait,
 };
-use super::api::migration::{SAVEVM_OWNER_HERE, SaveVMInfo, SaveVMParams};
+use super::api::migration::{SaveVMInfo, SaveVMOwner::SAVEVM_OWNER_HERE, SaveVMParams};
 use super::api::ram::{savevm_ram_check_postcopy, savevm_ram_snapshot};
 use super::api::snapshot::{savevm_snapshot_load, savevm_snapshot_save};
 use super::phases::qemu_load_device_state;
@@ -55,7 +54,8 @@ fn a_snapshot_that_panics_leaves_the_guest_running() {
             let mut err = ptr::null_mut();
             arm(&machine);
             // SAFETY: the context is alive.
-            let ret = unsafe { savevm_snapshot_save(machine.vm, uri("file", &path).as_ptr(), &raw mut err) };
+            let ret =
+                unsafe { savevm_snapshot_save(machine.vm, uri("file", &path).as_ptr(), ptr::null(), &raw mut err) };
             let _ = std::fs::remove_file(path);
             assert!(machine.runs(), "{what}: the guest runs");
             assert_eq!(ret != 0, !err.is_null(), "{what}: an error is told");
@@ -77,8 +77,8 @@ fn a_snapshot_that_panics_while_it_is_loaded_starts_no_guest() {
             arm(&machine);
             // SAFETY: the contexts are alive.
             let ret = unsafe {
-                assert_eq!(savevm_snapshot_save(source.vm, uri.as_ptr(), ptr::null_mut()), 0);
-                savevm_snapshot_load(machine.vm, uri.as_ptr(), ptr::null_mut())
+                assert_eq!(savevm_snapshot_save(source.vm, uri.as_ptr(), ptr::null(), ptr::null_mut()), 0);
+                savevm_snapshot_load(machine.vm, uri.as_ptr(), ptr::null(), ptr::null_mut())
             };
             let _ = std::fs::remove_file(path);
             let sprung = check(&machine, what, ret);
@@ -183,33 +183,33 @@ fn migrate(what: &str, at: At, way: Way, arm: &dyn Fn(&Machine)) -> bool {
         assert_eq!(outgoing.is_null(), !err.is_null(), "{what}: an error is told");
         error_free(err);
         if postcopy {
-            savevm_migrate_start_postcopy(outgoing);
+            savevm_migration_start_postcopy(outgoing);
         }
         let guest = touch(&destination);
-        while way == Way::Steps && savevm_migrate_step(outgoing) > 0 {}
+        while way == Way::Steps && savevm_migration_step(outgoing) > 0 {}
         if way == Way::Cancel {
             while source.runs() && !trapped.is_broken() {
                 thread::yield_now();
             }
-            savevm_migrate_cancel(outgoing);
+            savevm_migration_cancel(outgoing);
         }
         // A wait that was ended by the trap begins once more.
-        savevm_migrate_wait(outgoing, ptr::null_mut());
-        let sent = savevm_migrate_wait(outgoing, ptr::null_mut());
-        savevm_migrate_query(outgoing, &raw mut info);
+        savevm_migration_wait(outgoing, ptr::null_mut());
+        let sent = savevm_migration_wait(outgoing, ptr::null_mut());
+        savevm_migration_query(outgoing, &raw mut info);
         let owner = if outgoing.is_null() { SAVEVM_OWNER_HERE } else { info.owner };
-        savevm_migrate_free(outgoing);
+        savevm_migration_free(outgoing);
         if outgoing.is_null() {
-            super::api::incoming::savevm_incoming_cancel(incoming);
+            savevm_migration_cancel(incoming);
         }
-        savevm_incoming_wait(incoming, ptr::null_mut());
-        let came = savevm_incoming_wait(incoming, ptr::null_mut());
-        savevm_incoming_free(incoming);
+        savevm_migration_wait(incoming, ptr::null_mut());
+        let came = savevm_migration_wait(incoming, ptr::null_mut());
+        savevm_migration_free(incoming);
         guest();
         (sent, came, owner)
     };
     let count = u32::from(source.runs()) + u32::from(destination.runs());
-    let state = format!("{what}: sent {sent}, came {came}, owner {owner}, {} {}", source.runs(), destination.runs());
+    let state = format!("{what}: sent {sent}, came {came}, owner {owner:?}, {} {}", source.runs(), destination.runs());
     assert!(count < 2, "{state}: both run");
     assert_eq!(owner == SAVEVM_OWNER_HERE && sent < 0, source.runs(), "{state}");
     assert!(count == 1 || owner != SAVEVM_OWNER_HERE, "{state}: nobody runs");
@@ -369,7 +369,7 @@ fn the_context_that_a_call_was_about_is_given_up_and_no_other() {
     unsafe {
         let before = savevm_set_current(mine.vm);
         let path = path("blame");
-        assert_eq!(savevm_snapshot_save(other.vm, uri("file", &path).as_ptr(), &raw mut err), -libc::EIO);
+        assert_eq!(savevm_snapshot_save(other.vm, uri("file", &path).as_ptr(), ptr::null(), &raw mut err), -libc::EIO);
         let _ = std::fs::remove_file(path);
         savevm_set_current(before);
         assert!(CStr::from_ptr(error_get_pretty(err)).to_string_lossy().contains("provoked in Engine"));

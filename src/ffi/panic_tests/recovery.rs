@@ -3,15 +3,12 @@
 
 use super::machine::{Machine, PAGE, PAGES, everywhere, path, uri};
 use super::{At, check, has_postcopy, touch};
-use crate::ffi::api::incoming::{
-    savevm_incoming, savevm_incoming_free, savevm_incoming_query, savevm_incoming_recover,
-};
 use crate::ffi::api::migrate::{
-    savevm_migrate, savevm_migrate_free, savevm_migrate_pause, savevm_migrate_query, savevm_migrate_recover,
-    savevm_migrate_start_postcopy, savevm_migrate_step,
+    savevm_incoming, savevm_migrate, savevm_migration_free, savevm_migration_pause, savevm_migration_query,
+    savevm_migration_recover, savevm_migration_start_postcopy, savevm_migration_step,
 };
 use crate::ffi::api::migration::{SaveVMInfo, SaveVMParams};
-use crate::ffi::types::{MigrationIncomingState, MigrationState};
+use crate::ffi::types::SaveVMMigration;
 use crate::migration::Status;
 use crate::savevm::fault::FaultPoint;
 use std::mem::zeroed;
@@ -21,8 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Both ends of a postcopy.
 struct Ends {
-    outgoing: *mut MigrationState,
-    incoming: *mut MigrationIncomingState,
+    outgoing: *mut SaveVMMigration,
+    incoming: *mut SaveVMMigration,
     /// The source has no thread of its own.
     stepped: bool,
 }
@@ -46,12 +43,12 @@ impl Ends {
         let ends = unsafe {
             let incoming = savevm_incoming(destination.vm, uri.as_ptr(), &raw const params, ptr::null_mut());
             let outgoing = savevm_migrate(source.vm, uri.as_ptr(), &raw const params, ptr::null_mut());
-            savevm_migrate_start_postcopy(outgoing);
+            savevm_migration_start_postcopy(outgoing);
             Self { outgoing, incoming, stepped }
         };
         ends.wait(|status| status == [Status::PostcopyActive; 2]);
         // SAFETY: the migration is alive.
-        assert_eq!(unsafe { savevm_migrate_pause(ends.outgoing) }, 0);
+        assert_eq!(unsafe { savevm_migration_pause(ends.outgoing) }, 0);
         ends.wait(|status| status == [Status::PostcopyPaused; 2]);
         ends
     }
@@ -61,8 +58,8 @@ impl Ends {
         let mut info = [0; 2].map(|_| SaveVMInfo { size: size_of::<SaveVMInfo>(), ..unsafe { zeroed() } });
         // SAFETY: the handles are alive until they are freed at the end.
         unsafe {
-            savevm_migrate_query(self.outgoing, &raw mut info[0]);
-            savevm_incoming_query(self.incoming, &raw mut info[1]);
+            savevm_migration_query(self.outgoing, &raw mut info[0]);
+            savevm_migration_query(self.incoming, &raw mut info[1]);
         }
         info.map(|info| Status::ALL[info.status as usize])
     }
@@ -73,7 +70,7 @@ impl Ends {
             assert!(since.elapsed() < Duration::from_secs(10), "it stays {:?}", self.status());
             if self.stepped {
                 // SAFETY: as above.
-                unsafe { savevm_migrate_step(self.outgoing) };
+                unsafe { savevm_migration_step(self.outgoing) };
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -83,8 +80,8 @@ impl Ends {
         let uri = uri("unix", &path("mended"));
         // SAFETY: as above.
         unsafe {
-            savevm_incoming_recover(self.incoming, uri.as_ptr(), ptr::null_mut());
-            savevm_migrate_recover(self.outgoing, uri.as_ptr(), ptr::null_mut());
+            savevm_migration_recover(self.incoming, uri.as_ptr(), ptr::null_mut());
+            savevm_migration_recover(self.outgoing, uri.as_ptr(), ptr::null_mut());
         }
     }
 
@@ -92,8 +89,8 @@ impl Ends {
     fn free(self) {
         // SAFETY: the handles are not used any more.
         unsafe {
-            savevm_migrate_free(self.outgoing);
-            savevm_incoming_free(self.incoming);
+            savevm_migration_free(self.outgoing);
+            savevm_migration_free(self.incoming);
         }
     }
 }
@@ -159,7 +156,7 @@ fn a_connection_that_a_panic_keeps_from_being_used_ends() {
     ends.recover();
     source.inner().faults.set(FaultPoint::Driver, 0);
     // SAFETY: the migration is alive.
-    unsafe { savevm_migrate_step(ends.outgoing) };
+    unsafe { savevm_migration_step(ends.outgoing) };
     ends.wait(|status| status == [Status::Failed, Status::PostcopyPaused]);
     source.check_refuses("before it is used");
     ends.free();

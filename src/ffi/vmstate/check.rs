@@ -5,6 +5,7 @@ use super::state::CDescription;
 use super::types::VMStateDescription;
 use crate::channel::memory::{Reader, Writer};
 use crate::error::Error;
+use crate::ffi::bytes::sized_structs;
 use crate::ffi::guard::guard;
 use crate::ffi::types::SaveVM;
 use crate::ffi::{bytes, context};
@@ -20,12 +21,22 @@ use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 
-/// `severity` of a report of a check: it does not work.
-pub const SAVEVM_CHECK_ERROR: c_int = 0;
-/// `severity` of a report of a check: it works, but may not be meant, or not safe.
-pub const SAVEVM_CHECK_WARNING: c_int = 1;
-/// `severity` of a report of a check: for information.
-pub const SAVEVM_CHECK_NOTE: c_int = 2;
+/// How serious a finding of a check is.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMCheckSeverity {
+    /// It does not work.
+    SAVEVM_CHECK_ERROR = 0,
+    /// It works, but may not be meant, or is not safe.
+    SAVEVM_CHECK_WARNING = 1,
+    /// For information.
+    SAVEVM_CHECK_NOTE = 2,
+}
+
+sized_structs! {
+    SaveVMCheckOps, SAVEVM_CHECK_OPS_INIT, damages;
+}
 
 /// What `savevm_check_device` needs of the program that calls it. All members run on the calling thread.
 #[repr(C)]
@@ -36,12 +47,12 @@ pub struct SaveVMCheckOps {
     /// Makes a device like the one that is checked, as it is before anything was loaded, and registers it. This thread's
     /// context is then one of the check's own. Returns what `destroy` is given, or NULL where there can't be one.
     /// Called for every stream that is tried.
-    pub create: Option<unsafe extern "C" fn(user: *mut c_void) -> *mut c_void>,
+    pub create: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *mut c_void>,
     /// Takes the device's registration back and frees it, in the context of `create`. It may be half loaded. NULL: nothing
     /// is freed.
-    pub destroy: Option<unsafe extern "C" fn(user: *mut c_void, device: *mut c_void)>,
-    /// One finding in words; `severity` is SAVEVM_CHECK_*. The text is the library's. NULL: nobody is told.
-    pub report: Option<unsafe extern "C" fn(user: *mut c_void, severity: c_int, text: *const c_char)>,
+    pub destroy: Option<unsafe extern "C" fn(opaque: *mut c_void, device: *mut c_void)>,
+    /// One finding in words; The text is the library's. NULL: nobody is told.
+    pub report: Option<unsafe extern "C" fn(opaque: *mut c_void, severity: SaveVMCheckSeverity, text: *const c_char)>,
     /// How many lengths the stream is cut to: every one if it is no longer than this, else evenly spread ones. 0: 4096.
     pub truncations: usize,
     /// How many streams with damaged bytes are tried. 0: 4096.
@@ -51,21 +62,21 @@ pub struct SaveVMCheckOps {
 /// The table and the program's pointer.
 struct Program {
     ops: SaveVMCheckOps,
-    user: *mut c_void,
+    opaque: *mut c_void,
 }
 
 impl Program {
     /// Hands a finding on; whether it is an error.
     fn report(&self, finding: &Finding) -> bool {
         let severity = match finding.severity {
-            Severity::Error => SAVEVM_CHECK_ERROR,
-            Severity::Warning => SAVEVM_CHECK_WARNING,
-            Severity::Note => SAVEVM_CHECK_NOTE,
+            Severity::Error => SaveVMCheckSeverity::SAVEVM_CHECK_ERROR,
+            Severity::Warning => SaveVMCheckSeverity::SAVEVM_CHECK_WARNING,
+            Severity::Note => SaveVMCheckSeverity::SAVEVM_CHECK_NOTE,
         };
         let text = CString::new(finding.text.replace('\0', "\u{fffd}")).unwrap_or_default();
         if let Some(report) = self.ops.report {
             // SAFETY: the contract of the exported functions.
-            unsafe { report(self.user, severity, text.as_ptr()) };
+            unsafe { report(self.opaque, severity, text.as_ptr()) };
         }
         finding.severity == Severity::Error
     }
@@ -149,11 +160,11 @@ impl Copies<'_> {
 
 impl Workshop for Copies<'_> {
     fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool {
-        let Program { ops, user } = self.program;
+        let Program { ops, opaque } = self.program;
         let Some(create) = ops.create else { return false };
         let vm = self.context();
         // SAFETY: the contract of the exported function.
-        let device = context::with(&vm, || unsafe { create(*user) });
+        let device = context::with(&vm, || unsafe { create(*opaque) });
         if device.is_null() {
             return false;
         }
@@ -164,7 +175,7 @@ impl Workshop for Copies<'_> {
         }
         if let Some(destroy) = ops.destroy {
             // SAFETY: as above.
-            context::with(&vm, || unsafe { destroy(*user, device) });
+            context::with(&vm, || unsafe { destroy(*opaque, device) });
         }
         found
     }
@@ -187,15 +198,19 @@ pub unsafe extern "C" fn savevm_check_device(
     idstr: *const c_char,
     instance_id: c_int,
     ops: *const SaveVMCheckOps,
-    user: *mut c_void,
+    opaque: *mut c_void,
 ) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function; all-zero is a valid table.
         let (vm, name, ops) = unsafe { (context::from_c(vm), bytes::name(idstr), bytes::sized_struct(ops)) };
+        let ops = match ops {
+            Ok(ops) => ops,
+            Err(error) => return vm.report(error).code(),
+        };
         let (Some(name), Some(ops)) = (name, ops) else { return -libc::EINVAL };
         context::about(&vm, || {
             let Some(call) = vm.registry.find(&name, instance_id as u32) else { return -libc::ENOENT };
-            check_call(&vm, call, &Program { ops, user })
+            check_call(&vm, call, &Program { ops, opaque })
         })
     })
 }
@@ -222,12 +237,12 @@ fn check_call(vm: &Arc<Vm>, call: Call<'_>, program: &Program) -> c_int {
 /// Returns the number of errors that were reported, or -EINVAL for NULL.
 ///
 /// # Safety
-/// `vmsd` is NULL or a description; `report` may be called with `user`.
+/// `vmsd` is NULL or a description; `report` may be called with `opaque`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_check_description(
     vmsd: *const VMStateDescription,
-    report: Option<unsafe extern "C" fn(user: *mut c_void, severity: c_int, text: *const c_char)>,
-    user: *mut c_void,
+    report: Option<unsafe extern "C" fn(opaque: *mut c_void, severity: SaveVMCheckSeverity, text: *const c_char)>,
+    opaque: *mut c_void,
 ) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
@@ -240,7 +255,7 @@ pub unsafe extern "C" fn savevm_check_description(
             truncations: 0,
             damages: 0,
         };
-        let program = Program { ops, user };
+        let program = Program { ops, opaque };
         let mut errors = 0;
         lint(&description, &mut |finding| errors += c_int::from(program.report(&finding)));
         errors

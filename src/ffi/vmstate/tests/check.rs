@@ -3,6 +3,7 @@
 
 use super::bed::*;
 use crate::ffi::context;
+use crate::ffi::vmstate::check::SaveVMCheckSeverity::*;
 use crate::ffi::vmstate::check::*;
 use crate::ffi::vmstate::register::vmstate_register_with_alias_id;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
@@ -35,7 +36,7 @@ struct Bench {
     table: &'static VMStateDescription,
     created: usize,
     destroyed: usize,
-    findings: Vec<(c_int, String)>,
+    findings: Vec<(SaveVMCheckSeverity, String)>,
 }
 
 fn bench<'a>(user: *mut c_void) -> &'a mut Bench {
@@ -73,7 +74,7 @@ unsafe extern "C" fn destroy(user: *mut c_void, device: *mut c_void) {
     }
 }
 
-unsafe extern "C" fn report(user: *mut c_void, severity: c_int, text: *const c_char) {
+unsafe extern "C" fn report(user: *mut c_void, severity: SaveVMCheckSeverity, text: *const c_char) {
     // SAFETY: reports are terminated strings.
     let text = unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned();
     bench(user).findings.push((severity, text));
@@ -160,7 +161,7 @@ fn what_can_not_be_checked_has_a_code() {
     }
 }
 
-fn lint(table: VMStateDescription) -> (c_int, Vec<(c_int, String)>) {
+fn lint(table: VMStateDescription) -> (c_int, Vec<(SaveVMCheckSeverity, String)>) {
     let mut bench = Bench { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
     let table = bench.table;
     // SAFETY: `report` takes a bench.
