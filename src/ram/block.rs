@@ -2,9 +2,9 @@
 //! A block of guest memory, and the list of them.
 
 use super::bitmap::Bitmap;
-use super::wire;
 use crate::error::{Error, Result};
 use crate::sys::{GuestMemory, system_page_size};
+use crate::wire::limits::NAME_MAX;
 use std::sync::Arc;
 
 /// What the host says about a block.
@@ -41,8 +41,8 @@ impl Block {
     pub fn new(mut info: BlockInfo, page_bits: u32) -> Result<Self> {
         let name = String::from_utf8_lossy(&info.name).into_owned();
         let refuse = |what: String| Err(Error::invalid(format!("block '{name}': {what}")));
-        if info.name.is_empty() || info.name.len() > wire::NAME_MAX {
-            return refuse(format!("its name has {} bytes, expected 1 to {}", info.name.len(), wire::NAME_MAX));
+        if info.name.is_empty() || info.name.len() > NAME_MAX {
+            return refuse(format!("its name has {} bytes, expected 1 to {NAME_MAX}", info.name.len()));
         }
         if info.page_size == 0 {
             info.page_size = system_page_size();

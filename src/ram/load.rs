@@ -10,6 +10,7 @@ use super::{Ram, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
+use crate::wire::ram::XbzrleHead;
 use crate::wire::xbzrle;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -140,12 +141,12 @@ impl Ram {
 
 impl Loader {
     fn records(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
-        let low = ram.page_size() as u64 - 1;
+        let page_size = ram.page_size() as u64;
         loop {
             let at = file.position();
             let word = file.get_be64();
             file.check()?;
-            let (offset, flags) = (word & !low, word & low);
+            let (offset, flags) = wire::split(word, page_size);
             match flags & !wire::CONTINUE {
                 wire::EOS => return Ok(()),
                 wire::MEM_SIZE => self.block_list(ram, file, offset)?,
@@ -249,10 +250,10 @@ impl Loader {
         faults.place(ram, block, self.unit.offset, &self.unit.content, self.unit.zero)
     }
 
-    fn difference(&mut self, ram: &Ram, file: &MigFile, block: &Block, offset: usize) -> Result<()> {
-        let encoding = file.get_byte();
-        let len = usize::from(file.get_be16());
+    fn difference(&mut self, ram: &Ram, mut file: &MigFile, block: &Block, offset: usize) -> Result<()> {
+        let XbzrleHead { encoding, len } = XbzrleHead::decode(&mut file)?;
         file.check()?;
+        let len = usize::from(len);
         if encoding != wire::ENCODING_XBZRLE {
             let text = format!("a difference in encoding {encoding}, expected {}", wire::ENCODING_XBZRLE);
             return Err(Error::invalid(text));
@@ -303,9 +304,9 @@ impl Loader {
     }
 
     /// What follows the length, by agreement of both sides.
-    fn block_details(&self, ram: &Ram, file: &MigFile, block: &Block) -> Result<()> {
+    fn block_details(&self, ram: &Ram, mut file: &MigFile, block: &Block) -> Result<()> {
         if ram.is_postcopy_advised() && block.info.page_size != system_page_size() {
-            let page_size = file.get_be64();
+            let page_size = wire::decode_block_page_size(&mut file)?;
             file.check()?;
             if page_size != block.info.page_size as u64 {
                 let text = format!("pages of {page_size} bytes in the stream, {} here", block.info.page_size);
@@ -313,7 +314,7 @@ impl Loader {
             }
         }
         if ram.options().ignore_shared {
-            let address = file.get_be64();
+            let address = wire::decode_block_address(&mut file)?;
             file.check()?;
             if ram.is_ignored(block) && address != block.info.guest_address {
                 let have = block.info.guest_address;

@@ -10,7 +10,7 @@
 //! - `load.rs`, `run.rs`: records that come in; `prepare.rs`: memory for them.
 //! - `postcopy.rs`: what the driver asks for in postcopy; `requests.rs`: at the source, `faults.rs`: at the destination.
 //! - `snapshot.rs`: saving behind a running guest.
-//! - `wire.rs`, `xbzrle.rs`, `cache.rs`: the bytes.
+//! - `cache.rs`: the pages that differences are computed from. `wire::ram` and `wire::xbzrle` have the bytes.
 
 pub mod bitmap;
 pub mod block;
@@ -29,12 +29,12 @@ mod snapshot;
 mod tests;
 pub mod tracker;
 mod unreadable;
-pub mod wire;
 
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::registry::{Registrant, Registration};
 use crate::sync::{Mutex, Rank, RwLock};
+use crate::wire::ram as wire;
 use block::{Block, BlockInfo, Blocks};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Weak};

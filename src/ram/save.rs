@@ -8,6 +8,7 @@ use super::{Ram, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
+use crate::wire::ram::BlockEntry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
@@ -123,8 +124,8 @@ fn room(ram: &Ram, file: &MigFile) -> usize {
     }
 }
 
-fn end_of_records(file: &MigFile) -> Result<()> {
-    file.put_be64(wire::EOS);
+fn end_of_records(mut file: &MigFile) -> Result<()> {
+    wire::encode_end(&mut file);
     file.flush();
     file.check()
 }
@@ -185,20 +186,16 @@ impl Ram {
         end_of_records(file)
     }
 
-    /// MEM_SIZE and the list.
-    fn put_blocks(&self, file: &MigFile, blocks: &[Arc<Block>], postcopy: bool) {
+    /// Writes the list of blocks.
+    fn put_blocks(&self, mut file: &MigFile, blocks: &[Arc<Block>], postcopy: bool) {
         let total: u64 = blocks.iter().map(|block| block.len()).sum();
         let ignore_shared = self.options().ignore_shared;
-        file.put_be64(total | wire::MEM_SIZE);
+        wire::encode_block_list(&mut file, total);
         for block in blocks {
-            wire::put_name(file, &block.info.name);
-            file.put_be64(block.len());
-            if postcopy && block.info.page_size != system_page_size() {
-                file.put_be64(block.info.page_size as u64);
-            }
-            if ignore_shared {
-                file.put_be64(block.info.guest_address);
-            }
+            let info = &block.info;
+            let page_size = (postcopy && info.page_size != system_page_size()).then_some(info.page_size as u64);
+            let address = ignore_shared.then_some(info.guest_address);
+            BlockEntry { name: &info.name, length: block.len() }.encode(&mut file, page_size, address);
         }
     }
 

@@ -5,6 +5,7 @@ use super::block::Block;
 use super::cache::Cache;
 use super::{Counters, wire};
 use crate::file::MigFile;
+use crate::wire::ram::XbzrleHead;
 use crate::wire::xbzrle;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -45,15 +46,11 @@ impl Sender {
         self.last_block = None;
     }
 
-    fn header(&mut self, file: &MigFile, at: usize, block: &Block, offset: usize, flags: u64) {
-        let word = offset as u64 | flags;
-        if self.last_block == Some(at) {
-            file.put_be64(word | wire::CONTINUE);
-        } else {
-            self.last_block = Some(at);
-            file.put_be64(word);
-            wire::put_name(file, &block.info.name);
-        }
+    #[inline]
+    fn header(&mut self, mut file: &MigFile, at: usize, block: &Block, offset: usize, kind: u64) {
+        let name = (self.last_block != Some(at)).then_some(&block.info.name[..]);
+        self.last_block = Some(at);
+        wire::encode_page_head(&mut file, kind, offset as u64, name);
     }
 
     fn zero(&mut self, file: &MigFile, counters: &Counters, at: usize, block: &Block, offset: usize) {
@@ -123,8 +120,7 @@ impl Sender {
             (Some(len), Some(old)) => {
                 old.copy_from_slice(&differences.page);
                 self.header(file, at, block, offset, wire::XBZRLE);
-                file.put_byte(wire::ENCODING_XBZRLE);
-                file.put_be16(len as u16);
+                XbzrleHead::encode(&mut { file }, len as u16);
                 file.put(&differences.encoded[..len]);
                 counters.xbzrle.fetch_add(1, Relaxed);
             }

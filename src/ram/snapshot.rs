@@ -159,7 +159,7 @@ fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<(
     let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM is gone"))?;
     section::encode_tag(&mut file, tag, entry.section_id);
     body()?;
-    file.put_be64(wire::EOS);
+    wire::encode_end(&mut file);
     if !vm.flags().has(Flags::NO_FOOTERS) {
         file.put_array(section::footer(entry.section_id));
     }

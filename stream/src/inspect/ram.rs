@@ -17,7 +17,7 @@ use super::source::Source;
 use super::stream::{Block, Configuration, Count, Mapped, PageSizeFrom, Ram};
 use super::visit::{Page, Visitor};
 use crate::wire::io::Input;
-use crate::wire::ram as flag;
+use crate::wire::ram::{self as flag, BlockEntry, XbzrleHead};
 
 /// Records that carry a page.
 const ANY_PAGE: u64 = flag::ZERO | flag::PAGE | flag::XBZRLE | flag::COMPRESS_PAGE;
@@ -84,8 +84,7 @@ impl RamReader {
             }
             let start = cursor.offset();
             let record = cursor.get_be64("a RAM record")?;
-            let mask = self.page_size() - 1;
-            let (address, flags) = (record & !mask, record & mask);
+            let (address, flags) = flag::split(record, self.page_size());
             self.records += 1;
             if self.records.is_multiple_of(PROGRESS_EVERY) {
                 visitor.progress(start);
@@ -161,7 +160,7 @@ impl RamReader {
         }
         let count = match kind {
             flag::ZERO => {
-                let fill = cursor.get_u8("a page's fill byte")?;
+                let fill = flag::decode_fill(cursor)?;
                 visitor.page(block, at.address, Page::Fill(fill, page_size), at.start)?;
                 &mut block.zero
             }
@@ -174,9 +173,9 @@ impl RamReader {
                 &mut block.plain
             }
             flag::XBZRLE => {
-                let encoding = cursor.get_u8("the encoding of an XBZRLE page")?;
-                let len = cursor.get_be16("the length of an XBZRLE page")?.into();
-                if encoding != 1 || len > page_size {
+                let XbzrleHead { encoding, len } = XbzrleHead::decode(cursor)?;
+                let len = len.into();
+                if encoding != flag::ENCODING_XBZRLE || len > page_size {
                     let found = format!("encoding {encoding}, {len} bytes");
                     return cursor.fault(at.start, format!("XBZRLE (1), at most {page_size} bytes"), found);
                 }
@@ -186,7 +185,7 @@ impl RamReader {
                 &mut block.xbzrle
             }
             flag::COMPRESS_PAGE => {
-                let len = cursor.get_be32("the length of a compressed page")?.into();
+                let len = flag::decode_compressed_len(cursor)?.into();
                 // zlib's bound on what a page can grow to.
                 let most = page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13;
                 if len > most {
@@ -250,8 +249,8 @@ impl RamReader {
         let mut mapped = 0;
         while left > 0 {
             let start = cursor.offset();
-            let name: Arc<str> = cursor.get_name("the name of a RAM block")?.into();
-            let length = cursor.get_be64("the length of a RAM block")?;
+            let BlockEntry { name, length } = BlockEntry::decode(cursor)?;
+            let name: Arc<str> = name.into();
             if name.is_empty() || length > left || self.by_name.contains_key(&name) {
                 let expected = format!("a new RAM block of at most {left:#x} bytes");
                 return cursor.fault(start, expected, format!("'{name}' of {length:#x} bytes"));
@@ -263,7 +262,7 @@ impl RamReader {
                 block.page_size = block_page_size(cursor, has("x-ignore-shared"))?;
             }
             if has("x-ignore-shared") {
-                block.address = Some(cursor.get_be64("the address of a RAM block")?);
+                block.address = Some(flag::decode_block_address(cursor)?);
             }
             visitor.block(&block)?;
             if has("mapped-ram") {
@@ -421,20 +420,19 @@ fn block_page_size<S: Source>(cursor: &mut Cursor<S>, address_follows: bool) -> 
     let is_page_size = word(0).is_some_and(|word| word.is_power_of_two() && (1 << 12..1 << 40).contains(&word));
     let is_address = word(8).is_some_and(|word| word & 0xff == 0 && word < 1 << 56);
     if is_page_size && (is_address || !address_follows) {
-        return cursor.get_be64("the page size of a RAM block").map(Some);
+        return flag::decode_block_page_size(cursor).map(Some);
     }
     Ok(None)
 }
 
 /// Whether the records in `window` follow each other with this page size, and do show it.
 fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
-    let mask = page_size - 1;
     let mut at = 0;
     let mut pages_crossed = 0;
     let mut addresses = [None; 2];
     while let Some(record) = window.get(at..).and_then(|ahead| ahead.first_chunk::<8>()) {
         let record = u64::from_be_bytes(*record);
-        let (address, flags) = (record & !mask, record & mask);
+        let (address, flags) = flag::split(record, page_size);
         if largest_block > 0 && flags & ANY_PAGE != 0 && address.saturating_add(page_size) > largest_block {
             return false;
         }
@@ -466,15 +464,16 @@ fn record_size(ahead: &[u8], flags: u64, page_size: u64) -> Option<usize> {
         flag::ZERO => at + 1,
         flag::PAGE => at + page_size as usize,
         flag::XBZRLE => {
-            let [encoding, high, low] = *ahead.get(at..).unwrap_or_default().first_chunk().unwrap_or(&[1, 0, 0]);
-            let len = u64::from(u16::from_be_bytes([high, low]));
-            if encoding != 1 || len > page_size {
+            let unseen = XbzrleHead { encoding: flag::ENCODING_XBZRLE, len: 0 };
+            let XbzrleHead { encoding, len } =
+                ahead.get(at..).map_or(unseen, |mut payload| XbzrleHead::decode(&mut payload).unwrap_or(unseen));
+            if encoding != flag::ENCODING_XBZRLE || u64::from(len) > page_size {
                 return None;
             }
-            at + 3 + len as usize
+            at + 3 + usize::from(len)
         }
         flag::COMPRESS_PAGE => {
-            let len = u32::from_be_bytes(*ahead.get(at..).unwrap_or_default().first_chunk().unwrap_or(&[0; 4]));
+            let len = flag::decode_compressed_len(&mut ahead.get(at..).unwrap_or_default()).unwrap_or(0);
             if u64::from(len) > 2 * page_size {
                 return None;
             }
