@@ -2,12 +2,13 @@
 //! Which machine a call of QEMU's names means: this thread's current context, else the one default.
 
 use super::types::SaveVM;
+use crate::savevm::host::{Host, NoHost};
 use crate::savevm::{Vm, unwind};
 use once_cell::sync::Lazy;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-static DEFAULT: Lazy<Arc<Vm>> = Lazy::new(Arc::default);
+static DEFAULT: Lazy<Arc<Vm>> = Lazy::new(|| new(Arc::new(NoHost)));
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Vm>>> = const { RefCell::new(None) };
@@ -16,6 +17,13 @@ thread_local! {
 /// This thread's context.
 pub(crate) fn current() -> Arc<Vm> {
     CURRENT.with_borrow(|current| current.as_ref().map_or_else(|| Arc::clone(&DEFAULT), Arc::clone))
+}
+
+/// A new context, which becomes the current one of the threads that work for it.
+pub(crate) fn new(host: Arc<dyn Host>) -> Arc<Vm> {
+    let vm = Vm::new(host);
+    vm.set_thread_hook(|vm, body| with(vm, body));
+    Arc::new(vm)
 }
 
 /// The default context.

@@ -3,16 +3,16 @@
 
 use super::api::migration::SaveVMEvent;
 use super::api::types::{SaveVMHostOps, SaveVMPrecopyNotice, SaveVMReportLevel};
+use super::bytes;
 use super::handle::borrowed;
 use super::incoming::CIncoming;
 use super::migration::c_status;
 use super::postcopy::CPostcopy;
 use super::types::{Error as CError, QEMUTimer};
-use super::{bytes, context};
 use crate::error::{Result, printable};
 use crate::migration::Status;
-use crate::savevm::Vm;
-use crate::savevm::host::{Flags, Host, Incoming, Level, NoHost, PrecopyNotice};
+use crate::savevm::host::{Flags, Host, Level, NoHost, PrecopyNotice};
+use crate::savevm::incoming::Incoming;
 use crate::savevm::slot::{MigrationEvent, PostcopyRam};
 use crate::sync::check_none_held;
 use crate::vmstate::{HostObject, VmStateHost};
@@ -209,10 +209,6 @@ impl Host for CHost {
         };
         let c_text = c_string(text.to_owned());
         call!(self.report(c_level, c_text.as_ptr()) else NoHost.report(level, text));
-    }
-
-    fn on_thread(&self, vm: &Arc<Vm>, body: &mut dyn FnMut()) {
-        context::with(vm, body);
     }
 
     fn migration_event(&self, event: &MigrationEvent) {

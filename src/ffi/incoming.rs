@@ -6,7 +6,7 @@ use super::bytes;
 use super::file::{Lease, as_c};
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::savevm::host::{Incoming, LentFile, PostcopyState};
+use crate::savevm::incoming::{Incoming, LentFile, PostcopyState};
 use crate::sync::{Mutex, Rank, check_none_held};
 use std::ffi::{CString, c_void};
 

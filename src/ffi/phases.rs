@@ -13,7 +13,7 @@ use super::types::{Error as CError, MigrationIncomingState, MigrationState, QEMU
 use super::{bytes, context, error};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::savevm::load::LoadEnd;
+use crate::savevm::incoming::LoadEnd;
 use crate::savevm::owner::Owner;
 use crate::savevm::save::Round;
 use crate::savevm::{Vm, command, load, save};

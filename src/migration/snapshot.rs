@@ -8,7 +8,8 @@ use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::host::{Host, with_big_lock, without_big_lock};
-use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::incoming::LoadEnd;
+use crate::savevm::load;
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
 use crate::savevm::unwind::finally;
@@ -34,11 +35,7 @@ fn start(host: &dyn Host) -> Result<()> {
 /// Runs `body` on this thread as the driver does on its own: for this machine, inside the lock.
 fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<T> {
     let host = vm.host();
-    let (mut body, mut result) = (Some(body), None);
-    host.on_thread(vm, &mut || {
-        result = body.take().map(|body| with_big_lock(&*host, || body(&*host)));
-    });
-    result.unwrap_or_else(|| Err(Error::new(libc::EIO, "the host did not run it")))
+    vm.on_thread(|| with_big_lock(&*host, || body(&*host)))
 }
 
 /// Stops the guest, saves everything, and lets the guest run again if it ran, whether the saving went well or not.

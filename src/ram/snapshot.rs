@@ -191,8 +191,7 @@ impl Ram {
         check_devices(&vm)?;
         let _driving = vm.drive("a snapshot")?;
         vm.ownership.check("a snapshot")?;
-        let mut result = Err(Error::new(libc::EIO, "the host did not run it"));
-        host.on_thread(&vm, &mut || result = self.snapshot_to(&vm, to));
+        let result = vm.on_thread(|| self.snapshot_to(&vm, to));
         result.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
     }
 

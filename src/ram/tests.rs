@@ -8,7 +8,7 @@ use crate::channel::{Channel, memory};
 use crate::error::Error;
 use crate::file::MigFile;
 use crate::savevm::slot::PageSource;
-use crate::savevm::{Vm, load, save};
+use crate::savevm::{Vm, incoming, load, save};
 use crate::sys::{IoVec, OwnMemory, Span};
 use proptest::prelude::*;
 use std::fs::File;
@@ -63,7 +63,7 @@ impl Machine {
         self.ram.set_dirty(memory.address() + offset, bytes.len());
     }
 
-    fn load(&self, stream: &[u8]) -> Result<load::LoadEnd, Error> {
+    fn load(&self, stream: &[u8]) -> Result<incoming::LoadEnd, Error> {
         load::stream(&self.vm, &MigFile::new(Arc::new(memory::Reader::new(stream)), false))
     }
 

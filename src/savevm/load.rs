@@ -3,33 +3,27 @@
 
 use super::fault::FaultPoint;
 use super::handler::Callback;
-use super::host::{Flags, Host, Incoming, LentFile, Level, PostcopyState, with_big_lock};
-pub use super::load_command::package;
+use super::host::{Flags, Host, Level, with_big_lock};
+use super::incoming::{Incoming, LentFile, LoadEnd, PostcopyState};
+use super::load_command::Outcome;
 use super::registry::{Call, Entry};
-use super::sections::Sections;
+use super::section_context::SectionContext;
 use super::unwind::{contained, on_panic};
 use super::{Vm, config, load_command};
+use crate::channel::memory;
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::section::{self, DeviceHead};
-use crate::wire::{self, tag_name};
+use crate::wire::{self, Command, tag_name};
 use std::cell::Cell;
 use std::ops::Deref;
-
-/// How the loop over the sections ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadEnd {
-    /// At EOF.
-    Finished,
-    /// A command took the rest of the stream over: all nested loops end (QEMU's `LOADVM_QUIT`).
-    HandedOver,
-}
+use std::sync::Arc;
 
 /// A whole stream: header, `load_setup`, sections, description; then `load_cleanup`, unless another thread reads on.
 pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
-    vm.loading.begin();
+    vm.load_state().reset();
     header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
     let set_up = Cell::new(true);
     let clean = || {
@@ -202,9 +196,9 @@ fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<LentFile> {
 }
 
 /// One stream of sections; `depth` counts the packages around it.
-pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     vm.fault_point(FaultPoint::Engine);
-    let (sections, incoming) = (Sections::new(vm, file), vm.incoming());
+    let (sections, incoming) = (SectionContext::new(vm, file), vm.incoming());
     let (host, incoming) = (&*sections.host, incoming.as_deref());
     loop {
         let offset = file.position();
@@ -218,7 +212,7 @@ pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEn
             wire::SECTION_START | wire::SECTION_FULL => with_devices(host, incoming, || section_start(&sections, tag))?,
             wire::SECTION_PART | wire::SECTION_END => with_devices(host, incoming, || section_part(&sections, tag))?,
             wire::COMMAND => {
-                let end = load_command::process(vm, file, depth)?;
+                let end = command(vm, file, depth)?;
                 trace_event!(host, "qemu_loadvm_state_section_command", "{}", end as i32);
                 if end == LoadEnd::HandedOver {
                     return Ok(end);
@@ -233,8 +227,31 @@ pub(super) fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEn
     }
 }
 
-fn section_start(sections: &Sections<'_>, tag: u8) -> Result<()> {
-    let Sections { vm, mut file, ref host, .. } = *sections;
+/// Reads a command and executes it. A package is a stream of its own: the driver or this thread loads it.
+fn command(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
+    let offset = file.position();
+    let stream = match load_command::process(vm, file, depth)? {
+        Outcome::Done => return Ok(LoadEnd::Finished),
+        Outcome::HandedOver => return Ok(LoadEnd::HandedOver),
+        Outcome::Package(stream) => stream,
+    };
+    let loaded = match vm.incoming().filter(|incoming| incoming.loads_packages()) {
+        Some(incoming) => incoming.load_package(stream, depth + 1),
+        None => package(vm, stream, depth + 1),
+    };
+    loaded.map_err(|err| err.at_offset(offset).in_path(Command::Packaged.name()))
+}
+
+/// Loads the content of a package; `depth` counts the packages around its content.
+pub fn package(vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
+    let package = MigFile::new(Arc::new(memory::Reader::new(stream)), false);
+    let end = section_loop(vm, &package, depth)?;
+    trace_event!(vm.host(), "loadvm_handle_cmd_packaged_main", "{}", end as i32);
+    Ok(end)
+}
+
+fn section_start(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
+    let SectionContext { vm, mut file, ref host, .. } = *sections;
     let id = section::decode_id(&mut file)?;
     let name_at = file.position();
     let no_name = |cause: &str| {
@@ -249,7 +266,7 @@ fn section_start(sections: &Sections<'_>, tag: u8) -> Result<()> {
     let (name, version) = (|| String::from_utf8_lossy(&head.name), head.version as i32);
     trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {} {}", name(), head.instance, head.version);
     let entry = device_of(vm, tag, id, &head).map_err(|err| err.at_offset(name_at))?;
-    vm.loading.started(id, &entry, version);
+    vm.load_state().add_section(id, &entry, version);
     section_payload(sections, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
@@ -274,20 +291,20 @@ pub fn device_of<'a, N: AsRef<[u8]>>(vm: &'a Vm, tag: u8, id: u32, head: &Device
     Ok(entry)
 }
 
-fn section_part(sections: &Sections<'_>, tag: u8) -> Result<()> {
-    let Sections { vm, mut file, ref host, .. } = *sections;
+fn section_part(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
+    let SectionContext { vm, mut file, ref host, .. } = *sections;
     let offset = file.position();
     let id = section::decode_id(&mut file)?;
     file.check()?;
     trace_event!(host, "qemu_loadvm_state_section_partend", "{id}");
-    let Some((entry, version)) = vm.loading.find(vm, id) else {
+    let Some((entry, version)) = vm.load_state().section(&vm.registry, id) else {
         return Err(Error::invalid(format!("Unknown savevm section {id}: it was not started")).at_offset(offset));
     };
     section_payload(sections, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
 
-fn section_payload(sections: &Sections<'_>, entry: &Entry, tag: u8, id: u32, version: i32) -> Result<()> {
+fn section_payload(sections: &SectionContext<'_>, entry: &Entry, tag: u8, id: u32, version: i32) -> Result<()> {
     if !entry.handler.has(Callback::LoadState) && !entry.handler.is_description() {
         return Err(Error::invalid("the device has no load_state"));
     }
@@ -296,7 +313,7 @@ fn section_payload(sections: &Sections<'_>, entry: &Entry, tag: u8, id: u32, ver
     sections.vm.fault_point(FaultPoint::Section);
     sections.vm.ownership.touch();
     entry.handler.load(sections.file, version)?;
-    timer.over(entry, tag);
+    timer.stop(entry, tag);
     if sections.footers { footer(sections.file, id) } else { Ok(()) }
 }
 

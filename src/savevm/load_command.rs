@@ -4,27 +4,35 @@
 
 use super::Vm;
 use super::fault::FaultPoint;
-use super::host::{Flags, Incoming, PostcopyState};
-use super::load::{LoadEnd, section_loop};
-use crate::channel::memory;
+use super::host::Flags;
+use super::incoming::{Incoming, PostcopyState};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::command::{self, Advise, Command, CommandHead, Discard, Range};
 use crate::wire::limits::Limits;
-use std::sync::Arc;
 
 /// A side that loads without a driver and a host of its own: it only knows how far postcopy is.
 struct Alone<'a>(&'a Vm);
 
 impl Incoming for Alone<'_> {
     fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
-        self.0.loading().postcopy_state(new)
+        self.0.load_state().postcopy_state(new)
     }
 }
 
-/// Reads one command and does what it says.
-pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<LoadEnd> {
+/// What a command leaves to the load loop.
+pub(super) enum Outcome {
+    /// Nothing.
+    Done,
+    /// The rest of the stream belongs to someone else: all nested loops end.
+    HandedOver,
+    /// The content of a package, which is to be loaded.
+    Package(Vec<u8>),
+}
+
+/// Reads one command and executes it. `depth` counts the packages around it.
+pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome> {
     vm.fault_point(FaultPoint::Engine);
     let offset = file.position();
     let CommandHead { number, len } = CommandHead::decode(&mut file)?;
@@ -54,7 +62,7 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<LoadEnd
         Command::EnableColo => incoming.enable_colo(),
     }
     .map_err(context)?;
-    Ok(LoadEnd::Finished)
+    Ok(Outcome::Done)
 }
 
 fn wrong_state(command: Command, state: PostcopyState) -> Error {
@@ -74,7 +82,7 @@ fn resume(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
 }
 
 /// An embedded stream of sections. It is read whole before it is loaded.
-fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<LoadEnd> {
+fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<Outcome> {
     let len = command::decode_packaged(&mut file)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged", "{len}");
     if len > limits.packaged {
@@ -90,22 +98,11 @@ fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<
         return Err(Error::new(libc::EAGAIN, text));
     }
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_received", "{len}");
-    match vm.incoming() {
-        Some(incoming) => incoming.load_package(vm, stream, depth + 1),
-        None => package(vm, stream, depth + 1),
-    }
+    Ok(Outcome::Package(stream))
 }
 
 fn no_memory(len: usize) -> Error {
     Error::new(libc::ENOMEM, format!("no memory for more than {len} bytes of a package"))
-}
-
-/// Loads the content of a package; `depth` counts the packages around it and itself.
-pub fn package(vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
-    let package = MigFile::new(Arc::new(memory::Reader::new(stream)), false);
-    let end = section_loop(vm, &package, depth)?;
-    trace_event!(vm.host(), "loadvm_handle_cmd_packaged_main", "{}", end as i32);
-    Ok(end)
 }
 
 fn advise(vm: &Vm, incoming: &dyn Incoming, mut file: &MigFile, len: u16) -> Result<()> {
@@ -156,7 +153,7 @@ fn listen(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
     Ok(())
 }
 
-fn run(vm: &Vm, incoming: &dyn Incoming) -> Result<LoadEnd> {
+fn run(vm: &Vm, incoming: &dyn Incoming) -> Result<Outcome> {
     trace_event!(vm.host(), "loadvm_postcopy_handle_run", "");
     let before = incoming.postcopy_state(None);
     if before != PostcopyState::Listening {
@@ -164,7 +161,7 @@ fn run(vm: &Vm, incoming: &dyn Incoming) -> Result<LoadEnd> {
     }
     incoming.postcopy_state(Some(PostcopyState::Running));
     incoming.postcopy_run()?;
-    Ok(LoadEnd::HandedOver)
+    Ok(Outcome::HandedOver)
 }
 
 fn discard(vm: &Vm, incoming: &dyn Incoming, mut file: &MigFile, len: u16) -> Result<()> {

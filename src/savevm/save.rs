@@ -6,7 +6,7 @@ use super::fault::FaultPoint;
 use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
-use super::sections::Sections;
+use super::section_context::SectionContext;
 use super::unwind::contained;
 use super::{Vm, config};
 use crate::error::{self, Error, Phase, Result, Side};
@@ -25,7 +25,7 @@ pub enum Round {
     Done(i32),
 }
 
-impl Sections<'_> {
+impl SectionContext<'_> {
     /// Writes the head of a section; START and FULL say who it is.
     fn open(&self, entry: &Entry, tag: u8) {
         let Self { host, file, .. } = self;
@@ -54,7 +54,7 @@ impl Sections<'_> {
         self.vm.fault_point(FaultPoint::Section);
         let ret = callback();
         self.close(entry, ret);
-        timer.over(entry, tag);
+        timer.stop(entry, tag);
         if let Err(error) = error::check(name, ret) {
             fail(self.vm, self.file, entry, tag, phase, error);
         }
@@ -69,7 +69,7 @@ impl Sections<'_> {
         self.vm.fault_point(FaultPoint::Device);
         entry.handler.save(self.file, recorder)?;
         self.close(entry, 0);
-        timer.over(entry, wire::SECTION_FULL);
+        timer.stop(entry, wire::SECTION_FULL);
         Ok(())
     }
 
@@ -118,14 +118,14 @@ pub fn header(vm: &Vm, mut file: &MigFile) {
 pub fn setup(vm: &Vm, file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_setup", "");
-    let sections = Sections::new(vm, file);
+    let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveSetup) || !handler.is_active() {
             continue;
         }
         let names = ("save_setup", Phase::Setup);
-        if sections.live(&entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
+        if context.live(&entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
             break;
         }
     }
@@ -140,7 +140,7 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_iterate", "");
     let mut last = 1;
-    let sections = Sections::new(vm, file);
+    let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveLiveIterate)
@@ -154,7 +154,7 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
             return Ok(Round::Again);
         }
         let names = ("save_live_iterate", Phase::Iterate);
-        match sections.live(&entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
+        match context.live(&entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
             ret if ret < 0 => return Err(ret),
             0 => return Ok(Round::Again),
             ret => last = ret,
@@ -208,7 +208,7 @@ pub fn prepare_completion(vm: &Vm, file: &MigFile, inactivate_disks: bool) -> Re
 
 /// `save_live_complete_precopy` of every active handler in an END section each; in postcopy without those that go on.
 fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
-    let sections = Sections::new(vm, file);
+    let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if (in_postcopy && handler.has_postcopy())
@@ -218,7 +218,7 @@ fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Resu
             continue;
         }
         let names = ("save_live_complete_precopy", Phase::Complete);
-        let ret = sections.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
+        let ret = context.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
         if ret < 0 {
             return Err(Error::new(libc::EPERM, format!("save_live_complete_precopy returned {ret}")));
         }
@@ -249,15 +249,15 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -
     vm.fault_point(FaultPoint::Engine);
     let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
     let recorder = describe.then(Recorder::new);
-    let sections = Sections::new(vm, file);
+    let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
-        if !sections.wants_whole(&entry) {
+        if !context.wants_whole(&entry) {
             continue;
         }
         if let Some(recorder) = &recorder {
             recorder.device_start(&entry.idstr, entry.instance_id);
         }
-        sections
+        context
             .full(&entry, recorder.as_ref())
             .map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Complete, err))?;
         if let Some(recorder) = &recorder {
@@ -302,14 +302,14 @@ pub fn finish(vm: &Vm, file: &MigFile, ending: &Ending) {
 /// `save_live_complete_postcopy` of every active handler in an END section each, then EOF.
 pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
-    let sections = Sections::new(vm, file);
+    let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveLiveCompletePostcopy) || !handler.is_active() {
             continue;
         }
         let names = ("save_live_complete_postcopy", Phase::CompletePostcopy);
-        let ret = sections.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
+        let ret = context.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
         if ret < 0 {
             return;
         }
@@ -360,12 +360,12 @@ pub fn device_state(vm: &Vm, mut file: &MigFile) -> Result<()> {
         section::encode_file_header(&mut file);
     }
     vm.host().cpu_synchronize_states();
-    let sections = Sections::new(vm, file);
+    let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
-        if entry.is_live || !sections.wants_whole(&entry) {
+        if entry.is_live || !context.wants_whole(&entry) {
             continue;
         }
-        sections.full(&entry, None).map_err(|err| {
+        context.full(&entry, None).map_err(|err| {
             err.at_side(Side::Source)
                 .in_phase(Phase::DeviceState)
                 .in_section(|| entry.section(wire::SECTION_FULL, entry.section_id, None))

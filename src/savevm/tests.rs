@@ -4,7 +4,7 @@
 use super::handler::Callback;
 use super::save::Round;
 use super::testing::{Device, Diary};
-use super::{Vm, load, save};
+use super::{Vm, incoming, load, save};
 use crate::channel::memory;
 use crate::error::{Phase, Result};
 use crate::file::MigFile;
@@ -54,7 +54,7 @@ fn saved() -> Vec<u8> {
     sink.contents()
 }
 
-fn load_into_same(bytes: &[u8]) -> (Result<load::LoadEnd>, Vec<String>) {
+fn load_into_same(bytes: &[u8]) -> (Result<incoming::LoadEnd>, Vec<String>) {
     let (vm, diary) = machine(vec![
         Device { name: "one", callbacks: WHOLE, state: b"1st", ..Device::default() },
         Device { name: "two", callbacks: WHOLE, state: b"2nd", ..Device::default() },
@@ -83,7 +83,7 @@ fn a_stream_has_the_bytes_that_qemu_writes() {
 #[test]
 fn what_was_saved_loads() {
     let (result, diary) = load_into_same(&saved());
-    assert_eq!(result.unwrap(), load::LoadEnd::Finished);
+    assert_eq!(result.unwrap(), incoming::LoadEnd::Finished);
     assert_eq!(diary, ["one: load v1", "two: load v1"]);
 }
 

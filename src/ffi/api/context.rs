@@ -30,7 +30,7 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, opaque: *mut c_vo
                 return ptr::null_mut();
             }
         };
-        let vm = Arc::new(Vm::new(host.clone()));
+        let vm = context::new(host.clone());
         vm.set_incoming(host.incoming());
         vm.slot.set_ram(host.postcopy());
         Arc::into_raw(vm).cast_mut().cast()

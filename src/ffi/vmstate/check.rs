@@ -142,10 +142,10 @@ impl Copies<'_> {
     fn context(&self) -> Arc<Vm> {
         let Registered { vm, written, .. } = self.original;
         let mut limits = vm.limits();
-        let vm = Vm::new(vm.host());
+        let vm = context::new(vm.host());
         limits.allocation = limits.allocation.min(written.get().saturating_mul(64).max(1 << 20));
         vm.set_limits(limits);
-        Arc::new(vm)
+        vm
     }
 
     /// The device that `create` registered: by name and instance, else by name, else the only one.

@@ -7,10 +7,9 @@ use super::worker::{DEVICE_LIMIT, Worker};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::migration::return_path::message::{self, Message};
-use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
-use crate::savevm::host::{self, Level, PostcopyState};
-use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::host::Level;
+use crate::savevm::incoming::{self, LoadEnd, PostcopyState};
 use crate::savevm::owner::Owner;
 use crate::savevm::slot::PageSource;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use std::sync::atomic::Ordering::SeqCst;
 /// The engine holds a trait object of its own, so that the worker can share a reference to itself.
 pub(super) struct Commands(pub Arc<Worker>);
 
-impl host::Incoming for Commands {
+impl incoming::Incoming for Commands {
     fn open_return_path(&self, file: &MigFile) -> Result<()> {
         let shared = &self.0.shared;
         if shared.sender.is_open() {
@@ -145,10 +144,11 @@ impl host::Incoming for Commands {
         !(self.0.on_own_thread() && self.0.state().package.listening)
     }
 
-    fn load_package(&self, vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
-        if !self.0.on_own_thread() || self.0.state().package.listening {
-            return load::package(vm, stream, depth);
-        }
+    fn loads_packages(&self) -> bool {
+        self.0.on_own_thread() && !self.0.state().package.listening
+    }
+
+    fn load_package(&self, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
         package::start(&self.0, stream, depth)
     }
 

@@ -123,7 +123,7 @@ fn warn_if_running(vm: &Vm) {
 fn work(worker: &Arc<Worker>, acceptor: &Acceptor) {
     let core = &worker.shared.core;
     let vm = &core.vm;
-    vm.host().on_thread(vm, &mut || {
+    vm.on_thread(|| {
         let _working = core.working();
         let run = || {
             vm.set_incoming(Some(Arc::new(Commands(Arc::clone(worker)))));

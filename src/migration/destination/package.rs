@@ -9,7 +9,8 @@ use super::stage::Stage;
 use super::worker::{DEVICE_LIMIT, Worker};
 use crate::error::{Error, Result};
 use crate::savevm::fault::FaultPoint;
-use crate::savevm::load::{self, LoadEnd};
+use crate::savevm::incoming::LoadEnd;
+use crate::savevm::load;
 use crate::savevm::unwind::contained;
 use crate::sys::spawn;
 use std::sync::Arc;
@@ -17,11 +18,7 @@ use std::sync::Arc;
 /// Starts to load a package and waits until LISTEN was processed, or until it is loaded. Called on the worker's thread.
 pub(super) fn start(worker: &Arc<Worker>, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
     let this = Arc::clone(worker);
-    let mut stream = stream;
-    let body = move || {
-        let vm = &this.shared.core.vm;
-        vm.host().on_thread(vm, &mut || load_package(&this, std::mem::take(&mut stream), depth));
-    };
+    let body = move || this.shared.core.vm.on_thread(|| load_package(&this, stream, depth));
     spawn("savevm-package", body).map_err(|err| Error::io("starting the package's thread", &err))?;
     // Also if the migration is cancelled: until then that thread is in the devices, and waits for no page.
     worker.wait_state(DEVICE_LIMIT, |state| state.package.listening || state.package.loaded.is_some());

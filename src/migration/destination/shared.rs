@@ -8,7 +8,7 @@ use crate::migration::core::Core;
 use crate::migration::return_path::message::Message;
 use crate::migration::return_path::sender::Sender;
 use crate::migration::trace::Event;
-use crate::savevm::host;
+use crate::savevm::incoming;
 use crate::savevm::slot::PageSource;
 use crate::sync::{Mutex, Rank};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     /// The migration slot of the context was released.
     pub released: AtomicBool,
     /// The handler of stream commands before this migration.
-    previous_handler: Mutex<Option<Arc<dyn host::Incoming>>>,
+    previous_handler: Mutex<Option<Arc<dyn incoming::Incoming>>>,
 }
 
 impl Shared {

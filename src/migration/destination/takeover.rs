@@ -7,7 +7,8 @@ use crate::error::{self, Error, Result};
 use crate::migration::params::Choice;
 use crate::migration::return_path::message::Message;
 use crate::migration::status::Status;
-use crate::savevm::host::{Flags, PostcopyState, with_big_lock};
+use crate::savevm::host::{Flags, with_big_lock};
+use crate::savevm::incoming::PostcopyState;
 use crate::savevm::owner::Owner;
 use std::time::Duration;
 

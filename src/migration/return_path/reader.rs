@@ -105,7 +105,7 @@ impl Reader {
         let (core, channel, shared) = (Arc::clone(core), Arc::clone(channel), state.clone());
         let body = move || {
             let vm = Arc::clone(&core.vm);
-            vm.host().on_thread(&vm, &mut || {
+            vm.on_thread(|| {
                 let _working = core.working();
                 if let Err(error) = contained(&vm, || listen(&core, &channel, &shared.0)) {
                     shared.0.lock().broken = Some(error);

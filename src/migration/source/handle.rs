@@ -100,7 +100,7 @@ impl Outgoing {
         let mut next = Next::Done;
         without_big_lock(&*host, || {
             let generation = self.shared.core.status_machine.generation();
-            host.on_thread(&vm, &mut || {
+            vm.on_thread(|| {
                 let _working = self.shared.core.working();
                 next = contained(&vm, || work.step(&self.shared)).unwrap_or_else(|error| self.abort(&mut work, &error));
             });

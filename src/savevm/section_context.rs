@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What stays as it is while sections go out or come in. Looking it up for each of them would cost as much as the rest.
+//! The values that all sections of one phase share. A lookup per section would cost as much as the rest of the section.
 
 use super::Vm;
 use super::host::{Flags, Host};
@@ -9,38 +9,38 @@ use crate::file::MigFile;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The sections of one phase, or of one pass of the load loop.
-pub(super) struct Sections<'a> {
+/// The context of the sections of one phase, or of one run of the load loop.
+pub(super) struct SectionContext<'a> {
     pub vm: &'a Vm,
     pub file: &'a MigFile,
     pub host: Arc<dyn Host>,
-    /// Whether a footer closes each of them.
+    /// Whether a footer follows each section.
     pub footers: bool,
     observer: Option<Arc<dyn Observer>>,
 }
 
-impl<'a> Sections<'a> {
+impl<'a> SectionContext<'a> {
     pub fn new(vm: &'a Vm, file: &'a MigFile) -> Self {
         let footers = !vm.flags().has(Flags::NO_FOOTERS);
         Self { vm, file, host: vm.host(), footers, observer: vm.slot.observer() }
     }
 
-    /// Starts the clock for one of them, where somebody watches.
+    /// Starts to time a section, if there is an observer.
     pub fn time(&self) -> Timer<'_> {
         let start = self.observer.as_deref().map(|observer| (observer, Instant::now(), self.file.position()));
         Timer { file: self.file, start }
     }
 }
 
-/// Times one section.
+/// The timer of one section.
 pub(super) struct Timer<'a> {
     file: &'a MigFile,
     start: Option<(&'a dyn Observer, Instant, u64)>,
 }
 
 impl Timer<'_> {
-    /// Tells who watches that the section is over.
-    pub fn over(self, entry: &Entry, tag: u8) {
+    /// Reports the section to the observer.
+    pub fn stop(self, entry: &Entry, tag: u8) {
         if let Some((observer, since, at)) = self.start {
             let bytes = self.file.position().saturating_sub(at);
             let (name, instance) = (&*entry.idstr, entry.instance_id);

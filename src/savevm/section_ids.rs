@@ -1,47 +1,42 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a load remembers between sections.
+//! The devices of an incoming stream by section id.
 
-use super::Vm;
-use super::host::PostcopyState;
-use super::registry::{Call, Ticket};
-use crate::sync::{Mutex, MutexGuard, Rank};
+use super::registry::Ticket;
 use std::collections::{HashMap, VecDeque};
 
-/// Who sends under which section id, and how far postcopy is.
-pub struct Loading {
-    sections: Mutex<Sections>,
-    postcopy: Mutex<PostcopyState>,
-}
+/// The device that sends with a section id, and the version of its state.
+pub(super) type Sender = (Ticket, i32);
 
-/// Who sends under a section id, with the version of the state.
-type Sender = (Ticket, i32);
-
-/// Senders by section id. Ids count up, from 0 or from what devices that are gone have left, so most of them are places in
-/// a list that moves on with them; a stream with other ids can't make that much longer than there are sections.
+/// Devices by section id.
+///
+/// A source counts its ids up, so most ids index a list that moves on with them. The list has at most `AHEAD` places more
+/// than twice the number of sections; a stream with other ids fills the map instead.
 #[derive(Default)]
-struct Sections {
-    /// The id of the list's first place.
+pub(super) struct SectionIds {
+    /// The id of the first place of the list.
     first: u32,
     dense: VecDeque<Option<Sender>>,
     sparse: HashMap<u32, Sender>,
-    /// How many ids there are.
+    /// Number of ids.
     count: usize,
-    /// The id of each device, by its place in the registry: one that starts once more has another id from then on, so that
-    /// a stream can't make this longer than there are devices.
+    /// The last id of each device, by its place in the registry. A device that starts again loses its earlier id, so a
+    /// stream can't make the list and the map hold more ids than there are devices.
     of_device: Vec<Option<u32>>,
 }
 
-/// How far ids may be ahead of the number of sections, and before the first that comes: devices come by priority.
+/// How far an id may be ahead of the number of sections and still be in the list. Also how many places the list keeps
+/// before the first id that comes, since devices come by priority.
 const AHEAD: u32 = 1024;
 
-impl Sections {
-    fn insert(&mut self, id: u32, sender: Sender) {
+impl SectionIds {
+    /// Records that a device sends with an id from now on.
+    pub fn insert(&mut self, id: u32, sender: Sender) {
         let place = sender.0.place();
         if place >= self.of_device.len() {
             self.of_device.resize(place + 1, None);
         }
         if let Some(before) = self.of_device[place].replace(id) {
-            // Unless it is another device's by now.
+            // The earlier id may have gone to another device meanwhile.
             if self.get(before).is_some_and(|sender| sender.0.place() == place) {
                 self.forget(before);
             }
@@ -65,7 +60,7 @@ impl Sections {
         }
     }
 
-    /// Gives up the places of ids before the first that anybody has.
+    /// Removes the unused places at the front of the list.
     fn move_on(&mut self) {
         while let Some(None) = self.dense.front() {
             self.dense.pop_front();
@@ -73,12 +68,12 @@ impl Sections {
         }
     }
 
-    /// The place of an id in the list, which may not have it.
+    /// Returns the index of an id in the list, which may be past its end.
     fn at(&self, id: u32) -> usize {
         id.checked_sub(self.first).map_or(usize::MAX, |at| at as usize)
     }
 
-    /// Forgets an id, if there is one.
+    /// Removes an id, if it is known.
     fn forget(&mut self, id: u32) {
         let at = self.at(id);
         let listed = self.dense.get_mut(at).and_then(Option::take);
@@ -87,47 +82,9 @@ impl Sections {
         }
     }
 
-    fn get(&self, id: u32) -> Option<&Sender> {
+    /// Returns the device that sends with an id.
+    pub fn get(&self, id: u32) -> Option<&Sender> {
         self.dense.get(self.at(id)).and_then(Option::as_ref).or_else(|| self.sparse.get(&id))
-    }
-}
-
-impl Default for Loading {
-    fn default() -> Self {
-        Self {
-            sections: Mutex::new(Rank::LoadingSections, Sections::default()),
-            postcopy: Mutex::new(Rank::LoadingPostcopy, PostcopyState::default()),
-        }
-    }
-}
-
-impl Loading {
-    fn sections(&self) -> MutexGuard<'_, Sections> {
-        self.sections.lock()
-    }
-
-    /// Another stream begins.
-    pub(super) fn begin(&self) {
-        *self.sections() = Sections::default();
-    }
-
-    /// A device sends under a section id from now on.
-    pub(super) fn started(&self, id: u32, call: &Call<'_>, version: i32) {
-        self.sections().insert(id, (call.ticket(), version));
-    }
-
-    /// Who sends under a section id, unless it was unregistered since.
-    pub(super) fn find<'v>(&self, vm: &'v Vm, id: u32) -> Option<(Call<'v>, i32)> {
-        let (ticket, version) = *self.sections().get(id)?;
-        Some((vm.registry.find_again(ticket)?, version))
-    }
-
-    /// The postcopy state where the host keeps none of its own.
-    pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
-        let mut state = self.postcopy.lock();
-        let before = *state;
-        *state = new.unwrap_or(before);
-        before
     }
 }
 
@@ -138,14 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn section_ids_are_found_wherever_they_are_and_do_not_cost_memory() {
+    fn any_section_id_is_found_without_much_memory() {
         let registry = Registry::default();
         for _ in 0..3010 {
             let device = Registration { instance_id: INSTANCE_ID_ANY, ..Device::default().registration() };
             registry.register(device, false, &mut Vec::new()).unwrap();
         }
         let tickets: Vec<_> = registry.walk().map(|call| call.ticket()).collect();
-        let mut sections = Sections::default();
+        let mut sections = SectionIds::default();
         let ids = [0, 1, 7, 1 << 20, u32::MAX, 7, 3000];
         for (version, id) in (0..).zip(ids) {
             assert!(id == 7 || sections.get(id).is_none());
@@ -158,9 +115,9 @@ mod tests {
         sections.insert(3000, (tickets[9], 99));
         assert_eq!((sections.get(3000).unwrap().1, sections.get(u32::MAX).unwrap().1), (99, 4));
         sections.insert(3001, (tickets[9], 99));
-        assert!(sections.get(3000).is_none(), "nobody has it any more");
+        assert!(sections.get(3000).is_none(), "its device has another id");
         // Those of a machine that has had many devices, and the one with the highest priority among them.
-        let mut sections = Sections::default();
+        let mut sections = SectionIds::default();
         let mut insert = |id: u32| {
             sections.insert(id, (tickets[id as usize % 3000], id as i32));
             assert_eq!(sections.get(id).map(|sender| sender.1), Some(id as i32));
@@ -173,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_has_one_id_however_often_it_starts() {
+    fn device_that_starts_again_has_only_its_last_id() {
         let registry = Registry::default();
         registry.register(Device::default().registration(), false, &mut Vec::new()).unwrap();
         let ticket = registry.find(b"device", 0).unwrap().ticket();
-        let mut sections = Sections::default();
+        let mut sections = SectionIds::default();
         for id in (0..5000).chain((0..5000).map(|number: u32| number.wrapping_mul(2_654_435_761))) {
             sections.insert(id, (ticket, 1));
             assert!(sections.count == 1 && sections.get(id).is_some());

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a load keeps between sections. Any thread may ask.
+
+use super::incoming::PostcopyState;
+use super::registry::{Call, Registry};
+use super::section_ids::SectionIds;
+use crate::sync::{Mutex, Rank};
+
+/// The section ids of the stream and the state of postcopy.
+pub struct LoadState {
+    sections: Mutex<SectionIds>,
+    postcopy: Mutex<PostcopyState>,
+}
+
+impl Default for LoadState {
+    fn default() -> Self {
+        Self {
+            sections: Mutex::new(Rank::LoadingSections, SectionIds::default()),
+            postcopy: Mutex::new(Rank::LoadingPostcopy, PostcopyState::default()),
+        }
+    }
+}
+
+impl LoadState {
+    /// Forgets the section ids of an earlier stream.
+    pub(super) fn reset(&self) {
+        *self.sections.lock() = SectionIds::default();
+    }
+
+    /// Records that a device sends with a section id from now on, in a version of its state.
+    pub(super) fn add_section(&self, id: u32, call: &Call<'_>, version: i32) {
+        self.sections.lock().insert(id, (call.ticket(), version));
+    }
+
+    /// Returns the device that sends with a section id and the version of its state, unless the device was unregistered.
+    pub(super) fn section<'r>(&self, registry: &'r Registry, id: u32) -> Option<(Call<'r>, i32)> {
+        let (ticket, version) = *self.sections.lock().get(id)?;
+        Some((registry.find_again(ticket)?, version))
+    }
+
+    /// Exchanges the postcopy state, for a host that keeps none of its own. `None` leaves the state as it is. Returns the
+    /// state before.
+    pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
+        let mut state = self.postcopy.lock();
+        let before = *state;
+        *state = new.unwrap_or(before);
+        before
+    }
+}
