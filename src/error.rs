@@ -128,6 +128,7 @@ struct Parts {
     path: Vec<String>,
     offset: Option<u64>,
     told: bool,
+    of_channel: bool,
 }
 
 /// What went wrong and where.
@@ -175,7 +176,20 @@ impl Error {
     /// An operating system error, with what was tried.
     #[cold]
     pub fn io(what: impl fmt::Display, err: &std::io::Error) -> Self {
-        Self::new(err.raw_os_error().unwrap_or(libc::EIO), format!("{what}: {}", system_text(err)))
+        Self::new(system_errno(err), format!("{what}: {}", system_text(err)))
+    }
+
+    /// A failed read or write of a channel. QEMU's functions report it as `EIO`, whatever the system said.
+    #[cold]
+    pub fn channel(what: impl fmt::Display, err: &std::io::Error) -> Self {
+        Self::io(what, err).of_channel()
+    }
+
+    /// Marks the error as that of a channel: see `channel`.
+    #[cold]
+    pub fn of_channel(mut self) -> Self {
+        self.0.of_channel = true;
+        self
     }
 
     /// The positive errno.
@@ -183,9 +197,17 @@ impl Error {
         self.0.errno
     }
 
-    /// The value that a C function returns: `-errno`.
+    /// The value that QEMU's functions return, and that a file keeps: `-errno`, but `-EIO` for all errors of a channel.
     pub fn code(&self) -> i32 {
-        -self.0.errno
+        if self.0.of_channel { -libc::EIO } else { -self.0.errno }
+    }
+
+    /// The same error with another text, which was not reported yet.
+    #[cold]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = printable(message.into());
+        self.0.told = false;
+        self
     }
 
     /// The cause alone, without the place.
@@ -297,6 +319,38 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A system error with a text of its own in place of the system's. `io::Error` can carry only one of the two.
+#[derive(Debug)]
+pub struct Described {
+    /// The positive errno.
+    pub errno: Errno,
+    /// The text.
+    pub text: String,
+}
+
+impl fmt::Display for Described {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Described {}
+
+/// The positive errno of a system error, `EIO` if it has none.
+fn system_errno(err: &std::io::Error) -> Errno {
+    use std::io::ErrorKind;
+    if let Some(described) = err.get_ref().and_then(|inner| inner.downcast_ref::<Described>()) {
+        return described.errno;
+    }
+    err.raw_os_error().unwrap_or(match err.kind() {
+        ErrorKind::BrokenPipe => libc::EPIPE,
+        ErrorKind::TimedOut => libc::ETIMEDOUT,
+        ErrorKind::ConnectionAborted => libc::ECONNABORTED,
+        ErrorKind::Unsupported => libc::ENOTSUP,
+        _ => libc::EIO,
+    })
+}
 
 /// What the system says of an error, without the number that Rust puts behind it.
 pub fn system_text(err: &std::io::Error) -> String {

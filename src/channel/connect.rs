@@ -33,7 +33,7 @@ pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Ar
         Uri::File { path, offset } => create(path, *offset, &wait)?,
         Uri::Exec(command) => return Ok(Arc::new(ExecChannel::spawn(command, true)?)),
     };
-    Ok(Arc::new(FdChannel::new(fd, true)?))
+    Ok(Arc::new(FdChannel::new(fd, true)?.named(uri)))
 }
 
 fn to_unix(path: &Path, wait: &Wait<'_>) -> Result<OwnedFd> {

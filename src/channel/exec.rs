@@ -231,6 +231,10 @@ impl ExecChannel {
 }
 
 impl Channel for ExecChannel {
+    fn name(&self) -> Option<String> {
+        Some(format!("exec:{}", self.command.to_string_lossy()))
+    }
+
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         let count = self.output.read(into)?;
         if count == 0 && !self.at_end.swap(true, Ordering::Relaxed) {

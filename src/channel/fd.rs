@@ -62,6 +62,8 @@ pub struct FdChannel {
     shut_down: AtomicBool,
     wake: WakeFd,
     stall: StallLimit,
+    /// See `Channel::name`.
+    name: Option<String>,
 }
 
 fn direction_error(fd: &OwnedFd, writable: bool) -> Error {
@@ -123,7 +125,13 @@ impl FdChannel {
             }
         }
         let descriptor = Mutex::new(Rank::Descriptor, Some(Arc::new(Descriptor { fd, was_blocking })));
-        Ok(Self { kind, descriptor, shut_down: AtomicBool::new(false), wake, stall: StallLimit::new() })
+        Ok(Self { kind, descriptor, shut_down: AtomicBool::new(false), wake, stall: StallLimit::new(), name: None })
+    }
+
+    /// Gives the channel the name of what it leads to.
+    pub(super) fn named(mut self, name: impl std::fmt::Display) -> Self {
+        self.name = Some(name.to_string());
+        self
     }
 
     /// Runs one operation, which keeps the descriptor open.
@@ -188,6 +196,10 @@ fn shutdown_connection(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 impl Channel for FdChannel {
+    fn name(&self) -> Option<String> {
+        self.name.clone()
+    }
+
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         self.with(|fd| {
             let count = self.retry(fd, false, || match self.kind {

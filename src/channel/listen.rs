@@ -90,14 +90,14 @@ impl Listener {
                     set_nonblocking(fd.as_fd(), true).map_err(|err| failed(&err))?;
                     Source::Sockets(vec![fd])
                 } else {
-                    Source::opened(Opened::Fd(Arc::new(FdChannel::new(fd, false)?)))
+                    Source::opened(Opened::Fd(Arc::new(FdChannel::new(fd, false)?.named(uri))))
                 }
             }
             Uri::File { path, offset } => {
                 let opened = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path);
                 let mut file = opened.map_err(|err| Error::io(format_args!("opening {uri}"), &err))?;
                 seek(&mut file, *offset).map_err(|err| failed(&err))?;
-                Source::opened(Opened::Fd(Arc::new(FdChannel::new(file.into(), false)?)))
+                Source::opened(Opened::Fd(Arc::new(FdChannel::new(file.into(), false)?.named(uri))))
             }
             Uri::Exec(command) => Source::opened(Opened::Exec(Arc::new(ExecChannel::spawn(command, false)?))),
         };
@@ -119,7 +119,7 @@ impl Listener {
         match &self.source {
             Source::Sockets(sockets) => {
                 let socket = accept_any(sockets, &wait)?;
-                Ok(Arc::new(FdChannel::new(socket, false)?))
+                Ok(Arc::new(FdChannel::new(socket, false)?.named(&self.uri)))
             }
             Source::Opened(slot) => {
                 let gone =

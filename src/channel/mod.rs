@@ -45,6 +45,11 @@ pub trait Channel: Send + Sync {
     /// Closes the channel for both files that may share it. What it holds is freed with the last of them.
     fn close(&self) -> io::Result<()>;
 
+    /// What the channel leads to, for error messages: a URI, if it was made from one.
+    fn name(&self) -> Option<String> {
+        None
+    }
+
     /// Whether bytes can flow in both directions, so that there can be a return path.
     fn is_duplex(&self) -> bool {
         false

@@ -4,7 +4,7 @@
 use super::api::types::SaveVMChannelOps;
 use super::bytes;
 use crate::channel::Channel;
-use crate::error::Result;
+use crate::error::{Described, Result};
 use crate::sync::check_none_held;
 use crate::sys::{IoVec, Span, advance};
 use std::ffi::{c_int, c_void};
@@ -47,7 +47,11 @@ impl CChannel {
         // SAFETY: the contract of the table: NULL or a string from malloc().
         let words = self.ops.error.and_then(|error| unsafe { bytes::take_malloced(error(self.channel, write)) });
         match words {
-            Some(words) => io::Error::new(failure.kind(), String::from_utf8_lossy(&words).into_owned()),
+            Some(words) => {
+                let errno = failure.raw_os_error().unwrap_or(libc::EIO);
+                let text = String::from_utf8_lossy(&words).into_owned();
+                io::Error::new(failure.kind(), Described { errno, text })
+            }
             None => failure,
         }
     }

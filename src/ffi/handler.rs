@@ -148,7 +148,7 @@ fn load_error(file: &MigFile, ret: i32) -> Error {
         return error;
     }
     let cause = match file.status().first_error() {
-        Some(first) if first.code() == ret => first.message().to_owned(),
+        Some(first) if first.code() == ret => return first,
         Some(first) => format!("load_state returned {ret}, after: {}", first.message()),
         None => format!("load_state returned {ret}"),
     };

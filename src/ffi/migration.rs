@@ -68,7 +68,7 @@ pub(super) unsafe fn give_result<T>(errp: *mut *mut CError, result: Result<T>) -
 /// # Safety
 /// `errp` must be NULL or point to NULL.
 pub(super) unsafe fn code(errp: *mut *mut CError, result: Result<()>) -> c_int {
-    let code = result.as_ref().map_or_else(Error::code, |()| 0);
+    let code = result.as_ref().map_or_else(|error| -error.errno(), |()| 0);
     // SAFETY: as the caller promised.
     unsafe { give_result(errp, result) };
     code

@@ -131,6 +131,22 @@ impl MigFile {
         })
     }
 
+    /// The error behind the negative result `ret` of a callback that used the file: the file's first error, if the file has
+    /// failed and the cause is known, else that the callback returned `ret`.
+    pub fn cause(&self, callback: &str, ret: i32) -> Error {
+        self.status.detail().unwrap_or_else(|| Error::from_callback(callback, ret))
+    }
+
+    /// The file's first error, if its cause is known, in place of an error that came from it.
+    pub fn explain(&self, later: Error) -> Error {
+        self.status.detail().unwrap_or(later)
+    }
+
+    /// The name of the channel, for error messages.
+    fn channel_name(&self) -> String {
+        self.channel.name().unwrap_or_else(|| "the channel".to_owned())
+    }
+
     /// Flushes and closes; the first error of the file's life, or of closing. The file is spent afterwards.
     pub fn close(&self) -> Result<()> {
         self.flush();

@@ -2,7 +2,7 @@
 //! Getting and peeking. Past the end of the stream everything reads as zero and `-EIO` is latched.
 
 use super::{BUFFER_SIZE, MigFile};
-use crate::error::{Error, system_text};
+use crate::error::Error;
 use crate::sys::Span;
 
 impl MigFile {
@@ -38,7 +38,7 @@ impl MigFile {
         let offset = self.through.get();
         match read {
             Ok(0) => {
-                self.set_error_detail(Error::new(libc::EIO, "the stream ends").at_offset(offset));
+                self.set_error_detail(Error::new(libc::EIO, "the stream ends").of_channel().at_offset(offset));
                 0
             }
             Ok(count) => {
@@ -47,9 +47,8 @@ impl MigFile {
                 count
             }
             Err(err) => {
-                self.set_error_detail(
-                    Error::new(libc::EIO, format!("reading: {}", system_text(&err))).at_offset(offset),
-                );
+                let what = format_args!("reading from {}", self.channel_name());
+                self.set_error_detail(Error::channel(what, &err).at_offset(offset));
                 0
             }
         }

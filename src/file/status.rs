@@ -52,6 +52,11 @@ impl Status {
         }
     }
 
+    /// The first error with its details, if it is more than a bare code.
+    pub fn detail(&self) -> Option<Error> {
+        self.detail.lock().clone()
+    }
+
     /// Latches an error unless there is one; whether it was the first. A later error with the latched code and a
     /// section replaces a detail without one: the same failure, seen from a place that knows more.
     pub fn latch(&self, error: Error) -> bool {

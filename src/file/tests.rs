@@ -188,7 +188,7 @@ fn a_failed_write_is_latched_and_close_tells_it() {
     let file = MigFile::new(full.clone(), true);
     file.put(&[1; 10]);
     let error = file.close().unwrap_err();
-    assert_eq!((error.errno(), full.closed.load(SeqCst)), (libc::EIO, 1));
+    assert_eq!((error.errno(), error.code(), full.closed.load(SeqCst)), (libc::ENOSPC, -libc::EIO, 1));
     assert!(error.message().contains("No space left"), "{error}");
 }
 

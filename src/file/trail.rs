@@ -46,7 +46,7 @@ impl Trail {
     #[cold]
     pub fn take(&self, code: i32) -> Error {
         match self.pending.take() {
-            Some(error) if error.errno() == code.saturating_abs() => error,
+            Some(error) if error.code() == -code.saturating_abs() => error,
             _ => Error::new(code.saturating_abs(), format!("error code {code}")),
         }
     }
@@ -54,7 +54,7 @@ impl Trail {
     /// The error behind `code`, if it is known.
     #[cold]
     pub fn take_known(&self, code: i32) -> Option<Error> {
-        self.pending.take().filter(|error| error.errno() == code.saturating_abs())
+        self.pending.take().filter(|error| error.code() == -code.saturating_abs())
     }
 
     /// Forgets a pending error.

@@ -5,7 +5,7 @@
 //! its own when memory is queued behind it or the file is flushed. Nothing is put once an error is latched.
 
 use super::{BUFFER_SIZE, MigFile};
-use crate::error::{Error, system_text};
+use crate::error::Error;
 use crate::sys::{IoVec, release_pages};
 use std::cell::{Cell, RefCell};
 
@@ -188,8 +188,8 @@ impl MigFile {
             match self.channel.write_all(&mut pieces) {
                 Ok(()) => self.status.credit_transfer(bytes as i64),
                 Err(err) => {
-                    let text = format!("writing {bytes} bytes to the channel: {}", system_text(&err));
-                    self.set_error_detail(Error::new(libc::EIO, text).at_offset(self.through.get()));
+                    let what = format_args!("writing {bytes} bytes to {}", self.channel_name());
+                    self.set_error_detail(Error::channel(what, &err).at_offset(self.through.get()));
                 }
             }
             self.queue.room.set(BUFFER_SIZE);

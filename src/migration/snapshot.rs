@@ -82,11 +82,11 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         match save::iterate(vm, file, false) {
             Ok(Round::Done(_)) => break,
             Ok(Round::Again) => {}
-            Err(ret) => file.set_error_detail(Error::from_callback("save_live_iterate", ret)),
+            Err(ret) => file.set_error_detail(file.cause("save_live_iterate", ret)),
         }
     }
     if file.error() == 0 {
-        save::complete_precopy(vm, file, false, false)?;
+        save::complete_precopy(vm, file, false, false).map_err(|error| file.explain(error))?;
     }
     file.flush();
     file.check()?;

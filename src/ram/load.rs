@@ -66,11 +66,7 @@ fn text(name: &[u8]) -> String {
 fn place(block: &Block, offset: u64) -> impl Fn(Error) -> Error + '_ {
     move |err| {
         let text = format!("block '{}', offset 0x{offset:x}: {}", block.name(), err.message());
-        let place = Error::new(err.errno(), text);
-        match err.offset() {
-            Some(offset) => place.at_offset(offset),
-            None => place,
-        }
+        err.with_message(text)
     }
 }
 

@@ -124,7 +124,8 @@ impl Tracker {
                 Self::Host(log) => {
                     let mut words = vec![0; block.dirty.words()];
                     error::check("log_sync", log.sync(block, &mut words)).map_err(|error| {
-                        Error::new(error.errno(), format!("block '{}': {}", block.name(), error.message()))
+                        let text = format!("block '{}': {}", block.name(), error.message());
+                        error.with_message(text)
                     })?;
                     ram.dirtied(block.dirty.merge(&words));
                 }

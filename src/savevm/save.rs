@@ -55,8 +55,8 @@ impl SectionContext<'_> {
         let ret = callback();
         self.close(entry, ret);
         timer.stop(entry, tag);
-        if let Err(error) = error::check(name, ret) {
-            fail(self.vm, self.file, entry, tag, phase, error);
+        if ret < 0 {
+            fail(self.vm, self.file, entry, tag, phase, self.file.cause(name, ret));
         }
         ret
     }
@@ -220,7 +220,9 @@ fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Resu
         let names = ("save_live_complete_precopy", Phase::Complete);
         let ret = context.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_precopy(file));
         if ret < 0 {
-            return Err(Error::new(libc::EPERM, format!("save_live_complete_precopy returned {ret}")));
+            // QEMU's code is -1. What failed is on the file.
+            let error = file.cause("save_live_complete_precopy", ret);
+            return Err(Error::new(libc::EPERM, error.message()));
         }
     }
     Ok(())

@@ -41,6 +41,10 @@ impl Channel for Metered {
         self.inner.close()
     }
 
+    fn name(&self) -> Option<String> {
+        self.inner.name()
+    }
+
     fn is_duplex(&self) -> bool {
         self.inner.is_duplex()
     }

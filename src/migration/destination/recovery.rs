@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// A broken connection shows at the file; other errors would come again.
 fn is_broken(file: &MigFile) -> bool {
-    file.status().first_error().is_some_and(|first| first.errno() == libc::EIO)
+    file.error() == -libc::EIO
 }
 
 impl Worker {

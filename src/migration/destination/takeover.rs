@@ -41,7 +41,7 @@ impl Worker {
         if verdict_first {
             sender.send_final(Message::Shut(0), limit).map_err(|error| {
                 let text = format!("the verdict could not be sent to the source: {}", error.message());
-                Error::new(error.errno(), text)
+                error.with_message(text)
             })?;
         }
         self.state().guest_is_here = !may_refuse;

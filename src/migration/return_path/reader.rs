@@ -80,6 +80,10 @@ impl Channel for NoTimeout {
         self.0.write_all(pieces)
     }
 
+    fn name(&self) -> Option<String> {
+        self.0.name()
+    }
+
     fn shutdown(&self) -> io::Result<()> {
         self.0.shutdown()
     }
@@ -224,7 +228,10 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
             Ok(true) => core.status_machine.notify(),
             Ok(false) => break,
             Err(error) => {
-                let error = Error::new(error.errno(), format!("return path: {}", error.message()));
+                let error = {
+                    let text = format!("return path: {}", error.message());
+                    error.with_message(text)
+                };
                 shared.lock().broken = Some(error);
                 break;
             }

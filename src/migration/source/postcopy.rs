@@ -46,7 +46,7 @@ fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
     command::postcopy_listen(vm, &file);
-    save::complete_precopy(vm, &file, false, false)?;
+    save::complete_precopy(vm, &file, false, false).map_err(|error| file.explain(error))?;
     if peer_is_libsavevm {
         command::ping(vm, &file, message::PING_LOADED);
         file.put_byte(wire::EOF);
@@ -70,7 +70,7 @@ impl Source {
         let file = self.file()?;
         let stream = with_big_lock(&*host, || {
             error::check("disks_inactivate", host.disks_inactivate())?;
-            save::complete_precopy(vm, file, true, false)?;
+            save::complete_precopy(vm, file, true, false).map_err(|error| file.explain(error))?;
             if let Some(ram) = vm.slot.ram() {
                 ram.send_discards(file)?;
                 command::ping(vm, file, message::PING_DISCARDED);

@@ -30,7 +30,8 @@ impl Source {
         self.disks_inactive = true;
         let file = self.file()?;
         file.status().set_rate_limit(0);
-        let ending = with_big_lock(&*host, || save::prepare_completion(vm, file, true))?;
+        let ending =
+            with_big_lock(&*host, || save::prepare_completion(vm, file, true)).map_err(|error| file.explain(error))?;
         self.check()?;
         core.fault_point();
         self.ask_loaded(m)?;

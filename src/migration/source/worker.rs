@@ -352,7 +352,7 @@ impl Source {
                 core.stats.get().rounds += 1;
             }
             Ok(Round::Again) => {}
-            Err(ret) => return Err(Error::from_callback("save_live_iterate", ret)),
+            Err(ret) => return Err(self.file()?.cause("save_live_iterate", ret)),
         }
         let sent = self.transferred();
         core.stats.get().transferred = sent;
@@ -437,7 +437,7 @@ impl Source {
         core.fault_point();
         let (cancelled, error) = match core.interrupted() {
             Some(cancelled) => (true, cancelled),
-            None if error.errno() == libc::EIO && !core.vm.is_broken() => {
+            None if error.code() == -libc::EIO && !core.vm.is_broken() => {
                 (false, self.final_error(core).unwrap_or(error))
             }
             None => (false, error),
@@ -449,7 +449,7 @@ impl Source {
             (true, false) => Owner::Unknown,
         };
         let error = match committed {
-            true => not_ours(&error, owner == Owner::There),
+            true => not_ours(error, owner == Owner::There),
             false => error,
         };
         core.set_owner(owner);
@@ -460,7 +460,8 @@ impl Source {
         self.release(m, ended);
         let restarted = failed.is_ok();
         if let Err(more) = failed {
-            core.set_error(Error::new(more.errno(), format!("{}; then, going on here: {}", error, more.message())));
+            let text = format!("{}; then, going on here: {}", error.message(), more.message());
+            core.set_error(error.with_message(text));
         } else {
             core.set_error(error);
         }
@@ -530,13 +531,14 @@ pub(super) fn set_rate_limit(file: &MigFile, max_bandwidth: u64) {
 }
 
 /// The error of a migration whose guest is not this side's any more.
-fn not_ours(error: &Error, handed: bool) -> Error {
+fn not_ours(error: Error, handed: bool) -> Error {
+    let cause = error.message();
     let text = match handed {
-        true => format!("{error}; the guest was handed over and does not run here"),
+        true => format!("{cause}; the guest was handed over and does not run here"),
         false => format!(
-            "{error}; the destination may run the guest, so it stays stopped here until somebody who sees both sides \
+            "{cause}; the destination may run the guest, so it stays stopped here until somebody who sees both sides \
              decides"
         ),
     };
-    Error::new(error.errno(), text)
+    error.with_message(text)
 }
