@@ -3,7 +3,7 @@
 """Loads streams that an unmodified QEMU 7.2 wrote, and compares every RAM block with QEMU's own memory: what pmemsave
 says for guest memory, and what stands in the process for blocks that the guest's address space does not show.
 
-usage: from-qemu.py LOAD-RAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM_X86_64
+usage: from-qemu.py LOAD-RAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM
 """
 import os
 import pathlib
@@ -163,7 +163,7 @@ def case(qemu, load_ram, variant, directory):
 
 
 def main():
-    qemu = os.environ.get("QEMU_SYSTEM_X86_64") or shutil.which("qemu-system-x86_64")
+    qemu = os.environ.get("QEMU_SYSTEM") or shutil.which("qemu-system-x86_64")
     if not qemu:
         print("SKIPPED: there is no qemu-system-x86_64; streams of an unmodified QEMU were not loaded")
         return SKIPPED

@@ -3,7 +3,7 @@
 """Postcopy between an unmodified QEMU 7.2 and the library, in both directions, whole and with a recovery: what the guest
 finds in its memory is compared with what the other end had.
 
-usage: qemu-postcopy.py PROGRAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM_X86_64
+usage: qemu-postcopy.py PROGRAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM
 """
 import os
 import pathlib
@@ -183,7 +183,7 @@ def to_qemu(qemu, program, directory, recovery):
 
 
 def main():
-    qemu = os.environ.get("QEMU_SYSTEM_X86_64") or shutil.which("qemu-system-x86_64")
+    qemu = os.environ.get("QEMU_SYSTEM") or shutil.which("qemu-system-x86_64")
     version = subprocess.run([qemu, "--version"], capture_output=True, text=True).stdout if qemu else "none"
     if " 7.2" not in version:
         print("SKIPPED: there is no qemu-system-x86_64 of version 7.2")

@@ -48,28 +48,41 @@ static void *hotplug(void *unused)
 
 static void snapshot(void)
 {
-    CHECK_EQ(savevm_snapshot_save(vm, "file:/dev/null", NULL), 0);
+    CHECK_EQ(savevm_snapshot_save(vm, "file:/dev/null", NULL, NULL), 0);
 }
 
+static SaveVMStatus status_of(SaveVMMigration *m)
+{
+    SaveVMInfo info = SAVEVM_INFO_INIT;
+
+    CHECK_EQ(savevm_migration_query(m, &info), 0);
+    return info.status;
+}
+
+/* Cancelled before the hand-over: a guest that left could not be migrated again. */
 static void migration(void)
 {
-    MigrationState *m = savevm_migrate(vm, "exec:cat >/dev/null", NULL, NULL);
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    SaveVMMigration *m;
 
+    params.pause_before_switchover = true;
+    m = savevm_migrate(vm, "exec:cat >/dev/null", &params, NULL);
     REQUIRE(m != NULL);
-    savevm_migrate_wait(m, NULL);
-    savevm_migrate_free(m);
+    WAIT_FOR(status_of(m) == SAVEVM_STATUS_PRE_SWITCHOVER);
+    CHECK_EQ(savevm_migration_cancel(m), 0);
+    savevm_migration_free(m);
 }
 
 static void save_beside_hotplug(void (*save)(void))
 {
-    SaveVMRamOps ops = { .size = sizeof(ops), .log = SAVEVM_RAM_LOG_MARKS };
+    SaveVMRamOptions options = { .size = sizeof(options), .log = SAVEVM_RAM_LOG_MARKS };
     unsigned long before = 0;
     pthread_t thread;
 
     memory = mmap(NULL, 2 * LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     vm = savevm_new(NULL, NULL);
-    ram = savevm_ram_new(vm, &ops, NULL, NULL);
+    ram = savevm_ram_new(vm, &options, NULL, NULL, NULL);
     REQUIRE(ram != NULL);
     REQUIRE(add("memory", 0) == 0);
     REQUIRE(pthread_create(&thread, NULL, hotplug, NULL) == 0);
@@ -81,7 +94,7 @@ static void save_beside_hotplug(void (*save)(void))
     over = true;
     pthread_join(thread, NULL);
     CHECK(!savevm_is_broken(vm));
-    CHECK_EQ(savevm_ram_free(ram), 0);
+    savevm_ram_free(ram);
     savevm_free(vm);
     munmap(memory, 2 * LENGTH);
 }

@@ -3,19 +3,27 @@
  * The macros that describe one field: structures, arrays, buffers, lists.
  * Part of migration/vmstate.h; names and arguments are QEMU 7.2's.
  *
- * Arguments mean the same everywhere:
- *   _field       the member, as one would write it after `state->`
- *   _state       the type of the structure that has it
- *   _type        the type of an element; a member of another type, or an array
- *                of another length, does not compile
+ * Arguments have the same meaning in all macros:
+ *   _field       the member, as written after `state->`
+ *   _state       the type of the structure that contains the member
+ *   _type        the type of one element
  *   _num         the number of elements, a constant
  *   _field_num   the member that holds the number of elements
  *   _field_size  the member that holds the size in bytes
  *   _version     the first version that has the field, 0 for all
- *   _test        decides instead of _version, where it is not NULL
- *   _info, _vmsd the VMStateInfo or VMStateDescription object, no pointer
+ *   _test        replaces _version, unless it is NULL
+ *   _info, _vmsd the VMStateInfo or VMStateDescription object, not a pointer
  *
- * Names that end in an underscore are not for use elsewhere.
+ * The compiler checks the type of the member. It must be _type, or another
+ * integer type of the same width and signedness: `unsigned long long` and the
+ * kernel's `__u64` are accepted for uint64_t, `__s64` for int64_t, and an enum
+ * for the integer type that represents it (in C). Plain `char` is accepted by
+ * the VMSTATE_*BUFFER macros only, because its signedness depends on the
+ * machine: use uint8_t or int8_t for a number, VMSTATE_BUFFER for a string. A
+ * member of any other type, or an array of another length, fails with one
+ * static assertion that names the member and the type that is required.
+ *
+ * Names that end in an underscore are internal.
  */
 #ifndef QEMU_VMSTATE_FIELDS_H
 #define QEMU_VMSTATE_FIELDS_H
@@ -23,48 +31,143 @@
 #include "migration/vmstate.h"
 
 /*
- * Compile-time checks. Each is a constant zero that is added to an offset or
- * size, and an error where the types do not agree: pointers to different types
- * cannot be subtracted. Inside sizeof this is constant for -Wpedantic too.
+ * An error in a macro is reported at the line that uses the macro, without the
+ * ten macros in between. GCC and Clang do so for system headers.
  */
+#ifdef __GNUC__
+#pragma GCC system_header
+#endif
 
 #define VMSTATE_TYPE_(_state, _field) __typeof__(((_state *)0)->_field)
-#define VMSTATE_SAME_(_type1, _type2) \
-    (0 * sizeof((_type1 *)1 - (_type2 *)1))
-#define VMSTATE_HOLDS_(_condition) (0 * sizeof(char[(_condition) ? 1 : -1]))
 
 /* The text of an argument, after macros in it were replaced. */
 #define VMSTATE_TEXT_(_field) VMSTATE_QUOTE_(_field)
 #define VMSTATE_QUOTE_(_text) #_text
 
-/* _type2 is _type1[_n], _type1[_n][_m], _type1 * */
-#define type_check_array(_type1, _type2, _n) \
-    (0 * sizeof((_type1 (*)[_n])1 - (_type2 *)1))
-#define type_check_2darray(_type1, _type2, _n, _m) \
-    (0 * sizeof((_type1 (*)[_n][_m])1 - (_type2 *)1))
-#define type_check_pointer(_type1, _type2) \
-    (0 * sizeof((_type1 **)1 - (_type2 *)1))
-
-/* The type of an element of an array, or of what a pointer points to. */
-#define typeof_elt_of_field(_type, _field) VMSTATE_TYPE_(_type, _field[0])
-
-/* The member of _type2 is an array of _type1 of any length, no pointer. */
+/*
+ * Compile-time checks. VMSTATE_ASSERT_ is a constant zero that is added to an
+ * offset or a size. Strict C99 and C++ cannot have the name of the
+ * member in the message.
+ */
 #ifdef __cplusplus
-#define type_check_varray(_type1, _type2, _field)                           \
-    type_check_array(_type1, VMSTATE_TYPE_(_type2, _field),                 \
-                     sizeof(VMSTATE_TYPE_(_type2, _field)) / sizeof(_type1))
+extern "C++" {
+template <typename T> struct vmstate_plain_ { typedef T type; };
+template <typename T> struct vmstate_plain_<const T> { typedef T type; };
+template <typename T> struct vmstate_plain_<volatile T> { typedef T type; };
+template <typename T> struct vmstate_plain_<const volatile T> {
+    typedef T type;
+};
+template <typename T, typename U> struct vmstate_same_ {
+    static constexpr bool value = false;
+};
+template <typename T> struct vmstate_same_<T, T> {
+    static constexpr bool value = true;
+};
+template <bool holds> struct vmstate_assert_ {
+    static_assert(holds, "VMSTATE: the member does not have the type that "
+                         "the macro requires, see migration/vmstate-fields.h");
+};
+}
+#define VMSTATE_COMPATIBLE_(_type1, _type2)                                 \
+    (vmstate_same_<vmstate_plain_<_type1>::type,                            \
+                   vmstate_plain_<_type2>::type>::value)
+#define VMSTATE_ASSERT_(_condition, _message)                               \
+    (0 * sizeof(vmstate_assert_<(_condition)>))
 #else
-#define type_check_varray(_type1, _type2, _field)                           \
-    (VMSTATE_SAME_(_type1, typeof_elt_of_field(_type2, _field)) +           \
-     VMSTATE_HOLDS_(!__builtin_types_compatible_p(                          \
-         VMSTATE_TYPE_(_type2, _field),                                     \
-         __typeof__(&((_type2 *)0)->_field[0]))))
+#define VMSTATE_COMPATIBLE_(_type1, _type2) \
+    __builtin_types_compatible_p(_type1, _type2)
+/* For strict C99, glibc replaces _Static_assert by something that does not
+ * work here; the message then is the name of an array of negative size. */
+#ifdef _Static_assert
+#define VMSTATE_ASSERT_(_condition, _message)                               \
+    (0 * sizeof(struct {                                                    \
+         char the_member_does_not_have_the_type_that_the_macro_requires     \
+             [(_condition) ? 1 : -1];                                       \
+     }))
+#else
+#define VMSTATE_ASSERT_(_condition, _message)                               \
+    (__extension__(0 * sizeof(struct {                                      \
+        _Static_assert(_condition, "VMSTATE: " _message);                   \
+        char unused;                                                        \
+    })))
+#endif
 #endif
 
 /*
- * The bytes of a member that is an array, 0 for one whose length is not known
- * (`[]`). VMStateField.start takes it for arrays whose count is in the stream:
- * QEMU leaves that zero and ignores it, libsavevm refuses counts beyond it.
+ * Two integer types of one width and signedness are different types for C, but
+ * the same for a field. `long` has one such twin. The twin of any type that
+ * has none is the type itself.
+ */
+#if __SIZEOF_LONG__ == __SIZEOF_LONG_LONG__
+#define VMSTATE_LONG_TWIN_ long long
+#else
+#define VMSTATE_LONG_TWIN_ int
+#endif
+#ifdef __cplusplus
+extern "C++" {
+template <typename T> struct vmstate_twin_ { typedef T type; };
+template <> struct vmstate_twin_<long> { typedef VMSTATE_LONG_TWIN_ type; };
+template <> struct vmstate_twin_<VMSTATE_LONG_TWIN_> { typedef long type; };
+template <> struct vmstate_twin_<unsigned long> {
+    typedef unsigned VMSTATE_LONG_TWIN_ type;
+};
+template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
+    typedef unsigned long type;
+};
+}
+#define VMSTATE_TWIN_(_type) vmstate_twin_<_type>::type
+#else
+#define VMSTATE_TWIN_(_type)                                                \
+    __typeof__(__builtin_choose_expr(                                       \
+        VMSTATE_COMPATIBLE_(_type, long), (VMSTATE_LONG_TWIN_)0,            \
+        __builtin_choose_expr(                                              \
+            VMSTATE_COMPATIBLE_(_type, VMSTATE_LONG_TWIN_), (long)0,        \
+            __builtin_choose_expr(                                          \
+                VMSTATE_COMPATIBLE_(_type, unsigned long),                  \
+                (unsigned VMSTATE_LONG_TWIN_)0,                             \
+                __builtin_choose_expr(                                      \
+                    VMSTATE_COMPATIBLE_(_type, unsigned VMSTATE_LONG_TWIN_), \
+                    (unsigned long)0, *(_type *)0)))))
+#endif
+
+/*
+ * Whether _member is a `_type _dims`, where _dims is empty, `*`, `[n]`,
+ * `[n][m]` or, for an array of any length, `[]`.
+ */
+#define VMSTATE_FITS_(_type, _dims, _member)      \
+    (VMSTATE_COMPATIBLE_(_type _dims, _member) || \
+     VMSTATE_COMPATIBLE_(VMSTATE_TWIN_(_type) _dims, _member))
+
+/* _type2 is _type1, _type1[_n], _type1[_n][_m], _type1 * */
+#define type_check_(_type1, _dims, _type2)                                  \
+    VMSTATE_ASSERT_(VMSTATE_FITS_(_type1, _dims, _type2),                   \
+                    #_type2 " is not " #_type1 #_dims)
+#define type_check_array(_type1, _type2, _n) type_check_(_type1, [_n], _type2)
+#define type_check_2darray(_type1, _type2, _n, _m) \
+    type_check_(_type1, [_n][_m], _type2)
+#define type_check_pointer(_type1, _type2) type_check_(_type1, *, _type2)
+
+/* The type of an element of an array, or of the target of a pointer. */
+#define typeof_elt_of_field(_type, _field) VMSTATE_TYPE_(_type, _field[0])
+
+/* The member of _type2 is an array of _type1 of any length, not a pointer. */
+#ifdef __cplusplus
+#define VMSTATE_ANY_LENGTH_(_type, _state, _field) \
+    [sizeof(VMSTATE_TYPE_(_state, _field)) / sizeof(_type)]
+#else
+#define VMSTATE_ANY_LENGTH_(_type, _state, _field) []
+#endif
+#define type_check_varray(_type1, _type2, _field)                           \
+    VMSTATE_ASSERT_(                                                        \
+        VMSTATE_FITS_(_type1, VMSTATE_ANY_LENGTH_(_type1, _type2, _field),  \
+                      VMSTATE_TYPE_(_type2, _field)),                       \
+        "member " #_field " of " #_type2 " must be an array of " #_type1)
+
+/*
+ * The size in bytes of a member that is an array, 0 for one whose length is not
+ * known (`[]`). It is stored in VMStateField.start for arrays whose count is in
+ * the stream: QEMU leaves that zero and ignores it, libsavevm rejects a count
+ * that is larger.
  */
 #ifdef __cplusplus
 #define VMSTATE_ROOM_(_state, _field) sizeof(VMSTATE_TYPE_(_state, _field))
@@ -82,25 +185,34 @@
  * it (with one or two dimensions, or of any length), of an element of an
  * array, and of an array of bytes.
  */
+#define VMSTATE_OFFSET_(_state, _field, _type, _dims)                       \
+    (offsetof(_state, _field) +                                             \
+     VMSTATE_ASSERT_(                                                       \
+         VMSTATE_FITS_(_type, _dims, VMSTATE_TYPE_(_state, _field)),        \
+         "member " #_field " of " #_state " must have type " #_type #_dims))
 #define vmstate_offset_value(_state, _field, _type) \
-    (offsetof(_state, _field) + \
-     VMSTATE_SAME_(_type, VMSTATE_TYPE_(_state, _field)))
+    VMSTATE_OFFSET_(_state, _field, _type, )
 #define vmstate_offset_pointer(_state, _field, _type) \
-    (offsetof(_state, _field) + \
-     type_check_pointer(_type, VMSTATE_TYPE_(_state, _field)))
+    VMSTATE_OFFSET_(_state, _field, _type, *)
 #define vmstate_offset_array(_state, _field, _type, _num) \
-    (offsetof(_state, _field) + \
-     type_check_array(_type, VMSTATE_TYPE_(_state, _field), _num))
+    VMSTATE_OFFSET_(_state, _field, _type, [_num])
 #define vmstate_offset_2darray(_state, _field, _type, _n1, _n2) \
-    (offsetof(_state, _field) + \
-     type_check_2darray(_type, VMSTATE_TYPE_(_state, _field), _n1, _n2))
+    VMSTATE_OFFSET_(_state, _field, _type, [_n1][_n2])
 #define vmstate_offset_varray(_state, _field, _type) \
     (offsetof(_state, _field) + type_check_varray(_type, _state, _field))
 #define vmstate_offset_sub_array(_state, _field, _type, _start) \
     vmstate_offset_value(_state, _field[_start], _type)
-#define vmstate_offset_buffer(_state, _field) \
-    vmstate_offset_array(_state, _field, uint8_t, \
-                         sizeof(VMSTATE_TYPE_(_state, _field)))
+#define vmstate_offset_buffer(_state, _field)                               \
+    (offsetof(_state, _field) +                                             \
+     VMSTATE_ASSERT_(                                                       \
+         VMSTATE_BYTES_(_state, _field, unsigned char) ||                   \
+             VMSTATE_BYTES_(_state, _field, signed char) ||                 \
+             VMSTATE_BYTES_(_state, _field, char),                          \
+         "member " #_field " of " #_state                                   \
+         " must be an array of uint8_t, int8_t or char"))
+#define VMSTATE_BYTES_(_state, _field, _byte)                               \
+    VMSTATE_COMPATIBLE_(_byte[sizeof(VMSTATE_TYPE_(_state, _field))],       \
+                        VMSTATE_TYPE_(_state, _field))
 
 /*
  * The one place that knows the members. They stand in the order of the
@@ -501,9 +613,10 @@
 #define VMSTATE_WITH_TMP(_state, _tmp_type, _vmsd)                          \
     VMSTATE_FIELD_("tmp", NULL, 0,                                          \
                    sizeof(_tmp_type) +                                      \
-                   VMSTATE_HOLDS_(offsetof(_tmp_type, parent) == 0) +       \
-                   type_check_pointer(_state,                               \
-                                      VMSTATE_TYPE_(_tmp_type, parent)),    \
+                   VMSTATE_ASSERT_(offsetof(_tmp_type, parent) == 0,        \
+                                   "parent must be the first member of "    \
+                                   #_tmp_type) +                            \
+                   0 * vmstate_offset_pointer(_tmp_type, parent, _state),   \
                    0, 0, 0, 0, &vmstate_info_tmp, 0, &(_vmsd), 0, 0, NULL)
 
 /*

@@ -7,17 +7,22 @@
  *   _v           the first version   _t, _test  decides instead of _v
  *   _n, _n1, _n2 the lengths         _start, _num  a part of an array
  *
- * Forms without _v are in every version. The arguments mean what they mean in
- * migration/vmstate-fields.h, and a member of another type does not compile.
+ * Forms without _v are in every version. migration/vmstate-fields.h explains
+ * the arguments, and which types a member may have.
  */
 #ifndef QEMU_VMSTATE_SCALARS_H
 #define QEMU_VMSTATE_SCALARS_H
 
 #include "migration/vmstate-fields.h"
 
+/* One line for an error in a macro; see migration/vmstate-fields.h. */
+#ifdef __GNUC__
+#pragma GCC system_header
+#endif
+
 /*
- * _kind is int8 to uint64: with it vmstate_info_<kind> and <kind>_t are meant.
- * Names that end in an underscore are not for use elsewhere.
+ * _kind is int8 to uint64 and stands for vmstate_info_<kind> and <kind>_t.
+ * Names that end in an underscore are internal.
  */
 #define VMSTATE_INT_(_f, _s, _test, _v, _kind) \
     VMSTATE_SINGLE_TEST(_f, _s, _test, _v, vmstate_info_##_kind, _kind##_t)
@@ -67,7 +72,10 @@
     VMSTATE_SINGLE(_f, _s, _v, vmstate_info_bool, bool)
 #define VMSTATE_BOOL(_f, _s) VMSTATE_BOOL_V(_f, _s, 0)
 
-/* One integer that has the kernel's type; include <linux/types.h> for it. */
+/*
+ * One integer of the kernel's type; include <linux/types.h>. VMSTATE_UINT8 to
+ * VMSTATE_UINT64 accept these types too.
+ */
 #if defined(CONFIG_LINUX) || defined(__linux__)
 #define VMSTATE_U8_V(_f, _s, _v) \
     VMSTATE_SINGLE(_f, _s, _v, vmstate_info_uint8, __u8)
@@ -199,8 +207,8 @@
     VMSTATE_ARRAY_OF_POINTER(_f, _s, _n, 0, vmstate_info_timer, QEMUTimer *)
 
 /*
- * An array of uint8_t: whole, its first _size bytes, or what is left of it
- * from index _start on.
+ * An array of uint8_t, int8_t or char: the whole array, its first _size bytes,
+ * or all bytes from index _start on.
  */
 
 #define VMSTATE_BUFFER_TEST(_f, _s, _test) \

@@ -3,7 +3,8 @@
 #
 # Compiles every header the way unknown programs will: alone, twice, in any
 # company, from two units of one program, as strict C99 and as C++. Then the
-# type checks of the VMState macros: each wrong use has to be refused.
+# type checks of the VMState macros: each wrong use is refused with one error, in
+# all C standards, and by clang too where it is installed.
 #
 # usage: check-headers.sh INCLUDE_DIR [INCLUDE_DIR...]
 # CC and CXX name the compilers; without a C++ compiler that half is skipped,
@@ -106,29 +107,44 @@ both_languages "all headers twice"
         complain "linking the units together"
 }
 
-# Case 0 is right, all others are wrong and may not compile.
+# Case 0 is right, all others are wrong and must not compile. Where the compiler
+# can say why, it says so once.
 cases=$(sed -n 's/^#elif CASE == \([0-9]*\).*/\1/p' "$here/wrong-types.c")
+missing=34
 refuse() {
-    language=$1
-    shift
-    compiles "right types as $language" /dev/null "$here/wrong-types.c" "$@" \
-        -DCASE=0
+    language=$1 message=$2
+    shift 2
+    compiles "right types as $language" /dev/null "$here/wrong-types.c" "$@" -DCASE=0
     for number in $cases; do
-        if "$@" -DCASE="$number" -c -o /dev/null "$here/wrong-types.c" \
-            >"$work/log" 2>&1; then
+        if "$@" -DCASE="$number" -c -o /dev/null "$here/wrong-types.c" >"$work/log" 2>&1; then
             sed -n "/CASE == $number\$/{n;p;}" "$here/wrong-types.c" >"$work/log"
             complain "wrong-types.c, case $number compiles as $language"
+        elif [ "$number" != $missing ] &&
+            [ "$(grep -c "error: .*$message" "$work/log")/$(grep -c 'error: ' "$work/log")" != 1/1 ]; then
+            complain "wrong-types.c, case $number as $language: expected one error with '$message'"
         fi
     done
 }
+# The name of an array, in strict C99, and a text without the member's name in C++.
+array=does_not_have_the_type_that_the_macro_requires
+template='VMSTATE: the member does not have the type that the macro requires'
+member='VMSTATE: .* must '
 # shellcheck disable=SC2086
-refuse C99 $c99
-if [ -n "$CXX" ]; then
-    # shellcheck disable=SC2086
-    refuse C++ $cxx -x c++
-else
-    echo "no C++ compiler: the C++ half was left out"
-fi
+{
+    refuse C99 "$array" $c99
+    for standard in gnu99 gnu11 gnu17; do
+        refuse $standard "$member" $CC -std=$standard $warnings -Wpedantic $search
+    done
+    if command -v clang >/dev/null; then
+        refuse 'C99 with clang' "$array" clang -std=c99 $warnings -Wpedantic $search
+        refuse 'gnu17 with clang' "$member" clang -std=gnu17 $warnings -Wpedantic $search
+    fi
+    if [ -n "$CXX" ]; then
+        refuse C++ "$template" $cxx -x c++
+    else
+        echo "no C++ compiler: the C++ half was left out"
+    fi
+}
 
 # Every macro compiles in both languages, and none was forgotten there.
 cp "$here/macros.c" "$work/unit.c"

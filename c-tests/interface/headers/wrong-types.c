@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Each case is one field. Case 0 has fields of the right types and compiles;
- * every other case gets one type wrong and must not compile. The numbers of
- * the cases are read by check-headers.sh.
+ * every other case gets one type wrong and must not compile. check-headers.sh
+ * reads the numbers of the cases.
  */
+#include <linux/types.h>
+
 #include "migration/vmstate.h"
 
 struct Part {
@@ -31,6 +33,21 @@ struct Device {
     struct Part *pointer;
     struct Part *pointers[4];
     QEMUTimer *timer;
+    unsigned long long wide, *wides, wide_array[4], wide_table[2][3];
+    long long wide_signed;
+    __u64 kernel_u64;
+    __s64 kernel_s64, kernel_array[4];
+    char text[8];
+    signed char signed_bytes[8];
+    char letter;
+    const uint32_t constant;
+    volatile uint64_t unstable;
+    enum Kind { KIND_A, KIND_B } kind;
+};
+
+struct Rom {
+    uint16_t size;
+    uint16_t contents[];
 };
 
 struct Scratch {
@@ -73,6 +90,29 @@ const VMStateField fields[] = {
     VMSTATE_VBUFFER_UINT32(data, struct Device, 0, NULL, u32),
     VMSTATE_TIMER_PTR(timer, struct Device),
     VMSTATE_WITH_TMP(struct Device, struct Scratch, vmstate_part),
+    /* Types of one width and signedness. */
+    VMSTATE_UINT64(wide, struct Device),
+    VMSTATE_UINT64_V(kernel_u64, struct Device, 2),
+    VMSTATE_INT64(wide_signed, struct Device),
+    VMSTATE_INT64(kernel_s64, struct Device),
+    VMSTATE_INT64_ARRAY(kernel_array, struct Device, 4),
+    VMSTATE_UINT64_ARRAY(wide_array, struct Device, 4),
+    VMSTATE_UINT64_SUB_ARRAY(wide_array, struct Device, 1, 2),
+    VMSTATE_UINT64_2DARRAY(wide_table, struct Device, 2, 3),
+    VMSTATE_VARRAY_UINT32(wides, struct Device, u32, 0, vmstate_info_uint64, uint64_t),
+    VMSTATE_VARRAY_UINT16_UNSAFE(wide_array, struct Device, u16, 0, vmstate_info_uint64, uint64_t),
+    VMSTATE_SINGLE(u64, struct Device, 0, vmstate_info_uint64, unsigned long long),
+    VMSTATE_SINGLE(wide, struct Device, 0, vmstate_info_uint64, unsigned long long),
+    VMSTATE_U64(u64, struct Device),
+    VMSTATE_BUFFER(text, struct Device),
+    VMSTATE_BUFFER(signed_bytes, struct Device),
+    VMSTATE_PARTIAL_BUFFER(text, struct Device, 4),
+    VMSTATE_UINT32(constant, struct Device),
+    VMSTATE_UINT64(unstable, struct Device),
+#ifndef __cplusplus
+    VMSTATE_VARRAY_UINT16_UNSAFE(contents, struct Rom, size, 0, vmstate_info_uint16, uint16_t),
+    VMSTATE_UINT32(kind, struct Device),
+#endif
 #elif CASE == 1
     VMSTATE_UINT8(u16, struct Device),
 #elif CASE == 2
@@ -145,6 +185,30 @@ const VMStateField fields[] = {
     VMSTATE_INT32_POSITIVE_LE(u32, struct Device),
 #elif CASE == 36
     VMSTATE_UINT16_EQUAL(u32, struct Device, "hint"),
+#elif CASE == 37
+    VMSTATE_UINT64(kernel_s64, struct Device),
+#elif CASE == 38
+    VMSTATE_INT64(wide, struct Device),
+#elif CASE == 39
+    VMSTATE_UINT32(wide, struct Device),
+#elif CASE == 40
+    VMSTATE_UINT64_ARRAY(wide_array, struct Device, 5),
+#elif CASE == 41
+    VMSTATE_UINT64(wides, struct Device),
+#elif CASE == 42
+    VMSTATE_UINT8(letter, struct Device),
+#elif CASE == 43
+    VMSTATE_BUFFER(words, struct Device),
+#elif CASE == 44
+    VMSTATE_BUFFER(letter, struct Device),
+#elif CASE == 45
+    VMSTATE_BUFFER(data, struct Device),
+#elif CASE == 46
+    VMSTATE_VARRAY_UINT32(wides, struct Device, u32, 0, vmstate_info_int64, int64_t),
+#elif CASE == 47
+    VMSTATE_UINT8(flag, struct Device),
+#elif CASE == 48
+    VMSTATE_UINT64(part, struct Device),
 #endif
     VMSTATE_END_OF_LIST()
 };

@@ -55,16 +55,24 @@ if ! readelf -d "$work/shared" | grep -q 'NEEDED.*libsavevm\.so\.0'; then
     echo "the program is not linked with libsavevm.so.0"
     exit 1
 fi
-# Without the shared library beside it, the linker takes the other one.
-mkdir "$work/static-only"
-cp "$libdir/libsavevm.a" "$work/static-only/"
+# savevm-static takes the static library although the shared one is beside it.
 # shellcheck disable=SC2046,SC2086
-quietly $CC $warnings -o "$work/static" "$program/program.c" $(pkg-config --cflags savevm) \
-    -L"$work/static-only" $(pkg-config --static --libs savevm | sed "s,-L$libdir,,")
+quietly $CC $warnings -o "$work/static" "$program/program.c" $(pkg-config --cflags --libs savevm-static)
 "$work/static"
 if readelf -d "$work/static" | grep -q libsavevm; then
     echo "the static program needs the shared library"
     exit 1
+fi
+# --static is for a program without shared libraries, where there is a static C library.
+if echo 'int main(void) { return 0; }' | $CC -static -x c -o /dev/null - 2>/dev/null; then
+    # shellcheck disable=SC2046,SC2086
+    quietly $CC $warnings -static -o "$work/all-static" "$program/program.c" \
+        $(pkg-config --static --cflags --libs savevm)
+    "$work/all-static"
+    if readelf -d "$work/all-static" | grep -q NEEDED; then
+        echo "the program linked with -static needs a shared library"
+        exit 1
+    fi
 fi
 
 # What the README shows.
