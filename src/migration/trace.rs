@@ -2,10 +2,10 @@
 //! The trace of a migration: one JSON object to a line. docs/trace-format.md says what the members mean.
 
 use crate::error::{Error, Phase, Result};
+use crate::json::Emitter;
 use crate::savevm::handler::Pending;
 use crate::sync::{Mutex, Rank};
 use crate::wire::tag_name;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -62,67 +62,53 @@ pub(super) enum Event<'a> {
 #[derive(Default)]
 pub(super) struct Trace(Option<Mutex<File>>);
 
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn line(time: Duration, event: &Event<'_>) -> String {
-    let mut out = format!("{{\"t_ns\":{},\"event\":", nanos(time));
-    // Writing to a string can't fail.
-    let _ = match event {
+/// Returns the line of an event, with its line feed.
+fn line(time: Duration, event: &Event<'_>) -> Vec<u8> {
+    let mut json = Emitter::new(Vec::new(), None);
+    json.object().name("t_ns").number(nanos(time)).name("event");
+    match event {
         Event::Trace { side, uri } => {
-            write!(out, "\"trace\",\"version\":1,\"side\":\"{side}\",\"uri\":{}", quoted(uri))
+            json.string("trace").name("version").number(1).name("side").string(side).name("uri").string(uri)
         }
-        Event::Status { status } => write!(out, "\"status\",\"status\":\"{status}\""),
-        Event::Phase { phase, end } => {
-            let edge = if *end { "end" } else { "begin" };
-            write!(out, "\"phase\",\"phase\":\"{phase}\",\"edge\":\"{edge}\"")
+        Event::Status { status } => json.string("status").name("status").string(status),
+        Event::Phase { phase, end } => json
+            .string("phase")
+            .name("phase")
+            .string(phase.name())
+            .name("edge")
+            .string(if *end { "end" } else { "begin" }),
+        Event::Round { number, bytes, bandwidth, dirty_rate, throttle } => {
+            json.string("round").name("round").number(*number).name("bytes").number(*bytes);
+            json.name("bandwidth").number(*bandwidth).name("dirty_rate").number(*dirty_rate);
+            json.name("throttle").number(*throttle)
         }
-        Event::Round { number, bytes, bandwidth, dirty_rate, throttle } => write!(
-            out,
-            "\"round\",\"round\":{number},\"bytes\":{bytes},\"bandwidth\":{bandwidth},\"dirty_rate\":{dirty_rate},\
-             \"throttle\":{throttle}"
-        ),
-        Event::Pending { left, threshold } => write!(
-            out,
-            "\"pending\",\"precopy\":{},\"compatible\":{},\"postcopy\":{},\"threshold\":{threshold}",
-            left.precopy_only, left.compatible, left.postcopy_only
-        ),
-        Event::Device { name, instance, tag, bytes, time } => write!(
-            out,
-            "\"device\",\"type\":\"{}\",\"idstr\":{},\"instance\":{instance},\"bytes\":{bytes},\"duration_ns\":{}",
-            tag_name(*tag),
-            quoted(name),
-            nanos(*time)
-        ),
+        Event::Pending { left, threshold } => {
+            json.string("pending").name("precopy").number(left.precopy_only);
+            json.name("compatible").number(left.compatible).name("postcopy").number(left.postcopy_only);
+            json.name("threshold").number(*threshold)
+        }
+        Event::Device { name, instance, tag, bytes, time } => {
+            json.string("device").name("type").string(tag_name(*tag)).name("idstr").string(name);
+            json.name("instance").number(*instance).name("bytes").number(*bytes);
+            json.name("duration_ns").number(nanos(*time))
+        }
         Event::PageRequest { block, start, len } => {
-            write!(out, "\"page_request\",\"block\":{},\"start\":{start},\"length\":{len}", quoted(block))
+            json.string("page_request").name("block").string(block);
+            json.name("start").number(*start).name("length").number(*len)
         }
-        Event::Downtime { time: None } => write!(out, "\"downtime\",\"edge\":\"begin\""),
+        Event::Downtime { time: None } => json.string("downtime").name("edge").string("begin"),
         Event::Downtime { time: Some(time) } => {
-            write!(out, "\"downtime\",\"edge\":\"end\",\"duration_ns\":{}", nanos(*time))
+            json.string("downtime").name("edge").string("end").name("duration_ns").number(nanos(*time))
         }
-        Event::Error { text } => write!(out, "\"error\",\"message\":{}", quoted(text)),
+        Event::Error { text } => json.string("error").name("message").string(text),
     };
-    out.push_str("}\n");
-    out
+    json.end();
+    // Memory takes every byte.
+    json.finish().unwrap_or_default()
 }
 
 impl Trace {
@@ -135,7 +121,7 @@ impl Trace {
     /// Writes a line. A full disk costs lines, not the migration.
     pub fn write(&self, time: Duration, event: &Event<'_>) {
         if let Some(file) = &self.0 {
-            let _ = file.lock().write_all(line(time, event).as_bytes());
+            let _ = file.lock().write_all(&line(time, event));
         }
     }
 }
@@ -144,16 +130,20 @@ impl Trace {
 mod tests {
     use super::*;
 
+    fn text(time: Duration, event: &Event<'_>) -> String {
+        String::from_utf8(line(time, event)).unwrap()
+    }
+
     #[test]
     fn lines_are_json() {
         let at = Duration::from_micros(1_500_000);
         let device = Event::Device { name: "a\"\\\n", instance: 1, tag: 4, bytes: 9, time: at };
         assert_eq!(
-            line(at, &device),
-            "{\"t_ns\":1500000000,\"event\":\"device\",\"type\":\"SECTION_FULL\",\"idstr\":\"a\\\"\\\\\\u000a\",\
+            text(at, &device),
+            "{\"t_ns\":1500000000,\"event\":\"device\",\"type\":\"SECTION_FULL\",\"idstr\":\"a\\\"\\\\\\n\",\
              \"instance\":1,\"bytes\":9,\"duration_ns\":1500000000}\n"
         );
-        let begin = line(Duration::ZERO, &Event::Downtime { time: None });
+        let begin = text(Duration::ZERO, &Event::Downtime { time: None });
         assert_eq!(begin, "{\"t_ns\":0,\"event\":\"downtime\",\"edge\":\"begin\"}\n");
     }
 }

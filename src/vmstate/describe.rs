@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A description as JSON, in the form of QEMU 7.2's `-dump-vmstate` (`dump_vmstate_vmsd` in `migration/savevm.c`).
 
-use super::json::{number, quote};
 use super::model::{Description, FieldShape, flags};
+use crate::json::text::{number, quote_bytes as quote};
 
 /// Descriptions deeper than this are left out: one that contains itself has no end.
 const DEPTH: u32 = 64;

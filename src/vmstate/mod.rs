@@ -25,7 +25,6 @@ mod extent;
 mod get;
 mod host;
 mod io;
-mod json;
 mod lint;
 mod load;
 pub mod model;

@@ -6,8 +6,8 @@
 //! events name it and its fields by number, and nothing of the device is looked at afterwards. Equal for one recorder are
 //! descriptions at the same address, so a program must not put another table where one was while devices are saved.
 
-use super::json;
 use super::model::{Description, FieldShape, flags};
+use crate::json::text as json;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
@@ -114,7 +114,7 @@ impl Recorder {
     /// A device's section begins.
     pub fn device_start(&self, idstr: &[u8], instance: u32) {
         let mut name = Vec::with_capacity(idstr.len() + 2);
-        json::quote(&mut name, idstr);
+        json::quote_bytes(&mut name, idstr);
         let mut book = self.book.borrow_mut();
         let number = book.devices.len() as u32;
         book.devices.push(Device { name, instance });
@@ -189,7 +189,7 @@ impl Book {
     /// Copies what the vmdesc says of a description.
     #[cold]
     fn add<D: Description>(&mut self, description: &D, identity: usize) -> u32 {
-        let name = self.piece(|text| json::quote(text, description.name()));
+        let name = self.piece(|text| json::quote_bytes(text, description.name()));
         // How often each name stands in the table, and how often it was met.
         let mut names: HashMap<Vec<u8>, (u32, u32)> = HashMap::new();
         for field in description.fields() {
@@ -216,7 +216,7 @@ impl Book {
         let is_struct = bits & flags::STRUCT != 0;
         let head = self.piece(|text| {
             text.extend_from_slice(b"{\"name\": ");
-            json::quote(text, name);
+            json::quote_bytes(text, name);
         });
         let kind = self.piece(|text| {
             text.extend_from_slice(b", \"type\": ");
@@ -225,7 +225,7 @@ impl Book {
             } else if bits & flags::VSTRUCT != 0 {
                 text.extend_from_slice(b"\"vstruct\"");
             } else {
-                json::quote(text, field.info_name().unwrap_or(b"unknown"));
+                json::quote_bytes(text, field.info_name().unwrap_or(b"unknown"));
             }
         });
         FieldText { head, kind, is_struct }

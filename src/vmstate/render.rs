@@ -3,8 +3,8 @@
 //!
 //! The pieces that do not change were made when a description was first met; here they are only put together.
 
-use super::json;
 use super::record::{Book, Event, FieldText, WHOLE};
+use crate::json::text as json;
 
 /// Writes the text.
 pub(super) fn render(book: &Book, page_size: u64) -> Vec<u8> {

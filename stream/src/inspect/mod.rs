@@ -7,12 +7,10 @@
 //!
 //! The bytes are hostile: whatever they are, reading ends, without a panic, and within the [`Budget`].
 
-mod budget;
 pub mod compat;
 mod cursor;
 mod decode;
 mod describe;
-pub mod json;
 mod live;
 mod parse;
 mod printable;
@@ -26,7 +24,9 @@ mod stream;
 mod tests;
 mod visit;
 
-pub use budget::{Budget, OverBudget};
+use crate::budget;
+pub use crate::budget::{Budget, OverBudget};
+pub use crate::json;
 pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};
 pub use describe::{Description, DeviceLayout, Field, Layout, write_description};
 pub use parse::{Options, read, read_slice, read_whole};

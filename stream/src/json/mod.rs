@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! JSON, as much as the description at the end of a stream and the reports need.
+//! Reads and writes JSON: the description at the end of a stream, schemas, reports and traces.
 //!
-//! Objects keep the order of their members, and members of the same name: the description repeats `fields` once per
-//! element of a list. Strings are borrowed from the text where they stand in it as they are: nearly all do.
+//! A read object keeps the order of its members, and all members of the same name, because the description repeats
+//! `fields` for each element of a list. A string is borrowed from the text unless it has escapes.
 
 mod emit;
+pub mod text;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::budget::{Budget, OverBudget};
+use crate::budget::{Budget, OverBudget};
 
 pub use emit::Emitter;
 
@@ -32,10 +33,10 @@ pub enum Json<'t> {
     Object(Vec<(Cow<'t, str>, Json<'t>)>),
 }
 
-/// Why a text is not the JSON that was hoped for.
+/// Why a text is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonError {
-    /// The byte at which it showed.
+    /// Offset of the first wrong byte.
     pub offset: usize,
     /// What is wrong.
     pub message: String,
@@ -50,7 +51,7 @@ impl fmt::Display for JsonError {
 impl std::error::Error for JsonError {}
 
 impl<'t> Json<'t> {
-    /// Reads one value, which must be all of `text`, and pays for the memory that it takes.
+    /// Reads one value, which must be all of `text`. The memory for it is taken from `budget`.
     pub fn parse(text: &'t [u8], budget: &mut Budget) -> Result<Self, JsonError> {
         let mut parser = Parser { text, at: 0, budget };
         let value = parser.value(0)?;
@@ -58,12 +59,12 @@ impl<'t> Json<'t> {
         if parser.at < text.len() { parser.error("something follows the value") } else { Ok(value) }
     }
 
-    /// The first member of this name, of an object.
+    /// Returns the first member of this name, if the value is an object that has one.
     pub fn get(&self, name: &str) -> Option<&Self> {
         self.members().iter().find(|(have, _)| **have == *name).map(|(_, value)| value)
     }
 
-    /// The members of an object; none of anything else.
+    /// Returns the members of an object, or nothing for another value.
     pub fn members(&self) -> &[(Cow<'t, str>, Self)] {
         match self {
             Self::Object(members) => members,
@@ -71,7 +72,7 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// The elements of an array; none of anything else.
+    /// Returns the elements of an array, or nothing for another value.
     pub fn elements(&self) -> &[Self] {
         match self {
             Self::Array(elements) => elements,
@@ -79,7 +80,7 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// The text of a string.
+    /// Returns the text, if the value is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -87,7 +88,7 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// A number that is a whole, non-negative one.
+    /// Returns the number, if the value is a whole number that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Self::Int(number) => u64::try_from(number).ok(),
@@ -96,7 +97,7 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// A number.
+    /// Returns the number, if the value is one.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Self::Int(number) => Some(number as f64),
@@ -106,7 +107,7 @@ impl<'t> Json<'t> {
     }
 }
 
-/// Deeper than any description, shallow enough for any stack.
+/// Deepest nesting of values. Descriptions nest less deeply, and the parser's recursion fits any stack.
 const MAX_DEPTH: usize = 100;
 
 struct Parser<'t, 'b> {
@@ -159,7 +160,7 @@ impl<'t> Parser<'t, '_> {
         self.error(if self.at < self.text.len() { "no JSON value starts like this" } else { "the text ends" })
     }
 
-    /// Adds to a list whose growth is paid for.
+    /// Appends to a list, whose growth is taken from the budget.
     fn push<T>(&mut self, list: &mut Vec<T>, element: T) -> Result<(), JsonError> {
         if list.len() == list.capacity() {
             let more = list.capacity().max(4);
@@ -299,7 +300,7 @@ impl<'t> Parser<'t, '_> {
         }
     }
 
-    /// A code unit, or two that make up a character. A lone half becomes the replacement character.
+    /// Reads a code unit, or a surrogate pair. A lone surrogate becomes the replacement character.
     fn unicode(&mut self) -> Result<char, JsonError> {
         let first = self.hex4()?;
         if (0xd800..0xdc00).contains(&first) && self.text[self.at..].starts_with(b"\\u") {

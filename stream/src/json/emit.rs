@@ -1,40 +1,34 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Writes JSON as it comes, without building the document first.
+//! Writes JSON piece by piece, without building the document first.
 
+use super::text::quote;
 use std::io::{self, Write};
 
-/// How much is written in one go.
+/// Bytes that are collected before they are written to the output.
 const BATCH: usize = 1 << 14;
 
-/// Puts a document together piece by piece. What is written is ASCII; other characters are escaped.
+/// Writes a document piece by piece. The text is ASCII; other characters are escaped.
 ///
-/// The first error of the output is kept and given by [`Emitter::finish`]; what comes after it is dropped.
+/// The first error of the output is kept and returned by [`Emitter::finish`]. Text after it is dropped.
 #[derive(Debug)]
 pub struct Emitter<W> {
     out: W,
-    /// What waits to be written: most pieces are a few bytes.
+    /// Text that is not yet written to the output. Most pieces are a few bytes.
     waiting: Vec<u8>,
     indent: Option<usize>,
-    /// The open containers: how each is closed, and whether it holds something.
+    /// The open containers: the closing bracket of each, and whether it has elements.
     open: Vec<(u8, bool)>,
     after_name: bool,
     result: io::Result<()>,
 }
 
 impl<W: Write> Emitter<W> {
-    /// Writes to `out`; with `indent` every value on a line of its own, as Python's `json` does it.
+    /// Writes to `out`. With `indent`, every value is on a line of its own, as Python's `json` module writes it.
     pub fn new(out: W, indent: Option<usize>) -> Self {
-        Self {
-            out,
-            waiting: Vec::with_capacity(2 * BATCH),
-            indent,
-            open: Vec::new(),
-            after_name: false,
-            result: Ok(()),
-        }
+        Self { out, waiting: Vec::new(), indent, open: Vec::new(), after_name: false, result: Ok(()) }
     }
 
-    /// Ends the document with a line feed. The output, or the first error of it.
+    /// Ends the document with a line feed. Returns the output, or its first error.
     pub fn finish(mut self) -> io::Result<W> {
         self.put(b"\n");
         self.write();
@@ -45,6 +39,12 @@ impl<W: Write> Emitter<W> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.waiting.extend_from_slice(bytes);
+        self.write_batch();
+    }
+
+    /// Writes the collected text if it is long enough.
+    #[inline]
+    fn write_batch(&mut self) {
         if self.waiting.len() >= BATCH {
             self.write();
         }
@@ -70,7 +70,7 @@ impl<W: Write> Emitter<W> {
         }
     }
 
-    /// What stands between the value before and this one.
+    /// Writes the separator between the value before and the next one.
     fn separate(&mut self) {
         if std::mem::take(&mut self.after_name) {
             return;
@@ -112,12 +112,12 @@ impl<W: Write> Emitter<W> {
         self
     }
 
-    /// How many objects and arrays are open.
+    /// Returns the number of open objects and arrays.
     pub fn depth(&self) -> usize {
         self.open.len()
     }
 
-    /// Ends objects and arrays until so many are open.
+    /// Ends objects and arrays until `depth` are open.
     pub fn end_to(&mut self, depth: usize) -> &mut Self {
         while self.open.len() > depth {
             self.end();
@@ -125,12 +125,12 @@ impl<W: Write> Emitter<W> {
         self
     }
 
-    /// Whether the innermost container is an array.
+    /// Returns whether the innermost container is an array.
     pub fn in_array(&self) -> bool {
         matches!(self.open.last(), Some((b']', _)))
     }
 
-    /// The name of the member whose value comes next.
+    /// Writes the name of a member. Its value must follow.
     pub fn name(&mut self, name: &str) -> &mut Self {
         self.string(name);
         self.put(if self.indent.is_some() { b": " } else { b":" });
@@ -138,45 +138,20 @@ impl<W: Write> Emitter<W> {
         self
     }
 
-    /// A string.
+    /// Writes a string.
     pub fn string(&mut self, text: &str) -> &mut Self {
         self.separate();
-        self.put(b"\"");
-        let mut rest = text;
-        while let Some(at) = rest.find(|c: char| !(' '..='~').contains(&c) || c == '"' || c == '\\') {
-            self.put(&rest.as_bytes()[..at]);
-            let mut after = rest[at..].chars();
-            after.next().into_iter().for_each(|c| self.escape(c));
-            rest = after.as_str();
-        }
-        self.put(rest.as_bytes());
-        self.put(b"\"");
+        quote(&mut self.waiting, text);
+        self.write_batch();
         self
     }
 
-    fn escape(&mut self, c: char) {
-        match c {
-            '"' => self.put(b"\\\""),
-            '\\' => self.put(b"\\\\"),
-            '\n' => self.put(b"\\n"),
-            '\r' => self.put(b"\\r"),
-            '\t' => self.put(b"\\t"),
-            '\u{8}' => self.put(b"\\b"),
-            '\u{c}' => self.put(b"\\f"),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    self.put(format!("\\u{unit:04x}").as_bytes());
-                }
-            }
-        }
-    }
-
-    /// Bytes as a string of hex digits: `before`, then the bytes with `between` in between.
+    /// Writes bytes as a string of hex digits: `before`, then the bytes, separated by `between`.
     pub fn hex(&mut self, before: &str, bytes: &[u8], between: &str) -> &mut Self {
         self.hex_and(before, bytes, between, "")
     }
 
-    /// The same, with something behind the digits. What stands around them must need no escapes.
+    /// As [`Emitter::hex`], with `after` behind the digits. The texts must not need escapes.
     pub fn hex_and(&mut self, before: &str, bytes: &[u8], between: &str, after: &str) -> &mut Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.separate();
@@ -193,14 +168,14 @@ impl<W: Write> Emitter<W> {
         self
     }
 
-    /// A whole number.
+    /// Writes a whole number.
     pub fn number(&mut self, number: impl Into<i128>) -> &mut Self {
         self.separate();
         self.put(number.into().to_string().as_bytes());
         self
     }
 
-    /// Any finite number; others become `null`.
+    /// Writes a number, or `null` if it is not finite.
     pub fn float(&mut self, number: f64) -> &mut Self {
         self.separate();
         let text = if number.is_finite() { format!("{number}") } else { "null".into() };
@@ -208,21 +183,21 @@ impl<W: Write> Emitter<W> {
         self
     }
 
-    /// `true` or `false`
+    /// Writes `true` or `false`.
     pub fn bool(&mut self, value: bool) -> &mut Self {
         self.separate();
         self.put(if value { b"true" } else { b"false" });
         self
     }
 
-    /// `null`
+    /// Writes `null`.
     pub fn null(&mut self) -> &mut Self {
         self.separate();
         self.put(b"null");
         self
     }
 
-    /// A string, or `null`.
+    /// Writes a string, or `null`.
     pub fn optional_string(&mut self, text: Option<&str>) -> &mut Self {
         match text {
             Some(text) => self.string(text),
@@ -238,7 +213,7 @@ impl<W: Write> Emitter<W> {
         }
     }
 
-    /// A whole value that was read before.
+    /// Writes a value that was read.
     pub fn value(&mut self, value: &super::Json<'_>) -> &mut Self {
         use super::Json;
         match value {
@@ -268,8 +243,8 @@ impl<W: Write> Emitter<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inspect::Budget;
-    use crate::inspect::json::Json;
+    use crate::budget::Budget;
+    use crate::json::Json;
 
     fn emit(indent: Option<usize>, write: impl FnOnce(&mut Emitter<Vec<u8>>)) -> String {
         let mut emitter = Emitter::new(Vec::new(), indent);

@@ -1,46 +1,46 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How much memory a stream may make its reader use.
+//! The memory that a stream may make its reader use.
 //!
-//! Everything that grows with what the stream says is paid for here before it is allocated, so that a hostile stream
-//! ends in an error and not in an exhausted machine.
+//! A reader takes memory from its budget before it allocates anything whose size depends on the stream. A hostile stream
+//! therefore ends in an error and does not exhaust the machine.
 
 use std::fmt;
 
-/// Memory that may still be taken, in bytes.
+/// The memory that a reader may still take, in bytes.
 #[derive(Clone, Debug)]
 pub struct Budget {
     total: usize,
     left: usize,
 }
 
-/// The stream asks for more memory than it may have.
+/// The error of a stream that needs more memory than the budget has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverBudget {
-    /// What was allowed in all, in bytes.
+    /// The whole budget in bytes.
     pub total: usize,
 }
 
 impl Budget {
-    /// What a reader may use when nobody says otherwise: 1 GiB.
+    /// The default budget: 1 GiB.
     pub const DEFAULT: usize = 1 << 30;
 
-    /// A budget of so many bytes.
+    /// Returns a budget of `total` bytes.
     pub fn new(total: usize) -> Self {
         Self { total, left: total }
     }
 
-    /// Pays for `bytes`.
+    /// Takes memory, in bytes.
     pub fn take(&mut self, bytes: usize) -> Result<(), OverBudget> {
         self.left = self.left.checked_sub(bytes).ok_or(OverBudget { total: self.total })?;
         Ok(())
     }
 
-    /// Gives back what was taken for something that is gone.
+    /// Gives back memory that was freed, in bytes.
     pub fn give_back(&mut self, bytes: usize) {
         self.left = self.left.saturating_add(bytes).min(self.total);
     }
 
-    /// What can still be taken, in bytes.
+    /// Returns the memory that can still be taken, in bytes.
     pub fn left(&self) -> usize {
         self.left
     }

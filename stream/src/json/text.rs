@@ -1,24 +1,52 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Strings and numbers as QEMU 7.2's JSON writer has them (`qobject/json-writer.c`): ASCII only, the rest escaped.
+//! Strings and numbers in JSON. All text is ASCII; other characters are escaped.
+//!
+//! The description of a stream must have the bytes of QEMU 7.2's writer (`qobject/json-writer.c`): [`quote_bytes`]. Reports
+//! have those of Python's `json` module: [`quote`]. Both escape alike, but for the case of hex digits.
 
-/// Appends a string in quotes. Bytes that are no UTF-8 (where 0 may be written as C0 80) become U+FFFD.
-pub(super) fn quote(out: &mut Vec<u8>, string: &[u8]) {
+/// Case of the hex digits in escapes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Digits {
+    Lower,
+    Upper,
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, 0x20..0x7f) && byte != b'"' && byte != b'\\'
+}
+
+/// Appends a string in quotes, as Python's `json` module does.
+pub fn quote(out: &mut Vec<u8>, string: &str) {
+    out.push(b'"');
+    let mut rest = string;
+    while let Some(at) = rest.bytes().position(|byte| !is_plain(byte)) {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        let mut after = rest[at..].chars();
+        after.next().into_iter().for_each(|c| escape(out, c.into(), Digits::Lower));
+        rest = after.as_str();
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out.push(b'"');
+}
+
+/// Appends a string in quotes, as QEMU does. Bytes that are not UTF-8 become U+FFFD; 0 may be encoded as C0 80.
+pub fn quote_bytes(out: &mut Vec<u8>, string: &[u8]) {
     out.push(b'"');
     let mut rest = string;
     while let Some(&byte) = rest.first() {
-        if matches!(byte, 0x20..0x7f) && byte != b'"' && byte != b'\\' {
+        if is_plain(byte) {
             out.push(byte);
             rest = &rest[1..];
         } else {
             let (code, len) = decode(rest);
-            escape(out, code);
+            escape(out, code, Digits::Upper);
             rest = &rest[len..];
         }
     }
     out.push(b'"');
 }
 
-fn escape(out: &mut Vec<u8>, code: u32) {
+fn escape(out: &mut Vec<u8>, code: u32, digits: Digits) {
     let short = match code {
         0x22 => b'"',
         0x5c => b'\\',
@@ -33,20 +61,21 @@ fn escape(out: &mut Vec<u8>, code: u32) {
         out.extend_from_slice(&[b'\\', short]);
     } else if code > 0xffff {
         let above = code - 0x1_0000;
-        unit(out, 0xd800 + (above >> 10));
-        unit(out, 0xdc00 + (above & 0x3ff));
+        unit(out, 0xd800 + (above >> 10), digits);
+        unit(out, 0xdc00 + (above & 0x3ff), digits);
     } else {
-        unit(out, code);
+        unit(out, code, digits);
     }
 }
 
-fn unit(out: &mut Vec<u8>, unit: u32) {
-    out.extend_from_slice(format!("\\u{unit:04X}").as_bytes());
+fn unit(out: &mut Vec<u8>, unit: u32, digits: Digits) {
+    let text = if digits == Digits::Upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") };
+    out.extend_from_slice(text.as_bytes());
 }
 
 const REPLACEMENT: u32 = 0xfffd;
 
-/// The first character, which is no plain ASCII, and how many bytes it takes.
+/// Decodes the first character, which is not plain ASCII. Returns it and its length in bytes.
 fn decode(bytes: &[u8]) -> (u32, usize) {
     let first = u32::from(bytes[0]);
     let len = match bytes[0] {
@@ -70,13 +99,13 @@ fn decode(bytes: &[u8]) -> (u32, usize) {
     if overlong || !is_character(code) { (REPLACEMENT, len) } else { (code, len) }
 }
 
-/// No surrogate, no noncharacter, not past the end of Unicode.
+/// Returns whether the code is a character: not a surrogate, not a noncharacter, not above the last code of Unicode.
 fn is_character(code: u32) -> bool {
     code <= 0x10_ffff && !matches!(code, 0xd800..=0xdfff | 0xfdd0..=0xfdef) && code & 0xfffe != 0xfffe
 }
 
 /// Appends a number.
-pub(super) fn number(out: &mut Vec<u8>, number: i64) {
+pub fn number(out: &mut Vec<u8>, number: i64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number.unsigned_abs();
@@ -100,7 +129,7 @@ mod tests {
 
     fn quoted(bytes: &[u8]) -> String {
         let mut out = Vec::new();
-        quote(&mut out, bytes);
+        quote_bytes(&mut out, bytes);
         String::from_utf8(out).unwrap()
     }
 
