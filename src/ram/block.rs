@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::sys::{GuestMemory, system_page_size};
 use crate::wire::limits::NAME_MAX;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What the host says about a block.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Block {
     pub dirty: Bitmap,
     /// Destination: pages that arrived.
     pub received: Bitmap,
+    /// Destination: memory that did not arrive reads as zero, so a zero page needs no work. See `Ram::advised`.
+    pub emptied: AtomicBool,
     /// log2 of the target's page size.
     page_bits: u32,
 }
@@ -58,7 +61,13 @@ impl Block {
             return refuse(format!("its address is not in pages of {}", info.page_size));
         }
         let pages = info.memory.len() >> page_bits;
-        Ok(Self { dirty: Bitmap::new(pages), received: Bitmap::new(pages), page_bits, info })
+        Ok(Self {
+            dirty: Bitmap::new(pages),
+            received: Bitmap::new(pages),
+            emptied: AtomicBool::new(false),
+            page_bits,
+            info,
+        })
     }
 
     /// The name as text.
@@ -130,6 +139,11 @@ impl Block {
             return refuse("guest", start, other_start);
         }
         Ok(())
+    }
+
+    /// Whether a zero page may arrive at this place without a look at the memory.
+    pub fn reads_zero(&self, page: usize) -> bool {
+        self.emptied.load(Relaxed) && !self.received.get(page)
     }
 
     /// The ranges of bytes that did not arrive, as offset and length, in whole units.

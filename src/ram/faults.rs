@@ -10,12 +10,15 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::contained;
 use crate::sync::{Mutex, Rank};
-use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, poll_any, spawn, system_page_size};
+use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, is_anonymous, poll_any, spawn, system_page_size};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// Zero pages that one fault places ahead, in bytes.
+const ZEROS_AHEAD: usize = 256 << 10;
 
 /// What the memory of these blocks needs.
 fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
@@ -125,13 +128,66 @@ impl Faults {
             return log::error!("a page fault at 0x{address:x}, outside of all blocks");
         };
         let offset = offset - offset % block.unit();
+        let mut waiting = self.waiting.lock();
+        // Looked at under the lock: see `arrived_zero`.
         if block.received.get(offset >> ram.page_bits) {
-            // It arrived between the fault and now.
-            let _ = self.uffd.wake(block.memory(), offset, block.unit());
-        } else if self.waiting.lock().insert((place, offset)) {
+            drop(waiting);
+            self.place_zeros(ram, place, offset);
+        } else if waiting.insert((place, offset)) {
+            drop(waiting);
             ram.counters.requests.fetch_add(1, Relaxed);
             self.ask(place, offset);
         }
+    }
+
+    /// Serves a fault in a unit that arrived. If it arrived as zero it may have no page yet; then the units behind it get
+    /// theirs as well. Threads that wait for a unit that has a page are woken.
+    fn place_zeros(&self, ram: &Ram, place: usize, offset: usize) {
+        let block = &self.blocks[place];
+        let (memory, unit) = (block.memory(), block.unit());
+        let arrived = |at: &usize| *at < memory.len() && block.received.get(at >> ram.page_bits);
+        let ahead = if self.can_zero[place] { ZEROS_AHEAD } else { unit };
+        for at in (offset..offset + ahead.max(unit)).step_by(unit).take_while(arrived) {
+            let placed = if self.can_zero[place] {
+                self.uffd.place_zero(memory, at, unit)
+            } else {
+                self.uffd.place(memory, at, &vec![0; unit])
+            };
+            match placed {
+                Ok(()) => {}
+                Err(_) if at > offset => break,
+                Err(err) => {
+                    if err.raw_os_error() != Some(libc::EEXIST) {
+                        log::error!("placing a zero page of block '{}' at 0x{at:x}: {err}", block.name());
+                    }
+                    let _ = self.uffd.wake(memory, at, unit);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A zero unit arrived in an emptied block. It gets a page only if a thread waits for it: page tables for memory that
+    /// the guest never uses take longer to write than the records for it.
+    pub fn arrived_zero(&self, ram: &Ram, block: &Arc<Block>, offset: usize) -> Result<()> {
+        let place = self.place_of(block)?;
+        block.received.set(offset >> ram.page_bits, block.pages_per_unit());
+        // A fault is either in the list by now, or finds the unit received.
+        if self.waiting.lock().remove(&(place, offset)) {
+            self.place_zeros(ram, place, offset);
+        }
+        Ok(())
+    }
+
+    /// Whether a unit was asked for and did not arrive.
+    #[cfg(test)]
+    pub fn is_waiting(&self, place: usize, offset: usize) -> bool {
+        self.waiting.lock().contains(&(place, offset))
+    }
+
+    fn place_of(&self, block: &Arc<Block>) -> Result<usize> {
+        let place = self.blocks.iter().position(|other| Arc::ptr_eq(other, block));
+        place.ok_or_else(|| Error::invalid("a page for a block that takes no part in postcopy"))
     }
 
     /// A request that the connection does not take is repeated by `ask_again`.
@@ -153,8 +209,7 @@ impl Faults {
 
     /// Puts a unit in place and lets go who waits for it. What is there already stays: the guest may have written to it.
     pub fn place(&self, ram: &Ram, block: &Arc<Block>, offset: usize, content: &[u8], zero: bool) -> Result<()> {
-        let place = self.blocks.iter().position(|other| Arc::ptr_eq(other, block));
-        let place = place.ok_or_else(|| Error::invalid("a page for a block that takes no part in postcopy"))?;
+        let place = self.place_of(block)?;
         let placed = if zero && self.can_zero[place] {
             self.uffd.place_zero(block.memory(), offset, content.len())
         } else {
@@ -230,6 +285,8 @@ impl Ram {
         self.check_postcopy()?;
         for block in self.sent_blocks().iter() {
             self.throw_away(block, 0, block.memory().len())?;
+            // Memory of a file that is not shared has the file's content now.
+            block.emptied.store(block.info.shared || is_anonymous(block.memory()), Relaxed);
         }
         self.advised.store(true, SeqCst);
         Ok(())

@@ -88,6 +88,7 @@ impl Ram {
         self.counters.reset();
         self.blocks().iter().for_each(|block| {
             block.received.clear(0, block.pages());
+            block.emptied.store(false, Relaxed);
         });
     }
 
@@ -191,7 +192,9 @@ impl Loader {
             wire::ZERO => {
                 let value = file.get_byte();
                 file.check()?;
-                block.memory().fill(offset, size, value);
+                if value != 0 || !block.reads_zero(page) {
+                    block.memory().fill(offset, size, value);
+                }
                 ram.counters.zero.fetch_add(1, Relaxed);
             }
             wire::PAGE => {
@@ -242,6 +245,9 @@ impl Loader {
         self.unit.block = None;
         if block.received.get(offset >> ram.page_bits) {
             return Ok(());
+        }
+        if self.unit.zero && block.emptied.load(Relaxed) {
+            return faults.arrived_zero(ram, block, self.unit.offset);
         }
         faults.place(ram, block, self.unit.offset, &self.unit.content, self.unit.zero)
     }

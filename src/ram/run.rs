@@ -179,7 +179,10 @@ impl Runs {
             page += 1;
             let start = bytes.len();
             bytes.resize(start + page_size.min(left - start), 0);
-            block.memory().read(at + page * page_size, &mut bytes[start..]);
+            let (offset, len) = (at + page * page_size, bytes.len() - start);
+            block.memory().read(offset, &mut bytes[start..]);
+            // An emptied block reads as zero where nothing has arrived.
+            block.memory().fill(offset, len, 0);
         }
         file.give_back(&bytes);
     }

@@ -7,7 +7,7 @@ use super::tracker::Tracker;
 use super::{Ram, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::sys::system_page_size;
+use crate::sys::{Residency, is_anonymous, system_page_size};
 use crate::wire::ram::BlockEntry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -27,6 +27,10 @@ pub(super) struct Saver {
     first_pages: Vec<u64>,
     sender: Sender,
     tracker: Tracker,
+    /// Finds pages that the guest never used without touching them, where the page map can be read.
+    residency: Option<Residency>,
+    /// Blocks whose pages without content read as zero.
+    anonymous: Vec<bool>,
     /// Where the search goes on: place of the block, page.
     cursor: (usize, usize),
     /// The pass in which the log was read last.
@@ -101,8 +105,19 @@ impl Saver {
     /// Sends pages from their places.
     pub(super) fn send_pages(&mut self, ram: &Ram, file: &MigFile, at: usize, start: usize, count: usize) {
         let block = self.block(at);
-        for page in start..start + count {
-            self.sender.page(file, &ram.counters, at, &block, page, self.first_pages[at]);
+        let first_page = self.first_pages[at];
+        let mut page = start;
+        let mut send = |absent| {
+            self.sender.page(file, &ram.counters, at, &block, (page, absent), first_page);
+            page += 1;
+        };
+        match &self.residency {
+            // Read after the dirty bits were cleared: what the guest writes from then on sets them again.
+            Some(residency) if self.anonymous[at] => {
+                let (offset, len) = (start << ram.page_bits, count << ram.page_bits);
+                residency.absent(block.memory(), offset, len, ram.page_size(), send);
+            }
+            _ => (0..count).for_each(|_| send(false)),
         }
     }
 
@@ -174,7 +189,11 @@ impl Ram {
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         self.put_blocks(file, &blocks, postcopy);
+        let residency = Residency::open().ok().filter(|_| self.page_size().is_multiple_of(system_page_size()));
+        let anonymous = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
         self.busy.lock().saving = Some(Box::new(Saver {
+            residency,
+            anonymous,
             blocks,
             first_pages,
             sender,

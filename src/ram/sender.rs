@@ -59,18 +59,19 @@ impl Sender {
         counters.zero.fetch_add(1, Relaxed);
     }
 
-    /// Sends one page of the block at place `at`. `first_page` numbers the block's pages among all blocks'.
+    /// Sends one page of the block at place `at`. An `absent` page has no content and
+    /// reads as zero. `first_page` numbers the block's pages among all blocks'.
     pub fn page(
         &mut self,
         file: &MigFile,
         counters: &Counters,
         at: usize,
         block: &Block,
-        page: usize,
+        (page, absent): (usize, bool),
         first_page: u64,
     ) {
         let (offset, size) = (page << self.page_bits, 1 << self.page_bits);
-        if block.memory().is_zero(offset, size) {
+        if absent || block.memory().is_zero(offset, size) {
             if let Some(differences) = &mut self.differences {
                 differences.cache.forget(first_page + page as u64);
             }

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -538,6 +539,81 @@ fn listening() -> Option<Machine> {
     machine.ram.blocks()[0].received.set(0, 1);
     machine.ram.start_faults(Arc::new(Nobody)).unwrap();
     Some(machine)
+}
+
+/// Records of the pages of block "a": `None` is a zero page, else a page of this byte.
+fn records(pages: impl IntoIterator<Item = (usize, Option<u8>)>) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (count, (page, byte)) in pages.into_iter().enumerate() {
+        let kind = if byte.is_some() { wire::PAGE } else { wire::ZERO };
+        let again = if count > 0 { wire::CONTINUE } else { 0 };
+        stream.extend(((page * PAGE) as u64 | kind | again).to_be_bytes());
+        if count == 0 {
+            stream.extend(b"\x01a");
+        }
+        stream.extend(byte.map_or(vec![0], |byte| vec![byte; PAGE]));
+    }
+    stream.extend(wire::EOS.to_be_bytes());
+    stream
+}
+
+fn feed(machine: &Machine, records: Vec<u8>) {
+    machine.ram.load(&MigFile::new(Arc::new(memory::Reader::new(records)), false)).unwrap();
+}
+
+#[test]
+fn zero_pages_of_a_postcopy_take_no_memory_and_are_there_when_touched() {
+    let Some(machine) = listening() else { return };
+    let before = present(&machine.memories[0]);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| read_page(&machine, 3));
+        let faults = machine.ram.faults().unwrap();
+        let since = Instant::now();
+        while !faults.is_waiting(0, 3 * PAGE) && since.elapsed() < Duration::from_secs(20) {
+            thread::yield_now();
+        }
+        feed(&machine, records((1..7).map(|page| (page, None))));
+        assert_eq!(waiting.join().unwrap().unwrap(), 0);
+    });
+    // Pages 4 to 6 had not arrived when page 3 was put in place.
+    assert_eq!(present(&machine.memories[0]), before + PAGE);
+    assert_eq!(read_page(&machine, 4).unwrap(), 0);
+    assert_eq!(present(&machine.memories[0]), before + 4 * PAGE);
+    (0..7).for_each(|page| assert_eq!(read_page(&machine, page).unwrap(), if page == 0 { b'h' } else { 0 }));
+    feed(&machine, records([(7, Some(9))]));
+    assert_eq!(read_page(&machine, 7).unwrap(), 9);
+    machine.ram.stop_faults(true);
+    assert!(machine.content(0)[PAGE..7 * PAGE].iter().all(|byte| *byte == 0));
+    machine.ram.load_cleanup();
+}
+
+#[test]
+fn zero_pages_behind_pages_that_were_read_ahead_are_zero() {
+    let machine = Machine::new(&[64]);
+    machine.ram.load_setup();
+    if let Err(error) = machine.ram.advised() {
+        machine.ram.load_cleanup();
+        return eprintln!("SKIPPED: {error}");
+    }
+    let pages: Vec<_> = (0..64).map(|page| (page, (page % 11 < 8).then_some(page as u8 + 1))).collect();
+    feed(&machine, records(pages.clone()));
+    for (page, byte) in pages {
+        assert!(machine.content(0)[page * PAGE..][..PAGE] == vec![byte.unwrap_or(0); PAGE], "page {page}");
+    }
+    machine.ram.load_cleanup();
+}
+
+#[test]
+fn pages_that_the_source_never_used_are_sent_without_being_mapped() {
+    let source = Machine::new(&[200]);
+    source.memories[0].memory().allow_huge(false);
+    source.write(0, 70 * PAGE, b"used");
+    let target = Machine::new(&[200]);
+    target.load(&save(&source, || source.write(0, 150 * PAGE, b"late"))).unwrap();
+    assert!(source.content(0) == target.content(0));
+    let counters = &source.ram.counters;
+    assert_eq!(counters.normal.load(Relaxed), 2);
+    assert!(counters.zero.load(Relaxed) >= 199);
 }
 
 /// What a system call that reads the page in this machine's memory returns.

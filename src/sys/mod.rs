@@ -19,7 +19,7 @@ pub use fd::{
 };
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
-pub use pagemap::PageScan;
+pub use pagemap::{PageScan, Residency, is_anonymous};
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,
     send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket,

@@ -42,6 +42,8 @@ pub(super) const POLL: Next = Next::After(Duration::from_millis(50));
 const IDLE: Next = Next::After(Duration::from_millis(5));
 /// How often an idle connection is kept alive.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long the switch to postcopy waits for the connection's queue to empty.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// What the next step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,8 @@ pub(super) struct Source {
     pub to_file: bool,
     throttle: u32,
     kept_alive: Duration,
+    /// When the source began to wait for the queue to empty.
+    draining: Option<Duration>,
     /// When the package of a postcopy went out.
     pub packaged_at: Duration,
     /// The destination has shown that it got the guest in postcopy.
@@ -132,6 +136,7 @@ impl Source {
             to_file,
             throttle: 0,
             kept_alive: Duration::ZERO,
+            draining: None,
             packaged_at: Duration::ZERO,
             arrived: false,
         }
@@ -284,6 +289,21 @@ impl Source {
         self.go(Step::Iterate)
     }
 
+    /// Whether the destination has read everything that was sent. The package of a postcopy follows everything that is
+    /// queued in the connection: a megabyte, or 100,000 records of zero pages. The guest runs while the queue empties.
+    fn is_drained(&mut self, core: &Core) -> Result<bool> {
+        let Some(reader) = &self.reader else { return Ok(true) };
+        let Some(since) = self.draining else {
+            self.draining = Some(core.now());
+            command::ping(&core.vm, self.file()?, message::PING_DRAINED);
+            return Ok(false);
+        };
+        match reader.pong(message::PING_DRAINED) {
+            Some(answer) => answer.map(|()| true),
+            None => Ok(core.now().saturating_sub(since) > DRAIN_MAX),
+        }
+    }
+
     /// Ends a window where it is time. How long the rate limit asks to wait, if it does.
     pub fn pace(&mut self, core: &Core, max_bandwidth: u64) -> Result<Option<Next>> {
         let now = core.now();
@@ -332,7 +352,7 @@ impl Source {
             return self.go(Step::Stop { postcopy: false });
         }
         if m.requests.postcopy.load(SeqCst) && pending.precopy_only <= threshold {
-            return self.go(Step::Stop { postcopy: true });
+            return if self.is_drained(core)? { self.go(Step::Stop { postcopy: true }) } else { Ok(POLL) };
         }
         self.round(core, vm, false)
     }

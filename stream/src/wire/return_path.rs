@@ -38,6 +38,8 @@ pub const PING_LOADED: u32 = 0x5356_4d03;
 pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
 /// Follows [`PING_HELLO`]. A destination that answers this PING without [`PONG_HELLO`] before it is not libsavevm.
 pub const PING_HELLO_END: u32 = 0x5356_4d05;
+/// Sent before the guest stops for postcopy: the answer says that nothing is queued before what follows.
+pub const PING_DRAINED: u32 = 0x5356_4d06;
 /// The value of RESUME_ACK (QEMU 7.2's `MIGRATION_RESUME_ACK_VALUE`).
 pub const RESUME_ACK_VALUE: u32 = 1;
 /// Ends a received bitmap (QEMU 7.2's `RAMBLOCK_RECV_BITMAP_ENDING`).
