@@ -77,10 +77,21 @@ pub struct Reading {
     /// Take the description of the devices from this stream of the same machine, for a stream that has none
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub describe_by: Option<PathBuf>,
-    /// How much memory reading may take
-    #[arg(long, value_name = "SIZE", value_parser = words::parse_size, default_value_t = Budget::DEFAULT)]
+    /// Where the stream starts in FILE, in bytes, such as the offset of a `file:` URI
+    #[arg(long, value_name = "SIZE", value_parser = words::parse_size, default_value_t = 0, hide_default_value = true)]
+    pub offset: u64,
+    /// How much memory reading may take (default 1G)
+    #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
     #[arg(hide_default_value = true)]
     pub max_memory: usize,
+    /// How much room a temporary copy of a stream may take, which `diff` needs for pipes and compressed files (default 16G)
+    #[arg(long, value_name = "SIZE", value_parser = words::parse_size, default_value_t = 16 << 30)]
+    #[arg(hide_default_value = true)]
+    pub max_temporary: u64,
+}
+
+fn parse_usize(text: &str) -> Result<usize, String> {
+    words::parse_size(text).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
 }
 
 /// What `inspect` prints.

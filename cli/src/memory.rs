@@ -40,6 +40,52 @@ pub fn size_of_page(page: Page<'_>) -> usize {
     }
 }
 
+/// Which pages of a block there are. It takes memory for the pages that are in it, not for the block's length.
+#[derive(Default)]
+pub struct PageSet {
+    /// Of each stretch of the block, one bit per page.
+    stretches: HashMap<u64, [u64; STRETCH]>,
+    count: u64,
+    budget: Budget,
+}
+
+/// Pages of a stretch, in words of 64.
+const STRETCH: usize = 8;
+
+impl PageSet {
+    /// A set that may take so much memory.
+    pub fn new(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    /// How many pages are in the set.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Puts the page with this number into the set, or takes it out.
+    pub fn set(&mut self, page: u64, there: bool) -> io::Result<()> {
+        let (number, word, bit) = (page / (64 * STRETCH as u64), page / 64 % STRETCH as u64, page % 64);
+        let stretch = match self.stretches.get_mut(&number) {
+            Some(stretch) => stretch,
+            None if !there => return Ok(()),
+            None => {
+                if self.stretches.len() == self.stretches.capacity() {
+                    // A table that grows takes twice as much for a while.
+                    let more = self.stretches.capacity().max(64);
+                    self.budget.take(3 * more * size_of::<(u64, [u64; STRETCH])>()).map_err(io::Error::other)?;
+                    self.stretches.reserve(more);
+                }
+                self.stretches.entry(number).or_default()
+            }
+        };
+        let before = stretch[word as usize];
+        stretch[word as usize] = before & !(1 << bit) | u64::from(there) << bit;
+        self.count = self.count + u64::from(there) - (before >> bit & 1);
+        Ok(())
+    }
+}
+
 /// What a stream says about one page, once.
 #[derive(Clone, Debug)]
 struct Record {
@@ -216,6 +262,21 @@ mod tests {
         assert_eq!(pages[0].content(&mut Vec::new()).unwrap(), Holds::Bytes(&expected));
         assert_eq!(pages[1].content(&mut Vec::new()).unwrap(), Holds::Bytes(&[3; 16]));
         assert!(index.pages(&stream, "other").next().is_none());
+    }
+
+    #[test]
+    fn a_set_counts_each_page_once() {
+        let mut set = PageSet::default();
+        for page in [0, 1, 1, 511, 512, 1 << 50, 0] {
+            set.set(page, true).unwrap();
+        }
+        assert_eq!(set.count(), 5);
+        for page in [1, 1, 7, 1 << 40] {
+            set.set(page, false).unwrap();
+        }
+        assert_eq!(set.count(), 4);
+        let mut set = PageSet::new(Budget::new(100_000));
+        assert!((0..1 << 20).try_for_each(|page| set.set(page << 20, true)).is_err());
     }
 
     #[test]

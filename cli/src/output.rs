@@ -7,8 +7,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
+use savevm_stream::inspect::is_layout;
+
 use crate::args::ColourChoice;
 use crate::failure::{Context, Result};
+use crate::words::shown;
 
 /// The output of a command.
 pub struct Output {
@@ -35,7 +38,7 @@ impl Output {
     pub fn create(path: Option<&Path>, colour: ColourChoice) -> Result<Self> {
         match path.filter(|path| path.as_os_str() != "-") {
             Some(path) => {
-                let file = File::create(path).context(|| format!("cannot write {}", path.display()))?;
+                let file = File::create(path).context(|| format!("cannot write {}", shown(path)))?;
                 Ok(Self { to: BufWriter::new(Box::new(file)), coloured: false })
             }
             None => Ok(Self::stdout(colour)),
@@ -63,9 +66,10 @@ impl Write for Output {
     }
 }
 
-/// Text in which control characters stand written out, except for ends of lines and, if wanted, colours.
+/// Text in which characters that change the layout are escaped, except for ends of lines and, if wanted, colours. Names
+/// from a stream, in which ends of lines are escaped too, go through `printable` first.
 pub fn tame(text: &str, coloured: bool) -> Cow<'_, str> {
-    let is_wild = |c: char| c.is_control() && c != '\n';
+    let is_wild = |c: char| is_layout(c) && c != '\n';
     if !text.contains(is_wild) {
         return text.into();
     }

@@ -82,6 +82,17 @@ impl Drop for MappedFile {
     }
 }
 
+/// Whether a file has data, rather than a hole, between two places. Where the system cannot tell, it has.
+pub fn has_data_from(file: &File, from: u64, to: u64) -> bool {
+    let Ok(offset) = libc::off_t::try_from(from) else { return true };
+    // SAFETY: no pointers. It moves the file's own offset, which the caller puts back.
+    let data = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
+    match u64::try_from(data) {
+        Ok(data) => data < to,
+        Err(_) => io::Error::last_os_error().raw_os_error() != Some(libc::ENXIO),
+    }
+}
+
 /// Has the processor bring a byte into its cache, and does not wait for it.
 #[inline]
 pub fn prefetch(byte: &u8) {

@@ -1,5 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Small things for people: sizes, counts, patterns of names.
+//! Text for people: sizes, counts, paths, patterns of names.
+
+use std::path::Path;
+
+use savevm_stream::inspect::printable;
+
+/// A path for messages, on one line whatever its name.
+pub fn shown(path: &Path) -> String {
+    printable(&path.display().to_string()).into_owned()
+}
 
 /// A number with its digits in groups of three.
 pub fn grouped(number: u64) -> String {
@@ -33,7 +42,7 @@ pub fn plural(count: u64, thing: &str) -> String {
 }
 
 /// A size such as `64M`, `1GiB` or `4096`.
-pub fn parse_size(text: &str) -> Result<usize, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
@@ -44,7 +53,7 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         "t" => 40,
         _ => return Err(format!("'{unit}' is no unit; K, M, G and T are")),
     };
-    let number: usize = number.parse().map_err(|_| "a size starts with a number".to_string())?;
+    let number: u64 = number.parse().map_err(|_| "a size starts with a number".to_string())?;
     number.checked_mul(1 << shift).ok_or_else(|| "that is too much".into())
 }
 

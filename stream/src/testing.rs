@@ -60,7 +60,8 @@ impl Builder {
 
     /// A FULL section, and what the description says of it: the members behind `instance_id`.
     pub fn device(&mut self, id: u32, name: &str, instance: u32, state: &[u8], members: &str) -> &mut Self {
-        self.described.push(format!(r#"{{"name": "{name}", "instance_id": {instance}, {members}}}"#));
+        let described = in_json(name);
+        self.described.push(format!(r#"{{"name": "{described}", "instance_id": {instance}, {members}}}"#));
         self.named(4, id, name, instance, 1, state)
     }
 
@@ -155,6 +156,15 @@ impl Ram {
     pub fn end(self) -> Vec<u8> {
         self.word(flag::EOS).0
     }
+}
+
+/// Text within a JSON string.
+pub fn in_json(text: &str) -> String {
+    let is_plain = |c: char| (' '..='~').contains(&c) && c != '"' && c != '\\';
+    text.encode_utf16().fold(String::new(), |out, unit| match char::from_u32(unit.into()).filter(|c| is_plain(*c)) {
+        Some(c) => out + &c.to_string(),
+        None => format!("{out}\\u{unit:04x}"),
+    })
 }
 
 /// Members of a device's description for fields `name: type of size`, for [`Builder::device`].

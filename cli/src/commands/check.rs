@@ -12,7 +12,7 @@ use crate::args::{Check, ColourChoice, ReportFormat};
 use crate::failure::{Context, Failure, Result, Status};
 use crate::input::Input;
 use crate::output::{Output, Style};
-use crate::words::plural;
+use crate::words::{plural, shown};
 
 /// Runs the command.
 pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
@@ -78,7 +78,7 @@ impl Verdict {
 }
 
 fn read_target(path: &Path, max_memory: usize) -> Result<Target> {
-    let name = || path.display().to_string();
+    let name = || shown(path);
     let text = std::fs::read(path).context(name)?;
     let json = Json::parse(&text, &mut Budget::new(max_memory)).map_err(Failure::new).context(name)?;
     Target::from_json(json).map_err(Failure::new).context(name)
@@ -91,6 +91,12 @@ fn well_formed(stream: &Stream) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(damage) = &stream.damage {
         findings.push(finding(Severity::Error, None, String::new(), damage.to_string()));
+    }
+    if let Some(damage) = stream.container.damage() {
+        findings.push(finding(Severity::Error, None, String::new(), damage));
+    }
+    for note in stream.container.notes() {
+        findings.push(finding(Severity::Warning, None, String::new(), note));
     }
     for (_, section) in stream.devices() {
         let device = || Some(section.device.clone());

@@ -7,7 +7,7 @@ mod render;
 
 use std::io::Write;
 
-use savevm_stream::inspect::{Budget, Stream, Unwatched};
+use savevm_stream::inspect::{Budget, Span, Stream, Unwatched, guest_spans, printable};
 
 use super::inspect::report_damage;
 use super::select::Selection;
@@ -16,6 +16,8 @@ use crate::failure::{Result, Status};
 use crate::input::{Input, Settled};
 use crate::memory::PageIndex;
 use crate::output::Output;
+use crate::say;
+use crate::words::plural;
 
 /// What differs, in the order in which it is shown.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Differences {
     pub devices: Vec<devices::DeviceDifference>,
     /// Of blocks of memory.
     pub blocks: Vec<ram::BlockDifference>,
+    /// Where memory lies that is in more than one place.
+    pub spans: Vec<Span>,
 }
 
 impl Differences {
@@ -69,7 +73,14 @@ fn with_memory(a: &Settled, b: &Settled, args: &Diff, selection: &Selection) -> 
     let mut differences = compare(&stream_a, &stream_b, selection);
     let side_a = ram::Side { stream: &stream_a, bytes: a.bytes(), pages: &pages_a };
     let side_b = ram::Side { stream: &stream_b, bytes: b.bytes(), pages: &pages_b };
-    differences.blocks = ram::compare(&side_a, &side_b)?;
+    let (blocks, absent) = ram::compare(&side_a, &side_b)?;
+    differences.blocks = blocks;
+    for (block, pages) in absent {
+        let (block, pages) = (printable(&block), plural(pages, "page"));
+        say(&format!("RAM {block}: not compared: {pages} that neither stream has"));
+    }
+    let spans = [guest_spans(&stream_a), guest_spans(&stream_b)];
+    differences.spans = spans.into_iter().find(|spans| spans.len() > 1).unwrap_or_default();
     Ok((status, differences))
 }
 
@@ -89,6 +100,6 @@ fn compare(a: &Stream, b: &Stream, selection: &Selection) -> Differences {
     Differences {
         whole: whole.filter(|(a, b)| a != b).map(|((what, a), (_, b))| (what, a, b)).collect(),
         devices: devices::compare(a, b, selection),
-        blocks: Vec::new(),
+        ..Differences::default()
     }
 }

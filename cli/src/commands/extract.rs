@@ -6,14 +6,16 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use savevm_stream::inspect::{Block, Page, Visitor};
+use savevm_stream::inspect::{Block, Budget, Page, Stream, Visitor, guest_spans, printable};
 
 use super::inspect::report_damage;
+use super::table::span_text;
 use crate::args::Extract;
 use crate::failure::{Failure, Result, Status};
 use crate::input::Input;
-use crate::memory::{bring_up, size_of_page};
-use crate::words::{plural, size};
+use crate::memory::{PageSet, bring_up, size_of_page};
+use crate::say;
+use crate::words::{grouped, plural, shown, size};
 
 /// Runs the command.
 pub fn run(args: &Extract) -> Result<Status> {
@@ -21,21 +23,40 @@ pub fn run(args: &Extract) -> Result<Status> {
     let name = input.name.clone();
     if args.output.as_os_str() == "-" || is_same(&args.file, &args.output) {
         let why = "the image is written at random, and must be a file other than the stream";
-        return Err(Failure::new(format!("cannot write {}: {why}", args.output.display())));
+        return Err(Failure::new(format!("cannot write {}: {why}", shown(&args.output))));
     }
-    let mut image = Image::new(&args.ram, &args.output);
+    let mut image = Image::new(&args.ram, &args.output, Budget::new(args.reading.max_memory));
     let stream = input.read(&mut image)?;
-    let status = report_damage(&name, &stream);
+    let mut status = report_damage(&name, &stream);
+    let ram = printable(&args.ram);
     if image.file.is_none() {
-        let blocks: Vec<_> = stream.ram.blocks.iter().map(|block| format!("\n  {}", block.name)).collect();
-        return Err(Failure::new(format!("{name} has no RAM block '{}'; there are:{}", args.ram, blocks.concat())));
+        let blocks = stream.ram.blocks.iter().map(|block| format!("\n  {}", printable(&block.name)));
+        return Err(Failure::new(format!("{name} has no RAM block '{ram}'; there are:{}", blocks.collect::<String>())));
     }
     image.flush()?;
-    println_quietly(&format!("{}: {}, {} with contents", args.ram, size(image.length), plural(image.written, "byte")))?;
-    if stream.ram.multifd {
-        crate::say("pages went through multifd channels; they are not in this stream nor in the image");
+    println_quietly(&format!("{ram}: {}, {} with contents", size(image.length), plural(image.contents(), "byte")))?;
+    for span in guest_spans(&stream).iter().filter(|span| *span.block == *args.ram) {
+        println_quietly(&span_text(span))?;
+    }
+    let (missing, pages) = image.missing(&stream);
+    if missing > 0 {
+        let pages = plural(pages, "page");
+        say(&format!("{ram}: {} of {pages} are not in the stream; they are zeros in the image", grouped(missing)));
+        if let Some(why) = why_missing(&stream) {
+            say(why);
+        }
+        status = status.max(Status::Found);
     }
     Ok(status)
+}
+
+/// Why pages may be missing, where the stream shows it.
+fn why_missing(stream: &Stream) -> Option<&'static str> {
+    if stream.ram.multifd {
+        return Some("the source sent pages through multifd channels, which are other streams");
+    }
+    let shared = stream.configuration.as_ref().is_some_and(|configuration| configuration.has("x-ignore-shared"));
+    shared.then_some("the source left shared memory out (x-ignore-shared)")
 }
 
 fn println_quietly(line: &str) -> Result<()> {
@@ -60,15 +81,19 @@ struct Image<'a> {
     /// Pages in a row that wait to be written together.
     waiting: Vec<u8>,
     waiting_at: u64,
-    written: u64,
     page: Vec<u8>,
+    /// The size of a page, once one came.
+    page_size: u64,
+    /// Pages that the stream has, and those that are not zero in the end.
+    sent: PageSet,
+    filled: PageSet,
 }
 
 /// How much is written in one go.
 const BATCH: usize = 1 << 20;
 
 impl<'a> Image<'a> {
-    fn new(wanted: &'a str, path: &'a Path) -> Self {
+    fn new(wanted: &'a str, path: &'a Path, budget: Budget) -> Self {
         Self {
             wanted,
             path,
@@ -77,9 +102,34 @@ impl<'a> Image<'a> {
             untouched: 0,
             waiting: Vec::with_capacity(BATCH),
             waiting_at: 0,
-            written: 0,
             page: Vec::new(),
+            page_size: 0,
+            sent: PageSet::new(Budget::new(budget.left() / 2)),
+            filled: PageSet::new(Budget::new(budget.left() / 2)),
         }
+    }
+
+    /// Bytes of the pages that are not zero.
+    fn contents(&self) -> u64 {
+        self.filled.count() * self.page_size
+    }
+
+    /// How many pages of the block the stream does not have, and how many pages the block has.
+    fn missing(&self, stream: &Stream) -> (u64, u64) {
+        const USUAL: u64 = 4096;
+        let known = stream.ram.page_size.map_or(USUAL, |(size, _)| size);
+        let pages = self.length.div_ceil(if self.page_size > 0 { self.page_size } else { known });
+        (pages.saturating_sub(self.sent.count()), pages)
+    }
+
+    /// Notes that the stream has the page, and whether it is zero now.
+    fn note(&mut self, address: u64, size: usize, zero: bool) -> io::Result<()> {
+        if self.page_size == 0 {
+            self.page_size = size.max(1) as u64;
+        }
+        let page = address / self.page_size;
+        self.sent.set(page, true)?;
+        self.filled.set(page, !zero)
     }
 
     /// Does something with the file, which is made if need be. What goes wrong is not the stream's fault, and says so.
@@ -94,7 +144,7 @@ impl<'a> Image<'a> {
             self.file = Some(file);
             done
         });
-        done.map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))
+        done.map_err(|error| io::Error::other(format!("cannot write {}: {error}", shown(path))))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -105,6 +155,7 @@ impl<'a> Image<'a> {
 
     fn put(&mut self, address: u64, bytes: &[u8]) -> io::Result<()> {
         let zero = bytes.iter().all(|byte| *byte == 0);
+        self.note(address, bytes.len(), zero)?;
         if zero && address >= self.untouched {
             return Ok(());
         }
@@ -114,7 +165,6 @@ impl<'a> Image<'a> {
         }
         self.waiting.extend_from_slice(bytes);
         self.untouched = self.untouched.max(address + bytes.len() as u64);
-        self.written += if zero { 0 } else { bytes.len() as u64 };
         Ok(())
     }
 
@@ -154,7 +204,7 @@ impl Visitor for Image<'_> {
             return self.put(address, bytes);
         }
         if matches!(page, Page::Fill(0, _)) && address >= self.untouched {
-            return Ok(());
+            return self.note(address, size_of_page(page), true);
         }
         let mut buffer = self.load(address, size_of_page(page))?;
         bring_up(page, &mut buffer)?;

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use savevm_stream::inspect::{FieldSink, Group, Item, Leaf, Section, Stream, Value, decode};
+use savevm_stream::inspect::{FieldSink, Group, Item, Leaf, Section, Stream, Value, decode, printable};
 
 use crate::failure::Result;
 use crate::output::{Output, Style};
@@ -12,7 +12,7 @@ use crate::words::plural;
 /// Writes one device: a heading, its fields, and with `hex` its bytes.
 pub fn write(stream: &Stream, item: &Item, section: &Section, hex: bool, out: &mut Output) -> Result<()> {
     let Some(data) = &section.data else { return Ok(()) };
-    let name = out.paint(Style::Name, &section.device.name);
+    let name = out.paint(Style::Name, printable(&section.device.name));
     let twin = if section.twin > 0 { format!(", the {}. of this name", section.twin + 1) } else { String::new() };
     writeln!(
         out,
@@ -109,6 +109,7 @@ impl Tree<'_> {
 
     fn named(&mut self, name: &str, type_name: &str, value: &str) {
         let width = NAME.saturating_sub(2 * self.depth);
+        let (name, type_name) = (printable(name), printable(type_name));
         let type_name = self.out.paint(Style::Faint, format!("{type_name:<TYPE$}"));
         self.line(format_args!("{name:<width$} {type_name} {value}"));
     }
@@ -143,10 +144,10 @@ impl FieldSink for Tree<'_> {
             self.arrays.push(Some(Elements { name: name.into(), ..Elements::default() }));
             return;
         }
-        let mut label = name.to_string();
+        let mut label = printable(name).into_owned();
         if let Some(mut elements) = self.arrays.last_mut().and_then(Option::take) {
             self.flush(&mut elements);
-            label = format!("{name}[{}]", elements.count);
+            label = format!("{}[{}]", printable(name), elements.count);
             elements.count += 1;
             self.arrays.pop();
             self.arrays.push(Some(elements));

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use savevm_stream::inspect::{SectionKind, Stream, Unwatched, write_analyze, write_description, write_json};
+use savevm_stream::inspect::{SectionKind, Stream, Unwatched, printable, write_analyze, write_description, write_json};
 
 use super::select::Selection;
 use super::{fields, table};
@@ -25,15 +25,18 @@ pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
     Ok(report_damage(&name, &stream))
 }
 
-/// Says where a stream stops making sense, if it does.
+/// Reports what is unusual about what the stream was found in, and where stream or compression stop making sense.
 pub fn report_damage(name: &str, stream: &Stream) -> Status {
-    match &stream.damage {
-        Some(damage) => {
-            say(&format!("{name}: {damage}"));
-            Status::Found
-        }
-        None => Status::Fine,
+    for note in stream.container.notes() {
+        say(&format!("{name}: note: {note}"));
     }
+    let mut status = Status::Fine;
+    let damage = stream.damage.as_ref().map(ToString::to_string);
+    for damage in [stream.container.damage(), damage].into_iter().flatten() {
+        say(&format!("{name}: {damage}"));
+        status = Status::Found;
+    }
+    status
 }
 
 fn print(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
@@ -56,6 +59,7 @@ fn print(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Resul
 /// The selected devices with their fields.
 fn devices(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     let selection = Selection::all_or(&args.device);
+    let live = table::live_sizes(stream);
     let mut found = false;
     for (item, section) in stream.sections().filter(|(_, section)| selection.has(&section.device)) {
         if section.data.is_some() {
@@ -63,8 +67,12 @@ fn devices(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Res
             fields::write(stream, item, section, args.hex, out)?;
         } else if selection.is_narrowed() && section.kind == SectionKind::Start {
             found = true;
-            table::write_live(stream, section, out)?;
+            table::write_live(stream, section, &live, out)?;
         }
     }
-    if found { Ok(()) } else { Err(Failure::new(format!("{name}: no device matches {}", args.device.join(", ")))) }
+    if found {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("{name}: no device matches {}", printable(&args.device.join(", ")))))
+    }
 }

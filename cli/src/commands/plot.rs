@@ -3,13 +3,14 @@
 
 use std::io::{self, Read};
 
-use savevm_stream::inspect::Budget;
+use savevm_stream::inspect::{Budget, printable};
 
 use crate::args::Plot;
 use crate::failure::{Context, Failure, Result, Status};
 use crate::picture::timeline;
 use crate::picture::trace::Trace;
 use crate::say;
+use crate::words::shown;
 
 /// A trace of this many bytes is years of migration.
 const MOST: u64 = 1 << 30;
@@ -19,9 +20,9 @@ pub fn run(args: &Plot) -> Result<Status> {
     let draw = match args.output.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => timeline::draw,
         Some("html" | "htm") => timeline::page,
-        _ => return Err(Failure::new(format!("{}: the name must end in .svg or .html", args.output.display()))),
+        _ => return Err(Failure::new(format!("{}: the name must end in .svg or .html", shown(&args.output)))),
     };
-    let name = args.trace.display().to_string();
+    let name = shown(&args.trace);
     let mut text = Vec::new();
     let mut input: Box<dyn Read> = if args.trace.as_os_str() == "-" {
         Box::new(io::stdin())
@@ -30,9 +31,10 @@ pub fn run(args: &Plot) -> Result<Status> {
     };
     input.by_ref().take(MOST).read_to_end(&mut text).context(|| name.clone())?;
     let trace = Trace::parse(&text, &mut Budget::new(4 * MOST as usize))
-        .map_err(|why| Failure::new(format!("{name}: {why}")))?;
-    std::fs::write(&args.output, draw(&trace)).context(|| format!("cannot write {}", args.output.display()))?;
+        .map_err(|why| Failure::new(format!("{name}: {}", printable(&why))))?;
+    std::fs::write(&args.output, draw(&trace)).context(|| format!("cannot write {}", shown(&args.output)))?;
     if let Some((count, line, why)) = &trace.bad_lines {
+        let why = printable(why);
         say(&format!("{name}: {count} lines make no sense, the first is line {line}: {why}"));
         return Ok(Status::Found);
     }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A stream as tables: what it is, what follows what, guest memory, totals.
 
+use std::collections::HashMap;
 use std::io::Write;
 
-use savevm_stream::inspect::{Block, Command, Damage, Item, ItemKind, Section, SectionKind, Stream};
+use savevm_stream::inspect::{
+    Block, Command, Damage, Device, Item, ItemKind, Section, SectionKind, Span, Stream, guest_spans, printable,
+};
 
 use crate::failure::Result;
 use crate::output::{Output, Style};
@@ -23,12 +26,24 @@ pub fn write(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     write_totals(stream, out)
 }
 
+/// How many sections each device has, and how many bytes.
+pub type LiveSizes<'s> = HashMap<&'s Device, (u64, u64)>;
+
+/// Counts the sections of all devices.
+pub fn live_sizes(stream: &Stream) -> LiveSizes<'_> {
+    let mut sizes = LiveSizes::new();
+    for (item, section) in stream.sections() {
+        let (count, bytes) = sizes.entry(&section.device).or_default();
+        *count += section.count;
+        *bytes += item.size;
+    }
+    sizes
+}
+
 /// A live device that was asked for: its sections, and for memory the blocks.
-pub fn write_live(stream: &Stream, section: &Section, out: &mut Output) -> Result<()> {
-    let sections = stream.sections().filter(|(_, other)| other.device == section.device);
-    let (count, bytes) =
-        sections.fold((0, 0), |(count, bytes), (item, other)| (count + other.count, bytes + item.size));
-    let name = out.paint(Style::Name, &section.device.name);
+pub fn write_live(stream: &Stream, section: &Section, live: &LiveSizes<'_>, out: &mut Output) -> Result<()> {
+    let (count, bytes) = live.get(&section.device).copied().unwrap_or_default();
+    let name = out.paint(Style::Name, printable(&section.device.name));
     writeln!(
         out,
         "{name} instance {}: {}, {}",
@@ -40,7 +55,7 @@ pub fn write_live(stream: &Stream, section: &Section, out: &mut Output) -> Resul
 }
 
 fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
-    let title = out.paint(Style::Heading, name);
+    let title = out.paint(Style::Heading, printable(name));
     let state = match (&stream.damage, stream.complete) {
         (Some(damage), _) if damage.cut => out.paint(Style::Bad, "cut off"),
         (Some(_), _) => out.paint(Style::Bad, "damaged"),
@@ -49,9 +64,9 @@ fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     writeln!(out, "{title}: migration stream, version {}, {}, {state}", stream.version, plural(stream.length, "byte"))?;
     let mut line = |label: &str, text: String| writeln!(out, "  {label:<13}{text}");
     if let Some(configuration) = &stream.configuration {
-        line("machine", configuration.machine.clone())?;
+        line("machine", printable(&configuration.machine).into())?;
         if !configuration.capabilities.is_empty() {
-            line("capabilities", configuration.capabilities.join(", "))?;
+            line("capabilities", printable(&configuration.capabilities.join(", ")).into())?;
         }
         if let Some(uuid) = &configuration.uuid {
             line("uuid", uuid_text(uuid))?;
@@ -61,6 +76,17 @@ fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     }
     if let Some((page_size, from)) = stream.ram.page_size {
         line("page size", format!("{page_size} bytes ({})", from.name()))?;
+    }
+    if let Some(header) = &stream.container.libvirt {
+        let finished = if header.finished { "save" } else { "unfinished save" };
+        let running = if header.was_running { "running" } else { "paused" };
+        let (version, format) = (header.version, header.format_name());
+        line("libvirt", format!("{finished}, header version {version}, format {format}, guest was {running}"))?;
+    }
+    if let Some(compression) = &stream.container.compression {
+        let (method, length) = (compression.method, plural(compression.length, "byte"));
+        let damage = compression.damage.as_ref().map(|damage| if damage.cut { ", cut off" } else { ", damaged" });
+        line("compression", format!("{method}, {length}{}", damage.unwrap_or_default()))?;
     }
     let description = match &stream.description {
         Some(description) => {
@@ -109,8 +135,8 @@ fn write_damage(damage: &Damage, out: &mut Output) -> Result<()> {
     let what = out.paint(Style::Bad, if damage.cut { "cut off" } else { "damaged" });
     let offset = out.paint(Style::Faint, format!("{:#012x}", damage.offset));
     let (id, name) = match &damage.section {
-        Some((id, device, _)) => (id.to_string(), &*device.name),
-        None => (String::new(), ""),
+        Some((id, device, _)) => (id.to_string(), printable(&device.name)),
+        None => (String::new(), "".into()),
     };
     let name = out.paint(Style::Name, name);
     writeln!(out, "{offset}  {what:<9} {id:>4}  {name}")?;
@@ -143,7 +169,7 @@ fn write_item(stream: &Stream, item: &Item, width: usize, out: &mut Output) -> R
     let name = out.paint(style, format!("{name:<width$}"));
     // What a command says has no column: it may be long.
     let detail = match &item.kind {
-        ItemKind::Command(command) if !command.detail.is_empty() => format!("  {}", command.detail),
+        ItemKind::Command(command) if !command.detail.is_empty() => format!("  {}", printable(&command.detail)),
         _ => String::new(),
     };
     writeln!(
@@ -164,18 +190,18 @@ fn introduces(kind: SectionKind) -> bool {
 
 fn item_name(item: &Item, stream: &Stream) -> String {
     match &item.kind {
-        ItemKind::Section(section) => section.device.name.to_string(),
+        ItemKind::Section(section) => printable(&section.device.name).into(),
         ItemKind::Command(Command { number, name, .. }) => {
             name.map_or_else(|| format!("command {number}"), str::to_string)
         }
-        ItemKind::Configuration => stream.machine().unwrap_or_default().into(),
+        ItemKind::Configuration => printable(stream.machine().unwrap_or_default()).into(),
         _ => String::new(),
     }
 }
 
 fn write_ram(stream: &Stream, out: &mut Output) -> Result<()> {
     let blocks = &stream.ram.blocks;
-    let width = blocks.iter().map(|block| block.name.chars().count()).max().unwrap_or(0).max(9);
+    let width = blocks.iter().map(|block| printable(&block.name).chars().count()).max().unwrap_or(0).max(9);
     let columns = |cells: [String; 6]| {
         let [length, zero, plain, xbzrle, compressed, bytes] = cells;
         format!("{length:>10} {zero:>11} {plain:>11} {xbzrle:>10} {compressed:>10} {bytes:>15}")
@@ -189,7 +215,7 @@ fn write_ram(stream: &Stream, out: &mut Output) -> Result<()> {
     };
     let mut total = Block::default();
     for block in blocks {
-        let name = out.paint(Style::Name, format!("{:<width$}", block.name));
+        let name = out.paint(Style::Name, format!("{:<width$}", printable(&block.name)));
         write!(out, "{name} {}", cells(block))?;
         if let Some(page_size) = block.page_size {
             write!(out, "  {} pages", size(page_size))?;
@@ -213,6 +239,39 @@ fn write_ram(stream: &Stream, out: &mut Output) -> Result<()> {
     if blocks.len() > 1 {
         let line = out.paint(Style::Faint, format!("{:<width$} {}", "total", cells(&total)));
         writeln!(out, "{line}")?;
+    }
+    write_spans(stream, out)?;
+    write_absent(stream, out)
+}
+
+/// Where main memory lies, if that is in more than one place.
+fn write_spans(stream: &Stream, out: &mut Output) -> Result<()> {
+    let spans = guest_spans(stream);
+    if spans.len() > 1 {
+        for text in spans.iter().map(span_text) {
+            writeln!(out, "  {}", out.paint(Style::Notable, text))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a part of a block lies, in words.
+pub fn span_text(span: &Span) -> String {
+    let Span { block, offset, address, length } = span;
+    let block = printable(block);
+    format!("{block}: {} from offset {offset:#x} on are at guest-physical address {address:#x}", size(*length))
+}
+
+/// Says which memory is not in the stream.
+fn write_absent(stream: &Stream, out: &mut Output) -> Result<()> {
+    let Some((page_size, _)) = stream.ram.page_size.filter(|_| stream.complete) else { return Ok(()) };
+    for block in &stream.ram.blocks {
+        let absent = block.absent_pages(page_size);
+        if absent > 0 {
+            let (name, all) = (printable(&block.name), grouped(block.length.div_ceil(page_size)));
+            let note = format!("{name}: {} of {all} pages are not in this stream", grouped(absent));
+            writeln!(out, "  {}", out.paint(Style::Notable, note))?;
+        }
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ mod tests {
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         file.set_len(len).unwrap();
-        Mapped::new(&file).unwrap()
+        Mapped::new(file).unwrap()
     }
 
     #[test]

@@ -2,31 +2,35 @@
 //! The header that libvirt's `save` and `managedsave` put before a stream: a magic, numbers in the host's byte order, and
 //! the domain's XML.
 
-const MAGICS: [&[u8; 16]; 2] = [b"LibvirtQemudSave", b"LibvirtQemudPart"];
+use savevm_stream::inspect::Libvirt;
+
+const FINISHED: &[u8; 16] = b"LibvirtQemudSave";
+const UNFINISHED: &[u8; 16] = b"LibvirtQemudPart";
 /// Bytes of the fixed part.
 pub const HEADER: usize = 16 + 4 * 19;
 const MAX_VERSION: u32 = 255;
 
-/// How many bytes of `start` belong to libvirt: none, if it is not its file.
-pub fn header_length(start: &[u8]) -> Result<usize, String> {
-    if !MAGICS.iter().any(|magic| start.starts_with(&magic[..])) {
-        return Ok(0);
+/// The header that `start` begins with, if it is libvirt's.
+pub fn header(start: &[u8]) -> Result<Option<Libvirt>, String> {
+    let finished = start.starts_with(FINISHED);
+    if !finished && !start.starts_with(UNFINISHED) {
+        return Ok(None);
     }
-    let word = |at: usize| start.get(at..)?.first_chunk().copied();
-    let (Some(version), Some(length)) = (word(16), word(20)) else { return Err("libvirt's header is cut off".into()) };
-    // The version tells the byte order.
-    let length = if u32::from_le_bytes(version) <= MAX_VERSION {
-        u32::from_le_bytes(length)
-    } else {
-        u32::from_be_bytes(length)
+    let word = |number: usize| start.get(16 + 4 * number..)?.first_chunk().copied();
+    let words = (word(0), word(1), word(2), word(3));
+    let (Some(version), Some(length), Some(running), Some(format)) = words else {
+        return Err("libvirt's header is cut off".into());
     };
-    Ok(HEADER + length as usize)
-}
-
-/// Where the stream starts in a whole file.
-pub fn skip_header(file: &[u8]) -> Result<usize, String> {
-    let length = header_length(file)?;
-    if length > file.len() { Err("libvirt's header is cut off".into()) } else { Ok(length) }
+    // The version tells the byte order.
+    let little = u32::from_le_bytes(version) <= MAX_VERSION;
+    let number = |word| if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) };
+    Ok(Some(Libvirt {
+        finished,
+        version: number(version),
+        length: HEADER as u64 + u64::from(number(length)),
+        was_running: number(running) != 0,
+        format: number(format),
+    }))
 }
 
 #[cfg(test)]
@@ -36,15 +40,21 @@ mod tests {
     #[test]
     fn the_header_is_as_long_as_it_says_in_either_byte_order() {
         let mut file = b"LibvirtQemudSave".to_vec();
-        file.extend(2u32.to_le_bytes());
-        file.extend(5u32.to_le_bytes());
+        for word in [2u32, 5, 1, 6] {
+            file.extend(word.to_le_bytes());
+        }
         file.resize(HEADER, 0);
-        file.extend(b"<xml>QEVM");
-        assert_eq!(&file[skip_header(&file).unwrap()..], b"QEVM");
-        file[16..24].copy_from_slice(&[0, 0, 0, 2, 0, 0, 0, 5]);
-        assert_eq!(&file[skip_header(&file).unwrap()..], b"QEVM");
-        assert!(skip_header(&file[..HEADER]).is_err());
-        assert!(skip_header(&file[..18]).is_err());
-        assert_eq!(skip_header(b"QEVM"), Ok(0));
+        let length = HEADER as u64 + 5;
+        let expected = Libvirt { finished: true, version: 2, length, was_running: true, format: 6 };
+        assert_eq!(header(&file), Ok(Some(expected)));
+        assert_eq!(expected.format_name(), "sparse");
+        for word in file[16..32].chunks_exact_mut(4) {
+            word.reverse();
+        }
+        assert_eq!(header(&file), Ok(Some(expected)));
+        file[..16].copy_from_slice(UNFINISHED);
+        assert_eq!(header(&file), Ok(Some(Libvirt { finished: false, ..expected })));
+        assert!(header(&file[..18]).is_err());
+        assert_eq!(header(b"QEVM"), Ok(None));
     }
 }

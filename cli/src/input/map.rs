@@ -2,30 +2,86 @@
 //! A file mapped into memory.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::FileExt;
 
-use crate::system::MappedFile;
+use crate::system::{MappedFile, has_data_from};
 
-/// A file in memory, from some offset on.
+/// A part of a file, in memory.
 pub struct Mapped {
+    file: File,
     map: MappedFile,
     start: usize,
+    end: usize,
 }
+
+/// How much of a file is read in one go where its end is looked for.
+const STEP: u64 = 1 << 20;
+/// Zeros that are left behind the data of a compressed file: it may end with some of its own.
+const SPARED: usize = 64 << 10;
 
 impl Mapped {
     /// Maps a file.
-    pub fn new(file: &File) -> io::Result<Self> {
-        Ok(Self { map: MappedFile::new(file)?, start: 0 })
+    pub fn new(file: File) -> io::Result<Self> {
+        let map = MappedFile::new(&file)?;
+        let end = map.as_bytes().len();
+        Ok(Self { file, map, start: 0, end })
     }
 
-    /// The bytes of the file, from the start on.
+    /// The bytes of the part.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.map.as_bytes()[self.start..]
+        &self.map.as_bytes()[self.start..self.end]
     }
 
     /// The same without its first `count` bytes.
-    pub fn starting_at(self, count: usize) -> Self {
-        Self { start: (self.start + count).min(self.map.as_bytes().len()), ..self }
+    pub fn starting_at(self, count: u64) -> Self {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        Self { start: self.start.saturating_add(count).min(self.end), ..self }
+    }
+
+    /// The same without most of the zeros at its end, and how many those are.
+    pub fn without_zeroes(self) -> (Self, u64) {
+        let end = (self.start + self.data_end()).saturating_add(SPARED).min(self.end);
+        let zeroes = (self.end - end) as u64;
+        (Self { end, ..self }, zeroes)
+    }
+
+    /// The length of the part up to its last byte that is not zero.
+    ///
+    /// Holes are not read. The rest is read in large pieces: through the mapping, backwards, the kernel would read page by
+    /// page. What cannot be read counts as data.
+    pub fn data_end(&self) -> usize {
+        let (start, mut end) = (self.start as u64, self.end as u64);
+        let mut piece = vec![0; STEP as usize];
+        while end > start {
+            end = self.last_data(start, end);
+            let from = end.saturating_sub(STEP).max(start);
+            let piece = &mut piece[..(end - from) as usize];
+            if self.file.read_exact_at(piece, from).is_err() {
+                break;
+            }
+            if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+                end = from + last as u64 + 1;
+                break;
+            }
+            end = from;
+        }
+        // Standard input shares its place with other programs; it was at the start.
+        let _ = (&self.file).rewind();
+        (end - start) as usize
+    }
+
+    /// A place at most at `end` with nothing but holes between, found in as many steps as `end` has bits.
+    fn last_data(&self, start: u64, end: u64) -> u64 {
+        if has_data_from(&self.file, end - 1, end) {
+            return end;
+        }
+        let (mut data, mut hole) = (start, end - 1);
+        while hole > data {
+            let middle = data + (hole - data) / 2;
+            if has_data_from(&self.file, middle, end) { data = middle + 1 } else { hole = middle }
+        }
+        hole
     }
 
     /// Says that the bytes from `from` to `to` are not likely to be read again.
@@ -46,5 +102,48 @@ impl Read for Mapped {
         let count = self.as_bytes().read(out)?;
         self.start += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn unnamed(name: &str) -> File {
+        let path = std::env::temp_dir().join(format!("savevm-map-{}-{name}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_end_of_the_data_is_found_behind_zeros_and_holes() {
+        for (name, written, len) in
+            [("a", 5_000_000, 1u64 << 43), ("b", 1, 3), ("c", 3 << 20, 3 << 20), ("d", 0, 1 << 30)]
+        {
+            let mut file = unnamed(name);
+            let mut bytes = vec![0; written];
+            let data = written * 2 / 3;
+            bytes[..data].fill(9);
+            file.write_all(&bytes).unwrap();
+            file.set_len(len).unwrap();
+            let mapped = Mapped::new(file).unwrap();
+            assert_eq!(mapped.data_end(), data, "{name}");
+            let expected = data.saturating_sub(10);
+            assert_eq!(mapped.starting_at(10).data_end(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn data_behind_a_hole_is_found() {
+        let file = unnamed("sparse");
+        file.set_len(1 << 40).unwrap();
+        file.write_all_at(b"x", 1 << 39).unwrap();
+        let mapped = Mapped::new(file).unwrap();
+        assert_eq!(mapped.data_end(), (1 << 39) + 1);
+        let (mapped, zeroes) = mapped.without_zeroes();
+        assert_eq!(mapped.as_bytes().len() as u64 + zeroes, 1 << 40);
+        assert_eq!(mapped.as_bytes().len(), (1 << 39) + 1 + SPARED);
     }
 }

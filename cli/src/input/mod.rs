@@ -6,24 +6,27 @@ mod libvirt;
 mod map;
 mod packing;
 mod peek;
+mod spool;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use savevm_stream::inspect::{
-    Block, Budget, Description, Options, Page, ReadSource, Stream, Unwatched, Visitor, qcow2, read, read_whole,
+    Block, Budget, Container, Description, Libvirt, Options, Page, ReadSource, Stream, Unwatched, Visitor, printable,
+    qcow2, read, read_whole,
 };
 
 use crate::args::Reading;
 use crate::failure::{Context, Failure, Result};
 use crate::progress::Progress;
 use crate::system::{prefetch, widen_pipe};
+use crate::words::shown;
 use map::Mapped;
-use packing::Packing;
+use packing::{Outcome, Packing};
 use peek::Peeked;
 
 /// A stream that was found and can be read once.
@@ -32,11 +35,27 @@ pub struct Input {
     pub name: String,
     bytes: Bytes,
     options: Options,
+    found_in: FoundIn,
+    max_temporary: u64,
 }
 
 enum Bytes {
     Mapped(Mapped),
     Piped(Box<dyn Read>),
+}
+
+/// What surrounds the stream; how compressed data ends shows only when it was read.
+#[derive(Default)]
+struct FoundIn {
+    libvirt: Option<Libvirt>,
+    compression: Option<Outcome>,
+}
+
+impl FoundIn {
+    fn container(&self) -> Container {
+        let compression = self.compression.as_ref().map(|outcome| outcome.borrow().clone());
+        Container { libvirt: self.libvirt, compression }
+    }
 }
 
 impl Input {
@@ -47,89 +66,114 @@ impl Input {
 
     /// As [`Input::open`], but another snapshot.
     pub fn open_snapshot(path: &Path, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
-        let mut input = Self::find(path, snapshot)?;
-        input.options.budget = Budget::new(reading.max_memory);
+        let mut input = Self::find(path, reading, snapshot)?;
         if let Some(other) = &reading.describe_by {
             input.options.description = Some(foreign_description(other, reading)?);
         }
         Ok(input)
     }
 
-    fn find(path: &Path, snapshot: Option<&str>) -> Result<Self> {
+    fn find(path: &Path, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
         if path.as_os_str() == "-" {
-            let name = String::from("standard input");
+            let name = String::from(packing::STDIN);
             let file = io::stdin().as_fd().try_clone_to_owned().context(|| name.clone())?;
-            return Self::from_file(name, file.into(), snapshot);
+            return Self::from_file(name, file.into(), reading, snapshot);
         }
-        let name = path.display().to_string();
+        let name = shown(path);
         let file = File::open(path).context(|| format!("cannot open {name}"))?;
-        Self::from_file(name, file, snapshot)
+        Self::from_file(name, file, reading, snapshot)
     }
 
-    fn from_file(name: String, mut file: File, snapshot: Option<&str>) -> Result<Self> {
+    fn from_file(name: String, mut file: File, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
         let kind = file.metadata().context(|| format!("cannot open {name}"))?;
         if kind.is_dir() {
             return Err(Failure::new(format!("{name} is a directory")));
         }
-        // Somebody may have read the first part of standard input.
+        // Standard input may have been read in part.
         if kind.is_file() && file.stream_position().is_ok_and(|position| position == 0) {
-            let mapped = Mapped::new(&file).context(|| format!("cannot map {name}"))?;
-            return Self::from_mapped(name, mapped, snapshot);
+            let mapped = Mapped::new(file).context(|| format!("cannot map {name}"))?;
+            return Self::from_mapped(name, mapped, reading, snapshot);
         }
         widen_pipe(file.as_fd());
-        Self::from_pipe(name, Box::new(file), snapshot)
+        Self::from_pipe(name, Box::new(file), reading, snapshot)
     }
 
-    fn from_mapped(name: String, mapped: Mapped, snapshot: Option<&str>) -> Result<Self> {
-        let bytes = if qcow2::is_image(mapped.as_bytes()) {
-            Bytes::Piped(snapshot_state(&name, mapped, snapshot)?)
-        } else {
-            no_snapshot(&name, snapshot)?;
-            let stream = libvirt::skip_header(mapped.as_bytes())
-                .map_err(|message| Failure::new(format!("{name}: {message}")))?;
-            let mapped = mapped.starting_at(stream);
-            match Packing::of(&name, mapped.as_bytes())? {
-                Packing::Plain => Bytes::Mapped(mapped),
-                packing => Bytes::Piped(packing.unpack(mapped)?),
+    fn new(name: String, bytes: Bytes, base: u64, found_in: FoundIn, reading: &Reading) -> Self {
+        let options = Options { budget: Budget::new(reading.max_memory), base, ..Options::default() };
+        Self { name, bytes, options, found_in, max_temporary: reading.max_temporary }
+    }
+
+    fn from_mapped(name: String, mapped: Mapped, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
+        let mapped = mapped.starting_at(reading.offset);
+        if qcow2::is_image(mapped.as_bytes()) {
+            let state = snapshot_state(&name, mapped, snapshot, reading.max_memory)?;
+            return Ok(Self::new(name, Bytes::Piped(state), 0, FoundIn::default(), reading));
+        }
+        no_snapshot(&name, snapshot)?;
+        let libvirt = libvirt_header(&name, mapped.as_bytes())?;
+        let header = libvirt.map_or(0, |header| header.length);
+        if header > mapped.as_bytes().len() as u64 {
+            return Err(Failure::new(format!("{name}: libvirt's header is cut off")));
+        }
+        let (mapped, base) = (mapped.starting_at(header), reading.offset.saturating_add(header));
+        let packing = Packing::of(&name, mapped.as_bytes(), base)?;
+        let (bytes, compression) = match packing {
+            Packing::Plain => (Bytes::Mapped(mapped), None),
+            packing => {
+                let (mapped, zeroes) = mapped.without_zeroes();
+                let (unpacked, outcome) = packing.unpack(Peeked::new(mapped, base), reading.max_memory);
+                if let Some(outcome) = &outcome {
+                    outcome.borrow_mut().trailing = zeroes;
+                }
+                (Bytes::Piped(unpacked), outcome)
             }
         };
-        Ok(Self { name, bytes, options: Options::default() })
+        Ok(Self::new(name, bytes, base, FoundIn { libvirt, compression }, reading))
     }
 
-    fn from_pipe(name: String, pipe: Box<dyn Read>, snapshot: Option<&str>) -> Result<Self> {
+    fn from_pipe(name: String, pipe: Box<dyn Read>, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
         no_snapshot(&name, snapshot)?;
-        let mut pipe = Peeked::new(pipe);
+        let mut pipe = Peeked::new(pipe, 0);
+        pipe.skip(reading.offset).context(|| name.clone())?;
         let start = pipe.peek(libvirt::HEADER).context(|| name.clone())?;
         if qcow2::is_image(start) {
             return Err(Failure::new(format!("{name}: a qcow2 image must be a file, not a pipe")));
         }
-        let header = libvirt::header_length(start).map_err(|message| Failure::new(format!("{name}: {message}")))?;
-        pipe.skip(header)?;
-        let packing = Packing::of(&name, pipe.peek(packing::TELLING).context(|| name.clone())?)?;
-        Ok(Self { name, bytes: Bytes::Piped(packing.unpack(pipe)?), options: Options::default() })
+        let libvirt = libvirt_header(&name, start)?;
+        pipe.skip(libvirt.map_or(0, |header| header.length)).context(|| name.clone())?;
+        let base = pipe.place().offset();
+        let packing = Packing::of(&name, pipe.peek(packing::TELLING).context(|| name.clone())?, base)?;
+        let (unpacked, compression) = packing.unpack(pipe, reading.max_memory);
+        Ok(Self::new(name, Bytes::Piped(unpacked), base, FoundIn { libvirt, compression }, reading))
     }
 
     /// Reads the stream, with a bar for a long one.
     pub fn read<V: Visitor>(self, visitor: &mut V) -> Result<Stream> {
-        match self.bytes {
+        let mut stream = match self.bytes {
             Bytes::Mapped(mapped) => read_mapped(&mapped, self.options, visitor),
             Bytes::Piped(pipe) => {
                 let mut watched = Watched { visitor, progress: Progress::new(None), position: &AtomicU64::new(0) };
                 read(ReadSource::new(pipe), self.options, &mut watched)
             }
         }
-        .context(|| self.name)
+        .context(|| self.name)?;
+        stream.container = self.found_in.container();
+        Ok(stream)
     }
 
     /// Makes sure that the stream's bytes are in memory or a file, so that they can be gone through at random.
     pub fn settle(self) -> Result<Settled> {
-        let Self { name, bytes, options, .. } = self;
+        let Self { name, bytes, options, found_in, max_temporary } = self;
         let mapped = match bytes {
             Bytes::Mapped(mapped) => mapped,
-            Bytes::Piped(mut pipe) => spool(&mut pipe).context(|| name.clone())?,
+            Bytes::Piped(pipe) => spool::spool(pipe, &options, max_temporary).context(|| name.clone())?,
         };
-        Ok(Settled { name, mapped, options })
+        Ok(Settled { name, mapped, options, container: found_in.container() })
     }
+}
+
+fn libvirt_header(name: &str, start: &[u8]) -> Result<Option<Libvirt>> {
+    libvirt::header(start).map_err(|message| Failure::new(format!("{name}: {message}")))
 }
 
 /// A stream whose bytes are all there.
@@ -138,6 +182,7 @@ pub struct Settled {
     pub name: String,
     mapped: Mapped,
     options: Options,
+    container: Container,
 }
 
 impl Settled {
@@ -148,7 +193,10 @@ impl Settled {
 
     /// Reads the stream, with a bar for a long one.
     pub fn read<V: Visitor>(&self, visitor: &mut V) -> Result<Stream> {
-        read_mapped(&self.mapped, self.options.clone(), visitor).context(|| self.name.clone())
+        let read = read_mapped(&self.mapped, self.options.clone(), visitor);
+        let mut stream = read.context(|| self.name.clone())?;
+        stream.container = self.container.clone();
+        Ok(stream)
     }
 }
 
@@ -156,6 +204,7 @@ impl Settled {
 fn read_mapped<V: Visitor>(mapped: &Mapped, mut options: Options, visitor: &mut V) -> io::Result<Stream> {
     let (bytes, position) = (mapped.as_bytes(), AtomicU64::new(0));
     options.prefetch = Some(prefetch);
+    options.data_end = Some(mapped.data_end());
     let mut watched = Watched { visitor, progress: Progress::new(Some(bytes.len() as u64)), position: &position };
     ahead::bringing_in(mapped, &position, || read_whole(bytes, options, &mut watched))
 }
@@ -190,25 +239,29 @@ impl<V: Visitor> Visitor for Watched<'_, V> {
 
 fn no_snapshot(name: &str, snapshot: Option<&str>) -> Result<()> {
     match snapshot {
-        Some(_) => Err(Failure::new(format!("{name} is no qcow2 image, so that it has no snapshots"))),
+        Some(_) => Err(Failure::new(format!("{name} is no qcow2 image, so it has no snapshots"))),
         None => Ok(()),
     }
 }
 
 /// The description of another stream of the same machine.
 fn foreign_description(path: &Path, reading: &Reading) -> Result<Arc<Description>> {
-    let own = Reading { snapshot: None, describe_by: None, max_memory: reading.max_memory };
+    let own = Reading { snapshot: None, describe_by: None, offset: 0, ..reading.clone() };
     let stream = Input::open(path, &own)?.read(&mut Unwatched)?;
-    stream.description.ok_or_else(|| Failure::new(format!("{} has no description", path.display())))
+    stream.description.ok_or_else(|| Failure::new(format!("{} has no description", shown(path))))
 }
 
 /// The state within an image: the snapshot that is asked for, or the only one.
-fn snapshot_state(name: &str, mapped: Mapped, wanted: Option<&str>) -> Result<Box<dyn Read>> {
+fn snapshot_state(name: &str, mapped: Mapped, wanted: Option<&str>, max_memory: usize) -> Result<Box<dyn Read>> {
     let fail = |message: String| Failure::new(format!("{name}: {message}"));
     let image = qcow2::Image::open(mapped.as_bytes()).map_err(fail)?;
     let with_state: Vec<_> = image.snapshots().iter().filter(|snapshot| snapshot.state_size > 0).collect();
-    let list =
-        || with_state.iter().map(|snapshot| format!("\n  {} {}", snapshot.id, snapshot.name)).collect::<String>();
+    let list = || {
+        with_state
+            .iter()
+            .map(|snapshot| format!("\n  {} {}", printable(&snapshot.id), printable(&snapshot.name)))
+            .collect::<String>()
+    };
     let found = match wanted {
         Some(wanted) => with_state.iter().find(|snapshot| snapshot.name == wanted || snapshot.id == wanted),
         None if with_state.len() == 1 => with_state.first(),
@@ -220,18 +273,6 @@ fn snapshot_state(name: &str, mapped: Mapped, wanted: Option<&str>) -> Result<Bo
             wanted.map_or("no snapshot with a machine's state".into(), |wanted| format!("no snapshot '{wanted}'"));
         return Err(fail(if with_state.is_empty() { what } else { format!("{what}; there are:{}", list()) }));
     };
-    let map = image.state_map(snapshot).map_err(fail)?;
+    let map = image.state_map(snapshot, &mut Budget::new(max_memory)).map_err(fail)?;
     Ok(Box::new(qcow2::StateReader::new(mapped, map)))
-}
-
-/// Copies a pipe to a file without a name, and maps it.
-fn spool(pipe: &mut dyn Read) -> io::Result<Mapped> {
-    let unique =
-        format!("savevm-{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
-    let path = std::env::temp_dir().join(unique);
-    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    io::copy(pipe, &mut file)?;
-    file.flush()?;
-    Mapped::new(&file)
 }

@@ -1,42 +1,112 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A reader whose first bytes can be looked at before it is handed on.
+//! A reader whose next bytes can be looked at before they are read, and which knows its place in the file.
 
-use std::io::{self, Read};
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+use std::rc::Rc;
 
-/// Gives first what was looked at, then the rest.
-pub struct Peeked<R> {
-    ahead: Vec<u8>,
-    reader: R,
+/// How far a [`Peeked`] reader is; a copy stays with whoever hands the reader on.
+#[derive(Clone, Debug, Default)]
+pub struct Place(Rc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    offset: Cell<u64>,
+    ended: Cell<bool>,
+    failed: Cell<bool>,
 }
 
+impl Place {
+    /// Bytes of the file that were read.
+    pub fn offset(&self) -> u64 {
+        self.0.offset.get()
+    }
+
+    /// The reader came to the end of the file.
+    pub fn ended(&self) -> bool {
+        self.0.ended.get()
+    }
+
+    /// Reading the file failed.
+    pub fn failed(&self) -> bool {
+        self.0.failed.get()
+    }
+}
+
+/// A buffered reader.
+pub struct Peeked<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    start: usize,
+    place: Place,
+}
+
+/// How much is read in one go.
+const STEP: usize = 64 << 10;
+
 impl<R: Read> Peeked<R> {
-    /// Nothing is read yet.
-    pub fn new(reader: R) -> Self {
-        Self { ahead: Vec::new(), reader }
+    /// A reader that is at this place of its file.
+    pub fn new(reader: R, offset: u64) -> Self {
+        let place = Place::default();
+        place.0.offset.set(offset);
+        Self { reader, buffer: Vec::new(), start: 0, place }
+    }
+
+    /// How far the reader is, now and later.
+    pub fn place(&self) -> Place {
+        self.place.clone()
     }
 
     /// The next `count` bytes, fewer at the end.
     pub fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
-        let missing = count.saturating_sub(self.ahead.len()) as u64;
-        self.reader.by_ref().take(missing).read_to_end(&mut self.ahead)?;
-        Ok(&self.ahead[..count.min(self.ahead.len())])
+        while self.buffer.len() - self.start < count && self.fill()? > 0 {}
+        let ahead = &self.buffer[self.start..];
+        Ok(&ahead[..count.min(ahead.len())])
     }
 
-    /// Passes over `count` bytes.
-    pub fn skip(&mut self, count: usize) -> io::Result<()> {
-        io::copy(&mut self.take(count as u64), &mut io::sink()).map(drop)
+    /// Passes over `count` bytes, fewer at the end. Returns how many.
+    pub fn skip(&mut self, count: u64) -> io::Result<u64> {
+        io::copy(&mut self.take(count), &mut io::sink())
+    }
+
+    /// Reads once, behind what is there.
+    fn fill(&mut self) -> io::Result<usize> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let before = self.buffer.len();
+        self.buffer.resize(before + STEP, 0);
+        let count = loop {
+            match self.reader.read(&mut self.buffer[before..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                count => break count,
+            }
+        };
+        self.buffer.truncate(before + count.as_ref().copied().unwrap_or(0));
+        self.place.0.ended.set(matches!(count, Ok(0)));
+        self.place.0.failed.set(count.is_err());
+        count
+    }
+}
+
+impl<R: Read> BufRead for Peeked<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.buffer.len() {
+            self.fill()?;
+        }
+        Ok(&self.buffer[self.start..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+        self.place.0.offset.set(self.place.offset() + count as u64);
     }
 }
 
 impl<R: Read> Read for Peeked<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.ahead.is_empty() {
-            return self.reader.read(out);
-        }
-        let step = out.len().min(self.ahead.len());
-        out[..step].copy_from_slice(&self.ahead[..step]);
-        self.ahead.drain(..step);
-        Ok(step)
+        let count = self.fill_buf()?.read(out)?;
+        self.consume(count);
+        Ok(count)
     }
 }
 
@@ -46,13 +116,14 @@ mod tests {
 
     #[test]
     fn nothing_is_lost() {
-        let mut peeked = Peeked::new(&b"hello world"[..]);
+        let mut peeked = Peeked::new(&b"hello world"[..], 100);
+        let place = peeked.place();
         assert_eq!(peeked.peek(5).unwrap(), b"hello");
-        peeked.skip(2).unwrap();
+        assert_eq!((peeked.skip(2).unwrap(), place.offset()), (2, 102));
         assert_eq!(peeked.peek(4).unwrap(), b"llo ");
         let mut rest = String::new();
         peeked.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "llo world");
-        assert!(Peeked::new(&b"ab"[..]).peek(5).unwrap() == b"ab");
+        assert_eq!((rest.as_str(), place.offset(), place.ended()), ("llo world", 111, true));
+        assert!(Peeked::new(&b"ab"[..], 0).peek(5).unwrap() == b"ab");
     }
 }

@@ -3,6 +3,8 @@
 
 use std::fmt::{Display, Write};
 
+use savevm_stream::inspect::printable;
+
 /// A document in the making.
 pub struct Svg {
     body: String,
@@ -75,13 +77,14 @@ pub mod colour {
 /// Text for people with a screen reader or a pointer; the same escapes serve attributes.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in printable(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push('\u{fffd}'),
+            // Not a character of XML.
+            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
@@ -90,30 +93,37 @@ pub fn escape(text: &str) -> String {
 
 /// How wide a text of this size is, at most about; fonts differ.
 pub fn text_width(text: &str, size: f64) -> f64 {
-    let width = |c: char| match c {
+    text.chars().map(char_width).sum::<f64>() * size
+}
+
+/// How wide a character is, in font sizes.
+fn char_width(c: char) -> f64 {
+    match c {
         'i' | 'j' | 'l' | '.' | ',' | ':' | '/' | ' ' | 'f' | 't' | 'r' => 0.40,
         'm' | 'w' | 'M' | 'W' | '…' => 0.98,
         c if c.is_uppercase() => 0.74,
         _ => 0.63,
-    };
-    text.chars().map(width).sum::<f64>() * size
+    }
 }
 
 /// How much wider bold text is.
 pub const BOLD: f64 = 1.13;
 
-/// As much of a text as fits into a width.
+/// As much of a text as fits into a width, in one pass.
 pub fn fit(text: &str, size: f64, width: f64) -> Option<String> {
+    let text = &*printable(text);
     if text_width(text, size) <= width {
         return Some(text.into());
     }
-    let mut shorter: String = text.into();
-    while shorter.pop().is_some() {
-        if text_width(&shorter, size) + size <= width {
-            return (shorter.chars().count() >= 3).then(|| shorter + "…");
+    let (mut taken, mut shorter) = (size, String::new());
+    for c in text.chars() {
+        taken += char_width(c) * size;
+        if taken > width {
+            break;
         }
+        shorter.push(c);
     }
-    None
+    (shorter.chars().count() >= 3).then(|| shorter + "…")
 }
 
 /// A device's name, or what stands behind its path, or as much of that as fits.
@@ -236,7 +246,7 @@ mod tests {
 
     #[test]
     fn text_is_escaped_and_cut_to_fit() {
-        assert_eq!(escape("<a & \"b\">\n"), "&lt;a &amp; &quot;b&quot;&gt;\u{fffd}");
+        assert_eq!(escape("<a & \"b\">\n"), "&lt;a &amp; &quot;b&quot;&gt;\\n");
         assert_eq!(fit("cpu", 10.0, 100.0).as_deref(), Some("cpu"));
         assert!(fit("a long name of a device", 10.0, 60.0).unwrap().ends_with('…'));
         assert_eq!(fit("device", 10.0, 5.0), None);

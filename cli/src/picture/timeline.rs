@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A migration as a picture: phases, rates, what is left, and what each device cost while the guest stood still.
 
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
 use super::chart::{Panel, Series};
 use super::scale::{Scale, Unit};
 use super::svg::{Anchor, Rect, Svg, colour, escape, fit, fit_name, text_width};
@@ -129,12 +132,13 @@ impl Picture<'_> {
         let time = Scale::new(self.time, area.x, area.x + area.w);
         self.statuses(area, &time);
         let kinds = kinds_of(&self.trace.phases);
+        let fills: HashMap<&str, &'static str> = kinds.iter().map(|kind| (kind.name, kind.fill)).collect();
         for (phase, row) in self.trace.phases.iter().zip(rows) {
             let (from, to) = (time.at(phase.begin as f64), time.at(phase.end as f64));
             let y = area.y + row as f64 * (BAR + 3.0);
             let bar = Rect { x: from, y, w: (to - from).max(1.0), h: BAR };
             let duration = Unit::Nanoseconds.text((phase.end - phase.begin) as f64);
-            let fill = kinds.iter().find(|kind| kind.name == phase.name).map_or(colour::GREY, |kind| kind.fill);
+            let fill = fills.get(phase.name.as_str()).copied().unwrap_or(colour::GREY);
             self.svg.rect(bar, fill, &format!("{}: {duration}", phase.name));
             let labels = [format!("{} {duration}", phase.name), phase.name.clone()];
             if let Some(label) = labels.iter().find(|label| text_width(label, 11.0) <= bar.w - 6.0) {
@@ -273,26 +277,29 @@ fn kinds_of(phases: &[Phase]) -> Vec<PhaseKind<'_>> {
     const FILLS: [&str; 7] =
         [colour::BLUE, colour::GREEN, colour::ORANGE, colour::PURPLE, colour::SLATE, colour::SKY, colour::GREY];
     let mut kinds: Vec<PhaseKind<'_>> = Vec::new();
+    let mut places = HashMap::new();
     for phase in phases {
-        let time = phase.end - phase.begin;
-        match kinds.iter_mut().find(|kind| kind.name == phase.name) {
-            Some(kind) => kind.time += time,
-            None => kinds.push(PhaseKind { name: &phase.name, time, fill: FILLS[kinds.len() % FILLS.len()] }),
+        let place = *places.entry(phase.name.as_str()).or_insert(kinds.len());
+        if place == kinds.len() {
+            kinds.push(PhaseKind { name: &phase.name, time: 0, fill: FILLS[place % FILLS.len()] });
         }
+        kinds[place].time = kinds[place].time.saturating_add(phase.end - phase.begin);
     }
     kinds
 }
 
-/// Which row each phase goes to, so that none covers another.
+/// Which row each phase goes to, so that none covers another: the first one that is free. The phases are in the order in
+/// which they begin.
 fn rows_of(phases: &[Phase]) -> Vec<usize> {
-    let mut ends: Vec<u64> = Vec::new();
+    let mut taken: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+    let mut free: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
     let row_of = |phase: &Phase| {
-        let free = ends.iter().position(|end| *end <= phase.begin);
-        let row = free.unwrap_or(ends.len());
-        if free.is_none() {
-            ends.push(0);
+        while let Some(&Reverse((_, row))) = taken.peek().filter(|Reverse((end, _))| *end <= phase.begin) {
+            taken.pop();
+            free.push(Reverse(row));
         }
-        ends[row] = phase.end;
+        let row = free.pop().map_or(taken.len(), |Reverse(row)| row);
+        taken.push(Reverse((phase.end, row)));
         row
     };
     phases.iter().map(row_of).collect()
@@ -302,16 +309,21 @@ fn rows_of(phases: &[Phase]) -> Vec<usize> {
 fn device_costs(trace: &Trace) -> (&'static str, Vec<(String, u64, u64)>) {
     let within = |at: u64| trace.downtime.is_none_or(|(begin, end)| (begin..=end).contains(&at));
     let mut costs: Vec<(String, u64, u64)> = Vec::new();
+    let mut places = HashMap::new();
     for device in trace.devices.iter().filter(|device| within(device.at)) {
-        match costs.iter_mut().find(|(name, _, _)| *name == device.name) {
-            Some((_, duration, bytes)) => (*duration, *bytes) = (*duration + device.duration, *bytes + device.bytes),
-            None => costs.push((device.name.clone(), device.duration, device.bytes)),
+        let place = *places.entry(device.name.as_str()).or_insert(costs.len());
+        if place == costs.len() {
+            costs.push((device.name.clone(), 0, 0));
         }
+        let (_, duration, bytes) = &mut costs[place];
+        (*duration, *bytes) = (duration.saturating_add(device.duration), bytes.saturating_add(device.bytes));
     }
     costs.sort_by_key(|(_, duration, _)| std::cmp::Reverse(*duration));
     let rest = costs.split_off(costs.len().min(DEVICES));
     if !rest.is_empty() {
-        let (duration, bytes) = rest.iter().fold((0, 0), |(d, b), (_, duration, bytes)| (d + duration, b + bytes));
+        let (duration, bytes) = rest
+            .iter()
+            .fold((0u64, 0u64), |(d, b), (_, duration, bytes)| (d.saturating_add(*duration), b.saturating_add(*bytes)));
         costs.push((format!("all {} others", rest.len()), duration, bytes));
     }
     (if trace.downtime.is_some() { "Downtime by device" } else { "Time by device" }, costs)

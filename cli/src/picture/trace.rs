@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The trace of a migration, as the driver writes it; `docs/trace-format.md` describes it.
 
+use std::collections::HashMap;
+
 use savevm_stream::inspect::Budget;
 use savevm_stream::inspect::json::Json;
 
@@ -85,11 +87,14 @@ pub struct DeviceCost {
     pub duration: u64,
 }
 
+/// When each phase began that did not end yet, by name; phases of one name end in the reverse order.
+type Open = HashMap<String, Vec<u64>>;
+
 impl Trace {
     /// Reads a trace. Lines that make no sense are counted and passed over; no line at all that does is an error.
     pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, String> {
         let mut trace = Self::default();
-        let mut open: Vec<(String, u64)> = Vec::new();
+        let mut open = Open::default();
         let mut understood = 0;
         for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
             if line.trim_ascii().is_empty() {
@@ -105,8 +110,10 @@ impl Trace {
             }
         }
         let end = trace.end;
-        trace.phases.extend(open.into_iter().map(|(name, begin)| Phase { name, begin, end }));
-        trace.phases.sort_by_key(|phase| phase.begin);
+        let open =
+            open.into_iter().flat_map(|(name, begins)| begins.into_iter().map(move |begin| (name.clone(), begin)));
+        trace.phases.extend(open.map(|(name, begin)| Phase { name, begin, end }));
+        trace.phases.sort_by(|a, b| (a.begin, &a.name).cmp(&(b.begin, &b.name)));
         if let Some((_, downtime_end)) = trace.downtime.as_mut().filter(|(begin, end)| end < begin) {
             *downtime_end = end;
         }
@@ -117,7 +124,7 @@ impl Trace {
         }
     }
 
-    fn event(&mut self, json: &Json<'_>, open: &mut Vec<(String, u64)>) -> Result<(), String> {
+    fn event(&mut self, json: &Json<'_>, open: &mut Open) -> Result<(), String> {
         let at = json.get("t_ns").and_then(Json::as_u64).ok_or("no time t_ns")?;
         let event = json.get("event").and_then(Json::as_str).ok_or("no event")?;
         let text = |name: &str| json.get(name).and_then(Json::as_str).map(str::to_string);
@@ -163,12 +170,11 @@ impl Trace {
         Ok(())
     }
 
-    fn phase(&mut self, at: u64, name: String, is_end: bool, open: &mut Vec<(String, u64)>) {
+    fn phase(&mut self, at: u64, name: String, is_end: bool, open: &mut Open) {
         if !is_end {
-            open.push((name, at));
-        } else if let Some(found) = open.iter().rposition(|(have, _)| *have == name) {
-            let (name, begin) = open.remove(found);
-            self.phases.push(Phase { name, begin, end: at });
+            open.entry(name).or_default().push(at);
+        } else if let Some(begin) = open.get_mut(&name).and_then(Vec::pop) {
+            self.phases.push(Phase { name, begin, end: at.max(begin) });
         }
     }
 

@@ -3,6 +3,8 @@
 //!
 //! Devices are tiny beside memory, so that they get a second picture of their own.
 
+use std::collections::BTreeMap;
+
 use savevm_stream::inspect::{Block, ItemKind, SectionKind, Stream};
 
 use super::svg::{Anchor, BOLD, Rect, Svg, colour, fit, fit_name, text_width};
@@ -107,16 +109,14 @@ fn devices_of(devices: &[Node]) -> Node {
 
 /// Live devices other than memory.
 fn other_live(stream: &Stream) -> Node {
-    let mut parts: Vec<Node> = Vec::new();
+    let mut sizes: BTreeMap<&str, u64> = BTreeMap::new();
     for (item, section) in stream.sections() {
         if section.kind == SectionKind::Full || &*section.device.name == "ram" {
             continue;
         }
-        match parts.iter_mut().find(|part| *part.name == *section.device.name) {
-            Some(part) => *part = node(&*part.name, part.bytes + item.size, colour::ORANGE, ""),
-            None => parts.push(node(&*section.device.name, item.size, colour::ORANGE, "")),
-        }
+        *sizes.entry(&*section.device.name).or_default() += item.size;
     }
+    let parts = sizes.into_iter().map(|(name, bytes)| node(name, bytes, colour::ORANGE, "")).collect();
     group("live devices", colour::ORANGE, parts)
 }
 

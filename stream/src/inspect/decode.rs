@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::describe::{Field, Layout};
+use super::printable::printable;
 use crate::wire;
 
 /// Takes the fields of a device, in the order of the stream.
@@ -83,9 +84,9 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the description does not fit at byte {} of the state", self.offset)?;
         if !self.path.is_empty() {
-            write!(f, ", field {}", self.path)?;
+            write!(f, ", field {}", printable(&self.path))?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", printable(&self.message))
     }
 }
 

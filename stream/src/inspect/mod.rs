@@ -7,7 +7,9 @@
 //!
 //! The bytes are hostile: whatever they are, reading ends, without a panic, and within the [`Budget`].
 
+mod address;
 pub mod compat;
+mod container;
 mod cursor;
 mod decode;
 mod describe;
@@ -27,6 +29,8 @@ mod visit;
 use crate::budget;
 pub use crate::budget::{Budget, OverBudget};
 pub use crate::json;
+pub use address::{Span, guest_spans};
+pub use container::{Compression, CompressionDamage, Container, Libvirt};
 pub use decode::{FieldSink, Group, Leaf, Misfit, Value, decode};
 pub use describe::{Description, DeviceLayout, Field, Layout, write_description};
 pub use parse::{Options, read, read_slice, read_whole};

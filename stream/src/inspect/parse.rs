@@ -36,6 +36,11 @@ pub struct Options {
     pub footers: Option<bool>,
     /// Live devices have formats of their own, also those that are named as QEMU's are: only footers say where they end.
     pub own_formats: bool,
+    /// Where the stream starts in its file, in bytes: places of mapped memory count from the start of the file.
+    pub base: u64,
+    /// A place behind the last byte that is not zero, where the caller knows one. Bytes behind it are then not searched for
+    /// the description, which stands at the end.
+    pub data_end: Option<usize>,
     /// To read no further than to the EOF mark, behind which nothing but a description may stand.
     pub sections_only: bool,
     /// Starts to load a byte into the processor's cache, without waiting for it. Called for bytes of a stream in memory
@@ -53,7 +58,8 @@ pub fn read<S: Source, V: Visitor>(source: S, options: Options, visitor: &mut V)
 ///
 /// The description is taken from the end before the devices are read, so that their sizes are known.
 pub fn read_whole<V: Visitor>(bytes: &[u8], mut options: Options, visitor: &mut V) -> io::Result<Stream> {
-    let text = Description::find_at_end(bytes, wire::VMDESCRIPTION);
+    let searched = options.data_end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
+    let text = Description::find_at_end(searched, wire::VMDESCRIPTION);
     let found = text.and_then(|text| Description::parse(text, &mut options.budget).ok());
     let own = found.is_some();
     if let Some(description) = found {
@@ -102,7 +108,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     fn new(source: S, options: Options, visitor: &'v mut V) -> Self {
         let mut stream = Stream { description: options.description, footers: options.footers, ..Stream::default() };
         stream.description_is_foreign = stream.description.is_some();
-        let mut ram = RamReader::default();
+        let mut ram = RamReader::with_base(options.base);
         if let Some(size) = options.page_size {
             ram.set_page_size(size, PageSizeFrom::Caller);
         }

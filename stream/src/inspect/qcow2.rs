@@ -7,6 +7,8 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+use super::budget::Budget;
+
 const MAGIC: &[u8] = b"QFI\xfb";
 /// Bits of a table entry that are an offset in the file.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -124,8 +126,8 @@ impl<'a> Image<'a> {
         self.disk_size
     }
 
-    /// Finds the clusters of a snapshot's state.
-    pub fn state_map(&self, snapshot: &Snapshot) -> Result<StateMap, String> {
+    /// Finds the clusters of a snapshot's state, and pays for the list of them.
+    pub fn state_map(&self, snapshot: &Snapshot, budget: &mut Budget) -> Result<StateMap, String> {
         let cluster_size = 1u64 << self.cluster_bits;
         // A state has no holes and is not compressed, so that the file is at least as large.
         if snapshot.state_size > self.file.len() as u64 {
@@ -145,6 +147,11 @@ impl<'a> Image<'a> {
             let entry = if l2 == 0 { 0 } else { from(self.file, l2 + within)?.number(8)? };
             if entry & OFFSET == 0 || entry & (COMPRESSED | ZERO) != 0 {
                 return Err(format!("cluster {cluster} of the state is not there"));
+            }
+            if clusters.len() == clusters.capacity() {
+                let more = clusters.capacity().max(64);
+                budget.take(more * size_of::<u64>()).map_err(|error| error.to_string())?;
+                clusters.reserve_exact(more);
             }
             clusters.push(entry & OFFSET);
         }
@@ -247,7 +254,9 @@ mod tests {
         let snapshot = &opened.snapshots()[0];
         assert_eq!((snapshot.id.as_str(), snapshot.name.as_str(), snapshot.state_size), ("1", "name", 1300));
         let mut read = Vec::new();
-        StateReader::new(&file, opened.state_map(snapshot).unwrap()).read_to_end(&mut read).unwrap();
+        StateReader::new(&file, opened.state_map(snapshot, &mut Budget::default()).unwrap())
+            .read_to_end(&mut read)
+            .unwrap();
         assert_eq!(read, state);
     }
 
@@ -257,7 +266,7 @@ mod tests {
         let attempt = |file: &[u8]| {
             let Ok(image) = Image::open(file) else { return };
             for snapshot in image.snapshots() {
-                if let Ok(map) = image.state_map(snapshot) {
+                if let Ok(map) = image.state_map(snapshot, &mut Budget::default()) {
                     let read = io::copy(&mut StateReader::new(file, map), &mut io::sink());
                     assert!(read.unwrap_or(0) <= file.len() as u64);
                 }

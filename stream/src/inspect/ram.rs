@@ -50,6 +50,10 @@ pub(super) struct RamReader {
     /// Where the record of the last plain page starts.
     last_plain: u64,
     inferences: u32,
+    /// Where the stream starts in its file.
+    base: u64,
+    /// The stream has listed its blocks.
+    listed: bool,
 }
 
 /// A page's record: the block, the address in it, and where the record starts.
@@ -60,6 +64,11 @@ struct At {
 }
 
 impl RamReader {
+    /// A reader of a stream that starts at this place of its file.
+    pub fn with_base(base: u64) -> Self {
+        Self { base, ..Self::default() }
+    }
+
     /// Notes a page size that the stream names. The first word counts; nonsense is passed over.
     pub fn set_page_size(&mut self, size: u64, from: PageSizeFrom) {
         if self.ram.page_size.is_none() && PAGE_SIZES.contains(&size) {
@@ -126,9 +135,7 @@ impl RamReader {
         let block = match self.by_name.get(&*name) {
             Some(&block) => block,
             // The list of blocks came before what was recorded of the stream.
-            None if self.ram.blocks.iter().all(|block| block.length == 0) => {
-                self.add_block(cursor, Block { name: name.into(), ..Block::default() })?
-            }
+            None if !self.listed => self.add_block(cursor, Block { name: name.into(), ..Block::default() })?,
             None => return cursor.fault(start + 8, "a page of a known RAM block", format!("one of '{name}'")),
         };
         self.current = Some(block);
@@ -247,6 +254,7 @@ impl RamReader {
         let has = |capability| configuration.is_some_and(|configuration| configuration.has(capability));
         let mut left = total;
         let mut mapped = 0;
+        self.listed |= total > 0;
         while left > 0 {
             let start = cursor.offset();
             let BlockEntry { name, length } = BlockEntry::decode(cursor)?;
@@ -296,18 +304,19 @@ impl RamReader {
             return Ok(());
         }
         block.mapped = Some(Mapped { bitmap_offset, pages_offset });
+        let (bitmap_at, pages_at) = (bitmap_offset.wrapping_sub(self.base), pages_offset.wrapping_sub(self.base));
         let pages = block.length.div_ceil(page_size);
         let bitmap_size = pages.div_ceil(64) * 8;
-        let in_order = bitmap_offset >= cursor.offset()
-            && bitmap_offset.checked_add(bitmap_size).is_some_and(|end| end <= pages_offset)
-            && pages_offset.checked_add(block.length).is_some();
+        let in_order = bitmap_at >= cursor.offset()
+            && bitmap_at.checked_add(bitmap_size).is_some_and(|end| end <= pages_at)
+            && pages_at.checked_add(block.length).is_some();
         if !in_order {
             let found = format!("a bitmap at {bitmap_offset:#x} and pages at {pages_offset:#x}");
             return cursor.fault(start, "a bitmap and then pages behind the header", found);
         }
-        cursor.skip(bitmap_offset - cursor.offset(), "the bitmap of a mapped block")?;
+        cursor.skip(bitmap_at - cursor.offset(), "the bitmap of a mapped block")?;
         let bitmap = cursor.copy(bitmap_size, "the bitmap of a mapped block")?;
-        cursor.skip(pages_offset - cursor.offset(), "the pages of a mapped block")?;
+        cursor.skip(pages_at - cursor.offset(), "the pages of a mapped block")?;
         let result = mapped_pages(cursor, block, &bitmap, page_size, visitor);
         cursor.budget.give_back(bitmap.capacity());
         result

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::container::Container;
 use super::describe::{Description, Layout};
+use super::printable::printable;
 use crate::wire;
 
 /// Everything that was read from one stream, up to its end or to the damage.
@@ -32,6 +34,8 @@ pub struct Stream {
     pub trailing: u64,
     /// Where the stream stops making sense.
     pub damage: Option<Damage>,
+    /// What the stream was found in, where the caller knows.
+    pub container: Container,
 }
 
 /// One thing in the stream.
@@ -121,7 +125,7 @@ pub struct Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' instance {}", self.name, self.instance)
+        write!(f, "'{}' instance {}", printable(&self.name), self.instance)
     }
 }
 
@@ -265,6 +269,11 @@ impl Block {
         self.counts().iter().map(|(_, count)| count.pages).sum()
     }
 
+    /// How many pages of the block are certainly not in the stream: more may be missing if others were sent twice.
+    pub fn absent_pages(&self, page_size: u64) -> u64 {
+        self.length.div_ceil(page_size.max(1)).saturating_sub(self.pages())
+    }
+
     /// The bytes that the block takes in the stream.
     pub fn bytes(&self) -> u64 {
         self.counts().iter().map(|(_, count)| count.bytes).sum()
@@ -285,7 +294,7 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Where a mapped block's pages are in the file.
+/// Where a mapped block's pages are. Both places count from the start of the file, also where the stream starts later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapped {
     /// Where the bitmap of the pages that are there starts.
@@ -321,7 +330,7 @@ impl fmt::Display for Damage {
         if let Some((id, device, kind)) = &self.section {
             write!(f, ", in the {} section {id} of {device}", kind.name())?;
         }
-        write!(f, ": expected {}, found {}", self.expected, self.found)?;
+        write!(f, ": expected {}, found {}", printable(&self.expected), printable(&self.found))?;
         match &self.last_good {
             Some(device) => write!(f, "; the last whole device is {device}"),
             // In the header none is missed.

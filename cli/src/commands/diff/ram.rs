@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Guest memory of two streams, page by page.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use savevm_stream::inspect::{Block, Stream};
+use savevm_stream::inspect::{Block, Stream, printable};
 
 use crate::failure::{Context, Result};
-use crate::memory::{FinalPage, Holds, PageIndex};
+use crate::memory::{FinalPage, PageIndex};
 
 /// One of the two streams.
 pub struct Side<'a> {
@@ -33,56 +34,82 @@ pub struct BlockDifference {
     pub ranges: Vec<Range<u64>>,
     /// How many pages differ.
     pub pages: u64,
+    /// How many pages are in the stream A alone, and in B alone: they cannot be compared.
+    pub only_a: u64,
+    pub only_b: u64,
 }
+
+/// What the comparison of one block gives.
+#[derive(Default)]
+struct Compared {
+    ranges: Vec<Range<u64>>,
+    pages: u64,
+    only_a: u64,
+    only_b: u64,
+    both: u64,
+}
+
+/// A block of which neither stream has all pages: its name, and how many pages are in neither.
+pub type Absent = (Arc<str>, u64);
 
 /// Compares all blocks, in the order of A and then those that B alone has.
-pub fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<Vec<BlockDifference>> {
-    let find = |side: &Side<'_>, name: &str| side.stream.ram.blocks.iter().find(|block| *block.name == *name).cloned();
-    let mut differences = Vec::new();
+pub fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<(Vec<BlockDifference>, Vec<Absent>)> {
+    let blocks_of = |side: &Side<'_>| -> HashMap<Arc<str>, u64> {
+        side.stream.ram.blocks.iter().map(|block| (block.name.clone(), block.length)).collect()
+    };
+    let (in_a, in_b) = (blocks_of(a), blocks_of(b));
+    let page_size = [a, b].iter().find_map(|side| side.stream.ram.page_size).map_or(4096, |(size, _)| size);
+    let (mut differences, mut absent) = (Vec::new(), Vec::new());
     for block in &a.stream.ram.blocks {
-        let other = find(b, &block.name);
-        let (mut ranges, mut pages) = (Vec::new(), 0);
-        if other.is_some() {
-            compare_block(a, b, block, &mut ranges, &mut pages).context(|| format!("RAM block {}", block.name))?;
+        let (length_a, length_b) = (Some(block.length), in_b.get(&block.name).copied());
+        let mut compared = Compared::default();
+        if length_b.is_some() {
+            compared = compare_block(a, b, block).context(|| format!("RAM block {}", printable(&block.name)))?;
+            let known = compared.both + compared.only_a + compared.only_b;
+            let neither = block.length.div_ceil(page_size).saturating_sub(known);
+            if neither > 0 {
+                absent.push((block.name.clone(), neither));
+            }
         }
-        let (length_a, length_b) = (Some(block.length), other.map(|other| other.length));
-        if length_a != length_b || pages > 0 {
-            differences.push(BlockDifference { name: block.name.clone(), length_a, length_b, ranges, pages });
+        let Compared { ranges, pages, only_a, only_b, .. } = compared;
+        if length_a != length_b || pages + only_a + only_b > 0 {
+            let name = block.name.clone();
+            differences.push(BlockDifference { name, length_a, length_b, ranges, pages, only_a, only_b });
         }
     }
-    for block in b.stream.ram.blocks.iter().filter(|block| find(a, &block.name).is_none()) {
+    for block in b.stream.ram.blocks.iter().filter(|block| !in_a.contains_key(&block.name)) {
         let (name, length_b) = (block.name.clone(), Some(block.length));
-        differences.push(BlockDifference { name, length_a: None, length_b, ranges: Vec::new(), pages: 0 });
+        let ranges = Vec::new();
+        differences.push(BlockDifference { name, length_a: None, length_b, ranges, pages: 0, only_a: 0, only_b: 0 });
     }
-    Ok(differences)
+    Ok((differences, absent))
 }
 
-/// Goes through the pages of both sides in order of their addresses. A page that a side does not send is zero there.
-fn compare_block(
-    a: &Side<'_>,
-    b: &Side<'_>,
-    block: &Block,
-    ranges: &mut Vec<Range<u64>>,
-    count: &mut u64,
-) -> io::Result<()> {
+/// Goes through the pages of both sides in order of their addresses. Only pages that both streams have are compared.
+fn compare_block(a: &Side<'_>, b: &Side<'_>, block: &Block) -> io::Result<Compared> {
+    let mut compared = Compared::default();
     let mut pages_a = a.pages.pages(a.bytes, &block.name).peekable();
     let mut pages_b = b.pages.pages(b.bytes, &block.name).peekable();
     let (mut buffer_a, mut buffer_b) = (Vec::new(), Vec::new());
     loop {
         let next = [pages_a.peek(), pages_b.peek()].into_iter().flatten().map(FinalPage::address).min();
-        let Some(address) = next else { return Ok(()) };
+        let Some(address) = next else { return Ok(compared) };
         let page_a = pages_a.next_if(|page| page.address() == address);
         let page_b = pages_b.next_if(|page| page.address() == address);
-        let content_a = page_a.as_ref().map_or(Ok(Holds::Fill(0)), |page| page.content(&mut buffer_a))?;
-        let content_b = page_b.as_ref().map_or(Ok(Holds::Fill(0)), |page| page.content(&mut buffer_b))?;
-        if content_a == content_b {
+        let (Some(page_a), Some(page_b)) = (&page_a, &page_b) else {
+            compared.only_a += u64::from(page_a.is_some());
+            compared.only_b += u64::from(page_b.is_some());
+            continue;
+        };
+        compared.both += 1;
+        if page_a.content(&mut buffer_a)? == page_b.content(&mut buffer_b)? {
             continue;
         }
-        *count += 1;
-        let size = page_a.as_ref().or(page_b.as_ref()).map_or(0, FinalPage::size) as u64;
-        match ranges.last_mut() {
+        compared.pages += 1;
+        let size = page_a.size() as u64;
+        match compared.ranges.last_mut() {
             Some(last) if last.end == address => last.end += size,
-            _ => ranges.push(address..address + size),
+            _ => compared.ranges.push(address..address + size),
         }
     }
 }

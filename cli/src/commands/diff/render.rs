@@ -4,7 +4,9 @@
 use std::io::Write;
 
 use savevm_stream::inspect::json::Emitter;
+use savevm_stream::inspect::{Span, printable};
 
+use super::super::table::span_text;
 use super::Differences;
 use super::devices::Kind;
 use super::ram::BlockDifference;
@@ -18,17 +20,18 @@ pub fn text(differences: &Differences, ranges: usize, out: &mut Output) -> Resul
         change(what, Some(a), Some(b), 0, out)?;
     }
     for difference in &differences.devices {
-        let name = out.paint(Style::Name, &difference.device.name);
+        let name = out.paint(Style::Name, printable(&difference.device.name));
         let instance = difference.device.instance;
         match &difference.kind {
             Kind::OnlyInA => writeln!(out, "{} {name} instance {instance}: only in A", out.paint(Style::Bad, "-"))?,
             Kind::OnlyInB => writeln!(out, "{} {name} instance {instance}: only in B", out.paint(Style::Good, "+"))?,
             Kind::Fields(fields) => {
                 writeln!(out, "{name} instance {instance}")?;
-                let width = fields.iter().map(|field| field.path.chars().count()).max().unwrap_or(0).min(40);
+                let width =
+                    fields.iter().map(|field| printable(&field.path).chars().count()).max().unwrap_or(0).min(40);
                 for field in fields {
                     change(
-                        &format!("  {:<width$}", field.path),
+                        &format!("  {:<width$}", printable(&field.path)),
                         field.a.as_deref(),
                         field.b.as_deref(),
                         width + 2,
@@ -39,7 +42,7 @@ pub fn text(differences: &Differences, ranges: usize, out: &mut Output) -> Resul
         }
     }
     for block in &differences.blocks {
-        write_block(block, ranges, out)?;
+        write_block(block, &differences.spans, ranges, out)?;
     }
     Ok(())
 }
@@ -48,8 +51,8 @@ pub fn text(differences: &Differences, ranges: usize, out: &mut Output) -> Resul
 fn change(what: &str, a: Option<&str>, b: Option<&str>, indent: usize, out: &mut Output) -> Result<()> {
     const LINE: usize = 110;
     let absent = "(not there)";
-    let (a, b) = (a.unwrap_or(absent), b.unwrap_or(absent));
-    let (red, green) = (out.paint(Style::Bad, a), out.paint(Style::Good, b));
+    let (a, b) = (printable(a.unwrap_or(absent)), printable(b.unwrap_or(absent)));
+    let (red, green) = (out.paint(Style::Bad, &a), out.paint(Style::Good, &b));
     if what.len() + a.len() + b.len() > LINE && indent > 0 {
         writeln!(out, "{}\n      - {red}\n      + {green}", what.trim_end())?;
     } else {
@@ -58,8 +61,8 @@ fn change(what: &str, a: Option<&str>, b: Option<&str>, indent: usize, out: &mut
     Ok(())
 }
 
-fn write_block(block: &BlockDifference, most: usize, out: &mut Output) -> Result<()> {
-    let name = out.paint(Style::Name, &block.name);
+fn write_block(block: &BlockDifference, spans: &[Span], most: usize, out: &mut Output) -> Result<()> {
+    let name = out.paint(Style::Name, printable(&block.name));
     match (block.length_a, block.length_b) {
         (Some(_), None) => return Ok(writeln!(out, "{} RAM {name}: only in A", out.paint(Style::Bad, "-"))?),
         (None, _) => return Ok(writeln!(out, "{} RAM {name}: only in B", out.paint(Style::Good, "+"))?),
@@ -68,10 +71,19 @@ fn write_block(block: &BlockDifference, most: usize, out: &mut Output) -> Result
         }
         _ => {}
     }
+    for (pages, side) in [(block.only_a, "A"), (block.only_b, "B")].into_iter().filter(|(pages, _)| *pages > 0) {
+        let are = if pages == 1 { "is" } else { "are" };
+        writeln!(out, "RAM {name}: {} {are} in stream {side} alone, and not compared", plural(pages, "page"))?;
+    }
     let bytes: u64 = block.ranges.iter().map(|range| range.end - range.start).sum();
     if block.pages > 0 {
         let in_ranges = plural(block.ranges.len() as u64, "range");
         writeln!(out, "RAM {name}: {} in {in_ranges}, {}", differ(block.pages), size(bytes))?;
+    }
+    if block.pages > 0 {
+        for span in spans.iter().filter(|span| span.block == block.name) {
+            writeln!(out, "  {}", out.paint(Style::Faint, span_text(span)))?;
+        }
     }
     for range in block.ranges.iter().take(most) {
         let length = size(range.end - range.start);
@@ -118,6 +130,7 @@ pub fn json(differences: &Differences, out: &mut Output) -> Result<()> {
     for block in &differences.blocks {
         json.object().name("name").string(&block.name);
         json.name("length_a").optional_number(block.length_a).name("length_b").optional_number(block.length_b);
+        json.name("only_a").number(block.only_a).name("only_b").number(block.only_b);
         json.name("pages").number(block.pages).name("ranges").array();
         for range in &block.ranges {
             json.array().number(range.start).number(range.end).end();

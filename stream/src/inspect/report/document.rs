@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use super::super::address::{Span, guest_spans};
+use super::super::container::{CompressionDamage, Container};
 use super::super::decode::{FieldSink, Group, Leaf, Value, decode};
 use super::super::json::Emitter;
 use super::super::parse::{Options, read_slice};
@@ -51,9 +53,54 @@ impl<W: Write> Writer<W> {
             self.item(stream, item, fields);
         }
         self.json.end();
-        self.ram(&stream.ram);
+        self.ram(&stream.ram, &guest_spans(stream));
         self.damage(stream.damage.as_ref());
+        self.container(&stream.container);
         self.json.end();
+    }
+
+    fn container(&mut self, container: &Container) {
+        self.json.name("container").object().name("libvirt");
+        match container.libvirt {
+            Some(header) => {
+                self.json.object().name("finished").bool(header.finished);
+                self.json.name("version").number(header.version);
+                self.json.name("length").number(header.length);
+                self.json.name("was_running").bool(header.was_running);
+                self.json.name("format").string(header.format_name()).end();
+            }
+            None => {
+                self.json.null();
+            }
+        }
+        self.json.name("compression");
+        match &container.compression {
+            Some(compression) => {
+                self.json.object().name("method").string(compression.method);
+                self.json.name("length").number(compression.length);
+                self.json.name("trailing").number(compression.trailing);
+                self.json.name("padded").bool(compression.padded);
+                self.compression_damage(compression.damage.as_ref());
+                self.json.end();
+            }
+            None => {
+                self.json.null();
+            }
+        }
+        self.json.end();
+    }
+
+    fn compression_damage(&mut self, damage: Option<&CompressionDamage>) {
+        self.json.name("damage");
+        match damage {
+            Some(CompressionDamage { offset, produced, cut, message }) => {
+                self.json.object().name("offset").number(*offset).name("produced").number(*produced);
+                self.json.name("cut").bool(*cut).name("message").string(message).end();
+            }
+            None => {
+                self.json.null();
+            }
+        }
     }
 
     fn configuration(&mut self, configuration: Option<&Configuration>) {
@@ -145,7 +192,7 @@ impl<W: Write> Writer<W> {
         self.json.name("instance").number(device.instance);
     }
 
-    fn ram(&mut self, ram: &Ram) {
+    fn ram(&mut self, ram: &Ram, spans: &[Span]) {
         self.json.name("ram").object();
         self.json.name("page_size").optional_number(ram.page_size.map(|(size, _)| size));
         self.json.name("page_size_from").optional_string(ram.page_size.map(|(_, from)| from.name()));
@@ -153,17 +200,24 @@ impl<W: Write> Writer<W> {
         self.json.name("hooks").number(ram.hooks);
         self.json.name("framing").number(ram.framing);
         self.json.name("blocks").array();
+        let page_size = ram.page_size.map(|(size, _)| size);
         for block in &ram.blocks {
-            self.block(block);
+            self.block(block, page_size);
+        }
+        self.json.end().name("spans").array();
+        for Span { block, offset, address, length } in spans {
+            self.json.object().name("block").string(block).name("offset").number(*offset);
+            self.json.name("address").number(*address).name("length").number(*length).end();
         }
         self.json.end().end();
     }
 
-    fn block(&mut self, block: &Block) {
+    fn block(&mut self, block: &Block, page_size: Option<u64>) {
         self.json.object().name("name").string(&block.name);
         self.json.name("length").number(block.length);
         self.json.name("page_size").optional_number(block.page_size);
         self.json.name("address").optional_number(block.address);
+        self.json.name("absent_pages").optional_number(page_size.map(|size| block.absent_pages(size)));
         self.json.name("mapped");
         match block.mapped {
             Some(mapped) => {
