@@ -42,6 +42,7 @@ fn main() {
             "src/ffi/api/migration.rs",
             "src/ffi/api/types.rs",
             "src/ffi/api/context.rs",
+            "src/ffi/api/owner.rs",
             "src/ffi/api/device.rs",
             "src/ffi/api/file.rs",
             "src/ffi/api/migrate.rs",

@@ -234,25 +234,6 @@ typedef enum SaveVMStatus {
 } SaveVMStatus;
 
 /**
- * Whether the destination answers over a return path.
- */
-typedef enum SaveVMReturnPath {
-  /**
-   * It answers if the connection goes both ways. Not over `exec:`, whose command may only store the stream, unless
-   * postcopy is enabled.
-   */
-  SAVEVM_RETURN_PATH_AUTO = 0,
-  /**
-   * It answers, or the migration fails.
-   */
-  SAVEVM_RETURN_PATH_ON = 1,
-  /**
-   * It is not asked for anything.
-   */
-  SAVEVM_RETURN_PATH_OFF = 2,
-} SaveVMReturnPath;
-
-/**
  * Which side may run the guest, as far as this side knows.
  */
 typedef enum SaveVMOwner {
@@ -274,6 +255,25 @@ typedef enum SaveVMOwner {
    */
   SAVEVM_OWNER_TORN = 3,
 } SaveVMOwner;
+
+/**
+ * Whether the destination answers over a return path.
+ */
+typedef enum SaveVMReturnPath {
+  /**
+   * It answers if the connection goes both ways. Not over `exec:`, whose command may only store the stream, unless
+   * postcopy is enabled.
+   */
+  SAVEVM_RETURN_PATH_AUTO = 0,
+  /**
+   * It answers, or the migration fails.
+   */
+  SAVEVM_RETURN_PATH_ON = 1,
+  /**
+   * It is not asked for anything.
+   */
+  SAVEVM_RETURN_PATH_OFF = 2,
+} SaveVMReturnPath;
 
 /**
  * Format of a snapshot.
@@ -1023,7 +1023,7 @@ typedef struct SaveVMInfo {
    */
   enum SaveVMStatus status;
   /**
-   * Which side may run the guest.
+   * The context's owner (savevm_owner()) as of this migration.
    */
   enum SaveVMOwner owner;
   /**
@@ -1750,6 +1750,73 @@ const char *savevm_version(void);
  * `filter` is NULL or a terminated string.
  */
 int savevm_log_init(const char *filter);
+
+/**
+ * Returns which side has the guest of `vm` (NULL: this thread's context), as far as this side knows.
+ *
+ * The context keeps the answer: it is valid at any time, also after the handle of the migration was freed.
+ *
+ * A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived, and leaves
+ * it so if it ends before it changed a device: such a machine has no guest. A load that fails after it changed a device
+ * leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it SAVEVM_OWNER_HERE when they loaded
+ * everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(), savevm_snapshot_save_file() and
+ * savevm_ram_snapshot() fail with -EPERM and a text that says where the guest is.
+ *
+ * A host with SaveVMHostOps.incoming has a migration driver of its own. Its context stays SAVEVM_OWNER_HERE.
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context.
+ */
+enum SaveVMOwner savevm_owner(SaveVM *vm);
+
+/**
+ * Returns whether the host may start the guest of `vm` (NULL: this thread's context), or let it run: the owner is
+ * SAVEVM_OWNER_HERE, and no migration or snapshot has stopped the guest and decides what follows.
+ *
+ * Call it with the lock, and start the guest before the lock is released: so no migration comes in between.
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context.
+ */
+bool savevm_may_run(SaveVM *vm);
+
+/**
+ * As savevm_may_run(), with the reason.
+ *
+ * Returns:
+ *   0       the host may start the guest
+ *   -EPERM  the whole guest is not here; `*errp` says where it is, or why it is not whole
+ *   -EBUSY  a migration or a snapshot has stopped the guest and decides what follows
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `errp` is NULL or points to NULL.
+ */
+int savevm_check_may_run(SaveVM *vm, Error **errp);
+
+/**
+ * Sets the owner of the guest of `vm` (NULL: this thread's context) by the decision of an operator who sees both sides. The
+ * library can't check the decision: SAVEVM_OWNER_HERE for a guest that runs elsewhere makes two of it. The host gets a
+ * warning that names the change (SaveVMHostOps.report).
+ *
+ * Returns:
+ *   0        the owner is set
+ *   -EBUSY   a migration or a snapshot of the context is in progress; a paused postcopy is
+ *   -EINVAL  `owner` is no SaveVMOwner
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ *
+ * The caller promises:
+ * `vm` is NULL or a context; `errp` is NULL or points to NULL.
+ */
+int savevm_override_owner(SaveVM *vm,
+                          enum SaveVMOwner owner,
+                          Error **errp);
 
 /**
  * vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).

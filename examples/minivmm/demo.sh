@@ -247,7 +247,7 @@ through_a_file() {
     cp "$work/state" "$work/damaged"
     damage "$work/damaged"
     ask Z "loadvm $work/damaged" 'serial: post_load' >/dev/null
-    ask Z cont '^minivmm: there is no guest' >/dev/null
+    ask Z cont '^minivmm: cont: running the guest is refused: loading' >/dev/null
     good "a damaged copy is refused, and what was loaded of it does not run"
     ask Z "loadvm $work/state" '^loaded' >/dev/null
     there=$(ask Z 'info status' 'memory') || exit 1

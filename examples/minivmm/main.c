@@ -26,7 +26,7 @@ static const char usage[] =
 static bool start(Machine *m)
 {
     machine_lock(m);
-    bool good = migrate_guest_is_here() && disk_acquire(m) == 0 && machine_start(m) == 0;
+    bool good = migrate_may_start() && disk_acquire(m) == 0 && machine_start(m) == 0;
     machine_unlock(m);
     return good;
 }

@@ -15,7 +15,6 @@ static SaveVM *vm;
 static SaveVMMigration *outgoing; /* the last one, also when it is over */
 static SaveVMMigration *incoming; /* the one that this process began with */
 static SaveVMParams params = SAVEVM_PARAMS_INIT;
-static bool torn;                 /* a snapshot was loaded in part: there is no guest */
 
 /* Prints the error, where there is one. */
 static bool failed(const char *what, Error *err)
@@ -40,12 +39,6 @@ static void show_event(void *machine, const SaveVMEvent *event)
     fflush(stdout);
 }
 
-/* Comes when a snapshot looks good and is about to be loaded. Devices may still find something wrong in their states. */
-static void reset(void *machine)
-{
-    torn = true;
-}
-
 bool migrate_init(Machine *m)
 {
     SaveVMHostOps host_ops = SAVEVM_HOST_OPS_INIT;
@@ -56,7 +49,6 @@ bool migrate_init(Machine *m)
     host_ops.vm_start = machine_start;
     host_ops.vm_running = machine_running;
     host_ops.machine_name = machine_name;
-    host_ops.reset = reset;
     host_ops.disks_inactivate = disk_release;
     host_ops.disks_activate = disk_acquire;
     host_ops.migration_event = show_event;
@@ -92,13 +84,10 @@ static SaveVMInfo query(void)
     return info;
 }
 
-bool migrate_guest_is_here(void)
+bool migrate_may_start(void)
 {
-    bool here = !torn && query().owner == SAVEVM_OWNER_HERE;
-    if (!here) {
-        fprintf(stderr, "minivmm: there is no guest here, or not all of it\n");
-    }
-    return here;
+    Error *err = NULL;
+    return savevm_check_may_run(vm, &err) == 0 || failed("cont", err);
 }
 
 static bool is_postcopy(SaveVMStatus status)
@@ -117,7 +106,7 @@ bool migrate_memory_is_here(void)
 void migrate_to(Machine *m, const char *uri)
 {
     Error *err = NULL;
-    SaveVMMigration *begun = migrate_guest_is_here() ? savevm_migrate(vm, uri, &params, &err) : NULL;
+    SaveVMMigration *begun = savevm_migrate(vm, uri, &params, &err); /* not if the guest is gone or torn */
     if (begun) {
         savevm_migration_free(outgoing);
         outgoing = begun;
@@ -224,7 +213,7 @@ static bool snapshot(SnapshotFn *act, const char *path)
 
 void snapshot_save(Machine *m, const char *path)
 {
-    if (migrate_guest_is_here() && snapshot(savevm_snapshot_save, path)) {
+    if (snapshot(savevm_snapshot_save, path)) {
         printf("saved\n");
     }
 }
@@ -236,7 +225,6 @@ void snapshot_load(Machine *m, const char *path)
     bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path);
     machine_unlock(m);
     if (loaded) {
-        torn = false;
         migrate_end();
         printf("loaded\n");
     }

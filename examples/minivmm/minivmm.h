@@ -85,7 +85,7 @@ Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migra
 Command snapshot_save, snapshot_load;
 bool migrate_init(Machine *m);     /* with the lock, before the devices register themselves */
 bool migrate_from(Machine *m, const char *uri, bool start); /* begins, and goes on in the background */
-bool migrate_guest_is_here(void);  /* whole, and not at the other side, or still to come */
+bool migrate_may_start(void);      /* the whole guest is here, and no migration has stopped it */
 bool migrate_memory_is_here(void); /* all of it: none follows in a postcopy; says nothing */
 void migrate_end(void);            /* ends what goes on in the background */
 

@@ -157,8 +157,18 @@ pub(super) fn c_status(status: Status) -> (SaveVMStatus, *const c_char) {
     (status, name.as_ptr())
 }
 
+/// The owner that C means.
+pub(super) fn owner_from_c(owner: SaveVMOwner) -> Owner {
+    match owner {
+        SaveVMOwner::SAVEVM_OWNER_HERE => Owner::Here,
+        SaveVMOwner::SAVEVM_OWNER_THERE => Owner::There,
+        SaveVMOwner::SAVEVM_OWNER_UNKNOWN => Owner::Unknown,
+        SaveVMOwner::SAVEVM_OWNER_TORN => Owner::Torn,
+    }
+}
+
 /// An owner as C sees it.
-fn c_owner(owner: Owner) -> SaveVMOwner {
+pub(super) fn c_owner(owner: Owner) -> SaveVMOwner {
     match owner {
         Owner::Here => SaveVMOwner::SAVEVM_OWNER_HERE,
         Owner::There => SaveVMOwner::SAVEVM_OWNER_THERE,

@@ -160,7 +160,7 @@ pub struct SaveVMInfo {
     pub size: usize,
     /// Status.
     pub status: SaveVMStatus,
-    /// Which side may run the guest.
+    /// The context's owner (savevm_owner()) as of this migration.
     pub owner: SaveVMOwner,
     /// QEMU's name of the status; the library's, for ever.
     pub status_name: *const c_char,

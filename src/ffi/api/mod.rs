@@ -8,6 +8,7 @@ pub mod file;
 pub mod inspect;
 pub mod migrate;
 pub mod migration;
+pub mod owner;
 pub mod ram;
 pub mod snapshot;
 pub mod types;
