@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Runs the fuzz targets, each for so many seconds, from the corpora that
-# seeds.py writes. What is found stands in artifacts/, and ends the run.
-# Needs a nightly toolchain and cargo-fuzz; with -i they are installed if they
-# can be. 77 where they are missing.
+# Runs each fuzz target for SECONDS, from the corpora that seeds.py writes.
+# The first finding ends the run; its input is in artifacts/. Needs a nightly
+# toolchain and cargo-fuzz: -i installs them if possible. Exits with status 77
+# if they are missing.
 #
 # usage: run.sh [-i] SECONDS [TARGET...]
 set -eu

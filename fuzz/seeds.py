@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Writes the corpora that fuzzing starts from: streams of an unmodified QEMU 7.2, and small ones made here.
+"""Writes the corpora of the fuzz targets: streams of an unmodified QEMU 7.2, and small streams made here.
 
 usage: seeds.py [DIRECTORY]          the default is corpus/ beside this file
 
-QEMU_SYSTEM names the emulator (qemu-system-x86_64). Without one of version 7.2 only what is made here is written.
+QEMU_SYSTEM names the emulator (qemu-system-x86_64). Without version 7.2, only the small streams are written.
 """
 import gzip
 import json
@@ -24,12 +24,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "c-tests
 from qmp import Qmp  # noqa: E402
 
 PAGE = 4096
-WAYS = 15  # of the target `command`
+LINES = 15  # command lines of the target `command`
 RAM_START = b"QEVM\0\0\0\3\7\0\0\0\4none\1\0\0\0\2\3ram\0\0\0\0\0\0\0\4"
 
 
 class Qemu(Qmp):
-    """An emulator that stands still, and its monitor."""
+    """A stopped emulator and its monitor."""
 
     def __init__(self, program, work, name, *arguments):
         path = os.path.join(work, name)
@@ -43,7 +43,7 @@ class Qemu(Qmp):
 
 
 class Recorder:
-    """Stands between source and destination and writes down what goes which way."""
+    """Forwards between source and destination, and records both directions."""
 
     def __init__(self, listen, to):
         self.forth, self.back = bytearray(), bytearray()
@@ -83,17 +83,17 @@ class Corpus:
         self.count += 1
 
     def stream(self, name, stream):
-        """A whole stream, for every target that takes one."""
+        """Adds a whole stream to every target that reads streams."""
         for target in ("load", "inspect", "incoming"):
             self.add(target, name, stream)
-        for way in range(WAYS - 1):
+        for way in range(LINES - 1):
             # Twice the same: most fields of a diff are then compared to their end.
             self.add("command", f"{name}-{way}", bytes([way, 0x80, 0]) + stream + stream)
         self.add("command", f"{name}-gz", bytes([0, 0xff, 0xff]) + gzip.compress(stream, mtime=0) + b"x")
 
 
 def memory_file(work):
-    """A megabyte that is not all zeros: pages of text, of one value, and of noise."""
+    """Returns 1 MiB of pages of text, of one value and of random bytes."""
     rng, path = random.Random(7), os.path.join(work, "memory")
     pages = bytearray(256 * PAGE)
     pages[3 * PAGE:3 * PAGE + 26] = b"abcdefghijklmnopqrstuvwxyz"
@@ -110,7 +110,7 @@ def backed(path):
 
 
 def without_pages(stream):
-    """The same stream with a few pages only, so that what a fuzzer changes is seldom a page."""
+    """Returns the stream with few pages, so that the fuzzer mutates mostly other bytes."""
     out, at, kept = bytearray(), 0, 0
     while at < len(stream):
         word = int.from_bytes(stream[at:at + 8], "big")
@@ -156,7 +156,7 @@ def of_qemu(emulator, work, corpus):
 
 
 def postcopy(emulator, work, corpus, memory):
-    """Both directions of a migration that ends in postcopy."""
+    """Adds both directions of a migration that ends in postcopy."""
     sockets = [os.path.join(work, name) for name in ("from", "to")]
     # userfaultfd wants memory that is no private mapping of a file.
     destination = Qemu(emulator, work, "b.qmp", "-machine", "none", "-m", "1M", "-incoming", "defer")
@@ -218,7 +218,7 @@ def made_here(corpus):
     trace = [{"at": 0, "event": "trace", "version": 1, "side": "source", "uri": "unix:x"}, {"at": 9, "event": "phase",
               "name": "setup"}, {"at": 20, "event": "round", "number": 1, "bytes": 9000, "bandwidth": 7}]
     lines = "".join(json.dumps(line) + "\n" for line in trace)
-    corpus.add("command", "plot", bytes([WAYS - 1, 0, 0]) + lines.encode())
+    corpus.add("command", "plot", bytes([LINES - 1, 0, 0]) + lines.encode())
 
 
 def main():

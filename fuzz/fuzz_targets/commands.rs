@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Commands in a stream, also in packages, for a side that answers them all. Framing is made here, so that what is tried
-//! is what commands say and in which order.
+//! Loads commands, also in packages, with a driver that accepts all of them. The target builds the framing, so that the
+//! input decides the payloads and the order.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use savevm::error::Result;
 use savevm::file::MigFile;
-use savevm::savevm::host::{Flags, Incoming, PostcopyState};
+use savevm::savevm::host::Flags;
+use savevm::savevm::incoming::{Incoming, PostcopyState};
 use savevm::savevm::{Vm, load};
 use savevm_fuzz::reader;
 use std::sync::{Arc, Mutex};
 
-/// Answers, and checks that nothing comes before its time.
+/// Accepts every command, and checks the order of what the engine asks for.
 #[derive(Default)]
 struct Everything(Mutex<(PostcopyState, bool)>);
 
@@ -63,7 +64,8 @@ impl Incoming for Everything {
 const COMMAND: u8 = 8;
 const PACKAGED: u16 = 7;
 
-/// Of every three bytes one chooses the command, one its length, and one what is odd about it.
+/// Builds a stream. Of every three bytes the first selects the command, the second its length, and the third what is wrong
+/// with it.
 fn frames(data: &[u8], depth: u32) -> Vec<u8> {
     let (mut stream, mut rest) = (Vec::new(), data);
     while let [number, len, odd, payload @ ..] = rest {

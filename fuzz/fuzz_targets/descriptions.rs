@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Descriptions that nobody thought of, made of the first bytes, and a stream for them, made of the rest. What loads must
-//! save, and that must load and save the same; what lies behind the device must stay as it was.
+//! Builds a description from the first bytes, and loads the rest as its stream. A device that loads must save, and the saved
+//! stream must load and save the same. The memory behind the device must not change.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -33,7 +33,7 @@ const INTEGERS: [(&VMStateInfo, usize); 15] = [
     (&vmstate_info_cpudouble, 8),
 ];
 
-/// Members that count, how wide they are, and how an array says so.
+/// Kinds of members that hold a count: info, width in bytes, and the flag of an array with such a count.
 const COUNTS: [(&VMStateInfo, usize, u32); 4] = [
     (&vmstate_info_uint8, 1, VARRAY_UINT8),
     (&vmstate_info_uint16, 2, VARRAY_UINT16),
@@ -45,18 +45,14 @@ unsafe extern "C" fn from_version_two(_opaque: *mut c_void, version: c_int) -> b
     version >= 2
 }
 
-/// Limits under which a run stays quick; 0 is the default.
-const LIMITS: SaveVMLimits = SaveVMLimits {
-    size: size_of::<SaveVMLimits>(),
-    allocation: 1 << 16,
-    list_elements: 100,
-    ..unsafe { zeroed() }
-};
+/// Limits that keep a run short; 0 means the default.
+const LIMITS: SaveVMLimits =
+    SaveVMLimits { size: size_of::<SaveVMLimits>(), allocation: 1 << 16, list_elements: 100, ..unsafe { zeroed() } };
 
-/// What a device needs at an offset beyond zeros.
+/// What must be in a device at an offset, if not zeros.
 #[derive(Clone, Copy)]
 enum Need {
-    /// A pointer to so many zeros, which the device owns.
+    /// A pointer to this many zeros, which the device owns.
     Room(usize),
     /// A number in 32 bits that no stream changes.
     Number(u32),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A script of operations on a file for reading and on one for writing.
+//! Runs a script of operations on a file for reading and a file for writing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

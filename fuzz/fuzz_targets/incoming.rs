@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A whole incoming migration, with its threads, over a channel of the hypervisor: precopy, and the page path of postcopy
-//! where userfaultfd is there. However it ends, the guest is started at most once, under the lock, and nothing hangs.
+//! Runs a whole incoming migration, with its threads, over a channel of the hypervisor: precopy, and postcopy if
+//! userfaultfd is available. The guest must be started at most once, with the lock held, and nothing may hang.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-/// The peer: what it sends, and how much of that was read.
+/// The peer: the bytes that it sends, and the number of bytes that were read.
 struct Peer {
     bytes: Vec<u8>,
     at: usize,
@@ -60,13 +60,13 @@ unsafe extern "C" fn lock(host: *mut c_void) {
 }
 
 unsafe extern "C" fn unlock(host: *mut c_void) {
-    assert!(unsafe { &*host.cast::<Host>() }.locked.swap(false, SeqCst), "given back, but not taken");
+    assert!(unsafe { &*host.cast::<Host>() }.locked.swap(false, SeqCst), "unlocked, but not locked");
 }
 
 unsafe extern "C" fn vm_start(host: *mut c_void) -> c_int {
     let host = unsafe { &*host.cast::<Host>() };
     assert!(host.locked.load(SeqCst));
-    assert_eq!(host.starts.fetch_add(1, SeqCst), 0, "a guest that runs is started");
+    assert_eq!(host.starts.fetch_add(1, SeqCst), 0, "the guest is started twice");
     0
 }
 
@@ -74,7 +74,7 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
-/// A migration's threads are on their own once it is over; what they still hold is no leak.
+/// Waits until the threads of a migration have ended. The memory that they hold until then is not a leak.
 fn wait_for_threads(before: usize) {
     while threads() > before {
         std::thread::sleep(Duration::from_micros(100));
@@ -88,7 +88,7 @@ unsafe extern "C" fn load_byte(f: *mut QEMUFile, _opaque: *mut c_void, _version:
 }
 
 fuzz_target!(|data: &[u8]| {
-    // Counted with the first input: the fuzzer has threads of its own by then.
+    // Counted at the first input, when the fuzzer has started its own threads.
     static BEFORE: OnceLock<usize> = OnceLock::new();
     let before = *BEFORE.get_or_init(threads);
     let host = Host::default();

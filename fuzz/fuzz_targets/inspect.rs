@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The reader of streams for people: any bytes, to the end of its report.
+//! Inspects arbitrary bytes and writes the whole report.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use savevm::inspect;
+use savevm_stream::inspect;
 
 fuzz_target!(|data: &[u8]| {
     let _ = inspect::to_json(data, inspect::Options::default());

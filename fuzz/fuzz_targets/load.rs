@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A whole stream into a machine with devices of every kind, through the C surface.
+//! Loads a whole stream into a machine with devices of every kind, through the C functions.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ use savevm::ffi::types::QEMUFile;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-/// Reads as many bytes as its first byte says.
+/// Reads a length byte, then that many bytes.
 unsafe extern "C" fn load_counted(f: *mut QEMUFile, _opaque: *mut c_void, _version: c_int) -> c_int {
     let mut bytes = [0; 256];
     unsafe {
@@ -21,7 +21,7 @@ unsafe extern "C" fn load_counted(f: *mut QEMUFile, _opaque: *mut c_void, _versi
     }
 }
 
-/// Accepts one value alone.
+/// Accepts only a value that equals the version.
 unsafe extern "C" fn load_picky(f: *mut QEMUFile, _opaque: *mut c_void, version: c_int) -> c_int {
     unsafe { if qemu_get_be32(f) == version as u32 { 0 } else { -libc::EINVAL } }
 }

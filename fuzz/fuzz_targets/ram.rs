@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Records of RAM, as they stand in the section of the live device, into memory with walls around it.
+//! Loads RAM records into memory with guard pages around it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Messages of a destination, as the source reads them.
+//! Reads the messages of a destination, as the source does.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

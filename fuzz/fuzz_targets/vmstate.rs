@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A device with a field of every dangerous kind, loaded from any bytes through the C surface. What lies around the
-//! device must stay as it was.
+//! Loads a device that has a field of every dangerous kind from arbitrary bytes, through the C functions. The memory around
+//! the device must not change.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What several fuzz targets share: memory with walls around it, and a machine with RAM.
+//! Shared by fuzz targets: memory with guard pages, a machine with RAM, a file over bytes.
 
 use savevm::channel::memory;
 use savevm::file::MigFile;
@@ -14,19 +14,19 @@ use std::sync::Arc;
 /// Size of a page on both sides.
 pub const PAGE: usize = 4096;
 
-/// Guest memory between two pages that nobody may touch: a write beside it ends the program.
+/// Guest memory between two guard pages: an access outside of it ends the program.
 pub struct Walled {
     start: *mut u8,
     len: usize,
 }
 
-// SAFETY: an address; what is behind it is only touched through `GuestMemory`.
+// SAFETY: the memory is only accessed through `GuestMemory`, which may be shared between threads.
 unsafe impl Send for Walled {}
 // SAFETY: as above.
 unsafe impl Sync for Walled {}
 
 impl Walled {
-    /// So many pages.
+    /// Maps `pages` pages.
     pub fn new(pages: usize) -> Self {
         let len = pages * PAGE;
         let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -41,13 +41,13 @@ impl Walled {
         Self { start, len }
     }
 
-    /// The pages inside the walls.
+    /// Returns the memory between the guard pages.
     pub fn memory(&self) -> GuestMemory {
         // SAFETY: the mapping lives as long as `self`, which outlives the machine in every target.
         unsafe { GuestMemory::new(self.start, self.len) }.expect("it is mapped")
     }
 
-    /// The same as a block that is called `name`.
+    /// Returns the memory as a block with this name.
     pub fn block(&self, name: &str) -> BlockInfo {
         let (name, memory) = (name.into(), self.memory());
         BlockInfo { name, memory, page_size: 0, guest_address: 0, shared: false, opaque: 0 }
@@ -61,7 +61,7 @@ impl Drop for Walled {
     }
 }
 
-/// A machine whose only device is RAM: that of QEMU's machine "none" with a megabyte.
+/// A machine whose only device is RAM: QEMU's machine "none" with 1 MiB.
 pub struct Machine {
     pub vm: Arc<Vm>,
     pub ram: Arc<Ram>,
@@ -69,7 +69,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// With memory of zeros.
+    /// Returns a machine whose memory is zero.
     pub fn new(vm: Arc<Vm>) -> Self {
         let ram = Ram::new(&vm, Options { log: Log::Marks, ..Options::default() }, None).expect("RAM");
         let memory = Walled::new(256);
@@ -77,13 +77,13 @@ impl Machine {
         Self { vm, ram, memory }
     }
 
-    /// Makes all memory zero again.
+    /// Sets all memory to zero.
     pub fn reset(&self) {
         self.memory.memory().discard(0, self.memory.len, false).expect("a private mapping");
     }
 }
 
-/// A file that reads these bytes.
+/// Returns a file that reads these bytes.
 pub fn reader(bytes: &[u8]) -> MigFile {
     MigFile::new(Arc::new(memory::Reader::new(bytes.to_vec())), false)
 }

@@ -13,16 +13,8 @@ pub struct Builder {
     described: Vec<String>,
 }
 
-/// The bits of a RAM record.
-#[allow(missing_docs, reason = "the names are those of `wire::ram`")]
-pub mod flag {
-    pub const ZERO: u64 = 0x02;
-    pub const MEM_SIZE: u64 = 0x04;
-    pub const PAGE: u64 = 0x08;
-    pub const EOS: u64 = 0x10;
-    pub const CONTINUE: u64 = 0x20;
-    pub const XBZRLE: u64 = 0x40;
-}
+/// The flags of a RAM record.
+pub use crate::wire::ram as flag;
 
 impl Builder {
     /// Magic and version.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A source with the wire's integers, the end of the enclosing package, and faults that say what was expected.
+//! Reads values from a source. Knows the end of the enclosing package, and says what was expected when a value is wrong.
 
 use std::io;
 
@@ -12,15 +12,15 @@ use crate::wire::io::Input;
 pub(super) enum Stop {
     /// The input failed.
     Io(io::Error),
-    /// The stream makes no sense from here on.
+    /// The stream is wrong or ends.
     Fault(Fault),
 }
 
-/// What is wrong, and where.
+/// What is wrong with a stream, and where.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub offset: u64,
-    /// The stream ends here, rather than holding something wrong.
+    /// The stream ends here, and has nothing wrong before.
     pub cut: bool,
     pub expected: String,
     pub found: String,
@@ -34,10 +34,10 @@ impl From<io::Error> for Stop {
 
 pub(super) type Result<T> = std::result::Result<T, Stop>;
 
-/// Reads the wire's values off a source.
+/// Reads values from a source.
 pub(super) struct Cursor<S> {
     source: S,
-    /// Where the innermost package ends; `u64::MAX` outside of any.
+    /// Offset of the innermost package's end; `u64::MAX` outside of packages.
     end: u64,
     pub budget: Budget,
 }
@@ -60,19 +60,19 @@ impl<S: Source> Cursor<S> {
         self.end = end;
     }
 
-    /// A fault at `offset`.
+    /// Returns a fault at `offset`.
     pub fn fault<T>(&self, offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Result<T> {
         Err(Stop::Fault(Fault { offset, cut: false, expected: expected.into(), found: found.into() }))
     }
 
-    /// The stream or the package ends where `what` should go on.
+    /// Returns the fault of a stream or package that ends within `what`.
     #[cold]
     fn ended<T>(&self, what: &str) -> Result<T> {
         self.fault_at_end(self.offset(), false, what)
     }
 
-    /// The stream or the package ends, and what should be there from `offset` on is not: the stream is cut, unless it is
-    /// known to be whole.
+    /// Returns the fault of a stream or package that ends and lacks what is expected from `offset` on. The stream is cut
+    /// unless it is known to be whole.
     pub fn fault_at_end<T>(&self, offset: u64, whole: bool, expected: impl Into<String>) -> Result<T> {
         let in_package = self.offset() >= self.end;
         let found = if in_package { "the end of the package" } else { "the end of the stream" };
@@ -80,7 +80,7 @@ impl<S: Source> Cursor<S> {
         Err(Stop::Fault(Fault { offset, cut, expected: expected.into(), found: found.into() }))
     }
 
-    /// Pays for memory, or says that the stream wants too much of it.
+    /// Takes memory from the budget, in bytes. Fails if the stream needs more than the budget has.
     pub fn pay(&mut self, bytes: usize) -> Result<()> {
         self.budget.take(bytes).or_else(|OverBudget { total }| {
             let offset = self.offset();
@@ -88,7 +88,7 @@ impl<S: Source> Cursor<S> {
         })
     }
 
-    /// What lies ahead: at least `want` bytes, fewer where the stream or the package ends.
+    /// Returns the bytes ahead: at least `want`, or fewer if the stream or the package ends.
     #[inline]
     pub fn peek(&mut self, want: usize) -> Result<&[u8]> {
         let left = self.end - self.source.offset();
@@ -99,25 +99,25 @@ impl<S: Source> Cursor<S> {
         })
     }
 
-    /// Says that the byte so far ahead is likely to be wanted soon.
+    /// Announces that the byte at this distance is needed soon.
     #[inline]
     pub fn expect(&mut self, distance: u64) {
         self.source.expect(distance as usize);
     }
 
-    /// The next byte, if there is one.
+    /// Returns the next byte, if there is one.
     pub fn peek_byte(&mut self) -> Result<Option<u8>> {
         Ok(self.peek(1)?.first().copied())
     }
 
-    /// Moves on by exactly `count` bytes.
+    /// Skips exactly `count` bytes.
     #[inline]
     pub fn skip(&mut self, count: u64, what: &str) -> Result<()> {
         let possible = count.min(self.end - self.source.offset());
         if self.source.skip(possible)? < count { self.ended(what) } else { Ok(()) }
     }
 
-    /// Copies `len` bytes out. The memory is paid for and taken as the bytes come, not as the length promises.
+    /// Copies `len` bytes. Memory is taken as the bytes arrive, so that a length alone takes none.
     pub fn copy(&mut self, len: u64, what: &str) -> Result<Vec<u8>> {
         const STEP: u64 = 1 << 16;
         let mut out = Vec::new();
@@ -131,7 +131,7 @@ impl<S: Source> Cursor<S> {
         Ok(out)
     }
 
-    /// Moves `count` bytes that lie ahead to `out`, and pays for them.
+    /// Moves `count` bytes, which a peek has found, to `out`. Their memory is taken from the budget.
     pub fn take_into(&mut self, out: &mut Vec<u8>, count: usize) -> Result<()> {
         if out.capacity() - out.len() < count {
             let more = out.capacity().max(count);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Reads a stream from its header to its description, or as far as it makes sense.
+//! Reads a stream from its header to its description, or up to the first damage.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,41 +22,40 @@ use crate::wire::io::Input;
 use crate::wire::limits;
 use crate::wire::section::{self, DeviceHead, FOOTER_LEN, footer};
 
-/// What the caller knows about a stream, and allows it.
+/// What the caller knows about a stream, and limits.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How much memory the stream may need.
+    /// The memory that reading may use.
     pub budget: Budget,
-    /// A description for streams that have none of their own, such as those of postcopy: another stream's of the same
-    /// machine.
+    /// The description of another stream of the same machine, for a stream without one, such as one of postcopy.
     pub description: Option<Arc<Description>>,
-    /// The target's page size in bytes, where it is known.
+    /// The target's page size in bytes, if known.
     pub page_size: Option<u64>,
-    /// Whether sections are closed by footers, where it is known.
+    /// Whether sections have footers, if known.
     pub footers: Option<bool>,
-    /// Live devices have formats of their own, also those that are named as QEMU's are: only footers say where they end.
+    /// Live devices have formats of their own, even if they are named as QEMU's are. Only footers show where their sections
+    /// end.
     pub own_formats: bool,
-    /// Where the stream starts in its file, in bytes: places of mapped memory count from the start of the file.
+    /// Offset of the stream in its file, in bytes. Offsets of mapped memory count from the start of the file.
     pub base: u64,
-    /// A place behind the last byte that is not zero, where the caller knows one. Bytes behind it are then not searched for
-    /// the description, which stands at the end.
+    /// An offset behind the last byte that is not zero, if known. The description is searched before it.
     pub data_end: Option<usize>,
-    /// To read no further than to the EOF mark, behind which nothing but a description may stand.
+    /// Reads only up to EOF. Only a description may follow.
     pub sections_only: bool,
     /// Starts to load a byte into the processor's cache, without waiting for it. Called for bytes of a stream in memory
     /// that are needed soon. If `None`, no byte is prefetched.
     pub prefetch: Option<fn(&u8)>,
 }
 
-/// Reads a stream that comes piece by piece. What is wrong with the stream stands in [`Stream::damage`]; an error is
-/// the source's or the visitor's.
+/// Reads a stream from a source. Damage of the stream is in [`Stream::damage`]. Errors are those of the source and the
+/// visitor.
 pub fn read<S: Source, V: Visitor>(source: S, options: Options, visitor: &mut V) -> io::Result<Stream> {
     Parser::new(source, options, visitor).run()
 }
 
-/// Reads a stream that is in memory in whole.
+/// Reads a stream that is wholly in memory.
 ///
-/// The description is taken from the end before the devices are read, so that their sizes are known.
+/// The description at the end is read first, so that the sizes of the devices are known.
 pub fn read_whole<V: Visitor>(bytes: &[u8], mut options: Options, visitor: &mut V) -> io::Result<Stream> {
     let searched = options.data_end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
     let text = Description::find_at_end(searched, wire::VMDESCRIPTION);
@@ -70,14 +69,14 @@ pub fn read_whole<V: Visitor>(bytes: &[u8], mut options: Options, visitor: &mut 
     parser.run()
 }
 
-/// Reads a stream in memory that nobody watches.
+/// Reads a stream that is wholly in memory, without a visitor.
 pub fn read_slice(bytes: &[u8], options: Options) -> Stream {
     let read = read_whole(bytes, options, &mut super::visit::Unwatched);
-    // Neither memory nor the absent visitor can fail.
+    // Neither memory nor a visitor that does nothing can fail.
     read.unwrap_or_default()
 }
 
-/// A device as its START or FULL section introduced it.
+/// A device that a START or FULL section has named.
 #[derive(Clone)]
 struct Known {
     device: Device,
@@ -91,11 +90,11 @@ struct Parser<'v, S, V> {
     stream: Stream,
     ram: RamReader,
     known: HashMap<u32, Known>,
-    /// How many FULL sections each device has sent.
+    /// Number of FULL sections of each device.
     twins: HashMap<Device, u32>,
-    /// Where the enclosing packages end, and which items they are.
+    /// The enclosing packages: offset of the end, and index of the item.
     packages: Vec<(u64, usize)>,
-    /// The description came from this stream's end, before it was reached.
+    /// The description was read from this stream's end in advance.
     description_is_own: bool,
     sections_only: bool,
     own_formats: bool,
@@ -195,9 +194,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.item(0, ItemKind::Header)
     }
 
-    /// Appends an item that reaches from `start` to here.
+    /// Appends an item from `start` to the current offset.
     fn item(&mut self, start: u64, kind: ItemKind) -> Result<()> {
-        // Twice: a growing list holds room for as many again.
+        // Twice, because a growing list allocates double its length.
         self.cursor.pay(2 * size_of::<Item>())?;
         let (size, depth) = (self.cursor.offset() - start, self.packages.len() as u32);
         self.stream.items.push(Item { offset: start, size, depth, kind });
@@ -344,7 +343,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.section_item(start, section)
     }
 
-    /// Appends a section, or adds it to the run of PART sections that it goes on.
+    /// Appends a section. A PART section that continues a run of them is added to that item.
     fn section_item(&mut self, start: u64, section: Section) -> Result<()> {
         let (end, depth) = (self.cursor.offset(), self.packages.len() as u32);
         if let (SectionKind::Part, Some(last)) = (section.kind, self.stream.items.last_mut()) {
@@ -359,7 +358,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.item(start, ItemKind::Section(section))
     }
 
-    /// The rest of a header that names its device.
+    /// Reads the rest of a head that names its device.
     fn introduce(&mut self, id: u32, kind: SectionKind) -> Result<Known> {
         let at = self.cursor.offset();
         let DeviceHead { name, instance, version } = DeviceHead::decode(&mut self.cursor)?;
@@ -372,7 +371,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         Ok(known)
     }
 
-    /// How many devices of the same name and instance came before.
+    /// Returns the number of devices of the same name and instance before this one.
     fn twin(&mut self, kind: SectionKind, device: &Device) -> Result<u32> {
         if kind != SectionKind::Full {
             return Ok(0);
@@ -383,7 +382,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         Ok(*count - 1)
     }
 
-    /// Passes over a live device's state.
+    /// Skips a live device's state.
     fn live_state(&mut self, id: u32, known: &Known) -> Result<Framing> {
         if self.own_formats {
             return self.search(id, false, None).map(|()| Framing::Searched);
@@ -406,11 +405,11 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         if live::skip_section(&mut self.cursor, &known.device.name)? {
             return Ok(Framing::Parsed);
         }
-        // What a live device of unknown layout sends can be guest memory's size; it is passed over and not kept.
+        // The state of a live device can be as large as guest memory, so it is not kept.
         self.search(id, false, None).map(|()| Framing::Searched)
     }
 
-    /// The state of a device that is not live: as long as its description says, if its footer agrees.
+    /// Reads the state of a device that is not live. Its description gives the length, unless the footer is elsewhere.
     fn device_state(&mut self, id: u32, device: &Device, twin: u32, data: Option<&mut Vec<u8>>) -> Result<Framing> {
         let described = self.stream.description.as_ref().and_then(|description| description.layout(device, twin));
         let size = described.and_then(|layout| usize::try_from(layout.size).ok());
@@ -422,7 +421,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             let ahead = self.cursor.peek(size + search::LOOK_AHEAD)?;
             let last = ahead.len() < size + search::LOOK_AHEAD;
             let footer_follows = ahead.get(size..).is_some_and(|ahead| ahead.starts_with(&footer(id)));
-            // Without a footer, what follows must do.
+            // Without a footer, the bytes that follow must be plausible.
             let fits = || ahead.get(size..).is_some_and(|ahead| around.ends_here(ahead, last));
             if footer_follows || !footers && fits() {
                 match data {
@@ -435,7 +434,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.search(id, true, data).map(|()| Framing::Searched)
     }
 
-    /// Searches for the end of a section; `keep` takes its state.
+    /// Searches for the end of a section. `keep` receives its state.
     fn search(&mut self, id: u32, full: bool, keep: Option<&mut Vec<u8>>) -> Result<()> {
         let (footers, packaged) = (self.stream.footers, !self.packages.is_empty());
         let seen = |id| self.known.get(&id).map(|known| known.live);
@@ -443,7 +442,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         search::find_end(&mut self.cursor, &around, keep)
     }
 
-    /// The footer behind a section, if this stream has footers; the first section tells.
+    /// Reads the footer of a section, if the stream has footers. The first section shows whether it has.
     fn footer(&mut self, id: u32) -> Result<()> {
         let start = self.cursor.offset();
         let ahead = self.cursor.peek(FOOTER_LEN)?;
@@ -462,7 +461,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         }
     }
 
-    /// That the end was meant: a zero where a section should begin is the same byte.
+    /// Checks that nothing but a description follows EOF: a stray zero before a section looks like EOF.
     fn nothing_else_follows(&mut self) -> Result<()> {
         match self.cursor.peek_byte()? {
             None | Some(wire::VMDESCRIPTION) => Ok(()),
@@ -473,7 +472,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         }
     }
 
-    /// The description behind the end, if there is one.
+    /// Reads the description behind EOF, if there is one.
     fn description(&mut self) -> Result<()> {
         let start = self.cursor.offset();
         if self.cursor.peek_byte()? != Some(wire::VMDESCRIPTION) {
@@ -501,7 +500,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.item(start, ItemKind::Description)
     }
 
-    /// Counts what follows the stream.
+    /// Counts the bytes behind the stream.
     fn trailing(&mut self) -> Result<()> {
         const STEP: u64 = 1 << 20;
         loop {
@@ -515,5 +514,5 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 }
 
-/// A command of QEMU 10.0 and later: the source is about to stop the guest.
+/// Number of a command of QEMU 10.0 and later: the source is about to stop the guest.
 const SWITCHOVER_START: u16 = 11;
