@@ -18,6 +18,7 @@ static const char usage[] =
     "  --dirty MIB       memory that it writes per second, in steps of 4 (64)\n"
     "  --disk FILE       its disk\n"
     "  --incoming URI    wait for a guest: unix:PATH, tcp:HOST:PORT, file:PATH, exec:COMMAND\n"
+    "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
     "Standard input takes commands; `help` names them.\n";
 
 /* Commands about the machine; those about migrations are in migrate.c. */
@@ -146,6 +147,7 @@ int main(int argc, char **argv)
         { "dirty", required_argument, NULL, 'd' },
         { "disk", required_argument, NULL, 'f' },
         { "incoming", required_argument, NULL, 'i' },
+        { "trace", required_argument, NULL, 't' },
         { 0 },
     };
     static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
@@ -163,6 +165,7 @@ int main(int argc, char **argv)
         case 'd': good &= sscanf(optarg, "%ld%c", &dirty, &more) == 1; break;
         case 'f': m.disk_path = optarg; break;
         case 'i': incoming = optarg; break;
+        case 't': migrate_trace(optarg); break;
         default: good = false;
         }
     }

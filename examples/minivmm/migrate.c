@@ -115,6 +115,11 @@ void migrate_to(Machine *m, const char *uri)
     }
 }
 
+void migrate_trace(const char *path)
+{
+    params.trace = path;
+}
+
 /* Whether it becomes a postcopy is up to the source, where it can be one. */
 bool migrate_from(Machine *m, const char *uri, bool start)
 {

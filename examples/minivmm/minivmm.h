@@ -84,6 +84,7 @@ typedef void Command(Machine *m, const char *argument);
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
 Command snapshot_save, snapshot_load;
 bool migrate_init(Machine *m);     /* with the lock, before the devices register themselves */
+void migrate_trace(const char *path); /* the file for the trace of migrations; the string is not copied */
 bool migrate_from(Machine *m, const char *uri, bool start); /* begins, and goes on in the background */
 bool migrate_may_start(void);      /* the whole guest is here, and no migration has stopped it */
 bool migrate_memory_is_here(void); /* all of it: none follows in a postcopy; says nothing */
