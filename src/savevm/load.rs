@@ -345,15 +345,15 @@ fn expects_description(vm: &Vm) -> bool {
 }
 
 /// Reads the description and forgets it: a sender that is cut off while it still sends would fail.
-fn skip_description(vm: &Vm, file: &MigFile) {
+fn skip_description(vm: &Vm, mut file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     let tag = file.get_byte();
     if tag != wire::VMDESCRIPTION {
-        // The state itself is complete, so this is told and gone past.
+        // The state itself is complete, so this is only reported.
         let text = format!("Expected vmdescription section, but got {tag}");
         return vm.host().report(Level::Error, &text);
     }
-    let mut left = file.get_be32() as usize;
+    let mut left = section::decode_description_len(&mut file).map_or(0, |len| len as usize);
     let mut chunk = [0; 4096];
     while left > 0 {
         let want = left.min(chunk.len());

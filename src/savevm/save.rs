@@ -282,9 +282,7 @@ fn describe(vm: &Vm, file: &MigFile, ending: &Ending) {
     if let Some(recorder) = &ending.recorder {
         file.flush();
         let description = recorder.render(1 << vm.host().target_page_bits());
-        file.put_byte(wire::VMDESCRIPTION);
-        file.put_be32(description.len() as u32);
-        file.put(&description);
+        section::encode_description(&mut { file }, &description);
     }
 }
 

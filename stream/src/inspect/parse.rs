@@ -479,7 +479,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             return Ok(());
         }
         self.cursor.get_u8("the description")?;
-        let len = self.cursor.get_be32("the description's length")?;
+        let len = section::decode_description_len(&mut self.cursor)?;
         if self.description_is_own {
             self.cursor.skip(len.into(), "the description")?;
             return self.item(start, ItemKind::Description);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Heads and footers of sections, and the head of the stream (QEMU 7.2, `migration/savevm.c`).
+//! Heads and footers of sections, the head of the stream and its description (QEMU 7.2, `migration/savevm.c`).
 //!
 //! ```text
 //! START, FULL: tag(u8) id(be32) name instance(be32) version(be32)
 //! PART, END:   tag(u8) id(be32)
 //! footer:      0x7e id(be32)
+//! description: 0x06 len(be32) JSON
 //! ```
 
 use super::io::{Input, Output};
 use super::limits::NAME_MAX;
-use super::{FILE_MAGIC, FILE_VERSION, SECTION_FOOTER};
+use super::{FILE_MAGIC, FILE_VERSION, SECTION_FOOTER, VMDESCRIPTION};
 
 /// Most bytes of a section's head.
 pub const HEAD_MAX: usize = 1 + 4 + 1 + NAME_MAX + 4 + 4;
@@ -75,6 +76,18 @@ pub fn footer(id: u32) -> [u8; FOOTER_LEN] {
     [SECTION_FOOTER, a, b, c, d]
 }
 
+/// Appends the description of a stream, which follows EOF.
+pub fn encode_description(out: &mut impl Output, json: &[u8]) {
+    out.put_u8(VMDESCRIPTION);
+    out.put_be32(json.len() as u32);
+    out.put(json);
+}
+
+/// Reads the length of the description behind its tag, in bytes.
+pub fn decode_description_len<I: Input>(input: &mut I) -> Result<u32, I::Error> {
+    input.get_be32("the description's length")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +108,15 @@ mod tests {
             prop_assert_eq!(DeviceHead::decode(&mut input), Ok(head));
             prop_assert!(input.is_empty());
         }
+    }
+
+    #[test]
+    fn descriptions_come_back() {
+        let mut bytes = Vec::new();
+        encode_description(&mut bytes, b"{}");
+        let mut input = &bytes[..];
+        assert_eq!(input.get_u8("the tag"), Ok(VMDESCRIPTION));
+        assert_eq!((decode_description_len(&mut input), input), (Ok(2), &b"{}"[..]));
     }
 
     #[test]
