@@ -836,7 +836,7 @@ typedef struct SaveVMLimits {
    */
   uint32_t packaged_depth;
   /**
-   * Largest allocation for one VMState field in bytes; default 1 GiB.
+   * Most memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
    */
   uint64_t allocation;
   /**

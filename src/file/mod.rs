@@ -51,6 +51,8 @@ pub struct MigFile {
     status: Status,
     trail: Trail,
     leases: Leases,
+    /// Bytes that were allocated because the stream asked for them.
+    allocated: Cell<usize>,
     writable: bool,
     channel: Arc<dyn Channel>,
 }
@@ -67,9 +69,29 @@ impl MigFile {
             status: Status::default(),
             trail: Trail::default(),
             leases: Leases::default(),
+            allocated: Cell::new(0),
             writable,
             channel,
         }
+    }
+
+    /// Counts memory that is allocated because the stream asks for it, unless that makes more than `limit` bytes in sum.
+    pub fn charge(&self, bytes: usize, limit: usize) -> bool {
+        let sum = self.allocated.get().saturating_add(bytes);
+        if sum <= limit {
+            self.allocated.set(sum);
+        }
+        sum <= limit
+    }
+
+    /// Bytes that were allocated because the stream asked for them.
+    pub fn allocated(&self) -> usize {
+        self.allocated.get()
+    }
+
+    /// Goes on with the count of another file: a package and the stream around it have one limit.
+    pub fn continue_count_of(&self, other: &Self) {
+        self.allocated.set(other.allocated.get());
     }
 
     /// Whether the file is for writing.

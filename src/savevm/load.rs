@@ -237,15 +237,27 @@ fn command(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     };
     let loaded = match vm.incoming().filter(|incoming| incoming.loads_packages()) {
         Some(incoming) => incoming.load_package(stream, depth + 1),
-        None => package(vm, stream, depth + 1),
+        None => package_within(vm, file, stream, depth + 1),
     };
     loaded.map_err(|err| err.at_offset(offset).in_path(Command::Packaged.name()))
 }
 
 /// Loads the content of a package; `depth` counts the packages around its content.
 pub fn package(vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
+    package_file(vm, &MigFile::new(Arc::new(memory::Reader::new(stream)), false), depth)
+}
+
+/// Loads a package within the stream in `file`, with which it shares the limit on memory.
+fn package_within(vm: &Vm, file: &MigFile, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
     let package = MigFile::new(Arc::new(memory::Reader::new(stream)), false);
-    let end = section_loop(vm, &package, depth)?;
+    package.continue_count_of(file);
+    let end = package_file(vm, &package, depth);
+    file.continue_count_of(&package);
+    end
+}
+
+fn package_file(vm: &Vm, package: &MigFile, depth: u32) -> Result<LoadEnd> {
+    let end = section_loop(vm, package, depth)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_main", "{}", end as i32);
     Ok(end)
 }

@@ -39,6 +39,19 @@ fn no_description(io: &Io<'_>) -> i32 {
     io.fail(libc::EINVAL, "a container without a description of its elements")
 }
 
+/// Whether the elements of all containers of the stream, this one included, keep to the limit.
+fn may_keep<F: Fresh>(io: &Io<'_>, fresh: &F) -> bool {
+    /// What an allocator adds to each allocation, in bytes: small elements need more than their size.
+    const OVERHEAD: usize = 16;
+    io.file.charge(fresh.size().saturating_add(OVERHEAD), io.limits.allocation)
+}
+
+#[cold]
+fn over_limit(io: &Io<'_>) -> i32 {
+    let (sum, limit) = (io.file.allocated(), io.limits.allocation);
+    io.fail(libc::EINVAL, format!("another element after {sum} bytes before, at most {limit} bytes allowed"))
+}
+
 /// Reads elements of a list and gives each to `insert`, which says whether it could.
 fn load_elements<I: Item>(io: &Io<'_>, item: &I, mut insert: impl FnMut(I::Fresh) -> bool) -> i32 {
     let Some(description) = item.element_description() else {
@@ -57,6 +70,9 @@ fn load_elements<I: Item>(io: &Io<'_>, item: &I, mut insert: impl FnMut(I::Fresh
         let Some(fresh) = item.fresh() else {
             return io.fail(libc::ENOMEM, "no memory for an element");
         };
+        if !may_keep(io, &fresh) {
+            return over_limit(io);
+        }
         let ret = load_state(io, fresh.state(), version);
         if ret != 0 {
             return io.in_path(ret, format!("[{count}]"));
@@ -187,6 +203,9 @@ fn load_node<I: Item>(io: &Io<'_>, item: &I, version: i32, tree: super::HostObje
     let direct = item.has_direct_keys().then(|| io.file.get_be64());
     let key = if direct.is_none() { item.fresh_key() } else { None };
     if let Some(key) = &key {
+        if !may_keep(io, key) {
+            return over_limit(io);
+        }
         let ret = load_state(io, key.state(), version);
         if ret != 0 {
             return io.in_path(ret, "key");
@@ -195,6 +214,9 @@ fn load_node<I: Item>(io: &Io<'_>, item: &I, version: i32, tree: super::HostObje
     let Some(value) = item.fresh() else {
         return io.fail(libc::ENOMEM, "no memory for a node");
     };
+    if !may_keep(io, &value) {
+        return over_limit(io);
+    }
     let ret = load_state(io, value.state(), version);
     if ret != 0 {
         return io.in_path(ret, "value");

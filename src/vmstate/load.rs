@@ -150,9 +150,14 @@ fn load_elements<F: Field>(io: &Io<'_>, field: F) -> i32 {
         Err(complaint) => return fail(libc::EINVAL, complaint),
     };
     if bits & flags::POINTER != 0 && bits & flags::ALLOC != 0 && extent.bytes() > 0 {
-        if extent.bytes() > io.limits.allocation {
+        if !io.file.charge(extent.bytes(), io.limits.allocation) {
             let Extent { count, size } = extent;
-            let message = format!("{count} elements of {size} bytes, at most {} bytes allowed", io.limits.allocation);
+            let before = match io.file.allocated() {
+                0 => String::new(),
+                bytes => format!(" after {bytes} bytes before"),
+            };
+            let limit = io.limits.allocation;
+            let message = format!("{count} elements of {size} bytes{before}, at most {limit} bytes allowed");
             return fail(libc::EINVAL, message);
         }
         if !field.allocate(extent.bytes()) {

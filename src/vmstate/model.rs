@@ -349,6 +349,8 @@ pub trait Fresh {
 
     /// The structure.
     fn state(&self) -> Self::State;
+    /// Its size in bytes.
+    fn size(&self) -> usize;
     /// Gives the memory away.
     fn into_object(self) -> HostObject;
 }

@@ -116,7 +116,7 @@ pub struct SaveVMLimits {
     pub packaged: u32,
     /// How deep PACKAGED may stand in PACKAGED; default 4.
     pub packaged_depth: u32,
-    /// Largest allocation for one VMState field in bytes; default 1 GiB.
+    /// Most memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
     pub allocation: u64,
     /// Most elements that one field may add to a list or tree; default 1 Mi.
     pub list_elements: u64,

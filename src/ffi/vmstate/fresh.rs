@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 /// A structure, all zero at first, that is freed unless it is given away.
 pub(crate) struct CFresh {
     memory: NonNull<u8>,
+    size: usize,
     table: CDescription,
 }
 
@@ -17,7 +18,7 @@ impl CFresh {
     pub(super) fn new(size: usize, table: CDescription) -> Option<Self> {
         // SAFETY: no pointers in.
         let memory = unsafe { libc::calloc(1, size.max(1)) };
-        Some(Self { memory: NonNull::new(memory.cast())?, table })
+        Some(Self { memory: NonNull::new(memory.cast())?, size, table })
     }
 
     /// Gives the memory away.
@@ -40,6 +41,10 @@ impl Fresh for CFresh {
 
     fn state(&self) -> CState {
         CState::with(self.table, self.memory.as_ptr())
+    }
+
+    fn size(&self) -> usize {
+        self.size
     }
 
     fn into_object(self) -> HostObject {

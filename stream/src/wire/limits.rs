@@ -26,7 +26,7 @@ pub struct Limits {
     pub packaged: u32,
     /// Depth to which PACKAGED commands may nest (default 4).
     pub packaged_depth: u32,
-    /// Largest single allocation for a VMState field, in bytes (default 1 GiB).
+    /// Most memory that the VMState fields of one stream may allocate, in bytes (default 1 GiB).
     pub allocation: usize,
     /// Most elements that one field may add to a list or tree (default 1,048,576).
     pub list_elements: usize,

@@ -154,6 +154,18 @@ pub fn load_cut<T>(table: &'static VMStateDescription, object: &mut T, bytes: &[
     Outcome::of(&file, ret)
 }
 
+/// A file to read these bytes from, for [`load_from`].
+pub fn file_of(bytes: Vec<u8>) -> MigFile {
+    MigFile::new(Arc::new(Reader::new(bytes)), false)
+}
+
+/// Loads the next state from a file that may hold several.
+pub fn load_from<T>(file: &MigFile, table: &'static VMStateDescription, object: &mut T) -> Outcome {
+    // SAFETY: as in `save_at`.
+    let ret = unsafe { vmstate_load_state(as_c(file), table, ptr::from_mut(object).cast(), table.version_id) };
+    Outcome::of(file, ret)
+}
+
 /// Runs a body under other limits.
 pub fn with_limits<T>(limits: Limits, body: impl FnOnce() -> T) -> T {
     let vm = Arc::new(Vm::default());

@@ -259,6 +259,31 @@ fn a_queue_does_not_grow_for_ever() {
 }
 
 #[test]
+fn allocations_of_one_stream_are_limited_in_sum() {
+    let limits = Limits { allocation: 1000, ..Limits::default() };
+    with_limits(limits, || {
+        // The same field again and again, as repeated sections have it.
+        let file = file_of([&[0, 0, 1, 0x90][..], &[7; 400]].concat().repeat(3));
+        let load_next = || {
+            let mut object = Blob { size: 0, at: ptr::null_mut() };
+            let outcome = load_from(&file, blob(ALLOC, 0), &mut object);
+            // SAFETY: NULL, or allocated with malloc().
+            unsafe { libc::free(object.at.cast()) };
+            outcome
+        };
+        assert_eq!((load_next().ret, load_next().ret), (0, 0));
+        let complaint = "blob/data: 1 elements of 400 bytes after 800 bytes before, at most 1000 bytes allowed";
+        assert_eq!(load_next().complaint(), complaint);
+        // Elements of a list.
+        let mut head = Head { first: ptr::null_mut(), last: ptr::null_mut() };
+        head.last = &raw mut head.first;
+        let outcome = load(queue(&vmstate_info_qtailq), &mut head, &[1; 1000]);
+        assert!(outcome.complaint().contains("at most 1000 bytes allowed"), "{}", outcome.complaint());
+        assert!(drain(head.first).len() <= 1000 / size_of::<Head>());
+    });
+}
+
+#[test]
 fn an_element_that_fails_to_load_is_not_in_the_queue() {
     let mut head = Head { first: ptr::null_mut(), last: ptr::null_mut() };
     head.last = &raw mut head.first;
