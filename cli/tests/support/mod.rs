@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test program uses a part")]
 
 pub mod qemu;
+pub mod schema;
 
 use std::ffi::OsStr;
 use std::io::Write;
