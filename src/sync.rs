@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Locks with a rank. The ranks are the one lock order of the library.
 //!
-//! A thread may only take a lock whose rank is higher than the rank of every lock that it holds. Two threads that follow
-//! this rule can't wait for each other. Builds with debug assertions check the rule at every lock and panic with the names
-//! of both locks. They also panic if a lock is held while the host or a device is called, and while a condition is waited
-//! for with a second lock held. Builds without debug assertions contain only the locks of `std`.
+//! A thread may only take a lock whose rank is higher than the rank of every lock that it holds. Two threads that
+//! follow this rule can't wait for each other. Builds with debug assertions check the rule at every lock and panic with
+//! the names of both locks. They also panic if a lock is held while the host or a device is called, and while a
+//! condition is waited for with a second lock held. Builds without debug assertions contain only the locks of `std`.
 //!
-//! A panic of a thread that holds a lock does not poison it: what these locks guard is changed in one step, so nothing is
-//! left half done.
+//! A panic of a thread that holds a lock does not poison it: what these locks guard is changed in one step, so nothing
+//! is left half done.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A bit for every page, set and cleared by any thread, searched a word at a time.
+//! A bitmap with one bit per page. Any thread may set and clear bits. Searches go word by word.
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
 
 const BITS: usize = 64;
 
-/// As many bits as a block has pages, all clear at first.
+/// One bit per page; all are clear at first.
 pub struct Bitmap {
     words: Box<[AtomicU64]>,
     len: usize,
@@ -22,12 +22,12 @@ impl Bitmap {
         Self { words: (0..len.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect(), len }
     }
 
-    /// How many bits there are.
+    /// Number of bits.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether it has no bits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -37,7 +37,7 @@ impl Bitmap {
         self.words.len()
     }
 
-    /// Calls `change` for the part of each word that the range covers; the sum of its results.
+    /// Calls `change` for the part of each word that the range covers. Returns the sum of the results.
     fn each(&self, start: usize, count: usize, change: impl Fn(&AtomicU64, u64) -> u32) -> usize {
         let end = start.saturating_add(count).min(self.len);
         let (mut at, mut sum) = (start, 0);
@@ -50,12 +50,12 @@ impl Bitmap {
         sum
     }
 
-    /// Sets bits (those beyond the end are none); how many were clear.
+    /// Sets bits; bits beyond the end are ignored. Returns how many were clear.
     pub fn set(&self, start: usize, count: usize) -> usize {
         self.each(start, count, |word, mask| (mask & !word.fetch_or(mask, AcqRel)).count_ones())
     }
 
-    /// Clears bits; how many were set.
+    /// Clears bits. Returns how many were set.
     pub fn clear(&self, start: usize, count: usize) -> usize {
         self.each(start, count, |word, mask| (mask & word.fetch_and(!mask, AcqRel)).count_ones())
     }
@@ -66,12 +66,12 @@ impl Bitmap {
         at < self.len && self.words[at / BITS].load(Acquire) >> (at % BITS) & 1 == 1
     }
 
-    /// How many bits are set.
+    /// Number of set bits.
     pub fn count(&self) -> usize {
         self.words.iter().map(|word| word.load(Acquire).count_ones() as usize).sum()
     }
 
-    /// Sets what is set in `words`, from bit 0 on; how many were clear.
+    /// Sets all bits that are set in `words`. Returns how many were clear.
     pub fn merge(&self, words: &[u64]) -> usize {
         let mut new = 0;
         for (at, (word, add)) in self.words.iter().zip(words).enumerate() {
@@ -99,13 +99,13 @@ impl Bitmap {
         (at * BITS + word.trailing_zeros() as usize).min(self.len)
     }
 
-    /// The first run of set bits at or behind `from`, at most `most` long, as start and length.
+    /// The first run of set bits at or after `from`, as start and length. The length is at most `most`.
     pub fn run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
         let start = self.search(from, 0);
         if start == self.len {
             return None;
         }
-        // A run is usually shorter than the search for its end would be allowed to go.
+        // Stops at `most`: a full search for the end of a long run would be wasted.
         let mut end = start;
         while end < self.len && end - start < most && self.get(end) {
             let next =
@@ -116,17 +116,18 @@ impl Bitmap {
         Some((start, end - start))
     }
 
-    /// The first clear bit at or behind `from`, or the length.
+    /// The first clear bit at or after `from`, or the number of bits.
     pub fn next_clear(&self, from: usize) -> usize {
         self.search(from, u64::MAX)
     }
 
-    /// The bits as bytes, bit 0 lowest in the first, in whole words: the form on the wire.
+    /// The bits in the form on the wire: little-endian, padded to whole 64-bit words.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.words.iter().flat_map(|word| word.load(Acquire).to_le_bytes()).collect()
     }
 
-    /// Sets exactly the bits that are clear in `bytes`; `None` where there are too few of them, else how many are set.
+    /// Sets the bits that are clear in `bytes` and clears all others. Returns the number of set bits, or `None` if
+    /// `bytes` is too short.
     pub fn set_inverted(&self, bytes: &[u8]) -> Option<usize> {
         if bytes.len() < self.len.div_ceil(8) {
             return None;

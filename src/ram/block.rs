@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A block of guest memory, and the list of them.
+//! Blocks of guest memory.
 
 use super::bitmap::Bitmap;
 use crate::error::{Error, Result};
@@ -8,28 +8,28 @@ use crate::wire::limits::NAME_MAX;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// What the host says about a block.
+/// The host's description of a block.
 #[derive(Clone, Debug)]
 pub struct BlockInfo {
-    /// Name, the same on both sides.
+    /// Name, equal on both sides.
     pub name: Vec<u8>,
-    /// Where it is.
+    /// The memory.
     pub memory: GuestMemory,
-    /// Size of the host's pages below it in bytes; 0 is the system's page size.
+    /// Size of the host pages that back it, in bytes (default 0: the system's page size).
     pub page_size: usize,
-    /// The guest's address, compared for shared blocks.
+    /// Guest-physical address; compared for shared blocks. 0 for all blocks: not used.
     pub guest_address: u64,
-    /// Both sides may see the same memory (a file, a memfd).
+    /// The memory is a shared mapping (a file, a memfd), which both sides may map.
     pub shared: bool,
-    /// The host's own, for its callbacks.
+    /// The host's pointer, passed to its callbacks.
     pub opaque: usize,
 }
 
-/// One block.
+/// A block.
 pub struct Block {
-    /// What the host said.
+    /// The host's description.
     pub info: BlockInfo,
-    /// Source: pages that are to be sent. Target pages, as all bitmaps.
+    /// Source: dirty pages. All bitmaps have one bit per target page.
     pub dirty: Bitmap,
     /// Destination: pages that arrived.
     pub received: Bitmap,
@@ -40,7 +40,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Checks what the host says.
+    /// Checks the host's description.
     pub fn new(mut info: BlockInfo, page_bits: u32) -> Result<Self> {
         let name = String::from_utf8_lossy(&info.name).into_owned();
         let refuse = |what: String| Err(Error::invalid(format!("block '{name}': {what}")));
@@ -51,14 +51,14 @@ impl Block {
             info.page_size = system_page_size();
         }
         if !info.page_size.is_power_of_two() {
-            return refuse(format!("its page size {} is no power of two", info.page_size));
+            return refuse(format!("its page size {} is not a power of two", info.page_size));
         }
         let unit = info.page_size.max(1 << page_bits);
         if info.memory.is_empty() || !info.memory.len().is_multiple_of(unit) {
-            return refuse(format!("its length {} is not in pages of {unit}", info.memory.len()));
+            return refuse(format!("its length {} is not a multiple of its page size {unit}", info.memory.len()));
         }
         if !info.memory.address().is_multiple_of(info.page_size) {
-            return refuse(format!("its address is not in pages of {}", info.page_size));
+            return refuse(format!("its address is not a multiple of its page size {}", info.page_size));
         }
         let pages = info.memory.len() >> page_bits;
         Ok(Self {
@@ -75,7 +75,7 @@ impl Block {
         String::from_utf8_lossy(&self.info.name).into_owned()
     }
 
-    /// Where it is.
+    /// The memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.info.memory
     }
@@ -85,7 +85,7 @@ impl Block {
         self.info.memory.len() as u64
     }
 
-    /// Whether it has no bytes, which no block is.
+    /// Always false.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -95,17 +95,17 @@ impl Block {
         self.dirty.len()
     }
 
-    /// Target pages that are placed at once: those of a host page, or one that has several host pages.
+    /// Target pages per unit. A unit is the larger of host page and target page; it is placed at once.
     pub fn pages_per_unit(&self) -> usize {
         (self.info.page_size >> self.page_bits).max(1)
     }
 
-    /// Bytes that are placed at once.
+    /// Size of a unit in bytes.
     pub fn unit(&self) -> usize {
         self.info.page_size.max(1 << self.page_bits)
     }
 
-    /// The pages that a range of bytes touches, as start and count, cut at the end of the block.
+    /// The pages that overlap a range of bytes, as first page and count, limited to the block.
     pub fn page_range(&self, start: usize, len: usize) -> (usize, usize) {
         let first = start >> self.page_bits;
         let end = start.saturating_add(len).min(self.info.memory.len()).div_ceil(1 << self.page_bits);
@@ -141,12 +141,12 @@ impl Block {
         Ok(())
     }
 
-    /// Whether a zero page may arrive at this place without a look at the memory.
+    /// Whether a page that arrives as zero reads as zero already.
     pub fn reads_zero(&self, page: usize) -> bool {
         self.emptied.load(Relaxed) && !self.received.get(page)
     }
 
-    /// The ranges of bytes that did not arrive, as offset and length, in whole units.
+    /// The ranges that have not arrived, as offset and length in bytes, in whole units.
     pub fn missing(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let unit = self.pages_per_unit();
         let mut from = 0;
@@ -165,7 +165,7 @@ impl Block {
         })
     }
 
-    /// The target page that begins at `offset`, or why there is none.
+    /// The target page that contains `offset`. An error if `offset` is outside of the block.
     pub fn page_at(&self, offset: u64) -> Result<usize> {
         if offset >= self.len() {
             let text = format!("offset 0x{offset:x} is outside of block '{}' of 0x{:x} bytes", self.name(), self.len());
@@ -174,7 +174,7 @@ impl Block {
         Ok((offset >> self.page_bits) as usize)
     }
 
-    /// Checks a range of whole units, for a peer's words.
+    /// Checks a range that the peer sent: whole units inside of the block. `what` names it in the error.
     pub fn check_range(&self, start: u64, len: u64, what: &str) -> Result<()> {
         let unit = self.unit() as u64;
         let inside = start.checked_add(len).is_some_and(|end| end <= self.len());
@@ -189,15 +189,15 @@ impl Block {
     }
 }
 
-/// All blocks in the order of their registration; a list is never changed, a new one takes its place.
+/// All blocks in the order of their registration. A list is immutable; changes replace it.
 pub type Blocks = Arc<Vec<Arc<Block>>>;
 
-/// The block of that name, with its place.
+/// Finds a block by name. Returns its index as well.
 pub fn find<'a>(blocks: &'a [Arc<Block>], name: &[u8]) -> Option<(usize, &'a Arc<Block>)> {
     blocks.iter().enumerate().find(|(_, block)| &*block.info.name == name)
 }
 
-/// The block that holds an address of this program, with its place and the offset.
+/// Finds the block that contains an address of this process. Returns its index, the block and the offset.
 pub fn find_address(blocks: &[Arc<Block>], address: usize) -> Option<(usize, &Arc<Block>, usize)> {
     let found = |(at, block): (usize, &'_ Arc<Block>)| block.memory().offset_of(address).map(|offset| (at, offset));
     let (at, offset) = blocks.iter().enumerate().find_map(|(at, block)| found((at, block)))?;

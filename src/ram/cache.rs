@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the destination has of the pages that were sent last: the base of XBZRLE's differences.
+//! The XBZRLE cache: copies of sent pages, as the destination has them.
 
-/// One page, direct-mapped by its number over all blocks.
+/// One cache line, direct-mapped by the page's number over all blocks.
 struct Slot {
     /// Number of the page plus one; 0 is empty.
     page: u64,
-    /// Round in which it was used last.
+    /// Round of the last use.
     round: u64,
     content: Box<[u8]>,
 }
 
-/// Pages by number, as many as fit.
+/// The cache.
 pub struct Cache {
     slots: Vec<Slot>,
     page_size: usize,
 }
 
-/// A page that keeps its place this many rounds is not driven out (QEMU 7.2's `CACHED_PAGE_LIFETIME`).
+/// A page is not evicted for this many rounds after its last use (QEMU 7.2's `CACHED_PAGE_LIFETIME`).
 const LIFETIME: u64 = 2;
 
 impl Cache {
-    /// A cache of at most `bytes`; `None` where not one page fits. Memory is taken as pages come.
+    /// A cache of at most `bytes`. `None` if no page fits. Memory is allocated when pages are inserted.
     pub fn new(bytes: u64, page_size: usize) -> Option<Self> {
         let count = usize::try_from(bytes / page_size as u64).ok().filter(|count| *count > 0)?;
         let count = 1usize << count.ilog2();
@@ -33,7 +33,7 @@ impl Cache {
         &mut self.slots[at]
     }
 
-    /// What was sent of this page last, to be compared and changed.
+    /// The cached content of a page, which the caller compares and updates.
     pub fn get(&mut self, page: u64, round: u64) -> Option<&mut [u8]> {
         let slot = self.slot(page);
         if slot.page != page + 1 {
@@ -43,7 +43,7 @@ impl Cache {
         Some(&mut slot.content)
     }
 
-    /// Remembers a page, unless another one is used in its place.
+    /// Caches a page, unless its line holds a page that was used recently.
     pub fn insert(&mut self, page: u64, round: u64, content: &[u8]) {
         assert_eq!(content.len(), self.page_size);
         let slot = self.slot(page);
@@ -58,7 +58,7 @@ impl Cache {
         }
     }
 
-    /// Forgets a page: it was sent in another way.
+    /// Removes a page, after it was sent in another encoding.
     pub fn forget(&mut self, page: u64) {
         let slot = self.slot(page);
         if slot.page == page + 1 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Postcopy at the destination: a page that is missing stops who touches it until it was asked for and put in place
-//! (QEMU 7.2, `migration/postcopy-ram.c`).
+//! Postcopy at the destination (QEMU 7.2, `migration/postcopy-ram.c`): a thread that touches a missing page waits until
+//! the page was requested and placed. The thread "savevm-faults" reads the faults and sends the requests. The thread
+//! that reads the stream places the pages.
 
 use super::block::{self, Block, Blocks};
 use super::unreadable::{Method, Unreadable};
@@ -17,10 +18,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Zero pages that one fault places ahead, in bytes.
+/// Size of the zero pages that one fault places, in bytes.
 const ZEROS_AHEAD: usize = 256 << 10;
 
-/// What the memory of these blocks needs.
+/// The kernel features that the memory of these blocks needs.
 fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
     let mut features = Vec::new();
     if blocks.iter().any(|block| block.info.page_size > system_page_size()) {
@@ -32,7 +33,7 @@ fn features(blocks: &[Arc<Block>]) -> Vec<Feature> {
     features
 }
 
-/// A descriptor for the faults of these blocks, and how it makes pages unreadable.
+/// Opens a descriptor for the faults of these blocks. Also returns how it makes pages unreadable.
 fn open(blocks: &[Arc<Block>]) -> std::io::Result<(Userfault, Method)> {
     let needed = features(blocks);
     let all = [&needed[..], &[Feature::Poison]].concat();
@@ -40,7 +41,8 @@ fn open(blocks: &[Arc<Block>]) -> std::io::Result<(Userfault, Method)> {
     opened.or_else(|_| Userfault::open(&needed).map(|uffd| (uffd, Method::Protect)))
 }
 
-/// Faults of all blocks, how missing pages are made unreadable, and which blocks can be given zero pages.
+/// Registers all blocks. Returns the descriptor, how missing pages are made unreadable, and for each block whether zero
+/// pages can be placed in it.
 fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Method, Vec<bool>)> {
     let needs = "userfaultfd for this kind of memory (Linux 4.11)";
     let (uffd, method) = open(blocks).map_err(|err| userfault_error("postcopy", needs, &err))?;
@@ -54,22 +56,22 @@ fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Method, Vec<bool>)> {
     Ok((uffd, method, can_zero))
 }
 
-/// See the module. Blocks are those that are sent; `Ram::blocks` has them all.
+/// Page faults of the blocks that are sent; `Ram::blocks` has all blocks.
 pub(super) struct Faults {
     blocks: Blocks,
     uffd: Userfault,
     method: Method,
     can_zero: Vec<bool>,
-    /// Ends the service of faults.
+    /// Ends the reading of faults.
     wake: WakeFd,
     /// Ends the wait for the guest to be stopped.
     over: WakeFd,
-    /// After `abort`: for how long missing pages make threads wait.
+    /// After `abort`: how long threads wait for missing pages.
     grace: Mutex<Option<Duration>>,
-    /// After that time.
+    /// Set after that time.
     unreadable: Mutex<Option<Unreadable>>,
     source: Arc<dyn PageSource>,
-    /// Place of the block and offset of what was asked for and did not arrive.
+    /// Requested units that have not arrived: index of the block, offset.
     waiting: Mutex<BTreeSet<(usize, usize)>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -101,20 +103,20 @@ impl Faults {
             && matches!(poll_any(&[], false, &self.over, Some(grace)), Ok(Ready::TimedOut))
         {
             log::error!(
-                "the guest of a failed postcopy was not stopped within {grace:?}: threads that touch memory that did not \
-                 arrive get a signal from now on"
+                "the guest of a failed postcopy was not stopped within {grace:?}: a thread that touches memory that did \
+                 not arrive gets a signal from now on"
             );
             *self.unreadable.lock() = Some(Unreadable::make(&self.blocks, &self.uffd, self.method));
         }
     }
 
-    /// No more pages will arrive: threads that wait for one wait on, and after `grace` they fail.
+    /// No more pages will arrive. Waiting threads keep waiting; after `grace` their accesses fail.
     fn abort(&self, grace: Duration) {
         self.grace.lock().get_or_insert(grace);
         self.wake.wake();
     }
 
-    /// A page that nobody asks for because of a panic comes all the same: the source sends all of them in the end.
+    /// If a panic prevents a request, the page arrives later: the source sends all pages in the end.
     fn serve(&self, ram: &Ram, address: usize) {
         let Some(vm) = ram.vm.upgrade() else { return };
         let _ = contained(&vm, || {
@@ -129,7 +131,7 @@ impl Faults {
         };
         let offset = offset - offset % block.unit();
         let mut waiting = self.waiting.lock();
-        // Looked at under the lock: see `arrived_zero`.
+        // Checked under the lock: see `arrived_zero`.
         if block.received.get(offset >> ram.page_bits) {
             drop(waiting);
             self.place_zeros(ram, place, offset);
@@ -140,8 +142,8 @@ impl Faults {
         }
     }
 
-    /// Serves a fault in a unit that arrived. If it arrived as zero it may have no page yet; then the units behind it get
-    /// theirs as well. Threads that wait for a unit that has a page are woken.
+    /// Serves a fault in a unit that arrived. A unit that arrived as zero may have no page yet; then pages are placed
+    /// for it and for the units behind it. If the unit has a page, the waiting threads are woken.
     fn place_zeros(&self, ram: &Ram, place: usize, offset: usize) {
         let block = &self.blocks[place];
         let (memory, unit) = (block.memory(), block.unit());
@@ -167,19 +169,19 @@ impl Faults {
         }
     }
 
-    /// A zero unit arrived in an emptied block. It gets a page only if a thread waits for it: page tables for memory that
-    /// the guest never uses take longer to write than the records for it.
+    /// A zero unit arrived in an emptied block. A page is placed only if a thread waits for the unit: mapping pages
+    /// that the guest never uses takes longer than reading their records.
     pub fn arrived_zero(&self, ram: &Ram, block: &Arc<Block>, offset: usize) -> Result<()> {
         let place = self.place_of(block)?;
         block.received.set(offset >> ram.page_bits, block.pages_per_unit());
-        // A fault is either in the list by now, or finds the unit received.
+        // A fault is either in `waiting` by now, or finds the unit received.
         if self.waiting.lock().remove(&(place, offset)) {
             self.place_zeros(ram, place, offset);
         }
         Ok(())
     }
 
-    /// Whether a unit was asked for and did not arrive.
+    /// Whether a unit was requested and has not arrived.
     #[cfg(test)]
     pub fn is_waiting(&self, place: usize, offset: usize) -> bool {
         self.waiting.lock().contains(&(place, offset))
@@ -190,7 +192,7 @@ impl Faults {
         place.ok_or_else(|| Error::invalid("a page for a block that takes no part in postcopy"))
     }
 
-    /// A request that the connection does not take is repeated by `ask_again`.
+    /// Sends a request. If the connection fails, `ask_again` repeats it.
     fn ask(&self, place: usize, offset: usize) {
         let block = &self.blocks[place];
         if let Err(error) = self.source.request_pages(&block.info.name, offset as u64, block.unit() as u32) {
@@ -207,7 +209,8 @@ impl Faults {
         waiting.into_iter().for_each(|(place, offset)| self.ask(place, offset));
     }
 
-    /// Puts a unit in place and lets go who waits for it. What is there already stays: the guest may have written to it.
+    /// Places a unit and wakes the threads that wait for it. A page that is present stays: the guest may have written
+    /// to it.
     pub fn place(&self, ram: &Ram, block: &Arc<Block>, offset: usize, content: &[u8], zero: bool) -> Result<()> {
         let place = self.place_of(block)?;
         let placed = if zero && self.can_zero[place] {
@@ -224,18 +227,18 @@ impl Faults {
         Ok(())
     }
 
-    /// Ends it and wakes all waiting threads. If the guest is not `stopped`, missing pages are unreadable for as long as
-    /// the returned value lives; else they read as zero.
+    /// Ends the service of faults and wakes all waiting threads. If the guest is not `stopped`, missing pages are
+    /// unreadable for as long as the returned value lives; else they read as zero.
     fn stop(&self, stopped: bool) -> Option<Unreadable> {
         self.over.wake();
         self.wake.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic in it was told by the panic hook.
+            // The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
         let unreadable = self.unreadable.take();
         let unreadable = if stopped {
-            // Pages that are missing again make threads wait until the end below.
+            // Until `unregister` threads wait for these pages again.
             drop(unreadable);
             None
         } else {
@@ -251,7 +254,7 @@ impl Faults {
     }
 }
 
-/// While pages can be missing: a huge page that the kernel makes would fill them in.
+/// Transparent huge pages are forbidden while pages can be missing: a huge page would fill missing pages with zeros.
 fn allow_huge(blocks: &[Arc<Block>], allow: bool) {
     blocks.iter().for_each(|block| block.memory().allow_huge(allow));
 }
@@ -261,7 +264,7 @@ impl Ram {
         Arc::new(self.blocks().iter().filter(|block| !self.is_ignored(block)).cloned().collect())
     }
 
-    /// Whether this machine can be the destination of a postcopy, or why not.
+    /// Checks whether this machine can be the destination of a postcopy.
     pub fn check_postcopy(&self) -> Result<()> {
         let blocks = self.sent_blocks();
         if self.faults.lock().is_some() {
@@ -280,31 +283,31 @@ impl Ram {
         Ok(())
     }
 
-    /// Postcopy may come: memory is emptied, so that every page that does not arrive is missing.
+    /// POSTCOPY_ADVISE arrived: discards all memory, so that every page that does not arrive is missing.
     pub(super) fn advised(&self) -> Result<()> {
         self.check_postcopy()?;
         for block in self.sent_blocks().iter() {
-            self.throw_away(block, 0, block.memory().len())?;
-            // Memory of a file that is not shared has the file's content now.
+            self.discard(block, 0, block.memory().len())?;
+            // A private mapping of a file has the file's content now, not zeros.
             block.emptied.store(block.info.shared || is_anonymous(block.memory()), Relaxed);
         }
         self.advised.store(true, SeqCst);
         Ok(())
     }
 
-    fn throw_away(&self, block: &Block, start: usize, len: usize) -> Result<()> {
+    fn discard(&self, block: &Block, start: usize, len: usize) -> Result<()> {
         let (first, count) = block.page_range(start, len);
         block.received.clear(first, count);
-        let thrown = block.memory().discard(start, len, block.info.shared);
-        thrown.map_err(|err| Error::io(format!("throwing away memory of block '{}'", block.name()), &err))
+        let discarded = block.memory().discard(start, len, block.info.shared);
+        discarded.map_err(|err| Error::io(format!("discarding memory of block '{}'", block.name()), &err))
     }
 
-    /// Nothing of a page that did not arrive may stand in its place: it would never be missed.
-    fn throw_away_missing(&self, block: &Block) -> Result<()> {
-        block.missing().try_for_each(|(start, len)| self.throw_away(block, start, len))
+    /// Discards the content of pages that have not arrived: a present page never faults.
+    fn discard_missing(&self, block: &Block) -> Result<()> {
+        block.missing().try_for_each(|(start, len)| self.discard(block, start, len))
     }
 
-    /// The source has changed these pages since it sent them.
+    /// Discards a range that the source has changed since it sent it.
     pub(super) fn discard_range(&self, name: &[u8], start: u64, len: u64) -> Result<()> {
         let blocks = self.blocks();
         let text = || format!("a discard for block '{}', which is not there", String::from_utf8_lossy(name));
@@ -317,16 +320,16 @@ impl Ram {
         if self.faults.lock().is_some() {
             return Err(Error::new(libc::EPERM, "a discard while the guest may run"));
         }
-        self.throw_away(block, start as usize, len as usize)
+        self.discard(block, start as usize, len as usize)
     }
 
-    /// From now on missing pages are asked for.
+    /// Starts to serve faults.
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
-        self.settle_load();
+        self.stop_prefault();
         let blocks = self.sent_blocks();
         allow_huge(&blocks, false);
-        let thrown = blocks.iter().try_for_each(|block| self.throw_away_missing(block));
-        let started = thrown.and_then(|()| Faults::start(self, Arc::clone(&blocks), source));
+        let discarded = blocks.iter().try_for_each(|block| self.discard_missing(block));
+        let started = discarded.and_then(|()| Faults::start(self, Arc::clone(&blocks), source));
         let faults = started.inspect_err(|_| allow_huge(&blocks, true))?;
         *self.faults.lock() = Some(faults);
         Ok(())
@@ -358,7 +361,7 @@ impl Ram {
         }
     }
 
-    /// A load ends in whatever way. A guest that was not stopped before must not read zeros.
+    /// A load ends, with or without success. A guest that was not stopped must not read zeros.
     pub(super) fn cleanup_faults(&self) {
         let Some(faults) = self.faults() else { return };
         let missing = faults.blocks.iter().any(|block| block.missing().next().is_some());

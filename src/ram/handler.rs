@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! RAM as a device of the registry.
+//! The handler of the device "ram" in the registry.
 
 use super::{Ram, block, wire};
 use crate::error::{Error, Result};
@@ -9,10 +9,10 @@ use crate::savevm::host::Flags;
 use crate::vmstate::Recorder;
 use std::sync::Arc;
 
-/// See the module.
+/// The handler.
 pub(super) struct RamHandler(pub Arc<Ram>);
 
-/// The code of a result, with the error behind it latched on the file and reported.
+/// Latches an error on the file, reports it, and returns the code of the result.
 fn code(ram: &Ram, file: &MigFile, result: Result<()>) -> i32 {
     match result {
         Ok(()) => 0,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Records that come in (QEMU 7.2, `migration/ram.c`). A page goes from the file to its place, with no copy on the way.
-//!
-//! Every offset is checked against its block before anything is written: nothing outside of a block is ever touched.
+//! Loads the records of a stream (QEMU 7.2, `migration/ram.c`). Pages are read from the channel into guest memory
+//! without a copy. Every offset is checked against its block before memory is written.
 
 use super::block::{self, Block, Blocks};
 use super::faults::Faults;
@@ -15,10 +14,10 @@ use crate::wire::xbzrle;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// What is kept from section to section.
+/// State from section to section.
 pub(super) struct Loader {
     blocks: Blocks,
-    /// Place of the block of the record before.
+    /// Index of the previous record's block.
     last_block: Option<usize>,
     page: Box<[u8]>,
     encoded: Box<[u8]>,
@@ -26,11 +25,11 @@ pub(super) struct Loader {
     runs: Runs,
 }
 
-/// A host page on its way in, while the guest may wait for it: its target pages come one behind the other.
+/// A host page that is arriving in postcopy. Its target pages arrive in order.
 #[derive(Default)]
 struct Unit {
     content: Vec<u8>,
-    /// Block and offset of the unit, and how many of its bytes came.
+    /// Block and offset of the unit, and the number of its bytes that arrived.
     block: Option<usize>,
     offset: usize,
     filled: usize,
@@ -38,7 +37,7 @@ struct Unit {
 }
 
 impl Unit {
-    /// The place of a target page within the unit, if it is the one that comes next.
+    /// Offset of a target page within the unit. An error unless this page is the next one.
     fn next(&mut self, place: Option<usize>, block: &Block, offset: usize) -> Result<usize> {
         let within = offset % block.unit();
         if within == 0 {
@@ -62,7 +61,7 @@ fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Adds block and offset to what is wrong with a record.
+/// Adds block and offset to an error of a record.
 fn place(block: &Block, offset: u64) -> impl Fn(Error) -> Error + '_ {
     move |err| {
         let text = format!("block '{}', offset 0x{offset:x}: {}", block.name(), err.message());
@@ -78,7 +77,7 @@ fn get_name(file: &MigFile) -> Result<Vec<u8>> {
 }
 
 impl Ram {
-    /// Begins a load: blocks neither come nor go until `load_cleanup`.
+    /// Begins a load. The list of blocks does not change until `load_cleanup`.
     pub(super) fn load_setup(&self) {
         drop(self.unreadable.take());
         let mut busy = self.busy.lock();
@@ -92,23 +91,23 @@ impl Ram {
         });
     }
 
-    /// Ends it.
+    /// Ends a load.
     pub(super) fn load_cleanup(&self) {
         self.cleanup_faults();
         self.advised.store(false, SeqCst);
         let loader = self.busy.lock().loading.take();
-        // Waits for who still prepares memory.
+        // Joins the prefault thread.
         drop(loader);
         self.busy.lock().incoming = false;
     }
 
-    /// Nothing but the pages that come makes memory present from here on.
-    pub(super) fn settle_load(&self) {
-        let preparer = self.busy.lock().loading.as_mut().and_then(|loader| loader.runs.settle());
-        drop(preparer);
+    /// Stops prefaulting: from here on only arriving pages become present.
+    pub(super) fn stop_prefault(&self) {
+        let prefaulter = self.busy.lock().loading.as_mut().and_then(|loader| loader.runs.stop_prefault());
+        drop(prefaulter);
     }
 
-    /// Records up to the end of the section.
+    /// Loads records up to the end of the section.
     pub(super) fn load(&self, file: &MigFile) -> Result<()> {
         let loader = self.busy.lock().loading.take();
         let mut loader = loader.unwrap_or_else(|| {
@@ -129,8 +128,8 @@ impl Ram {
             busy.incoming
         };
         if !incoming {
-            // There was no setup, or the cleanup came meanwhile: nobody else waits for who still prepares memory.
-            self.settle_load();
+            // Without a setup, or after a cleanup in the meantime, no other call joins the prefault thread.
+            self.stop_prefault();
         }
         result
     }
@@ -162,7 +161,7 @@ impl Loader {
         }
     }
 
-    /// The block that a record names.
+    /// The block of a record.
     fn block(&mut self, ram: &Ram, file: &MigFile, flags: u64) -> Result<Arc<Block>> {
         let at = file.position();
         if flags & wire::CONTINUE == 0 {
@@ -198,7 +197,7 @@ impl Loader {
                 ram.counters.zero.fetch_add(1, Relaxed);
             }
             wire::PAGE => {
-                // Nothing has to be kept of pages that did not arrive yet, unless the guest may see them.
+                // A page that has not arrived has no content to keep.
                 let may_run = |offset: usize| !block.received.get(offset >> ram.page_bits);
                 return self.runs.get(file, (block, size), offset, may_run, |offset| {
                     block.received.set(offset >> ram.page_bits, 1);
@@ -211,7 +210,7 @@ impl Loader {
         Ok(())
     }
 
-    /// A page of a guest that may run: nothing of it shows before all of its host page is there.
+    /// Loads a page in postcopy: the guest sees a host page only when all of it has arrived.
     fn part(
         &mut self,
         ram: &Ram,
@@ -272,7 +271,7 @@ impl Loader {
         Ok(())
     }
 
-    /// The list of blocks: every one of both sides must be there, and be the same.
+    /// Checks the list of blocks: both sides must have the same blocks.
     fn block_list(&mut self, ram: &Ram, file: &MigFile, total: u64) -> Result<()> {
         let start = file.position();
         let (mut left, mut seen) = (total, vec![false; self.blocks.len()]);
@@ -305,7 +304,7 @@ impl Loader {
         }
     }
 
-    /// What follows the length, by agreement of both sides.
+    /// Checks the fields that follow the length if a capability asks for them.
     fn block_details(&self, ram: &Ram, mut file: &MigFile, block: &Block) -> Result<()> {
         if ram.is_postcopy_advised() && block.info.page_size != system_page_size() {
             let page_size = wire::decode_block_page_size(&mut file)?;
@@ -329,5 +328,5 @@ impl Loader {
 }
 
 fn unsupported(what: &str, at: u64) -> Error {
-    Error::new(libc::ENOTSUP, format!("{what} are not understood")).at_offset(at)
+    Error::new(libc::ENOTSUP, format!("{what} are not supported")).at_offset(at)
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! RAM as a module: blocks of guest memory as the live device "ram" (section version 4 of QEMU 7.2's `migration/ram.c`).
+//! Saves and loads guest memory: the live device "ram" (section version 4 of QEMU 7.2's `migration/ram.c`).
 //!
-//! Optional: a host with a RAM device of its own never makes a [`Ram`]. No lock is held while the host or a channel is
-//! called: bitmaps are atomic, and what a phase works with is taken out of its place for that long.
+//! The module is optional: a host with a RAM device of its own makes no [`Ram`]. No lock is held while the host or a
+//! channel is called. Bitmaps are atomic, and a phase moves its state out of the lock while it runs.
 //!
-//! - `block.rs`, `bitmap.rs`: what there is, and a bit for every page.
-//! - `tracker.rs`: which pages change (the host's log, or the kernel's).
-//! - `save.rs`, `sender.rs`: the phases of saving, and how a page goes out.
-//! - `load.rs`, `run.rs`: records that come in; `prepare.rs`: memory for them.
-//! - `postcopy.rs`: what the driver asks for in postcopy; `requests.rs`: at the source, `faults.rs`: at the destination.
-//! - `snapshot.rs`: saving behind a running guest.
-//! - `cache.rs`: the pages that differences are computed from. `wire::ram` and `wire::xbzrle` have the bytes.
+//! - `block.rs`, `bitmap.rs`: the blocks of memory, and one bit per page.
+//! - `tracker.rs`: the dirty log, of the host or of the kernel.
+//! - `save.rs`, `sender.rs`: the phases of saving, and the encoding of pages.
+//! - `load.rs`, `run.rs`: the records of a stream; `prefault.rs`: makes memory present before they arrive.
+//! - `postcopy.rs`: the driver's interface in postcopy; `requests.rs`: the source, `faults.rs`: the destination,
+//! `unreadable.rs`: memory of a failed postcopy.
+//! - `snapshot.rs`: snapshots of a running guest.
+//! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
 
 pub mod bitmap;
 pub mod block;
@@ -19,7 +20,7 @@ mod faults;
 mod handler;
 mod load;
 mod postcopy;
-mod prepare;
+mod prefault;
 mod requests;
 mod run;
 mod save;
@@ -40,31 +41,31 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ord
 use std::sync::{Arc, Weak};
 use tracker::{HostLog, Log};
 
-/// What a host chooses.
+/// Options of a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Where dirty pages are known from.
+    /// Source of the dirty log.
     pub log: Log,
-    /// Blocks that both sides share are not sent (QEMU's `x-ignore-shared`; both sides must agree).
+    /// Does not send shared blocks (QEMU's `x-ignore-shared`; both sides must set it).
     pub ignore_shared: bool,
-    /// Size of the cache for XBZRLE in bytes; 0: not used.
+    /// Size of the XBZRLE cache in bytes; 0 disables XBZRLE.
     pub xbzrle_cache: u64,
 }
 
-/// Counts of one migration; they begin anew with the next.
+/// Counters of one migration. The next migration resets them.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Pages that went out or came in as they are.
+    /// Pages sent or received in full.
     pub normal: AtomicU64,
-    /// Pages of one byte value.
+    /// Pages sent or received as one byte value.
     pub zero: AtomicU64,
-    /// Pages as a difference.
+    /// Pages sent or received as an XBZRLE difference.
     pub xbzrle: AtomicU64,
-    /// Pages that were dirty but the same as before.
+    /// Dirty pages whose content had not changed.
     pub unchanged: AtomicU64,
-    /// How often the dirty log was read.
+    /// Number of reads of the dirty log.
     pub syncs: AtomicU64,
-    /// Ranges that the destination asked for (either side).
+    /// Ranges that the destination requested (counted at both sides).
     pub requests: AtomicU64,
 }
 
@@ -75,12 +76,12 @@ impl Counters {
     }
 }
 
-/// What is under way; blocks neither come nor go meanwhile.
+/// The migrations in progress. The list of blocks does not change during one.
 #[derive(Default)]
 struct Busy {
     saving: Option<Box<save::Saver>>,
     loading: Option<Box<load::Loader>>,
-    /// From setup to cleanup, also while the state is taken out.
+    /// True from setup to cleanup, also while a phase has moved the state out.
     outgoing: bool,
     incoming: bool,
 }
@@ -120,26 +121,27 @@ pub struct Ram {
     host_log: Option<Arc<dyn HostLog>>,
     blocks: RwLock<Blocks>,
     busy: Mutex<Busy>,
-    /// What postcopy's destination asked for.
+    /// Pages that the destination of a postcopy requested.
     requests: Mutex<requests::Requests>,
-    /// Missing pages are being asked for.
+    /// The destination's page faults, during postcopy.
     faults: Mutex<Option<Arc<faults::Faults>>>,
     /// Memory that a guest of a failed postcopy must not read.
     unreadable: Mutex<Option<unreadable::Unreadable>>,
-    /// Pages are to be marked as dirty.
+    /// `set_dirty` has an effect.
     logging: AtomicBool,
-    /// What is saved is a running guest as it was.
+    /// A snapshot of a running guest is in progress.
     snapshots: AtomicBool,
-    /// The source has said that postcopy may come.
+    /// POSTCOPY_ADVISE arrived.
     advised: AtomicBool,
-    /// Target pages that are to be sent. Less than none for a moment: a page may be sent before who marked it has counted it.
+    /// Number of dirty target pages. May be negative briefly: a page can be sent before the marking thread has counted
+    /// it.
     dirty_pages: AtomicI64,
-    /// Numbers for who asks.
+    /// Statistics.
     pub counters: Counters,
 }
 
 impl Ram {
-    /// RAM without blocks, registered as the device "ram" of `vm`.
+    /// Creates RAM without blocks and registers it as the device "ram" of `vm`.
     pub fn new(vm: &Arc<Vm>, options: Options, host_log: Option<Arc<dyn HostLog>>) -> Result<Arc<Self>> {
         let page_bits = vm.host().target_page_bits();
         if !wire::PAGE_BITS.contains(&page_bits) {
@@ -185,17 +187,17 @@ impl Ram {
         Ok(ram)
     }
 
-    /// The machine, while it is there.
+    /// The context, unless it was freed.
     pub fn vm(&self) -> Option<Arc<Vm>> {
         self.vm.upgrade()
     }
 
-    /// By which the device is known to the registry.
+    /// The opaque pointer that identifies the device in the registry.
     fn opaque(&self) -> usize {
         std::ptr::from_ref(self) as usize
     }
 
-    /// Takes the device out of its machine. When it returns nothing touches a block any more. `EBUSY` in a migration.
+    /// Unregisters the device. When this returns, no block is accessed any more. Fails with `EBUSY` during a migration.
     pub fn close(&self) -> Result<()> {
         self.check_idle("free")?;
         if let Some(vm) = self.vm.upgrade() {
@@ -212,17 +214,17 @@ impl Ram {
         1 << self.page_bits
     }
 
-    /// What the host chose.
+    /// The host's options.
     pub fn options(&self) -> Options {
         *self.options.lock()
     }
 
-    /// The blocks of the moment.
+    /// The current list of blocks.
     pub fn blocks(&self) -> Blocks {
         Arc::clone(&self.blocks.read())
     }
 
-    /// Whether a block is not sent, because the other side has the same memory.
+    /// Whether a block is not sent because both sides share its memory.
     pub fn is_ignored(&self, block: &Block) -> bool {
         block.info.shared && self.options().ignore_shared
     }
@@ -231,8 +233,8 @@ impl Ram {
         self.busy.lock().check_idle(what)
     }
 
-    /// Adds a block. `EBUSY` in a migration, `EEXIST` for a name that is registered, `EINVAL` if the block overlaps another
-    /// one: every page would be sent and loaded twice.
+    /// Adds a block. Fails with `EBUSY` during a migration, with `EEXIST` if the name is registered, and with `EINVAL`
+    /// if the block overlaps another one, whose pages would be sent and loaded twice.
     pub fn add_block(&self, info: BlockInfo) -> Result<()> {
         let block = Arc::new(Block::new(info, self.page_bits)?);
         self.change_blocks("add", |blocks| {
@@ -245,7 +247,8 @@ impl Ram {
         })
     }
 
-    /// Removes a block. When it returns its memory may go. `EBUSY` in a migration, `ENOENT` for an unknown name.
+    /// Removes a block. When this returns, the host may unmap its memory. Fails with `EBUSY` during a migration, and
+    /// with `ENOENT` if the name is unknown.
     pub fn remove_block(&self, name: &[u8]) -> Result<()> {
         self.change_blocks("remove", |blocks| {
             let Some((at, _)) = block::find(blocks, name) else {
@@ -270,10 +273,10 @@ impl Ram {
         Ok(())
     }
 
-    /// Marks memory as dirty: it will be sent (again). Any thread, also while nothing is saved; addresses outside of
-    /// all blocks are nobody's.
+    /// Marks memory as dirty, so that it is sent again. Callable from any thread at any time. Addresses outside of all
+    /// blocks are ignored.
     pub fn set_dirty(&self, address: usize, len: usize) {
-        // Either this sees that pages are to be marked, or who sends them sees what was written.
+        // Either this thread sees `logging`, or the sender sees what this thread wrote.
         fence(SeqCst);
         if !self.logging.load(SeqCst) {
             return;
@@ -295,17 +298,17 @@ impl Ram {
         self.dirtied(block.dirty.set(start, count));
     }
 
-    /// So many pages more are to be sent.
+    /// Adds to the number of dirty pages.
     fn dirtied(&self, pages: usize) {
         self.dirty_pages.fetch_add(pages as i64, Relaxed);
     }
 
-    /// So many pages less are to be sent.
+    /// Subtracts from the number of dirty pages.
     fn cleaned(&self, pages: usize) {
         self.dirty_pages.fetch_sub(pages as i64, Relaxed);
     }
 
-    /// Bytes that are to be sent.
+    /// Number of dirty bytes.
     pub fn dirty_bytes(&self) -> u64 {
         (self.dirty_pages.load(Relaxed).max(0) as u64) << self.page_bits
     }
@@ -314,7 +317,7 @@ impl Ram {
         self.advised.load(SeqCst)
     }
 
-    /// Union of the page sizes of all blocks in bytes: what POSTCOPY_ADVISE compares.
+    /// Union of the page sizes of all blocks in bytes, which POSTCOPY_ADVISE compares.
     pub fn page_sizes(&self) -> u64 {
         self.blocks().iter().fold(0, |all, block| all | block.info.page_size as u64)
     }

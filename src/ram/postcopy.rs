@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! RAM's part in postcopy, as the driver asks for it.
+//! RAM behind the driver's interface for postcopy.
 
 use super::{Ram, block};
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use crate::savevm::slot::{PageSource, PostcopyRam};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The slot's object. It holds the RAM, which does not hold it.
+/// The object in the migration slot. It owns a reference to the RAM; the RAM has none to it.
 pub(super) struct RamPostcopy(pub Arc<Ram>);
 
 impl PostcopyRam for RamPostcopy {
@@ -26,7 +26,7 @@ impl PostcopyRam for RamPostcopy {
     }
 
     fn received(&self, block: &[u8], bits: &[u8]) -> Result<()> {
-        self.0.take_received(block, bits)
+        self.0.apply_received(block, bits)
     }
 
     fn advise(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Postcopy at the source: stale pages are named, asked pages go first, and after a break only what is missing.
+//! Postcopy at the source: sends discards for stale pages, queues requested pages, and after a break resends only the
+//! pages that the destination does not have.
 
 use super::Ram;
 use super::block::{self, Block};
@@ -11,10 +12,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// More requests than a guest has CPUs, by far; a peer that sends more is not waiting for pages.
+/// Maximum number of queued requests: far more than a guest has CPUs.
 const REQUESTS_MAX: usize = 1 << 16;
 
-/// Pages that the destination's guest waits for.
+/// Queue of the pages that the destination requested.
 #[derive(Default)]
 pub(super) struct Requests {
     queue: VecDeque<(usize, usize, usize)>,
@@ -22,12 +23,12 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// The next one: place of the block, first page, count.
+    /// The next request: index of the block, first page, count.
     pub fn next(&mut self) -> Option<(usize, usize, usize)> {
         self.queue.pop_front()
     }
 
-    /// What of one is left for later.
+    /// Returns the rest of a request to the front of the queue.
     pub fn put_back(&mut self, (place, start, count): (usize, usize, usize)) {
         if count > 0 {
             self.queue.push_front((place, start, count));
@@ -39,7 +40,7 @@ impl Requests {
     }
 }
 
-/// Grows every dirty run to whole units, so that a host page is sent as a whole; how many pages are new.
+/// Extends every run of dirty pages to whole host pages. Returns the number of newly dirty pages.
 fn grow_to_units(block: &Block) -> usize {
     let unit = block.pages_per_unit();
     let (mut from, mut new) = (0, 0);
@@ -53,9 +54,9 @@ fn grow_to_units(block: &Block) -> usize {
 }
 
 impl Ram {
-    /// Sends POSTCOPY_RAM_DISCARD for all that is still to be sent: what the destination has of it is stale.
+    /// Sends POSTCOPY_RAM_DISCARD for all dirty pages: the destination's copies are stale.
     pub(super) fn discards(&self, file: &MigFile) -> Result<()> {
-        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the machine is gone"))?;
+        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
         self.sync_for_postcopy()?;
         for block in self.blocks().iter().filter(|block| !self.is_ignored(block)) {
             self.dirtied(grow_to_units(block));
@@ -71,7 +72,7 @@ impl Ram {
         file.check()
     }
 
-    /// Queues what the destination asks for.
+    /// Queues a request of the destination.
     pub(super) fn request(&self, name: Option<&[u8]>, start: u64, len: u32) -> Result<()> {
         let blocks = self.blocks();
         let mut requests = self.requests.lock();
@@ -97,8 +98,8 @@ impl Ram {
         Ok(())
     }
 
-    /// Takes over what the destination says that it has: all else is sent again.
-    pub(super) fn take_received(&self, name: &[u8], bits: &[u8]) -> Result<()> {
+    /// Marks all pages of a block as dirty that are not in the destination's received bitmap.
+    pub(super) fn apply_received(&self, name: &[u8], bits: &[u8]) -> Result<()> {
         let blocks = self.blocks();
         let text = |what: &str| format!("a received bitmap for block '{}' {what}", String::from_utf8_lossy(name));
         let (_, block) = block::find(&blocks, name).ok_or_else(|| Error::invalid(text("that is not there")))?;

@@ -1,58 +1,58 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Pages that follow each other, read to their places with one call.
+//! Reads consecutive pages into guest memory with one system call.
 //!
-//! A page is usually followed by the next one of its block. So a read asks for the rest of a page, the word of the next
-//! record, the page that it should announce, and so on. What comes otherwise is given back to the file. By then it stands
-//! in pages that were announced by nobody; these are only pages of which nothing has arrived yet, so that nothing is lost:
-//! each of them still comes, or the load fails.
+//! A page is usually followed by the next page of its block. One read therefore covers the rest of a page, the header
+//! word of the next record, the page that this record is expected to hold, and so on. If another record arrives, its
+//! bytes are returned to the file. They were read into pages that no record has named. Only pages that have not arrived
+//! are used for that, so no content is lost: each of them still arrives, or the load fails.
 
 use super::block::Block;
-use super::prepare::Preparer;
+use super::prefault::Prefaulter;
 use super::wire;
 use crate::error::Result;
 use crate::file::MigFile;
 use crate::sys::ByteBuffer;
 use std::sync::Arc;
 
-/// Most pages that a read goes ahead: words and pages together fit into a file's buffer, when they have to go back.
+/// Maximum number of pages that a read covers ahead. Words and pages fit into a file's buffer if they are returned.
 const AHEAD_MAX: usize = 7;
-/// Size of a record's word.
+/// Size of a record's header word in bytes.
 const WORD: usize = 8;
 
-/// Least and most bytes that are made present at once.
-const PREPARED: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
-/// Most bytes that are made present ahead of the pages.
-const PREPARED_AHEAD: usize = 16 << 20;
+/// Minimum and maximum number of bytes of one prefault.
+const PREFAULT: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
+/// Maximum distance of prefaulted memory ahead of the arriving pages, in bytes.
+const PREFAULT_AHEAD: usize = 16 << 20;
 
-/// What is known from page to page.
+/// State from page to page.
 pub(super) struct Runs {
     words: ByteBuffer<{ WORD * (AHEAD_MAX + 1) }>,
     ahead: usize,
-    /// The page behind the last one of the block whose pages came last, in bytes.
+    /// Offset behind the last page that arrived.
     next: usize,
-    /// Where pages began to follow each other.
+    /// Start of the current run of consecutive pages.
     start: usize,
-    /// Up to where memory was made present, or will be.
-    prepared: usize,
-    /// Makes it present, from the first long run on.
-    preparer: Option<Preparer>,
+    /// End of the memory that was or will be prefaulted.
+    prefaulted: usize,
+    /// The prefault thread; started with the first long run.
+    prefaulter: Option<Prefaulter>,
 }
 
-/// Where a read has got to.
+/// Result of a read.
 enum Step {
-    /// So much of the page at this offset is there.
+    /// The page at `at` has arrived up to `have` bytes.
     Page { at: usize, have: usize },
-    /// All was announced as it came, or was given back.
+    /// All bytes belong to named pages, or were returned to the file.
     Done,
 }
 
 impl Runs {
     pub fn new() -> Self {
-        Self { words: ByteBuffer::default(), ahead: 0, next: 0, start: 0, prepared: 0, preparer: None }
+        Self { words: ByteBuffer::default(), ahead: 0, next: 0, start: 0, prefaulted: 0, prefaulter: None }
     }
 
-    /// Gets the page at `offset`, and those that follow it as they are; `done` is told of each. `may_run` says that the
-    /// pages behind it may be written to before they are announced.
+    /// Reads the page at `offset` and the pages in full that follow it. Calls `done` for each. `may_run` says whether a
+    /// page may be written to before its record was read.
     pub fn get(
         &mut self,
         file: &MigFile,
@@ -63,9 +63,9 @@ impl Runs {
     ) -> Result<()> {
         if offset == self.next {
             self.ahead = (2 * self.ahead + 1).min(AHEAD_MAX);
-            self.prepare(block, offset, page_size);
+            self.prefault(block, offset, page_size);
         } else {
-            (self.ahead, self.start, self.prepared) = (0, offset, offset);
+            (self.ahead, self.start, self.prefaulted) = (0, offset, offset);
         }
         let (mut at, mut have) = (offset, 0);
         loop {
@@ -88,33 +88,33 @@ impl Runs {
         Ok(())
     }
 
-    /// Makes memory present in large pieces before the pages come: here while the run is short, by a thread when it is
-    /// long. Never more than has come already, so that little is wasted where the run ends.
-    fn prepare(&mut self, block: &Arc<Block>, offset: usize, page_size: usize) {
+    /// Prefaults memory in large pieces: on this thread while the run is short, on another thread if it is long. Never
+    /// more than has arrived already, so that little is wasted if the run ends.
+    fn prefault(&mut self, block: &Arc<Block>, offset: usize, page_size: usize) {
         let come = offset - self.start;
-        let from = self.prepared.max(offset);
+        let from = self.prefaulted.max(offset);
         let room = block.memory().len().saturating_sub(from);
-        if come >= *PREPARED.end() {
-            let piece = room.min(*PREPARED.end());
-            if piece > 0 && from + piece <= offset + come.min(PREPARED_AHEAD) {
-                let preparer = self.preparer.get_or_insert_with(Preparer::start);
-                if preparer.order(block, from..from + piece) {
-                    self.prepared = from + piece;
+        if come >= *PREFAULT.end() {
+            let piece = room.min(*PREFAULT.end());
+            if piece > 0 && from + piece <= offset + come.min(PREFAULT_AHEAD) {
+                let prefaulter = self.prefaulter.get_or_insert_with(Prefaulter::start);
+                if prefaulter.push(block, from..from + piece) {
+                    self.prefaulted = from + piece;
                 }
             }
             return;
         }
         let soon = offset + (self.ahead + 1) * page_size;
         let len = come.min(room);
-        if soon > from && len >= *PREPARED.start() {
-            let worked = block.memory().prepare_write(from, len);
-            self.prepared = if worked { from + len } else { usize::MAX };
+        if soon > from && len >= *PREFAULT.start() {
+            let worked = block.memory().prefault(from, len);
+            self.prefaulted = if worked { from + len } else { usize::MAX };
         }
     }
 
-    /// Who still makes memory present: nobody any more, until the next run, once that is dropped, which waits for it.
-    pub fn settle(&mut self) -> Option<Preparer> {
-        self.preparer.take()
+    /// Stops prefaulting. Returns the prefault thread; dropping it joins the thread.
+    pub fn stop_prefault(&mut self) -> Option<Prefaulter> {
+        self.prefaulter.take()
     }
 
     fn read(
@@ -164,7 +164,7 @@ impl Runs {
         Ok(Step::Done)
     }
 
-    /// The last `left` bytes, from the word of the record behind `page` on, go back.
+    /// Returns the last `left` bytes to the file, from the header word of the record behind `page` on.
     fn give_back(&mut self, file: &MigFile, (block, page_size): (&Block, usize), at: usize, page: usize, left: usize) {
         if left > WORD {
             self.ahead = 0;

@@ -13,43 +13,43 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
-/// Longest that one call of iterate takes (QEMU 7.2's `MAX_WAIT`).
+/// Maximum duration of one call of iterate (QEMU 7.2's `MAX_WAIT`).
 const ITERATE_MAX: Duration = Duration::from_millis(50);
-/// Most pages between two looks at the rate limit.
+/// Maximum number of pages between two checks of the rate limit.
 pub(super) const CHUNK: usize = 64;
-/// The same in postcopy, where they go out at once: what the guest asks for waits behind no more than that.
+/// The same in postcopy: a requested page waits behind at most this many background pages.
 const CHUNK_POSTCOPY: usize = 16;
 
-/// What is kept from setup to cleanup.
+/// The state of saving, from setup to cleanup.
 pub(super) struct Saver {
     blocks: Blocks,
-    /// Number of each block's first page among all.
+    /// For each block: the number of its first page, counted over all blocks.
     first_pages: Vec<u64>,
     sender: Sender,
     tracker: Tracker,
-    /// Finds pages that the guest never used without touching them, where the page map can be read.
+    /// Finds pages that the guest never used, without touching them. `None` if the page map can't be read.
     residency: Option<Residency>,
     /// Blocks whose pages without content read as zero.
     anonymous: Vec<bool>,
-    /// Where the search goes on: place of the block, page.
+    /// Where the search for dirty pages continues: index of the block, page.
     cursor: (usize, usize),
-    /// The pass in which the log was read last.
+    /// The round in which the dirty log was read last.
     synced_round: u64,
-    /// The guest runs over there, and waits for pages.
+    /// The guest runs at the destination and waits for pages.
     in_postcopy: bool,
 }
 
 impl Saver {
-    /// What goes out next, as place of the block, first page and count, and whether somebody waits for it.
+    /// The next pages to send: index of the block, first page, count, and whether the destination requested them.
     fn next(&mut self, ram: &Ram, most: usize) -> Option<(usize, usize, usize, bool)> {
         loop {
             let asked = ram.requests.lock().next();
             let Some((at, start, count)) = asked else { break };
             let end = start + count;
-            // What is clean was sent before it was asked for.
+            // A clean page was sent before the request arrived.
             let found = self.blocks.get(at).and_then(|block| block.dirty.run(start, count));
             if let Some((first, count)) = found.filter(|(first, _)| *first < end) {
-                // The rest is near, and likely to be asked for next.
+                // The guest is likely to touch the pages behind it next.
                 self.cursor = (at, end);
                 let count = count.min(end - first);
                 ram.requests.lock().put_back((at, first + count, end - first - count));
@@ -59,7 +59,7 @@ impl Saver {
         self.next_run(ram, most).map(|(at, start, count)| (at, start, count, false))
     }
 
-    /// Sends the next pages; false when there are none.
+    /// Sends the next pages. Returns false if there are none.
     fn send_next(&mut self, ram: &Ram, file: &MigFile) -> bool {
         let most = if self.in_postcopy { CHUNK_POSTCOPY } else { CHUNK };
         let Some((at, start, count, urgent)) = self.next(ram, room(ram, file).min(most)) else { return false };
@@ -70,7 +70,7 @@ impl Saver {
         true
     }
 
-    /// The next dirty run, about `most` pages in whole host pages; `None` when there is nothing all the way round.
+    /// The next run of dirty pages: about `most` pages, in whole host pages. `None` if no page of any block is dirty.
     pub(super) fn next_run(&mut self, ram: &Ram, most: usize) -> Option<(usize, usize, usize)> {
         let (mut at, mut from) = self.cursor;
         for _ in 0..=self.blocks.len() {
@@ -90,8 +90,7 @@ impl Saver {
         None
     }
 
-    /// Sends pages that are dirty. A bit is cleared before its page is read: what the guest writes afterwards sets it
-    /// again.
+    /// Sends dirty pages. Clears each bit before the page is read: a later write of the guest sets it again.
     fn send(&mut self, ram: &Ram, file: &MigFile, at: usize, start: usize, count: usize) {
         let block = Arc::clone(&self.blocks[at]);
         ram.cleaned(block.dirty.clear(start, count));
@@ -102,7 +101,7 @@ impl Saver {
         Arc::clone(&self.blocks[at])
     }
 
-    /// Sends pages from their places.
+    /// Sends pages from the guest's memory.
     pub(super) fn send_pages(&mut self, ram: &Ram, file: &MigFile, at: usize, start: usize, count: usize) {
         let block = self.block(at);
         let first_page = self.first_pages[at];
@@ -112,7 +111,7 @@ impl Saver {
             page += 1;
         };
         match &self.residency {
-            // Read after the dirty bits were cleared: what the guest writes from then on sets them again.
+            // The map is read after the dirty bits were cleared: a later write of the guest sets them again.
             Some(residency) if self.anonymous[at] => {
                 let (offset, len) = (start << ram.page_bits, count << ram.page_bits);
                 residency.absent(block.memory(), offset, len, ram.page_size(), send);
@@ -121,7 +120,7 @@ impl Saver {
         }
     }
 
-    /// Sends pages as they were, from a copy.
+    /// Sends pages from a copy.
     pub(super) fn send_copy(&mut self, ram: &Ram, file: &MigFile, (at, start): (usize, usize), content: &[u8]) {
         let block = self.block(at);
         for (page, content) in content.chunks(ram.page_size()).enumerate() {
@@ -130,7 +129,7 @@ impl Saver {
     }
 }
 
-/// How many pages go out before the rate limit is looked at again: no more than it lets through.
+/// Number of pages to send before the next check of the rate limit: not more than the limit allows.
 fn room(ram: &Ram, file: &MigFile) -> usize {
     let left = file.status().rate_limit() - file.rate_used();
     match usize::try_from(left) {
@@ -146,9 +145,9 @@ fn end_of_records(mut file: &MigFile) -> Result<()> {
 }
 
 impl Ram {
-    /// Runs `body` with what setup has made, which is out of its place meanwhile: no lock is held.
+    /// Runs `body` with the state that setup made. The state is moved out meanwhile, so that no lock is held.
     pub(super) fn with_saver<T>(&self, body: impl FnOnce(&mut Saver) -> Result<T>) -> Result<T> {
-        /// Puts it back, also after a panic: its end stops the host's log, which needs the big lock.
+        /// Moves the state back, also after a panic: dropping it stops the host's log, which needs the big lock.
         struct Taken<'a>(&'a Ram, Option<Box<Saver>>);
         impl Drop for Taken<'_> {
             fn drop(&mut self) {
@@ -161,13 +160,13 @@ impl Ram {
         body(taken.1.as_mut().ok_or_else(|| Error::new(libc::EPROTO, "RAM is not being saved"))?)
     }
 
-    /// Starts the log and writes the list of blocks. Everything is dirty.
+    /// Starts the dirty log and writes the list of blocks. All pages are dirty at first.
     pub(super) fn save_setup(&self, file: &MigFile, postcopy: bool) -> Result<()> {
-        // Keeps blocks from coming and going from here on.
+        // From here on the list of blocks does not change.
         let blocks = {
             let mut busy = self.busy.lock();
             if busy.outgoing || busy.incoming {
-                return Err(Error::new(libc::EBUSY, "RAM takes part in a migration already"));
+                return Err(Error::new(libc::EBUSY, "RAM already takes part in a migration"));
             }
             busy.outgoing = true;
             self.blocks()
@@ -218,7 +217,7 @@ impl Ram {
         }
     }
 
-    /// Sends until the rate limit, for 50 ms, or until nothing is left; whether the latter.
+    /// Sends until the rate limit is reached, 50 ms have passed, or nothing is left. Returns whether nothing is left.
     pub(super) fn save_iterate(&self, file: &MigFile) -> Result<bool> {
         self.with_saver(|saver| {
             let since = Instant::now();
@@ -231,7 +230,7 @@ impl Ram {
         })
     }
 
-    /// Sends all that is left; the guest is stopped. Before postcopy the log is read once more.
+    /// Sends all remaining pages. The guest is stopped. In precopy the dirty log is read once more before.
     pub(super) fn save_complete(&self, file: &MigFile, in_postcopy: bool) -> Result<()> {
         self.with_saver(|saver| {
             if !in_postcopy {
@@ -244,9 +243,8 @@ impl Ram {
         })
     }
 
-    /// Bytes that are left. The log is read at the end of every pass over memory. Until then there is never less than
-    /// the threshold: what is left of a pass goes out while the guest runs, not while it stands still for as long as it
-    /// may.
+    /// Number of remaining bytes. The dirty log is read at the end of every pass over memory. Until then the result is
+    /// not below the threshold, so that the rest of a pass is sent while the guest runs and not during the downtime.
     pub(super) fn save_pending(&self, threshold: u64, in_postcopy: bool) -> Result<u64> {
         if in_postcopy {
             return Ok(self.dirty_bytes());
@@ -261,7 +259,8 @@ impl Ram {
         })
     }
 
-    /// Reads the log for the last time; from here on whole host pages are sent, each behind its block's name anew.
+    /// Reads the dirty log for the last time. From here on whole host pages are sent, and the next record names its
+    /// block.
     pub(super) fn sync_for_postcopy(&self) -> Result<()> {
         self.with_saver(|saver| {
             saver.tracker.sync(self, &saver.blocks)?;
@@ -273,17 +272,17 @@ impl Ram {
         })
     }
 
-    /// Ends the log; blocks may come and go again.
+    /// Stops the dirty log. The list of blocks may change again.
     pub(super) fn save_cleanup(&self) {
         self.logging.store(false, SeqCst);
         self.requests.lock().clear();
         let saver = self.busy.lock().saving.take();
-        // Stops the host's log, without a lock.
+        // Stops the host's log, with no lock held.
         drop(saver);
         self.busy.lock().outgoing = false;
     }
 
-    /// A broken postcopy goes on: the destination has told what it has, the next record names its block.
+    /// A paused postcopy resumes after the received bitmaps have arrived. The next record names its block.
     pub(super) fn resume_prepare(&self) {
         let result = self.with_saver(|saver| {
             saver.sender.forget_block();

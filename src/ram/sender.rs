@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How a page goes out: as zero, as a difference, or as it is, without a copy.
+//! Encodes one page: as zero, as an XBZRLE difference, or in full without a copy.
 
 use super::block::Block;
 use super::cache::Cache;
@@ -9,16 +9,16 @@ use crate::wire::ram::XbzrleHead;
 use crate::wire::xbzrle;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The differences of one migration.
+/// XBZRLE of one migration.
 pub(super) struct Differences {
     cache: Cache,
-    /// A copy of the page: the guest goes on writing, but cache and stream must have the same.
+    /// A copy of the page: the guest keeps writing, but the cache and the stream must have the same content.
     page: Box<[u8]>,
     encoded: Box<[u8]>,
 }
 
 impl Differences {
-    /// Where the host wants them and the format can carry them.
+    /// `None` if the host disabled XBZRLE or the format can't carry pages of this size.
     pub fn new(cache_bytes: u64, page_size: usize) -> Option<Self> {
         let cache = Cache::new(cache_bytes, page_size).filter(|_| page_size < xbzrle::PAGE_MAX)?;
         let page = vec![0; page_size].into_boxed_slice();
@@ -26,13 +26,13 @@ impl Differences {
     }
 }
 
-/// What goes on between records.
+/// State from record to record.
 pub(super) struct Sender {
     page_bits: u32,
-    /// Place of the block whose name was sent last.
+    /// Index of the block whose name was sent last.
     last_block: Option<usize>,
     pub differences: Option<Differences>,
-    /// How often the whole of RAM was gone through.
+    /// Number of complete passes over RAM.
     pub round: u64,
 }
 
@@ -41,7 +41,7 @@ impl Sender {
         Self { page_bits, last_block: None, differences, round: 0 }
     }
 
-    /// The next record names its block again.
+    /// Makes the next record name its block.
     pub fn forget_block(&mut self) {
         self.last_block = None;
     }
@@ -59,8 +59,8 @@ impl Sender {
         counters.zero.fetch_add(1, Relaxed);
     }
 
-    /// Sends one page of the block at place `at`. An `absent` page has no content and
-    /// reads as zero. `first_page` numbers the block's pages among all blocks'.
+    /// Sends one page of the block with index `at`. An `absent` page has no content and reads as zero. `first_page` is
+    /// the number of the block's first page over all blocks.
     pub fn page(
         &mut self,
         file: &MigFile,
@@ -126,7 +126,7 @@ impl Sender {
                 counters.xbzrle.fetch_add(1, Relaxed);
             }
             _ => {
-                // What is sent is the copy that the next difference will be against.
+                // The copy is sent, which is the base of the next difference.
                 differences.cache.insert(number, round, &differences.page);
                 self.header(file, at, block, offset, wire::PAGE);
                 file.put(&differences.page);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A snapshot of a guest that runs on (QEMU 7.2's background snapshot).
+//! Snapshots of a running guest (QEMU 7.2's background snapshot).
 //!
-//! The guest stops while its devices are saved to memory and its RAM is protected from writes. Then it runs, and RAM goes
-//! out behind its back: a page that the guest writes to before its turn is copied first, and the guest goes on at once.
-//! The devices follow at the end, as in every stream.
+//! The guest is stopped while its devices are saved to memory and its RAM is write-protected. Then it runs while RAM is
+//! saved. If the guest writes to a page that was not saved yet, the thread "savevm-writes" copies the page first. The
+//! devices follow at the end, as in every stream.
 
 use super::block::{self, Block, Blocks};
 use super::save::{CHUNK, Saver};
@@ -25,12 +25,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-/// To open the file, or to connect; and for one wait for a peer.
+/// Time limit for opening the file or connecting, and for one wait for a peer.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Copies that may wait to be written, in bytes (or one, if that is larger). Beyond, writers wait for the channel.
+/// Maximum size of the queued copies in bytes, or one copy if that is larger. If it is reached, writers wait.
 const COPIES_MAX: usize = 64 << 20;
 
-/// A unit that the guest has written to before its turn: place of the block, first page, content before.
+/// A unit that the guest wrote to before it was saved: index of the block, first page, content before the write.
 type Copied = (usize, usize, Vec<u8>);
 
 #[derive(Default)]
@@ -39,20 +39,20 @@ struct Copies {
     bytes: usize,
 }
 
-/// What both threads know.
+/// Write protection, shared by the two threads.
 struct Protection {
     blocks: Blocks,
     uffd: Userfault,
     wake: WakeFd,
     copies: Mutex<Copies>,
     room: Condvar,
-    /// Units that were claimed and are not in `copies` yet.
+    /// Number of units that were claimed for a copy and are not in `copies` yet.
     copying: AtomicUsize,
     over: AtomicBool,
 }
 
 impl Protection {
-    /// Opens what is needed, before anything is stopped.
+    /// Opens the descriptors, while the guest still runs.
     fn new(ram: &Ram) -> Result<(Self, bool)> {
         let blocks: Vec<_> = ram.blocks().iter().filter(|block| !ram.is_ignored(block)).cloned().collect();
         let mut features = vec![Feature::WpFault];
@@ -73,13 +73,13 @@ impl Protection {
         Ok((protection, unpopulated))
     }
 
-    /// From here on writes wait. The guest is stopped.
+    /// Protects all memory from writes. The guest is stopped.
     fn start(&self, unpopulated: bool) -> Result<()> {
         for block in self.blocks.iter() {
             let place = |err| Error::io(format!("protecting block '{}' from writes", block.name()), &err);
             self.uffd.register(block.memory(), Mode::WriteProtect).map_err(place)?;
             if !unpopulated {
-                // Only what is there can be protected.
+                // Only present pages can be protected.
                 block.memory().populate(system_page_size());
             }
             self.uffd.protect(block.memory(), 0, block.memory().len(), true).map_err(place)?;
@@ -87,36 +87,36 @@ impl Protection {
         Ok(())
     }
 
-    /// Lets writes through again, whatever was saved; who waits goes on.
+    /// Ends the protection and wakes all waiting threads.
     fn stop(&self) {
         self.over.store(true, SeqCst);
         self.wake.wake();
         self.room.notify_all();
         for block in self.blocks.iter() {
-            // It fails where it was not registered, which is as good.
+            // Fails for memory that was not registered.
             let _ = self.uffd.unregister(block.memory());
         }
     }
 
-    /// Copies what the guest wants to write to, until it is over.
+    /// Serves write faults until the snapshot is over.
     fn run(&self, vm: &Vm, ram: &Ram) {
         if let Err(error) = self.uffd.serve(&self.wake, |address| self.serve(vm, ram, address)) {
             log::error!("reading write faults: {error}");
         }
     }
 
-    /// After a panic the snapshot is lost, but whoever writes goes on.
+    /// After a panic the snapshot fails, but the writing thread continues.
     fn serve(&self, vm: &Vm, ram: &Ram, address: usize) {
         let Some((_, block, offset)) = block::find_address(&self.blocks, address) else { return };
         let offset = offset - offset % block.unit();
-        // Counted before it is claimed, so that the sender does not end in between.
+        // Counted before the claim, so that the sender does not finish in between.
         self.copying.fetch_add(1, SeqCst);
         let claimed = contained(vm, || {
             vm.fault_point(FaultPoint::WriteFault);
             self.copy(ram, block, offset)
         });
         self.copying.fetch_sub(1, SeqCst);
-        // What is not claimed is on its way out, or was: who sends it lets the guest go on.
+        // The sender claimed all other units, and ends their protection.
         if claimed.unwrap_or(true)
             && let Err(error) = self.uffd.protect(block.memory(), offset, block.unit(), false)
         {
@@ -124,7 +124,7 @@ impl Protection {
         }
     }
 
-    /// Copies a unit, unless it is the sender's.
+    /// Copies a unit, unless the sender claimed it. Returns whether it was copied.
     fn copy(&self, ram: &Ram, block: &Arc<Block>, offset: usize) -> bool {
         let claimed = ram.claim(block, offset >> ram.page_bits);
         if claimed {
@@ -154,9 +154,9 @@ impl Protection {
     }
 }
 
-/// One section of RAM around `body`.
+/// Writes a section of RAM around `body`.
 fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
-    let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM is gone"))?;
+    let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM was unregistered"))?;
     section::encode_tag(&mut file, tag, entry.section_id);
     body()?;
     wire::encode_end(&mut file);
@@ -166,7 +166,7 @@ fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<(
     file.check()
 }
 
-/// Refuses what can't be saved behind a running guest: live devices beside RAM.
+/// Fails if there is a live device besides RAM: it can't be saved while the guest runs.
 fn check_devices(vm: &Vm) -> Result<()> {
     let other =
         vm.registry.walk().find(|call| call.is_live && *call.idstr != *wire::SECTION && call.handler.is_active());
@@ -180,9 +180,9 @@ fn check_devices(vm: &Vm) -> Result<()> {
 }
 
 impl Ram {
-    /// Saves the machine as it is now, while its guest runs on.
+    /// Saves the current state of the machine while its guest continues.
     pub fn snapshot_running(&self, to: &Uri) -> Result<()> {
-        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the machine is gone"))?;
+        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
         let host = vm.host();
         if host.locked() {
             return Err(Error::new(libc::EDEADLK, "a snapshot of a running guest is taken without the lock"));
@@ -223,7 +223,7 @@ impl Ram {
                     section(vm, file, stream::SECTION_PART, || self.send_frozen(file, protection))?;
                     section(vm, file, stream::SECTION_END, || Ok(()))?;
                     file.put(&devices);
-                    // A page that could not be copied is missing.
+                    // After a panic a page may be missing.
                     vm.check_unbroken()
                 }),
                 Err(err) => Err(Error::io("starting the thread for write faults", &err)),
@@ -232,7 +232,8 @@ impl Ram {
         })
     }
 
-    /// Stops the guest for its devices and the protection; what the devices wrote, with the end of the stream.
+    /// Stops the guest to save its devices and to protect its memory. Returns the devices' sections and the end of the
+    /// stream.
     fn freeze(&self, vm: &Vm, protection: &Protection, unpopulated: bool) -> Result<Vec<u8>> {
         let writer = Arc::new(memory::Writer::new());
         let file = MigFile::new(writer.clone(), true);
@@ -255,7 +256,7 @@ impl Ram {
         Ok(writer.take())
     }
 
-    /// Every page as it was: from its copy, or from its place, which lets the guest go on when it is out.
+    /// Sends every page as it was: from its copy, or from memory, whose protection ends after that.
     fn send_frozen(&self, file: &MigFile, protection: &Protection) -> Result<()> {
         self.with_saver(|saver| {
             loop {
@@ -265,7 +266,7 @@ impl Ram {
                     continue;
                 }
                 let Some((at, start, count)) = saver.next_run(self, CHUNK) else {
-                    // The last copies may come between the two looks.
+                    // The last copies may be queued between the two checks.
                     let Some((at, page, content)) = self.last_copy(protection) else { return Ok(()) };
                     saver.send_copy(self, file, (at, page), &content);
                     continue;
@@ -275,7 +276,7 @@ impl Ram {
         })
     }
 
-    /// A copy that is being made when everything else is out.
+    /// Waits for copies that are being made when all other pages are sent.
     fn last_copy(&self, protection: &Protection) -> Option<Copied> {
         loop {
             let copying = protection.copying.load(SeqCst) > 0;
@@ -287,7 +288,7 @@ impl Ram {
         }
     }
 
-    /// Whether the unit that begins with this page is the caller's to save.
+    /// Claims a unit for the caller to save. Returns false if it was claimed before.
     fn claim(&self, block: &Block, page: usize) -> bool {
         let cleared = block.dirty.clear(page, block.pages_per_unit());
         self.cleaned(cleared);
@@ -307,7 +308,7 @@ impl Ram {
         for page in &claimed {
             saver.send_pages(self, file, at, *page, unit);
         }
-        // The file only remembers where they are.
+        // Until the flush the file only has the addresses of the pages.
         file.flush();
         for run in claimed.chunk_by(|page, next| page + unit == *next) {
             let (offset, len) = (run[0] << self.page_bits, run.len() * block.unit());

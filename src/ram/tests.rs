@@ -203,7 +203,7 @@ fn blocks_come_and_go_only_between_migrations() {
     }
     let mut odd = info("odd", &memory);
     odd.page_size = 2 << 20;
-    assert!(machine.ram.add_block(odd).unwrap_err().message().contains("not in pages"));
+    assert!(machine.ram.add_block(odd).unwrap_err().message().contains("not a multiple"));
     machine.ram.close().unwrap();
     assert!(machine.vm.registry.is_empty());
 }
@@ -429,9 +429,9 @@ fn host_pages_are_sent_as_a_whole() {
         assert!(error.message().contains(part), "{error}");
     }
     for bits in [0, 7, 9, 16] {
-        assert!(ram.take_received(b"a", &vec![0xff; bits]).unwrap_err().message().contains("bytes, expected one bit"));
+        assert!(ram.apply_received(b"a", &vec![0xff; bits]).unwrap_err().message().contains("bytes, expected one bit"));
     }
-    ram.take_received(b"a", &[0xff, 0xff, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
+    ram.apply_received(b"a", &[0xff, 0xff, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
     assert_eq!(ram.dirty_bytes() as usize, UNIT * PAGE);
     ram.save_cleanup();
     ram.close().unwrap();
@@ -480,11 +480,11 @@ fn memory_is_prepared_for_a_run_but_never_more_than_came() {
 }
 
 /// Threads of this program that prepare memory.
-fn preparers() -> usize {
+fn prefault_threads() -> usize {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     threads
         .filter(|thread| {
-            std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "savevm-prepare\n")
+            std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "savevm-prefault\n")
         })
         .count()
 }
@@ -495,10 +495,10 @@ fn a_load_without_a_setup_leaves_nobody_who_touches_memory() {
     machine.ram.load(&MigFile::new(Arc::new(memory::Reader::new(long_run())), false)).unwrap();
     // Other tests have theirs, for as long as a load takes.
     let since = Instant::now();
-    while preparers() > 0 && since.elapsed() < Duration::from_secs(20) {
+    while prefault_threads() > 0 && since.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(preparers(), 0);
+    assert_eq!(prefault_threads(), 0);
     machine.ram.remove_block(b"a").unwrap();
 }
 

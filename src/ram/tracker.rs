@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which pages change while they are sent: the host's own log, or the kernel's.
+//! The dirty log: the host's, the kernel's, or the host's calls of `set_dirty`.
 
 use super::block::{Block, Blocks};
 use super::{Ram, userfault_error};
@@ -9,32 +9,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 
-/// Where dirty pages are known from.
+/// Source of the dirty log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Log {
-    /// The host's log where it has one, else the kernel's.
+    /// The host's log if it has one, else the kernel's.
     #[default]
     Auto,
     /// The host's log.
     Host,
-    /// The kernel's: write protection through userfaultfd that the kernel lifts by itself (Linux 6.7).
+    /// The kernel's log: asynchronous write protection through userfaultfd (Linux 6.7).
     Kernel,
-    /// Nothing but `set_dirty`.
+    /// Calls of `set_dirty` only.
     Marks,
 }
 
-/// A dirty log of the host, as KVM's. Called without a lock of the library, on the thread of the phase.
+/// A dirty log of the host, such as KVM's. Called on the thread of the phase, with no lock of the library held.
 pub trait HostLog: Send + Sync {
-    /// Begins to log; all pages count as dirty. 0 or a negative errno.
+    /// Starts the log. All pages count as dirty. Returns 0 or a negative errno.
     fn start(&self) -> i32;
-    /// Sets a bit for every target page of the block that was written since the last call (bit 0 of the first word is
-    /// the first page), and forgets it. 0 or a negative errno.
+    /// Sets a bit for every target page of the block that was written since the last call. Bit 0 of the first word is
+    /// the first page. Returns 0 or a negative errno.
     fn sync(&self, block: &Block, words: &mut [u64]) -> i32;
-    /// Ends to log.
+    /// Stops the log.
     fn stop(&self);
 }
 
-/// A log that runs; dropping it ends it.
+/// A running log. Dropping it stops the log.
 pub(super) enum Tracker {
     Host(Arc<dyn HostLog>),
     Kernel(KernelLog),
@@ -52,7 +52,7 @@ impl Drop for Tracker {
         match self {
             Self::Host(log) => log.stop(),
             Self::Kernel(log) => log.blocks.iter().for_each(|block| {
-                // The descriptor goes as well, which ends the protection of a block that was unmapped meanwhile.
+                // Fails for memory that was unmapped. Closing the descriptor ends the protection in that case.
                 let _ = log.fault.unregister(block.memory());
             }),
             Self::Marks => {}
@@ -61,7 +61,7 @@ impl Drop for Tracker {
 }
 
 impl KernelLog {
-    /// Protects all blocks that are sent.
+    /// Write-protects all blocks that are sent.
     fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
         let what = "logging dirty pages (a host can give a dirty log of its own, or mark pages as dirty)";
         let fault = Userfault::open(&[Feature::WpAsync, Feature::WpUnpopulated, Feature::WpHugeShmem]);
@@ -94,10 +94,10 @@ impl KernelLog {
 }
 
 impl Tracker {
-    /// Starts the log that the host chose.
+    /// Starts the log of the host's choice.
     pub fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
         if ram.snapshots.load(SeqCst) {
-            // What is written is not sent again.
+            // A snapshot does not send pages again.
             return Ok(Self::Marks);
         }
         let log = match (ram.options().log, &ram.host_log) {
@@ -109,12 +109,12 @@ impl Tracker {
             (Log::Marks, _) => Self::Marks,
         };
         ram.logging.store(true, SeqCst);
-        // With the one in `Ram::set_dirty`.
+        // Pairs with the fence in `Ram::set_dirty`.
         fence(SeqCst);
         Ok(log)
     }
 
-    /// Adds what was written since the last call to the dirty bitmaps.
+    /// Marks the pages as dirty that were written since the last call.
     pub fn sync(&self, ram: &Ram, blocks: &Blocks) -> Result<()> {
         ram.counters.syncs.fetch_add(1, Relaxed);
         for block in blocks.iter().filter(|block| !ram.is_ignored(block)) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Memory of a failed postcopy that the guest must not read.
 //!
-//! A page that did not arrive holds the guest's data only at the source. If the guest can't be stopped, such a page is made
-//! unreadable: a thread that touches it gets a signal, and a system call or KVM_RUN fails, but nothing reads zeros. The
-//! kernel marks single pages (UFFDIO_POISON, Linux 6.6: SIGBUS). An older kernel forbids all access to the range from the
-//! first to the last missing page of a block (mprotect: SIGSEGV).
+//! A page that did not arrive holds the guest's data only at the source. If the guest can't be stopped, such a page is
+//! made unreadable: a thread that touches it gets a signal, and a system call or KVM_RUN fails, but nothing reads
+//! zeros. The kernel marks single pages (UFFDIO_POISON, Linux 6.6: SIGBUS). An older kernel forbids all access to the
+//! range from the first to the last missing page of a block (mprotect: SIGSEGV).
 
 use super::block::{Block, Blocks};
 use crate::sys::Userfault;
@@ -31,7 +31,8 @@ fn span(block: &Block) -> Option<(usize, usize)> {
 }
 
 impl Unreadable {
-    /// Makes all missing pages unreadable and wakes the threads that wait for them. The blocks are registered with `uffd`.
+    /// Makes all missing pages unreadable and wakes the threads that wait for them. The blocks are registered with
+    /// `uffd`.
     pub fn make(blocks: &Blocks, uffd: &Userfault, method: Method) -> Self {
         for block in blocks.iter() {
             let memory = block.memory();

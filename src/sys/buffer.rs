@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Bytes that may be written through a shared reference, and the place that a channel reads into.
+//! A buffer that is written through a shared reference, and spans that a channel reads into.
 //!
 //! A `QEMUFile` is used by C through plain pointers and from inside callbacks, so its buffer can't be borrowed mutably.
 //! `ByteBuffer` copies in and out and never hands out a Rust reference to its content.
@@ -12,18 +12,18 @@ use std::ptr;
 /// A fixed number of bytes with interior mutability; used by one thread at a time (`!Sync`).
 pub struct ByteBuffer<const SIZE: usize>(Box<[UnsafeCell<u8>; SIZE]>);
 
-/// How many bytes of a buffer hold data: never more than it has.
+/// Number of bytes of a buffer that hold data: never more than its size.
 #[derive(Default)]
 pub struct Level<const SIZE: usize>(Cell<usize>);
 
 impl<const SIZE: usize> Level<SIZE> {
-    /// How many.
+    /// The number.
     #[inline]
     pub fn get(&self) -> usize {
         self.0.get()
     }
 
-    /// Sets it. Panics if the buffer has not as many.
+    /// Sets the number. Panics if it is larger than the buffer.
     #[inline]
     pub fn set(&self, count: usize) {
         assert!(count <= SIZE);
@@ -63,7 +63,7 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
         unsafe { ptr::copy(bytes.as_ptr(), to, bytes.len()) }
     }
 
-    /// Copies a fixed number of bytes to `at`; false where they do not fit.
+    /// Copies a fixed number of bytes to `at`. Returns false if they do not fit.
     #[inline]
     pub fn store_array<const N: usize>(&self, at: usize, bytes: [u8; N]) -> bool {
         if at > SIZE.saturating_sub(N) {
@@ -74,7 +74,7 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
         true
     }
 
-    /// Copies a fixed number of bytes out; `None` where they are not there.
+    /// Copies a fixed number of bytes from `at`. `None` beyond the end of the buffer.
     #[inline]
     pub fn load_array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         if at > SIZE.saturating_sub(N) {
@@ -84,7 +84,7 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
         Some(unsafe { UnsafeCell::raw_get(self.0.as_ptr().add(at)).cast::<[u8; N]>().read() })
     }
 
-    /// Copies a fixed number of bytes out; `None` where they are not below the level.
+    /// Copies a fixed number of bytes from `at`. `None` beyond the level.
     #[inline]
     pub fn load_below<const N: usize>(&self, at: usize, level: &Level<SIZE>) -> Option<[u8; N]> {
         let level = level.get();
@@ -95,7 +95,7 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
         Some(unsafe { UnsafeCell::raw_get(self.0.as_ptr().add(at)).cast::<[u8; N]>().read() })
     }
 
-    /// Copies bytes from `at` to `into`. Panics if they are not there.
+    /// Copies bytes from `at` to `into`. Panics beyond the end of the buffer.
     #[inline]
     pub fn load_into(&self, at: usize, into: &mut [u8]) {
         let from = self.at(at, into.len());
@@ -110,13 +110,13 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
         unsafe { ptr::copy(source, self.at(0, len), len) }
     }
 
-    /// `len` bytes from `at` on, as a piece to write. It must be written or dropped before the buffer goes.
+    /// `len` bytes at `at`, as a piece to write. It must be written or dropped before the buffer is dropped.
     pub fn piece(&self, at: usize, len: usize) -> IoVec {
         // SAFETY: the bytes are in the buffer; the file that owns it drops its pieces first.
         unsafe { IoVec::new(self.at(at, len), len) }
     }
 
-    /// The bytes from `at` on, as the place for a read.
+    /// The bytes from `at` on, as the destination of a read.
     pub fn span(&self, at: usize) -> Span<'_> {
         let len = SIZE - at;
         Span { start: self.at(at, len), len, life: PhantomData }
@@ -150,17 +150,17 @@ impl<'a> Span<'a> {
         self.len
     }
 
-    /// Whether there is no room.
+    /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where it starts.
+    /// Start address.
     pub fn address(&self) -> *mut u8 {
         self.start
     }
 
-    /// What is left after the first `count` bytes. Panics if there are fewer.
+    /// The rest after the first `count` bytes. Panics if there are fewer.
     pub fn skip(self, count: usize) -> Self {
         assert!(count <= self.len);
         // SAFETY: the result is within the span or one past its end.
@@ -179,7 +179,7 @@ impl<'a> Span<'a> {
         unsafe { ptr::copy(bytes.as_ptr(), self.start, bytes.len()) }
     }
 
-    /// Copies from `buffer`, starting at its byte `at`. Panics if they are not there or do not fit.
+    /// Copies from `buffer`, starting at its byte `at`. Panics if either range is too short.
     pub fn store_from<const SIZE: usize>(&self, buffer: &ByteBuffer<SIZE>, at: usize, len: usize) {
         assert!(len <= self.len);
         // SAFETY: both are valid for that length; an overlap is allowed.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! File descriptors: reads and writes that never block on their own, and the wait that a wake-up always ends.
+//! File descriptors: reads, writes, and waits that a [`WakeFd`] ends.
 
 use super::signals::Signals;
 use super::{IoVec, Span};
@@ -14,15 +14,15 @@ pub(super) fn check(ret: isize) -> io::Result<usize> {
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// A descriptor can go on (or would report its error or end at once).
+    /// A descriptor is ready, or would report an error or its end.
     Go,
-    /// Somebody called `WakeFd::wake`.
+    /// `WakeFd::wake` was called.
     Woken,
     /// The deadline passed.
     TimedOut,
 }
 
-/// An event that ends the waits of one channel, for good.
+/// An event that ends all waits of a channel, now and later.
 #[derive(Debug)]
 pub struct WakeFd(OwnedFd);
 
@@ -35,7 +35,7 @@ impl WakeFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
     }
 
-    /// Ends the waits that there are and that there will be.
+    /// Ends all waits, now and later.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: the pointer is valid for 8 bytes. It can only fail when the counter is full, that is: set.
@@ -55,9 +55,9 @@ pub fn poll_fd(fd: BorrowedFd<'_>, write: bool, wake: &WakeFd, timeout: Option<D
 }
 
 /// Waits until one of `fds` can be read (or written), until `wake` is set, or until `timeout` is over.
-/// Without descriptors it is a sleep that can be ended.
+/// Without descriptors it is an interruptible sleep.
 pub fn poll_any(fds: &[BorrowedFd<'_>], write: bool, wake: &WakeFd, timeout: Option<Duration>) -> io::Result<Ready> {
-    // A timeout beyond what the clock can count is none.
+    // A timeout beyond the range of the clock means no timeout.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut polled = Vec::with_capacity(fds.len() + 1);
@@ -65,7 +65,7 @@ pub fn poll_any(fds: &[BorrowedFd<'_>], write: bool, wake: &WakeFd, timeout: Opt
     polled.extend(fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // Rounded up, or the last part of a millisecond would be spent spinning.
+        // Rounded up: the last part of a millisecond would be spent spinning.
         let millis = left.map_or(-1, |left| i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
         // SAFETY: the pointer and the count are those of one vector.
         let ret = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
@@ -86,7 +86,7 @@ pub fn read_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
     check(unsafe { libc::read(fd.as_raw_fd(), into.address().cast(), into.len()) })
 }
 
-/// As many pieces as one call takes.
+/// The pieces that one call accepts.
 fn batch(pieces: &[IoVec]) -> &[IoVec] {
     &pieces[..pieces.len().min(libc::UIO_MAXIOV as usize)]
 }
@@ -98,8 +98,8 @@ pub fn write_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     check(unsafe { libc::writev(fd.as_raw_fd(), IoVec::as_raw(pieces), pieces.len() as libc::c_int) })
 }
 
-/// `writev(2)` to a pipe, which does not raise SIGPIPE in a program that never asked for a disposition of it. Files and
-/// devices never do, and `send_fd` can say so per call: they are spared these calls.
+/// `writev(2)` to a pipe without SIGPIPE, whatever its disposition is. Files and devices never raise it, and `send_fd`
+/// disables it per call.
 pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     let waited = Signals::pending().has(libc::SIGPIPE);
     let sigpipe = Signals::of(&[libc::SIGPIPE]);
@@ -107,7 +107,7 @@ pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
         let result = write_fd(fd, pieces);
         let broken = result.as_ref().is_err_and(|err| err.raw_os_error() == Some(libc::EPIPE));
         if broken && !waited {
-            // It goes to the thread that wrote, so it is this one's to take.
+            // The kernel sends it to the writing thread.
             sigpipe.take();
         }
         result
@@ -166,7 +166,7 @@ pub fn access_of(fd: BorrowedFd<'_>) -> io::Result<(bool, bool)> {
     Ok((usable && mode != libc::O_WRONLY, usable && mode != libc::O_RDONLY))
 }
 
-/// Sets or clears `O_NONBLOCK`; says how it was before.
+/// Sets or clears `O_NONBLOCK`. Returns the setting before.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<bool> {
     let flags = status_flags(fd)?;
     let before = flags & libc::O_NONBLOCK != 0;
@@ -183,7 +183,7 @@ pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } as isize).map(drop)
 }
 
-/// `close(2)` with its result, which a network file system uses to say that earlier writes failed.
+/// `close(2)` with its result: a network file system reports failures of earlier writes there.
 pub fn close_fd(fd: OwnedFd) -> io::Result<()> {
     // SAFETY: the descriptor was owned until here, and is not used again whatever the result: Linux has freed it.
     match check(unsafe { libc::close(fd.into_raw_fd()) } as isize) {
@@ -224,7 +224,7 @@ pub fn take_named_fd(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Sends a signal to a process group.
 pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
-    // 0 and 1 would mean this process's own group, and everybody.
+    // 0 and 1 would mean the group of this process, and all processes.
     let Some(group) = libc::pid_t::try_from(leader).ok().filter(|group| *group > 1) else {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     };

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Memory of the guest: mapped by the host, written by CPUs at any moment, touched only by raw copies and system calls.
+//! Guest memory. The host maps it and CPUs write to it at any time, so only raw copies and system calls access it.
 
 use super::{IoVec, Span};
 use std::io;
 use std::ptr::{self, NonNull};
 
-/// A range of guest memory. Every access is checked against it: an offset that is not inside panics.
+/// A range of guest memory. An access outside of the range panics.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestMemory {
     start: NonNull<u8>,
@@ -23,11 +23,11 @@ pub fn system_page_size() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Bytes that one step of the search for zeros looks at: two cache lines.
+/// Bytes that one step of the search for zeros reads: two cache lines.
 const STEP: usize = 128;
 
 impl GuestMemory {
-    /// The range of `len` bytes from `start` on; `None` for NULL, or where it wraps around.
+    /// The range of `len` bytes at `start`. `None` if `start` is NULL or the range wraps around.
     ///
     /// # Safety
     /// The range must stay mapped, readable and writable, for as long as the value or a copy of it is used. Nothing in
@@ -37,7 +37,7 @@ impl GuestMemory {
         NonNull::new(start).filter(|_| len <= isize::MAX as usize).map(|start| Self { start, len })
     }
 
-    /// Where it starts.
+    /// Start address.
     pub fn address(&self) -> usize {
         self.start.as_ptr() as usize
     }
@@ -52,13 +52,13 @@ impl GuestMemory {
         self.len == 0
     }
 
-    /// `len` bytes from `offset` on, as a range of its own.
+    /// The part of `len` bytes at `offset`.
     pub fn part(&self, offset: usize, len: usize) -> Self {
         // SAFETY: within the range the pointer is not NULL.
         Self { start: unsafe { NonNull::new_unchecked(self.at(offset, len)) }, len }
     }
 
-    /// The offset of an address, where it is inside.
+    /// The offset of an address, or `None` if the range does not contain it.
     pub fn offset_of(&self, address: usize) -> Option<usize> {
         address.checked_sub(self.address()).filter(|offset| *offset < self.len)
     }
@@ -70,35 +70,35 @@ impl GuestMemory {
         unsafe { self.start.as_ptr().add(offset) }
     }
 
-    /// `len` bytes from `offset` on, to be sent without a copy.
+    /// `len` bytes at `offset`, to be sent without a copy.
     #[inline]
     pub fn piece(&self, offset: usize, len: usize) -> IoVec {
         // SAFETY: the range stays mapped, by the contract of `new`.
         unsafe { IoVec::new(self.at(offset, len), len) }
     }
 
-    /// `len` bytes from `offset` on, as the place for a read.
+    /// `len` bytes at `offset`, as the destination of a read.
     #[inline]
     pub fn span(&self, offset: usize, len: usize) -> Span<'_> {
         // SAFETY: the range stays mapped, by the contract of `new`.
         unsafe { Span::from_raw(self.at(offset, len), len) }
     }
 
-    /// Copies out.
+    /// Copies guest memory to `into`.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         let from = self.at(offset, into.len());
         // SAFETY: both are valid for that length; a slice never aliases guest memory.
         unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
     }
 
-    /// Copies in.
+    /// Copies `bytes` to guest memory.
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         let to = self.at(offset, bytes.len());
         // SAFETY: both are valid for that length; a slice never aliases guest memory.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
-    /// Fills with one value. Memory that holds it already is not written, so that untouched pages stay untouched.
+    /// Fills a range with one byte value. Zeros are not written over zeros, so that shared zero pages stay shared.
     pub fn fill(&self, offset: usize, len: usize, value: u8) {
         if value != 0 || !self.is_zero(offset, len) {
             // SAFETY: `at` checks the range.
@@ -106,14 +106,15 @@ impl GuestMemory {
         }
     }
 
-    /// Whether all of it reads as zero. A guest that writes meanwhile marks the page as dirty: either answer is right.
+    /// Whether a range reads as zero. If the guest writes meanwhile, it marks the page as dirty: either result is
+    /// correct.
     #[inline]
     pub fn is_zero(&self, offset: usize, len: usize) -> bool {
         let start = self.at(offset, len);
         let words = len / 8;
         // SAFETY: all reads are inside the range that `at` checked, and unaligned reads are asked for.
         unsafe {
-            // What differs usually does so at the ends or in the middle.
+            // Most pages with content differ from zero at the ends or in the middle.
             if words > 0 {
                 let word = |at: usize| start.cast::<u64>().add(at).read_unaligned();
                 if word(0) | word(words / 2) | word(words - 1) != 0 {
@@ -131,8 +132,8 @@ impl GuestMemory {
         }
     }
 
-    /// Throws the content away: it reads as zero, or is missing where faults are handled in user space. `shared` says
-    /// that it is a mapping of a file or of shared memory. Range in whole pages.
+    /// Discards the content of whole pages: they read as zero, or are missing if they are registered with userfaultfd.
+    /// `shared`: the memory is a shared mapping.
     pub fn discard(&self, offset: usize, len: usize, shared: bool) -> io::Result<()> {
         let start = self.at(offset, len);
         if shared {
@@ -145,7 +146,7 @@ impl GuestMemory {
         self.advise(offset, len, libc::MADV_DONTNEED)
     }
 
-    /// Allows or forbids that the kernel makes huge pages of small ones. Kernels without them refuse, which is as good.
+    /// Allows or forbids transparent huge pages. Kernels without them fail, which has the same effect.
     pub fn allow_huge(&self, allow: bool) {
         let advice = if allow { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         if let Err(err) = self.advise(0, self.len, advice) {
@@ -153,14 +154,14 @@ impl GuestMemory {
         }
     }
 
-    /// Makes pages present and writable that are likely to be written to next, with one call instead of a fault for
-    /// each (`MADV_POPULATE_WRITE`, Linux 5.14). Only a hint; false where there is nothing to gain from asking again.
-    pub fn prepare_write(&self, offset: usize, len: usize) -> bool {
+    /// Makes pages present and writable with one call instead of a fault for each page (`MADV_POPULATE_WRITE`, Linux
+    /// 5.14). Returns false if the kernel can't.
+    pub fn prefault(&self, offset: usize, len: usize) -> bool {
         self.advise(offset, len, libc::MADV_POPULATE_WRITE).is_ok()
     }
 
-    /// Forbids or allows every access to whole pages. A thread that touches a forbidden page gets SIGSEGV, a system call
-    /// `EFAULT`.
+    /// Forbids or allows every access to whole pages. A thread that touches a forbidden page gets SIGSEGV, a system
+    /// call `EFAULT`.
     pub fn allow_access(&self, offset: usize, len: usize, allow: bool) -> io::Result<()> {
         let start = self.at(offset, len);
         let access = if allow { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
@@ -181,7 +182,7 @@ impl GuestMemory {
         }
     }
 
-    /// Reads one byte of every page, so that it is there.
+    /// Reads one byte of every page, so that all pages are present.
     pub fn populate(&self, page: usize) {
         for offset in (0..self.len).step_by(page) {
             // SAFETY: `at` checks the offset.
@@ -190,12 +191,12 @@ impl GuestMemory {
     }
 }
 
-/// Memory of this program's own that stands in for a guest's: zero, page-aligned, freed with the value.
+/// Memory of this process in place of a guest's: zero, page-aligned, unmapped on drop.
 #[derive(Debug)]
 pub struct OwnMemory(GuestMemory);
 
 impl OwnMemory {
-    /// `len` bytes.
+    /// Maps `len` bytes.
     pub fn new(len: usize) -> io::Result<Self> {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping; the result is checked.
@@ -208,7 +209,7 @@ impl OwnMemory {
         memory.map(Self).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
     }
 
-    /// The range. It must not be used after this value is gone.
+    /// The range. It must not be used after this value was dropped.
     pub fn memory(&self) -> GuestMemory {
         self.0
     }

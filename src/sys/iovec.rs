@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Pieces of memory on their way out: the library's own buffer or memory of the guest.
+//! Pieces of memory to write: of the library's buffer or of guest memory.
 
 use std::io;
 
 /// One piece to write; the layout of `struct iovec`.
 ///
-/// It holds an address, not a borrow: guest memory goes on changing while it is sent. Whoever queues a piece promises
-/// that the memory stays mapped until the write is done (`qemu_put_buffer_async`'s contract).
+/// It holds an address, not a borrow: guest memory changes while it is sent. The memory stays mapped until the write is
+/// done (the contract of `qemu_put_buffer_async`).
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct IoVec(libc::iovec);
@@ -15,7 +15,7 @@ pub struct IoVec(libc::iovec);
 unsafe impl Send for IoVec {}
 
 impl Default for IoVec {
-    /// Nothing.
+    /// An empty piece.
     fn default() -> Self {
         Self(libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })
     }
@@ -41,12 +41,12 @@ impl IoVec {
         self.0.iov_len
     }
 
-    /// Whether nothing is left of it.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.iov_len == 0
     }
 
-    /// Where it starts.
+    /// Start address.
     pub fn address(&self) -> *const u8 {
         self.0.iov_base.cast()
     }
@@ -56,7 +56,7 @@ impl IoVec {
         self.address().wrapping_add(self.len())
     }
 
-    /// It and the `count` bytes behind it, which the caller knows to be readable as well.
+    /// The piece extended by the `count` bytes behind it, which must be readable as well.
     pub fn grown(self, count: usize) -> Self {
         Self(libc::iovec { iov_len: self.0.iov_len + count, ..self.0 })
     }
@@ -82,7 +82,7 @@ impl IoVec {
     }
 }
 
-/// Takes `count` written bytes off the front and returns what is left.
+/// Removes `count` written bytes from the front and returns the rest.
 pub fn advance(mut pieces: &mut [IoVec], mut count: usize) -> &mut [IoVec] {
     while let Some(first) = pieces.first_mut() {
         if count < first.len() {
@@ -95,8 +95,8 @@ pub fn advance(mut pieces: &mut [IoVec], mut count: usize) -> &mut [IoVec] {
     pieces
 }
 
-/// Gives whole pages that were sent back to the system (`MADV_DONTNEED`); they read as zero afterwards.
-/// Only pieces that were queued as releasable come here: their owner gave the content up.
+/// Releases whole sent pages (`MADV_DONTNEED`); they read as zero afterwards. Only for pieces that were queued as
+/// releasable: their owner no longer needs the content.
 pub fn release_pages(piece: IoVec) -> io::Result<()> {
     // SAFETY: who queued the piece as releasable gave its content up; the kernel checks the range itself.
     match unsafe { libc::madvise(piece.0.iov_base, piece.0.iov_len, libc::MADV_DONTNEED) } {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the page tables say about this program's memory: which pages were written (PAGEMAP_SCAN, Linux 6.7, `linux/fs.h`),
-//! and which pages have no content (`/proc/self/pagemap`, `Documentation/admin-guide/mm/pagemap.rst`).
+//! What the page tables say about this program's memory: which pages were written (PAGEMAP_SCAN, Linux 6.7,
+//! `linux/fs.h`), and which pages have no content (`/proc/self/pagemap`, `Documentation/admin-guide/mm/pagemap.rst`).
 
 use super::GuestMemory;
 use super::fd::check;
@@ -40,21 +40,21 @@ const CHECK_WPASYNC: u64 = 1 << 1;
 /// Regions that one call returns at most.
 const REGIONS: usize = 512;
 
-/// This program's page map.
+/// The page map of this process, to find written pages.
 #[derive(Debug)]
 pub struct PageScan(File);
 
 impl PageScan {
-    /// Opens it; an error where the kernel is older.
+    /// Opens the page map. Fails if the kernel lacks PAGEMAP_SCAN.
     pub fn open() -> io::Result<Self> {
         let scan = Self(File::open("/proc/self/pagemap")?);
-        // An empty range is refused only by a kernel that does not know the request.
+        // An empty range fails only if the kernel does not know the request.
         let mut regions = [Region::default(); 1];
         scan.scan(0, 0, 0, &mut regions)?;
         Ok(scan)
     }
 
-    /// How many regions were found, and where the walk ended.
+    /// Returns the number of regions found and the end of the walk.
     fn scan(&self, start: u64, end: u64, flags: u64, regions: &mut [Region]) -> io::Result<(usize, u64)> {
         let mut scan = Scan {
             size: size_of::<Scan>() as u64,
@@ -75,8 +75,8 @@ impl PageScan {
         Ok((found, scan.walk_end))
     }
 
-    /// Calls `each` with offset and length of every range that was written since it was protected, and protects it again
-    /// in the same step: no write is lost.
+    /// Calls `each` with offset and length of every range that was written since it was protected. The kernel protects
+    /// the range again in the same step, so no write is lost.
     pub fn take_written(&self, memory: &GuestMemory, mut each: impl FnMut(usize, usize)) -> io::Result<()> {
         let first = memory.address() as u64;
         let (mut at, end) = (first, first + memory.len() as u64);

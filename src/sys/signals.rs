@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Sets of signals, and what a thread has blocked.
+//! Sets of signals, and the signal mask of a thread.
 
 use std::mem::MaybeUninit;
 
@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 pub(super) struct Signals(libc::sigset_t);
 
 impl Signals {
-    /// These signals.
+    /// The set of these signals.
     pub fn of(signals: &[libc::c_int]) -> Self {
         let mut set = MaybeUninit::uninit();
         // SAFETY: the first call sets all of the set up; what is no signal is refused.
@@ -21,7 +21,7 @@ impl Signals {
         }
     }
 
-    /// All but these.
+    /// The set of all other signals.
     pub fn all_but(signals: &[libc::c_int]) -> Self {
         let mut set = MaybeUninit::uninit();
         // SAFETY: as above.
@@ -34,7 +34,7 @@ impl Signals {
         }
     }
 
-    /// Those that wait for this thread or the program to unblock them.
+    /// The pending signals of this thread and process.
     pub fn pending() -> Self {
         let mut set = MaybeUninit::uninit();
         // SAFETY: the call sets all of the set up.
@@ -44,25 +44,25 @@ impl Signals {
         }
     }
 
-    /// Whether a signal is among them.
+    /// Whether a signal is in the set.
     pub fn has(&self, signal: libc::c_int) -> bool {
         // SAFETY: the set is valid.
         unsafe { libc::sigismember(&self.0, signal) == 1 }
     }
 
-    /// Takes one of them that is pending, if any is.
+    /// Consumes one pending signal of the set, if there is one.
     pub fn take(&self) {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: set and time are valid, and no information about the signal is asked for.
         unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &now) };
     }
 
-    /// Runs `body` with these blocked in this thread as well. It is given those that were before.
+    /// Runs `body` with these signals blocked in addition. Passes it the mask before.
     pub fn also_blocked<T>(&self, body: impl FnOnce(Self) -> T) -> T {
         self.during(libc::SIG_BLOCK, body)
     }
 
-    /// As `also_blocked`, with no others blocked.
+    /// As `also_blocked`, with no other signals blocked.
     pub fn alone_blocked<T>(&self, body: impl FnOnce(Self) -> T) -> T {
         self.during(libc::SIG_SETMASK, body)
     }
@@ -78,7 +78,7 @@ impl Signals {
         body(back.0)
     }
 
-    /// Changes what this thread has blocked; that before.
+    /// Changes the mask of this thread. Returns the mask before.
     fn change(&self, how: libc::c_int) -> Self {
         let mut before = MaybeUninit::uninit();
         // SAFETY: both are valid sets. It fails for no `how` that is used here, and so writes the second.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Sockets, as far as std can't: a connect that does not block, and options that must be set before bind.
+//! Sockets beyond `std`: a connect that does not block, and options that must be set before bind.
 
 use super::fd::check;
 use std::ffi::OsStr;
@@ -11,12 +11,12 @@ use std::os::unix::ffi::OsStrExt;
 /// The longest path of a Unix socket, in bytes.
 pub const UNIX_PATH_MAX: usize = 107;
 
-/// What a socket is, from `getsockopt(2)`.
+/// Kind of a socket, from `getsockopt(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketKind {
     /// A byte stream, `SOCK_STREAM`.
     pub stream: bool,
-    /// It accepts connections and carries no bytes itself.
+    /// A listening socket.
     pub listening: bool,
 }
 
@@ -36,7 +36,7 @@ fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: 
     check(ret as isize).map(drop)
 }
 
-/// The kind of a socket; an error where `fd` is none.
+/// The kind of a socket. Fails if `fd` is not a socket.
 pub fn socket_kind(fd: BorrowedFd<'_>) -> io::Result<SocketKind> {
     Ok(SocketKind {
         stream: get_option(fd, libc::SO_TYPE)? == libc::SOCK_STREAM,
@@ -44,16 +44,15 @@ pub fn socket_kind(fd: BorrowedFd<'_>) -> io::Result<SocketKind> {
     })
 }
 
-/// How much a socket between two programs of this system may hold on its way, in bytes: with the usual 0.2 MB writer and
-/// reader wait for each other in turns, and a third of the time goes there. More gained nothing, and what is urgent in
-/// postcopy waits behind it.
+/// Send buffer of a Unix socket in bytes. With the default of 0.2 MB writer and reader wait for each other, which takes
+/// a third of the time. More than this gained nothing, and requested pages of a postcopy wait behind the queue.
 const ON_ITS_WAY: libc::c_int = 1 << 20;
 
-/// Gives a unix socket room for what is written to it, as far as the system lets this program have it. Others are left
-/// alone: TCP finds its size itself, unless it is told one.
+/// Enlarges the send buffer of a Unix socket as far as the system allows. Other sockets are not changed: TCP tunes its
+/// buffer itself.
 pub fn make_room(fd: BorrowedFd<'_>) {
     let is = |name, wanted: fn(libc::c_int) -> bool| get_option(fd, name).is_ok_and(wanted);
-    // The kernel doubles what it is asked for, since it counts its own administration too.
+    // The kernel doubles the value to allow for its own overhead.
     if is(libc::SO_DOMAIN, |domain| domain == libc::AF_UNIX) && is(libc::SO_SNDBUF, |size| size < 2 * ON_ITS_WAY) {
         let result = set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, ON_ITS_WAY)
             .or_else(|_| set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, ON_ITS_WAY));
@@ -63,8 +62,8 @@ pub fn make_room(fd: BorrowedFd<'_>) {
     }
 }
 
-/// Has what is small sent at once: somebody waits for each page request and acknowledgement, and files hand over large
-/// blocks anyway. Only TCP knows the difference.
+/// Disables the delay of small packets (TCP_NODELAY): the peer waits for each page request and acknowledgement, and
+/// files write large blocks.
 pub fn send_at_once(fd: BorrowedFd<'_>) {
     let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
@@ -102,7 +101,7 @@ fn raw_v6(addr: &SocketAddrV6) -> libc::sockaddr_in6 {
     }
 }
 
-/// Calls `with` on the address in the kernel's form.
+/// Calls `with` with the address as a `sockaddr`.
 fn with_raw<T>(addr: &SocketAddr, with: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> T) -> T {
     match addr {
         SocketAddr::V4(addr) => {
@@ -121,13 +120,14 @@ pub fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     new_socket(if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
 }
 
-/// Starts a connect. `ErrorKind::InProgress` (or `Interrupted`): wait until it can be written, then ask for its error.
+/// Starts a connect. After `ErrorKind::InProgress` (or `Interrupted`) wait until the socket is writable, then read its
+/// error.
 pub fn connect_tcp(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
     // SAFETY: the pointer is valid for the length during the call.
     check(with_raw(addr, |raw, len| unsafe { libc::connect(fd.as_raw_fd(), raw, len) }) as isize).map(drop)
 }
 
-/// A bound and listening TCP socket, not blocking. `v6only` is for IPv6: whether it leaves IPv4 alone.
+/// A bound and listening TCP socket, not blocking. `v6only` is for IPv6: whether it refuses IPv4.
 pub fn listen_tcp(addr: &SocketAddr, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
     let fd = tcp_socket(addr)?;
     set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
@@ -169,7 +169,7 @@ fn raw_unix(path: &OsStr) -> io::Result<libc::sockaddr_un> {
     Ok(form)
 }
 
-/// Connects without waiting. `ErrorKind::WouldBlock`: the listener's queue is full, try again later.
+/// Connects without waiting. Fails with `ErrorKind::WouldBlock` if the listener's queue is full.
 pub fn connect_unix(fd: BorrowedFd<'_>, path: &OsStr) -> io::Result<()> {
     let form = raw_unix(path)?;
     let len = size_of_val(&form) as libc::socklen_t;
@@ -177,7 +177,7 @@ pub fn connect_unix(fd: BorrowedFd<'_>, path: &OsStr) -> io::Result<()> {
     check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const form).cast(), len) } as isize).map(drop)
 }
 
-/// A bound and listening Unix socket, not blocking. Makes the file, which must not be there.
+/// A bound and listening Unix socket, not blocking. Creates the file, which must not exist.
 pub fn listen_unix(path: &OsStr, backlog: i32) -> io::Result<OwnedFd> {
     let form = raw_unix(path)?;
     let len = size_of_val(&form) as libc::socklen_t;

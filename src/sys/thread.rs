@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Threads of the library's own. They take no signals, which are the hypervisor's (QEMU, `util/qemu-thread-posix.c`): a
-//! handler would run here, and who waits for it to interrupt a call would wait on.
+//! Threads of the library. All signals are blocked in them (as in QEMU's `util/qemu-thread-posix.c`): signals belong to
+//! the hypervisor, whose handlers must run on its own threads.
 
 use super::signals::Signals;
 use std::cell::Cell;
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
-/// What a thread itself brings about. It must not be blocked, and is for the thread that did it.
+/// Signals that a thread raises itself. They must not be blocked.
 const OWN_DOING: [libc::c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
 thread_local! {
-    /// In a thread of the library's: what the hypervisor's thread had blocked that it goes back to.
+    /// In a thread of the library: the signals that the hypervisor's starting thread had blocked.
     static OUTSIDE: Cell<Option<Signals>> = const { Cell::new(None) };
 }
 
-/// Lets `start` start a thread under the mask of the library's threads. It is given what that thread's `OUTSIDE` is.
+/// Runs `start`, which starts a thread, with the signal mask of the library's threads. Passes it the value for
+/// `OUTSIDE`.
 fn deaf<T>(start: impl FnOnce(Option<Signals>) -> T) -> T {
     Signals::all_but(&OWN_DOING).alone_blocked(|before| start(OUTSIDE.get().or(Some(before))))
 }
 
-/// Starts a thread that takes no signals.
+/// Starts a thread with all signals blocked.
 pub fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     deaf(|outside| {
         Builder::new().name(name.into()).spawn(move || {
@@ -31,7 +32,7 @@ pub fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 's
     })
 }
 
-/// Starts a thread that takes no signals, within a scope.
+/// Starts a scoped thread with all signals blocked.
 pub fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
@@ -45,8 +46,8 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
     })
 }
 
-/// Runs `body`, which starts a program, with the signals blocked that were outside of the library: a program keeps them
-/// blocked, and could not be ended.
+/// Runs `body`, which starts a program, with the hypervisor's signal mask: a program inherits the mask, and could not
+/// be ended with all signals blocked.
 pub fn as_outside<T>(body: impl FnOnce() -> T) -> T {
     match OUTSIDE.get() {
         Some(outside) => outside.alone_blocked(|_| body()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! userfaultfd: page faults of the guest's memory, handled by this program (Linux, `linux/userfaultfd.h`).
+//! userfaultfd: page faults of guest memory, handled by this process (Linux, `linux/userfaultfd.h`).
 
 use super::GuestMemory;
 use super::fd::{Ready, WakeFd, check, poll_fd};
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// What a kernel may be able to do.
+/// Features of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Feature {
@@ -19,21 +19,21 @@ pub enum Feature {
     MissingShmem = 1 << 5,
     /// Write protection of hugetlbfs and shared memory.
     WpHugeShmem = 1 << 12,
-    /// Write protection of pages that are not there yet.
+    /// Write protection of pages that are not present.
     WpUnpopulated = 1 << 13,
     /// Pages that can be made unreadable (Linux 6.6).
     Poison = 1 << 14,
-    /// Write protection that the kernel lifts by itself.
+    /// Asynchronous write protection: the kernel ends it at the first write.
     WpAsync = 1 << 15,
 }
 
-/// What a range is registered for.
+/// Mode of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Mode {
-    /// Pages that are not there.
+    /// Faults of missing pages.
     Missing = 1,
-    /// Writes to protected pages.
+    /// Write faults of protected pages.
     WriteProtect = 2,
 }
 
@@ -110,7 +110,7 @@ fn range_of(memory: &GuestMemory, offset: usize, len: usize) -> Range {
     Range { start: piece.address() as u64, len: piece.len() as u64 }
 }
 
-/// A descriptor of the kernel's.
+/// A userfaultfd descriptor.
 #[derive(Debug)]
 pub struct Userfault(OwnedFd);
 
@@ -129,7 +129,8 @@ impl Userfault {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     }
 
-    /// A descriptor with these features; an error where the kernel lacks one, or refuses this program.
+    /// Opens a descriptor with these features. Fails with `EINVAL` if the kernel lacks one, and with `EPERM` if this
+    /// process may not use userfaultfd.
     pub fn open(features: &[Feature]) -> io::Result<Self> {
         let fault = Self(Self::descriptor()?);
         let wanted = features.iter().fold(0, |all, feature| all | *feature as u64);
@@ -144,24 +145,24 @@ impl Userfault {
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw mut *argument) } as isize).map(drop)
     }
 
-    /// Registers a range; whether missing pages of it can be made zero pages.
+    /// Registers a range. Returns whether zero pages can be placed in it.
     pub fn register(&self, memory: &GuestMemory, mode: Mode) -> io::Result<bool> {
         let mut register = Register { range: range_of(memory, 0, memory.len()), mode: mode as u64, ioctls: 0 };
         self.ioctl(REGISTER, &mut register)?;
         Ok(register.ioctls & ZEROPAGE_BIT != 0)
     }
 
-    /// Ends it; who waits in the range goes on.
+    /// Unregisters a range and wakes the threads that wait in it.
     pub fn unregister(&self, memory: &GuestMemory) -> io::Result<()> {
         self.ioctl(UNREGISTER, &mut range_of(memory, 0, memory.len()))
     }
 
-    /// Lets who waits in a range look again.
+    /// Wakes the threads that wait in a range; each retries its access.
     pub fn wake(&self, memory: &GuestMemory, offset: usize, len: usize) -> io::Result<()> {
         self.ioctl(WAKE, &mut range_of(memory, offset, len))
     }
 
-    /// Puts whole missing pages in place, at once, and wakes who waits for them. `EEXIST` where one is there.
+    /// Places missing pages atomically and wakes the threads that wait for them. Fails with `EEXIST` if one is present.
     pub fn place(&self, memory: &GuestMemory, offset: usize, content: &[u8]) -> io::Result<()> {
         let mut done = 0;
         while done < content.len() {
@@ -171,7 +172,7 @@ impl Userfault {
             let result = self.ioctl(COPY, &mut copy);
             match result {
                 Ok(()) => return Ok(()),
-                // The address space is changing, or a part was done: go on with the rest.
+                // The address space is changing, or a part is done: the rest is retried.
                 Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
                     done += usize::try_from(copy.copied).unwrap_or(0)
                 }
@@ -181,7 +182,7 @@ impl Userfault {
         Ok(())
     }
 
-    /// As `place`, with zero pages, where `register` said that it can.
+    /// As `place`, with zero pages. Only for ranges for which `register` returned true.
     pub fn place_zero(&self, memory: &GuestMemory, offset: usize, len: usize) -> io::Result<()> {
         let mut done = 0;
         while done < len {
@@ -195,9 +196,9 @@ impl Userfault {
         Ok(())
     }
 
-    /// Makes the missing pages of a range unreadable and wakes the threads that wait for them: a thread that touches one
-    /// gets SIGBUS, a system call `EFAULT`. Pages that are present stay as they are. `page` is the size of the memory's
-    /// pages. Needs `Feature::Poison`; `MADV_DONTNEED` makes the pages missing again.
+    /// Makes the missing pages of a range unreadable and wakes the threads that wait for them: a thread that touches
+    /// one gets SIGBUS, a system call `EFAULT`. Pages that are present stay as they are. `page` is the size of the
+    /// memory's pages. Needs `Feature::Poison`; `MADV_DONTNEED` makes the pages missing again.
     pub fn poison(&self, memory: &GuestMemory, offset: usize, len: usize, page: usize) -> io::Result<()> {
         let mut done = 0;
         while done < len {
@@ -214,7 +215,7 @@ impl Userfault {
         Ok(())
     }
 
-    /// Protects a range from writes, or lifts that and wakes who waits.
+    /// Protects a range from writes, or ends the protection and wakes the threads that wait in it.
     pub fn protect(&self, memory: &GuestMemory, offset: usize, len: usize, on: bool) -> io::Result<()> {
         let mode = if on { MODE_WP } else { 0 };
         loop {
@@ -226,7 +227,7 @@ impl Userfault {
         }
     }
 
-    /// Tells `handle` the address of each fault, until `wake` is set or the kernel refuses.
+    /// Calls `handle` with the address of each fault, until `wake` is set or reading fails.
     pub fn serve(&self, wake: &WakeFd, mut handle: impl FnMut(usize)) -> io::Result<()> {
         while poll_fd(self.as_fd(), false, wake, None)? == Ready::Go {
             while let Some(address) = self.next_fault()? {
@@ -236,7 +237,7 @@ impl Userfault {
         Ok(())
     }
 
-    /// Where the next thread waits, `None` where there is none at the moment.
+    /// The address of the next fault, or `None` if no fault is queued.
     fn next_fault(&self) -> io::Result<Option<usize>> {
         let mut message = [0u64; MESSAGE / 8];
         loop {
