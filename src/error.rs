@@ -127,7 +127,7 @@ struct Parts {
     section: Option<Section>,
     path: Vec<String>,
     offset: Option<u64>,
-    told: bool,
+    reported: bool,
     of_channel: bool,
 }
 
@@ -206,7 +206,7 @@ impl Error {
     #[cold]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.0.message = printable(message.into());
-        self.0.told = false;
+        self.0.reported = false;
         self
     }
 
@@ -244,13 +244,13 @@ impl Error {
     }
 
     /// Whether people have been told of it.
-    pub fn is_told(&self) -> bool {
-        self.0.told
+    pub fn is_reported(&self) -> bool {
+        self.0.reported
     }
 
     /// People have been told of it: whoever it is handed on to need not tell them again.
-    pub fn told(mut self) -> Self {
-        self.0.told = true;
+    pub fn reported(mut self) -> Self {
+        self.0.reported = true;
         self
     }
 

@@ -83,13 +83,13 @@ pub enum Rank {
     SnapshotCopies,
 
     // The engine.
-    /// `savevm::slot::Slot::inner`.
+    /// `savevm::slot::MigrationSlot::inner`.
     MigrationSlot,
     /// `savevm::owner::Ownership`.
     Ownership,
-    /// `savevm::slot::Slot::ram`.
+    /// `savevm::slot::MigrationSlot::ram`.
     SlotRam,
-    /// `savevm::slot::Slot::observer`.
+    /// `savevm::slot::MigrationSlot::observer`.
     SlotObserver,
     /// `savevm::Vm::host`.
     VmHost,
@@ -97,9 +97,9 @@ pub enum Rank {
     VmIncoming,
     /// `savevm::Vm::limits`.
     VmLimits,
-    /// `savevm::loading::Loading::sections`.
+    /// `savevm::load_state::LoadState::sections`.
     LoadingSections,
-    /// `savevm::loading::Loading::postcopy`.
+    /// `savevm::load_state::LoadState::postcopy`.
     LoadingPostcopy,
     /// `savevm::registry::Calls::drain`: waits for callbacks of removed devices.
     RegistryIdle,

@@ -47,12 +47,12 @@ pub(crate) fn with<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
         }
     }
     let _restore = Restore(CURRENT.with_borrow_mut(|current| current.replace(Arc::clone(vm))));
-    about(vm, body)
+    with_panic_context(vm, body)
 }
 
 /// Runs `body` for `vm`, which need not be this thread's context: a panic in it is `vm`'s.
-pub(crate) fn about<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
-    unwind::blamed_on(|| Some(Arc::clone(vm)), body)
+pub(crate) fn with_panic_context<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T {
+    unwind::attribute_panic_to(|| Some(Arc::clone(vm)), body)
 }
 
 /// The context behind a C pointer; NULL means this thread's.

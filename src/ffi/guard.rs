@@ -19,7 +19,7 @@ fn caught<T>(body: impl FnOnce() -> T) -> Result<T, (Arc<Vm>, Error)> {
         context::current().fault_point(FaultPoint::Call);
         body()
     }))
-    .map_err(|panic| unwind::explained(panic, context::current))
+    .map_err(|panic| unwind::into_error(panic, context::current))
 }
 
 /// Runs `body`; a panic in it becomes `on_panic`.

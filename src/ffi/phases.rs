@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::owner::Owner;
-use crate::savevm::save::Round;
+use crate::savevm::save::{Completion, Disks, Round};
 use crate::savevm::{Vm, command, load, save};
 use std::ffi::{c_char, c_int};
 use std::sync::Arc;
@@ -24,16 +24,20 @@ fn code(result: Result<()>) -> c_int {
     result.map_or_else(|err| err.code(), |()| 0)
 }
 
+fn disks(inactivate: bool) -> Disks {
+    if inactivate { Disks::Inactivate } else { Disks::Keep }
+}
+
 /// Runs `body` with the current context, unless it was given up.
 fn on_current<T>(refused: T, body: impl FnOnce(&Vm) -> T) -> T {
     let vm = context::current();
-    if vm.is_broken() { refused } else { body(&vm) }
+    if vm.is_poisoned() { refused } else { body(&vm) }
 }
 
 /// The current context for work with a file; one that was given up is an error on the file.
 fn context_for(file: &MigFile) -> Option<Arc<Vm>> {
     let vm = context::current();
-    match vm.check_unbroken() {
+    match vm.check_not_poisoned() {
         Ok(()) => Some(vm),
         Err(error) => {
             file.set_error_detail(error);
@@ -135,7 +139,10 @@ pub unsafe extern "C" fn qemu_savevm_state_complete_precopy(
     iterable_only: bool,
     inactivate_disks: bool,
 ) -> c_int {
-    on_file(f, -libc::EINVAL, |vm, file| code(save::complete_precopy(vm, file, iterable_only, inactivate_disks)))
+    on_file(f, -libc::EINVAL, |vm, file| {
+        let completion = if iterable_only { Completion::Live } else { Completion::All(disks(inactivate_disks)) };
+        code(save::complete_precopy(vm, file, completion))
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -145,7 +152,7 @@ pub unsafe extern "C" fn qemu_savevm_state_complete_precopy_non_iterable(
     inactivate_disks: bool,
 ) -> c_int {
     on_file(f, -libc::EINVAL, |vm, file| {
-        code(save::complete_precopy_non_iterable(vm, file, in_postcopy, inactivate_disks))
+        code(save::complete_precopy_non_iterable(vm, file, in_postcopy, disks(inactivate_disks)))
     })
 }
 

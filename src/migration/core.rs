@@ -12,7 +12,7 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::without_big_lock;
 use crate::savevm::owner::Owner;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
-use crate::savevm::unwind::contained;
+use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
 use crate::wire;
 use std::cell::RefCell;
@@ -183,7 +183,7 @@ impl Core {
         self.status_machine.advance(to, &|status| {
             let _working = self.working();
             // Who waits for the end waits for the telling, too: it must come to one.
-            let _ = contained(&self.vm, || self.tell(status));
+            let _ = catch(&self.vm, || self.tell(status));
         })
     }
 
@@ -269,7 +269,7 @@ impl Core {
     /// Passes the point of no return, unless somebody wants to end it, or a mistake of the library's own makes the stream
     /// doubtful.
     pub fn commit(&self) -> Result<()> {
-        self.vm.check_unbroken()?;
+        self.vm.check_not_poisoned()?;
         if !self.status_machine.commit() {
             return Err(self.interrupted().unwrap_or_else(|| Error::new(libc::EIO, "the migration is over")));
         }

@@ -11,7 +11,7 @@ use crate::savevm::host::{Host, with_big_lock, without_big_lock};
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
 use crate::savevm::owner::Owner;
-use crate::savevm::save::{self, Round};
+use crate::savevm::save::{self, Completion, Disks, Round};
 use crate::savevm::unwind::finally;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<
 /// Stops the guest, saves everything, and lets the guest run again if it ran, whether the saving went well or not.
 pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     vm.check_migratable()?;
-    let _driving = vm.drive("a snapshot")?;
+    let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
     channel.set_stall_limit(Some(LIMIT));
@@ -63,7 +63,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
 
 /// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
-    let _driving = vm.drive("a snapshot")?;
+    let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     save_whole(vm, file)
 }
@@ -78,7 +78,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         save::setup(vm, file);
     });
     while file.error() == 0 {
-        vm.check_unbroken()?;
+        vm.check_not_poisoned()?;
         match save::iterate(vm, file, false) {
             Ok(Round::Done(_)) => break,
             Ok(Round::Again) => {}
@@ -86,18 +86,18 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         }
     }
     if file.error() == 0 {
-        save::complete_precopy(vm, file, false, false).map_err(|error| file.explain(error))?;
+        save::complete_precopy(vm, file, Completion::All(Disks::Keep)).map_err(|error| file.explain(error))?;
     }
     file.flush();
     file.check()?;
-    vm.check_unbroken()
+    vm.check_not_poisoned()
 }
 
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
 /// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
 /// hold a part of each of two states, and the context's owner is `Torn`.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
-    let _driving = vm.drive("a snapshot")?;
+    let _guard = vm.acquire_slot("a snapshot")?;
     let loaded = check_first(vm, from).and_then(|()| {
         let channel = open(from)?;
         within(vm, |host| {
@@ -105,7 +105,7 @@ pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
             vm.ownership.set(Owner::Torn, format!("loading {from} failed after it had reset the machine"));
             host.reset();
             load_all(vm, &channel)?;
-            vm.check_unbroken()?;
+            vm.check_not_poisoned()?;
             vm.ownership.set(Owner::Here, "");
             if ran { start(host) } else { Ok(()) }
         })

@@ -9,7 +9,7 @@ use super::{Ram, userfault_error};
 use crate::error::{Error, Result};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
-use crate::savevm::unwind::contained;
+use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
 use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, is_anonymous, poll_any, spawn, system_page_size};
 use std::collections::BTreeSet;
@@ -119,7 +119,7 @@ impl Faults {
     /// If a panic prevents a request, the page arrives later: the source sends all pages in the end.
     fn serve(&self, ram: &Ram, address: usize) {
         let Some(vm) = ram.vm.upgrade() else { return };
-        let _ = contained(&vm, || {
+        let _ = catch(&vm, || {
             vm.fault_point(FaultPoint::PageFault);
             self.fault(ram, address);
         });

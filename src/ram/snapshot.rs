@@ -11,10 +11,11 @@ use super::{Ram, userfault_error, wire};
 use crate::channel::{self, Cancel, Uri, memory};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
+use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, with_big_lock};
-use crate::savevm::unwind::{contained, finally};
-use crate::savevm::{Vm, save};
+use crate::savevm::save::{self, Disks};
+use crate::savevm::unwind::{catch, finally};
 use crate::sync::{Condvar, Mutex, Rank};
 use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn_scoped, system_page_size};
 use crate::wire as stream;
@@ -111,7 +112,7 @@ impl Protection {
         let offset = offset - offset % block.unit();
         // Counted before the claim, so that the sender does not finish in between.
         self.copying.fetch_add(1, SeqCst);
-        let claimed = contained(vm, || {
+        let claimed = catch(vm, || {
             vm.fault_point(FaultPoint::WriteFault);
             self.copy(ram, block, offset)
         });
@@ -189,7 +190,7 @@ impl Ram {
         }
         vm.check_migratable()?;
         check_devices(&vm)?;
-        let _driving = vm.drive("a snapshot")?;
+        let _guard = vm.acquire_slot("a snapshot")?;
         vm.ownership.check("a snapshot")?;
         let result = vm.on_thread(|| self.snapshot_to(&vm, to));
         result.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
@@ -224,7 +225,7 @@ impl Ram {
                     section(vm, file, stream::SECTION_END, || Ok(()))?;
                     file.put(&devices);
                     // After a panic a page may be missing.
-                    vm.check_unbroken()
+                    vm.check_not_poisoned()
                 }),
                 Err(err) => Err(Error::io("starting the thread for write faults", &err)),
             };
@@ -245,7 +246,7 @@ impl Ram {
             }
             let save = || {
                 host.cpu_synchronize_states();
-                save::complete_precopy_non_iterable(vm, &file, false, false)?;
+                save::complete_precopy_non_iterable(vm, &file, false, Disks::Keep)?;
                 protection.start(unpopulated)
             };
             let (saved, started) = finally(save, || if ran { host.vm_start() } else { 0 });

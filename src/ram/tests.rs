@@ -7,8 +7,9 @@ use super::{Options, Ram, wire};
 use crate::channel::{Channel, memory};
 use crate::error::Error;
 use crate::file::MigFile;
+use crate::savevm::save::{self, Completion, Disks};
 use crate::savevm::slot::PageSource;
-use crate::savevm::{Vm, incoming, load, save};
+use crate::savevm::{Vm, incoming, load};
 use crate::sys::{IoVec, OwnMemory, Span};
 use proptest::prelude::*;
 use std::fs::File;
@@ -86,7 +87,7 @@ fn save(machine: &Machine, between: impl FnOnce()) -> Vec<u8> {
     while save::iterate(&machine.vm, &file, false).unwrap() == save::Round::Again {}
     assert_eq!(save::pending(&machine.vm, &file, 1).total(), 0);
     between();
-    save::complete_precopy(&machine.vm, &file, false, false).unwrap();
+    save::complete_precopy(&machine.vm, &file, Completion::All(Disks::Keep)).unwrap();
     save::cleanup(&machine.vm);
     file.flush();
     assert!(file.status().first_error().is_none());
@@ -157,7 +158,7 @@ fn differences_are_sent_where_a_page_is_known() {
         source.write(0, 4 * PAGE, &pattern(PAGE, usize::from(round)));
         source.ram.set_dirty(source.memories[0].memory().address() + 6 * PAGE, 1);
     }
-    save::complete_precopy(&source.vm, &file, false, false).unwrap();
+    save::complete_precopy(&source.vm, &file, Completion::All(Disks::Keep)).unwrap();
     save::cleanup(&source.vm);
     target.load(&writer.contents()).unwrap();
     assert!(source.content(0) == target.content(0));

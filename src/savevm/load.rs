@@ -8,7 +8,7 @@ use super::incoming::{Incoming, LentFile, LoadEnd, PostcopyState};
 use super::load_command::Outcome;
 use super::registry::{Call, Entry};
 use super::section_context::SectionContext;
-use super::unwind::{contained, on_panic};
+use super::unwind::{catch, on_panic};
 use super::{Vm, config, load_command};
 use crate::channel::memory;
 use crate::error::{Error, Phase, Result, Side};
@@ -153,12 +153,12 @@ fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
 
 /// Tells every handler that the load is over, active or not. A panic on the way to one keeps nothing from the others.
 pub fn cleanup(vm: &Vm) {
-    let _ = contained(vm, || {
+    let _ = catch(vm, || {
         vm.fault_point(FaultPoint::Cleanup);
         trace_event!(vm.host(), "loadvm_state_cleanup", "");
     });
     for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::LoadCleanup)) {
-        let _ = contained(vm, || entry.handler.load_cleanup());
+        let _ = catch(vm, || entry.handler.load_cleanup());
     }
 }
 

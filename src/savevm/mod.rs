@@ -29,4 +29,4 @@ pub mod unwind;
 mod vm;
 
 pub use load_state::LoadState;
-pub use vm::{Driving, ThreadHook, Vm};
+pub use vm::{MigrationGuard, ThreadHook, Vm};

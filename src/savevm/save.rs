@@ -7,7 +7,7 @@ use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice};
 use super::registry::Entry;
 use super::section_context::SectionContext;
-use super::unwind::contained;
+use super::unwind::catch;
 use super::{Vm, config};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -175,15 +175,33 @@ pub fn pending(vm: &Vm, file: &MigFile, threshold: u64) -> Pending {
     pending
 }
 
-/// Ends the live sections and, unless `iterable_only`, saves all other devices; the guest is stopped.
-pub fn complete_precopy(vm: &Vm, file: &MigFile, iterable_only: bool, inactivate_disks: bool) -> Result<()> {
+/// What becomes of the disks once all devices are saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disks {
+    /// They stay active on this side.
+    Keep,
+    /// They are inactivated before EOF, so that the destination can activate them.
+    Inactivate,
+}
+
+/// The devices that `complete_precopy` saves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The ends of the live devices alone.
+    Live,
+    /// The ends of the live devices, then all other devices.
+    All(Disks),
+}
+
+/// Ends precopy while the guest is stopped.
+pub fn complete_precopy(vm: &Vm, file: &MigFile, completion: Completion) -> Result<()> {
     begin_completion(vm);
     let in_postcopy = vm.flags().has(Flags::IN_POSTCOPY);
-    if !in_postcopy || iterable_only {
+    if !in_postcopy || completion == Completion::Live {
         complete_precopy_iterable(vm, file, in_postcopy)?;
     }
-    if !iterable_only {
-        complete_precopy_non_iterable(vm, file, in_postcopy, inactivate_disks)?;
+    if let Completion::All(disks) = completion {
+        complete_precopy_non_iterable(vm, file, in_postcopy, disks)?;
     }
     file.flush();
     Ok(())
@@ -198,10 +216,10 @@ fn begin_completion(vm: &Vm) {
 
 /// As `complete_precopy` of everything, but for what makes the stream complete: EOF and the description. Until `finish`
 /// has written them the destination can't start the guest.
-pub fn prepare_completion(vm: &Vm, file: &MigFile, inactivate_disks: bool) -> Result<Ending> {
+pub fn prepare_completion(vm: &Vm, file: &MigFile) -> Result<Ending> {
     begin_completion(vm);
     complete_precopy_iterable(vm, file, false)?;
-    let ending = devices(vm, file, false, inactivate_disks)?;
+    let ending = devices(vm, file, false, Disks::Inactivate)?;
     file.flush();
     Ok(ending)
 }
@@ -238,8 +256,8 @@ pub struct Ending {
 /// While the guest is stopped only a trace of what was written is kept. It is rendered to JSON after EOF was flushed,
 /// while the destination is busy loading what came before: the format puts the description behind the state that it
 /// describes, so this is as early as it can be.
-pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<()> {
-    let ending = devices(vm, file, in_postcopy, inactivate_disks)?;
+pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool, disks: Disks) -> Result<()> {
+    let ending = devices(vm, file, in_postcopy, disks)?;
     if !in_postcopy {
         file.put_byte(wire::EOF);
     }
@@ -247,7 +265,7 @@ pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool,
     Ok(())
 }
 
-fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -> Result<Ending> {
+fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, disks: Disks) -> Result<Ending> {
     vm.fault_point(FaultPoint::Engine);
     let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
     let recorder = describe.then(Recorder::new);
@@ -266,7 +284,7 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, inactivate_disks: bool) -
             recorder.device_end();
         }
     }
-    if inactivate_disks {
+    if disks == Disks::Inactivate {
         // Before EOF: the destination takes the disks as soon as it has read it.
         if let Err(error) = error::check("disks_inactivate", vm.host().disks_inactivate()) {
             let error = error.at_side(Side::Source).in_phase(Phase::Complete);
@@ -320,13 +338,13 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
 
 /// Tells every handler that the migration is over, active or not. A panic on the way to one keeps nothing from the others.
 pub fn cleanup(vm: &Vm) {
-    let _ = contained(vm, || {
+    let _ = catch(vm, || {
         vm.fault_point(FaultPoint::Cleanup);
         notify(vm, PrecopyNotice::Cleanup);
         trace_event!(vm.host(), "savevm_state_cleanup", "");
     });
     for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::SaveCleanup)) {
-        let _ = contained(vm, || entry.handler.save_cleanup());
+        let _ = catch(vm, || entry.handler.save_cleanup());
     }
 }
 
@@ -350,7 +368,7 @@ pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
 /// The live sections' ends and EOF: what continuous replication sends at a checkpoint.
 pub fn live_state(vm: &Vm, file: &MigFile) {
     // Its result stands on the file already.
-    let _ = complete_precopy(vm, file, true, false);
+    let _ = complete_precopy(vm, file, Completion::Live);
     file.put_byte(wire::EOF);
 }
 

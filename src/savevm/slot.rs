@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a machine keeps for the migration driver: what forbids migration, who drives it now, who watches, and how RAM
-//! takes part in postcopy.
+//! What a context keeps for the migration driver: the blockers, the operation in progress, the observer, and the part of
+//! RAM in postcopy. Any thread, with or without the big lock.
 
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -9,60 +9,60 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A change that the host is told of.
+/// A change of the status of a migration, as the host receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MigrationEvent {
-    /// Whether the machine comes in (or goes out).
+    /// Whether the migration is incoming.
     pub incoming: bool,
     /// QEMU's name of the new status.
     pub status: &'static str,
-    /// Its number.
+    /// Number of the new status.
     pub number: i32,
-    /// The driver's state, as an address.
+    /// Address of the driver's state.
     pub migration: usize,
 }
 
 /// One section that was saved or loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct SectionTime<'a> {
-    /// Name of the device.
+    /// Name of the device, with its path.
     pub name: &'a [u8],
-    /// Instance.
+    /// Instance id of the device.
     pub instance: u32,
-    /// Type byte.
+    /// Type byte of the section.
     pub tag: u8,
-    /// Bytes, with head and footer where it was saved.
+    /// Size in bytes, with header and footer if the section was saved.
     pub bytes: u64,
-    /// How long it took.
+    /// Duration.
     pub time: Duration,
 }
 
-/// Somebody who watches the sections go by. Called on the thread and under the locks of the phase.
+/// Receives the time of each section. Called on the thread and with the locks of the phase.
 pub trait Observer: Send + Sync {
-    /// A section was saved, well or not, or loaded.
+    /// A section was saved, successfully or not, or loaded.
     fn section(&self, section: &SectionTime<'_>);
 }
 
-/// Where a destination's RAM asks for pages. Any thread.
+/// Requests pages for the RAM of a destination. Any thread.
 pub trait PageSource: Send + Sync {
-    /// Asks the source to send `len` bytes from `start` on of a block soon. An error where the connection is broken:
-    /// ask again after `PostcopyRam::resumed`.
+    /// Asks the source to send `len` bytes of a block from `start` soon. Fails if the connection is broken: ask again
+    /// after `PostcopyRam::resumed`.
     fn request_pages(&self, block: &[u8], start: u64, len: u32) -> Result<()>;
 }
 
-/// How RAM takes part in postcopy. All results that are errors end the migration, or pause it where it can be recovered.
+/// The part of RAM in postcopy. An error ends the migration, or pauses it if it can be recovered.
 pub trait PostcopyRam: Send + Sync {
-    /// Names of all blocks, for a recovery.
+    /// Returns the names of all blocks, for a recovery.
     fn blocks(&self) -> Vec<Vec<u8>>;
 
-    /// Source, guest stopped, with the big lock: sends POSTCOPY_RAM_DISCARD for what was sent but changed since.
+    /// Source, guest stopped, with the big lock: sends POSTCOPY_RAM_DISCARD for all pages that changed after they were sent.
     fn send_discards(&self, file: &MigFile) -> Result<()>;
-    /// Source, any thread, without the lock: the guest waits for these bytes; `None` is the block of the last request.
+    /// Source, any thread, without the lock: the guest waits for these bytes. `None` means the block of the last request.
     fn pages_requested(&self, block: Option<&[u8]>, start: u64, len: u32) -> Result<()>;
-    /// Source, in a recovery: which pages of a block arrived, a bit each, little-endian. All others are to be sent.
+    /// Source, in a recovery: the pages of a block that arrived, one bit each, little-endian. All others must be sent.
     fn received(&self, block: &[u8], bits: &[u8]) -> Result<()>;
 
-    /// Destination: postcopy may come.
+    /// Destination: postcopy may follow.
     fn advise(&self) -> Result<()> {
         Ok(())
     }
@@ -70,17 +70,17 @@ pub trait PostcopyRam: Send + Sync {
     fn prepare_discard(&self) -> Result<()> {
         Ok(())
     }
-    /// Destination: throw away `len` bytes from `start` on of a block.
+    /// Destination: discard `len` bytes of a block from `start`.
     fn discard(&self, block: &[u8], start: u64, len: u64) -> Result<()>;
-    /// Destination: from now on ask for what is missing. Pages are loaded by the RAM handler's `load_state`, without the
-    /// lock, on another thread than the devices.
+    /// Destination: from now on request missing pages. The RAM handler's `load_state` loads pages without the lock, on
+    /// another thread than the devices.
     /// `migration` is the address by which the host knows the migration.
     fn listen(&self, source: Arc<dyn PageSource>, migration: usize) -> Result<()>;
     /// Destination: the connection broke.
     fn paused(&self) {}
-    /// Destination: it is back; ask again for all that the guest waits for.
+    /// Destination: the connection is back. Request again all pages for which the guest waits.
     fn resumed(&self) {}
-    /// Destination, in a recovery: which pages of a block arrived, a bit each, little-endian.
+    /// Destination, in a recovery: returns the pages of a block that arrived, one bit each, little-endian.
     fn received_bits(&self, block: &[u8]) -> Result<Vec<u8>>;
     /// Destination: everything arrived, or (not `complete`) nothing more will: wakes all threads that wait for pages.
     fn end(&self, complete: bool);
@@ -112,20 +112,20 @@ struct Inner {
     blockers: Vec<(u64, String)>,
     last_blocker: u64,
     driver: Option<&'static str>,
-    /// Somebody wants what the driver does to end.
+    /// The operation was cancelled.
     ending: bool,
 }
 
-/// See the module.
-pub struct Slot {
+/// The migration slot of a context. See the module.
+pub struct MigrationSlot {
     inner: Mutex<Inner>,
     ram: RwLock<Option<Arc<dyn PostcopyRam>>>,
     observer: RwLock<Option<Arc<dyn Observer>>>,
-    /// Nanoseconds that the devices took last time, from the stopped guest to the destination's word.
+    /// Time in ns that the devices took last time, from the stopped guest to the answer of the destination.
     device_cost: AtomicU64,
 }
 
-impl Default for Slot {
+impl Default for MigrationSlot {
     fn default() -> Self {
         Self {
             inner: Mutex::new(Rank::MigrationSlot, Inner::default()),
@@ -136,12 +136,12 @@ impl Default for Slot {
     }
 }
 
-impl Slot {
+impl MigrationSlot {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
 
-    /// Forbids migration, with a reason for people. The number takes it back. `EBUSY` while one is under way.
+    /// Forbids migration, with a reason for error texts. Returns the number for `unblock`. `EBUSY` during an operation.
     pub fn block(&self, reason: &str) -> Result<u64> {
         let mut inner = self.inner();
         if let Some(driver) = inner.driver {
@@ -154,7 +154,7 @@ impl Slot {
         Ok(number)
     }
 
-    /// Takes a blocker back; whether there was one with that number.
+    /// Removes a blocker. Returns whether there was one with that number.
     pub fn unblock(&self, number: u64) -> bool {
         let mut inner = self.inner();
         let before = inner.blockers.len();
@@ -162,13 +162,13 @@ impl Slot {
         inner.blockers.len() != before
     }
 
-    /// The reasons that forbid migration.
+    /// Returns the reasons that forbid migration.
     pub fn blockers(&self) -> Vec<String> {
         self.inner().blockers.iter().map(|(_, reason)| reason.clone()).collect()
     }
 
-    /// Makes this the one driver of the machine. `EBUSY` where there is another.
-    pub fn begin(&self, what: &'static str) -> Result<()> {
+    /// Starts the operation `what`. `EBUSY` while another one is in progress.
+    pub fn acquire(&self, what: &'static str) -> Result<()> {
         let mut inner = self.inner();
         match inner.driver {
             Some(other) => Err(Error::new(libc::EBUSY, format!("{what}: {other} is in progress"))),
@@ -180,49 +180,49 @@ impl Slot {
         }
     }
 
-    /// The driver is done.
-    pub fn end(&self) {
+    /// Ends the operation.
+    pub fn release(&self) {
         let mut inner = self.inner();
         inner.driver = None;
         inner.ending = false;
     }
 
-    /// Somebody wants what the driver does to end, so that its stream breaks.
+    /// Records that the operation was cancelled, so that errors of its stream are expected.
     pub fn set_ending(&self) {
         self.inner().ending = true;
     }
 
-    /// Whether somebody wants that.
+    /// Returns whether the operation was cancelled.
     pub fn is_ending(&self) -> bool {
         self.inner().ending
     }
 
-    /// How RAM takes part in postcopy, where it does.
+    /// Returns the part of RAM in postcopy, if it takes one.
     pub fn ram(&self) -> Option<Arc<dyn PostcopyRam>> {
         self.ram.read().clone()
     }
 
-    /// Says how RAM takes part in postcopy.
+    /// Sets the part of RAM in postcopy.
     pub fn set_ram(&self, ram: Option<Arc<dyn PostcopyRam>>) {
         *self.ram.write() = ram;
     }
 
-    /// Who watches.
+    /// Returns the observer.
     pub fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.observer.read().clone()
     }
 
-    /// Says who watches.
+    /// Sets the observer.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         *self.observer.write() = observer;
     }
 
-    /// What the devices cost last time.
+    /// Returns how long the devices took last time.
     pub fn device_cost(&self) -> Duration {
         Duration::from_nanos(self.device_cost.load(Relaxed))
     }
 
-    /// Remembers what the devices cost.
+    /// Sets how long the devices took.
     pub fn set_device_cost(&self, cost: Duration) {
         self.device_cost.store(u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
@@ -233,17 +233,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blockers_are_counted_and_refused_during_a_migration() {
-        let slot = Slot::default();
+    fn blocker_is_removed_once_and_refused_during_a_migration() {
+        let slot = MigrationSlot::default();
         let (one, two) = (slot.block("a device").unwrap(), slot.block("another").unwrap());
         assert_eq!(slot.blockers(), ["a device", "another"]);
         assert!(slot.unblock(one) && !slot.unblock(one));
         assert_eq!(slot.blockers(), ["another"]);
-        slot.begin("an outgoing migration").unwrap();
+        slot.acquire("an outgoing migration").unwrap();
         assert_eq!(slot.block("late").unwrap_err().errno(), libc::EBUSY);
-        assert!(slot.begin("a snapshot").unwrap_err().message().contains("an outgoing migration is in progress"));
+        assert!(slot.acquire("a snapshot").unwrap_err().message().contains("an outgoing migration is in progress"));
         assert!(slot.unblock(two));
-        slot.end();
+        slot.release();
         slot.block("now").unwrap();
     }
 }

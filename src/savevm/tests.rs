@@ -2,7 +2,7 @@
 //! The phases and the load loop over devices of a script.
 
 use super::handler::Callback;
-use super::save::Round;
+use super::save::{Completion, Disks, Round};
 use super::testing::{Device, Diary};
 use super::{Vm, incoming, load, save};
 use crate::channel::memory;
@@ -49,7 +49,7 @@ fn saved() -> Vec<u8> {
     ]);
     let (file, sink) = writer();
     save::header(&vm, &file);
-    save::complete_precopy(&vm, &file, false, false).unwrap();
+    save::complete_precopy(&vm, &file, Completion::All(Disks::Keep)).unwrap();
     file.close().unwrap();
     sink.contents()
 }

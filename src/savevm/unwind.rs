@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What becomes of a mistake of the library's own: a panic ends what it was in the middle of and is an error from there on,
-//! and the machine that the work was for is given up.
+//! Panics are errors of this library. A panic ends the operation in which it happens, becomes its error, and poisons the
+//! context for which the operation worked.
 //!
-//! What is left half done by a panic is built for that: atomics, cells that are set last, and locks whose poison is
-//! ignored. That is why everything here may be asserted to be unwind safe.
+//! An interrupted operation leaves only atomics, cells that are set last, and locks that ignore poison. Therefore all
+//! closures here may be asserted to be unwind safe.
 
 use super::Vm;
 use crate::error::{Error, Result};
@@ -11,55 +11,57 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-/// What a panic says.
+/// The payload of a panic.
 pub type Panic = Box<dyn Any + Send>;
 
-/// A panic whose machine was given up already, on its way to who can return an error.
-struct Known(Arc<Vm>, Error);
+/// The payload of a panic that was attributed to a context and reported, on its way to code that can return an error.
+struct Attributed(Arc<Vm>, Error);
 
-fn words(panic: &Panic) -> &str {
+/// Returns the message of a panic.
+fn message(panic: &Panic) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }
 
-/// The machine that a panic was in, which is given up, and the error that it becomes: `vm`, unless it is known better.
-pub fn explained(panic: Panic, vm: impl FnOnce() -> Arc<Vm>) -> (Arc<Vm>, Error) {
-    match panic.downcast::<Known>() {
-        Ok(known) => (known.0, known.1),
+/// Turns a panic into an error. Returns the context to which the panic is attributed, by default `vm`, with the error. The
+/// context is poisoned.
+pub fn into_error(panic: Panic, vm: impl FnOnce() -> Arc<Vm>) -> (Arc<Vm>, Error) {
+    match panic.downcast::<Attributed>() {
+        Ok(attributed) => (attributed.0, attributed.1),
         Err(panic) => {
             let vm = vm();
-            let error = vm.give_up(words(&panic));
+            let error = vm.poison(message(&panic));
             (vm, error)
         }
     }
 }
 
-/// Runs `body`; a panic in it becomes an error, and `vm` is given up.
-pub fn contained<T>(vm: &Vm, body: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| match panic.downcast::<Known>() {
-        Ok(known) => known.1,
-        Err(panic) => vm.give_up(words(&panic)),
+/// Runs `body`. A panic in it becomes an error and poisons `vm`.
+pub fn catch<T>(vm: &Vm, body: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| match panic.downcast::<Attributed>() {
+        Ok(attributed) => attributed.1,
+        Err(panic) => vm.poison(message(&panic)),
     })
 }
 
-/// Runs what takes each thing that it gives back once, as `contained`; should it panic, a second time, which goes on behind
-/// that. Whether one of the two came to its end.
-pub fn persisted<T>(vm: &Vm, mut body: impl FnMut() -> T) -> bool {
-    (0..2).any(|_| contained(vm, &mut body).is_ok())
+/// Runs `body`, and a second time if it panics. Returns whether one of the runs ended normally. `body` must take each
+/// resource before it releases it, so that the second run continues after the one at which the first panicked.
+pub fn retry<T>(vm: &Vm, mut body: impl FnMut() -> T) -> bool {
+    (0..2).any(|_| catch(vm, &mut body).is_ok())
 }
 
-/// Runs `body`; a panic in it goes on as that of `vm`, where there is one, wherever it is caught.
-pub fn blamed_on<T>(vm: impl FnOnce() -> Option<Arc<Vm>>, body: impl FnOnce() -> T) -> T {
+/// Runs `body`. A panic in it is attributed to `vm`, if there is one, wherever it is caught.
+pub fn attribute_panic_to<T>(vm: impl FnOnce() -> Option<Arc<Vm>>, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| match vm() {
         Some(vm) => {
-            let (vm, error) = explained(panic, || vm);
-            resume_unwind(Box::new(Known(vm, error)))
+            let (vm, error) = into_error(panic, || vm);
+            resume_unwind(Box::new(Attributed(vm, error)))
         }
         None => resume_unwind(panic),
     })
 }
 
-/// Runs `body`; where it panics, `then` before the panic goes on.
+/// Runs `body`. If it panics, runs `then` before the panic continues.
 pub fn on_panic<T>(body: impl FnOnce() -> T, then: impl FnOnce()) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         then();
@@ -67,7 +69,7 @@ pub fn on_panic<T>(body: impl FnOnce() -> T, then: impl FnOnce()) -> T {
     })
 }
 
-/// Runs `body` and then `last`, also where `body` panics; then the panic goes on.
+/// Runs `body` and then `last`, also if `body` panics; the panic continues afterwards.
 pub fn finally<T, U>(body: impl FnOnce() -> T, last: impl FnOnce() -> U) -> (T, U) {
     let done = catch_unwind(AssertUnwindSafe(body));
     let last = last();
@@ -79,25 +81,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_the_failure_of_the_machine_that_the_work_was_for() {
+    fn panic_poisons_the_context_it_is_attributed_to() {
         let (outer, inner) = (Vm::default(), Arc::new(Vm::default()));
         let of_inner = || Some(Arc::clone(&inner));
-        let error = contained(&outer, || blamed_on(of_inner, || panic!("one {}", "two"))).unwrap_err();
+        let error = catch(&outer, || attribute_panic_to(of_inner, || panic!("one {}", "two"))).unwrap_err();
         assert!(error.message().ends_with("one two") && error.errno() == libc::EIO);
-        assert!(inner.is_broken() && !outer.is_broken());
-        assert!(contained(&outer, || panic!("three")).is_err() && outer.is_broken());
+        assert!(inner.is_poisoned() && !outer.is_poisoned());
+        assert!(catch(&outer, || panic!("three")).is_err() && outer.is_poisoned());
     }
 
     #[test]
-    fn what_panics_once_comes_to_its_end() {
+    fn retry_runs_a_body_that_panics_once_to_its_end() {
         let vm = Vm::default();
         let mut calls = 0;
         let mut panics_before = |end: u32| {
             calls += 1;
             assert!(calls >= end, "not yet");
         };
-        assert!(persisted(&vm, || panics_before(2)) && vm.is_broken());
-        assert!(!persisted(&vm, || panics_before(5)));
+        assert!(retry(&vm, || panics_before(2)) && vm.is_poisoned());
+        assert!(!retry(&vm, || panics_before(5)));
         assert_eq!(calls, 4);
     }
 
@@ -106,9 +108,9 @@ mod tests {
         let vm = Vm::default();
         let mut done = Vec::new();
         assert_eq!(finally(|| 1, || 2), (1, 2));
-        assert!(contained(&vm, || finally(|| panic!("a"), || done.push('l'))).is_err());
+        assert!(catch(&vm, || finally(|| panic!("a"), || done.push('l'))).is_err());
         assert_eq!(on_panic(|| 3, || unreachable!()), 3);
-        assert!(contained(&vm, || on_panic(|| panic!("b"), || done.push('p'))).is_err());
+        assert!(catch(&vm, || on_panic(|| panic!("b"), || done.push('p'))).is_err());
         assert_eq!(done, ['l', 'p']);
     }
 }

@@ -8,7 +8,7 @@ use super::incoming::Incoming;
 use super::load_state::LoadState;
 use super::owner::{Owner, Ownership};
 use super::registry::{Entry, Registrant, Registration, Registry};
-use super::slot::Slot;
+use super::slot::MigrationSlot;
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, Rank, RwLock};
@@ -17,36 +17,37 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
-/// One virtual machine: its devices, its host, its limits.
+/// One virtual machine: its devices, its host and its limits. Any thread may use it.
 pub struct Vm {
     /// The devices.
     pub registry: Registry,
-    /// What the driver keeps here.
-    pub slot: Slot,
+    /// The place of the migration or snapshot in progress, and what the driver keeps between migrations.
+    pub slot: MigrationSlot,
     /// Which side has the guest.
     pub ownership: Ownership,
     host: RwLock<Arc<dyn Host>>,
     incoming: RwLock<Option<Arc<dyn Incoming>>>,
     limits: Mutex<Limits>,
     strict: AtomicBool,
-    broken: AtomicBool,
+    poisoned: AtomicBool,
     flags: AtomicU32,
     load_state: LoadState,
     thread_hook: OnceLock<ThreadHook>,
-    /// The panic that a test wants.
+    /// The fault that a test has armed.
     #[cfg(test)]
     pub faults: super::fault::Faults,
 }
 
-/// Runs a body with a context as the current one of the thread: QEMU's functions, which name none, act on it.
+/// Runs its second argument while the context is the current one of the thread. QEMU's functions, which have no context
+/// argument, act on the current context.
 pub type ThreadHook = fn(&Arc<Vm>, &mut dyn FnMut());
 
-/// The one driver of a machine, until this goes.
-pub struct Driving<'a>(&'a Vm);
+/// Owns the migration slot of a context. Dropping it releases the slot.
+pub struct MigrationGuard<'a>(&'a Vm);
 
-impl Drop for Driving<'_> {
+impl Drop for MigrationGuard<'_> {
     fn drop(&mut self) {
-        self.0.slot.end();
+        self.0.slot.release();
     }
 }
 
@@ -57,17 +58,17 @@ impl Default for Vm {
 }
 
 impl Vm {
-    /// A machine without devices.
+    /// Creates a context without devices.
     pub fn new(host: Arc<dyn Host>) -> Self {
         Self {
             registry: Registry::default(),
-            slot: Slot::default(),
+            slot: MigrationSlot::default(),
             ownership: Ownership::default(),
             host: RwLock::new(Rank::VmHost, host),
             incoming: RwLock::new(Rank::VmIncoming, None),
             limits: Mutex::new(Rank::VmLimits, Limits::default()),
             strict: AtomicBool::new(false),
-            broken: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
             flags: AtomicU32::new(0),
             load_state: LoadState::default(),
             thread_hook: OnceLock::new(),
@@ -76,80 +77,79 @@ impl Vm {
         }
     }
 
-    /// The hypervisor.
+    /// Returns the host.
     pub fn host(&self) -> Arc<dyn Host> {
         Arc::clone(&self.host.read())
     }
 
-    /// Puts another hypervisor in place.
+    /// Replaces the host.
     pub fn set_host(&self, host: Arc<dyn Host>) {
         *self.host.write() = host;
     }
 
-    /// Who answers the commands of an incoming stream.
+    /// Returns the handler of the commands of an incoming stream.
     pub fn incoming(&self) -> Option<Arc<dyn Incoming>> {
         self.incoming.read().clone()
     }
 
-    /// Says who answers the commands of an incoming stream.
+    /// Sets the handler of the commands of an incoming stream.
     pub fn set_incoming(&self, incoming: Option<Arc<dyn Incoming>>) {
         *self.incoming.write() = incoming;
     }
 
-    /// What streams may ask for.
+    /// Returns the limits for incoming streams.
     pub fn limits(&self) -> Limits {
         *self.limits.lock()
     }
 
-    /// Changes what streams may ask for.
+    /// Sets the limits for incoming streams.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.lock() = limits;
     }
 
-    /// Whether doubtful registrations are errors.
+    /// Sets whether doubtful registrations are errors.
     pub fn set_strict(&self, strict: bool) {
         self.strict.store(strict, Relaxed);
     }
 
-    /// Gives the machine up after a mistake of the library's own, and tells people: from now on it refuses whatever begins
-    /// something. What was under way ends with an error.
-    pub fn give_up(&self, what: &str) -> Error {
-        self.broken.store(true, SeqCst);
-        let error = Error::new(libc::EIO, format!("internal failure, this context is given up: {what}"));
-        // There is nobody left to catch a second one.
-        let told = catch_unwind(AssertUnwindSafe(|| self.report(error.clone())));
-        told.unwrap_or(error)
+    /// Marks the context as unusable after an internal error and reports the error. From now on everything that starts an
+    /// operation fails with `EIO`; operations in progress end with an error.
+    pub fn poison(&self, what: &str) -> Error {
+        self.poisoned.store(true, SeqCst);
+        let error = Error::new(libc::EIO, format!("internal error, the context cannot be used any more: {what}"));
+        // This runs while a panic is handled: a second one in the report must not escape.
+        catch_unwind(AssertUnwindSafe(|| self.report(error.clone()))).unwrap_or(error)
     }
 
-    /// Whether it was given up.
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(SeqCst)
+    /// Returns whether an internal error made the context unusable.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.load(SeqCst)
     }
 
-    /// An error where it was given up.
-    pub fn check_unbroken(&self) -> Result<()> {
-        match self.is_broken() {
+    /// Fails with `EIO` if an internal error made the context unusable.
+    pub fn check_not_poisoned(&self) -> Result<()> {
+        match self.is_poisoned() {
             false => Ok(()),
-            true => Err(Error::new(libc::EIO, "this context was given up after an internal failure")),
+            true => Err(Error::new(libc::EIO, "the context cannot be used after an internal error")),
         }
     }
 
     /// Sets the owner of the guest by an operator's decision. `EBUSY` while a migration or a snapshot is in progress.
     pub fn override_owner(&self, owner: Owner) -> Result<()> {
-        self.slot.begin("an operator's decision")?;
+        self.slot.acquire("an operator's decision")?;
         let before = self.ownership.owner();
         self.ownership.set(owner, "an operator decided so");
-        self.slot.end();
+        self.slot.release();
         let text = format!("an operator set the owner of the guest from {before:?} to {owner:?}");
         self.host().report(Level::Warning, &text);
         Ok(())
     }
 
-    /// Begins to drive the machine.
-    pub fn drive(&self, what: &'static str) -> Result<Driving<'_>> {
-        self.check_unbroken()?;
-        self.slot.begin(what)?;
-        Ok(Driving(self))
+    /// Acquires the migration slot for the operation `what`. `EBUSY` while another operation has it.
+    pub fn acquire_slot(&self, what: &'static str) -> Result<MigrationGuard<'_>> {
+        self.check_not_poisoned()?;
+        self.slot.acquire(what)?;
+        Ok(MigrationGuard(self))
     }
 
     /// Marks a step at which tests provoke a panic. Does nothing outside of tests.
@@ -159,7 +159,7 @@ impl Vm {
         self.faults.pass(_point);
     }
 
-    /// The host's flags and the driver's.
+    /// Returns the flags of the host and of the driver.
     pub fn flags(&self) -> Flags {
         Flags(self.flags.load(Relaxed) | self.host().flags().0)
     }
@@ -173,12 +173,12 @@ impl Vm {
         }
     }
 
-    /// What the load loop keeps between sections.
+    /// Returns what the load loop keeps between sections.
     pub fn load_state(&self) -> &LoadState {
         &self.load_state
     }
 
-    /// Sets how this becomes the current context of a thread. Only the first call has an effect.
+    /// Sets the function that makes this the current context of a thread. Only the first call has an effect.
     pub fn set_thread_hook(&self, hook: ThreadHook) {
         let _ = self.thread_hook.set(hook);
     }
@@ -191,19 +191,19 @@ impl Vm {
         result.expect("a thread hook runs its argument")
     }
 
-    /// Tells people of an error, once, and hands it on.
+    /// Reports an error to the host, unless it was reported before. Returns the error.
     pub fn report(&self, error: Error) -> Error {
-        if !error.is_told() {
+        if !error.is_reported() {
             self.host().report(Level::Error, &error.to_string());
         }
-        error.told()
+        error.reported()
     }
 
-    /// As `report`, for what went wrong with a file's stream, where it is latched: while somebody ends the stream, that is
-    /// no news.
+    /// Reports an error of a stream and latches it on the file. An error while the stream is being cancelled is expected
+    /// and only logged.
     pub fn report_on(&self, file: &MigFile, error: Error) -> Error {
         let error = if self.slot.is_ending() {
-            log::debug!("after it was cancelled: {error}");
+            log::debug!("error after a cancel: {error}");
             error
         } else {
             self.report(error)
@@ -212,9 +212,9 @@ impl Vm {
         error
     }
 
-    /// Adds a device.
+    /// Registers a device.
     pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
-        self.check_unbroken().map_err(|err| self.report(err.in_phase(Phase::Register)))?;
+        self.check_not_poisoned().map_err(|err| self.report(err.in_phase(Phase::Register)))?;
         self.fault_point(FaultPoint::Register);
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
@@ -224,14 +224,14 @@ impl Vm {
         result.map_err(|err| self.report(err.in_phase(Phase::Register)))
     }
 
-    /// Removes devices by name and opaque pointer. When it returns, no callback of theirs runs in another thread and
-    /// none will start; while it waits for one it gives the big lock up.
+    /// Removes devices by name and opaque pointer. Waits until no other thread runs a callback of them, and releases the
+    /// big lock meanwhile. No callback of them starts afterwards.
     pub fn unregister_name(&self, path: Option<&[u8]>, name: &[u8], opaque: usize) {
         let removed = self.registry.unregister_name(path, name, opaque);
         self.drain(&removed);
     }
 
-    /// Removes devices by description and opaque pointer; waits as `unregister_name` does.
+    /// Removes devices by description and opaque pointer. Waits as `unregister_name` does.
     pub fn unregister(&self, registrant: Registrant) {
         let removed = self.registry.unregister(registrant);
         self.drain(&removed);
@@ -244,21 +244,21 @@ impl Vm {
         without_big_lock(&*self.host(), || self.registry.drain(removed));
     }
 
-    /// That the machine was given up, or the first device that forbids migration, as an error.
+    /// Fails if the context is unusable or a device forbids migration. The error names the first such device.
     pub fn check_migratable(&self) -> Result<()> {
-        self.check_unbroken()?;
+        self.check_not_poisoned()?;
         match self.non_migratable().into_iter().next() {
             Some(name) => Err(Error::invalid(format!("State blocked by non-migratable device '{name}'"))),
             None => Ok(()),
         }
     }
 
-    /// Names of all devices that forbid migration, in order.
+    /// Returns the names of all devices that forbid migration, in order.
     pub fn non_migratable(&self) -> Vec<String> {
         self.registry.walk().filter(|call| call.handler.is_unmigratable()).map(|call| call.name()).collect()
     }
 
-    /// Whether a guest has yet to let a device go.
+    /// Returns whether the guest has not yet unplugged a failover device.
     pub fn guest_unplug_pending(&self) -> bool {
         self.registry.walk().any(|call| call.handler.unplug_pending())
     }

@@ -488,7 +488,7 @@ fn a_postcopy_that_the_host_steps_ends_with_its_handle() {
         source.check_balanced(&what);
         destination.check_balanced(&what);
         stage.check(&what);
-        source.vm.slot.begin("the next one").unwrap();
+        source.vm.slot.acquire("the next one").unwrap();
     }
 }
 

@@ -193,5 +193,5 @@ fn a_load_that_fails_leaves_qemus_guest_running() {
     qemu.ask_until("info migrate", "Migration status: failed");
     qemu.ask_until("info status", "VM status: running");
     let vm: &Arc<Vm> = &machine.vm;
-    vm.slot.begin("free again").unwrap();
+    vm.slot.acquire("free again").unwrap();
 }

@@ -48,7 +48,7 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
         let (vm, host) = unsafe { (context::from_c(vm), CHost::new(ops, opaque)) };
-        context::about(&vm, || {
+        context::with_panic_context(&vm, || {
             let host = match host {
                 Ok(host) => host,
                 Err(error) => return vm.report(error).code(),
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
     // SAFETY: the contract of the function.
-    guard(true, || unsafe { context::from_c(vm) }.is_broken())
+    guard(true, || unsafe { context::from_c(vm) }.is_poisoned())
 }
 
 /// Calls `visit` on this thread with the name of every device that forbids migration, in order. NULL: this thread's
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn savevm_non_migratable(
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
         let Some(visit) = visit else { return };
-        for name in context::about(&vm, || vm.non_migratable()) {
+        for name in context::with_panic_context(&vm, || vm.non_migratable()) {
             let name = CString::new(name.replace('\0', " ")).unwrap_or_default();
             // SAFETY: the contract of the function.
             unsafe { visit(name.as_ptr(), opaque) };

@@ -398,7 +398,8 @@ pub unsafe extern "C" fn savevm_del_blocker(vm: *mut SaveVM, blocker: i64) -> c_
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function.
         let vm = unsafe { context::from_c(vm) };
-        let found = context::about(&vm, || u64::try_from(blocker).is_ok_and(|number| vm.slot.unblock(number)));
+        let found =
+            context::with_panic_context(&vm, || u64::try_from(blocker).is_ok_and(|number| vm.slot.unblock(number)));
         if found { 0 } else { -libc::ENOENT }
     })
 }

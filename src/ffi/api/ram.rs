@@ -193,7 +193,7 @@ fn chosen(options: &SaveVMRamOptions) -> Result<Options> {
 /// As `ram_of`.
 unsafe fn with_ram<T>(ram: *mut SaveVMRam, body: impl FnOnce(&Ram) -> Result<T>) -> Result<T> {
     // SAFETY: as the caller promised.
-    unsafe { ram_of(ram) }.and_then(|ram| unwind::blamed_on(|| ram.vm(), || body(ram)))
+    unsafe { ram_of(ram) }.and_then(|ram| unwind::attribute_panic_to(|| ram.vm(), || body(ram)))
 }
 
 /// # Safety

@@ -276,7 +276,7 @@ impl Machine {
         self.host.runs.load(SeqCst)
     }
 
-    pub fn is_broken(&self) -> bool {
+    pub fn is_poisoned(&self) -> bool {
         // SAFETY: the context is alive.
         unsafe { savevm_is_broken(self.vm) }
     }
@@ -290,15 +290,15 @@ impl Machine {
         assert_eq!(set_up, [false; 2], "{what}: devices were cleaned up");
     }
 
-    /// It was given up: everything that begins something is refused, and what ends something is not.
+    /// The context is unusable: everything that starts an operation is refused, and everything that ends one is not.
     pub fn check_refuses(&self, what: &str) {
-        assert!(self.is_broken(), "{what}: it says that it is broken");
+        assert!(self.is_poisoned(), "{what}: it says that it is broken");
         let uri = c"file:/dev/null".as_ptr();
         let opaque: *mut c_void = ptr::from_ref(&*self.host).cast_mut().cast();
         let refused = |name: &str, code: c_int, err: *mut CError| {
             // SAFETY: the error is the caller's.
             let text = unsafe { CStr::from_ptr(error_get_pretty(err)) }.to_string_lossy().into_owned();
-            assert!(text.contains("given up"), "{what}: {name} says: {text}");
+            assert!(text.contains("internal error"), "{what}: {name} says: {text}");
             assert_eq!(code, -libc::EIO, "{what}: {name}");
             // SAFETY: as above.
             unsafe { error_free(err) };

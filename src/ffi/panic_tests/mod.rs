@@ -34,7 +34,7 @@ fn check(machine: &Machine, what: &str, ret: i32) -> bool {
     if sprung {
         machine.check_refuses(what);
     } else {
-        assert_eq!((ret, machine.is_broken()), (0, false), "{what}");
+        assert_eq!((ret, machine.is_poisoned()), (0, false), "{what}");
     }
     sprung
 }
@@ -188,7 +188,7 @@ fn migrate(what: &str, at: At, way: Way, arm: &dyn Fn(&Machine)) -> bool {
         let guest = touch(&destination);
         while way == Way::Steps && savevm_migration_step(outgoing) > 0 {}
         if way == Way::Cancel {
-            while source.runs() && !trapped.is_broken() {
+            while source.runs() && !trapped.is_poisoned() {
                 thread::yield_now();
             }
             savevm_migration_cancel(outgoing);
@@ -215,7 +215,7 @@ fn migrate(what: &str, at: At, way: Way, arm: &dyn Fn(&Machine)) -> bool {
     assert!(count == 1 || owner != SAVEVM_OWNER_HERE, "{state}: nobody runs");
     let other = if at == At::Source { &destination } else { &source };
     other.check_order(what);
-    assert!(!other.is_broken(), "{state}");
+    assert!(!other.is_poisoned(), "{state}");
     let cancelled = way == Way::Cancel && sent == -libc::ECANCELED && came < 0;
     let ret = if at == At::Source { sent } else { came };
     let sprung = check(trapped, what, if cancelled { 0 } else { ret });
@@ -375,6 +375,6 @@ fn the_context_that_a_call_was_about_is_given_up_and_no_other() {
         assert!(CStr::from_ptr(error_get_pretty(err)).to_string_lossy().contains("provoked in Engine"));
         error_free(err);
     }
-    assert!(!mine.is_broken() && other.runs());
+    assert!(!mine.is_poisoned() && other.runs());
     other.check_refuses("the other");
 }

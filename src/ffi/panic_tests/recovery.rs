@@ -104,12 +104,12 @@ fn recover(what: &str, at: At, arm: &dyn Fn(&Machine)) -> bool {
     let guest = touch(&destination);
     ends.recover();
     let idle = |status: Status| status.is_final() || status == Status::PostcopyPaused;
-    ends.wait(|status| status == [Status::Completed; 2] || (trapped.is_broken() && status.map(idle) == [true; 2]));
+    ends.wait(|status| status == [Status::Completed; 2] || (trapped.is_poisoned() && status.map(idle) == [true; 2]));
     ends.free();
     guest();
     let other = if at == At::Source { &destination } else { &source };
     other.check_order(what);
-    assert!(!other.is_broken(), "{what}");
+    assert!(!other.is_poisoned(), "{what}");
     let sprung = check(trapped, what, 0);
     let same = (0..PAGES).all(|page| {
         let byte = |machine: &Machine| {

@@ -208,7 +208,7 @@ pub unsafe extern "C" fn savevm_check_device(
             Err(error) => return vm.report(error).code(),
         };
         let (Some(name), Some(ops)) = (name, ops) else { return -libc::EINVAL };
-        context::about(&vm, || {
+        context::with_panic_context(&vm, || {
             let Some(call) = vm.registry.find(&name, instance_id as u32) else { return -libc::ENOENT };
             check_call(&vm, call, &Program { ops, opaque })
         })

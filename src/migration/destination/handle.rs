@@ -18,7 +18,7 @@ use crate::savevm::Vm;
 use crate::savevm::host::{Level, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::slot::PageSource;
-use crate::savevm::unwind::{contained, persisted};
+use crate::savevm::unwind::{catch, retry};
 use crate::sys::spawn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -40,11 +40,11 @@ impl Incoming {
     ///
     /// Fails at once if another migration is in progress or if it can't listen.
     pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
-        vm.check_unbroken()?;
+        vm.check_not_poisoned()?;
         let from_text = from.text();
         let core = Arc::new(Core::new(vm, params, true, from_text.clone())?);
-        vm.slot.begin("an incoming migration")?;
-        let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.end())?;
+        vm.slot.acquire("an incoming migration")?;
+        let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.release())?;
         warn_if_running(vm);
         core.trace.write(core.now(), &Event::Trace { side: "destination", uri: &from_text });
         core.set_owner(Owner::There);
@@ -91,7 +91,7 @@ impl Incoming {
     pub fn recover(&self, from: Endpoint) -> Result<()> {
         let Shared { core, requests, released, .. } = &*self.shared;
         core.check_paused(released.load(SeqCst))?;
-        core.vm.check_unbroken()?;
+        core.vm.check_not_poisoned()?;
         core.offer(&requests.recovery_acceptor, Acceptor::open(from)?, released)
     }
 
@@ -129,8 +129,8 @@ fn work(worker: &Arc<Worker>, acceptor: &Acceptor) {
             vm.set_incoming(Some(Arc::new(Commands(Arc::clone(worker)))));
             worker.run(acceptor);
         };
-        let Err(error) = contained(vm, run) else { return };
-        if !persisted(vm, || worker.abort(error.clone())) {
+        let Err(error) = catch(vm, run) else { return };
+        if !retry(vm, || worker.abort(error.clone())) {
             worker.finish(Status::Failed);
         }
     });

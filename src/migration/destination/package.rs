@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
-use crate::savevm::unwind::contained;
+use crate::savevm::unwind::catch;
 use crate::sys::spawn;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn load_package(worker: &Worker, stream: Vec<u8>, depth: u32) {
         vm.fault_point(FaultPoint::Package);
         load::package(vm, stream, depth).map(drop)
     };
-    let loaded = contained(vm, load).and_then(|loaded| loaded);
+    let loaded = catch(vm, load).and_then(|loaded| loaded);
     let failed = loaded.as_ref().err().cloned();
     let listening = {
         let mut state = worker.state();

@@ -56,7 +56,7 @@ impl Shared {
             drop(self.requests.recovery_acceptor.take());
             self.core.vm.set_incoming(self.previous_handler.take());
             self.core.vm.slot.set_observer(None);
-            self.core.vm.slot.end();
+            self.core.vm.slot.release();
         }
     }
 }

@@ -220,7 +220,7 @@ impl Worker {
         core.vm.ownership.loaded();
         self.close_postcopy();
         // All of the guest is here; an internal failure on the way is reported all the same.
-        core.vm.check_unbroken()?;
+        core.vm.check_not_poisoned()?;
         self.enter(Stage::Finish)
     }
 

@@ -10,7 +10,7 @@ use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Flags;
-use crate::savevm::unwind::contained;
+use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
 use crate::sys::{IoVec, Span, spawn};
 use std::io;
@@ -111,7 +111,7 @@ impl Reader {
             let vm = Arc::clone(&core.vm);
             vm.on_thread(|| {
                 let _working = core.working();
-                if let Err(error) = contained(&vm, || listen(&core, &channel, &shared.0)) {
+                if let Err(error) = catch(&vm, || listen(&core, &channel, &shared.0)) {
                     shared.0.lock().broken = Some(error);
                     core.status_machine.notify();
                 }

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::channel::{Channel, memory};
     use crate::savevm::Vm;
-    use crate::savevm::unwind::contained;
+    use crate::savevm::unwind::catch;
     use crate::sys::{IoVec, Span};
     use std::io;
     use std::sync::{Arc, Weak, mpsc};
@@ -283,7 +283,7 @@ mod tests {
         let sender = Sender::default();
         sender.open(MigFile::new(Arc::new(Mistaken), true));
         let vm = Vm::default();
-        assert!(contained(&vm, || sender.send(Message::Pong(1))).is_err() && vm.is_broken());
+        assert!(catch(&vm, || sender.send(Message::Pong(1))).is_err() && vm.is_poisoned());
         assert!(!sender.is_open() && !sender.state.lock().writing);
         let since = Instant::now();
         assert!(sender.send_final(Message::Shut(1), Duration::from_secs(9)).is_err());

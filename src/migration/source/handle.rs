@@ -13,7 +13,7 @@ use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::Vm;
 use crate::savevm::host::without_big_lock;
-use crate::savevm::unwind::{contained, persisted};
+use crate::savevm::unwind::{catch, retry};
 use crate::sync::{Mutex, Rank};
 use crate::sys::spawn;
 use std::sync::Arc;
@@ -45,11 +45,11 @@ impl Outgoing {
         vm.check_migratable()?;
         let own_thread = params.own_thread;
         let core = Arc::new(Core::new(vm, params, false, to.text())?);
-        vm.slot.begin("an outgoing migration")?;
-        vm.ownership.check("a migration").inspect_err(|_| vm.slot.end())?;
+        vm.slot.acquire("an outgoing migration")?;
+        vm.ownership.check("a migration").inspect_err(|_| vm.slot.release())?;
         let reasons = vm.slot.blockers();
         if !reasons.is_empty() {
-            vm.slot.end();
+            vm.slot.release();
             return Err(Error::new(libc::EACCES, format!("migration is blocked: {}", reasons.join("; "))));
         }
         core.trace.write(core.now(), &Event::Trace { side: "source", uri: &to.text() });
@@ -102,7 +102,7 @@ impl Outgoing {
             let generation = self.shared.core.status_machine.generation();
             vm.on_thread(|| {
                 let _working = self.shared.core.working();
-                next = contained(&vm, || work.step(&self.shared)).unwrap_or_else(|error| self.abort(&mut work, &error));
+                next = catch(&vm, || work.step(&self.shared)).unwrap_or_else(|error| self.abort(&mut work, &error));
             });
             let Next::After(time) = next else { return };
             *self.work.lock() = Some(work);
@@ -115,7 +115,7 @@ impl Outgoing {
 
     /// Ends the work after a panic in it. What that left half done is in `work`.
     fn abort(&self, work: &mut Source, error: &Error) -> Next {
-        if !persisted(&self.shared.core.vm, || work.abort(&self.shared, error.clone())) {
+        if !retry(&self.shared.core.vm, || work.abort(&self.shared, error.clone())) {
             self.shared.finish(Status::Failed);
         }
         Next::Done
@@ -172,7 +172,7 @@ impl Outgoing {
     /// Takes a paused postcopy up again over a new connection, which is made here.
     pub fn recover(&self, to: &Endpoint) -> Result<()> {
         self.shared.core.check_paused(self.shared.released.load(SeqCst))?;
-        self.shared.core.vm.check_unbroken()?;
+        self.shared.core.vm.check_not_poisoned()?;
         let limit = self.shared.core.params().connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let host = self.shared.core.vm.host();
         let recovery_channel = without_big_lock(&*host, || match to {

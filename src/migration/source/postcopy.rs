@@ -35,7 +35,8 @@ use crate::migration::trace::Event;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, Level, with_big_lock};
 use crate::savevm::owner::Owner;
-use crate::savevm::{Vm, command, save};
+use crate::savevm::save::{self, Completion, Disks};
+use crate::savevm::{Vm, command};
 use crate::wire;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -46,7 +47,7 @@ fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
     command::postcopy_listen(vm, &file);
-    save::complete_precopy(vm, &file, false, false).map_err(|error| file.explain(error))?;
+    save::complete_precopy(vm, &file, Completion::All(Disks::Keep)).map_err(|error| file.explain(error))?;
     if peer_is_libsavevm {
         command::ping(vm, &file, message::PING_LOADED);
         file.put_byte(wire::EOF);
@@ -70,7 +71,7 @@ impl Source {
         let file = self.file()?;
         let stream = with_big_lock(&*host, || {
             error::check("disks_inactivate", host.disks_inactivate())?;
-            save::complete_precopy(vm, file, true, false).map_err(|error| file.explain(error))?;
+            save::complete_precopy(vm, file, Completion::Live).map_err(|error| file.explain(error))?;
             if let Some(ram) = vm.slot.ram() {
                 ram.send_discards(file)?;
                 command::ping(vm, file, message::PING_DISCARDED);
@@ -227,7 +228,7 @@ impl Source {
         let core = &m.core;
         core.fault_point();
         let refused = matches!(self.reader.as_ref().and_then(|reader| reader.verdict()), Some(Verdict::Shut(..)));
-        if refused || core.vm.is_broken() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
+        if refused || core.vm.is_poisoned() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
         }
         core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));

@@ -64,7 +64,7 @@ impl Shared {
             drop(self.requests.recovery_channel.take());
             self.core.vm.slot.set_observer(None);
             self.core.vm.ownership.hold(false);
-            self.core.vm.slot.end();
+            self.core.vm.slot.release();
         }
     }
 

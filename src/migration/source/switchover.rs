@@ -31,7 +31,7 @@ impl Source {
         let file = self.file()?;
         file.status().set_rate_limit(0);
         let ending =
-            with_big_lock(&*host, || save::prepare_completion(vm, file, true)).map_err(|error| file.explain(error))?;
+            with_big_lock(&*host, || save::prepare_completion(vm, file)).map_err(|error| file.explain(error))?;
         self.check()?;
         core.fault_point();
         self.ask_loaded(m)?;

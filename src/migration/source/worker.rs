@@ -150,7 +150,7 @@ impl Source {
         m.core.phase(Some(self.next.phase()));
         m.core.fault_point();
         // A guest that is over there needs the rest, for as long as there is a way to send it.
-        let usable = if m.core.status().is_postcopy() { Ok(()) } else { m.core.vm.check_unbroken() };
+        let usable = if m.core.status().is_postcopy() { Ok(()) } else { m.core.vm.check_not_poisoned() };
         let result = usable.and_then(|()| match self.next {
             Step::Connect => self.connect(m),
             Step::Setup => self.setup(m),
@@ -457,7 +457,7 @@ impl Source {
         core.fault_point();
         let (cancelled, error) = match core.interrupted() {
             Some(cancelled) => (true, cancelled),
-            None if error.code() == -libc::EIO && !core.vm.is_broken() => {
+            None if error.code() == -libc::EIO && !core.vm.is_poisoned() => {
                 (false, self.final_error(core).unwrap_or(error))
             }
             None => (false, error),
