@@ -2153,7 +2153,13 @@ int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 /**
  * Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
  * starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
- * hold it, and given up for setup. 0, or -errno and `*errp`.
+ * hold it, and given up for setup. 0, or -errno and `*errp`: -EPERM if the whole guest is not here (savevm_owner()).
+ *
+ * `file:PATH` replaces a regular file only by a whole snapshot. The new file is written beside it, synced, and renamed, and
+ * the directory is synced, while the guest runs again. A full disk, a crash or a kill leaves the previous file as it was,
+ * and no part of a snapshot under its name. Until then both files take room. `file:PATH,offset=N` leaves the first N bytes of
+ * the file alone and writes behind them in place, as do files whose directory can't be written to, files that are not
+ * regular, and all other kinds of URI.
  *
  * The caller promises:
  * `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
@@ -2290,7 +2296,7 @@ int savevm_ram_check_postcopy(struct SaveVMRam *ram,
 
 /**
  * Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
- * while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_migrate(). It returns
+ * while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_snapshot_save(). It returns
  * when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
  * 0, or -errno and `*errp`; the guest runs on in any case.
  *

@@ -9,11 +9,13 @@ pub mod exec;
 pub mod fd;
 mod listen;
 pub mod memory;
+mod sink;
 mod uri;
 mod wait;
 
 pub use connect::connect;
 pub use listen::Listener;
+pub use sink::Sink;
 pub use uri::Uri;
 pub use wait::Cancel;
 

@@ -3,7 +3,7 @@
 //! lock, but for setup, which runs outside in QEMU as well.
 
 use super::check::check;
-use crate::channel::{self, Cancel, Channel, Listener, Uri};
+use crate::channel::{Cancel, Channel, Listener, Sink, Uri};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -38,14 +38,14 @@ fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<
     vm.on_thread(|| with_big_lock(&*host, || body(&*host)))
 }
 
-/// Stops the guest, saves everything, and lets the guest run again if it ran, whether the saving went well or not.
+/// Stops the guest, saves everything (a regular file is replaced only by a whole one), and lets the guest run again if it ran, whether the saving went well or not.
 pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     vm.check_migratable()?;
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
-    let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
-    channel.set_stall_limit(Some(LIMIT));
-    let file = MigFile::new(channel, true);
+    let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
+    sink.channel().set_stall_limit(Some(LIMIT));
+    let file = MigFile::new(Arc::clone(sink.channel()), true);
     let saved = within(vm, |host| {
         // Setup runs outside the lock, where the host could start the guest.
         vm.ownership.hold(true);
@@ -57,8 +57,8 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
         let (saved, started) = finally(|| save_whole(vm, &file), || restart(ran));
         started.and(saved)
     });
-    let closed = file.close();
-    saved.and(closed).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
+    // The guest runs again while the file is synced.
+    sink.finish(saved.and(file.close())).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
 }
 
 /// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.

@@ -8,7 +8,7 @@
 use super::block::{self, Block, Blocks};
 use super::save::{CHUNK, Saver};
 use super::{Ram, userfault_error, wire};
-use crate::channel::{self, Cancel, Uri, memory};
+use crate::channel::{Cancel, Sink, Uri, memory};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -198,9 +198,9 @@ impl Ram {
 
     fn snapshot_to(&self, vm: &Vm, to: &Uri) -> Result<()> {
         let (protection, unpopulated) = Protection::new(self)?;
-        let channel = channel::connect(to, Some(LIMIT), &Cancel::new()?)?;
-        channel.set_stall_limit(Some(LIMIT));
-        let file = MigFile::new(channel, true);
+        let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
+        sink.channel().set_stall_limit(Some(LIMIT));
+        let file = MigFile::new(Arc::clone(sink.channel()), true);
         self.snapshots.store(true, SeqCst);
         let save = || {
             save::header(vm, &file);
@@ -213,7 +213,7 @@ impl Ram {
             with_big_lock(&*vm.host(), || save::cleanup(vm));
         };
         let (saved, ()) = finally(save, clean);
-        saved.and(file.close())
+        sink.finish(saved.and(file.close()))
     }
 
     fn snapshot_of(&self, vm: &Vm, file: &MigFile, protection: &Protection, unpopulated: bool) -> Result<()> {

@@ -3,8 +3,11 @@
 
 use super::signals::Signals;
 use super::{IoVec, Span};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(super) fn check(ret: isize) -> io::Result<usize> {
@@ -181,6 +184,15 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<bool
 pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } as isize).map(drop)
+}
+
+/// Gives an open file that has no name a name. It must not exist.
+pub fn link_open_file(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    let (at, flags) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    // SAFETY: both paths are terminated strings that outlive the call.
+    check(unsafe { libc::linkat(at, from.as_ptr(), at, to.as_ptr(), flags) } as isize).map(drop)
 }
 
 /// `close(2)` with its result: a network file system reports failures of earlier writes there.

@@ -365,7 +365,7 @@ pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *m
 }
 
 /// Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
-/// while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_migrate(). It returns
+/// while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_snapshot_save(). It returns
 /// when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
 /// 0, or -errno and `*errp`; the guest runs on in any case.
 ///

@@ -58,7 +58,13 @@ unsafe fn check_options(options: *const SaveVMSnapshotOptions) -> Result<()> {
 
 /// Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
 /// starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
-/// hold it, and given up for setup. 0, or -errno and `*errp`.
+/// hold it, and given up for setup. 0, or -errno and `*errp`: -EPERM if the whole guest is not here (savevm_owner()).
+///
+/// `file:PATH` replaces a regular file only by a whole snapshot. The new file is written beside it, synced, and renamed, and
+/// the directory is synced, while the guest runs again. A full disk, a crash or a kill leaves the previous file as it was,
+/// and no part of a snapshot under its name. Until then both files take room. `file:PATH,offset=N` leaves the first N bytes of
+/// the file alone and writes behind them in place, as do files whose directory can't be written to, files that are not
+/// regular, and all other kinds of URI.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
