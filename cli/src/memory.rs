@@ -145,7 +145,7 @@ impl Visitor for PageIndex {
             None => self.blocks.entry(block.name.clone()).or_default(),
         };
         if records.len() == records.capacity() {
-            let more = records.capacity().max(1024);
+            let more = records.capacity().max(4);
             self.budget.take(more * size_of::<Record>()).map_err(io::Error::other)?;
             records.reserve_exact(more);
         }

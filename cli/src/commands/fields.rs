@@ -84,7 +84,12 @@ struct Elements {
     count: usize,
     type_name: String,
     waiting: Vec<String>,
+    /// How many more elements there are behind those that wait.
+    left_out: usize,
 }
+
+/// How many elements of an array are shown.
+const MOST_ELEMENTS: usize = 1 << 16;
 
 /// How wide a line of elements may get.
 const LINE: usize = 100;
@@ -119,7 +124,8 @@ impl Tree<'_> {
         if elements.waiting.is_empty() {
             return;
         }
-        let type_name = format!("{}[{}]", elements.type_name, elements.waiting.len());
+        let left_out = std::mem::take(&mut elements.left_out);
+        let type_name = format!("{}[{}]", elements.type_name, elements.waiting.len() + left_out);
         let longest = elements.waiting.iter().map(String::len).max().unwrap_or(0) + 1;
         let per_line = (LINE / longest).max(1);
         let lines: Vec<String> = elements.waiting.chunks(per_line).map(|line| line.join(" ")).collect();
@@ -127,12 +133,16 @@ impl Tree<'_> {
             [line] => self.named(&elements.name, &type_name, line),
             lines => {
                 self.named(&elements.name, &type_name, "");
-                let first = elements.count - elements.waiting.len();
+                let first = elements.count - elements.waiting.len() - left_out;
                 for (at, line) in lines.iter().enumerate() {
                     let index = self.out.paint(Style::Faint, format!("[{:>4}]", first + at * per_line));
                     self.line(format_args!("  {index} {line}"));
                 }
             }
+        }
+        if left_out > 0 {
+            let note = self.out.paint(Style::Faint, format!("... {left_out} more; --format json has them all"));
+            self.line(format_args!("  {note}"));
         }
         elements.waiting.clear();
     }
@@ -177,6 +187,10 @@ impl FieldSink for Tree<'_> {
         };
         elements.count += 1;
         elements.type_name = leaf.type_name.into();
+        if elements.waiting.len() >= MOST_ELEMENTS {
+            elements.left_out += 1;
+            return;
+        }
         elements.waiting.push(match leaf.value {
             // Without the decimal number, so that the elements stand in columns.
             Value::Unsigned(number) => format!("{number:#0width$x}", width = 2 + 2 * leaf.bytes.len()),

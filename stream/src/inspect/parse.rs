@@ -355,6 +355,8 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
                 }
             }
         }
+        // Users of the model copy the name for each item.
+        self.cursor.pay(section.device.name.len() + 1)?;
         self.item(start, ItemKind::Section(section))
     }
 

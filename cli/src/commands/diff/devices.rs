@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use savevm_stream::inspect::{Device, FieldSink, Group, Leaf, Section, Stream, Value, decode};
+use savevm_stream::inspect::{Budget, Device, FieldSink, Group, Leaf, Section, Stream, Value, decode};
 
 use super::super::fields::{SHOWN, value_text};
 use super::super::select::Selection;
@@ -102,13 +102,18 @@ impl Flat<'_> {
     }
 }
 
-/// The fields of a device; none if it has no description that fits.
+/// The fields of a device; none if it has no description that fits, or if their paths need too much memory.
 fn flatten<'a>(stream: &Stream, section: &'a Section) -> Option<Vec<Flat<'a>>> {
     let data = data(section);
-    let mut flattener = Flattener { data, path: String::new(), open: Vec::new(), fields: Vec::new() };
+    let budget = Budget::new(FIELDS);
+    let mut flattener =
+        Flattener { data, path: String::new(), open: Vec::new(), fields: Vec::new(), budget, over: false };
     decode(stream.layout(section)?, data, &mut flattener).ok()?;
-    Some(flattener.fields)
+    (!flattener.over).then_some(flattener.fields)
 }
+
+/// How much memory the fields of one device may take on one side, in bytes.
+const FIELDS: usize = 128 << 20;
 
 struct Flattener<'a> {
     data: &'a [u8],
@@ -116,6 +121,9 @@ struct Flattener<'a> {
     /// Of each open group: how long the path was before it, and how many elements it has had if they are numbered.
     open: Vec<(usize, Option<usize>)>,
     fields: Vec<Flat<'a>>,
+    budget: Budget,
+    /// The budget was spent; what follows is not kept.
+    over: bool,
 }
 
 impl Flattener<'_> {
@@ -153,6 +161,13 @@ impl FieldSink for Flattener<'_> {
     fn field(&mut self, leaf: &Leaf<'_>) {
         let before = self.path.len();
         self.push(leaf.name);
+        // A growing list holds room for as many again.
+        let cost = 2 * size_of::<Flat<'_>>() + self.path.len() + leaf.name.len() + leaf.type_name.len();
+        self.over |= self.budget.take(cost).is_err();
+        if self.over {
+            self.path.truncate(before);
+            return;
+        }
         self.fields.push(Flat {
             path: self.path.clone(),
             name: leaf.name.into(),
@@ -215,6 +230,21 @@ fn compare_bytes(of: &str, a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_keep_to_their_budget() {
+        let mut flattener = Flattener {
+            data: &[],
+            path: String::new(),
+            open: Vec::new(),
+            fields: Vec::new(),
+            budget: Budget::new(2000),
+            over: false,
+        };
+        let leaf = Leaf { name: "name", type_name: "uint8", offset: 0, bytes: &[], value: Value::Bytes };
+        (0..1000).for_each(|_| flattener.field(&leaf));
+        assert!(flattener.over && flattener.fields.len() < 20 && flattener.path.is_empty());
+    }
 
     #[test]
     fn bytes_differ_in_runs() {

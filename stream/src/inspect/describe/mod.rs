@@ -165,10 +165,14 @@ fn into_elements(json: Json<'_>) -> Vec<Json<'_>> {
 
 fn into_string(json: Json<'_>) -> Option<Box<str>> {
     match json {
-        Json::String(text) => Some(text.into()),
+        Json::String(text) if text.len() <= MAX_NAME => Some(text.into()),
         _ => None,
     }
 }
+
+/// Longest name that is taken for one, in bytes. The longest in QEMU have some sixty. A name can stand in a report once
+/// per element of an array, so that long ones would make reports of any size.
+const MAX_NAME: usize = 512;
 
 /// Keeps one copy of every type name; there are thousands of fields and a dozen types.
 #[derive(Default)]
@@ -231,9 +235,10 @@ impl Interner {
     }
 
     fn field(&mut self, json: Json<'_>) -> Option<Field> {
+        let short = |name: &str| json.get(name).and_then(Json::as_str).filter(|text| text.len() <= MAX_NAME);
         let mut field = Field {
-            name: json.get("name")?.as_str()?.into(),
-            type_name: self.intern(json.get("type").and_then(Json::as_str).unwrap_or("unknown")),
+            name: short("name")?.into(),
+            type_name: self.intern(short("type").unwrap_or("unknown")),
             size: json.get("size").and_then(Json::as_u64)?,
             array_len: json.get("array_len").and_then(Json::as_u64),
             index: json.get("index").and_then(Json::as_u64),
@@ -290,6 +295,20 @@ mod tests {
         assert_eq!(layout.size, 8 + 1 + (1 + 1 + 3 + 4) + 1);
         assert_eq!(layout.fields[1].inner[0].fields[0].name, "y".into());
         assert!(description.layout(&Device { name: "a".into(), instance: 0 }, 0).is_none());
+    }
+
+    #[test]
+    fn names_of_any_length_are_no_names() {
+        let long = "x".repeat(MAX_NAME + 1);
+        let field = |name: &str, kind: &str| format!(r#"{{"name": "{name}", "type": "{kind}", "size": 1}}"#);
+        let fields = [field(&long, "uint8"), field("a", &long), field("b", "uint8")].join(", ");
+        let text = format!(
+            r#"{{"devices": [{{"name": "d", "instance_id": 0, "vmsd_name": "{long}", "version": 1, "fields": [{fields}]}}]}}"#
+        );
+        let layout = &parse(&text).unwrap().devices[0].layout;
+        assert_eq!(layout.name, None);
+        let names: Vec<_> = layout.fields.iter().map(|field| (&*field.name, &*field.type_name)).collect();
+        assert_eq!(names, [("a", "unknown"), ("b", "uint8")]);
     }
 
     #[test]
