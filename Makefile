@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all demo test clean
+.PHONY: all demo test headers clean
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
 
@@ -16,6 +16,10 @@ test: all
 $(BUILD)/build.ninja:
 	./build-aux/need-tools.sh
 	meson setup $(BUILD)
+
+# Writes the generated headers under include/ anew.
+headers:
+	SAVEVM_UPDATE_HEADERS=1 cargo test --quiet --locked --features headers --test headers
 
 clean:
 	rm -rf $(BUILD)

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #define PAGE 4096
 #define PAGES_AT_ONCE 32

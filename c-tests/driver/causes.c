@@ -2,6 +2,7 @@
 /* An error carries the first system error: its number, its text, what it was about, and where in the stream. */
 #include "../lib/harness.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #include <errno.h>
 #include <fcntl.h>

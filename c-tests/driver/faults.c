@@ -4,6 +4,7 @@
  * load and a migration: an error each time, one guest, and all in order.
  */
 #include "faulty.h"
+#include "savevm/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>

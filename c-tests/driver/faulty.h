@@ -4,6 +4,7 @@
 #define DRIVER_FAULTY_H
 
 #include "side.h"
+#include "savevm/file.h"
 
 /* What a call that fails does. */
 typedef enum Failure {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Postcopy and its recovery through the C interface. */
 #include "side.h"
+#include "savevm/ram.h"
 
 #include <stdio.h>
 #include <string.h>

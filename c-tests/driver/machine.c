@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "machine.h"
+#include "savevm/ram.h"
 
 #include <errno.h>
 #include <string.h>

@@ -12,6 +12,7 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #include <stdatomic.h>
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Precopy and snapshots through the C interface. */
 #include "side.h"
+#include "savevm/ram.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -5,6 +5,8 @@
  * guest, and afterwards the machine is free.
  */
 #include "machine.h"
+#include "savevm/ram.h"
+#include "savevm/file.h"
 
 #include <errno.h>
 #include <stdio.h>

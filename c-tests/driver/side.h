@@ -11,6 +11,7 @@
 #include "migration/register.h"
 #include "migration/savevm.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #include <stdatomic.h>
 

@@ -6,6 +6,7 @@
  * where to begin.
  */
 #include "side.h"
+#include "savevm/ram.h"
 
 #include <dirent.h>
 #include <stdio.h>

@@ -3,6 +3,7 @@
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "savevm.h"
+#include "savevm/file.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -5,6 +5,7 @@
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "savevm.h"
+#include "savevm/file.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -10,6 +10,8 @@
 #include "migration/vmstate.h"
 #include "qemu/queue.h"
 #include "savevm.h"
+#include "savevm/file.h"
+#include "savevm/inspect.h"
 
 #include <errno.h>
 #include <stdio.h>

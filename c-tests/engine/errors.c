@@ -6,6 +6,7 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "savevm.h"
+#include "savevm/file.h"
 #include "side.h"
 
 #include <errno.h>

@@ -7,6 +7,8 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "savevm.h"
+#include "savevm/file.h"
+#include "savevm/inspect.h"
 #include "side.h"
 
 #include <errno.h>

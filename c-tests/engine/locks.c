@@ -8,6 +8,7 @@
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "savevm.h"
+#include "savevm/file.h"
 #include "side.h"
 
 #include <errno.h>

@@ -7,6 +7,8 @@
 #include "migration/vmstate.h"
 #include "qemu/queue.h"
 #include "savevm.h"
+#include "savevm/host-driver.h"
+#include "savevm/file.h"
 #include "side.h"
 
 #include <errno.h>

@@ -4,6 +4,8 @@
 
 #include "migration/qemu-file.h"
 #include "savevm.h"
+#include "savevm/host-driver.h"
+#include "savevm/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>

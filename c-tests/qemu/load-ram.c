@@ -13,6 +13,7 @@
 
 #include "migration/savevm.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 static const char *machine_name(void *host)
 {

@@ -24,6 +24,7 @@
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #define PAGE 4096
 

@@ -13,6 +13,7 @@
 #include "migration/register.h"
 #include "migration/savevm.h"
 #include "savevm.h"
+#include "savevm/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -15,6 +15,8 @@
 #include "guest.h"
 #include "harness.h"
 #include "savevm.h"
+#include "savevm/ram.h"
+#include "savevm/file.h"
 
 #define MB (1 << 20)
 #define SIZE (4 * MB)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #define _GNU_SOURCE
 #include "guest.h"
+#include "savevm/ram.h"
 
 #include <stdio.h>
 #include <stdlib.h>

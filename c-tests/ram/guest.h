@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #define GUEST_PAGE 4096
 

@@ -9,6 +9,7 @@
 
 #include "harness.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #define LENGTH (1 << 20)
 /* Saves, with thousands of hotplugs beside each. */

@@ -11,6 +11,7 @@
 #include "guest.h"
 #include "harness.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #define MB (1 << 20)
 #define SIZE (48 * MB)

@@ -16,6 +16,7 @@
 
 #include "guest/guest.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>

@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use savevm::ffi::api::context::{SaveVMLimits, savevm_free, savevm_new, savevm_set_current, savevm_set_limits};
-use savevm::ffi::api::file::savevm_file_from_buffer;
-use savevm::ffi::phases::qemu_loadvm_state;
-use savevm::ffi::qemu_file::{qemu_fclose, qemu_get_be32, qemu_get_buffer, qemu_get_byte};
-use savevm::ffi::register::{SaveVMHandlers, register_savevm_live};
-use savevm::ffi::types::QEMUFile;
+use savevm::ffi::exports::context::{SaveVMLimits, savevm_free, savevm_new, savevm_set_current, savevm_set_limits};
+use savevm::ffi::exports::file::savevm_file_from_buffer;
+use savevm::ffi::exports::phases::qemu_loadvm_state;
+use savevm::ffi::exports::qemu_file::{qemu_fclose, qemu_get_be32, qemu_get_buffer, qemu_get_byte};
+use savevm::ffi::exports::register::{SaveVMHandlers, register_savevm_live};
+use savevm::ffi::marshal::opaque::QEMUFile;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 

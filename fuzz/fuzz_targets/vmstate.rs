@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use savevm::ffi::api::context::{SaveVMLimits, savevm_set_limits};
-use savevm::ffi::api::file::savevm_file_from_buffer;
-use savevm::ffi::qemu_file::qemu_fclose;
+use savevm::ffi::exports::context::{SaveVMLimits, savevm_set_limits};
+use savevm::ffi::exports::file::savevm_file_from_buffer;
+use savevm::ffi::exports::qemu_file::qemu_fclose;
 use savevm::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use savevm::ffi::vmstate::*;
 use std::ffi::{CStr, c_int, c_uint, c_void};

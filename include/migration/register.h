@@ -13,6 +13,9 @@
 #include "hw/vmstate-if.h"
 #include "qemu/typedefs.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /**
  * What a device does in each phase of saving and loading. Every member may be NULL. The table is not copied: it must
@@ -87,17 +90,10 @@ typedef struct SaveVMHandlers {
   int (*resume_prepare)(MigrationState *s, void *opaque);
 } SaveVMHandlers;
 
-#ifdef __cplusplus
-extern "C" {
-#endif // __cplusplus
-
 /**
  * Registers a device in this thread's context. `idstr` is copied (names over 255 bytes are cut and reported, or
  * refused in a strict context); `instance_id` -1 takes the highest of that name plus one. With the lock; from inside
  * callbacks too. 0, -EINVAL where `idstr` or `ops` is NULL, or -EIO where the context was given up (savevm_is_broken()).
- *
- * The caller promises:
- * `idstr` is NULL or a terminated string; `ops` and what it names stay until unregister_savevm() returns.
  */
 int register_savevm_live(const char *idstr,
                          int instance_id,
@@ -109,16 +105,13 @@ int register_savevm_live(const char *idstr,
  * Forgets the devices of that name (behind the path of `obj`, where it has one) and opaque pointer in this thread's
  * context. When it returns none of their callbacks runs in another thread, and none will. With the lock, which is
  * given up while a callback is waited for; from inside callbacks too.
- *
- * The caller promises:
- * `obj` is NULL or an object of the hypervisor; `idstr` is NULL or a terminated string.
  */
 void unregister_savevm(VMStateIf *obj,
                        const char *idstr,
                        void *opaque);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+}
+#endif
 
-#endif  /* MIGRATION_REGISTER_H */
+#endif

@@ -5,6 +5,7 @@
 #include <migration/savevm.h>
 #include <migration/vmstate.h>
 #include <savevm.h>
+#include <savevm/file.h>
 
 #include <stdio.h>
 #include <string.h>

@@ -11,6 +11,7 @@
 #include "migration/qemu-file.h"
 #include "trace/control.h"
 #include "glue.h"
+#include "savevm/file.h"
 
 /*
  * What a file's channel is to libsavevm. A file and its return path share

@@ -13,6 +13,8 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wredundant-decls"
 #include "savevm.h"
+#include "savevm/host-driver.h"
+#include "savevm/host-driver.h"
 #pragma GCC diagnostic pop
 
 /*

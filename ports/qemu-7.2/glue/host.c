@@ -17,6 +17,7 @@
 #include "sysemu/sysemu.h"
 #include "sysemu/xen.h"
 #include "glue.h"
+#include "savevm/check.h"
 
 /* What is one call of QEMU's */
 #define HOST_CALL(type, name, call) \

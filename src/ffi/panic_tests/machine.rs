@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A hypervisor as C sees the library: a lock, a guest that runs or not, memory, and devices that call the library back.
 
-use crate::ffi::api::context::{savevm_free, savevm_is_broken, savevm_new, savevm_set_current};
-use crate::ffi::api::error::{error_free, error_get_pretty};
-use crate::ffi::api::file::savevm_file_to_buffer;
-use crate::ffi::api::migrate::{savevm_incoming, savevm_migrate};
-use crate::ffi::api::ram::{
+use crate::ffi::exports::context::{savevm_free, savevm_is_broken, savevm_new, savevm_set_current};
+use crate::ffi::exports::error::{error_free, error_get_pretty};
+use crate::ffi::exports::file::savevm_file_to_buffer;
+use crate::ffi::exports::host::{SaveVMHostOps, SaveVMReportLevel};
+use crate::ffi::exports::migrate::{savevm_incoming, savevm_migrate};
+use crate::ffi::exports::phases::{qemu_save_device_state, qemu_savevm_state_blocked};
+use crate::ffi::exports::qemu_file::{qemu_fclose, qemu_get_be32, qemu_get_buffer, qemu_put_be32, qemu_put_buffer};
+use crate::ffi::exports::ram::{
     SaveVMRam, SaveVMRamBlock, SaveVMRamLog, SaveVMRamOps, SaveVMRamOptions, savevm_ram_add_block, savevm_ram_free,
     savevm_ram_new, savevm_ram_snapshot,
 };
-use crate::ffi::api::snapshot::{savevm_snapshot_load, savevm_snapshot_save, savevm_snapshot_save_file};
-use crate::ffi::api::types::{SaveVMHostOps, SaveVMReportLevel};
-use crate::ffi::context;
-use crate::ffi::phases::{qemu_save_device_state, qemu_savevm_state_blocked};
-use crate::ffi::qemu_file::{qemu_fclose, qemu_get_be32, qemu_get_buffer, qemu_put_be32, qemu_put_buffer};
-use crate::ffi::register::{SaveVMHandlers, register_savevm_live, unregister_savevm};
-use crate::ffi::types::{Error as CError, QEMUFile, SaveVM};
+use crate::ffi::exports::register::{SaveVMHandlers, register_savevm_live, unregister_savevm};
+use crate::ffi::exports::snapshot::{savevm_snapshot_load, savevm_snapshot_save, savevm_snapshot_save_file};
+use crate::ffi::marshal::current;
+use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVM};
 use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
 use crate::sys::OwnMemory;
@@ -269,7 +269,7 @@ impl Machine {
 
     pub fn inner(&self) -> Arc<Vm> {
         // SAFETY: the context is alive.
-        unsafe { context::from_c(self.vm) }
+        unsafe { current::from_c(self.vm) }
     }
 
     pub fn runs(&self) -> bool {

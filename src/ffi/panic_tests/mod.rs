@@ -5,20 +5,22 @@
 mod machine;
 mod recovery;
 
-use super::api::context::savevm_set_current;
-use super::api::error::{error_free, error_get_pretty};
-use super::api::file::{savevm_file_from_buffer, savevm_file_to_buffer};
-use super::api::migrate::{
+use crate::ffi::exports::context::savevm_set_current;
+use crate::ffi::exports::error::{error_free, error_get_pretty};
+use crate::ffi::exports::file::{savevm_file_from_buffer, savevm_file_to_buffer};
+use crate::ffi::exports::info::SaveVMOwner::SAVEVM_OWNER_HERE;
+use crate::ffi::exports::info::{SaveVMInfo, SaveVMParams};
+use crate::ffi::exports::migrate::{
     savevm_incoming, savevm_migrate, savevm_migration_cancel, savevm_migration_free, savevm_migration_query,
     savevm_migration_start_postcopy, savevm_migration_step, savevm_migration_wait,
 };
-use super::api::migration::{SaveVMInfo, SaveVMOwner::SAVEVM_OWNER_HERE, SaveVMParams};
-use super::api::ram::{savevm_ram_check_postcopy, savevm_ram_snapshot};
-use super::api::snapshot::{savevm_snapshot_load, savevm_snapshot_save};
-use super::phases::qemu_load_device_state;
-use super::qemu_file::{
+use crate::ffi::exports::phases::qemu_load_device_state;
+use crate::ffi::exports::qemu_file::{
     qemu_fclose, qemu_fflush, qemu_file_get_error, qemu_get_be32, qemu_get_buffer, qemu_put_be32, qemu_put_buffer,
 };
+use crate::ffi::exports::ram::{savevm_ram_check_postcopy, savevm_ram_snapshot};
+use crate::ffi::exports::snapshot::{savevm_snapshot_load, savevm_snapshot_save};
+use crate::ffi::marshal::opaque::QEMUFile;
 use crate::savevm::fault::FaultPoint;
 use machine::{Machine, PAGE, PAGES, everywhere, path, uri};
 use std::ffi::CStr;
@@ -331,7 +333,7 @@ fn a_postcopy_whose_destination_panics_leaves_one_guest() {
 #[test]
 fn a_file_that_panics_has_an_error_from_then_on() {
     let machine = Machine::new(false, true);
-    let sprung = |set: &dyn Fn(*mut super::types::QEMUFile), f| {
+    let sprung = |set: &dyn Fn(*mut QEMUFile), f| {
         machine.inner().faults.set(FaultPoint::Call, 0);
         set(f);
         assert!(!machine.inner().faults.clear());

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Panics while a postcopy that broke is taken up again: the guest stays where it is, and nobody waits for ever.
 
-use super::machine::{Machine, PAGE, PAGES, everywhere, path, uri};
-use super::{At, check, has_postcopy, touch};
-use crate::ffi::api::migrate::{
+use super::At;
+use super::check;
+use super::has_postcopy;
+use super::machine::Machine;
+use super::machine::PAGE;
+use super::machine::PAGES;
+use super::machine::everywhere;
+use super::machine::path;
+use super::machine::uri;
+use super::touch;
+use crate::ffi::exports::info::{SaveVMInfo, SaveVMParams};
+use crate::ffi::exports::migrate::{
     savevm_incoming, savevm_migrate, savevm_migration_free, savevm_migration_pause, savevm_migration_query,
     savevm_migration_recover, savevm_migration_start_postcopy, savevm_migration_step,
 };
-use crate::ffi::api::migration::{SaveVMInfo, SaveVMParams};
-use crate::ffi::types::SaveVMMigration;
+use crate::ffi::marshal::opaque::SaveVMMigration;
 use crate::migration::Status;
 use crate::savevm::fault::FaultPoint;
 use std::mem::zeroed;

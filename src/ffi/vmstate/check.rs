@@ -5,10 +5,11 @@ use super::state::CDescription;
 use super::types::VMStateDescription;
 use crate::channel::memory::{Reader, Writer};
 use crate::error::Error;
-use crate::ffi::bytes::sized_structs;
-use crate::ffi::guard::guard;
-use crate::ffi::types::SaveVM;
-use crate::ffi::{bytes, context};
+use crate::ffi::marshal::guard::guard;
+use crate::ffi::marshal::opaque::SaveVM;
+use crate::ffi::marshal::strings::c_string;
+use crate::ffi::marshal::structs::sized_structs;
+use crate::ffi::marshal::{current, strings, structs};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::Callback;
@@ -73,7 +74,7 @@ impl Program {
             Severity::Warning => SaveVMCheckSeverity::SAVEVM_CHECK_WARNING,
             Severity::Note => SaveVMCheckSeverity::SAVEVM_CHECK_NOTE,
         };
-        let text = CString::new(finding.text.replace('\0', "\u{fffd}")).unwrap_or_default();
+        let text = c_string(&finding.text);
         if let Some(report) = self.ops.report {
             // SAFETY: the contract of the exported functions.
             unsafe { report(self.opaque, severity, text.as_ptr()) };
@@ -113,7 +114,7 @@ impl Subject for Registered<'_> {
     fn save(&self) -> Result<Vec<u8>, Error> {
         let writer = Arc::new(Writer::new());
         let file = MigFile::new(Arc::<Writer>::clone(&writer), true);
-        context::with(self.vm, || self.call.handler.save(&file, None))?;
+        current::with(self.vm, || self.call.handler.save(&file, None))?;
         file.flush();
         self.written.set(writer.len());
         Self::file_error(&file).map_or_else(|| Ok(writer.take()), Err)
@@ -126,7 +127,7 @@ impl Subject for Registered<'_> {
             stream.extend(self.call.section_id.to_be_bytes());
         }
         let file = MigFile::new(Arc::new(Reader::new(stream)), false);
-        let result = context::with(self.vm, || self.call.handler.load(&file, self.call.version_id));
+        let result = current::with(self.vm, || self.call.handler.load(&file, self.call.version_id));
         Loaded { error: result.err().or_else(|| Self::file_error(&file)), read: file.position() as usize }
     }
 }
@@ -142,7 +143,7 @@ impl Copies<'_> {
     fn context(&self) -> Arc<Vm> {
         let Registered { vm, written, .. } = self.original;
         let mut limits = vm.limits();
-        let vm = context::new(vm.host());
+        let vm = current::new(vm.host());
         limits.allocation = limits.allocation.min(written.get().saturating_mul(64).max(1 << 20));
         vm.set_limits(limits);
         vm
@@ -164,7 +165,7 @@ impl Workshop for Copies<'_> {
         let Some(create) = ops.create else { return false };
         let vm = self.context();
         // SAFETY: the contract of the exported function.
-        let device = context::with(&vm, || unsafe { create(*opaque) });
+        let device = current::with(&vm, || unsafe { create(*opaque) });
         if device.is_null() {
             return false;
         }
@@ -175,7 +176,7 @@ impl Workshop for Copies<'_> {
         }
         if let Some(destroy) = ops.destroy {
             // SAFETY: as above.
-            context::with(&vm, || unsafe { destroy(*opaque, device) });
+            current::with(&vm, || unsafe { destroy(*opaque, device) });
         }
         found
     }
@@ -202,13 +203,13 @@ pub unsafe extern "C" fn savevm_check_device(
 ) -> c_int {
     guard(-libc::EIO, || {
         // SAFETY: the contract of the function; all-zero is a valid table.
-        let (vm, name, ops) = unsafe { (context::from_c(vm), bytes::name(idstr), bytes::sized_struct(ops)) };
+        let (vm, name, ops) = unsafe { (current::from_c(vm), strings::name(idstr), structs::sized_struct(ops)) };
         let ops = match ops {
             Ok(ops) => ops,
             Err(error) => return vm.report(error).code(),
         };
         let (Some(name), Some(ops)) = (name, ops) else { return -libc::EINVAL };
-        context::with_panic_context(&vm, || {
+        current::with_panic_context(&vm, || {
             let Some(call) = vm.registry.find(&name, instance_id as u32) else { return -libc::ENOENT };
             check_call(&vm, call, &Program { ops, opaque })
         })
@@ -274,9 +275,9 @@ pub unsafe extern "C" fn savevm_check_description(
 pub unsafe extern "C" fn savevm_describe(vmsd: *const VMStateDescription, type_name: *const c_char) -> *mut c_char {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the contract of the function.
-        let (description, name) = unsafe { (CDescription::new(vmsd), bytes::string(type_name)) };
+        let (description, name) = unsafe { (CDescription::new(vmsd), strings::string(type_name)) };
         let Some(description) = description else { return std::ptr::null_mut() };
         let name = name.unwrap_or_else(|| description.name().to_vec());
-        CString::new(describe(description, &name)).map_or(std::ptr::null_mut(), |json| bytes::malloced(&json))
+        CString::new(describe(description, &name)).map_or(std::ptr::null_mut(), |json| strings::malloced(&json))
     })
 }

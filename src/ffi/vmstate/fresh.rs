@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Memory that a load makes: from `malloc`, because C frees it with `free` or `g_free`.
 
-use super::state::{CDescription, CState};
+use super::state::CDescription;
+use super::state::CState;
 use crate::vmstate::HostObject;
 use crate::vmstate::model::Fresh;
 use std::ptr::NonNull;

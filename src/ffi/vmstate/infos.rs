@@ -5,11 +5,15 @@
 //! The interpreter does not call them: it recognises its own infos and handles their elements itself. C may call them.
 
 use super::items::CItem;
-use super::types::{GetFn, PutFn, VMStateField, VMStateInfo};
-use super::{recorder_ref, with_io};
-use crate::ffi::file::file_ref;
-use crate::ffi::guard::guard;
-use crate::ffi::types::{JSONWriter, QEMUFile};
+use super::recorder_ref;
+use super::types::GetFn;
+use super::types::PutFn;
+use super::types::VMStateField;
+use super::types::VMStateInfo;
+use super::with_io;
+use crate::ffi::marshal::c_file::file_ref;
+use crate::ffi::marshal::guard::guard;
+use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::vmstate::model::{Direction, Kind};
 use crate::vmstate::{get_item, put_item};
 use std::ffi::{c_int, c_void};

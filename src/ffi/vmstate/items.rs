@@ -3,9 +3,11 @@
 
 use super::bulk;
 use super::fresh::CFresh;
-use super::state::{CDescription, CState, string};
+use super::state::CDescription;
+use super::state::CState;
+use super::state::string;
 use super::types::VMStateField;
-use crate::ffi::file::as_c;
+use crate::ffi::marshal::c_file::as_c;
 use crate::file::MigFile;
 use crate::sys::Span;
 use crate::vmstate::model::{Extent, Fresh, Item, Items, Kind};

@@ -15,10 +15,10 @@ pub mod types;
 
 pub use infos::*;
 
-use super::context;
-use super::file::file_ref;
-use super::guard::guard;
-use super::types::{JSONWriter, QEMUFile};
+use crate::ffi::marshal::c_file::file_ref;
+use crate::ffi::marshal::current;
+use crate::ffi::marshal::guard::guard;
+use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::unwind::on_panic;
@@ -69,7 +69,7 @@ impl VmStateHost for LazyHost<'_> {
 /// Runs `body` with this thread's context's limits and host. A panic in it leaves an error on the file.
 #[inline]
 fn with_io<T>(file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
-    let vm = context::current();
+    let vm = current::current();
     on_panic(|| body(&Io::new(file, &vm.limits(), &LazyHost(&vm))), || file.set_error(-libc::EIO))
 }
 

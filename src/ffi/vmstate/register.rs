@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Registering a device by its description.
 
-use super::state::{CDescription, CState};
+use super::state::CDescription;
+use super::state::CState;
 use super::types::VMStateDescription;
 use super::with_io;
 use crate::error::{Error, Result};
-use crate::ffi::guard::{guard, guard_error};
-use crate::ffi::types::{Error as CError, VMStateIf};
-use crate::ffi::{context, error};
+use crate::ffi::marshal::current;
+use crate::ffi::marshal::guard::{guard, guard_error};
+use crate::ffi::marshal::opaque::{Error as CError, VMStateIf};
+use crate::ffi::marshal::results::code_or_error;
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Handler};
@@ -88,28 +90,12 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
     let body = || {
         // SAFETY: the contract of the function.
         let state = unsafe { CState::new(vmsd, opaque) };
-        let result = register(&context::current(), obj, instance_id, state, (alias_id, required_for_version));
+        let result = register(&current::current(), obj, instance_id, state, (alias_id, required_for_version));
         // SAFETY: as above.
-        unsafe { code(result, errp) }
+        unsafe { code_or_error(result, errp) }
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
-}
-
-/// 0, or the code of an error, which is given to C.
-///
-/// # Safety
-/// `errp` is NULL or points to NULL.
-pub(crate) unsafe fn code(result: Result<()>, errp: *mut *mut CError) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(err) => {
-            let code = err.code();
-            // SAFETY: as the caller promised.
-            unsafe { error::give(errp, err) };
-            code
-        }
-    }
 }
 
 /// Adds a device; what the exported names do, which a program may have taken for functions of its own.
@@ -152,6 +138,6 @@ pub unsafe extern "C" fn vmstate_unregister(
     opaque: *mut c_void,
 ) {
     guard((), || {
-        context::current().unregister(Registrant { description: vmsd as usize, opaque: opaque as usize });
+        current::current().unregister(Registrant { description: vmsd as usize, opaque: opaque as usize });
     });
 }

@@ -6,8 +6,10 @@
 //! it, is used. Everything else follows from that promise: which memory is read and written is what the description says.
 
 use super::infos;
-use super::items::{CItem, CItems};
-use super::types::{VMStateDescription, VMStateField};
+use super::items::CItem;
+use super::items::CItems;
+use super::types::VMStateDescription;
+use super::types::VMStateField;
 use crate::sync::check_none_held;
 use crate::vmstate::model::{Description, Direction, Extent, Field, FieldShape, Kind, State, flags};
 use std::ffi::{CStr, c_char, c_void};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The structures of `migration/vmstate.h`, laid out as in QEMU 7.2. The header is hand-written; this must agree.
 
-use crate::ffi::types::{JSONWriter, QEMUFile};
+use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::offset_of;
 

@@ -3,8 +3,8 @@
 
 use crate::channel::memory::{Reader, Writer};
 use crate::error::Error;
-use crate::ffi::context;
-use crate::ffi::file::as_c;
+use crate::ffi::marshal::c_file::as_c;
+use crate::ffi::marshal::current;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::{vmstate_load_state, vmstate_save_state};
 use crate::file::MigFile;
@@ -170,5 +170,5 @@ pub fn load_from<T>(file: &MigFile, table: &'static VMStateDescription, object: 
 pub fn with_limits<T>(limits: Limits, body: impl FnOnce() -> T) -> T {
     let vm = Arc::new(Vm::default());
     vm.set_limits(limits);
-    context::with(&vm, body)
+    current::with(&vm, body)
 }

@@ -2,7 +2,7 @@
 //! The checks for device authors, called as C calls them.
 
 use super::bed::*;
-use crate::ffi::context;
+use crate::ffi::marshal::current;
 use crate::ffi::vmstate::check::SaveVMCheckSeverity::*;
 use crate::ffi::vmstate::check::*;
 use crate::ffi::vmstate::register::vmstate_register_with_alias_id;
@@ -92,7 +92,7 @@ const OPS: SaveVMCheckOps = SaveVMCheckOps {
 fn run(table: VMStateDescription, ops: &SaveVMCheckOps) -> (c_int, Bench) {
     let mut bench = Bench { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
     let mut fan = Fan { speed: 0x1234, on: true, history: *b"twenty bytes of text" };
-    let ret = context::with(&Arc::new(Vm::default()), || {
+    let ret = current::with(&Arc::new(Vm::default()), || {
         add(bench.table, &raw mut fan);
         let user = (&raw mut bench).cast();
         // SAFETY: the callbacks above take a bench.
@@ -218,7 +218,7 @@ fn describe(table: VMStateDescription, name: *const c_char) -> String {
     // SAFETY: a whole description; the text is a string that is ours.
     unsafe {
         let text = savevm_describe(leak(table), name);
-        String::from_utf8(crate::ffi::bytes::take_malloced(text).unwrap()).unwrap()
+        String::from_utf8(crate::ffi::marshal::strings::take_malloced(text).unwrap()).unwrap()
     }
 }
 

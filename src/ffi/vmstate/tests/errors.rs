@@ -2,7 +2,7 @@
 //! Errors: the path through structures, arrays, C callbacks and hooks; and the codes, which are QEMU's.
 
 use super::bed::*;
-use crate::ffi::types::{JSONWriter, QEMUFile};
+use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::*;
 use std::ffi::{c_int, c_void};
@@ -116,7 +116,7 @@ fn a_field_without_info_is_an_error() {
 #[test]
 fn null_arguments_are_errors() {
     let (file, _) = writer();
-    let file = crate::ffi::file::as_c(&file);
+    let file = crate::ffi::marshal::c_file::as_c(&file);
     // SAFETY: NULL is allowed everywhere.
     unsafe {
         assert_eq!(vmstate_save_state(ptr::null_mut(), &TABLE, ptr::null_mut(), ptr::null_mut()), -libc::EINVAL);

@@ -2,7 +2,7 @@
 //! Timers and trees, with a host that has them.
 
 use super::bed::*;
-use crate::ffi::context;
+use crate::ffi::marshal::current;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
 use crate::ffi::vmstate::*;
 use crate::savevm::Vm;
@@ -59,7 +59,7 @@ impl Host for Toys {}
 fn with_toys<T>(limits: Limits, body: impl FnOnce() -> T) -> T {
     let vm = Arc::new(Vm::new(Arc::new(Toys)));
     vm.set_limits(limits);
-    context::with(&vm, body)
+    current::with(&vm, body)
 }
 
 #[test]

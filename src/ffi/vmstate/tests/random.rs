@@ -250,7 +250,7 @@ proptest! {
         let mut target = Device::new(&kind, !seed);
         let at = target.at();
         // SAFETY: the description is that of the device.
-        let ret = unsafe { vmstate_load_state(crate::ffi::file::as_c(&file), kind.table, at, 1) };
+        let ret = unsafe { vmstate_load_state(crate::ffi::marshal::c_file::as_c(&file), kind.table, at, 1) };
         prop_assert!(ret < 0, "{}", ret);
     }
 

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Guest memory: the library's RAM device, and how a RAM device of the host's own takes part in postcopy. The general
+ * rules of savevm.h hold. */
+/* Generated from the Rust sources by cbindgen. Do not edit. */
+
+#ifndef SAVEVM_RAM_H
+#define SAVEVM_RAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include "savevm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- The library's RAM device ---- */
+
+/**
+ * Where dirty pages are known from.
+ */
+typedef enum SaveVMRamLog {
+  /**
+   * log_sync if there is one, else the kernel.
+   */
+  SAVEVM_RAM_LOG_AUTO = 0,
+  /**
+   * log_sync, as for KVM's dirty log.
+   */
+  SAVEVM_RAM_LOG_HOST = 1,
+  /**
+   * The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7. It sees every write of this process
+   * and of KVM, but not those of other processes and devices: mark these.
+   */
+  SAVEVM_RAM_LOG_KERNEL = 2,
+  /**
+   * savevm_ram_set_dirty() alone.
+   */
+  SAVEVM_RAM_LOG_MARKS = 3,
+} SaveVMRamLog;
+
+/**
+ * The RAM of one machine.
+ */
+typedef struct SaveVMRam SaveVMRam;
+
+/**
+ * How the RAM of a machine is migrated.
+ */
+typedef struct SaveVMRamOptions {
+  /**
+   * sizeof(SaveVMRamOptions).
+   */
+  size_t size;
+  /**
+   * Where dirty pages are known from; default SAVEVM_RAM_LOG_AUTO.
+   */
+  enum SaveVMRamLog log;
+  /**
+   * Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+   */
+  bool ignore_shared;
+  /**
+   * Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
+   * 0: not used. It saves bandwidth, and costs CPU time and a copy.
+   */
+  uint64_t xbzrle_cache;
+} SaveVMRamOptions;
+
+/**
+ * Initialises a SaveVMRamOptions.
+ */
+#define SAVEVM_RAM_OPTIONS_INIT SAVEVM_INITIALISED(SaveVMRamOptions)
+
+/**
+ * A block of guest memory.
+ */
+typedef struct SaveVMRamBlock {
+  /**
+   * sizeof(SaveVMRamBlock).
+   */
+  size_t size;
+  /**
+   * Name, 1 to 255 bytes, the same on both sides; copied.
+   */
+  const char *name;
+  /**
+   * Where it is mapped, readable and writable, aligned to its pages. It stays the hypervisor's.
+   */
+  void *host;
+  /**
+   * Bytes, in whole pages.
+   */
+  uint64_t length;
+  /**
+   * Size in bytes of the pages below it, for postcopy: that of a hugetlbfs. 0: the system's.
+   */
+  uint64_t page_size;
+  /**
+   * The guest's address; both sides must agree on it for shared memory.
+   */
+  uint64_t guest_address;
+  /**
+   * It is mapped with MAP_SHARED.
+   */
+  bool shared;
+  /**
+   * The hypervisor's own, for log_sync.
+   */
+  void *opaque;
+} SaveVMRamBlock;
+
+/**
+ * Initialises a SaveVMRamBlock.
+ */
+#define SAVEVM_RAM_BLOCK_INIT SAVEVM_INITIALISED(SaveVMRamBlock)
+
+/**
+ * The dirty log of a hypervisor, for guest memory.
+ */
+typedef struct SaveVMRamOps {
+  /**
+   * sizeof(SaveVMRamOps).
+   */
+  size_t size;
+  /**
+   * Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
+   */
+  int (*log_start)(void *opaque);
+  /**
+   * Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
+   * `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
+   * Without the lock; with it when the guest is stopped.
+   */
+  int (*log_sync)(void *opaque, const struct SaveVMRamBlock *block, uint64_t *bitmap, size_t words);
+  /**
+   * Ends to log. Comes once for every log_start that returned 0. With the lock.
+   */
+  void (*log_stop)(void *opaque);
+} SaveVMRamOps;
+
+/**
+ * Initialises a SaveVMRamOps.
+ */
+#define SAVEVM_RAM_OPS_INIT SAVEVM_INITIALISED(SaveVMRamOps)
+
+/**
+ * Numbers of the last migration in either direction.
+ */
+typedef struct SaveVMRamInfo {
+  /**
+   * sizeof(SaveVMRamInfo).
+   */
+  size_t size;
+  /**
+   * The target's page size in bytes.
+   */
+  uint64_t page_size;
+  /**
+   * Bytes that are to be sent.
+   */
+  uint64_t dirty_bytes;
+  /**
+   * Pages that were sent or received as they are.
+   */
+  uint64_t normal_pages;
+  /**
+   * Pages of zeros.
+   */
+  uint64_t zero_pages;
+  /**
+   * Pages as a difference.
+   */
+  uint64_t xbzrle_pages;
+  /**
+   * Pages that were dirty, and yet the same as before.
+   */
+  uint64_t unchanged_pages;
+  /**
+   * How often the dirty log was read.
+   */
+  uint64_t syncs;
+  /**
+   * Ranges that postcopy's destination asked for.
+   */
+  uint64_t page_requests;
+} SaveVMRamInfo;
+
+/**
+ * Initialises a SaveVMRamInfo.
+ */
+#define SAVEVM_RAM_INFO_INIT SAVEVM_INITIALISED(SaveVMRamInfo)
+
+/**
+ * Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
+ * migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `options` (NULL:
+ * the defaults) and `ops` (NULL: no dirty log of the hypervisor) are copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+ */
+struct SaveVMRam *savevm_ram_new(SaveVM *vm,
+                                 const struct SaveVMRamOptions *options,
+                                 const struct SaveVMRamOps *ops,
+                                 void *opaque,
+                                 Error **errp);
+
+/**
+ * Takes RAM out of its machine and frees it; the memory stays the hypervisor's. NULL is allowed. With the lock, which may
+ * be given up meanwhile. Free the migrations of the machine first: while one is under way nothing is freed, and that is
+ * reported.
+ */
+void savevm_ram_free(struct SaveVMRam *ram);
+
+/**
+ * Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
+ * there, -EINVAL for a block that can't be. Any thread.
+ */
+int savevm_ram_add_block(struct SaveVMRam *ram,
+                         const struct SaveVMRamBlock *block,
+                         Error **errp);
+
+/**
+ * Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
+ * Any thread.
+ */
+int savevm_ram_remove_block(struct SaveVMRam *ram,
+                            const char *name,
+                            Error **errp);
+
+/**
+ * Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
+ * another process. It is sent again. Any thread, any lock, quick where no migration runs. Addresses outside of all blocks
+ * are ignored.
+ */
+void savevm_ram_set_dirty(struct SaveVMRam *ram,
+                          const void *host,
+                          uint64_t length);
+
+/**
+ * The union of the page sizes of all blocks in bytes: what SaveVMHostOps.ram_page_sizes returns where a block is on huge
+ * pages.
+ */
+uint64_t savevm_ram_page_sizes(struct SaveVMRam *ram);
+
+/**
+ * Whether this machine can be the destination of a postcopy: userfaultfd is there, this program may use it, and it can
+ * handle the memory of all blocks. 0, or -errno and the reason in `*errp`. Any thread.
+ */
+int savevm_ram_check_postcopy(struct SaveVMRam *ram,
+                              Error **errp);
+
+/**
+ * Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
+ * while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_snapshot_save(). It returns
+ * when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
+ * 0, or -errno and `*errp`; the guest runs on in any case.
+ */
+int savevm_ram_snapshot(struct SaveVMRam *ram,
+                        const char *uri,
+                        Error **errp);
+
+/**
+ * How it stands. 0, or -EINVAL for NULL. Any thread.
+ */
+int savevm_ram_query(struct SaveVMRam *ram, struct SaveVMRamInfo *info);
+
+/* ---- A RAM device of the host's own in postcopy ---- */
+
+/**
+ * How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
+ * where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given. On the
+ * destination they come from the threads that load, without the lock. Names of blocks are the library's, as long as the
+ * call.
+ */
+typedef struct SaveVMPostcopyOps {
+  /**
+   * sizeof(SaveVMPostcopyOps).
+   */
+  size_t size;
+  /**
+   * Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
+   * savevm_request_bitmap().
+   */
+  const char *const *(*blocks)(void *host);
+  /**
+   * Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
+   */
+  int (*send_discards)(void *host, QEMUFile *f);
+  /**
+   * Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
+   * them next. `block` NULL: that of the last request.
+   */
+  int (*pages_requested)(void *host, const char *block, uint64_t start, uint32_t length);
+  /**
+   * Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
+   * others are to be sent.
+   */
+  int (*received)(void *host, const char *block, const uint8_t *bits, size_t length);
+  /**
+   * Destination: postcopy may come. NULL: fine.
+   */
+  int (*advise)(void *host);
+  /**
+   * Destination: before the first discard. NULL: fine.
+   */
+  int (*prepare_discard)(void *host);
+  /**
+   * Destination: throw away `length` bytes from `start` on of a block.
+   */
+  int (*discard)(void *host, const char *block, uint64_t start, uint64_t length);
+  /**
+   * Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
+   * RAM's load_state, without the lock, on another thread than the devices.
+   */
+  int (*listen)(void *host, MigrationIncomingState *migration);
+  /**
+   * Destination: the connection broke; requests fail. NULL: nothing.
+   */
+  void (*paused)(void *host);
+  /**
+   * Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
+   */
+  void (*resumed)(void *host);
+  /**
+   * Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
+   * next call. A bit for each page that arrived, little-endian.
+   */
+  ptrdiff_t (*received_bits)(void *host, const char *block, const uint8_t **bits);
+  /**
+   * Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
+   */
+  void (*end)(void *host, bool complete);
+} SaveVMPostcopyOps;
+
+/**
+ * Initialises a SaveVMPostcopyOps.
+ */
+#define SAVEVM_POSTCOPY_OPS_INIT SAVEVM_INITIALISED(SaveVMPostcopyOps)
+
+/**
+ * For a `resume_prepare`: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
+ * handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+ */
+int savevm_request_bitmap(MigrationState *s,
+                          const char *block);
+
+/**
+ * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
+ * listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
+ * SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+ */
+int savevm_request_pages(MigrationIncomingState *s,
+                         const char *block,
+                         uint64_t start,
+                         uint32_t length);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

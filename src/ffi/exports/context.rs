@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Contexts, and what they allow.
+
+use crate::ffi::callbacks::host_ops::CHost;
+use crate::ffi::exports::host::SaveVMHostOps;
+use crate::ffi::marshal::guard::guard;
+use crate::ffi::marshal::opaque::SaveVM;
+use crate::ffi::marshal::strings::c_string;
+use crate::ffi::marshal::structs::sized_structs;
+use crate::ffi::marshal::{current, structs};
+use crate::savevm::Vm;
+use crate::wire::limits::Limits;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. NULL, with the
+/// reason in the log, where `ops` or a table that it names has no size. Free it with savevm_free().
+///
+/// # Safety
+/// `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, opaque: *mut c_void) -> *mut SaveVM {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let host = match unsafe { CHost::new(ops, opaque) } {
+            Ok(host) => host,
+            Err(error) => {
+                log::error!("savevm_new: {error}");
+                return ptr::null_mut();
+            }
+        };
+        let vm = current::new(host.clone());
+        vm.set_incoming(host.incoming());
+        vm.slot.set_ram(host.postcopy());
+        Arc::into_raw(vm).cast_mut().cast()
+    })
+}
+
+/// Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
+/// savevm_new(). No migration may run, and no other call on the context. 0, or -EINVAL, with nothing changed and the error
+/// reported, where `ops` or a table that it names has no size.
+///
+/// # Safety
+/// As savevm_new().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHostOps, opaque: *mut c_void) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let (vm, host) = unsafe { (current::from_c(vm), CHost::new(ops, opaque)) };
+        current::with_panic_context(&vm, || {
+            let host = match host {
+                Ok(host) => host,
+                Err(error) => return vm.report(error).code(),
+            };
+            vm.set_host(host.clone());
+            vm.set_incoming(host.incoming());
+            vm.slot.set_ram(host.postcopy());
+            0
+        })
+    })
+}
+
+/// Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
+/// before; NULL and the default context are allowed, and left alone.
+///
+/// # Safety
+/// `vm` comes from savevm_new() and is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_free(vm: *mut SaveVM) {
+    guard((), || {
+        if !vm.is_null() && vm.cast_const().cast() != Arc::as_ptr(current::default()) {
+            // SAFETY: the pointer came from `Arc::into_raw` and is given up.
+            drop(unsafe { Arc::from_raw(vm.cast_const().cast::<Vm>()) });
+        }
+    });
+}
+
+/// The context that QEMU's names act on where a thread has no current one. It lives for ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn savevm_default() -> *mut SaveVM {
+    guard(ptr::null_mut(), || Arc::as_ptr(current::default()).cast_mut().cast())
+}
+
+/// Makes `vm` (NULL: the default) the context that QEMU's names act on in this thread; returns the one before.
+///
+/// # Safety
+/// `vm` is NULL or a context that is not freed while it is current.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_current(vm: *mut SaveVM) -> *mut SaveVM {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the contract of the function.
+        let vm = (!vm.is_null()).then(|| unsafe { current::from_c(vm) });
+        current::set_current(vm)
+    })
+}
+
+/// In a strict context a second device of the same name and instance (-EEXIST) or a name over 255 bytes
+/// (-ENAMETOOLONG) is refused; else both are reported and done as QEMU 7.2 does them. NULL: this thread's context.
+///
+/// # Safety
+/// `vm` is NULL or a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_strict(vm: *mut SaveVM, strict: bool) {
+    // SAFETY: the contract of the function.
+    guard((), || unsafe { current::from_c(vm) }.set_strict(strict));
+}
+
+/// What a stream may ask for at most, and how long its other end is waited for. 0 means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMLimits {
+    /// sizeof(SaveVMLimits).
+    pub size: usize,
+    /// Largest PACKAGED stream in bytes; default 1 GiB.
+    pub packaged: u32,
+    /// How deep PACKAGED may stand in PACKAGED; default 4.
+    pub packaged_depth: u32,
+    /// Most memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
+    pub allocation: u64,
+    /// Most elements that one field may add to a list or tree; default 1 Mi.
+    pub list_elements: u64,
+    /// How deep descriptions may nest; default 64.
+    pub nesting: u32,
+    /// Longest machine name in bytes; default 4096.
+    pub machine_name: u32,
+    /// How long savevm_file_open() waits for the other end; default 30000 to write, 300000 to read.
+    pub open_timeout_ms: u32,
+}
+
+sized_structs! {
+    SaveVMLimits, SAVEVM_LIMITS_INIT, open_timeout_ms;
+}
+
+/// Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
+/// -EINVAL for NULL and for limits without their size.
+///
+/// # Safety
+/// `vm` is NULL or a context; `limits` is NULL or begins with its size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveVMLimits) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let (vm, new) = unsafe { (current::from_c(vm), structs::sized_struct(limits)) };
+        let new = match new {
+            Ok(Some(new)) => new,
+            Ok(None) => return -libc::EINVAL,
+            Err(error) => return vm.report(error).code(),
+        };
+        let mut limits = Limits::default();
+        let set32 = |value: u32, limit: &mut u32| {
+            if value != 0 {
+                *limit = value;
+            }
+        };
+        let set64 = |value: u64, limit: &mut usize| {
+            if value != 0 {
+                *limit = usize::try_from(value).unwrap_or(usize::MAX);
+            }
+        };
+        set32(new.packaged, &mut limits.packaged);
+        set32(new.packaged_depth, &mut limits.packaged_depth);
+        set32(new.nesting, &mut limits.nesting);
+        set32(new.machine_name, &mut limits.machine_name);
+        set64(new.allocation, &mut limits.allocation);
+        set64(new.list_elements, &mut limits.list_elements);
+        if new.open_timeout_ms != 0 {
+            limits.open_to_write = Duration::from_millis(new.open_timeout_ms.into());
+            limits.open_to_read = limits.open_to_write;
+        }
+        vm.set_limits(limits);
+        0
+    })
+}
+
+/// Whether the context was given up after an internal failure (a panic, which is a mistake of the library's). What was
+/// under way has failed, and a guest that was to be moved or saved runs on where it was. Whatever begins something fails
+/// with -EIO from then on: migrations, snapshots, phases, registrations. What ends something works: unregistering, freeing,
+/// cleanup. NULL: this thread's context. Any thread.
+///
+/// # Safety
+/// `vm` is NULL or a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
+    // SAFETY: the contract of the function.
+    guard(true, || unsafe { current::from_c(vm) }.is_poisoned())
+}
+
+/// Calls `visit` on this thread with the name of every device that forbids migration, in order. NULL: this thread's
+/// context.
+///
+/// # Safety
+/// `vm` is NULL or a context; `visit` takes `opaque`. The name is the callee's only while it runs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_non_migratable(
+    vm: *mut SaveVM,
+    visit: Option<unsafe extern "C" fn(name: *const c_char, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { current::from_c(vm) };
+        let Some(visit) = visit else { return };
+        for name in current::with_panic_context(&vm, || vm.non_migratable()) {
+            let name = c_string(&name);
+            // SAFETY: the contract of the function.
+            unsafe { visit(name.as_ptr(), opaque) };
+        }
+    });
+}
+
+/// The version of the library, as "0.1.0"; that of the headers is SAVEVM_VERSION_MAJOR and what follows it. The string is
+/// the library's.
+#[unsafe(no_mangle)]
+pub extern "C" fn savevm_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Registering by description in a context that is named, under names that no program has stubs for. They
+//! do not call QEMU's names: where the program defines those itself, that would be a call to the program.
+
+use crate::ffi::marshal::current;
+use crate::ffi::marshal::guard::{guard, guard_error};
+use crate::ffi::marshal::opaque::{Error as CError, SaveVM, VMStateIf};
+use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::vmstate::register::register;
+use crate::ffi::vmstate::state::CState;
+use crate::ffi::vmstate::types::VMStateDescription;
+use crate::savevm::registry::Registrant;
+use std::ffi::{c_int, c_void};
+
+/// vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
+///
+/// # Safety
+/// `vm` is NULL or a context; `vmsd` is NULL or describes `opaque` and stays, as `opaque` does, until it is unregistered;
+/// `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_register_vmstate(
+    vm: *mut SaveVM,
+    obj: *mut VMStateIf,
+    instance_id: u32,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    alias_id: c_int,
+    required_for_version: c_int,
+    errp: *mut *mut CError,
+) -> c_int {
+    let body = || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { current::from_c(vm) };
+        // SAFETY: as above.
+        let state = unsafe { CState::new(vmsd, opaque) };
+        let result = register(&vm, obj, instance_id, state, (alias_id, required_for_version));
+        // SAFETY: as above. The host whose form the error takes is that of `vm`.
+        current::with(&vm, || unsafe { code_or_error(result, errp) })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// vmstate_unregister() in the context `vm` (NULL: this thread's).
+///
+/// # Safety
+/// `vm` is NULL or a context; the other pointers are those of the registration, or anything: they are only compared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_unregister_vmstate(
+    vm: *mut SaveVM,
+    obj: *mut VMStateIf,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { current::from_c(vm) };
+        // As in QEMU the description and the memory say which devices are meant.
+        let _ = obj;
+        vm.unregister(Registrant { description: vmsd as usize, opaque: opaque as usize });
+    });
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm.h`: the log. The library is the `log` crate's logger from the first call on. It takes no lock to log, because the
+//! library logs with locks of any rank held; a sink that was replaced is kept, because a thread may still use it.
+
+use crate::ffi::marshal::guard::guard;
+use crate::ffi::marshal::strings;
+use crate::ffi::marshal::strings::c_string;
+use crate::ffi::marshal::structs::{c_enum, c_enums};
+use log::{LevelFilter, Log, Metadata, Record};
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+
+/// How important a message of the log is.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMLogLevel {
+    /// No message.
+    SAVEVM_LOG_OFF = 0,
+    /// Something failed.
+    SAVEVM_LOG_ERROR = 1,
+    /// Something is suspicious, and the work continues.
+    SAVEVM_LOG_WARN = 2,
+    /// What a user may want to know.
+    SAVEVM_LOG_INFO = 3,
+    /// For debugging.
+    SAVEVM_LOG_DEBUG = 4,
+    /// For debugging, with every step.
+    SAVEVM_LOG_TRACE = 5,
+}
+
+c_enums! {
+    SaveVMLogLevel: SAVEVM_LOG_OFF, SAVEVM_LOG_ERROR, SAVEVM_LOG_WARN, SAVEVM_LOG_INFO, SAVEVM_LOG_DEBUG, SAVEVM_LOG_TRACE;
+}
+
+/// Receives one message of the log; `text` is valid during the call.
+///
+/// Thread: any; several at once. Lock: either. It must not wait for another thread of the program.
+pub type SaveVMLogFn = Option<unsafe extern "C" fn(opaque: *mut c_void, level: SaveVMLogLevel, text: *const c_char)>;
+
+/// Where messages go.
+enum Sink {
+    /// To stderr.
+    Stderr(env_logger::Logger),
+    /// To the program.
+    Program { callback: unsafe extern "C" fn(*mut c_void, SaveVMLogLevel, *const c_char), opaque: *mut c_void },
+}
+
+// SAFETY: savevm_log_set() says that the callback may be called from any thread with `opaque`.
+unsafe impl Send for Sink {}
+// SAFETY: as above.
+unsafe impl Sync for Sink {}
+
+/// The sink, which is never freed; NULL: none.
+static SINK: AtomicPtr<Sink> = AtomicPtr::new(ptr::null_mut());
+
+struct Logger;
+
+impl Logger {
+    fn sink() -> Option<&'static Sink> {
+        // SAFETY: the pointer is NULL or came from `Box::into_raw`, and no sink is freed.
+        unsafe { SINK.load(Acquire).as_ref() }
+    }
+
+    /// Makes this the logger of the process; false if the program has another one.
+    fn install() -> bool {
+        static INSTALLED: OnceLock<bool> = OnceLock::new();
+        *INSTALLED.get_or_init(|| log::set_logger(&Logger).is_ok())
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        match Self::sink() {
+            Some(Sink::Stderr(logger)) => logger.enabled(metadata),
+            Some(Sink::Program { .. }) => true,
+            None => false,
+        }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        match Self::sink() {
+            Some(Sink::Stderr(logger)) => logger.log(record),
+            Some(Sink::Program { callback, opaque }) => {
+                let level = match record.level() {
+                    log::Level::Error => SaveVMLogLevel::SAVEVM_LOG_ERROR,
+                    log::Level::Warn => SaveVMLogLevel::SAVEVM_LOG_WARN,
+                    log::Level::Info => SaveVMLogLevel::SAVEVM_LOG_INFO,
+                    log::Level::Debug => SaveVMLogLevel::SAVEVM_LOG_DEBUG,
+                    log::Level::Trace => SaveVMLogLevel::SAVEVM_LOG_TRACE,
+                };
+                let text = c_string(&record.args().to_string());
+                // SAFETY: savevm_log_set() says that the callback may be called from any thread with `opaque`.
+                unsafe { callback(*opaque, level, text.as_ptr()) }
+            }
+            None => {}
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Passes the messages of the library's log to a callback, up to `level`. Replaces an earlier callback, and the output of
+/// savevm_log_init(). A NULL callback ends the log. A callback that was replaced may still run in other threads, so
+/// `opaque` must stay valid. Does nothing if the program has a logger of Rust's `log` crate.
+#[unsafe(no_mangle)]
+pub extern "C" fn savevm_log_set(callback: SaveVMLogFn, opaque: *mut c_void, level: MaybeUninit<SaveVMLogLevel>) {
+    guard((), || {
+        if !Logger::install() {
+            return;
+        }
+        let level = match c_enum(level) {
+            Ok(SaveVMLogLevel::SAVEVM_LOG_OFF) => LevelFilter::Off,
+            Ok(SaveVMLogLevel::SAVEVM_LOG_ERROR) => LevelFilter::Error,
+            Ok(SaveVMLogLevel::SAVEVM_LOG_WARN) => LevelFilter::Warn,
+            Ok(SaveVMLogLevel::SAVEVM_LOG_INFO) => LevelFilter::Info,
+            Ok(SaveVMLogLevel::SAVEVM_LOG_DEBUG) => LevelFilter::Debug,
+            Ok(SaveVMLogLevel::SAVEVM_LOG_TRACE) | Err(_) => LevelFilter::Trace,
+        };
+        let sink = callback.map(|callback| Box::into_raw(Box::new(Sink::Program { callback, opaque })));
+        log::set_max_level(if sink.is_some() { level } else { LevelFilter::Off });
+        SINK.store(sink.unwrap_or(ptr::null_mut()), Release);
+    });
+}
+
+/// Writes the library's log to stderr, for programs without a log of their own. `filter` is one of env_logger, such as
+/// "info" or "savevm=trace"; NULL takes it from the environment variable RUST_LOG. Without this call or savevm_log_set(),
+/// nothing is printed.
+///
+/// Returns:
+///   0       the log is written to stderr from now on
+///   -EBUSY  the log goes somewhere already
+///
+/// # Safety
+/// `filter` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_log_init(filter: *const c_char) -> c_int {
+    guard(-libc::EIO, || {
+        let mut builder = env_logger::Builder::new();
+        // SAFETY: the contract of the function.
+        match unsafe { strings::string(filter) } {
+            Some(filter) => builder.parse_filters(&String::from_utf8_lossy(&filter)),
+            None => builder.parse_default_env(),
+        };
+        let logger = builder.build();
+        let level = logger.filter();
+        let sink = Box::into_raw(Box::new(Sink::Stderr(logger)));
+        if !Logger::install() || SINK.compare_exchange(ptr::null_mut(), sink, AcqRel, Acquire).is_err() {
+            // SAFETY: no thread has seen it.
+            drop(unsafe { Box::from_raw(sink) });
+            return -libc::EBUSY;
+        }
+        log::set_max_level(level);
+        0
+    })
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The exported functions and the types of their headers.
+//!
+//! | module | header |
+//! |---|---|
+//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `snapshot`, `error`, `log` | `savevm.h` (generated) |
+//! | `ram`, `postcopy` | `savevm/ram.h` (generated) |
+//! | `file` | `savevm/file.h` (generated) |
+//! | `inspect` | `savevm/inspect.h` (generated) |
+//! | `host_driver` | `savevm/host-driver.h` (generated) |
+//! | `register` | `migration/register.h` (generated) |
+//! | `qemu_file` | `migration/qemu-file.h`, `migration/qemu-file-types.h` |
+//! | `phases` | `migration/savevm.h` |
+
+pub mod context;
+pub mod device;
+pub mod error;
+pub mod file;
+pub mod host;
+pub mod host_driver;
+pub mod info;
+pub mod inspect;
+pub mod log;
+pub mod migrate;
+pub mod owner;
+pub mod phases;
+pub mod postcopy;
+pub mod qemu_file;
+pub mod ram;
+pub mod register;
+pub mod snapshot;

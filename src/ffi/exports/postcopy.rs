@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm/ram.h`: how RAM of the host's own takes part in postcopy.
+
+use crate::error::Error;
+use crate::ffi::marshal::handle::on_machine;
+use crate::ffi::marshal::handle::{Handle, incoming, outgoing};
+use crate::ffi::marshal::opaque::{MigrationIncomingState, MigrationState, QEMUFile};
+use crate::ffi::marshal::results::code;
+use crate::ffi::marshal::strings;
+use crate::ffi::marshal::structs::sized_structs;
+use std::ffi::{c_char, c_int, c_void};
+
+sized_structs! {
+    SaveVMPostcopyOps, SAVEVM_POSTCOPY_OPS_INIT, end;
+}
+
+/// How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
+/// where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given. On the
+/// destination they come from the threads that load, without the lock. Names of blocks are the library's, as long as the
+/// call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMPostcopyOps {
+    /// sizeof(SaveVMPostcopyOps).
+    pub size: usize,
+    /// Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
+    /// savevm_request_bitmap().
+    pub blocks: Option<unsafe extern "C" fn(host: *mut c_void) -> *const *const c_char>,
+
+    /// Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
+    pub send_discards: Option<unsafe extern "C" fn(host: *mut c_void, f: *mut QEMUFile) -> c_int>,
+    /// Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
+    /// them next. `block` NULL: that of the last request.
+    pub pages_requested:
+        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, start: u64, length: u32) -> c_int>,
+    /// Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
+    /// others are to be sent.
+    pub received:
+        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, bits: *const u8, length: usize) -> c_int>,
+
+    /// Destination: postcopy may come. NULL: fine.
+    pub advise: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Destination: before the first discard. NULL: fine.
+    pub prepare_discard: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    /// Destination: throw away `length` bytes from `start` on of a block.
+    pub discard:
+        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
+    /// Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
+    /// RAM's load_state, without the lock, on another thread than the devices.
+    pub listen: Option<unsafe extern "C" fn(host: *mut c_void, migration: *mut MigrationIncomingState) -> c_int>,
+    /// Destination: the connection broke; requests fail. NULL: nothing.
+    pub paused: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    /// Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
+    pub resumed: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    /// Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
+    /// next call. A bit for each page that arrived, little-endian.
+    pub received_bits:
+        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, bits: *mut *const u8) -> isize>,
+    /// Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
+    pub end: Option<unsafe extern "C" fn(host: *mut c_void, complete: bool)>,
+}
+
+/// For a `resume_prepare`: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
+/// handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+///
+/// # Safety
+/// `s` is NULL or what `resume_prepare` was given; `block` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_request_bitmap(s: *mut MigrationState, block: *const c_char) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { outgoing(s) }, |m| {
+        let Handle::Outgoing(m) = m else { return -libc::EINVAL };
+        // SAFETY: the contract of the function.
+        let block = unsafe { strings::name(block) }.ok_or_else(|| Error::invalid("the name of the block is NULL"));
+        code(block.and_then(|block| m.request_bitmap(&block)))
+    })
+}
+
+/// For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
+/// listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
+/// SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+///
+/// # Safety
+/// `s` is NULL or what SaveVMPostcopyOps.listen was given; `block` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_request_pages(
+    s: *mut MigrationIncomingState,
+    block: *const c_char,
+    start: u64,
+    length: u32,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { incoming(s) }, |m| {
+        let Handle::Incoming(m) = m else { return -libc::EINVAL };
+        // SAFETY: the contract of the function.
+        let block = unsafe { strings::name(block) }.filter(|block| block.len() <= usize::from(u8::MAX));
+        let block = block.ok_or_else(|| Error::invalid("the name of the block is NULL or too long"));
+        code(block.and_then(|block| m.request_pages(&block, start, length)))
+    })
+}

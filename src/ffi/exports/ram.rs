@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! RAM as a module, for a hypervisor without a RAM device of its own.
+
+use crate::error::{Error, Result};
+use crate::ffi::callbacks::ram_log::CLog;
+use crate::ffi::marshal::convert::parse_uri;
+use crate::ffi::marshal::guard::{guard, guard_error};
+use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
+use crate::ffi::marshal::results::{code, code_or_error, value_or_error};
+use crate::ffi::marshal::structs::{c_enums, sized_structs};
+use crate::ffi::marshal::{current, strings, structs};
+use crate::ram::block::BlockInfo;
+use crate::ram::tracker::Log;
+use crate::ram::{Options, Ram};
+use crate::savevm::unwind;
+use crate::sys::GuestMemory;
+use crate::wire::limits::IDSTR_MAX;
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The RAM of one machine.
+pub struct SaveVMRam {
+    ram: Arc<Ram>,
+}
+
+/// Where dirty pages are known from.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMRamLog {
+    /// log_sync if there is one, else the kernel.
+    SAVEVM_RAM_LOG_AUTO = 0,
+    /// log_sync, as for KVM's dirty log.
+    SAVEVM_RAM_LOG_HOST = 1,
+    /// The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7. It sees every write of this process
+    /// and of KVM, but not those of other processes and devices: mark these.
+    SAVEVM_RAM_LOG_KERNEL = 2,
+    /// savevm_ram_set_dirty() alone.
+    SAVEVM_RAM_LOG_MARKS = 3,
+}
+
+c_enums! {
+    SaveVMRamLog: SAVEVM_RAM_LOG_AUTO, SAVEVM_RAM_LOG_HOST, SAVEVM_RAM_LOG_KERNEL, SAVEVM_RAM_LOG_MARKS;
+}
+
+sized_structs! {
+    SaveVMRamBlock, SAVEVM_RAM_BLOCK_INIT, opaque;
+    SaveVMRamOptions, SAVEVM_RAM_OPTIONS_INIT, xbzrle_cache;
+    SaveVMRamOps, SAVEVM_RAM_OPS_INIT, log_stop;
+    SaveVMRamInfo, SAVEVM_RAM_INFO_INIT, page_requests;
+}
+
+/// A block of guest memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamBlock {
+    /// sizeof(SaveVMRamBlock).
+    pub size: usize,
+    /// Name, 1 to 255 bytes, the same on both sides; copied.
+    pub name: *const c_char,
+    /// Where it is mapped, readable and writable, aligned to its pages. It stays the hypervisor's.
+    pub host: *mut c_void,
+    /// Bytes, in whole pages.
+    pub length: u64,
+    /// Size in bytes of the pages below it, for postcopy: that of a hugetlbfs. 0: the system's.
+    pub page_size: u64,
+    /// The guest's address; both sides must agree on it for shared memory.
+    pub guest_address: u64,
+    /// It is mapped with MAP_SHARED.
+    pub shared: bool,
+    /// The hypervisor's own, for log_sync.
+    pub opaque: *mut c_void,
+}
+
+/// How the RAM of a machine is migrated.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamOptions {
+    /// sizeof(SaveVMRamOptions).
+    pub size: usize,
+    /// Where dirty pages are known from; default SAVEVM_RAM_LOG_AUTO.
+    pub log: MaybeUninit<SaveVMRamLog>,
+    /// Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+    pub ignore_shared: bool,
+    /// Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
+    /// 0: not used. It saves bandwidth, and costs CPU time and a copy.
+    pub xbzrle_cache: u64,
+}
+
+/// The dirty log of a hypervisor, for guest memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamOps {
+    /// sizeof(SaveVMRamOps).
+    pub size: usize,
+    /// Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
+    pub log_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
+    /// Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
+    /// `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
+    /// Without the lock; with it when the guest is stopped.
+    pub log_sync: Option<
+        unsafe extern "C" fn(
+            opaque: *mut c_void,
+            block: *const SaveVMRamBlock,
+            bitmap: *mut u64,
+            words: usize,
+        ) -> c_int,
+    >,
+    /// Ends to log. Comes once for every log_start that returned 0. With the lock.
+    pub log_stop: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
+}
+
+/// Numbers of the last migration in either direction.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMRamInfo {
+    /// sizeof(SaveVMRamInfo).
+    pub size: usize,
+    /// The target's page size in bytes.
+    pub page_size: u64,
+    /// Bytes that are to be sent.
+    pub dirty_bytes: u64,
+    /// Pages that were sent or received as they are.
+    pub normal_pages: u64,
+    /// Pages of zeros.
+    pub zero_pages: u64,
+    /// Pages as a difference.
+    pub xbzrle_pages: u64,
+    /// Pages that were dirty, and yet the same as before.
+    pub unchanged_pages: u64,
+    /// How often the dirty log was read.
+    pub syncs: u64,
+    /// Ranges that postcopy's destination asked for.
+    pub page_requests: u64,
+}
+
+fn chosen(options: &SaveVMRamOptions) -> Result<Options> {
+    let log = match structs::c_enum(options.log)? {
+        SaveVMRamLog::SAVEVM_RAM_LOG_AUTO => Log::Auto,
+        SaveVMRamLog::SAVEVM_RAM_LOG_HOST => Log::Host,
+        SaveVMRamLog::SAVEVM_RAM_LOG_KERNEL => Log::Kernel,
+        SaveVMRamLog::SAVEVM_RAM_LOG_MARKS => Log::Marks,
+    };
+    Ok(Options { log, ignore_shared: options.ignore_shared, xbzrle_cache: options.xbzrle_cache })
+}
+
+/// Runs `body` with the RAM. A panic in it is that of the RAM's machine.
+///
+/// # Safety
+/// As `ram_of`.
+unsafe fn with_ram<T>(ram: *mut SaveVMRam, body: impl FnOnce(&Ram) -> Result<T>) -> Result<T> {
+    // SAFETY: as the caller promised.
+    unsafe { ram_of(ram) }.and_then(|ram| unwind::attribute_panic_to(|| ram.vm(), || body(ram)))
+}
+
+/// # Safety
+/// `ram` must be NULL or come from savevm_ram_new() and be alive.
+unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
+    // SAFETY: as the caller promised.
+    unsafe { ram.as_ref() }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
+}
+
+/// Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
+/// migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `options` (NULL:
+/// the defaults) and `ops` (NULL: no dirty log of the hypervisor) are copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+///
+/// # Safety
+/// `vm` is NULL or a context that outlives the RAM; `options` and `ops` are NULL or begin with their size, and the functions
+/// may be called from any thread with `opaque`; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_new(
+    vm: *mut SaveVM,
+    options: *const SaveVMRamOptions,
+    ops: *const SaveVMRamOps,
+    opaque: *mut c_void,
+    errp: *mut *mut CError,
+) -> *mut SaveVMRam {
+    let body = || {
+        // SAFETY: the contract of the function.
+        let (vm, options, ops) =
+            unsafe { (current::from_c(vm), structs::sized_struct(options), structs::sized_struct(ops)) };
+        let make = || {
+            let options = options?.as_ref().map(chosen).transpose()?.unwrap_or_default();
+            let ops = ops?.filter(|ops| ops.log_sync.is_some());
+            Ram::new(&vm, options, ops.map(|ops| Arc::new(CLog { ops, opaque }) as _))
+        };
+        current::with(&vm, || {
+            // SAFETY: the contract of the function.
+            let given = unsafe { value_or_error(make(), errp) };
+            given.map_or(ptr::null_mut(), |ram| Box::into_raw(Box::new(SaveVMRam { ram })))
+        })
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, ptr::null_mut(), body) }
+}
+
+/// Takes RAM out of its machine and frees it; the memory stays the hypervisor's. NULL is allowed. With the lock, which may
+/// be given up meanwhile. Free the migrations of the machine first: while one is under way nothing is freed, and that is
+/// reported.
+///
+/// # Safety
+/// `ram` is NULL or comes from savevm_ram_new() and is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_free(ram: *mut SaveVMRam) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let Ok(inner) = (unsafe { ram_of(ram) }) else { return };
+        match inner.close() {
+            // SAFETY: it came from `Box::into_raw` and is given up.
+            Ok(()) => drop(unsafe { Box::from_raw(ram) }),
+            Err(error) => {
+                if let Some(vm) = inner.vm() {
+                    vm.report(error);
+                }
+            }
+        }
+    });
+}
+
+/// # Safety
+/// The contract of savevm_ram_add_block().
+unsafe fn block_info(block: *const SaveVMRamBlock) -> Result<BlockInfo> {
+    // SAFETY: as the caller promised.
+    let block = unsafe { structs::sized_struct(block) }?.ok_or_else(|| Error::invalid("the block is NULL"))?;
+    // SAFETY: as the caller promised.
+    let name = unsafe { strings::name(block.name) }.ok_or_else(|| Error::invalid("the block's name is NULL"))?;
+    let (len, page_size) = (usize::try_from(block.length), usize::try_from(block.page_size));
+    let too_large = |_| Error::invalid("the block is larger than the address space");
+    // SAFETY: as the caller promised.
+    let memory = unsafe { GuestMemory::new(block.host.cast(), len.map_err(too_large)?) };
+    Ok(BlockInfo {
+        name,
+        memory: memory.ok_or_else(|| Error::invalid("the block's memory is NULL or wraps around"))?,
+        page_size: page_size.map_err(too_large)?,
+        guest_address: block.guest_address,
+        shared: block.shared,
+        opaque: block.opaque as usize,
+    })
+}
+
+/// Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
+/// there, -EINVAL for a block that can't be. Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `block` is NULL or begins with its size; its memory stays mapped until the block is removed or
+/// the RAM is freed; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_add_block(
+    ram: *mut SaveVMRam,
+    block: *const SaveVMRamBlock,
+    errp: *mut *mut CError,
+) -> c_int {
+    let body = || {
+        // SAFETY: the contract of the function.
+        unsafe { code_or_error(with_ram(ram, |ram| ram.add_block(block_info(block)?)), errp) }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
+/// Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `name` is NULL or a terminated string; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_remove_block(
+    ram: *mut SaveVMRam,
+    name: *const c_char,
+    errp: *mut *mut CError,
+) -> c_int {
+    let body = || {
+        // SAFETY: the contract of the function.
+        let name = unsafe { strings::name(name) }.filter(|name| name.len() <= IDSTR_MAX);
+        let name = name.ok_or_else(|| Error::new(libc::ENOENT, "no block has such a name"));
+        // SAFETY: the contract of the function.
+        unsafe { code_or_error(with_ram(ram, |ram| ram.remove_block(&name?)), errp) }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
+/// another process. It is sent again. Any thread, any lock, quick where no migration runs. Addresses outside of all blocks
+/// are ignored.
+///
+/// # Safety
+/// `ram` is NULL or alive. The memory is not touched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_set_dirty(ram: *mut SaveVMRam, host: *const c_void, length: u64) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let _ = unsafe {
+            with_ram(ram, |ram| {
+                ram.set_dirty(host as usize, usize::try_from(length).unwrap_or(usize::MAX));
+                Ok(())
+            })
+        };
+    });
+}
+
+/// The union of the page sizes of all blocks in bytes: what SaveVMHostOps.ram_page_sizes returns where a block is on huge
+/// pages.
+///
+/// # Safety
+/// `ram` is NULL or alive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
+    // SAFETY: the contract of the function.
+    guard(0, || unsafe { ram_of(ram) }.map_or(0, Ram::page_sizes))
+}
+
+/// Whether this machine can be the destination of a postcopy: userfaultfd is there, this program may use it, and it can
+/// handle the memory of all blocks. 0, or -errno and the reason in `*errp`. Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *mut *mut CError) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, || code_or_error(with_ram(ram, Ram::check_postcopy), errp)) }
+}
+
+/// Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
+/// while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_snapshot_save(). It returns
+/// when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
+/// 0, or -errno and `*errp`; the guest runs on in any case.
+///
+/// # Safety
+/// `ram` is NULL or alive; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_snapshot(ram: *mut SaveVMRam, uri: *const c_char, errp: *mut *mut CError) -> c_int {
+    let body = || {
+        // SAFETY: the contract of the function.
+        unsafe { code_or_error(with_ram(ram, |ram| ram.snapshot_running(&parse_uri(uri)?)), errp) }
+    };
+    // SAFETY: the contract of the function.
+    unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// How it stands. 0, or -EINVAL for NULL. Any thread.
+///
+/// # Safety
+/// `ram` is NULL or alive; `info` is NULL or begins with its size and is writable for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_ram_query(ram: *mut SaveVMRam, info: *mut SaveVMRamInfo) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Ok(ram) = (unsafe { ram_of(ram) }) else { return -libc::EINVAL };
+        let get = |count: &AtomicU64| count.load(Relaxed);
+        let counters = &ram.counters;
+        let numbers = SaveVMRamInfo {
+            size: size_of::<SaveVMRamInfo>(),
+            page_size: ram.page_size() as u64,
+            dirty_bytes: ram.dirty_bytes(),
+            normal_pages: get(&counters.normal),
+            zero_pages: get(&counters.zero),
+            xbzrle_pages: get(&counters.xbzrle),
+            unchanged_pages: get(&counters.unchanged),
+            syncs: get(&counters.syncs),
+            page_requests: get(&counters.requests),
+        };
+        // SAFETY: the contract of the function.
+        code(unsafe { structs::give_sized(info, &numbers) })
+    })
+}

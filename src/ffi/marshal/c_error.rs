@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Errors as C sees them.
+
+use crate::error::{Error, Phase, Side};
+use crate::ffi::exports::error::{SaveVMErrorInfo, SaveVMSide};
+use crate::ffi::marshal::current;
+use crate::ffi::marshal::opaque::Error as CError;
+use crate::ffi::marshal::strings::c_string;
+use std::ffi::{CString, c_char};
+use std::ptr;
+
+/// What a C `Error *` of ours points to. The strings live as long as it does.
+pub(crate) struct Owned {
+    pub error: Error,
+    pub pretty: CString,
+    pub info: SaveVMErrorInfo,
+    _strings: Vec<CString>,
+}
+
+impl Owned {
+    pub(in crate::ffi) fn new(error: Error) -> Self {
+        let mut strings = Vec::new();
+        let mut keep = |text: Option<&str>| -> *const c_char {
+            let Some(text) = text else { return ptr::null() };
+            strings.push(c_string(text));
+            strings.last().map_or(ptr::null(), |text| text.as_ptr())
+        };
+        let section = error.section();
+        let info = SaveVMErrorInfo {
+            size: size_of::<SaveVMErrorInfo>(),
+            error: error.errno(),
+            side: match error.side() {
+                Side::None => SaveVMSide::SAVEVM_SIDE_NONE,
+                Side::Source => SaveVMSide::SAVEVM_SIDE_SOURCE,
+                Side::Destination => SaveVMSide::SAVEVM_SIDE_DESTINATION,
+            },
+            offset: error.offset().map_or(-1, |offset| offset as i64),
+            section_type: section.map_or(-1, |section| i32::from(section.tag)),
+            section_id: section.map_or(-1, |section| i64::from(section.id)),
+            instance_id: section.map_or(-1, |section| i64::from(section.instance)),
+            version_have: section.and_then(|section| section.version_have).unwrap_or(-1),
+            version_want: section.and_then(|section| section.version_want).unwrap_or(-1),
+            message: keep(Some(error.message())),
+            phase: keep(error.phase().map(Phase::name)),
+            idstr: keep(section.map(|section| &*section.idstr)),
+            path: keep(error.path().as_deref()),
+        };
+        Self { pretty: c_string(&error.to_string()), info, _strings: strings, error }
+    }
+}
+
+/// Gives an error to C, in the host's own form where it has one.
+///
+/// # Safety
+/// `errp` must be NULL or writable; `*errp` must be NULL, or an earlier error that is then kept.
+pub(crate) unsafe fn give(errp: *mut *mut CError, error: Error) {
+    // SAFETY: as the caller promised.
+    if errp.is_null() || !unsafe { *errp }.is_null() {
+        return;
+    }
+    let host = current::current().host();
+    let owned = Box::new(Owned::new(error));
+    if host.give_error(errp as usize, owned.error.errno(), &owned.pretty) {
+        return;
+    }
+    // SAFETY: as the caller promised.
+    unsafe { *errp = Box::into_raw(owned).cast() }
+}
+
+/// Takes an error back from C, in the host's own form where it has one.
+///
+/// # Safety
+/// `error` must be NULL or an error that C owned and gives up.
+pub(crate) unsafe fn take(error: *mut CError, code: i32) -> Option<Error> {
+    if error.is_null() {
+        return None;
+    }
+    if let Some(text) = current::current().host().take_error(error as usize) {
+        return Some(Error::new(code, text));
+    }
+    // SAFETY: the host has no errors of its own, so this one came from `give`.
+    Some(unsafe { Box::from_raw(error.cast::<Owned>()) }.error)
+}
+
+/// Our error behind a C pointer.
+///
+/// # Safety
+/// `error` must be NULL or come from `give` of a host without errors of its own.
+pub(crate) unsafe fn owned<'a>(error: *const CError) -> Option<&'a Owned> {
+    // SAFETY: as the caller promised.
+    unsafe { error.cast::<Owned>().as_ref() }
+}
