@@ -25,5 +25,5 @@ export CARGO_BUILD_TARGET
 ninja -C "$build" --quiet
 
 export LSAN_OPTIONS="suppressions=$source/c-tests/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=4
-meson test -C "$build" --no-rebuild --suite c --suite vmstate --suite ram --no-suite qemu --timeout-multiplier 4 \
+meson test -C "$build" --no-rebuild --suite c --suite vmstate --suite ram --suite faults --no-suite qemu --timeout-multiplier 4 \
     --print-errorlogs --quiet

@@ -127,6 +127,10 @@ bool migrate_from(Machine *m, const char *uri, bool start)
     SaveVMParams in = params;
     in.no_autostart = !start;
     in.postcopy = savevm_ram_check_postcopy(m->ram_module, NULL) == 0;
+    /* The source is a minivmm as well: a stream that was damaged so that it seems to end does not start a second guest. */
+    if (strncmp(uri, "unix:", strlen("unix:")) == 0 || strncmp(uri, "tcp:", strlen("tcp:")) == 0) {
+        in.return_path = SAVEVM_RETURN_PATH_ON;
+    }
     incoming = savevm_incoming(vm, uri, &in, &err);
     return incoming || failed(uri, err);
 }
