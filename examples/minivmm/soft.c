@@ -6,6 +6,7 @@
 #include "minivmm.h"
 #include "migration/vmstate.h"
 #include <errno.h>
+#include <setjmp.h>
 
 #define REGISTERS (sizeof(Guest) / sizeof(uint64_t))
 
@@ -17,9 +18,33 @@ typedef union SoftCpu {
 static SoftCpu cpu;
 static Machine *machine;
 
+/*
+ * In postcopy a page may be missing, and the vCPU waits for it inside the access; while a postcopy is paused, without end.
+ * A kick ends the wait: guest_step() changes nothing before its access, so it is begun anew when the machine runs again.
+ */
+
+static sigjmp_buf next_step;
+static volatile sig_atomic_t in_access;
+
+static void on_kick(int signal)
+{
+    if (in_access) {
+        in_access = false;
+        siglongjmp(next_step, 1);
+    }
+}
+
 uint64_t *cpu_memory(uint64_t address)
 {
-    return (uint64_t *)(machine->ram + address);
+    uint64_t *memory = (uint64_t *)(machine->ram + address);
+    in_access = true;
+    if (!machine->running) { /* the kick came before it could end a wait */
+        in_access = false;
+        siglongjmp(next_step, 1);
+    }
+    (void)*(volatile uint64_t *)memory;
+    in_access = false;
+    return memory;
 }
 
 /* The log of written pages is the library's. After the write, never before it: in between, the page may be sent. */
@@ -42,6 +67,7 @@ void cpu_out(uint16_t port, uint32_t value)
 
 static void soft_run(Machine *m)
 {
+    sigsetjmp(next_step, 1);
     while (m->running) {
         guest_step(&cpu.guest);
     }
@@ -69,6 +95,7 @@ static bool soft_open(Machine *m)
 {
     machine = m;
     cpu.guest = (Guest) { .pages = m->pages, .rate = m->rate };
+    sigaction(KICK, &(struct sigaction) { .sa_handler = on_kick }, NULL);
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 

@@ -94,8 +94,8 @@ static void look_at_clock(Guest *g)
 void guest_step(Guest *g)
 {
     if (g->left > 0) {
-        g->left--;
         write_page(g);
+        g->left--;
         return;
     }
     uint32_t tick = cpu_in(TIMER_TICK);
