@@ -5,6 +5,7 @@ use super::entry::{Entry, Place, Registrant};
 use super::holders::{Holders, NameRef};
 use super::order::Order;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -65,9 +66,9 @@ impl Index {
     }
 
     fn add_name(&mut self, name: &[u8], new: NameRef) {
-        match self.by_name.get_mut(name) {
-            Some(holders) => holders.add(new, &self.order),
-            None => drop(self.by_name.insert(name.into(), Holders::One(new))),
+        match self.by_name.entry(name.into()) {
+            Occupied(known) => known.into_mut().add(new, &self.order),
+            Vacant(free) => drop(free.insert(Holders::One(new))),
         }
     }
 
@@ -85,8 +86,10 @@ impl Index {
     }
 
     fn remove_name(&mut self, name: &[u8], old: NameRef) {
-        if self.by_name.get_mut(name).is_some_and(|holders| holders.remove(old, &self.order)) {
-            self.by_name.remove(name);
+        // Most names have one holder, so removing the name first hashes it once.
+        let Some((name, mut holders)) = self.by_name.remove_entry(name) else { return };
+        if !holders.remove(old, &self.order) {
+            self.by_name.insert(name, holders);
         }
     }
 
