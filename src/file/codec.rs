@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A file as the output of `wire`'s encoders and the input of its decoders.
+//! Lets the encoders and decoders of `wire` work on a file.
 
 use super::MigFile;
 use crate::error::{Error, Result};

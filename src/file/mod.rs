@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `QEMUFile`: a buffered stream of bytes over a channel (replaces QEMU 7.2's `migration/qemu-file.c`).
 //!
-//! One thread at a time puts or gets; any thread may latch an error, shut the file down or change the rate limit. C holds
-//! plain pointers to a file while its callbacks run, so everything works through `&self` and no borrow is held across a
-//! call into a channel.
+//! One thread at a time reads or writes. Any thread may latch an error, shut the file down or change the rate limit. C
+//! holds plain pointers to a file while its callbacks run, so everything works through `&self`, and no borrow is held
+//! across a call into a channel.
 //!
-//! - `write.rs`: putting, queueing memory without a copy, flushing.
-//! - `read.rs`: getting and peeking.
-//! - `codec.rs`: the file as what `wire` encodes to and decodes from.
+//! - `write.rs`: puts bytes, queues memory without a copy, flushes.
+//! - `read.rs`: gets and peeks bytes.
+//! - `codec.rs`: lets `wire` encode to and decode from a file.
 //! - `status.rs`: the error latch, totals and rate limit.
-//! - `trail.rs`: depth and pending error of the VMState interpreter.
-//! - `rest.rs`: reading on without the buffer.
-//! - `lease.rs`: how long a file lives that C closes.
+//! - `pending_error.rs`: depth and pending error of the VMState interpreter.
+//! - `remaining.rs`: reads the remaining bytes without the buffer.
+//! - `references.rs`: the lifetime of a file that C closes during a load.
 
 mod codec;
-mod lease;
+mod pending_error;
 mod read;
-mod rest;
+mod references;
+mod remaining;
 mod status;
 #[cfg(test)]
 mod tests;
-mod trail;
 mod write;
 
 use crate::channel::Channel;
@@ -31,34 +31,34 @@ use std::cell::Cell;
 use std::sync::Arc;
 use write::Queue;
 
-pub use lease::Leases;
-pub use rest::Rest;
-pub use trail::Trail;
+pub use pending_error::PendingError;
+pub use references::References;
+pub use remaining::RemainingReader;
 
-/// Size of a file's buffer in bytes, and so the furthest that can be peeked (QEMU 7.2's `IO_BUF_SIZE`).
+/// Size of the buffer of a file in bytes, and the limit of a peek (QEMU 7.2's `IO_BUF_SIZE`).
 pub const BUFFER_SIZE: usize = 32768;
 
-/// A stream of bytes to write or to read, as C's `QEMUFile`.
+/// A stream of bytes that is read or written. C sees it as `QEMUFile`.
 pub struct MigFile {
-    /// Next byte of the buffer to put or get.
+    /// Position in the buffer of the next byte.
     index: Cell<usize>,
-    /// Reading: how many bytes of the buffer hold data. Writing: always 0.
+    /// Reading: number of bytes in the buffer. Writing: always 0.
     filled: Level<BUFFER_SIZE>,
-    /// Bytes that went through the channel; `position()` adds what the buffer holds.
+    /// Number of bytes that went through the channel.
     through: Cell<u64>,
     buffer: ByteBuffer<BUFFER_SIZE>,
     queue: Queue,
     status: Status,
-    trail: Trail,
-    leases: Leases,
-    /// Bytes that were allocated because the stream asked for them.
+    pending_error: PendingError,
+    references: References,
+    /// Number of bytes that were allocated because the stream asked for them.
     allocated: Cell<usize>,
     writable: bool,
     channel: Arc<dyn Channel>,
 }
 
 impl MigFile {
-    /// A file over a channel: for writing, or for reading.
+    /// Creates a file over a channel, for writing or for reading.
     pub fn new(channel: Arc<dyn Channel>, writable: bool) -> Self {
         Self {
             index: Cell::new(0),
@@ -67,15 +67,16 @@ impl MigFile {
             buffer: ByteBuffer::default(),
             queue: Queue::new(writable),
             status: Status::default(),
-            trail: Trail::default(),
-            leases: Leases::default(),
+            pending_error: PendingError::default(),
+            references: References::default(),
             allocated: Cell::new(0),
             writable,
             channel,
         }
     }
 
-    /// Counts memory that is allocated because the stream asks for it, unless that makes more than `limit` bytes in sum.
+    /// Counts memory that is allocated because the stream asks for it. Returns false, and counts nothing, if the sum would
+    /// exceed `limit` bytes.
     pub fn charge(&self, bytes: usize, limit: usize) -> bool {
         let sum = self.allocated.get().saturating_add(bytes);
         if sum <= limit {
@@ -84,51 +85,51 @@ impl MigFile {
         sum <= limit
     }
 
-    /// Bytes that were allocated because the stream asked for them.
+    /// Returns the number of bytes that were allocated because the stream asked for them.
     pub fn allocated(&self) -> usize {
         self.allocated.get()
     }
 
-    /// Goes on with the count of another file: a package and the stream around it have one limit.
+    /// Continues the count of allocations of another file: a package and the stream around it share one limit.
     pub fn continue_count_of(&self, other: &Self) {
         self.allocated.set(other.allocated.get());
     }
 
-    /// Whether the file is for writing.
+    /// Returns whether the file is for writing.
     pub fn is_writable(&self) -> bool {
         self.writable
     }
 
-    /// The channel below.
+    /// Returns the channel.
     pub fn channel(&self) -> &Arc<dyn Channel> {
         &self.channel
     }
 
-    /// The parts that any thread may use while another one puts or gets.
+    /// Returns the part that any thread may use while another one reads or writes.
     pub fn status(&self) -> &Status {
         &self.status
     }
 
-    /// What the VMState interpreter keeps with the file.
-    pub fn trail(&self) -> &Trail {
-        &self.trail
+    /// Returns the state of the VMState interpreter.
+    pub fn pending_error(&self) -> &PendingError {
+        &self.pending_error
     }
 
-    /// Who works with the file besides its owner.
-    pub fn leases(&self) -> &Leases {
-        &self.leases
+    /// Returns the references besides the owner's.
+    pub fn references(&self) -> &References {
+        &self.references
     }
 
-    /// What is still to be read, without a part in it for the buffer: `-EINVAL` where the file is for writing, or its
-    /// first error.
-    pub fn rest(&self) -> Result<Rest<'_>> {
+    /// Returns a reader of the remaining bytes. Fails with `EINVAL` on a file for writing, or with the first error of the
+    /// file.
+    pub fn remaining(&self) -> Result<RemainingReader<'_>> {
         if self.writable {
             return Err(Error::invalid("the file is for writing"));
         }
-        self.check().map(|()| Rest(self))
+        self.check().map(|()| RemainingReader(self))
     }
 
-    /// Offset in the stream of the next byte that is put or got.
+    /// Returns the offset in the stream of the next byte.
     pub fn position(&self) -> u64 {
         if self.writable {
             self.through.get() + self.queued()
@@ -137,13 +138,13 @@ impl MigFile {
         }
     }
 
-    /// A file for the opposite direction over the same channel, or `None` where bytes flow one way only.
+    /// Creates a file for the opposite direction over the same channel, or `None` if the channel has one direction only.
     pub fn return_path(&self) -> Option<Self> {
         self.channel.is_duplex().then(|| Self::new(Arc::clone(&self.channel), !self.writable))
     }
 
-    /// Stops the file from any thread: waits end and nothing more goes in or out. Latches `-EIO` first, so that no
-    /// reader takes the zeros that it gets from now on for data (QEMU 7.2's `qemu_file_shutdown`).
+    /// Shuts the file down, from any thread: waits end, and no more bytes are read or written (QEMU 7.2's
+    /// `qemu_file_shutdown`). Latches `-EIO` first, so that no reader takes the zeros that it gets for data.
     pub fn shutdown(&self) -> Result<()> {
         self.status.set_shutdown();
         self.status.latch(Error::new(libc::EIO, "the file was shut down"));
@@ -169,7 +170,7 @@ impl MigFile {
         self.channel.name().unwrap_or_else(|| "the channel".to_owned())
     }
 
-    /// Flushes and closes; the first error of the file's life, or of closing. The file is spent afterwards.
+    /// Flushes and closes the file. Returns its first error, or the error of closing. The file is unusable afterwards.
     pub fn close(&self) -> Result<()> {
         self.flush();
         let closed = self.channel.close().map_err(|err| Error::io("closing the channel", &err));

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the VMState interpreter keeps with a file while it calls C and is called back: how deep it is, and the error
-//! that the number returned through C stands for.
+//! The state that the VMState interpreter keeps with a file while it calls C and C calls it back.
+//!
+//! Through C an error is only an `int`. The error itself is kept here until the next Rust frame takes it.
 
 use crate::error::Error;
 use std::cell::Cell;
 
-/// Depth and pending error of one file; used by the thread that puts or gets.
+/// The nesting depth and the pending error of a file. Only the thread that reads or writes the file uses it.
 #[derive(Default)]
-pub struct Trail {
+pub struct PendingError {
     depth: Cell<u32>,
-    pending: Cell<Option<Error>>,
+    error: Cell<Option<Error>>,
 }
 
-impl Trail {
-    /// One level deeper, unless that is more than `limit`.
+impl PendingError {
+    /// Enters a level. Returns false, without entering it, if there are `limit` levels already.
     #[inline]
     pub fn enter(&self, limit: u32) -> bool {
         let depth = self.depth.get();
@@ -24,42 +25,39 @@ impl Trail {
         depth < limit
     }
 
-    /// Back from a level that was entered.
+    /// Leaves a level that was entered.
     #[inline]
     pub fn leave(&self) {
         self.depth.set(self.depth.get().saturating_sub(1));
     }
 
-    /// How many levels are open.
+    /// Returns the number of levels.
     #[inline]
     pub fn depth(&self) -> u32 {
         self.depth.get()
     }
 
-    /// Keeps the error behind a code that is about to be returned.
+    /// Keeps the error whose code is about to be returned through C.
     #[cold]
-    pub fn put(&self, error: Error) {
-        self.pending.set(Some(error));
+    pub fn set(&self, error: Error) {
+        self.error.set(Some(error));
     }
 
-    /// The error behind `code` (not 0), or a bare one where nothing is known about that code.
+    /// Takes the error that belongs to `code` (not 0). If there is none, returns an error with the code alone.
     #[cold]
     pub fn take(&self, code: i32) -> Error {
-        match self.pending.take() {
-            Some(error) if error.code() == -code.saturating_abs() => error,
-            _ => Error::new(code.saturating_abs(), format!("error code {code}")),
-        }
+        self.take_matching(code).unwrap_or_else(|| Error::new(code.saturating_abs(), format!("error code {code}")))
     }
 
-    /// The error behind `code`, if it is known.
+    /// Takes the error that belongs to `code`, if there is one. Drops an error that belongs to another code.
     #[cold]
-    pub fn take_known(&self, code: i32) -> Option<Error> {
-        self.pending.take().filter(|error| error.code() == -code.saturating_abs())
+    pub fn take_matching(&self, code: i32) -> Option<Error> {
+        self.error.take().filter(|error| error.code() == -code.saturating_abs())
     }
 
-    /// Forgets a pending error.
+    /// Drops a pending error.
     #[inline]
     pub fn clear(&self) {
-        self.pending.set(None);
+        self.error.set(None);
     }
 }

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Getting and peeking. Past the end of the stream everything reads as zero and `-EIO` is latched.
+//! Gets and peeks bytes. Past the end of the stream all bytes read as zero, and `-EIO` is latched.
 
 use super::{BUFFER_SIZE, MigFile};
 use crate::error::Error;
 use crate::sys::Span;
 
 impl MigFile {
-    /// Bytes in the buffer that were not yet got.
+    /// Returns the number of bytes in the buffer.
     fn available(&self) -> usize {
         self.filled.get() - self.index.get()
     }
 
-    /// Reads more into the buffer; how many bytes came. 0 at the end, after a shutdown, and on an error.
+    /// Reads more bytes into the buffer. Returns their number: 0 at the end, after a shutdown, and on an error.
     fn fill(&self) -> usize {
         if self.writable {
-            self.set_error_detail(Error::new(libc::EBADF, "a file for writing was read from"));
+            self.set_error_detail(Error::new(libc::EBADF, "cannot read from a file for writing"));
             return 0;
         }
         let pending = self.available();
@@ -33,7 +33,7 @@ impl MigFile {
         self.account(self.channel.read(into))
     }
 
-    /// Counts what came, or latches why nothing did.
+    /// Counts the bytes of a read, or latches its error.
     fn account(&self, read: std::io::Result<usize>) -> usize {
         let offset = self.through.get();
         match read {
@@ -54,7 +54,7 @@ impl MigFile {
         }
     }
 
-    /// Gets one byte, 0 at the end.
+    /// Gets one byte.
     #[inline]
     pub fn get_byte(&self) -> u8 {
         let [byte] = self.get_array();
@@ -88,7 +88,7 @@ impl MigFile {
         })
     }
 
-    /// Gets a few bytes where the buffer has them. It can't panic.
+    /// Gets a few bytes if the buffer has them. Never panics.
     #[inline]
     pub fn try_get<const N: usize>(&self) -> Option<[u8; N]> {
         let index = self.index.get();
@@ -97,13 +97,13 @@ impl MigFile {
         Some(bytes)
     }
 
-    /// Gets bytes; fewer only at the end or on an error.
+    /// Gets bytes. Returns their number, which is smaller only at the end or on an error.
     pub fn get(&self, into: &mut [u8]) -> usize {
         self.get_into(Span::from_slice(into))
     }
 
-    /// The next `len` bytes, or as many as come. They are read in steps, so that a length alone takes no memory; the error
-    /// is how many had come when there was no memory for more.
+    /// Gets `len` bytes, or fewer at the end. Reads them in steps, so that a length alone takes no memory. Fails, with the
+    /// number of bytes that arrived, if there is no memory for more.
     pub fn get_vec(&self, len: usize) -> std::result::Result<Vec<u8>, usize> {
         let (mut bytes, mut chunk) = (Vec::new(), [0; 32768]);
         while bytes.len() < len {
@@ -118,7 +118,8 @@ impl MigFile {
         Ok(bytes)
     }
 
-    /// Gets bytes into raw memory; fewer only at the end or on an error. Large reads bypass the buffer.
+    /// Gets bytes into raw memory. Returns their number, which is smaller only at the end or on an error. Large reads bypass
+    /// the buffer.
     pub fn get_into(&self, into: Span<'_>) -> usize {
         let mut rest = into;
         while !rest.is_empty() {
@@ -139,13 +140,13 @@ impl MigFile {
         into.len() - rest.len()
     }
 
-    /// How many bytes can be got without a read from the channel.
+    /// Returns how many bytes can be read without the channel.
     pub fn buffered(&self) -> usize {
         self.available()
     }
 
-    /// Gets bytes into several places in their order, past the buffer: with one read, which may bring less. 0 at the end,
-    /// on an error, and while the buffer holds something.
+    /// Gets bytes into several places in their order, with one read that bypasses the buffer. Returns their number: 0 at
+    /// the end, on an error, and if the buffer is not empty.
     pub fn get_scattered(&self, into: &[Span<'_>]) -> usize {
         if self.writable || self.status.is_shutdown() || self.available() > 0 {
             return 0;
@@ -153,7 +154,7 @@ impl MigFile {
         self.account(self.channel.read_scattered(into))
     }
 
-    /// Gives back what `get_scattered` brought too much, at most a buffer full: it will be got next.
+    /// Returns surplus bytes of `get_scattered`, at most `BUFFER_SIZE`, to the file. They are read next.
     pub fn give_back(&self, bytes: &[u8]) {
         assert!(self.available() == 0 && bytes.len() <= BUFFER_SIZE);
         self.buffer.store(0, bytes);
@@ -161,8 +162,8 @@ impl MigFile {
         self.filled.set(bytes.len());
     }
 
-    /// Makes `size` bytes from `offset` on stand in the buffer, as far as the stream has them; how many there are.
-    /// `offset + size` is at most `BUFFER_SIZE`, or nothing is there.
+    /// Reads until the buffer has `size` bytes from `offset`, or the stream ends. Returns how many of them there are, and 0
+    /// if `offset + size` exceeds `BUFFER_SIZE`.
     pub fn peek(&self, size: usize, offset: usize) -> usize {
         if offset.saturating_add(size) > BUFFER_SIZE {
             return 0;
@@ -175,19 +176,19 @@ impl MigFile {
         self.available().saturating_sub(offset).min(size)
     }
 
-    /// The address of the byte at `offset` in the buffer, after a `peek`; valid until the next operation on the file.
+    /// Returns the address of the byte at `offset` after a `peek`. It is valid until the next operation on the file.
     pub fn peeked(&self, offset: usize) -> *mut u8 {
         self.buffer.address((self.index.get() + offset).min(BUFFER_SIZE))
     }
 
-    /// Copies what `peek` finds.
+    /// Copies the bytes that `peek` finds. Returns their number.
     pub fn peek_into(&self, into: &mut [u8], offset: usize) -> usize {
         let count = self.peek(into.len(), offset);
         self.buffer.load_into(self.index.get() + offset, &mut into[..count]);
         count
     }
 
-    /// The byte at `offset`, or 0 where there is none. Like QEMU it reads from the channel at most once.
+    /// Returns the byte at `offset`, or 0 if there is none. Reads from the channel at most once, as QEMU does.
     pub fn peek_byte(&self, offset: usize) -> u8 {
         if offset >= self.available() && offset < BUFFER_SIZE {
             self.fill();
@@ -199,14 +200,14 @@ impl MigFile {
         }
     }
 
-    /// Passes over bytes that were peeked; does nothing where there are fewer in the buffer.
+    /// Skips bytes that were peeked. Does nothing if the buffer has fewer.
     pub fn skip(&self, size: usize) {
         if size <= self.available() {
             self.index.set(self.index.get() + size);
         }
     }
 
-    /// Gets a string with its length in the byte before; `None` where the stream ends first.
+    /// Gets a string whose length is in the byte before it, or `None` if the stream ends first.
     pub fn get_counted_string(&self) -> Option<Vec<u8>> {
         let len = usize::from(self.get_byte());
         let mut bytes = vec![0; len];

@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Who still works with a file that its owner in C has closed.
+//! Counts the references to a file that its owner in C may close while a load uses it.
+//!
+//! When a postcopy breaks, the host closes the file from inside the load that reads it. The memory of the file is freed
+//! with the last reference.
 
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 
-/// Set once the owner has closed the file; below it the uses are counted.
+/// Bit that is set once the owner has closed the file. The bits below it count the references.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// A load may outlive the file that it began with: when a postcopy breaks, the host closes that one from inside the load.
-/// Its memory goes with the last of both.
+/// The references to a file besides its owner's.
 #[derive(Debug, Default)]
-pub struct Leases(AtomicUsize);
+pub struct References(AtomicUsize);
 
-impl Leases {
-    /// One more works with the file.
-    pub fn take(&self) {
+impl References {
+    /// Adds a reference.
+    pub fn add(&self) {
         self.0.fetch_add(1, AcqRel);
     }
 
-    /// One less does. True for the last one, if the owner has closed the file: it is to be freed.
-    pub fn give_back(&self) -> bool {
+    /// Releases a reference. Returns true if it was the last one and the owner has closed the file: the caller frees it.
+    pub fn release(&self) -> bool {
         self.0.fetch_sub(1, AcqRel) == CLOSED + 1
     }
 
-    /// The owner closes the file. True where nobody works with it: it is to be freed.
+    /// The owner closes the file. Returns true if there is no other reference: the caller frees the file.
     pub fn close(&self) -> bool {
         self.0.fetch_or(CLOSED, AcqRel) == 0
     }
@@ -33,14 +35,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_owner_and_users_frees() {
-        assert!(Leases::default().close());
-        let leases = Leases::default();
-        leases.take();
-        leases.take();
-        assert!(!leases.close() && !leases.give_back() && leases.give_back());
-        let leases = Leases::default();
-        leases.take();
-        assert!(!leases.give_back() && leases.close());
+    fn last_of_owner_and_references_frees() {
+        assert!(References::default().close());
+        let references = References::default();
+        references.add();
+        references.add();
+        assert!(!references.close() && !references.release() && references.release());
+        let references = References::default();
+        references.add();
+        assert!(!references.release() && references.close());
     }
 }

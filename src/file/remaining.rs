@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a file still has to read, for readers that are not devices: large pieces, past the buffer, to the very end.
+//! Reads the remaining bytes of a file in large pieces, for readers that are not devices.
 
 use super::MigFile;
 use crate::sys::Span;
 use std::io::{self, Read};
 
-/// First what the file's buffer holds, then the channel's. The end is no error of the file.
-pub struct Rest<'a>(pub(super) &'a MigFile);
+/// Reads what is in the buffer of the file, then directly from its channel. The end of the stream is no error of the file.
+pub struct RemainingReader<'a>(pub(super) &'a MigFile);
 
-impl Read for Rest<'_> {
+impl Read for RemainingReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self.0.buffered().min(out.len()) {
             0 if out.is_empty() => Ok(0),

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What other threads may see and change of a file: first error, shutdown, totals, rate limit.
+//! The part of a file that any thread may use: first error, shutdown, totals, rate limit.
 
 use super::MigFile;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering::Relaxed};
 
-/// The shared side of a file.
+/// The part of a file that any thread may use.
 pub struct Status {
     /// 0, or the negative errno of the first error.
     error: AtomicI32,
     detail: Mutex<Option<Error>>,
     shutdown: AtomicBool,
-    /// Bytes that left or came in, with those credited for other channels.
+    /// Number of bytes that were sent or received, with those credited for other channels.
     transferred: AtomicI64,
     rate_limit: AtomicI64,
-    /// Rate use that was accounted for other channels, and the stream position when use was last reset.
+    /// Bytes in this window that were accounted for other channels.
     rate_accounted: AtomicI64,
+    /// Position in the stream at the start of the window.
     rate_mark: AtomicI64,
 }
 
@@ -35,30 +36,30 @@ impl Default for Status {
 }
 
 impl Status {
-    /// 0, or the negative errno of the first error.
+    /// Returns 0, or the negative errno of the first error.
     #[inline]
     pub fn error(&self) -> i32 {
         self.error.load(Relaxed)
     }
 
-    /// The first error with its details.
+    /// Returns the first error with its details.
     pub fn first_error(&self) -> Option<Error> {
         match self.error() {
             0 => None,
             code => {
                 let detail = self.detail.lock().clone();
-                Some(detail.unwrap_or_else(|| Error::new(code, "the file failed before")))
+                Some(detail.unwrap_or_else(|| Error::new(code, "the file failed earlier")))
             }
         }
     }
 
-    /// The first error with its details, if it is more than a bare code.
+    /// Returns the details of the first error, if it has more than a code.
     pub fn detail(&self) -> Option<Error> {
         self.detail.lock().clone()
     }
 
-    /// Latches an error unless there is one; whether it was the first. A later error with the latched code and a
-    /// section replaces a detail without one: the same failure, seen from a place that knows more.
+    /// Latches an error, unless there is one. Returns whether it was the first. A later error with the same code and a
+    /// section replaces the details of one without: it is the same failure, seen by code that knows more.
     pub fn latch(&self, error: Error) -> bool {
         let mut detail = self.detail.lock();
         let first = self.error.compare_exchange(0, error.code(), Relaxed, Relaxed);
@@ -74,7 +75,7 @@ impl Status {
         first.is_ok()
     }
 
-    /// Latches a bare code of a C caller: any non-zero value, as QEMU takes it.
+    /// Latches a code of a C caller, which may be any number but 0, as in QEMU.
     pub fn latch_code(&self, code: i32) {
         if code != 0 {
             let _lock = self.detail.lock();
@@ -82,7 +83,7 @@ impl Status {
         }
     }
 
-    /// Whether the file was shut down.
+    /// Returns whether the file was shut down.
     pub fn is_shutdown(&self) -> bool {
         self.shutdown.load(Relaxed)
     }
@@ -91,17 +92,17 @@ impl Status {
         self.shutdown.store(true, Relaxed);
     }
 
-    /// Adds bytes that went over the wire beside the file.
+    /// Adds bytes that another channel sent or received.
     pub fn credit_transfer(&self, bytes: i64) {
         self.transferred.fetch_add(bytes, Relaxed);
     }
 
-    /// Bytes that went over the wire so far.
+    /// Returns the number of bytes that were sent or received.
     pub fn transferred(&self) -> i64 {
         self.transferred.load(Relaxed)
     }
 
-    /// The limit in bytes per window; 0 or less is none.
+    /// Returns the limit in bytes per window. 0 or less means no limit.
     pub fn rate_limit(&self) -> i64 {
         self.rate_limit.load(Relaxed)
     }
@@ -111,20 +112,20 @@ impl Status {
         self.rate_limit.store(limit, Relaxed);
     }
 
-    /// Counts bytes that went beside the file against the limit.
+    /// Counts bytes of another channel against the limit.
     pub fn account_rate(&self, bytes: i64) {
         self.rate_accounted.fetch_add(bytes, Relaxed);
     }
 }
 
 impl MigFile {
-    /// 0, or the negative errno of the first error.
+    /// Returns 0, or the negative errno of the first error.
     #[inline]
     pub fn error(&self) -> i32 {
         self.status.error()
     }
 
-    /// The first error of the file, unless there is none.
+    /// Fails with the first error of the file, if it has one.
     #[inline]
     pub fn check(&self) -> Result<()> {
         if self.error() == 0 {
@@ -133,7 +134,7 @@ impl MigFile {
         self.status.first_error().map_or(Ok(()), Err)
     }
 
-    /// Latches a bare code.
+    /// Latches a code without details.
     pub fn set_error(&self, code: i32) {
         self.status.latch_code(code);
     }
@@ -143,30 +144,31 @@ impl MigFile {
         self.status.latch(error);
     }
 
-    /// Bytes on the wire, plus those waiting in the file.
+    /// Returns the number of bytes sent or received, plus those that wait in the file.
     pub fn total_transferred_fast(&self) -> i64 {
         let waiting = if self.writable { self.queued() as i64 } else { 0 };
         self.status.transferred() + waiting
     }
 
-    /// Bytes on the wire, after a flush.
+    /// Flushes, and returns the number of bytes sent or received.
     pub fn total_transferred(&self) -> i64 {
         self.flush();
         self.status.transferred()
     }
 
-    /// Whether the caller should stop putting for this window: over the limit, in error or shut down.
+    /// Returns whether the caller should stop writing in this window: the limit is exceeded, or the file has an error or
+    /// was shut down.
     pub fn rate_limit_reached(&self) -> bool {
         let limit = self.status.rate_limit();
         self.status.is_shutdown() || self.error() != 0 || (limit > 0 && self.rate_used() > limit)
     }
 
-    /// Bytes put in this window, with those accounted for other channels.
+    /// Returns the number of bytes in this window, with those accounted for other channels.
     pub fn rate_used(&self) -> i64 {
         self.position() as i64 - self.status.rate_mark.load(Relaxed) + self.status.rate_accounted.load(Relaxed)
     }
 
-    /// Begins a new window.
+    /// Starts a new window.
     pub fn reset_rate(&self) {
         self.status.rate_mark.store(self.position() as i64, Relaxed);
         self.status.rate_accounted.store(0, Relaxed);

@@ -127,7 +127,7 @@ fn check_get(file: &MigFile, piece: &Piece) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn what_is_put_is_got(pieces in pieces(), step in 1..5000usize) {
+    fn bytes_that_are_put_are_read_back(pieces in pieces(), step in 1..5000usize) {
         let (file, sink) = writer();
         for piece in &pieces {
             put(&file, piece);
@@ -148,7 +148,7 @@ proptest! {
 }
 
 #[test]
-fn past_the_end_everything_is_zero_and_the_place_is_latched() {
+fn read_past_the_end_returns_zeros_and_latches_the_offset() {
     let file = trickle(&[1, 2, 3], 8);
     assert_eq!(file.get_be32(), 0x0102_0300);
     assert_eq!((file.error(), file.get_be64()), (-libc::EIO, 0));
@@ -156,7 +156,7 @@ fn past_the_end_everything_is_zero_and_the_place_is_latched() {
 }
 
 #[test]
-fn peeking_moves_nothing_and_reaches_as_far_as_the_buffer() {
+fn peek_moves_nothing_and_reaches_to_the_end_of_the_buffer() {
     let bytes: Vec<u8> = (0..BUFFER_SIZE + 10).map(|at| at as u8).collect();
     let file = trickle(&bytes, 100);
     assert_eq!(file.peek(4, 200), 4);
@@ -171,7 +171,7 @@ fn peeking_moves_nothing_and_reaches_as_far_as_the_buffer() {
 }
 
 #[test]
-fn the_first_error_wins_and_stops_puts() {
+fn first_error_stays_and_stops_puts() {
     let (file, sink) = writer();
     file.put_be32(1);
     file.set_error(-libc::ENOSPC);
@@ -183,7 +183,7 @@ fn the_first_error_wins_and_stops_puts() {
 }
 
 #[test]
-fn a_failed_write_is_latched_and_close_tells_it() {
+fn failed_write_is_latched_and_returned_by_close() {
     let full = Arc::new(Full::default());
     let file = MigFile::new(full.clone(), true);
     file.put(&[1; 10]);
@@ -193,7 +193,7 @@ fn a_failed_write_is_latched_and_close_tells_it() {
 }
 
 #[test]
-fn the_rate_limit_counts_what_is_put_and_accounted_in_a_window() {
+fn rate_limit_counts_puts_and_accounted_bytes_of_a_window() {
     let (file, _sink) = writer();
     file.status().set_rate_limit(10);
     file.put(&[0; 8]);
@@ -209,7 +209,7 @@ fn the_rate_limit_counts_what_is_put_and_accounted_in_a_window() {
 }
 
 #[test]
-fn a_shutdown_file_is_in_error_before_the_channel_ends() {
+fn shutdown_latches_an_error_before_the_channel_ends() {
     let file = MigFile::new(Arc::new(Full { writes_left: 9.into(), ..Full::default() }), true);
     file.shutdown().unwrap();
     assert!(file.rate_limit_reached());
@@ -218,7 +218,7 @@ fn a_shutdown_file_is_in_error_before_the_channel_ends() {
 }
 
 #[test]
-fn the_wrong_direction_is_an_error() {
+fn wrong_direction_is_an_error() {
     let file = trickle(&[1], 1);
     file.put_byte(1);
     assert_eq!(file.error(), -libc::EBADF);

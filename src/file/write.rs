@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Putting. Bytes are copied to the buffer; memory of the guest may be queued between them without a copy.
+//! Puts bytes. They are copied to the buffer. Memory of the guest may be queued between them without a copy.
 //!
-//! The buffer is filled from its start; what was put since the last queued piece is the *tail* and becomes a piece of
-//! its own when memory is queued behind it or the file is flushed. Nothing is put once an error is latched.
+//! The buffer is filled from its start. The bytes since the last queued piece are the *tail*. The tail becomes a piece when
+//! memory is queued behind it or the file is flushed. After an error is latched, further bytes are dropped.
 
 use super::{BUFFER_SIZE, MigFile};
 use crate::error::Error;
 use crate::sys::{IoVec, release_pages};
 use std::cell::{Cell, RefCell};
 
-/// Most pieces in one write (QEMU 7.2's `MAX_IOV_SIZE`).
+/// Limit of the pieces in one write (QEMU 7.2's `MAX_IOV_SIZE`).
 const MAX_PIECES: usize = 64;
 
-/// Pieces that wait for the flush.
+/// The pieces that wait for a flush.
 #[derive(Default)]
 pub(super) struct Queue {
     pieces: RefCell<Vec<IoVec>>,
-    /// The piece behind them, which grows while its neighbours in memory come; empty where there is none.
+    /// The last piece, which grows while memory that follows it is queued. Empty if there is none.
     last: Cell<IoVec>,
-    /// Pieces whose pages may be given back once they were sent.
+    /// Pieces whose pages may be released after they were sent.
     releasable: RefCell<Vec<IoVec>>,
-    /// Bytes in all pieces.
+    /// Number of bytes in all pieces.
     bytes: Cell<u64>,
     /// Start of the tail in the buffer.
     tail: Cell<usize>,
-    /// End of the buffer for puts: 0 where nothing may be put, as on a file for reading and while a write is under way.
+    /// Size of the buffer, or 0 while nothing may be put: on a file for reading, and during a write to the channel.
     room: Cell<usize>,
 }
 
@@ -35,7 +35,7 @@ impl Queue {
 }
 
 impl MigFile {
-    /// Bytes that were put and are not yet written.
+    /// Returns the number of bytes that were put and not yet written.
     pub(super) fn queued(&self) -> u64 {
         self.queue.bytes.get() + (self.index.get() - self.queue.tail.get()) as u64
     }
@@ -72,7 +72,7 @@ impl MigFile {
         }
     }
 
-    /// Puts a few bytes where the buffer has room behind them and nothing stands in the way. It can't panic.
+    /// Puts a few bytes if the buffer has room for more than them and the file has no error. Never panics.
     #[inline]
     pub fn try_put<const N: usize>(&self, bytes: [u8; N]) -> bool {
         let index = self.index.get();
@@ -88,7 +88,7 @@ impl MigFile {
         self.queue.room.get() > 0 && self.error() == 0
     }
 
-    /// Puts bytes, through the buffer.
+    /// Puts bytes.
     pub fn put(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.may_put_or_latch() {
             let index = self.index.get();
@@ -102,7 +102,7 @@ impl MigFile {
         }
     }
 
-    /// As `may_put`; an error is latched where there was none.
+    /// As `may_put`. Latches an error if nothing may be put.
     #[inline]
     fn may_put_or_latch(&self) -> bool {
         let may = self.may_put();
@@ -115,14 +115,14 @@ impl MigFile {
     #[cold]
     fn latch_refusal(&self) {
         if !self.writable {
-            self.set_error_detail(Error::new(libc::EBADF, "a file for reading was written to"));
+            self.set_error_detail(Error::new(libc::EBADF, "cannot write to a file for reading"));
         } else if self.queue.room.get() == 0 {
-            self.set_error_detail(Error::new(libc::EBUSY, "the file was written to from inside its own channel"));
+            self.set_error_detail(Error::new(libc::EBUSY, "cannot write to a file from a callback of its own channel"));
         }
     }
 
-    /// Queues memory to be sent without a copy. It must stay as it is until the next flush; with `may_release` its
-    /// pages are given back to the system afterwards.
+    /// Queues memory that is sent without a copy. It must not change until the next flush. With `may_release`, its pages are
+    /// released to the system afterwards.
     pub fn put_async(&self, piece: IoVec, may_release: bool) {
         if piece.is_empty() || !self.may_put_or_latch() {
             return;
@@ -137,8 +137,8 @@ impl MigFile {
         }
     }
 
-    /// As `put_async`, for memory that follows the last piece; whether it does and nothing stands in the way. It can't
-    /// panic.
+    /// As `put_async`, for memory that follows the last piece. Returns false, and does nothing, if it does not follow or
+    /// nothing may be put. Never panics.
     #[inline]
     pub fn try_put_async(&self, piece: IoVec) -> bool {
         self.may_put() && self.index.get() == self.queue.tail.get() && self.extend_last(piece)
@@ -174,7 +174,7 @@ impl MigFile {
         }
     }
 
-    /// Writes out everything that was put. Does nothing on a file for reading or after a shutdown.
+    /// Writes all bytes that were put to the channel. Does nothing on a file for reading or after a shutdown.
     pub fn flush(&self) {
         if !self.writable || self.status.is_shutdown() || self.queue.room.get() == 0 {
             return;
@@ -206,27 +206,27 @@ impl MigFile {
     fn release_sent(&self) {
         for piece in self.queue.releasable.take() {
             if let Err(err) = release_pages(piece) {
-                log::warn!("giving {} sent bytes back to the system: {err}", piece.len());
+                log::warn!("cannot release {} sent bytes to the system: {err}", piece.len());
             }
         }
     }
 
-    /// Room for `len` bytes in one piece at the end of the buffer, to be filled by the caller and put with
-    /// `commit`. `None` where it is not there without a flush.
+    /// Returns the address of `len` free bytes at the end of the buffer, or `None` if they need a flush first. The caller
+    /// fills them and calls `commit`.
     pub fn reserve(&self, len: usize) -> Option<*mut u8> {
         let index = self.index.get();
         (self.may_put() && len < BUFFER_SIZE - index).then(|| self.buffer.address(index))
     }
 
-    /// Puts the first `len` bytes of what was reserved.
+    /// Puts the first `len` bytes after they were reserved and filled.
     pub fn commit(&self, len: usize) {
         if self.reserve(len).is_some() {
             self.index.set(self.index.get() + len);
         }
     }
 
-    /// Moves what waits in the buffer of `from` to this file and empties it; how many bytes that was
-    /// (QEMU 7.2's `qemu_put_qemu_file`, for files that only collect).
+    /// Moves the bytes in the buffer of `from` to this file. Returns their number (QEMU 7.2's `qemu_put_qemu_file`, for
+    /// files that only collect).
     pub fn put_buffered(&self, from: &Self) -> usize {
         let len = if from.writable { from.index.get() } else { 0 };
         if len > 0 {

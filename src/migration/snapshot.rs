@@ -121,7 +121,7 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
 
 fn check_first(vm: &Vm, from: &Uri) -> Result<()> {
     match from {
-        Uri::File { path, .. } if path.is_file() => check(vm, MigFile::new(open(from)?, false).rest()?),
+        Uri::File { path, .. } if path.is_file() => check(vm, MigFile::new(open(from)?, false).remaining()?),
         _ => Ok(()),
     }
 }

@@ -48,7 +48,7 @@ fn missing(what: &str) -> Error {
 }
 
 /// A file that lives for as long as somebody works with it.
-pub type LentFile = Box<dyn Deref<Target = MigFile>>;
+pub type FileHandle = Box<dyn Deref<Target = MigFile>>;
 
 /// What commands in an incoming stream ask of the side that loads: the driver, or a host with a driver of its own.
 pub trait Incoming: Send + Sync {
@@ -116,7 +116,7 @@ pub trait Incoming: Send + Sync {
     fn load_failed(&self, _error: &Error) {}
     /// In running postcopy: wait for a new connection and return its file, or give up. The broken file is not used any
     /// more and may be freed.
-    fn recover(&self) -> Option<LentFile> {
+    fn recover(&self) -> Option<FileHandle> {
         None
     }
     /// The main loop of a whole load is over; whether another thread goes on reading the stream.

@@ -4,7 +4,7 @@
 use super::fault::FaultPoint;
 use super::handler::Callback;
 use super::host::{Flags, Host, Level, with_big_lock};
-use super::incoming::{Incoming, LentFile, LoadEnd, PostcopyState};
+use super::incoming::{FileHandle, Incoming, LoadEnd, PostcopyState};
 use super::load_command::Outcome;
 use super::registry::{Call, Entry};
 use super::section_context::SectionContext;
@@ -189,7 +189,7 @@ fn section_failed(vm: &Vm, file: &MigFile, incoming: Option<&dyn Incoming>, erro
     error
 }
 
-fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<LentFile> {
+fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<FileHandle> {
     let incoming = incoming?;
     let running = incoming.postcopy_state(None) == PostcopyState::Running;
     (running && vm.flags().has(Flags::POSTCOPY_RAM)).then(|| incoming.recover()).flatten()

@@ -49,16 +49,16 @@ impl Io<'_> {
     pub(super) fn fail(&self, errno: i32, message: impl Into<String>) -> i32 {
         let error = Error::new(errno, message).at_offset(self.file.position());
         let code = error.code();
-        self.file.trail().put(error);
+        self.file.pending_error().set(error);
         code
     }
 
     /// A callback of the program returned `ret`: keeps the error behind it, unless a deeper level did.
     #[cold]
     pub(super) fn fail_callback(&self, name: &str, ret: i32) -> i32 {
-        let trail = self.file.trail();
-        let error = trail.take_known(ret).unwrap_or_else(|| Error::from_callback(name, ret));
-        trail.put(error.at_offset(self.file.position()));
+        let pending = self.file.pending_error();
+        let error = pending.take_matching(ret).unwrap_or_else(|| Error::from_callback(name, ret));
+        pending.set(error.at_offset(self.file.position()));
         ret
     }
 
@@ -66,16 +66,16 @@ impl Io<'_> {
     #[cold]
     pub(super) fn fail_file(&self, code: i32) -> i32 {
         let error = self.file.status().first_error().unwrap_or_else(|| Error::new(code, "the file failed"));
-        self.file.trail().put(error.at_offset(self.file.position()));
+        self.file.pending_error().set(error.at_offset(self.file.position()));
         code
     }
 
     /// Adds an element to the path of the error behind `ret`, and returns `ret`.
     #[cold]
     pub(super) fn in_path(&self, ret: i32, element: impl Into<String>) -> i32 {
-        let trail = self.file.trail();
-        let error = trail.take(ret).in_path(element);
-        trail.put(error);
+        let pending = self.file.pending_error();
+        let error = pending.take(ret).in_path(element);
+        pending.set(error);
         ret
     }
 
@@ -83,12 +83,12 @@ impl Io<'_> {
     /// one, learns the path.
     #[cold]
     fn finish<S: State>(&self, ret: i32, state: &S) {
-        let trail = self.file.trail();
-        let error = trail.take(ret).in_path(text(state.description().name()));
+        let pending = self.file.pending_error();
+        let error = pending.take(ret).in_path(text(state.description().name()));
         if self.file.error() == ret {
             self.file.set_error_detail(error.clone());
         }
-        trail.put(error);
+        pending.set(error);
     }
 }
 
@@ -114,21 +114,21 @@ struct Level<'a>(&'a MigFile);
 impl Drop for Level<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.trail().leave();
+        self.0.pending_error().leave();
     }
 }
 
 /// Runs `body` one level deeper.
 #[inline(always)]
 pub(super) fn nested<S: State>(io: &Io<'_>, state: &S, body: impl FnOnce() -> i32) -> i32 {
-    let trail = io.file.trail();
-    if !trail.enter(io.limits.nesting) {
+    let pending = io.file.pending_error();
+    if !pending.enter(io.limits.nesting) {
         return io.fail(libc::ELOOP, format!("nested more than {} deep", io.limits.nesting));
     }
     let level = Level(io.file);
-    let outermost = trail.depth() == 1;
+    let outermost = pending.depth() == 1;
     if outermost {
-        trail.clear();
+        pending.clear();
     }
     let ret = body();
     if ret != 0 && outermost {

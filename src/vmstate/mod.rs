@@ -58,7 +58,7 @@ const CHUNK: usize = 4096;
 pub fn save<S: State>(io: &Io<'_>, state: S, recorder: Option<&Recorder>) -> Result<()> {
     match save_state(io, state, state.description().version(), recorder) {
         0 => Ok(()),
-        ret => Err(io.file.trail().take(ret)),
+        ret => Err(io.file.pending_error().take(ret)),
     }
 }
 
@@ -66,6 +66,6 @@ pub fn save<S: State>(io: &Io<'_>, state: S, recorder: Option<&Recorder>) -> Res
 pub fn load<S: State>(io: &Io<'_>, state: S, version: i32) -> Result<()> {
     match load_state(io, state, version) {
         0 => Ok(()),
-        ret => Err(io.file.trail().take(ret)),
+        ret => Err(io.file.pending_error().take(ret)),
     }
 }

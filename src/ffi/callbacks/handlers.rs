@@ -134,7 +134,7 @@ impl Handler for CHandler {
     }
 
     fn load(&self, file: &MigFile, version: i32) -> Result<()> {
-        file.trail().clear();
+        file.pending_error().clear();
         match call!(self.load_state(as_c(file), self.opaque, version) else -libc::EINVAL) {
             ret if ret < 0 => Err(load_error(file, ret)),
             _ => Ok(()),
@@ -144,7 +144,7 @@ impl Handler for CHandler {
 
 /// What stands behind a device's negative result: the VMState error that it hands on, the end of the stream, or itself.
 fn load_error(file: &MigFile, ret: i32) -> Error {
-    if let Some(error) = file.trail().take_known(ret) {
+    if let Some(error) = file.pending_error().take_matching(ret) {
         return error;
     }
     let cause = match file.status().first_error() {

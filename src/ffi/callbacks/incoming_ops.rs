@@ -3,10 +3,10 @@
 
 use crate::error::{self, Error, Result};
 use crate::ffi::exports::host_driver::{SaveVMIncomingOps, SaveVMPostcopyState};
-use crate::ffi::marshal::c_file::{Lease, as_c};
+use crate::ffi::marshal::c_file::{FileReference, as_c};
 use crate::ffi::marshal::structs;
 use crate::file::MigFile;
-use crate::savevm::incoming::{Incoming, LentFile, PostcopyState};
+use crate::savevm::incoming::{FileHandle, Incoming, PostcopyState};
 use crate::sync::{Mutex, Rank, check_none_held};
 use std::ffi::{CString, c_void};
 
@@ -139,10 +139,10 @@ impl Incoming for CIncoming {
         }
     }
 
-    fn recover(&self) -> Option<LentFile> {
+    fn recover(&self) -> Option<FileHandle> {
         // SAFETY: the contract of the member: NULL, or a file that is open.
-        let file = self.ops.recover.and_then(|function| unsafe { Lease::new(function(self.host)) });
-        file.map(|file| Box::new(file) as LentFile)
+        let file = self.ops.recover.and_then(|function| unsafe { FileReference::new(function(self.host)) });
+        file.map(|file| Box::new(file) as FileHandle)
     }
 
     fn main_loop_done(&self) -> bool {

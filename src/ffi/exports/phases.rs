@@ -8,7 +8,7 @@
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
 use crate::error::{Error, Result};
-use crate::ffi::marshal::c_file::{Lease, file_ref};
+use crate::ffi::marshal::c_file::{FileReference, file_ref};
 use crate::ffi::marshal::guard::{guard, guard_error, guard_file};
 use crate::ffi::marshal::opaque::{Error as CError, MigrationIncomingState, MigrationState, QEMUFile};
 use crate::ffi::marshal::results::code;
@@ -52,10 +52,10 @@ fn on_file<T: Copy>(f: *mut QEMUFile, refused: T, body: impl FnOnce(&Vm, &MigFil
 }
 
 /// As `on_file` for a load, which the host may close the file from inside of.
-fn on_leased(f: *mut QEMUFile, body: impl FnOnce(&Vm, Lease) -> Result<LoadEnd>) -> c_int {
+fn on_leased(f: *mut QEMUFile, body: impl FnOnce(&Vm, FileReference) -> Result<LoadEnd>) -> c_int {
     guard(-libc::EINVAL, || {
         // SAFETY: the contract of the module.
-        let Some(file) = (unsafe { Lease::new(f) }) else { return -libc::EINVAL };
+        let Some(file) = (unsafe { FileReference::new(f) }) else { return -libc::EINVAL };
         let Some(vm) = context_for(&file) else { return -libc::EINVAL };
         body(&vm, file).map_or_else(|err| err.code(), |end| end as c_int)
     })

@@ -131,7 +131,7 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
     let body = || {
         // SAFETY: the contract of the function.
         let (vm, file) = unsafe { (current::from_c(vm), file_ref(f)) };
-        let rest = file.ok_or_else(|| Error::invalid("the file is NULL")).and_then(MigFile::rest);
+        let rest = file.ok_or_else(|| Error::invalid("the file is NULL")).and_then(MigFile::remaining);
         // SAFETY: the contract of the function.
         current::with(&vm, || unsafe { code_or_error(rest.and_then(|rest| check(&vm, rest.take(length))), errp) })
     };

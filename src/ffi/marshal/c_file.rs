@@ -28,14 +28,14 @@ pub(crate) fn into_c(file: MigFile) -> *mut QEMUFile {
 }
 
 /// Takes a file back from C and frees it; `last` looks at it before. Where a load still works with it, its memory goes with
-/// that load's `Lease`.
+/// that load's `FileReference`.
 ///
 /// # Safety
 /// `file` must be NULL or come from `into_c` and be taken once.
 pub(crate) unsafe fn close<T>(file: *mut QEMUFile, last: impl FnOnce(&MigFile) -> T) -> Option<T> {
     let file = NonNull::new(file.cast::<MigFile>())?;
     // SAFETY: as the caller promised; nobody frees it before `close` says who does.
-    let (result, free) = unsafe { (last(file.as_ref()), file.as_ref().leases().close()) };
+    let (result, free) = unsafe { (last(file.as_ref()), file.as_ref().references().close()) };
     if free {
         // SAFETY: it came from `Box::into_raw`, its owner gave it up, and nobody else works with it.
         drop(unsafe { Box::from_raw(file.as_ptr()) });
@@ -44,20 +44,20 @@ pub(crate) unsafe fn close<T>(file: *mut QEMUFile, last: impl FnOnce(&MigFile) -
 }
 
 /// A file of C for as long as a load needs it, also when C closes it meanwhile.
-pub(crate) struct Lease(NonNull<MigFile>);
+pub(crate) struct FileReference(NonNull<MigFile>);
 
-impl Lease {
+impl FileReference {
     /// # Safety
     /// As `file_ref`, for the moment of the call alone.
     pub(crate) unsafe fn new(file: *mut QEMUFile) -> Option<Self> {
         let file = NonNull::new(file.cast::<MigFile>())?;
         // SAFETY: as the caller promised.
-        unsafe { file.as_ref() }.leases().take();
+        unsafe { file.as_ref() }.references().add();
         Some(Self(file))
     }
 }
 
-impl Deref for Lease {
+impl Deref for FileReference {
     type Target = MigFile;
     fn deref(&self) -> &MigFile {
         // SAFETY: nobody frees it before the lease is given back.
@@ -65,9 +65,9 @@ impl Deref for Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for FileReference {
     fn drop(&mut self) {
-        if self.leases().give_back() {
+        if self.references().release() {
             // SAFETY: C closed it, which is only done to what came from `Box::into_raw`, and this was the last lease.
             drop(unsafe { Box::from_raw(self.0.as_ptr()) });
         }

@@ -53,7 +53,7 @@ pub(in crate::ffi) unsafe fn read_bytes(data: *const u8, len: usize, max_memory:
 /// Reads a stream from a file, to its end.
 pub(in crate::ffi) fn read_file(file: Option<&MigFile>, max_memory: usize) -> Result<Inspected> {
     let file = file.ok_or_else(|| Error::invalid("the file is NULL"))?;
-    let stream = read(ReadSource::new(file.rest()?), options(max_memory), &mut Unwatched);
+    let stream = read(ReadSource::new(file.remaining()?), options(max_memory), &mut Unwatched);
     stream.map(Inspected::new).map_err(|err| Error::io("reading the stream", &err))
 }
 

@@ -42,12 +42,12 @@ impl Handler for Described {
         false
     }
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
-        file.trail().clear();
+        file.pending_error().clear();
         with_io(file, |io| save(io, self.state, recorder))
     }
 
     fn load(&self, file: &MigFile, version: i32) -> Result<()> {
-        file.trail().clear();
+        file.pending_error().clear();
         with_io(file, |io| load(io, self.state, version))
     }
 

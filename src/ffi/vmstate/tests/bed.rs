@@ -98,7 +98,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn of(file: &MigFile, ret: c_int) -> Self {
-        let error = (ret != 0).then(|| file.trail().take(ret));
+        let error = (ret != 0).then(|| file.pending_error().take(ret));
         Self { ret, bytes: Vec::new(), error, latched: file.error() }
     }
 
