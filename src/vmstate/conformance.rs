@@ -16,7 +16,7 @@ pub struct Loaded {
 }
 
 /// A device that can be tried.
-pub trait Subject {
+pub trait CheckedDevice {
     /// Saves it. Does not change it.
     fn save(&self) -> Result<Vec<u8>, Error>;
     /// Loads it from a section with these bytes: a footer follows, unless the stream is cut.
@@ -24,21 +24,21 @@ pub trait Subject {
 }
 
 /// Where devices come from.
-pub trait Workshop {
+pub trait DeviceFactory {
     /// Makes a new device of the same kind, hands it to `body` and destroys it; false if there is none.
-    fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool;
+    fn with_new(&self, body: &mut dyn FnMut(&dyn CheckedDevice)) -> bool;
 }
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub struct CheckOptions {
     /// How many lengths a stream is cut to: all of them if it is no longer, else evenly spread ones.
     pub truncations: usize,
     /// How many streams with damaged bytes are loaded.
     pub damages: usize,
 }
 
-impl Default for Effort {
+impl Default for CheckOptions {
     fn default() -> Self {
         Self { truncations: 4096, damages: 4096 }
     }
@@ -46,18 +46,18 @@ impl Default for Effort {
 
 /// Why a check could not be done at all.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum CheckError {
     /// No new device could be made.
     NoDevice,
 }
 
 /// Checks a device. Findings go to `report` as they come.
 pub fn check(
-    original: &dyn Subject,
-    workshop: &dyn Workshop,
-    effort: Effort,
+    original: &dyn CheckedDevice,
+    factory: &dyn DeviceFactory,
+    options: CheckOptions,
     report: &mut dyn FnMut(Finding),
-) -> Result<(), Refusal> {
+) -> Result<(), CheckError> {
     let stream = match original.save() {
         Ok(stream) => stream,
         Err(error) => {
@@ -65,11 +65,11 @@ pub fn check(
             return Ok(());
         }
     };
-    let mut check = Check { workshop, stream: &stream, report };
+    let mut check = Check { factory, stream: &stream, report };
     check.save_again(original)?;
     if check.round_trip()? {
-        let cut = check.truncations(effort.truncations)?;
-        let damaged = check.damages(effort.damages)?;
+        let cut = check.truncations(options.truncations)?;
+        let damaged = check.damages(options.damages)?;
         let text = format!("{} bytes; {cut}; {damaged}", stream.len());
         (check.report)(Finding::new(Severity::Note, text));
     }
@@ -77,7 +77,7 @@ pub fn check(
 }
 
 struct Check<'a> {
-    workshop: &'a dyn Workshop,
+    factory: &'a dyn DeviceFactory,
     stream: &'a [u8],
     report: &'a mut dyn FnMut(Finding),
 }
@@ -87,20 +87,20 @@ impl Check<'_> {
         (self.report)(Finding::new(severity, text));
     }
 
-    fn with_new<T>(&self, body: impl FnOnce(&dyn Subject) -> T) -> Result<T, Refusal> {
+    fn with_new<T>(&self, body: impl FnOnce(&dyn CheckedDevice) -> T) -> Result<T, CheckError> {
         let (mut body, mut result) = (Some(body), None);
-        self.workshop.with_new(&mut |device| result = body.take().map(|body| body(device)));
-        result.ok_or(Refusal::NoDevice)
+        self.factory.with_new(&mut |device| result = body.take().map(|body| body(device)));
+        result.ok_or(CheckError::NoDevice)
     }
 
     /// Where a byte of the stream belongs: the place at which a stream that ends there fails.
-    fn place(&self, at: usize) -> Result<String, Refusal> {
+    fn place(&self, at: usize) -> Result<String, CheckError> {
         let cut = self.with_new(|device| device.load(&self.stream[..at], true))?;
         let path = cut.error.and_then(|error| error.path());
         Ok(path.map_or_else(|| format!("byte {at}"), |path| format!("byte {at}, {path},")))
     }
 
-    fn save_again(&mut self, original: &dyn Subject) -> Result<(), Refusal> {
+    fn save_again(&mut self, original: &dyn CheckedDevice) -> Result<(), CheckError> {
         match original.save() {
             Ok(again) if again == self.stream => {}
             Ok(again) => {
@@ -116,7 +116,7 @@ impl Check<'_> {
     }
 
     /// In words, how another stream differs.
-    fn difference(&self, other: &[u8]) -> Result<String, Refusal> {
+    fn difference(&self, other: &[u8]) -> Result<String, CheckError> {
         let common = self.stream.iter().zip(other).take_while(|(one, other)| one == other).count();
         match (self.stream.get(common), other.get(common)) {
             (Some(one), Some(other)) => {
@@ -127,7 +127,7 @@ impl Check<'_> {
     }
 
     /// Whether what was saved can be loaded, so that going on makes sense.
-    fn round_trip(&mut self) -> Result<bool, Refusal> {
+    fn round_trip(&mut self) -> Result<bool, CheckError> {
         let (loaded, saved) = self.with_new(|device| (device.load(self.stream, false), device.save()))?;
         if let Some(error) = loaded.error {
             self.say(Severity::Error, format!("a new device does not load what was saved: {error}"));
@@ -151,7 +151,7 @@ impl Check<'_> {
         Ok(true)
     }
 
-    fn truncations(&mut self, most: usize) -> Result<String, Refusal> {
+    fn truncations(&mut self, most: usize) -> Result<String, CheckError> {
         let total = self.stream.len();
         let count = most.min(total);
         let mut taken = Vec::new();
@@ -171,7 +171,7 @@ impl Check<'_> {
         Ok(format!("{} of {count} cut streams refused", count - taken.len()))
     }
 
-    fn damages(&mut self, most: usize) -> Result<String, Refusal> {
+    fn damages(&mut self, most: usize) -> Result<String, CheckError> {
         let count = if self.stream.is_empty() { 0 } else { most };
         let mut refused = 0;
         for number in 0..count {
@@ -231,7 +231,7 @@ mod tests {
         saves: RefCell<u8>,
     }
 
-    impl Subject for Device {
+    impl CheckedDevice for Device {
         fn save(&self) -> Result<Vec<u8>, Error> {
             let mut text = self.text.borrow().clone();
             *self.saves.borrow_mut() += 1;
@@ -264,8 +264,8 @@ mod tests {
         Device { flaw, text: RefCell::new(text.to_vec()), saves: RefCell::new(0) }
     }
 
-    impl Workshop for Factory {
-        fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool {
+    impl DeviceFactory for Factory {
+        fn with_new(&self, body: &mut dyn FnMut(&dyn CheckedDevice)) -> bool {
             body(&device(self.0, b"?"));
             true
         }
@@ -273,8 +273,8 @@ mod tests {
 
     fn findings(flaw: Flaw) -> Vec<String> {
         let mut found = Vec::new();
-        let effort = Effort { truncations: 100, damages: 50 };
-        check(&device(flaw, b"hello"), &Factory(flaw), effort, &mut |finding| found.push(finding.text)).unwrap();
+        let options = CheckOptions { truncations: 100, damages: 50 };
+        check(&device(flaw, b"hello"), &Factory(flaw), options, &mut |finding| found.push(finding.text)).unwrap();
         found
     }
 
@@ -308,16 +308,16 @@ mod tests {
 
     struct Nobody;
 
-    impl Workshop for Nobody {
-        fn with_new(&self, _body: &mut dyn FnMut(&dyn Subject)) -> bool {
+    impl DeviceFactory for Nobody {
+        fn with_new(&self, _body: &mut dyn FnMut(&dyn CheckedDevice)) -> bool {
             false
         }
     }
 
     #[test]
     fn without_a_second_device_there_is_no_check() {
-        let result = check(&device(Flaw::None, b"x"), &Nobody, Effort::default(), &mut |_| {});
-        assert!(matches!(result, Err(Refusal::NoDevice)));
+        let result = check(&device(Flaw::None, b"x"), &Nobody, CheckOptions::default(), &mut |_| {});
+        assert!(matches!(result, Err(CheckError::NoDevice)));
     }
 
     #[test]

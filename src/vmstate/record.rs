@@ -54,7 +54,7 @@ pub(super) enum Event {
 /// The index of an element that stands for its whole array.
 pub(super) const WHOLE: u32 = u32::MAX;
 
-/// What the vmdesc says of a field, up to what changes: pieces of `Book::text`.
+/// What the vmdesc says of a field, up to what changes: pieces of `Recording::text`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldText {
     /// The beginning of the object with the name in it.
@@ -75,7 +75,7 @@ pub(super) struct Table {
 
 /// Everything that was recorded.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct Recording {
     pub events: Vec<Event>,
     pub tables: Vec<Table>,
     pub devices: Vec<Device>,
@@ -93,7 +93,7 @@ pub(super) struct Device {
 /// Records what is saved. Used by the one thread that saves.
 #[derive(Default)]
 pub struct Recorder {
-    book: RefCell<Book>,
+    recording: RefCell<Recording>,
     /// The description that was met last: identity and number.
     last: Cell<(usize, u32)>,
 }
@@ -102,23 +102,23 @@ impl Recorder {
     /// An empty one.
     pub fn new() -> Self {
         let recorder = Self::default();
-        recorder.book.borrow_mut().events.reserve(1024);
+        recorder.recording.borrow_mut().events.reserve(1024);
         recorder
     }
 
     #[inline]
     fn push(&self, event: Event) {
-        self.book.borrow_mut().events.push(event);
+        self.recording.borrow_mut().events.push(event);
     }
 
     /// A device's section begins.
     pub fn device_start(&self, idstr: &[u8], instance: u32) {
         let mut name = Vec::with_capacity(idstr.len() + 2);
         json::quote_bytes(&mut name, idstr);
-        let mut book = self.book.borrow_mut();
-        let number = book.devices.len() as u32;
-        book.devices.push(Device { name, instance });
-        book.events.push(Event::DeviceStart(number));
+        let mut recording = self.recording.borrow_mut();
+        let number = recording.devices.len() as u32;
+        recording.devices.push(Device { name, instance });
+        recording.events.push(Event::DeviceStart(number));
     }
 
     /// The device's section is complete.
@@ -133,7 +133,7 @@ impl Recorder {
 
     /// The vmdesc section's text, with the target's page size.
     pub fn render(&self, page_size: u64) -> Vec<u8> {
-        super::render::render(&self.book.borrow(), page_size)
+        super::render::render(&self.recording.borrow(), page_size)
     }
 
     #[inline]
@@ -145,10 +145,10 @@ impl Recorder {
     }
 
     fn number<D: Description>(&self, description: &D, identity: usize) -> u32 {
-        let mut book = self.book.borrow_mut();
-        let number = match book.index.get(&identity) {
+        let mut recording = self.recording.borrow_mut();
+        let number = match recording.index.get(&identity) {
             Some(number) => *number,
-            None => book.add(description, identity),
+            None => recording.add(description, identity),
         };
         self.last.set((identity, number));
         number
@@ -185,7 +185,7 @@ impl Recorder {
     }
 }
 
-impl Book {
+impl Recording {
     /// Copies what the vmdesc says of a description.
     #[cold]
     fn add<D: Description>(&mut self, description: &D, identity: usize) -> u32 {

@@ -3,17 +3,17 @@
 //!
 //! The pieces that do not change were made when a description was first met; here they are only put together.
 
-use super::record::{Book, Event, FieldText, WHOLE};
+use super::record::{Event, FieldText, Recording, WHOLE};
 use crate::json::text as json;
 
 /// Writes the text.
-pub(super) fn render(book: &Book, page_size: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + 64 * book.events.len());
+pub(super) fn render(recording: &Recording, page_size: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256 + 64 * recording.events.len());
     out.extend_from_slice(b"{\"page_size\": ");
     json::number(&mut out, page_size as i64);
     out.extend_from_slice(b", \"devices\": [");
-    let mut writer = Writer { book, out, comma: false, tables: Vec::new(), open: Vec::new() };
-    for event in &book.events {
+    let mut writer = Writer { recording, out, comma: false, tables: Vec::new(), open: Vec::new() };
+    for event in &recording.events {
         writer.event(*event);
     }
     writer.out.extend_from_slice(b"]}");
@@ -21,7 +21,7 @@ pub(super) fn render(book: &Book, page_size: u64) -> Vec<u8> {
 }
 
 struct Writer<'a> {
-    book: &'a Book,
+    recording: &'a Recording,
     out: Vec<u8>,
     /// Whether something stands before what comes next in its object or array.
     comma: bool,
@@ -83,8 +83,8 @@ impl Writer<'_> {
     }
 
     fn device(&mut self, number: u32) {
-        let book = self.book;
-        let device = &book.devices[number as usize];
+        let recording = self.recording;
+        let device = &recording.devices[number as usize];
         self.separate();
         self.put(b"{\"name\": ");
         self.put(&device.name);
@@ -102,10 +102,10 @@ impl Writer<'_> {
     }
 
     fn describe(&mut self, table: u32, version: i32) {
-        let book = self.book;
+        let recording = self.recording;
         self.separate();
         self.put(b"\"vmsd_name\": ");
-        self.put(book.text(book.tables[table as usize].name));
+        self.put(recording.text(recording.tables[table as usize].name));
         self.put(b", \"version\": ");
         self.number(i64::from(version));
         self.put(b", \"fields\": [");
@@ -115,21 +115,21 @@ impl Writer<'_> {
 
     fn field(&self, field: u32) -> Option<FieldText> {
         let table = *self.tables.last()?;
-        self.book.tables[table as usize].fields.get(field as usize).copied()
+        self.recording.tables[table as usize].fields.get(field as usize).copied()
     }
 
     fn element(&mut self, field: u32, index: u32, count: u32) {
         let Some(field) = self.field(field) else { return };
-        let book = self.book;
+        let recording = self.recording;
         self.separate();
-        self.put(book.text(field.head));
+        self.put(recording.text(field.head));
         if count > 1 {
             let (key, value): (&[u8], _) =
                 if index == WHOLE { (b", \"array_len\": ", count) } else { (b", \"index\": ", index) };
             self.put(key);
             self.number(i64::from(value));
         }
-        self.put(book.text(field.kind));
+        self.put(recording.text(field.kind));
         self.comma = !field.is_struct;
         self.open.push((field.is_struct, self.tables.len()));
     }

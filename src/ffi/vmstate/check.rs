@@ -14,7 +14,7 @@ use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::Callback;
 use crate::savevm::registry::Call;
-use crate::vmstate::conformance::{Effort, Finding, Loaded, Severity, Subject, Workshop, check, lint};
+use crate::vmstate::conformance::{CheckOptions, CheckedDevice, DeviceFactory, Finding, Loaded, Severity, check, lint};
 use crate::vmstate::describe;
 use crate::vmstate::model::Description;
 use crate::wire;
@@ -82,10 +82,10 @@ impl Program {
         finding.severity == Severity::Error
     }
 
-    fn effort(&self) -> Effort {
+    fn options(&self) -> CheckOptions {
         let or_default = |count, default| if count == 0 { default } else { count };
-        let Effort { truncations, damages } = Effort::default();
-        Effort {
+        let CheckOptions { truncations, damages } = CheckOptions::default();
+        CheckOptions {
             truncations: or_default(self.ops.truncations, truncations),
             damages: or_default(self.ops.damages, damages),
         }
@@ -110,7 +110,7 @@ impl<'a> Registered<'a> {
     }
 }
 
-impl Subject for Registered<'_> {
+impl CheckedDevice for Registered<'_> {
     fn save(&self) -> Result<Vec<u8>, Error> {
         let writer = Arc::new(Writer::new());
         let file = MigFile::new(Arc::<Writer>::clone(&writer), true);
@@ -159,8 +159,8 @@ impl Copies<'_> {
     }
 }
 
-impl Workshop for Copies<'_> {
-    fn with_new(&self, body: &mut dyn FnMut(&dyn Subject)) -> bool {
+impl DeviceFactory for Copies<'_> {
+    fn with_new(&self, body: &mut dyn FnMut(&dyn CheckedDevice)) -> bool {
         let Program { ops, opaque } = self.program;
         let Some(create) = ops.create else { return false };
         let vm = self.context();
@@ -226,7 +226,7 @@ fn check_call(vm: &Arc<Vm>, call: Call<'_>, program: &Program) -> c_int {
     let copies = Copies { program, original: &original };
     let mut errors = 0;
     let mut report = |finding: Finding| errors += c_int::from(program.report(&finding));
-    match check(&original, &copies, program.effort(), &mut report) {
+    match check(&original, &copies, program.options(), &mut report) {
         Ok(()) => errors,
         Err(_) => -libc::ENODEV,
     }
