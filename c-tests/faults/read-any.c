@@ -11,6 +11,9 @@
 #include "migration/register.h"
 #include "migration/vmstate.h"
 #include "savevm.h"
+#include "savevm/file.h"
+#include "savevm/inspect.h"
+#include "savevm/ram.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,6 +6,8 @@
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "migration/vmstate.h"
+#include "savevm/file.h"
+#include "savevm/ram.h"
 
 #include <stdlib.h>
 #include <string.h>
