@@ -8,7 +8,7 @@ use super::uri::Uri;
 use super::wait::{Cancel, Wait};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
-use crate::sys::{WakeFd, connect_tcp, connect_unix, spawn, take_named_fd, tcp_socket, unix_socket};
+use crate::sys::{WakeFd, connect_tcp, connect_unix, spawn, tcp_socket, unix_socket};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -29,7 +29,7 @@ pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Ar
     let fd = match uri {
         Uri::Unix(path) => to_unix(path, &wait)?,
         Uri::Tcp { host, port } => to_tcp(host, *port, &wait)?,
-        Uri::Fd(number) => take_named_fd(*number).map_err(|err| wait.failed(&err))?,
+        Uri::Fd(fd) => fd.take().map_err(|err| wait.failed(&err))?,
         Uri::File { path, offset } => create(path, *offset, &wait)?,
         Uri::Exec(command) => return Ok(Arc::new(ExecChannel::spawn(command, true)?)),
     };

@@ -9,9 +9,7 @@ use super::uri::Uri;
 use super::wait::{Cancel, Wait};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
-use crate::sys::{
-    accept_socket, listen_tcp, listen_unix, set_close_on_exec, set_nonblocking, socket_kind, take_named_fd,
-};
+use crate::sys::{accept_socket, listen_tcp, listen_unix, set_close_on_exec, set_nonblocking, socket_kind};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -83,8 +81,8 @@ impl Listener {
                 bound = Uri::Tcp { host: host.clone(), port };
                 Source::Sockets(sockets)
             }
-            Uri::Fd(number) => {
-                let fd = take_named_fd(*number).map_err(|err| failed(&err))?;
+            Uri::Fd(named) => {
+                let fd = named.take().map_err(|err| failed(&err))?;
                 if socket_kind(fd.as_fd()).is_ok_and(|kind| kind.stream && kind.listening) {
                     set_close_on_exec(fd.as_fd()).map_err(|err| failed(&err))?;
                     set_nonblocking(fd.as_fd(), true).map_err(|err| failed(&err))?;
@@ -375,8 +373,8 @@ mod tests {
         let number = read.as_raw_fd();
         let error = connect(&uri(format_args!("fd:{}", read.into_raw_fd())), LIMIT, &Cancel::new().unwrap());
         assert_eq!(error.err().unwrap().errno(), libc::EBADF, "descriptor {number}");
-        assert_eq!(Listener::bind(&Uri::Fd(1 << 30)).unwrap_err().errno(), libc::EBADF);
-        assert_eq!(Listener::bind(&Uri::Fd(-1)).unwrap_err().errno(), libc::EBADF);
+        assert_eq!(Listener::bind(&Uri::Fd((1 << 30).into())).unwrap_err().errno(), libc::EBADF);
+        assert_eq!(Listener::bind(&Uri::Fd((-1).into())).unwrap_err().errno(), libc::EBADF);
     }
 
     #[test]

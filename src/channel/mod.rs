@@ -9,12 +9,14 @@ pub mod exec;
 pub mod fd;
 mod listen;
 pub mod memory;
+mod named_fd;
 mod sink;
 mod uri;
 mod wait;
 
 pub use connect::connect;
 pub use listen::Listener;
+pub use named_fd::NamedFd;
 pub use sink::Sink;
 pub use uri::Uri;
 pub use wait::Cancel;

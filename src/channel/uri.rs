@@ -2,6 +2,7 @@
 //! The text that names a channel, as QEMU writes it (`migration/migration.c`, `util/qemu-sockets.c`; `file:` as QEMU has
 //! it since 8.2).
 
+use super::NamedFd;
 use crate::error::{Error, Result};
 use crate::sys::UNIX_PATH_MAX;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +26,7 @@ pub enum Uri {
         port: u16,
     },
     /// `fd:N`: a descriptor of this process, which gives it up.
-    Fd(RawFd),
+    Fd(NamedFd),
     /// `file:PATH[,offset=N]`: a file, a named pipe or a device.
     File {
         /// The file.
@@ -125,7 +126,7 @@ impl Uri {
             b"unix" => Ok(Self::Unix(OsStr::from_bytes(rest).into())),
             b"tcp" => parse_tcp(rest),
             b"fd" => match std::str::from_utf8(rest).ok().filter(|rest| !rest.is_empty()).and_then(parse_number) {
-                Some(number) => Ok(Self::Fd(number)),
+                Some(number) => Ok(Self::Fd(RawFd::into(number))),
                 None => Err("fd: takes the number of an open file descriptor".into()),
             },
             b"file" => parse_file(rest),
@@ -134,6 +135,18 @@ impl Uri {
             _ => Err(format!("the protocol '{}' is unknown; {known}", protocol.escape_ascii())),
         };
         uri.map_err(|why| wrong(text, why))
+    }
+}
+
+impl Uri {
+    /// Owns what the URI names and the user gave up by naming it: the descriptor of `fd:N`, which is closed with the last
+    /// clone of the URI unless it is opened before.
+    #[must_use]
+    pub fn claim(mut self) -> Self {
+        if let Self::Fd(fd) = &mut self {
+            fd.claim();
+        }
+        self
     }
 }
 
@@ -187,8 +200,8 @@ mod tests {
             ("tcp:[::1]:65535", tcp("::1", 65535)),
             ("tcp:[fe80::1%eth0]:1", tcp("fe80::1%eth0", 1)),
             ("tcp::4444", tcp("", 4444)),
-            ("fd:0", Uri::Fd(0)),
-            ("fd:17", Uri::Fd(17)),
+            ("fd:0", Uri::Fd(0.into())),
+            ("fd:17", Uri::Fd(17.into())),
             ("file:/tmp/vm, with comma", file("/tmp/vm, with comma", 0)),
             ("file:vm,offset=4096", file("vm", 4096)),
             ("exec:gzip -c > /tmp/vm.gz", Uri::Exec("gzip -c > /tmp/vm.gz".into())),

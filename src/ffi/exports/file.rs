@@ -168,7 +168,7 @@ pub unsafe extern "C" fn savevm_file_open(uri: *const c_char, writable: bool, er
 
 fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {
     let text = text.ok_or_else(|| Error::invalid("the URI is NULL"))?;
-    let uri = Uri::parse(OsStr::from_bytes(text))?;
+    let uri = Uri::parse(OsStr::from_bytes(text))?.claim();
     let (limits, cancel) = (current::current().limits(), Cancel::new()?);
     match writable {
         true => channel::connect(&uri, Some(limits.open_to_write), &cancel),

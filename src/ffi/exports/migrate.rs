@@ -51,7 +51,10 @@ fn start_incoming(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Handle
 
 /// Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
 /// or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
-/// connection included, goes on behind it. Free the result with savevm_migration_free().
+/// connection included, goes on behind it. Free the result with savevm_migration_free(). -EPERM is in `*errp` if the whole
+/// guest is not here (savevm_owner()).
+///
+/// `fd:N`, here and wherever a URI is taken, gives the descriptor up: it is closed in every case, also if the call fails.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
@@ -245,9 +248,10 @@ pub unsafe extern "C" fn savevm_migration_recover(
     uri: *const c_char,
     errp: *mut *mut CError,
 ) -> c_int {
+    // SAFETY: the contract of the function. The endpoint owns a descriptor that it names, also if there is no migration.
+    let endpoint = guard(None, || Some(unsafe { uri_endpoint(uri) }));
     let recover = |m: &Handle| {
-        // SAFETY: the contract of the function.
-        let endpoint = unsafe { uri_endpoint(uri) }?;
+        let endpoint = endpoint.unwrap_or_else(|| Err(Error::invalid("the URI can't be read")))?;
         match m {
             Handle::Outgoing(m) => m.recover(&endpoint),
             Handle::Incoming(m) => m.recover(endpoint),

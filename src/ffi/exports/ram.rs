@@ -334,8 +334,11 @@ pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_ram_snapshot(ram: *mut SaveVMRam, uri: *const c_char, errp: *mut *mut CError) -> c_int {
     let body = || {
-        // SAFETY: the contract of the function.
-        unsafe { code_or_error(with_ram(ram, |ram| ram.snapshot_running(&parse_uri(uri)?)), errp) }
+        // SAFETY: the contract of the function. The URI owns a descriptor that it names, also if there is no RAM.
+        unsafe {
+            let uri = parse_uri(uri);
+            code_or_error(with_ram(ram, |ram| ram.snapshot_running(&uri?)), errp)
+        }
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }

@@ -79,7 +79,8 @@ pub unsafe extern "C" fn savevm_snapshot_save(
 ) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, uri) = unsafe { (current::from_c(vm), check_options(options).and_then(|()| parse_uri(uri))) };
+        let (vm, uri) =
+            unsafe { (current::from_c(vm), parse_uri(uri).and_then(|uri| check_options(options).map(|()| uri))) };
         // SAFETY: the contract of the function.
         current::with(&vm, || unsafe { code_or_error(uri.and_then(|uri| snapshot_save(&vm, &uri)), errp) })
     };
@@ -156,7 +157,8 @@ pub unsafe extern "C" fn savevm_snapshot_load(
 ) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, uri) = unsafe { (current::from_c(vm), check_options(options).and_then(|()| parse_uri(uri))) };
+        let (vm, uri) =
+            unsafe { (current::from_c(vm), parse_uri(uri).and_then(|uri| check_options(options).map(|()| uri))) };
         // SAFETY: the contract of the function.
         current::with(&vm, || unsafe { code_or_error(uri.and_then(|uri| snapshot_load(&vm, &uri)), errp) })
     };

@@ -15,12 +15,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The URI, which owns the descriptor that it names: that is closed whatever follows.
+///
 /// # Safety
 /// `uri` must be NULL or a terminated string.
 pub(in crate::ffi) unsafe fn parse_uri(uri: *const c_char) -> Result<Uri> {
     // SAFETY: as the caller promised.
     let text = unsafe { strings::string(uri) }.ok_or_else(|| Error::invalid("the URI is NULL"))?;
-    Uri::parse(OsStr::from_bytes(&text))
+    Uri::parse(OsStr::from_bytes(&text)).map(Uri::claim)
 }
 
 /// # Safety

@@ -56,7 +56,7 @@ impl Incoming {
         vm.slot.set_observer(Some(core.watcher()));
         core.advance(Status::Setup);
         let worker = Arc::new(Worker::new(Arc::clone(&shared)));
-        if let Err(err) = spawn("savevm-load", move || work(&worker, &acceptor)) {
+        if let Err(err) = spawn("savevm-load", move || work(&worker, acceptor)) {
             let error = Error::io("starting the migration's thread", &err);
             core.set_error(error.clone());
             shared.release_slot();
@@ -120,16 +120,18 @@ fn warn_if_running(vm: &Vm) {
 }
 
 /// The worker's thread.
-fn work(worker: &Arc<Worker>, acceptor: &Acceptor) {
+fn work(worker: &Arc<Worker>, acceptor: Acceptor) {
     let core = &worker.shared.core;
     let vm = &core.vm;
+    let mut acceptor = Some(acceptor);
     vm.on_thread(|| {
         let _working = core.working();
         let run = || {
             vm.set_incoming(Some(Arc::new(Commands(Arc::clone(worker)))));
-            worker.run(acceptor);
+            worker.run(&mut acceptor);
         };
         let Err(error) = catch(vm, run) else { return };
+        drop(acceptor.take());
         if !retry(vm, || worker.abort(error.clone())) {
             worker.finish(Status::Failed);
         }

@@ -57,6 +57,12 @@ pub(super) struct State {
     pub has_disks: bool,
 }
 
+/// Closes the listener and the file before the last status, so that they are closed when a wait for it returns.
+fn close(acceptor: &mut Option<Acceptor>, file: &mut Option<MigFile>) {
+    drop(file.take());
+    drop(acceptor.take());
+}
+
 /// See the module.
 pub(super) struct Worker {
     pub shared: Arc<Shared>,
@@ -95,7 +101,7 @@ impl Worker {
     }
 
     /// Does all of the work, from the connection to the last status.
-    pub fn run(&self, acceptor: &Acceptor) {
+    pub fn run(&self, acceptor: &mut Option<Acceptor>) {
         let _ = self.thread.set(thread::current().id());
         let mut file = None;
         loop {
@@ -104,24 +110,28 @@ impl Worker {
                 return;
             }
             if let Err(error) = self.step(stage, acceptor, &mut file) {
+                close(acceptor, &mut file);
                 return self.abort(error);
             }
         }
     }
 
     /// Does the step of a stage. It ends in another stage, or with an error that ends the migration.
-    fn step(&self, stage: Stage, acceptor: &Acceptor, file: &mut Option<MigFile>) -> Result<()> {
+    fn step(&self, stage: Stage, acceptor: &mut Option<Acceptor>, file: &mut Option<MigFile>) -> Result<()> {
         if let Some(phase) = stage.phase() {
             self.shared.core.phase(Some(phase));
         }
         self.shared.core.fault_point();
         match stage {
-            Stage::Accept => self.accept(acceptor, file),
+            Stage::Accept => self.accept(acceptor.as_ref(), file),
             Stage::Load => self.load(file),
             Stage::Listen | Stage::Running | Stage::Recover => self.receive_pages(file),
             Stage::Paused => self.wait_recovery(file),
             Stage::TakeOver => self.take_over(),
-            Stage::Finish => self.conclude(),
+            Stage::Finish => {
+                close(acceptor, file);
+                self.conclude()
+            }
             Stage::Done => Ok(()),
         }
     }
@@ -155,10 +165,11 @@ impl Worker {
         }
     }
 
-    fn accept(&self, acceptor: &Acceptor, file: &mut Option<MigFile>) -> Result<()> {
+    fn accept(&self, acceptor: Option<&Acceptor>, file: &mut Option<MigFile>) -> Result<()> {
         let core = &self.shared.core;
         let params = core.params();
         core.vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && core.vm.slot.ram().is_some());
+        let acceptor = acceptor.ok_or_else(|| Error::new(libc::ENOTCONN, "there is nothing to listen on"))?;
         let channel = acceptor.accept(params.connect_timeout, &core.cancel)?;
         *file = Some(self.attach(&channel)?);
         self.enter(Stage::Load)

@@ -536,6 +536,8 @@ impl Source {
         self.close_reader(connection_ended);
         core.link.drop_channel();
         self.channel = None;
+        // An endpoint that was not used yet may own a descriptor.
+        self.to = None;
         if std::mem::take(&mut self.set_up) {
             with_big_lock(&*vm.host(), || save::cleanup(vm));
         }
