@@ -9,11 +9,11 @@ use savevm_stream::inspect::Budget;
 use crate::words;
 
 const STATUS_HELP: &str = "Exit status:
-  0  all is well
-  1  the stream is damaged, the streams differ, or the check fails
-  2  the question could not be answered: wrong usage, unreadable file";
+  0  success
+  1  the stream is damaged or incomplete, the streams differ, or the check fails
+  2  error: wrong usage, or a file that cannot be read or written";
 
-/// Look into QEMU migration streams and snapshots.
+/// Inspect QEMU migration streams and snapshots.
 #[derive(Debug, Parser)]
 #[command(name = "savevm", version, after_help = STATUS_HELP, max_term_width = 100)]
 #[command(disable_help_subcommand = true, arg_required_else_help = true)]
@@ -21,7 +21,7 @@ pub struct Cli {
     /// When to use colours
     #[arg(long = "color", alias = "colour", value_enum, default_value_t, global = true, value_name = "WHEN")]
     pub colour: ColourChoice,
-    /// What to do
+    /// Subcommand
     #[command(subcommand)]
     pub command: Command,
 }
@@ -41,22 +41,22 @@ pub enum ColourChoice {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what a stream holds
+    /// Show the contents of a stream
     Inspect(Inspect),
-    /// Show what differs between two streams
+    /// Show the differences between two streams
     Diff(Diff),
-    /// Check whether a stream is well-formed, and whether it would load into a machine
+    /// Check whether a stream is well-formed and whether it would load into a machine
     Check(Check),
-    /// Write the layout of a stream's devices, for `check --against`
+    /// Write the layout of a stream's devices for `check --against`
     Schema(Schema),
-    /// Write guest memory as an image, for debuggers and crash tools
+    /// Write a RAM block as an image for debuggers and crash tools
     Extract(Extract),
-    /// Draw the trace of a migration: bandwidth, dirty rate, what is left, phases, downtime
+    /// Draw the trace of a migration: bandwidth, dirty rate, remaining bytes, phases, downtime
     Plot(Plot),
     /// Write the manual pages
     #[command(hide = true)]
     Man {
-        /// Directory that they go to
+        /// Output directory
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
@@ -71,20 +71,20 @@ pub enum Command {
 /// How a stream is read.
 #[derive(Args, Clone, Debug)]
 pub struct Reading {
-    /// The internal snapshot to read, by name or number, if FILE is a qcow2 image
+    /// Name or number of the internal snapshot to read, if FILE is a qcow2 image
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,
-    /// Take the description of the devices from this stream of the same machine, for a stream that has none
+    /// Stream of the same machine whose description of the devices is used if the stream has none
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub describe_by: Option<PathBuf>,
-    /// Where the stream starts in FILE, in bytes, such as the offset of a `file:` URI
+    /// Offset in FILE at which the stream starts, such as that of a `file:PATH,offset=N` URI (default 0)
     #[arg(long, value_name = "SIZE", value_parser = words::parse_size, default_value_t = 0, hide_default_value = true)]
     pub offset: u64,
-    /// How much memory reading may take (default 1G)
+    /// Maximum memory for reading a stream and for decompressing it (default 1G)
     #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
     #[arg(hide_default_value = true)]
     pub max_memory: usize,
-    /// How much room a temporary copy of a stream may take, which `diff` needs for pipes and compressed files (default 16G)
+    /// Maximum size of the temporary copy that `diff` makes of a pipe or a compressed file (default 16G)
     #[arg(long, value_name = "SIZE", value_parser = words::parse_size, default_value_t = 16 << 30)]
     #[arg(hide_default_value = true)]
     pub max_temporary: u64,
@@ -97,10 +97,10 @@ fn parse_usize(text: &str) -> Result<usize, String> {
 /// What `inspect` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Tables for reading
     #[default]
     Table,
-    /// For programs, stable
+    /// A JSON document with a stable format
     Json,
     /// The document that QEMU's analyze-migration.py prints
     Analyze,
@@ -109,31 +109,31 @@ pub enum Format {
 }
 
 const INSPECT_EXAMPLES: &str = "Examples:
-  savevm inspect vm.mig                          what the stream holds
-  savevm inspect vm.mig --device 'cpu*'          with the CPUs' fields
-  savevm inspect vm.mig --device vga --hex       with the raw bytes, too
+  savevm inspect vm.mig                          the contents of the stream
+  savevm inspect vm.mig --device 'cpu*'          the fields of the CPUs
+  savevm inspect vm.mig --device vga --hex       fields and raw bytes
   savevm inspect disk.qcow2 --snapshot clean     an internal snapshot
   ssh host cat vm.mig.zst | savevm inspect -     compressed, from a pipe
-  savevm inspect vm.mig --plot -o vm.svg         where the bytes went";
+  savevm inspect vm.mig --plot -o vm.svg         the sizes of its parts";
 
-/// Show what a stream holds.
+/// Show the contents of a stream.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{INSPECT_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Inspect {
-    /// The stream: a file, `-` for standard input, plain or compressed with gzip or zstd, a qcow2 image with an internal
-    /// snapshot, or what libvirt's `save` wrote
+    /// File with the stream, or `-` for standard input: plain or compressed (gzip, zstd, xz), a qcow2 image with an internal
+    /// snapshot, or a save of libvirt
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Show the fields of the devices whose name matches, in whole or behind its last slash; NAME#2 is instance 2 alone
+    /// Show the fields of matching devices: by the whole name or by the part behind the last slash; NAME#2 selects instance 2
     #[arg(short, long, value_name = "GLOB")]
     pub device: Vec<String>,
-    /// Show the raw bytes of the selected devices, or of all
+    /// Show the raw bytes of the selected devices, or of all devices
     #[arg(short = 'x', long)]
     pub hex: bool,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub format: Format,
-    /// Draw where the bytes of the stream went, as SVG
+    /// Draw the sizes of the stream's parts as SVG
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "treemap")]
     #[arg(conflicts_with_all = ["device", "hex", "format"])]
     pub plot: Option<InspectPlot>,
@@ -148,7 +148,7 @@ pub struct Inspect {
 /// What `inspect` draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum InspectPlot {
-    /// Rectangles as large as what they stand for
+    /// One rectangle per part, its area in proportion to the part's bytes
     Treemap,
 }
 
@@ -157,29 +157,29 @@ const DIFF_EXAMPLES: &str = "Examples:
   savevm diff a.mig b.mig --device 'cpu*' --no-ram
   savevm diff disk.qcow2 disk.qcow2 --snapshot one --snapshot-b two";
 
-/// Show what differs between two streams.
+/// Show the differences between two streams.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{DIFF_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Diff {
-    /// The one stream
+    /// First stream
     #[arg(value_hint = ValueHint::FilePath)]
     pub a: PathBuf,
-    /// The other
+    /// Second stream
     #[arg(value_hint = ValueHint::FilePath)]
     pub b: PathBuf,
     /// Compare only the devices whose name matches
     #[arg(short, long, value_name = "GLOB")]
     pub device: Vec<String>,
-    /// Leave out guest memory
+    /// Do not compare guest memory
     #[arg(long)]
     pub no_ram: bool,
-    /// Show at most so many page ranges per block
+    /// Maximum number of page ranges to show per RAM block
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub ranges: usize,
-    /// The snapshot to read from B; otherwise the same as from A
+    /// Snapshot to read from B (default: the same as from A)
     #[arg(long, value_name = "NAME")]
     pub snapshot_b: Option<String>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub format: ReportFormat,
     #[command(flatten)]
@@ -190,36 +190,36 @@ pub struct Diff {
 /// What `diff` and `check` print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
-    /// For people
+    /// Text for reading
     #[default]
     Text,
-    /// For programs
+    /// A JSON document with a stable format
     Json,
 }
 
 const CHECK_EXAMPLES: &str = "Examples:
-  savevm check vm.mig && echo whole
+  savevm check vm.mig && echo well-formed
   savevm schema good.mig > machine.json; savevm check vm.mig --against machine.json
   qemu-system-x86_64 -machine q35 -dump-vmstate q35.json; savevm check vm.mig --against q35.json";
 
-/// Check whether a stream is well-formed, and whether it would load into a machine.
+/// Check whether a stream is well-formed and whether it would load into a machine.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{CHECK_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Check {
-    /// The stream
+    /// File with the stream, or `-` for standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// The machine that it should load into: what `savevm schema` wrote of one of its streams, or what QEMU's
-    /// -dump-vmstate wrote
+    /// Description of the machine to load into: written by `savevm schema` from one of its streams, or by QEMU's
+    /// -dump-vmstate
     #[arg(long, value_name = "SCHEMA", value_hint = ValueHint::FilePath)]
     pub against: Option<PathBuf>,
-    /// Fail on warnings too
+    /// Exit with status 1 on warnings too
     #[arg(long)]
     pub strict: bool,
-    /// Print nothing, the exit status says it
+    /// Print nothing; only set the exit status
     #[arg(short, long)]
     pub quiet: bool,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub format: ReportFormat,
     #[command(flatten)]
@@ -231,11 +231,11 @@ const SCHEMA_EXAMPLES: &str = "Examples:
   savevm schema good.mig -o machine.json
   savevm check other.mig --against machine.json";
 
-/// Write the layout of a stream's devices, for `check --against`.
+/// Write the layout of a stream's devices for `check --against`.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{SCHEMA_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Schema {
-    /// A stream of the machine
+    /// File with a stream of the machine, or `-` for standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// Write to this file instead of standard output
@@ -249,21 +249,23 @@ pub struct Schema {
 const EXTRACT_EXAMPLES: &str = "Examples:
   savevm extract vm.mig --ram pc.ram -o memory.img
   gdb -ex 'restore memory.img binary 0' ...
-  savevm inspect vm.mig            names the blocks";
+  savevm inspect vm.mig            lists the RAM blocks";
 
-/// Write guest memory as an image, for debuggers and crash tools.
+/// Write a RAM block as an image for debuggers and crash tools.
 ///
-/// The image is sparse: pages of zeroes take no room. Where the stream sends a page more than once the last one counts.
+/// The image is sparse: zero pages take no disk space. If the stream sends a page more than once, the last one counts. Pages
+/// that are not in the stream are zeros in the image; their number is reported, and the exit status is 1. Offsets in the
+/// image are offsets in the RAM block. On a PC whose memory is split, the guest-physical addresses of both parts are printed.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXTRACT_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Extract {
-    /// The stream
+    /// File with the stream, or `-` for standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// The block of memory, as `inspect` names it
+    /// Name of the RAM block, as `inspect` prints it
     #[arg(long, value_name = "BLOCK")]
     pub ram: String,
-    /// The image
+    /// Image file to write
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     #[command(flatten)]
@@ -275,14 +277,14 @@ const PLOT_EXAMPLES: &str = "Examples:
   savevm plot trace.jsonl -o migration.svg
   savevm plot trace.jsonl -o migration.html";
 
-/// Draw the trace of a migration: bandwidth, dirty rate, what is left, phases, downtime.
+/// Draw the trace of a migration: bandwidth, dirty rate, remaining bytes, phases, downtime.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{PLOT_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Plot {
-    /// The trace, JSON in lines; `-` for standard input
+    /// Trace file with one JSON object per line, or `-` for standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub trace: PathBuf,
-    /// The picture; its name ends in .svg or .html
+    /// Picture file to write; its name ends in .svg or .html
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
 }

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How a run ends when it does not end well, and the exit statuses.
+//! Exit statuses, and errors that end a run.
 
 use std::fmt;
 use std::io;
 
-/// What a script learns from the exit status.
+/// Exit status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// All is well: 0.
-    Fine = 0,
-    /// The stream is damaged, the streams differ, or the check fails: 1.
+    /// Success: 0.
+    Success = 0,
+    /// The stream is damaged or incomplete, the streams differ, or the check fails: 1.
     Found = 1,
-    /// The question could not be answered: 2.
-    Trouble = 2,
+    /// Error: 2.
+    Error = 2,
 }
 
-/// Why the question could not be answered, in words for a person.
+/// Why a run ends early.
 #[derive(Debug)]
 pub enum Failure {
-    /// Whoever reads the output has had enough, which is no failure.
+    /// The reader of the output closed the pipe. That is not an error.
     PipeClosed,
-    /// What went wrong.
+    /// An error, as text.
     Message(String),
 }
 
-/// The outcome of most things here.
+/// Result with a [`Failure`].
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    /// A failure with this message.
+    /// Returns a failure with this message.
     pub fn new(message: impl fmt::Display) -> Self {
         Self::Message(message.to_string())
     }
@@ -40,14 +40,14 @@ impl From<io::Error> for Failure {
             return Self::PipeClosed;
         }
         let message = error.to_string();
-        // The number says nothing that the words do not say.
+        // The error number adds nothing to the text.
         Self::new(message.split(" (os error").next().unwrap_or_default())
     }
 }
 
-/// Says what was being done when something failed.
+/// Adds to an error what was being done.
 pub trait Context<T> {
-    /// Puts `what` in front of the message.
+    /// Prefixes the message with `what`.
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

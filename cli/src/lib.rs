@@ -28,10 +28,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let status = match run(&cli) {
         Ok(status) => status,
-        Err(Failure::PipeClosed) => Status::Fine,
+        Err(Failure::PipeClosed) => Status::Success,
         Err(Failure::Message(message)) => {
-            say(&message);
-            Status::Trouble
+            report(&message);
+            Status::Error
         }
     };
     ExitCode::from(status as u8)
@@ -52,7 +52,7 @@ pub fn run(cli: &Cli) -> Result<Status> {
 }
 
 /// Writes a message to standard error, beside the output. Does nothing in a fuzz target, which would drown in messages.
-fn say(message: &str) {
+fn report(message: &str) {
     if cfg!(fuzzing) {
         return;
     }

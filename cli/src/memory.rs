@@ -10,7 +10,7 @@ use flate2::{Decompress, FlushDecompress};
 use savevm_stream::inspect::{Block, Budget, Page, Visitor};
 use savevm_stream::wire::xbzrle;
 
-/// Brings a page in `buffer` up to what the stream says. The buffer is as large as the page, and holds what it was.
+/// Applies a record of the stream to the page in `buffer`. The buffer has the page's size and holds its previous contents.
 pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
     let whole = match page {
         Page::Fill(byte, _) => {
@@ -32,7 +32,7 @@ fn inflate(bytes: &[u8], buffer: &mut [u8]) -> bool {
     zlib.decompress(bytes, buffer, FlushDecompress::Finish).is_ok() && zlib.total_out() == buffer.len() as u64
 }
 
-/// How large a page is in memory.
+/// Returns the size of a page in memory, in bytes.
 pub fn size_of_page(page: Page<'_>) -> usize {
     match page {
         Page::Plain(bytes) => bytes.len(),
@@ -86,7 +86,7 @@ impl PageSet {
     }
 }
 
-/// What a stream says about one page, once.
+/// One record of a page in a stream.
 #[derive(Clone, Debug)]
 struct Record {
     address: u64,
@@ -102,7 +102,7 @@ enum Content {
     Compressed(Range<usize>),
 }
 
-/// Where in a stream in memory each page is.
+/// Index of the pages of a stream in memory.
 #[derive(Default)]
 pub struct PageIndex {
     blocks: HashMap<Arc<str>, Vec<Record>>,
@@ -110,19 +110,19 @@ pub struct PageIndex {
 }
 
 impl PageIndex {
-    /// An index that may take so much memory.
+    /// Creates an index that takes at most this much memory.
     pub fn new(budget: Budget) -> Self {
         Self { budget, ..Self::default() }
     }
 
-    /// Puts the pages in order of their addresses; those of one address stay in the order of the stream.
+    /// Sorts the pages by address. Records of one page stay in the order of the stream.
     pub fn sort(&mut self) {
         for records in self.blocks.values_mut() {
             records.sort_by_key(|record| record.address);
         }
     }
 
-    /// The pages of a block, once they are sorted.
+    /// Returns the pages of a block. Requires that the index is sorted.
     pub fn pages<'a>(&'a self, stream: &'a [u8], block: &str) -> Pages<'a> {
         let records = self.blocks.get(block).map(Vec::as_slice).unwrap_or_default();
         Pages { stream, records }
@@ -154,16 +154,16 @@ impl Visitor for PageIndex {
     }
 }
 
-/// The pages of a block in order of their addresses, each with its last content.
+/// Pages of a block by rising address, each with its last contents.
 pub struct Pages<'a> {
     stream: &'a [u8],
     records: &'a [Record],
 }
 
-/// A page as the stream leaves it.
+/// A page with its last contents.
 pub struct FinalPage<'a> {
     stream: &'a [u8],
-    /// All that was said about it, in order; at least one thing.
+    /// All records of the page in the order of the stream; at least one.
     records: &'a [Record],
 }
 
@@ -180,17 +180,17 @@ impl<'a> Iterator for Pages<'a> {
 }
 
 impl FinalPage<'_> {
-    /// Where in its block it is.
+    /// Returns the offset in the block.
     pub fn address(&self) -> u64 {
         self.records[0].address
     }
 
-    /// How large it is.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.records[0].size as usize
     }
 
-    /// What it holds; `buffer` is used if that must be put together.
+    /// Returns the contents. Uses `buffer` if several records make up the page.
     pub fn content<'b>(&'b self, buffer: &'b mut Vec<u8>) -> io::Result<Holds<'b>> {
         match &self.records[self.records.len() - 1].content {
             Content::Fill(byte) => return Ok(Holds::Fill(*byte)),
@@ -220,7 +220,7 @@ impl Record {
     }
 }
 
-/// What a page holds.
+/// Contents of a page.
 #[derive(Clone, Copy, Debug)]
 pub enum Holds<'a> {
     /// One byte throughout.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where output goes, and colours where a person looks at it.
+//! The output of a command, coloured on a terminal.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::args::ColourChoice;
 use crate::failure::{Context, Result};
 use crate::words::shown;
 
-/// The output of a command.
+/// Buffered output of a command.
 pub struct Output {
     to: BufWriter<Box<dyn Write>>,
     coloured: bool,
@@ -45,7 +45,7 @@ impl Output {
         }
     }
 
-    /// Text in a style, if styles are wanted.
+    /// Returns text in a style, if colours are on.
     pub fn paint<T: fmt::Display>(&self, style: Style, text: T) -> Painted<T> {
         Painted { style: if self.coloured { Some(style) } else { None }, text }
     }
@@ -60,7 +60,7 @@ impl Write for Output {
         self.to.flush()
     }
 
-    /// Names come from the stream, and must not command the terminal.
+    /// Escapes characters that would control the terminal.
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         self.to.write_all(tame(&text.to_string(), self.coloured).as_bytes())
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A bar on the terminal while a long stream is read.
+//! Progress bar on the terminal while a long stream is read.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::words;
 
-/// Shows how far a stream has been read, if that takes long enough for a person to wonder.
+/// Progress of reading a stream. Shown if reading takes longer than half a second.
 pub struct Progress {
     shown: bool,
     total: Option<u64>,
@@ -14,9 +14,9 @@ pub struct Progress {
     next: Instant,
 }
 
-/// What takes less than this needs no bar.
+/// Time before the bar is shown.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Time between two looks of the bar.
+/// Time between two updates of the bar.
 const STEP: Duration = Duration::from_millis(100);
 /// Characters of the bar itself.
 const WIDTH: u64 = 40;
@@ -28,7 +28,7 @@ impl Progress {
         io::stderr().is_terminal().then(|| Self { shown: false, total, started, next: started + PATIENCE })
     }
 
-    /// So many bytes are read.
+    /// Updates the bar: `offset` bytes are read.
     pub fn at(&mut self, offset: u64) {
         let now = Instant::now();
         if now < self.next {
@@ -36,7 +36,7 @@ impl Progress {
         }
         self.next = now + STEP;
         self.shown = true;
-        // A terminal that is gone must not end the work.
+        // An error of the terminal does not end the run.
         let _ = write!(io::stderr(), "\r\x1b[K{}", self.line(offset, now - self.started));
     }
 

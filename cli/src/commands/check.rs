@@ -35,7 +35,7 @@ pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
         }
         out.flush()?;
     }
-    Ok(if verdict.fails() { Status::Found } else { Status::Fine })
+    Ok(if verdict.fails() { Status::Found } else { Status::Success })
 }
 
 /// What the findings amount to.
@@ -70,7 +70,7 @@ impl Verdict {
         match self {
             Self::WellFormed => ("well-formed", "well-formed"),
             Self::NotWellFormed => ("not well-formed", "not-well-formed"),
-            Self::WouldLoad => ("nothing stands against loading it", "would-load"),
+            Self::WouldLoad => ("nothing prevents loading it", "would-load"),
             Self::MayNotLoad => ("it may not load", "may-not-load"),
             Self::WouldNotLoad => ("it would not load", "would-not-load"),
         }

@@ -16,7 +16,7 @@ use crate::failure::{Result, Status};
 use crate::input::{Input, Settled};
 use crate::memory::PageIndex;
 use crate::output::Output;
-use crate::say;
+use crate::report;
 use crate::words::plural;
 
 /// What differs, in the order in which it is shown.
@@ -77,7 +77,7 @@ fn with_memory(a: &Settled, b: &Settled, args: &Diff, selection: &Selection) -> 
     differences.blocks = blocks;
     for (block, pages) in absent {
         let (block, pages) = (printable(&block), plural(pages, "page"));
-        say(&format!("RAM {block}: not compared: {pages} that neither stream has"));
+        report(&format!("RAM {block}: not compared: {pages} that neither stream has"));
     }
     let spans = [guest_spans(&stream_a), guest_spans(&stream_b)];
     differences.spans = spans.into_iter().find(|spans| spans.len() > 1).unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::args::Extract;
 use crate::failure::{Failure, Result, Status};
 use crate::input::Input;
 use crate::memory::{PageSet, bring_up, size_of_page};
-use crate::say;
+use crate::report;
 use crate::words::{grouped, plural, shown, size};
 
 /// Runs the command.
@@ -41,9 +41,9 @@ pub fn run(args: &Extract) -> Result<Status> {
     let (missing, pages) = image.missing(&stream);
     if missing > 0 {
         let pages = plural(pages, "page");
-        say(&format!("{ram}: {} of {pages} are not in the stream; they are zeros in the image", grouped(missing)));
+        report(&format!("{ram}: {} of {pages} are not in the stream; they are zeros in the image", grouped(missing)));
         if let Some(why) = why_missing(&stream) {
-            say(why);
+            report(why);
         }
         status = status.max(Status::Found);
     }

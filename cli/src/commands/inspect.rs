@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result, Status};
 use crate::input::Input;
 use crate::output::Output;
 use crate::picture::treemap;
-use crate::say;
+use crate::report;
 
 /// Runs the command.
 pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
@@ -28,12 +28,12 @@ pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
 /// Reports what is unusual about what the stream was found in, and where stream or compression stop making sense.
 pub fn report_damage(name: &str, stream: &Stream) -> Status {
     for note in stream.container.notes() {
-        say(&format!("{name}: note: {note}"));
+        report(&format!("{name}: note: {note}"));
     }
-    let mut status = Status::Fine;
+    let mut status = Status::Success;
     let damage = stream.damage.as_ref().map(ToString::to_string);
     for damage in [stream.container.damage(), damage].into_iter().flatten() {
-        say(&format!("{name}: {damage}"));
+        report(&format!("{name}: {damage}"));
         status = Status::Found;
     }
     status

@@ -20,7 +20,7 @@ pub fn man(directory: &Path) -> Result<Status> {
     let names: Vec<_> = shown.iter().filter_map(Command::get_display_name).map(str::to_string).collect();
     write_page(whole, &names, directory)?;
     shown.into_iter().try_for_each(|command| write_page(command, &["savevm".into()], directory))?;
-    Ok(Status::Fine)
+    Ok(Status::Success)
 }
 
 /// The subcommands that are for everybody.
@@ -72,5 +72,5 @@ pub fn completions(shell: Shell) -> Result<Status> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut offered, "savevm", &mut text);
     io::stdout().write_all(&text)?;
-    Ok(Status::Fine)
+    Ok(Status::Success)
 }

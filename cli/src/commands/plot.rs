@@ -9,7 +9,7 @@ use crate::args::Plot;
 use crate::failure::{Context, Failure, Result, Status};
 use crate::picture::timeline;
 use crate::picture::trace::Trace;
-use crate::say;
+use crate::report;
 use crate::words::shown;
 
 /// A trace of this many bytes is years of migration.
@@ -35,8 +35,8 @@ pub fn run(args: &Plot) -> Result<Status> {
     std::fs::write(&args.output, draw(&trace)).context(|| format!("cannot write {}", shown(&args.output)))?;
     if let Some((count, line, why)) = &trace.bad_lines {
         let why = printable(why);
-        say(&format!("{name}: {count} lines make no sense, the first is line {line}: {why}"));
+        report(&format!("{name}: {count} lines are not valid; the first is line {line}: {why}"));
         return Ok(Status::Found);
     }
-    Ok(Status::Fine)
+    Ok(Status::Success)
 }

@@ -11,7 +11,7 @@ use crate::args::{ColourChoice, Schema};
 use crate::failure::{Result, Status};
 use crate::input::Input;
 use crate::output::Output;
-use crate::say;
+use crate::report;
 
 /// Runs the command.
 pub fn run(args: &Schema) -> Result<Status> {
@@ -19,7 +19,7 @@ pub fn run(args: &Schema) -> Result<Status> {
     let name = input.name.clone();
     let stream = input.read(&mut Unwatched)?;
     if stream.description.is_none() {
-        say(&format!("{name} has no description: the schema has the devices but not their fields"));
+        report(&format!("{name} has no description: the schema has the devices but not their fields"));
     }
     let mut out = Output::create(args.output.as_deref(), ColourChoice::Never)?;
     compat::Schema::write(&stream, &mut out)?;

@@ -16,7 +16,7 @@ pub struct Mapped {
 }
 
 /// How much of a file is read in one go where its end is looked for.
-const STEP: u64 = 1 << 20;
+const STEP: u64 = 4 << 20;
 /// Zeros that are left behind the data of a compressed file: it may end with some of its own.
 const SPARED: usize = 64 << 10;
 
@@ -52,7 +52,7 @@ impl Mapped {
     /// page. What cannot be read counts as data.
     pub fn data_end(&self) -> usize {
         let (start, mut end) = (self.start as u64, self.end as u64);
-        let mut piece = vec![0; STEP as usize];
+        let (mut piece, zeroes) = (vec![0; STEP as usize], vec![0; STEP as usize]);
         while end > start {
             end = self.last_data(start, end);
             let from = end.saturating_sub(STEP).max(start);
@@ -60,8 +60,8 @@ impl Mapped {
             if self.file.read_exact_at(piece, from).is_err() {
                 break;
             }
-            if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
-                end = from + last as u64 + 1;
+            if *piece != zeroes[..piece.len()] {
+                end = from + piece.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
                 break;
             }
             end = from;
