@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A snapshot file is replaced only by a whole one: killed at any moment and on a full disk, the last good one loads. */
-#include "../lib/harness.h"
+#include "harness.h"
 #include "savevm.h"
+#include "savevm/ram.h"
 
 #include <dirent.h>
 #include <errno.h>
