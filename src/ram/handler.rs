@@ -103,9 +103,8 @@ impl Handler for RamHandler {
         self.0.save_cleanup();
     }
 
-    fn load_setup(&self, _file: &MigFile) -> i32 {
-        self.0.load_setup();
-        0
+    fn load_setup(&self, file: &MigFile) -> i32 {
+        code(&self.0, file, self.0.load_setup())
     }
 
     fn load_cleanup(&self) -> i32 {

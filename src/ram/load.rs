@@ -78,17 +78,19 @@ fn get_name(file: &MigFile) -> Result<Vec<u8>> {
 
 impl Ram {
     /// Begins a load. The list of blocks does not change until `load_cleanup`.
-    pub(super) fn load_setup(&self) {
-        drop(self.unreadable.take());
+    pub(super) fn load_setup(&self) -> Result<()> {
         let mut busy = self.busy.lock();
+        busy.check_open()?;
         busy.incoming = true;
         busy.loading = None;
         drop(busy);
+        drop(self.unreadable.take());
         self.counters.reset();
         self.blocks().iter().for_each(|block| {
             block.received.clear(0, block.pages());
             block.emptied.store(false, Relaxed);
         });
+        Ok(())
     }
 
     /// Ends a load.

@@ -84,6 +84,8 @@ struct Busy {
     /// True from setup to cleanup, also while a phase has moved the state out.
     outgoing: bool,
     incoming: bool,
+    /// The host frees the RAM: no migration begins any more.
+    closed: bool,
 }
 
 /// The error of a userfaultfd that can't be opened: `what` needs it, with the kernel's feature `needs`.
@@ -103,6 +105,10 @@ fn userfault_error(what: &str, needs: &str, err: &std::io::Error) -> Error {
 }
 
 impl Busy {
+    fn check_open(&self) -> Result<()> {
+        if self.closed { Err(Error::new(libc::ENODEV, "RAM was freed")) } else { Ok(()) }
+    }
+
     fn check_idle(&self, what: &str) -> Result<()> {
         let which = match self {
             Self { outgoing: true, .. } => "an outgoing",
@@ -199,7 +205,11 @@ impl Ram {
 
     /// Unregisters the device. When this returns, no block is accessed any more. Fails with `EBUSY` during a migration.
     pub fn close(&self) -> Result<()> {
-        self.check_idle("free")?;
+        {
+            let mut busy = self.busy.lock();
+            busy.check_idle("free")?;
+            busy.closed = true;
+        }
         if let Some(vm) = self.vm.upgrade() {
             vm.slot.set_ram(None);
             vm.unregister_name(None, wire::SECTION, self.opaque());
@@ -227,10 +237,6 @@ impl Ram {
     /// Whether a block is not sent because both sides share its memory.
     pub fn is_ignored(&self, block: &Block) -> bool {
         block.info.shared && self.options().ignore_shared
-    }
-
-    fn check_idle(&self, what: &str) -> Result<()> {
-        self.busy.lock().check_idle(what)
     }
 
     /// Adds a block. Fails with `EBUSY` during a migration, with `EEXIST` if the name is registered, and with `EINVAL`
@@ -266,6 +272,7 @@ impl Ram {
     fn change_blocks(&self, what: &str, change: impl FnOnce(&mut Vec<Arc<Block>>) -> Result<()>) -> Result<()> {
         // Held to the end: no setup takes the list between the check and the change.
         let busy = self.busy.lock();
+        busy.check_open()?;
         busy.check_idle(what)?;
         let mut list = self.blocks().to_vec();
         change(&mut list)?;

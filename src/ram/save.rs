@@ -165,6 +165,7 @@ impl Ram {
         // From here on the list of blocks does not change.
         let blocks = {
             let mut busy = self.busy.lock();
+            busy.check_open()?;
             if busy.outgoing || busy.incoming {
                 return Err(Error::new(libc::EBUSY, "RAM already takes part in a migration"));
             }

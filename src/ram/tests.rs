@@ -71,7 +71,7 @@ impl Machine {
 
     /// A stream of records alone.
     fn load_records(&self, records: &[u8]) -> Result<(), Error> {
-        self.ram.load_setup();
+        self.ram.load_setup().unwrap();
         let result = self.ram.load(&MigFile::new(Arc::new(memory::Reader::new(records)), false));
         self.ram.load_cleanup();
         result
@@ -207,6 +207,10 @@ fn blocks_come_and_go_only_between_migrations() {
     assert!(machine.ram.add_block(odd).unwrap_err().message().contains("not a multiple"));
     machine.ram.close().unwrap();
     assert!(machine.vm.registry.is_empty());
+    // A phase that was called before may come late.
+    assert_eq!(machine.ram.save_setup(&file, false).unwrap_err().errno(), libc::ENODEV);
+    assert_eq!(machine.ram.load_setup().unwrap_err().errno(), libc::ENODEV);
+    assert_eq!(machine.ram.add_block(info("new", &memory)).unwrap_err().errno(), libc::ENODEV);
 }
 
 #[test]
@@ -516,7 +520,7 @@ impl PageSource for Nobody {
 fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
     let machine = Machine::new(&[2 * RUN]);
     machine.memories[0].memory().allow_huge(true);
-    machine.ram.load_setup();
+    machine.ram.load_setup().unwrap();
     if let Err(error) = machine.ram.advised() {
         machine.ram.load_cleanup();
         return eprintln!("SKIPPED: {error}");
@@ -530,7 +534,7 @@ fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
 /// A machine in postcopy whose first page arrived and whose other seven pages are missing.
 fn listening() -> Option<Machine> {
     let machine = Machine::new(&[8]);
-    machine.ram.load_setup();
+    machine.ram.load_setup().unwrap();
     if let Err(error) = machine.ram.advised() {
         machine.ram.load_cleanup();
         eprintln!("SKIPPED: {error}");
@@ -591,7 +595,7 @@ fn zero_pages_of_a_postcopy_take_no_memory_and_are_there_when_touched() {
 #[test]
 fn zero_pages_behind_pages_that_were_read_ahead_are_zero() {
     let machine = Machine::new(&[64]);
-    machine.ram.load_setup();
+    machine.ram.load_setup().unwrap();
     if let Err(error) = machine.ram.advised() {
         machine.ram.load_cleanup();
         return eprintln!("SKIPPED: {error}");
@@ -660,7 +664,7 @@ fn missing_pages_of_a_guest_that_does_not_stop_become_unreadable() {
             (1..8).for_each(|page| unreadable(&machine, page));
             assert_eq!(read_page(&machine, 0).unwrap(), b'h');
             // Another load needs the memory.
-            machine.ram.load_setup();
+            machine.ram.load_setup().unwrap();
         }
         assert_eq!(read_page(&machine, 3).unwrap(), 0);
         machine.ram.load_cleanup();
@@ -692,7 +696,7 @@ fn forbids_huge(memory: &OwnMemory) -> bool {
 fn huge_pages_are_forbidden_only_while_pages_can_be_missing() {
     let machine = Machine::new(&[4]);
     for (listens, what) in [(false, "postcopy that could have come"), (true, "postcopy")] {
-        machine.ram.load_setup();
+        machine.ram.load_setup().unwrap();
         if let Err(error) = machine.ram.advised() {
             machine.ram.load_cleanup();
             return eprintln!("SKIPPED: {error}");
@@ -778,7 +782,7 @@ proptest! {
         }
         stream.extend(word(wire::EOS));
         stream.extend(b"tail");
-        machine.ram.load_setup();
+        machine.ram.load_setup().unwrap();
         let channel = Arc::new(Trickle { bytes: stream.clone(), sizes, at: Mutex::default() });
         let file = MigFile::new(channel, false);
         prop_assert!(machine.ram.load(&file).is_ok());
