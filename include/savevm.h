@@ -863,7 +863,10 @@ typedef struct SaveVMEvent {
 /**
  * Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
  * or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
- * connection included, goes on behind it. Free the result with savevm_migration_free().
+ * connection included, goes on behind it. Free the result with savevm_migration_free(). -EPERM is in `*errp` if the whole
+ * guest is not here (savevm_owner()).
+ *
+ * `fd:N`, here and wherever a URI is taken, gives the descriptor up: it is closed in every case, also if the call fails.
  */
 SaveVMMigration *savevm_migrate(SaveVM *vm,
                                 const char *uri,

@@ -2,6 +2,8 @@
 /* What a caller hands over is closed in every case: the descriptor of `fd:N`, and a channel of the host. */
 #include "savevm/file.h"
 #include "side.h"
+#include "savevm/file.h"
+#include "savevm/ram.h"
 
 #include <errno.h>
 #include <fcntl.h>
