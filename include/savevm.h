@@ -131,77 +131,113 @@ typedef struct SaveVMLimits {
 #define SAVEVM_LIMITS_INIT SAVEVM_INITIALISED(SaveVMLimits)
 
 /**
- * A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. NULL, with the
- * reason in the log, where `ops` or a table that it names has no size. Free it with savevm_free().
+ * Creates a context: one virtual machine with its devices. `ops` is copied; if NULL, there is no lock and no guest to stop.
+ *
+ * Returns: the context, to be freed with savevm_free(); NULL, with the reason in the log, if the size of `ops` or of a table
+ * that it points to is too small.
+ *
+ * Thread: any. Lock: either.
  */
 SaveVM *savevm_new(const struct SaveVMHostOps *ops,
                    void *opaque);
 
 /**
- * Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
- * savevm_new(). No migration may run, and no other call on the context. 0, or -EINVAL, with nothing changed and the error
- * reported, where `ops` or a table that it names has no size.
+ * Gives a context another hypervisor; for instance the default context its first. `ops` as for savevm_new(). No migration
+ * may run, and no other call on the context.
+ *
+ * Returns:
+ *   0        the host is set
+ *   -EINVAL  the size of `ops` or of a table that it points to is too small; reported, and nothing is changed
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_set_host(SaveVM *vm,
                     const struct SaveVMHostOps *ops,
                     void *opaque);
 
 /**
- * Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
- * before; NULL and the default context are allowed, and left alone.
+ * Frees a context and removes its devices without calling them. Free its migrations and its RAM before. The default context
+ * is not freed.
+ *
+ * Thread: any. Lock: either.
  */
 void savevm_free(SaveVM *vm);
 
 /**
- * The context that QEMU's names act on where a thread has no current one. It lives for ever.
+ * Returns the default context, on which QEMU's names act in threads without a current one. It is never freed.
+ *
+ * Thread: any. Lock: either.
  */
 SaveVM *savevm_default(void);
 
 /**
- * Makes `vm` (NULL: the default) the context that QEMU's names act on in this thread; returns the one before.
+ * Makes `vm` the context on which QEMU's names act in this thread; NULL selects the default one.
+ *
+ * Returns: the previous context of this thread.
+ *
+ * Thread: any. Lock: either.
  */
 SaveVM *savevm_set_current(SaveVM *vm);
 
 /**
- * In a strict context a second device of the same name and instance (-EEXIST) or a name over 255 bytes
- * (-ENAMETOOLONG) is refused; else both are reported and done as QEMU 7.2 does them. NULL: this thread's context.
+ * Chooses what happens to a second device of the same name and instance, and to a name of more than 255 bytes. Strict: the
+ * registration fails with -EEXIST or -ENAMETOOLONG. Otherwise (default) both are reported and handled as in QEMU 7.2.
+ *
+ * Thread: any. Lock: either.
  */
 void savevm_set_strict(SaveVM *vm,
                        bool strict);
 
 /**
- * Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
- * -EINVAL for NULL and for limits without their size.
+ * Sets the limits of a context, for loads that begin and files that are opened afterwards.
+ *
+ * Returns:
+ *   0        the limits are set
+ *   -EINVAL  `limits` is NULL, or its size is too small
+ *
+ * Thread: any. Lock: either.
  */
-int savevm_set_limits(SaveVM *vm,
-                      const struct SaveVMLimits *limits);
+int savevm_set_limits(SaveVM *vm, const struct SaveVMLimits *limits);
 
 /**
- * Whether the context was given up after an internal failure (a panic, which is a mistake of the library's). What was
- * under way has failed, and a guest that was to be moved or saved runs on where it was. Whatever begins something fails
- * with -EIO from then on: migrations, snapshots, phases, registrations. What ends something works: unregistering, freeing,
- * cleanup. NULL: this thread's context. Any thread.
+ * Returns whether an internal error of the library (a panic) broke the context. The work in progress has failed, and a guest
+ * that was to be migrated or saved runs on. Functions that begin something fail with -EIO: migrations, snapshots, phases,
+ * registrations. Functions that end something work: unregistering, freeing, cleanup.
+ *
+ * Thread: any. Lock: either.
  */
 bool savevm_is_broken(SaveVM *vm);
 
 /**
- * Calls `visit` on this thread with the name of every device that forbids migration, in order. NULL: this thread's
- * context.
+ * Calls `visit` with the name of every device that forbids migration, in order of registration. The name is valid during the
+ * call.
+ *
+ * Thread: any; `visit` runs on it. Lock: either.
  */
 void savevm_non_migratable(SaveVM *vm,
                            void (*visit)(const char *name, void *opaque),
                            void *opaque);
 
 /**
- * The version of the library, as "0.1.0"; that of the headers is SAVEVM_VERSION_MAJOR and what follows it. The string is
- * the library's.
+ * Returns the version of the library, such as "0.1.0". That of the headers is SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR and
+ * SAVEVM_VERSION_PATCH.
+ *
+ * Thread: any. Lock: either.
  */
 const char *savevm_version(void);
 
 /* ---- Devices by description, in a named context ---- */
 
 /**
- * vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
+ * Registers a description in the context `vm`: vmstate_register_with_alias_id() of QEMU.
+ *
+ * Returns:
+ *   0              the device is registered
+ *   -EEXIST        strict context: a device of that name and instance is registered
+ *   -ENAMETOOLONG  strict context: the name has more than 255 bytes
+ *   -EINVAL        `vmsd` is NULL
+ *
+ * Thread: any. Lock: held. QEMU: vmstate_register_with_alias_id, migration/savevm.c.
  */
 int savevm_register_vmstate(SaveVM *vm,
                             VMStateIf *obj,
@@ -213,7 +249,10 @@ int savevm_register_vmstate(SaveVM *vm,
                             Error **errp);
 
 /**
- * vmstate_unregister() in the context `vm` (NULL: this thread's).
+ * Removes a device that savevm_register_vmstate() registered: the one with this description and this `opaque`. After it
+ * returns, none of the callbacks of the device runs in another thread.
+ *
+ * Thread: any. Lock: held, released while a callback is waited for. QEMU: vmstate_unregister, migration/savevm.c.
  */
 void savevm_unregister_vmstate(SaveVM *vm,
                                VMStateIf *obj,
@@ -297,7 +336,7 @@ typedef enum SaveVMReportLevel {
 
 /**
  * What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
- * copied; `host` is handed to every member as it was given.
+ * copied; Every member gets the `opaque` of savevm_new().
  *
  * "Lock" below is the hypervisor's big lock. Members run on the thread of the call that needs them.
  */
@@ -309,146 +348,146 @@ typedef struct SaveVMHostOps {
   /**
    * Takes the lock; NULL: there is none.
    */
-  void (*lock)(void *host);
+  void (*lock)(void *opaque);
   /**
    * Gives the lock back.
    */
-  void (*unlock)(void *host);
+  void (*unlock)(void *opaque);
   /**
    * Whether this thread holds the lock; NULL: no.
    */
-  bool (*locked)(void *host);
+  bool (*locked)(void *opaque);
   /**
    * Stops the guest; 0 or -errno. With the lock. NULL: there is nothing to stop.
    */
-  int (*vm_stop)(void *host);
+  int (*vm_stop)(void *opaque);
   /**
    * Lets the guest run; 0 or -errno. With the lock.
    */
-  int (*vm_start)(void *host);
+  int (*vm_start)(void *opaque);
   /**
    * Whether the guest runs; NULL: no.
    */
-  bool (*vm_running)(void *host);
+  bool (*vm_running)(void *opaque);
   /**
    * Before devices are saved: bring the CPUs' state to where their devices save it from. With the lock.
    */
-  void (*cpu_synchronize_states)(void *host);
+  void (*cpu_synchronize_states)(void *opaque);
   /**
    * Before sections are loaded. With the lock.
    */
-  void (*cpu_synchronize_pre_load)(void *host);
+  void (*cpu_synchronize_pre_load)(void *opaque);
   /**
    * After sections were loaded, well or not: give the loaded state to the CPUs. With the lock.
    */
-  void (*cpu_synchronize_post_load)(void *host);
+  void (*cpu_synchronize_post_load)(void *opaque);
   /**
    * Name of the machine in the configuration section; the string stays the host's. NULL: "none".
    */
-  const char *(*machine_name)(void *host);
+  const char *(*machine_name)(void *opaque);
   /**
    * Fills in the machine's UUID, which both sides must share, and returns true where it has one; NULL: it has none.
    */
-  bool (*uuid)(void *host, uint8_t *uuid);
+  bool (*uuid)(void *opaque, uint8_t *uuid);
   /**
    * log2 of the target's page size; NULL: 12.
    */
-  unsigned int (*target_page_bits)(void *host);
+  unsigned int (*target_page_bits)(void *opaque);
   /**
    * log2 of the smallest page size that the target could have; NULL: the same.
    */
-  unsigned int (*target_page_bits_min)(void *host);
+  unsigned int (*target_page_bits_min)(void *opaque);
   /**
    * Names of the enabled capabilities that both sides must share, ended by NULL; they stay the host's. NULL: none.
    */
-  const char *const *(*capabilities)(void *host);
+  const char *const *(*capabilities)(void *opaque);
   /**
    * SAVEVM_FLAG_* that hold now; asked each time they matter. NULL: 0.
    */
-  uint32_t (*stream_flags)(void *host);
+  uint32_t (*stream_flags)(void *opaque);
   /**
    * Union of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
    */
-  uint64_t (*ram_page_sizes)(void *host);
+  uint64_t (*ram_page_sizes)(void *opaque);
   /**
    * Whether the machine, whose section "ram" is in QEMU's format, has a block of RAM of that name which has, or can be
    * given, `length` bytes. NULL: nobody knows, and the format may be another one. Not asked where the library has the
    * RAM (savevm_ram_new()).
    */
-  bool (*ram_fits)(void *host, const char *block, uint64_t length);
+  bool (*ram_fits)(void *opaque, const char *block, uint64_t length);
   /**
    * The path of an object as a string from malloc(), or NULL where it has none; NULL: no object has one.
    */
-  char *(*object_path)(void *host, VMStateIf *object);
+  char *(*object_path)(void *opaque, VMStateIf *object);
   /**
    * Gives the disks up before the end of the stream; 0 or -errno. With the lock.
    */
-  int (*disks_inactivate)(void *host);
+  int (*disks_inactivate)(void *opaque);
   /**
    * Takes the disks over before the guest starts here; 0 or -errno. With the lock.
    */
-  int (*disks_activate)(void *host);
+  int (*disks_activate)(void *opaque);
   /**
    * Slows the guest's CPUs down by so many percent of their time (0: full speed).
    */
-  void (*throttle)(void *host, int percent);
+  void (*throttle)(void *opaque, int percent);
   /**
    * A stage of precopy was reached. A negative result is logged and otherwise ignored.
    */
-  int (*precopy_notify)(void *host, enum SaveVMPrecopyNotice notice);
+  int (*precopy_notify)(void *opaque, enum SaveVMPrecopyNotice notice);
   /**
    * Reports a message to the user. If NULL, messages go to the log. Any thread, any lock.
    */
-  void (*report)(void *host, enum SaveVMReportLevel level, const char *text);
+  void (*report)(void *opaque, enum SaveVMReportLevel level, const char *text);
   /**
    * Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
    * asked once for a device and for every other event, and has to be quick. NULL: no.
    */
-  bool (*trace_wanted)(void *host, const char *event);
+  bool (*trace_wanted)(void *opaque, const char *event);
   /**
    * A trace event that was wanted.
    */
-  void (*trace)(void *host, const char *event, const char *text);
+  void (*trace)(void *opaque, const char *event, const char *text);
   /**
    * For a host with an `Error` of its own: sets `*errp` to one with that text. NULL: `Error` is the library's, and so
    * are error_get_pretty() and error_free().
    */
-  void (*error_set)(void *host, Error **errp, int error, const char *text);
+  void (*error_set)(void *opaque, Error **errp, int error, const char *text);
   /**
    * The text of such an error; it stays the error's.
    */
-  const char *(*error_text)(void *host, const Error *error);
+  const char *(*error_text)(void *opaque, const Error *error);
   /**
    * Frees such an error.
    */
-  void (*error_free)(void *host, Error *error);
+  void (*error_free)(void *opaque, Error *error);
   /**
    * When a timer expires in ns, -1 where it is not armed. NULL: fields of timers are an error.
    */
-  int64_t (*timer_expire_ns)(void *host, QEMUTimer *timer);
+  int64_t (*timer_expire_ns)(void *opaque, QEMUTimer *timer);
   /**
    * Arms a timer.
    */
-  void (*timer_set_ns)(void *host, QEMUTimer *timer, int64_t expire);
+  void (*timer_set_ns)(void *opaque, QEMUTimer *timer, int64_t expire);
   /**
    * Disarms a timer.
    */
-  void (*timer_clear)(void *host, QEMUTimer *timer);
+  void (*timer_clear)(void *opaque, QEMUTimer *timer);
   /**
    * Number of nodes of a tree (GLib's GTree, or what the host's descriptions name). NULL: such fields are an error.
    */
-  uint32_t (*tree_count)(void *host, void *tree);
+  uint32_t (*tree_count)(void *opaque, void *tree);
   /**
    * Visits all nodes in order, until a visit returns other than 0.
    */
-  void (*tree_foreach)(void *host,
+  void (*tree_foreach)(void *opaque,
                        void *tree,
                        int (*visit)(void *key, void *value, void *data),
                        void *data);
   /**
    * Inserts a node; key (unless it is a direct one) and value come from malloc() and become the tree's.
    */
-  void (*tree_insert)(void *host, void *tree, void *key, void *value);
+  void (*tree_insert)(void *opaque, void *tree, void *key, void *value);
   /**
    * Answers to the commands of a stream, for a host that has a migration driver of its own. NULL: the library's
    * driver answers. The table stays the host's and must outlive the context.
@@ -458,11 +497,11 @@ typedef struct SaveVMHostOps {
    * A migration of the library's driver changed its status. Any thread, any lock; it may call the library back, but
    * for what waits for the same migration. The event is the library's and lives as long as the call.
    */
-  void (*migration_event)(void *host, const struct SaveVMEvent *event);
+  void (*migration_event)(void *opaque, const struct SaveVMEvent *event);
   /**
    * Monotonic time in ns for the driver's measurements; NULL: the system's.
    */
-  uint64_t (*clock_ns)(void *host);
+  uint64_t (*clock_ns)(void *opaque);
   /**
    * How RAM takes part in postcopy; NULL: not at all. The table is copied.
    */
@@ -473,7 +512,7 @@ typedef struct SaveVMHostOps {
    * stopped. With the lock. savevm_incoming() does not call it: there, as in QEMU, the machine is a fresh one. NULL:
    * nothing.
    */
-  void (*reset)(void *host);
+  void (*reset)(void *opaque);
 } SaveVMHostOps;
 
 /**
@@ -861,12 +900,15 @@ typedef struct SaveVMEvent {
 } SaveVMEvent;
 
 /**
- * Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
- * or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
- * connection included, goes on behind it. Free the result with savevm_migration_free(). -EPERM is in `*errp` if the whole
- * guest is not here (savevm_owner()).
+ * Begins to migrate the guest of `vm` to `uri`: `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. Returns
+ * before the connection is made; savevm_migration_wait() returns the result.
  *
- * `fd:N`, here and wherever a URI is taken, gives the descriptor up: it is closed in every case, also if the call fails.
+ * A descriptor `fd:N` belongs to the library from now on, here and wherever a URI is taken: it is closed in every case.
+ *
+ * Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin: a blocker, another migration or
+ * snapshot of the context, a guest that is not here (savevm_owner()), a wrong URI or wrong parameters.
+ *
+ * Thread: any. Lock: either. QEMU: qmp_migrate, migration/migration.c.
  */
 SaveVMMigration *savevm_migrate(SaveVM *vm,
                                 const char *uri,
@@ -874,8 +916,10 @@ SaveVMMigration *savevm_migrate(SaveVM *vm,
                                 Error **errp);
 
 /**
- * As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes the
- * library's (see its `free`), also on a failure.
+ * As savevm_migrate(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
+ * library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+ *
+ * Thread: any. Lock: either.
  */
 SaveVMMigration *savevm_migrate_to_channel(SaveVM *vm,
                                            const struct SaveVMChannelOps *ops,
@@ -884,10 +928,15 @@ SaveVMMigration *savevm_migrate_to_channel(SaveVM *vm,
                                            Error **errp);
 
 /**
- * Listens on `unix:PATH`, `tcp:HOST:PORT`, or reads `fd:N`, `file:PATH`, `exec:COMMAND`, and loads the guest that comes
- * into `vm` (NULL: this thread's context), whose devices are registered and whose guest is stopped; then starts it. NULL
- * and `*errp` where it can't begin. A connection can be made once this has returned. Free the result with
- * savevm_migration_free().
+ * Waits for a guest and loads it into `vm`, then starts it. `uri` is `unix:PATH` or `tcp:HOST:PORT` to listen on, or `fd:N`,
+ * `file:PATH` or `exec:COMMAND` to read from. The devices of `vm` are registered and its guest is stopped. A source can
+ * connect once this function has returned.
+ *
+ * A descriptor `fd:N` belongs to the library from now on, here and wherever a URI is taken: it is closed in every case.
+ *
+ * Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin.
+ *
+ * Thread: any. Lock: either. QEMU: qmp_migrate_incoming, migration/migration.c.
  */
 SaveVMMigration *savevm_incoming(SaveVM *vm,
                                  const char *uri,
@@ -895,8 +944,10 @@ SaveVMMigration *savevm_incoming(SaveVM *vm,
                                  Error **errp);
 
 /**
- * As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes
- * the library's (see its `free`), also on a failure.
+ * As savevm_incoming(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
+ * library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+ *
+ * Thread: any. Lock: either.
  */
 SaveVMMigration *savevm_incoming_from_channel(SaveVM *vm,
                                               const struct SaveVMChannelOps *ops,
@@ -905,105 +956,181 @@ SaveVMMigration *savevm_incoming_from_channel(SaveVM *vm,
                                               Error **errp);
 
 /**
- * Stores what an incoming migration listens on as a terminated string of at most `len` bytes, with the port that the
- * system chose in place of port 0. 0, -ENOENT where it does not listen, -ERANGE where `len` is too small, -EINVAL for an
- * outgoing one.
+ * Stores the URI that an incoming migration listens on in `uri`, which has room for `length` bytes with the final zero. In place
+ * of port 0 it has the port that the system chose.
+ *
+ * Returns:
+ *   0        the URI is stored
+ *   -ENOENT  the migration does not listen
+ *   -ERANGE  `length` is too small
+ *   -EINVAL  outgoing migration (reported), or NULL
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_migration_uri(SaveVMMigration *m,
                          char *uri,
-                         size_t len);
+                         size_t length);
 
 /**
- * With SaveVMParams.no_thread: does a piece of the work on this thread. It waits as long as the piece takes, at most as
- * the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it; -EINVAL for an incoming migration.
+ * Does a part of the work of an outgoing migration that has SaveVMParams.no_thread, on the calling thread.
+ *
+ * Returns:
+ *   1        call again
+ *   0        the migration has ended
+ *   -EBUSY   another thread is in this function
+ *   -EINVAL  incoming migration (reported), or NULL
+ *
+ * Thread: any. Lock: either, released while waiting. A call takes as long as the deadlines of SaveVMParams allow.
  */
 int savevm_migration_step(SaveVMMigration *m);
 
 /**
- * Waits for the end. 0: the guest has moved: outgoing, it is at the destination; incoming, it is here, and runs unless
- * no_autostart. Else -errno and `*errp`: outgoing, the guest runs on here, incoming, it does not run here (devices may
- * hold a part of the state), unless SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK
- * from inside a callback of this migration, which has yet to end. The lock is given up meanwhile, where the caller holds
- * it.
+ * Waits for the end of a migration. The result may be asked for any number of times.
+ *
+ * Returns:
+ *   0         the guest has moved. Incoming: it runs here, unless SaveVMParams.no_autostart
+ *   -EDEADLK  called from a callback of this migration
+ *   -errno    the migration failed. Outgoing: the guest runs here if it ran before; incoming: it does not run here; unless
+ *             savevm_owner() says otherwise
+ *
+ * Thread: any. Lock: either, released while waiting.
  */
 int savevm_migration_wait(SaveVMMigration *m,
                           Error **errp);
 
 /**
- * Ends the migration. 0, within a second: outgoing, the guest is here and runs if it ran; incoming, it does not run here.
- * -EBUSY: too late: outgoing, the destination has or may have the guest; incoming, it is here. -EINPROGRESS from inside a
- * callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that second. The
- * lock is given up meanwhile, where the caller holds it.
+ * Cancels a migration and waits at most one second for it to end.
+ *
+ * Returns:
+ *   0             outgoing: the guest is here, and runs if it ran before; incoming: it does not run here
+ *   -EBUSY        too late: the destination has, or may have, the guest
+ *   -EINPROGRESS  called from a callback of this migration, which ends after the callback returns
+ *   -ETIMEDOUT    another callback ran longer than the second
+ *   -EINVAL       NULL
+ *
+ * Thread: any. Lock: either, released while waiting. QEMU: migrate_cancel, migration/migration.c.
  */
 int savevm_migration_cancel(SaveVMMigration *m);
 
 /**
- * Outgoing, with pause_before_switchover: lets a migration in SAVEVM_STATUS_PRE_SWITCHOVER go on. 0, or -EINVAL where it
- * does not wait for that, and for an incoming one.
+ * Continues an outgoing migration that waits in SAVEVM_STATUS_PRE_SWITCHOVER (SaveVMParams.pause_before_switchover).
+ *
+ * Returns:
+ *   0        it continues
+ *   -EINVAL  it does not wait; incoming migration (reported); or NULL
+ *
+ * Thread: any. Lock: either. QEMU: qmp_migrate_continue, migration/migration.c.
  */
 int savevm_migration_continue(SaveVMMigration *m);
 
 /**
- * Outgoing: switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over, and for an
- * incoming one.
+ * Switches an outgoing migration to postcopy as soon as possible.
+ *
+ * Returns:
+ *   0        it will switch
+ *   -EINVAL  SaveVMParams.postcopy is not set, or the migration has ended; incoming migration (reported); or NULL
+ *
+ * Thread: any. Lock: either. QEMU: qmp_migrate_start_postcopy, migration/migration.c.
  */
 int savevm_migration_start_postcopy(SaveVMMigration *m);
 
 /**
- * Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
- * The other side sees the break by itself where the connection can be shut down; else it is paused there as well.
+ * Breaks the connection of a running postcopy, to recover it over another one. The other side notices if the connection can
+ * be shut down; otherwise pause it there as well.
+ *
+ * Returns:
+ *   0        the connection is broken
+ *   -EINVAL  no postcopy is running, or NULL
+ *
+ * Thread: any. Lock: either. QEMU: qmp_migrate_pause, migration/migration.c.
  */
 int savevm_migration_pause(SaveVMMigration *m);
 
 /**
- * Continues a paused postcopy over a new connection. Incoming: listens on `uri` for the source; a connection can be made
- * once this has returned. Outgoing: connects before it returns, after this call at the other end; the lock is given up
- * meanwhile. 0, or -errno and `*errp`: -EINVAL where it is not paused. A recovery that fails leaves the postcopy paused.
+ * Continues a paused postcopy over a new connection. First call it at the destination, which listens on `uri` once the
+ * function has returned; then at the source, which connects before the function returns.
+ *
+ * Returns:
+ *   0        the recovery has begun
+ *   -EINVAL  the migration is not paused, or NULL
+ *   -errno   no connection; the postcopy stays paused
+ *
+ * Thread: any. Lock: either, released while waiting. QEMU: qmp_migrate_recover, migration/migration.c.
  */
 int savevm_migration_recover(SaveVMMigration *m,
                              const char *uri,
                              Error **errp);
 
 /**
- * Outgoing: changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that
- * a caller keeps the parameters that it began with and changes one of them. 0, or -errno and `*errp`: -EINVAL for
- * parameters that can't be, and for an incoming one.
+ * Changes those parameters of an outgoing migration that may change while it runs; see SaveVMParams. A member that is zero
+ * gets its default again, so keep the struct that the migration began with and change members of it.
+ *
+ * Returns:
+ *   0        the parameters are set
+ *   -EINVAL  `params` is NULL or wrong; incoming migration; or NULL
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_migration_set_params(SaveVMMigration *m,
                                 const struct SaveVMParams *params,
                                 Error **errp);
 
 /**
- * How it stands. 0, or -EINVAL for NULL and for an `info` without its size. It waits for nothing; inside callbacks too.
+ * Returns statistics of a migration.
+ *
+ * Returns:
+ *   0        `info` is filled in
+ *   -EINVAL  NULL, or the size of `info` is too small
+ *
+ * Thread: any. Lock: either. Does not wait; may be called from callbacks.
  */
-int savevm_migration_query(SaveVMMigration *m,
-                           struct SaveVMInfo *info);
+int savevm_migration_query(SaveVMMigration *m, struct SaveVMInfo *info);
 
 /**
- * What was measured of one device whose state was saved or loaded, by its place in the stream. 0, -ENOENT behind the
- * last, -EINVAL for NULL and for a `device` without its size. It waits for nothing; inside callbacks too.
+ * Returns what was measured of one device whose state is saved and loaded whole; `index` counts them in the order of the
+ * stream. At most 65536 devices are kept.
+ *
+ * Returns:
+ *   0        `device` is filled in
+ *   -ENOENT  there are not so many devices
+ *   -EINVAL  NULL, or the size of `device` is too small
+ *
+ * Thread: any. Lock: either. Does not wait; may be called from callbacks.
  */
 int savevm_migration_device(SaveVMMigration *m,
                             size_t index,
                             struct SaveVMDeviceInfo *device);
 
 /**
- * Ends what is still under way as far as that can be (see savevm_migration_cancel(); past that an outgoing one waits for
- * the end, and a paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this
- * migration.
+ * Frees a migration. One that is in progress is cancelled if that is possible; otherwise the function waits for its end, and
+ * a paused postcopy is abandoned. Do not call it from a callback of this migration.
+ *
+ * Thread: any. Lock: either, released while waiting.
  */
 void savevm_migration_free(SaveVMMigration *m);
 
 /**
- * Forbids migration of `vm` (NULL: this thread's context) for a reason, which is copied. A number above 0 for
- * savevm_del_blocker(), or -errno and `*errp`: -EBUSY while a migration runs.
+ * Forbids migrations of `vm`. `reason` appears in their error.
+ *
+ * Returns:
+ *   a positive number  for savevm_del_blocker()
+ *   -EBUSY             a migration or a snapshot is in progress
+ *   -EINVAL            `reason` is NULL
+ *
+ * Thread: any. Lock: either. QEMU: migrate_add_blocker, migration/migration.c.
  */
 int64_t savevm_add_blocker(SaveVM *vm,
                            const char *reason,
                            Error **errp);
 
 /**
- * Takes a blocker back. 0, or -ENOENT.
+ * Removes a blocker by the number that savevm_add_blocker() returned.
+ *
+ * Returns:
+ *   0        the blocker is removed
+ *   -ENOENT  there is no such blocker
+ *
+ * Thread: any. Lock: either. QEMU: migrate_del_blocker, migration/migration.c.
  */
 int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 
@@ -1229,17 +1356,23 @@ typedef struct SaveVMErrorInfo {
 } SaveVMErrorInfo;
 
 /**
- * The error in words: where, what was expected, what came. The string is the error's. NULL for NULL.
+ * Returns the error as text: where it happened, what was expected and what was found.
+ *
+ * Thread: any. Lock: either.
  */
 const char *error_get_pretty(const Error *err);
 
 /**
- * Frees an error and everything that was read from it. NULL is allowed.
+ * Frees an error, and the strings that were obtained from it.
+ *
+ * Thread: any. Lock: either.
  */
 void error_free(Error *err);
 
 /**
- * The parts of the error, for a program to read; they are the error's. NULL for NULL.
+ * Returns the parts of an error, for a program to read. They are owned by the error.
+ *
+ * Thread: any. Lock: either.
  */
 const struct SaveVMErrorInfo *savevm_error_info(const Error *err);
 

@@ -133,7 +133,7 @@ TEST(what_stands_in_it)
     index = find(s, SAVEVM_INSPECT_FULL, "timer", &item);
     CHECK_EQ(item.instance_id, 5);
     CHECK_EQ(item.version_id, 7);
-    CHECK_EQ(item.state_len, 4 + 4 + 1 + 2 + strlen("timer/mode") + 4 + 1);
+    CHECK_EQ(item.state_length, 4 + 4 + 1 + 2 + strlen("timer/mode") + 4 + 1);
     CHECK_MEM(item.state, 4, "\xff\xff\xff\xf0", 4);
     CHECK_EQ(savevm_inspect_fields(s, index - 1, NULL, NULL), -EINVAL);
     CHECK_EQ(savevm_inspect_item(s, summary.items, &item), -ENOENT);
@@ -153,7 +153,7 @@ static int tell(void *opaque, const SaveVMInspectField *field)
     size_t len = strlen(told->text);
 
     snprintf(told->text + len, sizeof(told->text) - len, "%d %s %lld at %zu, %zu\n", field->kind,
-             field->name ? field->name : "-", (long long)(int64_t)field->value, field->offset, field->len);
+             field->name ? field->name : "-", (long long)(int64_t)field->value, field->offset, field->length);
     return --told->end_after == 0 ? 77 : 0;
 }
 

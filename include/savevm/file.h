@@ -28,40 +28,40 @@ typedef struct SaveVMChannelOps {
    */
   size_t size;
   /**
-   * Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
+   * Reads up to `length` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
    */
-  ptrdiff_t (*read)(void *channel, uint8_t *buf, size_t len);
+  ptrdiff_t (*read)(void *opaque, uint8_t *buf, size_t length);
   /**
    * Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called. NULL:
    * nothing goes.
    */
-  ptrdiff_t (*writev)(void *channel, const struct iovec *iov, int count);
+  ptrdiff_t (*writev)(void *opaque, const struct iovec *iov, int count);
   /**
    * Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up. NULL:
    * -EAGAIN is an error.
    */
-  int (*wait)(void *channel, bool write);
+  int (*wait)(void *opaque, bool write);
   /**
    * Ends both directions from any thread, and the waits in them; 0 or -errno. NULL: -ENOSYS, and who waits is not woken.
    */
-  int (*shutdown)(void *channel);
+  int (*shutdown)(void *opaque);
   /**
    * Changes the blocking mode; 0 or -errno. NULL: nothing.
    */
-  int (*set_blocking)(void *channel, bool blocking);
+  int (*set_blocking)(void *opaque, bool blocking);
   /**
    * Closes the channel; called once for every file over it. 0 or -errno. NULL: nothing.
    */
-  int (*close)(void *channel);
+  int (*close)(void *opaque);
   /**
    * Frees the channel with the last file over it, from any thread. NULL: nothing.
    */
-  void (*free)(void *channel);
+  void (*free)(void *opaque);
   /**
    * Why the last `read` (or `write`) failed, in words, as a string from malloc(); or NULL. Asked once, by the thread
    * that got the failure.
    */
-  char *(*error)(void *channel, bool write);
+  char *(*error)(void *opaque, bool write);
 } SaveVMChannelOps;
 
 /**
@@ -70,62 +70,91 @@ typedef struct SaveVMChannelOps {
 #define SAVEVM_CHANNEL_OPS_INIT SAVEVM_INITIALISED(SaveVMChannelOps)
 
 /**
- * A file over a descriptor, which becomes the file's. NULL where it is not open that way (reported).
+ * Creates a file over a descriptor. The descriptor belongs to the file; on failure it is closed.
+ *
+ * Returns: the file; NULL, with the reason reported, if the descriptor is not open for this direction.
+ *
+ * Thread: any. Lock: either.
  */
 QEMUFile *savevm_file_from_fd(int fd,
                               bool writable);
 
 /**
- * A file to read a copy of `len` bytes from.
+ * Creates a file that reads a copy of `length` bytes.
+ *
+ * Returns: the file; NULL if `data` is NULL and `length` is not 0.
+ *
+ * Thread: any. Lock: either.
  */
-QEMUFile *savevm_file_from_buffer(const void *data, size_t len);
+QEMUFile *savevm_file_from_buffer(const void *data, size_t length);
 
 /**
- * A file that writes to memory; see savevm_file_buffer().
+ * Creates a file that writes to memory; see savevm_file_buffer().
+ *
+ * Thread: any. Lock: either.
  */
 QEMUFile *savevm_file_to_buffer(void);
 
 /**
- * What was written to a file of savevm_file_to_buffer() so far; it is flushed for that. The bytes are the file's and stay
- * until the next operation on it. NULL for other files.
+ * Flushes a file of savevm_file_to_buffer() and returns the bytes that were written to it; stores their number in `length`. The
+ * bytes are valid until the next operation on the file.
+ *
+ * Returns: the bytes; NULL for other files.
+ *
+ * Thread: any. Lock: either.
  */
 const uint8_t *savevm_file_buffer(QEMUFile *f,
-                                  size_t *len);
+                                  size_t *length);
 
 /**
- * A file over a channel of the hypervisor. `ops` is copied; `opaque` becomes the file's (see `free`). NULL where the
- * function for the direction is missing, and, reported, where `ops` has no size.
+ * Creates a file over a channel of the hypervisor. `ops` is copied. The channel belongs to the file. On failure its `free` is
+ * called, unless `ops` is NULL or its size is too small.
+ *
+ * Returns: the file; NULL if the function for this direction is missing, or the size of `ops` is too small (reported).
+ *
+ * Thread: any. Lock: either.
  */
 QEMUFile *savevm_file_from_channel(const struct SaveVMChannelOps *ops,
                                    void *opaque,
                                    bool writable);
 
 /**
- * Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets are connected; to read,
- * they listen and wait for one connection, or until what was opened has something to read (its end included). That takes
- * at most SaveVMLimits.open_timeout_ms of this thread's context, and a descriptor that was given is closed then. NULL and
- * `*errp` on failure, -ETIMEDOUT where nobody came.
+ * Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets connect. To read, sockets listen
+ * and wait for one connection; other kinds wait until there is something to read, or the end. Waits at most
+ * SaveVMLimits.open_timeout_ms of the thread's context. A descriptor `fd:N` belongs to the file; on failure of the wait it is
+ * closed.
+ *
+ * Returns: the file; NULL on failure, with -ETIMEDOUT in the error if there was no connection.
+ *
+ * Thread: any. Lock: either.
  */
 QEMUFile *savevm_file_open(const char *uri,
                            bool writable,
                            Error **errp);
 
 /**
- * The hypervisor's pointer of a file from savevm_file_from_channel(); NULL for other files.
+ * Returns the `opaque` that savevm_file_from_channel() got for a file; NULL for other files.
+ *
+ * Thread: any. Lock: either.
  */
 void *savevm_file_channel(QEMUFile *f);
 
 /**
- * Room for `len` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
- * NULL where a flush would be needed for it, or the file is in error or for reading.
+ * Returns room for `length` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
+ *
+ * Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.
+ *
+ * Thread: any. Lock: either.
  */
 uint8_t *savevm_file_reserve(QEMUFile *f,
-                             size_t len);
+                             size_t length);
 
 /**
- * Puts the first `len` bytes of what savevm_file_reserve() gave.
+ * Puts the first `length` bytes of the room that savevm_file_reserve() returned.
+ *
+ * Thread: any. Lock: either.
  */
-void savevm_file_commit(QEMUFile *f, size_t len);
+void savevm_file_commit(QEMUFile *f, size_t length);
 
 #ifdef __cplusplus
 }

@@ -63,64 +63,64 @@ typedef struct SaveVMIncomingOps {
   /**
    * Opens the way back over the channel of `f`; called again when it is open already.
    */
-  int (*open_return_path)(void *host, QEMUFile *f);
+  int (*open_return_path)(void *opaque, QEMUFile *f);
   /**
    * Answers a ping.
    */
-  int (*pong)(void *host, uint32_t value);
+  int (*pong)(void *opaque, uint32_t value);
   /**
    * Sets the postcopy state, unless it is SAVEVM_POSTCOPY_STATE_QUERY, and returns the previous one.
    */
-  enum SaveVMPostcopyState (*postcopy_state)(void *host, enum SaveVMPostcopyState state);
+  enum SaveVMPostcopyState (*postcopy_state)(void *opaque, enum SaveVMPostcopyState state);
   /**
    * Postcopy may come; `ram` says whether RAM takes part (its page sizes were compared).
    */
-  int (*postcopy_advise)(void *host, bool ram);
+  int (*postcopy_advise)(void *opaque, bool ram);
   /**
    * Before the first discard, or before listening without one.
    */
-  int (*postcopy_prepare_discard)(void *host);
+  int (*postcopy_prepare_discard)(void *opaque);
   /**
    * Throws away `length` bytes from `start` on of a block.
    */
-  int (*postcopy_discard)(void *host, const char *block, uint64_t start, uint64_t length);
+  int (*postcopy_discard)(void *opaque, const char *block, uint64_t start, uint64_t length);
   /**
    * Gets ready for page requests and lets another thread read on from the main stream.
    */
-  int (*postcopy_listen)(void *host);
+  int (*postcopy_listen)(void *opaque);
   /**
    * Starts the guest.
    */
-  int (*postcopy_run)(void *host);
+  int (*postcopy_run)(void *opaque);
   /**
    * The source is back after a broken connection.
    */
-  int (*postcopy_resume)(void *host);
+  int (*postcopy_resume)(void *opaque);
   /**
    * Sends the received bitmap of a block.
    */
-  int (*recv_bitmap)(void *host, const char *block);
+  int (*recv_bitmap)(void *opaque, const char *block);
   /**
    * Continuous replication begins.
    */
-  int (*enable_colo)(void *host);
+  int (*enable_colo)(void *opaque);
   /**
    * An error of a further channel that feeds the same load: 0 or -errno.
    */
-  int (*further_error)(void *host);
+  int (*further_error)(void *opaque);
   /**
    * Loading sections failed; comes before `recover`.
    */
-  void (*load_failed)(void *host, int error);
+  void (*load_failed)(void *opaque, int error);
   /**
    * In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up. The broken file may be
    * closed from inside; its memory, and its channel's, goes when the load lets go of it.
    */
-  QEMUFile *(*recover)(void *host);
+  QEMUFile *(*recover)(void *opaque);
   /**
    * The main loop of qemu_loadvm_state() is over; true: another thread reads on, so nothing is cleaned up yet.
    */
-  bool (*main_loop_done)(void *host);
+  bool (*main_loop_done)(void *opaque);
 } SaveVMIncomingOps;
 
 /**

@@ -249,7 +249,7 @@ typedef struct SaveVMInspectItem {
   /**
    * Its bytes.
    */
-  size_t state_len;
+  size_t state_length;
 } SaveVMInspectItem;
 
 /**
@@ -341,7 +341,7 @@ typedef struct SaveVMInspectField {
   /**
    * How many.
    */
-  size_t len;
+  size_t length;
 } SaveVMInspectField;
 
 /**
@@ -350,47 +350,71 @@ typedef struct SaveVMInspectField {
 typedef int SaveVMInspectFieldFn(void *opaque, const struct SaveVMInspectField *field);
 
 /**
- * Reads a stream that is in memory, without a copy of it and without loading anything. Damage is no failure: what is there
- * up to it is told, and savevm_inspect_summary() tells of the damage. `max_memory` limits in bytes what is kept; 0: 1 GiB.
- * NULL and `*errp` on wrong arguments. Free the result with savevm_inspect_free().
+ * Reads a stream that is in memory, without copying it and without loading anything. A damaged stream is no failure: the
+ * result has what comes before the damage, and savevm_inspect_summary() describes the damage. `max_memory` limits the bytes
+ * that are kept (0: 1 GiB).
+ *
+ * Returns: the stream, to be freed with savevm_inspect_free(); NULL if `data` is NULL.
  */
 SaveVMInspect *savevm_inspect_buffer(const void *data,
-                                     size_t len,
+                                     size_t length,
                                      size_t max_memory,
                                      Error **errp);
 
 /**
- * As savevm_inspect_buffer(), from where `f` stands to its end: a stream of any length in little memory. `f` stays the
- * caller's, and has nothing more to read. NULL and `*errp` where `f` can't be read.
+ * As savevm_inspect_buffer(), from the position of `f` to its end. Long streams need little memory. `f` is still owned by the
+ * caller, and is at its end.
+ *
+ * Returns: the stream, to be freed with savevm_inspect_free(); NULL if `f` can't be read.
  */
 SaveVMInspect *savevm_inspect_file(QEMUFile *f,
                                    size_t max_memory,
                                    Error **errp);
 
 /**
- * Frees what was read, with all strings and bytes that were given out of it. NULL is allowed.
+ * Frees a stream that was read, and the strings and bytes that were obtained from it.
  */
 void savevm_inspect_free(SaveVMInspect *s);
 
 /**
- * Tells of the stream as a whole. 0; -EINVAL for NULL.
+ * Returns the properties of the whole stream.
+ *
+ * Returns:
+ *   0        `summary` is filled in
+ *   -EINVAL  NULL, or the size of `summary` is too small
  */
 int savevm_inspect_summary(const SaveVMInspect *s, struct SaveVMInspectSummary *summary);
 
 /**
- * Tells of one thing in the stream. 0; -ENOENT behind the last; -EINVAL for NULL.
+ * Returns one item of the stream; `index` counts them in the order of the stream.
+ *
+ * Returns:
+ *   0        `item` is filled in
+ *   -ENOENT  there are not so many items
+ *   -EINVAL  NULL, or the size of `item` is too small
  */
 int savevm_inspect_item(const SaveVMInspect *s, size_t index, struct SaveVMInspectItem *item);
 
 /**
- * Tells of one block of guest memory. 0; -ENOENT behind the last; -EINVAL for NULL.
+ * Returns one block of guest memory in the stream.
+ *
+ * Returns:
+ *   0        `block` is filled in
+ *   -ENOENT  there are not so many blocks
+ *   -EINVAL  NULL, or the size of `block` is too small
  */
 int savevm_inspect_block(const SaveVMInspect *s, size_t index, struct SaveVMInspectBlock *block);
 
 /**
- * Calls `field` for each field of the item's device, in the order of the stream, on this thread. 0, or what `field`
- * returned that was not 0; -ENOENT where the item is no device's whole state; -ENODATA where nothing describes it;
- * -EILSEQ where the description does not fit (what fits was given); -EINVAL for NULL.
+ * Calls `field` for each field of an item's device, in the order of the stream, on the calling thread.
+ *
+ * Returns:
+ *   0         all fields were passed
+ *   -ENOENT   the item is not the whole state of a device
+ *   -ENODATA  the stream does not describe the device
+ *   -EILSEQ   the description does not match the state; the fields that match were passed
+ *   -EINVAL   NULL
+ *   other     what `field` returned that was not 0
  */
 int savevm_inspect_fields(const SaveVMInspect *s,
                           size_t item,
@@ -398,12 +422,14 @@ int savevm_inspect_fields(const SaveVMInspect *s,
                           void *opaque);
 
 /**
- * Writes what was read to `out` as JSON, SAVEVM_INSPECT_JSON to SAVEVM_INSPECT_ANALYZE. 0; -EINVAL for NULL and for another
- * format; else the error of `out`.
+ * Writes the stream to `out` as JSON.
+ *
+ * Returns:
+ *   0        everything is written
+ *   -EINVAL  NULL, or an unknown format
+ *   -errno   the error of `out`
  */
-int savevm_inspect_document(const SaveVMInspect *s,
-                            enum SaveVMInspectFormat format,
-                            QEMUFile *out);
+int savevm_inspect_document(const SaveVMInspect *s, enum SaveVMInspectFormat format, QEMUFile *out);
 
 #ifdef __cplusplus
 }

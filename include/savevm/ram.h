@@ -195,9 +195,13 @@ typedef struct SaveVMRamInfo {
 #define SAVEVM_RAM_INFO_INIT SAVEVM_INITIALISED(SaveVMRamInfo)
 
 /**
- * Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
- * migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `options` (NULL:
- * the defaults) and `ops` (NULL: no dirty log of the hypervisor) are copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+ * Gives a context RAM: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
+ * begin afterwards, and in postcopy. Call it after savevm_set_host(). `options` (NULL: defaults) and `ops` (NULL: no dirty
+ * log of the hypervisor) are copied.
+ *
+ * Returns: the RAM, to be freed with savevm_ram_free(); NULL on failure.
+ *
+ * Thread: any. Lock: held. QEMU: ram_mig_init, migration/ram.c.
  */
 struct SaveVMRam *savevm_ram_new(SaveVM *vm,
                                  const struct SaveVMRamOptions *options,
@@ -206,62 +210,91 @@ struct SaveVMRam *savevm_ram_new(SaveVM *vm,
                                  Error **errp);
 
 /**
- * Takes RAM out of its machine and frees it; the memory stays the hypervisor's. NULL is allowed. With the lock, which may
- * be given up meanwhile. Free the migrations of the machine first: while one is under way nothing is freed, and that is
- * reported.
+ * Removes RAM from its context and frees it. The memory is not touched. Free the migrations of the context before: while one
+ * is in progress, nothing is freed, and that is reported.
+ *
+ * Thread: any. Lock: held, released while waiting.
  */
 void savevm_ram_free(struct SaveVMRam *ram);
 
 /**
- * Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
- * there, -EINVAL for a block that can't be. Any thread.
+ * Adds a block of guest memory, also while the guest runs. The memory stays mapped until the block is removed or the RAM is
+ * freed.
+ *
+ * Returns:
+ *   0        the block is added
+ *   -EBUSY   a migration is in progress
+ *   -EEXIST  there is a block of that name
+ *   -EINVAL  the block is not possible, NULL, or its size is too small
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_ram_add_block(struct SaveVMRam *ram,
                          const struct SaveVMRamBlock *block,
                          Error **errp);
 
 /**
- * Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
- * Any thread.
+ * Removes a block. After it returns 0, the memory may be unmapped.
+ *
+ * Returns:
+ *   0        the block is removed
+ *   -EBUSY   a migration is in progress
+ *   -ENOENT  there is no block of that name
+ *
+ * Thread: any. Lock: either.
  */
-int savevm_ram_remove_block(struct SaveVMRam *ram,
-                            const char *name,
-                            Error **errp);
+int savevm_ram_remove_block(struct SaveVMRam *ram, const char *name, Error **errp);
 
 /**
- * Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
- * another process. It is sent again. Any thread, any lock, quick where no migration runs. Addresses outside of all blocks
- * are ignored.
+ * Marks guest memory as written. Call it for writes that the dirty log does not see: by a device model (with KVM's log), by
+ * DMA, or by another process. Addresses outside of all blocks are ignored.
+ *
+ * Thread: any. Lock: either. Does not wait.
  */
 void savevm_ram_set_dirty(struct SaveVMRam *ram,
                           const void *host,
                           uint64_t length);
 
 /**
- * The union of the page sizes of all blocks in bytes: what SaveVMHostOps.ram_page_sizes returns where a block is on huge
- * pages.
+ * Returns the union of the page sizes of all blocks in bytes. A host with a block on huge pages returns it from
+ * SaveVMHostOps.ram_page_sizes.
+ *
+ * Thread: any. Lock: either.
  */
 uint64_t savevm_ram_page_sizes(struct SaveVMRam *ram);
 
 /**
- * Whether this machine can be the destination of a postcopy: userfaultfd is there, this program may use it, and it can
- * handle the memory of all blocks. 0, or -errno and the reason in `*errp`. Any thread.
+ * Checks whether this machine can be the destination of a postcopy: userfaultfd exists, this process may use it, and it can
+ * handle the memory of all blocks.
+ *
+ * Returns: 0 if it can, else -errno with the reason in `*errp`.
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_ram_check_postcopy(struct SaveVMRam *ram,
                               Error **errp);
 
 /**
- * Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
- * while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_snapshot_save(). It returns
- * when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
- * 0, or -errno and `*errp`; the guest runs on in any case.
+ * Saves the machine as it is at the time of the call, while its guest runs. The guest stops only while devices are saved and
+ * memory is write-protected. A page that the guest writes to is copied first. `uri` as for savevm_migrate(). Returns when
+ * everything is saved. No other live device may be registered. The guest runs on in any case.
+ *
+ * Returns: 0, or -errno and the error.
+ *
+ * Thread: any. Lock: not held. QEMU: bg_migration_thread, migration/migration.c.
  */
 int savevm_ram_snapshot(struct SaveVMRam *ram,
                         const char *uri,
                         Error **errp);
 
 /**
- * How it stands. 0, or -EINVAL for NULL. Any thread.
+ * Returns statistics of the RAM in the last migration.
+ *
+ * Returns:
+ *   0        `info` is filled in
+ *   -EINVAL  NULL, or the size of `info` is too small
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_ram_query(struct SaveVMRam *ram, struct SaveVMRamInfo *info);
 
@@ -282,55 +315,55 @@ typedef struct SaveVMPostcopyOps {
    * Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
    * savevm_request_bitmap().
    */
-  const char *const *(*blocks)(void *host);
+  const char *const *(*blocks)(void *opaque);
   /**
    * Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
    */
-  int (*send_discards)(void *host, QEMUFile *f);
+  int (*send_discards)(void *opaque, QEMUFile *f);
   /**
    * Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
    * them next. `block` NULL: that of the last request.
    */
-  int (*pages_requested)(void *host, const char *block, uint64_t start, uint32_t length);
+  int (*pages_requested)(void *opaque, const char *block, uint64_t start, uint32_t length);
   /**
    * Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
    * others are to be sent.
    */
-  int (*received)(void *host, const char *block, const uint8_t *bits, size_t length);
+  int (*received)(void *opaque, const char *block, const uint8_t *bits, size_t length);
   /**
    * Destination: postcopy may come. NULL: fine.
    */
-  int (*advise)(void *host);
+  int (*advise)(void *opaque);
   /**
    * Destination: before the first discard. NULL: fine.
    */
-  int (*prepare_discard)(void *host);
+  int (*prepare_discard)(void *opaque);
   /**
    * Destination: throw away `length` bytes from `start` on of a block.
    */
-  int (*discard)(void *host, const char *block, uint64_t start, uint64_t length);
+  int (*discard)(void *opaque, const char *block, uint64_t start, uint64_t length);
   /**
    * Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
    * RAM's load_state, without the lock, on another thread than the devices.
    */
-  int (*listen)(void *host, MigrationIncomingState *migration);
+  int (*listen)(void *opaque, MigrationIncomingState *migration);
   /**
    * Destination: the connection broke; requests fail. NULL: nothing.
    */
-  void (*paused)(void *host);
+  void (*paused)(void *opaque);
   /**
    * Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
    */
-  void (*resumed)(void *host);
+  void (*resumed)(void *opaque);
   /**
    * Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
    * next call. A bit for each page that arrived, little-endian.
    */
-  ptrdiff_t (*received_bits)(void *host, const char *block, const uint8_t **bits);
+  ptrdiff_t (*received_bits)(void *opaque, const char *block, const uint8_t **bits);
   /**
    * Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
    */
-  void (*end)(void *host, bool complete);
+  void (*end)(void *opaque, bool complete);
 } SaveVMPostcopyOps;
 
 /**
@@ -339,16 +372,30 @@ typedef struct SaveVMPostcopyOps {
 #define SAVEVM_POSTCOPY_OPS_INIT SAVEVM_INITIALISED(SaveVMPostcopyOps)
 
 /**
- * For a `resume_prepare`: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
- * handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+ * For `resume_prepare` of a RAM device: asks the destination which pages of a block it has, and waits until
+ * SaveVMPostcopyOps.received was called, at most SaveVMParams.handshake_timeout_ms.
+ *
+ * Returns:
+ *   0           SaveVMPostcopyOps.received was called
+ *   -EINVAL     no recovery is in progress, or NULL
+ *   -ETIMEDOUT  no answer
+ *   -errno      the connection broke
+ *
+ * Thread: that of the callback. Lock: either.
  */
 int savevm_request_bitmap(MigrationState *s,
                           const char *block);
 
 /**
- * For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
- * listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
- * SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+ * For a RAM device in postcopy: asks the source to send `length` bytes from `start` on of a block soon, because the guest
+ * waits for them. `s` is the argument of SaveVMPostcopyOps.listen, and valid until SaveVMPostcopyOps.end.
+ *
+ * Returns:
+ *   0        the request was sent
+ *   -EINVAL  no postcopy is in progress, NULL, or the name has more than 255 bytes
+ *   -errno   the connection is broken; ask again after SaveVMPostcopyOps.resumed
+ *
+ * Thread: any. Lock: either. Waits only until the connection takes a few bytes.
  */
 int savevm_request_pages(MigrationIncomingState *s,
                          const char *block,

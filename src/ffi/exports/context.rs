@@ -15,8 +15,12 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A new context: one virtual machine with its devices. `ops` is copied; NULL: no lock, nothing to stop. NULL, with the
-/// reason in the log, where `ops` or a table that it names has no size. Free it with savevm_free().
+/// Creates a context: one virtual machine with its devices. `ops` is copied; if NULL, there is no lock and no guest to stop.
+///
+/// Returns: the context, to be freed with savevm_free(); NULL, with the reason in the log, if the size of `ops` or of a table
+/// that it points to is too small.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ops` is NULL or a table that begins with its size; what it refers to outlives the context.
@@ -38,9 +42,14 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, opaque: *mut c_vo
     })
 }
 
-/// Gives a context (NULL: this thread's) another hypervisor, for instance the default context its first. `ops` as for
-/// savevm_new(). No migration may run, and no other call on the context. 0, or -EINVAL, with nothing changed and the error
-/// reported, where `ops` or a table that it names has no size.
+/// Gives a context another hypervisor; for instance the default context its first. `ops` as for savevm_new(). No migration
+/// may run, and no other call on the context.
+///
+/// Returns:
+///   0        the host is set
+///   -EINVAL  the size of `ops` or of a table that it points to is too small; reported, and nothing is changed
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// As savevm_new().
@@ -62,8 +71,10 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
     })
 }
 
-/// Frees a context and forgets its devices without calling them. It must not be in use, its migrations and RAM freed
-/// before; NULL and the default context are allowed, and left alone.
+/// Frees a context and removes its devices without calling them. Free its migrations and its RAM before. The default context
+/// is not freed.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vm` comes from savevm_new() and is not used afterwards.
@@ -77,13 +88,19 @@ pub unsafe extern "C" fn savevm_free(vm: *mut SaveVM) {
     });
 }
 
-/// The context that QEMU's names act on where a thread has no current one. It lives for ever.
+/// Returns the default context, on which QEMU's names act in threads without a current one. It is never freed.
+///
+/// Thread: any. Lock: either.
 #[unsafe(no_mangle)]
 pub extern "C" fn savevm_default() -> *mut SaveVM {
     guard(ptr::null_mut(), || Arc::as_ptr(current::default()).cast_mut().cast())
 }
 
-/// Makes `vm` (NULL: the default) the context that QEMU's names act on in this thread; returns the one before.
+/// Makes `vm` the context on which QEMU's names act in this thread; NULL selects the default one.
+///
+/// Returns: the previous context of this thread.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vm` is NULL or a context that is not freed while it is current.
@@ -96,8 +113,10 @@ pub unsafe extern "C" fn savevm_set_current(vm: *mut SaveVM) -> *mut SaveVM {
     })
 }
 
-/// In a strict context a second device of the same name and instance (-EEXIST) or a name over 255 bytes
-/// (-ENAMETOOLONG) is refused; else both are reported and done as QEMU 7.2 does them. NULL: this thread's context.
+/// Chooses what happens to a second device of the same name and instance, and to a name of more than 255 bytes. Strict: the
+/// registration fails with -EEXIST or -ENAMETOOLONG. Otherwise (default) both are reported and handled as in QEMU 7.2.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vm` is NULL or a context.
@@ -133,8 +152,13 @@ sized_structs! {
     SaveVMLimits, SAVEVM_LIMITS_INIT, open_timeout_ms;
 }
 
-/// Sets the limits of a context (NULL: this thread's) for loads that begin and files that are opened from now on; 0, or
-/// -EINVAL for NULL and for limits without their size.
+/// Sets the limits of a context, for loads that begin and files that are opened afterwards.
+///
+/// Returns:
+///   0        the limits are set
+///   -EINVAL  `limits` is NULL, or its size is too small
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `limits` is NULL or begins with its size.
@@ -174,10 +198,11 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
     })
 }
 
-/// Whether the context was given up after an internal failure (a panic, which is a mistake of the library's). What was
-/// under way has failed, and a guest that was to be moved or saved runs on where it was. Whatever begins something fails
-/// with -EIO from then on: migrations, snapshots, phases, registrations. What ends something works: unregistering, freeing,
-/// cleanup. NULL: this thread's context. Any thread.
+/// Returns whether an internal error of the library (a panic) broke the context. The work in progress has failed, and a guest
+/// that was to be migrated or saved runs on. Functions that begin something fail with -EIO: migrations, snapshots, phases,
+/// registrations. Functions that end something work: unregistering, freeing, cleanup.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vm` is NULL or a context.
@@ -187,8 +212,10 @@ pub unsafe extern "C" fn savevm_is_broken(vm: *mut SaveVM) -> bool {
     guard(true, || unsafe { current::from_c(vm) }.is_poisoned())
 }
 
-/// Calls `visit` on this thread with the name of every device that forbids migration, in order. NULL: this thread's
-/// context.
+/// Calls `visit` with the name of every device that forbids migration, in order of registration. The name is valid during the
+/// call.
+///
+/// Thread: any; `visit` runs on it. Lock: either.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `visit` takes `opaque`. The name is the callee's only while it runs.
@@ -210,8 +237,10 @@ pub unsafe extern "C" fn savevm_non_migratable(
     });
 }
 
-/// The version of the library, as "0.1.0"; that of the headers is SAVEVM_VERSION_MAJOR and what follows it. The string is
-/// the library's.
+/// Returns the version of the library, such as "0.1.0". That of the headers is SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR and
+/// SAVEVM_VERSION_PATCH.
+///
+/// Thread: any. Lock: either.
 #[unsafe(no_mangle)]
 pub extern "C" fn savevm_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");

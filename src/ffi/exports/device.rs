@@ -12,7 +12,15 @@ use crate::ffi::vmstate::types::VMStateDescription;
 use crate::savevm::registry::Registrant;
 use std::ffi::{c_int, c_void};
 
-/// vmstate_register_with_alias_id() in the context `vm` (NULL: this thread's).
+/// Registers a description in the context `vm`: vmstate_register_with_alias_id() of QEMU.
+///
+/// Returns:
+///   0              the device is registered
+///   -EEXIST        strict context: a device of that name and instance is registered
+///   -ENAMETOOLONG  strict context: the name has more than 255 bytes
+///   -EINVAL        `vmsd` is NULL
+///
+/// Thread: any. Lock: held. QEMU: vmstate_register_with_alias_id, migration/savevm.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `vmsd` is NULL or describes `opaque` and stays, as `opaque` does, until it is unregistered;
@@ -41,7 +49,10 @@ pub unsafe extern "C" fn savevm_register_vmstate(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// vmstate_unregister() in the context `vm` (NULL: this thread's).
+/// Removes a device that savevm_register_vmstate() registered: the one with this description and this `opaque`. After it
+/// returns, none of the callbacks of the device runs in another thread.
+///
+/// Thread: any. Lock: held, released while a callback is waited for. QEMU: vmstate_unregister, migration/savevm.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context; the other pointers are those of the registration, or anything: they are only compared.

@@ -52,7 +52,9 @@ pub struct SaveVMErrorInfo {
     pub path: *const c_char,
 }
 
-/// The error in words: where, what was expected, what came. The string is the error's. NULL for NULL.
+/// Returns the error as text: where it happened, what was expected and what was found.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `err` is NULL or an error of this library.
@@ -62,7 +64,9 @@ pub unsafe extern "C" fn error_get_pretty(err: *const Error) -> *const c_char {
     unsafe { owned(err) }.map_or(ptr::null(), |error| error.pretty.as_ptr())
 }
 
-/// Frees an error and everything that was read from it. NULL is allowed.
+/// Frees an error, and the strings that were obtained from it.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `err` is NULL or an error of this library that is not used afterwards.
@@ -76,7 +80,9 @@ pub unsafe extern "C" fn error_free(err: *mut Error) {
     });
 }
 
-/// The parts of the error, for a program to read; they are the error's. NULL for NULL.
+/// Returns the parts of an error, for a program to read. They are owned by the error.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `err` is NULL or an error of this library.

@@ -24,32 +24,36 @@ use std::sync::Arc;
 pub struct SaveVMChannelOps {
     /// sizeof(SaveVMChannelOps).
     pub size: usize,
-    /// Reads up to `len` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
-    pub read: Option<unsafe extern "C" fn(channel: *mut c_void, buf: *mut u8, len: usize) -> isize>,
+    /// Reads up to `length` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
+    pub read: Option<unsafe extern "C" fn(opaque: *mut c_void, buf: *mut u8, length: usize) -> isize>,
     /// Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called. NULL:
     /// nothing goes.
-    pub writev: Option<unsafe extern "C" fn(channel: *mut c_void, iov: *const libc::iovec, count: c_int) -> isize>,
+    pub writev: Option<unsafe extern "C" fn(opaque: *mut c_void, iov: *const libc::iovec, count: c_int) -> isize>,
     /// Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up. NULL:
     /// -EAGAIN is an error.
-    pub wait: Option<unsafe extern "C" fn(channel: *mut c_void, write: bool) -> c_int>,
+    pub wait: Option<unsafe extern "C" fn(opaque: *mut c_void, write: bool) -> c_int>,
     /// Ends both directions from any thread, and the waits in them; 0 or -errno. NULL: -ENOSYS, and who waits is not woken.
-    pub shutdown: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
+    pub shutdown: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Changes the blocking mode; 0 or -errno. NULL: nothing.
-    pub set_blocking: Option<unsafe extern "C" fn(channel: *mut c_void, blocking: bool) -> c_int>,
+    pub set_blocking: Option<unsafe extern "C" fn(opaque: *mut c_void, blocking: bool) -> c_int>,
     /// Closes the channel; called once for every file over it. 0 or -errno. NULL: nothing.
-    pub close: Option<unsafe extern "C" fn(channel: *mut c_void) -> c_int>,
+    pub close: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Frees the channel with the last file over it, from any thread. NULL: nothing.
-    pub free: Option<unsafe extern "C" fn(channel: *mut c_void)>,
+    pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Why the last `read` (or `write`) failed, in words, as a string from malloc(); or NULL. Asked once, by the thread
     /// that got the failure.
-    pub error: Option<unsafe extern "C" fn(channel: *mut c_void, write: bool) -> *mut c_char>,
+    pub error: Option<unsafe extern "C" fn(opaque: *mut c_void, write: bool) -> *mut c_char>,
 }
 
 sized_structs! {
     SaveVMChannelOps, SAVEVM_CHANNEL_OPS_INIT, error;
 }
 
-/// A file over a descriptor, which becomes the file's. NULL where it is not open that way (reported).
+/// Creates a file over a descriptor. The descriptor belongs to the file; on failure it is closed.
+///
+/// Returns: the file; NULL, with the reason reported, if the descriptor is not open for this direction.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `fd` is the caller's to give.
@@ -72,53 +76,67 @@ fn give(channel: Result<Arc<dyn Channel>>, writable: bool) -> *mut QEMUFile {
     }
 }
 
-/// A file to read a copy of `len` bytes from.
+/// Creates a file that reads a copy of `length` bytes.
+///
+/// Returns: the file; NULL if `data` is NULL and `length` is not 0.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
-/// `data` is valid for `len` bytes, or NULL where that is 0.
+/// `data` is valid for `length` bytes, or NULL where that is 0.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_from_buffer(data: *const c_void, len: usize) -> *mut QEMUFile {
+pub unsafe extern "C" fn savevm_file_from_buffer(data: *const c_void, length: usize) -> *mut QEMUFile {
     guard(ptr::null_mut(), || {
-        if data.is_null() && len > 0 {
+        if data.is_null() && length > 0 {
             return ptr::null_mut();
         }
-        let bytes = match len {
+        let bytes = match length {
             0 => Vec::new(),
             // SAFETY: the contract of the function.
-            _ => unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) }.to_vec(),
+            _ => unsafe { std::slice::from_raw_parts(data.cast::<u8>(), length) }.to_vec(),
         };
         into_c(MigFile::new(Arc::new(memory::Reader::new(bytes)), false))
     })
 }
 
-/// A file that writes to memory; see savevm_file_buffer().
+/// Creates a file that writes to memory; see savevm_file_buffer().
+///
+/// Thread: any. Lock: either.
 #[unsafe(no_mangle)]
 pub extern "C" fn savevm_file_to_buffer() -> *mut QEMUFile {
     guard(ptr::null_mut(), || into_c(MigFile::new(Arc::new(memory::Writer::new()), true)))
 }
 
-/// What was written to a file of savevm_file_to_buffer() so far; it is flushed for that. The bytes are the file's and stay
-/// until the next operation on it. NULL for other files.
+/// Flushes a file of savevm_file_to_buffer() and returns the bytes that were written to it; stores their number in `length`. The
+/// bytes are valid until the next operation on the file.
+///
+/// Returns: the bytes; NULL for other files.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
-/// `f` is NULL or a file; `len` is NULL or writable.
+/// `f` is NULL or a file; `length` is NULL or writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_buffer(f: *mut QEMUFile, len: *mut usize) -> *const u8 {
+pub unsafe extern "C" fn savevm_file_buffer(f: *mut QEMUFile, length: *mut usize) -> *const u8 {
     guard(ptr::null(), || {
         // SAFETY: the contract of the function.
         let Some(file) = (unsafe { file_ref(f) }) else { return ptr::null() };
         file.flush();
         let Some((start, size)) = file.channel().collected() else { return ptr::null() };
-        if !len.is_null() {
+        if !length.is_null() {
             // SAFETY: the contract of the function.
-            unsafe { *len = size };
+            unsafe { *length = size };
         }
         start
     })
 }
 
-/// A file over a channel of the hypervisor. `ops` is copied; `opaque` becomes the file's (see `free`). NULL where the
-/// function for the direction is missing, and, reported, where `ops` has no size.
+/// Creates a file over a channel of the hypervisor. `ops` is copied. The channel belongs to the file. On failure its `free` is
+/// called, unless `ops` is NULL or its size is too small.
+///
+/// Returns: the file; NULL if the function for this direction is missing, or the size of `ops` is too small (reported).
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ops` is NULL or begins with its size; its functions may be called with `opaque` until `free` was.
@@ -141,10 +159,14 @@ pub unsafe extern "C" fn savevm_file_from_channel(
     })
 }
 
-/// Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets are connected; to read,
-/// they listen and wait for one connection, or until what was opened has something to read (its end included). That takes
-/// at most SaveVMLimits.open_timeout_ms of this thread's context, and a descriptor that was given is closed then. NULL and
-/// `*errp` on failure, -ETIMEDOUT where nobody came.
+/// Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets connect. To read, sockets listen
+/// and wait for one connection; other kinds wait until there is something to read, or the end. Waits at most
+/// SaveVMLimits.open_timeout_ms of the thread's context. A descriptor `fd:N` belongs to the file; on failure of the wait it is
+/// closed.
+///
+/// Returns: the file; NULL on failure, with -ETIMEDOUT in the error if there was no connection.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -176,7 +198,9 @@ fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {
     }
 }
 
-/// The hypervisor's pointer of a file from savevm_file_from_channel(); NULL for other files.
+/// Returns the `opaque` that savevm_file_from_channel() got for a file; NULL for other files.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `f` is NULL or a file.
@@ -187,23 +211,28 @@ pub unsafe extern "C" fn savevm_file_channel(f: *mut QEMUFile) -> *mut c_void {
     file.and_then(|file| file.channel().host_channel()).map_or(ptr::null_mut(), |address| address as *mut c_void)
 }
 
-/// Room for `len` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
-/// NULL where a flush would be needed for it, or the file is in error or for reading.
+/// Returns room for `length` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
+///
+/// Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `f` is NULL or a file.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_reserve(f: *mut QEMUFile, len: usize) -> *mut u8 {
+pub unsafe extern "C" fn savevm_file_reserve(f: *mut QEMUFile, length: usize) -> *mut u8 {
     // SAFETY: the contract of the function.
-    guard(ptr::null_mut(), || unsafe { file_ref(f) }.and_then(|file| file.reserve(len)).unwrap_or(ptr::null_mut()))
+    guard(ptr::null_mut(), || unsafe { file_ref(f) }.and_then(|file| file.reserve(length)).unwrap_or(ptr::null_mut()))
 }
 
-/// Puts the first `len` bytes of what savevm_file_reserve() gave.
+/// Puts the first `length` bytes of the room that savevm_file_reserve() returned.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
-/// `f` is NULL or a file; `len` is no more than was reserved, and so much was filled in.
+/// `f` is NULL or a file; `length` is no more than was reserved, and so much was filled in.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_commit(f: *mut QEMUFile, len: usize) {
+pub unsafe extern "C" fn savevm_file_commit(f: *mut QEMUFile, length: usize) {
     // SAFETY: the contract of the function.
-    guard((), || unsafe { file_ref(f) }.map_or((), |file| file.commit(len)));
+    guard((), || unsafe { file_ref(f) }.map_or((), |file| file.commit(length)));
 }

@@ -84,7 +84,7 @@ c_enums! {
 
 sized_structs! {
     SaveVMInspectSummary, SAVEVM_INSPECT_SUMMARY_INIT, cut;
-    SaveVMInspectItem, SAVEVM_INSPECT_ITEM_INIT, state_len;
+    SaveVMInspectItem, SAVEVM_INSPECT_ITEM_INIT, state_length;
     SaveVMInspectBlock, SAVEVM_INSPECT_BLOCK_INIT, compressed;
 }
 
@@ -152,7 +152,7 @@ pub struct SaveVMInspectItem {
     /// The state of a device that is not live; NULL for others.
     pub state: *const u8,
     /// Its bytes.
-    pub state_len: usize,
+    pub state_length: usize,
 }
 
 /// How many pages of one kind, and the bytes of stream for them.
@@ -202,7 +202,7 @@ pub struct SaveVMInspectField {
     /// Its bytes; NULL for what holds fields.
     pub bytes: *const u8,
     /// How many.
-    pub len: usize,
+    pub length: usize,
 }
 
 /// Takes one field after the other; not 0 ends it.
@@ -239,25 +239,29 @@ unsafe fn tell<T: SizedStruct>(
     })
 }
 
-/// Reads a stream that is in memory, without a copy of it and without loading anything. Damage is no failure: what is there
-/// up to it is told, and savevm_inspect_summary() tells of the damage. `max_memory` limits in bytes what is kept; 0: 1 GiB.
-/// NULL and `*errp` on wrong arguments. Free the result with savevm_inspect_free().
+/// Reads a stream that is in memory, without copying it and without loading anything. A damaged stream is no failure: the
+/// result has what comes before the damage, and savevm_inspect_summary() describes the damage. `max_memory` limits the bytes
+/// that are kept (0: 1 GiB).
+///
+/// Returns: the stream, to be freed with savevm_inspect_free(); NULL if `data` is NULL.
 ///
 /// # Safety
-/// `data` is valid for `len` bytes during the call; `errp` is NULL or points to NULL.
+/// `data` is valid for `length` bytes during the call; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_inspect_buffer(
     data: *const c_void,
-    len: usize,
+    length: usize,
     max_memory: usize,
     errp: *mut *mut CError,
 ) -> *mut SaveVMInspect {
     // SAFETY: the contract of the function.
-    unsafe { guard_error(errp, ptr::null_mut(), || give(read_bytes(data.cast(), len, max_memory), errp)) }
+    unsafe { guard_error(errp, ptr::null_mut(), || give(read_bytes(data.cast(), length, max_memory), errp)) }
 }
 
-/// As savevm_inspect_buffer(), from where `f` stands to its end: a stream of any length in little memory. `f` stays the
-/// caller's, and has nothing more to read. NULL and `*errp` where `f` can't be read.
+/// As savevm_inspect_buffer(), from the position of `f` to its end. Long streams need little memory. `f` is still owned by the
+/// caller, and is at its end.
+///
+/// Returns: the stream, to be freed with savevm_inspect_free(); NULL if `f` can't be read.
 ///
 /// # Safety
 /// `f` is NULL or a file; `errp` is NULL or points to NULL.
@@ -271,7 +275,7 @@ pub unsafe extern "C" fn savevm_inspect_file(
     unsafe { guard_error(errp, ptr::null_mut(), || give(read_file(file_ref(f), max_memory), errp)) }
 }
 
-/// Frees what was read, with all strings and bytes that were given out of it. NULL is allowed.
+/// Frees a stream that was read, and the strings and bytes that were obtained from it.
 ///
 /// # Safety
 /// `s` is NULL or what one of the two functions gave, and is not used afterwards.
@@ -283,7 +287,11 @@ pub unsafe extern "C" fn savevm_inspect_free(s: *mut SaveVMInspect) {
     }
 }
 
-/// Tells of the stream as a whole. 0; -EINVAL for NULL.
+/// Returns the properties of the whole stream.
+///
+/// Returns:
+///   0        `summary` is filled in
+///   -EINVAL  NULL, or the size of `summary` is too small
 ///
 /// # Safety
 /// `s` is NULL or a read stream; `summary` is NULL or begins with its size.
@@ -293,7 +301,12 @@ pub unsafe extern "C" fn savevm_inspect_summary(s: *const SaveVMInspect, summary
     unsafe { tell(s, summary, |inspected| Some(inspected.summary())) }
 }
 
-/// Tells of one thing in the stream. 0; -ENOENT behind the last; -EINVAL for NULL.
+/// Returns one item of the stream; `index` counts them in the order of the stream.
+///
+/// Returns:
+///   0        `item` is filled in
+///   -ENOENT  there are not so many items
+///   -EINVAL  NULL, or the size of `item` is too small
 ///
 /// # Safety
 /// `s` is NULL or a read stream; `item` is NULL or begins with its size.
@@ -307,7 +320,12 @@ pub unsafe extern "C" fn savevm_inspect_item(
     unsafe { tell(s, item, |inspected| inspected.item(index)) }
 }
 
-/// Tells of one block of guest memory. 0; -ENOENT behind the last; -EINVAL for NULL.
+/// Returns one block of guest memory in the stream.
+///
+/// Returns:
+///   0        `block` is filled in
+///   -ENOENT  there are not so many blocks
+///   -EINVAL  NULL, or the size of `block` is too small
 ///
 /// # Safety
 /// `s` is NULL or a read stream; `block` is NULL or begins with its size.
@@ -321,9 +339,15 @@ pub unsafe extern "C" fn savevm_inspect_block(
     unsafe { tell(s, block, |inspected| inspected.block(index)) }
 }
 
-/// Calls `field` for each field of the item's device, in the order of the stream, on this thread. 0, or what `field`
-/// returned that was not 0; -ENOENT where the item is no device's whole state; -ENODATA where nothing describes it;
-/// -EILSEQ where the description does not fit (what fits was given); -EINVAL for NULL.
+/// Calls `field` for each field of an item's device, in the order of the stream, on the calling thread.
+///
+/// Returns:
+///   0         all fields were passed
+///   -ENOENT   the item is not the whole state of a device
+///   -ENODATA  the stream does not describe the device
+///   -EILSEQ   the description does not match the state; the fields that match were passed
+///   -EINVAL   NULL
+///   other     what `field` returned that was not 0
 ///
 /// # Safety
 /// `s` is NULL or a read stream, and `field` does not free it.
@@ -342,8 +366,12 @@ pub unsafe extern "C" fn savevm_inspect_fields(
     })
 }
 
-/// Writes what was read to `out` as JSON, SAVEVM_INSPECT_JSON to SAVEVM_INSPECT_ANALYZE. 0; -EINVAL for NULL and for another
-/// format; else the error of `out`.
+/// Writes the stream to `out` as JSON.
+///
+/// Returns:
+///   0        everything is written
+///   -EINVAL  NULL, or an unknown format
+///   -errno   the error of `out`
 ///
 /// # Safety
 /// `s` is NULL or a read stream; `out` is NULL or a file for writing.

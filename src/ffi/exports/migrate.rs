@@ -49,12 +49,15 @@ fn start_incoming(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Handle
     Incoming::start(vm, from, params).map(Handle::Incoming)
 }
 
-/// Begins to migrate the guest of `vm` (NULL: this thread's context) to `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH`
-/// or `exec:COMMAND`. NULL and `*errp` where it can't begin: a blocker, another migration, a bad URI; all else, the
-/// connection included, goes on behind it. Free the result with savevm_migration_free(). -EPERM is in `*errp` if the whole
-/// guest is not here (savevm_owner()).
+/// Begins to migrate the guest of `vm` to `uri`: `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. Returns
+/// before the connection is made; savevm_migration_wait() returns the result.
 ///
-/// `fd:N`, here and wherever a URI is taken, gives the descriptor up: it is closed in every case, also if the call fails.
+/// A descriptor `fd:N` belongs to the library from now on, here and wherever a URI is taken: it is closed in every case.
+///
+/// Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin: a blocker, another migration or
+/// snapshot of the context, a guest that is not here (savevm_owner()), a wrong URI or wrong parameters.
+///
+/// Thread: any. Lock: either. QEMU: qmp_migrate, migration/migration.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
@@ -70,8 +73,10 @@ pub unsafe extern "C" fn savevm_migrate(
     unsafe { start(vm, || uri_endpoint(uri), params, errp, start_outgoing) }
 }
 
-/// As savevm_migrate(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes the
-/// library's (see its `free`), also on a failure.
+/// As savevm_migrate(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
+/// library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// As savevm_migrate() and savevm_file_from_channel().
@@ -87,10 +92,15 @@ pub unsafe extern "C" fn savevm_migrate_to_channel(
     unsafe { start(vm, || channel_endpoint(ops, opaque), params, errp, start_outgoing) }
 }
 
-/// Listens on `unix:PATH`, `tcp:HOST:PORT`, or reads `fd:N`, `file:PATH`, `exec:COMMAND`, and loads the guest that comes
-/// into `vm` (NULL: this thread's context), whose devices are registered and whose guest is stopped; then starts it. NULL
-/// and `*errp` where it can't begin. A connection can be made once this has returned. Free the result with
-/// savevm_migration_free().
+/// Waits for a guest and loads it into `vm`, then starts it. `uri` is `unix:PATH` or `tcp:HOST:PORT` to listen on, or `fd:N`,
+/// `file:PATH` or `exec:COMMAND` to read from. The devices of `vm` are registered and its guest is stopped. A source can
+/// connect once this function has returned.
+///
+/// A descriptor `fd:N` belongs to the library from now on, here and wherever a URI is taken: it is closed in every case.
+///
+/// Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin.
+///
+/// Thread: any. Lock: either. QEMU: qmp_migrate_incoming, migration/migration.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
@@ -106,8 +116,10 @@ pub unsafe extern "C" fn savevm_incoming(
     unsafe { start(vm, || uri_endpoint(uri), params, errp, start_incoming) }
 }
 
-/// As savevm_incoming(), over a channel of the hypervisor that is connected already. `ops` is copied; `opaque` becomes
-/// the library's (see its `free`), also on a failure.
+/// As savevm_incoming(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
+/// library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// As savevm_incoming() and savevm_file_from_channel().
@@ -123,14 +135,21 @@ pub unsafe extern "C" fn savevm_incoming_from_channel(
     unsafe { start(vm, || channel_endpoint(ops, opaque), params, errp, start_incoming) }
 }
 
-/// Stores what an incoming migration listens on as a terminated string of at most `len` bytes, with the port that the
-/// system chose in place of port 0. 0, -ENOENT where it does not listen, -ERANGE where `len` is too small, -EINVAL for an
-/// outgoing one.
+/// Stores the URI that an incoming migration listens on in `uri`, which has room for `length` bytes with the final zero. In place
+/// of port 0 it has the port that the system chose.
+///
+/// Returns:
+///   0        the URI is stored
+///   -ENOENT  the migration does not listen
+///   -ERANGE  `length` is too small
+///   -EINVAL  outgoing migration (reported), or NULL
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
-/// `m` is NULL or a migration; `uri` is writable for `len` bytes.
+/// `m` is NULL or a migration; `uri` is writable for `length` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_migration_uri(m: *mut SaveVMMigration, uri: *mut c_char, len: usize) -> c_int {
+pub unsafe extern "C" fn savevm_migration_uri(m: *mut SaveVMMigration, uri: *mut c_char, length: usize) -> c_int {
     // SAFETY: the contract of the function.
     on_machine(unsafe { Handle::from_c(m) }, |m| {
         let listening = match m.incoming("savevm_migration_uri") {
@@ -138,7 +157,7 @@ pub unsafe extern "C" fn savevm_migration_uri(m: *mut SaveVMMigration, uri: *mut
             Err(err) => return m.vm().report(err).code(),
         };
         let Some(text) = listening else { return -libc::ENOENT };
-        if uri.is_null() || text.len() >= len {
+        if uri.is_null() || text.len() >= length {
             return -libc::ERANGE;
         }
         // SAFETY: the contract of the function; the text and its end fit.
@@ -150,8 +169,15 @@ pub unsafe extern "C" fn savevm_migration_uri(m: *mut SaveVMMigration, uri: *mut
     })
 }
 
-/// With SaveVMParams.no_thread: does a piece of the work on this thread. It waits as long as the piece takes, at most as
-/// the deadlines allow. 1: call again; 0: all is done; -EBUSY: another thread is at it; -EINVAL for an incoming migration.
+/// Does a part of the work of an outgoing migration that has SaveVMParams.no_thread, on the calling thread.
+///
+/// Returns:
+///   1        call again
+///   0        the migration has ended
+///   -EBUSY   another thread is in this function
+///   -EINVAL  incoming migration (reported), or NULL
+///
+/// Thread: any. Lock: either, released while waiting. A call takes as long as the deadlines of SaveVMParams allow.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -164,11 +190,15 @@ pub unsafe extern "C" fn savevm_migration_step(m: *mut SaveVMMigration) -> c_int
     })
 }
 
-/// Waits for the end. 0: the guest has moved: outgoing, it is at the destination; incoming, it is here, and runs unless
-/// no_autostart. Else -errno and `*errp`: outgoing, the guest runs on here, incoming, it does not run here (devices may
-/// hold a part of the state), unless SaveVMInfo.owner says otherwise. The error may be taken any number of times. -EDEADLK
-/// from inside a callback of this migration, which has yet to end. The lock is given up meanwhile, where the caller holds
-/// it.
+/// Waits for the end of a migration. The result may be asked for any number of times.
+///
+/// Returns:
+///   0         the guest has moved. Incoming: it runs here, unless SaveVMParams.no_autostart
+///   -EDEADLK  called from a callback of this migration
+///   -errno    the migration failed. Outgoing: the guest runs here if it ran before; incoming: it does not run here; unless
+///             savevm_owner() says otherwise
+///
+/// Thread: any. Lock: either, released while waiting.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `errp` is NULL or points to NULL.
@@ -178,10 +208,16 @@ pub unsafe extern "C" fn savevm_migration_wait(m: *mut SaveVMMigration, errp: *m
     unsafe { try_on_machine(Handle::from_c(m), errp, Handle::wait) }
 }
 
-/// Ends the migration. 0, within a second: outgoing, the guest is here and runs if it ran; incoming, it does not run here.
-/// -EBUSY: too late: outgoing, the destination has or may have the guest; incoming, it is here. -EINPROGRESS from inside a
-/// callback of this migration: it ends behind that. -ETIMEDOUT where another callback takes longer than that second. The
-/// lock is given up meanwhile, where the caller holds it.
+/// Cancels a migration and waits at most one second for it to end.
+///
+/// Returns:
+///   0             outgoing: the guest is here, and runs if it ran before; incoming: it does not run here
+///   -EBUSY        too late: the destination has, or may have, the guest
+///   -EINPROGRESS  called from a callback of this migration, which ends after the callback returns
+///   -ETIMEDOUT    another callback ran longer than the second
+///   -EINVAL       NULL
+///
+/// Thread: any. Lock: either, released while waiting. QEMU: migrate_cancel, migration/migration.c.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -194,8 +230,13 @@ pub unsafe extern "C" fn savevm_migration_cancel(m: *mut SaveVMMigration) -> c_i
     })
 }
 
-/// Outgoing, with pause_before_switchover: lets a migration in SAVEVM_STATUS_PRE_SWITCHOVER go on. 0, or -EINVAL where it
-/// does not wait for that, and for an incoming one.
+/// Continues an outgoing migration that waits in SAVEVM_STATUS_PRE_SWITCHOVER (SaveVMParams.pause_before_switchover).
+///
+/// Returns:
+///   0        it continues
+///   -EINVAL  it does not wait; incoming migration (reported); or NULL
+///
+/// Thread: any. Lock: either. QEMU: qmp_migrate_continue, migration/migration.c.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -208,8 +249,13 @@ pub unsafe extern "C" fn savevm_migration_continue(m: *mut SaveVMMigration) -> c
     })
 }
 
-/// Outgoing: switches to postcopy as soon as that can be. 0, or -EINVAL where it was not enabled or is over, and for an
-/// incoming one.
+/// Switches an outgoing migration to postcopy as soon as possible.
+///
+/// Returns:
+///   0        it will switch
+///   -EINVAL  SaveVMParams.postcopy is not set, or the migration has ended; incoming migration (reported); or NULL
+///
+/// Thread: any. Lock: either. QEMU: qmp_migrate_start_postcopy, migration/migration.c.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -222,8 +268,14 @@ pub unsafe extern "C" fn savevm_migration_start_postcopy(m: *mut SaveVMMigration
     })
 }
 
-/// Breaks the connection of a running postcopy on purpose, to recover it over another one. 0, or -EINVAL in other states.
-/// The other side sees the break by itself where the connection can be shut down; else it is paused there as well.
+/// Breaks the connection of a running postcopy, to recover it over another one. The other side notices if the connection can
+/// be shut down; otherwise pause it there as well.
+///
+/// Returns:
+///   0        the connection is broken
+///   -EINVAL  no postcopy is running, or NULL
+///
+/// Thread: any. Lock: either. QEMU: qmp_migrate_pause, migration/migration.c.
 ///
 /// # Safety
 /// `m` is NULL or a migration.
@@ -236,9 +288,15 @@ pub unsafe extern "C" fn savevm_migration_pause(m: *mut SaveVMMigration) -> c_in
     })
 }
 
-/// Continues a paused postcopy over a new connection. Incoming: listens on `uri` for the source; a connection can be made
-/// once this has returned. Outgoing: connects before it returns, after this call at the other end; the lock is given up
-/// meanwhile. 0, or -errno and `*errp`: -EINVAL where it is not paused. A recovery that fails leaves the postcopy paused.
+/// Continues a paused postcopy over a new connection. First call it at the destination, which listens on `uri` once the
+/// function has returned; then at the source, which connects before the function returns.
+///
+/// Returns:
+///   0        the recovery has begun
+///   -EINVAL  the migration is not paused, or NULL
+///   -errno   no connection; the postcopy stays paused
+///
+/// Thread: any. Lock: either, released while waiting. QEMU: qmp_migrate_recover, migration/migration.c.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -261,9 +319,14 @@ pub unsafe extern "C" fn savevm_migration_recover(
     unsafe { try_on_machine(Handle::from_c(m), errp, recover) }
 }
 
-/// Outgoing: changes what may change while it runs; see SaveVMParams. All of it: what is 0 gets its default again, so that
-/// a caller keeps the parameters that it began with and changes one of them. 0, or -errno and `*errp`: -EINVAL for
-/// parameters that can't be, and for an incoming one.
+/// Changes those parameters of an outgoing migration that may change while it runs; see SaveVMParams. A member that is zero
+/// gets its default again, so keep the struct that the migration began with and change members of it.
+///
+/// Returns:
+///   0        the parameters are set
+///   -EINVAL  `params` is NULL or wrong; incoming migration; or NULL
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `params` is NULL or begins with its size; `errp` is NULL or points to NULL.
@@ -283,7 +346,13 @@ pub unsafe extern "C" fn savevm_migration_set_params(
     unsafe { try_on_machine(Handle::from_c(m), errp, set) }
 }
 
-/// How it stands. 0, or -EINVAL for NULL and for an `info` without its size. It waits for nothing; inside callbacks too.
+/// Returns statistics of a migration.
+///
+/// Returns:
+///   0        `info` is filled in
+///   -EINVAL  NULL, or the size of `info` is too small
+///
+/// Thread: any. Lock: either. Does not wait; may be called from callbacks.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `info` is NULL or begins with its size and is writable for that.
@@ -295,8 +364,15 @@ pub unsafe extern "C" fn savevm_migration_query(m: *mut SaveVMMigration, info: *
     })
 }
 
-/// What was measured of one device whose state was saved or loaded, by its place in the stream. 0, -ENOENT behind the
-/// last, -EINVAL for NULL and for a `device` without its size. It waits for nothing; inside callbacks too.
+/// Returns what was measured of one device whose state is saved and loaded whole; `index` counts them in the order of the
+/// stream. At most 65536 devices are kept.
+///
+/// Returns:
+///   0        `device` is filled in
+///   -ENOENT  there are not so many devices
+///   -EINVAL  NULL, or the size of `device` is too small
+///
+/// Thread: any. Lock: either. Does not wait; may be called from callbacks.
 ///
 /// # Safety
 /// `m` is NULL or a migration; `device` is NULL or begins with its size and is writable for that.
@@ -314,9 +390,10 @@ pub unsafe extern "C" fn savevm_migration_device(
     })
 }
 
-/// Ends what is still under way as far as that can be (see savevm_migration_cancel(); past that an outgoing one waits for
-/// the end, and a paused postcopy is given up), and frees `m`. NULL is allowed. Not from inside a callback of this
-/// migration.
+/// Frees a migration. One that is in progress is cancelled if that is possible; otherwise the function waits for its end, and
+/// a paused postcopy is abandoned. Do not call it from a callback of this migration.
+///
+/// Thread: any. Lock: either, released while waiting.
 ///
 /// # Safety
 /// `m` is NULL or a migration that is not used afterwards.
@@ -335,8 +412,14 @@ pub unsafe extern "C" fn savevm_migration_free(m: *mut SaveVMMigration) {
     guard((), || drop(unsafe { Handle::take(m) }));
 }
 
-/// Forbids migration of `vm` (NULL: this thread's context) for a reason, which is copied. A number above 0 for
-/// savevm_del_blocker(), or -errno and `*errp`: -EBUSY while a migration runs.
+/// Forbids migrations of `vm`. `reason` appears in their error.
+///
+/// Returns:
+///   a positive number  for savevm_del_blocker()
+///   -EBUSY             a migration or a snapshot is in progress
+///   -EINVAL            `reason` is NULL
+///
+/// Thread: any. Lock: either. QEMU: migrate_add_blocker, migration/migration.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `reason` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -356,7 +439,13 @@ pub unsafe extern "C" fn savevm_add_blocker(vm: *mut SaveVM, reason: *const c_ch
     unsafe { guard_error(errp, -i64::from(libc::EIO), body) }
 }
 
-/// Takes a blocker back. 0, or -ENOENT.
+/// Removes a blocker by the number that savevm_add_blocker() returned.
+///
+/// Returns:
+///   0        the blocker is removed
+///   -ENOENT  there is no such blocker
+///
+/// Thread: any. Lock: either. QEMU: migrate_del_blocker, migration/migration.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context.

@@ -25,43 +25,52 @@ pub struct SaveVMPostcopyOps {
     pub size: usize,
     /// Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
     /// savevm_request_bitmap().
-    pub blocks: Option<unsafe extern "C" fn(host: *mut c_void) -> *const *const c_char>,
+    pub blocks: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *const *const c_char>,
 
     /// Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
-    pub send_discards: Option<unsafe extern "C" fn(host: *mut c_void, f: *mut QEMUFile) -> c_int>,
+    pub send_discards: Option<unsafe extern "C" fn(opaque: *mut c_void, f: *mut QEMUFile) -> c_int>,
     /// Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
     /// them next. `block` NULL: that of the last request.
     pub pages_requested:
-        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, start: u64, length: u32) -> c_int>,
+        Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, start: u64, length: u32) -> c_int>,
     /// Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
     /// others are to be sent.
-    pub received:
-        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, bits: *const u8, length: usize) -> c_int>,
+    pub received: Option<
+        unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, bits: *const u8, length: usize) -> c_int,
+    >,
 
     /// Destination: postcopy may come. NULL: fine.
-    pub advise: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    pub advise: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Destination: before the first discard. NULL: fine.
-    pub prepare_discard: Option<unsafe extern "C" fn(host: *mut c_void) -> c_int>,
+    pub prepare_discard: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Destination: throw away `length` bytes from `start` on of a block.
     pub discard:
-        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
+        Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
     /// Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
     /// RAM's load_state, without the lock, on another thread than the devices.
-    pub listen: Option<unsafe extern "C" fn(host: *mut c_void, migration: *mut MigrationIncomingState) -> c_int>,
+    pub listen: Option<unsafe extern "C" fn(opaque: *mut c_void, migration: *mut MigrationIncomingState) -> c_int>,
     /// Destination: the connection broke; requests fail. NULL: nothing.
-    pub paused: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    pub paused: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
-    pub resumed: Option<unsafe extern "C" fn(host: *mut c_void)>,
+    pub resumed: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
     /// next call. A bit for each page that arrived, little-endian.
     pub received_bits:
-        Option<unsafe extern "C" fn(host: *mut c_void, block: *const c_char, bits: *mut *const u8) -> isize>,
+        Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, bits: *mut *const u8) -> isize>,
     /// Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
-    pub end: Option<unsafe extern "C" fn(host: *mut c_void, complete: bool)>,
+    pub end: Option<unsafe extern "C" fn(opaque: *mut c_void, complete: bool)>,
 }
 
-/// For a `resume_prepare`: asks which pages of a block arrived, and waits until SaveVMPostcopyOps.received was told, at most
-/// handshake_timeout_ms. 0, -EINVAL outside of a recovery, -ETIMEDOUT, or the error of the connection. In a callback.
+/// For `resume_prepare` of a RAM device: asks the destination which pages of a block it has, and waits until
+/// SaveVMPostcopyOps.received was called, at most SaveVMParams.handshake_timeout_ms.
+///
+/// Returns:
+///   0           SaveVMPostcopyOps.received was called
+///   -EINVAL     no recovery is in progress, or NULL
+///   -ETIMEDOUT  no answer
+///   -errno      the connection broke
+///
+/// Thread: that of the callback. Lock: either.
 ///
 /// # Safety
 /// `s` is NULL or what `resume_prepare` was given; `block` is NULL or a terminated string.
@@ -76,9 +85,15 @@ pub unsafe extern "C" fn savevm_request_bitmap(s: *mut MigrationState, block: *c
     })
 }
 
-/// For the RAM in postcopy: the guest waits for `length` bytes from `start` on of a block. 0, -EINVAL where no postcopy was
-/// listened for, from SaveVMPostcopyOps.listen on until its `end`, or another -errno: ask again after
-/// SaveVMPostcopyOps.resumed. It waits for nothing but the connection to take a few bytes.
+/// For a RAM device in postcopy: asks the source to send `length` bytes from `start` on of a block soon, because the guest
+/// waits for them. `s` is the argument of SaveVMPostcopyOps.listen, and valid until SaveVMPostcopyOps.end.
+///
+/// Returns:
+///   0        the request was sent
+///   -EINVAL  no postcopy is in progress, NULL, or the name has more than 255 bytes
+///   -errno   the connection is broken; ask again after SaveVMPostcopyOps.resumed
+///
+/// Thread: any. Lock: either. Waits only until the connection takes a few bytes.
 ///
 /// # Safety
 /// `s` is NULL or what SaveVMPostcopyOps.listen was given; `block` is NULL or a terminated string.

@@ -163,9 +163,13 @@ unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
     unsafe { ram.as_ref() }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
 }
 
-/// Gives `vm` (NULL: this thread's context) RAM: the live device "ram", without blocks at first, which takes part in every
-/// migration and snapshot from then on, and in postcopy. Call it after savevm_set_host(), with the lock. `options` (NULL:
-/// the defaults) and `ops` (NULL: no dirty log of the hypervisor) are copied. NULL and `*errp` on failure. Free it with savevm_ram_free().
+/// Gives a context RAM: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
+/// begin afterwards, and in postcopy. Call it after savevm_set_host(). `options` (NULL: defaults) and `ops` (NULL: no dirty
+/// log of the hypervisor) are copied.
+///
+/// Returns: the RAM, to be freed with savevm_ram_free(); NULL on failure.
+///
+/// Thread: any. Lock: held. QEMU: ram_mig_init, migration/ram.c.
 ///
 /// # Safety
 /// `vm` is NULL or a context that outlives the RAM; `options` and `ops` are NULL or begin with their size, and the functions
@@ -197,9 +201,10 @@ pub unsafe extern "C" fn savevm_ram_new(
     unsafe { guard_error(errp, ptr::null_mut(), body) }
 }
 
-/// Takes RAM out of its machine and frees it; the memory stays the hypervisor's. NULL is allowed. With the lock, which may
-/// be given up meanwhile. Free the migrations of the machine first: while one is under way nothing is freed, and that is
-/// reported.
+/// Removes RAM from its context and frees it. The memory is not touched. Free the migrations of the context before: while one
+/// is in progress, nothing is freed, and that is reported.
+///
+/// Thread: any. Lock: held, released while waiting.
 ///
 /// # Safety
 /// `ram` is NULL or comes from savevm_ram_new() and is not used afterwards.
@@ -241,8 +246,16 @@ unsafe fn block_info(block: *const SaveVMRamBlock) -> Result<BlockInfo> {
     })
 }
 
-/// Adds a block, also while the guest runs. 0, or -errno and `*errp`: -EBUSY in a migration, -EEXIST for a name that is
-/// there, -EINVAL for a block that can't be. Any thread.
+/// Adds a block of guest memory, also while the guest runs. The memory stays mapped until the block is removed or the RAM is
+/// freed.
+///
+/// Returns:
+///   0        the block is added
+///   -EBUSY   a migration is in progress
+///   -EEXIST  there is a block of that name
+///   -EINVAL  the block is not possible, NULL, or its size is too small
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ram` is NULL or alive; `block` is NULL or begins with its size; its memory stays mapped until the block is removed or
@@ -261,8 +274,14 @@ pub unsafe extern "C" fn savevm_ram_add_block(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Removes a block; when it returns 0 the memory may be unmapped. Else -errno and `*errp`: -EBUSY in a migration, -ENOENT.
-/// Any thread.
+/// Removes a block. After it returns 0, the memory may be unmapped.
+///
+/// Returns:
+///   0        the block is removed
+///   -EBUSY   a migration is in progress
+///   -ENOENT  there is no block of that name
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ram` is NULL or alive; `name` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -283,9 +302,10 @@ pub unsafe extern "C" fn savevm_ram_remove_block(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Says that guest memory was written in a way that the dirty log does not see: by a device model (for KVM's log), by DMA, by
-/// another process. It is sent again. Any thread, any lock, quick where no migration runs. Addresses outside of all blocks
-/// are ignored.
+/// Marks guest memory as written. Call it for writes that the dirty log does not see: by a device model (with KVM's log), by
+/// DMA, or by another process. Addresses outside of all blocks are ignored.
+///
+/// Thread: any. Lock: either. Does not wait.
 ///
 /// # Safety
 /// `ram` is NULL or alive. The memory is not touched.
@@ -302,8 +322,10 @@ pub unsafe extern "C" fn savevm_ram_set_dirty(ram: *mut SaveVMRam, host: *const 
     });
 }
 
-/// The union of the page sizes of all blocks in bytes: what SaveVMHostOps.ram_page_sizes returns where a block is on huge
-/// pages.
+/// Returns the union of the page sizes of all blocks in bytes. A host with a block on huge pages returns it from
+/// SaveVMHostOps.ram_page_sizes.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ram` is NULL or alive.
@@ -313,8 +335,12 @@ pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
     guard(0, || unsafe { ram_of(ram) }.map_or(0, Ram::page_sizes))
 }
 
-/// Whether this machine can be the destination of a postcopy: userfaultfd is there, this program may use it, and it can
-/// handle the memory of all blocks. 0, or -errno and the reason in `*errp`. Any thread.
+/// Checks whether this machine can be the destination of a postcopy: userfaultfd exists, this process may use it, and it can
+/// handle the memory of all blocks.
+///
+/// Returns: 0 if it can, else -errno with the reason in `*errp`.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ram` is NULL or alive; `errp` is NULL or points to NULL.
@@ -324,10 +350,13 @@ pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *m
     unsafe { guard_error(errp, -libc::EIO, || code_or_error(with_ram(ram, Ram::check_postcopy), errp)) }
 }
 
-/// Saves the machine as it is at the moment of the call, while its guest runs on: the guest stops only for its devices and
-/// while memory is write-protected; a page that it writes to is copied first. `uri` as for savevm_snapshot_save(). It returns
-/// when everything is saved. Without the lock, which it takes when it needs it. No other live device may be registered.
-/// 0, or -errno and `*errp`; the guest runs on in any case.
+/// Saves the machine as it is at the time of the call, while its guest runs. The guest stops only while devices are saved and
+/// memory is write-protected. A page that the guest writes to is copied first. `uri` as for savevm_migrate(). Returns when
+/// everything is saved. No other live device may be registered. The guest runs on in any case.
+///
+/// Returns: 0, or -errno and the error.
+///
+/// Thread: any. Lock: not held. QEMU: bg_migration_thread, migration/migration.c.
 ///
 /// # Safety
 /// `ram` is NULL or alive; `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -344,7 +373,13 @@ pub unsafe extern "C" fn savevm_ram_snapshot(ram: *mut SaveVMRam, uri: *const c_
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// How it stands. 0, or -EINVAL for NULL. Any thread.
+/// Returns statistics of the RAM in the last migration.
+///
+/// Returns:
+///   0        `info` is filled in
+///   -EINVAL  NULL, or the size of `info` is too small
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `ram` is NULL or alive; `info` is NULL or begins with its size and is writable for that.

@@ -146,7 +146,7 @@ impl Inspected {
             version_id: section.map_or(0, |section| section.version),
             count: section.map_or(0, |section| section.count),
             state: state.map_or(ptr::null(), <[u8]>::as_ptr),
-            state_len: state.map_or(0, <[u8]>::len),
+            state_length: state.map_or(0, <[u8]>::len),
         })
     }
 
@@ -227,7 +227,7 @@ const NO_FIELD: SaveVMInspectField = SaveVMInspectField {
     value: 0,
     offset: 0,
     bytes: ptr::null(),
-    len: 0,
+    length: 0,
 };
 
 impl FieldSink for Callback {
@@ -262,7 +262,7 @@ impl FieldSink for Callback {
             value,
             offset: leaf.offset,
             bytes: leaf.bytes.as_ptr(),
-            len: leaf.bytes.len(),
+            length: leaf.bytes.len(),
         });
     }
 }

@@ -182,14 +182,19 @@ impl DeviceFactory for Copies<'_> {
     }
 }
 
-/// Checks a device for its author: saves the device that is registered as `idstr` and `instance_id` with the context `vm`
-/// (NULL: this thread's), loads what it saved into a new device, saves that and compares; then loads the stream cut to
-/// every length, which has to fail, and with damaged bytes, which must do no harm. Each goes to a device of its own. The
-/// damage is the same in every run. For tests: it takes as long as some thousand loads, and a device that crashes ends
-/// the program (best seen under a sanitizer). With the lock.
+/// Checks a registered device: saves it, loads the state into a new device, saves that, and compares. Then loads the stream
+/// cut to every length, which must fail, and with damaged bytes, which must do no harm. Each load gets a new device from
+/// SaveVMCheckOps.create. The damage is the same in every run. It takes as long as some thousand loads. A device that crashes
+/// ends the program, so run it under a sanitizer.
 ///
-/// Returns the number of errors that were reported; -EINVAL where a pointer is NULL that must not be, -ENOENT where there
-/// is no such device, -ENOTSUP for one that can't be saved whole, -ENODEV where `create` made none that could be found.
+/// Returns:
+///   the number of errors that were reported
+///   -EINVAL   NULL, or the size of `ops` is too small
+///   -ENOENT   there is no such device
+///   -ENOTSUP  the device can't be saved whole
+///   -ENODEV   SaveVMCheckOps.create made no device that could be found
+///
+/// Thread: any. Lock: held.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `idstr` is NULL or a terminated string; `ops` is NULL or begins with its size.
@@ -232,10 +237,12 @@ fn check_call(vm: &Arc<Vm>, call: Call<'_>, program: &Program) -> c_int {
     }
 }
 
-/// Looks through a description, without a device: for parts that can never be saved or loaded, and for counts that come
-/// from the stream and that nothing bounds. Findings go to `report` as in SaveVMCheckOps. From any thread.
+/// Checks a description without a device: for parts that can never be saved or loaded, and for counts that come from the
+/// stream without a bound. `report` gets each finding.
 ///
-/// Returns the number of errors that were reported, or -EINVAL for NULL.
+/// Returns: the number of errors that were reported; -EINVAL if `vmsd` is NULL.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vmsd` is NULL or a description; `report` may be called with `opaque`.
@@ -263,11 +270,13 @@ pub unsafe extern "C" fn savevm_check_description(
     })
 }
 
-/// What QEMU's -dump-vmstate says of a type of device, for `savevm check --against` and scripts/vmstate-static-checker.py:
-/// one JSON object, as a string from malloc(). In a dump it is a member of one object, under the name of the type; the
-/// member "vmschkmachine" there has the machine's name as "Name". From any thread.
+/// Returns the description of a type of device as QEMU's -dump-vmstate prints it: one JSON object, for `savevm check --against`
+/// and scripts/vmstate-static-checker.py. In a dump it is a member, under the name of the type, of an object whose member
+/// "vmschkmachine" has the name of the machine as "Name". `type_name` NULL: the name of the description.
 ///
-/// Returns NULL for a NULL description, and where there is no memory.
+/// Returns: a string from malloc(); NULL if `vmsd` is NULL or there is no memory.
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `vmsd` is NULL or a description; `type_name` is NULL, for the description's own name, or a string.
