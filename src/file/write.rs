@@ -66,7 +66,7 @@ impl MigFile {
 
     /// Puts a few bytes, whose number is known at compile time.
     #[inline]
-    pub fn put_array<const N: usize>(&self, bytes: [u8; N]) {
+    pub(super) fn put_array<const N: usize>(&self, bytes: [u8; N]) {
         if !self.try_put(bytes) {
             self.put(&bytes);
         }

@@ -162,7 +162,7 @@ fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<(
     body()?;
     wire::encode_end(&mut file);
     if !vm.flags().has(Flags::NO_FOOTERS) {
-        file.put_array(section::footer(entry.section_id));
+        section::encode_footer(&mut file, entry.section_id);
     }
     file.check()
 }

@@ -43,7 +43,7 @@ impl SectionContext<'_> {
         let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
         if self.footers {
-            file.put_array(section::footer(entry.section_id));
+            section::encode_footer(&mut { *file }, entry.section_id);
         }
     }
 

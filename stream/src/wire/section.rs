@@ -69,7 +69,15 @@ pub fn decode_id<I: Input>(input: &mut I) -> Result<u32, I::Error> {
     input.get_be32("a section's number")
 }
 
-/// Returns the footer of the section with this id.
+/// Appends the footer of the section with this id. Two values cost less than one array of five bytes, which the compiler
+/// builds in memory first.
+#[inline]
+pub fn encode_footer(out: &mut impl Output, id: u32) {
+    out.put_u8(SECTION_FOOTER);
+    out.put_be32(id);
+}
+
+/// Returns the footer of the section with this id, to compare with.
 #[inline]
 pub fn footer(id: u32) -> [u8; FOOTER_LEN] {
     let [a, b, c, d] = id.to_be_bytes();
@@ -125,7 +133,8 @@ mod tests {
         encode_file_header(&mut bytes);
         encode_tag(&mut bytes, SECTION_FULL, 7);
         DeviceHead { name: b"rtc", instance: 1, version: 2 }.encode(&mut bytes);
-        bytes.put_array(footer(7));
+        encode_footer(&mut bytes, 7);
+        assert!(bytes.ends_with(&footer(7)));
         assert_eq!(bytes, b"QEVM\0\0\0\x03\x04\0\0\0\x07\x03rtc\0\0\0\x01\0\0\0\x02\x7e\0\0\0\x07");
         assert_eq!(DeviceHead::decode(&mut &b"\x03rtc\0\0"[..]), Err(Cut("a device's instance")));
     }
