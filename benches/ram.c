@@ -209,6 +209,8 @@ static Cost migrate(SaveVM *vm, uint64_t want)
     cost.downtime = (double)info.downtime_us * 1e-6;
     check(read(up[0], &cost.receiver, sizeof(double)) == sizeof(double), "the destination failed");
     savevm_migration_free(out);
+    /* The destination only checks the memory and exits: this side may migrate again. */
+    check(savevm_override_owner(vm, SAVEVM_OWNER_HERE, &err) == 0, err ? error_get_pretty(err) : "owner");
     check(write(down[1], &want, sizeof(want)) == sizeof(want), "the destination is gone");
     int status;
     waitpid(child, &status, 0);
