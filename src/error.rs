@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The one error of the library: what happened, where in the stream and in which device, and the errno for C.
+//! The error type of the library: what happened, where in the stream, in which device, and the errno for C.
 //!
-//! An error is made where the fact is known (often with no more than a cause and a stream offset) and gains context on
-//! its way out: the field and path in the VMState interpreter, the section in the load and save loops, the phase in the
-//! driver. Context that is already there is kept: the innermost place knows best.
+//! An error is created where the failure is detected, often with no more than a cause and a stream offset. Callers add
+//! context: the VMState interpreter adds the field and the path, the loops of loading and saving add the section, the
+//! driver adds the phase. Context that an inner function has set is kept.
 
 use std::fmt;
 
 /// A positive errno value, as in `errno.h`.
 pub type Errno = i32;
 
-/// Which end of a migration the error happened on.
+/// The side of a migration on which an error happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Side {
-    /// Neither: an error outside any stream.
+    /// No side: the error is outside of any stream.
     #[default]
     None,
     /// The source, writing the stream.
@@ -138,7 +138,8 @@ pub struct Error(Box<Parts>);
 /// Shorthand for results of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Names may come from a stream: they must not move a terminal's cursor or forge a line of a log.
+/// Escapes control characters. Names come from streams, and must not move the cursor of a terminal or forge a line of a
+/// log.
 pub fn printable(text: String) -> String {
     if !text.contains(char::is_control) {
         return text;
@@ -154,26 +155,26 @@ pub fn check(call: &str, code: i32) -> Result<()> {
 }
 
 impl Error {
-    /// An error with its errno (positive, `EIO` where the caller has none) and its cause in words.
+    /// Creates an error with an errno and a cause. Errno 0 becomes `EIO`; a negative one is made positive.
     #[cold]
     pub fn new(errno: Errno, message: impl Into<String>) -> Self {
         let errno = if errno == 0 { libc::EIO } else { errno.abs() };
         Self(Box::new(Parts { errno, message: printable(message.into()), ..Parts::default() }))
     }
 
-    /// The stream says something that it must not: `EINVAL`.
+    /// Creates an `EINVAL` error: a stream or an argument has an invalid value.
     #[cold]
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(libc::EINVAL, message)
     }
 
-    /// A callback of the host or a device returned the negative errno `ret`.
+    /// Creates the error of a callback that returned the negative errno `ret`.
     #[cold]
     pub fn from_callback(name: &str, ret: i32) -> Self {
         Self::new(ret.saturating_abs(), format!("{name} returned {ret}"))
     }
 
-    /// An operating system error, with what was tried.
+    /// Creates an error from an operating system error. `what` names the operation.
     #[cold]
     pub fn io(what: impl fmt::Display, err: &std::io::Error) -> Self {
         Self::new(system_errno(err), format!("{what}: {}", system_text(err)))
@@ -192,7 +193,7 @@ impl Error {
         self
     }
 
-    /// The positive errno.
+    /// Returns the positive errno.
     pub fn errno(&self) -> Errno {
         self.0.errno
     }
@@ -210,27 +211,27 @@ impl Error {
         self
     }
 
-    /// The cause alone, without the place.
+    /// Returns the cause without the place.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The side, `Side::None` outside a stream.
+    /// Returns the side.
     pub fn side(&self) -> Side {
         self.0.side
     }
 
-    /// The phase, if it is known.
+    /// Returns the phase, if it is known.
     pub fn phase(&self) -> Option<Phase> {
         self.0.phase
     }
 
-    /// The section, where the error is inside one.
+    /// Returns the section, if the error is inside one.
     pub fn section(&self) -> Option<&Section> {
         self.0.section.as_ref()
     }
 
-    /// The VMState path from the outermost description to the field, joined by '/'.
+    /// Returns the VMState path from the outermost description to the field, joined by '/'.
     pub fn path(&self) -> Option<String> {
         if self.0.path.is_empty() {
             return None;
@@ -238,23 +239,23 @@ impl Error {
         Some(self.0.path.iter().rev().map(String::as_str).collect::<Vec<_>>().join("/"))
     }
 
-    /// The offset in the stream, in bytes, where known.
+    /// Returns the offset in the stream in bytes, if it is known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
 
-    /// Whether people have been told of it.
+    /// Returns whether the error was reported to the user.
     pub fn is_reported(&self) -> bool {
         self.0.reported
     }
 
-    /// People have been told of it: whoever it is handed on to need not tell them again.
+    /// Marks the error as reported, so that it is not reported again.
     pub fn reported(mut self) -> Self {
         self.0.reported = true;
         self
     }
 
-    /// Adds the side, unless one is known.
+    /// Adds the side, unless it has one.
     pub fn at_side(mut self, side: Side) -> Self {
         if self.0.side == Side::None {
             self.0.side = side;
@@ -262,13 +263,13 @@ impl Error {
         self
     }
 
-    /// Adds the phase, unless one is known.
+    /// Adds the phase, unless it has one.
     pub fn in_phase(mut self, phase: Phase) -> Self {
         self.0.phase.get_or_insert(phase);
         self
     }
 
-    /// Adds the section, unless one is known.
+    /// Adds the section, unless it has one.
     pub fn in_section(mut self, section: impl FnOnce() -> Section) -> Self {
         self.0.section.get_or_insert_with(|| {
             let section = section();
@@ -277,7 +278,7 @@ impl Error {
         self
     }
 
-    /// Adds the stream offset, unless one is known.
+    /// Adds the stream offset, unless it has one.
     pub fn at_offset(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
@@ -323,7 +324,7 @@ impl std::error::Error for Error {}
 /// A system error with a text of its own in place of the system's. `io::Error` can carry only one of the two.
 #[derive(Debug)]
 pub struct Described {
-    /// The positive errno.
+    /// Returns the positive errno.
     pub errno: Errno,
     /// The text.
     pub text: String,
@@ -352,7 +353,7 @@ fn system_errno(err: &std::io::Error) -> Errno {
     })
 }
 
-/// What the system says of an error, without the number that Rust puts behind it.
+/// Returns the system's text of an error, without the number that Rust appends.
 pub fn system_text(err: &std::io::Error) -> String {
     let mut text = err.to_string();
     if err.raw_os_error().is_some() {
@@ -366,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_names_every_part_that_is_known() {
+    fn text_names_all_known_parts() {
         let section = || Section {
             tag: 4,
             id: 7,
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_is_said_once() {
+    fn system_text_appears_once() {
         let system = std::io::Error::from_raw_os_error(libc::ENOENT);
         let error = Error::io("opening file:/x", &system);
         assert_eq!(error.to_string(), "opening file:/x: No such file or directory");
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn innermost_context_wins() {
+    fn context_of_the_inner_function_is_kept() {
         let error = Error::invalid("x").at_offset(1).in_phase(Phase::Load).at_offset(2).in_phase(Phase::Snapshot);
         assert_eq!((error.offset(), error.phase()), (Some(1), Some(Phase::Load)));
     }

@@ -75,8 +75,8 @@ impl MigFile {
         }
     }
 
-    /// Counts memory that is allocated because the stream asks for it. Returns false, and counts nothing, if the sum would
-    /// exceed `limit` bytes.
+    /// Counts memory that is allocated because the stream asks for it. Returns false, and counts nothing, if the sum
+    /// would exceed `limit` bytes.
     pub fn charge(&self, bytes: usize, limit: usize) -> bool {
         let sum = self.allocated.get().saturating_add(bytes);
         if sum <= limit {
@@ -120,8 +120,8 @@ impl MigFile {
         &self.references
     }
 
-    /// Returns a reader of the remaining bytes. Fails with `EINVAL` on a file for writing, or with the first error of the
-    /// file.
+    /// Returns a reader of the remaining bytes. Fails with `EINVAL` on a file for writing, or with the first error of
+    /// the file.
     pub fn remaining(&self) -> Result<RemainingReader<'_>> {
         if self.writable {
             return Err(Error::invalid("the file is for writing"));
@@ -138,7 +138,8 @@ impl MigFile {
         }
     }
 
-    /// Creates a file for the opposite direction over the same channel, or `None` if the channel has one direction only.
+    /// Creates a file for the opposite direction over the same channel, or `None` if the channel has one direction
+    /// only.
     pub fn return_path(&self) -> Option<Self> {
         self.channel.is_duplex().then(|| Self::new(Arc::clone(&self.channel), !self.writable))
     }
@@ -154,8 +155,8 @@ impl MigFile {
         })
     }
 
-    /// The error behind the negative result `ret` of a callback that used the file: the file's first error, if the file has
-    /// failed and the cause is known, else that the callback returned `ret`.
+    /// The error behind the negative result `ret` of a callback that used the file: the file's first error, if the file
+    /// has failed and the cause is known, else that the callback returned `ret`.
     pub fn cause(&self, callback: &str, ret: i32) -> Error {
         self.status.detail().unwrap_or_else(|| Error::from_callback(callback, ret))
     }

@@ -102,8 +102,8 @@ impl MigFile {
         self.get_into(Span::from_slice(into))
     }
 
-    /// Gets `len` bytes, or fewer at the end. Reads them in steps, so that a length alone takes no memory. Fails, with the
-    /// number of bytes that arrived, if there is no memory for more.
+    /// Gets `len` bytes, or fewer at the end. Reads them in steps, so that a length alone takes no memory. Fails, with
+    /// the number of bytes that arrived, if there is no memory for more.
     pub fn get_vec(&self, len: usize) -> std::result::Result<Vec<u8>, usize> {
         let (mut bytes, mut chunk) = (Vec::new(), [0; 32768]);
         while bytes.len() < len {
@@ -118,8 +118,8 @@ impl MigFile {
         Ok(bytes)
     }
 
-    /// Gets bytes into raw memory. Returns their number, which is smaller only at the end or on an error. Large reads bypass
-    /// the buffer.
+    /// Gets bytes into raw memory. Returns their number, which is smaller only at the end or on an error. Large reads
+    /// bypass the buffer.
     pub fn get_into(&self, into: Span<'_>) -> usize {
         let mut rest = into;
         while !rest.is_empty() {
@@ -145,8 +145,8 @@ impl MigFile {
         self.available()
     }
 
-    /// Gets bytes into several places in their order, with one read that bypasses the buffer. Returns their number: 0 at
-    /// the end, on an error, and if the buffer is not empty.
+    /// Gets bytes into several places in their order, with one read that bypasses the buffer. Returns their number: 0
+    /// at the end, on an error, and if the buffer is not empty.
     pub fn get_scattered(&self, into: &[Span<'_>]) -> usize {
         if self.writable || self.status.is_shutdown() || self.available() > 0 {
             return 0;
@@ -162,8 +162,8 @@ impl MigFile {
         self.filled.set(bytes.len());
     }
 
-    /// Reads until the buffer has `size` bytes from `offset`, or the stream ends. Returns how many of them there are, and 0
-    /// if `offset + size` exceeds `BUFFER_SIZE`.
+    /// Reads until the buffer has `size` bytes from `offset`, or the stream ends. Returns how many of them there are,
+    /// and 0 if `offset + size` exceeds `BUFFER_SIZE`.
     pub fn peek(&self, size: usize, offset: usize) -> usize {
         if offset.saturating_add(size) > BUFFER_SIZE {
             return 0;

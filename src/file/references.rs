@@ -19,7 +19,8 @@ impl References {
         self.0.fetch_add(1, AcqRel);
     }
 
-    /// Releases a reference. Returns true if it was the last one and the owner has closed the file: the caller frees it.
+    /// Releases a reference. Returns true if it was the last one and the owner has closed the file: the caller frees
+    /// it.
     pub fn release(&self) -> bool {
         self.0.fetch_sub(1, AcqRel) == CLOSED + 1
     }

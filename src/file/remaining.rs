@@ -5,7 +5,8 @@ use super::MigFile;
 use crate::sys::Span;
 use std::io::{self, Read};
 
-/// Reads what is in the buffer of the file, then directly from its channel. The end of the stream is no error of the file.
+/// Reads what is in the buffer of the file, then directly from its channel. The end of the stream is no error of the
+/// file.
 pub struct RemainingReader<'a>(pub(super) &'a MigFile);
 
 impl Read for RemainingReader<'_> {

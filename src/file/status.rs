@@ -156,8 +156,8 @@ impl MigFile {
         self.status.transferred()
     }
 
-    /// Returns whether the caller should stop writing in this window: the limit is exceeded, or the file has an error or
-    /// was shut down.
+    /// Returns whether the caller should stop writing in this window: the limit is exceeded, or the file has an error
+    /// or was shut down.
     pub fn rate_limit_reached(&self) -> bool {
         let limit = self.status.rate_limit();
         self.status.is_shutdown() || self.error() != 0 || (limit > 0 && self.rate_used() > limit)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Puts bytes. They are copied to the buffer. Memory of the guest may be queued between them without a copy.
 //!
-//! The buffer is filled from its start. The bytes since the last queued piece are the *tail*. The tail becomes a piece when
-//! memory is queued behind it or the file is flushed. After an error is latched, further bytes are dropped.
+//! The buffer is filled from its start. The bytes since the last queued piece are the *tail*. The tail becomes a piece
+//! when memory is queued behind it or the file is flushed. After an error is latched, further bytes are dropped.
 
 use super::{BUFFER_SIZE, MigFile};
 use crate::error::Error;
@@ -121,8 +121,8 @@ impl MigFile {
         }
     }
 
-    /// Queues memory that is sent without a copy. It must not change until the next flush. With `may_release`, its pages are
-    /// released to the system afterwards.
+    /// Queues memory that is sent without a copy. It must not change until the next flush. With `may_release`, its
+    /// pages are released to the system afterwards.
     pub fn put_async(&self, piece: IoVec, may_release: bool) {
         if piece.is_empty() || !self.may_put_or_latch() {
             return;
@@ -137,8 +137,8 @@ impl MigFile {
         }
     }
 
-    /// As `put_async`, for memory that follows the last piece. Returns false, and does nothing, if it does not follow or
-    /// nothing may be put. Never panics.
+    /// As `put_async`, for memory that follows the last piece. Returns false, and does nothing, if it does not follow
+    /// or nothing may be put. Never panics.
     #[inline]
     pub fn try_put_async(&self, piece: IoVec) -> bool {
         self.may_put() && self.index.get() == self.queue.tail.get() && self.extend_last(piece)
@@ -211,8 +211,8 @@ impl MigFile {
         }
     }
 
-    /// Returns the address of `len` free bytes at the end of the buffer, or `None` if they need a flush first. The caller
-    /// fills them and calls `commit`.
+    /// Returns the address of `len` free bytes at the end of the buffer, or `None` if they need a flush first. The
+    /// caller fills them and calls `commit`.
     pub fn reserve(&self, len: usize) -> Option<*mut u8> {
         let index = self.index.get();
         (self.may_put() && len < BUFFER_SIZE - index).then(|| self.buffer.address(index))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The configuration section: what both machines must share (QEMU 7.2, `vmstate_configuration` in `migration/savevm.c`).
+//! The configuration section: what both machines must have in common (QEMU 7.2, `vmstate_configuration` in
+//! `migration/savevm.c`).
 
 //! `wire::configuration` has the layout.
 
@@ -73,8 +74,8 @@ fn content_error(file: &MigFile, error: ContentError<Error>) -> Error {
     }
 }
 
-/// Returns the subsection that follows, if one does, and moves behind its version. As in QEMU, a name that is not of this
-/// section ends the section.
+/// Returns the subsection that follows, if one does, and moves behind its version. As in QEMU, a name that is not of
+/// this section ends the section.
 fn next_subsection(file: &MigFile) -> Result<Option<Subsection>> {
     if file.error() != 0 || file.peek_byte(0) != SUBSECTION {
         return Ok(None);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Fault points: steps of the engine and the driver at which tests provoke a panic.
 //!
-//! A step is marked by a statement, `vm.fault_point(FaultPoint::Section)`. It compiles to nothing outside the unit tests
-//! of this crate. `src/ffi/panic_tests` provokes a panic at every passage of every point.
+//! A step is marked by a statement, `vm.fault_point(FaultPoint::Section)`. It compiles to nothing outside the unit
+//! tests of this crate. `src/ffi/panic_tests` provokes a panic at every passage of every point.
 
 /// A kind of step that can fail in tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

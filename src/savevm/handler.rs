@@ -1,50 +1,50 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A device as the phases see it, whatever interface it was registered through.
+//! A device as the phases see it, independent of the interface through which it was registered.
 
 use crate::error::Result;
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
 
-/// Optional callbacks of a handler, by QEMU 7.2's names (`include/migration/register.h`).
+/// The optional callbacks of a handler, with QEMU 7.2's names (`include/migration/register.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callback {
-    /// Whole state of a device that is not live.
+    /// Saves the whole state of a device that is not live.
     SaveState,
-    /// After the migration, well or not.
+    /// Called after the migration, successful or not.
     SaveCleanup,
-    /// Rest of the state, with the guest running on the destination.
+    /// Saves the rest of the state while the guest runs at the destination.
     SaveLiveCompletePostcopy,
-    /// Rest of the state, with the guest stopped.
+    /// Saves the rest of the state while the guest is stopped.
     SaveLiveCompletePrecopy,
-    /// One round.
+    /// Saves one round.
     SaveLiveIterate,
-    /// Before the rounds.
+    /// Called before the rounds.
     SaveSetup,
-    /// How much is left.
+    /// Returns how much is left.
     SaveLivePending,
-    /// Any section that comes in.
+    /// Loads a section.
     LoadState,
-    /// Before the load.
+    /// Called before the load.
     LoadSetup,
-    /// After the load.
+    /// Called after the load.
     LoadCleanup,
-    /// Back after a broken postcopy.
+    /// Called when a broken postcopy is recovered.
     ResumePrepare,
 }
 
-/// What is left to send, in bytes. Handlers add to it.
+/// The amount that is left to send, in bytes. Each handler adds to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Before the destination's guest runs.
+    /// To be sent before the guest runs at the destination.
     pub precopy_only: u64,
-    /// At any time.
+    /// To be sent at any time.
     pub compatible: u64,
-    /// After the source's guest stopped.
+    /// To be sent after the guest has stopped at the source.
     pub postcopy_only: u64,
 }
 
 impl Pending {
-    /// Everything that is left.
+    /// Returns the sum.
     pub fn total(&self) -> u64 {
         self.precopy_only.saturating_add(self.compatible).saturating_add(self.postcopy_only)
     }
@@ -52,23 +52,24 @@ impl Pending {
 
 /// A registered device.
 ///
-/// The methods that return `i32` hand on what the callback returned. They are only called where `has` said yes; what a
-/// device does not implement means what a NULL member means. The lock
-/// rule of each is the one of the C member: `save_state`, `save_cleanup` and both completions run inside the big lock;
-/// `is_active`, `has_postcopy` inside or outside; `save_live_iterate` outside in a migration and inside for a snapshot;
-/// `save_setup` and `save_live_pending` outside.
+/// The methods that return `i32` return the result of the callback. They are called only if `has` returns true for
+/// them. A method that a device does not implement means what a NULL member means in C.
+///
+/// The big lock is held for `save_state`, `save_cleanup` and both completions. It is not held for `save_setup` and
+/// `save_live_pending`. It is held for `save_live_iterate` in a snapshot, and not in a migration. It may be held or not for
+/// `is_active` and `has_postcopy`.
 pub trait Handler: Send + Sync {
-    /// Whether there is such a callback. Asked each time: a table may change while it is registered.
+    /// Returns whether the device has a callback. Asked each time, since a table may change while it is registered.
     fn has(&self, callback: Callback) -> bool;
-    /// False for a device that says that it takes no part; true for one that does not say.
+    /// Returns whether the device takes part. True by default.
     fn is_active(&self) -> bool {
         true
     }
-    /// As `is_active`, for rounds alone.
+    /// Returns whether the device takes part in rounds. True by default.
     fn is_active_iterate(&self) -> bool {
         true
     }
-    /// Whether it can send after the guest moved; false for one that does not say.
+    /// Returns whether the device can send after the guest has moved. False by default.
     fn has_postcopy(&self) -> bool {
         false
     }
@@ -98,45 +99,45 @@ pub trait Handler: Send + Sync {
     fn load_setup(&self, _file: &MigFile) -> i32 {
         0
     }
-    /// `load_cleanup`; its result means nothing in QEMU 7.2.
+    /// `load_cleanup`. QEMU 7.2 ignores its result.
     fn load_cleanup(&self) -> i32 {
         0
     }
-    /// `resume_prepare`, with the driver's state as an address.
+    /// `resume_prepare`, with the address of the driver's state.
     fn resume_prepare(&self, _migration: usize) -> i32 {
         0
     }
-    /// The whole state: `save_state`, or the description. What was written is recorded for the vmdesc.
+    /// Saves the whole state, by `save_state` or the description. Records what is written for the vmdesc.
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()>;
-    /// A section's payload: `load_state`, or the description.
+    /// Loads the payload of a section, by `load_state` or the description.
     fn load(&self, file: &MigFile, version: i32) -> Result<()>;
 
-    /// Whether it is a VMStateDescription, which is saved whole without a `save_state`.
+    /// Returns whether the device has a VMStateDescription, which is saved whole without a `save_state`.
     fn is_description(&self) -> bool {
         false
     }
-    /// The oldest version that the description can read.
+    /// Returns the oldest version that the description can load.
     fn oldest_version(&self) -> i32 {
         i32::MIN
     }
-    /// For RAM in QEMU's format: whether it has such a block, and that can have so many bytes. `None`: the state is
-    /// something else, or nobody knows.
+    /// For RAM in QEMU's format: returns whether there is such a block and it can have that length in bytes. `None` if
+    /// the device is no RAM, or if that is unknown.
     fn ram_fits(&self, _block: &str, _length: u64) -> Option<bool> {
         None
     }
-    /// Order of saving; higher goes first.
+    /// Returns the priority. Devices with higher priorities are saved first.
     fn priority(&self) -> i32 {
         0
     }
-    /// Whether the description forbids migration.
+    /// Returns whether the description forbids migration.
     fn is_unmigratable(&self) -> bool {
         false
     }
-    /// Whether the description has anything to say now.
+    /// Returns whether the device has a state to save now.
     fn is_needed(&self) -> bool {
         true
     }
-    /// Whether the guest has yet to let the device go.
+    /// Returns whether the guest has not yet unplugged the device.
     fn unplug_pending(&self) -> bool {
         false
     }

@@ -19,23 +19,23 @@ pub enum LoadEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(i32)]
 pub enum PostcopyState {
-    /// Nothing was heard of postcopy.
+    /// No postcopy.
     #[default]
     None = 0,
-    /// It may come.
+    /// Postcopy may follow.
     Advise = 1,
-    /// Stale pages were thrown away.
+    /// Stale pages were discarded.
     Discard = 2,
-    /// Device state is coming in.
+    /// Device state is received.
     Listening = 3,
     /// The guest runs here.
     Running = 4,
-    /// It is over.
+    /// Postcopy ended.
     End = 5,
 }
 
 impl PostcopyState {
-    /// The state with this number.
+    /// Returns the state with a number.
     pub fn from_number(number: i32) -> Option<Self> {
         [Self::None, Self::Advise, Self::Discard, Self::Listening, Self::Running, Self::End]
             .into_iter()
@@ -47,55 +47,55 @@ fn missing(what: &str) -> Error {
     Error::new(libc::ENOTSUP, format!("the stream asks for {what}, which this host does not offer"))
 }
 
-/// A file that lives for as long as somebody works with it.
+/// A file that stays allocated while the handle exists.
 pub type FileHandle = Box<dyn Deref<Target = MigFile>>;
 
-/// What commands in an incoming stream ask of the side that loads: the driver, or a host with a driver of its own.
+/// The handler of the commands of an incoming stream.
 pub trait Incoming: Send + Sync {
-    /// The source wants answers: open the way back over `file`'s channel. Called once more when already open.
+    /// Opens the return path over the channel of `file`. May be called while it is open.
     fn open_return_path(&self, _file: &MigFile) -> Result<()> {
         Err(missing("a return path"))
     }
-    /// Answer a ping.
+    /// Answers a ping.
     fn pong(&self, _value: u32) -> Result<()> {
         Err(missing("an answer to PING"))
     }
-    /// Exchanges the postcopy state for a new one, or asks for it.
+    /// Sets the postcopy state, unless `new` is `None`. Returns the state before.
     fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState;
-    /// Postcopy may follow; with RAM: the source's page size summary and target page size.
+    /// Prepares for postcopy. With RAM, `_ram` has the source's union of page sizes and its target page size.
     fn postcopy_advise(&self, _ram: Option<(u64, u64)>) -> Result<()> {
         Err(missing("postcopy"))
     }
-    /// The first discard or, without one, listening is near.
+    /// Prepares for discards. Called before the first discard, or before LISTEN if there is none.
     fn postcopy_prepare_discard(&self) -> Result<()> {
         Err(missing("postcopy"))
     }
-    /// Throw away `len` bytes from `start` on of a block.
+    /// Discards `len` bytes of a block from `start`.
     fn postcopy_discard(&self, _block: &[u8], _start: u64, _len: u64) -> Result<()> {
         Err(missing("postcopy"))
     }
-    /// Be ready for page requests and take the stream over; the engine goes on with the package it is in.
+    /// Prepares for page requests and takes the stream over. The load loop continues with the package that it loads.
     fn postcopy_listen(&self) -> Result<()> {
         Err(missing("postcopy"))
     }
-    /// Start the guest.
+    /// Starts the guest.
     fn postcopy_run(&self) -> Result<()> {
         Err(missing("postcopy"))
     }
-    /// The source is back.
+    /// The source resumes a broken postcopy.
     fn postcopy_resume(&self) -> Result<()> {
         Err(missing("a postcopy recovery"))
     }
-    /// Send the received bitmap of a block.
+    /// Sends the received bitmap of a block.
     fn recv_bitmap(&self, _block: &[u8]) -> Result<()> {
         Err(missing("a received bitmap"))
     }
-    /// Continuous replication begins.
+    /// Starts continuous replication.
     fn enable_colo(&self) -> Result<()> {
         Err(missing("COLO"))
     }
-    /// Whether the engine must take the big lock while it calls devices on this thread. False for a thread that holds the
-    /// lock for the whole load.
+    /// Whether the engine must take the big lock while it calls devices on this thread. False for a thread that holds
+    /// the lock for the whole load.
     fn devices_need_lock(&self) -> bool {
         false
     }
@@ -108,18 +108,18 @@ pub trait Incoming: Send + Sync {
     fn load_package(&self, _stream: Vec<u8>, _depth: u32) -> Result<LoadEnd> {
         Err(missing("a package"))
     }
-    /// An error of a further channel that feeds the same load: 0 or a negative errno.
+    /// Returns the error of another channel of the same load: 0 or a negative errno.
     fn further_error(&self) -> i32 {
         0
     }
-    /// Sections failed to load. Comes before `recover`.
+    /// The load failed. Called before `recover`.
     fn load_failed(&self, _error: &Error) {}
-    /// In running postcopy: wait for a new connection and return its file, or give up. The broken file is not used any
-    /// more and may be freed.
+    /// In a running postcopy: waits for a new connection and returns its file, or `None` if the load ends. The broken
+    /// file is not used any more and may be freed.
     fn recover(&self) -> Option<FileHandle> {
         None
     }
-    /// The main loop of a whole load is over; whether another thread goes on reading the stream.
+    /// The load loop of a whole stream ended. Returns whether another thread continues to read the stream.
     fn main_loop_done(&self) -> bool {
         false
     }

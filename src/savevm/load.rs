@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Loading a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
+//! Loads a stream: the loop over its sections (QEMU 7.2, `migration/savevm.c`).
 
 use super::fault::FaultPoint;
 use super::handler::Callback;
@@ -20,7 +20,8 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A whole stream: header, `load_setup`, sections, description; then `load_cleanup`, unless another thread reads on.
+/// Loads a whole stream: header, `load_setup`, sections, description. Then calls `load_cleanup`, unless another thread
+/// continues to read the stream.
 pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
     vm.load_state().reset();
@@ -34,12 +35,12 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     on_panic(|| state(vm, file, &set_up), clean)
 }
 
-/// Whether another thread reads on behind the end of the loop.
+/// Returns whether another thread continues to read the stream.
 fn reads_on(vm: &Vm) -> bool {
     vm.incoming().is_some_and(|incoming| incoming.main_loop_done())
 }
 
-/// What follows the header. `set_up` says whether the handlers have yet to hear that the load is over.
+/// Loads what follows the header. `set_up` is true while `load_cleanup` is still to be called.
 fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     let (host, incoming) = (vm.host(), vm.incoming());
     let (host, incoming) = (&*host, incoming.as_deref());
@@ -74,19 +75,19 @@ fn with_devices<T>(host: &dyn Host, incoming: Option<&dyn Incoming>, body: impl 
     if incoming.is_some_and(Incoming::devices_need_lock) { with_big_lock(host, body) } else { body() }
 }
 
-/// Device states alone, up to EOF, with nothing around them.
+/// Loads sections up to EOF, without header, setup and cleanup.
 pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
     sections(vm, file)?;
     vm.host().cpu_synchronize_post_load();
     Ok(())
 }
 
-/// Tells people what went wrong and latches it.
+/// Reports an error and latches it on the file.
 fn failed(vm: &Vm, file: &MigFile, error: Error, phase: Phase) -> Error {
     vm.report_on(file, error.at_side(Side::Destination).in_phase(phase).at_offset(file.position()))
 }
 
-/// In the head of a stream a read past the end has the code of a wrong value, as in QEMU, which looks at the value alone.
+/// Fails with the code of a wrong value if the stream ends inside its header, as in QEMU, which checks the value only.
 fn check_head(file: &MigFile, errno: i32) -> Result<()> {
     file.check().map_err(|error| {
         let text = format!("Not a migration stream: {}", error.message());
@@ -132,7 +133,7 @@ fn configuration(vm: &Vm, file: &MigFile) -> Result<()> {
     config::load(&*vm.host(), file, &vm.limits())
 }
 
-/// `load_setup` of every active handler; the first failure ends the load, and is `-EINVAL` to the caller.
+/// Calls `load_setup` of every active handler until one fails. The caller gets `EINVAL` for any failure.
 fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "loadvm_state_setup", "");
@@ -151,7 +152,7 @@ fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
     Ok(())
 }
 
-/// Tells every handler that the load is over, active or not. A panic on the way to one keeps nothing from the others.
+/// Calls `load_cleanup` of every handler, active or not. A panic in one call does not keep the others from being made.
 pub fn cleanup(vm: &Vm) {
     let _ = catch(vm, || {
         vm.fault_point(FaultPoint::Cleanup);
@@ -162,15 +163,15 @@ pub fn cleanup(vm: &Vm) {
     }
 }
 
-/// The loop: sections and commands until EOF, until a command ends it, or until an error. In a running postcopy an
-/// error may bring a new connection, and the loop goes on with its file.
+/// Loads sections and commands until EOF, until a command ends the loop, or until an error. After an error in a running
+/// postcopy, the handler of commands may return the file of a new connection, with which the loop continues.
 pub fn sections(vm: &Vm, file: impl Deref<Target = MigFile>) -> Result<LoadEnd> {
     let incoming = vm.incoming();
     let mut error = match section_loop(vm, &file, 0) {
         Ok(end) => return Ok(end),
         Err(error) => section_failed(vm, &file, incoming.as_deref(), error),
     };
-    // The host frees the broken file before it has another one.
+    // The host frees the broken file before it returns another one.
     drop(file);
     while let Some(file) = recovered(vm, incoming.as_deref()) {
         match section_loop(vm, &file, 0) {
@@ -195,7 +196,7 @@ fn recovered(vm: &Vm, incoming: Option<&dyn Incoming>) -> Option<FileHandle> {
     (running && vm.flags().has(Flags::POSTCOPY_RAM)).then(|| incoming.recover()).flatten()
 }
 
-/// One stream of sections; `depth` counts the packages around it.
+/// Loads one stream of sections. `depth` counts the packages around it.
 fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     vm.fault_point(FaultPoint::Engine);
     let (sections, incoming) = (SectionContext::new(vm, file), vm.incoming());
@@ -242,7 +243,7 @@ fn command(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
     loaded.map_err(|err| err.at_offset(offset).in_path(Command::Packaged.name()))
 }
 
-/// Loads the content of a package; `depth` counts the packages around its content.
+/// Loads the content of a package. `depth` counts the packages around its content.
 pub fn package(vm: &Vm, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
     package_file(vm, &MigFile::new(Arc::new(memory::Reader::new(stream)), false), depth)
 }
@@ -343,7 +344,7 @@ fn footer(file: &MigFile, id: u32) -> Result<()> {
         return Err(Error::invalid(text).at_offset(offset));
     }
     let found = file.get_be32();
-    // An id that is cut reads on with zeros, and may be right all the same: then the loop finds the end, as in QEMU.
+    // The missing bytes of an id that is cut off read as zeros. If the id matches, the loop finds the end, as in QEMU.
     if found == id {
         return Ok(());
     }
@@ -356,7 +357,7 @@ fn expects_description(vm: &Vm) -> bool {
     !flags.has(Flags::NO_VMDESC) && !flags.has(Flags::IN_POSTCOPY)
 }
 
-/// Reads the description and forgets it: a sender that is cut off while it still sends would fail.
+/// Reads the description and drops it. A sender whose connection is closed too early would fail.
 fn skip_description(vm: &Vm, mut file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     let tag = file.get_byte();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Commands in an incoming stream (QEMU 7.2, `migration/savevm.c`). What they ask for is the business of the driver or
-//! of the host; here they are read, checked and put in order.
+//! Commands in an incoming stream (QEMU 7.2, `migration/savevm.c`). They are read and checked here, against the state
+//! of postcopy too. The driver or the host executes them.
 
 use super::Vm;
 use super::fault::FaultPoint;
@@ -12,10 +12,10 @@ use crate::vmstate::trace::trace_event;
 use crate::wire::command::{self, Advise, Command, CommandHead, Discard, Range};
 use crate::wire::limits::Limits;
 
-/// A side that loads without a driver and a host of its own: it only knows how far postcopy is.
-struct Alone<'a>(&'a Vm);
+/// The handler of commands for a context without one: it knows the state of postcopy only.
+struct NoHandler<'a>(&'a Vm);
 
-impl Incoming for Alone<'_> {
+impl Incoming for NoHandler<'_> {
     fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
         self.0.load_state().postcopy_state(new)
     }
@@ -46,8 +46,8 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome
         return Err(Error::new(libc::ERANGE, text).at_offset(offset));
     }
     let driver = vm.incoming();
-    let alone = Alone(vm);
-    let incoming: &dyn Incoming = driver.as_deref().unwrap_or(&alone);
+    let none = NoHandler(vm);
+    let incoming: &dyn Incoming = driver.as_deref().unwrap_or(&none);
     let context = |err: Error| err.at_offset(offset).in_path(command.name());
     match command {
         Command::Packaged => return packaged(vm, file, depth, &vm.limits()).map_err(context),
@@ -81,7 +81,7 @@ fn resume(vm: &Vm, incoming: &dyn Incoming) -> Result<()> {
     Ok(())
 }
 
-/// An embedded stream of sections. It is read whole before it is loaded.
+/// Reads a package: an embedded stream of sections, which is received whole before it is loaded.
 fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<Outcome> {
     let len = command::decode_packaged(&mut file)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged", "{len}");

@@ -32,14 +32,15 @@ impl LoadState {
         self.sections.lock().insert(id, (call.ticket(), version));
     }
 
-    /// Returns the device that sends with a section id and the version of its state, unless the device was unregistered.
+    /// Returns the device that sends with a section id and the version of its state, unless the device was
+    /// unregistered.
     pub(super) fn section<'r>(&self, registry: &'r Registry, id: u32) -> Option<(Call<'r>, i32)> {
         let (ticket, version) = *self.sections.lock().get(id)?;
         Some((registry.find_again(ticket)?, version))
     }
 
-    /// Exchanges the postcopy state, for a host that keeps none of its own. `None` leaves the state as it is. Returns the
-    /// state before.
+    /// Exchanges the postcopy state, for a host that keeps none of its own. `None` leaves the state as it is. Returns
+    /// the state before.
     pub fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
         let mut state = self.postcopy.lock();
         let before = *state;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The engine: the registered devices, the phases of saving and the load loop (replaces QEMU 7.2's `migration/savevm.c`).
+//! The engine: the registered devices, the phases of saving and the load loop (replaces QEMU 7.2's
+//! `migration/savevm.c`).
 //!
 //! All state belongs to a [`Vm`], so one process can have many. The phases are functions over a `Vm` and a file. The
 //! driver (`migration/`), or a host with a driver of its own, decides when they are called.

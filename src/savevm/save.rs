@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The phases of saving (QEMU 7.2, `migration/savevm.c`). Each calls the handlers in order and latches on the file what
-//! goes wrong; what a phase skips and when a round stops is said at the phase.
+//! The phases of saving (QEMU 7.2, `migration/savevm.c`). Each phase calls the handlers in order and latches errors on
+//! the file. The driver, or a host with a driver of its own, calls the phases.
 
 use super::fault::FaultPoint;
 use super::handler::{Callback, Pending};
@@ -19,14 +19,15 @@ use crate::wire::section::{self, DeviceHead};
 /// How a round of `iterate` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// A handler has more to send, or the rate limit was reached: go on later.
+    /// A handler has more to send, or the rate limit was reached.
     Again,
-    /// Every handler said that it is done: the guest may be stopped. What the last one returned, or 1 where there was none.
+    /// All handlers are done, so the guest may be stopped. Holds the result of the last handler, or 1 if there was
+    /// none.
     Done(i32),
 }
 
 impl SectionContext<'_> {
-    /// Writes the head of a section; START and FULL say who it is.
+    /// Writes the header of a section. START and FULL name the device.
     fn open(&self, entry: &Entry, tag: u8) {
         let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_start", "{}, section_id {}", entry.name(), entry.section_id);
@@ -38,7 +39,7 @@ impl SectionContext<'_> {
         }
     }
 
-    /// Writes its footer, where sections have one.
+    /// Writes the footer of a section, if sections have footers.
     fn close(&self, entry: &Entry, ret: i32) {
         let Self { host, file, .. } = self;
         trace_event!(host, "savevm_section_end", "{}, section_id {} -> {ret}", entry.name(), entry.section_id);
@@ -47,7 +48,7 @@ impl SectionContext<'_> {
         }
     }
 
-    /// One section around a callback; a negative result is latched on the file as an error with its place.
+    /// Writes a section around a callback. Latches a negative result on the file as an error with its place.
     fn live(&self, entry: &Entry, tag: u8, (name, phase): (&str, Phase), callback: impl FnOnce() -> i32) -> i32 {
         let timer = self.time();
         self.open(entry, tag);
@@ -61,7 +62,7 @@ impl SectionContext<'_> {
         ret
     }
 
-    /// One FULL section. A failing device leaves it without a footer.
+    /// Writes a FULL section. It has no footer if the device fails.
     fn full(&self, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
         let timer = self.time();
         self.open(entry, wire::SECTION_FULL);
@@ -73,7 +74,7 @@ impl SectionContext<'_> {
         Ok(())
     }
 
-    /// Whether the device has a state to be saved whole, now.
+    /// Returns whether the device has a state that is saved whole now.
     fn wants_whole(&self, entry: &Entry) -> bool {
         let handler = &entry.handler;
         if !handler.has(Callback::SaveState) && !handler.is_description() {
@@ -103,7 +104,7 @@ fn notify(vm: &Vm, notice: PrecopyNotice) {
     }
 }
 
-/// Writes magic, version and the configuration section.
+/// Writes the magic number, the version and the configuration section.
 pub fn header(vm: &Vm, mut file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_header", "");
@@ -114,7 +115,7 @@ pub fn header(vm: &Vm, mut file: &MigFile) {
     }
 }
 
-/// Calls `save_setup` of every active handler in a START section each, until one fails.
+/// Calls `save_setup` of every active handler, each in a START section, until one fails.
 pub fn setup(vm: &Vm, file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_setup", "");
@@ -132,10 +133,10 @@ pub fn setup(vm: &Vm, file: &MigFile) {
     notify(vm, PrecopyNotice::Setup);
 }
 
-/// One round: `save_live_iterate` in a PART section each.
+/// Calls `save_live_iterate` of the handlers, each in a PART section: one round.
 ///
-/// Skips inactive handlers and, in postcopy, those without it. Stops before a handler when the rate limit is reached and
-/// behind the first one that has more to send, so that later ones do not send what changes meanwhile.
+/// Skips inactive handlers and, in postcopy, handlers without postcopy. Stops before a handler if the rate limit is
+/// reached, and behind the first handler that has more to send, so that later ones do not send what changes meanwhile.
 pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<Round, i32> {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_iterate", "");
@@ -163,7 +164,7 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
     Ok(Round::Done(last))
 }
 
-/// Asks every active handler how much is left.
+/// Returns how much all active handlers have left to send.
 pub fn pending(vm: &Vm, file: &MigFile, threshold: u64) -> Pending {
     let mut pending = Pending::default();
     for entry in vm.registry.walk() {
@@ -214,8 +215,8 @@ fn begin_completion(vm: &Vm) {
     vm.host().cpu_synchronize_states();
 }
 
-/// As `complete_precopy` of everything, but for what makes the stream complete: EOF and the description. Until `finish`
-/// has written them the destination can't start the guest.
+/// Saves all devices, but writes neither EOF nor the description. The destination cannot start the guest before
+/// `end_of_stream`.
 pub fn prepare_completion(vm: &Vm, file: &MigFile) -> Result<Ending> {
     begin_completion(vm);
     complete_precopy_iterable(vm, file, false)?;
@@ -224,7 +225,8 @@ pub fn prepare_completion(vm: &Vm, file: &MigFile) -> Result<Ending> {
     Ok(ending)
 }
 
-/// `save_live_complete_precopy` of every active handler in an END section each; in postcopy without those that go on.
+/// Calls `save_live_complete_precopy` of every active handler, each in an END section. In postcopy it skips handlers
+/// that continue.
 fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
@@ -246,16 +248,16 @@ fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Resu
     Ok(())
 }
 
-/// What is left to write once all devices are saved.
+/// What is left to write after all devices were saved.
 pub struct Ending {
     recorder: Option<Recorder>,
 }
 
-/// Saves every device that is not live in a FULL section each; then EOF (not in postcopy) and the description.
+/// Saves every device that is not live, each in a FULL section. Then writes EOF (not in postcopy) and the description.
 ///
-/// While the guest is stopped only a trace of what was written is kept. It is rendered to JSON after EOF was flushed,
-/// while the destination is busy loading what came before: the format puts the description behind the state that it
-/// describes, so this is as early as it can be.
+/// While the guest is stopped, only numbers about the written fields are recorded. They are rendered to JSON after EOF
+/// was flushed, while the destination loads. The format puts the description behind the state, so it cannot be sent
+/// earlier.
 pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool, disks: Disks) -> Result<()> {
     let ending = devices(vm, file, in_postcopy, disks)?;
     if !in_postcopy {
@@ -285,7 +287,7 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, disks: Disks) -> Result<E
         }
     }
     if disks == Disks::Inactivate {
-        // Before EOF: the destination takes the disks as soon as it has read it.
+        // The destination activates the disks as soon as it has read EOF.
         if let Err(error) = error::check("disks_inactivate", vm.host().disks_inactivate()) {
             let error = error.at_side(Side::Source).in_phase(Phase::Complete);
             file.set_error_detail(error.clone());
@@ -304,20 +306,20 @@ fn describe(vm: &Vm, file: &MigFile, ending: &Ending) {
     }
 }
 
-/// Writes EOF, by itself, so that the file's error tells whether the channel took it.
+/// Writes EOF with a write of its own, so that the error of the file shows whether the channel took it.
 pub fn end_of_stream(file: &MigFile) {
     file.flush();
     file.put_byte(wire::EOF);
     file.flush();
 }
 
-/// Writes what follows EOF.
+/// Writes the description behind EOF.
 pub fn finish(vm: &Vm, file: &MigFile, ending: &Ending) {
     describe(vm, file, ending);
     file.flush();
 }
 
-/// `save_live_complete_postcopy` of every active handler in an END section each, then EOF.
+/// Calls `save_live_complete_postcopy` of every active handler, each in an END section. Then writes EOF.
 pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
     let context = SectionContext::new(vm, file);
@@ -336,7 +338,7 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     file.flush();
 }
 
-/// Tells every handler that the migration is over, active or not. A panic on the way to one keeps nothing from the others.
+/// Calls `save_cleanup` of every handler, active or not. A panic in one call does not keep the others from being made.
 pub fn cleanup(vm: &Vm) {
     let _ = catch(vm, || {
         vm.fault_point(FaultPoint::Cleanup);
@@ -348,7 +350,7 @@ pub fn cleanup(vm: &Vm) {
     }
 }
 
-/// Asks every active handler to go on after a broken postcopy; the first negative result ends it.
+/// Calls `resume_prepare` of every active handler after a broken postcopy, until one fails.
 pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_resume_prepare", "");
@@ -365,14 +367,15 @@ pub fn resume_prepare(vm: &Vm, migration: usize) -> Result<()> {
     Ok(())
 }
 
-/// The live sections' ends and EOF: what continuous replication sends at a checkpoint.
+/// Writes the ends of the live devices and EOF, as continuous replication does at a checkpoint.
 pub fn live_state(vm: &Vm, file: &MigFile) {
-    // Its result stands on the file already.
+    // The error is latched on the file.
     let _ = complete_precopy(vm, file, Completion::Live);
     file.put_byte(wire::EOF);
 }
 
-/// All devices that are not live, without description; with magic and version, but in continuous replication.
+/// Saves all devices that are not live, without a description. Writes magic number and version first, except in
+/// continuous replication.
 pub fn device_state(vm: &Vm, mut file: &MigFile) -> Result<()> {
     if !vm.flags().has(Flags::IN_COLO) {
         section::encode_file_header(&mut file);

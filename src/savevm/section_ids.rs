@@ -9,8 +9,8 @@ pub(super) type Sender = (Ticket, i32);
 
 /// Devices by section id.
 ///
-/// A source counts its ids up, so most ids index a list that moves on with them. The list has at most `AHEAD` places more
-/// than twice the number of sections; a stream with other ids fills the map instead.
+/// A source counts its ids up, so most ids index a list that moves on with them. The list has at most `AHEAD` places
+/// more than twice the number of sections; a stream with other ids fills the map instead.
 #[derive(Default)]
 pub(super) struct SectionIds {
     /// The id of the first place of the list.

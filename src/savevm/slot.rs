@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a context keeps for the migration driver: the blockers, the operation in progress, the observer, and the part of
-//! RAM in postcopy. Any thread, with or without the big lock.
+//! What a context keeps for the migration driver: the blockers, the operation in progress, the observer, and the part
+//! of RAM in postcopy. Any thread, with or without the big lock.
 
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -55,9 +55,11 @@ pub trait PostcopyRam: Send + Sync {
     /// Returns the names of all blocks, for a recovery.
     fn blocks(&self) -> Vec<Vec<u8>>;
 
-    /// Source, guest stopped, with the big lock: sends POSTCOPY_RAM_DISCARD for all pages that changed after they were sent.
+    /// Source, guest stopped, with the big lock: sends POSTCOPY_RAM_DISCARD for all pages that changed after they were
+    /// sent.
     fn send_discards(&self, file: &MigFile) -> Result<()>;
-    /// Source, any thread, without the lock: the guest waits for these bytes. `None` means the block of the last request.
+    /// Source, any thread, without the lock: the guest waits for these bytes. `None` means the block of the last
+    /// request.
     fn pages_requested(&self, block: Option<&[u8]>, start: u64, len: u32) -> Result<()>;
     /// Source, in a recovery: the pages of a block that arrived, one bit each, little-endian. All others must be sent.
     fn received(&self, block: &[u8], bits: &[u8]) -> Result<()>;
@@ -87,8 +89,8 @@ pub trait PostcopyRam: Send + Sync {
 
     /// Destination, a running postcopy fails: no more pages will arrive, and the guest is about to be stopped.
     ///
-    /// Threads that wait for a missing page keep waiting, and so does a thread that touches one now: nothing reads zeros
-    /// in place of the guest's data. A CPU that waits may be unable to stop. After `grace` missing pages become
+    /// Threads that wait for a missing page keep waiting, and so does a thread that touches one now: nothing reads
+    /// zeros in place of the guest's data. A CPU that waits may be unable to stop. After `grace` missing pages become
     /// unreadable, so that such a CPU leaves the wait with an error and the host can stop the guest.
     ///
     /// The caller then stops the guest and calls `release`:
@@ -100,8 +102,8 @@ pub trait PostcopyRam: Send + Sync {
     /// Any thread, with or without the big lock. Does not wait.
     fn abort(&self, _grace: Duration) {}
 
-    /// Destination, after `abort`: wakes all threads that wait for pages. If the guest is `stopped`, missing pages read as
-    /// zero from now on. If it may run, they stay unreadable until the next load begins or the memory is removed.
+    /// Destination, after `abort`: wakes all threads that wait for pages. If the guest is `stopped`, missing pages read
+    /// as zero from now on. If it may run, they stay unreadable until the next load begins or the memory is removed.
     fn release(&self, _stopped: bool) {
         self.end(false);
     }

@@ -64,7 +64,7 @@ fn load_into_same(bytes: &[u8]) -> (Result<incoming::LoadEnd>, Vec<String>) {
 }
 
 #[test]
-fn a_stream_has_the_bytes_that_qemu_writes() {
+fn stream_has_the_bytes_that_qemu_writes() {
     let mut expected = b"QEVM\0\0\0\x03\x07\0\0\0\x04none".to_vec();
     expected.extend(b"\x04\0\0\0\0\x03one\0\0\0\0\0\0\0\x011st\x7e\0\0\0\0");
     expected.extend(b"\x04\0\0\0\x01\x03two\0\0\0\0\0\0\0\x012nd\x7e\0\0\0\x01\0\x06");
@@ -81,14 +81,14 @@ fn a_stream_has_the_bytes_that_qemu_writes() {
 }
 
 #[test]
-fn what_was_saved_loads() {
+fn saved_devices_load() {
     let (result, diary) = load_into_same(&saved());
     assert_eq!(result.unwrap(), incoming::LoadEnd::Finished);
     assert_eq!(diary, ["one: load v1", "two: load v1"]);
 }
 
 #[test]
-fn every_truncation_before_the_end_is_an_error_with_a_place() {
+fn stream_cut_before_eof_fails_with_an_offset() {
     let stream = saved();
     let json_at = stream.windows(2).position(|pair| pair == b"{\"").unwrap();
     let end = json_at - 4;
@@ -101,7 +101,7 @@ fn every_truncation_before_the_end_is_an_error_with_a_place() {
 }
 
 #[test]
-fn a_round_stops_at_the_first_device_that_has_more_to_send() {
+fn round_stops_at_the_first_device_with_more_to_send() {
     let device = |name, result| Device { name, callbacks: LIVE, result, ..Device::default() };
     let (vm, diary) = machine(vec![device("a", 1), device("b", 0), device("c", 1)]);
     let (file, _sink) = writer();
@@ -110,7 +110,7 @@ fn a_round_stops_at_the_first_device_that_has_more_to_send() {
 }
 
 #[test]
-fn a_finished_round_hands_on_what_the_last_device_returned() {
+fn finished_round_returns_the_result_of_the_last_device() {
     let device = |name, result| Device { name, callbacks: LIVE, result, ..Device::default() };
     let (vm, _) = machine(vec![device("a", 5), device("b", 9)]);
     let (file, _sink) = writer();
@@ -119,7 +119,7 @@ fn a_finished_round_hands_on_what_the_last_device_returned() {
 }
 
 #[test]
-fn a_name_from_the_stream_puts_no_control_bytes_into_the_error() {
+fn error_escapes_control_bytes_of_a_name() {
     let stream = b"\x04\0\0\0\x05\x06\x1b[2J\n\x07\0\0\0\x02\0\0\0\x01";
     let error = load::sections(&Vm::default(), &reader(stream)).unwrap_err();
     assert!(!error.to_string().contains(char::is_control), "{error:?}");
@@ -127,7 +127,7 @@ fn a_name_from_the_stream_puts_no_control_bytes_into_the_error() {
 }
 
 #[test]
-fn a_round_ends_at_an_error_and_latches_it() {
+fn failing_device_ends_the_round_and_is_latched() {
     let device = |name, result| Device { name, callbacks: LIVE, result, ..Device::default() };
     let (vm, diary) = machine(vec![device("a", -libc::ENOSPC), device("b", 1)]);
     let (file, _sink) = writer();
@@ -139,7 +139,7 @@ fn a_round_ends_at_an_error_and_latches_it() {
 }
 
 #[test]
-fn devices_that_take_no_part_are_skipped() {
+fn inactive_devices_are_skipped() {
     let device = |name| Device { name, callbacks: LIVE, ..Device::default() };
     let (vm, diary) = machine(vec![
         Device { active: false, ..device("inactive") },
@@ -158,7 +158,7 @@ fn devices_that_take_no_part_are_skipped() {
 }
 
 #[test]
-fn the_rate_limit_stops_a_round_before_a_device() {
+fn rate_limit_stops_the_round_before_a_device() {
     let (vm, diary) = machine(vec![
         Device { name: "a", callbacks: LIVE, ..Device::default() },
         Device { name: "b", callbacks: LIVE, ..Device::default() },
@@ -170,7 +170,7 @@ fn the_rate_limit_stops_a_round_before_a_device() {
 }
 
 #[test]
-fn packages_nest_only_so_deep() {
+fn packages_nested_too_deep_are_refused() {
     let vm = Vm::default();
     let mut inner = vec![0u8];
     for _ in 0..vm.limits().packaged_depth + 1 {
@@ -185,14 +185,14 @@ fn packages_nest_only_so_deep() {
 }
 
 #[test]
-fn a_package_of_a_huge_length_takes_no_memory() {
+fn package_length_alone_takes_no_memory() {
     let vm = Vm::default();
     let error = load::sections(&vm, &reader(&[8, 0, 7, 0, 4, 0x3f, 0xff, 0xff, 0xff, 1])).unwrap_err();
     assert_eq!(error.errno(), libc::EAGAIN);
 }
 
 #[test]
-fn an_unknown_section_names_itself() {
+fn unknown_section_is_named_in_the_error() {
     let stream = b"\x04\0\0\0\x05\x03nic\0\0\0\x02\0\0\0\x01";
     let error = load::sections(&Vm::default(), &reader(stream)).unwrap_err();
     assert!(error.to_string().contains("Unknown savevm section or instance 'nic' 2"), "{error}");

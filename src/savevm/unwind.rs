@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Panics are errors of this library. A panic ends the operation in which it happens, becomes its error, and poisons the
-//! context for which the operation worked.
+//! Panics are errors of this library. A panic ends the operation in which it happens, becomes its error, and poisons
+//! the context for which the operation worked.
 //!
 //! An interrupted operation leaves only atomics, cells that are set last, and locks that ignore poison. Therefore all
 //! closures here may be asserted to be unwind safe.
@@ -23,8 +23,8 @@ fn message(panic: &Panic) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }
 
-/// Turns a panic into an error. Returns the context to which the panic is attributed, by default `vm`, with the error. The
-/// context is poisoned.
+/// Turns a panic into an error. Returns the context to which the panic is attributed, by default `vm`, with the error.
+/// The context is poisoned.
 pub fn into_error(panic: Panic, vm: impl FnOnce() -> Arc<Vm>) -> (Arc<Vm>, Error) {
     match panic.downcast::<Attributed>() {
         Ok(attributed) => (attributed.0, attributed.1),

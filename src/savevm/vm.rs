@@ -112,8 +112,8 @@ impl Vm {
         self.strict.store(strict, Relaxed);
     }
 
-    /// Marks the context as unusable after an internal error and reports the error. From now on everything that starts an
-    /// operation fails with `EIO`; operations in progress end with an error.
+    /// Marks the context as unusable after an internal error and reports the error. From now on everything that starts
+    /// an operation fails with `EIO`; operations in progress end with an error.
     pub fn poison(&self, what: &str) -> Error {
         self.poisoned.store(true, SeqCst);
         let error = Error::new(libc::EIO, format!("internal error, the context cannot be used any more: {what}"));
@@ -199,8 +199,8 @@ impl Vm {
         error.reported()
     }
 
-    /// Reports an error of a stream and latches it on the file. An error while the stream is being cancelled is expected
-    /// and only logged.
+    /// Reports an error of a stream and latches it on the file. An error while the stream is being cancelled is
+    /// expected and only logged.
     pub fn report_on(&self, file: &MigFile, error: Error) -> Error {
         let error = if self.slot.is_ending() {
             log::debug!("error after a cancel: {error}");
@@ -224,8 +224,8 @@ impl Vm {
         result.map_err(|err| self.report(err.in_phase(Phase::Register)))
     }
 
-    /// Removes devices by name and opaque pointer. Waits until no other thread runs a callback of them, and releases the
-    /// big lock meanwhile. No callback of them starts afterwards.
+    /// Removes devices by name and opaque pointer. Waits until no other thread runs a callback of them, and releases
+    /// the big lock meanwhile. No callback of them starts afterwards.
     pub fn unregister_name(&self, path: Option<&[u8]>, name: &[u8], opaque: usize) {
         let removed = self.registry.unregister_name(path, name, opaque);
         self.drain(&removed);

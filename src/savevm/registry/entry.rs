@@ -38,8 +38,8 @@ pub(super) struct Key {
 pub struct Ticket(pub(super) Key);
 
 impl Ticket {
-    /// Returns the place of the entry. The place is another entry's after this one is removed. Places are numbered below
-    /// the highest number of devices that were registered at once, plus a few.
+    /// Returns the place of the entry. The place is another entry's after this one is removed. Places are numbered
+    /// below the highest number of devices that were registered at once, plus a few.
     pub(in crate::savevm) fn place(self) -> usize {
         self.0.place as usize
     }

@@ -2,8 +2,8 @@
 //! The registered devices: entries in order of priority and registration, with an index for each key of a lookup
 //! (replaces the list of QEMU 7.2's `migration/savevm.c`).
 //!
-//! Registration, lookup and removal take the same time for any number of devices. No lock is held while a callback runs.
-//! Devices may be registered and unregistered meanwhile, also the one whose callback runs.
+//! Registration, lookup and removal take the same time for any number of devices. No lock is held while a callback
+//! runs. Devices may be registered and unregistered meanwhile, also the one whose callback runs.
 //!
 //! - `entry.rs`: one device and its keys.
 //! - `order.rs`: the order of saving, and the position of a walk.
@@ -143,8 +143,8 @@ impl Registry {
         self.calls.enter(entry)
     }
 
-    /// Walks over all devices in order. Devices that are added behind the position of the walk are visited; devices that
-    /// are removed before it reaches them are not.
+    /// Walks over all devices in order. Devices that are added behind the position of the walk are visited; devices
+    /// that are removed before it reaches them are not.
     pub fn walk(&self) -> Walk<'_> {
         self.index().order.enter(START);
         Walk { registry: self, at: START }
