@@ -361,7 +361,9 @@ typedef struct SaveVMPostcopyOps {
    */
   ptrdiff_t (*received_bits)(void *opaque, const char *block, const uint8_t **bits);
   /**
-   * Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
+   * Destination: the end. If `complete`, every page arrived; else no more pages arrive and the guest is stopped.
+   * Threads that wait for a page go on. Not called if a running guest could not be stopped: it must not read memory
+   * that did not arrive. NULL: nothing.
    */
   void (*end)(void *opaque, bool complete);
 } SaveVMPostcopyOps;

@@ -343,7 +343,8 @@ impl Core {
     }
 
     /// Begins to end it for somebody who cancels; whether that is to be waited for. `EBUSY` where it is too late.
-    pub fn begin_cancel(&self, too_late: &str) -> Result<bool> {
+    /// `before_close` runs once the migration can't succeed any more and before the connection is closed.
+    pub fn begin_cancel(&self, too_late: &str, before_close: impl FnOnce()) -> Result<bool> {
         if !self.advance(Status::Cancelling) && self.status() != Status::Cancelling {
             return match self.status().is_final() {
                 true => Ok(false),
@@ -352,6 +353,7 @@ impl Core {
         }
         self.vm.slot.set_ending();
         self.cancel.cancel();
+        before_close();
         self.link.close();
         self.status_machine.notify();
         Ok(true)
@@ -404,6 +406,20 @@ impl Core {
                 return Err(Error::new(libc::ETIMEDOUT, format!("{what}: not within {limit:?}")));
             };
             self.status_machine.wait_changed(generation, left);
+        }
+    }
+
+    /// Waits until `done`, whatever the status is. False after `limit`.
+    pub fn wait_quietly(&self, limit: Duration, done: impl Fn() -> bool) -> bool {
+        const POLL: Duration = Duration::from_millis(50);
+        let since = Instant::now();
+        loop {
+            let generation = self.status_machine.generation();
+            if done() {
+                return true;
+            }
+            let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else { return false };
+            self.status_machine.wait_changed(generation, left.min(POLL));
         }
     }
 

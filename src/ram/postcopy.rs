@@ -51,6 +51,12 @@ impl PostcopyRam for RamPostcopy {
         found.ok_or_else(|| Error::invalid(format!("no block '{}'", String::from_utf8_lossy(name))))
     }
 
+    fn is_complete(&self) -> bool {
+        let blocks = self.0.blocks();
+        let sent = blocks.iter().filter(|block| !self.0.is_ignored(block));
+        sent.into_iter().all(|block| block.missing().next().is_none())
+    }
+
     fn end(&self, _complete: bool) {
         self.0.stop_faults(true);
     }

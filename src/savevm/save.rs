@@ -321,6 +321,13 @@ pub fn finish(vm: &Vm, file: &MigFile, ending: &Ending) {
 
 /// Calls `save_live_complete_postcopy` of every active handler, each in an END section. Then writes EOF.
 pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
+    if complete_postcopy_sections(vm, file) {
+        end_of_stream(file);
+    }
+}
+
+/// As `complete_postcopy` without EOF. False if a handler failed, which is latched on the file.
+pub fn complete_postcopy_sections(vm: &Vm, file: &MigFile) -> bool {
     vm.fault_point(FaultPoint::Engine);
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
@@ -331,11 +338,10 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
         let names = ("save_live_complete_postcopy", Phase::CompletePostcopy);
         let ret = context.live(&entry, wire::SECTION_END, names, || handler.save_live_complete_postcopy(file));
         if ret < 0 {
-            return;
+            return false;
         }
     }
-    file.put_byte(wire::EOF);
-    file.flush();
+    true
 }
 
 /// Calls `save_cleanup` of every handler, active or not. A panic in one call does not keep the others from being made.

@@ -84,6 +84,10 @@ pub trait PostcopyRam: Send + Sync {
     fn resumed(&self) {}
     /// Destination, in a recovery: returns the pages of a block that arrived, one bit each, little-endian.
     fn received_bits(&self, block: &[u8]) -> Result<Vec<u8>>;
+    /// Destination: whether no page is missing. True if the RAM does not know.
+    fn is_complete(&self) -> bool {
+        true
+    }
     /// Destination: everything arrived, or (not `complete`) nothing more will: wakes all threads that wait for pages.
     fn end(&self, complete: bool);
 

@@ -22,6 +22,13 @@ pub enum Break {
     Never,
 }
 
+/// What becomes of one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    Replace(u8),
+    Lose,
+}
+
 /// One end: after so many bytes were read from it, the connection breaks.
 pub struct Fragile {
     inner: Arc<dyn Channel>,
@@ -29,8 +36,8 @@ pub struct Fragile {
     how: Break,
     /// Bytes that were read in all.
     read: AtomicI64,
-    /// Offset of a byte that is replaced, and what by.
-    flip: Option<(i64, u8)>,
+    /// Offset of a byte that is damaged, and how.
+    damage: Mutex<Option<(i64, Damage)>>,
     shut: AtomicBool,
     stall: Mutex<Option<Duration>>,
     /// What happens when it is taken up.
@@ -38,15 +45,20 @@ pub struct Fragile {
 }
 
 impl Fragile {
-    fn new(inner: Arc<dyn Channel>, left: i64, how: Break, flip: Option<(i64, u8)>) -> Arc<Self> {
+    fn new(inner: Arc<dyn Channel>, left: i64, how: Break, damage: Option<(i64, Damage)>) -> Arc<Self> {
         let (left, read) = (AtomicI64::new(left), AtomicI64::new(0));
         let (shut, stall, happens) = Default::default();
-        Arc::new(Self { inner, left, how, read, flip, shut, stall, happens })
+        Arc::new(Self { inner, left, how, read, damage: Mutex::new(damage), shut, stall, happens })
     }
 
     /// Has something happen when it is taken up, before anybody reads from it.
     pub fn when_taken_up(&self, happens: impl FnOnce() + Send + 'static) {
         *self.happens.lock().unwrap() = Some(Box::new(happens));
+    }
+
+    /// Damages the byte that is so many bytes behind what was read so far.
+    pub fn damage(&self, after: i64, how: Damage) {
+        *self.damage.lock().unwrap() = Some((self.read_so_far() + after, how));
     }
 
     pub fn read_so_far(&self) -> i64 {
@@ -82,10 +94,22 @@ impl Channel for Fragile {
             most = most.min(3);
             thread::sleep(Duration::from_micros(50));
         }
+        let damage = *self.damage.lock().unwrap();
+        if let Some((place, Damage::Lose)) = damage.filter(|(place, _)| *place >= self.read_so_far()) {
+            let before = (place - self.read_so_far()) as usize;
+            if before == 0 {
+                self.read.fetch_add(self.inner.read(Span::from_slice(&mut [0]))? as i64, SeqCst);
+            } else {
+                most = most.min(before);
+            }
+        }
         let count = self.inner.read(into.first(most))?;
         let at = self.read.fetch_add(count as i64, SeqCst);
-        if let Some((flip, byte)) = self.flip.filter(|(flip, _)| (at..at + count as i64).contains(flip)) {
-            into.skip((flip - at) as usize).store(&[byte]);
+        let damage = *self.damage.lock().unwrap();
+        if let Some((place, Damage::Replace(byte))) =
+            damage.filter(|(place, _)| (at..at + count as i64).contains(place))
+        {
+            into.skip((place - at) as usize).store(&[byte]);
         }
         if left > 0 {
             self.left.fetch_sub(count as i64, SeqCst);
@@ -129,7 +153,10 @@ pub fn fragile(to_destination: i64, to_source: i64, how: Break) -> (Arc<Fragile>
 /// As `fragile` without breaking, with one byte to the destination replaced.
 pub fn corrupting(at: i64, byte: u8) -> (Arc<Fragile>, Arc<Fragile>) {
     let (source, destination) = memory::pair(1 << 16);
-    (Fragile::new(source, -1, Break::Whole, None), Fragile::new(destination, -1, Break::Whole, Some((at, byte))))
+    (
+        Fragile::new(source, -1, Break::Whole, None),
+        Fragile::new(destination, -1, Break::Whole, Some((at, Damage::Replace(byte)))),
+    )
 }
 
 /// A source's end that does not take a single byte by itself, which is what EOF is.

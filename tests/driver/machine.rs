@@ -79,6 +79,7 @@ pub struct TestHost {
     /// Errors that were reported: expected ones are part of many tests.
     pub reports: Mutex<Vec<String>>,
     pub fail_start: AtomicBool,
+    pub fail_stop: AtomicBool,
     /// How long it takes to hear of a change.
     pub slow_event: AtomicU32,
     pub fail_disks: AtomicBool,
@@ -99,6 +100,7 @@ impl TestHost {
             frozen: Mutex::default(),
             reports: Mutex::default(),
             fail_start: AtomicBool::new(false),
+            fail_stop: AtomicBool::new(false),
             slow_event: AtomicU32::new(0),
             fail_disks: AtomicBool::new(false),
         };
@@ -159,6 +161,9 @@ impl Host for TestHost {
     fn vm_stop(&self) -> i32 {
         self.expect_lock(true, "vm_stop");
         self.stops.fetch_add(1, SeqCst);
+        if self.fail_stop.load(SeqCst) {
+            return -libc::EIO;
+        }
         if self.running.swap(false, SeqCst) {
             self.stage.guests.fetch_sub(1, SeqCst);
         }

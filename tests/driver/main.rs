@@ -6,6 +6,7 @@ mod link;
 mod machine;
 mod ownership;
 mod postcopy;
+mod postcopy_faults;
 mod postcopy_runs;
 mod precopy;
 mod qemu;

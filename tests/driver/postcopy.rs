@@ -137,7 +137,21 @@ impl PostcopyRam for super::Shared<Ram> {
         Ok(bits)
     }
 
+    fn is_complete(&self) -> bool {
+        (0..PAGES).all(|page| self.postcopy.has(page))
+    }
+
+    fn release(&self, stopped: bool) {
+        if stopped {
+            self.end(false);
+        }
+    }
+
     fn end(&self, complete: bool) {
+        if self.host.is_running() && !(0..PAGES).all(|page| self.postcopy.has(page)) {
+            let text = format!("missing pages of a running guest became readable, complete: {complete}");
+            self.host.stage.violation(text);
+        }
         // The guest's threads may hold on to the RAM, not to the migration.
         self.postcopy.source.lock().unwrap().take();
         let before = self.postcopy.ended.lock().unwrap().replace(complete);

@@ -135,6 +135,13 @@ impl PostcopyRam for CPostcopy {
         Ok(unsafe { std::slice::from_raw_parts(bits, len) }.to_vec())
     }
 
+    fn release(&self, stopped: bool) {
+        // A guest that could not be stopped must not read memory that did not arrive: the host keeps its threads waiting.
+        if stopped {
+            self.end(false);
+        }
+    }
+
     fn end(&self, complete: bool) {
         if let Some(end) = self.ops.end {
             // SAFETY: the contract of SaveVMPostcopyOps.

@@ -57,7 +57,9 @@ pub struct SaveVMPostcopyOps {
     /// next call. A bit for each page that arrived, little-endian.
     pub received_bits:
         Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, bits: *mut *const u8) -> isize>,
-    /// Destination: everything arrived, or (not `complete`) nothing more will: let go of all who wait. NULL: nothing.
+    /// Destination: the end. If `complete`, every page arrived; else no more pages arrive and the guest is stopped.
+    /// Threads that wait for a page go on. Not called if a running guest could not be stopped: it must not read memory
+    /// that did not arrive. NULL: nothing.
     pub end: Option<unsafe extern "C" fn(opaque: *mut c_void, complete: bool)>,
 }
 

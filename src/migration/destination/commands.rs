@@ -32,8 +32,14 @@ impl incoming::Incoming for Commands {
 
     fn pong(&self, value: u32) -> Result<()> {
         let (worker, shared) = (&self.0, &self.0.shared);
-        if value == message::PING_LOADED {
-            worker.state().source_asked = true;
+        match value {
+            message::PING_LOADED => worker.state().source_asked = true,
+            message::PING_ALL_SENT => worker.note_all_sent()?,
+            // A source without our extensions takes this answer for the arrival of the guest: it is too late to cancel.
+            message::PING_PACKAGE_END if !worker.on_own_thread() && !shared.peer_is_libsavevm() => {
+                shared.core.commit()?;
+            }
+            _ => {}
         }
         let sent = shared.sender.send(Message::Pong(value));
         if worker.on_own_thread() {
@@ -41,7 +47,6 @@ impl incoming::Incoming for Commands {
             sent?;
         }
         if value == message::PING_HELLO && shared.core.params().extensions {
-            worker.state().peer_is_libsavevm = true;
             shared.core.stats.get().peer_is_libsavevm = true;
             shared.sender.send(Message::Pong(message::PONG_HELLO))?;
         }

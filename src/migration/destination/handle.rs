@@ -21,7 +21,11 @@ use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::{catch, retry};
 use crate::sys::spawn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+/// Limit for telling the source of a cancelled migration.
+const CANCEL_MESSAGE_LIMIT: Duration = Duration::from_millis(300);
 
 /// See the module. Dropping the last reference does not end the migration: see `end`.
 pub struct Incoming {
@@ -76,9 +80,29 @@ impl Incoming {
     /// Returns `Ok` within a second: the guest does not run here and this migration will not start it. `EBUSY` if the
     /// guest is here. Any thread; the big lock is released meanwhile.
     pub fn cancel(&self) -> Result<()> {
-        match self.core().begin_cancel("the guest is here")? {
+        match self.core().begin_cancel("the guest is here", || self.send_cancelled())? {
             true => self.core().wait_cancelled(),
             false => Ok(()),
+        }
+    }
+
+    /// Tells the source that the guest will not be started here, before the connection is closed. The source may have
+    /// sent all of the guest and wait for the verdict.
+    ///
+    /// On a thread of its own, since a channel may not take the message.
+    fn send_cancelled(&self) {
+        if !self.shared.sender.is_open() {
+            return;
+        }
+        let (shared, sent) = (Arc::clone(&self.shared), Arc::new(AtomicBool::new(false)));
+        let (done, error) = (Arc::clone(&sent), Error::new(libc::ECANCELED, "the migration was cancelled"));
+        let body = move || {
+            shared.send_failure(&error, true);
+            done.store(true, SeqCst);
+            shared.core.status_machine.notify();
+        };
+        if spawn("savevm-verdict", body).is_ok() {
+            self.core().wait_quietly(CANCEL_MESSAGE_LIMIT, || sent.load(SeqCst));
         }
     }
 

@@ -52,7 +52,7 @@ fn load_package(worker: &Worker, stream: Vec<u8>, depth: u32) {
     core.status_machine.notify();
     if let Some(error) = failed.filter(|_| listening) {
         // The worker waits for pages, which will not come any more.
-        worker.send_failure(&error);
+        worker.shared.send_failure(&error, core.interrupted().is_some());
         core.link.drop_channel();
     }
 }

@@ -11,16 +11,16 @@ use crate::savevm::host::Level;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// A broken connection shows at the file; other errors would come again.
+/// Whether the connection is broken, rather than what came over it.
 fn is_broken(file: &MigFile) -> bool {
     file.error() == -libc::EIO
 }
 
 impl Worker {
-    /// The stream of a postcopy ended with an error: pauses where the rest can come over another connection.
-    pub(super) fn connection_broke(&self, file: &mut Option<MigFile>, error: Error) -> Result<()> {
-        let broken = file.as_ref().is_some_and(is_broken);
-        if broken {
+    /// The stream of a postcopy ended with an error. Once the guest runs here, every error pauses the postcopy, as in
+    /// QEMU 7.2: the source still has the missing pages, and sends them over another connection.
+    pub(super) fn stream_failed(&self, file: &mut Option<MigFile>, error: Error) -> Result<()> {
+        if file.as_ref().is_some_and(is_broken) {
             self.wait_run();
         }
         let (stage, loaded) = {
@@ -30,10 +30,9 @@ impl Worker {
         if let Some(Err(cause)) = loaded {
             return Err(cause);
         }
-        let recoverable = (stage == Stage::Running && broken) || stage == Stage::Recover;
-        let abandoned = self.shared.requests.abandon.load(SeqCst);
+        let abandoned = self.shared.requests.abandon.load(SeqCst) && !self.state().all_arrived;
         match self.postcopy_ram() {
-            Some(ram) if recoverable && !abandoned => {
+            Some(ram) if matches!(stage, Stage::Running | Stage::Recover) && !abandoned => {
                 let core = &self.shared.core;
                 core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
                 core.link.drop_channel();
@@ -53,7 +52,7 @@ impl Worker {
     /// A source without our extensions releases the guest with the package, which may still be loaded when the
     /// connection breaks behind it. So loading it comes to its end first, unless devices wait for pages.
     fn wait_run(&self) {
-        if !self.state().peer_is_libsavevm {
+        if !self.shared.peer_is_libsavevm() {
             let core = &self.shared.core;
             self.wait_state(LAST_LIMIT, |state| {
                 state.started || state.package.loaded.is_some() || core.interrupted().is_some()
@@ -63,7 +62,11 @@ impl Worker {
 
     /// Waits until the source is connected again.
     pub(super) fn wait_recovery(&self, file: &mut Option<MigFile>) -> Result<()> {
-        let channel = self.accept_recovery()?;
+        let channel = match self.accept_recovery() {
+            // No source is needed any more: all of the guest is here.
+            Err(_) if self.state().all_arrived => return self.end_postcopy(),
+            accepted => accepted?,
+        };
         self.shared.core.vm.fault_point(FaultPoint::Recovery);
         let new = self.attach(&channel)?;
         let back = new.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a return path"))?;

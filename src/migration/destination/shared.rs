@@ -5,7 +5,7 @@
 use super::acceptor::Acceptor;
 use crate::error::{Error, Result};
 use crate::migration::core::Core;
-use crate::migration::return_path::message::Message;
+use crate::migration::return_path::message::{self, Message};
 use crate::migration::return_path::sender::Sender;
 use crate::migration::trace::Event;
 use crate::savevm::incoming;
@@ -13,6 +13,10 @@ use crate::savevm::slot::PageSource;
 use crate::sync::{Mutex, Rank};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+/// Limit for sending the reason of a failure.
+const FAILURE_LIMIT: Duration = Duration::from_millis(500);
 
 /// What the user has requested since the migration began.
 pub(super) struct Requests {
@@ -46,6 +50,23 @@ impl Shared {
             pages_open: AtomicBool::new(false),
             released: AtomicBool::new(false),
             previous_handler,
+        }
+    }
+
+    /// Whether the source has shown that it is libsavevm.
+    pub fn peer_is_libsavevm(&self) -> bool {
+        self.core.stats.get().peer_is_libsavevm
+    }
+
+    /// Tells the source why this side ends: `error`, or that it was cancelled. The source may be gone; then it knows.
+    pub fn send_failure(&self, error: &Error, cancelled: bool) {
+        if self.sender.is_open() {
+            if self.peer_is_libsavevm() && !cancelled {
+                let _ = self.sender.send(Message::ErrorText(error.to_string()));
+            }
+            let value = if cancelled { message::SHUT_CANCELLED } else { message::SHUT_FAILED };
+            let _ = self.sender.send_final(Message::Shut(value), FAILURE_LIMIT);
+            self.sender.close();
         }
     }
 

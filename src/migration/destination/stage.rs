@@ -7,10 +7,11 @@
 //!   load --> take_over : EOF
 //!   load --> listen : LISTEN
 //!   listen --> running : RUN
-//!   running --> paused : the connection breaks
+//!   running --> paused : any error
 //!   paused --> recover : a new connection
 //!   recover --> running : RESUME
 //!   recover --> paused : the new connection breaks
+//!   paused --> finish : all pages arrived, and no source comes back
 //!   running --> finish : EOF
 //!   take_over --> finish
 //!   finish --> done
@@ -69,7 +70,7 @@ impl Stage {
             S::Paused => matches!(self, S::Running | S::Recover),
             S::Recover => matches!(self, S::Paused),
             S::TakeOver => matches!(self, S::Load),
-            S::Finish => matches!(self, S::TakeOver | S::Running),
+            S::Finish => matches!(self, S::TakeOver | S::Running | S::Paused),
             S::Done => !matches!(self, S::Done),
         }
     }
@@ -110,7 +111,7 @@ mod tests {
         (S::Load, &[S::Listen, S::TakeOver, S::Done]),
         (S::Listen, &[S::Running, S::Done]),
         (S::Running, &[S::Paused, S::Finish, S::Done]),
-        (S::Paused, &[S::Recover, S::Done]),
+        (S::Paused, &[S::Recover, S::Finish, S::Done]),
         (S::Recover, &[S::Running, S::Paused, S::Done]),
         (S::TakeOver, &[S::Finish, S::Done]),
         (S::Finish, &[S::Done]),
@@ -148,8 +149,9 @@ mod tests {
         for last in [S::Accept, S::Load, S::Listen, S::Running, S::Paused, S::Recover, S::TakeOver, S::Finish] {
             assert!(status_before(last).may_become(Status::Failed), "{last:?}");
         }
-        assert!(status_before(S::TakeOver).may_become(Status::Completed));
-        assert!(status_before(S::Finish).may_become(Status::Completed));
+        for finishing in [Status::Active, Status::PostcopyActive, Status::PostcopyPaused] {
+            assert!(finishing.may_become(Status::Completed));
+        }
     }
 
     #[test]

@@ -7,13 +7,13 @@ use crate::error::{self, Error, Result};
 use crate::migration::params::Choice;
 use crate::migration::return_path::message::Message;
 use crate::migration::status::Status;
-use crate::savevm::host::{Flags, with_big_lock};
+use crate::savevm::host::{Flags, Level, with_big_lock};
 use crate::savevm::incoming::PostcopyState;
 use crate::savevm::owner::Owner;
 use std::time::Duration;
 
-/// Limit for sending the reason of a failure.
-const FAILURE_LIMIT: Duration = Duration::from_millis(500);
+/// How long a guest without all of its memory may take to stop, before its missing pages become unreadable.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Everything is loaded in precopy: takes the disks, starts the guest, and sends the verdict.
@@ -22,10 +22,7 @@ impl Worker {
         let sender = &self.shared.sender;
         let host = core.vm.host();
         let limit = core.params().switchover_timeout;
-        let (peer_is_libsavevm, source_asked) = {
-            let state = self.state();
-            (state.peer_is_libsavevm, state.source_asked)
-        };
+        let (peer_is_libsavevm, source_asked) = (self.shared.peer_is_libsavevm(), self.state().source_asked);
         let asks = peer_is_libsavevm || core.params().return_path == Choice::On;
         if asks && !source_asked {
             // A zero where a section should begin looks like EOF, but the source has not ended the stream.
@@ -137,7 +134,7 @@ impl Worker {
             // A source that hears of a failure takes the guest back.
             self.shared.sender.close();
         } else {
-            self.send_failure(&error);
+            self.shared.send_failure(&error, cancelled);
         }
         core.set_error(error);
         self.release();
@@ -163,35 +160,34 @@ impl Worker {
                 return;
             }
         }
-        if let Some(ram) = self.postcopy_ram() {
-            ram.end(false);
-            self.stop_guest();
+        // RUN may be in progress on the package's thread. It is refused from now on.
+        if self.shared.core.status_machine.is_committed() {
+            self.wait_state(LAST_LIMIT, |state| state.started || state.package.loaded.is_some());
+        }
+        let guest_is_here = self.state().guest_is_here;
+        match self.postcopy_ram() {
+            Some(ram) if guest_is_here => {
+                // First of all no thread reads zeros where the guest's data should be, not even one that waits now.
+                ram.abort(STOP_GRACE);
+                ram.release(self.stop_guest());
+            }
+            // The guest has never run here and will not: devices that wait for pages go on.
+            Some(ram) => ram.end(false),
+            None => {}
         }
         self.wait_state(LAST_LIMIT, |state| state.package.loaded.is_some());
         self.close_postcopy();
     }
 
-    /// A guest whose last pages will not come runs on zeros in their places: nothing of what it makes of them may reach its
-    /// disks. It could not be stopped before they were given up, since a CPU that waits for one does not stop.
-    fn stop_guest(&self) {
+    /// Stops a guest whose missing pages will not come. Returns whether it is stopped.
+    fn stop_guest(&self) -> bool {
         let host = self.shared.core.vm.host();
         let stopped =
             with_big_lock(&*host, || error::check("vm_stop", if host.vm_running() { host.vm_stop() } else { 0 }));
-        if let Err(error) = stopped {
-            log::error!("a guest without all of its memory could not be stopped: {error}");
+        if let Err(error) = &stopped {
+            let text = format!("a guest without all of its memory could not be stopped: {error}");
+            host.report(Level::Error, &text);
         }
-    }
-
-    /// Tells the source why this side ends. The source may be gone; then it knows.
-    pub(super) fn send_failure(&self, error: &Error) {
-        let sender = &self.shared.sender;
-        if sender.is_open() {
-            let peer_is_libsavevm = self.state().peer_is_libsavevm;
-            if peer_is_libsavevm {
-                let _ = sender.send(Message::ErrorText(error.to_string()));
-            }
-            let _ = sender.send_final(Message::Shut(1), FAILURE_LIMIT);
-            sender.close();
-        }
+        stopped.is_ok()
     }
 }

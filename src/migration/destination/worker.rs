@@ -22,7 +22,7 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Limit for waiting for another thread that is inside a device.
 pub(super) const DEVICE_LIMIT: Duration = Duration::from_secs(86_400);
@@ -45,10 +45,10 @@ pub(super) struct State {
     pub stage: Stage,
     pub postcopy: PostcopyState,
     pub package: Package,
-    /// The source is libsavevm as well.
-    pub peer_is_libsavevm: bool,
     /// The source asked whether everything is loaded, which it does just before EOF.
     pub source_asked: bool,
+    /// Postcopy: the source has sent everything, and it arrived.
+    pub all_arrived: bool,
     /// The source has released the guest: it is here, whether it runs or not.
     pub guest_is_here: bool,
     /// The guest was started, or left stopped on request, and runs or stands here with pages missing.
@@ -76,8 +76,8 @@ impl Worker {
             stage: Stage::Accept,
             postcopy: PostcopyState::None,
             package: Package::default(),
-            peer_is_libsavevm: false,
             source_asked: false,
+            all_arrived: false,
             guest_is_here: false,
             started: false,
             has_disks: false,
@@ -152,17 +152,7 @@ impl Worker {
 
     /// Waits for the state, whatever the status is. False after `limit`.
     pub fn wait_state(&self, limit: Duration, done: impl Fn(&State) -> bool) -> bool {
-        let (since, status_machine) = (Instant::now(), &self.shared.core.status_machine);
-        loop {
-            let generation = status_machine.generation();
-            if done(&self.state()) {
-                return true;
-            }
-            if since.elapsed() > limit {
-                return false;
-            }
-            status_machine.wait_changed(generation, POLL);
-        }
+        self.shared.core.wait_quietly(limit, || done(&self.state()))
     }
 
     fn accept(&self, acceptor: Option<&Acceptor>, file: &mut Option<MigFile>) -> Result<()> {
@@ -211,20 +201,53 @@ impl Worker {
     /// The stream of a postcopy ended, well or not.
     fn stream_ended(&self, file: &mut Option<MigFile>, end: Result<LoadEnd>) -> Result<()> {
         match end {
-            Ok(LoadEnd::Finished) => self.end_postcopy(),
+            Ok(LoadEnd::Finished) => {
+                let core = &self.shared.core;
+                core.wait_for("loading the package", DEVICE_LIMIT, || self.state().package.loaded.clone())?;
+                match self.check_all_arrived() {
+                    Ok(()) => self.end_postcopy(),
+                    Err(error) => self.stream_failed(file, error),
+                }
+            }
             // RUN outside of the package: the same stream goes on.
             Ok(LoadEnd::HandedOver) => Ok(()),
-            Err(error) => self.connection_broke(file, error),
+            Err(error) => self.stream_failed(file, error),
         }
     }
 
-    /// The stream of a postcopy is complete: the devices must be loaded and the guest be started.
-    fn end_postcopy(&self) -> Result<()> {
-        let core = &self.shared.core;
-        core.wait_for("loading the package", DEVICE_LIMIT, || self.state().package.loaded.clone())?;
-        if self.state().stage != Stage::Running {
-            return Err(Error::invalid("the stream of a postcopy ended before the guest was started"));
+    /// The source has sent all pages of a postcopy.
+    pub fn note_all_sent(&self) -> Result<()> {
+        if self.state().stage != Stage::Running || !self.on_own_thread() {
+            return Err(Error::invalid("the source asks for all pages before the guest runs here"));
         }
+        if !self.postcopy_ram().is_none_or(|ram| ram.is_complete()) {
+            return Err(Error::invalid("the source has sent all pages, but some did not arrive"));
+        }
+        self.state().all_arrived = true;
+        Ok(())
+    }
+
+    /// A zero where a section should begin looks like EOF. Before its EOF a libsavevm asks whether everything arrived; of
+    /// another source the RAM may know.
+    fn check_all_arrived(&self) -> Result<()> {
+        let (stage, all_arrived) = {
+            let state = self.state();
+            (state.stage, state.all_arrived)
+        };
+        let complete = match (stage, self.postcopy_ram()) {
+            (Stage::Running, Some(ram)) => (all_arrived || !self.shared.peer_is_libsavevm()) && ram.is_complete(),
+            (Stage::Running, None) => true,
+            _ => return Err(Error::invalid("the stream of a postcopy ended before the guest was started")),
+        };
+        match complete {
+            true => Ok(()),
+            false => Err(Error::invalid("the stream ends before all pages arrived: it is damaged")),
+        }
+    }
+
+    /// The stream of a postcopy is complete, and the guest runs here with all of its memory.
+    pub(super) fn end_postcopy(&self) -> Result<()> {
+        let core = &self.shared.core;
         if let Some(ram) = self.postcopy_ram() {
             ram.end(true);
         }

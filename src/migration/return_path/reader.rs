@@ -29,6 +29,8 @@ pub struct ReaderData {
     loaded: bool,
     /// The guest arrived in postcopy.
     handed_over: bool,
+    /// All pages arrived.
+    all_arrived: bool,
     shut: Option<u32>,
     text: Option<String>,
     resume_ack: Option<u32>,
@@ -173,6 +175,11 @@ impl ReaderState {
         self.0.lock().handed_over
     }
 
+    /// The destination's answer that all pages arrived.
+    pub fn all_arrived(&self) -> Option<Result<()>> {
+        self.look_for(|data| data.all_arrived.then_some(()))
+    }
+
     /// Its readiness to go on after a break.
     pub fn resume_ack(&self) -> Option<Result<u32>> {
         self.look_for(|data| data.resume_ack)
@@ -214,6 +221,7 @@ pub fn refusal(value: u32, text: Option<&str>) -> Error {
     let text = match text {
         Some(text) => format!("the destination failed: {text}"),
         None if value == 0 => "the destination ended the migration early".to_owned(),
+        None if value == message::SHUT_CANCELLED => "the migration was cancelled at the destination".to_owned(),
         None => format!("the destination failed (it gave the code {value} and no reason)"),
     };
     Error::new(libc::EREMOTEIO, text).at_side(Side::Destination)
@@ -253,7 +261,14 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             data.last = Some(value);
             data.peer_is_libsavevm |= value == message::PONG_HELLO;
             data.loaded |= value == message::PING_LOADED;
-            data.handed_over |= value == message::PING_HANDED_OVER;
+            // A QEMU answers PING_HANDED_OVER while another thread of it still loads the package, but loads in order what is
+            // in the package.
+            let shows_arrival = match data.peer_is_libsavevm {
+                true => message::PING_HANDED_OVER,
+                false => message::PING_PACKAGE_END,
+            };
+            data.handed_over |= value == shows_arrival;
+            data.all_arrived |= value == message::PING_ALL_SENT;
         }
         Message::ErrorText(text) => shared.lock().text = Some(text),
         Message::ResumeAck(value) => shared.lock().resume_ack = Some(value),

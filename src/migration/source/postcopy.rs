@@ -108,9 +108,7 @@ impl Source {
         let core = &m.core;
         core.fault_point();
         core.enter(Status::PostcopyActive)?;
-        core.set_owner(Owner::There);
-        // QEMU never shows it: it answers while another thread of it still loads the devices.
-        self.arrived = !self.peer_is_libsavevm();
+        // The owner stays unknown until the destination has shown that the guest arrived.
         if let Some(stopped) = self.stopped_at {
             let time = core.now().saturating_sub(stopped);
             core.stats.get().downtime = time;
@@ -161,6 +159,7 @@ impl Source {
 
     fn copy(&mut self, m: &Shared, handed: bool) -> Result<Next> {
         let (core, vm) = (&m.core, &m.core.vm);
+        self.note_arrival(core);
         self.check()?;
         let max_bandwidth = core.params().max_postcopy_bandwidth;
         let urgent = self.reader.as_ref().map_or(0, |reader| reader.take_requested());
@@ -203,36 +202,66 @@ impl Source {
         let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
         let file = self.file()?;
         core.fault_point();
-        with_big_lock(&*host, || save::complete_postcopy(vm, file));
+        let limit = core.params().switchover_timeout;
+        with_big_lock(&*host, || save::complete_postcopy_sections(vm, file));
         core.fault_point();
         file.check()?;
-        if let Some(reader) = &self.reader {
-            let limit = core.params().switchover_timeout;
-            match core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok))? {
-                Verdict::Shut(0, _) => {}
-                Verdict::Shut(value, text) => return Ok(self.abort(m, refusal(value, text.as_deref()))),
-                Verdict::Broken(error) => return Err(error),
+        let reader = self.reader.as_ref();
+        if let Some(reader) = reader.filter(|reader| reader.peer_is_libsavevm()) {
+            // The verdict may be lost when the destination has ended already. So EOF follows when nothing is needed any more.
+            command::ping(vm, file, message::PING_ALL_SENT);
+            file.check()?;
+            core.wait_for("the destination's answer that all pages arrived", limit, || reader.all_arrived())?;
+        }
+        save::end_of_stream(file);
+        let verdict = match reader {
+            Some(reader) => core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok)),
+            None => Ok(Verdict::Shut(0, None)),
+        };
+        let verdict = verdict.and_then(|verdict| match verdict {
+            Verdict::Shut(0, _) => Ok(()),
+            Verdict::Shut(value, text) => Err(refusal(value, text.as_deref())),
+            Verdict::Broken(error) => Err(error),
+        });
+        if let Err(error) = verdict.and_then(|()| file.check()) {
+            if !reader.is_some_and(|reader| reader.peer_is_libsavevm()) {
+                return Err(error);
             }
+            log::info!("the destination has all of the guest, but its verdict was lost: {error}");
+            // Ends the reader, which may still wait.
+            let ended = core.link.close();
+            self.close_reader(ended);
         }
         self.succeed(m)
     }
 
-    /// RUN may be lost on its way: whose the guest is after a break is known only once the destination has shown it.
-    pub(super) fn owner_in_postcopy(&mut self) -> Owner {
-        self.arrived |= self.reader.as_ref().is_some_and(|reader| reader.handed_over());
+    /// Sets the owner once the destination has shown that the guest arrived.
+    fn note_arrival(&mut self, core: &Core) {
+        if !self.arrived && self.reader.as_ref().is_some_and(|reader| reader.handed_over()) {
+            self.arrived = true;
+            core.set_owner(Owner::There);
+        }
+    }
+
+    /// The owner after the hand-over. RUN, or the package, may be lost on its way.
+    pub(super) fn owner_in_postcopy(&mut self, core: &Core) -> Owner {
+        self.note_arrival(core);
         if self.arrived { Owner::There } else { Owner::Unknown }
     }
 
-    /// The connection broke with the guest over there: pause where the rest can be sent over another one.
+    /// An error after the hand-over: pauses where the rest can be sent over another connection.
     fn broken(&mut self, m: &Shared, error: Error) -> Result<Next> {
         let core = &m.core;
         core.fault_point();
-        let refused = matches!(self.reader.as_ref().and_then(|reader| reader.verdict()), Some(Verdict::Shut(..)));
+        // Without a reason SHUT may be a damaged message of a destination that goes on.
+        let verdict = self.reader.as_ref().and_then(|reader| reader.verdict());
+        let refused = matches!(verdict, Some(Verdict::Shut(1.., Some(_))));
         if refused || core.vm.is_poisoned() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
         }
         core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
-        core.set_owner(self.owner_in_postcopy());
+        let owner = self.owner_in_postcopy(core);
+        core.set_owner(owner);
         self.disconnect(core);
         // A connection that was offered for an earlier break is of no use any more.
         drop(m.requests.recovery_channel.take());
@@ -289,7 +318,7 @@ impl Source {
         let (core, vm) = (&m.core, &m.core.vm);
         vm.fault_point(FaultPoint::Recovery);
         let channel = m.connect(&to, CONNECT_TIMEOUT)?;
-        self.attach(m, channel, false)?;
+        self.attach(m, channel, core.info().peer_is_libsavevm)?;
         let reader = self.reader.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
         let limit = core.params().handshake_timeout;
         let ask = self.ask_bitmap(core, reader, limit)?;

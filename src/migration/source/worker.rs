@@ -465,7 +465,7 @@ impl Source {
         let committed = core.status_machine.is_committed();
         let owner = match (committed, core.status().is_postcopy()) {
             (false, _) => Owner::Here,
-            (true, true) => self.owner_in_postcopy(),
+            (true, true) => self.owner_in_postcopy(core),
             (true, false) => Owner::Unknown,
         };
         let error = match committed {

@@ -34,12 +34,18 @@ pub const PING_HELLO: u32 = 0x5356_4d01;
 pub const PONG_HELLO: u32 = 0x5356_4d02;
 /// Asks, behind the last device and before EOF, whether everything is loaded.
 pub const PING_LOADED: u32 = 0x5356_4d03;
+/// Asks, behind the last page of a postcopy and before EOF: did everything arrive?
+pub const PING_ALL_SENT: u32 = 0x5356_4d07;
 /// Keeps the connection busy while the source waits for its operator, for the guest or for the destination's devices.
 pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
 /// Follows [`PING_HELLO`]. A destination that answers this PING without [`PONG_HELLO`] before it is not libsavevm.
 pub const PING_HELLO_END: u32 = 0x5356_4d05;
 /// Sent before the guest stops for postcopy: the answer says that nothing is queued before what follows.
 pub const PING_DRAINED: u32 = 0x5356_4d06;
+/// The value of SHUT if the destination failed.
+pub const SHUT_FAILED: u32 = 1;
+/// The value of SHUT if the destination was cancelled. To QEMU every value but 0 means a failure.
+pub const SHUT_CANCELLED: u32 = 2;
 /// The value of RESUME_ACK (QEMU 7.2's `MIGRATION_RESUME_ACK_VALUE`).
 pub const RESUME_ACK_VALUE: u32 = 1;
 /// Ends a received bitmap (QEMU 7.2's `RAMBLOCK_RECV_BITMAP_ENDING`).

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Postcopy after RUN: damaged and lost bytes, lost verdicts, and a postcopy that is aborted.
+
+use super::link::{Break, Damage, Fragile, fragile};
+use super::machine::{Machine, PAGES};
+use super::postcopy_runs::{check_whole, guest, machines, params, recover_all, start};
+use super::precopy::{Run, quick, wait_status, wait_until};
+use savevm::migration::{Migration, Owner, Params, Status};
+use savevm::savevm::host::Flags;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// Parameters of a postcopy whose pages follow slowly, with short limits.
+fn slow(extensions: bool) -> Params {
+    Params {
+        max_postcopy_bandwidth: 2_000,
+        switchover_timeout: Duration::from_millis(800),
+        stall_timeout: Some(Duration::from_secs(2)),
+        recover_timeout: None,
+        ..params(extensions)
+    }
+}
+
+/// A postcopy whose guest runs at the destination, with pages missing.
+fn running(source: &Machine, destination: &Machine, ends: &(Arc<Fragile>, Arc<Fragile>), params: Params) -> Run {
+    source.ram.ballast.store(50, SeqCst);
+    let run = start(source, destination, ends, params);
+    let status = || {
+        let status = run.into.info().status;
+        assert!(!status.is_final(), "the destination ended: {:?}", run.into.error());
+        status
+    };
+    wait_status(status, Status::PostcopyActive, "the destination in postcopy");
+    wait_status(|| run.out.info().status, Status::PostcopyActive, "the source in postcopy");
+    run
+}
+
+/// One damaged byte behind RUN: both sides go on in the end, whatever the byte was. Whether they had to recover.
+fn damaged(extensions: bool, to_source: bool, after: i64, damage: Damage) -> bool {
+    let what = format!("extensions {extensions}, to the source {to_source}, {damage:?} at {after}");
+    let (source, destination, stage) = machines();
+    let ends = fragile(-1, -1, Break::Whole);
+    let run = running(&source, &destination, &ends, slow(extensions));
+    if to_source { &ends.0 } else { &ends.1 }.damage(after, damage);
+    let guest = guest(&destination);
+    recover_all(&run, &what);
+    let (out, into) = run.wait(&what);
+    guest.join();
+    assert!(out.is_ok() && into.is_ok(), "{what}: {out:?} {into:?}");
+    assert!(!source.host.is_running() && destination.host.is_running(), "{what}");
+    assert_eq!(destination.ram.postcopy.ended(), Some(true), "{what}");
+    assert!((0..PAGES).all(|page| destination.ram.postcopy.has(page)), "{what}: all pages arrived");
+    assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here), "{what}");
+    source.check_balanced(&what);
+    destination.check_balanced(&what);
+    stage.check(&what);
+    run.out.info().recoveries > 0
+}
+
+#[test]
+fn a_damaged_or_lost_byte_to_the_destination_is_recovered() {
+    for extensions in [true, false] {
+        let mut recovered = 0;
+        for after in 0..24 {
+            let damage = match after % 3 {
+                0 => Damage::Replace(0x5a),
+                1 => Damage::Replace(0),
+                _ => Damage::Lose,
+            };
+            // Behind what is being read at this moment.
+            recovered += u32::from(damaged(extensions, false, 240 + after, damage));
+        }
+        assert!(recovered > 4, "extensions {extensions}: only {recovered} were noticed");
+    }
+}
+
+#[test]
+fn a_damaged_or_lost_byte_to_the_source_is_recovered() {
+    for extensions in [true, false] {
+        let mut recovered = 0;
+        for after in 0..24 {
+            let damage = match after % 3 {
+                0 => Damage::Replace(1),
+                1 => Damage::Replace(0xa5),
+                _ => Damage::Lose,
+            };
+            recovered += u32::from(damaged(extensions, true, after, damage));
+        }
+        assert!(recovered > 2, "extensions {extensions}: only {recovered} were noticed");
+    }
+}
+
+#[test]
+fn a_guest_without_its_pages_is_stopped_before_they_can_be_read() {
+    for extensions in [true, false] {
+        let what = format!("extensions {extensions}");
+        let (source, destination, stage) = machines();
+        let params = Params { recover_timeout: Some(Duration::from_millis(100)), ..slow(extensions) };
+        let run = running(&source, &destination, &fragile(-1, -1, Break::Whole), params);
+        run.out.pause().unwrap();
+        let (out, into) = run.wait(&what);
+        assert!(out.is_err() && into.is_err(), "{what}");
+        assert!(!source.host.is_running() && !destination.host.is_running(), "{what}");
+        assert_eq!(run.into.info().owner, Owner::Torn, "{what}");
+        stage.check(&what);
+    }
+}
+
+#[test]
+fn a_guest_that_does_not_stop_never_reads_missing_pages() {
+    let (source, destination, stage) = machines();
+    let params = Params { recover_timeout: Some(Duration::from_millis(100)), ..slow(true) };
+    let run = running(&source, &destination, &fragile(-1, -1, Break::Whole), params);
+    destination.host.fail_stop.store(true, SeqCst);
+    run.out.pause().unwrap();
+    let (out, into) = run.wait("it does not stop");
+    assert!(out.is_err() && into.is_err());
+    assert_eq!(run.into.info().owner, Owner::Torn);
+    assert_eq!(destination.ram.postcopy.ended(), None, "pages stay missing");
+    destination.check_balanced("it does not stop");
+    stage.check("it does not stop");
+}
+
+#[test]
+fn a_destination_that_is_cancelled_before_the_end_gives_the_guest_back() {
+    for extensions in [true, false] {
+        let what = format!("extensions {extensions}");
+        let (source, destination, stage) = Machine::two();
+        let params = Params { extensions, ..quick() };
+        let measure = |left| {
+            let (source, destination, _stage) = Machine::two();
+            source.vm.set_flags(Flags::NO_VMDESC, true);
+            destination.vm.set_flags(Flags::NO_VMDESC, true);
+            let ends = fragile(left, -1, Break::Whole);
+            let run = Run::start(&source, &destination, ends.clone(), (params.clone(), params.clone()));
+            let (out, into) = run.wait("whole");
+            out.and(into).unwrap();
+            ends.1.read_so_far()
+        };
+        source.vm.set_flags(Flags::NO_VMDESC, true);
+        destination.vm.set_flags(Flags::NO_VMDESC, true);
+        // Everything but EOF arrives.
+        let ends = fragile(measure(-1) - 1, -1, Break::Silent);
+        let run = Run::start(&source, &destination, ends, (params.clone(), params.clone()));
+        wait_until(|| run.out.info().owner == Owner::Unknown, || format!("{what}: {:?}", run.out.info()));
+        run.into.cancel().unwrap();
+        let (out, into) = run.wait(&what);
+        let error = out.unwrap_err().to_string();
+        assert!(into.is_err() && !destination.host.is_running(), "{what}");
+        if extensions {
+            assert!(error.contains("cancelled"), "{what}: {error}");
+            assert_eq!(run.out.info().owner, Owner::Here, "{what}: {error}");
+            assert!(source.host.is_running(), "{what}");
+        }
+        assert_eq!(run.into.info().status, Status::Cancelled, "{what}");
+        source.check_balanced(&what);
+        destination.check_balanced(&what);
+        stage.check(&what);
+    }
+}
+
+/// Bytes to the source of a whole postcopy. The last eight are the verdict, those before say that all pages arrived.
+fn answers() -> i64 {
+    let (source, destination, _stage) = machines();
+    let ends = fragile(-1, -1, Break::Whole);
+    let run = start(&source, &destination, &ends, params(true));
+    let (out, into) = run.wait("whole");
+    out.and(into).unwrap();
+    ends.0.read_so_far()
+}
+
+#[test]
+fn a_source_whose_verdict_is_lost_concludes() {
+    let back = answers();
+    for left in back - 16..back {
+        for how in [Break::Whole, Break::Half, Break::Silent] {
+            let what = format!("{how:?} at {left} of {back}");
+            let (source, destination, stage) = machines();
+            let params = Params { max_postcopy_bandwidth: 0, ..slow(true) };
+            let run = start(&source, &destination, &fragile(-1, left, how), params);
+            recover_all(&run, &what);
+            let (out, into) = run.wait(&what);
+            assert!(out.is_ok() && into.is_ok(), "{what}: {out:?} {into:?}");
+            assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here), "{what}");
+            check_whole(&source, &destination, &stage, &what);
+        }
+    }
+}
+
+#[test]
+fn a_destination_with_all_pages_completes_when_it_is_given_up() {
+    let (source, destination, stage) = machines();
+    let params = Params { max_postcopy_bandwidth: 0, ..slow(true) };
+    let run = start(&source, &destination, &fragile(-1, answers() - 9, Break::Whole), params);
+    wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination pauses");
+    run.into.end();
+    assert_eq!((run.into.info().status, run.into.info().owner), (Status::Completed, Owner::Here));
+    run.out.end();
+    assert!(!source.host.is_running() && run.out.info().owner != Owner::Here);
+    assert!(destination.host.is_running());
+    stage.check("all pages are here");
+}
