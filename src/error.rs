@@ -5,6 +5,7 @@
 //! context: the VMState interpreter adds the field and the path, the loops of loading and saving add the section, the
 //! driver adds the phase. Context that an inner function has set is kept.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A positive errno value, as in `errno.h`.
@@ -141,10 +142,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Escapes control characters. Names come from streams, and must not move the cursor of a terminal or forge a line of a
 /// log.
 pub fn printable(text: String) -> String {
-    if !text.contains(char::is_control) {
-        return text;
+    match savevm_stream::inspect::printable(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shown) => shown,
     }
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// The result of a callback of the host or of a device that returns a negative errno on failure. `call` names the

@@ -82,14 +82,16 @@ impl Drop for MappedFile {
     }
 }
 
-/// Whether a file has data, rather than a hole, between two places. Where the system cannot tell, it has.
-pub fn has_data_from(file: &File, from: u64, to: u64) -> bool {
-    let Ok(offset) = libc::off_t::try_from(from) else { return true };
+/// Where a file has data, rather than a hole, from a place on; `to` if it has none before. Where the system cannot tell,
+/// there is data.
+pub fn next_data(file: &File, from: u64, to: u64) -> u64 {
+    let Ok(offset) = libc::off_t::try_from(from) else { return from };
     // SAFETY: no pointers. It moves the file's own offset, which the caller puts back.
     let data = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
     match u64::try_from(data) {
-        Ok(data) => data < to,
-        Err(_) => io::Error::last_os_error().raw_os_error() != Some(libc::ENXIO),
+        Ok(data) => data.min(to),
+        Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => to,
+        Err(_) => from,
     }
 }
 

@@ -196,6 +196,14 @@ fn holes_behind_a_stream_are_not_read() {
     tail.write_all(b"x").unwrap();
     // The description is not at the end of the data, but is found all the same.
     assert!(run(&["inspect", arg(&path)]).expect(0).contains("vmdesc"));
+    // A live device of unknown format, whose end is searched for.
+    let mut stream = Builder::new();
+    stream.named(1, 1, "unknown", 0, 1, &[1; 100]);
+    let path = place.file("search", &stream.bytes[..stream.bytes.len() - 5]);
+    let mut rest = File::options().write(true).open(&path).unwrap();
+    rest.seek(SeekFrom::Start(1 << 42)).unwrap();
+    rest.write_all(b"\x7e\0\0\0\x01\0").unwrap();
+    assert!(run(&["inspect", arg(&path)]).expect(0).contains("unknown"));
 }
 
 #[test]

@@ -4,8 +4,11 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use crate::system::{MappedFile, has_data_from};
+use savevm_stream::inspect::Holes;
+
+use crate::system::{MappedFile, next_data};
 
 /// A part of a file, in memory.
 pub struct Mapped {
@@ -71,15 +74,27 @@ impl Mapped {
         (end - start) as usize
     }
 
+    /// Tells of a place in the part how far the hole reaches in which it lies.
+    pub fn holes(&self) -> Option<Holes> {
+        let (file, start, end) = (self.file.try_clone().ok()?, self.start as u64, self.end as u64);
+        Some(Holes(Arc::new(move |at| {
+            let from = start.saturating_add(at);
+            let data = next_data(&file, from, end);
+            // As in `data_end`.
+            let _ = (&file).rewind();
+            data - from.min(data)
+        })))
+    }
+
     /// A place at most at `end` with nothing but holes between, found in as many steps as `end` has bits.
     fn last_data(&self, start: u64, end: u64) -> u64 {
-        if has_data_from(&self.file, end - 1, end) {
+        if next_data(&self.file, end - 1, end) < end {
             return end;
         }
         let (mut data, mut hole) = (start, end - 1);
         while hole > data {
             let middle = data + (hole - data) / 2;
-            if has_data_from(&self.file, middle, end) { data = middle + 1 } else { hole = middle }
+            if next_data(&self.file, middle, end) < end { data = middle + 1 } else { hole = middle }
         }
         hole
     }

@@ -205,6 +205,7 @@ fn read_mapped<V: Visitor>(mapped: &Mapped, mut options: Options, visitor: &mut 
     let (bytes, position) = (mapped.as_bytes(), AtomicU64::new(0));
     options.prefetch = Some(prefetch);
     options.data_end = Some(mapped.data_end());
+    options.holes = mapped.holes();
     let mut watched = Watched { visitor, progress: Progress::new(Some(bytes.len() as u64)), position: &position };
     ahead::bringing_in(mapped, &position, || read_whole(bytes, options, &mut watched))
 }

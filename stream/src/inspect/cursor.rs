@@ -105,6 +105,11 @@ impl<S: Source> Cursor<S> {
         self.source.expect(distance as usize);
     }
 
+    /// Returns how many bytes from here on are known to be zero without being read.
+    pub fn zeroes_ahead(&self) -> u64 {
+        self.source.zeroes_ahead().min(self.end - self.source.offset())
+    }
+
     /// Returns the next byte, if there is one.
     pub fn peek_byte(&mut self) -> Result<Option<u8>> {
         Ok(self.peek(1)?.first().copied())

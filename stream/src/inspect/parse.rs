@@ -11,7 +11,7 @@ use super::describe::Description;
 use super::live;
 use super::ram::RamReader;
 use super::search::{self, Surroundings};
-use super::source::{SliceSource, Source};
+use super::source::{Holes, SliceSource, Source};
 use super::stream::{
     Command, Configuration, Damage, Device, Framing, Item, ItemKind, PageSizeFrom, Section, SectionKind, Stream,
 };
@@ -40,6 +40,8 @@ pub struct Options {
     pub base: u64,
     /// An offset behind the last byte that is not zero, if known. The description is searched before it.
     pub data_end: Option<usize>,
+    /// Where the stream's file has holes, where the caller knows: they are not searched for the end of a section.
+    pub holes: Option<Holes>,
     /// Reads only up to EOF. Only a description may follow.
     pub sections_only: bool,
     /// Starts to load a byte into the processor's cache, without waiting for it. Called for bytes of a stream in memory
@@ -64,7 +66,11 @@ pub fn read_whole<V: Visitor>(bytes: &[u8], mut options: Options, visitor: &mut 
     if let Some(description) = found {
         options.description = Some(Arc::new(description));
     }
-    let mut parser = Parser::new(SliceSource::with_prefetch(bytes, options.prefetch), options, visitor);
+    let mut parser = Parser::new(
+        SliceSource::with_prefetch(bytes, options.prefetch).with_holes(options.holes.clone()),
+        options,
+        visitor,
+    );
     parser.description_is_own = own;
     parser.run()
 }

@@ -28,6 +28,8 @@ pub(super) struct Surroundings<'a> {
 pub(super) const LOOK_AHEAD: usize = FOOTER_LEN + HEAD_MAX;
 /// How much is looked at in one go.
 const WINDOW: usize = 1 << 16;
+/// How much is searched at most before the next look for a hole.
+const STRIDE: usize = 1 << 20;
 
 /// Moves to the section's end, before its footer, and keeps what it passes if it is told where.
 pub(super) fn find_end<S: Source>(
@@ -37,8 +39,17 @@ pub(super) fn find_end<S: Source>(
 ) -> Result<()> {
     let start = cursor.offset();
     loop {
+        if keep.is_none() && around.footers != Some(false) {
+            let zeroes = cursor.zeroes_ahead();
+            if zeroes > WINDOW as u64 {
+                // No footer begins with a zero.
+                cursor.skip(zeroes, "a section")?;
+                continue;
+            }
+        }
         let window = cursor.peek(WINDOW)?;
         let at_end = window.len() < WINDOW;
+        let window = &window[..window.len().min(STRIDE)];
         let scan = if at_end { window.len() } else { window.len() - LOOK_AHEAD };
         let found = (0..scan).find(|&at| around.ends_here(&window[at..], at_end));
         if found.is_none() && at_end {

@@ -4,8 +4,10 @@
 //! The parser looks ahead with [`Source::peek`] and moves on with [`Source::skip`], so that a mapped file is never
 //! copied and a pipe never needs more than one buffer.
 
+use std::fmt;
 use std::hint::black_box;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 /// Bytes in order, with a look ahead.
 pub trait Source {
@@ -14,6 +16,11 @@ pub trait Source {
 
     /// Moves on by `count` bytes, or to the end of the input. Returns how far it went.
     fn skip(&mut self, count: u64) -> io::Result<u64>;
+
+    /// How many bytes from here on are known to be zero without being read.
+    fn zeroes_ahead(&self) -> u64 {
+        0
+    }
 
     /// How many bytes lie behind.
     fn offset(&self) -> u64;
@@ -30,6 +37,10 @@ impl<S: Source + ?Sized> Source for &mut S {
 
     fn skip(&mut self, count: u64) -> io::Result<u64> {
         (**self).skip(count)
+    }
+
+    fn zeroes_ahead(&self) -> u64 {
+        (**self).zeroes_ahead()
     }
 
     fn offset(&self) -> u64 {
@@ -50,6 +61,17 @@ pub struct SliceSource<'a> {
     loaded: usize,
     /// See [`Options::prefetch`](super::Options::prefetch).
     prefetch: Option<fn(&u8)>,
+    holes: Option<Holes>,
+}
+
+/// Tells how many bytes from a place of the stream on lie in a hole of its file.
+#[derive(Clone)]
+pub struct Holes(pub Arc<dyn Fn(u64) -> u64 + Send + Sync>);
+
+impl fmt::Debug for Holes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Holes")
+    }
 }
 
 impl<'a> SliceSource<'a> {
@@ -61,16 +83,25 @@ impl<'a> SliceSource<'a> {
 
     /// Reads `bytes` from the start.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, loaded: 0, prefetch: None }
+        Self { bytes, at: 0, loaded: 0, prefetch: None, holes: None }
     }
 
     /// Reads `bytes` from the start, and has `prefetch` called for bytes that are needed soon.
     pub fn with_prefetch(bytes: &'a [u8], prefetch: Option<fn(&u8)>) -> Self {
         Self { prefetch, ..Self::new(bytes) }
     }
+
+    /// The same, of a file with holes.
+    pub fn with_holes(self, holes: Option<Holes>) -> Self {
+        Self { holes, ..self }
+    }
 }
 
 impl Source for SliceSource<'_> {
+    fn zeroes_ahead(&self) -> u64 {
+        self.holes.as_ref().map_or(0, |holes| holes.0(self.at as u64)).min((self.bytes.len() - self.at) as u64)
+    }
+
     #[inline]
     fn peek(&mut self, _want: usize) -> io::Result<&[u8]> {
         Ok(&self.bytes[self.at..])
