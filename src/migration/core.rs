@@ -9,7 +9,7 @@ use crate::channel::{Cancel, Channel};
 use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
-use crate::savevm::host::without_big_lock;
+use crate::savevm::host::{Level, without_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::catch;
@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 
 /// How soon a cancelled migration has let go: design limit of every wait in it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Texts for `Core::set_pause_error`.
+pub(super) const PAUSED: &str = "postcopy is paused";
+pub(super) const RECOVERY_FAILED: &str = "the recovery failed";
 
 thread_local! {
     /// Addresses of the migrations that this thread works for, from the outermost call on.
@@ -54,6 +58,12 @@ impl Default for Link {
 }
 
 impl Link {
+    /// Whether this side has closed the connection.
+    pub fn is_closed_here(&self) -> bool {
+        let state = self.0.lock();
+        state.closed || state.channel.is_none()
+    }
+
     /// Takes a channel; it is shut down at once where the end came first.
     pub fn set(&self, channel: &Arc<dyn Channel>) -> bool {
         let mut state = self.0.lock();
@@ -195,7 +205,19 @@ impl Core {
             status: status.name(),
             number,
             migration: self.address(),
+            error: match status {
+                Status::PostcopyPaused => self.stats.get().pause_error.clone(),
+                Status::Failed | Status::Cancelled => self.error(),
+                _ => None,
+            },
         });
+    }
+
+    /// A postcopy is about to pause because of `error`, or its recovery failed (`what`). Reported, and kept for queries.
+    pub fn set_pause_error(&self, what: &str, error: &Error) {
+        self.vm.host().report(Level::Warning, &format!("{what}: {error}"));
+        self.trace.write(self.now(), &Event::Error { text: &error.to_string() });
+        self.stats.get().pause_error = Some(error.clone());
     }
 
     /// Another phase of the work begins; `None`: none.

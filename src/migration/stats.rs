@@ -2,7 +2,7 @@
 //! Numbers of one migration, for who asks. What counts up never counts down, also over a recovery.
 
 use super::status::Status;
-use crate::error::Phase;
+use crate::error::{Error, Phase};
 use crate::savevm::handler::Pending;
 use crate::savevm::owner::Owner;
 use crate::sync::{Mutex, MutexGuard, Rank};
@@ -50,6 +50,8 @@ pub struct Info {
     pub return_path: bool,
     /// Whether both ends are of this library.
     pub peer_is_libsavevm: bool,
+    /// Why a postcopy paused last, or why its last recovery failed. `None` once it goes on.
+    pub pause_error: Option<Error>,
     /// Time in each phase of the work, in the order in which they first began.
     pub phases: Vec<(Phase, Duration)>,
     /// The slowest devices, with the time for their state.

@@ -78,6 +78,10 @@ pub trait Host: VmStateHost + Send + Sync {
     fn vm_running(&self) -> bool {
         false
     }
+    /// Whether `vm_running` has an answer. If not, a guest is started at the destination whether it ran or not.
+    fn knows_run_state(&self) -> bool {
+        false
+    }
     /// Resets the machine to its state after power-on, before a snapshot is loaded.
     fn reset(&self) {}
     /// Copies the state of the CPUs to the devices that save it.

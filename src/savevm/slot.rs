@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A change of the status of a migration, as the host receives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MigrationEvent {
     /// Whether the migration is incoming.
     pub incoming: bool,
@@ -20,6 +20,8 @@ pub struct MigrationEvent {
     pub number: i32,
     /// Address of the driver's state.
     pub migration: usize,
+    /// Why a postcopy paused, a recovery failed or the migration ended without success.
+    pub error: Option<Error>,
 }
 
 /// One section that was saved or loaded.

@@ -71,6 +71,8 @@ pub struct TestHost {
     running: AtomicBool,
     has_disks: AtomicBool,
     pub events: Mutex<Vec<&'static str>>,
+    /// The errors that came with events.
+    pub event_errors: Mutex<Vec<(&'static str, String)>>,
     pub throttled: AtomicU32,
     pub stops: AtomicU32,
     pub resets: AtomicU32,
@@ -94,6 +96,7 @@ impl TestHost {
             running: AtomicBool::new(false),
             has_disks: AtomicBool::new(false),
             events: Mutex::default(),
+            event_errors: Mutex::default(),
             throttled: AtomicU32::new(0),
             stops: AtomicU32::new(0),
             resets: AtomicU32::new(0),
@@ -188,6 +191,10 @@ impl Host for TestHost {
         self.running.load(SeqCst)
     }
 
+    fn knows_run_state(&self) -> bool {
+        true
+    }
+
     fn reset(&self) {
         self.expect_lock(true, "reset");
         if self.is_running() {
@@ -241,6 +248,9 @@ impl Host for TestHost {
     fn migration_event(&self, event: &MigrationEvent) {
         thread::sleep(Duration::from_millis(self.slow_event.load(SeqCst).into()));
         self.events.lock().unwrap().push(event.status);
+        if let Some(error) = &event.error {
+            self.event_errors.lock().unwrap().push((event.status, error.to_string()));
+        }
     }
 
     fn report(&self, _level: Level, text: &str) {

@@ -201,3 +201,39 @@ fn a_destination_with_all_pages_completes_when_it_is_given_up() {
     assert!(destination.host.is_running());
     stage.check("all pages are here");
 }
+
+#[test]
+fn a_stopped_guest_stays_stopped_in_a_postcopy() {
+    use savevm::savevm::host::Host;
+    let (source, destination, stage) = machines();
+    source.host.lock();
+    source.host.vm_stop();
+    source.host.unlock();
+    let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), params(true));
+    let (out, into) = run.wait("a stopped guest");
+    out.and(into).unwrap();
+    assert!(!source.host.is_running() && !destination.host.is_running());
+    assert_eq!(source.state(), destination.state());
+    assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here));
+    stage.check("a stopped guest");
+}
+
+#[test]
+fn query_and_event_say_why_a_postcopy_paused() {
+    let (source, destination, stage) = machines();
+    let run = running(&source, &destination, &fragile(-1, -1, Break::Whole), slow(true));
+    run.out.pause().unwrap();
+    wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
+    wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
+    for (machine, info) in [(&source, run.out.info()), (&destination, run.into.info())] {
+        let error = info.pause_error.expect("the query has the error").to_string();
+        let errors = || machine.host.event_errors.lock().unwrap().clone();
+        wait_until(|| !errors().is_empty(), || "no event has the error".to_owned());
+        assert_eq!(errors(), [("postcopy-paused", error)]);
+    }
+    recover_all(&run, "why it paused");
+    let (out, into) = run.wait("why it paused");
+    out.and(into).unwrap();
+    assert!(run.out.info().pause_error.is_none() && run.into.info().pause_error.is_none());
+    check_whole(&source, &destination, &stage, "why it paused");
+}

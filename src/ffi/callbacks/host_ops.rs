@@ -107,6 +107,10 @@ impl Host for CHost {
         call!(self.vm_running() else false)
     }
 
+    fn knows_run_state(&self) -> bool {
+        self.table.ops.vm_running.is_some()
+    }
+
     fn reset(&self) {
         call!(self.reset() else ());
     }

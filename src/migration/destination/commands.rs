@@ -34,6 +34,7 @@ impl incoming::Incoming for Commands {
         let (worker, shared) = (&self.0, &self.0.shared);
         match value {
             message::PING_LOADED => worker.state().source_asked = true,
+            message::PING_GUEST_STOPPED => worker.state().guest_is_stopped = true,
             message::PING_ALL_SENT => worker.note_all_sent()?,
             // A source without our extensions takes this answer for the arrival of the guest: it is too late to cancel.
             message::PING_PACKAGE_END if !worker.on_own_thread() && !shared.peer_is_libsavevm() => {
@@ -125,7 +126,11 @@ impl incoming::Incoming for Commands {
         }
         core.vm.fault_point(FaultPoint::Recovery);
         worker.enter(Stage::Running)?;
-        core.stats.get().recoveries += 1;
+        {
+            let mut info = core.stats.get();
+            info.recoveries += 1;
+            info.pause_error = None;
+        }
         worker.shared.sender.send(Message::ResumeAck(message::RESUME_ACK_VALUE))?;
         if let Some(ram) = worker.postcopy_ram() {
             ram.resumed();

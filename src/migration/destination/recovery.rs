@@ -6,8 +6,8 @@ use super::worker::{LAST_LIMIT, POLL, Worker};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::core::{PAUSED, RECOVERY_FAILED};
 use crate::savevm::fault::FaultPoint;
-use crate::savevm::host::Level;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -34,7 +34,7 @@ impl Worker {
         match self.postcopy_ram() {
             Some(ram) if matches!(stage, Stage::Running | Stage::Recover) && !abandoned => {
                 let core = &self.shared.core;
-                core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+                core.set_pause_error(PAUSED, &error);
                 core.link.drop_channel();
                 self.shared.sender.close();
                 drop(file.take());
@@ -77,7 +77,6 @@ impl Worker {
 
     fn accept_recovery(&self) -> Result<Arc<dyn Channel>> {
         let (core, requests) = (&self.shared.core, &self.shared.requests);
-        let host = core.vm.host();
         let since = core.now();
         loop {
             if requests.abandon.load(SeqCst) {
@@ -93,12 +92,15 @@ impl Worker {
             };
             match acceptor.accept(Some(POLL), &core.cancel) {
                 Ok(channel) if channel.is_duplex() => return Ok(channel),
-                Ok(_) => host.report(Level::Warning, "the recovery failed: this kind of connection has no return path"),
+                Ok(_) => {
+                    let text = "this kind of connection has no return path";
+                    core.set_pause_error(RECOVERY_FAILED, &Error::new(libc::ENOTSUP, text));
+                }
                 Err(error) if error.errno() == libc::ETIMEDOUT => {
                     // One that was offered meanwhile replaces it.
                     requests.recovery_acceptor.lock().get_or_insert(acceptor);
                 }
-                Err(error) => host.report(Level::Warning, &format!("the recovery failed: {error}")),
+                Err(error) => core.set_pause_error(RECOVERY_FAILED, &error),
             }
         }
     }

@@ -79,10 +79,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Starts the guest unless it is to be left stopped; with the big lock.
+    /// Starts the guest, unless it was stopped at the source or is to be left stopped; with the big lock.
     fn run_guest(&self) -> Result<()> {
-        match self.shared.core.params().autostart {
-            true => error::check("vm_start", self.shared.core.vm.host().vm_start()),
+        let core = &self.shared.core;
+        let is_stopped = self.state().guest_is_stopped;
+        match core.params().autostart && !is_stopped {
+            true => error::check("vm_start", core.vm.host().vm_start()),
             false => Ok(()),
         }
     }

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub package: Package,
     /// The source asked whether everything is loaded, which it does just before EOF.
     pub source_asked: bool,
+    /// The guest was stopped at the source, and stays so here.
+    pub guest_is_stopped: bool,
     /// Postcopy: the source has sent everything, and it arrived.
     pub all_arrived: bool,
     /// The source has released the guest: it is here, whether it runs or not.
@@ -77,6 +79,7 @@ impl Worker {
             postcopy: PostcopyState::None,
             package: Package::default(),
             source_asked: false,
+            guest_is_stopped: false,
             all_arrived: false,
             guest_is_here: false,
             started: false,

@@ -16,6 +16,7 @@ use crate::sys::{IoVec, Span, spawn};
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -65,33 +66,40 @@ impl Deref for Reader {
     }
 }
 
-/// A channel on which waiting for the peer is no stall: answers come when they come.
-struct NoTimeout(Arc<dyn Channel>);
+/// A channel without a time limit for a read: messages may be far apart.
+struct NoTimeout {
+    inner: Arc<dyn Channel>,
+    /// The peer closed the connection.
+    ended: AtomicBool,
+}
 
 impl Channel for NoTimeout {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         loop {
-            match self.0.read(into) {
+            match self.inner.read(into) {
                 Err(err) if err.kind() == io::ErrorKind::TimedOut => {}
-                done => return done,
+                done => {
+                    self.ended.store(matches!(done, Ok(0)), SeqCst);
+                    return done;
+                }
             }
         }
     }
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
-        self.0.write_all(pieces)
+        self.inner.write_all(pieces)
     }
 
     fn name(&self) -> Option<String> {
-        self.0.name()
+        self.inner.name()
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        self.0.shutdown()
+        self.inner.shutdown()
     }
 
     fn close(&self) -> io::Result<()> {
-        self.0.close()
+        self.inner.close()
     }
 }
 
@@ -228,19 +236,26 @@ pub fn refusal(value: u32, text: Option<&str>) -> Error {
 }
 
 fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderData>) {
-    let file = MigFile::new(Arc::new(NoTimeout(Arc::clone(channel))), false);
+    let channel = Arc::new(NoTimeout { inner: Arc::clone(channel), ended: AtomicBool::new(false) });
+    let file = MigFile::new(Arc::clone(&channel) as _, false);
     loop {
+        let start = file.position();
         let peer_is_libsavevm = shared.lock().peer_is_libsavevm;
         let result = message::get(&file, peer_is_libsavevm).and_then(|message| handle(core, &file, shared, message));
         match result {
             Ok(true) => core.status_machine.notify(),
             Ok(false) => break,
             Err(error) => {
-                let error = {
-                    let text = format!("return path: {}", error.message());
-                    error.with_message(text)
+                let text = match channel.ended.load(SeqCst) {
+                    true if core.link.is_closed_here() => "the connection was closed on this side".to_owned(),
+                    true if file.position() == start => {
+                        "the destination closed the connection without a verdict: it ended, crashed or was killed"
+                            .to_owned()
+                    }
+                    true => "the connection to the destination ended within a message".to_owned(),
+                    false => format!("return path: {}", error.message()),
                 };
-                shared.lock().broken = Some(error);
+                shared.lock().broken = Some(error.with_message(text));
                 break;
             }
         }

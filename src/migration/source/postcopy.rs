@@ -26,14 +26,14 @@ use super::worker::{NOW, Next, POLL, Source, Step, set_rate_limit};
 use crate::channel::memory;
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{AskBitmap, Core};
+use crate::migration::core::{AskBitmap, Core, PAUSED, RECOVERY_FAILED};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Reader, Verdict, refusal};
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::fault::FaultPoint;
-use crate::savevm::host::{Flags, Level, with_big_lock};
+use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Completion, Disks};
 use crate::savevm::{Vm, command};
@@ -43,12 +43,15 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// The content of the package: listen, all devices, and what ends it.
-fn package(vm: &Vm, peer_is_libsavevm: bool) -> Result<Vec<u8>> {
+fn package(vm: &Vm, peer_is_libsavevm: bool, is_stopped: bool) -> Result<Vec<u8>> {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
     command::postcopy_listen(vm, &file);
     save::complete_precopy(vm, &file, Completion::All(Disks::Keep)).map_err(|error| file.explain(error))?;
     if peer_is_libsavevm {
+        if is_stopped {
+            command::ping(vm, &file, message::PING_GUEST_STOPPED);
+        }
         command::ping(vm, &file, message::PING_LOADED);
         file.put_byte(wire::EOF);
     } else {
@@ -76,7 +79,7 @@ impl Source {
                 ram.send_discards(file)?;
                 command::ping(vm, file, message::PING_DISCARDED);
             }
-            package(vm, peer_is_libsavevm)
+            package(vm, peer_is_libsavevm, self.guest_is_stopped(&*host))
         })?;
         set_rate_limit(file, core.params().max_postcopy_bandwidth);
         file.flush();
@@ -259,7 +262,7 @@ impl Source {
         if refused || core.vm.is_poisoned() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
         }
-        core.vm.host().report(Level::Warning, &format!("postcopy is paused: {error}"));
+        core.set_pause_error(PAUSED, &error);
         let owner = self.owner_in_postcopy(core);
         core.set_owner(owner);
         self.disconnect(core);
@@ -298,13 +301,17 @@ impl Source {
         match self.recover(m, Endpoint::Channel(channel)) {
             Ok(()) => {
                 core.enter(Status::PostcopyActive)?;
-                core.stats.get().recoveries += 1;
+                {
+                    let mut info = core.stats.get();
+                    info.recoveries += 1;
+                    info.pause_error = None;
+                }
                 self.arrived = true;
                 core.set_owner(Owner::There);
                 self.next = Step::Postcopy { handed: true };
             }
             Err(error) => {
-                core.vm.host().report(Level::Warning, &format!("the recovery failed: {error}"));
+                core.set_pause_error(RECOVERY_FAILED, &error);
                 self.disconnect(core);
                 core.enter(Status::PostcopyPaused)?;
             }

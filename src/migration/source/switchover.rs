@@ -18,7 +18,7 @@ use crate::migration::core::Core;
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Verdict, refusal};
 use crate::savevm::command;
-use crate::savevm::host::with_big_lock;
+use crate::savevm::host::{Host, with_big_lock};
 use crate::savevm::save;
 
 impl Source {
@@ -54,7 +54,11 @@ impl Source {
     /// answers in order.
     fn ask_loaded(&self, m: &Shared) -> Result<()> {
         let Some(reader) = &self.reader else { return Ok(()) };
-        command::ping(&m.core.vm, self.file()?, message::PING_LOADED);
+        let vm = &m.core.vm;
+        if self.peer_is_libsavevm() && self.guest_is_stopped(&*vm.host()) {
+            command::ping(vm, self.file()?, message::PING_GUEST_STOPPED);
+        }
+        command::ping(vm, self.file()?, message::PING_LOADED);
         self.check()?;
         let limit = m.core.params().switchover_timeout;
         m.core.wait_for("the destination's word that everything is loaded", limit, || reader.loaded())
@@ -88,6 +92,11 @@ impl Source {
             core.uncommit();
         }
         closed
+    }
+
+    /// Whether the guest was stopped before this migration stopped it, and must stay so at the destination.
+    pub(super) fn guest_is_stopped(&self, host: &dyn Host) -> bool {
+        !self.was_running && host.knows_run_state()
     }
 
     /// Whether both ends are of this library.

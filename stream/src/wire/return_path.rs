@@ -34,6 +34,8 @@ pub const PING_HELLO: u32 = 0x5356_4d01;
 pub const PONG_HELLO: u32 = 0x5356_4d02;
 /// Asks, behind the last device and before EOF, whether everything is loaded.
 pub const PING_LOADED: u32 = 0x5356_4d03;
+/// Comes before [`PING_LOADED`]: the guest was stopped at the source, so the destination does not start it.
+pub const PING_GUEST_STOPPED: u32 = 0x5356_4d08;
 /// Asks, behind the last page of a postcopy and before EOF: did everything arrive?
 pub const PING_ALL_SENT: u32 = 0x5356_4d07;
 /// Keeps the connection busy while the source waits for its operator, for the guest or for the destination's devices.
