@@ -73,10 +73,15 @@ impl Handle {
     /// `m` must be NULL or a handle that was not freed.
     pub(in crate::ffi) unsafe fn from_c(m: *mut SaveVMMigration) -> Option<Self> {
         let at = m.map_addr(|address| address & !INCOMING).cast_const();
-        // SAFETY: the bit says what the address is of, and the handle keeps it alive.
-        (!m.is_null()).then(|| match m.addr() & INCOMING {
-            INCOMING => Self::Incoming(unsafe { shared(at.cast()) }),
-            _ => Self::Outgoing(unsafe { shared(at.cast()) }),
+        let incoming = m.addr() & INCOMING != 0;
+        (!m.is_null()).then(|| {
+            if incoming {
+                // SAFETY: the bit is set, so the address is that of an `Incoming`, which the handle keeps alive.
+                Self::Incoming(unsafe { shared(at.cast()) })
+            } else {
+                // SAFETY: the bit is not set, so the address is that of an `Outgoing`, which the handle keeps alive.
+                Self::Outgoing(unsafe { shared(at.cast()) })
+            }
         })
     }
 
@@ -87,9 +92,10 @@ impl Handle {
     pub(in crate::ffi) unsafe fn take(m: *mut SaveVMMigration) -> Option<Self> {
         // SAFETY: as the caller promised.
         let this = unsafe { Self::from_c(m) };
-        // SAFETY: the count that the handle owned is given up, and `this` has one of its own.
         match &this {
+            // SAFETY: the count that the handle owned is released, and `this` has one of its own.
             Some(Self::Outgoing(m)) => unsafe { Arc::decrement_strong_count(Arc::as_ptr(m)) },
+            // SAFETY: as above.
             Some(Self::Incoming(m)) => unsafe { Arc::decrement_strong_count(Arc::as_ptr(m)) },
             None => {}
         }
