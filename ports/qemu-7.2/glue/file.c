@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * QEMUFile over QIOChannel, and what libsavevm asks of any program of QEMU.
- * The unit tests link this as well: it needs no more than io and util.
+ * QEMUFile over QIOChannel, and the host operations that every program of QEMU
+ * implements. The unit tests link this file as well, so it may use only QEMU's
+ * io and util.
  */
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
@@ -14,8 +15,8 @@
 #include "savevm/file.h"
 
 /*
- * What a file's channel is to libsavevm. A file and its return path share
- * one; hooks and failures are kept by direction, as either has one user.
+ * The channel of a file. A file and its return path share one channel. Hooks
+ * and errors exist once per direction, because each direction has one user.
  */
 typedef struct GlueChannel {
     QIOChannel *ioc;
@@ -90,7 +91,7 @@ static int channel_set_blocking(void *channel, bool blocking)
 {
     GlueChannel *c = channel;
 
-    /* QEMU's callers count on no error here, for channels that can't. */
+    /* As in QEMU, channels that do not support this report no error. */
     qio_channel_set_blocking(c->ioc, blocking, NULL);
     return 0;
 }
@@ -192,7 +193,7 @@ void ram_control_load_hook(QEMUFile *f, uint64_t flags, void *data)
 
     run_hook(f, hook, flags, data);
     if (!hook && flags == RAM_CONTROL_HOOK) {
-        /* The source counts on a hook that this side has not. */
+        /* The source requires a hook that this side does not have. */
         qemu_file_set_error(f, -EINVAL);
     }
 }
@@ -219,7 +220,7 @@ size_t ram_control_save_page(QEMUFile *f, ram_addr_t block_offset,
     return ret;
 }
 
-/* A page as length (be32) and deflated bytes; -1 where the buffer is full. */
+/* Writes a page as be32 length and deflated bytes; -1 if the buffer is full. */
 ssize_t qemu_put_compression_data(QEMUFile *f, z_stream *stream,
                                   const uint8_t *p, size_t size)
 {
@@ -243,7 +244,7 @@ ssize_t qemu_put_compression_data(QEMUFile *f, z_stream *stream,
     return sizeof(uint32_t) + len;
 }
 
-/* What libsavevm asks of any program */
+/* Host operations of every program */
 
 static void program_report(void *host, SaveVMReportLevel level, const char *text)
 {
@@ -270,7 +271,7 @@ static void program_error_free(void *host, Error *error)
     error_free(error);
 }
 
-/* QEMU finds an event by going through all of them: once is enough. */
+/* Indexes all events by name. QEMU's own lookup is a linear search. */
 static gpointer index_events(gpointer unused)
 {
     GHashTable *events = g_hash_table_new(g_str_hash, g_str_equal);

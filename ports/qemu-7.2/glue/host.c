@@ -19,7 +19,7 @@
 #include "glue.h"
 #include "savevm/check.h"
 
-/* What is one call of QEMU's */
+/* Defines a host function that is one call of a QEMU function. */
 #define HOST_CALL(type, name, call) \
     static type name(void *host)    \
     {                               \
@@ -140,7 +140,7 @@ static void __attribute__((constructor(102))) host_init(void)
     savevm_set_host(savevm_default(), &ops, NULL);
 }
 
-/* What devices call beside the library's functions */
+/* Functions that devices call and that the library does not have */
 
 void timer_put(QEMUFile *f, QEMUTimer *ts)
 {
@@ -153,8 +153,9 @@ void timer_get(QEMUFile *f, QEMUTimer *ts)
 }
 
 /*
- * QEMU's archive has stubs of these two for its tools. An emulator that did
- * not define them would take the stubs before it looks into the library.
+ * QEMU's archive has stubs of these two functions for its tools. Without these
+ * definitions, the linker would take the stubs of the archive instead of the
+ * functions of the library.
  */
 int vmstate_register_with_alias_id(VMStateIf *obj, uint32_t instance_id,
                                    const VMStateDescription *vmsd,
@@ -204,7 +205,7 @@ void qemu_savevm_non_migratable_list(strList **reasons)
     savevm_non_migratable(savevm_default(), add_reason, reasons);
 }
 
-/* -dump-vmstate: what each type of device saves, for tools that compare. */
+/* -dump-vmstate: the saved fields of each type of device, as JSON. */
 
 static void describe_device(ObjectClass *class, void *out)
 {

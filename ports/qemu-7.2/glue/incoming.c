@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the commands of an incoming stream do: libsavevm reads and checks them
- * and keeps their order, QEMU's migration and postcopy code acts.
+ * The commands of an incoming stream. libsavevm reads the commands and checks
+ * them and their order. The functions here call QEMU's migration and postcopy
+ * code.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
@@ -47,7 +48,7 @@ static int pong(void *host, uint32_t value)
     return 0;
 }
 
-/* The numbers are the same. */
+/* SaveVMPostcopyState has the numbers of QEMU's PostcopyState. */
 static SaveVMPostcopyState postcopy_set_state(void *host,
                                               SaveVMPostcopyState state)
 {
@@ -98,9 +99,9 @@ static int postcopy_discard(void *host, const char *block, uint64_t start,
     return ret > 0 ? -EPERM : ret;
 }
 
-/* The listening thread: reads on from the main stream while the guest runs. */
+/* The listening thread loads the main stream while the guest runs. */
 
-/* Whether QEMU may go on after the thread's load ended with that result. */
+/* Returns whether QEMU can continue after the load returned `ret`. */
 static bool listening_survived(MigrationIncomingState *mis, int ret)
 {
     if (ret >= 0) {
@@ -135,10 +136,10 @@ static void *listen_thread(void *opaque)
     trace_postcopy_ram_listen_thread_start();
     rcu_register_thread();
 
-    /* A thread can't yield as the coroutine did that read the stream so far. */
+    /* The coroutine that read the stream before yields; a thread blocks. */
     qemu_file_set_blocking(mis->from_src_file, true);
     ret = qemu_loadvm_state_main(mis->from_src_file, mis);
-    /* By now it may be the file of another connection. */
+    /* After a recovery, this is the file of another connection. */
     qemu_file_set_blocking(mis->from_src_file, false);
     trace_postcopy_ram_listen_thread_exit();
     if (ret < 0) {
@@ -147,12 +148,12 @@ static void *listen_thread(void *opaque)
 
     survived = listening_survived(mis, ret);
     if (survived) {
-        /* The devices may still be on their way in. */
+        /* The main thread may still be loading devices. */
         qemu_event_wait(&mis->main_thread_load_event);
     }
     postcopy_ram_incoming_cleanup(mis);
     if (!survived) {
-        /* Part of the guest's memory is lost, and it may be running. */
+        /* A part of the guest's memory is lost, and the guest may run. */
         rcu_unregister_thread();
         exit(EXIT_FAILURE);
     }
@@ -187,7 +188,7 @@ static int postcopy_listen(void *host)
     return 0;
 }
 
-/* The guest starts from the main loop, outside of the load. */
+/* Starts the guest. Runs in the main loop, outside of the load. */
 static void run_bh(void *opaque)
 {
     MigrationIncomingState *mis = opaque;
@@ -200,7 +201,7 @@ static void run_bh(void *opaque)
     trace_loadvm_postcopy_handle_run_bh("after announce");
     bdrv_activate_all(&err);
     if (err) {
-        /* Without disks the guest waits for somebody to look after it. */
+        /* Without disks the guest stays paused until the user continues it. */
         error_report_err(err);
         autostart = false;
     }
@@ -249,7 +250,7 @@ static int postcopy_resume(void *host)
         error_report("illegal resume received");
         return 0;
     }
-    /* The source forgot its last block and every page that was asked for. */
+    /* The source has no last block and no page requests after a recovery. */
     mis->last_rb = NULL;
     migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_RECOVER,
                       MIGRATION_STATUS_POSTCOPY_ACTIVE);
@@ -257,7 +258,7 @@ static int postcopy_resume(void *host)
     WITH_QEMU_LOCK_GUARD(&mis->page_request_mutex) {
         g_tree_foreach(mis->page_requested, request_page_again, mis);
     }
-    /* Only now may the other threads use the return path again. */
+    /* From here on, the other threads may use the return path. */
     qemu_sem_post(&mis->postcopy_pause_sem_fault);
     if (migrate_postcopy_preempt()) {
         assert(mis->postcopy_qemufile_dst);
@@ -271,7 +272,7 @@ static void shut_and_close(QEMUFile **f, QemuMutex *mutex, bool yank)
     QEMUFile *closing = *f;
 
     qemu_file_shutdown(closing);
-    /* Who holds the mutex is woken by the shutdown. */
+    /* The shutdown wakes the thread that holds the mutex. */
     if (mutex) {
         qemu_mutex_lock(mutex);
     }
@@ -300,7 +301,7 @@ static QEMUFile *recover(void *host)
     migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
                       MIGRATION_STATUS_POSTCOPY_PAUSED);
     postcopy_fault_thread_notify(mis);
-    /* Pages that came in part are sent again as a whole. */
+    /* The source sends a page again that arrived only in part. */
     for (i = 0; i < mis->postcopy_channels; i++) {
         postcopy_temp_page_reset(&mis->postcopy_tmp_pages[i]);
     }

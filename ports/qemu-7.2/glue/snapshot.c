@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Snapshots in disk images, as QEMU's commands and jobs, and Xen's files. */
+/* QEMU's commands and jobs for snapshots in disk images, and Xen's files. */
 #include "qemu/osdep.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-builtin-visit.h"
@@ -23,13 +23,13 @@
 #include "sysemu/runstate.h"
 #include "glue.h"
 
-/* The disks that a snapshot is made of, as all functions of them take it. */
+/* The disks of a snapshot, in the form that QEMU's block functions take. */
 typedef struct Disks {
     bool has_devices;
     strList *devices;
 } Disks;
 
-/* A file over a channel that is nobody's any more. */
+/* Returns a file over `ioc`, and takes over the caller's reference to it. */
 static QEMUFile *file_of(QIOChannel *ioc, bool writable)
 {
     QEMUFile *f = writable ? qemu_file_new_output(ioc)
@@ -72,7 +72,7 @@ static int save_vmstate(QEMUFile *f, Error **errp)
     return ret;
 }
 
-/* The state goes to a file in `bs`, whose length is stored in `*size`. */
+/* Writes the VM state to the image of `bs`; stores its length in `*size`. */
 static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
 {
     AioContext *ctx = bdrv_get_aio_context(bs);
@@ -105,7 +105,7 @@ static void describe_snapshot(QEMUSnapshotInfo *sn, const char *name)
                                                  : replay_get_current_icount();
 }
 
-/* Whether no older snapshot of that name is in the way (any more). */
+/* Returns whether `name` is free; with `overwrite`, deletes older snapshots. */
 static bool name_is_free(const char *name, bool overwrite, Disks disks,
                          Error **errp)
 {
@@ -136,7 +136,7 @@ static bool save_stopped(BlockDriverState *bs, const char *name, Disks disks,
     if (!write_vmstate(bs, &size, errp)) {
         return false;
     }
-    /* It takes the context of each disk itself, once. */
+    /* bdrv_all_create_snapshot() acquires each disk's AioContext itself. */
     if (bdrv_all_create_snapshot(&sn, bs, size, disks.has_devices,
                                  disks.devices, errp) < 0) {
         bdrv_all_delete_snapshot(sn.name, disks.has_devices, disks.devices,
@@ -185,7 +185,7 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
     return saved;
 }
 
-/* How long the VM state in the snapshot of that name is; 0: there is none. */
+/* Returns the length of the VM state in the snapshot `name`; 0: none. */
 static uint64_t vmstate_size(BlockDriverState *bs, const char *name,
                              Error **errp)
 {
@@ -207,7 +207,7 @@ static uint64_t vmstate_size(BlockDriverState *bs, const char *name,
     return sn.vm_state_size;
 }
 
-/* The image of `bs` once more, to read a snapshot's state; NULL: it can't. */
+/* Opens the image of `bs` again to read a snapshot's state; NULL on failure. */
 static BlockDriverState *open_aside(BlockDriverState *bs, const char *name)
 {
     BlockDriverState *aside;
@@ -227,7 +227,7 @@ static BlockDriverState *open_aside(BlockDriverState *bs, const char *name)
     return aside;
 }
 
-/* Whether nothing speaks against a snapshot's state, where that shows. */
+/* Checks the state of a snapshot; true if it is valid or can't be checked. */
 static bool check_vmstate(BlockDriverState *bs, const char *name, uint64_t size,
                           Error **errp)
 {
@@ -243,7 +243,7 @@ static bool check_vmstate(BlockDriverState *bs, const char *name, uint64_t size,
     ret = savevm_snapshot_check_file(NULL, f, size, &err);
     qemu_fclose(f);
     bdrv_unref(aside);
-    /* In an image that was resized since, the state is at another place. */
+    /* If the image was resized since, the state is at another offset. */
     if (ret == 0 || ret == -ENOMSG) {
         error_free(err);
         return true;
@@ -277,7 +277,7 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
     return ret >= 0;
 }
 
-/* The disk with the VM state of a snapshot that can be loaded, else NULL. */
+/* Returns the disk with the VM state of a loadable snapshot, or NULL. */
 static BlockDriverState *find_loadable(const char *name, const char *vmstate,
                                        Disks disks, Error **errp)
 {
@@ -305,7 +305,7 @@ static BlockDriverState *find_loadable(const char *name, const char *vmstate,
     return size && check_vmstate(bs, name, size, errp) ? bs : NULL;
 }
 
-/* Callers stop the guest before they load a snapshot; whether it ran. */
+/* Whether the guest ran before the caller stopped it to load a snapshot. */
 static bool ran_until_load;
 
 static void run_state_changed(void *opaque, bool running, RunState state)
@@ -332,7 +332,7 @@ bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
         }
         return false;
     }
-    /* What is on its way belongs to the state that is given up. */
+    /* Pending events and requests belong to the state that is replaced. */
     replay_flush_events();
     bdrv_drain_all_begin();
     loaded = load_drained(bs, name, disks, errp);
@@ -347,7 +347,7 @@ bool delete_snapshot(const char *name, bool has_devices, strList *devices,
            bdrv_all_delete_snapshot(name, has_devices, devices, errp) >= 0;
 }
 
-/* Jobs: the work is done in the main loop while the job's coroutine waits. */
+/* Jobs. The main loop does the work while the job's coroutine waits. */
 
 typedef struct SnapshotJob {
     Job common;
@@ -449,7 +449,7 @@ void qmp_snapshot_delete(const char *job_id, const char *tag,
     start_job(&delete_job_driver, job_id, tag, NULL, devices, errp);
 }
 
-/* Xen: the devices alone, in a file; the memory goes another way. */
+/* Xen: a file with the devices only. Xen's tools migrate the memory. */
 
 static QEMUFile *xen_file(const char *path, bool writable, const char *name,
                           Error **errp)
@@ -494,8 +494,9 @@ void qmp_xen_save_devices_state(const char *filename, bool has_live, bool live,
     vm_stop(RUN_STATE_SAVE_VM);
     global_state_store_running();
     /*
-     * For a live migration Xen's tools stop the guest themselves before and
-     * start it again if it fails; the other side then needs the disks.
+     * In a live migration, Xen's tools stop the guest before this call, and
+     * start it again if the migration fails. The other side then needs the
+     * disks.
      */
     xen_save_stopped(filename, (!has_live || live) && !running, errp);
     if (running) {
@@ -517,7 +518,7 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     if (!f) {
         return;
     }
-    /* The end of an incoming migration counts on an instance to yank. */
+    /* QEMU's cleanup of an incoming migration requires a yank instance. */
     yank_register_instance(MIGRATION_YANK_INSTANCE, NULL);
     ret = qemu_loadvm_state(f);
     qemu_fclose(f);
