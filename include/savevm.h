@@ -183,6 +183,9 @@ SaveVM *savevm_set_current(SaveVM *vm);
  * Chooses what happens to a second device of the same name and instance, and to a name of more than 255 bytes. Strict: the
  * registration fails with -EEXIST or -ENAMETOOLONG. Otherwise (default) both are reported and handled as in QEMU 7.2.
  *
+ * A description that can't read its own version, and a load whose stream leaves out a registered device, fail with -EINVAL
+ * in a strict context. Otherwise they are reported.
+ *
  * Thread: any. Lock: either.
  */
 void savevm_set_strict(SaveVM *vm,
@@ -715,6 +718,11 @@ typedef struct SaveVMParams {
    * Path of a new file for a trace in JSON lines; NULL: none.
    */
   const char *trace;
+  /**
+   * Incoming: fail if a device is registered here and absent from the stream, before the source gives the guest up. Else
+   * that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
+   */
+  bool strict;
 } SaveVMParams;
 
 /**

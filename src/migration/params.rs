@@ -59,6 +59,8 @@ pub struct Params {
     pub extensions: bool,
     /// Where a trace is written to, as JSON lines.
     pub trace: Option<PathBuf>,
+    /// Destination: a device that is registered here and absent from the stream is an error.
+    pub strict: bool,
 }
 
 impl Default for Params {
@@ -83,6 +85,7 @@ impl Default for Params {
             autostart: true,
             extensions: true,
             trace: None,
+            strict: false,
         }
     }
 }

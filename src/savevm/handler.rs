@@ -137,6 +137,10 @@ pub trait Handler: Send + Sync {
     fn is_needed(&self) -> bool {
         true
     }
+    /// Returns whether streams may leave the state out: the description decides for each save whether it is needed.
+    fn is_optional(&self) -> bool {
+        false
+    }
     /// Returns whether the guest has not yet unplugged the device.
     fn unplug_pending(&self) -> bool {
         false

@@ -56,6 +56,10 @@ pub trait Incoming: Send + Sync {
     fn open_return_path(&self, _file: &MigFile) -> Result<()> {
         Err(missing("a return path"))
     }
+    /// Returns whether a device that is registered here and absent from the stream is an error.
+    fn is_strict(&self) -> bool {
+        false
+    }
     /// Answers a ping.
     fn pong(&self, _value: u32) -> Result<()> {
         Err(missing("an answer to PING"))

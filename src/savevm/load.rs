@@ -57,6 +57,10 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     }
     result = result.and_then(|end| file.check().map(|()| end));
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) {
+        let strict = incoming.is_some_and(Incoming::is_strict);
+        result = check_absent(vm, strict).map(|()| LoadEnd::Finished).map_err(|err| failed(vm, file, err, Phase::Load));
+    }
+    if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) {
         vm.ownership.loaded();
     }
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
@@ -68,6 +72,34 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
         host.cpu_synchronize_post_load();
     });
     result
+}
+
+/// Finds the devices that are registered here and were absent from the stream: they keep the state that they had. They are an
+/// error if `strict` or if the context is strict, else a warning of the host, once for a stream. A description that decides
+/// for each save whether it is needed may be absent, as may an inactive live device.
+pub fn check_absent(vm: &Vm, strict: bool) -> Result<()> {
+    const MOST: usize = 16;
+    let expected = |entry: &Entry| {
+        let handler = &entry.handler;
+        let saves = handler.has(Callback::SaveState) || (handler.has(Callback::SaveSetup) && handler.is_active());
+        (saves && handler.has(Callback::LoadState)) || (handler.is_description() && !handler.is_optional())
+    };
+    let absent = vm.registry.walk().filter(|call| !vm.load_state().has_device(call) && expected(call));
+    let mut names: Vec<_> = absent.map(|call| format!("'{}' {}", call.name(), call.instance_id)).collect();
+    if names.is_empty() || !vm.load_state().report_absent_once() {
+        return Ok(());
+    }
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    let mut text = format!("devices are registered here and absent from the stream: {}", names.join(", "));
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    if strict || vm.is_strict() {
+        return Err(Error::invalid(text));
+    }
+    vm.host().report(Level::Warning, &text);
+    Ok(())
 }
 
 /// Runs `body`, which calls devices, with the big lock if the driver released it to wait for bytes.

@@ -5,11 +5,14 @@ use super::incoming::PostcopyState;
 use super::registry::{Call, Registry};
 use super::section_ids::SectionIds;
 use crate::sync::{Mutex, Rank};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// The section ids of the stream and the state of postcopy.
 pub struct LoadState {
     sections: Mutex<SectionIds>,
     postcopy: Mutex<PostcopyState>,
+    /// Whether the devices that the stream left out were reported.
+    absent_reported: AtomicBool,
 }
 
 impl Default for LoadState {
@@ -17,6 +20,7 @@ impl Default for LoadState {
         Self {
             sections: Mutex::new(Rank::LoadingSections, SectionIds::default()),
             postcopy: Mutex::new(Rank::LoadingPostcopy, PostcopyState::default()),
+            absent_reported: AtomicBool::new(false),
         }
     }
 }
@@ -25,6 +29,17 @@ impl LoadState {
     /// Forgets the section ids of an earlier stream.
     pub(super) fn reset(&self) {
         *self.sections.lock() = SectionIds::default();
+        self.absent_reported.store(false, SeqCst);
+    }
+
+    /// Returns whether the devices that the stream left out were reported, and notes that they are now.
+    pub(super) fn report_absent_once(&self) -> bool {
+        !self.absent_reported.swap(true, SeqCst)
+    }
+
+    /// Returns whether the stream had a section of a device.
+    pub(super) fn has_device(&self, call: &Call<'_>) -> bool {
+        self.sections.lock().has_device(call.ticket())
     }
 
     /// Records that a device sends with a section id from now on, in a version of its state.

@@ -82,6 +82,12 @@ impl SectionIds {
         }
     }
 
+    /// Returns whether a device has sent with some id.
+    pub fn has_device(&self, device: Ticket) -> bool {
+        let id = self.of_device.get(device.place()).copied().flatten();
+        id.and_then(|id| self.get(id)).is_some_and(|sender| sender.0 == device)
+    }
+
     /// Returns the device that sends with an id.
     pub fn get(&self, id: u32) -> Option<&Sender> {
         self.dense.get(self.at(id)).and_then(Option::as_ref).or_else(|| self.sparse.get(&id))

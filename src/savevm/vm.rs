@@ -107,7 +107,12 @@ impl Vm {
         *self.limits.lock() = limits;
     }
 
-    /// Sets whether doubtful registrations are errors.
+    /// Returns whether doubtful registrations and incomplete streams are errors.
+    pub fn is_strict(&self) -> bool {
+        self.strict.load(Relaxed)
+    }
+
+    /// Sets whether doubtful registrations and incomplete streams are errors.
     pub fn set_strict(&self, strict: bool) {
         self.strict.store(strict, Relaxed);
     }

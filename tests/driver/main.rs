@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The migration driver against two machines in one process.
 
+mod absent;
 mod cuts;
 mod link;
 mod machine;

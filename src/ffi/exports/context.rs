@@ -116,6 +116,9 @@ pub unsafe extern "C" fn savevm_set_current(vm: *mut SaveVM) -> *mut SaveVM {
 /// Chooses what happens to a second device of the same name and instance, and to a name of more than 255 bytes. Strict: the
 /// registration fails with -EEXIST or -ENAMETOOLONG. Otherwise (default) both are reported and handled as in QEMU 7.2.
 ///
+/// A description that can't read its own version, and a load whose stream leaves out a registered device, fail with -EINVAL
+/// in a strict context. Otherwise they are reported.
+///
 /// Thread: any. Lock: either.
 ///
 /// # Safety

@@ -131,6 +131,9 @@ pub struct SaveVMParams {
     pub no_extensions: bool,
     /// Path of a new file for a trace in JSON lines; NULL: none.
     pub trace: *const c_char,
+    /// Incoming: fail if a device is registered here and absent from the stream, before the source gives the guest up. Else
+    /// that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
+    pub strict: bool,
 }
 
 /// What a migration measured of one device whose state is saved and loaded whole.

@@ -5,7 +5,7 @@ use super::state::CDescription;
 use super::state::CState;
 use super::types::VMStateDescription;
 use super::with_io;
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, VMStateIf};
@@ -13,6 +13,7 @@ use crate::ffi::marshal::results::code_or_error;
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Handler};
+use crate::savevm::host::Level;
 use crate::savevm::registry::{Registrant, Registration};
 use crate::vmstate::model::{Description, State};
 use crate::vmstate::{Recorder, load, save};
@@ -66,6 +67,9 @@ impl Handler for Described {
     fn is_needed(&self) -> bool {
         self.state.needed()
     }
+    fn is_optional(&self) -> bool {
+        self.table().needed.is_some()
+    }
     fn unplug_pending(&self) -> bool {
         // SAFETY: the contract of vmstate_register_with_alias_id().
         self.table().dev_unplug_pending.is_some_and(|pending| unsafe { pending(self.state.address().cast()) })
@@ -114,6 +118,15 @@ pub(crate) fn register(
             "the alias of '{name}' is for version {required_for_version}, but streams before version {} are refused",
             description.minimum_version()
         ))));
+    }
+    if description.minimum_version() > description.version() {
+        let name = String::from_utf8_lossy(description.name()).into_owned();
+        let (oldest, version) = (description.minimum_version(), description.version());
+        let text = format!("'{name}' has version {version} and reads only versions from {oldest} on, so not its own");
+        if vm.is_strict() {
+            return Err(vm.report(Error::invalid(text).in_phase(Phase::Register)));
+        }
+        vm.host().report(Level::Warning, &text);
     }
     vm.register(Registration {
         path: (!obj.is_null()).then(|| vm.host().object_path(obj as usize)).flatten(),

@@ -10,6 +10,7 @@ use crate::migration::return_path::message::{self, Message};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Level;
 use crate::savevm::incoming::{self, LoadEnd, PostcopyState};
+use crate::savevm::load;
 use crate::savevm::owner::Owner;
 use crate::savevm::slot::PageSource;
 use std::sync::Arc;
@@ -30,10 +31,18 @@ impl incoming::Incoming for Commands {
         Ok(())
     }
 
+    fn is_strict(&self) -> bool {
+        self.0.shared.core.params().strict
+    }
+
     fn pong(&self, value: u32) -> Result<()> {
         let (worker, shared) = (&self.0, &self.0.shared);
         match value {
-            message::PING_LOADED => worker.state().source_asked = true,
+            message::PING_LOADED => {
+                // Before the answer, so that the guest stays at its source.
+                load::check_absent(&shared.core.vm, shared.core.params().strict)?;
+                worker.state().source_asked = true;
+            }
             message::PING_GUEST_STOPPED => worker.state().guest_is_stopped = true,
             message::PING_ALL_SENT => worker.note_all_sent()?,
             // A source without our extensions takes this answer for the arrival of the guest: it is too late to cancel.

@@ -34,7 +34,7 @@ pub(super) struct Key {
 }
 
 /// Identifies one registration. A ticket never finds another device.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub(super) Key);
 
 impl Ticket {
