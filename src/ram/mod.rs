@@ -9,7 +9,7 @@
 //! - `save.rs`, `sender.rs`: the phases of saving, and the encoding of pages.
 //! - `load.rs`, `run.rs`: the records of a stream; `prefault.rs`: makes memory present before they arrive.
 //! - `postcopy.rs`: the driver's interface in postcopy; `requests.rs`: the source, `faults.rs`: the destination,
-//! `unreadable.rs`: memory of a failed postcopy.
+//!   `unreadable.rs`: memory of a failed postcopy.
 //! - `snapshot.rs`: snapshots of a running guest.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
 

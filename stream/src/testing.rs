@@ -16,6 +16,12 @@ pub struct Builder {
 /// The flags of a RAM record.
 pub use crate::wire::ram as flag;
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Builder {
     /// Magic and version.
     pub fn new() -> Self {

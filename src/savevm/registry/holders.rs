@@ -26,7 +26,8 @@ impl NameRef {
     }
 }
 
-/// All devices that have one name.
+/// All devices that have one name. The list is boxed so that the enum is no larger than its first variant, the usual one.
+#[allow(clippy::box_collection)]
 pub(super) enum Holders {
     One(NameRef),
     Few(Box<Vec<NameRef>>),
