@@ -905,6 +905,10 @@ typedef struct SaveVMEvent {
    * The migration. The first event comes before savevm_migrate() returns this handle.
    */
   SaveVMMigration *migration;
+  /**
+   * Why a postcopy paused, a recovery failed, or the migration ended without success; else NULL. Valid in the callback.
+   */
+  const char *error;
 } SaveVMEvent;
 
 /**
@@ -1005,6 +1009,17 @@ int savevm_migration_step(SaveVMMigration *m);
  */
 int savevm_migration_wait(SaveVMMigration *m,
                           Error **errp);
+
+/**
+ * Returns why a postcopy is paused, or why its last recovery failed.
+ *
+ * Returns:
+ *   0       no postcopy is paused by an error
+ *   -errno  the error, also in `*errp`
+ *
+ * Thread: any. Lock: either.
+ */
+int savevm_migration_pause_error(SaveVMMigration *m, Error **errp);
 
 /**
  * Cancels a migration and waits at most one second for it to end.

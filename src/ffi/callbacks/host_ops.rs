@@ -216,12 +216,14 @@ impl Host for CHost {
         let Some(function) = self.table.ops.migration_event else { return };
         let status = Status::ALL.into_iter().find(|status| *status as i32 == event.number).unwrap_or_default();
         let (status, status_name) = c_status(status);
+        let error = event.error.as_ref().and_then(|error| CString::new(error.to_string()).ok());
         let event = SaveVMEvent {
             size: size_of::<SaveVMEvent>(),
             incoming: event.incoming,
             status,
             status_name,
             migration: borrowed(event.migration, event.incoming),
+            error: error.as_ref().map_or(std::ptr::null(), |error| error.as_ptr()),
         };
         check_none_held("migration_event");
         // SAFETY: the contract of savevm_new().

@@ -227,4 +227,6 @@ pub struct SaveVMEvent {
     pub status_name: *const c_char,
     /// The migration. The first event comes before savevm_migrate() returns this handle.
     pub migration: *mut SaveVMMigration,
+    /// Why a postcopy paused, a recovery failed, or the migration ended without success; else NULL. Valid in the callback.
+    pub error: *const c_char,
 }

@@ -208,6 +208,22 @@ pub unsafe extern "C" fn savevm_migration_wait(m: *mut SaveVMMigration, errp: *m
     unsafe { try_on_machine(Handle::from_c(m), errp, Handle::wait) }
 }
 
+/// Returns why a postcopy is paused, or why its last recovery failed.
+///
+/// Returns:
+///   0       no postcopy is paused by an error
+///   -errno  the error, also in `*errp`
+///
+/// Thread: any. Lock: either.
+///
+/// # Safety
+/// `m` is NULL or a migration; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_migration_pause_error(m: *mut SaveVMMigration, errp: *mut *mut CError) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { try_on_machine(Handle::from_c(m), errp, |m| m.info().pause_error.map_or(Ok(()), Err)) }
+}
+
 /// Cancels a migration and waits at most one second for it to end.
 ///
 /// Returns:
