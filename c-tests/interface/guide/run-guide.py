@@ -10,6 +10,7 @@ The hunks of a diff have no line numbers: what they take out, with the lines aro
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,15 @@ def run(commands, environment):
         print('not run: this user may not use userfaultfd')
         return
     print(''.join(f'$ {line}\n' for line in commands.splitlines()), end='', flush=True)
-    done = subprocess.run(['bash', '-euo', 'pipefail', '-c', commands], env=environment, timeout=SECONDS)
-    if done.returncode != 0:
-        sys.exit(f'failed with status {done.returncode}')
+    # A group of its own, so that nothing that hangs is left behind.
+    shell = subprocess.Popen(['bash', '-euo', 'pipefail', '-c', commands], env=environment, start_new_session=True)
+    try:
+        status = shell.wait(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)
+        sys.exit(f'does not end within {SECONDS} s')
+    if status != 0:
+        sys.exit(f'failed with status {status}')
 
 
 def main(guide, include, library):
