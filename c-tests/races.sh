@@ -5,7 +5,7 @@
 # library below it and the C side are all built for it. Says so and is skipped
 # (77) where Rust's sources can't be had.
 #
-# usage: races.sh [RUNS]      how many migrations in the storm; 300
+# usage: races.sh [RUNS]      the number of migrations in the stress test (300)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${1:-300}
@@ -35,7 +35,7 @@ fi
 RUSTFLAGS=-Zsanitizer=thread cargo $toolchain rustc --quiet --locked --lib --crate-type staticlib \
     -Zbuild-std --target "$host" --target-dir "$target"
 
-export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STORM_RUNS=$runs
+export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}" SAVEVM_TEST_SLOW=10 SAVEVM_STRESS_RUNS=$runs
 # Sources with tests are programs, the others help them.
 compile() {
     ${CC:-cc} -std=gnu11 -g -O1 -fsanitize=thread -Ic-tests/lib -Iinclude -c "$1" -o "$2"

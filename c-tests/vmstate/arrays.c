@@ -4,7 +4,7 @@
  * kinds of lengths, pointers, buffers, bitmaps, and checks.
  */
 #include "groups.h"
-#include "trial.h"
+#include "test-case.h"
 
 #define ROOM 8
 
@@ -350,7 +350,7 @@ typedef struct Bytes {
     ALL_MULTIPLIED(X, one, room)
 
 ALL(DESCRIBE)
-static const Trial trials[] = { ALL(TRY) };
+static const TestCase cases[] = { ALL(TRY) };
 
 /* A count that is not in the stream. */
 static const VMStateDescription vmstate_known = {
@@ -369,7 +369,7 @@ static const VMStateDescription vmstate_known = {
 static void bitmaps(void)
 {
     static const int bits[] = { 0, 1, 63, 64, 65, 127, 128, 129, 192 };
-    Trial t = {
+    TestCase t = {
         "bitmap", &vmstate_bitmap_some_room, sizeof(Arrays), fill_some,
         blank_room, show, drop, false
     };
@@ -386,50 +386,50 @@ static void bitmaps(void)
                           w, w, w, w, w, w, w, w);
         }
         snprintf(hex + n, sizeof(hex) - (size_t)n, "99");
-        trial_load_hex(&t, 3, hex);
+        case_load_hex(&t, 3, hex);
     }
 }
 
 static void refused(void)
 {
-    static const Trial wrong = {
+    static const TestCase wrong = {
         "validation fails", &vmstate_validate_some_room, sizeof(Arrays),
         fill_some, blank_room, show, drop, false
     };
-    static const Trial marks = {
+    static const TestCase marks = {
         "markers", &vmstate_array_of_pointer_holes_holes_holes,
         sizeof(Arrays), fill_holes, blank_holes, show, drop, false
     };
-    static const Trial many = {
+    static const TestCase many = {
         "too many", &vmstate_varray_uint16_unsafe_some_room, sizeof(Arrays),
         fill_some, blank_room, show, drop, false
     };
 
     say("%s", wrong.name);
-    trial_load_hex(&wrong, 1, "76 01");
-    trial_load_hex(&wrong, 1, "77 01");
+    case_load_hex(&wrong, 1, "76 01");
+    case_load_hex(&wrong, 1, "77 01");
     say("%s", marks.name);
-    trial_load_hex(&marks, 3, "30 00000001 30 00000002 05");
-    trial_load_hex(&marks, 3, "31 00000001 30 00000002 05");
-    trial_load_hex(&marks, 3, "30 00000001 00 00000002 05");
+    case_load_hex(&marks, 3, "30 00000001 30 00000002 05");
+    case_load_hex(&marks, 3, "31 00000001 30 00000002 05");
+    case_load_hex(&marks, 3, "30 00000001 00 00000002 05");
     say("%s", many.name);
-    trial_load_hex(&many, 3, "0009 010101010101010101 05");
-    trial_load_hex(&many, 3, "0008 0101010101010101 05");
+    case_load_hex(&many, 3, "0009 010101010101010101 05");
+    case_load_hex(&many, 3, "0008 0101010101010101 05");
 }
 
 int group_arrays(int argc, char **argv)
 {
-    static const Trial known = {
+    static const TestCase known = {
         "counts that do not travel", &vmstate_known, sizeof(Arrays),
         fill_some, blank_counted, show, drop, false
     };
 
     (void)argc;
     (void)argv;
-    for (size_t i = 0; i < COUNT(trials); i++) {
-        trial_all(&trials[i]);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        case_all(&cases[i]);
     }
-    trial_all(&known);
+    case_all(&known);
     bitmaps();
     refused();
     return 0;

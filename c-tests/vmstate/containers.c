@@ -5,7 +5,7 @@
 #include "files.h"
 #include "groups.h"
 #include "qemu/queue.h"
-#include "trial.h"
+#include "test-case.h"
 
 /* Lists and queues */
 
@@ -248,36 +248,36 @@ DESCRIBE(list_in_queue,
 
 static void lists(void)
 {
-    static const Trial trials[] = { ALL_LISTS(TRY) };
+    static const TestCase cases[] = { ALL_LISTS(TRY) };
     static const int counts[] = { 0, 1, 3 };
 
-    for (size_t i = 0; i < COUNT(trials); i++) {
+    for (size_t i = 0; i < COUNT(cases); i++) {
         for (size_t c = 0; c < COUNT(counts); c++) {
             jobs = counts[c];
             say("with %d", jobs);
-            trial_all(&trials[i]);
+            case_all(&cases[i]);
         }
     }
     say("into lists that have something already");
     jobs_here = 2;
-    trial_all(&trials[2]);
+    case_all(&cases[2]);
     say("markers that are not 1");
-    trial_load_hex(&trials[0], 3, "02 1111 22 ff 3333 44 00 55");
-    trial_load_hex(&trials[1], 3, "80 1111 22 7e 3333 44 00 55");
+    case_load_hex(&cases[0], 3, "02 1111 22 ff 3333 44 00 55");
+    case_load_hex(&cases[1], 3, "80 1111 22 7e 3333 44 00 55");
     jobs_here = 0;
     say("an element that is refused");
     refuse = 0x101;
-    trial_all(&trials[0]);
-    trial_load_hex(&trials[0], 3, "01 0100 00 01 0101 03 01 0102 06 00 42");
+    case_all(&cases[0]);
+    case_load_hex(&cases[0], 3, "01 0100 00 01 0101 03 01 0102 06 00 42");
     refuse = 0x165;
-    trial_all(&trials[1]);
-    trial_load_hex(&trials[1], 3, "01 0164 00 01 0165 03 01 0166 06 00 42");
+    case_all(&cases[1]);
+    case_load_hex(&cases[1], 3, "01 0164 00 01 0165 03 01 0166 06 00 42");
     refuse = -1;
 }
 
 static void nested_lists(void)
 {
-    static const Trial t = {
+    static const TestCase t = {
         "a list in a queue", &vmstate_list_in_queue, sizeof(Dev), fill, blank,
         show, drop, false
     };
@@ -286,7 +286,7 @@ static void nested_lists(void)
     for (parts = 0; parts < 3; parts++) {
         jobs = 2;
         say("with %d parts each", parts);
-        trial_all(&t);
+        case_all(&t);
     }
     parts = 0;
     show_parts = false;
@@ -377,17 +377,17 @@ static void clock_fill(void *opaque)
 
 static void temporaries(void)
 {
-    static const Trial good = { "tmp", &vmstate_clock, sizeof(Clock),
+    static const TestCase good = { "tmp", &vmstate_clock, sizeof(Clock),
                                 clock_fill, NULL, NULL, NULL, false };
-    static const Trial old = { "tmp, too old", &vmstate_clock_2, sizeof(Clock),
+    static const TestCase old = { "tmp, too old", &vmstate_clock_2, sizeof(Clock),
                                clock_fill, NULL, NULL, NULL, false };
 
-    trial_all(&good);
-    trial_all(&old);
+    case_all(&good);
+    case_all(&old);
     say("a hook that refuses");
     tmp_result = -EPERM;
-    trial_load_hex(&good, 2, "00000001 0002 03");
-    trial_all(&good);
+    case_load_hex(&good, 2, "00000001 0002 03");
+    case_all(&good);
     tmp_result = 0;
 }
 
@@ -543,26 +543,26 @@ SPACE(direct, VMSTATE_GTREE_DIRECT_KEY_V(direct, Space, 2, vmstate_mapping,
 
 static void trees(void)
 {
-    static const Trial trials[] = {
+    static const TestCase cases[] = {
         TRY_SPACE(mapped) TRY_SPACE(mapped_new) TRY_SPACE(mapped_old)
         TRY_SPACE(direct)
     };
 
-    for (size_t i = 0; i < COUNT(trials); i++) {
+    for (size_t i = 0; i < COUNT(cases); i++) {
         for (nodes = 0; nodes < 4; nodes += nodes ? 2 : 1) {
             say("with %d nodes", nodes);
-            trial_all(&trials[i]);
+            case_all(&cases[i]);
         }
     }
     say("more and fewer nodes than announced");
-    trial_load_hex(&trials[3], 2, "00000001 01 0000000000000005 1111 22"
+    case_load_hex(&cases[3], 2, "00000001 01 0000000000000005 1111 22"
                    "01 0000000000000006 3333 44 00 09");
-    trial_load_hex(&trials[3], 2, "00000002 01 0000000000000005 1111 22"
+    case_load_hex(&cases[3], 2, "00000002 01 0000000000000005 1111 22"
                    "00 09");
-    trial_load_hex(&trials[0], 2, "00000000 01 00000005 00000006 1111 22"
+    case_load_hex(&cases[0], 2, "00000000 01 00000005 00000006 1111 22"
                    "00 09");
     say("the same key twice");
-    trial_load_hex(&trials[3], 2, "00000002 01 0000000000000005 1111 22"
+    case_load_hex(&cases[3], 2, "00000002 01 0000000000000005 1111 22"
                    "01 0000000000000005 3333 44 00 09");
 }
 

@@ -3,7 +3,7 @@
 #ifndef VMSTATE_TEST_DEVICES_NET_H
 #define VMSTATE_TEST_DEVICES_NET_H
 
-#include "trial.h"
+#include "test-case.h"
 
 /* A network card: a register file out of which pieces are saved, and much in
  * one structure; one piece is computed on the way. */

@@ -6,7 +6,7 @@
  */
 #include "files.h"
 #include "groups.h"
-#include "trial.h"
+#include "test-case.h"
 
 /* A serial port: a nested queue, hooks that rebuild state, many subsections */
 
@@ -379,29 +379,29 @@ static const VMStateDescription vmstate_interval = {
 
 #include "devices-net.h"
 
-#define TRIAL(title, type, fill, blank, show, drop) \
+#define TEST_CASE(title, type, fill, blank, show, drop) \
     { #title, &vmstate_##title, sizeof(type), fill, blank, show, \
       drop, false }
 
 int group_devices(int argc, char **argv)
 {
-    static const Trial trials[] = {
-        TRIAL(uart, Uart, uart_fill, uart_blank, uart_show, uart_drop),
-        TRIAL(uart, Uart, uart_fill_idle, uart_blank, uart_show, uart_drop),
-        TRIAL(clockchip, Clockchip, clockchip_fill, clockchip_blank,
+    static const TestCase cases[] = {
+        TEST_CASE(uart, Uart, uart_fill, uart_blank, uart_show, uart_drop),
+        TEST_CASE(uart, Uart, uart_fill_idle, uart_blank, uart_show, uart_drop),
+        TEST_CASE(clockchip, Clockchip, clockchip_fill, clockchip_blank,
               clockchip_show, clockchip_drop),
-        TRIAL(interval, Interval, interval_fill, interval_blank, NULL, NULL),
-        TRIAL(nic, Nic, nic_fill, nic_blank, nic_show, NULL),
-        TRIAL(virt, Virt, virt_fill, virt_blank, virt_show, virt_drop),
-        TRIAL(virt, Virt, virt_fill_old, virt_blank, virt_show, virt_drop),
+        TEST_CASE(interval, Interval, interval_fill, interval_blank, NULL, NULL),
+        TEST_CASE(nic, Nic, nic_fill, nic_blank, nic_show, NULL),
+        TEST_CASE(virt, Virt, virt_fill, virt_blank, virt_show, virt_drop),
+        TEST_CASE(virt, Virt, virt_fill_old, virt_blank, virt_show, virt_drop),
     };
 
     (void)argc;
     (void)argv;
-    for (size_t i = 0; i < COUNT(trials); i++) {
-        trial_all(&trials[i]);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        case_all(&cases[i]);
     }
     say("interval, of another model");
-    trial_load_hex(&trials[3], 2, "00008253");
+    case_load_hex(&cases[3], 2, "00008253");
     return 0;
 }

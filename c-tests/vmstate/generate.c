@@ -101,10 +101,10 @@ static void round_up(Layout *layout)
     take(layout, 0, 8);
 }
 
-static Spot *spot(Layout *layout, SpotKind kind, size_t size, uint32_t n,
+static FieldSample *sample(Layout *layout, SampleKind kind, size_t size, uint32_t n,
                   size_t bytes, size_t align)
 {
-    Spot *s = &layout->spots[layout->spot_count++];
+    FieldSample *s = &layout->samples[layout->sample_count++];
 
     memset(s, 0, sizeof(*s));
     s->kind = kind;
@@ -119,28 +119,28 @@ static Spot *spot(Layout *layout, SpotKind kind, size_t size, uint32_t n,
 typedef struct Plain {
     const VMStateInfo *info;
     size_t size;
-    SpotKind kind;
+    SampleKind kind;
 } Plain;
 
 static const Plain plains[] = {
-    { &vmstate_info_uint8, 1, SPOT_DATA },
-    { &vmstate_info_uint16, 2, SPOT_DATA },
-    { &vmstate_info_uint32, 4, SPOT_DATA },
-    { &vmstate_info_uint64, 8, SPOT_DATA },
-    { &vmstate_info_int8, 1, SPOT_DATA },
-    { &vmstate_info_int16, 2, SPOT_DATA },
-    { &vmstate_info_int32, 4, SPOT_DATA },
-    { &vmstate_info_int64, 8, SPOT_DATA },
-    { &vmstate_info_cpudouble, 8, SPOT_DATA },
-    { &vmstate_info_bool, 1, SPOT_BOOLS },
+    { &vmstate_info_uint8, 1, SAMPLE_DATA },
+    { &vmstate_info_uint16, 2, SAMPLE_DATA },
+    { &vmstate_info_uint32, 4, SAMPLE_DATA },
+    { &vmstate_info_uint64, 8, SAMPLE_DATA },
+    { &vmstate_info_int8, 1, SAMPLE_DATA },
+    { &vmstate_info_int16, 2, SAMPLE_DATA },
+    { &vmstate_info_int32, 4, SAMPLE_DATA },
+    { &vmstate_info_int64, 8, SAMPLE_DATA },
+    { &vmstate_info_cpudouble, 8, SAMPLE_DATA },
+    { &vmstate_info_bool, 1, SAMPLE_BOOLS },
     /* from here on only where both sides can agree beforehand */
-    { &vmstate_info_uint8_equal, 1, SPOT_SAME },
-    { &vmstate_info_uint16_equal, 2, SPOT_SAME },
-    { &vmstate_info_uint32_equal, 4, SPOT_SAME },
-    { &vmstate_info_uint64_equal, 8, SPOT_SAME },
-    { &vmstate_info_int32_equal, 4, SPOT_SAME },
-    { &vmstate_info_int32_le, 4, SPOT_AT_MOST },
-    { &vmstate_info_uint32_equal, 4, SPOT_DATA }, /* that will fail */
+    { &vmstate_info_uint8_equal, 1, SAMPLE_SAME },
+    { &vmstate_info_uint16_equal, 2, SAMPLE_SAME },
+    { &vmstate_info_uint32_equal, 4, SAMPLE_SAME },
+    { &vmstate_info_uint64_equal, 8, SAMPLE_SAME },
+    { &vmstate_info_int32_equal, 4, SAMPLE_SAME },
+    { &vmstate_info_int32_le, 4, SAMPLE_AT_MOST },
+    { &vmstate_info_uint32_equal, 4, SAMPLE_DATA }, /* that will fail */
 };
 
 #define PLAINS_ANYWHERE 9 /* those whose elements are plain bytes */
@@ -170,7 +170,7 @@ static Layout *inner(const VMStateDescription **vmsd, unsigned depth, bool flat)
 }
 
 /* Elements of an array: plain, or structures in one of their versions. */
-static void element(Making *m, Spot *s, bool flat)
+static void element(Making *m, FieldSample *s, bool flat)
 {
     VMStateField *f = m->field;
     const VMStateDescription *vmsd;
@@ -208,7 +208,7 @@ static uint32_t count(Making *m, bool any_type)
     };
     uint32_t type = any_type ? choose(COUNT(types)) : 0;
     uint32_t n = choose(6);
-    Spot *s = spot(m->layout, SPOT_COUNT, types[type].size, n,
+    FieldSample *s = sample(m->layout, SAMPLE_COUNT, types[type].size, n,
                    types[type].size, types[type].size);
 
     s->travels = !fixed && m->room > 1 && choose(2);
@@ -235,7 +235,7 @@ static void make_plain(Making *m)
 {
     const Plain *p = &plains[choose(m->layout->flat ? PLAINS_FLAT
                                                     : COUNT(plains))];
-    Spot *s = spot(m->layout, p->kind, p->size, 1, p->size, p->size);
+    FieldSample *s = sample(m->layout, p->kind, p->size, 1, p->size, p->size);
 
     m->field->info = p->info;
     m->field->size = p->size;
@@ -247,7 +247,7 @@ static void make_plains(Making *m)
 {
     const Plain *p = &plains[choose(PLAINS_FLAT)];
     uint32_t n = choose(9);
-    Spot *s = spot(m->layout, p->kind, p->size, n, n * p->size, p->size);
+    FieldSample *s = sample(m->layout, p->kind, p->size, n, n * p->size, p->size);
 
     m->field->info = p->info;
     m->field->size = p->size;
@@ -259,7 +259,7 @@ static void make_plains(Making *m)
 static void make_buffer(Making *m)
 {
     uint32_t n = choose(40);
-    Spot *s = spot(m->layout, SPOT_DATA, n, 1, n, 1);
+    FieldSample *s = sample(m->layout, SAMPLE_DATA, n, 1, n, 1);
 
     m->field->info = &vmstate_info_buffer;
     m->field->size = n;
@@ -279,7 +279,7 @@ static void make_part(Making *m)
     const VMStateDescription *vmsd;
     Layout *layout = inner(&vmsd, m->depth, m->layout->flat);
     uint32_t n = choose(5);
-    Spot *s = spot(m->layout, SPOT_PART, layout->size, n ? n : 1,
+    FieldSample *s = sample(m->layout, SAMPLE_PART, layout->size, n ? n : 1,
                    layout->size * (n ? n : 1), 8);
 
     s->inner = layout;
@@ -304,11 +304,11 @@ static void make_validation(Making *m)
 static void make_varray(Making *m)
 {
     uint32_t n = count(m, true);
-    Spot like = { 0 };
-    Spot *s;
+    FieldSample like = { 0 };
+    FieldSample *s;
 
     element(m, &like, m->layout->flat);
-    s = spot(m->layout, like.inner ? SPOT_PART : SPOT_DATA, like.size, n,
+    s = sample(m->layout, like.inner ? SAMPLE_PART : SAMPLE_DATA, like.size, n,
              like.size * (n + 1), 8);
     s->inner = like.inner;
     if (choose(4) == 3) {
@@ -325,7 +325,7 @@ static void make_pointer(Making *m)
     uint32_t shape = choose(3);
     uint32_t n = 1;
     bool fresh = choose(3) == 2;
-    Spot *s;
+    FieldSample *s;
 
     if (shape == 1) {
         n = choose(5);
@@ -335,7 +335,7 @@ static void make_pointer(Making *m)
         n = count(m, true);
     }
     m->field->flags |= VMS_POINTER | (fresh ? VMS_ALLOC : 0);
-    s = spot(m->layout, SPOT_POINTER, 0, n, sizeof(void *), 8);
+    s = sample(m->layout, SAMPLE_POINTER, 0, n, sizeof(void *), 8);
     m->field->offset = s->offset;
     s->fresh = fresh;
     element(m, s, fresh);
@@ -346,7 +346,7 @@ static void make_pointers(Making *m)
 {
     uint32_t shape = choose(3);
     uint32_t n;
-    Spot *s;
+    FieldSample *s;
 
     if (shape == 1) {
         n = count(m, true);
@@ -358,9 +358,9 @@ static void make_pointers(Making *m)
     m->field->flags |= VMS_ARRAY_OF_POINTER;
     if (shape == 2) {
         m->field->flags |= VMS_POINTER;
-        s = spot(m->layout, SPOT_BEHIND, 0, n, sizeof(void *), 8);
+        s = sample(m->layout, SAMPLE_BEHIND, 0, n, sizeof(void *), 8);
     } else {
-        s = spot(m->layout, SPOT_POINTERS, 0, n, (n + 1) * sizeof(void *), 8);
+        s = sample(m->layout, SAMPLE_POINTERS, 0, n, (n + 1) * sizeof(void *), 8);
     }
     m->field->offset = s->offset;
     s->holes = choose(2) ? choose(32) : 0;
@@ -375,7 +375,7 @@ static void make_sized(Making *m)
     bool fresh = !bits && choose(3) == 2;
     uint32_t n = count(m, false);
     uint32_t factor = bits ? 40 : 1;
-    Spot *s;
+    FieldSample *s;
 
     if (!bits && choose(3) == 2) {
         factor = 3;
@@ -386,13 +386,13 @@ static void make_sized(Making *m)
     m->field->flags |= VMS_POINTER | (fresh ? VMS_ALLOC : 0);
     if (bits) {
         /* The member counts bits: make it so that words are filled. */
-        Spot *number = &m->layout->spots[m->layout->spot_count - 1];
+        FieldSample *number = &m->layout->samples[m->layout->sample_count - 1];
 
         number->n *= factor;
-        s = spot(m->layout, SPOT_POINTER, 8, (number->n + 63) / 64,
+        s = sample(m->layout, SAMPLE_POINTER, 8, (number->n + 63) / 64,
                  sizeof(void *), 8);
     } else {
-        s = spot(m->layout, SPOT_POINTER, factor, n, sizeof(void *), 8);
+        s = sample(m->layout, SAMPLE_POINTER, factor, n, sizeof(void *), 8);
     }
     s->fresh = fresh;
     m->field->offset = s->offset;
@@ -403,12 +403,12 @@ static void make_container(Making *m)
     bool queue = choose(2);
     Layout *layout = layout_new(true);
     const VMStateDescription *vmsd;
-    Spot *s;
+    FieldSample *s;
 
     layout->link = take(layout, 2 * sizeof(void *), 8);
     vmsd = describe(layout, "item", m->depth + 1);
     round_up(layout);
-    s = spot(m->layout, queue ? SPOT_QUEUE : SPOT_LIST, layout->size,
+    s = sample(m->layout, queue ? SAMPLE_QUEUE : SAMPLE_LIST, layout->size,
              choose(4), queue ? sizeof(QTailQLink) : sizeof(void *), 8);
     s->inner = layout;
     m->field->info = queue ? &vmstate_info_qtailq : &vmstate_info_qlist;
@@ -500,7 +500,7 @@ static void make_field(Making *m, unsigned number)
  */
 static void make_first_byte(Making *m)
 {
-    Spot *s = spot(m->layout, SPOT_COUNT, 1, 7, 1, 1);
+    FieldSample *s = sample(m->layout, SAMPLE_COUNT, 1, 7, 1, 1);
 
     m->field->name = "first";
     m->field->info = &vmstate_info_uint8;
@@ -521,7 +521,7 @@ static const VMStateField *make_fields(Layout *layout, unsigned depth)
         make_first_byte(&m);
     }
     while (m.room > 1 && fields_left && layout->size < LAYOUT_ROOM &&
-           layout->spot_count < SPOTS / 2 && choose(8)) {
+           layout->sample_count < SAMPLES / 2 && choose(8)) {
         fields_left--;
         make_field(&m, number++);
     }

@@ -9,7 +9,7 @@
 #ifndef VMSTATE_TEST_GENERATE_H
 #define VMSTATE_TEST_GENERATE_H
 
-#include "trial.h"
+#include "test-case.h"
 
 /* Draws */
 
@@ -28,22 +28,22 @@ uint64_t mix(uint64_t value);
 
 typedef struct Layout Layout;
 
-typedef enum SpotKind {
-    SPOT_DATA,     /* bytes that load changes */
-    SPOT_BOOLS,
-    SPOT_SAME,     /* bytes that both sides have alike */
-    SPOT_AT_MOST,  /* an int32_t: the side that loads has the larger one */
-    SPOT_COUNT,    /* a number of elements */
-    SPOT_PART,     /* objects of layout `inner` */
-    SPOT_POINTER,  /* a pointer to elements */
-    SPOT_POINTERS, /* an array of pointers to elements */
-    SPOT_BEHIND,   /* a pointer to an array of pointers to elements */
-    SPOT_QUEUE,    /* a QTAILQ of elements */
-    SPOT_LIST,     /* a QLIST of elements */
-} SpotKind;
+typedef enum SampleKind {
+    SAMPLE_DATA,     /* bytes that load changes */
+    SAMPLE_BOOLS,
+    SAMPLE_SAME,     /* bytes that both sides have alike */
+    SAMPLE_AT_MOST,  /* an int32_t: the side that loads has the larger one */
+    SAMPLE_COUNT,    /* a number of elements */
+    SAMPLE_PART,     /* objects of layout `inner` */
+    SAMPLE_POINTER,  /* a pointer to elements */
+    SAMPLE_POINTERS, /* an array of pointers to elements */
+    SAMPLE_BEHIND,   /* a pointer to an array of pointers to elements */
+    SAMPLE_QUEUE,    /* a QTAILQ of elements */
+    SAMPLE_LIST,     /* a QLIST of elements */
+} SampleKind;
 
-typedef struct Spot {
-    SpotKind kind;
+typedef struct FieldSample {
+    SampleKind kind;
     size_t offset;
     size_t size;         /* of an element, or of the count */
     uint32_t n;          /* elements, or the count */
@@ -51,16 +51,16 @@ typedef struct Spot {
     bool travels;        /* counts: in the stream */
     bool fresh;          /* pointers: allocated by the load */
     const Layout *inner; /* of the elements; NULL: they are data */
-} Spot;
+} FieldSample;
 
-#define SPOTS 256
+#define SAMPLES 256
 
 struct Layout {
     size_t size;
     size_t link;     /* of elements of a list or queue */
     bool flat;       /* all of it is loaded, always; no pointers */
-    Spot spots[SPOTS];
-    size_t spot_count;
+    FieldSample samples[SAMPLES];
+    size_t sample_count;
 };
 
 /* What a case is made of. Memory stays until the next one is made. */

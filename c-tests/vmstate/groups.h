@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The groups of trials, one file each. Arguments are those after the group's
+ * The groups of cases, one file each. Arguments are those after the group's
  * name; results are exit codes.
  */
 #ifndef VMSTATE_TEST_GROUPS_H

@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "groups.h"
-#include "trial.h"
+#include "test-case.h"
 
 typedef struct Dev {
     uint8_t a;
@@ -16,7 +16,7 @@ typedef struct Dev {
     } sub, subs[2];
 } Dev;
 
-/* What the hooks return in this trial; 0 unless it says otherwise. */
+/* What the hooks return in this case; 0 unless it says otherwise. */
 static struct {
     int pre_save, post_save, pre_load, post_load;
     int sub_pre_save, sub_post_save, sub_pre_load, sub_post_load;
@@ -224,9 +224,9 @@ static const VMStateDescription vmstate_infos = {
     },
 };
 
-static const Trial dev = { "dev", &vmstate_dev, sizeof(Dev), NULL, NULL, NULL,
+static const TestCase dev = { "dev", &vmstate_dev, sizeof(Dev), NULL, NULL, NULL,
                            NULL, false };
-static const Trial infos = { "infos", &vmstate_infos, sizeof(Dev), NULL, NULL,
+static const TestCase infos = { "infos", &vmstate_infos, sizeof(Dev), NULL, NULL,
                              NULL, NULL, false };
 
 static const char good[] = "01 02fd 03fc 04fb 06";
@@ -239,9 +239,9 @@ static void with(const char *what, int *hook, int value)
 
     say("%s %d", what, value);
     *hook = value;
-    trial_save(&dev, 2, &bytes, &len);
+    case_save(&dev, 2, &bytes, &len);
     free(bytes);
-    trial_load_hex(&dev, 2, good);
+    case_load_hex(&dev, 2, good);
     *hook = 0;
 }
 
@@ -276,12 +276,12 @@ int group_hooks(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    trial_all(&dev);
-    trial_all(&infos);
+    case_all(&dev);
+    case_all(&infos);
     results();
     say("an info that refuses");
-    trial_load_hex(&dev, 2, "01 02fd 03ff 04fb 05");
-    trial_load_hex(&infos, 1, "01fe 000102 07 09");
-    trial_load_hex(&infos, 1, "0101 000102 07 09");
+    case_load_hex(&dev, 2, "01 02fd 03ff 04fb 05");
+    case_load_hex(&infos, 1, "01fe 000102 07 09");
+    case_load_hex(&infos, 1, "0101 000102 07 09");
     return 0;
 }

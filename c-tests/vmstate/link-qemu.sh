@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Links the trials with QEMU 7.2's own vmstate.c, vmstate-types.c and
+# Links the cases with QEMU 7.2's own vmstate.c, vmstate-types.c and
 # qemu-file.c, out of a tree that was built (x86_64-softmmu is enough, with
 # tests/unit/test-vmstate):
 #

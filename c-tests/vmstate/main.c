@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* vmstate GROUP [ARGUMENT...]: prints the trace of one group of trials. */
+/* vmstate GROUP [ARGUMENT...]: prints the trace of one group of cases. */
 #include "files.h"
 #include "groups.h"
-#include "trial.h"
+#include "test-case.h"
 
 static const struct {
     const char *name;

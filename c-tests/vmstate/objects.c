@@ -61,12 +61,12 @@ static void list_push(const Layout *layout, void **head, void *element)
     *head = element;
 }
 
-static size_t element_size(const Spot *s)
+static size_t element_size(const FieldSample *s)
 {
     return s->inner ? s->inner->size : s->size;
 }
 
-static void element_fill(const Spot *s, void *element, uint64_t contents)
+static void element_fill(const FieldSample *s, void *element, uint64_t contents)
 {
     if (s->inner) {
         object_fill(s->inner, element, contents);
@@ -75,7 +75,7 @@ static void element_fill(const Spot *s, void *element, uint64_t contents)
     }
 }
 
-static void *elements_new(const Spot *s, uint32_t n, uint64_t contents)
+static void *elements_new(const FieldSample *s, uint32_t n, uint64_t contents)
 {
     uint8_t *elements = calloc(n + 1, element_size(s));
 
@@ -85,7 +85,7 @@ static void *elements_new(const Spot *s, uint32_t n, uint64_t contents)
     return elements;
 }
 
-static void pointers_fill(const Spot *s, void **pointers, uint64_t contents)
+static void pointers_fill(const FieldSample *s, void **pointers, uint64_t contents)
 {
     for (uint32_t i = 0; i < s->n; i++) {
         pointers[i] = s->holes >> i & 1 ? NULL :
@@ -93,82 +93,16 @@ static void pointers_fill(const Spot *s, void **pointers, uint64_t contents)
     }
 }
 
-static void count_store(const Spot *s, uint8_t *at, uint32_t value)
+static void count_store(const FieldSample *s, uint8_t *at, uint32_t value)
 {
     memcpy(at, &value, s->size); /* little-endian, as main() checked */
-}
-
-static void spot_fill(const Spot *s, uint8_t *at, uint64_t contents)
-{
-    int32_t most;
-
-    switch (s->kind) {
-    case SPOT_DATA:
-    case SPOT_SAME:
-        bytes_fill(at, s->size * s->n, contents);
-        break;
-    case SPOT_BOOLS:
-        for (uint32_t i = 0; i < s->n; i++) {
-            at[i] = mix(contents + i) & 1;
-        }
-        break;
-    case SPOT_AT_MOST:
-        most = (int32_t)(mix(contents) & 0x3fffffff);
-        memcpy(at, &most, sizeof(most));
-        break;
-    case SPOT_COUNT:
-        count_store(s, at, s->n);
-        break;
-    case SPOT_PART:
-        for (uint32_t i = 0; i < s->n; i++) {
-            object_fill(s->inner, at + i * s->inner->size, mix(contents + i));
-        }
-        break;
-    case SPOT_POINTER:
-        *(void **)at = elements_new(s, s->n, contents);
-        break;
-    case SPOT_POINTERS:
-        pointers_fill(s, (void **)at, contents);
-        break;
-    case SPOT_BEHIND:
-        *(void **)at = calloc(s->n + 1, sizeof(void *));
-        pointers_fill(s, *(void **)at, contents);
-        break;
-    case SPOT_QUEUE:
-        queue_init((QTailQLink *)at);
-        for (uint32_t i = 0; i < s->n; i++) {
-            queue_append(s->inner, (QTailQLink *)at,
-                         elements_new(s, 1, mix(contents + i)));
-        }
-        break;
-    case SPOT_LIST:
-        *(void **)at = NULL;
-        for (uint32_t i = 0; i < s->n; i++) {
-            list_push(s->inner, (void **)at,
-                      elements_new(s, 1, mix(contents + i)));
-        }
-        break;
-    }
-}
-
-void object_fill(const Layout *layout, void *object, uint64_t contents)
-{
-    uint8_t *bytes = object;
-
-    memset(bytes, 0, layout->size);
-    bytes_fill(bytes, FLAG_BYTES, mix(contents));
-    for (size_t i = 0; i < layout->spot_count; i++) {
-        const Spot *s = &layout->spots[i];
-
-        spot_fill(s, bytes + s->offset, mix(contents + s->offset));
-    }
 }
 
 /* From the object that is saved to the one that is loaded into. */
 
 static void object_disturb(const Layout *layout, uint8_t *bytes);
 
-static void element_disturb(const Spot *s, uint8_t *element)
+static void element_disturb(const FieldSample *s, uint8_t *element)
 {
     if (s->inner) {
         object_disturb(s->inner, element);
@@ -179,7 +113,7 @@ static void element_disturb(const Spot *s, uint8_t *element)
     }
 }
 
-static void pointers_disturb(const Spot *s, void **pointers)
+static void pointers_disturb(const FieldSample *s, void **pointers)
 {
     for (uint32_t i = 0; i < s->n; i++) {
         if (pointers[i]) {
@@ -188,79 +122,9 @@ static void pointers_disturb(const Spot *s, void **pointers)
     }
 }
 
-static void spot_drop(const Spot *s, uint8_t *at);
-
-static void spot_disturb(const Spot *s, uint8_t *at)
-{
-    switch (s->kind) {
-    case SPOT_DATA:
-        for (size_t i = 0; i < s->size * s->n; i++) {
-            at[i] ^= 0xff;
-        }
-        break;
-    case SPOT_BOOLS:
-        for (uint32_t i = 0; i < s->n; i++) {
-            at[i] ^= 1;
-        }
-        break;
-    case SPOT_SAME:
-        break;
-    case SPOT_AT_MOST:
-        at[3] |= 0x40; /* of the most significant byte */
-        break;
-    case SPOT_COUNT:
-        if (s->travels) {
-            count_store(s, at, 0);
-        }
-        break;
-    case SPOT_PART:
-        for (uint32_t i = 0; i < s->n; i++) {
-            object_disturb(s->inner, at + i * s->inner->size);
-        }
-        break;
-    case SPOT_POINTER:
-        if (s->fresh) {
-            spot_drop(s, at);
-            *(void **)at = NULL;
-            break;
-        }
-        for (uint32_t i = 0; i < s->n; i++) {
-            element_disturb(s, *(uint8_t **)at + i * element_size(s));
-        }
-        break;
-    case SPOT_POINTERS:
-        pointers_disturb(s, (void **)at);
-        break;
-    case SPOT_BEHIND:
-        pointers_disturb(s, *(void ***)at);
-        break;
-    case SPOT_QUEUE:
-        spot_drop(s, at);
-        queue_init((QTailQLink *)at);
-        break;
-    case SPOT_LIST:
-        spot_drop(s, at);
-        *(void **)at = NULL;
-        break;
-    }
-}
-
-static void object_disturb(const Layout *layout, uint8_t *bytes)
-{
-    for (size_t i = 0; i < layout->spot_count; i++) {
-        spot_disturb(&layout->spots[i], bytes + layout->spots[i].offset);
-    }
-}
-
-void object_blank(const Layout *layout, void *object, uint64_t contents)
-{
-    object_fill(layout, object, contents);
-    object_disturb(layout, object);
-}
-
 /* What can be seen. Regions are numbered as they come. */
 
-static void element_show(const Spot *s, void *element, View *v,
+static void element_show(const FieldSample *s, void *element, View *v,
                          const char *label)
 {
     if (s->inner) {
@@ -270,7 +134,7 @@ static void element_show(const Spot *s, void *element, View *v,
     }
 }
 
-static void pointers_show(const Spot *s, void **pointers, View *v,
+static void pointers_show(const FieldSample *s, void **pointers, View *v,
                           const char *label)
 {
     for (uint32_t i = 0; i < s->n; i++) {
@@ -280,58 +144,9 @@ static void pointers_show(const Spot *s, void **pointers, View *v,
     }
 }
 
-static void spot_show(const Spot *s, uint8_t *at, View *v, const char *label)
-{
-    switch (s->kind) {
-    case SPOT_DATA:
-    case SPOT_BOOLS:
-    case SPOT_SAME:
-    case SPOT_AT_MOST:
-    case SPOT_COUNT:
-        view(v, label, at, s->kind == SPOT_COUNT ? s->size : s->size * s->n);
-        break;
-    case SPOT_PART:
-        for (uint32_t i = 0; i < s->n; i++) {
-            object_show(s->inner, at + i * s->inner->size, v);
-        }
-        break;
-    case SPOT_POINTER:
-        for (uint32_t i = 0; *(void **)at && i < s->n; i++) {
-            element_show(s, *(uint8_t **)at + i * element_size(s), v, label);
-        }
-        break;
-    case SPOT_POINTERS:
-        pointers_show(s, (void **)at, v, label);
-        break;
-    case SPOT_BEHIND:
-        pointers_show(s, *(void ***)at, v, label);
-        break;
-    case SPOT_QUEUE:
-    case SPOT_LIST:
-        for (void *e = *(void **)at; e; e = *link_of(s->inner, e)) {
-            element_show(s, e, v, label);
-        }
-        view_text(v, label, "end");
-        break;
-    }
-}
+/* Freeing */
 
-void object_show(const Layout *layout, void *object, View *v)
-{
-    uint8_t *bytes = object;
-
-    for (size_t i = 0; i < layout->spot_count; i++) {
-        char label[32];
-
-        snprintf(label, sizeof(label), "%zu", layout->spots[i].offset);
-        spot_show(&layout->spots[i], bytes + layout->spots[i].offset, v,
-                  label);
-    }
-}
-
-/* The end */
-
-static void element_free(const Spot *s, void *element)
+static void element_free(const FieldSample *s, void *element)
 {
     if (element && s->inner) {
         object_drop(s->inner, element);
@@ -339,48 +154,321 @@ static void element_free(const Spot *s, void *element)
     free(element);
 }
 
-static void pointers_free(const Spot *s, void **pointers)
+static void pointers_free(const FieldSample *s, void **pointers)
 {
     for (uint32_t i = 0; i < s->n; i++) {
         element_free(s, pointers[i]);
     }
 }
 
-static void spot_drop(const Spot *s, uint8_t *at)
+/*
+ * The kinds of samples. Each has four operations: `fill` makes the contents,
+ * `disturb` turns the object that is saved into the one that is loaded into,
+ * `show` prints what can be seen, `drop` frees what the sample points to.
+ */
+
+/* Bytes: SAMPLE_DATA, SAMPLE_SAME */
+
+static void data_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
 {
-    void *element;
+    bytes_fill(at, s->size * s->n, contents);
+}
 
-    switch (s->kind) {
-    case SPOT_PART:
-        for (uint32_t i = 0; i < s->n; i++) {
-            object_drop(s->inner, at + i * s->inner->size);
-        }
-        break;
-    case SPOT_POINTER:
-        /* What a load allocated has no pointers in it. */
-        for (uint32_t i = 0; s->inner && !s->fresh && i < s->n; i++) {
-            object_drop(s->inner, *(uint8_t **)at + i * s->inner->size);
-        }
-        free(*(void **)at);
-        break;
-    case SPOT_POINTERS:
-        pointers_free(s, (void **)at);
-        break;
-    case SPOT_BEHIND:
-        pointers_free(s, *(void ***)at);
-        free(*(void **)at);
-        break;
-    case SPOT_QUEUE:
-    case SPOT_LIST:
-        for (element = *(void **)at; element;) {
-            void *next = *link_of(s->inner, element);
+static void data_disturb(const FieldSample *s, uint8_t *at)
+{
+    for (size_t i = 0; i < s->size * s->n; i++) {
+        at[i] ^= 0xff;
+    }
+}
 
-            free(element);
-            element = next;
-        }
-        break;
-    default:
-        break;
+static void data_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    view(v, label, at, s->size * s->n);
+}
+
+static void no_disturb(const FieldSample *s, uint8_t *at)
+{
+    (void)s, (void)at;
+}
+
+static void no_drop(const FieldSample *s, uint8_t *at)
+{
+    (void)s, (void)at;
+}
+
+/* SAMPLE_BOOLS */
+
+static void bools_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        at[i] = mix(contents + i) & 1;
+    }
+}
+
+static void bools_disturb(const FieldSample *s, uint8_t *at)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        at[i] ^= 1;
+    }
+}
+
+/* SAMPLE_AT_MOST */
+
+static void at_most_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    int32_t most = (int32_t)(mix(contents) & 0x3fffffff);
+
+    (void)s;
+    memcpy(at, &most, sizeof(most));
+}
+
+static void at_most_disturb(const FieldSample *s, uint8_t *at)
+{
+    (void)s;
+    at[3] |= 0x40; /* of the most significant byte */
+}
+
+/* SAMPLE_COUNT */
+
+static void count_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    (void)contents;
+    count_store(s, at, s->n);
+}
+
+static void count_disturb(const FieldSample *s, uint8_t *at)
+{
+    if (s->travels) {
+        count_store(s, at, 0);
+    }
+}
+
+static void count_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    view(v, label, at, s->size);
+}
+
+/* SAMPLE_PART */
+
+static void part_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        object_fill(s->inner, at + i * s->inner->size, mix(contents + i));
+    }
+}
+
+static void part_disturb(const FieldSample *s, uint8_t *at)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        object_disturb(s->inner, at + i * s->inner->size);
+    }
+}
+
+static void part_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    (void)label;
+    for (uint32_t i = 0; i < s->n; i++) {
+        object_show(s->inner, at + i * s->inner->size, v);
+    }
+}
+
+static void part_drop(const FieldSample *s, uint8_t *at)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        object_drop(s->inner, at + i * s->inner->size);
+    }
+}
+
+/* SAMPLE_POINTER */
+
+static void pointer_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    *(void **)at = elements_new(s, s->n, contents);
+}
+
+static void pointer_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    for (uint32_t i = 0; *(void **)at && i < s->n; i++) {
+        element_show(s, *(uint8_t **)at + i * element_size(s), v, label);
+    }
+}
+
+static void pointer_drop(const FieldSample *s, uint8_t *at)
+{
+    /* What a load allocated has no pointers in it. */
+    for (uint32_t i = 0; s->inner && !s->fresh && i < s->n; i++) {
+        object_drop(s->inner, *(uint8_t **)at + i * s->inner->size);
+    }
+    free(*(void **)at);
+}
+
+static void pointer_disturb(const FieldSample *s, uint8_t *at)
+{
+    if (s->fresh) {
+        pointer_drop(s, at);
+        *(void **)at = NULL;
+        return;
+    }
+    for (uint32_t i = 0; i < s->n; i++) {
+        element_disturb(s, *(uint8_t **)at + i * element_size(s));
+    }
+}
+
+/* SAMPLE_POINTERS */
+
+static void pointers_in_place_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    pointers_fill(s, (void **)at, contents);
+}
+
+static void pointers_in_place_disturb(const FieldSample *s, uint8_t *at)
+{
+    pointers_disturb(s, (void **)at);
+}
+
+static void pointers_in_place_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    pointers_show(s, (void **)at, v, label);
+}
+
+static void pointers_in_place_drop(const FieldSample *s, uint8_t *at)
+{
+    pointers_free(s, (void **)at);
+}
+
+/* SAMPLE_BEHIND */
+
+static void behind_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    *(void **)at = calloc(s->n + 1, sizeof(void *));
+    pointers_fill(s, *(void **)at, contents);
+}
+
+static void behind_disturb(const FieldSample *s, uint8_t *at)
+{
+    pointers_disturb(s, *(void ***)at);
+}
+
+static void behind_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    pointers_show(s, *(void ***)at, v, label);
+}
+
+static void behind_drop(const FieldSample *s, uint8_t *at)
+{
+    pointers_free(s, *(void ***)at);
+    free(*(void **)at);
+}
+
+/* SAMPLE_QUEUE, SAMPLE_LIST */
+
+static void linked_show(const FieldSample *s, uint8_t *at, View *v, const char *label)
+{
+    for (void *e = *(void **)at; e; e = *link_of(s->inner, e)) {
+        element_show(s, e, v, label);
+    }
+    view_text(v, label, "end");
+}
+
+static void linked_drop(const FieldSample *s, uint8_t *at)
+{
+    for (void *element = *(void **)at; element;) {
+        void *next = *link_of(s->inner, element);
+
+        free(element);
+        element = next;
+    }
+}
+
+static void queue_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    queue_init((QTailQLink *)at);
+    for (uint32_t i = 0; i < s->n; i++) {
+        queue_append(s->inner, (QTailQLink *)at, elements_new(s, 1, mix(contents + i)));
+    }
+}
+
+static void queue_disturb(const FieldSample *s, uint8_t *at)
+{
+    linked_drop(s, at);
+    queue_init((QTailQLink *)at);
+}
+
+static void list_fill(const FieldSample *s, uint8_t *at, uint64_t contents)
+{
+    *(void **)at = NULL;
+    for (uint32_t i = 0; i < s->n; i++) {
+        list_push(s->inner, (void **)at, elements_new(s, 1, mix(contents + i)));
+    }
+}
+
+static void list_disturb(const FieldSample *s, uint8_t *at)
+{
+    linked_drop(s, at);
+    *(void **)at = NULL;
+}
+
+static const struct {
+    void (*fill)(const FieldSample *s, uint8_t *at, uint64_t contents);
+    void (*disturb)(const FieldSample *s, uint8_t *at);
+    void (*show)(const FieldSample *s, uint8_t *at, View *v, const char *label);
+    void (*drop)(const FieldSample *s, uint8_t *at);
+} kinds[] = {
+    [SAMPLE_DATA] = { data_fill, data_disturb, data_show, no_drop },
+    [SAMPLE_BOOLS] = { bools_fill, bools_disturb, data_show, no_drop },
+    [SAMPLE_SAME] = { data_fill, no_disturb, data_show, no_drop },
+    [SAMPLE_AT_MOST] = { at_most_fill, at_most_disturb, data_show, no_drop },
+    [SAMPLE_COUNT] = { count_fill, count_disturb, count_show, no_drop },
+    [SAMPLE_PART] = { part_fill, part_disturb, part_show, part_drop },
+    [SAMPLE_POINTER] = { pointer_fill, pointer_disturb, pointer_show, pointer_drop },
+    [SAMPLE_POINTERS] = {
+        pointers_in_place_fill, pointers_in_place_disturb, pointers_in_place_show, pointers_in_place_drop
+    },
+    [SAMPLE_BEHIND] = { behind_fill, behind_disturb, behind_show, behind_drop },
+    [SAMPLE_QUEUE] = { queue_fill, queue_disturb, linked_show, linked_drop },
+    [SAMPLE_LIST] = { list_fill, list_disturb, linked_show, linked_drop },
+};
+
+/* Objects */
+
+void object_fill(const Layout *layout, void *object, uint64_t contents)
+{
+    uint8_t *bytes = object;
+
+    memset(bytes, 0, layout->size);
+    bytes_fill(bytes, FLAG_BYTES, mix(contents));
+    for (size_t i = 0; i < layout->sample_count; i++) {
+        const FieldSample *s = &layout->samples[i];
+
+        kinds[s->kind].fill(s, bytes + s->offset, mix(contents + s->offset));
+    }
+}
+
+static void object_disturb(const Layout *layout, uint8_t *bytes)
+{
+    for (size_t i = 0; i < layout->sample_count; i++) {
+        const FieldSample *s = &layout->samples[i];
+
+        kinds[s->kind].disturb(s, bytes + s->offset);
+    }
+}
+
+void object_blank(const Layout *layout, void *object, uint64_t contents)
+{
+    object_fill(layout, object, contents);
+    object_disturb(layout, object);
+}
+
+void object_show(const Layout *layout, void *object, View *v)
+{
+    uint8_t *bytes = object;
+
+    for (size_t i = 0; i < layout->sample_count; i++) {
+        const FieldSample *s = &layout->samples[i];
+        char label[32];
+
+        snprintf(label, sizeof(label), "%zu", s->offset);
+        kinds[s->kind].show(s, bytes + s->offset, v, label);
     }
 }
 
@@ -388,8 +476,10 @@ void object_drop(const Layout *layout, void *object)
 {
     uint8_t *bytes = object;
 
-    for (size_t i = 0; i < layout->spot_count; i++) {
-        spot_drop(&layout->spots[i], bytes + layout->spots[i].offset);
+    for (size_t i = 0; i < layout->sample_count; i++) {
+        const FieldSample *s = &layout->samples[i];
+
+        kinds[s->kind].drop(s, bytes + s->offset);
     }
 }
 

@@ -6,7 +6,7 @@
 #   QEMU_BUILD=tree on-qemu.sh check ARCHIVE PROGRAM EXPECTED_DIR
 #   QEMU_BUILD=tree on-qemu.sh write ARCHIVE PROGRAM EXPECTED_DIR
 #
-# ARCHIVE has the trials, PROGRAM is them linked with libsavevm. `check` wants
+# ARCHIVE has the cases, PROGRAM is them linked with libsavevm. `check` wants
 # the same traces from both, also for random descriptions that nothing was
 # written down about: RANDOM_SEEDS (default: today and two more) and
 # RANDOM_CASES for each (default 2000). A difference there is made as small as

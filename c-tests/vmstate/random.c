@@ -38,7 +38,7 @@ static void tables(const VMStateDescription *vmsd, int depth)
 {
     say("%*s%s: version %d from %d on", depth, "", vmsd->name,
         vmsd->version_id, vmsd->minimum_version_id);
-    trial_table(vmsd);
+    case_table(vmsd);
     for (const VMStateField *f = vmsd->fields; f->name; f++) {
         if (f->vmsd) {
             tables(f->vmsd, depth + 1);
@@ -50,7 +50,7 @@ static void tables(const VMStateDescription *vmsd, int depth)
 }
 
 /* Single bytes changed, where that cannot make an array any longer. */
-static void damage(const Trial *t, const uint8_t *bytes, size_t len)
+static void damage(const TestCase *t, const uint8_t *bytes, size_t len)
 {
     uint8_t *copy = malloc(len + 1);
 
@@ -60,14 +60,14 @@ static void damage(const Trial *t, const uint8_t *bytes, size_t len)
         memcpy(copy, bytes, len);
         copy[at] ^= (uint8_t)(1 + mix(i + at) % 255);
         say("  byte %zu is %02x", at, copy[at]);
-        trial_load(t, t->vmsd->version_id, copy, len);
+        case_load(t, t->vmsd->version_id, copy, len);
     }
     free(copy);
 }
 
 static void run(void)
 {
-    Trial t = { "random", NULL, 0, fill, blank, show, drop, true };
+    TestCase t = { "random", NULL, 0, fill, blank, show, drop, true };
     uint8_t *bytes = NULL;
     size_t len = 0;
     int v, ret = 0;
@@ -78,17 +78,17 @@ static void run(void)
     tables(t.vmsd, 0);
     for (v = t.vmsd->minimum_version_id; v <= t.vmsd->version_id; v++) {
         free(bytes);
-        ret = trial_save(&t, v, &bytes, &len);
+        ret = case_save(&t, v, &bytes, &len);
         /* What follows half a stream must not be taken for a count. */
         if (ret == 0) {
-            trial_load(&t, v, bytes, len);
+            case_load(&t, v, bytes, len);
         }
     }
-    trial_cuts(&t, t.vmsd->version_id, bytes, len);
+    case_cuts(&t, t.vmsd->version_id, bytes, len);
     if (ret == 0) {
         damage(&t, bytes, len);
     }
-    trial_describe(&t);
+    case_describe(&t);
     free(bytes);
 }
 

@@ -5,7 +5,7 @@
 #include "files.h"
 #include "groups.h"
 #include "qemu/cpu-float.h"
-#include "trial.h"
+#include "test-case.h"
 
 typedef struct Plain {
     bool flag;
@@ -160,7 +160,7 @@ ALL_FIELDS(DESCRIBE)
 #define TRY(title, ...) \
     { .name = #title, .vmsd = &vmstate_##title, .size = sizeof(Plain), \
       .fill = fill },
-static const Trial trials[] = { ALL_FIELDS(TRY) };
+static const TestCase cases[] = { ALL_FIELDS(TRY) };
 
 /* Checks against the value that is there already */
 
@@ -186,7 +186,7 @@ ALL_CHECKS(CHECK)
 #define TRY_OTHER(title, field) \
     { .name = #title " as it is not", .vmsd = &vmstate_##title, \
       .size = sizeof(Plain), .fill = fill },
-static const Trial checks[] = { ALL_CHECKS(TRY_SAME) ALL_CHECKS(TRY_OTHER) };
+static const TestCase checks[] = { ALL_CHECKS(TRY_SAME) ALL_CHECKS(TRY_OTHER) };
 
 static void hundred(void *opaque)
 {
@@ -195,39 +195,39 @@ static void hundred(void *opaque)
 
 static void bounds(void)
 {
-    static const Trial t = {
+    static const TestCase t = {
         "int32_le at its bounds", &vmstate_int32_le, sizeof(Plain), hundred,
         hundred, NULL, NULL, false
     };
 
     say("%s", t.name);
-    trial_load_hex(&t, 3, "01 00000000 02");
-    trial_load_hex(&t, 3, "01 00000063 02");
-    trial_load_hex(&t, 3, "01 00000064 02");
-    trial_load_hex(&t, 3, "01 00000065 02");
-    trial_load_hex(&t, 3, "01 7fffffff 02");
-    trial_load_hex(&t, 3, "01 80000000 02");
-    trial_load_hex(&t, 3, "01 ffffffff 02");
+    case_load_hex(&t, 3, "01 00000000 02");
+    case_load_hex(&t, 3, "01 00000063 02");
+    case_load_hex(&t, 3, "01 00000064 02");
+    case_load_hex(&t, 3, "01 00000065 02");
+    case_load_hex(&t, 3, "01 7fffffff 02");
+    case_load_hex(&t, 3, "01 80000000 02");
+    case_load_hex(&t, 3, "01 ffffffff 02");
 }
 
 static void odd_values(void)
 {
-    static const Trial flags = {
+    static const TestCase flags = {
         "bytes that are no bool", &vmstate_bool_array, sizeof(Plain), fill,
         NULL, NULL, NULL, false
     };
-    static const Trial bytes = {
+    static const TestCase bytes = {
         "versions that are not known", &vmstate_uint8, sizeof(Plain), fill,
         NULL, NULL, NULL, false
     };
 
     say("%s", flags.name);
-    trial_load_hex(&flags, 3, "00 01 02 80 ff");
+    case_load_hex(&flags, 3, "00 01 02 80 ff");
     say("%s", bytes.name);
-    trial_load_hex(&bytes, 0, "11");
-    trial_load_hex(&bytes, 4, "11");
-    trial_load_hex(&bytes, -1, "11");
-    trial_load_hex(&bytes, 0x7fffffff, "11");
+    case_load_hex(&bytes, 0, "11");
+    case_load_hex(&bytes, 4, "11");
+    case_load_hex(&bytes, -1, "11");
+    case_load_hex(&bytes, 0x7fffffff, "11");
 }
 
 /* Timers */
@@ -322,12 +322,12 @@ DESCRIBE(timer_ptr_v, VMSTATE_TIMER_PTR_V(pointer, Timers, 2),
 
 static void timers(void)
 {
-    static const Trial trials[] = { ALL_TIMERS(TRY_TIMERS) };
+    static const TestCase cases[] = { ALL_TIMERS(TRY_TIMERS) };
 
-    for (size_t i = 0; i < COUNT(trials); i++) {
-        trial_all(&trials[i]);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        case_all(&cases[i]);
     }
-    trial_load_hex(&trials[2], 3, "8000000000000000 fffffffffffffffe"
+    case_load_hex(&cases[2], 3, "8000000000000000 fffffffffffffffe"
                    "7fffffffffffffff 0000000000000001 01");
 }
 
@@ -335,11 +335,11 @@ int group_scalars(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    for (size_t i = 0; i < COUNT(trials); i++) {
-        trial_all(&trials[i]);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        case_all(&cases[i]);
     }
     for (size_t i = 0; i < COUNT(checks); i++) {
-        trial_all(&checks[i]);
+        case_all(&checks[i]);
     }
     bounds();
     odd_values();

@@ -4,7 +4,7 @@
  * which version each level is read and written in.
  */
 #include "groups.h"
-#include "trial.h"
+#include "test-case.h"
 
 typedef struct Leaf {
     uint16_t x;
@@ -323,7 +323,7 @@ static const VMStateDescription vmstate_nothing = {
 #define ALL(X) ALL_FIXED(X) ALL_COUNTED(X, none) ALL_COUNTED(X, some)
 
 ALL(DESCRIBE)
-static const Trial trials[] = { ALL(TRY) };
+static const TestCase cases[] = { ALL(TRY) };
 
 /* A nested structure that demands a younger version than it gets. */
 static const VMStateDescription vmstate_strict_leaf = {
@@ -343,16 +343,16 @@ DESCRIBE(too_new, some, room,
 
 int group_structs(int argc, char **argv)
 {
-    static const Trial wrong[] = { TRY(too_old, some, room, )
+    static const TestCase wrong[] = { TRY(too_old, some, room, )
                                    TRY(too_new, some, room, ) };
 
     (void)argc;
     (void)argv;
-    for (size_t i = 0; i < COUNT(trials); i++) {
-        trial_all(&trials[i]);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        case_all(&cases[i]);
     }
     for (size_t i = 0; i < COUNT(wrong); i++) {
-        trial_all(&wrong[i]);
+        case_all(&wrong[i]);
     }
     return 0;
 }

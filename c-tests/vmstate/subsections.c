@@ -4,7 +4,7 @@
  * that follows.
  */
 #include "groups.h"
-#include "trial.h"
+#include "test-case.h"
 
 #define LONG_NAME \
     "dev/0123456789012345678901234567890123456789012345678901234567890123456" \
@@ -180,15 +180,15 @@ static const VMStateDescription vmstate_holder = {
     },
 };
 
-#define TRIAL(ident, title) \
-    static const Trial ident = { title, &vmstate_##ident, sizeof(Dev), fill, \
+#define TEST_CASE(ident, title) \
+    static const TestCase ident = { title, &vmstate_##ident, sizeof(Dev), fill, \
                                  NULL, NULL, NULL, false }
-TRIAL(dev, "dev");
-TRIAL(certain, "needed is NULL");
-TRIAL(strange, "a name that the reader does not expect");
-TRIAL(empty, "an empty list");
-TRIAL(plain, "no list");
-TRIAL(holder, "holder");
+TEST_CASE(dev, "dev");
+TEST_CASE(certain, "needed is NULL");
+TEST_CASE(strange, "a name that the reader does not expect");
+TEST_CASE(empty, "an empty list");
+TEST_CASE(plain, "no list");
+TEST_CASE(holder, "holder");
 
 /* "dev/a" and so on, in hexadecimal */
 #define H_DEV "646576"
@@ -205,10 +205,10 @@ static void combinations(void)
 
         wanted = (uint8_t)bits;
         say("dev with %02x", bits);
-        trial_save(&dev, 2, &bytes, &len);
-        trial_load(&dev, 2, bytes, len);
+        case_save(&dev, 2, &bytes, &len);
+        case_load(&dev, 2, bytes, len);
         if (bits == 0x0f || bits == 0x10) {
-            trial_cuts(&dev, 2, bytes, len);
+            case_cuts(&dev, 2, bytes, len);
         }
         free(bytes);
     }
@@ -217,43 +217,43 @@ static void combinations(void)
 static void readers(void)
 {
     say("in another order, and twice");
-    trial_load_hex(&dev, 2, "01" SUB_B "00000001 02" SUB_A "00000002 03");
-    trial_load_hex(&dev, 2, "01" SUB_A "00000002 02" SUB_A "00000002 03");
+    case_load_hex(&dev, 2, "01" SUB_B "00000001 02" SUB_A "00000002 03");
+    case_load_hex(&dev, 2, "01" SUB_A "00000002 02" SUB_A "00000002 03");
     say("versions");
-    trial_load_hex(&dev, 1, "01" SUB_A "00000001");
-    trial_load_hex(&dev, 2, "01" SUB_A "00000003 02");
-    trial_load_hex(&dev, 2, "01" SUB_A "00000000 02");
-    trial_load_hex(&dev, 2, "01" SUB_C "00000002 02");
-    trial_load_hex(&dev, 2, "01" SUB_C "00000003 02");
-    trial_load_hex(&dev, 2, "01" SUB_C "00000006 02");
+    case_load_hex(&dev, 1, "01" SUB_A "00000001");
+    case_load_hex(&dev, 2, "01" SUB_A "00000003 02");
+    case_load_hex(&dev, 2, "01" SUB_A "00000000 02");
+    case_load_hex(&dev, 2, "01" SUB_C "00000002 02");
+    case_load_hex(&dev, 2, "01" SUB_C "00000003 02");
+    case_load_hex(&dev, 2, "01" SUB_C "00000006 02");
     say("only the low byte of a version counts");
-    trial_load_hex(&dev, 2, "01" SUB_A "00000102 02");
-    trial_load_hex(&dev, 2, "01" SUB_C "ffffff04 02");
+    case_load_hex(&dev, 2, "01" SUB_A "00000102 02");
+    case_load_hex(&dev, 2, "01" SUB_C "ffffff04 02");
     say("a subsection that nobody knows");
-    trial_load_hex(&dev, 2, "01 05 05 " H_DEV "2f78 00000001 02");
-    trial_load_hex(&dev, 2, "01" SUB_B "00000001 02 05 05 " H_DEV "2f78");
-    trial_load_hex(&plain, 1, "01" SUB_A "00000001 02");
-    trial_load_hex(&empty, 1, "01" SUB_A "00000001 02");
+    case_load_hex(&dev, 2, "01 05 05 " H_DEV "2f78 00000001 02");
+    case_load_hex(&dev, 2, "01" SUB_B "00000001 02 05 05 " H_DEV "2f78");
+    case_load_hex(&plain, 1, "01" SUB_A "00000001 02");
+    case_load_hex(&empty, 1, "01" SUB_A "00000001 02");
     say("names that begin like the parent's");
-    trial_load_hex(&dev, 2, "01 05 04 " H_DEV "78 00000001 02");
-    trial_load_hex(&dev, 2, "01 05 05 " H_DEV "7861 00000001 02");
+    case_load_hex(&dev, 2, "01 05 04 " H_DEV "78 00000001 02");
+    case_load_hex(&dev, 2, "01 05 05 " H_DEV "7861 00000001 02");
     say("a name that is the parent's, or shorter, or none");
-    trial_load_hex(&dev, 2, "01 05 03 " H_DEV "00000001 02");
-    trial_load_hex(&dev, 2, "01 05 02 6465 00000001 02");
-    trial_load_hex(&dev, 2, "01 05 00 00000001 02");
+    case_load_hex(&dev, 2, "01 05 03 " H_DEV "00000001 02");
+    case_load_hex(&dev, 2, "01 05 02 6465 00000001 02");
+    case_load_hex(&dev, 2, "01 05 00 00000001 02");
     say("a name that begins otherwise");
-    trial_load_hex(&dev, 2, "01 05 05 6f746872 31 00000001 02");
+    case_load_hex(&dev, 2, "01 05 05 6f746872 31 00000001 02");
     say("a name with a zero in it");
-    trial_load_hex(&dev, 2, "01 05 06 " H_DEV "2f6100 00000002 02");
-    trial_load_hex(&dev, 2, "01 05 06 " H_DEV "002f61 00000002 02");
+    case_load_hex(&dev, 2, "01 05 06 " H_DEV "2f6100 00000002 02");
+    case_load_hex(&dev, 2, "01 05 06 " H_DEV "002f61 00000002 02");
     say("a name that is longer than what is left");
-    trial_load_hex(&dev, 2, "01 05 ff " H_DEV "2f61 00000002 02");
-    trial_load_hex(&dev, 2, "01 05");
+    case_load_hex(&dev, 2, "01 05 ff " H_DEV "2f61 00000002 02");
+    case_load_hex(&dev, 2, "01 05");
     say("nested ones out of place");
-    trial_load_hex(&dev, 2, "01" SUB_DEEP "00000001 02");
-    trial_load_hex(&dev, 2, "01" SUB_A "00000002 02" SUB_DEEP "00000001 03");
-    trial_load_hex(&dev, 2, "01" SUB_B "00000001 02" SUB_DEEP "00000001 03");
-    trial_load_hex(&dev, 2, "01" SUB_A "00000002 02" SUB_B "00000001 03"
+    case_load_hex(&dev, 2, "01" SUB_DEEP "00000001 02");
+    case_load_hex(&dev, 2, "01" SUB_A "00000002 02" SUB_DEEP "00000001 03");
+    case_load_hex(&dev, 2, "01" SUB_B "00000001 02" SUB_DEEP "00000001 03");
+    case_load_hex(&dev, 2, "01" SUB_A "00000002 02" SUB_B "00000001 03"
                    SUB_DEEP "00000001 03");
 }
 
@@ -264,10 +264,10 @@ static void nested(void)
     for (size_t i = 0; i < COUNT(values); i++) {
         next = values[i];
         say("followed by %02x", next);
-        trial_all(&holder);
+        case_all(&holder);
     }
     say("structures in an array with a subsection each");
-    trial_load_hex(&holder, 1, "01 05 0b 696e6e65722f6578747261 00000001 0a"
+    case_load_hex(&holder, 1, "01 05 0b 696e6e65722f6578747261 00000001 0a"
                    "02 03 05 0b 696e6e65722f6578747261 00000001 0b"
                    "04 05 06");
 }
@@ -278,11 +278,11 @@ int group_subsections(int argc, char **argv)
     (void)argv;
     combinations();
     wanted = 0x1f;
-    trial_all(&dev);
-    trial_all(&certain);
-    trial_all(&strange);
-    trial_all(&empty);
-    trial_all(&plain);
+    case_all(&dev);
+    case_all(&certain);
+    case_all(&strange);
+    case_all(&empty);
+    case_all(&plain);
     readers();
     nested();
     return 0;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Runs one group of trials, and compares its trace with the one that QEMU 7.2's
+# Runs one group of cases, and compares its trace with the one that QEMU 7.2's
 # objects left:
 #
 #   trace.sh PROGRAM EXPECTED GROUP [ARGUMENT...]

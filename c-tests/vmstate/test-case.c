@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "trial.h"
+#include "test-case.h"
 
 #include <stdarg.h>
 
@@ -128,7 +128,7 @@ static void view_free(View *v)
     free(v->regions);
 }
 
-static void look(const Trial *t, void *obj, View *v)
+static void look(const TestCase *t, void *obj, View *v)
 {
     memset(v, 0, sizeof(*v));
     if (t->show) {
@@ -182,7 +182,7 @@ static void emit_difference(const View *now, const View *then)
     }
 }
 
-static void *object_to_save(const Trial *t)
+static void *object_to_save(const TestCase *t)
 {
     uint8_t *obj = calloc(1, t->size);
 
@@ -196,7 +196,7 @@ static void *object_to_save(const Trial *t)
     return obj;
 }
 
-static void *object_to_load(const Trial *t)
+static void *object_to_load(const TestCase *t)
 {
     void *obj = malloc(t->size);
 
@@ -207,7 +207,7 @@ static void *object_to_load(const Trial *t)
     return obj;
 }
 
-static void object_free(const Trial *t, void *obj)
+static void object_free(const TestCase *t, void *obj)
 {
     if (t->drop) {
         t->drop(obj);
@@ -251,7 +251,7 @@ static void emit_field(const VMStateField *f)
           f->err_hint ? " hint=" : "", f->err_hint ? f->err_hint : "");
 }
 
-void trial_table(const VMStateDescription *vmsd)
+void case_table(const VMStateDescription *vmsd)
 {
     for (const VMStateField *f = vmsd->fields; f->name; f++) {
         emit_field(f);
@@ -260,7 +260,7 @@ void trial_table(const VMStateDescription *vmsd)
 
 /* Save and load */
 
-int trial_save(const Trial *t, int version, uint8_t **bytes, size_t *len)
+int case_save(const TestCase *t, int version, uint8_t **bytes, size_t *len)
 {
     void *obj = object_to_save(t);
     QEMUFile *f = files_writer();
@@ -318,7 +318,7 @@ static void emit_rest(QEMUFile *f)
     }
 }
 
-void trial_load(const Trial *t, int version, const uint8_t *bytes, size_t len)
+void case_load(const TestCase *t, int version, const uint8_t *bytes, size_t len)
 {
     void *obj = object_to_load(t);
     QEMUFile *f = reader(bytes, len);
@@ -347,7 +347,7 @@ void trial_load(const Trial *t, int version, const uint8_t *bytes, size_t len)
 }
 
 /* What one cut leads to, as text. */
-static void cut(const Trial *t, int version, const uint8_t *bytes, size_t len,
+static void cut(const TestCase *t, int version, const uint8_t *bytes, size_t len,
                 char *out, size_t room)
 {
     void *obj = object_to_load(t);
@@ -363,7 +363,7 @@ static void cut(const Trial *t, int version, const uint8_t *bytes, size_t len,
     object_free(t, obj);
 }
 
-void trial_cuts(const Trial *t, int version, const uint8_t *bytes, size_t len)
+void case_cuts(const TestCase *t, int version, const uint8_t *bytes, size_t len)
 {
     char last[4200] = "", now[4200];
     size_t since = 0;
@@ -380,7 +380,7 @@ void trial_cuts(const Trial *t, int version, const uint8_t *bytes, size_t len)
     emitf("  cut %zu-%zu: %s\n", since, len, last);
 }
 
-void trial_describe(const Trial *t)
+void case_describe(const TestCase *t)
 {
     void *obj = object_to_save(t);
     char *text = files_describe(t->vmsd, obj);
@@ -393,23 +393,23 @@ void trial_describe(const Trial *t)
     object_free(t, obj);
 }
 
-void trial_all(const Trial *t)
+void case_all(const TestCase *t)
 {
     const VMStateDescription *vmsd = t->vmsd;
     uint8_t *bytes = NULL;
     size_t len = 0;
 
     say("%s", t->name);
-    trial_table(vmsd);
+    case_table(vmsd);
     for (int v = vmsd->minimum_version_id; v <= vmsd->version_id; v++) {
         free(bytes);
-        trial_save(t, v, &bytes, &len);
-        trial_load(t, v, bytes, len);
+        case_save(t, v, &bytes, &len);
+        case_load(t, v, bytes, len);
     }
     if (bytes) {
-        trial_cuts(t, vmsd->version_id, bytes, len);
+        case_cuts(t, vmsd->version_id, bytes, len);
     }
-    trial_describe(t);
+    case_describe(t);
     free(bytes);
 }
 
@@ -418,7 +418,7 @@ static int nibble(char c)
     return c >= 'a' ? c - 'a' + 10 : c - '0';
 }
 
-void trial_load_hex(const Trial *t, int version, const char *hex)
+void case_load_hex(const TestCase *t, int version, const char *hex)
 {
     uint8_t bytes[1024];
     size_t len = 0;
@@ -432,5 +432,5 @@ void trial_load_hex(const Trial *t, int version, const char *hex)
     emitf("  given ");
     emit_hex(bytes, len);
     emit("\n");
-    trial_load(t, version, bytes, len);
+    case_load(t, version, bytes, len);
 }
