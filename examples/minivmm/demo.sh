@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Moves a running guest from one process to the next: by precopy, by postcopy, and by a postcopy that breaks and is
-# mended; then into a file and out of it again, which a damaged file does not do. And looks closely.
+# Migrates a running guest between processes: by precopy, by postcopy, and by a postcopy whose connection breaks and is
+# recovered. Then saves it to a file and loads it, also from a damaged file. Checks the guest after each step.
 #
 #   demo.sh MINIVMM [--quick|--large] [kvm|software]...
 #
-# Without a mode: with KVM where there is one, and in software. Quick means little memory, large 1 GiB. The exit status
-# tells whether all was well; 77 that there is no KVM.
+# The default is both modes, or only software if /dev/kvm is not available. --quick uses 32 MiB of memory, --large 1 GiB.
+# Exit status: 0 success, 1 failure, 77 the mode kvm was requested and /dev/kvm is not available.
 set -u
 
 minivmm=$1
@@ -52,7 +52,7 @@ fail() {
     exit 1
 }
 
-# start NAME OPTIONS...: a minivmm whose monitor we write to and whose output we read.
+# start NAME OPTIONS...: starts a minivmm; its monitor reads from a FIFO, and its output goes to a log file.
 start() {
     local name=$1 fd
     shift
@@ -65,7 +65,7 @@ start() {
     input[$name]=$fd
 }
 
-# await NAME PATTERN [FROM]: the first line, from line FROM of its output on, that matches; waits for it.
+# await NAME PATTERN [FROM]: waits for a matching line of the output, from line FROM on, and prints it.
 await() {
     local line deadline=$((SECONDS + 30))
     while [ $SECONDS -lt $deadline ]; do
@@ -80,12 +80,12 @@ await() {
 tell() { printf '%s\n' "$2" >&"${input[$1]}"; }
 next_line() { echo $(($(wc -l <"${log[$1]}") + 1)); }
 
-# ask NAME COMMAND PATTERN: what it answers.
+# ask NAME COMMAND PATTERN: sends a command, and waits for a matching line of its answer.
 ask() {
     local from
     from=$(next_line "$1")
     tell "$1" "$2"
-    await "$1" "$3" "$from" || fail "$1 does not answer '$2'"
+    await "$1" "$3" "$from" || fail "$1 does not answer the command '$2'"
 }
 
 stop_all() {
@@ -96,48 +96,47 @@ stop_all() {
     done
 }
 
-# beat NAME [FROM]: waits for a heartbeat, from line FROM of the output on, and shows it. What it says is then in
-# $number, $count and $gap.
+# beat NAME [FROM]: waits for a heartbeat, from line FROM of the output on, and prints it. Sets $number, $count and $gap.
 beat() {
     local line
     line=$(await "$1" '^\[guest\] beat' "${2:-$(next_line "$1")}") || fail "no heartbeat from $1"
     quote "$1" "$line"
     read -r number count errors gap <<<"$(sed -E 's/[^0-9.]+/ /g' <<<"$line" | awk '{ print $1, $2, $4, $5 }')"
-    [ "$errors" = 0 ] || fail "the guest found its memory or its disk changed"
+    [ "$errors" = 0 ] || fail "the guest found wrong data in its memory or on its disk"
 }
 
-# goes_on FROM TO: the first heartbeat there continues the last one here.
+# goes_on FROM TO: checks that the first heartbeat of TO continues the last heartbeat of FROM.
 goes_on() {
     local last_number last_count
     beat "$1" "$(grep -n '^\[guest\] beat' "${log[$1]}" | tail -n 1 | cut -d : -f 1)"
     last_number=$number last_count=$count
     beat "$2" 1
     [ "$number" -eq $((last_number + 1)) ] && [ "$count" -ge "$last_count" ] ||
-        fail "the guest did not go on from where it was"
-    good "it goes on counting from where it was, and finds its memory as it had left it"
+        fail "the guest did not continue from its last state"
+    good "the guest continues from its last heartbeat, and its memory is correct"
 }
 
-# same FROM TO: whether $here and $there are.
+# same FROM TO: checks that the status lines $here and $there, with the hash of the memory, are equal.
 same() {
     quote "$1" "$here"
     quote "$2" "$there"
-    [ "$here" = "$there" ] || fail "the memory is not the same"
-    good "the memory arrived bit for bit"
+    [ "$here" = "$there" ] || fail "the memory differs"
+    good "the memory is identical"
 }
 
-# value NAME WHAT: what the last `info migrate` said of it.
+# value NAME KEY: prints a value of the last `info migrate`.
 value() { sed -nE "s/^$2: //p" "${log[$1]}" | tail -n 1; }
 info() { ask "$1" 'info migrate' '^downtime' >/dev/null; }
 
-# reach NAME outgoing|incoming STATUS: waits for it.
-reach() { await "$1" "^\[$2\] $3\$" >/dev/null || fail "$1 does not get to $3"; }
+# reach NAME outgoing|incoming STATUS: waits until the migration has this status.
+reach() { await "$1" "^\[$2\] $3\$" >/dev/null || fail "the migration of $1 does not reach the status $3"; }
 
-# show NAME STATUS: says how it goes until it is there.
+# show NAME STATUS: prints the progress of the migration until it has this status.
 show() {
     until grep -q "^\[outgoing\] $2\$" "${log[$1]}"; do
         grep -qE '^\[outgoing\] (failed|cancelled)$' "${log[$1]}" && info "$1" && fail "the migration failed"
         info "$1"
-        say "${dim}round $(value "$1" rounds): sent $(value "$1" transferred), left $(value "$1" remaining)${plain}"
+        say "${dim}round $(value "$1" rounds): sent $(value "$1" transferred), remaining $(value "$1" remaining)${plain}"
         sleep 0.3
     done
 }
@@ -149,7 +148,7 @@ phases() {
     say "sent $(value "$1" transferred)$text"
 }
 
-# move FROM TO OPTIONS...: begins, with a new process at the other end.
+# move FROM TO OPTIONS...: starts the process TO, and a migration from FROM to it.
 move() {
     start "$2" --incoming "unix:$work/$2.sock" "${@:3}"
     until [ -S "$work/$2.sock" ]; do
@@ -160,7 +159,7 @@ move() {
 }
 
 precopy() {
-    title "$what: moves to process B while it runs, and halts there for us to compare"
+    title "$what: precopy to process B, which keeps the guest stopped to compare the memory"
     tell A "set downtime-limit 50"
     tell A "set max-bandwidth $((memory / 2))"
     move A B -S
@@ -174,16 +173,16 @@ precopy() {
     tell B cont
     goes_on A B
 
-    title "$what: moves on to process C without a halt"
+    title "$what: precopy to process C"
     tell B "set downtime-limit 50"
     move B C
     reach B outgoing completed
     phases B setup precopy switchover downtime
     goes_on B C
-    say "the longest time that the guest did not run, by its own clock: $bold$gap ms$plain"
+    say "downtime measured by the guest: $bold$gap ms$plain"
 }
 
-# to_postcopy FROM TO: until the guest runs there without most of its memory.
+# to_postcopy FROM TO: starts a postcopy, and waits until the guest runs in TO.
 to_postcopy() {
     tell "$1" "set postcopy-ram on"
     tell "$1" "set max-bandwidth $((memory / 4))"
@@ -194,26 +193,26 @@ to_postcopy() {
     tell "$1" migrate-start-postcopy
     reach "$2" incoming postcopy-active
     info "$1"
-    good "it runs there; $(value "$1" remaining) are still here"
+    good "the guest runs in $2; $(value "$1" remaining) of its memory are still in $1"
 }
 
 postcopy() {
-    title "$what: moves to process D by postcopy: the guest first, its memory when it is missed"
+    title "$what: postcopy to process D"
     to_postcopy C D
     goes_on C D
     show C completed
     phases C precopy switchover postcopy downtime
     info D
-    say "the longest time that the guest did not run, by its own clock: $bold$gap ms$plain; $(value D 'page requests') pages were asked for"
+    say "downtime measured by the guest: $bold$gap ms$plain; $(value D 'page requests') page requests"
 
-    title "$what: moves to process E by postcopy, and the connection breaks midway"
+    title "$what: postcopy to process E, with a broken connection and its recovery"
     to_postcopy D E
     tell D migrate-pause
     reach D outgoing postcopy-paused
     reach E incoming postcopy-paused
     info D
-    good "both sides wait; $(value D remaining) are missing there, and nobody else has them"
-    tell E stop # its CPU may wait for memory: nobody may wait for the CPU
+    good "both sides are paused; E does not have $(value D remaining) of the memory yet"
+    tell E stop # must not wait for the CPU, which may wait for a missing page
     ask E 'info status' '^VM status: (stopping|paused)$' >/dev/null
     tell E cont
     tell E "migrate-recover unix:$work/again.sock"
@@ -223,13 +222,13 @@ postcopy() {
     reach D outgoing completed
     reach E incoming completed
     phases D precopy switchover postcopy paused downtime
-    [ "$(value D recoveries)" = 1 ] || fail "nothing was recovered"
-    good "mended over another connection"
+    [ "$(value D recoveries)" = 1 ] || fail "no recovery was counted"
+    good "the postcopy was recovered over a new connection"
     goes_on D E
 }
 
-# damage FILE: the number of bytes in the serial port's line, behind its name, two numbers and the line. Only the device
-# itself can see that this is wrong.
+# damage FILE: changes the field `used` of the serial port, which follows the name, two numbers and `line`. Only the device can
+# detect this damage.
 damage() {
     local at
     at=$(grep -abo -m 1 serial "$1" | head -n 1 | cut -d : -f 1)
@@ -237,18 +236,18 @@ damage() {
 }
 
 through_a_file() {
-    title "$what: goes into a file, and comes back in another process"
+    title "$what: a snapshot to a file, loaded by another process"
     tell "$1" stop
     ask "$1" "savevm $work/state" '^saved' >/dev/null
     good "$(du -h --apparent-size "$work/state" | cut -f 1) saved"
     here=$(ask "$1" 'info status' 'memory') || exit 1
-    stop_all "${!pid[@]}" # only one may have the disk
+    stop_all "${!pid[@]}" # only one process may use the disk
     start Z -S
     cp "$work/state" "$work/damaged"
     damage "$work/damaged"
     ask Z "loadvm $work/damaged" 'serial: post_load' >/dev/null
     ask Z cont '^minivmm: cont: running the guest is refused: loading' >/dev/null
-    good "a damaged copy is refused, and what was loaded of it does not run"
+    good "a damaged copy of the file is rejected, and the guest does not run"
     ask Z "loadvm $work/state" '^loaded' >/dev/null
     there=$(ask Z 'info status' 'memory') || exit 1
     same "$1" Z
@@ -266,16 +265,16 @@ run_mode() {
     log=() input=()
     truncate -s 64K "$work/disk"
 
-    title "$what: a guest with $memory MiB, which writes $rate MiB a second"
+    title "$what: a guest with $memory MiB that writes $rate MiB per second"
     start A
-    await A 'round [1-9]' >/dev/null || fail "the guest does not come up"
+    await A 'round [1-9]' >/dev/null || fail "the guest does not start"
     beat A
     precopy
     if has_userfaultfd; then
         postcopy
         last=E
     else
-        say "no postcopy: this user may not use userfaultfd"
+        say "postcopy is skipped: this user may not use userfaultfd"
     fi
     through_a_file "$last"
 }
@@ -283,9 +282,9 @@ run_mode() {
 began=$SECONDS
 for mode in "${modes[@]}"; do
     if [ "$mode" = kvm ] && ! has_kvm; then
-        echo "there is no /dev/kvm that we may use"
+        echo "skipped: /dev/kvm is not available to this user"
         exit 77
     fi
     run_mode "$mode"
 done
-title "All is well, after $((SECONDS - began)) s."
+title "All checks passed after $((SECONDS - began)) s."

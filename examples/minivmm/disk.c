@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A disk: a file that both sides of a migration see, read and written through a port, four bytes after four.
+ * A disk: a file that both sides of a migration use. The guest reads and writes it through a port, 4 bytes at a time.
  *
- * Only the side that runs the guest may use the file. The source gives its lock back before it says that its state ends,
- * the destination takes it before its guest starts.
+ * Only the side that runs the guest may use the file. The source unlocks it before it sends the end of its state. The
+ * destination locks it before its guest starts.
  */
 #include "minivmm.h"
 #include "migration/vmstate.h"
@@ -19,7 +19,7 @@
 typedef struct Disk {
     int fd; /* -1: there is no disk */
     uint32_t sectors;
-    uint64_t next; /* number of the word that comes next */
+    uint64_t next; /* index of the next word to read or write */
 } Disk;
 
 static Disk state = { .fd = -1 };
@@ -48,7 +48,7 @@ int disk_acquire(void *machine)
 {
     if (state.fd >= 0 && flock(state.fd, LOCK_EX | LOCK_NB) < 0) {
         int error = errno;
-        perror("minivmm: the disk, which another process may have");
+        perror("minivmm: cannot lock the disk; another process may use it");
         return -error;
     }
     return 0;

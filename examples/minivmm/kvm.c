@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A CPU on /dev/kvm, in long mode, with memory mapped one to one. The program runs in ring 3 and may use all ports (the
- * I/O privilege level is 3): there is no kernel above it, and a KVM without hardware support runs ring 3 at full speed.
+ * A CPU on /dev/kvm in long mode, with an identity mapping of memory. The guest's program runs in ring 3 without a kernel, and
+ * may use all ports (I/O privilege level 3). A KVM without hardware support also runs ring 3 at full speed.
  *
- * It uses no floating point, no interrupts and no model specific registers, so general and system registers are all its
- * state. A guest with an operating system in it has more: see KVM_GET_XSAVE, _MSRS, _VCPU_EVENTS, _LAPIC.
+ * The program uses no floating point, interrupts or model-specific registers. So its whole state are the general and system
+ * registers. A guest with an operating system has more state: see KVM_GET_XSAVE, _MSRS, _VCPU_EVENTS and _LAPIC.
  */
 #include "minivmm.h"
 #include "migration/vmstate.h"
@@ -20,13 +20,13 @@ typedef struct KvmCpu {
     struct kvm_sregs system;
 } KvmCpu;
 
-static KvmCpu cpu; /* while it stands still and is saved or loaded */
+static KvmCpu cpu; /* valid only during a save or load, while the CPU is stopped */
 static int kvm, vm, vcpu;
 static struct kvm_run *run;
 
 extern const uint8_t guest_image[], guest_image_end[];
 
-/* Running. A port access is only complete when the guest is entered again, so a kick is noticed there and nowhere else. */
+/* Running. KVM completes a port access at the next KVM_RUN. So the loop ends only when KVM_RUN fails with EINTR after KICK. */
 
 static void kvm_run_guest(Machine *m)
 {
@@ -36,7 +36,7 @@ static void kvm_run_guest(Machine *m)
         machine_port(m, run->io.port, run->io.direction == KVM_EXIT_IO_OUT, value);
     }
     if (entered == 0 || errno != EINTR) {
-        fprintf(stderr, "minivmm: the guest broke down (exit reason %u) and is stopped\n", run->exit_reason);
+        fprintf(stderr, "minivmm: unexpected KVM exit (reason %u); the guest is stopped\n", run->exit_reason);
         machine_lock(m);
         machine_halt(m);
         machine_unlock(m);
@@ -44,26 +44,26 @@ static void kvm_run_guest(Machine *m)
     run->immediate_exit = false;
 }
 
-/* The signal itself interrupts the guest; where it comes before the guest is entered, the flag does. */
+/* The signal interrupts KVM_RUN. If it arrives before KVM_RUN, the flag makes KVM_RUN return at once. */
 static void on_kick(int signal)
 {
     run->immediate_exit = true;
 }
 
-/* State, while the guest stands still. */
+/* Saving and loading the state. The CPU is stopped. */
 
 static int kvm_pre_save(void *opaque)
 {
     return ioctl(vcpu, KVM_GET_REGS, &cpu.registers) == 0 && ioctl(vcpu, KVM_GET_SREGS, &cpu.system) == 0 ? 0 : -errno;
 }
 
-/* An error here ends the migration, and the guest goes on at the source. */
+/* After an error, the migration fails, and the guest continues on the source. */
 static int kvm_post_load(void *opaque, int version_id)
 {
     return ioctl(vcpu, KVM_SET_SREGS, &cpu.system) == 0 && ioctl(vcpu, KVM_SET_REGS, &cpu.registers) == 0 ? 0 : -errno;
 }
 
-/* The structs are the kernel's ABI, and x86 has one byte order only: their bytes may travel as they are. */
+/* The layout of the structs is a kernel ABI, and x86 has one byte order, so the structs are sent as bytes. */
 static const VMStateDescription vmstate_cpu = {
     .name = "cpu-kvm",
     .version_id = 1,
@@ -77,7 +77,7 @@ static const VMStateDescription vmstate_cpu = {
     }
 };
 
-/* Memory, and the log of the pages that were written. */
+/* Memory and its dirty log. */
 
 static int map_memory(Machine *m, uint32_t flags)
 {
@@ -111,11 +111,11 @@ static void kvm_log(SaveVMRamOps *ops)
     ops->log_stop = kvm_log_stop;
 }
 
-/* From nothing to the first instruction. */
+/* The state after power-on. */
 
 static void write_page_tables(Machine *m)
 {
-    enum { OPEN = 7, LARGE = 0x80, GIB_TABLES = 4 }; /* open: present, for reading and writing, from ring 3 */
+    enum { OPEN = 7, LARGE = 0x80, GIB_TABLES = 4 }; /* OPEN: present, writable, accessible from ring 3 */
     uint64_t *table = (uint64_t *)(m->ram + GUEST_TABLES);
     table[0] = (GUEST_TABLES + PAGE_SIZE) | OPEN;
     for (uint64_t gib = 0; gib < GIB_TABLES; gib++) {
@@ -159,7 +159,7 @@ static bool kvm_open(Machine *m)
     int size = good ? ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0) : 0;
     run = good ? mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0) : MAP_FAILED;
     if (run == MAP_FAILED || reset(m) < 0) {
-        perror("minivmm: /dev/kvm (--software does without)");
+        perror("minivmm: /dev/kvm (use --software to run without it)");
         return false;
     }
     sigaction(KICK, &(struct sigaction) { .sa_handler = on_kick }, NULL);

@@ -3,7 +3,7 @@
 #include "minivmm.h"
 #include <sys/mman.h>
 
-/* The lock. Each thread remembers whether it holds it: the library asks, and so may you in an assertion. */
+/* The lock. `lock_held` records whether the thread holds it, for SaveVMHostOps.locked. */
 
 static _Thread_local bool lock_held;
 
@@ -24,7 +24,7 @@ bool machine_locked(void *machine)
     return lock_held;
 }
 
-/* Running and stopping. The vCPU's thread parks itself whenever the machine does not run. */
+/* Running and stopping. The vCPU's thread waits in vcpu_thread() while the machine is stopped. */
 
 static __attribute__((noreturn)) void *vcpu_thread(void *machine)
 {

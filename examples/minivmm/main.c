@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The command line, and the monitor: commands from standard input, a line each, by the names that QEMU's users know. */
+/* The command line, and the monitor. The monitor reads one command per line from standard input; the names are QEMU's. */
 #include "minivmm.h"
 #include <getopt.h>
 #include <inttypes.h>
@@ -13,17 +13,17 @@
 static const char usage[] =
     "usage: minivmm [options]\n"
     "  -m MIB            memory of the guest, 4 to 3072 (1024)\n"
-    "  -S                do not start the guest; `cont` does\n"
-    "  --software        run it without /dev/kvm, as where there is none\n"
-    "  --dirty MIB       memory that it writes per second, in steps of 4 (64)\n"
-    "  --disk FILE       its disk\n"
-    "  --incoming URI    wait for a guest: unix:PATH, tcp:HOST:PORT, file:PATH, exec:COMMAND\n"
+    "  -S                do not start the guest; the command `cont` starts it\n"
+    "  --software        run the CPU in software; the default if /dev/kvm is not available\n"
+    "  --dirty MIB       memory that the guest writes per second, in steps of 4 (64)\n"
+    "  --disk FILE       image of the guest's disk; both sides of a migration use the same file\n"
+    "  --incoming URI    receive a guest from unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
     "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
-    "Standard input takes commands; `help` names them.\n";
+    "Commands are read from standard input. `help` lists them.\n";
 
-/* Commands about the machine; those about migrations are in migrate.c. */
+/* Commands for the machine. The commands for migrations are in migrate.c. */
 
-/* Never while the guest is, or may be, somewhere else: two of them would write to the same disk. */
+/* Refuses if the other side has or may have the guest: two running guests would write to the same disk. */
 static bool start(Machine *m)
 {
     machine_lock(m);
@@ -37,7 +37,7 @@ static void cont(Machine *m, const char *unused)
     start(m);
 }
 
-/* Without waiting: the CPU may, for memory that this thread has to bring. */
+/* Does not wait for the CPU: it may wait for a missing page until this thread runs migrate-recover. */
 static void stop(Machine *m, const char *unused)
 {
     machine_lock(m);
@@ -54,8 +54,8 @@ static uint64_t hash(const uint64_t *words, uint64_t count)
     return sum;
 }
 
-/* The hash tells whether two guests that stand still are the same. While memory is on its way, touching it may take until
- * a broken connection is mended, which this thread has to do. */
+/* The hash shows whether two stopped guests have the same memory. In a postcopy, memory may be missing: an access would wait
+ * until the connection is recovered, and this thread runs the command for that. */
 static void info_status(Machine *m, const char *unused)
 {
     machine_lock(m);
@@ -70,7 +70,7 @@ static void info_status(Machine *m, const char *unused)
 static void quit(Machine *m, const char *unused)
 {
     migrate_end();
-    exit(EXIT_SUCCESS); /* the vCPU's thread ends with the process */
+    exit(EXIT_SUCCESS); /* this also ends the vCPU's thread */
 }
 
 static Command help;
@@ -79,23 +79,23 @@ static const struct {
     const char *name, *argument, *help;
     Command *run;
 } commands[] = {
-    { "migrate", "URI", "send the running guest to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND", migrate_to },
-    { "cancel", "", "give the migration up; the guest stays here", migrate_cancel },
-    { "migrate-start-postcopy", "", "let the guest run there now; what it misses follows", migrate_start_postcopy },
+    { "migrate", "URI", "migrate to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND", migrate_to },
+    { "cancel", "", "cancel the migration; the guest stays here", migrate_cancel },
+    { "migrate-start-postcopy", "", "run the guest at the destination, then send the rest", migrate_start_postcopy },
     { "migrate-pause", "", "break the connection of a postcopy", migrate_pause },
-    { "migrate-recover", "URI", "mend it, over there first", migrate_recover },
-    { "set", "downtime-limit MS", "how long the guest may stand still for a migration", migrate_set },
-    { "set", "max-bandwidth MIB", "how much may be sent in a second", migrate_set },
-    { "set", "max-postcopy-bandwidth MIB", "the same, once the guest runs there", migrate_set },
-    { "set", "postcopy-ram on", "migrations from here may become postcopies", migrate_set },
-    { "info migrate", "", "how it goes", migrate_info },
-    { "info status", "", "whether the guest runs; if not, a hash of its memory", info_status },
-    { "savevm", "FILE", "save the machine's state", snapshot_save },
-    { "loadvm", "FILE", "go on from a saved one", snapshot_load },
+    { "migrate-recover", "URI", "continue a paused postcopy over URI; first at the destination", migrate_recover },
+    { "set", "downtime-limit MS", "longest downtime of a migration, in ms", migrate_set },
+    { "set", "max-bandwidth MIB", "bandwidth limit, in MiB per second; 0: none", migrate_set },
+    { "set", "max-postcopy-bandwidth MIB", "bandwidth limit while the guest runs at the destination; 0: none", migrate_set },
+    { "set", "postcopy-ram on", "allow migrations to switch to postcopy (on or off)", migrate_set },
+    { "info migrate", "", "show the status of the migration", migrate_info },
+    { "info status", "", "show whether the guest runs; if it is stopped, a hash of its memory", info_status },
+    { "savevm", "FILE", "save a snapshot to FILE", snapshot_save },
+    { "loadvm", "FILE", "load a snapshot from FILE", snapshot_load },
     { "stop", "", "stop the guest", stop },
-    { "cont", "", "let it go on", cont },
-    { "quit", "", "end all", quit },
-    { "help", "", "this list", help },
+    { "cont", "", "start or continue the guest", cont },
+    { "quit", "", "end minivmm", quit },
+    { "help", "", "show this list", help },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -125,7 +125,7 @@ static void run_command(Machine *m, const char *line)
         }
         return;
     }
-    fprintf(stderr, "minivmm: no such command: '%s'; `help` names them all\n", line);
+    fprintf(stderr, "minivmm: unknown command '%s'; `help` lists all commands\n", line);
 }
 
 static void run_monitor(Machine *m)
@@ -176,7 +176,7 @@ int main(int argc, char **argv)
     m.ram_size = (uint64_t)mib << 20;
     m.rate = (uint64_t)dirty * (1048576 / PAGE_SIZE) / TICKS_PER_SECOND;
 
-    savevm_log_init(NULL); /* what the library has to say goes to stderr; RUST_LOG says how much of it */
+    savevm_log_init(NULL); /* messages of the library go to stderr; RUST_LOG sets their level */
     if (!machine_init(&m) || !(incoming ? migrate_from(&m, incoming, !paused) : paused || start(&m))) {
         return EXIT_FAILURE;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Migration and snapshots: the only file that knows that the guest can move. libsavevm does the work, on threads of its
- * own; here it is told how to hold the guest and where its memory is, and what the user wants.
+ * Migration and snapshots. libsavevm migrates on threads of its own. This file gives it the functions of the machine and the
+ * guest's memory, and implements the user's commands.
  */
 #include "minivmm.h"
 #include <inttypes.h>
@@ -12,11 +12,11 @@
 #define MS 1000.0 /* from us */
 
 static SaveVM *vm;
-static SaveVMMigration *outgoing; /* the last one, also when it is over */
-static SaveVMMigration *incoming; /* the one that this process began with */
+static SaveVMMigration *outgoing; /* the latest outgoing migration, also after it ended */
+static SaveVMMigration *incoming; /* the migration of --incoming */
 static SaveVMParams params = SAVEVM_PARAMS_INIT;
 
-/* Prints the error, where there is one. */
+/* Prints and frees the error, if there is one. Returns false. */
 static bool failed(const char *what, Error *err)
 {
     if (err) {
@@ -26,7 +26,7 @@ static bool failed(const char *what, Error *err)
     return false;
 }
 
-/* What libsavevm asks of the machine. */
+/* Functions that libsavevm calls. */
 
 static const char *machine_name(void *machine)
 {
@@ -58,7 +58,7 @@ bool migrate_init(Machine *m)
     block.length = m->ram_size;
     Error *err = NULL;
     vm = savevm_new(&host_ops, m);
-    savevm_set_current(vm); /* devices register themselves there, on this thread */
+    savevm_set_current(vm); /* this thread registers devices in this context */
     SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
     SaveVMRamOps log_ops = SAVEVM_RAM_OPS_INIT;
     options.log = m->accel->log;
@@ -69,13 +69,13 @@ bool migrate_init(Machine *m)
     return (m->ram_module && savevm_ram_add_block(m->ram_module, &block, &err) == 0) || failed("memory", err);
 }
 
-/* The migration by which the guest left, or else that by which it came; NULL: neither. */
+/* Returns the outgoing migration, else the incoming one, else NULL. */
 static SaveVMMigration *current(void)
 {
     return outgoing ? outgoing : incoming;
 }
 
-/* Statistics of that migration. Without one, zero: no status, and the guest is here. */
+/* Returns the statistics of current(); without a migration, zeros and the status "none". */
 static SaveVMInfo query(void)
 {
     SaveVMInfo info = SAVEVM_INFO_INIT;
@@ -101,12 +101,12 @@ bool migrate_memory_is_here(void)
     return outgoing || !is_postcopy(query().status);
 }
 
-/* What the user asks of libsavevm. */
+/* Commands of the user. */
 
 void migrate_to(Machine *m, const char *uri)
 {
     Error *err = NULL;
-    SaveVMMigration *begun = savevm_migrate(vm, uri, &params, &err); /* not if the guest is gone or torn */
+    SaveVMMigration *begun = savevm_migrate(vm, uri, &params, &err); /* fails if this side does not have the guest */
     if (begun) {
         savevm_migration_free(outgoing);
         outgoing = begun;
@@ -120,14 +120,14 @@ void migrate_trace(const char *path)
     params.trace = path;
 }
 
-/* Whether it becomes a postcopy is up to the source, where it can be one. */
+/* The source decides whether to use postcopy. This side allows it if the machine supports it. */
 bool migrate_from(Machine *m, const char *uri, bool start)
 {
     Error *err = NULL;
     SaveVMParams in = params;
     in.no_autostart = !start;
     in.postcopy = savevm_ram_check_postcopy(m->ram_module, NULL) == 0;
-    /* The source is a minivmm as well: a stream that was damaged so that it seems to end does not start a second guest. */
+    /* The source is a minivmm as well and opens a return path. Requiring it rejects a damaged stream that ends too early. */
     if (strncmp(uri, "unix:", strlen("unix:")) == 0 || strncmp(uri, "tcp:", strlen("tcp:")) == 0) {
         in.return_path = SAVEVM_RETURN_PATH_ON;
     }
@@ -144,17 +144,17 @@ static void report(int ret, const char *what)
 
 void migrate_cancel(Machine *m, const char *unused)
 {
-    report(savevm_migration_cancel(current()), "there is no migration that could still be cancelled");
+    report(savevm_migration_cancel(current()), "no migration can be cancelled now");
 }
 
 void migrate_start_postcopy(Machine *m, const char *unused)
 {
-    report(savevm_migration_start_postcopy(outgoing), "no migration runs that may become a postcopy");
+    report(savevm_migration_start_postcopy(outgoing), "no migration can switch to postcopy now");
 }
 
 void migrate_pause(Machine *m, const char *unused)
 {
-    report(savevm_migration_pause(current()), "no postcopy runs");
+    report(savevm_migration_pause(current()), "no postcopy is in progress");
 }
 
 void migrate_recover(Machine *m, const char *uri)
@@ -180,9 +180,9 @@ void migrate_set(Machine *m, const char *argument)
     } else if (strcmp(argument, "postcopy-ram off") == 0) {
         params.postcopy = false;
     } else {
-        fprintf(stderr, "minivmm: no such parameter, or not with such a value: %s\n", argument);
+        fprintf(stderr, "minivmm: unknown parameter or invalid value: %s\n", argument);
     }
-    savevm_migration_set_params(outgoing, &params, NULL); /* of a migration that runs, as far as they may change then */
+    savevm_migration_set_params(outgoing, &params, NULL); /* also for a migration in progress */
 }
 
 void migrate_info(Machine *m, const char *unused)
@@ -227,7 +227,7 @@ void snapshot_save(Machine *m, const char *path)
     }
 }
 
-/* The guest that was here before is gone, wherever it was. The one from the file runs if this machine did. */
+/* Replaces the guest by that of the snapshot, which runs if the machine ran before. */
 void snapshot_load(Machine *m, const char *path)
 {
     machine_lock(m);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * minivmm: a hypervisor of one CPU, some memory and three devices, small enough to be read in one sitting.
+ * minivmm: a small hypervisor with one CPU, memory and three devices. It shows how to use libsavevm.
  *
- *   main.c     the command line and the monitor     serial.c timer.c disk.c  the devices
- *   machine.c  what everything hangs on             kvm.c soft.c             the CPU, on /dev/kvm and without
- *   migrate.c  migration and snapshots              guest/                   the program inside
+ *   main.c     command line and monitor                       serial.c timer.c disk.c  devices
+ *   machine.c  lock, memory, ports, thread of the vCPU        kvm.c soft.c             CPU on /dev/kvm, and in software
+ *   migrate.c  migration and snapshots                        guest/                   the guest's program
  *
- * Devices only register themselves with libsavevm; they do not know what a migration is. Only migrate.c does.
+ * Devices register their state with libsavevm. Only migrate.c starts migrations and snapshots.
  *
- * One lock, the "big" one, guards the machine and its devices: it is held by whoever touches them, and given back while
- * the guest runs, while somebody waits, and while memory is sent.
+ * One lock, the big lock, protects the machine and its devices. A thread holds it while it accesses them. It is released
+ * while the guest runs, while a thread waits, and while memory is sent.
  */
 #ifndef MINIVMM_H
 #define MINIVMM_H
@@ -24,23 +24,23 @@
 
 typedef struct Machine Machine;
 
-#define KICK SIGURG /* to the vCPU's thread: it interrupts whoever has a handler for it, and nobody else */
+#define KICK SIGURG /* signal that interrupts the vCPU's thread; ignored by a program without a handler for it */
 
-/* A way to run a CPU. With the big lock, but for run(). */
+/* An implementation of the CPU. All functions are called with the big lock, except run(). */
 typedef struct Accel {
-    bool (*open)(Machine *m);           /* false, and says why, if it is not to be had */
-    void (*run)(Machine *m);            /* runs the guest while the machine runs; KICK comes when it does not any more */
-    SaveVMRamLog log;                   /* how it is known what the guest wrote */
-    void (*log_ops)(SaveVMRamOps *ops); /* sets the functions of the log, which take the machine; NULL: none */
+    bool (*open)(Machine *m);           /* false, with a message, if the CPU is not available */
+    void (*run)(Machine *m);            /* runs the guest until the machine stops; KICK interrupts it then */
+    SaveVMRamLog log;                   /* source of the dirty log */
+    void (*log_ops)(SaveVMRamOps *ops); /* sets the functions of the dirty log; their `opaque` is the Machine; may be NULL */
 } Accel;
 
-extern const Accel accel_kvm __attribute__((weak)); /* not there where KVM can't be */
+extern const Accel accel_kvm __attribute__((weak)); /* NULL in builds without KVM */
 extern const Accel accel_soft;
 
-/* A device with some ports. With the big lock. */
+/* A device with I/O ports. Its functions are called with the big lock. */
 typedef struct Device {
     uint16_t first_port, ports;
-    bool (*init)(Machine *m); /* registers its state; false, and says why, if it failed */
+    bool (*init)(Machine *m); /* registers the device's state; false, with a message, on failure */
     void (*port)(Machine *m, uint16_t port, bool write, uint32_t *value);
 } Device;
 
@@ -50,45 +50,45 @@ struct Machine {
     const Accel *accel;
     uint8_t *ram;
     uint64_t ram_size;
-    SaveVMRam *ram_module;  /* what libsavevm knows of it */
-    uint64_t pages;         /* for the guest to work on */
-    uint64_t rate;          /* of them, to write per tick */
+    SaveVMRam *ram_module;  /* libsavevm's RAM device for this memory */
+    uint64_t pages;         /* number of pages that the guest writes to */
+    uint64_t rate;          /* number of pages that the guest writes per tick */
     const char *disk_path;  /* NULL: no disk */
 
-    pthread_mutex_t lock;   /* the big lock; through machine_lock() */
-    pthread_cond_t changed; /* one of the next two */
-    atomic_bool running;    /* for the vCPU's thread, which reads it without the lock */
-    bool parked;            /* that thread is, and touches nothing */
+    pthread_mutex_t lock;   /* the big lock; taken with machine_lock() */
+    pthread_cond_t changed; /* signalled when `running` or `parked` changes */
+    atomic_bool running;    /* the machine runs; the vCPU's thread reads it without the lock */
+    bool parked;            /* the vCPU's thread is stopped and accesses nothing */
     pthread_t vcpu;
 };
 
-/* machine.c. With the big lock, but for what says otherwise. What takes a void pointer is called by libsavevm as well. */
-bool machine_init(Machine *m);      /* without the lock; it comes up stopped; false, and says why, if it failed */
+/* machine.c. Called with the big lock unless noted. libsavevm also calls the functions that take a void pointer. */
+bool machine_init(Machine *m);      /* without the lock; creates a stopped machine; false, with a message, on failure */
 void machine_lock(void *machine);
 void machine_unlock(void *machine);
 bool machine_locked(void *machine); /* whether this thread holds the lock */
 int machine_start(void *machine);   /* 0 */
-int machine_stop(void *machine);    /* 0; when it returns, nothing writes to memory any more */
+int machine_stop(void *machine);    /* returns 0 after the vCPU has stopped; from then on, the guest does not write to memory */
 bool machine_running(void *machine);
-void machine_halt(Machine *m);      /* begins to stop */
+void machine_halt(Machine *m);      /* begins to stop the machine, and does not wait */
 void machine_port(Machine *m, uint16_t port, bool write, uint32_t *value); /* without the lock, by the vCPU's thread */
 
-/* timer.c and disk.c, with the big lock. Those of the disk return 0 or -errno. */
-void timer_run(bool run);        /* the machine's time goes on, or stands still, with its CPU */
-int disk_release(void *machine); /* the other side may have the disk now */
-int disk_acquire(void *machine); /* it is ours again; if not, it has said so */
+/* timer.c and disk.c. Called with the big lock. The disk's functions return 0 or -errno. */
+void timer_run(bool run);        /* starts or stops the machine's time */
+int disk_release(void *machine); /* unlocks the disk, so that the other side can lock it */
+int disk_acquire(void *machine); /* locks the disk; prints a message on failure */
 
-/* A command of the monitor, with what stands behind its name. From the main thread, without the lock. */
+/* A command of the monitor with its argument. Called on the main thread, without the lock. */
 typedef void Command(Machine *m, const char *argument);
 
-/* migrate.c. Where a bool is false, it has said why. */
+/* migrate.c. A function that returns false has printed the reason, unless noted. */
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
 Command snapshot_save, snapshot_load;
-bool migrate_init(Machine *m);     /* with the lock, before the devices register themselves */
+bool migrate_init(Machine *m);     /* with the lock, before devices are registered */
 void migrate_trace(const char *path); /* the file for the trace of migrations; the string is not copied */
-bool migrate_from(Machine *m, const char *uri, bool start); /* begins, and goes on in the background */
-bool migrate_may_start(void);      /* the whole guest is here, and no migration has stopped it */
-bool migrate_memory_is_here(void); /* all of it: none follows in a postcopy; says nothing */
-void migrate_end(void);            /* ends what goes on in the background */
+bool migrate_from(Machine *m, const char *uri, bool start); /* starts to listen, and returns */
+bool migrate_may_start(void);      /* whether this side has the complete guest, and no migration has stopped it */
+bool migrate_memory_is_here(void); /* whether all memory has arrived; prints nothing */
+void migrate_end(void);            /* cancels or abandons all migrations, and frees them */
 
 #endif /* MINIVMM_H */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A serial port, connected to standard output: it sends what is written to it, and hears nothing.
+ * A serial port without input. It prints the bytes that the guest writes to standard output, line by line.
  *
- * The modern way to migrate a device: its state as a table of fields. It prints line by line, so the half line that the
- * guest had written when it was stopped is state as well, and is ended on the other side.
+ * This device describes its state as a table of fields. A line that the guest has written in part is state as well: the
+ * destination prints it when the guest completes it.
  */
 #include "minivmm.h"
 #include "migration/vmstate.h"
@@ -29,7 +29,7 @@ static void serial_port(Machine *m, uint16_t port, bool write, uint32_t *value)
     }
 }
 
-/* What came in is checked before it is used as an index: the stream is not to be trusted. */
+/* `used` is an index, and the stream is not trusted. */
 static int serial_post_load(void *opaque, int version_id)
 {
     return state.used < sizeof(state.line) ? 0 : -EINVAL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A CPU in software, for machines without /dev/kvm: it has the guest's program built in, its registers are the
- * program's variables, and one instruction is a call of guest_step().
+ * A CPU in software, for machines without /dev/kvm. The guest's program is compiled into minivmm. The program's variables are
+ * the registers of the CPU, and one call of guest_step() is one instruction.
  */
 #include "minivmm.h"
 #include "migration/vmstate.h"
@@ -19,8 +19,9 @@ static SoftCpu cpu;
 static Machine *machine;
 
 /*
- * In postcopy a page may be missing, and the vCPU waits for it inside the access; while a postcopy is paused, without end.
- * A kick ends the wait: guest_step() changes nothing before its access, so it is begun anew when the machine runs again.
+ * In postcopy a page may be missing. The vCPU then waits inside the access until the page arrives; while a postcopy is paused,
+ * it waits without limit. KICK ends the wait with siglongjmp(). guest_step() changes nothing before its first access to memory,
+ * so it can be repeated from the start when the machine runs again.
  */
 
 static sigjmp_buf next_step;
@@ -38,7 +39,7 @@ uint64_t *cpu_memory(uint64_t address)
 {
     uint64_t *memory = (uint64_t *)(machine->ram + address);
     in_access = true;
-    if (!machine->running) { /* the kick came before it could end a wait */
+    if (!machine->running) { /* KICK arrived before `in_access` was set */
         in_access = false;
         siglongjmp(next_step, 1);
     }
@@ -47,7 +48,7 @@ uint64_t *cpu_memory(uint64_t address)
     return memory;
 }
 
-/* The log of written pages is the library's. After the write, never before it: in between, the page may be sent. */
+/* Marks the page in the library's dirty log. Call it after the write: the library may send the page between the two. */
 void cpu_wrote(uint64_t address)
 {
     savevm_ram_set_dirty(machine->ram_module, machine->ram + address, PAGE_SIZE);
@@ -73,7 +74,7 @@ static void soft_run(Machine *m)
     }
 }
 
-/* The program trusts its registers; those that come in a stream must keep it within its memory. */
+/* The program does not check its registers. Loaded values must keep it within its memory. */
 static int soft_post_load(void *opaque, int version_id)
 {
     const Guest *g = &cpu.guest;

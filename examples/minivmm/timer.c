@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A timer, and a clock. The timer ticks on the machine's own time, which stands still while the machine is stopped and
- * moves on with it; the clock is the host's, which never stands still.
+ * A timer and a clock. The timer counts the machine's time, which stops while the machine is stopped and is migrated with it.
+ * The clock is the host's real-time clock, which does not stop.
  *
- * The old way to migrate a device, as many have it still: one function that writes the state and one that reads it.
+ * This device uses QEMU's older interface: a function that saves the state and one that loads it.
  */
 #define _GNU_SOURCE
 #include "minivmm.h"
@@ -14,7 +14,7 @@
 #define SECOND 1000000000u /* ns */
 #define TICK (SECOND / TICKS_PER_SECOND)
 
-static uint64_t offset; /* of the machine's time to the host's, ns; while the machine is stopped, its time */
+static uint64_t offset; /* ns; running: machine time minus host time; stopped: machine time */
 
 static uint64_t host_time(clockid_t clock)
 {
@@ -33,7 +33,7 @@ static uint64_t ticks(void)
     return (offset + host_time(CLOCK_MONOTONIC)) / TICK;
 }
 
-/* Waits for the next tick. It ends early, and does no harm, when the machine is stopped meanwhile. */
+/* Waits for the next tick. Returns early if the machine is stopped meanwhile. */
 static void rest(Machine *m)
 {
     uint64_t wake = (ticks() + 1) * TICK - offset;
@@ -59,7 +59,7 @@ static void timer_save(QEMUFile *f, void *opaque)
     qemu_put_be64(f, offset);
 }
 
-/* Any time is good, so there is nothing to check. An error of the file stays with the file. */
+/* Every value is valid. The file keeps its error, and the library checks it. */
 static int timer_load(QEMUFile *f, void *opaque, int version_id)
 {
     offset = qemu_get_be64(f);

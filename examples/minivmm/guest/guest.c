@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guest's program. It is built twice: with metal.c into a flat image that KVM runs on bare (virtual) metal, and into
- * minivmm itself for the vCPU in software.
+ * The guest's program. It is compiled twice: with metal.c into a flat image that KVM runs without an operating system, and into
+ * minivmm for the CPU in software.
  *
- * It fills its memory, then writes every page of it over and over, in an order that jumps about, and before that checks
- * that all 512 words of the page are what they were made in the round before: a single page that came over stale, torn or
- * in the wrong place is found. On every tick it looks at the clock; the longest time between two looks is what it felt of a
- * migration. Once a second it says so over the serial port, and puts its count on the disk and reads it back.
+ * The program writes all its pages in rounds: in order in the first round, then in a scattered order. Before it writes a page,
+ * it checks that all 512 words have the values of the previous round. This detects a page that was migrated stale, in part, or
+ * to the wrong place. On every tick it reads the clock. The longest time between two readings is the downtime as the guest
+ * measures it. Once a second it prints a heartbeat with these values over the serial port, writes the number of the heartbeat
+ * to the disk, and reads the previous one back.
  */
 #include "guest.h"
 
-#define STRIDE 1000003u /* prime and above MAX_PAGES: so the steps come by every page once in a round */
+#define STRIDE 1000003u /* prime and greater than MAX_PAGES, so that a round visits every page once */
 #define BURST 512u      /* pages per tick while memory is filled */
 
 static void print(const char *text)
@@ -32,7 +33,7 @@ static void print_number(const char *label, uint64_t number)
     print(digit);
 }
 
-/* What stands in a word of a page after so many rounds: zero at first, then never the same again. */
+/* Returns the value of a word of a page after `round` rounds: 0 at first, then a different value in each round. */
 static uint64_t pattern(uint64_t page, uint64_t word, uint64_t round)
 {
     return round ? (page << 41 ^ word << 32 ^ round) * 0x9e3779b97f4a7c15u : 0;
@@ -52,7 +53,7 @@ static void write_page(Guest *g)
     g->round += g->at == 0;
 }
 
-/* Writes the number of the heartbeat into a sector, and reads back what the last one wrote into another. */
+/* Writes the number of the heartbeat into a sector, and checks the sector that the previous heartbeat wrote. */
 static void use_disk(Guest *g)
 {
     uint32_t sectors = cpu_in(DISK_SECTORS);
@@ -81,8 +82,8 @@ static void heartbeat(Guest *g)
     g->gap = 0;
 }
 
-/* 32 bits of time are enough for a gap of an hour. The first look has none before it. */
-static void look_at_clock(Guest *g)
+/* 32 bits of microseconds measure gaps of up to one hour. The first reading has no previous one. */
+static void read_clock(Guest *g)
 {
     uint32_t now = cpu_in(CLOCK_TIME), gap = now - (uint32_t)g->time;
     if (g->count && gap > g->gap) {
@@ -99,7 +100,7 @@ void guest_step(Guest *g)
         return;
     }
     uint32_t tick = cpu_in(TIMER_TICK);
-    look_at_clock(g);
+    read_clock(g);
     if (tick - (uint32_t)g->beat_tick >= TICKS_PER_SECOND) {
         g->beat_tick = tick;
         heartbeat(g);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The guest's program on bare metal: where it is entered, and how it gets at memory and ports. */
+/* The guest's program on KVM: its entry, and its access to memory and ports. */
 #include "guest.h"
 
-/* The first byte of the image; the arguments arrive in registers. */
+/* The entry, at the first byte of the image. The arguments are in registers. */
 __attribute__((section(".entry"), noreturn)) void guest_entry(uint64_t pages, uint64_t rate)
 {
     Guest g = { .pages = pages, .rate = rate };
@@ -18,7 +18,7 @@ uint64_t *cpu_memory(uint64_t address)
 
 void cpu_wrote(uint64_t address)
 {
-    /* The hardware takes note. */
+    /* KVM logs the write. */
 }
 
 uint32_t cpu_in(uint16_t port)
