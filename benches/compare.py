@@ -37,7 +37,7 @@ def build(library, work):
         ours = work / f"{name}-savevm"
         subprocess.run([os.environ.get("CC", "cc"), "-O2", "-g", "-std=gnu11", f"-I{ROOT / 'include'}",
                         f"-I{ROOT / 'c-tests/lib'}", "-o", ours, source, ROOT / "c-tests/lib/trace.c",
-                        ROOT / "c-tests/lib/side_savevm.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
+                        ROOT / "c-tests/lib/backend_savevm.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
         programs[name] = {"savevm": ours, "qemu": work / f"{name}-qemu"}
     return programs
 

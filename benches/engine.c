@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a byte and what a device cost. The same source is linked with libsavevm
- * and with QEMU 7.2's objects (c-tests/lib/side.h); compare.py sets the two side by
+ * and with QEMU 7.2's objects (c-tests/lib/backend.h); compare.py sets the two side by
  * side. Prints one line per measure: its name, a tab, nanoseconds of processor
  * time per operation, the best of several rounds.
  */
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "migration/savevm.h"
-#include "side.h"
+#include "backend.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -47,7 +47,7 @@ static volatile uint64_t sink;
         double best = 1e9;                                             \
                                                                        \
         for (unsigned round = 0; round < ROUNDS; round++) {            \
-            QEMUFile *f = side_fd(open("/dev/null", O_WRONLY), true);  \
+            QEMUFile *f = backend_fd(open("/dev/null", O_WRONLY), true);  \
             unsigned count = 16 * STREAM / (size);                      \
             uint64_t start = now();                                    \
             double each;                                               \
@@ -70,7 +70,7 @@ static volatile uint64_t sink;
         double best = 1e9;                                             \
                                                                        \
         for (unsigned round = 0; round < ROUNDS; round++) {            \
-            QEMUFile *f = side_reader(stream, STREAM);                 \
+            QEMUFile *f = backend_reader(stream, STREAM);                 \
             unsigned count = STREAM / (size);                          \
             uint64_t start = now();                                    \
             uint64_t sum = 0;                                          \
@@ -143,7 +143,7 @@ static double socket_round(bool in)
     }
     peer.fd = fds[1];
     peer.feeds = in;
-    f = side_fd(fds[0], !in);
+    f = backend_fd(fds[0], !in);
     pthread_create(&thread, NULL, peer_main, &peer);
     start = now();
     for (unsigned i = 0; i < SOCKET_BYTES / PAGE; i++) {
@@ -227,7 +227,7 @@ static void once(unsigned count, Costs *best)
 {
     uint32_t *state = calloc(count, sizeof(*state));
     char (*names)[64] = calloc(count, sizeof(*names));
-    QEMUFile *out = side_writer();
+    QEMUFile *out = backend_writer();
     QEMUFile *in;
     const uint8_t *bytes;
     size_t len = 0;
@@ -246,10 +246,10 @@ static void once(unsigned count, Costs *best)
     qemu_save_device_state(out);
     keep_best(&best->save, per_device(start, count));
 
-    bytes = side_bytes(out, &len);
-    in = side_reader(bytes + 8, len - 8);
+    bytes = backend_bytes(out, &len);
+    in = backend_reader(bytes + 8, len - 8);
     start = now();
-    if (qemu_loadvm_state_main(in, side_incoming(in)) != 0) {
+    if (qemu_loadvm_state_main(in, backend_incoming(in)) != 0) {
         fprintf(stderr, "the devices cannot be loaded\n");
         exit(1);
     }
@@ -315,7 +315,7 @@ static const struct {
 /* With arguments only the bench of that name; behind "devices", how many. */
 int main(int argc, char **argv)
 {
-    side_start();
+    backend_start();
     stream = calloc(1, STREAM);
     for (unsigned i = 0; i < STREAM; i++) {
         stream[i] = (uint8_t)(i * 7);

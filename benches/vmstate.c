@@ -2,14 +2,14 @@
 /*
  * What a device costs that is described in tables, and what long arrays cost.
  * The same source is linked with libsavevm and with QEMU 7.2's objects
- * (c-tests/lib/side.h); compare.py sets the two side by side. Prints one line per
+ * (c-tests/lib/backend.h); compare.py sets the two side by side. Prints one line per
  * measure: its name, a tab, nanoseconds of processor time per save or load, the
  * best of several rounds.
  */
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
-#include "side.h"
+#include "backend.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -170,7 +170,7 @@ static void check(int ret)
 /* Saves to /dev/null: only the library is measured. */
 static double save(const VMStateDescription *vmsd, void *object, size_t count)
 {
-    QEMUFile *f = side_fd(open("/dev/null", O_WRONLY), true);
+    QEMUFile *f = backend_fd(open("/dev/null", O_WRONLY), true);
     uint64_t start = now();
 
     for (size_t i = 0; i < count; i++) {
@@ -186,7 +186,7 @@ static double save(const VMStateDescription *vmsd, void *object, size_t count)
 static double load(const VMStateDescription *vmsd, void *object, size_t count,
                    const uint8_t *stream, size_t len)
 {
-    QEMUFile *f = side_reader(stream, len);
+    QEMUFile *f = backend_reader(stream, len);
     uint64_t start = now();
 
     for (size_t i = 0; i < count; i++) {
@@ -199,7 +199,7 @@ static double load(const VMStateDescription *vmsd, void *object, size_t count,
 
 static void measure(const VMStateDescription *vmsd, void *object, size_t size)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     double best_save = 1e12, best_load = 1e12;
     void *target = calloc(1, size);
     const uint8_t *bytes;
@@ -207,14 +207,14 @@ static void measure(const VMStateDescription *vmsd, void *object, size_t size)
     size_t len, count;
 
     check(vmstate_save_state(f, vmsd, object, NULL));
-    (void)side_bytes(f, &len);
+    (void)backend_bytes(f, &len);
     count = len < STREAM ? STREAM / len : 1;
     for (size_t i = 1; i < count; i++) {
         check(vmstate_save_state(f, vmsd, object, NULL));
     }
     /* One byte more, which is no subsection, ends the last state. */
     qemu_put_byte(f, 0);
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     stream = malloc(len);
     memcpy(stream, bytes, len);
     qemu_fclose(f);
@@ -236,7 +236,7 @@ int main(void)
     static Card card;
     static Memory memory;
 
-    side_start();
+    backend_start();
     card.link = true;
     memset(card.registers, 0x5a, sizeof(card.registers));
     memset(&memory, 0xa5, sizeof(memory));

@@ -4,7 +4,7 @@
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
-#include "side.h"
+#include "backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 static void end(const char *what, QEMUFile *f)
@@ -24,7 +24,7 @@ static void end(const char *what, QEMUFile *f)
 
 TEST(bytes_of_the_plain_ones)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     qemu_savevm_send_open_return_path(f);
     qemu_savevm_send_ping(f, 0x12345678);
@@ -37,19 +37,19 @@ TEST(bytes_of_the_plain_ones)
 
 TEST(bytes_of_advise)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     qemu_savevm_send_postcopy_advise(f);
-    side.postcopy_ram = true;
-    side.page_bits = 14;
-    side.ram_page_sizes = 0x40201000;
+    backend.postcopy_ram = true;
+    backend.page_bits = 14;
+    backend.ram_page_sizes = 0x40201000;
     qemu_savevm_send_postcopy_advise(f);
     end("without and with RAM", f);
 }
 
 TEST(bytes_of_discard)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint64_t starts[] = { 0, 0x1000, 0x123456789000 };
     uint64_t lengths[] = { 0x1000, 0x200000, 0xffffffffffffffff };
     char name[256];
@@ -65,7 +65,7 @@ TEST(bytes_of_discard)
 
 TEST(bytes_of_many_discards)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint64_t starts[4000], lengths[4000];
     const uint8_t *bytes;
     size_t len = 0;
@@ -75,14 +75,14 @@ TEST(bytes_of_many_discards)
         lengths[i] = 0x1000;
     }
     qemu_savevm_send_postcopy_ram_discard(f, "block", 4000, starts, lengths);
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     trace_digest("discard", bytes, len);
     CHECK_EQ(qemu_fclose(f), 0);
 }
 
 TEST(bytes_of_recv_bitmap)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     char name[256];
 
     memcpy(name, "pc.ram", 7);
@@ -95,7 +95,7 @@ TEST(bytes_of_recv_bitmap)
 
 TEST(bytes_of_packaged)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint8_t box[300];
 
     for (unsigned i = 0; i < sizeof(box); i++) {
@@ -110,7 +110,7 @@ TEST(bytes_of_packaged)
 /* Commands are flushed at once, packages are not. */
 TEST(flushes)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     qemu_savevm_send_ping(f, 1);
     trace("%lld", (long long)qemu_file_total_transferred_fast(f));
@@ -139,10 +139,10 @@ static int load(QEMUFile *f)
     int ret;
 
     qemu_put_byte(f, QEMU_VM_EOF);
-    bytes = side_bytes(f, &len);
-    in = side_reader(bytes, len);
-    ret = qemu_loadvm_state_main(in, side_incoming(in));
-    trace("load: %d, error %d, postcopy state %d", ret, qemu_file_get_error(in), side_postcopy_state(-1));
+    bytes = backend_bytes(f, &len);
+    in = backend_reader(bytes, len);
+    ret = qemu_loadvm_state_main(in, backend_incoming(in));
+    trace("load: %d, error %d, postcopy state %d", ret, qemu_file_get_error(in), backend_postcopy_state(-1));
     qemu_fclose(in);
     qemu_fclose(f);
     return ret;
@@ -150,7 +150,7 @@ static int load(QEMUFile *f)
 
 static int load_one(unsigned number, const void *payload, unsigned len)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     trace("-- command %u with %u bytes", number, len);
     command(f, number, payload, len);
@@ -159,7 +159,7 @@ static int load_one(unsigned number, const void *payload, unsigned len)
 
 TEST(return_path_and_ping)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     CHECK(load_one(2, "\1\2\3\4", 4) < 0);
     qemu_savevm_send_open_return_path(f);
@@ -177,7 +177,7 @@ TEST(wrong_lengths)
         for (unsigned len = 0; len < 6; len++) {
             /* A package of zero bytes is another test. */
             if (number != 7 || len != 4) {
-                side_postcopy_state(0);
+                backend_postcopy_state(0);
                 load_one(number, zeros, len);
             }
         }
@@ -188,7 +188,7 @@ TEST(wrong_lengths)
 TEST(advise_in_each_state)
 {
     for (int state = 0; state < 6; state++) {
-        side_postcopy_state(state);
+        backend_postcopy_state(state);
         load_one(3, "", 0);
     }
 }
@@ -201,30 +201,30 @@ static void advice(uint64_t sizes, uint64_t page)
         payload[i] = (uint8_t)(sizes >> (56 - 8 * i));
         payload[8 + i] = (uint8_t)(page >> (56 - 8 * i));
     }
-    side_postcopy_state(0);
+    backend_postcopy_state(0);
     load_one(3, payload, 16);
 }
 
 TEST(advise_with_ram)
 {
     advice(4096, 4096);
-    side.postcopy_ram = true;
-    side_postcopy_state(0);
+    backend.postcopy_ram = true;
+    backend_postcopy_state(0);
     load_one(3, "", 0);
     advice(4096, 4096);
     advice(4096, 8192);
     advice(0x201000, 4096);
     advice(0, 0);
-    side_postcopy_state(0);
+    backend_postcopy_state(0);
     load_one(3, "12345678", 8);
 }
 
 TEST(listen_in_each_state)
 {
     for (unsigned ram = 0; ram < 2; ram++) {
-        side.postcopy_ram = ram;
+        backend.postcopy_ram = ram;
         for (int state = 0; state < 6; state++) {
-            side_postcopy_state(state);
+            backend_postcopy_state(state);
             load_one(4, "", 0);
         }
     }
@@ -234,9 +234,9 @@ TEST(listen_in_each_state)
 TEST(run_in_each_state)
 {
     for (int state = 0; state < 6; state++) {
-        QEMUFile *f = side_writer();
+        QEMUFile *f = backend_writer();
 
-        side_postcopy_state(state);
+        backend_postcopy_state(state);
         command(f, 5, "", 0);
         command(f, 99, "", 0);
         load(f);
@@ -246,7 +246,7 @@ TEST(run_in_each_state)
 static void discard(int state, const char *what, const void *payload, unsigned len)
 {
     trace("-- %s", what);
-    side_postcopy_state(state);
+    backend_postcopy_state(state);
     load_one(6, payload, len);
 }
 
@@ -268,7 +268,7 @@ TEST(odd_discards)
     discard(2, "one byte more", "\0\001r\0" RANGE "x", 21);
     discard(2, "too short", "\0\001r\0" RANGE, 19);
     discard(2, "a name and half a range", "\0\007rrrrrrr\0" "\0\0\0\0\0\0\0\0\0\0", 20);
-    side.discard = -5;
+    backend.discard = -5;
     discard(1, "that fails", "\0\003ram\0" RANGE RANGE, 38);
 }
 
@@ -285,7 +285,7 @@ TEST(resume_and_colo)
 {
     load_one(9, "", 0);
     load_one(8, "", 0);
-    side.enable_colo = -12;
+    backend.enable_colo = -12;
     load_one(8, "", 0);
 }
 
@@ -293,7 +293,7 @@ TEST(resume_and_colo)
 
 static int load_package(const void *box, size_t len, uint32_t announced)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint8_t size[4] = { (uint8_t)(announced >> 24), (uint8_t)(announced >> 16), (uint8_t)(announced >> 8),
                         (uint8_t)announced };
 
@@ -305,13 +305,13 @@ static int load_package(const void *box, size_t len, uint32_t announced)
 TEST(packages)
 {
     Device device;
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     size_t len = 0;
 
     device_add(&device, "dev", 0, 1, HAS_LEGACY);
     qemu_save_device_state(f);
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     trace("-- a whole one");
     CHECK_EQ(load_package(bytes + 8, len - 8, (uint32_t)len - 8), 0);
     CHECK_EQ(device.loads, 1);
@@ -326,7 +326,7 @@ TEST(packages)
 
 TEST(run_inside_a_package)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     size_t len = 0;
 
@@ -334,7 +334,7 @@ TEST(run_inside_a_package)
     command(f, 4, "", 0);
     command(f, 5, "", 0);
     command(f, 99, "", 0);
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     CHECK_EQ(load_package(bytes, len, (uint32_t)len), 1);
     qemu_fclose(f);
 }

@@ -4,7 +4,7 @@
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
-#include "side.h"
+#include "backend.h"
 
 #include <string.h>
 
@@ -14,13 +14,13 @@ static const uint8_t uuid_two[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 /* A whole stream without devices, as the host is now. */
 static QEMUFile *written(void)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     qemu_savevm_state_header(f);
     trace_written("header", f);
@@ -31,11 +31,11 @@ static QEMUFile *written(void)
 static int load(QEMUFile *from)
 {
     size_t len = 0;
-    const uint8_t *bytes = side_bytes(from, &len);
-    QEMUFile *f = side_reader(bytes, len);
+    const uint8_t *bytes = backend_bytes(from, &len);
+    QEMUFile *f = backend_reader(bytes, len);
     int ret;
 
-    side_incoming(f);
+    backend_incoming(f);
     ret = qemu_loadvm_state(f);
     trace("load: %d", ret);
     qemu_fclose(f);
@@ -47,14 +47,14 @@ TEST(plain)
     QEMUFile *f = written();
 
     CHECK_EQ(load(f), 0);
-    side.machine = "other";
+    backend.machine = "other";
     CHECK(load(f) < 0);
     /* What came is a prefix of what is here. */
-    side.machine = "boxed-2.0";
+    backend.machine = "boxed-2.0";
     CHECK_EQ(load(f), 0);
-    side.machine = "bo";
+    backend.machine = "bo";
     CHECK(load(f) < 0);
-    side.machine = "";
+    backend.machine = "";
     CHECK(load(f) < 0);
     qemu_fclose(f);
 }
@@ -63,17 +63,17 @@ TEST(page_bits)
 {
     QEMUFile *f;
 
-    side.page_bits = 16;
+    backend.page_bits = 16;
     f = written();
     CHECK_EQ(load(f), 0);
-    side.page_bits = 14;
+    backend.page_bits = 14;
     CHECK(load(f) < 0);
-    side.page_bits = side.page_bits_min = 16;
+    backend.page_bits = backend.page_bits_min = 16;
     CHECK_EQ(load(f), 0);
     qemu_fclose(f);
     f = written();
     CHECK_EQ(load(f), 0);
-    side.page_bits_min = 12;
+    backend.page_bits_min = 12;
     CHECK(load(f) < 0);
     qemu_fclose(f);
 }
@@ -82,14 +82,14 @@ TEST(capabilities)
 {
     QEMUFile *f;
 
-    side.x_ignore_shared = true;
+    backend.x_ignore_shared = true;
     f = written();
     CHECK_EQ(load(f), 0);
-    side.x_ignore_shared = false;
+    backend.x_ignore_shared = false;
     CHECK(load(f) < 0);
     qemu_fclose(f);
     f = written();
-    side.x_ignore_shared = true;
+    backend.x_ignore_shared = true;
     CHECK(load(f) < 0);
     qemu_fclose(f);
 }
@@ -98,16 +98,16 @@ TEST(uuids)
 {
     QEMUFile *f;
 
-    side.uuid = uuid_one;
+    backend.uuid = uuid_one;
     f = written();
     CHECK_EQ(load(f), 0);
-    side.uuid = uuid_two;
+    backend.uuid = uuid_two;
     CHECK(load(f) < 0);
-    side.uuid = NULL;
+    backend.uuid = NULL;
     CHECK_EQ(load(f), 0);
     qemu_fclose(f);
     f = written();
-    side.uuid = uuid_one;
+    backend.uuid = uuid_one;
     CHECK_EQ(load(f), 0);
     qemu_fclose(f);
 }
@@ -116,9 +116,9 @@ TEST(all_of_them)
 {
     QEMUFile *f;
 
-    side.page_bits = 13;
-    side.x_ignore_shared = true;
-    side.uuid = uuid_two;
+    backend.page_bits = 13;
+    backend.x_ignore_shared = true;
+    backend.uuid = uuid_two;
     f = written();
     CHECK_EQ(load(f), 0);
     qemu_fclose(f);
@@ -129,11 +129,11 @@ TEST(none_at_all)
     QEMUFile *with = written();
     QEMUFile *without;
 
-    side.no_configuration = true;
+    backend.no_configuration = true;
     without = written();
     CHECK_EQ(load(without), 0);
     CHECK(load(with) < 0);
-    side.no_configuration = false;
+    backend.no_configuration = false;
     CHECK(load(without) < 0);
     qemu_fclose(with);
     qemu_fclose(without);
@@ -142,7 +142,7 @@ TEST(none_at_all)
 /* The bytes `hex` between the header and EOF. */
 static int load_with(const char *what, const uint8_t *section, size_t len)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     int ret;
 
     trace("-- %s", what);
@@ -182,7 +182,7 @@ TEST(other_magic_and_version)
                  { 0x5145564c, 3 }, { 0x7f454c46, 3 }, { 0, 0 },          { 0x1f8b0800, 3 } };
 
     for (unsigned i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-        QEMUFile *f = side_writer();
+        QEMUFile *f = backend_writer();
 
         trace("-- %08x version %u", list[i].magic, list[i].version);
         qemu_put_be32(f, list[i].magic);
@@ -198,7 +198,7 @@ TEST(other_magic_and_version)
 TEST(cleanup_after_a_refusal)
 {
     Device device;
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     device_add(&device, "dev", 0, 1, HAS_ALL);
     qemu_put_be32(f, 1);

@@ -7,7 +7,7 @@
 #include "migration/vmstate.h"
 #include "savevm.h"
 #include "savevm/file.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 /* The error of a file, which is closed. */
@@ -266,10 +266,10 @@ TEST(another_machine)
     QEMUFile *f = savevm_file_to_buffer();
     Error *err;
 
-    side.machine = "there";
+    backend.machine = "there";
     qemu_savevm_state_header(f);
     qemu_put_byte(f, 0);
-    side.machine = "here";
+    backend.machine = "here";
     err = error_of_load(f, -EINVAL);
     CHECK_STR(savevm_error_info(err)->phase, "configuration");
     CHECK_HAS(error_get_pretty(err), "there");

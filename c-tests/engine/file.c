@@ -2,7 +2,7 @@
 /* Every function of QEMUFile, in memory and over descriptors, with results and bytes. */
 #include "harness.h"
 #include "migration/qemu-file.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,15 +17,15 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 /* A reader of what was written to `f`, which is closed. */
 static QEMUFile *turned(QEMUFile *f)
 {
     size_t len = 0;
-    const uint8_t *bytes = side_bytes(f, &len);
-    QEMUFile *in = side_reader(bytes, len);
+    const uint8_t *bytes = backend_bytes(f, &len);
+    QEMUFile *in = backend_reader(bytes, len);
 
     CHECK_EQ(qemu_fclose(f), 0);
     return in;
@@ -40,7 +40,7 @@ static void fill(uint8_t *bytes, size_t len)
 
 TEST(numbers)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     int8_t s8 = -5;
     int16_t s16 = -300;
     int32_t s32 = -70000;
@@ -95,7 +95,7 @@ TEST(numbers)
 TEST(numbers_that_are_cut)
 {
     for (size_t len = 0; len < 8; len++) {
-        QEMUFile *f = side_reader("\x11\x22\x33\x44\x55\x66\x77\x88", len);
+        QEMUFile *f = backend_reader("\x11\x22\x33\x44\x55\x66\x77\x88", len);
 
         trace("%zu bytes: %llx, error %d", len, (unsigned long long)qemu_get_be64(f), qemu_file_get_error(f));
         qemu_fclose(f);
@@ -104,7 +104,7 @@ TEST(numbers_that_are_cut)
 
 TEST(strings)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     char text[256], name[256];
 
     memset(name, 'n', 255);
@@ -119,7 +119,7 @@ TEST(strings)
     }
     trace("%zu '%s' %d", qemu_get_counted_string(f, text), text, qemu_file_get_error(f));
     qemu_fclose(f);
-    f = side_reader("\x05hell", 5);
+    f = backend_reader("\x05hell", 5);
     memset(text, '#', sizeof(text));
     trace("cut: %zu, error %d", qemu_get_counted_string(f, text), qemu_file_get_error(f));
     qemu_fclose(f);
@@ -133,14 +133,14 @@ TEST(buffers_around_the_size_of_the_file_buffer)
     fill(out, sizeof(out));
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         for (unsigned j = 0; j < sizeof(sizes) / sizeof(sizes[0]); j++) {
-            QEMUFile *f = side_writer();
+            QEMUFile *f = backend_writer();
             const uint8_t *bytes;
             size_t len = 0;
 
             qemu_put_byte(f, 1);
             qemu_put_buffer(f, out, sizes[i]);
             qemu_put_buffer(f, out + 1, sizes[j]);
-            bytes = side_bytes(f, &len);
+            bytes = backend_bytes(f, &len);
             CHECK_EQ(len, 1 + sizes[i] + sizes[j]);
             trace_digest("buffers", bytes, len);
             f = turned(f);
@@ -159,7 +159,7 @@ TEST(buffers_around_the_size_of_the_file_buffer)
 TEST(short_reads)
 {
     uint8_t in[16];
-    QEMUFile *f = side_reader("abcdefgh", 8);
+    QEMUFile *f = backend_reader("abcdefgh", 8);
 
     memset(in, '.', sizeof(in));
     trace("%zu of 5", qemu_get_buffer(f, in, 5));
@@ -170,7 +170,7 @@ TEST(short_reads)
 
 TEST(peeking_and_skipping)
 {
-    QEMUFile *f = side_reader("0123456789", 10);
+    QEMUFile *f = backend_reader("0123456789", 10);
     uint8_t *at = NULL;
     uint8_t in[4];
 
@@ -200,7 +200,7 @@ TEST(in_place)
     QEMUFile *f;
 
     fill(out, sizeof(out));
-    f = side_reader(out, sizeof(out));
+    f = backend_reader(out, sizeof(out));
     trace("%zu, moved %d", qemu_get_buffer_in_place(f, &at, 100), at != in);
     CHECK_MEM(at, 100, out, 100);
     at = in;
@@ -217,7 +217,7 @@ TEST(in_place)
 TEST(async_and_copied_in_turns)
 {
     static uint8_t pages[100][64];
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     size_t len = 0;
 
@@ -228,7 +228,7 @@ TEST(async_and_copied_in_turns)
         qemu_put_byte(f, 0xee);
         qemu_put_buffer(f, pages[i], 64);
     }
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     trace_digest("in turns", bytes, len);
     trace("total %lld", (long long)qemu_file_total_transferred(f));
     CHECK_EQ(qemu_fclose(f), 0);
@@ -238,7 +238,7 @@ TEST(async_and_copied_in_turns)
 TEST(async_pieces)
 {
     static uint8_t pages[300][16];
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     size_t len = 0;
 
@@ -251,7 +251,7 @@ TEST(async_pieces)
     }
     qemu_put_buffer_async(f, pages[0], 0, false);
     trace("fast total %lld", (long long)qemu_file_total_transferred_fast(f));
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     trace_digest("pieces", bytes, len);
     CHECK_EQ(qemu_fclose(f), 0);
 }
@@ -261,7 +261,7 @@ TEST(async_is_read_late_and_freed)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     uint8_t *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     size_t len = 0;
 
@@ -269,7 +269,7 @@ TEST(async_is_read_late_and_freed)
     qemu_put_buffer_async(f, memory, page, true);
     qemu_put_buffer_async(f, memory + page, page, false);
     memset(memory, 2, 2 * page);
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     trace("first %d, last %d of %zu", bytes[0], bytes[len - 1], len / page);
     trace("in memory %d %d", memory[0], memory[page]);
     CHECK_EQ(qemu_fclose(f), 0);
@@ -278,7 +278,7 @@ TEST(async_is_read_late_and_freed)
 
 TEST(totals_and_rate)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     static uint8_t bytes[1000];
 
     trace("%lld %lld", (long long)qemu_file_total_transferred(f), (long long)qemu_file_total_transferred_fast(f));
@@ -308,8 +308,8 @@ TEST(totals_and_rate)
 
 TEST(the_first_error_stays)
 {
-    QEMUFile *f = side_writer();
-    QEMUFile *g = side_writer();
+    QEMUFile *f = backend_writer();
+    QEMUFile *g = backend_writer();
     Error *err = (Error *)&f;
 
     qemu_file_set_error(f, 0);
@@ -334,8 +334,8 @@ TEST(the_first_error_stays)
 
 TEST(one_file_into_another)
 {
-    QEMUFile *f = side_writer();
-    QEMUFile *source = side_writer();
+    QEMUFile *f = backend_writer();
+    QEMUFile *source = backend_writer();
 
     qemu_put_be32(source, 0x01020304);
     qemu_put_buffer(source, (const uint8_t *)"xyz", 3);
@@ -351,8 +351,8 @@ TEST(one_file_into_another)
 
 TEST(modes)
 {
-    QEMUFile *f = side_writer();
-    QEMUFile *g = side_reader("", 0);
+    QEMUFile *f = backend_writer();
+    QEMUFile *g = backend_reader("", 0);
 
     trace("writable %d %d", qemu_file_is_writable(f), qemu_file_is_writable(g));
     trace("modes %d %d %d %d %d %d", qemu_file_mode_is_not_valid("rb"), qemu_file_mode_is_not_valid("wb"),
@@ -368,14 +368,14 @@ TEST(through_a_regular_file)
 {
     char path[] = "/tmp/savevm-file-XXXXXX";
     int fd = mkstemp(path);
-    QEMUFile *f = side_fd(dup(fd), true);
+    QEMUFile *f = backend_fd(dup(fd), true);
     static uint8_t out[100000], in[100000];
 
     fill(out, sizeof(out));
     qemu_put_buffer(f, out, sizeof(out));
     trace("close %d", qemu_fclose(f));
     lseek(fd, 0, SEEK_SET);
-    f = side_fd(fd, false);
+    f = backend_fd(fd, false);
     trace("%zu", qemu_get_buffer(f, in, sizeof(in)));
     CHECK_MEM(in, sizeof(in), out, sizeof(out));
     trace("%d, error %d", qemu_get_byte(f), qemu_file_get_error(f));
@@ -394,8 +394,8 @@ static void *reads_all(void *opaque)
 static void carried(int from, int to)
 {
     static uint8_t out[1 << 20];
-    QEMUFile *f = side_fd(to, true);
-    QEMUFile *g = side_fd(from, false);
+    QEMUFile *f = backend_fd(to, true);
+    QEMUFile *g = backend_fd(from, false);
     pthread_t thread;
     void *got;
 
@@ -425,11 +425,11 @@ TEST(the_way_back)
     QEMUFile *f, *back, *g;
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    f = side_fd(fds[0], true);
+    f = backend_fd(fds[0], true);
     back = qemu_file_get_return_path(f);
     REQUIRE(back != NULL);
     trace("writable %d", qemu_file_is_writable(back));
-    g = side_fd(fds[1], true);
+    g = backend_fd(fds[1], true);
     qemu_put_be32(g, 77);
     qemu_fflush(g);
     trace("came back %u", qemu_get_be32(back));
@@ -445,7 +445,7 @@ TEST(the_reader_is_gone)
     QEMUFile *f;
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    f = side_fd(fds[0], true);
+    f = backend_fd(fds[0], true);
     close(fds[1]);
     qemu_put_byte(f, 1);
     qemu_fflush(f);
@@ -466,7 +466,7 @@ TEST(shutdown_wakes_a_reader)
     pthread_t thread;
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    f = side_fd(fds[0], false);
+    f = backend_fd(fds[0], false);
     pthread_create(&thread, NULL, reads_one, f);
     harness_sleep_ms(50);
     trace("shutdown %d", qemu_file_shutdown(f));
@@ -492,7 +492,7 @@ TEST(shutdown_wakes_a_writer)
     pthread_t thread;
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    f = side_fd(fds[0], true);
+    f = backend_fd(fds[0], true);
     pthread_create(&thread, NULL, writes_much, f);
     harness_sleep_ms(50);
     trace("shutdown %d", qemu_file_shutdown(f));
@@ -511,7 +511,7 @@ TEST(blocking_can_be_switched)
     QEMUFile *f;
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    f = side_fd(fds[0], false);
+    f = backend_fd(fds[0], false);
     qemu_file_set_blocking(f, false);
     qemu_file_set_blocking(f, true);
     trace("written %zd", write(fds[1], "abc", 3));

@@ -10,7 +10,7 @@
 #include "migration/vmstate.h"
 #include "savevm.h"
 #include "savevm/file.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 /* Thousands of errors are not worth a line each. */
@@ -70,7 +70,7 @@ static int load(const void *bytes, size_t len)
     QEMUFile *f = savevm_file_from_buffer(bytes, len);
     int ret;
 
-    side_postcopy_state(0);
+    backend_postcopy_state(0);
     ret = qemu_loadvm_state(f);
     qemu_fclose(f);
     return ret;
@@ -140,7 +140,7 @@ TEST(lengths_that_take_memory)
     }
     CHECK(load_sections(package, sizeof(package)) < 0);
     CHECK(load(machine, sizeof(machine)) < 0);
-    side_postcopy_state(2);
+    backend_postcopy_state(2);
     CHECK(load_sections(discards, sizeof(discards)) < 0);
 }
 
@@ -198,7 +198,7 @@ TEST(no_machine_name)
     static const uint8_t bytes[] = { 'Q', 'E', 'V', 'M', 0, 0, 0, 3, 7, 0, 0, 0, 0, 0 };
 
     CHECK_EQ(load(bytes, sizeof(bytes)), 0);
-    side.machine = "";
+    backend.machine = "";
     CHECK_EQ(load(bytes, sizeof(bytes)), 0);
 }
 

@@ -9,7 +9,7 @@
 #include "savevm.h"
 #include "savevm/file.h"
 #include "savevm/inspect.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ static Device live;
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 /* A stream with a live device and one that describes itself. */
@@ -121,7 +121,7 @@ TEST(what_stands_in_it)
     CHECK_EQ(summary.version, 3);
     CHECK_EQ(summary.footers, 1);
     CHECK(summary.complete && summary.described && !summary.cut);
-    CHECK_STR(summary.machine, side.machine);
+    CHECK_STR(summary.machine, backend.machine);
     CHECK(summary.damage == NULL);
     CHECK_EQ(summary.damage_offset, -1);
     CHECK_EQ(summary.trailing, 0);

@@ -7,7 +7,7 @@
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 static Device a, b, c;
@@ -30,7 +30,7 @@ static void three_devices(void)
 /* The stream of all of them; freed by the caller. */
 static uint8_t *whole_stream(size_t *len)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     uint8_t *copy;
 
@@ -40,7 +40,7 @@ static uint8_t *whole_stream(size_t *len)
     qemu_savevm_state_iterate(f, false);
     qemu_savevm_send_ping(f, 7);
     qemu_savevm_state_complete_precopy(f, false, false);
-    bytes = side_bytes(f, len);
+    bytes = backend_bytes(f, len);
     copy = malloc(*len);
     memcpy(copy, bytes, *len);
     qemu_fclose(f);
@@ -49,10 +49,10 @@ static uint8_t *whole_stream(size_t *len)
 
 static int load(const uint8_t *bytes, size_t len)
 {
-    QEMUFile *f = side_reader(bytes, len);
+    QEMUFile *f = backend_reader(bytes, len);
     int ret;
 
-    side_incoming(f);
+    backend_incoming(f);
     ret = qemu_loadvm_state(f);
     trace("load: %d, error %d", ret, qemu_file_get_error(f));
     trace("close: %d", qemu_fclose(f));
@@ -215,9 +215,9 @@ static int load_sections(const char *what, QEMUFile *f)
     int ret;
 
     qemu_put_byte(f, QEMU_VM_EOF);
-    bytes = side_bytes(f, &len);
-    in = side_reader(bytes, len);
-    ret = qemu_loadvm_state_main(in, side_incoming(in));
+    bytes = backend_bytes(f, &len);
+    in = backend_reader(bytes, len);
+    ret = qemu_loadvm_state_main(in, backend_incoming(in));
     trace("%s: %d, error %d", what, ret, qemu_file_get_error(in));
     qemu_fclose(in);
     qemu_fclose(f);
@@ -226,7 +226,7 @@ static int load_sections(const char *what, QEMUFile *f)
 
 TEST(every_kind_of_section)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     three_devices();
     section(f, QEMU_VM_SECTION_START, 100, "a", 0, 1);
@@ -252,7 +252,7 @@ TEST(every_kind_of_section)
 /* The id of a section is the stream's, and may change on the way. */
 TEST(a_second_start_moves_the_id)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     three_devices();
     section(f, QEMU_VM_SECTION_START, 100, "a", 0, 1);
@@ -271,27 +271,27 @@ TEST(wrong_sections)
 
     three_devices();
     for (unsigned i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
-        f = side_writer();
+        f = backend_writer();
         section(f, QEMU_VM_SECTION_FULL, 9, "b", 2, 2);
         footer(f, marks[i], 9);
         CHECK(load_sections("footer's mark", f) < 0);
     }
-    f = side_writer();
+    f = backend_writer();
     section(f, QEMU_VM_SECTION_FULL, 9, "b", 2, 2);
     footer(f, QEMU_VM_SECTION_FOOTER, 10);
     CHECK(load_sections("footer's id", f) < 0);
-    f = side_writer();
+    f = backend_writer();
     section(f, QEMU_VM_SECTION_FULL, 9, "b", 2, 0x80000000);
     CHECK(load_sections("a version below zero", f) < 0);
-    f = side_writer();
+    f = backend_writer();
     section(f, QEMU_VM_SECTION_FULL, 9, "", 0, 0);
     CHECK(load_sections("no name", f) < 0);
-    f = side_writer();
+    f = backend_writer();
     section(f, QEMU_VM_SECTION_PART, 1234, NULL, 0, 0);
     CHECK(load_sections("never started", f) < 0);
     for (int type = 5; type < 256; type++) {
         if (type != QEMU_VM_COMMAND) {
-            f = side_writer();
+            f = backend_writer();
             qemu_put_byte(f, type);
             CHECK(load_sections("unknown type", f) < 0);
         }
@@ -300,15 +300,15 @@ TEST(wrong_sections)
 
 TEST(without_footers)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     three_devices();
-    side.no_footers = true;
+    backend.no_footers = true;
     section(f, QEMU_VM_SECTION_START, 1, "a", 0, 1);
     section(f, QEMU_VM_SECTION_PART, 1, NULL, 0, 0);
     section(f, QEMU_VM_SECTION_FULL, 2, "b", 2, 2);
     CHECK_EQ(load_sections("none wanted", f), 0);
-    f = side_writer();
+    f = backend_writer();
     section(f, QEMU_VM_SECTION_FULL, 2, "b", 2, 2);
     footer(f, QEMU_VM_SECTION_FOOTER, 2);
     CHECK(load_sections("one too many", f) < 0);
@@ -316,24 +316,24 @@ TEST(without_footers)
 
 TEST(device_state)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     QEMUFile *in;
     const uint8_t *bytes;
     size_t len = 0;
 
     three_devices();
     trace("save: %d", qemu_save_device_state(f));
-    bytes = side_bytes(f, &len);
-    in = side_reader(bytes + 8, len - 8);
-    side_incoming(in);
+    bytes = backend_bytes(f, &len);
+    in = backend_reader(bytes + 8, len - 8);
+    backend_incoming(in);
     trace("load: %d", qemu_load_device_state(in));
     qemu_fclose(in);
-    in = side_reader(bytes + 8, len - 9);
-    side_incoming(in);
+    in = backend_reader(bytes + 8, len - 9);
+    backend_incoming(in);
     trace("cut: %d", qemu_load_device_state(in));
     qemu_fclose(in);
-    in = side_reader(bytes, len);
-    side_incoming(in);
+    in = backend_reader(bytes, len);
+    backend_incoming(in);
     trace("with its header: %d", qemu_load_device_state(in));
     qemu_fclose(in);
     qemu_fclose(f);
@@ -347,15 +347,15 @@ TEST(after_the_end)
     three_devices();
     bytes = whole_stream(&len);
     trace("-- no description although one is due");
-    side.no_vmdesc = true;
+    backend.no_vmdesc = true;
     free(bytes);
     bytes = whole_stream(&len);
-    side.no_vmdesc = false;
+    backend.no_vmdesc = false;
     CHECK_EQ(load(bytes, len), 0);
-    side.no_vmdesc = true;
+    backend.no_vmdesc = true;
     CHECK_EQ(load(bytes, len), 0);
-    side.no_vmdesc = false;
-    side.in_postcopy = true;
+    backend.no_vmdesc = false;
+    backend.in_postcopy = true;
     CHECK_EQ(load(bytes, len), 0);
     free(bytes);
 }

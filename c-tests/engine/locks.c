@@ -9,7 +9,7 @@
 #include "migration/savevm.h"
 #include "savevm.h"
 #include "savevm/file.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <fcntl.h>

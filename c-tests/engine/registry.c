@@ -9,7 +9,7 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "savevm.h"
-#include "side.h"
+#include "backend.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,13 +18,13 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 /* Saves all devices that are not live, and shows the stream. */
 static void show_all(const char *what)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     trace("save: %d", qemu_save_device_state(f));
     trace_written(what, f);
@@ -34,7 +34,7 @@ static void show_all(const char *what)
 /* One FULL section of that name and instance; what loading it returns. */
 static int load_section(const char *idstr, uint32_t instance, uint32_t version)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     QEMUFile *in;
     const uint8_t *bytes;
     size_t len = 0;
@@ -51,9 +51,9 @@ static int load_section(const char *idstr, uint32_t instance, uint32_t version)
     qemu_put_byte(f, QEMU_VM_SECTION_FOOTER);
     qemu_put_be32(f, 77);
     qemu_put_byte(f, QEMU_VM_EOF);
-    bytes = side_bytes(f, &len);
-    in = side_reader(bytes, len);
-    ret = qemu_loadvm_state_main(in, side_incoming(in));
+    bytes = backend_bytes(f, &len);
+    in = backend_reader(bytes, len);
+    ret = qemu_loadvm_state_main(in, backend_incoming(in));
     trace("load '%.20s' instance %u version %u: %d", idstr, instance, version, ret);
     qemu_fclose(in);
     qemu_fclose(f);
@@ -129,8 +129,8 @@ TEST(unregister_takes_all_of_name_and_opaque)
 
 TEST(unregister_with_an_object)
 {
-    VMStateIf *placed = side_object("/machine/pci");
-    VMStateIf *nowhere = side_object(NULL);
+    VMStateIf *placed = backend_object("/machine/pci");
+    VMStateIf *nowhere = backend_object(NULL);
     Device device;
 
     device_add(&device, "/machine/pci/nic", 0, 1, HAS_LEGACY);
@@ -222,7 +222,7 @@ static const VMStateDescription described[] = {
 /* A section with the four bytes that the description above reads. */
 static int load_plain(const char *idstr, uint32_t instance, uint32_t value)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     QEMUFile *in;
     const uint8_t *bytes;
     size_t len = 0;
@@ -237,9 +237,9 @@ static int load_plain(const char *idstr, uint32_t instance, uint32_t value)
     qemu_put_byte(f, QEMU_VM_SECTION_FOOTER);
     qemu_put_be32(f, 5);
     qemu_put_byte(f, QEMU_VM_EOF);
-    bytes = side_bytes(f, &len);
-    in = side_reader(bytes, len);
-    ret = qemu_loadvm_state_main(in, side_incoming(in));
+    bytes = backend_bytes(f, &len);
+    in = backend_reader(bytes, len);
+    ret = qemu_loadvm_state_main(in, backend_incoming(in));
     trace("load '%s' instance %u: %d", idstr, instance, ret);
     qemu_fclose(in);
     qemu_fclose(f);
@@ -272,9 +272,9 @@ TEST(an_object_gives_the_path_and_a_compat_name)
 {
     Plain states[3] = { { 1 }, { 2 }, { 3 } };
 
-    CHECK_EQ(vmstate_register(side_object("/bus/1"), 4, &described[0], &states[0]), 0);
-    CHECK_EQ(vmstate_register(side_object("/bus/2"), VMSTATE_INSTANCE_ID_ANY, &described[0], &states[1]), 0);
-    CHECK_EQ(vmstate_register(side_object(NULL), VMSTATE_INSTANCE_ID_ANY, &described[0], &states[2]), 0);
+    CHECK_EQ(vmstate_register(backend_object("/bus/1"), 4, &described[0], &states[0]), 0);
+    CHECK_EQ(vmstate_register(backend_object("/bus/2"), VMSTATE_INSTANCE_ID_ANY, &described[0], &states[1]), 0);
+    CHECK_EQ(vmstate_register(backend_object(NULL), VMSTATE_INSTANCE_ID_ANY, &described[0], &states[2]), 0);
     show_all("two paths and a bare name");
     CHECK_EQ(load_plain("/bus/2/default", 0, 20), 0);
     CHECK_EQ(states[1].value, 20);
@@ -295,7 +295,7 @@ TEST(an_alias_is_a_second_instance_id)
     Plain states[2] = { { 1 }, { 2 } };
 
     CHECK_EQ(vmstate_register_with_alias_id(NULL, 3, &described[0], &states[0], 11, 1, NULL), 0);
-    CHECK_EQ(vmstate_register_with_alias_id(side_object("/p"), 1, &described[0], &states[1], 12, 1, NULL), 0);
+    CHECK_EQ(vmstate_register_with_alias_id(backend_object("/p"), 1, &described[0], &states[1], 12, 1, NULL), 0);
     show_all("instances 3 and 0");
     CHECK_EQ(load_plain("default", 3, 33), 0);
     CHECK_EQ(load_plain("default", 11, 34), 0);
@@ -316,12 +316,12 @@ TEST(a_path_that_is_too_long)
     Error *err = NULL;
 
     long_name(path, 254);
-    trace("254: %d", vmstate_register_with_alias_id(side_object(path), 0, &described[0], &state, -1, 0, NULL));
+    trace("254: %d", vmstate_register_with_alias_id(backend_object(path), 0, &described[0], &state, -1, 0, NULL));
     show_all("the name is all path");
     vmstate_unregister(NULL, &described[0], &state);
     path[254] = 'x';
     path[255] = 0;
-    trace("255: %d", vmstate_register_with_alias_id(side_object(path), 0, &described[0], &state, -1, 0, &err));
+    trace("255: %d", vmstate_register_with_alias_id(backend_object(path), 0, &described[0], &state, -1, 0, &err));
     CHECK(err != NULL);
     error_free(err);
     show_all("none");
@@ -418,7 +418,7 @@ static void in_every_phase(void (*hook)(Device *device, const char *callback, QE
 {
     for (unsigned i = 0; i < COUNT(phases); i++) {
         Device first, last;
-        QEMUFile *f = side_writer();
+        QEMUFile *f = backend_writer();
 
         trace("-- phase %u", i);
         memset(&guest, 0, sizeof(guest));
@@ -465,7 +465,7 @@ TEST(load_registers_and_unregisters)
  */
 TEST(unregister_inside_every_callback)
 {
-    if (strcmp(side_name(), "savevm") != 0) {
+    if (strcmp(backend_name(), "savevm") != 0) {
         harness_skip("not possible with this side");
     }
     /* The trace is compared with QEMU's, so the words of this test go elsewhere. */

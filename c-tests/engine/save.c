@@ -7,7 +7,7 @@
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 
 __attribute__((constructor)) static void before(void)
 {
-    harness_before = side_start;
+    harness_before = backend_start;
 }
 
 static Device a, b, c, d;
@@ -42,7 +42,7 @@ static void end(const char *what, QEMUFile *f)
 
 TEST(a_whole_migration)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint64_t sums[3];
 
     four_devices();
@@ -62,7 +62,7 @@ TEST(a_whole_migration)
 
 TEST(nobody_is_registered)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint64_t sums[3] = { 7, 7, 7 };
 
     qemu_savevm_state_header(f);
@@ -85,7 +85,7 @@ TEST(one_callback_at_a_time)
 {
     for (unsigned bit = 0; bit < 14; bit++) {
         Device device;
-        QEMUFile *f = side_writer();
+        QEMUFile *f = backend_writer();
         uint64_t sums[3];
 
         trace("-- callback %u", bit);
@@ -105,7 +105,7 @@ TEST(one_callback_at_a_time)
 
 TEST(inactive_devices_are_skipped)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     uint64_t sums[3];
 
     four_devices();
@@ -127,7 +127,7 @@ TEST(inactive_devices_are_skipped)
 
 TEST(is_active_iterate_is_for_rounds_alone)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     a.is_active_iterate = false;
@@ -141,7 +141,7 @@ TEST(is_active_iterate_is_for_rounds_alone)
 
 static void iterate_with(int first, int second, int third)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     int ret;
 
     a.save_live_iterate = first;
@@ -178,13 +178,13 @@ TEST(a_round_returns_what_the_last_one_returned)
 
 TEST(setup_stops_at_the_first_failure)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     c.save_setup = -EBUSY;
     qemu_savevm_state_setup(f);
     end("a and c, and no d", f);
-    f = side_writer();
+    f = backend_writer();
     c.save_setup = 1;
     qemu_savevm_state_setup(f);
     end("what is not negative is fine", f);
@@ -192,17 +192,17 @@ TEST(setup_stops_at_the_first_failure)
 
 TEST(completion_stops_at_the_first_failure)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     c.save_live_complete_precopy = -EPIPE;
     trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, true));
     end("a and c, and no device", f);
-    f = side_writer();
+    f = backend_writer();
     c.save_live_complete_precopy = 3;
     trace("complete: %d", qemu_savevm_state_complete_precopy(f, true, true));
     end("what is not negative is fine", f);
-    f = side_writer();
+    f = backend_writer();
     a.save_live_complete_postcopy = -EIO;
     qemu_savevm_state_complete_postcopy(f);
     end("no EOF", f);
@@ -221,36 +221,36 @@ TEST(resume_stops_at_the_first_failure)
 
 TEST(disks_that_cannot_be_given_up)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
-    side.disks_inactivate = -EACCES;
+    backend.disks_inactivate = -EACCES;
     trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, true));
     end("no EOF", f);
-    f = side_writer();
+    f = backend_writer();
     trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, false));
     end("not asked", f);
 }
 
 TEST(completion_in_postcopy)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     c.has_postcopy = false;
-    side.in_postcopy = true;
+    backend.in_postcopy = true;
     trace("both: %d", qemu_savevm_state_complete_precopy(f, false, false));
     end("devices, EOF, no description", f);
-    f = side_writer();
+    f = backend_writer();
     trace("iterable: %d", qemu_savevm_state_complete_precopy(f, true, false));
     end("c alone", f);
-    f = side_writer();
+    f = backend_writer();
     trace("non-iterable: %d", qemu_savevm_state_complete_precopy_non_iterable(f, true, false));
     end("no EOF", f);
-    f = side_writer();
+    f = backend_writer();
     trace("round: %d", qemu_savevm_state_iterate(f, true));
     end("a and d", f);
-    f = side_writer();
+    f = backend_writer();
     qemu_savevm_state_complete_postcopy(f);
     end("all that have it", f);
 }
@@ -258,32 +258,32 @@ TEST(completion_in_postcopy)
 /* in_postcopy as an argument alone: the description depends on the migration. */
 TEST(non_iterable_by_itself)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     trace("not in postcopy: %d", qemu_savevm_state_complete_precopy_non_iterable(f, false, true));
     end("stream", f);
-    side.in_postcopy = true;
-    f = side_writer();
+    backend.in_postcopy = true;
+    f = backend_writer();
     trace("in postcopy: %d", qemu_savevm_state_complete_precopy_non_iterable(f, true, true));
     end("stream", f);
 }
 
 TEST(devices_without_has_postcopy_have_none)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     device_add(&a, "a", 0, 1, PLAIN_LIVE);
     device_add(&c, "c", 0, 1, PLAIN_LIVE | HAS_HAS_POSTCOPY);
     trace("postcopy round: %d", qemu_savevm_state_iterate(f, true));
-    side.in_postcopy = true;
+    backend.in_postcopy = true;
     trace("iterable: %d", qemu_savevm_state_complete_precopy(f, true, false));
     end("c iterates, a completes", f);
 }
 
 TEST(the_rate_limit_ends_a_round_between_devices)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     a.extra = 500;
@@ -300,7 +300,7 @@ TEST(the_rate_limit_ends_a_round_between_devices)
 
 TEST(an_error_on_the_file_ends_a_round)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     qemu_file_set_error(f, -ENOSPC);
@@ -324,7 +324,7 @@ TEST(errors_set_on_the_file_by_callbacks)
 
     four_devices();
     for (unsigned i = 0; i < COUNT(names); i++) {
-        QEMUFile *f = side_writer();
+        QEMUFile *f = backend_writer();
 
         trace("-- %s", names[i]);
         a.hook = b.hook = fail_here;
@@ -338,10 +338,10 @@ TEST(errors_set_on_the_file_by_callbacks)
 
 TEST(without_footers)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
-    side.no_footers = true;
+    backend.no_footers = true;
     qemu_savevm_state_setup(f);
     qemu_savevm_state_iterate(f, false);
     qemu_savevm_state_complete_precopy(f, false, false);
@@ -351,19 +351,19 @@ TEST(without_footers)
 
 TEST(without_description)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
-    side.no_vmdesc = true;
+    backend.no_vmdesc = true;
     qemu_savevm_state_complete_precopy(f, false, false);
     end("stream", f);
 }
 
 TEST(page_size_in_the_description)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
-    side.page_bits = side.page_bits_min = 16;
+    backend.page_bits = backend.page_bits_min = 16;
     device_add(&b, "quote\" and \\ and \n and \x7f", 0, 1, HAS_LEGACY);
     qemu_savevm_state_complete_precopy(f, false, false);
     end("stream", f);
@@ -371,17 +371,17 @@ TEST(page_size_in_the_description)
 
 TEST(device_state)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     trace("devices: %d", qemu_save_device_state(f));
     end("b, as d is live", f);
-    side.in_colo = true;
-    f = side_writer();
+    backend.in_colo = true;
+    f = backend_writer();
     trace("devices: %d", qemu_save_device_state(f));
     end("no header", f);
-    side.no_footers = true;
-    f = side_writer();
+    backend.no_footers = true;
+    f = backend_writer();
     qemu_file_set_error(f, -EIO);
     trace("devices: %d", qemu_save_device_state(f));
     end("nothing", f);
@@ -389,13 +389,13 @@ TEST(device_state)
 
 TEST(live_state)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
 
     four_devices();
     qemu_savevm_live_state(f);
     end("ends and EOF", f);
     c.save_live_complete_precopy = -EIO;
-    f = side_writer();
+    f = backend_writer();
     qemu_savevm_live_state(f);
     end("failed", f);
 }
@@ -403,7 +403,7 @@ TEST(live_state)
 /* More than a buffer in one section, and sections across the buffer's end. */
 TEST(large_sections)
 {
-    QEMUFile *f = side_writer();
+    QEMUFile *f = backend_writer();
     const uint8_t *bytes;
     size_t len = 0;
 
@@ -419,7 +419,7 @@ TEST(large_sections)
     qemu_savevm_state_iterate(f, false);
     qemu_savevm_state_complete_precopy(f, false, false);
     trace("total %lld", (long long)qemu_file_total_transferred(f));
-    bytes = side_bytes(f, &len);
+    bytes = backend_bytes(f, &len);
     trace_digest("stream", bytes, len);
     CHECK_EQ(qemu_fclose(f), 0);
 }

@@ -9,7 +9,7 @@
 #include "savevm.h"
 #include "savevm/host-driver.h"
 #include "savevm/file.h"
-#include "side.h"
+#include "backend.h"
 
 #include <errno.h>
 #include <stdio.h>

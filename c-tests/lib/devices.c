@@ -2,7 +2,7 @@
 #include "devices.h"
 
 #include "migration/qemu-file-types.h"
-#include "side.h"
+#include "backend.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The lines of a trace; the same for both sides. */
-#include "side.h"
+#include "backend.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -69,7 +69,7 @@ void trace_bytes(const char *what, const void *bytes, size_t len)
 void trace_written(const char *what, QEMUFile *f)
 {
     size_t len = 0;
-    const uint8_t *bytes = side_bytes(f, &len);
+    const uint8_t *bytes = backend_bytes(f, &len);
 
     trace_bytes(what, bytes, len);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The part of QEMU that its savevm.c calls and that a test wants to see:
- * every call becomes a line of the trace, with the words of side_savevm.c.
+ * every call becomes a line of the trace, with the words of backend_savevm.c.
  */
 #include "qemu/osdep.h"
 #include "block/block.h"
@@ -34,13 +34,13 @@ bool xen_allowed;
 /* What the tests change is copied before every question. */
 MigrationState *migrate_get_current(void)
 {
-    outgoing.send_configuration = !side.no_configuration;
-    outgoing.send_section_footer = !side.no_footers;
+    outgoing.send_configuration = !backend.no_configuration;
+    outgoing.send_section_footer = !backend.no_footers;
     outgoing.enabled_capabilities[MIGRATION_CAPABILITY_X_IGNORE_SHARED] =
-        side.x_ignore_shared;
-    qemu_uuid_set = side.uuid != NULL;
-    if (side.uuid) {
-        memcpy(qemu_uuid.data, side.uuid, sizeof(qemu_uuid.data));
+        backend.x_ignore_shared;
+    qemu_uuid_set = backend.uuid != NULL;
+    if (backend.uuid) {
+        memcpy(qemu_uuid.data, backend.uuid, sizeof(qemu_uuid.data));
     }
     qdev_get_machine();
     return &outgoing;
@@ -63,7 +63,7 @@ void host_start(void)
     migrate_get_current();
 }
 
-MigrationIncomingState *side_incoming(QEMUFile *f)
+MigrationIncomingState *backend_incoming(QEMUFile *f)
 {
     incoming.from_src_file = f;
     incoming.state = MIGRATION_STATUS_POSTCOPY_RECOVER;
@@ -75,37 +75,37 @@ MigrationIncomingState *side_incoming(QEMUFile *f)
 
 size_t qemu_target_page_size(void)
 {
-    return (size_t)1 << side.page_bits;
+    return (size_t)1 << backend.page_bits;
 }
 
 int qemu_target_page_bits(void)
 {
-    return side.page_bits;
+    return backend.page_bits;
 }
 
 int qemu_target_page_bits_min(void)
 {
-    return side.page_bits_min;
+    return backend.page_bits_min;
 }
 
 bool migrate_validate_uuid(void)
 {
-    return side.uuid != NULL;
+    return backend.uuid != NULL;
 }
 
 bool migration_in_postcopy(void)
 {
-    return side.in_postcopy;
+    return backend.in_postcopy;
 }
 
 bool migration_in_colo_state(void)
 {
-    return side.in_colo;
+    return backend.in_colo;
 }
 
 bool migrate_postcopy_ram(void)
 {
-    return side.postcopy_ram;
+    return backend.postcopy_ram;
 }
 
 bool migrate_dirty_bitmaps(void)
@@ -120,7 +120,7 @@ bool migrate_postcopy_preempt(void)
 
 uint64_t ram_pagesize_summary(void)
 {
-    return side.ram_page_sizes;
+    return backend.ram_page_sizes;
 }
 
 /* What the host is asked for while saving and loading */
@@ -143,7 +143,7 @@ void cpu_synchronize_all_post_init(void)
 int bdrv_inactivate_all(void)
 {
     trace("host: disks_inactivate");
-    return side.disks_inactivate;
+    return backend.disks_inactivate;
 }
 
 int precopy_notify(PrecopyNotifyReason reason, Error **errp)
@@ -184,7 +184,7 @@ PostcopyState postcopy_state_set(PostcopyState new_state)
     return before;
 }
 
-int side_postcopy_state(int state)
+int backend_postcopy_state(int state)
 {
     PostcopyState before = postcopy;
 
@@ -221,7 +221,7 @@ int ram_discard_range(const char *block, uint64_t start, size_t length)
 {
     trace("host: postcopy_discard %s 0x%" PRIx64 " 0x%zx", block, start,
           length);
-    return side.discard;
+    return backend.discard;
 }
 
 int postcopy_ram_incoming_setup(MigrationIncomingState *mis)
@@ -276,7 +276,7 @@ void migrate_send_rp_recv_bitmap(MigrationIncomingState *mis, char *block_name)
 int migration_incoming_enable_colo(void)
 {
     trace("host: enable_colo");
-    return side.enable_colo;
+    return backend.enable_colo;
 }
 
 void migration_incoming_disable_colo(void)

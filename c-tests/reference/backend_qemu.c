@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * side.h on top of QEMU 7.2's own objects: files, objects and the machine.
+ * backend.h on top of QEMU 7.2's own objects: files, objects and the machine.
  * Compiled with QEMU's flags against QEMU's headers. What else those objects
  * call is in stubs_qemu.c.
  */
@@ -17,14 +17,14 @@
 
 #include "reference/host_qemu.h"
 
-SideHost side = {
+BackendHost backend = {
     .machine = "box",
     .page_bits = 12,
     .page_bits_min = 12,
     .ram_page_sizes = 4096,
 };
 
-const char *side_name(void)
+const char *backend_name(void)
 {
     return "qemu";
 }
@@ -42,8 +42,8 @@ static const TypeInfo machine_type = {
 
 Object *qdev_get_machine(void)
 {
-    MACHINE_GET_CLASS(current_machine)->name = (char *)side.machine;
-    current_machine->suppress_vmdesc = side.no_vmdesc;
+    MACHINE_GET_CLASS(current_machine)->name = (char *)backend.machine;
+    current_machine->suppress_vmdesc = backend.no_vmdesc;
     return OBJECT(current_machine);
 }
 
@@ -77,7 +77,7 @@ static const TypeInfo object_type = {
     },
 };
 
-VMStateIf *side_object(const char *path)
+VMStateIf *backend_object(const char *path)
 {
     SideObject *object = (SideObject *)object_new(TYPE_SIDE_OBJECT);
 
@@ -85,7 +85,7 @@ VMStateIf *side_object(const char *path)
     return VMSTATE_IF(object);
 }
 
-void side_start(void)
+void backend_start(void)
 {
     module_call_init(MODULE_INIT_QOM);
     type_register_static(&machine_type);
@@ -105,12 +105,12 @@ static QEMUFile *open_channel(QIOChannel *channel, bool writable)
     return f;
 }
 
-QEMUFile *side_writer(void)
+QEMUFile *backend_writer(void)
 {
     return open_channel(QIO_CHANNEL(qio_channel_buffer_new(64)), true);
 }
 
-QEMUFile *side_reader(const void *bytes, size_t len)
+QEMUFile *backend_reader(const void *bytes, size_t len)
 {
     QIOChannelBuffer *buffer = qio_channel_buffer_new(len + 1);
 
@@ -121,7 +121,7 @@ QEMUFile *side_reader(const void *bytes, size_t len)
     return open_channel(QIO_CHANNEL(buffer), false);
 }
 
-const uint8_t *side_bytes(QEMUFile *f, size_t *len)
+const uint8_t *backend_bytes(QEMUFile *f, size_t *len)
 {
     QIOChannelBuffer *buffer;
 
@@ -131,7 +131,7 @@ const uint8_t *side_bytes(QEMUFile *f, size_t *len)
     return buffer->data;
 }
 
-QEMUFile *side_fd(int fd, bool writable)
+QEMUFile *backend_fd(int fd, bool writable)
 {
     struct stat about;
 

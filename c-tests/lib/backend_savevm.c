@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* side.h on top of libsavevm. */
-#include "side.h"
+/* backend.h on top of libsavevm. */
+#include "backend.h"
 
 #include "migration/qemu-file.h"
 #include "savevm.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-SideHost side = {
+BackendHost backend = {
     .machine = "box",
     .page_bits = 12,
     .page_bits_min = 12,
@@ -21,7 +21,7 @@ SideHost side = {
 static int postcopy;
 static bool return_path;
 
-const char *side_name(void)
+const char *backend_name(void)
 {
     return "savevm";
 }
@@ -29,19 +29,19 @@ const char *side_name(void)
 static const char *machine_name(void *host)
 {
     (void)host;
-    return side.machine;
+    return backend.machine;
 }
 
 static unsigned page_bits(void *host)
 {
     (void)host;
-    return side.page_bits;
+    return backend.page_bits;
 }
 
 static unsigned page_bits_min(void *host)
 {
     (void)host;
-    return side.page_bits_min;
+    return backend.page_bits_min;
 }
 
 static const char *const *capabilities(void *host)
@@ -50,33 +50,33 @@ static const char *const *capabilities(void *host)
     static const char *const one[] = { "x-ignore-shared", NULL };
 
     (void)host;
-    return side.x_ignore_shared ? one : none;
+    return backend.x_ignore_shared ? one : none;
 }
 
 static bool uuid(void *host, uint8_t *bytes)
 {
     (void)host;
-    if (side.uuid) {
-        memcpy(bytes, side.uuid, 16);
+    if (backend.uuid) {
+        memcpy(bytes, backend.uuid, 16);
     }
-    return side.uuid != NULL;
+    return backend.uuid != NULL;
 }
 
 static uint32_t stream_flags(void *host)
 {
     (void)host;
-    return (side.no_configuration ? SAVEVM_FLAG_NO_CONFIGURATION : 0) |
-           (side.no_footers ? SAVEVM_FLAG_NO_FOOTERS : 0) |
-           (side.no_vmdesc ? SAVEVM_FLAG_NO_VMDESC : 0) |
-           (side.in_postcopy ? SAVEVM_FLAG_IN_POSTCOPY : 0) |
-           (side.in_colo ? SAVEVM_FLAG_IN_COLO : 0) |
-           (side.postcopy_ram ? SAVEVM_FLAG_POSTCOPY_RAM : 0);
+    return (backend.no_configuration ? SAVEVM_FLAG_NO_CONFIGURATION : 0) |
+           (backend.no_footers ? SAVEVM_FLAG_NO_FOOTERS : 0) |
+           (backend.no_vmdesc ? SAVEVM_FLAG_NO_VMDESC : 0) |
+           (backend.in_postcopy ? SAVEVM_FLAG_IN_POSTCOPY : 0) |
+           (backend.in_colo ? SAVEVM_FLAG_IN_COLO : 0) |
+           (backend.postcopy_ram ? SAVEVM_FLAG_POSTCOPY_RAM : 0);
 }
 
 static uint64_t ram_page_sizes(void *host)
 {
     (void)host;
-    return side.ram_page_sizes;
+    return backend.ram_page_sizes;
 }
 
 static void cpu_synchronize_states(void *host)
@@ -101,7 +101,7 @@ static int disks_inactivate(void *host)
 {
     (void)host;
     trace("host: disks_inactivate");
-    return side.disks_inactivate;
+    return backend.disks_inactivate;
 }
 
 static int precopy_notify(void *host, SaveVMPrecopyNotice notice)
@@ -178,7 +178,7 @@ static int postcopy_discard(void *host, const char *block, uint64_t start, uint6
 {
     (void)host;
     trace("host: postcopy_discard %s 0x%llx 0x%llx", block, (unsigned long long)start, (unsigned long long)length);
-    return side.discard;
+    return backend.discard;
 }
 
 static int postcopy_listen(void *host)
@@ -213,7 +213,7 @@ static int enable_colo(void *host)
 {
     (void)host;
     trace("host: enable_colo");
-    return side.enable_colo;
+    return backend.enable_colo;
 }
 
 /* A thread reads on once there was a LISTEN. */
@@ -239,7 +239,7 @@ static const SaveVMIncomingOps incoming = {
     .main_loop_done = main_loop_done,
 };
 
-void side_start(void)
+void backend_start(void)
 {
     SaveVMHostOps ops;
 
@@ -263,38 +263,38 @@ void side_start(void)
     savevm_set_host(savevm_default(), &ops, NULL);
 }
 
-QEMUFile *side_writer(void)
+QEMUFile *backend_writer(void)
 {
     return savevm_file_to_buffer();
 }
 
-QEMUFile *side_reader(const void *bytes, size_t len)
+QEMUFile *backend_reader(const void *bytes, size_t len)
 {
     return savevm_file_from_buffer(bytes, len);
 }
 
-const uint8_t *side_bytes(QEMUFile *f, size_t *len)
+const uint8_t *backend_bytes(QEMUFile *f, size_t *len)
 {
     return savevm_file_buffer(f, len);
 }
 
-QEMUFile *side_fd(int fd, bool writable)
+QEMUFile *backend_fd(int fd, bool writable)
 {
     return savevm_file_from_fd(fd, writable);
 }
 
-VMStateIf *side_object(const char *path)
+VMStateIf *backend_object(const char *path)
 {
     return (VMStateIf *)(path ? path : "");
 }
 
-MigrationIncomingState *side_incoming(QEMUFile *f)
+MigrationIncomingState *backend_incoming(QEMUFile *f)
 {
     (void)f;
     return NULL;
 }
 
-int side_postcopy_state(int state)
+int backend_postcopy_state(int state)
 {
     return postcopy_state(NULL, state);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The few things in which libsavevm and QEMU 7.2's own objects differ, so that
- * a program is compiled once and linked with either: side_savevm.c, or
- * reference/side_qemu.c. What the host is asked to do is printed as a line of
+ * a program is compiled once and linked with either: backend_savevm.c, or
+ * reference/backend_qemu.c. What the host is asked to do is printed as a line of
  * the trace by both.
  */
-#ifndef SIDE_H
-#define SIDE_H
+#ifndef BACKEND_H
+#define BACKEND_H
 
 #include "qemu/typedefs.h"
 #include "hw/vmstate-if.h"
@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /* What the host says; a test changes it as it likes, at any time. */
-typedef struct SideHost {
+typedef struct BackendHost {
     const char *machine;
     unsigned page_bits;
     unsigned page_bits_min;
@@ -32,34 +32,34 @@ typedef struct SideHost {
     int disks_inactivate;     /* what the calls of these names return */
     int enable_colo;
     int discard;
-} SideHost;
+} BackendHost;
 
-extern SideHost side;
+extern BackendHost backend;
 
 /* Once, first of all. */
-void side_start(void);
+void backend_start(void);
 
 /* "savevm" or "qemu". */
-const char *side_name(void);
+const char *backend_name(void);
 
 /* A file that writes to memory, and what was written to it so far. */
-QEMUFile *side_writer(void);
-const uint8_t *side_bytes(QEMUFile *f, size_t *len);
+QEMUFile *backend_writer(void);
+const uint8_t *backend_bytes(QEMUFile *f, size_t *len);
 
 /* A file that reads a copy of `len` bytes. */
-QEMUFile *side_reader(const void *bytes, size_t len);
+QEMUFile *backend_reader(const void *bytes, size_t len);
 
 /* A file over a descriptor, which it takes over; sockets are duplex. */
-QEMUFile *side_fd(int fd, bool writable);
+QEMUFile *backend_fd(int fd, bool writable);
 
 /* An object whose path is `path`; a NULL path: it has none. */
-VMStateIf *side_object(const char *path);
+VMStateIf *backend_object(const char *path);
 
 /* What a load of `f` is to be given as its state. */
-MigrationIncomingState *side_incoming(QEMUFile *f);
+MigrationIncomingState *backend_incoming(QEMUFile *f);
 
 /* How far postcopy is, 0 to 5; -1 only asks. */
-int side_postcopy_state(int state);
+int backend_postcopy_state(int state);
 
 /* A line of the trace. */
 void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -70,7 +70,7 @@ void trace_bytes(const char *what, const void *bytes, size_t len);
 /* The same for many bytes: how many, and a hash. */
 void trace_digest(const char *what, const void *bytes, size_t len);
 
-/* As trace_bytes(), of what was written to a file of side_writer(). */
+/* As trace_bytes(), of what was written to a file of backend_writer(). */
 void trace_written(const char *what, QEMUFile *f);
 
 /*
