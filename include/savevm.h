@@ -655,7 +655,8 @@ typedef struct SaveVMParams {
    */
   uint32_t connect_timeout_ms;
   /**
-   * For the destination's first answer, and for each in a recovery; default 30000.
+   * For the destination's first answer, and for each in a recovery; default 30000. Incoming: for the header and the
+   * configuration together, from the first byte on.
    */
   uint32_t handshake_timeout_ms;
   /**
@@ -723,6 +724,11 @@ typedef struct SaveVMParams {
    * that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
    */
   bool strict;
+  /**
+   * Incoming, listening on a socket: take the first connection for the source's, as QEMU does. Default: a connection that
+   * does not begin as a stream, ends early, or is silent for 5 s is closed and reported, and the next one is accepted.
+   */
+  bool one_connection;
 } SaveVMParams;
 
 /**

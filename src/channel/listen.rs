@@ -107,6 +107,11 @@ impl Listener {
         &self.uri
     }
 
+    /// Whether it accepts any number of connections: a listening socket does.
+    pub fn accepts_more(&self) -> bool {
+        matches!(self.source, Source::Sockets(_))
+    }
+
     /// Waits for a connection, or until what was opened has something to read (its end included).
     ///
     /// It takes at most `limit`, and ends at once when `cancel` says so; then it can be called again. Sockets accept any

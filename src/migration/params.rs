@@ -27,7 +27,7 @@ pub struct Params {
     pub downtime_limit: Duration,
     /// For the connection. `None`: 30 s for the source; the destination waits for ever.
     pub connect_timeout: Option<Duration>,
-    /// For the destination's first answer.
+    /// Source: for the destination's first answer. Destination: for the header and the configuration, from the first byte on.
     pub handshake_timeout: Duration,
     /// For one wait for the peer to take or send bytes. `None`: 60 s for the source, 5 minutes for the destination.
     pub stall_timeout: Option<Duration>,
@@ -61,6 +61,9 @@ pub struct Params {
     pub trace: Option<PathBuf>,
     /// Destination: a device that is registered here and absent from the stream is an error.
     pub strict: bool,
+    /// Destination: the first connection is the source's, as for QEMU. Otherwise a connection that does not begin as a stream
+    /// is closed, and the next one is accepted.
+    pub one_connection: bool,
 }
 
 impl Default for Params {
@@ -86,6 +89,7 @@ impl Default for Params {
             extensions: true,
             trace: None,
             strict: false,
+            one_connection: false,
         }
     }
 }

@@ -56,6 +56,8 @@ pub trait Incoming: Send + Sync {
     fn open_return_path(&self, _file: &MigFile) -> Result<()> {
         Err(missing("a return path"))
     }
+    /// The header and the configuration are loaded.
+    fn header_loaded(&self) {}
     /// Returns whether a device that is registered here and absent from the stream is an error.
     fn is_strict(&self) -> bool {
         false

@@ -26,6 +26,9 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
     vm.load_state().reset();
     header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
+    if let Some(incoming) = vm.incoming() {
+        incoming.header_loaded();
+    }
     let set_up = Cell::new(true);
     let clean = || {
         if set_up.get() && !reads_on(vm) {

@@ -12,6 +12,7 @@ mod postcopy_runs;
 mod precopy;
 mod qemu;
 mod rest;
+mod strangers;
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -97,7 +97,8 @@ pub struct SaveVMParams {
     pub downtime_limit_ms: u32,
     /// For the connection; default 30000 outgoing, none incoming.
     pub connect_timeout_ms: u32,
-    /// For the destination's first answer, and for each in a recovery; default 30000.
+    /// For the destination's first answer, and for each in a recovery; default 30000. Incoming: for the header and the
+    /// configuration together, from the first byte on.
     pub handshake_timeout_ms: u32,
     /// For one wait until the peer takes or sends bytes; default 60000 outgoing, 300000 incoming.
     pub stall_timeout_ms: u32,
@@ -134,6 +135,9 @@ pub struct SaveVMParams {
     /// Incoming: fail if a device is registered here and absent from the stream, before the source gives the guest up. Else
     /// that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
     pub strict: bool,
+    /// Incoming, listening on a socket: take the first connection for the source's, as QEMU does. Default: a connection that
+    /// does not begin as a stream, ends early, or is silent for 5 s is closed and reported, and the next one is accepted.
+    pub one_connection: bool,
 }
 
 /// What a migration measured of one device whose state is saved and loaded whole.

@@ -73,6 +73,7 @@ pub(in crate::ffi) unsafe fn params(from: *const SaveVMParams) -> Result<Option<
     params.own_thread = !from.no_thread;
     params.autostart = !from.no_autostart;
     params.strict = from.strict;
+    params.one_connection = from.one_connection;
     params.extensions = !from.no_extensions;
     // SAFETY: as the caller promised.
     params.trace = unsafe { strings::string(from.trace) }.map(|path| OsString::from_vec(path).into());

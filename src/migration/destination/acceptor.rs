@@ -30,6 +30,11 @@ impl Acceptor {
         }
     }
 
+    /// Whether more than one connection can be accepted.
+    pub fn accepts_more(&self) -> bool {
+        matches!(self, Self::Listener(listener) if listener.accepts_more())
+    }
+
     /// Waits for a connection, at most for `limit`, until `cancel` is set.
     pub fn accept(&self, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
         match self {

@@ -31,6 +31,10 @@ impl incoming::Incoming for Commands {
         Ok(())
     }
 
+    fn header_loaded(&self) {
+        self.0.handshake.finish();
+    }
+
     fn is_strict(&self) -> bool {
         self.0.shared.core.params().strict
     }

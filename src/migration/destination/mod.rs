@@ -10,6 +10,7 @@
 mod acceptor;
 mod commands;
 mod handle;
+mod handshake;
 mod meter;
 mod package;
 mod recovery;

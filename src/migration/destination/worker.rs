@@ -7,6 +7,7 @@
 //! QEMU keeps its main loop free by waiting in a coroutine.
 
 use super::acceptor::Acceptor;
+use super::handshake::Handshake;
 use super::meter::Metered;
 use super::shared::Shared;
 use super::stage::Stage;
@@ -70,6 +71,8 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     state: Mutex<State>,
     thread: OnceLock<ThreadId>,
+    /// The deadline for the beginning of the stream.
+    pub handshake: Arc<Handshake>,
 }
 
 impl Worker {
@@ -85,7 +88,8 @@ impl Worker {
             started: false,
             has_disks: false,
         };
-        Self { shared, state: Mutex::new(Rank::IncomingState, state), thread: OnceLock::new() }
+        let handshake = Arc::new(Handshake::new(shared.core.params().handshake_timeout));
+        Self { shared, state: Mutex::new(Rank::IncomingState, state), thread: OnceLock::new(), handshake }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -163,8 +167,7 @@ impl Worker {
         let params = core.params();
         core.vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && core.vm.slot.ram().is_some());
         let acceptor = acceptor.ok_or_else(|| Error::new(libc::ENOTCONN, "there is nothing to listen on"))?;
-        let channel = acceptor.accept(params.connect_timeout, &core.cancel)?;
-        *file = Some(self.attach(&channel)?);
+        *file = Some(self.accept_source(acceptor)?);
         self.enter(Stage::Load)
     }
 
@@ -174,9 +177,10 @@ impl Worker {
         if !core.link.set(channel) {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
         }
-        channel.set_stall_limit(Some(core.params().stall_timeout.unwrap_or(DESTINATION_STALL)));
-        let (inner, stats) = (Arc::clone(channel), Arc::clone(&core.stats));
-        Ok(MigFile::new(Arc::new(Metered { inner, stats }), false))
+        let stall = core.params().stall_timeout.unwrap_or(DESTINATION_STALL);
+        channel.set_stall_limit(Some(stall));
+        let (inner, stats, handshake) = (Arc::clone(channel), Arc::clone(&core.stats), Arc::clone(&self.handshake));
+        Ok(MigFile::new(Arc::new(Metered { inner, stats, handshake, stall }), false))
     }
 
     /// Loads a whole stream, or its beginning up to the package of a postcopy.

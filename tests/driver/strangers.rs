@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Clients that connect to a waiting destination and are not its source.
+
+use super::machine::Machine;
+use super::precopy::{LONG, Run, check_moved, quick};
+use super::rest::scratch;
+use savevm::channel::Uri;
+use savevm::migration::{Endpoint, Incoming, Migration, Outgoing, Owner, Params};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn at(path: &Path) -> Endpoint {
+    Endpoint::Uri(Uri::Unix(path.into()))
+}
+
+#[test]
+fn strangers_do_not_end_the_wait_for_the_source() {
+    let (source, destination, stage) = Machine::two();
+    let path = scratch("strangers");
+    let params = Params { handshake_timeout: Duration::from_millis(300), ..quick() };
+    let into = Incoming::start(&destination.vm, at(&path), params).unwrap();
+    for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", b"QE", b"QEVM", b"QEVM\0\0\0\x03\x07\0\0\0\x09x"] {
+        let mut stranger = UnixStream::connect(&path).unwrap();
+        stranger.write_all(bytes).unwrap();
+    }
+    let _silent = UnixStream::connect(&path).unwrap();
+    let out = Outgoing::start(&source.vm, at(&path), quick()).unwrap();
+    let (out, into) = Run { out, into }.wait("strangers");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "strangers");
+    let closed = |text: &&String| text.contains("a connection was closed that is not the source's");
+    assert_eq!(destination.host.reports.lock().unwrap().iter().filter(closed).count(), 6);
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_hold_a_destination() {
+    for one_connection in [true, false] {
+        let (_source, destination, stage) = Machine::two();
+        let path = scratch("trickle");
+        let params = Params { handshake_timeout: Duration::from_millis(300), one_connection, ..quick() };
+        let into = Incoming::start(&destination.vm, at(&path), params).unwrap();
+        let mut stranger = UnixStream::connect(&path).unwrap();
+        let over = AtomicBool::new(false);
+        let since = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let name = [b'x'; 4000];
+                for byte in b"QEVM\0\0\0\x03\x07\0\0\x0f\xa0".iter().chain(&name) {
+                    if over.load(SeqCst) || stranger.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+            if one_connection {
+                let error = into.wait_within(LONG).unwrap().unwrap_err();
+                assert_eq!(error.errno(), libc::ETIMEDOUT, "{error}");
+            } else {
+                let reports =
+                    || destination.host.reports.lock().unwrap().iter().any(|text| text.contains("not arrive"));
+                while !reports() {
+                    assert!(since.elapsed() < LONG);
+                    thread::sleep(Duration::from_millis(5));
+                }
+                into.cancel().unwrap();
+            }
+            over.store(true, SeqCst);
+        });
+        assert!(since.elapsed() < Duration::from_secs(4));
+        assert_eq!(destination.vm.ownership.owner(), Owner::There, "no device was called");
+        stage.check("trickle");
+    }
+}
+
+#[test]
+fn a_waiting_destination_can_be_cancelled_while_a_stranger_is_silent() {
+    let (_source, destination, _stage) = Machine::two();
+    let path = scratch("silent");
+    let into = Incoming::start(&destination.vm, at(&path), quick()).unwrap();
+    let _silent = UnixStream::connect(&path).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    into.cancel().unwrap();
+    assert!(into.wait().is_err());
+}
