@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What both ends have in common: status, parameters, numbers, the connection, the error, the trace.
+//! What both ends share: status, parameters, statistics, the connection, the error, the trace.
 
 use super::params::Params;
 use super::stats::{DeviceTime, Info, Stats};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// How soon a cancelled migration has let go: design limit of every wait in it.
+/// Limit for the end of a cancelled migration.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Texts for `Core::set_pause_error`.
@@ -32,7 +32,7 @@ thread_local! {
     static WORKS_FOR: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// While it is there this thread works for a migration: whoever is called back here can't wait for the end of it.
+/// While it exists, this thread works for a migration. A callback on this thread can't wait for the end of that migration.
 pub(super) struct Working;
 
 impl Drop for Working {
@@ -41,13 +41,13 @@ impl Drop for Working {
     }
 }
 
-/// The connection of the moment, for who wants to end it from another thread.
+/// The connection in use, so that another thread can end it.
 pub(super) struct Link(Mutex<LinkState>);
 
 #[derive(Default)]
 struct LinkState {
     channel: Option<Arc<dyn Channel>>,
-    /// Whoever comes with a channel is too late.
+    /// No further channel is accepted.
     closed: bool,
 }
 
@@ -64,7 +64,7 @@ impl Link {
         state.closed || state.channel.is_none()
     }
 
-    /// Takes a channel; it is shut down at once where the end came first.
+    /// Makes a channel the connection in use. Shuts it down and returns false if the connection was closed for good.
     pub fn set(&self, channel: &Arc<dyn Channel>) -> bool {
         let mut state = self.0.lock();
         let open = !state.closed;
@@ -78,7 +78,7 @@ impl Link {
         open
     }
 
-    /// Shuts the channel down, if there is one, and lets go of it. True where that ends the waits in it.
+    /// Shuts the channel down, if there is one, and releases it. Returns whether that ends the waits in it.
     pub fn drop_channel(&self) -> bool {
         let channel = self.0.lock().channel.take();
         channel.is_none_or(|channel| channel.shutdown().is_ok())
@@ -148,7 +148,7 @@ impl Core {
         })
     }
 
-    /// Says how the host knows this migration.
+    /// Sets the address by which the host knows this migration.
     pub fn set_address(&self, address: usize) {
         self.address.store(address as u64, Relaxed);
     }
@@ -162,7 +162,7 @@ impl Core {
         self.vm.fault_point(FaultPoint::Driver);
     }
 
-    /// Since it began.
+    /// Returns the time since the migration began.
     pub fn now(&self) -> Duration {
         match self.vm.host().clock_ns() {
             Some(ns) => Duration::from_nanos(ns.saturating_sub(self.began_ns)),
@@ -174,7 +174,7 @@ impl Core {
         self.params.lock().clone()
     }
 
-    /// Changes what may change while it runs.
+    /// Changes the parameters that may change while the migration runs.
     pub fn change_params(&self, new: &Params) {
         self.params.lock().change(new);
         self.status_machine.notify();
@@ -184,7 +184,7 @@ impl Core {
         self.status_machine.status()
     }
 
-    /// Moves on, and tells the host; whether the move was legal.
+    /// Changes the status and tells the host. Returns false if the change is not allowed.
     pub fn advance(&self, to: Status) -> bool {
         if to.is_final() {
             let end = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -220,7 +220,7 @@ impl Core {
         self.stats.get().pause_error = Some(error.clone());
     }
 
-    /// Another phase of the work begins; `None`: none.
+    /// Begins another phase in the trace and the statistics; `None` ends the last one.
     pub fn phase(&self, next: Option<Phase>) {
         let now = self.now();
         let before = {
@@ -239,7 +239,7 @@ impl Core {
         }
     }
 
-    /// Moves on, or says why that is not possible any more.
+    /// Changes the status, or returns why that is not possible any more.
     pub fn enter(&self, to: Status) -> Result<()> {
         if self.advance(to) {
             return Ok(());
@@ -250,13 +250,13 @@ impl Core {
         }))
     }
 
-    /// The error of somebody's wish to end it.
+    /// Returns the error of a migration that is being cancelled.
     pub fn interrupted(&self) -> Option<Error> {
         let wanted = matches!(self.status(), Status::Cancelling | Status::Cancelled);
         wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
     }
 
-    /// Breaks the connection of a running postcopy on purpose.
+    /// Breaks the connection of a running postcopy.
     pub fn pause(&self) -> Result<()> {
         match self.status() {
             Status::PostcopyActive => {
@@ -267,7 +267,7 @@ impl Core {
         }
     }
 
-    /// An error unless it is a paused postcopy, which may be `over` already.
+    /// Returns an error unless this is a paused postcopy that is not `over`.
     pub fn check_paused(&self, over: bool) -> Result<()> {
         match self.status() {
             Status::PostcopyPaused if !over => Ok(()),
@@ -275,7 +275,7 @@ impl Core {
         }
     }
 
-    /// Leaves something at a place for who waits in a paused postcopy that is not `over`. What stood there goes.
+    /// Stores `offered` for the thread that waits in a paused postcopy that is not `over`; drops an earlier offer.
     pub fn offer<T>(&self, place: &Mutex<Option<T>>, offered: T, over: &AtomicBool) -> Result<()> {
         let before = {
             // Inside of it, so that the end does not miss it.
@@ -307,7 +307,7 @@ impl Core {
         self.set_owner(Owner::Here);
     }
 
-    /// Keeps the first error, and tells people; one that somebody wished for is no error to them.
+    /// Keeps the first error and reports it, unless it is that of a requested cancellation.
     pub fn set_error(&self, error: Error) {
         let side = if self.incoming { Side::Destination } else { Side::Source };
         let error = error.at_side(side);
@@ -340,7 +340,7 @@ impl Core {
         self.stats.get().owner = owner;
     }
 
-    /// What `query` tells.
+    /// Returns the statistics.
     pub fn info(&self) -> Info {
         let time = match self.ended_ns.load(Relaxed) {
             0 => self.now(),
@@ -353,13 +353,13 @@ impl Core {
         Info { status: self.status(), ..info.clone() }
     }
 
-    /// From here on this thread works for the migration.
+    /// Marks this thread as working for the migration.
     pub(super) fn working(&self) -> Working {
         WORKS_FOR.with_borrow_mut(|bases| bases.push(std::ptr::from_ref(self).addr()));
         Working
     }
 
-    /// Whether this thread is in a callback of the migration.
+    /// Returns whether this thread is in a callback of the migration.
     pub fn is_called_back(&self) -> bool {
         WORKS_FOR.with_borrow(|bases| bases.contains(&std::ptr::from_ref(self).addr()))
     }
@@ -413,7 +413,7 @@ impl Core {
         })
     }
 
-    /// Waits until `look` finds something, an error included, or `limit` is over, or somebody wants it to end.
+    /// Waits until `look` returns a result, at most for `limit`. Fails if the migration is cancelled.
     pub fn wait_for<T>(&self, what: &str, limit: Duration, look: impl Fn() -> Option<Result<T>>) -> Result<T> {
         let since = Instant::now();
         loop {
@@ -445,15 +445,15 @@ impl Core {
         }
     }
 
-    /// Watches the sections, for the numbers and the trace.
+    /// Returns an observer of sections that feeds the statistics and the trace.
     pub fn watcher(self: &Arc<Self>) -> Arc<dyn Observer> {
         Arc::new(Watcher { core: Arc::downgrade(self) })
     }
 }
 
-/// What either end is asked alike.
+/// What both ends offer their user.
 pub trait Migration {
-    /// What the two have in common.
+    /// The part that both ends share.
     #[doc(hidden)]
     fn core(&self) -> &Core;
 
@@ -472,7 +472,7 @@ pub trait Migration {
         self.core().wait(Some(limit))
     }
 
-    /// How it stands.
+    /// Returns the statistics.
     fn info(&self) -> Info {
         self.core().info()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The driver: who decides when to iterate, when to stop the guest, when to give up, and who owns the guest at every
-//! instant (QEMU 7.2's `migration/migration.c`, made anew).
+//! The migration driver: it runs the phases, stops and starts the guest, and decides which side owns it (replaces QEMU 7.2's
+//! `migration/migration.c`).
 //!
 //! - `core.rs`: what both ends share: status, parameters, statistics, connection, error, trace.
 //! - `status.rs`: the statuses and the table of their changes.
@@ -9,24 +9,26 @@
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it.
 //!
 //! # Who owns the guest
-//! The destination starts the guest only behind EOF (precopy) or RUN (postcopy), so the source owns it until it hands that
-//! one to the channel: any failure before leaves the source running. Just before, with a return path, the source asks by
-//! a PING whether everything is loaded, and waits for the answer; QEMU answers it as well. So EOF is only ever sent to a
-//! destination that can start the guest, and the time in which nobody can know is that between sending EOF and hearing
-//! the verdict (SHUT). A connection that breaks in that time leaves the source *stopped*, with an error that says that the
-//! destination may run: only somebody who can see both sides may decide. Neither side ever runs by itself while the other
-//! may. Cut at any byte:
+//! The destination starts the guest only behind EOF (precopy) or RUN (postcopy). The source owns the guest until it gives
+//! that to the channel, so any failure before leaves the guest running at the source. If there is a return path, the source
+//! asks by a PING whether everything is loaded, and waits for the PONG; QEMU answers it as well. So the source sends EOF
+//! only to a destination that can start the guest. The owner is unknown between sending EOF and receiving the verdict
+//! (SHUT). If the connection breaks in that time, the guest stays stopped at the source. The error says that the
+//! destination may run it, and that an operator who sees both sides has to decide. Neither side runs the guest while the
+//! other side may. If the connection is cut at any byte:
 //!
 //! | cut | destination | source |
 //! |---|---|---|
-//! | before EOF (or RUN) is sent | never starts | runs on |
+//! | before EOF (or RUN) is sent | never starts | continues the guest |
 //! | EOF sent, lost on the way | never starts | stopped: unknown |
 //! | EOF arrived, verdict lost | runs | stopped: unknown |
 //! | verdict arrived | as it says | as it says |
 //!
-//! Two generals can't do better than move that window. A verdict other than 0 counts as "does not run" only from an end of
-//! this library: QEMU 7.2 also sends it with the guest running. A source that is QEMU restarts its guest when it misses
-//! the verdict, so to such a source the verdict goes first, and the guest starts only if the channel took it.
+//! No protocol can close that window. A verdict other than 0 means "does not run" only if the destination is libsavevm:
+//! QEMU 7.2 also sends it while the guest runs. A source that is QEMU restarts its guest if it misses the verdict. So the
+//! destination sends the verdict to such a source first, and starts the guest only if the channel took it.
+//!
+//! In postcopy every error behind RUN pauses the migration on both sides, until a recovery or until the user ends it.
 
 mod check;
 mod core;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where a migration stands: QEMU 7.2's names (`qapi/migration.json`, `MigrationStatus`) and the moves between them.
+//! The status of a migration: QEMU 7.2's names (`qapi/migration.json`, `MigrationStatus`) and the changes between them.
 //!
 //! ```mermaid
 //! stateDiagram-v2
@@ -104,7 +104,7 @@ impl Status {
         }
     }
 
-    /// Whether it is over.
+    /// Returns whether the migration is over.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Cancelled | Self::Completed | Self::Failed | Self::Colo)
     }
@@ -150,19 +150,19 @@ impl fmt::Display for Status {
 #[derive(Default)]
 struct Inner {
     status: Status,
-    /// The point of no return was passed: who wants to cancel comes too late.
+    /// The point of no return was passed: it is too late to cancel.
     committed: bool,
-    /// Nobody may pass it any more.
+    /// The point of no return can't be passed any more.
     refused: bool,
-    /// Changes that nobody has told the host of yet, and whether somebody is telling.
+    /// Changes that the host was not told of yet, and whether a thread is telling them.
     untold: std::collections::VecDeque<Status>,
     telling: bool,
-    /// Counts up whenever something happened that a waiting thread may want to look at.
+    /// Counts up with every change that a waiting thread may wait for.
     generation: u64,
 }
 
-/// The status of one migration. Everybody may wait for it; whoever changes it tells the host, without a lock held and in
-/// the order of the changes.
+/// The status of one migration. Any thread may wait for it. The thread that changes it tells the host, without a lock and
+/// in the order of the changes.
 pub struct StatusMachine {
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -179,12 +179,12 @@ impl StatusMachine {
         self.inner.lock()
     }
 
-    /// Where it stands.
+    /// Returns the status.
     pub fn status(&self) -> Status {
         self.inner().status
     }
 
-    /// Moves on if that is legal from where it stands; whether it did. `tell` gets every change once.
+    /// Changes the status if the table allows that, and returns whether it did. `tell` is called once for every change.
     pub fn advance(&self, to: Status, tell: &dyn Fn(Status)) -> bool {
         let mut inner = self.inner();
         let cancelling_late = to == Status::Cancelling && inner.committed;
@@ -196,7 +196,7 @@ impl StatusMachine {
         inner.untold.push_back(to);
         self.changed.notify_all();
         if std::mem::replace(&mut inner.telling, true) {
-            // Somebody is at it, maybe further down on this very stack: that one goes on with ours.
+            // Another call is telling, maybe further down on this stack: it tells this change as well.
             return true;
         }
         while let Some(status) = inner.untold.pop_front() {
@@ -209,7 +209,7 @@ impl StatusMachine {
         true
     }
 
-    /// Passes the point of no return: from now on nobody cancels. False where somebody already did, or it was refused.
+    /// Passes the point of no return: from now on cancelling fails. False if it was cancelled or refused before.
     pub fn commit(&self) -> bool {
         let mut inner = self.inner();
         if inner.refused || inner.status == Status::Cancelling || inner.status.is_final() {
@@ -219,12 +219,12 @@ impl StatusMachine {
         true
     }
 
-    /// Lets nobody pass the point of no return any more.
+    /// Makes every later `commit` fail.
     pub fn refuse(&self) {
         self.inner().refused = true;
     }
 
-    /// Takes a commitment back: it turned out that the other side can't go on.
+    /// Reverts `commit`: the other side can't start the guest.
     pub fn uncommit(&self) {
         self.inner().committed = false;
     }
@@ -234,23 +234,23 @@ impl StatusMachine {
         self.inner().committed
     }
 
-    /// Wakes all who wait, so that they look again.
+    /// Wakes all waiting threads, so that they look again.
     pub fn notify(&self) {
         self.inner().generation += 1;
         self.changed.notify_all();
     }
 
-    /// Counts up with every change and every `ring`.
+    /// Counts up with every change and every `notify`.
     pub fn generation(&self) -> u64 {
         self.inner().generation
     }
 
-    /// Waits until the bell rings once more than `since`, at most for `limit`.
+    /// Waits until the generation is not `since` any more, at most for `limit`.
     pub fn wait_changed(&self, since: u64, limit: Duration) {
         self.wait(|inner| inner.generation != since, Some(limit));
     }
 
-    /// Waits until it is over and the host was told; the last status, or `None` after `limit`.
+    /// Waits until the migration is over and the host was told. Returns the last status, or `None` after `limit`.
     pub fn wait_final(&self, limit: Option<Duration>) -> Option<Status> {
         let over = |inner: &Inner| inner.status.is_final() && !inner.telling;
         self.wait(over, limit).then(|| self.status())

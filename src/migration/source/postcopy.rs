@@ -16,9 +16,12 @@
 //! PART... (pages that these ask for)           -->
 //!                                              <--   PONG loaded
 //! RUN                                          -->   starts the guest
-//! PART... (pages)  END... EOF                  -->
+//! PART... (pages)  END... PING all sent        -->
+//!                                              <--   PONG all sent
+//! EOF                                          -->
 //!                                              <--   SHUT 0
 //! ```
+//! With the last PONG the source knows that nothing is needed any more, so a lost SHUT does not keep it waiting.
 
 use super::rate::Rate;
 use super::shared::Shared;
