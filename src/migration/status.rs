@@ -19,7 +19,6 @@
 //!   postcopy_active --> postcopy_paused
 //!   postcopy_active --> completed
 //!   postcopy_paused --> postcopy_recover
-//!   postcopy_paused --> completed
 //!   postcopy_recover --> postcopy_active
 //!   postcopy_recover --> postcopy_paused
 //!   cancelling --> cancelled
@@ -134,7 +133,7 @@ impl Status {
             S::PostcopyActive => matches!(self, S::Active | S::PreSwitchover | S::Device | S::PostcopyRecover),
             S::PostcopyPaused => matches!(self, S::PostcopyActive | S::PostcopyRecover),
             S::PostcopyRecover => matches!(self, S::PostcopyPaused),
-            S::Completed => matches!(self, S::Active | S::Device | S::PostcopyActive | S::PostcopyPaused),
+            S::Completed => matches!(self, S::Active | S::Device | S::PostcopyActive),
             S::Colo => matches!(self, S::Active),
             S::Failed => !self.is_final() && !matches!(self, S::None),
         }
@@ -288,7 +287,7 @@ mod tests {
         (S::PreSwitchover, &[S::Device, S::PostcopyActive, S::Cancelling, S::Failed]),
         (S::Device, &[S::Completed, S::PostcopyActive, S::Cancelling, S::Failed]),
         (S::PostcopyActive, &[S::PostcopyPaused, S::Completed, S::Failed]),
-        (S::PostcopyPaused, &[S::PostcopyRecover, S::Completed, S::Failed]),
+        (S::PostcopyPaused, &[S::PostcopyRecover, S::Failed]),
         (S::PostcopyRecover, &[S::PostcopyActive, S::PostcopyPaused, S::Failed]),
         (S::Cancelling, &[S::Cancelled, S::Failed]),
         (S::Cancelled, &[]),

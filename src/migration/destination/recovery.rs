@@ -30,7 +30,11 @@ impl Worker {
         if let Some(Err(cause)) = loaded {
             return Err(cause);
         }
-        let abandoned = self.shared.requests.abandon.load(SeqCst) && !self.state().all_arrived;
+        if stage == Stage::Running && self.state().all_arrived {
+            // Only EOF is missing, which the source sends once it knows that. So no source is needed any more.
+            return self.end_postcopy();
+        }
+        let abandoned = self.shared.requests.abandon.load(SeqCst);
         match self.postcopy_ram() {
             Some(ram) if matches!(stage, Stage::Running | Stage::Recover) && !abandoned => {
                 let core = &self.shared.core;
@@ -62,11 +66,7 @@ impl Worker {
 
     /// Waits until the source is connected again.
     pub(super) fn wait_recovery(&self, file: &mut Option<MigFile>) -> Result<()> {
-        let channel = match self.accept_recovery() {
-            // No source is needed any more: all of the guest is here.
-            Err(_) if self.state().all_arrived => return self.end_postcopy(),
-            accepted => accepted?,
-        };
+        let channel = self.accept_recovery()?;
         self.shared.core.vm.fault_point(FaultPoint::Recovery);
         let new = self.attach(&channel)?;
         let back = new.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a return path"))?;

@@ -11,7 +11,6 @@
 //!   paused --> recover : a new connection
 //!   recover --> running : RESUME
 //!   recover --> paused : the new connection breaks
-//!   paused --> finish : all pages arrived, and no source comes back
 //!   running --> finish : EOF
 //!   take_over --> finish
 //!   finish --> done
@@ -70,7 +69,7 @@ impl Stage {
             S::Paused => matches!(self, S::Running | S::Recover),
             S::Recover => matches!(self, S::Paused),
             S::TakeOver => matches!(self, S::Load),
-            S::Finish => matches!(self, S::TakeOver | S::Running | S::Paused),
+            S::Finish => matches!(self, S::TakeOver | S::Running),
             S::Done => !matches!(self, S::Done),
         }
     }
@@ -111,7 +110,7 @@ mod tests {
         (S::Load, &[S::Listen, S::TakeOver, S::Done]),
         (S::Listen, &[S::Running, S::Done]),
         (S::Running, &[S::Paused, S::Finish, S::Done]),
-        (S::Paused, &[S::Recover, S::Finish, S::Done]),
+        (S::Paused, &[S::Recover, S::Done]),
         (S::Recover, &[S::Running, S::Paused, S::Done]),
         (S::TakeOver, &[S::Finish, S::Done]),
         (S::Finish, &[S::Done]),
@@ -149,7 +148,7 @@ mod tests {
         for last in [S::Accept, S::Load, S::Listen, S::Running, S::Paused, S::Recover, S::TakeOver, S::Finish] {
             assert!(status_before(last).may_become(Status::Failed), "{last:?}");
         }
-        for finishing in [Status::Active, Status::PostcopyActive, Status::PostcopyPaused] {
+        for finishing in [Status::Active, Status::PostcopyActive] {
             assert!(finishing.may_become(Status::Completed));
         }
     }
