@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Puts libsavevm into the build files of a QEMU 7.2 tree, given as the argument. Does nothing where that was done."""
+"""Adds libsavevm to the build files of a QEMU 7.2 tree: edit-build.py TREE. Files that have it are not changed."""
 
 import pathlib
 import re

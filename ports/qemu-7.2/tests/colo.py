@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""COLO between a QEMU on libsavevm and an unmodified one: checkpoints, and either side going on when the other is gone.
+"""COLO between a QEMU on libsavevm and an unmodified one: checkpoints, and each side continues when the other ends.
 
 usage: colo.py PORTED UNMODIFIED all | quick
 
@@ -13,7 +13,7 @@ import sys
 
 from qemu import Failure, Qemu, run_case
 
-# A byte of the clock's memory, which the guest does not use.
+# A byte in the memory of the real-time clock, which the guest does not use.
 SELECT, VALUE = "o /b 0x70 0x50", 0x5A
 
 
@@ -23,14 +23,14 @@ def start(binary, place, name, *more):
 
 
 def wait_checkpoints(secondary, more):
-    """Waits for so many more checkpoints that the secondary loaded."""
+    """Waits until the secondary has loaded this number of further checkpoints."""
     loaded = "Send 'vmstate-loaded' message"
     goal = secondary.output().count(loaded) + more
     secondary.wait("checkpoints", lambda vm: vm.output().count(loaded) >= goal)
 
 
 def replicate(place, primary, secondary):
-    """Has the secondary follow the primary, and looks whether it does."""
+    """Starts COLO, and checks that the secondary follows the primary."""
     primary.wait_letters()
     primary.qmp("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": True}])
     primary.qmp("migrate-set-parameters", x_checkpoint_delay=100, max_bandwidth=1 << 32)
@@ -42,9 +42,9 @@ def replicate(place, primary, secondary):
     wait_checkpoints(secondary, 2)
     primary.hmp(SELECT)
     primary.hmp(f"o /b 0x71 {VALUE}")
-    # One may have been under way.
+    # One checkpoint may have been in progress.
     wait_checkpoints(secondary, 2)
-    # Also which byte is selected came over.
+    # The index of the selected byte was migrated as well.
     said = secondary.hmp("i /b 0x71")
     if f"= {VALUE:#04x}" not in said:
         raise Failure(f"the secondary does not have what was written in the primary: {said!r}")

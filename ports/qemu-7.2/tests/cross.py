@@ -4,8 +4,7 @@
 
 usage: cross.py PORTED UNMODIFIED TARGET all | quick | foreign
 
-`quick`: a selection. `foreign`: the unmodified one has another configuration, so that it may number its sections
-otherwise.
+`quick`: a selection. `foreign`: the unmodified QEMU has another configuration, so its section ids may differ.
 """
 
 import json
@@ -25,7 +24,7 @@ def set_up(vm, capabilities=(), **parameters):
 
 
 def sent(source, target):
-    """The guest arrived, runs, and nothing of it is lost."""
+    """Checks that the guest runs on the target, and that its state is complete."""
     target.wait_run()
     letters = source.serial()
     target.wait_letters()
@@ -48,8 +47,7 @@ def case_precopy(place, machine, source_binary, target_binary):
 
 
 def case_compressed(place, machine, source_binary, target_binary):
-    """Pages as deflated bytes, by threads with files of their own. The guest is stopped: of one that runs, QEMU 7.2 loses
-    writes now and then."""
+    """Compressed pages. The guest is stopped, because QEMU 7.2 loses writes of a running guest."""
     uri = f"unix:{place / 'socket'}"
     with (Qemu(source_binary, place, "source", *machine.arguments) as source,
           Qemu(target_binary, place, "target", *machine.arguments, "-incoming", "defer") as target):
@@ -69,7 +67,7 @@ def case_compressed(place, machine, source_binary, target_binary):
 
 
 def case_background(place, machine, source_binary, target_binary):
-    """A snapshot of a guest that runs on."""
+    """A background snapshot of a running guest."""
     path = place / "stream"
     with Qemu(source_binary, place, "source", *machine.arguments) as source:
         source.wait_letters()
@@ -138,8 +136,8 @@ CLOCK = b"\x05spapr\0\0\0\0\0\0\0\3"
 
 
 def comparable(stream):
-    """Without what depends on the time: how much RAM goes in one round, so that a round's end and the next one's head
-    go, and a clock that runs while the guest is stopped."""
+    """Removes parts that depend on time: the ends of RAM rounds with the heads of the next ones, and a clock that runs while
+    the guest is stopped."""
     stream = re.sub(END + b"\x7e(....)[\2\3]\\1", b"", stream, flags=re.DOTALL)
     return re.sub(CLOCK + b".{16}", CLOCK, stream, flags=re.DOTALL)
 
@@ -155,7 +153,7 @@ def compare(*streams):
 
 
 def described(stream):
-    """How many bytes of description end the stream."""
+    """Returns the size of the description at the end of the stream."""
     at = stream.rfind(b'{"page_size"')
     if at < 0 or int.from_bytes(stream[at - 4:at], "big") != len(stream) - at or stream[at - 5] != 6:
         raise Failure("no description ends the stream")
@@ -163,7 +161,7 @@ def described(stream):
 
 
 def case_same_bytes(place, machine, ported, unmodified):
-    """What was saved once, both load and save again to the byte, with all that a running guest left in the devices."""
+    """Both load the same stream of a guest that ran, and save the same bytes again."""
     path = place / "first"
     with Qemu(unmodified, place, "source", *machine.arguments) as source:
         source.wait_letters()
@@ -188,7 +186,7 @@ def case_same_bytes_new(place, machine, ported, unmodified):
     return f"{len(streams[0])} bytes, {described(streams[0])} of them description"
 
 
-# As Xen's accelerator has them; and not what a CPU keeps in the guest's memory, which comes another way.
+# The devices as with Xen's accelerator, without CPU state that is in guest memory, which Xen migrates.
 XEN = ["-global", "apic-common.vapic=off"]
 for off in ("store-global-state", "send-configuration", "send-section-footer"):
     XEN += ["-global", f"migration.{off}=off"]
@@ -206,7 +204,7 @@ def load_devices(vm, path):
 
 
 def case_same_devices(place, machine, ported, unmodified):
-    """Xen's files of device state: either saves the same, and has the same when it loaded what the other saved."""
+    """Xen's files of device state: both save the same bytes, and have the same state after they load each other's file."""
     path = place / "first"
     with Qemu(unmodified, place, "source", *machine.arguments, *XEN) as source:
         source.wait_letters()
@@ -218,11 +216,11 @@ def case_same_devices(place, machine, ported, unmodified):
             vm.wait_status("completed")
             saved.append(save_devices(vm, place / f"devices{len(saved)}"))
             if binary == ported:
-                # As in Xen's COLO, where an unmodified one aborts.
+                # As in Xen's COLO, where an unmodified QEMU aborts.
                 vm.qmp("system_reset")
                 compare(load_devices(vm, place / "devices0"), saved[0])
     compare(*saved)
-    # It waits for a migration that nobody sends: without one an unmodified QEMU aborts in the end of the load.
+    # Starts an incoming migration that is never used: without it, an unmodified QEMU aborts at the end of the load.
     waiting = ["-S", "-incoming", f"unix:{place / 'socket'}"]
     for at, binary in ((1, ported), (0, unmodified)):
         with Qemu(binary, place, "fresh", *machine.arguments, *XEN, *waiting) as vm:
@@ -231,14 +229,14 @@ def case_same_devices(place, machine, ported, unmodified):
     return f"{len(saved[0])} bytes"
 
 
-# Off: a configuration section is no description to libsavevm.
+# Off, because libsavevm has no trace events for the configuration section.
 TRACES = ["-global", "migration.send-configuration=off"]
 for pattern in ("vmstate_*", "get_qtailq*", "put_qtailq*", "get_qlist*", "put_qlist*", "get_gtree*", "put_gtree*"):
     TRACES += ["-trace", pattern]
 
 
 def events(vm):
-    """The trace events in the log, but for those of live devices: how often they are called depends on the time."""
+    """Returns the trace events in the log, without those of live devices, whose number depends on time."""
     told = re.findall(r"^(?:vmstate|get|put)_.*(?<!, \(old\))$", vm.output(), flags=re.MULTILINE)
     if not told:
         raise Failure(f"{vm.name} told nothing")
@@ -246,7 +244,7 @@ def events(vm):
 
 
 def case_same_traces(place, machine, ported, unmodified):
-    """A machine that never ran is saved and loaded: each field is told, with the same words."""
+    """Saves and loads a machine that never ran: the trace events of all fields are equal."""
     told = []
     for binary in (ported, unmodified):
         path = place / "stream"
@@ -270,15 +268,15 @@ for pattern in ("savevm_*", "loadvm_*", "qemu_savevm_*", "qemu_loadvm_*", "postc
 
 
 def shapes(vm):
-    """What kinds of events are in the log: how often each comes, and its numbers, depend on the time."""
+    """Returns the kinds of events in the log. Their numbers and values depend on time."""
     told = re.findall(r"^(?:qemu_)?(?:savevm|loadvm|postcopy|file)_.*$", vm.output(), flags=re.MULTILINE)
-    # Nor is it the same which blocks have pages to discard.
+    # Which blocks have pages to discard depends on time as well.
     told = [re.sub(r"(discard(?:_header)?) .*:", r"\1 block:", line) for line in told]
     return {re.sub(r"\d+", "N", line) for line in told}
 
 
 def case_same_postcopy_traces(place, machine, ported, unmodified):
-    """Events of the phases, the sections and the commands, with the same words on both sides."""
+    """The events of phases, sections and commands are equal on both sides."""
     told = []
     for binary in (ported, unmodified):
         with (Qemu(binary, place, "source", *machine.arguments, *PHASES) as source,
@@ -292,7 +290,7 @@ def case_same_postcopy_traces(place, machine, ported, unmodified):
 
 
 def case_same_descriptions(place, machine, ported, unmodified):
-    """-dump-vmstate, whatever the space between."""
+    """The output of -dump-vmstate is equal, apart from whitespace."""
     dumps = []
     for binary in (ported, unmodified):
         path = place / "dump.json"

@@ -19,21 +19,21 @@ RTL8139 = rb"....:..:..\.0/rtl8139"
 
 
 class Image:
-    """A qcow2 image whose last snapshot is damaged and mended, as a file: also while QEMU has it open."""
+    """Damages and repairs the last snapshot of a qcow2 image file, also while QEMU has it open."""
 
     def __init__(self, path):
         self.path = path
         self.data = path.read_bytes()
 
     def last(self, pattern):
-        """Where the last match ends."""
+        """Returns the end of the last match."""
         found = list(re.finditer(pattern, self.data, re.DOTALL))
         if len(found) < 2:
             raise Failure(f"{pattern!r} is {len(found)} times in the image, expected once in either snapshot")
         return found[-1].end()
 
     def section(self, name):
-        """Where in the last snapshot the name of the section that has a device's whole state ends."""
+        """Returns the end of the name in the FULL section of a device of the last snapshot."""
         return self.last(rb"\x7e....\x04....[\x01-\x40]" + name)
 
     def put(self, at, data):
@@ -55,11 +55,11 @@ def head(disk):
 
 
 def page(disk):
-    """Where a page's record names its block; before it stand address and flags."""
+    """Returns the offset of the block name in the record of a page, which follows address and flags."""
     return disk.last(rb"\0\0\0\0...[\x02\x08]\x06pc\.ram") - len("pc.ram") - 1
 
 
-# What is damaged: where in the image, how many bytes, what is written there (None: a bit is flipped), what is said.
+# The damages: place in the image, number of bytes, new bytes (None: one bit is flipped), expected message.
 DAMAGES = {
     "the type of a section": (head, 1, b"\x0c", "the footer"),
     "the number of a section": (lambda disk: head(disk) + 4, 1, None, "the footer"),
@@ -80,7 +80,7 @@ DAMAGES = {
 
 
 def disk_io(vm, command, pattern):
-    """What the process prints, not the monitor."""
+    """The output of the process, without the monitor's."""
     before = len(vm.output())
     vm.hmp(f'qemu-io -d hd "{command} -P {pattern} 64k 4k"')
     return vm.output()[before:]
@@ -96,7 +96,7 @@ def check_disk(vm, pattern):
 
 
 def two_snapshots(place, binary, img):
-    """An image with the snapshots "good" and "bad", that one of a guest with this memory."""
+    """An image with the snapshots "good" and "bad"; "bad" is of a guest with this memory."""
     path = image(place, img)
     with start(binary, place, path) as vm:
         vm.wait_letters()
@@ -110,7 +110,7 @@ def two_snapshots(place, binary, img):
 
 
 def check_goes_on(vm, what, said, wanted):
-    """A load of the snapshot "bad" left all as it was."""
+    """Checks that a load of the snapshot "bad" changed nothing."""
     if "not loaded, and nothing was changed" not in said or not re.search(wanted, said):
         raise Failure(f"{what}: {said!r}, expected {wanted!r}")
     expect(f"{what}: the guest runs", vm.qmp("query-status")["status"], "running")
@@ -130,7 +130,7 @@ def case_damages(place, binary, img):
             check_goes_on(vm, what, vm.hmp("loadvm bad"), wanted)
             check_goes_on(vm, what, job(vm, "snapshot-load", tag="bad", vmstate="disk"), wanted)
             disk.mend(at, length)
-        # One that stands still is not started.
+        # A stopped guest is not started.
         disk.flip(head(disk) - 1)
         vm.qmp("stop")
         before = vm.counters()
@@ -148,7 +148,7 @@ def case_damages(place, binary, img):
 
 
 def entry(data):
-    """Where in the image the last snapshot's entry of the table is."""
+    """Returns the offset of the last entry of the image's snapshot table."""
     count, at = struct.unpack_from(">IQ", data, 60)
     for _ in range(count):
         last = at
@@ -184,10 +184,10 @@ def case_missing(place, binary, img):
 
 
 def case_values(place, binary, img):
-    """What only the device finds wrong is found too late: the guest must not run with half a state."""
+    """A value that only the device rejects is detected during the load: the guest must not run with a partial state."""
     path, _ = two_snapshots(place, binary, img)
     disk = Image(path)
-    # Behind instance, version and the version of a PCI device: the maker's number, which can't change.
+    # After instance, version and the version of the PCI device: the vendor id, which cannot change.
     disk.flip(disk.section(RTL8139) + 12)
     with start(binary, place, path) as vm:
         vm.wait_letters()
@@ -202,7 +202,7 @@ def case_values(place, binary, img):
 
 
 def case_resized(place, binary, img):
-    """In an image that grew, QEMU finds a snapshot's state elsewhere than it looks for a new one's."""
+    """In an image that grew, the state of an older snapshot is at another offset than that of a new one."""
     path, memory = two_snapshots(place, binary, img)
     subprocess.run([img, "resize", "-q", str(path), "3G"], check=True)
     with start(binary, place, path) as vm:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Downtime and total time of a QEMU on libsavevm against an unmodified one, in turn on the same guest.
+"""Downtime and total time of a QEMU on libsavevm compared with an unmodified one, in turns, with the same guest.
 
 usage: downtime.py PORTED UNMODIFIED [ROUNDS]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The guests: each counts up one byte in each of 1792 pieces of memory, prints the next letter of the alphabet, and
-begins again. One that finds state missing prints a "!"."""
+begins again. A guest that detects missing state prints "!"."""
 
-# The addresses that a guest counts at.
+# The addresses of the counted bytes.
 COUNTED = range(0x20000, 0x90000, 0x100)
 
 # A boot sector:
@@ -52,7 +52,7 @@ PPC64 = bytes.fromhex(
 
 FILES = {
     "x86.disk": X86.ljust(510, b"\0") + b"\x55\xaa",
-    # As a BIOS, which begins at the jump in its last 16 bytes.
+    # A BIOS starts at the jump in its last 16 bytes.
     "x86.bios": (X86.ljust(0xfff0, b"\0") + bytes.fromhex("ea000000f0")).ljust(0x10000, b"\0"),
     "s390x.bios": S390X,
     "ppc64.bios": bytes(0x100) + PPC64,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * RDMA's hooks into a file, as QEMU's RAM code runs them, with hooks that only
- * note that they were run. Linked with QEMU's own qemu-file.c it must say the
- * same as with the port's.
+ * Tests the hooks of RDMA in a file, as QEMU's RAM code calls them. The hooks
+ * of the test only record their calls. The results must be the same with QEMU's
+ * own qemu-file.c and with the port's file.c.
  */
 #include "qemu/osdep.h"
 #include "io/channel-buffer.h"
@@ -10,7 +10,7 @@
 
 enum { PAGE = 4096 };
 
-/* What the hooks return, and what they saw. */
+/* The result of the hooks, and their recorded calls. */
 static int hook_result;
 static uint64_t page_sent;
 static GString *seen;
@@ -103,7 +103,7 @@ static void test_rounds(void)
     ram_control_after_iterate(f, RAM_CONTROL_FINISH);
     g_assert_cmpint(qemu_file_get_error(f), ==, 0);
     g_assert_cmpint(qemu_file_total_transferred(f), ==, sizeof(uint64_t));
-    /* The first error stays. */
+    /* The file keeps its first error. */
     hook_result = -EPIPE;
     ram_control_after_iterate(f, RAM_CONTROL_ROUND);
     hook_result = -EIO;
@@ -157,7 +157,7 @@ static void test_loads(void)
     close_file(f, -ENOENT);
 }
 
-/* They belong to a file, not to its channel. */
+/* Hooks belong to a file and not to its channel. */
 static void test_return_path(void)
 {
     QEMUFile *f = new_file(true, &write_hooks);

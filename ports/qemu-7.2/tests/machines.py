@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Machines of many devices, by target: what a QEMU with the fewest features has and can migrate."""
+"""Machines with many devices, by target. A QEMU with the fewest features has these devices and can migrate them."""
 
 import collections
 
-# Not am53c974: it saves what its memory held before, addresses of the process among it, so that no two streams are the
-# same.
+# am53c974 is left out: it saves uninitialised memory, such as addresses of the process, so two streams always differ.
 PCI = """
 virtio-net-pci,netdev=n0,romfile=
 virtio-scsi-pci,id=scsi
@@ -84,12 +83,12 @@ virtio-tablet-ccw
 diag288
 """
 
-# handlers: sections that only handlers of the target write.
+# handlers: sections that are written only by handlers of the target.
 Machine = collections.namedtuple("Machine", "arguments handlers")
 
 
 def machine(target, place, foreign):
-    """The machine of a target, with its guest; with a foreign emulator, no firmware but the guest."""
+    """The machine of a target with its guest. With a foreign emulator, it has no other firmware."""
     arguments = ["-accel", "tcg", "-m", "128M" if target == "x86_64" else "256M", "-smp", "2", "-rtc", "clock=vm,base=2022-02-02",
                  "-uuid", "12345678-1234-1234-1234-123456789abc", "-audiodev", "none,id=a0", "-seed", "1"]
     for net in range(2):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A QEMU process that is driven over QMP, and a guest for it that shows whether its state is whole."""
+"""A QEMU process that is controlled over QMP, and checks of its guest's state."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ DEADLINE = 120
 
 
 class Failure(Exception):
-    """What a test found to be wrong."""
+    """A failed check."""
 
 
 class Place:
@@ -37,7 +37,7 @@ class Place:
 
 
 class Qemu:
-    """One QEMU. `arguments` follow what every one has."""
+    """A QEMU process. `arguments` are added to the common ones."""
 
     def __init__(self, binary, place, name, *arguments):
         self.name = name
@@ -68,7 +68,7 @@ class Qemu:
         self.qmp("qmp_capabilities")
 
     def output(self):
-        """What the process printed."""
+        """The output of the process."""
         self.log.flush()
         return pathlib.Path(self.log.name).read_text(encoding="utf-8", errors="replace")
 
@@ -86,7 +86,7 @@ class Qemu:
         self.socket.sendall(json.dumps(message).encode())
 
     def ask(self, command, **arguments):
-        """The whole answer to a command."""
+        """Returns the whole answer to a command."""
         self.send(command, **arguments)
         while True:
             answer = self._message()
@@ -96,14 +96,14 @@ class Qemu:
                 return answer
 
     def qmp(self, command, **arguments):
-        """What a command returns."""
+        """Returns the result of a command."""
         answer = self.ask(command, **arguments)
         if "error" in answer:
             raise Failure(f"{self.name}: {command}: {answer['error']['desc']}\n{self.output()}")
         return answer["return"]
 
     def hmp(self, line):
-        """What a line of the human monitor prints."""
+        """Returns the output of a command of the human monitor."""
         return self.qmp("human-monitor-command", command_line=line)
 
     def wait(self, what, done):
@@ -116,7 +116,7 @@ class Qemu:
         return result
 
     def wait_status(self, *wanted):
-        """Waits until the migration has one of these states; the answer to query-migrate."""
+        """Waits until the migration has one of these states. Returns the answer to query-migrate."""
 
         def look(_):
             info = self.qmp("query-migrate")
@@ -132,16 +132,16 @@ class Qemu:
         self.wait("a guest that runs", lambda _: self.qmp("query-status")["running"])
 
     def serial(self):
-        """The letters that came out so far."""
+        """Returns the letters that the guest has printed."""
         return self.serial_path.read_bytes() if self.serial_path.exists() else b""
 
     def wait_letters(self, more=40):
-        """Waits until the guest goes on and has sent so many letters more."""
+        """Waits until the guest has printed this number of further letters."""
         goal = len(self.serial()) + more
         self.wait("letters of the guest", lambda _: len(self.serial()) >= goal)
 
     def counters(self):
-        """The counted bytes. The guest is stopped."""
+        """Returns the counted bytes. The guest is stopped."""
         path = str(self.serial_path) + ".memory"
         counted = guests.COUNTED
         self.qmp("pmemsave", val=counted.start, size=counted.stop - counted.start, filename=path)
@@ -177,7 +177,7 @@ class Qemu:
 
 
 def check_letters(before, after):
-    """`after` goes on where `before` ended, and neither misses or repeats a letter."""
+    """Checks that `after` continues `before`, and that no letter is missing or repeated."""
     text = before + after
     for at in range(1, len(text)):
         if (text[at] - text[at - 1]) % 26 not in (1,):
@@ -185,7 +185,7 @@ def check_letters(before, after):
 
 
 def run_case(title, case, *arguments):
-    """Runs a test and says so; False where it failed."""
+    """Runs a test and prints its result. Returns False if it failed."""
     began = time.monotonic()
     try:
         with Place() as place:

@@ -39,7 +39,7 @@ def quiet_hmp(vm, line):
 
 
 def frozen(vm):
-    """Stops the guest; its memory."""
+    """Stops the guest and returns its memory."""
     vm.qmp("stop")
     vm.check_counters()
     return vm.counters()
@@ -75,7 +75,7 @@ def case_hmp(place, binary, img):
 
 
 def job(vm, command, **arguments):
-    """Runs a job; its error, or None."""
+    """Runs a job. Returns its error, or None."""
     vm.qmp(command, job_id="job", devices=["disk"], **arguments)
 
     def concluded(vm):
@@ -121,13 +121,13 @@ def case_failing_disk(place, binary, img):
 
 
 def kill_in_savevm(place, binary, disk, tag):
-    """Whether the snapshot is in the image though QEMU was killed as soon as the image grew."""
+    """Kills QEMU as soon as the image grows. Returns whether the snapshot is in the image."""
     with start(binary, place, disk) as vm:
         vm.wait_letters()
         size = disk.stat().st_size
         vm.send("human-monitor-command", command_line=f"savevm {tag}")
         end = time.monotonic() + DEADLINE
-        # Without a pause: all of it is written in a moment.
+        # No pause: the snapshot is written within a moment.
         while disk.stat().st_size == size and time.monotonic() < end:
             pass
         vm.process.kill()
@@ -140,7 +140,7 @@ def case_killed(place, binary, img):
     with start(binary, place, disk) as vm:
         vm.wait_letters()
         quiet_hmp(vm, "savevm good")
-    # One that was faster than the kill is whole, and the next one gets its chance.
+    # A snapshot that was completed before the kill is valid. Try again with the next one.
     tags = [f"late{number}" for number in range(8)]
     interrupted = next((tag for tag in tags if not kill_in_savevm(place, binary, disk, tag)), None)
     expect("a snapshot that was interrupted", interrupted is not None, True)
