@@ -88,7 +88,7 @@ extern "C" {
 /* ---- Context: one virtual machine with its devices ---- */
 
 /**
- * What a stream may ask for at most, and how long its other end is waited for. 0 means the default.
+ * Limits for streams, and for the wait when a file is opened. 0 means the default.
  */
 typedef struct SaveVMLimits {
   /**
@@ -100,27 +100,27 @@ typedef struct SaveVMLimits {
    */
   uint32_t packaged;
   /**
-   * How deep PACKAGED may stand in PACKAGED; default 4.
+   * Maximum nesting of PACKAGED streams; default 4.
    */
   uint32_t packaged_depth;
   /**
-   * Most memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
+   * Maximum memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
    */
   uint64_t allocation;
   /**
-   * Most elements that one field may add to a list or tree; default 1 Mi.
+   * Maximum number of elements that one field may add to a list or tree; default 1048576.
    */
   uint64_t list_elements;
   /**
-   * How deep descriptions may nest; default 64.
+   * Maximum nesting of descriptions; default 64.
    */
   uint32_t nesting;
   /**
-   * Longest machine name in bytes; default 4096.
+   * Maximum length of a machine name in bytes; default 4096.
    */
   uint32_t machine_name;
   /**
-   * How long savevm_file_open() waits for the other end; default 30000 to write, 300000 to read.
+   * Longest wait of savevm_file_open() for the other end, in ms; default 30000 to write, 300000 to read.
    */
   uint32_t open_timeout_ms;
 } SaveVMLimits;
@@ -142,8 +142,8 @@ SaveVM *savevm_new(const struct SaveVMHostOps *ops,
                    void *opaque);
 
 /**
- * Gives a context another hypervisor; for instance the default context its first. `ops` as for savevm_new(). No migration
- * may run, and no other call on the context.
+ * Replaces the host operations of a context, or sets those of the default context. `ops` has the form of savevm_new(). No
+ * migration and no other call on the context may be in progress.
  *
  * Returns:
  *   0        the host is set
@@ -265,7 +265,7 @@ void savevm_unregister_vmstate(SaveVM *vm,
 /* ---- Host: what the library asks of the hypervisor ---- */
 
 /**
- * Bits of `SaveVMHostOps.stream_flags`: what streams leave out, and where a driver of the host's own stands.
+ * Bits of `SaveVMHostOps.stream_flags`: parts that streams omit, and the state of a host with a migration driver of its own.
  * No configuration section is written or expected.
  */
 #define SAVEVM_FLAG_NO_CONFIGURATION (1 << 0)
@@ -281,7 +281,7 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_NO_VMDESC (1 << 2)
 
 /**
- * The guest was handed over; live devices with postcopy go on.
+ * The guest was handed over. Live devices that support postcopy continue.
  */
 #define SAVEVM_FLAG_IN_POSTCOPY (1 << 3)
 
@@ -291,17 +291,17 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_IN_COLO (1 << 4)
 
 /**
- * Postcopy of RAM is agreed on.
+ * Postcopy of RAM is enabled on both sides.
  */
 #define SAVEVM_FLAG_POSTCOPY_RAM (1 << 5)
 
 /**
- * The machine's UUID is not written; one that comes is compared all the same.
+ * The machine's UUID is not written. A received UUID is still compared.
  */
 #define SAVEVM_FLAG_NO_UUID (1 << 6)
 
 /**
- * Sections of live devices are refused: what they hold comes another way.
+ * Sections of live devices are rejected, because their contents are sent separately (Xen).
  */
 #define SAVEVM_FLAG_NO_LIVE_LOAD (1 << 7)
 
@@ -338,10 +338,11 @@ typedef enum SaveVMReportLevel {
 } SaveVMReportLevel;
 
 /**
- * What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
- * copied; Every member gets the `opaque` of savevm_new().
+ * Functions of the hypervisor that the library calls. Every member may be NULL; its comment states what NULL means. The table
+ * is copied. Every member gets the `opaque` of savevm_new().
  *
- * "Lock" below is the hypervisor's big lock. Members run on the thread of the call that needs them.
+ * "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. Members run on the
+ * thread of the library function that needs them.
  */
 typedef struct SaveVMHostOps {
   /**
@@ -353,89 +354,94 @@ typedef struct SaveVMHostOps {
    */
   void (*lock)(void *opaque);
   /**
-   * Gives the lock back.
+   * Releases the lock.
    */
   void (*unlock)(void *opaque);
   /**
-   * Whether this thread holds the lock; NULL: no.
+   * Returns whether this thread holds the lock; NULL: no.
    */
   bool (*locked)(void *opaque);
   /**
-   * Stops the guest; 0 or -errno. With the lock. NULL: there is nothing to stop.
+   * Stops the guest; 0 or -errno. After it returns 0, no CPU runs or writes to memory. With the lock. NULL: there is
+   * nothing to stop.
    */
   int (*vm_stop)(void *opaque);
   /**
-   * Lets the guest run; 0 or -errno. With the lock.
+   * Starts the guest, or continues it; 0 or -errno. With the lock.
    */
   int (*vm_start)(void *opaque);
   /**
-   * Whether the guest runs; NULL: no.
+   * Returns whether the guest runs; NULL: no.
    */
   bool (*vm_running)(void *opaque);
   /**
-   * Before devices are saved: bring the CPUs' state to where their devices save it from. With the lock.
+   * Called before devices are saved: copies the state of the CPUs to the objects that their devices save. With the lock.
    */
   void (*cpu_synchronize_states)(void *opaque);
   /**
-   * Before sections are loaded. With the lock.
+   * Called before sections are loaded. With the lock.
    */
   void (*cpu_synchronize_pre_load)(void *opaque);
   /**
-   * After sections were loaded, well or not: give the loaded state to the CPUs. With the lock.
+   * Called after sections were loaded, also after a failure: copies the loaded state to the CPUs. With the lock.
    */
   void (*cpu_synchronize_post_load)(void *opaque);
   /**
-   * Name of the machine in the configuration section; the string stays the host's. NULL: "none".
+   * Returns the name of the machine for the configuration section, owned by the host. A destination rejects another name.
+   * NULL: "none".
    */
   const char *(*machine_name)(void *opaque);
   /**
-   * Fills in the machine's UUID, which both sides must share, and returns true where it has one; NULL: it has none.
+   * Stores the machine's UUID (16 bytes), which must be the same on both sides, and returns true if it has one; NULL: it
+   * has none.
    */
   bool (*uuid)(void *opaque, uint8_t *uuid);
   /**
-   * log2 of the target's page size; NULL: 12.
+   * Returns log2 of the target's page size; NULL: 12.
    */
   unsigned int (*target_page_bits)(void *opaque);
   /**
-   * log2 of the smallest page size that the target could have; NULL: the same.
+   * Returns log2 of the smallest page size that the target supports; NULL: the same.
    */
   unsigned int (*target_page_bits_min)(void *opaque);
   /**
-   * Names of the enabled capabilities that both sides must share, ended by NULL; they stay the host's. NULL: none.
+   * Returns the names of the enabled capabilities that both sides must share, ended by NULL and owned by the host. NULL: none.
    */
   const char *const *(*capabilities)(void *opaque);
   /**
-   * SAVEVM_FLAG_* that hold now; asked each time they matter. NULL: 0.
+   * Returns the current SAVEVM_FLAG_*; called whenever one is needed. NULL: 0.
    */
   uint32_t (*stream_flags)(void *opaque);
   /**
-   * Union of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
+   * Returns the bitwise OR of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
    */
   uint64_t (*ram_page_sizes)(void *opaque);
   /**
-   * Whether the machine, whose section "ram" is in QEMU's format, has a block of RAM of that name which has, or can be
-   * given, `length` bytes. NULL: nobody knows, and the format may be another one. Not asked where the library has the
-   * RAM (savevm_ram_new()).
+   * Returns whether the machine has a RAM block of that name that has, or can be resized to, `length` bytes. For a host
+   * whose section "ram" has QEMU's format. NULL: the blocks are not checked, and the section may have another format. Not
+   * called if the library has the RAM (savevm_ram_new()).
    */
   bool (*ram_fits)(void *opaque, const char *block, uint64_t length);
   /**
-   * The path of an object as a string from malloc(), or NULL where it has none; NULL: no object has one.
+   * Returns the path of an object as a string from malloc(), or NULL if it has none; NULL: no object has a path.
    */
   char *(*object_path)(void *opaque, VMStateIf *object);
   /**
-   * Gives the disks up before the end of the stream; 0 or -errno. With the lock.
+   * Called on the source before it sends the end of the stream: releases the disks, so that the destination can use them; 0 or
+   * -errno. With the lock.
    */
   int (*disks_inactivate)(void *opaque);
   /**
-   * Takes the disks over before the guest starts here; 0 or -errno. With the lock.
+   * Called before the guest starts on this side, also after a failed migration: acquires the disks; 0 or -errno. With the
+   * lock.
    */
   int (*disks_activate)(void *opaque);
   /**
-   * Slows the guest's CPUs down by so many percent of their time (0: full speed).
+   * Slows the guest's CPUs down by `percent` of their time (0: full speed).
    */
   void (*throttle)(void *opaque, int percent);
   /**
-   * A stage of precopy was reached. A negative result is logged and otherwise ignored.
+   * Called when a stage of precopy is reached. A negative result is logged and otherwise ignored.
    */
   int (*precopy_notify)(void *opaque, enum SaveVMPrecopyNotice notice);
   /**
@@ -443,12 +449,12 @@ typedef struct SaveVMHostOps {
    */
   void (*report)(void *opaque, enum SaveVMReportLevel level, const char *text);
   /**
-   * Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
-   * asked once for a device and for every other event, and has to be quick. NULL: no.
+   * Returns whether the trace event `event` is enabled; the name is QEMU's. If `event` is NULL: whether any event may be
+   * enabled. That is called once per device and for every other event, so it must be fast. NULL: no.
    */
   bool (*trace_wanted)(void *opaque, const char *event);
   /**
-   * A trace event that was wanted.
+   * Receives a trace event that is enabled.
    */
   void (*trace)(void *opaque, const char *event, const char *text);
   /**
@@ -457,7 +463,7 @@ typedef struct SaveVMHostOps {
    */
   void (*error_set)(void *opaque, Error **errp, int error, const char *text);
   /**
-   * The text of such an error; it stays the error's.
+   * Returns the text of such an error, owned by the error.
    */
   const char *(*error_text)(void *opaque, const Error *error);
   /**
@@ -465,7 +471,7 @@ typedef struct SaveVMHostOps {
    */
   void (*error_free)(void *opaque, Error *error);
   /**
-   * When a timer expires in ns, -1 where it is not armed. NULL: fields of timers are an error.
+   * Returns the expiry time of a timer in ns, or -1 if it is not armed. NULL: fields of timers are an error.
    */
   int64_t (*timer_expire_ns)(void *opaque, QEMUTimer *timer);
   /**
@@ -477,7 +483,8 @@ typedef struct SaveVMHostOps {
    */
   void (*timer_clear)(void *opaque, QEMUTimer *timer);
   /**
-   * Number of nodes of a tree (GLib's GTree, or what the host's descriptions name). NULL: such fields are an error.
+   * Returns the number of nodes of a tree (GLib's GTree, or the tree type of the host's descriptions). NULL: such fields
+   * are an error.
    */
   uint32_t (*tree_count)(void *opaque, void *tree);
   /**
@@ -488,21 +495,22 @@ typedef struct SaveVMHostOps {
                        int (*visit)(void *key, void *value, void *data),
                        void *data);
   /**
-   * Inserts a node; key (unless it is a direct one) and value come from malloc() and become the tree's.
+   * Inserts a node. The tree owns `key` (unless the key is stored in the pointer itself) and `value`, which come from
+   * malloc().
    */
   void (*tree_insert)(void *opaque, void *tree, void *key, void *value);
   /**
-   * Answers to the commands of a stream, for a host that has a migration driver of its own. NULL: the library's
-   * driver answers. The table stays the host's and must outlive the context.
+   * Functions for the commands of an incoming stream, for a host with a migration driver of its own. NULL: the library's
+   * driver handles them. The table is owned by the host and must outlive the context.
    */
   const struct SaveVMIncomingOps *incoming;
   /**
-   * A migration of the library's driver changed its status. Any thread, any lock; it may call the library back, but
-   * for what waits for the same migration. The event is the library's and lives as long as the call.
+   * Called when a migration of the library's driver changes its status. Any thread, any lock. It may call the library, except
+   * functions that wait for the same migration. `event` is valid during the call.
    */
   void (*migration_event)(void *opaque, const struct SaveVMEvent *event);
   /**
-   * Monotonic time in ns for the driver's measurements; NULL: the system's.
+   * Returns a monotonic time in ns for the driver's measurements; NULL: the system's.
    */
   uint64_t (*clock_ns)(void *opaque);
   /**
@@ -510,10 +518,10 @@ typedef struct SaveVMHostOps {
    */
   const struct SaveVMPostcopyOps *postcopy;
   /**
-   * Puts the machine into the state that it is in after power-on: before savevm_snapshot_load() loads, as QEMU 7.2's
-   * load_snapshot() does (migration/savevm.c), so that what the snapshot does not hold is nobody's leftover. The guest is
-   * stopped. With the lock. savevm_incoming() does not call it: there, as in QEMU, the machine is a fresh one. NULL:
-   * nothing.
+   * Resets the machine to its state after power-on. savevm_snapshot_load() calls it before it loads, as QEMU 7.2's
+   * load_snapshot() does (migration/savevm.c), so that devices that are not in the snapshot have a defined state. The guest is
+   * stopped. With the lock. savevm_incoming() does not call it, because the machine of an incoming migration is new. NULL: no
+   * reset.
    */
   void (*reset)(void *opaque);
 } SaveVMHostOps;
@@ -530,8 +538,8 @@ typedef struct SaveVMHostOps {
  */
 typedef enum SaveVMReturnPath {
   /**
-   * It answers if the connection goes both ways. Not over `exec:`, whose command may only store the stream, unless
-   * postcopy is enabled.
+   * It answers if the connection is bidirectional. It does not answer over `exec:`, whose command may only store the
+   * stream, unless postcopy is enabled.
    */
   SAVEVM_RETURN_PATH_AUTO = 0,
   /**
@@ -539,7 +547,7 @@ typedef enum SaveVMReturnPath {
    */
   SAVEVM_RETURN_PATH_ON = 1,
   /**
-   * It is not asked for anything.
+   * It does not answer. The source completes the migration when it has written the stream.
    */
   SAVEVM_RETURN_PATH_OFF = 2,
 } SaveVMReturnPath;
@@ -553,7 +561,7 @@ typedef enum SaveVMStatus {
    */
   SAVEVM_STATUS_NONE = 0,
   /**
-   * It connects, and live devices are set up.
+   * The migration connects and sets live devices up.
    */
   SAVEVM_STATUS_SETUP = 1,
   /**
@@ -561,7 +569,7 @@ typedef enum SaveVMStatus {
    */
   SAVEVM_STATUS_CANCELLING = 2,
   /**
-   * It was cancelled. The guest is on the source.
+   * The migration was cancelled. The guest is on the source.
    */
   SAVEVM_STATUS_CANCELLED = 3,
   /**
@@ -581,11 +589,11 @@ typedef enum SaveVMStatus {
    */
   SAVEVM_STATUS_POSTCOPY_RECOVER = 7,
   /**
-   * The guest has moved.
+   * The guest is on the destination.
    */
   SAVEVM_STATUS_COMPLETED = 8,
   /**
-   * It failed. SaveVMInfo.owner says where the guest is.
+   * The migration failed. SaveVMInfo.owner states which side has the guest.
    */
   SAVEVM_STATUS_FAILED = 9,
   /**
@@ -619,19 +627,19 @@ typedef enum SaveVMOwner {
    */
   SAVEVM_OWNER_THERE = 1,
   /**
-   * The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an operator
-   * who sees both sides may start it. Recovering a paused postcopy shows that the other side has it.
+   * The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an
+   * operator who can see both sides may start it. The recovery of a paused postcopy shows that the other side has it.
    */
   SAVEVM_OWNER_UNKNOWN = 2,
   /**
-   * Neither side: a part of a state was loaded, so the devices match no guest.
+   * Neither side: a load failed after it changed a device, so the devices hold parts of two states.
    */
   SAVEVM_OWNER_TORN = 3,
 } SaveVMOwner;
 
 /**
- * What a migration may do and how long it may take. 0, NULL and false mean the default that is given. Times are in
- * milliseconds. The struct is copied.
+ * Parameters of a migration. 0, NULL and false mean the default that the member states. Times are in milliseconds. The struct is
+ * copied.
  */
 typedef struct SaveVMParams {
   /**
@@ -639,72 +647,71 @@ typedef struct SaveVMParams {
    */
   size_t size;
   /**
-   * Most bytes per second of precopy; 0: no limit. May change while it runs.
+   * Bandwidth limit of precopy in bytes per second; 0: no limit. May change during the migration.
    */
   uint64_t max_bandwidth;
   /**
-   * Most bytes per second of postcopy's background copy; 0: no limit. May change while it runs.
+   * Bandwidth limit of postcopy's background copy in bytes per second; 0: no limit. May change during the migration.
    */
   uint64_t max_postcopy_bandwidth;
   /**
-   * How long the guest may stand still; default 300. May change while it runs.
+   * Longest expected downtime at which the guest is stopped; default 300. May change during the migration.
    */
   uint32_t downtime_limit_ms;
   /**
-   * For the connection; default 30000 outgoing, none incoming.
+   * Longest wait for the connection; default 30000 outgoing, no limit incoming.
    */
   uint32_t connect_timeout_ms;
   /**
-   * For the destination's first answer, and for each in a recovery; default 30000. Incoming: for the header and the
-   * configuration together, from the first byte on.
+   * Longest wait for the destination's first answer, and for each answer in a recovery; default 30000. Incoming: longest time
+   * for the header and the configuration section together, from the first byte on.
    */
   uint32_t handshake_timeout_ms;
   /**
-   * For one wait until the peer takes or sends bytes; default 60000 outgoing, 300000 incoming.
+   * Longest wait until the peer receives or sends any bytes; default 60000 outgoing, 300000 incoming.
    */
   uint32_t stall_timeout_ms;
   /**
-   * For the destination's word that everything is loaded, and for its verdict; default 30000.
+   * Longest wait for the destination's answer that everything is loaded, and for its result; default 30000.
    */
   uint32_t switchover_timeout_ms;
   /**
-   * How long a broken postcopy waits to be recovered; default: for ever. May change while it runs. The guest is lost when
-   * it is over: it is stopped at the destination, with zeros for the pages that did not come.
+   * Longest wait of a paused postcopy for its recovery; default: no limit. May change during the migration. After it, the
+   * guest is lost: it is stopped on the destination, and pages that did not arrive read as zero.
    */
   uint32_t recover_timeout_ms;
   /**
-   * Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON also refuses to start the guest from a stream whose source did not ask just
-   * before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
-   * like one that ends.
+   * Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON requires a source that is libsavevm: such a source
+   * asks before the end of the stream whether everything is loaded. So a stream that is damaged to end early does not
+   * start the guest.
    */
   enum SaveVMReturnPath return_path;
   /**
-   * First slow-down by auto-converge in percent; default 20. May change while it runs, as the next two.
+   * Initial CPU throttle of auto-converge in percent; default 20. May change during the migration, like the next two.
    */
   uint32_t throttle_initial;
   /**
-   * What comes on top each time; default 10.
+   * Increment of the throttle in percent; default 10.
    */
   uint32_t throttle_increment;
   /**
-   * Most of it; default 99.
+   * Maximum throttle in percent; default 99.
    */
   uint32_t throttle_max;
   /**
-   * Postcopy may be started. Both sides must say so.
+   * Postcopy is allowed. Both sides must set it.
    */
   bool postcopy;
   /**
-   * Slow the guest down (SaveVMHostOps.throttle) when it dirties faster than the link carries. May change while it
-   * runs.
+   * Slow the guest down (SaveVMHostOps.throttle) if it writes faster than the link can send. May change during the migration.
    */
   bool auto_converge;
   /**
-   * With the guest stopped, wait for savevm_migration_continue() before the devices are saved.
+   * Wait for savevm_migration_continue() after the guest has stopped and before devices are saved.
    */
   bool pause_before_switchover;
   /**
-   * No thread of its own: the caller does the work with savevm_migration_step().
+   * Start no thread: the caller does the work with savevm_migration_step().
    */
   bool no_thread;
   /**
@@ -712,7 +719,7 @@ typedef struct SaveVMParams {
    */
   bool no_autostart;
   /**
-   * Say nothing that only this library understands, even where both ends are of it.
+   * Disable the protocol extensions of libsavevm (docs/stream-format.md), also if both ends are libsavevm.
    */
   bool no_extensions;
   /**
@@ -720,13 +727,13 @@ typedef struct SaveVMParams {
    */
   const char *trace;
   /**
-   * Incoming: fail if a device is registered here and absent from the stream, before the source gives the guest up. Else
+   * Incoming: fail if a device is registered here and absent from the stream, while the source still has the guest. Otherwise
    * that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
    */
   bool strict;
   /**
-   * Incoming, listening on a socket: take the first connection for the source's, as QEMU does. Default: a connection that
-   * does not begin as a stream, ends early, or is silent for 5 s is closed and reported, and the next one is accepted.
+   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not begin with
+   * the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is accepted.
    */
   bool one_connection;
 } SaveVMParams;
@@ -737,7 +744,8 @@ typedef struct SaveVMParams {
 #define SAVEVM_PARAMS_INIT SAVEVM_INITIALISED(SaveVMParams)
 
 /**
- * How a migration stands. The caller sets `size`; what is filled in is what both sides have. Counts never go back.
+ * Status and statistics of a migration. The caller sets `size`; only members within that size are filled in. Counters never
+ * decrease.
  */
 typedef struct SaveVMInfo {
   /**
@@ -753,96 +761,96 @@ typedef struct SaveVMInfo {
    */
   enum SaveVMOwner owner;
   /**
-   * QEMU's name of the status; the library's, for ever.
+   * QEMU's name of the status; a constant string.
    */
   const char *status_name;
   /**
-   * Since it began, until it ended, in microseconds.
+   * Time since the migration began, until it ended, in microseconds.
    */
   uint64_t total_time_us;
   /**
-   * Until the first round.
+   * Time until the first round.
    */
   uint64_t setup_time_us;
   /**
-   * How long the guest stood still: to the destination's verdict where it answers.
+   * Downtime: until the destination's result, if it answers.
    */
   uint64_t downtime_us;
   /**
-   * How long it would stand still if it were stopped now.
+   * Expected downtime if the guest were stopped now.
    */
   uint64_t expected_downtime_us;
   /**
-   * What the devices took that are saved or loaded whole.
+   * Time for saving or loading all devices that are not live devices.
    */
   uint64_t device_time_us;
   /**
-   * Bytes of their sections.
+   * Bytes of the sections of these devices.
    */
   uint64_t device_bytes;
   /**
-   * Bytes that went out, or (incoming) came in, over all connections. It never falls.
+   * Bytes that were sent, or (incoming) received, over all connections.
    */
   uint64_t transferred;
   /**
-   * Bytes left that must go before the guest moves. What is left and how fast it goes, down to `dirty_rate`, is known to
-   * the source alone: incoming, it is 0.
+   * Bytes that remain to be sent before the switchover. Incoming, this member and all up to `dirty_rate` are 0, because
+   * only the source knows them.
    */
   uint64_t remaining_precopy_only;
   /**
-   * Bytes left that may go at any time.
+   * Bytes that remain to be sent before or after the switchover.
    */
   uint64_t remaining_compatible;
   /**
-   * Bytes left that must go after the guest stopped.
+   * Bytes that remain to be sent after the switchover.
    */
   uint64_t remaining_postcopy_only;
   /**
-   * How often every device had nothing more to send for now.
+   * Number of rounds: times that no live device had anything left to send.
    */
   uint64_t rounds;
   /**
-   * Bytes per second in the last tenth of a second in which anything was sent.
+   * Bytes sent per second, in the last 100 ms in which anything was sent.
    */
   uint64_t bandwidth;
   /**
-   * Bytes per second that the guest dirtied when that showed last: whenever a device finds more to send than before.
+   * Bytes per second that the guest wrote to, when the dirty log was last read.
    */
   uint64_t dirty_rate;
   /**
-   * Requests for pages.
+   * Number of page requests in postcopy.
    */
   uint64_t page_requests;
   /**
-   * Recoveries that succeeded.
+   * Number of successful recoveries.
    */
   uint64_t recoveries;
   /**
-   * How much the guest is slowed down, in percent.
+   * Current CPU throttle in percent.
    */
   uint32_t throttle;
   /**
-   * Whether the destination answers.
+   * Whether the destination answers over a return path.
    */
   bool return_path;
   /**
-   * Whether both ends are known to be of this library.
+   * Whether both ends are known to be libsavevm.
    */
   bool extended;
   /**
-   * Rounds of precopy (incoming: reading the stream), in microseconds.
+   * Time in the rounds of precopy (incoming: for reading the stream), in microseconds.
    */
   uint64_t precopy_time_us;
   /**
-   * From the last round until the guest was handed over, without waiting for savevm_migration_continue().
+   * Time from the last round until the guest was handed over, without the wait for savevm_migration_continue().
    */
   uint64_t switchover_time_us;
   /**
-   * Sending what was left behind the hand-over.
+   * Time for sending the rest after the hand-over.
    */
   uint64_t postcopy_time_us;
   /**
-   * Waiting for a recovery.
+   * Time of waiting for a recovery.
    */
   uint64_t paused_time_us;
 } SaveVMInfo;
@@ -853,7 +861,7 @@ typedef struct SaveVMInfo {
 #define SAVEVM_INFO_INIT SAVEVM_INITIALISED(SaveVMInfo)
 
 /**
- * What a migration measured of one device whose state is saved and loaded whole.
+ * Measurements of one device that is not a live device.
  */
 typedef struct SaveVMDeviceInfo {
   /**
@@ -896,7 +904,7 @@ typedef struct SaveVMEvent {
    */
   size_t size;
   /**
-   * Whether the guest comes in.
+   * Whether the migration is incoming.
    */
   bool incoming;
   /**
@@ -904,11 +912,11 @@ typedef struct SaveVMEvent {
    */
   enum SaveVMStatus status;
   /**
-   * QEMU's name of it.
+   * QEMU's name of the status.
    */
   const char *status_name;
   /**
-   * The migration. The first event comes before savevm_migrate() returns this handle.
+   * The migration. Its first event is sent before savevm_migrate() returns this handle.
    */
   SaveVMMigration *migration;
   /**
@@ -1168,13 +1176,13 @@ int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 /**
  * Returns which side has the guest of `vm` (NULL: this thread's context), as far as this side knows.
  *
- * The context keeps the answer: it is valid at any time, also after the handle of the migration was freed.
+ * The context stores the owner, so the answer is also valid after the migration was freed.
  *
  * A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived, and leaves
  * it so if it ends before it changed a device: such a machine has no guest. A load that fails after it changed a device
  * leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it SAVEVM_OWNER_HERE when they loaded
  * everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(), savevm_snapshot_save_file() and
- * savevm_ram_snapshot() fail with -EPERM and a text that says where the guest is.
+ * savevm_ram_snapshot() fail with -EPERM and an error that states which side has the guest.
  *
  * A host with SaveVMHostOps.incoming has a migration driver of its own. Its context stays SAVEVM_OWNER_HERE.
  *
@@ -1186,7 +1194,7 @@ SaveVMOwner savevm_owner(SaveVM *vm);
  * Returns whether the host may start the guest of `vm` (NULL: this thread's context), or let it run: the owner is
  * SAVEVM_OWNER_HERE, and no migration or snapshot has stopped the guest and decides what follows.
  *
- * Call it with the lock, and start the guest before the lock is released: so no migration comes in between.
+ * Call it with the lock, and start the guest before you release the lock. Otherwise a migration could begin in between.
  *
  * Thread: any. Lock: either. Since 0.1.
  */
@@ -1197,7 +1205,7 @@ bool savevm_may_run(SaveVM *vm);
  *
  * Returns:
  *   0       the host may start the guest
- *   -EPERM  the whole guest is not here; `*errp` says where it is, or why it is not whole
+ *   -EPERM  this side does not have the complete guest; `*errp` states the reason
  *   -EBUSY  a migration or a snapshot has stopped the guest and decides what follows
  *
  * Thread: any. Lock: either. Since 0.1.
@@ -1205,14 +1213,14 @@ bool savevm_may_run(SaveVM *vm);
 int savevm_check_may_run(SaveVM *vm, Error **errp);
 
 /**
- * Sets the owner of the guest of `vm` (NULL: this thread's context) by the decision of an operator who sees both sides. The
- * library can't check the decision: SAVEVM_OWNER_HERE for a guest that runs elsewhere makes two of it. The host gets a
- * warning that names the change (SaveVMHostOps.report).
+ * Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only for the decision of an operator who can see
+ * both sides. The library can't check the decision: with SAVEVM_OWNER_HERE for a guest that runs on the other side, two
+ * guests run. The change is reported as a warning (SaveVMHostOps.report).
  *
  * Returns:
  *   0        the owner is set
- *   -EBUSY   a migration or a snapshot of the context is in progress; a paused postcopy is
- *   -EINVAL  `owner` is no SaveVMOwner
+ *   -EBUSY   a migration (also a paused postcopy) or a snapshot of the context is in progress
+ *   -EINVAL  `owner` is not a SaveVMOwner
  *
  * Thread: any. Lock: either. Since 0.1.
  */
@@ -1256,15 +1264,21 @@ typedef struct SaveVMSnapshotOptions {
 #define SAVEVM_SNAPSHOT_OPTIONS_INIT SAVEVM_INITIALISED(SaveVMSnapshotOptions)
 
 /**
- * Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
- * starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
- * hold it, and given up for setup. 0, or -errno and `*errp`: -EPERM if the whole guest is not here (savevm_owner()).
+ * Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before,
+ * also after a failure.
  *
- * `file:PATH` replaces a regular file only by a whole snapshot. The new file is written beside it, synced, and renamed, and
- * the directory is synced, while the guest runs again. A full disk, a crash or a kill leaves the previous file as it was,
- * and no part of a snapshot under its name. Until then both files take room. `file:PATH,offset=N` leaves the first N bytes of
- * the file alone and writes behind them in place, as do files whose directory can't be written to, files that are not
- * regular, and all other kinds of URI.
+ * `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
+ * renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
+ * file is unchanged. The disk needs space for both files. The snapshot is written in place for `file:PATH,offset=N`, which
+ * keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
+ * kinds of URI.
+ *
+ * Returns:
+ *   0       the snapshot is saved
+ *   -EPERM  this side does not have the guest; see savevm_owner()
+ *   -errno  another error
+ *
+ * Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
  */
 int savevm_snapshot_save(SaveVM *vm,
                          const char *uri,
@@ -1272,23 +1286,30 @@ int savevm_snapshot_save(SaveVM *vm,
                          Error **errp);
 
 /**
- * Saves everything of `vm` (NULL: this thread's context) to a file of the caller's, from the header to cleanup. The guest
- * is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it: -EBUSY
- * while a migration or a snapshot is under way.
+ * Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices.
+ *
+ * Returns:
+ *   0       the snapshot is saved
+ *   -EBUSY  a migration or a snapshot is in progress
+ *   -errno  another error, which is also the error of `f`
+ *
+ * Thread: any. Lock: held, released while live devices are set up.
  */
 int savevm_snapshot_save_file(SaveVM *vm,
                               QEMUFile *f);
 
 /**
- * Reads a stream of at most `length` bytes from where `f` stands and checks whether it would load into `vm` (NULL: this
- * thread's context), without changing anything there: whether it is whole up to the mark of its end, of a machine that is
- * configured as this one, and of devices, versions and blocks of RAM (SaveVMHostOps.ram_fits) that are here; whether every
- * page lies in its block. What only a device can find wrong, values inside of its state, is not looked at. Machines whose
- * sections have no footers take everything: nothing says there where a state ends. `f` stays the caller's; where it stands
- * afterwards is not said. The machine's devices must not change meanwhile.
+ * Checks whether a stream would load into `vm`, without changing the machine. Reads at most `length` bytes from the position of
+ * `f`. The checks are: the stream is complete, the configuration section matches, every device and version is known, RAM blocks
+ * fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device are not checked. If
+ * the machine's sections have no footers, every stream passes, because the end of a state is not known. `f` is still owned by
+ * the caller; its position afterwards is undefined. The devices of the machine must not change during the call.
  *
- * 0: nothing speaks against loading. Else -errno and `*errp`: -ENOMSG where no stream begins, -EINVAL where it would not
- * load, or the error of reading.
+ * Returns:
+ *   0        no damage was found
+ *   -ENOMSG  there is no stream at this position
+ *   -EINVAL  the stream would not load
+ *   -errno   `f` can't be read
  */
 int savevm_snapshot_check_file(SaveVM *vm,
                                QEMUFile *f,
@@ -1296,10 +1317,16 @@ int savevm_snapshot_check_file(SaveVM *vm,
                                Error **errp);
 
 /**
- * Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
- * `uri`, and starts the guest again if it ran. A regular file is checked before (see savevm_snapshot_check_file()): where
- * that fails nothing was touched, and the guest runs on. After a later failure it stays stopped: its devices hold a part
- * of each of two states. Inside the lock, as saving. 0, or -errno and `*errp`.
+ * Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
+ * if it ran before.
+ *
+ * A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
+ * guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
+ * SAVEVM_OWNER_TORN.
+ *
+ * Returns: 0, or -errno with the reason in `*errp`.
+ *
+ * Thread: any. Lock: either; taken if the calling thread does not hold it.
  */
 int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,

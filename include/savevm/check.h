@@ -43,26 +43,26 @@ typedef struct SaveVMCheckOps {
    */
   size_t size;
   /**
-   * Makes a device like the one that is checked, as it is before anything was loaded, and registers it. This thread's
-   * context is then one of the check's own. Returns what `destroy` is given, or NULL where there can't be one.
-   * Called for every stream that is tried.
+   * Creates a new device of the checked kind, before any load, and registers it. The current context of this thread is then
+   * a context of the check. Returns the argument of `destroy`, or NULL on failure. Called once for every stream.
    */
   void *(*create)(void *opaque);
   /**
-   * Takes the device's registration back and frees it, in the context of `create`. It may be half loaded. NULL: nothing
-   * is freed.
+   * Unregisters the device and frees it, in the context of `create`. The device may be loaded in part. NULL: nothing is
+   * freed.
    */
   void (*destroy)(void *opaque, void *device);
   /**
-   * One finding in words; The text is the library's. NULL: nobody is told.
+   * Receives one finding as text, which is valid during the call. NULL: findings are not reported.
    */
   void (*report)(void *opaque, enum SaveVMCheckSeverity severity, const char *text);
   /**
-   * How many lengths the stream is cut to: every one if it is no longer than this, else evenly spread ones. 0: 4096.
+   * Number of truncated streams to load: every length if the stream is not longer, else evenly distributed lengths.
+   * 0: 4096.
    */
   size_t truncations;
   /**
-   * How many streams with damaged bytes are tried. 0: 4096.
+   * Number of damaged streams to load. 0: 4096.
    */
   size_t damages;
 } SaveVMCheckOps;

@@ -20,7 +20,7 @@ extern "C" {
 /**
  * A channel of the hypervisor: the functions that a file over it calls. All but one direction are optional.
  *
- * One thread at a time reads and one writes; `shutdown` comes from any thread.
+ * At most one thread reads and one thread writes at a time. `shutdown` is called from any thread.
  */
 typedef struct SaveVMChannelOps {
   /**
@@ -28,21 +28,23 @@ typedef struct SaveVMChannelOps {
    */
   size_t size;
   /**
-   * Reads up to `length` bytes; 0 at the end, -errno, or -EAGAIN, after which `wait` is called. NULL: nothing comes.
+   * Reads up to `length` bytes. Returns their number, 0 at the end, -errno, or -EAGAIN, after which `wait` is called.
+   * NULL: the channel is not readable.
    */
   ptrdiff_t (*read)(void *opaque, uint8_t *buf, size_t length);
   /**
-   * Writes from `count` pieces, at most 64; how many bytes went, -errno, or -EAGAIN, after which `wait` is called. NULL:
-   * nothing goes.
+   * Writes from `count` buffers, at most 64. Returns the number of bytes written, -errno, or -EAGAIN, after which `wait`
+   * is called. NULL: the channel is not writable.
    */
   ptrdiff_t (*writev)(void *opaque, const struct iovec *iov, int count);
   /**
-   * Waits until it can be written (or read); may switch to another coroutine meanwhile. 0, or -errno to give up. NULL:
-   * -EAGAIN is an error.
+   * Waits until the channel can be written (or read); may switch to another coroutine meanwhile. 0, or -errno, which ends the
+   * operation. NULL: -EAGAIN is an error.
    */
   int (*wait)(void *opaque, bool write);
   /**
-   * Ends both directions from any thread, and the waits in them; 0 or -errno. NULL: -ENOSYS, and who waits is not woken.
+   * Ends both directions from any thread, and the waits in them; 0 or -errno. NULL: -ENOSYS, and
+   * waiting threads are not woken.
    */
   int (*shutdown)(void *opaque);
   /**
@@ -54,12 +56,12 @@ typedef struct SaveVMChannelOps {
    */
   int (*close)(void *opaque);
   /**
-   * Frees the channel with the last file over it, from any thread. NULL: nothing.
+   * Frees the channel when the last file over it is freed, from any thread. NULL: nothing.
    */
   void (*free)(void *opaque);
   /**
-   * Why the last `read` (or `write`) failed, in words, as a string from malloc(); or NULL. Asked once, by the thread
-   * that got the failure.
+   * Returns the reason of the last failed `read` (or write), as a string from malloc(), or NULL. Called once, on the
+   * thread of the failed call.
    */
   char *(*error)(void *opaque, bool write);
 } SaveVMChannelOps;

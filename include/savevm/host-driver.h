@@ -52,8 +52,8 @@ typedef enum SaveVMPostcopyState {
 } SaveVMPostcopyState;
 
 /**
- * What commands of an incoming stream ask of a host with a migration driver of its own. A NULL member makes the command
- * an error that names it. Results are 0 or -errno; they run on the thread that loads.
+ * Functions for the commands of an incoming stream, for a host with a migration driver of its own. If a member is NULL, its
+ * command fails with an error that names it. Results are 0 or -errno. The functions run on the thread that loads.
  */
 typedef struct SaveVMIncomingOps {
   /**
@@ -61,11 +61,11 @@ typedef struct SaveVMIncomingOps {
    */
   size_t size;
   /**
-   * Opens the way back over the channel of `f`; called again when it is open already.
+   * Opens the return path over the channel of `f`; may be called when it is already open.
    */
   int (*open_return_path)(void *opaque, QEMUFile *f);
   /**
-   * Answers a ping.
+   * Sends a PONG with this value over the return path.
    */
   int (*pong)(void *opaque, uint32_t value);
   /**
@@ -73,19 +73,19 @@ typedef struct SaveVMIncomingOps {
    */
   enum SaveVMPostcopyState (*postcopy_state)(void *opaque, enum SaveVMPostcopyState state);
   /**
-   * Postcopy may come; `ram` says whether RAM takes part (its page sizes were compared).
+   * Postcopy may follow. `ram` is true if it includes RAM, whose page sizes were compared.
    */
   int (*postcopy_advise)(void *opaque, bool ram);
   /**
-   * Before the first discard, or before listening without one.
+   * Called before the first discard, or before postcopy_listen if there is no discard.
    */
   int (*postcopy_prepare_discard)(void *opaque);
   /**
-   * Throws away `length` bytes from `start` on of a block.
+   * Discards `length` bytes of a block from `start`.
    */
   int (*postcopy_discard)(void *opaque, const char *block, uint64_t start, uint64_t length);
   /**
-   * Gets ready for page requests and lets another thread read on from the main stream.
+   * Prepares page requests, and starts a thread that continues to read the main stream.
    */
   int (*postcopy_listen)(void *opaque);
   /**
@@ -93,7 +93,7 @@ typedef struct SaveVMIncomingOps {
    */
   int (*postcopy_run)(void *opaque);
   /**
-   * The source is back after a broken connection.
+   * The source continues after a broken connection.
    */
   int (*postcopy_resume)(void *opaque);
   /**
@@ -105,20 +105,21 @@ typedef struct SaveVMIncomingOps {
    */
   int (*enable_colo)(void *opaque);
   /**
-   * An error of a further channel that feeds the same load: 0 or -errno.
+   * Returns the error of a further channel of the same load (QEMU's postcopy-preempt): 0 or -errno.
    */
   int (*further_error)(void *opaque);
   /**
-   * Loading sections failed; comes before `recover`.
+   * Called when loading sections has failed, before `recover`.
    */
   void (*load_failed)(void *opaque, int error);
   /**
-   * In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up. The broken file may be
-   * closed from inside; its memory, and its channel's, goes when the load lets go of it.
+   * In a running postcopy of RAM: waits for a new connection and returns its file, or NULL to end the load with the error.
+   * It may close the broken file. The library frees the broken file and its channel when the load no longer uses them.
    */
   QEMUFile *(*recover)(void *opaque);
   /**
-   * The main loop of qemu_loadvm_state() is over; true: another thread reads on, so nothing is cleaned up yet.
+   * Called at the end of the main loop of qemu_loadvm_state(). Returns true if another thread continues to read; the
+   * cleanup is then left to it.
    */
   bool (*main_loop_done)(void *opaque);
 } SaveVMIncomingOps;

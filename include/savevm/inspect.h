@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 /**
- * What an item of a stream is.
+ * Kind of an item of a stream.
  */
 typedef enum SaveVMInspectItemKind {
   /**
@@ -29,7 +29,7 @@ typedef enum SaveVMInspectItemKind {
    */
   SAVEVM_INSPECT_HEADER = 0,
   /**
-   * The machine's name and what both sides must share.
+   * The configuration section: the machine's name and properties.
    */
   SAVEVM_INSPECT_CONFIGURATION = 1,
   /**
@@ -37,7 +37,7 @@ typedef enum SaveVMInspectItemKind {
    */
   SAVEVM_INSPECT_START = 2,
   /**
-   * Further sections of a live device, one behind the other.
+   * Consecutive further sections of a live device.
    */
   SAVEVM_INSPECT_PART = 3,
   /**
@@ -49,7 +49,7 @@ typedef enum SaveVMInspectItemKind {
    */
   SAVEVM_INSPECT_FULL = 5,
   /**
-   * An order to the destination.
+   * A command to the destination.
    */
   SAVEVM_INSPECT_COMMAND = 6,
   /**
@@ -63,7 +63,7 @@ typedef enum SaveVMInspectItemKind {
 } SaveVMInspectItemKind;
 
 /**
- * What a call of SaveVMInspectFieldFn is about.
+ * Kind of a field that SaveVMInspectFieldFn receives.
  */
 typedef enum SaveVMInspectFieldKind {
   /**
@@ -83,15 +83,15 @@ typedef enum SaveVMInspectFieldKind {
    */
   SAVEVM_INSPECT_SUBSECTION = 3,
   /**
-   * What began last is over.
+   * The innermost structure, array, list or subsection ends.
    */
   SAVEVM_INSPECT_LEAVE = 4,
   /**
-   * A number with a sign: `value` as int64_t.
+   * A signed number: `value` as int64_t.
    */
   SAVEVM_INSPECT_SIGNED = 5,
   /**
-   * A number without a sign.
+   * An unsigned number.
    */
   SAVEVM_INSPECT_UNSIGNED = 6,
   /**
@@ -103,7 +103,7 @@ typedef enum SaveVMInspectFieldKind {
    */
   SAVEVM_INSPECT_NULL = 8,
   /**
-   * Bytes without a meaning that the description knows.
+   * Bytes; the description has no type for them that this library knows.
    */
   SAVEVM_INSPECT_BYTES = 9,
 } SaveVMInspectFieldKind;
@@ -121,13 +121,13 @@ typedef enum SaveVMInspectFormat {
    */
   SAVEVM_INSPECT_JSON_FIELDS = 1,
   /**
-   * What QEMU's analyze-migration.py prints.
+   * The document that QEMU's analyze-migration.py prints.
    */
   SAVEVM_INSPECT_ANALYZE = 2,
 } SaveVMInspectFormat;
 
 /**
- * A stream as a whole. The caller sets `size`; what is filled in is what both sides have. Strings live as long as the
+ * Properties of a whole stream. The caller sets `size`; only members within that size are filled in. Strings are owned by the
  * SaveVMInspect.
  */
 typedef struct SaveVMInspectSummary {
@@ -140,7 +140,7 @@ typedef struct SaveVMInspectSummary {
    */
   uint32_t version;
   /**
-   * Whether sections are closed by footers: 1, 0; -1: no section tells.
+   * Whether sections have footers: 1 or 0; -1: unknown, because there is no section.
    */
   int footers;
   /**
@@ -148,19 +148,19 @@ typedef struct SaveVMInspectSummary {
    */
   bool complete;
   /**
-   * Whether the stream describes its devices.
+   * Whether the stream has a description.
    */
   bool described;
   /**
-   * Whether pages of memory went through other channels.
+   * Whether pages of memory were sent over other channels (multifd).
    */
   bool multifd;
   /**
-   * How many bytes belong to the stream.
+   * Length of the stream in bytes.
    */
   uint64_t length;
   /**
-   * How many bytes follow it.
+   * Number of bytes after the stream.
    */
   uint64_t trailing;
   /**
@@ -168,27 +168,27 @@ typedef struct SaveVMInspectSummary {
    */
   uint64_t page_size;
   /**
-   * How many there are for savevm_inspect_item().
+   * Number of items for savevm_inspect_item().
    */
   size_t items;
   /**
-   * How many there are for savevm_inspect_block().
+   * Number of blocks for savevm_inspect_block().
    */
   size_t blocks;
   /**
-   * The machine's name; NULL: the stream does not say.
+   * The machine's name; NULL: not in the stream.
    */
   const char *machine;
   /**
-   * Where the stream stops making sense, in words: offset, section, what was expected and what came. NULL: nowhere.
+   * The damage as text: offset, section, what was expected and what was found. NULL: no damage.
    */
   const char *damage;
   /**
-   * The byte at which that showed; -1: nowhere.
+   * Offset of the damage in bytes; -1: no damage.
    */
   int64_t damage_offset;
   /**
-   * Whether the damage is that the stream ends too early.
+   * Whether the only damage is that the stream ends too early.
    */
   bool cut;
 } SaveVMInspectSummary;
@@ -199,7 +199,7 @@ typedef struct SaveVMInspectSummary {
 #define SAVEVM_INSPECT_SUMMARY_INIT SAVEVM_INITIALISED(SaveVMInspectSummary)
 
 /**
- * One thing in the stream, in its order. Strings and bytes live as long as the SaveVMInspect.
+ * An item of the stream. Strings and bytes are owned by the SaveVMInspect.
  */
 typedef struct SaveVMInspectItem {
   /**
@@ -207,23 +207,23 @@ typedef struct SaveVMInspectItem {
    */
   size_t size;
   /**
-   * What it is.
+   * Kind.
    */
   enum SaveVMInspectItemKind kind;
   /**
-   * How many packages it is in.
+   * Number of packages around it.
    */
   uint32_t depth;
   /**
-   * Where it starts in the stream.
+   * Offset in the stream in bytes.
    */
   uint64_t offset;
   /**
-   * How many bytes it takes, with header and footer; of a package with all that is in it.
+   * Size in bytes, with header and footer. The size of a package includes its contents.
    */
   uint64_t bytes;
   /**
-   * The idstr of a section, the name of a command; NULL for others, and for a command that is not known.
+   * The idstr of a section or the name of a command; NULL for others and for an unknown command.
    */
   const char *name;
   /**
@@ -239,7 +239,7 @@ typedef struct SaveVMInspectItem {
    */
   uint32_t version_id;
   /**
-   * How many sections of the same live device this stands for; 0 where it is none.
+   * Number of consecutive sections of the same device in this item; 0 if it is no section.
    */
   uint64_t count;
   /**
@@ -247,7 +247,7 @@ typedef struct SaveVMInspectItem {
    */
   const uint8_t *state;
   /**
-   * Its bytes.
+   * Size of the state in bytes.
    */
   size_t state_length;
 } SaveVMInspectItem;
@@ -258,21 +258,21 @@ typedef struct SaveVMInspectItem {
 #define SAVEVM_INSPECT_ITEM_INIT SAVEVM_INITIALISED(SaveVMInspectItem)
 
 /**
- * How many pages of one kind, and the bytes of stream for them.
+ * Number of pages of one kind, and their size in the stream.
  */
 typedef struct SaveVMInspectPages {
   /**
-   * Pages; one that was sent twice counts twice.
+   * Number of pages; a page that was sent twice counts twice.
    */
   uint64_t pages;
   /**
-   * Bytes in the stream, with their headers.
+   * Bytes in the stream, with record headers.
    */
   uint64_t bytes;
 } SaveVMInspectPages;
 
 /**
- * A block of guest memory. The name lives as long as the SaveVMInspect.
+ * A block of guest memory. The name is owned by the SaveVMInspect.
  */
 typedef struct SaveVMInspectBlock {
   /**
@@ -280,23 +280,23 @@ typedef struct SaveVMInspectBlock {
    */
   size_t size;
   /**
-   * Its name.
+   * Name.
    */
   const char *name;
   /**
-   * Bytes of memory; 0 where the stream does not say.
+   * Size of the block in bytes; 0: not in the stream.
    */
   uint64_t length;
   /**
-   * Pages of one repeated byte, nearly always zero.
+   * Pages of one repeated byte, which is almost always zero.
    */
   struct SaveVMInspectPages zero;
   /**
-   * Pages as they are.
+   * Pages with their contents.
    */
   struct SaveVMInspectPages plain;
   /**
-   * Pages as a difference to what was sent before.
+   * Pages as a difference to previous contents (XBZRLE).
    */
   struct SaveVMInspectPages xbzrle;
   /**
@@ -311,41 +311,41 @@ typedef struct SaveVMInspectBlock {
 #define SAVEVM_INSPECT_BLOCK_INIT SAVEVM_INITIALISED(SaveVMInspectBlock)
 
 /**
- * A field of a device, as the stream describes it. It and what it points to are gone when the callback returns.
+ * A field of a device, as the stream describes it. It is valid during the callback.
  */
 typedef struct SaveVMInspectField {
   /**
-   * What it is.
+   * Kind.
    */
   enum SaveVMInspectFieldKind kind;
   /**
-   * The field's name, an element's array's; NULL with SAVEVM_INSPECT_LEAVE.
+   * The field's name; for an element, the name of the array; NULL with SAVEVM_INSPECT_LEAVE.
    */
   const char *name;
   /**
-   * The name of its type in the description; NULL for what holds fields.
+   * The name of its type in the description; NULL for kinds that contain fields.
    */
   const char *type_name;
   /**
-   * What it is as a number, where it is one.
+   * The value, if the kind is a number or a bool; the version of a subsection.
    */
   uint64_t value;
   /**
-   * Where it is in the device's state.
+   * Offset in the device's state in bytes.
    */
   size_t offset;
   /**
-   * Its bytes; NULL for what holds fields.
+   * Its bytes; NULL for kinds that contain fields.
    */
   const uint8_t *bytes;
   /**
-   * How many.
+   * Number of bytes.
    */
   size_t length;
 } SaveVMInspectField;
 
 /**
- * Takes one field after the other; not 0 ends it.
+ * Receives the fields one after the other. A result other than 0 ends savevm_inspect_fields().
  */
 typedef int SaveVMInspectFieldFn(void *opaque, const struct SaveVMInspectField *field);
 

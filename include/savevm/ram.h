@@ -20,24 +20,24 @@ extern "C" {
 /* ---- The library's RAM device ---- */
 
 /**
- * Where dirty pages are known from.
+ * Source of the dirty log.
  */
 typedef enum SaveVMRamLog {
   /**
-   * log_sync if there is one, else the kernel.
+   * SAVEVM_RAM_LOG_HOST if there is a log_sync, else SAVEVM_RAM_LOG_KERNEL.
    */
   SAVEVM_RAM_LOG_AUTO = 0,
   /**
-   * log_sync, as for KVM's dirty log.
+   * SaveVMRamOps.log_sync, for example with KVM's dirty log.
    */
   SAVEVM_RAM_LOG_HOST = 1,
   /**
-   * The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7. It sees every write of this process
-   * and of KVM, but not those of other processes and devices: mark these.
+   * The kernel's write protection (userfaultfd and PAGEMAP_SCAN, Linux 6.7). It logs all writes of this process and of
+   * KVM. Mark writes of other processes and of devices with savevm_ram_set_dirty().
    */
   SAVEVM_RAM_LOG_KERNEL = 2,
   /**
-   * savevm_ram_set_dirty() alone.
+   * Only savevm_ram_set_dirty().
    */
   SAVEVM_RAM_LOG_MARKS = 3,
 } SaveVMRamLog;
@@ -56,16 +56,16 @@ typedef struct SaveVMRamOptions {
    */
   size_t size;
   /**
-   * Where dirty pages are known from; default SAVEVM_RAM_LOG_AUTO.
+   * Source of the dirty log; default SAVEVM_RAM_LOG_AUTO.
    */
   enum SaveVMRamLog log;
   /**
-   * Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+   * Shared blocks are not sent, because both sides map the same memory. Both sides must set it (QEMU's x-ignore-shared).
    */
   bool ignore_shared;
   /**
-   * Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
-   * 0: not used. It saves bandwidth, and costs CPU time and a copy.
+   * Size in bytes of a cache of sent pages, so that a page with few changes is sent as a difference (XBZRLE). Default 0: no
+   * cache. It saves bandwidth, and costs CPU time and memory.
    */
   uint64_t xbzrle_cache;
 } SaveVMRamOptions;
@@ -88,27 +88,27 @@ typedef struct SaveVMRamBlock {
    */
   const char *name;
   /**
-   * Where it is mapped, readable and writable, aligned to its pages. It stays the hypervisor's.
+   * Address of the mapping, readable and writable, aligned to the page size. The hypervisor owns the memory.
    */
   void *host;
   /**
-   * Bytes, in whole pages.
+   * Size in bytes, a multiple of the page size.
    */
   uint64_t length;
   /**
-   * Size in bytes of the pages below it, for postcopy: that of a hugetlbfs. 0: the system's.
+   * Page size of the mapping in bytes, for postcopy, such as that of a hugetlbfs. 0: the system's.
    */
   uint64_t page_size;
   /**
-   * The guest's address; both sides must agree on it for shared memory.
+   * Guest-physical address; for shared memory, it must be the same on both sides.
    */
   uint64_t guest_address;
   /**
-   * It is mapped with MAP_SHARED.
+   * Whether it is mapped with MAP_SHARED.
    */
   bool shared;
   /**
-   * The hypervisor's own, for log_sync.
+   * A pointer of the hypervisor, for log_sync.
    */
   void *opaque;
 } SaveVMRamBlock;
@@ -127,17 +127,17 @@ typedef struct SaveVMRamOps {
    */
   size_t size;
   /**
-   * Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
+   * Starts the log of writes to guest memory; 0 or -errno. Without the lock, except in a snapshot.
    */
   int (*log_start)(void *opaque);
   /**
-   * Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
-   * `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
-   * Without the lock; with it when the guest is stopped.
+   * Sets the bits of all target pages of the block that were written since the last call, and clears the log. Bit 0 of
+   * `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` has `words` elements, which are zero. 0 or -errno.
+   * Without the lock; with the lock when the guest is stopped.
    */
   int (*log_sync)(void *opaque, const struct SaveVMRamBlock *block, uint64_t *bitmap, size_t words);
   /**
-   * Ends to log. Comes once for every log_start that returned 0. With the lock.
+   * Stops the log. Called once for every log_start that returned 0. With the lock.
    */
   void (*log_stop)(void *opaque);
 } SaveVMRamOps;
@@ -148,7 +148,7 @@ typedef struct SaveVMRamOps {
 #define SAVEVM_RAM_OPS_INIT SAVEVM_INITIALISED(SaveVMRamOps)
 
 /**
- * Numbers of the last migration in either direction.
+ * Statistics of the RAM in the last migration, in either direction.
  */
 typedef struct SaveVMRamInfo {
   /**
@@ -160,31 +160,31 @@ typedef struct SaveVMRamInfo {
    */
   uint64_t page_size;
   /**
-   * Bytes that are to be sent.
+   * Bytes that remain to be sent.
    */
   uint64_t dirty_bytes;
   /**
-   * Pages that were sent or received as they are.
+   * Pages that were sent or received with their contents.
    */
   uint64_t normal_pages;
   /**
-   * Pages of zeros.
+   * Pages that were sent or received as zero pages.
    */
   uint64_t zero_pages;
   /**
-   * Pages as a difference.
+   * Pages that were sent or received as a difference (XBZRLE).
    */
   uint64_t xbzrle_pages;
   /**
-   * Pages that were dirty, and yet the same as before.
+   * Pages that were dirty but unchanged, and were not sent.
    */
   uint64_t unchanged_pages;
   /**
-   * How often the dirty log was read.
+   * Number of times that the dirty log was read.
    */
   uint64_t syncs;
   /**
-   * Ranges that postcopy's destination asked for.
+   * Ranges that the destination requested in postcopy.
    */
   uint64_t page_requests;
 } SaveVMRamInfo;
@@ -195,7 +195,7 @@ typedef struct SaveVMRamInfo {
 #define SAVEVM_RAM_INFO_INIT SAVEVM_INITIALISED(SaveVMRamInfo)
 
 /**
- * Gives a context RAM: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
+ * Adds RAM to a context: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
  * begin afterwards, and in postcopy. Call it after savevm_set_host(). `options` (NULL: defaults) and `ops` (NULL: no dirty
  * log of the hypervisor) are copied.
  *
@@ -301,9 +301,9 @@ int savevm_ram_query(struct SaveVMRam *ram, struct SaveVMRamInfo *info);
 /* ---- A RAM device of the host's own in postcopy ---- */
 
 /**
- * How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
- * where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given. On the
- * destination they come from the threads that load, without the lock. Names of blocks are the library's, as long as the
+ * Functions of a RAM device of the host's own for postcopy. Results are 0 or -errno. An error ends the migration, or pauses
+ * it if it can be recovered. If a member is NULL, an operation that needs it fails, unless the member states another
+ * meaning. On the destination, the loading threads call these functions, without the lock. Block names are valid during the
  * call.
  */
 typedef struct SaveVMPostcopyOps {
@@ -312,57 +312,58 @@ typedef struct SaveVMPostcopyOps {
    */
   size_t size;
   /**
-   * Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
-   * savevm_request_bitmap().
+   * Returns the names of all blocks, ended by NULL and owned by the host. NULL: the device's resume_prepare requests the
+   * bitmaps with savevm_request_bitmap().
    */
   const char *const *(*blocks)(void *opaque);
   /**
-   * Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
+   * Source, guest stopped, with the lock: calls qemu_savevm_send_postcopy_ram_discard() for all pages that changed after
+   * they were sent.
    */
   int (*send_discards)(void *opaque, QEMUFile *f);
   /**
-   * Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
-   * them next. `block` NULL: that of the last request.
+   * Source, any thread, without the lock: the guest waits for these bytes. The device's save_live_iterate should send them
+   * next. `block` is NULL for the block of the previous request.
    */
   int (*pages_requested)(void *opaque, const char *block, uint64_t start, uint32_t length);
   /**
-   * Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
-   * others are to be sent.
+   * Source, in a recovery, any thread: the pages of a block that arrived, one bit each, little-endian, `length` bytes. All
+   * other pages must be sent.
    */
   int (*received)(void *opaque, const char *block, const uint8_t *bits, size_t length);
   /**
-   * Destination: postcopy may come. NULL: fine.
+   * Destination: the source announces that postcopy may follow. NULL: accepted.
    */
   int (*advise)(void *opaque);
   /**
-   * Destination: before the first discard. NULL: fine.
+   * Destination: called before the first discard. NULL: nothing to do.
    */
   int (*prepare_discard)(void *opaque);
   /**
-   * Destination: throw away `length` bytes from `start` on of a block.
+   * Destination: discards `length` bytes of a block from `start`.
    */
   int (*discard)(void *opaque, const char *block, uint64_t start, uint64_t length);
   /**
-   * Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
-   * RAM's load_state, without the lock, on another thread than the devices.
+   * Destination: from now on, request missing pages with savevm_request_pages(). The device's load_state loads pages,
+   * without the lock, on another thread than the other devices.
    */
   int (*listen)(void *opaque, MigrationIncomingState *migration);
   /**
-   * Destination: the connection broke; requests fail. NULL: nothing.
+   * Destination: the connection broke, and requests fail until `resumed`. NULL: nothing to do.
    */
   void (*paused)(void *opaque);
   /**
-   * Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
+   * Destination: the connection was recovered. Request all pages again for which the guest waits. NULL: nothing to do.
    */
   void (*resumed)(void *opaque);
   /**
-   * Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
-   * next call. A bit for each page that arrived, little-endian.
+   * Destination, in a recovery: stores the address of a block's bitmap, which is valid until the next call, and returns
+   * its size in bytes, or -errno. One bit for each page that arrived, little-endian.
    */
   ptrdiff_t (*received_bits)(void *opaque, const char *block, const uint8_t **bits);
   /**
    * Destination: the end. If `complete`, every page arrived; else no more pages arrive and the guest is stopped.
-   * Threads that wait for a page go on. Not called if a running guest could not be stopped: it must not read memory
+   * Wake all threads that wait for a page. Not called if a running guest could not be stopped: it must not read memory
    * that did not arrive. NULL: nothing.
    */
   void (*end)(void *opaque, bool complete);

@@ -42,8 +42,8 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, opaque: *mut c_vo
     })
 }
 
-/// Gives a context another hypervisor; for instance the default context its first. `ops` as for savevm_new(). No migration
-/// may run, and no other call on the context.
+/// Replaces the host operations of a context, or sets those of the default context. `ops` has the form of savevm_new(). No
+/// migration and no other call on the context may be in progress.
 ///
 /// Returns:
 ///   0        the host is set
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn savevm_set_strict(vm: *mut SaveVM, strict: bool) {
     guard((), || unsafe { current::from_c(vm) }.set_strict(strict));
 }
 
-/// What a stream may ask for at most, and how long its other end is waited for. 0 means the default.
+/// Limits for streams, and for the wait when a file is opened. 0 means the default.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMLimits {
@@ -137,17 +137,17 @@ pub struct SaveVMLimits {
     pub size: usize,
     /// Largest PACKAGED stream in bytes; default 1 GiB.
     pub packaged: u32,
-    /// How deep PACKAGED may stand in PACKAGED; default 4.
+    /// Maximum nesting of PACKAGED streams; default 4.
     pub packaged_depth: u32,
-    /// Most memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
+    /// Maximum memory that the VMState fields of one stream may allocate, in bytes; default 1 GiB.
     pub allocation: u64,
-    /// Most elements that one field may add to a list or tree; default 1 Mi.
+    /// Maximum number of elements that one field may add to a list or tree; default 1048576.
     pub list_elements: u64,
-    /// How deep descriptions may nest; default 64.
+    /// Maximum nesting of descriptions; default 64.
     pub nesting: u32,
-    /// Longest machine name in bytes; default 4096.
+    /// Maximum length of a machine name in bytes; default 4096.
     pub machine_name: u32,
-    /// How long savevm_file_open() waits for the other end; default 30000 to write, 300000 to read.
+    /// Longest wait of savevm_file_open() for the other end, in ms; default 30000 to write, 300000 to read.
     pub open_timeout_ms: u32,
 }
 

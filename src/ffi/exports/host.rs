@@ -8,22 +8,22 @@ use crate::ffi::marshal::opaque::{Error, QEMUTimer, VMStateIf};
 use crate::ffi::marshal::structs::sized_structs;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-/// Bits of `SaveVMHostOps.stream_flags`: what streams leave out, and where a driver of the host's own stands.
+/// Bits of `SaveVMHostOps.stream_flags`: parts that streams omit, and the state of a host with a migration driver of its own.
 /// No configuration section is written or expected.
 pub const SAVEVM_FLAG_NO_CONFIGURATION: u32 = 1 << 0;
 /// No section footers are written or expected.
 pub const SAVEVM_FLAG_NO_FOOTERS: u32 = 1 << 1;
 /// No description follows the end.
 pub const SAVEVM_FLAG_NO_VMDESC: u32 = 1 << 2;
-/// The guest was handed over; live devices with postcopy go on.
+/// The guest was handed over. Live devices that support postcopy continue.
 pub const SAVEVM_FLAG_IN_POSTCOPY: u32 = 1 << 3;
 /// Continuous replication: device states carry no header.
 pub const SAVEVM_FLAG_IN_COLO: u32 = 1 << 4;
-/// Postcopy of RAM is agreed on.
+/// Postcopy of RAM is enabled on both sides.
 pub const SAVEVM_FLAG_POSTCOPY_RAM: u32 = 1 << 5;
-/// The machine's UUID is not written; one that comes is compared all the same.
+/// The machine's UUID is not written. A received UUID is still compared.
 pub const SAVEVM_FLAG_NO_UUID: u32 = 1 << 6;
-/// Sections of live devices are refused: what they hold comes another way.
+/// Sections of live devices are rejected, because their contents are sent separately (Xen).
 pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 1 << 7;
 
 /// How serious a message is.
@@ -54,10 +54,11 @@ sized_structs! {
     SaveVMHostOps, SAVEVM_HOST_OPS_INIT, reset;
 }
 
-/// What the library asks of the hypervisor. Every member may be NULL, which has the meaning given with it. The table is
-/// copied; Every member gets the `opaque` of savevm_new().
+/// Functions of the hypervisor that the library calls. Every member may be NULL; its comment states what NULL means. The table
+/// is copied. Every member gets the `opaque` of savevm_new().
 ///
-/// "Lock" below is the hypervisor's big lock. Members run on the thread of the call that needs them.
+/// "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. Members run on the
+/// thread of the library function that needs them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMHostOps {
@@ -66,80 +67,86 @@ pub struct SaveVMHostOps {
 
     /// Takes the lock; NULL: there is none.
     pub lock: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Gives the lock back.
+    /// Releases the lock.
     pub unlock: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Whether this thread holds the lock; NULL: no.
+    /// Returns whether this thread holds the lock; NULL: no.
     pub locked: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 
-    /// Stops the guest; 0 or -errno. With the lock. NULL: there is nothing to stop.
+    /// Stops the guest; 0 or -errno. After it returns 0, no CPU runs or writes to memory. With the lock. NULL: there is
+    /// nothing to stop.
     pub vm_stop: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Lets the guest run; 0 or -errno. With the lock.
+    /// Starts the guest, or continues it; 0 or -errno. With the lock.
     pub vm_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Whether the guest runs; NULL: no.
+    /// Returns whether the guest runs; NULL: no.
     pub vm_running: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 
-    /// Before devices are saved: bring the CPUs' state to where their devices save it from. With the lock.
+    /// Called before devices are saved: copies the state of the CPUs to the objects that their devices save. With the lock.
     pub cpu_synchronize_states: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Before sections are loaded. With the lock.
+    /// Called before sections are loaded. With the lock.
     pub cpu_synchronize_pre_load: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// After sections were loaded, well or not: give the loaded state to the CPUs. With the lock.
+    /// Called after sections were loaded, also after a failure: copies the loaded state to the CPUs. With the lock.
     pub cpu_synchronize_post_load: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 
-    /// Name of the machine in the configuration section; the string stays the host's. NULL: "none".
+    /// Returns the name of the machine for the configuration section, owned by the host. A destination rejects another name.
+    /// NULL: "none".
     pub machine_name: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *const c_char>,
-    /// Fills in the machine's UUID, which both sides must share, and returns true where it has one; NULL: it has none.
+    /// Stores the machine's UUID (16 bytes), which must be the same on both sides, and returns true if it has one; NULL: it
+    /// has none.
     pub uuid: Option<unsafe extern "C" fn(opaque: *mut c_void, uuid: *mut u8) -> bool>,
-    /// log2 of the target's page size; NULL: 12.
+    /// Returns log2 of the target's page size; NULL: 12.
     pub target_page_bits: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_uint>,
-    /// log2 of the smallest page size that the target could have; NULL: the same.
+    /// Returns log2 of the smallest page size that the target supports; NULL: the same.
     pub target_page_bits_min: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_uint>,
-    /// Names of the enabled capabilities that both sides must share, ended by NULL; they stay the host's. NULL: none.
+    /// Returns the names of the enabled capabilities that both sides must share, ended by NULL and owned by the host. NULL: none.
     pub capabilities: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *const *const c_char>,
-    /// SAVEVM_FLAG_* that hold now; asked each time they matter. NULL: 0.
+    /// Returns the current SAVEVM_FLAG_*; called whenever one is needed. NULL: 0.
     pub stream_flags: Option<unsafe extern "C" fn(opaque: *mut c_void) -> u32>,
-    /// Union of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
+    /// Returns the bitwise OR of the page sizes of all RAM blocks in bytes, for postcopy; NULL: the target's page size.
     pub ram_page_sizes: Option<unsafe extern "C" fn(opaque: *mut c_void) -> u64>,
-    /// Whether the machine, whose section "ram" is in QEMU's format, has a block of RAM of that name which has, or can be
-    /// given, `length` bytes. NULL: nobody knows, and the format may be another one. Not asked where the library has the
-    /// RAM (savevm_ram_new()).
+    /// Returns whether the machine has a RAM block of that name that has, or can be resized to, `length` bytes. For a host
+    /// whose section "ram" has QEMU's format. NULL: the blocks are not checked, and the section may have another format. Not
+    /// called if the library has the RAM (savevm_ram_new()).
     pub ram_fits: Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, length: u64) -> bool>,
 
-    /// The path of an object as a string from malloc(), or NULL where it has none; NULL: no object has one.
+    /// Returns the path of an object as a string from malloc(), or NULL if it has none; NULL: no object has a path.
     pub object_path: Option<unsafe extern "C" fn(opaque: *mut c_void, object: *mut VMStateIf) -> *mut c_char>,
 
-    /// Gives the disks up before the end of the stream; 0 or -errno. With the lock.
+    /// Called on the source before it sends the end of the stream: releases the disks, so that the destination can use them; 0 or
+    /// -errno. With the lock.
     pub disks_inactivate: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Takes the disks over before the guest starts here; 0 or -errno. With the lock.
+    /// Called before the guest starts on this side, also after a failed migration: acquires the disks; 0 or -errno. With the
+    /// lock.
     pub disks_activate: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Slows the guest's CPUs down by so many percent of their time (0: full speed).
+    /// Slows the guest's CPUs down by `percent` of their time (0: full speed).
     pub throttle: Option<unsafe extern "C" fn(opaque: *mut c_void, percent: c_int)>,
-    /// A stage of precopy was reached. A negative result is logged and otherwise ignored.
+    /// Called when a stage of precopy is reached. A negative result is logged and otherwise ignored.
     pub precopy_notify: Option<unsafe extern "C" fn(opaque: *mut c_void, notice: SaveVMPrecopyNotice) -> c_int>,
 
     /// Reports a message to the user. If NULL, messages go to the log. Any thread, any lock.
     pub report: Option<unsafe extern "C" fn(opaque: *mut c_void, level: SaveVMReportLevel, text: *const c_char)>,
-    /// Whether a trace event of that name is wanted; the name is QEMU's. For the name NULL: whether any may be, which is
-    /// asked once for a device and for every other event, and has to be quick. NULL: no.
+    /// Returns whether the trace event `event` is enabled; the name is QEMU's. If `event` is NULL: whether any event may be
+    /// enabled. That is called once per device and for every other event, so it must be fast. NULL: no.
     pub trace_wanted: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const c_char) -> bool>,
-    /// A trace event that was wanted.
+    /// Receives a trace event that is enabled.
     pub trace: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const c_char, text: *const c_char)>,
 
     /// For a host with an `Error` of its own: sets `*errp` to one with that text. NULL: `Error` is the library's, and so
     /// are error_get_pretty() and error_free().
     pub error_set:
         Option<unsafe extern "C" fn(opaque: *mut c_void, errp: *mut *mut Error, error: c_int, text: *const c_char)>,
-    /// The text of such an error; it stays the error's.
+    /// Returns the text of such an error, owned by the error.
     pub error_text: Option<unsafe extern "C" fn(opaque: *mut c_void, error: *const Error) -> *const c_char>,
     /// Frees such an error.
     pub error_free: Option<unsafe extern "C" fn(opaque: *mut c_void, error: *mut Error)>,
 
-    /// When a timer expires in ns, -1 where it is not armed. NULL: fields of timers are an error.
+    /// Returns the expiry time of a timer in ns, or -1 if it is not armed. NULL: fields of timers are an error.
     pub timer_expire_ns: Option<unsafe extern "C" fn(opaque: *mut c_void, timer: *mut QEMUTimer) -> i64>,
     /// Arms a timer.
     pub timer_set_ns: Option<unsafe extern "C" fn(opaque: *mut c_void, timer: *mut QEMUTimer, expire: i64)>,
     /// Disarms a timer.
     pub timer_clear: Option<unsafe extern "C" fn(opaque: *mut c_void, timer: *mut QEMUTimer)>,
-    /// Number of nodes of a tree (GLib's GTree, or what the host's descriptions name). NULL: such fields are an error.
+    /// Returns the number of nodes of a tree (GLib's GTree, or the tree type of the host's descriptions). NULL: such fields
+    /// are an error.
     pub tree_count: Option<unsafe extern "C" fn(opaque: *mut c_void, tree: *mut c_void) -> u32>,
     /// Visits all nodes in order, until a visit returns other than 0.
     pub tree_foreach: Option<
@@ -150,24 +157,25 @@ pub struct SaveVMHostOps {
             data: *mut c_void,
         ),
     >,
-    /// Inserts a node; key (unless it is a direct one) and value come from malloc() and become the tree's.
+    /// Inserts a node. The tree owns `key` (unless the key is stored in the pointer itself) and `value`, which come from
+    /// malloc().
     pub tree_insert:
         Option<unsafe extern "C" fn(opaque: *mut c_void, tree: *mut c_void, key: *mut c_void, value: *mut c_void)>,
 
-    /// Answers to the commands of a stream, for a host that has a migration driver of its own. NULL: the library's
-    /// driver answers. The table stays the host's and must outlive the context.
+    /// Functions for the commands of an incoming stream, for a host with a migration driver of its own. NULL: the library's
+    /// driver handles them. The table is owned by the host and must outlive the context.
     pub incoming: *const SaveVMIncomingOps,
 
-    /// A migration of the library's driver changed its status. Any thread, any lock; it may call the library back, but
-    /// for what waits for the same migration. The event is the library's and lives as long as the call.
+    /// Called when a migration of the library's driver changes its status. Any thread, any lock. It may call the library, except
+    /// functions that wait for the same migration. `event` is valid during the call.
     pub migration_event: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const SaveVMEvent)>,
-    /// Monotonic time in ns for the driver's measurements; NULL: the system's.
+    /// Returns a monotonic time in ns for the driver's measurements; NULL: the system's.
     pub clock_ns: Option<unsafe extern "C" fn(opaque: *mut c_void) -> u64>,
     /// How RAM takes part in postcopy; NULL: not at all. The table is copied.
     pub postcopy: *const SaveVMPostcopyOps,
-    /// Puts the machine into the state that it is in after power-on: before savevm_snapshot_load() loads, as QEMU 7.2's
-    /// load_snapshot() does (migration/savevm.c), so that what the snapshot does not hold is nobody's leftover. The guest is
-    /// stopped. With the lock. savevm_incoming() does not call it: there, as in QEMU, the machine is a fresh one. NULL:
-    /// nothing.
+    /// Resets the machine to its state after power-on. savevm_snapshot_load() calls it before it loads, as QEMU 7.2's
+    /// load_snapshot() does (migration/savevm.c), so that devices that are not in the snapshot have a defined state. The guest is
+    /// stopped. With the lock. savevm_incoming() does not call it, because the machine of an incoming migration is new. NULL: no
+    /// reset.
     pub reset: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }

@@ -36,45 +36,46 @@ sized_structs! {
     SaveVMIncomingOps, SAVEVM_INCOMING_OPS_INIT, main_loop_done;
 }
 
-/// What commands of an incoming stream ask of a host with a migration driver of its own. A NULL member makes the command
-/// an error that names it. Results are 0 or -errno; they run on the thread that loads.
+/// Functions for the commands of an incoming stream, for a host with a migration driver of its own. If a member is NULL, its
+/// command fails with an error that names it. Results are 0 or -errno. The functions run on the thread that loads.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMIncomingOps {
     /// sizeof(SaveVMIncomingOps).
     pub size: usize,
-    /// Opens the way back over the channel of `f`; called again when it is open already.
+    /// Opens the return path over the channel of `f`; may be called when it is already open.
     pub open_return_path: Option<unsafe extern "C" fn(opaque: *mut c_void, f: *mut QEMUFile) -> c_int>,
-    /// Answers a ping.
+    /// Sends a PONG with this value over the return path.
     pub pong: Option<unsafe extern "C" fn(opaque: *mut c_void, value: u32) -> c_int>,
     /// Sets the postcopy state, unless it is SAVEVM_POSTCOPY_STATE_QUERY, and returns the previous one.
     pub postcopy_state: Option<
         unsafe extern "C" fn(opaque: *mut c_void, state: SaveVMPostcopyState) -> MaybeUninit<SaveVMPostcopyState>,
     >,
-    /// Postcopy may come; `ram` says whether RAM takes part (its page sizes were compared).
+    /// Postcopy may follow. `ram` is true if it includes RAM, whose page sizes were compared.
     pub postcopy_advise: Option<unsafe extern "C" fn(opaque: *mut c_void, ram: bool) -> c_int>,
-    /// Before the first discard, or before listening without one.
+    /// Called before the first discard, or before postcopy_listen if there is no discard.
     pub postcopy_prepare_discard: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Throws away `length` bytes from `start` on of a block.
+    /// Discards `length` bytes of a block from `start`.
     pub postcopy_discard:
         Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
-    /// Gets ready for page requests and lets another thread read on from the main stream.
+    /// Prepares page requests, and starts a thread that continues to read the main stream.
     pub postcopy_listen: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Starts the guest.
     pub postcopy_run: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// The source is back after a broken connection.
+    /// The source continues after a broken connection.
     pub postcopy_resume: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Sends the received bitmap of a block.
     pub recv_bitmap: Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char) -> c_int>,
     /// Continuous replication begins.
     pub enable_colo: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// An error of a further channel that feeds the same load: 0 or -errno.
+    /// Returns the error of a further channel of the same load (QEMU's postcopy-preempt): 0 or -errno.
     pub further_error: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Loading sections failed; comes before `recover`.
+    /// Called when loading sections has failed, before `recover`.
     pub load_failed: Option<unsafe extern "C" fn(opaque: *mut c_void, error: c_int)>,
-    /// In running postcopy of RAM: waits for a new connection and returns its file, NULL to give up. The broken file may be
-    /// closed from inside; its memory, and its channel's, goes when the load lets go of it.
+    /// In a running postcopy of RAM: waits for a new connection and returns its file, or NULL to end the load with the error.
+    /// It may close the broken file. The library frees the broken file and its channel when the load no longer uses them.
     pub recover: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *mut QEMUFile>,
-    /// The main loop of qemu_loadvm_state() is over; true: another thread reads on, so nothing is cleaned up yet.
+    /// Called at the end of the main loop of qemu_loadvm_state(). Returns true if another thread continues to read; the
+    /// cleanup is then left to it.
     pub main_loop_done: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 }

@@ -13,11 +13,11 @@ use std::mem::MaybeUninit;
 pub enum SaveVMStatus {
     /// The migration has not begun.
     SAVEVM_STATUS_NONE = 0,
-    /// It connects, and live devices are set up.
+    /// The migration connects and sets live devices up.
     SAVEVM_STATUS_SETUP = 1,
     /// A cancellation is in progress.
     SAVEVM_STATUS_CANCELLING = 2,
-    /// It was cancelled. The guest is on the source.
+    /// The migration was cancelled. The guest is on the source.
     SAVEVM_STATUS_CANCELLED = 3,
     /// Precopy: live devices send while the guest runs on the source.
     SAVEVM_STATUS_ACTIVE = 4,
@@ -27,9 +27,9 @@ pub enum SaveVMStatus {
     SAVEVM_STATUS_POSTCOPY_PAUSED = 6,
     /// A recovery is in progress.
     SAVEVM_STATUS_POSTCOPY_RECOVER = 7,
-    /// The guest has moved.
+    /// The guest is on the destination.
     SAVEVM_STATUS_COMPLETED = 8,
-    /// It failed. SaveVMInfo.owner says where the guest is.
+    /// The migration failed. SaveVMInfo.owner states which side has the guest.
     SAVEVM_STATUS_FAILED = 9,
     /// Continuous replication.
     SAVEVM_STATUS_COLO = 10,
@@ -46,12 +46,12 @@ pub enum SaveVMStatus {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveVMReturnPath {
-    /// It answers if the connection goes both ways. Not over `exec:`, whose command may only store the stream, unless
-    /// postcopy is enabled.
+    /// It answers if the connection is bidirectional. It does not answer over `exec:`, whose command may only store the
+    /// stream, unless postcopy is enabled.
     SAVEVM_RETURN_PATH_AUTO = 0,
     /// It answers, or the migration fails.
     SAVEVM_RETURN_PATH_ON = 1,
-    /// It is not asked for anything.
+    /// It does not answer. The source completes the migration when it has written the stream.
     SAVEVM_RETURN_PATH_OFF = 2,
 }
 
@@ -64,10 +64,10 @@ pub enum SaveVMOwner {
     SAVEVM_OWNER_HERE = 0,
     /// The other side.
     SAVEVM_OWNER_THERE = 1,
-    /// The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an operator
-    /// who sees both sides may start it. Recovering a paused postcopy shows that the other side has it.
+    /// The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an
+    /// operator who can see both sides may start it. The recovery of a paused postcopy shows that the other side has it.
     SAVEVM_OWNER_UNKNOWN = 2,
-    /// Neither side: a part of a state was loaded, so the devices match no guest.
+    /// Neither side: a load failed after it changed a device, so the devices hold parts of two states.
     SAVEVM_OWNER_TORN = 3,
 }
 
@@ -82,65 +82,64 @@ sized_structs! {
     SaveVMDeviceInfo, SAVEVM_DEVICE_INFO_INIT, load_time_us;
 }
 
-/// What a migration may do and how long it may take. 0, NULL and false mean the default that is given. Times are in
-/// milliseconds. The struct is copied.
+/// Parameters of a migration. 0, NULL and false mean the default that the member states. Times are in milliseconds. The struct is
+/// copied.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMParams {
     /// sizeof(SaveVMParams).
     pub size: usize,
-    /// Most bytes per second of precopy; 0: no limit. May change while it runs.
+    /// Bandwidth limit of precopy in bytes per second; 0: no limit. May change during the migration.
     pub max_bandwidth: u64,
-    /// Most bytes per second of postcopy's background copy; 0: no limit. May change while it runs.
+    /// Bandwidth limit of postcopy's background copy in bytes per second; 0: no limit. May change during the migration.
     pub max_postcopy_bandwidth: u64,
-    /// How long the guest may stand still; default 300. May change while it runs.
+    /// Longest expected downtime at which the guest is stopped; default 300. May change during the migration.
     pub downtime_limit_ms: u32,
-    /// For the connection; default 30000 outgoing, none incoming.
+    /// Longest wait for the connection; default 30000 outgoing, no limit incoming.
     pub connect_timeout_ms: u32,
-    /// For the destination's first answer, and for each in a recovery; default 30000. Incoming: for the header and the
-    /// configuration together, from the first byte on.
+    /// Longest wait for the destination's first answer, and for each answer in a recovery; default 30000. Incoming: longest time
+    /// for the header and the configuration section together, from the first byte on.
     pub handshake_timeout_ms: u32,
-    /// For one wait until the peer takes or sends bytes; default 60000 outgoing, 300000 incoming.
+    /// Longest wait until the peer receives or sends any bytes; default 60000 outgoing, 300000 incoming.
     pub stall_timeout_ms: u32,
-    /// For the destination's word that everything is loaded, and for its verdict; default 30000.
+    /// Longest wait for the destination's answer that everything is loaded, and for its result; default 30000.
     pub switchover_timeout_ms: u32,
-    /// How long a broken postcopy waits to be recovered; default: for ever. May change while it runs. The guest is lost when
-    /// it is over: it is stopped at the destination, with zeros for the pages that did not come.
+    /// Longest wait of a paused postcopy for its recovery; default: no limit. May change during the migration. After it, the
+    /// guest is lost: it is stopped on the destination, and pages that did not arrive read as zero.
     pub recover_timeout_ms: u32,
-    /// Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON also refuses to start the guest from a stream whose source did not ask just
-    /// before its end whether everything is loaded, as this library does and QEMU does not: so no damaged stream can look
-    /// like one that ends.
+    /// Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON requires a source that is libsavevm: such a source
+    /// asks before the end of the stream whether everything is loaded. So a stream that is damaged to end early does not
+    /// start the guest.
     pub return_path: MaybeUninit<SaveVMReturnPath>,
-    /// First slow-down by auto-converge in percent; default 20. May change while it runs, as the next two.
+    /// Initial CPU throttle of auto-converge in percent; default 20. May change during the migration, like the next two.
     pub throttle_initial: u32,
-    /// What comes on top each time; default 10.
+    /// Increment of the throttle in percent; default 10.
     pub throttle_increment: u32,
-    /// Most of it; default 99.
+    /// Maximum throttle in percent; default 99.
     pub throttle_max: u32,
-    /// Postcopy may be started. Both sides must say so.
+    /// Postcopy is allowed. Both sides must set it.
     pub postcopy: bool,
-    /// Slow the guest down (SaveVMHostOps.throttle) when it dirties faster than the link carries. May change while it
-    /// runs.
+    /// Slow the guest down (SaveVMHostOps.throttle) if it writes faster than the link can send. May change during the migration.
     pub auto_converge: bool,
-    /// With the guest stopped, wait for savevm_migration_continue() before the devices are saved.
+    /// Wait for savevm_migration_continue() after the guest has stopped and before devices are saved.
     pub pause_before_switchover: bool,
-    /// No thread of its own: the caller does the work with savevm_migration_step().
+    /// Start no thread: the caller does the work with savevm_migration_step().
     pub no_thread: bool,
     /// The destination leaves the guest stopped when everything is loaded.
     pub no_autostart: bool,
-    /// Say nothing that only this library understands, even where both ends are of it.
+    /// Disable the protocol extensions of libsavevm (docs/stream-format.md), also if both ends are libsavevm.
     pub no_extensions: bool,
     /// Path of a new file for a trace in JSON lines; NULL: none.
     pub trace: *const c_char,
-    /// Incoming: fail if a device is registered here and absent from the stream, before the source gives the guest up. Else
+    /// Incoming: fail if a device is registered here and absent from the stream, while the source still has the guest. Otherwise
     /// that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
     pub strict: bool,
-    /// Incoming, listening on a socket: take the first connection for the source's, as QEMU does. Default: a connection that
-    /// does not begin as a stream, ends early, or is silent for 5 s is closed and reported, and the next one is accepted.
+    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not begin with
+    /// the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is accepted.
     pub one_connection: bool,
 }
 
-/// What a migration measured of one device whose state is saved and loaded whole.
+/// Measurements of one device that is not a live device.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMDeviceInfo {
@@ -158,7 +157,8 @@ pub struct SaveVMDeviceInfo {
     pub load_time_us: u64,
 }
 
-/// How a migration stands. The caller sets `size`; what is filled in is what both sides have. Counts never go back.
+/// Status and statistics of a migration. The caller sets `size`; only members within that size are filled in. Counters never
+/// decrease.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMInfo {
@@ -168,52 +168,52 @@ pub struct SaveVMInfo {
     pub status: SaveVMStatus,
     /// The context's owner (savevm_owner()) as of this migration.
     pub owner: SaveVMOwner,
-    /// QEMU's name of the status; the library's, for ever.
+    /// QEMU's name of the status; a constant string.
     pub status_name: *const c_char,
-    /// Since it began, until it ended, in microseconds.
+    /// Time since the migration began, until it ended, in microseconds.
     pub total_time_us: u64,
-    /// Until the first round.
+    /// Time until the first round.
     pub setup_time_us: u64,
-    /// How long the guest stood still: to the destination's verdict where it answers.
+    /// Downtime: until the destination's result, if it answers.
     pub downtime_us: u64,
-    /// How long it would stand still if it were stopped now.
+    /// Expected downtime if the guest were stopped now.
     pub expected_downtime_us: u64,
-    /// What the devices took that are saved or loaded whole.
+    /// Time for saving or loading all devices that are not live devices.
     pub device_time_us: u64,
-    /// Bytes of their sections.
+    /// Bytes of the sections of these devices.
     pub device_bytes: u64,
-    /// Bytes that went out, or (incoming) came in, over all connections. It never falls.
+    /// Bytes that were sent, or (incoming) received, over all connections.
     pub transferred: u64,
-    /// Bytes left that must go before the guest moves. What is left and how fast it goes, down to `dirty_rate`, is known to
-    /// the source alone: incoming, it is 0.
+    /// Bytes that remain to be sent before the switchover. Incoming, this member and all up to `dirty_rate` are 0, because
+    /// only the source knows them.
     pub remaining_precopy_only: u64,
-    /// Bytes left that may go at any time.
+    /// Bytes that remain to be sent before or after the switchover.
     pub remaining_compatible: u64,
-    /// Bytes left that must go after the guest stopped.
+    /// Bytes that remain to be sent after the switchover.
     pub remaining_postcopy_only: u64,
-    /// How often every device had nothing more to send for now.
+    /// Number of rounds: times that no live device had anything left to send.
     pub rounds: u64,
-    /// Bytes per second in the last tenth of a second in which anything was sent.
+    /// Bytes sent per second, in the last 100 ms in which anything was sent.
     pub bandwidth: u64,
-    /// Bytes per second that the guest dirtied when that showed last: whenever a device finds more to send than before.
+    /// Bytes per second that the guest wrote to, when the dirty log was last read.
     pub dirty_rate: u64,
-    /// Requests for pages.
+    /// Number of page requests in postcopy.
     pub page_requests: u64,
-    /// Recoveries that succeeded.
+    /// Number of successful recoveries.
     pub recoveries: u64,
-    /// How much the guest is slowed down, in percent.
+    /// Current CPU throttle in percent.
     pub throttle: u32,
-    /// Whether the destination answers.
+    /// Whether the destination answers over a return path.
     pub return_path: bool,
-    /// Whether both ends are known to be of this library.
+    /// Whether both ends are known to be libsavevm.
     pub extended: bool,
-    /// Rounds of precopy (incoming: reading the stream), in microseconds.
+    /// Time in the rounds of precopy (incoming: for reading the stream), in microseconds.
     pub precopy_time_us: u64,
-    /// From the last round until the guest was handed over, without waiting for savevm_migration_continue().
+    /// Time from the last round until the guest was handed over, without the wait for savevm_migration_continue().
     pub switchover_time_us: u64,
-    /// Sending what was left behind the hand-over.
+    /// Time for sending the rest after the hand-over.
     pub postcopy_time_us: u64,
-    /// Waiting for a recovery.
+    /// Time of waiting for a recovery.
     pub paused_time_us: u64,
 }
 
@@ -223,13 +223,13 @@ pub struct SaveVMInfo {
 pub struct SaveVMEvent {
     /// sizeof(SaveVMEvent) of the library.
     pub size: usize,
-    /// Whether the guest comes in.
+    /// Whether the migration is incoming.
     pub incoming: bool,
     /// The new status.
     pub status: SaveVMStatus,
-    /// QEMU's name of it.
+    /// QEMU's name of the status.
     pub status_name: *const c_char,
-    /// The migration. The first event comes before savevm_migrate() returns this handle.
+    /// The migration. Its first event is sent before savevm_migrate() returns this handle.
     pub migration: *mut SaveVMMigration,
     /// Why a postcopy paused, a recovery failed, or the migration ended without success; else NULL. Valid in the callback.
     pub error: *const c_char,

@@ -13,24 +13,24 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// What an item of a stream is.
+/// Kind of an item of a stream.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveVMInspectItemKind {
     /// Magic and version.
     SAVEVM_INSPECT_HEADER = 0,
-    /// The machine's name and what both sides must share.
+    /// The configuration section: the machine's name and properties.
     SAVEVM_INSPECT_CONFIGURATION = 1,
     /// The first section of a live device.
     SAVEVM_INSPECT_START = 2,
-    /// Further sections of a live device, one behind the other.
+    /// Consecutive further sections of a live device.
     SAVEVM_INSPECT_PART = 3,
     /// The last section of a live device.
     SAVEVM_INSPECT_END = 4,
     /// The state of a device that is not live.
     SAVEVM_INSPECT_FULL = 5,
-    /// An order to the destination.
+    /// A command to the destination.
     SAVEVM_INSPECT_COMMAND = 6,
     /// The end of the sections.
     SAVEVM_INSPECT_EOF = 7,
@@ -38,7 +38,7 @@ pub enum SaveVMInspectItemKind {
     SAVEVM_INSPECT_DESCRIPTION = 8,
 }
 
-/// What a call of SaveVMInspectFieldFn is about.
+/// Kind of a field that SaveVMInspectFieldFn receives.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +51,17 @@ pub enum SaveVMInspectFieldKind {
     SAVEVM_INSPECT_LIST = 2,
     /// A subsection of version `value` begins; its fields follow.
     SAVEVM_INSPECT_SUBSECTION = 3,
-    /// What began last is over.
+    /// The innermost structure, array, list or subsection ends.
     SAVEVM_INSPECT_LEAVE = 4,
-    /// A number with a sign: `value` as int64_t.
+    /// A signed number: `value` as int64_t.
     SAVEVM_INSPECT_SIGNED = 5,
-    /// A number without a sign.
+    /// An unsigned number.
     SAVEVM_INSPECT_UNSIGNED = 6,
     /// `value` is 0 or 1.
     SAVEVM_INSPECT_BOOL = 7,
     /// A pointer that is NULL.
     SAVEVM_INSPECT_NULL = 8,
-    /// Bytes without a meaning that the description knows.
+    /// Bytes; the description has no type for them that this library knows.
     SAVEVM_INSPECT_BYTES = 9,
 }
 
@@ -74,7 +74,7 @@ pub enum SaveVMInspectFormat {
     SAVEVM_INSPECT_JSON = 0,
     /// The same with the fields of every device.
     SAVEVM_INSPECT_JSON_FIELDS = 1,
-    /// What QEMU's analyze-migration.py prints.
+    /// The document that QEMU's analyze-migration.py prints.
     SAVEVM_INSPECT_ANALYZE = 2,
 }
 
@@ -88,7 +88,7 @@ sized_structs! {
     SaveVMInspectBlock, SAVEVM_INSPECT_BLOCK_INIT, compressed;
 }
 
-/// A stream as a whole. The caller sets `size`; what is filled in is what both sides have. Strings live as long as the
+/// Properties of a whole stream. The caller sets `size`; only members within that size are filled in. Strings are owned by the
 /// SaveVMInspect.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -97,49 +97,49 @@ pub struct SaveVMInspectSummary {
     pub size: usize,
     /// The version in the header.
     pub version: u32,
-    /// Whether sections are closed by footers: 1, 0; -1: no section tells.
+    /// Whether sections have footers: 1 or 0; -1: unknown, because there is no section.
     pub footers: c_int,
     /// Whether the stream ended with its EOF mark.
     pub complete: bool,
-    /// Whether the stream describes its devices.
+    /// Whether the stream has a description.
     pub described: bool,
-    /// Whether pages of memory went through other channels.
+    /// Whether pages of memory were sent over other channels (multifd).
     pub multifd: bool,
-    /// How many bytes belong to the stream.
+    /// Length of the stream in bytes.
     pub length: u64,
-    /// How many bytes follow it.
+    /// Number of bytes after the stream.
     pub trailing: u64,
     /// The target's page size in bytes; 0: unknown.
     pub page_size: u64,
-    /// How many there are for savevm_inspect_item().
+    /// Number of items for savevm_inspect_item().
     pub items: usize,
-    /// How many there are for savevm_inspect_block().
+    /// Number of blocks for savevm_inspect_block().
     pub blocks: usize,
-    /// The machine's name; NULL: the stream does not say.
+    /// The machine's name; NULL: not in the stream.
     pub machine: *const c_char,
-    /// Where the stream stops making sense, in words: offset, section, what was expected and what came. NULL: nowhere.
+    /// The damage as text: offset, section, what was expected and what was found. NULL: no damage.
     pub damage: *const c_char,
-    /// The byte at which that showed; -1: nowhere.
+    /// Offset of the damage in bytes; -1: no damage.
     pub damage_offset: i64,
-    /// Whether the damage is that the stream ends too early.
+    /// Whether the only damage is that the stream ends too early.
     pub cut: bool,
 }
 
-/// One thing in the stream, in its order. Strings and bytes live as long as the SaveVMInspect.
+/// An item of the stream. Strings and bytes are owned by the SaveVMInspect.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMInspectItem {
     /// sizeof(SaveVMInspectItem).
     pub size: usize,
-    /// What it is.
+    /// Kind.
     pub kind: SaveVMInspectItemKind,
-    /// How many packages it is in.
+    /// Number of packages around it.
     pub depth: u32,
-    /// Where it starts in the stream.
+    /// Offset in the stream in bytes.
     pub offset: u64,
-    /// How many bytes it takes, with header and footer; of a package with all that is in it.
+    /// Size in bytes, with header and footer. The size of a package includes its contents.
     pub bytes: u64,
-    /// The idstr of a section, the name of a command; NULL for others, and for a command that is not known.
+    /// The idstr of a section or the name of a command; NULL for others and for an unknown command.
     pub name: *const c_char,
     /// The number of a section or a command; 0 for others.
     pub id: u32,
@@ -147,65 +147,65 @@ pub struct SaveVMInspectItem {
     pub instance_id: u32,
     /// The version of a section's layout; 0 for others.
     pub version_id: u32,
-    /// How many sections of the same live device this stands for; 0 where it is none.
+    /// Number of consecutive sections of the same device in this item; 0 if it is no section.
     pub count: u64,
     /// The state of a device that is not live; NULL for others.
     pub state: *const u8,
-    /// Its bytes.
+    /// Size of the state in bytes.
     pub state_length: usize,
 }
 
-/// How many pages of one kind, and the bytes of stream for them.
+/// Number of pages of one kind, and their size in the stream.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMInspectPages {
-    /// Pages; one that was sent twice counts twice.
+    /// Number of pages; a page that was sent twice counts twice.
     pub pages: u64,
-    /// Bytes in the stream, with their headers.
+    /// Bytes in the stream, with record headers.
     pub bytes: u64,
 }
 
-/// A block of guest memory. The name lives as long as the SaveVMInspect.
+/// A block of guest memory. The name is owned by the SaveVMInspect.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMInspectBlock {
     /// sizeof(SaveVMInspectBlock).
     pub size: usize,
-    /// Its name.
+    /// Name.
     pub name: *const c_char,
-    /// Bytes of memory; 0 where the stream does not say.
+    /// Size of the block in bytes; 0: not in the stream.
     pub length: u64,
-    /// Pages of one repeated byte, nearly always zero.
+    /// Pages of one repeated byte, which is almost always zero.
     pub zero: SaveVMInspectPages,
-    /// Pages as they are.
+    /// Pages with their contents.
     pub plain: SaveVMInspectPages,
-    /// Pages as a difference to what was sent before.
+    /// Pages as a difference to previous contents (XBZRLE).
     pub xbzrle: SaveVMInspectPages,
     /// Pages compressed with zlib.
     pub compressed: SaveVMInspectPages,
 }
 
-/// A field of a device, as the stream describes it. It and what it points to are gone when the callback returns.
+/// A field of a device, as the stream describes it. It is valid during the callback.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMInspectField {
-    /// What it is.
+    /// Kind.
     pub kind: SaveVMInspectFieldKind,
-    /// The field's name, an element's array's; NULL with SAVEVM_INSPECT_LEAVE.
+    /// The field's name; for an element, the name of the array; NULL with SAVEVM_INSPECT_LEAVE.
     pub name: *const c_char,
-    /// The name of its type in the description; NULL for what holds fields.
+    /// The name of its type in the description; NULL for kinds that contain fields.
     pub type_name: *const c_char,
-    /// What it is as a number, where it is one.
+    /// The value, if the kind is a number or a bool; the version of a subsection.
     pub value: u64,
-    /// Where it is in the device's state.
+    /// Offset in the device's state in bytes.
     pub offset: usize,
-    /// Its bytes; NULL for what holds fields.
+    /// Its bytes; NULL for kinds that contain fields.
     pub bytes: *const u8,
-    /// How many.
+    /// Number of bytes.
     pub length: usize,
 }
 
-/// Takes one field after the other; not 0 ends it.
+/// Receives the fields one after the other. A result other than 0 ends savevm_inspect_fields().
 pub type SaveVMInspectFieldFn =
     Option<unsafe extern "C" fn(opaque: *mut c_void, field: *const SaveVMInspectField) -> c_int>;
 

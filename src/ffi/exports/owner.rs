@@ -13,13 +13,13 @@ use std::mem::MaybeUninit;
 
 /// Returns which side has the guest of `vm` (NULL: this thread's context), as far as this side knows.
 ///
-/// The context keeps the answer: it is valid at any time, also after the handle of the migration was freed.
+/// The context stores the owner, so the answer is also valid after the migration was freed.
 ///
 /// A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived, and leaves
 /// it so if it ends before it changed a device: such a machine has no guest. A load that fails after it changed a device
 /// leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it SAVEVM_OWNER_HERE when they loaded
 /// everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(), savevm_snapshot_save_file() and
-/// savevm_ram_snapshot() fail with -EPERM and a text that says where the guest is.
+/// savevm_ram_snapshot() fail with -EPERM and an error that states which side has the guest.
 ///
 /// A host with SaveVMHostOps.incoming has a migration driver of its own. Its context stays SAVEVM_OWNER_HERE.
 ///
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn savevm_owner(vm: *mut SaveVM) -> SaveVMOwner {
 /// Returns whether the host may start the guest of `vm` (NULL: this thread's context), or let it run: the owner is
 /// SAVEVM_OWNER_HERE, and no migration or snapshot has stopped the guest and decides what follows.
 ///
-/// Call it with the lock, and start the guest before the lock is released: so no migration comes in between.
+/// Call it with the lock, and start the guest before you release the lock. Otherwise a migration could begin in between.
 ///
 /// Thread: any. Lock: either. Since 0.1.
 ///
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn savevm_may_run(vm: *mut SaveVM) -> bool {
 ///
 /// Returns:
 ///   0       the host may start the guest
-///   -EPERM  the whole guest is not here; `*errp` says where it is, or why it is not whole
+///   -EPERM  this side does not have the complete guest; `*errp` states the reason
 ///   -EBUSY  a migration or a snapshot has stopped the guest and decides what follows
 ///
 /// Thread: any. Lock: either. Since 0.1.
@@ -67,14 +67,14 @@ pub unsafe extern "C" fn savevm_check_may_run(vm: *mut SaveVM, errp: *mut *mut C
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Sets the owner of the guest of `vm` (NULL: this thread's context) by the decision of an operator who sees both sides. The
-/// library can't check the decision: SAVEVM_OWNER_HERE for a guest that runs elsewhere makes two of it. The host gets a
-/// warning that names the change (SaveVMHostOps.report).
+/// Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only for the decision of an operator who can see
+/// both sides. The library can't check the decision: with SAVEVM_OWNER_HERE for a guest that runs on the other side, two
+/// guests run. The change is reported as a warning (SaveVMHostOps.report).
 ///
 /// Returns:
 ///   0        the owner is set
-///   -EBUSY   a migration or a snapshot of the context is in progress; a paused postcopy is
-///   -EINVAL  `owner` is no SaveVMOwner
+///   -EBUSY   a migration (also a paused postcopy) or a snapshot of the context is in progress
+///   -EINVAL  `owner` is not a SaveVMOwner
 ///
 /// Thread: any. Lock: either. Since 0.1.
 ///

@@ -14,51 +14,52 @@ sized_structs! {
     SaveVMPostcopyOps, SAVEVM_POSTCOPY_OPS_INIT, end;
 }
 
-/// How the hypervisor's RAM takes part in postcopy. Results are 0 or -errno; an error ends the migration, or pauses it
-/// where it can be recovered. A NULL member makes what needs it an error, but where another meaning is given. On the
-/// destination they come from the threads that load, without the lock. Names of blocks are the library's, as long as the
+/// Functions of a RAM device of the host's own for postcopy. Results are 0 or -errno. An error ends the migration, or pauses
+/// it if it can be recovered. If a member is NULL, an operation that needs it fails, unless the member states another
+/// meaning. On the destination, the loading threads call these functions, without the lock. Block names are valid during the
 /// call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMPostcopyOps {
     /// sizeof(SaveVMPostcopyOps).
     pub size: usize,
-    /// Names of all blocks, ended by NULL; they stay the host's. NULL: resume_prepare asks for the bitmaps itself, with
-    /// savevm_request_bitmap().
+    /// Returns the names of all blocks, ended by NULL and owned by the host. NULL: the device's resume_prepare requests the
+    /// bitmaps with savevm_request_bitmap().
     pub blocks: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *const *const c_char>,
 
-    /// Source, guest stopped, with the lock: qemu_savevm_send_postcopy_ram_discard() for what was sent but changed since.
+    /// Source, guest stopped, with the lock: calls qemu_savevm_send_postcopy_ram_discard() for all pages that changed after
+    /// they were sent.
     pub send_discards: Option<unsafe extern "C" fn(opaque: *mut c_void, f: *mut QEMUFile) -> c_int>,
-    /// Source, any thread, without the lock: the guest waits for these bytes; the RAM's save_live_iterate should send
-    /// them next. `block` NULL: that of the last request.
+    /// Source, any thread, without the lock: the guest waits for these bytes. The device's save_live_iterate should send them
+    /// next. `block` is NULL for the block of the previous request.
     pub pages_requested:
         Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, start: u64, length: u32) -> c_int>,
-    /// Source, in a recovery, any thread: which pages of a block arrived, a bit each, little-endian, `length` bytes. All
-    /// others are to be sent.
+    /// Source, in a recovery, any thread: the pages of a block that arrived, one bit each, little-endian, `length` bytes. All
+    /// other pages must be sent.
     pub received: Option<
         unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, bits: *const u8, length: usize) -> c_int,
     >,
 
-    /// Destination: postcopy may come. NULL: fine.
+    /// Destination: the source announces that postcopy may follow. NULL: accepted.
     pub advise: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Destination: before the first discard. NULL: fine.
+    /// Destination: called before the first discard. NULL: nothing to do.
     pub prepare_discard: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Destination: throw away `length` bytes from `start` on of a block.
+    /// Destination: discards `length` bytes of a block from `start`.
     pub discard:
         Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
-    /// Destination: from now on ask for what is missing with savevm_request_pages(). Pages are loaded by the
-    /// RAM's load_state, without the lock, on another thread than the devices.
+    /// Destination: from now on, request missing pages with savevm_request_pages(). The device's load_state loads pages,
+    /// without the lock, on another thread than the other devices.
     pub listen: Option<unsafe extern "C" fn(opaque: *mut c_void, migration: *mut MigrationIncomingState) -> c_int>,
-    /// Destination: the connection broke; requests fail. NULL: nothing.
+    /// Destination: the connection broke, and requests fail until `resumed`. NULL: nothing to do.
     pub paused: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Destination: it is back; ask again for all that the guest waits for. NULL: nothing.
+    /// Destination: the connection was recovered. Request all pages again for which the guest waits. NULL: nothing to do.
     pub resumed: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Destination, in a recovery: how many bytes of bits there are for a block (-errno), and where they are, until the
-    /// next call. A bit for each page that arrived, little-endian.
+    /// Destination, in a recovery: stores the address of a block's bitmap, which is valid until the next call, and returns
+    /// its size in bytes, or -errno. One bit for each page that arrived, little-endian.
     pub received_bits:
         Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, bits: *mut *const u8) -> isize>,
     /// Destination: the end. If `complete`, every page arrived; else no more pages arrive and the guest is stopped.
-    /// Threads that wait for a page go on. Not called if a running guest could not be stopped: it must not read memory
+    /// Wake all threads that wait for a page. Not called if a running guest could not be stopped: it must not read memory
     /// that did not arrive. NULL: nothing.
     pub end: Option<unsafe extern "C" fn(opaque: *mut c_void, complete: bool)>,
 }

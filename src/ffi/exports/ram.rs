@@ -26,19 +26,19 @@ pub struct SaveVMRam {
     ram: Arc<Ram>,
 }
 
-/// Where dirty pages are known from.
+/// Source of the dirty log.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveVMRamLog {
-    /// log_sync if there is one, else the kernel.
+    /// SAVEVM_RAM_LOG_HOST if there is a log_sync, else SAVEVM_RAM_LOG_KERNEL.
     SAVEVM_RAM_LOG_AUTO = 0,
-    /// log_sync, as for KVM's dirty log.
+    /// SaveVMRamOps.log_sync, for example with KVM's dirty log.
     SAVEVM_RAM_LOG_HOST = 1,
-    /// The kernel: write protection by userfaultfd, read by PAGEMAP_SCAN. Linux 6.7. It sees every write of this process
-    /// and of KVM, but not those of other processes and devices: mark these.
+    /// The kernel's write protection (userfaultfd and PAGEMAP_SCAN, Linux 6.7). It logs all writes of this process and of
+    /// KVM. Mark writes of other processes and of devices with savevm_ram_set_dirty().
     SAVEVM_RAM_LOG_KERNEL = 2,
-    /// savevm_ram_set_dirty() alone.
+    /// Only savevm_ram_set_dirty().
     SAVEVM_RAM_LOG_MARKS = 3,
 }
 
@@ -61,17 +61,17 @@ pub struct SaveVMRamBlock {
     pub size: usize,
     /// Name, 1 to 255 bytes, the same on both sides; copied.
     pub name: *const c_char,
-    /// Where it is mapped, readable and writable, aligned to its pages. It stays the hypervisor's.
+    /// Address of the mapping, readable and writable, aligned to the page size. The hypervisor owns the memory.
     pub host: *mut c_void,
-    /// Bytes, in whole pages.
+    /// Size in bytes, a multiple of the page size.
     pub length: u64,
-    /// Size in bytes of the pages below it, for postcopy: that of a hugetlbfs. 0: the system's.
+    /// Page size of the mapping in bytes, for postcopy, such as that of a hugetlbfs. 0: the system's.
     pub page_size: u64,
-    /// The guest's address; both sides must agree on it for shared memory.
+    /// Guest-physical address; for shared memory, it must be the same on both sides.
     pub guest_address: u64,
-    /// It is mapped with MAP_SHARED.
+    /// Whether it is mapped with MAP_SHARED.
     pub shared: bool,
-    /// The hypervisor's own, for log_sync.
+    /// A pointer of the hypervisor, for log_sync.
     pub opaque: *mut c_void,
 }
 
@@ -81,12 +81,12 @@ pub struct SaveVMRamBlock {
 pub struct SaveVMRamOptions {
     /// sizeof(SaveVMRamOptions).
     pub size: usize,
-    /// Where dirty pages are known from; default SAVEVM_RAM_LOG_AUTO.
+    /// Source of the dirty log; default SAVEVM_RAM_LOG_AUTO.
     pub log: MaybeUninit<SaveVMRamLog>,
-    /// Shared blocks are not sent: both sides see the same memory. Both must say so (QEMU's x-ignore-shared).
+    /// Shared blocks are not sent, because both sides map the same memory. Both sides must set it (QEMU's x-ignore-shared).
     pub ignore_shared: bool,
-    /// Bytes of memory for remembering what was sent, so that pages that change a little are sent as a difference (XBZRLE).
-    /// 0: not used. It saves bandwidth, and costs CPU time and a copy.
+    /// Size in bytes of a cache of sent pages, so that a page with few changes is sent as a difference (XBZRLE). Default 0: no
+    /// cache. It saves bandwidth, and costs CPU time and memory.
     pub xbzrle_cache: u64,
 }
 
@@ -96,11 +96,11 @@ pub struct SaveVMRamOptions {
 pub struct SaveVMRamOps {
     /// sizeof(SaveVMRamOps).
     pub size: usize,
-    /// Begins to log writes to guest memory; 0 or -errno. Without the lock, unless a snapshot calls it.
+    /// Starts the log of writes to guest memory; 0 or -errno. Without the lock, except in a snapshot.
     pub log_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Sets a bit for every target page of the block that was written since the last call, and forgets it: bit 0 of
-    /// `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` is zero before and has `words` elements. 0 or -errno.
-    /// Without the lock; with it when the guest is stopped.
+    /// Sets the bits of all target pages of the block that were written since the last call, and clears the log. Bit 0 of
+    /// `bitmap[0]` is the first page, as in KVM_GET_DIRTY_LOG. `bitmap` has `words` elements, which are zero. 0 or -errno.
+    /// Without the lock; with the lock when the guest is stopped.
     pub log_sync: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -109,11 +109,11 @@ pub struct SaveVMRamOps {
             words: usize,
         ) -> c_int,
     >,
-    /// Ends to log. Comes once for every log_start that returned 0. With the lock.
+    /// Stops the log. Called once for every log_start that returned 0. With the lock.
     pub log_stop: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
-/// Numbers of the last migration in either direction.
+/// Statistics of the RAM in the last migration, in either direction.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMRamInfo {
@@ -121,19 +121,19 @@ pub struct SaveVMRamInfo {
     pub size: usize,
     /// The target's page size in bytes.
     pub page_size: u64,
-    /// Bytes that are to be sent.
+    /// Bytes that remain to be sent.
     pub dirty_bytes: u64,
-    /// Pages that were sent or received as they are.
+    /// Pages that were sent or received with their contents.
     pub normal_pages: u64,
-    /// Pages of zeros.
+    /// Pages that were sent or received as zero pages.
     pub zero_pages: u64,
-    /// Pages as a difference.
+    /// Pages that were sent or received as a difference (XBZRLE).
     pub xbzrle_pages: u64,
-    /// Pages that were dirty, and yet the same as before.
+    /// Pages that were dirty but unchanged, and were not sent.
     pub unchanged_pages: u64,
-    /// How often the dirty log was read.
+    /// Number of times that the dirty log was read.
     pub syncs: u64,
-    /// Ranges that postcopy's destination asked for.
+    /// Ranges that the destination requested in postcopy.
     pub page_requests: u64,
 }
 
@@ -163,7 +163,7 @@ unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
     unsafe { ram.as_ref() }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
 }
 
-/// Gives a context RAM: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
+/// Adds RAM to a context: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
 /// begin afterwards, and in postcopy. Call it after savevm_set_host(). `options` (NULL: defaults) and `ops` (NULL: no dirty
 /// log of the hypervisor) are copied.
 ///

@@ -57,15 +57,21 @@ unsafe fn check_options(options: *const SaveVMSnapshotOptions) -> Result<()> {
     }
 }
 
-/// Stops the guest of `vm` (NULL: this thread's context), saves everything to `uri` (as savevm_migrate() takes it), and
-/// starts the guest again if it ran, also after a failure. Inside the lock, which is taken if the calling thread does not
-/// hold it, and given up for setup. 0, or -errno and `*errp`: -EPERM if the whole guest is not here (savevm_owner()).
+/// Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before,
+/// also after a failure.
 ///
-/// `file:PATH` replaces a regular file only by a whole snapshot. The new file is written beside it, synced, and renamed, and
-/// the directory is synced, while the guest runs again. A full disk, a crash or a kill leaves the previous file as it was,
-/// and no part of a snapshot under its name. Until then both files take room. `file:PATH,offset=N` leaves the first N bytes of
-/// the file alone and writes behind them in place, as do files whose directory can't be written to, files that are not
-/// regular, and all other kinds of URI.
+/// `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
+/// renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
+/// file is unchanged. The disk needs space for both files. The snapshot is written in place for `file:PATH,offset=N`, which
+/// keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
+/// kinds of URI.
+///
+/// Returns:
+///   0       the snapshot is saved
+///   -EPERM  this side does not have the guest; see savevm_owner()
+///   -errno  another error
+///
+/// Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
@@ -88,9 +94,14 @@ pub unsafe extern "C" fn savevm_snapshot_save(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Saves everything of `vm` (NULL: this thread's context) to a file of the caller's, from the header to cleanup. The guest
-/// is stopped and the lock held; it is given up for setup. 0, or -errno, which `f` then has with what is known of it: -EBUSY
-/// while a migration or a snapshot is under way.
+/// Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices.
+///
+/// Returns:
+///   0       the snapshot is saved
+///   -EBUSY  a migration or a snapshot is in progress
+///   -errno  another error, which is also the error of `f`
+///
+/// Thread: any. Lock: held, released while live devices are set up.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `f` is NULL or a file that is open for writing.
@@ -110,15 +121,17 @@ pub unsafe extern "C" fn savevm_snapshot_save_file(vm: *mut SaveVM, f: *mut QEMU
     })
 }
 
-/// Reads a stream of at most `length` bytes from where `f` stands and checks whether it would load into `vm` (NULL: this
-/// thread's context), without changing anything there: whether it is whole up to the mark of its end, of a machine that is
-/// configured as this one, and of devices, versions and blocks of RAM (SaveVMHostOps.ram_fits) that are here; whether every
-/// page lies in its block. What only a device can find wrong, values inside of its state, is not looked at. Machines whose
-/// sections have no footers take everything: nothing says there where a state ends. `f` stays the caller's; where it stands
-/// afterwards is not said. The machine's devices must not change meanwhile.
+/// Checks whether a stream would load into `vm`, without changing the machine. Reads at most `length` bytes from the position of
+/// `f`. The checks are: the stream is complete, the configuration section matches, every device and version is known, RAM blocks
+/// fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device are not checked. If
+/// the machine's sections have no footers, every stream passes, because the end of a state is not known. `f` is still owned by
+/// the caller; its position afterwards is undefined. The devices of the machine must not change during the call.
 ///
-/// 0: nothing speaks against loading. Else -errno and `*errp`: -ENOMSG where no stream begins, -EINVAL where it would not
-/// load, or the error of reading.
+/// Returns:
+///   0        no damage was found
+///   -ENOMSG  there is no stream at this position
+///   -EINVAL  the stream would not load
+///   -errno   `f` can't be read
 ///
 /// # Safety
 /// `vm` is NULL or a context; `f` is NULL or a file; `errp` is NULL or points to NULL.
@@ -140,10 +153,16 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Stops the guest of `vm` (NULL: this thread's context), resets the machine (SaveVMHostOps.reset), loads everything from
-/// `uri`, and starts the guest again if it ran. A regular file is checked before (see savevm_snapshot_check_file()): where
-/// that fails nothing was touched, and the guest runs on. After a later failure it stays stopped: its devices hold a part
-/// of each of two states. Inside the lock, as saving. 0, or -errno and `*errp`.
+/// Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
+/// if it ran before.
+///
+/// A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
+/// guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
+/// SAVEVM_OWNER_TORN.
+///
+/// Returns: 0, or -errno with the reason in `*errp`.
+///
+/// Thread: any. Lock: either; taken if the calling thread does not hold it.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
