@@ -143,7 +143,7 @@ def check_inspect(docs, program, savevm, work):
 
 
 def main():
-    docs, program, *savevm = sys.argv[1:]
+    docs, program, *savevm = map(os.path.abspath, sys.argv[1:])
     with tempfile.TemporaryDirectory() as work:
         check_traces(pathlib.Path(docs), program, pathlib.Path(work))
         if savevm and (pathlib.Path(docs) / "inspect-json.schema.json").exists():
