@@ -133,7 +133,7 @@ def check_inspect(docs, program, savevm, work):
     vmm.tell(f"savevm {state}")
     vmm.wait_for("saved")
     vmm.end()
-    for options in ([], ["--fields"]):
+    for options in ([], ["--device", "*"]):
         text = subprocess.run([savevm, "inspect", "--format", "json", *options, state],
                               check=True, capture_output=True, timeout=DEADLINE).stdout
         errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(json.loads(text))]
