@@ -732,8 +732,9 @@ typedef struct SaveVMParams {
    */
   bool strict;
   /**
-   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not begin with
-   * the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is accepted.
+   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not
+   * begin with the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is
+   * accepted.
    */
   bool one_connection;
 } SaveVMParams;
@@ -982,8 +983,8 @@ SaveVMMigration *savevm_incoming_from_channel(SaveVM *vm,
                                               Error **errp);
 
 /**
- * Stores the URI that an incoming migration listens on in `uri`, which has room for `length` bytes with the final zero. In place
- * of port 0 it has the port that the system chose.
+ * Stores the URI on which an incoming migration listens in `uri`, a buffer of `length` bytes. Port 0 is replaced by the port
+ * that the system chose.
  *
  * Returns:
  *   0        the URI is stored
@@ -1011,10 +1012,10 @@ int savevm_migration_uri(SaveVMMigration *m,
 int savevm_migration_step(SaveVMMigration *m);
 
 /**
- * Waits for the end of a migration. The result may be asked for any number of times.
+ * Waits for the end of a migration and returns its result. May be called any number of times.
  *
  * Returns:
- *   0         the guest has moved. Incoming: it runs here, unless SaveVMParams.no_autostart
+ *   0         the guest is on the destination. Incoming: it runs here, unless SaveVMParams.no_autostart
  *   -EDEADLK  called from a callback of this migration
  *   -errno    the migration failed. Outgoing: the guest runs here if it ran before; incoming: it does not run here; unless
  *             savevm_owner() says otherwise
@@ -1099,8 +1100,8 @@ int savevm_migration_recover(SaveVMMigration *m,
                              Error **errp);
 
 /**
- * Changes those parameters of an outgoing migration that may change while it runs; see SaveVMParams. A member that is zero
- * gets its default again, so keep the struct that the migration began with and change members of it.
+ * Changes the parameters of an outgoing migration that may change during the migration; see SaveVMParams. A member that is zero
+ * gets its default again, so keep the struct of the start and change its members.
  *
  * Returns:
  *   0        the parameters are set
@@ -1124,8 +1125,8 @@ int savevm_migration_set_params(SaveVMMigration *m,
 int savevm_migration_query(SaveVMMigration *m, struct SaveVMInfo *info);
 
 /**
- * Returns what was measured of one device whose state is saved and loaded whole; `index` counts them in the order of the
- * stream. At most 65536 devices are kept.
+ * Returns the measurements of one device that is not a live device. `index` is its position in the stream, from 0. At most
+ * 65536 devices are recorded.
  *
  * Returns:
  *   0        `device` is filled in
@@ -1354,7 +1355,8 @@ typedef enum SaveVMSide {
 } SaveVMSide;
 
 /**
- * The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
+ * The parts of an error, for a program to read. Unknown numbers are -1, and unknown strings are NULL. Strings are owned by
+ * the error.
  */
 typedef struct SaveVMErrorInfo {
   /**
@@ -1378,7 +1380,7 @@ typedef struct SaveVMErrorInfo {
    */
   int section_type;
   /**
-   * Version of the device here.
+   * Version of the registered device.
    */
   int version_have;
   /**
@@ -1394,7 +1396,7 @@ typedef struct SaveVMErrorInfo {
    */
   int64_t instance_id;
   /**
-   * The cause alone: what was expected and what came.
+   * The cause without the place: what was expected and what was found.
    */
   const char *message;
   /**
@@ -1451,7 +1453,7 @@ typedef enum SaveVMLogLevel {
    */
   SAVEVM_LOG_WARN = 2,
   /**
-   * What a user may want to know.
+   * Information for the user.
    */
   SAVEVM_LOG_INFO = 3,
   /**
@@ -1481,13 +1483,13 @@ void savevm_log_set(SaveVMLogFn *callback,
                     enum SaveVMLogLevel level);
 
 /**
- * Writes the library's log to stderr, for programs without a log of their own. `filter` is one of env_logger, such as
- * "info" or "savevm=trace"; NULL takes it from the environment variable RUST_LOG. Without this call or savevm_log_set(),
+ * Writes the library's log to stderr, for programs without a log of their own. `filter` has the syntax of env_logger, such
+ * as "info" or "savevm=trace"; NULL: the value of the environment variable RUST_LOG. Without this call or savevm_log_set(),
  * nothing is printed.
  *
  * Returns:
  *   0       the log is written to stderr from now on
- *   -EBUSY  the log goes somewhere already
+ *   -EBUSY  the log already has a callback or an output
  */
 int savevm_log_init(const char *filter);
 

@@ -20,7 +20,8 @@ pub enum SaveVMSide {
     SAVEVM_SIDE_DESTINATION = 2,
 }
 
-/// The parts of an error, for a program to read. What is not known is -1 or NULL. Strings are the error's.
+/// The parts of an error, for a program to read. Unknown numbers are -1, and unknown strings are NULL. Strings are owned by
+/// the error.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMErrorInfo {
@@ -34,7 +35,7 @@ pub struct SaveVMErrorInfo {
     pub offset: i64,
     /// Type byte of the section.
     pub section_type: c_int,
-    /// Version of the device here.
+    /// Version of the registered device.
     pub version_have: c_int,
     /// Version in the stream.
     pub version_want: c_int,
@@ -42,7 +43,7 @@ pub struct SaveVMErrorInfo {
     pub section_id: i64,
     /// Instance id of the device.
     pub instance_id: i64,
-    /// The cause alone: what was expected and what came.
+    /// The cause without the place: what was expected and what was found.
     pub message: *const c_char,
     /// The phase.
     pub phase: *const c_char,

@@ -134,8 +134,9 @@ pub struct SaveVMParams {
     /// Incoming: fail if a device is registered here and absent from the stream, while the source still has the guest. Otherwise
     /// that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
     pub strict: bool,
-    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not begin with
-    /// the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is accepted.
+    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not
+    /// begin with the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is
+    /// accepted.
     pub one_connection: bool,
 }
 

@@ -24,7 +24,7 @@ pub enum SaveVMLogLevel {
     SAVEVM_LOG_ERROR = 1,
     /// Something is suspicious, and the work continues.
     SAVEVM_LOG_WARN = 2,
-    /// What a user may want to know.
+    /// Information for the user.
     SAVEVM_LOG_INFO = 3,
     /// For debugging.
     SAVEVM_LOG_DEBUG = 4,
@@ -126,13 +126,13 @@ pub extern "C" fn savevm_log_set(callback: SaveVMLogFn, opaque: *mut c_void, lev
     });
 }
 
-/// Writes the library's log to stderr, for programs without a log of their own. `filter` is one of env_logger, such as
-/// "info" or "savevm=trace"; NULL takes it from the environment variable RUST_LOG. Without this call or savevm_log_set(),
+/// Writes the library's log to stderr, for programs without a log of their own. `filter` has the syntax of env_logger, such
+/// as "info" or "savevm=trace"; NULL: the value of the environment variable RUST_LOG. Without this call or savevm_log_set(),
 /// nothing is printed.
 ///
 /// Returns:
 ///   0       the log is written to stderr from now on
-///   -EBUSY  the log goes somewhere already
+///   -EBUSY  the log already has a callback or an output
 ///
 /// # Safety
 /// `filter` is NULL or a terminated string.

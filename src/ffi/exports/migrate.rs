@@ -135,8 +135,8 @@ pub unsafe extern "C" fn savevm_incoming_from_channel(
     unsafe { start(vm, || channel_endpoint(ops, opaque), params, errp, start_incoming) }
 }
 
-/// Stores the URI that an incoming migration listens on in `uri`, which has room for `length` bytes with the final zero. In place
-/// of port 0 it has the port that the system chose.
+/// Stores the URI on which an incoming migration listens in `uri`, a buffer of `length` bytes. Port 0 is replaced by the port
+/// that the system chose.
 ///
 /// Returns:
 ///   0        the URI is stored
@@ -190,10 +190,10 @@ pub unsafe extern "C" fn savevm_migration_step(m: *mut SaveVMMigration) -> c_int
     })
 }
 
-/// Waits for the end of a migration. The result may be asked for any number of times.
+/// Waits for the end of a migration and returns its result. May be called any number of times.
 ///
 /// Returns:
-///   0         the guest has moved. Incoming: it runs here, unless SaveVMParams.no_autostart
+///   0         the guest is on the destination. Incoming: it runs here, unless SaveVMParams.no_autostart
 ///   -EDEADLK  called from a callback of this migration
 ///   -errno    the migration failed. Outgoing: the guest runs here if it ran before; incoming: it does not run here; unless
 ///             savevm_owner() says otherwise
@@ -335,8 +335,8 @@ pub unsafe extern "C" fn savevm_migration_recover(
     unsafe { try_on_machine(Handle::from_c(m), errp, recover) }
 }
 
-/// Changes those parameters of an outgoing migration that may change while it runs; see SaveVMParams. A member that is zero
-/// gets its default again, so keep the struct that the migration began with and change members of it.
+/// Changes the parameters of an outgoing migration that may change during the migration; see SaveVMParams. A member that is zero
+/// gets its default again, so keep the struct of the start and change its members.
 ///
 /// Returns:
 ///   0        the parameters are set
@@ -380,8 +380,8 @@ pub unsafe extern "C" fn savevm_migration_query(m: *mut SaveVMMigration, info: *
     })
 }
 
-/// Returns what was measured of one device whose state is saved and loaded whole; `index` counts them in the order of the
-/// stream. At most 65536 devices are kept.
+/// Returns the measurements of one device that is not a live device. `index` is its position in the stream, from 0. At most
+/// 65536 devices are recorded.
 ///
 /// Returns:
 ///   0        `device` is filled in
