@@ -22,16 +22,16 @@ pub struct Span {
     pub length: u64,
 }
 
-/// Where memory goes on above the PCI hole.
+/// The guest-physical address at which memory continues above the PCI hole.
 const ABOVE: u64 = 4 << 30;
 /// The CMOS counts memory above 16 MiB, in units of 64 KiB.
 const CMOS_BASE: u64 = 16 << 20;
 const CMOS_UNIT: u64 = 64 << 10;
 const CMOS_SIZE: usize = 128;
-/// QEMU moves memory to 1 TiB where it would reach the area that AMD reserves before it.
+/// QEMU moves the memory to 1 TiB if it would reach the area that AMD reserves below that.
 const RESERVED: u64 = 0xfd_0000_0000;
 
-/// The parts of a PC's main memory. Empty where the stream does not tell where they lie.
+/// Returns the parts of a PC's main memory, or nothing if the stream does not show where they lie.
 pub fn guest_spans(stream: &Stream) -> Vec<Span> {
     spans(stream).unwrap_or_default()
 }
@@ -46,7 +46,7 @@ fn spans(stream: &Stream) -> Option<Vec<Span>> {
     let number = |places: &[usize]| places.iter().rev().fold(0u64, |number, &at| number << 8 | u64::from(cmos[at]));
     let below = CMOS_BASE + CMOS_UNIT * number(&[0x34, 0x35]);
     let above = CMOS_UNIT * number(&[0x5b, 0x5c, 0x5d]);
-    // Guests can write to the CMOS; a block of just that length confirms the sizes.
+    // Guests can write to the CMOS. A single block of exactly that length confirms the sizes.
     let mut blocks = stream.ram.blocks.iter().filter(|block| block.length == below + above);
     let (block, None) = (blocks.next()?, blocks.next()) else { return None };
     if ABOVE + above > RESERVED {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a stream was found in: a file of libvirt's, compressed data.
+//! The container of a stream: a file of libvirt's `save`, or compressed data.
 
-/// What surrounds a stream. The caller fills it in; the parser sees the stream alone.
+/// What surrounds a stream. The caller fills it in; the parser only sees the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     /// The header that libvirt's `save` puts before a stream.
@@ -10,23 +10,23 @@ pub struct Container {
     pub compression: Option<Compression>,
 }
 
-/// The facts of libvirt's header.
+/// The contents of libvirt's header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Libvirt {
-    /// libvirt marked the file as whole. It marks a file as unfinished while it saves.
+    /// Whether libvirt marked the file as complete. It marks a file as unfinished while it saves.
     pub finished: bool,
     /// Version of the header.
     pub version: u32,
-    /// Bytes of the header and of the XML behind it: where the stream starts in the file.
+    /// Length of the header and the XML after it, in bytes: the offset of the stream in the file.
     pub length: u64,
-    /// The guest ran when it was saved.
+    /// Whether the guest was running when it was saved.
     pub was_running: bool,
-    /// The number of the format in which the stream is saved; [`Libvirt::format_name`] has its name.
+    /// Number of the format in which the stream is saved. [`Libvirt::format_name`] returns its name.
     pub format: u32,
 }
 
 impl Libvirt {
-    /// The name of the stream's format, as libvirt's `save_image_format` has it.
+    /// Returns the name of the stream's format, as in libvirt's `save_image_format`.
     pub fn format_name(&self) -> &'static str {
         const NAMES: [&str; 7] = ["raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse"];
         NAMES.get(self.format as usize).copied().unwrap_or("unknown")
@@ -40,29 +40,29 @@ pub struct Compression {
     pub method: &'static str,
     /// Bytes of compressed data that were read.
     pub length: u64,
-    /// Bytes behind the compressed data.
+    /// Bytes after the compressed data.
     pub trailing: u64,
-    /// All of the bytes behind the compressed data are zero.
+    /// Whether all of the bytes after the compressed data are zero.
     pub padded: bool,
-    /// Where the compressed data cannot be decompressed any further.
+    /// The place from which the data cannot be decompressed.
     pub damage: Option<CompressionDamage>,
 }
 
-/// Where compressed data stops making sense.
+/// The place at which compressed data is damaged or cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompressionDamage {
-    /// The place in the file, in bytes; it is exact where the data is cut off.
+    /// Offset in the file, in bytes. It is exact if the data is cut off.
     pub offset: u64,
-    /// How many bytes came out of the data before it.
+    /// Bytes that were decompressed before that place.
     pub produced: u64,
-    /// The file ends too early.
+    /// Whether the file ends too early.
     pub cut: bool,
     /// What the decompressor reports.
     pub message: String,
 }
 
 impl Container {
-    /// What a reader of any report should know, in words. Damage is not among it.
+    /// Returns notes for the reader of a report. They do not include damage.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.libvirt.is_some_and(|header| !header.finished) {
@@ -75,7 +75,7 @@ impl Container {
         notes
     }
 
-    /// Where the compressed data is damaged, in words.
+    /// Returns a description of the damage of the compressed data, if there is any.
     pub fn damage(&self) -> Option<String> {
         let compression = self.compression.as_ref()?;
         let CompressionDamage { offset, produced, cut, message } = compression.damage.as_ref()?;

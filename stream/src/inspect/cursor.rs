@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Reads values from a source. Knows the end of the enclosing package, and says what was expected when a value is wrong.
+//! Reads values from a source. Keeps the end of the enclosing package. An error says what was expected.
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub(super) enum Stop {
 #[derive(Debug)]
 pub(super) struct Fault {
     pub offset: u64,
-    /// The stream ends here, and has nothing wrong before.
+    /// Whether the stream ends here, without an error before.
     pub cut: bool,
     pub expected: String,
     pub found: String,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A device's state, taken apart by its layout.
+//! Decodes a device's state by its layout.
 //!
-//! No tree is built: the fields go one after the other to a [`FieldSink`], which prints, compares or counts them.
+//! No tree is built: each field goes in turn to a [`FieldSink`], which prints, compares or counts it.
 
 use std::fmt;
 
@@ -9,72 +9,72 @@ use super::describe::{Field, Layout};
 use super::printable::printable;
 use crate::wire;
 
-/// Takes the fields of a device, in the order of the stream.
+/// Receives the fields of a device, in the order of the stream.
 pub trait FieldSink {
-    /// Something that holds fields begins.
+    /// A group of fields begins.
     fn enter(&mut self, name: &str, group: Group);
-    /// It ends.
+    /// The innermost group ends.
     fn leave(&mut self);
-    /// A single field, or one element of an array.
+    /// Receives a single field, or one element of an array.
     fn field(&mut self, leaf: &Leaf<'_>);
-    /// Whether lists are wanted as their elements rather than as bytes.
+    /// Returns whether lists are decoded into elements. Otherwise they are received as bytes.
     fn wants_lists(&self) -> bool {
         true
     }
 }
 
-/// What holds fields.
+/// The kind of a group of fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// A structure, or an element of a list.
     Struct,
-    /// An array: its elements follow, all of the array's name.
+    /// An array. Its elements follow; all of them have the array's name.
     Array,
-    /// A list, queue or tree: its elements follow as structures.
+    /// A list, queue or tree. Its elements follow as structures.
     List,
-    /// An optional part of the state, of this version.
+    /// An optional part of the state, with a version.
     Subsection {
-        /// The version that the stream names.
+        /// The version in the stream.
         version: u32,
     },
 }
 
-/// One field that holds no others.
+/// One field that contains no other fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf<'a> {
-    /// Its name; of an element the array's.
+    /// The field's name; for an element, the array's name.
     pub name: &'a str,
     /// The name of its type in the description.
     pub type_name: &'a str,
-    /// Where it is in the device's state.
+    /// Offset in the device's state, in bytes.
     pub offset: usize,
     /// Its bytes.
     pub bytes: &'a [u8],
-    /// What they mean.
+    /// The value of the bytes.
     pub value: Value,
 }
 
-/// What the bytes of a field mean.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A whole number.
     Signed(i64),
-    /// A whole number that is never negative.
+    /// A whole number without sign.
     Unsigned(u64),
-    /// Yes or no.
+    /// A boolean.
     Bool(bool),
-    /// A pointer that is NULL.
+    /// A NULL pointer.
     Null,
-    /// Just bytes.
+    /// Bytes without a further meaning.
     Bytes,
 }
 
-/// State that its layout does not fit.
+/// The error of a state that does not fit its layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// Where in the device's state.
+    /// Offset in the device's state, in bytes.
     pub offset: usize,
-    /// The field, as a path.
+    /// Path of the field.
     pub path: String,
     /// What does not fit.
     pub message: String,
@@ -92,7 +92,7 @@ impl fmt::Display for Misfit {
 
 impl std::error::Error for Misfit {}
 
-/// Takes `data` apart. The layout must fit all of it; what fitted before it stops fitting was given to the sink.
+/// Decodes `data`. The layout must fit all of it. On an error the sink has received the fields that fit before it.
 pub fn decode(layout: &Layout, data: &[u8], sink: &mut dyn FieldSink) -> Result<(), Misfit> {
     let mut decoder = Decoder { data, at: 0, steps: data.len().saturating_mul(4) + FREE_STEPS, sink };
     decoder.layout(layout)?;
@@ -100,7 +100,7 @@ pub fn decode(layout: &Layout, data: &[u8], sink: &mut dyn FieldSink) -> Result<
     if left > 0 { decoder.misfit(format!("{left} bytes follow what is described")) } else { Ok(()) }
 }
 
-/// Fields of size zero cost a stream nothing, so their number is limited. Real devices have a few.
+/// Limit on fields of size zero, which take no bytes in a stream. Real devices have a few.
 const FREE_STEPS: usize = 1 << 16;
 
 struct Decoder<'a, 's> {
@@ -133,7 +133,7 @@ impl<'a> Decoder<'a, '_> {
     fn layout(&mut self, layout: &Layout) -> Result<(), Misfit> {
         let mut fields = &layout.fields[..];
         while let Some(first) = fields.first() {
-            // Entries of the same name that follow each other are the elements of one array.
+            // Consecutive entries of the same name are the elements of one array.
             let run = fields.iter().take_while(|field| field.name == first.name).count();
             let (entries, rest) = fields.split_at(run);
             self.entries(entries).map_err(|misfit| misfit.within(&first.name))?;
@@ -213,7 +213,7 @@ impl<'a> Decoder<'a, '_> {
         Ok(())
     }
 
-    /// Whether the field is a list whose described elements make up its size, so that it can be taken apart.
+    /// Returns whether the field is a list whose described elements add up to its size, so that it can be decoded.
     fn is_list(&self, field: &Field) -> bool {
         let elements = field.inner.iter().map(|layout| layout.size).fold(0, u64::saturating_add);
         let expected = match &*field.type_name {
@@ -230,7 +230,7 @@ impl<'a> Decoder<'a, '_> {
         expected == field.size
     }
 
-    /// The count that starts a tree, if the described elements can be so many nodes.
+    /// Returns the count at the start of a tree, if the described elements can be so many nodes.
     fn tree_nodes(&self, field: &Field) -> Option<u64> {
         let count = u32::from_be_bytes(*self.data[self.at..].first_chunk::<4>()?);
         let described = field.inner.len() as u64;
@@ -238,7 +238,7 @@ impl<'a> Decoder<'a, '_> {
         (nodes == described || nodes.checked_mul(2) == Some(described)).then_some(nodes)
     }
 
-    /// Keys are plain numbers, which are not described, rather than structures.
+    /// Returns whether the keys are plain numbers, which are not described, instead of structures.
     fn direct_keys(&self, field: &Field) -> bool {
         self.tree_nodes(field) == Some(field.inner.len() as u64)
     }
@@ -275,7 +275,7 @@ impl<'a> Decoder<'a, '_> {
         Ok(())
     }
 
-    /// The key of a tree's node that is a plain number.
+    /// Reads the key of a tree's node, if keys are plain numbers.
     fn key(&mut self) -> Result<(), Misfit> {
         let offset = self.at;
         let bytes = self.take(8)?;
@@ -292,10 +292,10 @@ impl Misfit {
     }
 }
 
-/// The types that are numbers, and whether they have a sign.
+/// Returns whether a type is signed, or `None` if it is not a number.
 ///
-/// `uint8 equal` and `uint16 equal` are signed for `analyze-migration.py`, whose output must be met; the difference
-/// shows in large values only, and the unsigned one stands there as well.
+/// `uint8 equal` and `uint16 equal` are signed, to match the output of `analyze-migration.py`. The difference only
+/// shows in large values, and the output also contains the unsigned value.
 fn integer_sign(type_name: &str) -> Option<bool> {
     Some(match type_name {
         "int8" | "int16" | "int32" | "int64" | "int32 equal" | "int64 equal" | "int32 le" | "uint8 equal"
@@ -306,7 +306,7 @@ fn integer_sign(type_name: &str) -> Option<bool> {
 }
 
 impl Value {
-    /// What these bytes of this type mean.
+    /// Returns the value of bytes of this type.
     pub fn of(type_name: &str, bytes: &[u8]) -> Self {
         if type_name == "bool" && !bytes.is_empty() {
             return Self::Bool(bytes[0] != 0);
@@ -328,7 +328,7 @@ mod tests {
     use super::super::describe::Description;
     use super::*;
 
-    /// Writes down what comes.
+    /// Records the calls.
     #[derive(Default)]
     struct Log(String);
 
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_arrays_and_structures() {
+    fn decode_reports_scalars_arrays_and_structures() {
         let fields = r#""fields": [{"name": "a", "type": "int8", "size": 1},
             {"name": "b", "type": "uint16", "array_len": 2, "size": 2},
             {"name": "s", "index": 0, "type": "struct", "struct": {"vmsd_name": "s", "version": 1, "fields":
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn subsections_are_checked_by_name() {
+    fn decode_checks_the_names_of_subsections() {
         let fields = r#""fields": [], "subsections": [{"vmsd_name": "d/x", "version": 1, "fields":
             [{"name": "n", "type": "uint8", "size": 1}]}]"#;
         let (log, result) = run(fields, b"\x05\x03d/x\x00\x00\x00\x02\x07");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_trees() {
+    fn decode_reports_lists_and_trees() {
         let element = r#""vmsd_name": "e", "version": 1, "fields": [{"name": "n", "type": "uint8", "size": 1}]"#;
         let list = format!(r#""fields": [{{"name": "q", "type": "qtailq", {element}, {element}, "size": 5}}]"#);
         let (log, result) = run(&list, &[1, 7, 1, 8, 0]);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_names_the_field() {
+    fn misfit_names_the_field() {
         let fields = r#""fields": [{"name": "s", "type": "struct", "struct": {"vmsd_name": "s", "version": 1, "fields":
             [{"name": "c", "type": "uint32", "size": 4}]}, "size": 4}]"#;
         let misfit = run(fields, &[0, 0]).1.unwrap_err();

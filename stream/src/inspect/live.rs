@@ -8,8 +8,8 @@ use super::cursor::{Cursor, Result};
 use super::source::Source;
 use crate::wire::io::Input;
 
-/// Passes over one section's state of the device that is named `name`. False if it is not known where it ends; the
-/// cursor then stands somewhere in the state.
+/// Skips one section's state of the device named `name`. Returns false if the end of the section cannot be determined;
+/// the cursor is then at an unspecified place within the state.
 pub(super) fn skip_section<S: Source>(cursor: &mut Cursor<S>, name: &str) -> Result<bool> {
     match name {
         "block" => block(cursor),
@@ -21,7 +21,7 @@ pub(super) fn skip_section<S: Source>(cursor: &mut Cursor<S>, name: &str) -> Res
     }
 }
 
-/// Disk contents: chunks of 1 MiB with a sector number and flags in front.
+/// Disk contents: chunks of 1 MiB, each after a sector number and flags.
 fn block<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const DEVICE: u64 = 1;
     const EOS: u64 = 2;
@@ -45,7 +45,7 @@ fn block<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     }
 }
 
-/// Dirty bitmaps of disks: chunks, each with flags that say what it has.
+/// Dirty bitmaps of disks: chunks, each with flags that name its members.
 fn dirty_bitmap<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const EOS: u32 = 0x01;
     const ZEROES: u32 = 0x02;
@@ -82,7 +82,7 @@ fn dirty_bitmap<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     }
 }
 
-/// One byte, or two, or four, as the highest bits of the first two say.
+/// Reads flags of one, two or four bytes. The highest bits of the first two bytes give the length.
 fn dirty_bitmap_flags<S: Source>(cursor: &mut Cursor<S>) -> Result<u32> {
     const MORE: u32 = 0x80;
     let mut flags = u32::from(cursor.get_u8("a bitmap chunk")?);
@@ -95,7 +95,7 @@ fn dirty_bitmap_flags<S: Source>(cursor: &mut Cursor<S>) -> Result<u32> {
     Ok(flags)
 }
 
-/// s390 page states: runs of bytes, then DONE, then EOS, which some sources leave out after DONE.
+/// s390 page states: runs of bytes, then DONE, then EOS. Some sources omit EOS after DONE.
 fn storage_attributes<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const EOS: u64 = 1;
     const MORE: u64 = 2;
@@ -120,11 +120,11 @@ fn storage_attributes<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     }
 }
 
-/// The hash page table of a POWER guest: a size, or runs of valid and invalid entries up to an empty run.
+/// The hash page table of a POWER guest: its size, or runs of valid and invalid entries up to an empty run.
 fn hash_table<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const ENTRY: u64 = 16;
     if cursor.get_be32("a hash table section")? != 0 {
-        // The size, or that there is no table.
+        // The size of the table, or the mark of no table.
         return Ok(true);
     }
     loop {
@@ -138,7 +138,7 @@ fn hash_table<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     }
 }
 
-/// A device that is passed through: marks, of which only data says how long it is.
+/// A passed-through device: marks. Only the mark of data has a length.
 fn vfio<S: Source>(cursor: &mut Cursor<S>) -> Result<bool> {
     const MARK: u64 = 0xffff_ffff_ef10_0000;
     const END_OF_STATE: u64 = MARK | 1;
@@ -165,7 +165,7 @@ mod tests {
     use super::super::source::SliceSource;
     use super::*;
 
-    /// How much of `bytes` is one section.
+    /// Returns the length of the section at the start of `bytes`.
     fn taken(name: &str, bytes: &[u8]) -> Option<u64> {
         let mut cursor = Cursor::new(SliceSource::new(bytes), Budget::default());
         match skip_section(&mut cursor, name) {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_passed_through() {
+    fn passed_through_device_ends_at_its_mark() {
         let mark = |number: u64| (0xffff_ffff_ef10_0000 | number).to_be_bytes();
         let mut bytes = mark(4).to_vec();
         bytes.extend(3u64.to_be_bytes());

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Looking into a migration stream without loading it.
+//! Reads a migration stream without loading it.
 //!
-//! [`read_slice`] and [`read`] take a stream apart and give a [`Stream`]: what follows what, the devices' states, the
-//! counts of guest memory, and where it stops making sense. Guest memory itself goes by a [`Visitor`] and is not kept, so
-//! that a stream of any size is read with little memory. [`decode`] takes a device's state apart by its description.
+//! [`read_slice`] and [`read`] parse a stream into a [`Stream`]: the items in order, the devices' states, counts of
+//! guest memory, and the place of the first damage. Guest memory is passed to a [`Visitor`] and not kept, so a stream
+//! of any size is read with little memory. [`decode`] decodes a device's state by its description.
 //!
-//! The bytes are hostile: whatever they are, reading ends, without a panic, and within the [`Budget`].
+//! The bytes may be hostile. Reading always ends, without a panic, and within the [`Budget`].
 
 mod address;
 pub mod compat;

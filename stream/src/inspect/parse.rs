@@ -38,7 +38,7 @@ pub struct Options {
     pub own_formats: bool,
     /// Offset of the stream in its file, in bytes. Offsets of mapped memory count from the start of the file.
     pub base: u64,
-    /// An offset behind the last byte that is not zero, if known. The description is searched before it.
+    /// An offset after the last byte that is not zero, if known. The description is searched before it.
     pub data_end: Option<usize>,
     /// Where the stream's file has holes, where the caller knows: they are not searched for the end of a section.
     pub holes: Option<Holes>,
@@ -84,7 +84,7 @@ pub fn read_slice(bytes: &[u8], options: Options) -> Stream {
 
 /// A device that a START or FULL section has named.
 #[derive(Clone)]
-struct Known {
+struct SectionDevice {
     device: Device,
     version: u32,
     live: bool,
@@ -95,7 +95,7 @@ struct Parser<'v, S, V> {
     visitor: &'v mut V,
     stream: Stream,
     ram: RamReader,
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, SectionDevice>,
     /// Number of FULL sections of each device.
     twins: HashMap<Device, u32>,
     /// The enclosing packages: offset of the end, and index of the item.
@@ -340,7 +340,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         };
         self.footer(id)?;
         self.section = None;
-        let Known { device, version, .. } = known;
+        let SectionDevice { device, version, .. } = known;
         if kind == SectionKind::Full {
             self.last_good = Some(device.clone());
         }
@@ -367,14 +367,15 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 
     /// Reads the rest of a head that names its device.
-    fn introduce(&mut self, id: u32, kind: SectionKind) -> Result<Known> {
+    fn introduce(&mut self, id: u32, kind: SectionKind) -> Result<SectionDevice> {
         let at = self.cursor.offset();
         let DeviceHead { name, instance, version } = DeviceHead::decode(&mut self.cursor)?;
         if name.is_empty() {
             return self.cursor.fault(at, "a device's name", "an empty one");
         }
-        let known = Known { device: Device { name: name.into(), instance }, version, live: kind == SectionKind::Start };
-        self.cursor.pay(2 * (size_of::<Known>() + size_of::<u32>()) + known.device.name.len())?;
+        let known =
+            SectionDevice { device: Device { name: name.into(), instance }, version, live: kind == SectionKind::Start };
+        self.cursor.pay(2 * (size_of::<SectionDevice>() + size_of::<u32>()) + known.device.name.len())?;
         self.known.insert(id, known.clone());
         Ok(known)
     }
@@ -391,7 +392,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     }
 
     /// Skips a live device's state.
-    fn live_state(&mut self, id: u32, known: &Known) -> Result<Framing> {
+    fn live_state(&mut self, id: u32, known: &SectionDevice) -> Result<Framing> {
         if self.own_formats {
             return self.search(id, false, None).map(|()| Framing::Searched);
         }
@@ -475,12 +476,12 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             None | Some(wire::VMDESCRIPTION) => Ok(()),
             Some(tag) => {
                 let found = format!("{} ({tag:#04x})", wire::tag_name(tag));
-                self.cursor.fault(self.cursor.offset(), "a description or nothing behind the end", found)
+                self.cursor.fault(self.cursor.offset(), "a description or nothing after the end", found)
             }
         }
     }
 
-    /// Reads the description behind EOF, if there is one.
+    /// Reads the description after EOF, if there is one.
     fn description(&mut self) -> Result<()> {
         let start = self.cursor.offset();
         if self.cursor.peek_byte()? != Some(wire::VMDESCRIPTION) {
@@ -508,7 +509,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         self.item(start, ItemKind::Description)
     }
 
-    /// Counts the bytes behind the stream.
+    /// Counts the bytes after the stream.
     fn trailing(&mut self) -> Result<()> {
         const STEP: u64 = 1 << 20;
         loop {

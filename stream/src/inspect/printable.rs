@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Text from a stream, made safe to show.
+//! Makes text from a stream safe to print.
 //!
 //! Names in a stream can hold any characters. Some of them start a new line, move the terminal's cursor, or change the
 //! direction of the text, so that a name could look like output of the program. [`printable`] writes them as escapes.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Internal snapshots: where in a qcow2 image `savevm` has put a machine's state.
+//! Internal snapshots: finds the machine state that `savevm` wrote to a qcow2 image.
 //!
-//! The state is written as if it were disk contents behind the end of the disk. Each snapshot has a table of its own that
-//! maps disk offsets to places in the file (QEMU, `docs/interop/qcow2.txt`).
+//! The state is written like disk contents after the end of the disk. Each snapshot has a table of its own that maps
+//! disk offsets to offsets in the file (QEMU, `docs/interop/qcow2.txt`).
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -10,12 +10,12 @@ use std::ops::Range;
 use super::budget::Budget;
 
 const MAGIC: &[u8] = b"QFI\xfb";
-/// Bits of a table entry that are an offset in the file.
+/// The bits of a table entry that hold an offset in the file.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 
-/// Whether a file that starts with `start` is a qcow2 image.
+/// Returns whether a file that begins with `start` is a qcow2 image.
 pub fn is_image(start: &[u8]) -> bool {
     start.starts_with(MAGIC)
 }
@@ -33,19 +33,19 @@ pub struct Image<'a> {
 /// One entry of the image's snapshot table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its number, as a string.
+    /// The snapshot's number, as a string.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Bytes of the machine's state; 0 if only the disk was saved.
+    /// Size of the machine's state in bytes; 0 if only the disk was saved.
     pub state_size: u64,
-    /// Seconds since 1970 when it was taken.
+    /// Time of the snapshot, in seconds since 1970.
     pub seconds: u32,
     l1: Range<usize>,
     disk_size: u64,
 }
 
-/// Where in the file each cluster of a state is, in order.
+/// The offset in the file of each cluster of a state, in order.
 #[derive(Clone, Debug)]
 pub struct StateMap {
     clusters: Vec<u64>,
@@ -53,7 +53,7 @@ pub struct StateMap {
     size: u64,
 }
 
-/// Reads a state that is scattered over a file.
+/// Reads a state whose clusters are scattered over a file.
 #[derive(Debug)]
 pub struct StateReader<F> {
     file: F,
@@ -61,7 +61,7 @@ pub struct StateReader<F> {
     at: u64,
 }
 
-/// Takes numbers off the front of a part of the file.
+/// Reads numbers and texts from a part of the file.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -80,14 +80,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The part of the file from `offset` on.
+/// Returns the part of the file from `offset` on.
 fn from(file: &[u8], offset: u64) -> Result<Fields<'_>, String> {
     let at = usize::try_from(offset).ok();
     at.and_then(|at| file.get(at..)).map(Fields).ok_or_else(|| format!("an offset beyond the image: {offset:#x}"))
 }
 
 impl<'a> Image<'a> {
-    /// Reads the header and the snapshot table. What cannot be read is an error in words.
+    /// Reads the header and the snapshot table.
     pub fn open(file: &'a [u8]) -> Result<Self, String> {
         let mut header = from(file, 4)?;
         let version = header.number(4)?;
@@ -116,20 +116,20 @@ impl<'a> Image<'a> {
         Ok(Self { file, cluster_bits, extended, disk_size, snapshots })
     }
 
-    /// The snapshots, in the order of the table.
+    /// Returns the snapshots, in the order of the table.
     pub fn snapshots(&self) -> &[Snapshot] {
         &self.snapshots
     }
 
-    /// The disk's size in bytes.
+    /// Returns the disk's size in bytes.
     pub fn disk_size(&self) -> u64 {
         self.disk_size
     }
 
-    /// Finds the clusters of a snapshot's state, and pays for the list of them.
+    /// Finds the clusters of a snapshot's state. Memory for the list is taken from the budget.
     pub fn state_map(&self, snapshot: &Snapshot, budget: &mut Budget) -> Result<StateMap, String> {
         let cluster_size = 1u64 << self.cluster_bits;
-        // A state has no holes and is not compressed, so that the file is at least as large.
+        // A state has no holes and is not compressed, so the file is at least as large.
         if snapshot.state_size > self.file.len() as u64 {
             return Err(format!("a state of {} bytes in a smaller file", snapshot.state_size));
         }
@@ -159,7 +159,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// One entry of the snapshot table, which is then passed.
+/// Reads one entry of the snapshot table.
 fn snapshot(file: &[u8], table: &mut Fields<'_>, disk_size: u64) -> Result<Snapshot, String> {
     let before = table.0.len();
     let l1_offset = table.number(8)?;
@@ -187,7 +187,7 @@ fn snapshot(file: &[u8], table: &mut Fields<'_>, disk_size: u64) -> Result<Snaps
 }
 
 impl<F: AsRef<[u8]>> StateReader<F> {
-    /// Reads the state that `map` finds in `file`.
+    /// Returns a reader of the state at `map` in `file`.
     pub fn new(file: F, map: StateMap) -> Self {
         Self { file, map, at: 0 }
     }
@@ -214,7 +214,7 @@ impl<F: AsRef<[u8]>> Read for StateReader<F> {
 mod tests {
     use super::*;
 
-    /// An image with 512 byte clusters, a disk of one table's reach, and a snapshot of `state`.
+    /// Returns an image with clusters of 512 bytes, a disk that fits one table, and a snapshot of `state`.
     fn image(state: &[u8]) -> Vec<u8> {
         const CLUSTER: usize = 512;
         const SNAPSHOTS: usize = CLUSTER;
@@ -236,7 +236,7 @@ mod tests {
         put(SNAPSHOTS + 40, b"1name");
         put(L1 + 8, &(L2 as u64).to_be_bytes());
         for cluster in 0..state.len().div_ceil(CLUSTER) {
-            // The clusters lie in reverse order.
+            // The clusters are stored in reverse order.
             let last = state.len().div_ceil(CLUSTER) - 1;
             let at = DATA + (last - cluster) * CLUSTER;
             put(L2 + 8 * cluster, &(1u64 << 63 | at as u64).to_be_bytes());
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_put_together() {
+    fn reader_joins_the_clusters_of_a_state() {
         let state: Vec<u8> = (0..1300u32).map(|at| (at * 7) as u8).collect();
         let file = image(&state);
         let opened = Image::open(&file).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_flipped_bit_is_survived() {
+    fn cut_or_flipped_image_causes_no_panic() {
         let file = image(&[5; 1300]);
         let attempt = |file: &[u8]| {
             let Ok(image) = Image::open(file) else { return };

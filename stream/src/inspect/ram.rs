@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The "ram" sections, record by record (QEMU, `migration/ram.c`).
+//! Reads the "ram" sections, record by record (QEMU, `migration/ram.c`).
 //!
-//! A record is a be64 whose low bits, below the page size, are flags and whose high bits are an address:
+//! A record begins with a be64. Its bits below the page size are flags; the bits above are an address:
 //!
 //! ```text
 //! MEM_SIZE          the list of blocks: { name, be64 length, [be64 page size], [be64 address], [mapped-ram header] }
@@ -22,21 +22,21 @@ use crate::wire::ram::{self as flag, BlockEntry, XbzrleHead};
 /// Records that carry a page.
 const ANY_PAGE: u64 = flag::ZERO | flag::PAGE | flag::XBZRLE | flag::COMPRESS_PAGE;
 
-/// Page sizes of all targets, the largest first: with too large a one the second page is already out of step.
+/// Page sizes of all targets, the largest first. With too large a size the second page is already misplaced.
 const PAGE_SIZES: [u64; 9] = [65536, 32768, 16384, 8192, 4096, 2048, 1024, 512, 256];
 
 const SMALLEST_PAGE: u64 = PAGE_SIZES[PAGE_SIZES.len() - 1];
 
-/// What a target's pages are if nothing tells.
+/// Page size of a target if the stream does not show it, in bytes.
 const USUAL_PAGE_SIZE: u64 = 4096;
 
-/// Version of the header in front of a mapped block's pages.
+/// Version of the header before a mapped block's pages.
 const MAPPED_HEADER_VERSION: u32 = 1;
 
-/// How many pages go by between two reports of progress.
+/// Records between two reports of progress.
 const PROGRESS_EVERY: u64 = 1 << 9;
 
-/// How often to look for the page size before the usual one must do.
+/// Attempts to infer the page size before the usual size is used.
 const MAX_INFERENCES: u32 = 16;
 
 /// Reads "ram" sections, one after the other.
@@ -44,19 +44,19 @@ const MAX_INFERENCES: u32 = 16;
 pub(super) struct RamReader {
     pub ram: Ram,
     by_name: HashMap<Arc<str>, usize>,
-    /// The block that CONTINUE means.
+    /// The block of a record with CONTINUE.
     current: Option<usize>,
     records: u64,
-    /// Where the record of the last plain page starts.
+    /// Offset of the record of the last plain page.
     last_plain: u64,
     inferences: u32,
-    /// Where the stream starts in its file.
+    /// Offset of the stream in its file.
     base: u64,
-    /// The stream has listed its blocks.
+    /// Whether the stream has listed its blocks.
     listed: bool,
 }
 
-/// A page's record: the block, the address in it, and where the record starts.
+/// The place of a page: its block, its address in the block, and the offset of its record.
 struct At {
     block: usize,
     address: u64,
@@ -64,12 +64,12 @@ struct At {
 }
 
 impl RamReader {
-    /// A reader of a stream that starts at this place of its file.
+    /// Returns a reader of a stream that starts at this offset of its file.
     pub fn with_base(base: u64) -> Self {
         Self { base, ..Self::default() }
     }
 
-    /// Notes a page size that the stream names. The first word counts; nonsense is passed over.
+    /// Stores a page size that the stream names. The first valid size is kept; invalid sizes are ignored.
     pub fn set_page_size(&mut self, size: u64, from: PageSizeFrom) {
         if self.ram.page_size.is_none() && PAGE_SIZES.contains(&size) {
             self.ram.page_size = Some((size, from));
@@ -80,7 +80,7 @@ impl RamReader {
         self.ram.page_size.map_or(USUAL_PAGE_SIZE, |(size, _)| size)
     }
 
-    /// Reads one section, from behind its header to behind its EOS.
+    /// Reads one section, from the end of its header to the end of its EOS.
     pub fn section<S: Source, V: Visitor>(
         &mut self,
         cursor: &mut Cursor<S>,
@@ -107,7 +107,7 @@ impl RamReader {
                 continue;
             }
             self.ram.framing += 8;
-            // The total comes before the page size is known; it is a multiple of the smallest of all.
+            // The total may precede the page size. It is a multiple of the smallest page size.
             if record % SMALLEST_PAGE == flag::MEM_SIZE {
                 let mapped = self.blocks(cursor, record - flag::MEM_SIZE, configuration, visitor)?;
                 self.ram.framing += cursor.offset() - start - 8 - mapped;
@@ -122,7 +122,7 @@ impl RamReader {
         }
     }
 
-    /// The block of a page: named in the record, or that of the page before.
+    /// Returns the block of a page: the one that the record names, or that of the record before.
     #[inline]
     fn block_of<S: Source>(&mut self, cursor: &mut Cursor<S>, flags: u64, start: u64) -> Result<usize> {
         if flags & flag::CONTINUE != 0 {
@@ -134,7 +134,7 @@ impl RamReader {
         let name = cursor.get_name("the name of a RAM block")?;
         let block = match self.by_name.get(&*name) {
             Some(&block) => block,
-            // The list of blocks came before what was recorded of the stream.
+            // A stream may be recorded from after its list of blocks.
             None if !self.listed => self.add_block(cursor, Block { name: name.into(), ..Block::default() })?,
             None => return cursor.fault(start + 8, "a page of a known RAM block", format!("one of '{name}'")),
         };
@@ -150,7 +150,7 @@ impl RamReader {
         Ok(at)
     }
 
-    /// The page behind a record's header.
+    /// Reads the page after a record's header.
     #[inline]
     fn page<S: Source, V: Visitor>(
         &mut self,
@@ -174,7 +174,7 @@ impl RamReader {
             flag::PAGE => {
                 let stride = at.start - std::mem::replace(&mut self.last_plain, at.start);
                 expect_records(cursor, stride, page_size);
-                give(cursor, visitor, page_size, "a page", |visitor, bytes, offset| {
+                deliver(cursor, visitor, page_size, "a page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Plain(bytes), offset)
                 })?;
                 &mut block.plain
@@ -186,19 +186,19 @@ impl RamReader {
                     let found = format!("encoding {encoding}, {len} bytes");
                     return cursor.fault(at.start, format!("XBZRLE (1), at most {page_size} bytes"), found);
                 }
-                give(cursor, visitor, len, "an XBZRLE page", |visitor, bytes, offset| {
+                deliver(cursor, visitor, len, "an XBZRLE page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Xbzrle(bytes, page_size), offset)
                 })?;
                 &mut block.xbzrle
             }
             flag::COMPRESS_PAGE => {
                 let len = flag::decode_compressed_len(cursor)?.into();
-                // zlib's bound on what a page can grow to.
+                // zlib's bound on the length of a compressed page.
                 let most = page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13;
                 if len > most {
                     return cursor.fault(at.start, format!("at most {most} compressed bytes"), format!("{len}"));
                 }
-                give(cursor, visitor, len, "a compressed page", |visitor, bytes, offset| {
+                deliver(cursor, visitor, len, "a compressed page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Compressed(bytes, page_size), offset)
                 })?;
                 &mut block.compressed
@@ -210,8 +210,8 @@ impl RamReader {
         Ok(())
     }
 
-    /// Passes over more pages of zeroes of the same block, most of an idle guest's memory: as many as follow each other
-    /// and are as they should be. What comes then is looked at with the usual care.
+    /// Skips further zero pages of the same block, which are most of an idle guest's memory. Stops at the first record that
+    /// is not the next zero page; the caller reads that record as usual.
     fn run_of_zeroes<S: Source, V: Visitor>(
         &mut self,
         cursor: &mut Cursor<S>,
@@ -243,7 +243,8 @@ impl RamReader {
         cursor.skip(bytes, "pages of zeroes")
     }
 
-    /// The list of blocks, which ends where their lengths add up to `total`. Returns how many bytes of it are pages.
+    /// Reads the list of blocks, which ends when their lengths add up to `total`. Returns how many bytes of it are
+    /// pages.
     fn blocks<S: Source, V: Visitor>(
         &mut self,
         cursor: &mut Cursor<S>,
@@ -265,7 +266,7 @@ impl RamReader {
             }
             left -= length;
             let mut block = Block { name, length, ..Block::default() };
-            // Postcopy, which sends page sizes, and mapped RAM exclude each other.
+            // Postcopy sends page sizes. Postcopy and mapped RAM exclude each other.
             if !has("mapped-ram") {
                 block.page_size = block_page_size(cursor, has("x-ignore-shared"))?;
             }
@@ -282,7 +283,7 @@ impl RamReader {
         Ok(mapped)
     }
 
-    /// The header, the bitmap and the pages of a block that has a fixed place in the file.
+    /// Reads the header, the bitmap and the pages of a block at a fixed place in the file.
     fn mapped_block<S: Source, V: Visitor>(
         &mut self,
         cursor: &mut Cursor<S>,
@@ -300,7 +301,7 @@ impl RamReader {
         }
         self.set_page_size(page_size, PageSizeFrom::MappedRam);
         if bitmap_offset == 0 && pages_offset == 0 {
-            // Shared memory, which stays where it is.
+            // Shared memory is not sent.
             return Ok(());
         }
         block.mapped = Some(Mapped { bitmap_offset, pages_offset });
@@ -322,7 +323,7 @@ impl RamReader {
         result
     }
 
-    /// Finds the page size with which the records ahead follow each other, if they show one.
+    /// Finds the page size at which the records ahead follow each other, if they show one.
     fn infer_page_size<S: Source>(&mut self, cursor: &mut Cursor<S>) -> Result<()> {
         const WINDOW: usize = 8 * 65536;
         self.inferences += 1;
@@ -341,7 +342,7 @@ impl RamReader {
     }
 }
 
-/// Whether a block has a page at that address, as far as its length is known.
+/// Returns whether a block has a page at that address, if its length is known.
 #[inline]
 fn holds(block: &Block, address: u64, page_size: u64) -> bool {
     address.checked_add(page_size).is_some_and(|end| block.length == 0 || end <= block.length)
@@ -352,13 +353,13 @@ fn unknown_flags<S: Source, T>(cursor: &Cursor<S>, start: u64, flags: u64) -> Re
     cursor.fault(start, "a RAM record with known flags", format!("flags {flags:#x}"))
 }
 
-/// Asks for records that are to come, when plain pages go by at this distance from each other: each record is on a page
-/// and a line of the cache of its own, and waiting for them one by one is most of what reading memory costs.
+/// Prefetches later records if plain pages follow each other at this distance. Each record is on a memory page and a
+/// cache line of its own. Waiting for them one by one is most of the cost of reading memory.
 #[inline]
 fn expect_records<S: Source>(cursor: &mut Cursor<S>, stride: u64, page_size: u64) {
-    /// How many pages ahead: what the memory needs to answer, in pages.
+    /// Distance of the prefetch, in pages: the latency of the memory.
     const AHEAD: u64 = 24;
-    /// A record of a page of zeroes often stands before that of a plain one.
+    /// A record of a zero page often precedes that of a plain page.
     const BOTH: u64 = 8 + 9;
     if stride < 2 * page_size {
         cursor.expect(stride * AHEAD - 1);
@@ -366,9 +367,9 @@ fn expect_records<S: Source>(cursor: &mut Cursor<S>, stride: u64, page_size: u64
     }
 }
 
-/// Hands the next `len` bytes to the visitor if it wants pages, and passes over them.
+/// Passes the next `len` bytes to the visitor if it wants pages, or skips them.
 #[inline]
-fn give<S: Source, V: Visitor>(
+fn deliver<S: Source, V: Visitor>(
     cursor: &mut Cursor<S>,
     visitor: &mut V,
     len: u64,
@@ -384,7 +385,7 @@ fn give<S: Source, V: Visitor>(
     cursor.skip(len, what)
 }
 
-/// The pages of a mapped block: the bitmap says which of them are there, the others are zero.
+/// Reads the pages of a mapped block. The bitmap says which of them are present; the others are zero.
 fn mapped_pages<S: Source, V: Visitor>(
     cursor: &mut Cursor<S>,
     block: &mut Block,
@@ -403,7 +404,7 @@ fn mapped_pages<S: Source, V: Visitor>(
         let address = page * page_size;
         let len = page_size.min(block.length - address);
         if bitmap[(page / 8) as usize] >> (page % 8) & 1 == 1 {
-            give(cursor, visitor, len, "a page of a mapped block", |visitor, bytes, offset| {
+            deliver(cursor, visitor, len, "a page of a mapped block", |visitor, bytes, offset| {
                 visitor.page(block, address, Page::Plain(bytes), offset)
             })?;
         } else {
@@ -417,11 +418,12 @@ fn mapped_pages<S: Source, V: Visitor>(
     Ok(())
 }
 
-/// The page size of a block's memory, which the source sends where it is not the usual one and postcopy may follow.
+/// Reads the page size of a block's memory. The source sends it if it differs from the host's usual size and postcopy
+/// may follow.
 ///
-/// Nothing announces it, but what else can stand here is neither a bare power of two: the next block's name starts with
-/// its length in the highest byte, the next record has flags in the low bits. An address may be one, so that where
-/// addresses are sent another one must follow.
+/// The stream does not announce this value. Other values at this place are not powers of two: a block name has its
+/// length in the highest byte, and a record has flags in the low bits. An address may be a power of two. If addresses
+/// are sent, another one must follow.
 fn block_page_size<S: Source>(cursor: &mut Cursor<S>, address_follows: bool) -> Result<Option<u64>> {
     let ahead = cursor.peek(16)?;
     let word =
@@ -434,7 +436,7 @@ fn block_page_size<S: Source>(cursor: &mut Cursor<S>, address_follows: bool) -> 
     Ok(None)
 }
 
-/// Whether the records in `window` follow each other with this page size, and do show it.
+/// Returns whether the records in `window` follow each other at this page size and are enough to show it.
 fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
     let mut at = 0;
     let mut pages_crossed = 0;
@@ -458,7 +460,7 @@ fn pages_follow(window: &[u8], page_size: u64, largest_block: u64) -> bool {
     pages_crossed > 0 || !addresses.contains(&None)
 }
 
-/// How long the record at the start of `ahead` is, or none if it makes no sense.
+/// Returns the length of the record at the start of `ahead`, or `None` if the record is invalid.
 fn record_size(ahead: &[u8], flags: u64, page_size: u64) -> Option<usize> {
     let mut at = 8;
     if flags & ANY_PAGE != 0 && flags & flag::CONTINUE == 0 {
@@ -498,7 +500,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_at_the_end_of_all_numbers_is_behind_every_block() {
+    fn highest_address_is_outside_every_block() {
         let window = (!0xfff | flag::ZERO | flag::CONTINUE).to_be_bytes();
         assert!(!pages_follow(&window, 4096, 1 << 20));
     }

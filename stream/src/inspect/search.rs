@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where a section of unknown layout ends.
+//! Finds the end of a section of unknown layout.
 //!
-//! Nothing in a device's state says how long it is. What follows it does show: the section's footer, and then something
-//! that can stand behind a section. Five exact bytes and a plausible header behind them are not met by chance. Machines
-//! before 2.4 write no footers; there the header alone must do.
+//! A device's state does not contain its length. The end shows in what follows: the section's footer, and then
+//! something that can follow a section. Five exact bytes and a plausible header after them are unlikely to occur by
+//! chance. Machines before 2.4 write no footers; only the header is checked for them.
 
 use super::cursor::{Cursor, Result};
 use super::source::Source;
 use crate::wire;
 use crate::wire::section::{FOOTER_LEN, HEAD_MAX, footer};
 
-/// What is known when a section's end is looked for.
+/// What is known about the section whose end is searched.
 pub(super) struct Surroundings<'a> {
-    /// The section's number.
+    /// The section's id.
     pub id: u32,
-    /// Sections have footers. Unknown is taken for yes: so it is since QEMU 2.4.
+    /// Whether sections have footers. Unknown counts as yes, which is true since QEMU 2.4.
     pub footers: Option<bool>,
-    /// It is a FULL section. They come after the last of the live devices' sections, but for packages.
+    /// Whether it is a FULL section. Outside of packages, FULL sections follow the last section of live devices.
     pub full: bool,
-    /// It is inside of a package, which may end behind it.
+    /// Whether it is in a package, which may end after it.
     pub packaged: bool,
-    /// Whether a section of this number has come, and if so whether it is of a live device.
+    /// Returns whether a section with this id was read, and if so whether its device is live.
     pub seen: &'a dyn Fn(u32) -> Option<bool>,
 }
 
-/// The longest thing to be looked at: a footer and a section's header.
+/// The most bytes that are checked: a footer and a section's header.
 pub(super) const LOOK_AHEAD: usize = FOOTER_LEN + HEAD_MAX;
-/// How much is looked at in one go.
+/// Bytes that are searched at once.
 const WINDOW: usize = 1 << 16;
 /// How much is searched at most before the next look for a hole.
 const STRIDE: usize = 1 << 20;
 
-/// Moves to the section's end, before its footer, and keeps what it passes if it is told where.
+/// Moves to the section's end, before its footer. The skipped bytes are appended to `keep`, if given.
 pub(super) fn find_end<S: Source>(
     cursor: &mut Cursor<S>,
     around: &Surroundings<'_>,
@@ -53,7 +53,7 @@ pub(super) fn find_end<S: Source>(
         let scan = if at_end { window.len() } else { window.len() - LOOK_AHEAD };
         let found = (0..scan).find(|&at| around.ends_here(&window[at..], at_end));
         if found.is_none() && at_end {
-            // A whole stream ends with its description, a brace; a cut one with whatever it may be.
+            // A complete stream ends with its description, whose last byte is a brace.
             let whole = window.last() == Some(&b'}');
             let expected = format!("the footer of section {} further on", around.id);
             cursor.skip(scan as u64, "a section")?;
@@ -71,7 +71,7 @@ pub(super) fn find_end<S: Source>(
 }
 
 impl Surroundings<'_> {
-    /// Whether a section can end before `ahead`, behind which the stream ends if `last`.
+    /// Returns whether a section can end before `ahead`. With `last`, the stream ends after `ahead`.
     pub fn ends_here(&self, ahead: &[u8], last: bool) -> bool {
         if self.footers == Some(false) {
             return self.follows_section(ahead, last, true);
@@ -80,11 +80,11 @@ impl Surroundings<'_> {
             && ahead.strip_prefix(&footer(self.id)).is_some_and(|ahead| self.follows_section(ahead, last, false))
     }
 
-    /// Whether `ahead` can stand behind a section. `strict`: there is no footer to trust in.
+    /// Returns whether `ahead` can follow a section. With `strict` there is no footer, so more is checked.
     fn follows_section(&self, ahead: &[u8], last: bool, strict: bool) -> bool {
         let Some(&tag) = ahead.first() else { return !strict || self.packaged };
         let rest = &ahead[1..];
-        // Five bytes are met by chance, where no footer stands before them.
+        // Without a footer before them, these five bytes may occur by chance.
         let short = !strict || self.packaged || !self.full;
         match tag {
             wire::SECTION_START | wire::SECTION_FULL => self.plausible_header(rest, strict),
@@ -94,7 +94,7 @@ impl Surroundings<'_> {
             wire::COMMAND if short => rest.first_chunk().is_some_and(|&[n0, n1, l0, l1]| {
                 plausible_command(u16::from_be_bytes([n0, n1]), u16::from_be_bytes([l0, l1]))
             }),
-            // A zero alone shows nothing: state is full of them.
+            // A single zero byte is no evidence, because states contain many zeros.
             wire::EOF => match rest.split_first() {
                 None => last,
                 Some((&next, rest)) => next == wire::VMDESCRIPTION && rest.get(4) == Some(&b'{'),
@@ -103,7 +103,7 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Whether a START or FULL section's header can look like this, behind the tag.
+    /// Returns whether a START or FULL section can have this header after its tag.
     fn plausible_header(&self, header: &[u8], strict: bool) -> bool {
         const MAX_ID: u32 = 1 << 20;
         // Some versions are dates, such as 20061113.
@@ -125,7 +125,7 @@ impl Surroundings<'_> {
     }
 }
 
-/// Whether a command of this number and length can be meant: the known ones, and as many to come.
+/// Returns whether a command with this number and length is plausible. Numbers of future commands are accepted as well.
 pub(super) fn plausible_command(number: u16, len: u16) -> bool {
     let fixed = wire::Command::from_wire(number).and_then(wire::Command::fixed_len);
     (1..32).contains(&number) && fixed.is_none_or(|fixed| fixed == len)
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_needs_something_plausible_behind_it() {
+    fn footer_counts_only_before_a_plausible_header() {
         let mut bytes = vec![1; 100];
         bytes.extend(footer(5));
         bytes.extend([0xff; 3]);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_follow() {
+    fn find_end_accepts_each_kind_of_successor() {
         for tail in [&[wire::EOF][..], &[wire::SECTION_END, 0, 0, 0, 2], &[wire::COMMAND, 0, 5, 0, 0], &[]] {
             let mut bytes = vec![9; WINDOW + 7];
             bytes.extend(footer(5));
@@ -181,9 +181,9 @@ mod tests {
         assert_eq!(end_of(&bytes, None), None, "section 3 is not live");
     }
 
-    /// Seen in a stream of QEMU: the clock of section 0 had such bytes.
+    /// Found in a stream of QEMU: the clock of section 0 had these bytes.
     #[test]
-    fn a_zero_behind_a_footer_shows_nothing() {
+    fn zero_after_a_footer_is_no_end() {
         let mut bytes = vec![1, 2];
         bytes.extend(footer(5));
         bytes.extend([0; 20]);
@@ -194,12 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn without_footers_the_next_header_must_do() {
+    fn end_without_footers_is_found_by_the_next_header() {
         let mut bytes = vec![4; 50];
         let end = bytes.len();
         bytes.extend(header(6, "cpu_common"));
         assert_eq!(end_of(&bytes, Some(false)), Some(end));
-        // Of a section that came before, five bytes that may be anything, and the one that is meant.
+        // The header of an earlier section, five arbitrary bytes, and the header that is searched.
         let mut bytes = header(4, "serial");
         bytes.extend([wire::SECTION_END, 0, 0, 0, 2, wire::COMMAND, 0, 5, 0, 0]);
         let end = bytes.len();

@@ -1,32 +1,31 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Where the bytes of a stream come from: memory (a mapped file) or a reader (a pipe, a decompressor).
 //!
-//! The parser looks ahead with [`Source::peek`] and moves on with [`Source::skip`], so that a mapped file is never
-//! copied and a pipe never needs more than one buffer.
+//! The parser looks ahead with [`Source::peek`] and moves on with [`Source::skip`]. A mapped file is therefore not
+//! copied, and a pipe needs one buffer.
 
 use std::fmt;
 use std::hint::black_box;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-/// Bytes in order, with a look ahead.
+/// A sequence of bytes with look-ahead.
 pub trait Source {
-    /// At least `want` bytes from here on, fewer only where the input ends. More may be given.
+    /// Returns at least `want` bytes from the current offset, fewer only if the input ends. May return more.
     fn peek(&mut self, want: usize) -> io::Result<&[u8]>;
 
-    /// Moves on by `count` bytes, or to the end of the input. Returns how far it went.
+    /// Skips `count` bytes, or up to the end of the input. Returns how many were skipped.
     fn skip(&mut self, count: u64) -> io::Result<u64>;
 
-    /// How many bytes from here on are known to be zero without being read.
+    /// Returns the number of bytes from the current offset that are known to be zero without being read.
     fn zeroes_ahead(&self) -> u64 {
         0
     }
 
-    /// How many bytes lie behind.
+    /// Returns the number of bytes that were skipped.
     fn offset(&self) -> u64;
 
-    /// The byte that stands `distance` bytes further on is likely to be wanted soon. A source that can brings it in
-    /// while the reader is still busy with what comes before.
+    /// Announces that the byte at `distance` is probably needed soon. A source may prefetch it.
     fn expect(&mut self, _distance: usize) {}
 }
 
@@ -52,12 +51,12 @@ impl<S: Source + ?Sized> Source for &mut S {
     }
 }
 
-/// A stream that is in memory in whole.
+/// A stream that is completely in memory.
 #[derive(Debug)]
 pub struct SliceSource<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// From where on the next byte is to be loaded.
+    /// Offset up to which bytes were loaded in advance.
     loaded: usize,
     /// See [`Options::prefetch`](super::Options::prefetch).
     prefetch: Option<fn(&u8)>,
@@ -75,18 +74,17 @@ impl fmt::Debug for Holes {
 }
 
 impl<'a> SliceSource<'a> {
-    /// What a kernel maps around a fault, in bytes.
+    /// Bytes that a kernel maps around a fault.
     const AROUND: usize = 64 << 10;
-    /// By how much loads go before hints, in bytes. With less than three times what is mapped around a fault hints come
-    /// to nothing.
+    /// Distance of loads ahead of the announced byte, in bytes. Below three times `AROUND`, hints have no effect.
     const LEAD: usize = 256 << 10;
 
-    /// Reads `bytes` from the start.
+    /// Returns a source of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, loaded: 0, prefetch: None, holes: None }
     }
 
-    /// Reads `bytes` from the start, and has `prefetch` called for bytes that are needed soon.
+    /// Returns a source of `bytes` that calls `prefetch` for bytes that are needed soon.
     pub fn with_prefetch(bytes: &'a [u8], prefetch: Option<fn(&u8)>) -> Self {
         Self { prefetch, ..Self::new(bytes) }
     }
@@ -126,7 +124,8 @@ impl Source for SliceSource<'_> {
         if let (Some(prefetch), Some(byte)) = (self.prefetch, self.bytes.get(ahead)) {
             prefetch(byte);
         }
-        // Where a page of a mapped file is not there yet a hint is of no effect: a load must go well before.
+        // A prefetch has no effect on a page of a mapped file that is not mapped yet, so the page is loaded well in
+        // advance.
         let first = ahead.saturating_add(Self::LEAD);
         if first >= self.loaded {
             if let Some(&byte) = self.bytes.get(first) {
@@ -137,7 +136,7 @@ impl Source for SliceSource<'_> {
     }
 }
 
-/// A stream that comes from a reader, through one buffer.
+/// A stream from a reader, through one buffer.
 #[derive(Debug)]
 pub struct ReadSource<R> {
     reader: R,
@@ -149,15 +148,15 @@ pub struct ReadSource<R> {
 }
 
 impl<R: Read> ReadSource<R> {
-    /// Large enough that a read costs little, small enough to stay in a core's cache.
+    /// Large enough that a read costs little, and small enough for a core's cache.
     const BUFFER: usize = 256 << 10;
 
-    /// Reads from `reader`, which needs no buffer of its own.
+    /// Returns a source of what `reader` reads. The reader needs no buffer of its own.
     pub fn new(reader: R) -> Self {
         Self { reader, buffer: vec![0; Self::BUFFER], start: 0, end: 0, offset: 0, finished: false }
     }
 
-    /// Reads once, behind what is there.
+    /// Reads once and appends to the buffered bytes.
     fn fill(&mut self) -> io::Result<()> {
         loop {
             match self.reader.read(&mut self.buffer[self.end..]) {
@@ -170,7 +169,7 @@ impl<R: Read> ReadSource<R> {
         }
     }
 
-    /// Moves what is there to the front and makes room for `want` bytes in all.
+    /// Moves the buffered bytes to the front and makes room for `want` bytes in total.
     fn make_room(&mut self, want: usize) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -221,7 +220,7 @@ impl<R: Read> Source for ReadSource<R> {
 mod tests {
     use super::*;
 
-    /// Gives one byte at a time, the worst that a pipe can do.
+    /// Reads one byte at a time, the smallest step of a pipe.
     struct Drip<'a>(&'a [u8]);
 
     impl Read for Drip<'_> {
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_and_pipe_give_the_same() {
+    fn slice_and_reader_give_equal_bytes() {
         let bytes: Vec<u8> = (0..=255).collect();
         walk(&mut SliceSource::new(&bytes));
         walk(&mut ReadSource::new(&bytes[..]));
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_ahead_may_exceed_the_buffer() {
+    fn peek_may_exceed_the_buffer() {
         let bytes = vec![7; ReadSource::<Drip<'_>>::BUFFER * 2];
         let mut source = ReadSource::new(&bytes[..]);
         source.skip(5).unwrap();

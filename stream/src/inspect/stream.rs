@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a stream holds: the model that the parser fills and that every report reads.
+//! The model of a stream, which the parser fills and every report reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,58 +9,58 @@ use super::describe::{Description, Layout};
 use super::printable::printable;
 use crate::wire;
 
-/// Everything that was read from one stream, up to its end or to the damage.
+/// The contents of one stream, up to its end or to the damage.
 #[derive(Debug, Default)]
 pub struct Stream {
     /// The version in the header.
     pub version: u32,
-    /// The configuration section, which machines before 2.4 do not send.
+    /// The configuration section. Machines before 2.4 do not send it.
     pub configuration: Option<Configuration>,
-    /// What follows what, in the order of the stream.
+    /// The items, in the order of the stream.
     pub items: Vec<Item>,
     /// Guest memory.
     pub ram: Ram,
-    /// The description that stands at the end of the stream, or that was given by the caller.
+    /// The description at the end of the stream, or one from the caller.
     pub description: Option<Arc<Description>>,
-    /// The description is the caller's, not the stream's.
+    /// Whether the description is from the caller and not from the stream.
     pub description_is_foreign: bool,
-    /// Sections are closed by a footer; unknown before the first section.
+    /// Whether sections end with a footer. Unknown before the first section.
     pub footers: Option<bool>,
-    /// The stream ended with its EOF mark.
+    /// Whether the stream ended with EOF.
     pub complete: bool,
-    /// How many bytes belong to the stream.
+    /// Length of the stream in bytes.
     pub length: u64,
-    /// How many bytes follow it.
+    /// Bytes after the stream.
     pub trailing: u64,
-    /// Where the stream stops making sense.
+    /// The first damage.
     pub damage: Option<Damage>,
-    /// What the stream was found in, where the caller knows.
+    /// What surrounds the stream, if the caller knows.
     pub container: Container,
 }
 
-/// One thing in the stream.
+/// One part of the stream.
 #[derive(Debug)]
 pub struct Item {
-    /// Where it starts in the stream, in bytes.
+    /// Offset in the stream, in bytes.
     pub offset: u64,
-    /// How many bytes it takes, with its header and footer. Of a package: with all that is in it.
+    /// Size in bytes, with header and footer. For a package: with its contents.
     pub size: u64,
-    /// How many packages it is in.
+    /// Number of packages around it.
     pub depth: u32,
-    /// What it is.
+    /// The kind of the item, with its contents.
     pub kind: ItemKind,
 }
 
-/// What stands in a stream.
+/// The kinds of items.
 #[derive(Debug)]
 pub enum ItemKind {
     /// Magic and version.
     Header,
-    /// Machine name and what both sides must share.
+    /// The machine's name, and settings that both sides must share.
     Configuration,
-    /// State of a device or of memory.
+    /// State of a device or of guest memory.
     Section(Section),
-    /// An order to the destination.
+    /// A command to the destination.
     Command(Command),
     /// The end of the sections.
     Eof,
@@ -68,21 +68,21 @@ pub enum ItemKind {
     Description,
 }
 
-/// Which part of a device's state a section carries.
+/// The part of a device's state that a section carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectionKind {
-    /// The first of a live device.
+    /// The first section of a live device.
     Start,
-    /// A further one of a live device.
+    /// Any further section of a live device but the last.
     Part,
-    /// The last one of a live device.
+    /// The last section of a live device.
     End,
-    /// The only one of a device that is not live.
+    /// The only section of a device that is not live.
     Full,
 }
 
 impl SectionKind {
-    /// The kind that has this tag on the wire.
+    /// Returns the kind with this tag on the wire.
     pub fn from_tag(tag: u8) -> Option<Self> {
         Some(match tag {
             wire::SECTION_START => Self::Start,
@@ -93,7 +93,7 @@ impl SectionKind {
         })
     }
 
-    /// Its tag on the wire.
+    /// Returns the tag on the wire.
     pub fn tag(self) -> u8 {
         match self {
             Self::Start => wire::SECTION_START,
@@ -103,7 +103,7 @@ impl SectionKind {
         }
     }
 
-    /// A word for reports.
+    /// Returns the name for reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -114,12 +114,12 @@ impl SectionKind {
     }
 }
 
-/// A device as the stream names it.
+/// A device, by the name and instance in the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Device {
-    /// The idstr.
+    /// The device's name (QEMU's idstr).
     pub name: Arc<str>,
-    /// Which of the devices of that name.
+    /// The instance among the devices of that name.
     pub instance: u32,
 }
 
@@ -129,48 +129,48 @@ impl fmt::Display for Device {
     }
 }
 
-/// How the end of a section was found.
+/// How the end of a section was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// The section's own format says where it ends.
     Parsed,
-    /// The description says how long it is.
+    /// The description contains its length.
     Described,
-    /// The bytes were searched for what follows a section.
+    /// The bytes were searched for something that follows a section.
     Searched,
 }
 
-/// One section, or a run of PART sections of the same device that follow each other.
+/// One section, or consecutive PART sections of one device.
 #[derive(Debug)]
 pub struct Section {
-    /// Which part of the device's state.
+    /// The part of the device's state.
     pub kind: SectionKind,
-    /// The number that the stream gives the device.
+    /// The section's id, which stands for the device.
     pub id: u32,
-    /// Whose state it is.
+    /// The device.
     pub device: Device,
-    /// How many devices of the same name and instance have sent their whole state before. 0, unless QEMU let two pass.
+    /// Number of earlier devices of the same name and instance in the stream. It is 0 unless QEMU registered both.
     pub twin: u32,
     /// The version of the state's layout.
     pub version: u32,
-    /// How many sections follow each other here: 1, or more for a run of PART sections.
+    /// Number of consecutive sections: 1, or more for PART sections.
     pub count: u64,
-    /// Where the state starts, behind the section's header.
+    /// Offset of the state, after the section's header.
     pub payload: u64,
-    /// The state itself, of a FULL section, where states are wanted.
+    /// The state of a FULL section, if the visitor wants states.
     pub data: Option<Vec<u8>>,
-    /// How its end was found.
+    /// How its end was determined.
     pub framing: Framing,
 }
 
-/// An order in the stream.
+/// A command in the stream.
 #[derive(Debug)]
 pub struct Command {
     /// The number on the wire.
     pub number: u16,
-    /// The name, where the number is known.
+    /// The name, if the number is known.
     pub name: Option<&'static str>,
-    /// What it says, in words; empty where it says nothing more.
+    /// The payload in words. Empty if there is nothing to add.
     pub detail: String,
 }
 
@@ -179,7 +179,7 @@ pub struct Command {
 pub struct Configuration {
     /// The machine type with its version, such as `pc-q35-7.2`.
     pub machine: String,
-    /// log2 of the target's page size, where the target has more than one.
+    /// log2 of the target's page size, if the target has more than one.
     pub page_bits: Option<u32>,
     /// Capabilities that both sides must have.
     pub capabilities: Vec<Box<str>>,
@@ -188,31 +188,32 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Whether the source had this capability. Only those that QEMU makes both sides agree on are in the stream.
+    /// Returns whether the source had this capability. A stream only contains the capabilities on which both sides must
+    /// agree.
     pub fn has(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|have| **have == *capability)
     }
 }
 
-/// How the page size came to be known.
+/// The source of the page size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageSizeFrom {
-    /// The caller named it.
+    /// The caller.
     Caller,
-    /// The configuration section names it.
+    /// The configuration section.
     Configuration,
-    /// The description names it.
+    /// The description.
     Description,
-    /// The order to prepare for postcopy names it.
+    /// The command POSTCOPY_ADVISE.
     Advise,
-    /// A header of mapped RAM names it.
+    /// A header of mapped RAM.
     MappedRam,
-    /// It is the one with which the pages follow each other.
+    /// The distance between the pages in the stream.
     Pages,
 }
 
 impl PageSizeFrom {
-    /// A word for reports.
+    /// Returns the name for reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Caller => "caller",
@@ -228,15 +229,15 @@ impl PageSizeFrom {
 /// Guest memory in the stream.
 #[derive(Clone, Debug, Default)]
 pub struct Ram {
-    /// The target's page size in bytes, once known.
+    /// The target's page size in bytes, if known.
     pub page_size: Option<(u64, PageSizeFrom)>,
     /// The blocks, in the order in which the stream introduces them.
     pub blocks: Vec<Block>,
-    /// Pages went through other channels.
+    /// Whether pages were sent over other channels.
     pub multifd: bool,
-    /// RDMA hooks that were seen.
+    /// Number of RDMA hooks.
     pub hooks: u64,
-    /// Bytes that are neither a page nor its header: the block list, ends, flushes.
+    /// Bytes other than pages and their headers: the block list, ends, flushes.
     pub framing: u64,
 }
 
@@ -245,82 +246,82 @@ pub struct Ram {
 pub struct Block {
     /// Its name.
     pub name: Arc<str>,
-    /// How much of it is used, in bytes. 0 if the stream never said.
+    /// The used length in bytes. 0 if the stream does not contain it.
     pub length: u64,
-    /// The page size of the memory behind it, where it is not the host's usual one.
+    /// The page size of its memory, if it is not the host's usual one.
     pub page_size: Option<u64>,
-    /// Its guest-physical address, in streams that leave out shared memory.
+    /// The guest-physical address, in streams without shared memory.
     pub address: Option<u64>,
-    /// Where its pages are, with the mapped-ram capability.
+    /// The place of its pages, with the mapped-ram capability.
     pub mapped: Option<Mapped>,
     /// Pages of one repeated byte, nearly always zero.
     pub zero: Count,
-    /// Pages as they are.
+    /// Pages sent whole.
     pub plain: Count,
-    /// Pages as a difference to what was sent before.
+    /// Pages sent as a difference from their previous contents.
     pub xbzrle: Count,
     /// Pages compressed with zlib.
     pub compressed: Count,
 }
 
 impl Block {
-    /// All pages of the block that the stream carries, of whatever kind.
+    /// Returns the number of pages of the block in the stream, of all kinds.
     pub fn pages(&self) -> u64 {
         self.counts().iter().map(|(_, count)| count.pages).sum()
     }
 
-    /// How many pages of the block are certainly not in the stream: more may be missing if others were sent twice.
+    /// Returns how many pages of the block are at least missing. More are missing if some were sent more than once.
     pub fn absent_pages(&self, page_size: u64) -> u64 {
         self.length.div_ceil(page_size.max(1)).saturating_sub(self.pages())
     }
 
-    /// The bytes that the block takes in the stream.
+    /// Returns the bytes of the block's pages in the stream.
     pub fn bytes(&self) -> u64 {
         self.counts().iter().map(|(_, count)| count.bytes).sum()
     }
 
-    /// The kinds of pages with their counts.
+    /// Returns the kinds of pages with their counts.
     pub fn counts(&self) -> [(&'static str, Count); 4] {
         [("zero", self.zero), ("plain", self.plain), ("xbzrle", self.xbzrle), ("compressed", self.compressed)]
     }
 }
 
-/// How many pages, and how many bytes of stream for them, headers included.
+/// A number of pages, and their bytes in the stream with headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Pages; one that was sent twice counts twice.
+    /// Number of pages. A page that was sent twice counts twice.
     pub pages: u64,
     /// Bytes in the stream.
     pub bytes: u64,
 }
 
-/// Where a mapped block's pages are. Both places count from the start of the file, also where the stream starts later.
+/// The place of a mapped block's pages. Both offsets count from the start of the file, even if the stream starts later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapped {
-    /// Where the bitmap of the pages that are there starts.
+    /// Offset of the bitmap of pages that are present.
     pub bitmap_offset: u64,
-    /// Where the block's first page is.
+    /// Offset of the block's first page.
     pub pages_offset: u64,
 }
 
-/// Where a stream stops making sense.
+/// The place from which a stream cannot be read.
 #[derive(Debug)]
 pub struct Damage {
-    /// The byte of the stream at which it showed.
+    /// Offset in the stream at which the damage was found, in bytes.
     pub offset: u64,
-    /// The stream simply ends too early.
+    /// Whether the stream only ends too early.
     pub cut: bool,
-    /// The section that it happened in: number, whose it is, and which part.
+    /// The section around it: id, device and part.
     pub section: Option<(u32, Device, SectionKind)>,
-    /// What should stand there.
+    /// What was expected at that place.
     pub expected: String,
-    /// What stands there.
+    /// What was found at that place.
     pub found: String,
-    /// The last device whose state is whole.
+    /// The last device with a complete state.
     pub last_good: Option<Device>,
 }
 
-/// Bytes of a stream's magic and version.
+/// Length of a stream's magic and version, in bytes.
 const HEADER: u64 = 8;
 
 impl fmt::Display for Damage {
@@ -333,7 +334,7 @@ impl fmt::Display for Damage {
         write!(f, ": expected {}, found {}", printable(&self.expected), printable(&self.found))?;
         match &self.last_good {
             Some(device) => write!(f, "; the last whole device is {device}"),
-            // In the header none is missed.
+            // A stream with a damaged header has no devices to mention.
             None if self.offset < HEADER => Ok(()),
             None => write!(f, "; no whole device before it"),
         }
@@ -341,12 +342,12 @@ impl fmt::Display for Damage {
 }
 
 impl Stream {
-    /// The machine type, if the stream names it.
+    /// Returns the machine type, if the stream names it.
     pub fn machine(&self) -> Option<&str> {
         self.configuration.as_ref().map(|configuration| configuration.machine.as_str())
     }
 
-    /// The sections, each with the item that it is.
+    /// Returns the sections with their items.
     pub fn sections(&self) -> impl Iterator<Item = (&Item, &Section)> {
         self.items.iter().filter_map(|item| match &item.kind {
             ItemKind::Section(section) => Some((item, section)),
@@ -354,12 +355,12 @@ impl Stream {
         })
     }
 
-    /// The layout of a section's state, if it is described.
+    /// Returns the layout of a section's state, if it is described.
     pub fn layout(&self, section: &Section) -> Option<&Layout> {
         self.description.as_ref()?.layout(&section.device, section.twin)
     }
 
-    /// The devices' states: the FULL sections, in order.
+    /// Returns the devices' states: the FULL sections, in order.
     pub fn devices(&self) -> impl Iterator<Item = (&Item, &Section)> {
         self.sections().filter(|(_, section)| section.kind == SectionKind::Full)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whole streams, made and read.
+//! Tests that build whole streams and read them.
 
 use std::io;
 
@@ -23,7 +23,7 @@ fn names(stream: &Stream) -> Vec<String> {
 }
 
 #[test]
-fn everything_in_a_stream_is_found() {
+fn read_finds_every_item() {
     let bytes = small(true);
     let stream = whole(&bytes);
     assert_eq!(stream.machine(), Some("pc-i440fx-7.2"));
@@ -39,7 +39,7 @@ fn everything_in_a_stream_is_found() {
 }
 
 #[test]
-fn a_pipe_gives_the_same_as_memory() {
+fn pipe_and_memory_give_equal_models() {
     for described in [true, false] {
         let bytes = small(described);
         let (a, b) = (whole(&bytes), piped(&bytes));
@@ -52,7 +52,7 @@ fn a_pipe_gives_the_same_as_memory() {
 }
 
 #[test]
-fn the_analyze_document_is_as_the_script_prints_it() {
+fn analyze_document_matches_qemus_script() {
     let mut out = Vec::new();
     write_analyze(&whole(&small(true)), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
@@ -65,7 +65,7 @@ fn the_analyze_document_is_as_the_script_prints_it() {
 }
 
 #[test]
-fn the_json_document_can_be_read_back() {
+fn json_document_can_be_parsed() {
     for bytes in [small(true), small(false), small(true)[..5000].to_vec(), Vec::new()] {
         let text = to_json(&bytes, Options::default());
         let json = json::Json::parse(text.as_bytes(), &mut Budget::default()).unwrap();
@@ -74,13 +74,13 @@ fn the_json_document_can_be_read_back() {
 }
 
 #[test]
-fn every_cut_is_found_where_it_is() {
+fn cut_at_any_byte_is_reported_there() {
     let bytes = small(true);
     let complete = bytes.len() - bytes.iter().rev().position(|byte| *byte == 0).unwrap();
     for end in 0..bytes.len() {
         for stream in [read_slice(&bytes[..end], Options::default()), piped(&bytes[..end])] {
             let Some(damage) = &stream.damage else {
-                // Behind the end only the description can be missing.
+                // After EOF only the description can be missing.
                 assert!(end + 5 >= complete && stream.complete, "cut at {end}");
                 continue;
             };
@@ -94,10 +94,10 @@ fn every_cut_is_found_where_it_is() {
 }
 
 #[test]
-fn flipped_bits_never_end_in_a_panic() {
+fn flipped_bit_causes_no_panic() {
     let bytes = small(true);
     for bit in 0..bytes.len() * 8 {
-        // Pages hold nothing to stumble over; one byte of each hundred will do.
+        // Pages have no structure, so one byte in a hundred is enough.
         if (0x200..0x2100).contains(&(bit / 8)) && bit / 8 % 100 != 0 {
             continue;
         }
@@ -111,7 +111,7 @@ fn flipped_bits_never_end_in_a_panic() {
 }
 
 #[test]
-fn streams_of_old_machines_have_no_footers() {
+fn stream_without_footers_is_read() {
     let mut stream = Builder::new();
     stream.footers = false;
     let start = Ram::default().blocks(&[("pc.ram", 0x1000)]).end();
@@ -129,7 +129,7 @@ fn streams_of_old_machines_have_no_footers() {
 }
 
 #[test]
-fn a_package_is_a_stream_in_the_stream() {
+fn package_is_read_as_a_nested_stream() {
     let mut inner = Builder::new();
     inner.bytes.clear();
     inner
@@ -167,7 +167,7 @@ fn a_package_is_a_stream_in_the_stream() {
 }
 
 #[test]
-fn the_page_size_is_found_from_the_pages() {
+fn page_size_is_inferred_from_the_pages() {
     for page_size in [256u64, 1024, 2048, 4096, 8192, 16384, 65536] {
         let page = vec![0x5a; page_size as usize];
         let start = Ram::default().blocks(&[("ram", 8 * page_size)]).end();
@@ -183,7 +183,7 @@ fn the_page_size_is_found_from_the_pages() {
     }
 }
 
-/// Where each page of one byte is, and where its record ends.
+/// Address of each page of one byte, and offset of the end of its record.
 #[derive(Default)]
 struct Fills(Vec<(u64, u64)>);
 
@@ -196,10 +196,10 @@ impl Visitor for Fills {
 }
 
 #[test]
-fn zero_pages_in_a_row_are_taken_up_to_the_one_that_is_wrong() {
+fn zero_pages_are_counted_up_to_the_first_invalid_one() {
     const GOOD: u64 = 1500;
     let ram = Ram::default().blocks(&[("ram", GOOD << 12)]);
-    // The one behind the block, and after it one that would be well.
+    // One page after the block, then a page that would be valid.
     let pages = (1..=GOOD).chain([1]).fold(ram.zero(0, Some("ram")), |ram, page| ram.zero(page << 12, None));
     let mut stream = Builder::new();
     stream.named(1, 1, "ram", 0, 4, &pages.end());
@@ -221,7 +221,7 @@ fn zero_pages_in_a_row_are_taken_up_to_the_one_that_is_wrong() {
 }
 
 #[test]
-fn a_page_at_the_end_of_all_addresses_is_damage() {
+fn page_at_the_highest_address_is_damage() {
     for start in [Ram::default().blocks(&[("ram", 4096)]), Ram::default()] {
         let mut stream = Builder::new();
         stream.named(1, 1, "ram", 0, 4, &start.zero(!0xfff, Some("ram")).end());
@@ -230,7 +230,7 @@ fn a_page_at_the_end_of_all_addresses_is_damage() {
 }
 
 #[test]
-fn the_list_of_blocks_has_its_optional_members() {
+fn list_of_blocks_may_have_page_sizes_and_addresses() {
     let capabilities = |name: &str| {
         let mut contents = 1u32.to_be_bytes().to_vec();
         contents.push(name.len() as u8);
@@ -246,19 +246,19 @@ fn the_list_of_blocks_has_its_optional_members() {
         stream.named(1, 1, "ram", 0, 4, &blocks);
         whole(&stream.finish(false)).ram
     };
-    // Postcopy with huge pages: a page size behind the length, for the blocks that have them.
+    // Postcopy with huge pages: the length is followed by a page size if the block has one.
     let mut huge = Ram::default().blocks(&[("a", 0x400000)]).word(0x200000);
     huge.0[..8].copy_from_slice(&(0x600000 | flag::MEM_SIZE).to_be_bytes());
     huge.0.extend(b"\x01b");
     let ram = read(None, huge.word(0x200000).end());
     assert_eq!(ram.blocks.iter().map(|block| block.page_size).collect::<Vec<_>>(), [Some(0x200000), None]);
-    // Shared memory that is left out: an address, which may look like a page size.
+    // Shared memory is not sent: an address follows, which may look like a page size.
     let ram = read(Some("x-ignore-shared"), Ram::default().blocks(&[("a", 0x1000)]).word(0x100000).end());
     assert_eq!((ram.blocks[0].address, ram.blocks[0].page_size), (Some(0x100000), None));
 }
 
 #[test]
-fn mapped_memory_is_found_in_its_place() {
+fn mapped_pages_are_read_at_their_offsets() {
     let mut stream = Builder::new();
     let contents = [&1u32.to_be_bytes()[..], b"\x0amapped-ram"].concat();
     stream.configuration("pc").raw(&Builder::subsection("configuration/capabilities", 1, &contents));
@@ -286,14 +286,14 @@ fn mapped_memory_is_found_in_its_place() {
     assert_eq!(seen.0, [(0, true), (0x1000, false), (0x2000, true)]);
     let block = &whole(&bytes).ram.blocks[0];
     assert_eq!((block.plain.pages, block.zero.pages), (2, 1));
-    // An offset that points backwards must not send the reader in circles.
+    // An offset that points backwards must not cause an endless loop.
     let mut backwards = bytes.clone();
     backwards[bitmap as usize - 8..bitmap as usize].copy_from_slice(&5u64.to_be_bytes());
     assert!(read_slice(&backwards, Options::default()).damage.is_some());
 }
 
 #[test]
-fn devices_of_the_same_name_are_told_apart() {
+fn devices_of_one_name_have_their_own_layouts() {
     let mut stream = Builder::new();
     stream.device(1, "ide", 0, &[1], &fields("ide", &[("a", "uint8", 1)]));
     stream.device(2, "ide", 0, &[2, 3], &fields("ide", &[("b", "uint16", 2)]));
@@ -303,7 +303,7 @@ fn devices_of_the_same_name_are_told_apart() {
 }
 
 #[test]
-fn a_device_without_end_is_cut_unless_the_stream_is_whole() {
+fn device_without_footer_is_cut_or_damaged() {
     let mut stream = Builder::new();
     stream.device(1, "first", 0, &[9; 10], &fields("first", &[("a", "buffer", 10)]));
     stream.device(2, "last", 0, &[9; 100], &fields("last", &[("a", "buffer", 60)]));
@@ -319,7 +319,7 @@ fn a_device_without_end_is_cut_unless_the_stream_is_whole() {
 }
 
 #[test]
-fn another_streams_description_serves() {
+fn description_of_another_stream_is_used() {
     let options = || Options { description: whole(&small(true)).description, ..Options::default() };
     let read = read_slice(&small(false), options());
     assert!(read.description_is_foreign);
@@ -328,7 +328,7 @@ fn another_streams_description_serves() {
 }
 
 #[test]
-fn a_description_that_does_not_fit_does_not_hide_the_rest() {
+fn misfitting_description_leaves_other_devices_readable() {
     let mut stream = Builder::new();
     stream.device(1, "short", 0, &[9; 10], &fields("short", &[("a", "buffer", 6)]));
     stream.device(2, "long", 0, &[9; 10], &fields("long", &[("a", "buffer", 60)]));
@@ -375,7 +375,7 @@ fn memory_stays_within_the_budget() {
 }
 
 #[test]
-fn what_is_no_stream_is_said_to_be_none() {
+fn input_without_magic_is_damage_at_zero() {
     for (bytes, expected) in [(&b"\x7fELF----"[..], "QEVM"), (b"QEVM\0\0\0\x02", "version 3"), (b"", "QEVM")] {
         let damage = read_slice(bytes, Options::default()).damage.unwrap();
         assert!(damage.expected.contains(expected), "{damage}");
@@ -383,7 +383,7 @@ fn what_is_no_stream_is_said_to_be_none() {
 }
 
 #[test]
-fn a_schema_accepts_its_own_stream_and_tells_others() {
+fn schema_accepts_its_own_stream_and_reports_differences() {
     let stream = whole(&small(true));
     let mut text = Vec::new();
     compat::Schema::write(&stream, &mut text).unwrap();
@@ -406,7 +406,7 @@ fn a_schema_accepts_its_own_stream_and_tells_others() {
 }
 
 #[test]
-fn a_dump_tells_what_it_does_not_read() {
+fn dump_reports_what_the_machine_does_not_read() {
     let dump = r#"{"vmschkmachine": {"Name": "pc-i440fx-7.2"}, "isa-serial": {"Name": "isa-serial", "version_id": 1,
         "minimum_version_id": 1, "Description": {"name": "serial", "version_id": 1, "minimum_version_id": 1, "Fields":
         [{"field": "lcr", "version_id": 0, "field_exists": false, "size": 1},
@@ -429,7 +429,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_behind_a_header_are_survived(tail in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn random_bytes_after_a_header_cause_no_panic(tail in proptest::collection::vec(any::<u8>(), 0..600)) {
         let mut bytes = Builder::new().bytes;
         bytes.extend(&tail);
         let stream = read_slice(&bytes, Options::default());
@@ -438,7 +438,7 @@ proptest! {
     }
 
     #[test]
-    fn any_damage_to_a_stream_is_survived(
+    fn random_damage_causes_no_panic(
         patches in proptest::collection::vec((any::<proptest::sample::Index>(), any::<[u8; 8]>(), 1usize..8), 1..6),
         cut in any::<proptest::sample::Index>(),
     ) {
@@ -455,7 +455,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_survived(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn random_json_causes_no_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = json::Json::parse(&text, &mut Budget::default());
         let _ = Description::parse(&text, &mut Budget::default());
     }

@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which fields of two layouts are the same fields.
+//! Pairs the fields of two layouts.
 //!
-//! A stream has no field names: QEMU reads the bytes in the order of its own fields. Fields of the same name in the same
-//! order are the same fields. What lies between two such pairs is a [`Gap`], whose sides must be the same bytes.
+//! A stream has no field names: QEMU reads the bytes in the order of its own fields. Fields with the same name and in
+//! the same order are pairs. Between two pairs lies a [`Gap`], whose two sides must be the same bytes.
 
 use std::collections::HashMap;
 
-/// A stretch of two layouts.
+/// A part of two layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stretch {
-    /// The field at these places has the same name on both sides.
+    /// The fields at these indexes have the same name.
     Same(usize, usize),
-    /// Fields that have no partner of the same name: the places from, and up to, on either side.
+    /// Fields without a partner of the same name.
     Gap(Gap),
 }
 
-/// Fields without a partner of the same name, on one or both sides.
+/// Fields without a partner of the same name, on one or both sides. A range includes its first index and excludes its
+/// second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gap {
-    /// Places in the stream's layout, from and up to.
+    /// Range of indexes in the stream's layout.
     pub have: (usize, usize),
-    /// Places in the machine's layout, from and up to.
+    /// Range of indexes in the machine's layout.
     pub wanted: (usize, usize),
 }
 
-/// Aligns two lists of names. Work and memory grow with the lists' lengths (times a logarithm), not with their product.
+/// Aligns two lists of names. Time and memory grow with the lists' lengths times a logarithm, not with their product.
 pub(super) fn align<'a>(have: impl Iterator<Item = &'a str>, wanted: impl Iterator<Item = &'a str>) -> Vec<Stretch> {
     let (mut wanted_len, mut places) = (0, HashMap::new());
     for (at, name) in wanted.enumerate() {
@@ -50,9 +51,10 @@ pub(super) fn align<'a>(have: impl Iterator<Item = &'a str>, wanted: impl Iterat
     stretches
 }
 
-/// The longest part of the pairs, which rise in the first number, that rises in the second as well.
+/// Returns the longest subsequence of the pairs, sorted by the first number, that also rises in the second.
 fn longest_rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    // Of each length, the pair that ends the best run of it; and of each pair, the one before it in its run.
+    // `ends[n]` is the pair that ends the best run of length n + 1. `before` links each pair to its predecessor in the
+    // run.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
     for (at, &(_, other)) in pairs.iter().enumerate() {
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_the_same_order_are_pairs() {
+    fn names_in_the_same_order_are_paired() {
         use Stretch::Same;
         assert_eq!(aligned("a b c", "a b c"), [Same(0, 0), Same(1, 1), Same(2, 2)]);
         assert_eq!(aligned("a x c", "a y z c"), [Same(0, 0), gap((1, 2), (1, 3)), Same(2, 3)]);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The devices of a machine as QEMU's `-dump-vmstate` describes them.
 //!
-//! The dump goes by device type and not by name, and it has what can be sent, not what is. A device is found in it by the
-//! name of its VMStateDescription. Devices that are not types of their own (`timer`, `ram`) are not in it.
+//! The dump lists device types, not devices, with everything that may be sent. A device is looked up by the name of its
+//! VMStateDescription. Devices that are not types (`timer`, `ram`) are not in the dump.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,43 +12,44 @@ use super::super::stream::Stream;
 use super::align::{Gap, Stretch, align};
 use super::{Findings, Severity};
 
-/// What a QEMU says of its devices.
+/// The descriptions in a dump.
 #[derive(Debug)]
 pub struct Dump {
     machine: Option<String>,
-    /// By name of the VMStateDescription; several types may share one, or differ under the same.
-    by_name: HashMap<String, Vec<Known>>,
+    /// By name of the VMStateDescription. Several types may share a description, or have different ones of the same
+    /// name.
+    by_name: HashMap<String, Vec<Candidate>>,
 }
 
 /// A VMStateDescription.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Known {
+struct Candidate {
     name: String,
     version: u64,
     minimum: u64,
     fields: Vec<KnownField>,
-    subsections: Vec<Known>,
+    subsections: Vec<Candidate>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct KnownField {
-    /// As a stream's description has it: with a number where the name stands more than once.
+    /// The name as in a stream's description: numbered if the description repeats it.
     name: String,
     since: u64,
     conditional: bool,
     size: u64,
-    inner: Option<Known>,
+    inner: Option<Candidate>,
 }
 
 impl Dump {
     /// Reads a dump.
     pub fn from_json(json: &Json<'_>) -> Result<Self, String> {
         let machine = json.get("vmschkmachine").and_then(|machine| machine.get("Name")?.as_str()).map(str::to_string);
-        let mut by_name: HashMap<String, HashSet<Known>> = HashMap::new();
+        let mut by_name: HashMap<String, HashSet<Candidate>> = HashMap::new();
         for (_, entry) in json.members() {
             let Some(description) = entry.get("Description") else { continue };
             let Some(name) = description.get("name").and_then(Json::as_str) else { continue };
-            by_name.entry(name.into()).or_default().insert(Known::from_json(description));
+            by_name.entry(name.into()).or_default().insert(Candidate::from_json(description));
         }
         let by_name: HashMap<_, Vec<_>> =
             by_name.into_iter().map(|(name, known)| (name, known.into_iter().collect())).collect();
@@ -73,9 +74,9 @@ impl Dump {
     }
 }
 
-/// Adds what stands against the candidate that fits best.
-fn best(candidates: &[Known], version: u64, layout: &Layout, findings: &mut Findings) {
-    let attempt = |known: &Known| {
+/// Adds the findings of the candidate with the fewest errors, then risks, then warnings.
+fn best(candidates: &[Candidate], version: u64, layout: &Layout, findings: &mut Findings) {
+    let attempt = |known: &Candidate| {
         let mut found = Findings { device: findings.device.clone(), ..Findings::default() };
         known.check(version, layout, &mut found);
         found.finish()
@@ -89,7 +90,7 @@ fn best(candidates: &[Known], version: u64, layout: &Layout, findings: &mut Find
     }
 }
 
-impl Known {
+impl Candidate {
     fn from_json(json: &Json<'_>) -> Self {
         let number = |name| json.get(name).and_then(Json::as_u64).unwrap_or(0);
         let list = |name| json.get(name).map(Json::elements).unwrap_or_default().iter();
@@ -114,7 +115,7 @@ impl Known {
         }
     }
 
-    /// Checks a state whose version the stream names.
+    /// Checks a state of the version that the stream names.
     fn check(&self, version: u64, layout: &Layout, findings: &mut Findings) {
         findings.version(version, self.version);
         if version < self.minimum {
@@ -149,7 +150,7 @@ impl Known {
     }
 }
 
-/// Numbers the fields whose name stands more than once, as QEMU does where it describes a stream.
+/// Numbers the fields whose name occurs more than once, as QEMU does in a stream's description.
 fn number_repeated(fields: &mut [KnownField]) {
     let mut times: HashMap<String, (u32, u32)> = HashMap::new();
     for field in fields.iter() {
@@ -164,7 +165,7 @@ fn number_repeated(fields: &mut [KnownField]) {
     }
 }
 
-/// Fields without a partner of the same name: renamed ones, those of one side only, and conditional ones.
+/// Reports fields without a partner of the same name: renamed ones, those of one side only, and conditional ones.
 fn gap(ours: &[&[Field]], theirs: &[&KnownField], findings: &mut Findings) {
     if let Some(pairs) = pair_up(ours, theirs) {
         for (run, known) in ours.iter().zip(pairs) {
@@ -177,14 +178,16 @@ fn gap(ours: &[&[Field]], theirs: &[&KnownField], findings: &mut Findings) {
         findings.within(&run[0].name, |findings| findings.error("the machine does not read this field"));
     }
     for known in theirs.iter().filter(|known| !known.conditional) {
-        // An array of no elements leaves no trace; nearly all arrays of unknown length are of structures.
+        // An array without elements leaves no bytes in the stream. Nearly all arrays of unknown length contain
+        // structures.
         let may_be_empty = ours.is_empty() && (known.inner.is_some() || known.size == 0);
         let severity = if may_be_empty { Severity::Warning } else { Severity::Risk };
         findings.within(&known.name, |findings| findings.add(severity, "the stream does not have this field"));
     }
 }
 
-/// The machine's fields that read the bytes of `ours`, if each has one; the others of the machine must be conditional.
+/// Returns the machine's fields that read the bytes of `ours`, if each has one. The machine's other fields must be
+/// conditional.
 fn pair_up<'k>(ours: &[&[Field]], theirs: &[&'k KnownField]) -> Option<Vec<&'k KnownField>> {
     let mut left = theirs.iter();
     let mut pairs = Vec::with_capacity(ours.len());
@@ -199,7 +202,7 @@ fn pair_up<'k>(ours: &[&[Field]], theirs: &[&'k KnownField]) -> Option<Vec<&'k K
 }
 
 impl KnownField {
-    /// Whether the field, by its size or structure, can be the one that reads this.
+    /// Returns whether the field can be the one that reads this, by its size or structure.
     fn reads(&self, run: &[Field]) -> bool {
         match (&self.inner, &run[0].inner[..]) {
             (Some(known), [layout]) => layout.name.as_deref() == Some(&*known.name),
@@ -211,7 +214,7 @@ impl KnownField {
     fn check(&self, field: &Field, findings: &mut Findings) {
         let is_number = field.type_name.contains("int") && (1..=8).contains(&field.size);
         match (&self.inner, &field.inner[..]) {
-            // The version of a structure is not sent: the machine reads its own.
+            // The version of a structure is not sent; the machine uses its own.
             (Some(known), [layout]) => known.check_fields(known.version, layout, findings),
             (None, []) if is_number && self.size != field.size && !field.is_null_pointer() && self.size <= 8 => {
                 findings.error(format!("{} bytes, the machine reads {}", field.size, self.size));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Compares the layout of a device's state with the one that the machine's own stream had.
+//! Compares the layout of a device's state with the layout in the machine's own stream.
 //!
-//! QEMU sends neither names nor types of fields. So a difference matters if it changes which bytes the machine reads as
-//! which field. Another name, or another type of the same size, does not.
+//! QEMU sends neither names nor types of fields. A difference matters if it changes which bytes the machine reads as
+//! which field. A different name, or a different type of the same size, does not matter.
 
 use std::collections::HashMap;
 
@@ -11,19 +11,19 @@ use super::super::describe::{Field, Layout};
 use super::align::{Gap, Stretch, align};
 use super::{Findings, Severity};
 
-/// A comparison of two layouts, and what has been learnt on the way.
+/// A comparison of two layouts, with the numbers that were read so far.
 pub(super) struct Comparison<'f> {
     findings: &'f mut Findings,
-    /// The numbers that the stream sends before the current field, in this structure and those around it: a later field
-    /// may have as many elements.
+    /// The numbers that the stream sends before the current field, in this structure and the enclosing ones. A later
+    /// field may have as many elements.
     numbers: HashMap<u64, u32>,
 }
 
-/// The entries of one field: one, or those of an array.
+/// The entries of one field, or of an array.
 struct Run<'a> {
     name: &'a str,
     fields: &'a [Field],
-    /// Where it starts in the state of the layout that it is in, in bytes.
+    /// Offset in the state of its layout, in bytes.
     offset: u64,
     size: u64,
 }
@@ -37,7 +37,7 @@ impl Run<'_> {
         self.fields.len() > 1 || self.fields.iter().any(|field| field.array_len.is_some() || field.index.is_some())
     }
 
-    /// A field whose own format says how long it is.
+    /// Returns whether the field's length follows from its own format.
     fn has_own_format(&self) -> bool {
         let format =
             |field: &Field| field.inner.is_empty() && !is_fixed(&field.type_name) && !is_bytes(&field.type_name);
@@ -49,7 +49,7 @@ impl Run<'_> {
         state?.get(start..)?.get(..usize::try_from(self.size).ok()?)
     }
 
-    /// The number that the field is, if it is one.
+    /// Returns the field's value, if it is a number.
     fn number(&self, state: Option<&[u8]>) -> Option<u64> {
         let [field] = self.fields else { return None };
         match Value::of(&field.type_name, self.state(state)?) {
@@ -79,12 +79,13 @@ fn total(runs: &[Run<'_>]) -> u64 {
 }
 
 impl<'f> Comparison<'f> {
-    /// Differences go to `findings`.
+    /// Returns a comparison that reports differences to `findings`.
     pub fn new(findings: &'f mut Findings) -> Self {
         Self { findings, numbers: HashMap::new() }
     }
 
-    /// Compares what a stream has with what the machine's own stream had. `state` holds the bytes of `have`, if known.
+    /// Compares the layout of a stream with the layout in the machine's own stream. `state` holds the bytes of `have`,
+    /// if known.
     pub fn layouts(&mut self, have: &Layout, wanted: &Layout, state: Option<&[u8]>, same_version: bool) {
         let name = |layout: &Layout| layout.name.as_deref().unwrap_or("without a name").to_string();
         if have.name.is_some() != wanted.name.is_some() {
@@ -108,7 +109,7 @@ impl<'f> Comparison<'f> {
                         self.fields(run, wanted, run.state(state));
                         open = next;
                     } else {
-                        // The difference may be made up for by fields beside it.
+                        // Fields beside it may compensate for the difference.
                         (open.have.1, open.wanted.1) = (at + 1, other + 1);
                     }
                     if let Some(number) = run.number(state) {
@@ -127,7 +128,7 @@ impl<'f> Comparison<'f> {
         }
     }
 
-    /// Fields of which at least one side has none of the same name and size.
+    /// Reports fields of which at least one side has none with the same name and size.
     fn gap(&mut self, ours: &[Run<'_>], theirs: &[Run<'_>], gap: Gap, state: Option<&[u8]>, same_version: bool) {
         let (ours, theirs) = (&ours[gap.have.0..gap.have.1], &theirs[gap.wanted.0..gap.wanted.1]);
         if total(ours) == total(theirs) {
@@ -146,7 +147,7 @@ impl<'f> Comparison<'f> {
         }
     }
 
-    /// Fields that take the same bytes under other names.
+    /// Reports fields that have the same bytes and different names.
     fn same_bytes(&mut self, ours: &[Run<'_>], theirs: &[Run<'_>]) {
         if total(ours) == 0 {
             return;
@@ -179,7 +180,7 @@ impl<'f> Comparison<'f> {
     }
 
     fn only_there(&mut self, run: &Run<'_>, same_version: bool) {
-        // An array of no elements leaves no trace.
+        // An array without elements leaves no bytes in the stream.
         let severity = if run.is_array() { Severity::Warning } else { Severity::Risk };
         if run.size > 0 && same_version {
             let message = format!("the stream does not have this field of {} bytes", run.size);
@@ -187,7 +188,7 @@ impl<'f> Comparison<'f> {
         }
     }
 
-    /// Whether a number that was sent before can be the number of these elements.
+    /// Returns whether a number that was sent before can be the number of these elements.
     fn is_announced(&self, count: u64) -> bool {
         self.numbers.get(&count).is_some_and(|times| *times > 0)
     }
@@ -230,7 +231,7 @@ impl<'f> Comparison<'f> {
             };
         }
         if let ([have], [wanted]) = (&have.inner[..], &wanted.inner[..]) {
-            // The version of a structure is not sent: the machine reads its own.
+            // The version of a structure is not sent; the machine uses its own.
             return self.layouts(have, wanted, state, true);
         }
         if have.size != wanted.size && have.inner.is_empty() && wanted.inner.is_empty() {
@@ -243,7 +244,7 @@ impl<'f> Comparison<'f> {
         }
     }
 
-    /// Whether a number that was sent before can be the length of so many bytes, in elements of a usual size.
+    /// Returns whether a number that was sent before can be the length of so many bytes, in elements of a usual size.
     fn is_length(&self, size: u64) -> bool {
         [1, 2, 4, 6, 8].into_iter().any(|unit| size.is_multiple_of(unit) && self.is_announced(size / unit))
     }
@@ -267,12 +268,12 @@ impl<'f> Comparison<'f> {
     }
 }
 
-/// Whether a field of this type has the same size in every stream.
+/// Returns whether a field of this type has the same size in every stream.
 fn is_fixed(type_name: &str) -> bool {
     type_name == "bool" || type_name == "timer" || type_name.contains("int")
 }
 
-/// Whether a field of this type is bytes whose number the stream does not tell.
+/// Returns whether a field of this type is bytes whose number is not in the stream.
 fn is_bytes(type_name: &str) -> bool {
     type_name.contains("buffer")
 }

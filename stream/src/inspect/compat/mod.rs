@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whether a stream would load into a machine.
+//! Checks whether a stream would load into a machine.
 //!
-//! The machine is known from one of its own streams ([`Schema`]), or from what QEMU's `-dump-vmstate` says of its devices
-//! ([`Dump`]). A stream shows what was sent that time; which other fields and subsections the machine knows it does not
-//! show, so that such differences are warnings. A dump shows all that the machine can read.
+//! The machine is known from one of its own streams ([`Schema`]), or from the output of QEMU's `-dump-vmstate`
+//! ([`Dump`]). A stream only contains the fields and subsections that were sent. Other ones that the machine knows are
+//! not in it, so a difference in them is a warning. A dump contains everything that the machine can read.
 
 mod align;
 mod dump;
@@ -19,44 +19,43 @@ use super::json::Json;
 use super::printable::printable;
 use super::stream::{Device, Stream};
 
-/// What is known of the machine that a stream should load into.
+/// The machine into which a stream would be loaded.
 #[derive(Debug)]
 pub enum Target {
-    /// The layouts of a stream of it.
+    /// The layouts in one of its streams.
     Schema(Box<Schema>),
-    /// What its QEMU says of its devices.
+    /// The descriptions from its QEMU.
     Dump(Dump),
 }
 
-/// One thing that stands against loading, or that is worth knowing.
+/// An obstacle to loading, or a note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
-    /// The device that it is about, if it is about one.
+    /// The device, if the finding is about one.
     pub device: Option<Device>,
-    /// The field or subsection, as a path; empty if it is about the whole.
+    /// The field or subsection, as a path. Empty if the finding is about the whole.
     pub path: String,
-    /// What is so, in words.
+    /// The finding as text.
     pub message: String,
 }
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing. It has no effect on loading.
+    /// A note. It has no effect on loading.
     Note,
     /// An unusual difference that QEMU accepts in most cases.
     Warning,
-    /// A difference that makes QEMU read the bytes that follow as something else, unless the machine's own state happens
-    /// to match.
+    /// A difference that makes QEMU read later bytes as other fields, unless the machine's own state happens to match.
     Risk,
     /// The stream will not load.
     Error,
 }
 
 impl Severity {
-    /// A word for reports.
+    /// Returns the name for reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Note => "note",
@@ -80,18 +79,18 @@ impl fmt::Display for Finding {
 }
 
 impl Target {
-    /// Makes sense of a schema or a dump. An error says what is missing.
+    /// Reads a schema or a dump.
     pub fn from_json(json: Json<'_>) -> Result<Self, String> {
         if json.get("savevm-schema").is_some() {
             Schema::from_json(json).map(|schema| Self::Schema(Box::new(schema)))
         } else if json.get("vmschkmachine").is_some() {
             Dump::from_json(&json).map(Self::Dump)
         } else {
-            Err("neither a schema nor what -dump-vmstate writes".into())
+            Err("neither a schema nor the output of -dump-vmstate".into())
         }
     }
 
-    /// What stands against loading `stream` into this machine.
+    /// Checks `stream` against this machine.
     pub fn check(&self, stream: &Stream) -> Vec<Finding> {
         let mut findings = Findings::default();
         match self {
@@ -102,14 +101,14 @@ impl Target {
     }
 }
 
-/// How many findings are kept. A layout can hold millions of fields that all differ.
+/// The most findings that are kept. A layout can hold millions of fields that all differ.
 const MOST_FINDINGS: usize = 10_000;
 
-/// Findings as they are made, and what they are about.
+/// The findings so far, and the device and field that are being checked.
 #[derive(Default)]
 struct Findings {
     list: Vec<Finding>,
-    /// How many more there were. One that is worse than all before is kept.
+    /// Number of dropped findings. A finding that is more severe than all kept ones is kept.
     dropped: u64,
     worst: Option<Severity>,
     device: Option<Device>,
@@ -132,7 +131,7 @@ impl Findings {
         self.list.push(finding);
     }
 
-    /// All findings, and how many there were more.
+    /// Returns the findings, with a note on the number of dropped ones.
     fn finish(mut self) -> Vec<Finding> {
         if self.dropped > 0 {
             let message = format!("{} more differences are not listed", self.dropped);
@@ -141,7 +140,7 @@ impl Findings {
         self.list
     }
 
-    /// What is found until [`Findings::leave`] is about this field.
+    /// Sets the field of the next findings, until [`Findings::leave`].
     fn enter(&mut self, name: &str) {
         self.path.push(name.into());
     }
@@ -162,21 +161,21 @@ impl Findings {
         self.add(Severity::Note, message);
     }
 
-    /// What `check` finds is about this device.
+    /// Runs `check`, whose findings are about this device.
     fn about(&mut self, device: &Device, check: impl FnOnce(&mut Self)) {
         self.device = Some(device.clone());
         check(self);
         self.device = None;
     }
 
-    /// What `check` finds is about this field.
+    /// Runs `check`, whose findings are about this field.
     fn within(&mut self, name: &str, check: impl FnOnce(&mut Self)) {
         self.enter(name);
         check(self);
         self.leave();
     }
 
-    /// The machine's name; QEMU compares it first of all.
+    /// Compares the machine's name, which QEMU compares first.
     fn machine(&mut self, stream: &Stream, wanted: Option<&str>) {
         match (stream.machine(), wanted) {
             (Some(have), Some(wanted)) if have != wanted => {
@@ -187,7 +186,7 @@ impl Findings {
         }
     }
 
-    /// A version that is newer than the machine knows.
+    /// Reports a version that is newer than the machine's.
     fn version(&mut self, have: u64, known: u64) {
         if have > known {
             self.error(format!("version {have} is too new, the machine knows {known}"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The layout of a machine as one of its streams shows it.
+//! The layout of a machine, taken from one of its streams.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -10,24 +10,24 @@ use super::super::stream::{Device, Stream};
 use super::Findings;
 use super::layouts::Comparison;
 
-/// Goes up when a schema is written that older readers would misunderstand.
+/// The format's number. It is increased when older readers would misunderstand a schema.
 const FORMAT: u64 = 1;
 
-/// What one stream shows of its machine.
+/// The properties of a machine that one of its streams contains.
 #[derive(Debug, Default)]
 pub struct Schema {
     machine: Option<String>,
     page_size: Option<u64>,
     capabilities: Vec<String>,
-    /// The blocks of memory: name and length.
+    /// The RAM blocks: name and length in bytes.
     ram: Vec<(String, u64)>,
-    /// The devices with their versions, live ones included.
+    /// The devices with their versions, including live devices.
     versions: Vec<(Device, u64)>,
     layouts: Description,
 }
 
 impl Schema {
-    /// Writes the schema of the machine that `stream` is of.
+    /// Writes the schema of the machine of `stream`.
     pub fn write<W: Write>(stream: &Stream, out: W) -> io::Result<()> {
         let mut json = Emitter::new(out, Some(1));
         json.object().name("savevm-schema").number(FORMAT);

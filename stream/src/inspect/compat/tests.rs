@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which differences of layouts matter.
+//! Tests of the differences between layouts.
 
 use super::super::budget::Budget;
 use super::super::json::Json;
@@ -8,7 +8,7 @@ use super::super::stream::Stream;
 use super::{Schema, Target};
 use crate::testing::Builder;
 
-/// A stream of one device with these fields, as the description has them, and this state.
+/// Returns a stream of one device with these fields, as in a description, and this state.
 fn stream(members: &str, state: &[u8]) -> Stream {
     let members = format!(r#""vmsd_name": "d", "version": 1, {members}"#);
     let mut stream = Builder::new();
@@ -18,7 +18,7 @@ fn stream(members: &str, state: &[u8]) -> Stream {
     stream
 }
 
-/// Plain fields, as the description has them.
+/// Returns the description of plain fields.
 fn plain(fields: &[(&str, &str, u64)]) -> String {
     let field =
         |&(name, kind, size): &(&str, &str, u64)| format!(r#"{{"name": "{name}", "type": "{kind}", "size": {size}}}"#);
@@ -30,14 +30,14 @@ fn findings(target: &Target, stream: &Stream) -> Vec<String> {
     target.check(stream).iter().map(path).collect()
 }
 
-/// What is found about `have` where the machine's own stream was `wanted`.
+/// Returns the findings about `have`, if `wanted` is the machine's own stream.
 fn against_schema(have: &Stream, wanted: &Stream) -> Vec<String> {
     let mut text = Vec::new();
     Schema::write(wanted, &mut text).unwrap();
     findings(&Target::from_json(Json::parse(&text, &mut Budget::default()).unwrap()).unwrap(), have)
 }
 
-/// What is found where the machine has these fields: name, whether it is conditional, size.
+/// Returns the findings if the machine has these fields: name, whether it is conditional, size.
 fn against_dump(have: &Stream, fields: &[(&str, bool, u64)]) -> Vec<String> {
     let field = |&(name, conditional, size): &(&str, bool, u64)| {
         format!(r#"{{"field": "{name}", "version_id": 0, "field_exists": {conditional}, "size": {size}}}"#)

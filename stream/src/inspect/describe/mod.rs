@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The description at the end of a stream: which fields every device's state is made of.
+//! The description at the end of a stream: the fields of every device's state.
 //!
-//! QEMU writes it as JSON while it saves (`migration/vmstate.c`). One entry of `fields` stands for one field, or with
-//! `array_len` for a whole array whose elements look like the first. A list (`qtailq`, `qlist`, `gtree`) repeats
-//! `vmsd_name`, `version` and `fields` within its own entry, once per element.
+//! QEMU writes it as JSON while it saves (`migration/vmstate.c`). An entry of `fields` is one field, or with
+//! `array_len` an array of elements like the first. A list (`qtailq`, `qlist`, `gtree`) repeats `vmsd_name`, `version`
+//! and `fields` within its own entry, once per element.
 
 mod write;
 
@@ -23,7 +23,7 @@ pub(super) use write::write_layout;
 pub struct Description {
     /// The target's page size in bytes.
     pub page_size: Option<u64>,
-    /// The layout of the configuration section, which QEMU 10 describes too.
+    /// The layout of the configuration section. Only QEMU 10 and later describe it.
     pub configuration: Option<Layout>,
     /// The devices, in the order of their sections.
     pub devices: Vec<DeviceLayout>,
@@ -33,7 +33,7 @@ pub struct Description {
 /// The layout of one device's state.
 #[derive(Debug)]
 pub struct DeviceLayout {
-    /// Whose it is.
+    /// The device.
     pub device: Device,
     /// The fields.
     pub layout: Layout,
@@ -42,7 +42,7 @@ pub struct DeviceLayout {
 /// The fields of a device, a structure or a subsection, in order.
 #[derive(Debug, Default)]
 pub struct Layout {
-    /// The name of the VMStateDescription; none where a device has a save function of its own.
+    /// The name of the VMStateDescription, or `None` if the device has a save function of its own.
     pub name: Option<Box<str>>,
     /// Its version.
     pub version: Option<u64>,
@@ -50,52 +50,52 @@ pub struct Layout {
     pub fields: Vec<Field>,
     /// The optional parts that follow the fields.
     pub subsections: Vec<Layout>,
-    /// How many bytes of a stream the fields and subsections take.
+    /// Bytes of the fields and subsections in a stream.
     pub size: u64,
 }
 
-/// One field, or an array of fields that look alike.
+/// One field, or an array of like fields.
 #[derive(Debug)]
 pub struct Field {
     /// Its name.
     pub name: Box<str>,
     /// The name of its VMStateInfo, or `struct`.
     pub type_name: Arc<str>,
-    /// How many bytes one element takes.
+    /// Size of one element in bytes.
     pub size: u64,
-    /// How many elements this entry stands for, if it stands for an array.
+    /// Number of elements, if the entry is an array.
     pub array_len: Option<u64>,
-    /// Which element of an array this is, where every element has an entry of its own.
+    /// Index of the element, if every element of the array has an entry of its own.
     pub index: Option<u64>,
-    /// Of a structure its layout, of a list one layout per element (or two: key and value).
+    /// The layout of a structure, or one layout per element of a list (two with key and value).
     pub inner: Vec<Layout>,
 }
 
 impl Field {
-    /// How many bytes of a stream the field takes, with all its elements.
+    /// Returns the bytes of the field in a stream, with all its elements.
     pub fn total_size(&self) -> u64 {
         self.size.saturating_mul(self.array_len.unwrap_or(1))
     }
 
-    /// A pointer that is NULL, in an array of pointers to structures. It leaves one byte in the stream.
+    /// Returns whether the field is a NULL pointer in an array of pointers to structures. It is one byte in the stream.
     pub fn is_null_pointer(&self) -> bool {
         &*self.type_name == "nullptr" || (&*self.type_name == "struct" && self.inner.is_empty() && self.size == 1)
     }
 }
 
-/// Bytes of a subsection's header: tag, length, name, version.
+/// Returns the bytes of a subsection's header: tag, length, name, version.
 pub(super) fn subsection_header_size(name: &str) -> u64 {
     1 + 1 + name.len() as u64 + 4
 }
 
 impl Description {
-    /// Reads the JSON text, and pays for what is kept of it.
+    /// Parses the JSON text. Memory for the description is taken from `budget`.
     pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, JsonError> {
         let before = budget.left();
         let json = Json::parse(text, budget)?;
         let json_size = before - budget.left();
         let description = Self::from_json(json);
-        // What is kept holds the same names and as many entries of at most twice the size.
+        // The description holds the same names, and as many entries of at most twice the size.
         budget.give_back(json_size);
         let error = |over: super::budget::OverBudget| JsonError { offset: 0, message: over.to_string() };
         budget.take(json_size.saturating_mul(2)).map_err(error)?;
@@ -105,7 +105,7 @@ impl Description {
         Ok(description)
     }
 
-    /// Makes sense of the JSON value. What is not understood is left out.
+    /// Reads the JSON value. Members that are not understood are left out.
     pub fn from_json(json: Json<'_>) -> Self {
         let mut names = Interner::default();
         let mut description = Self::default();
@@ -129,16 +129,16 @@ impl Description {
         description
     }
 
-    /// The layout of a device, if it is described. `twin` tells apart devices of the same name and instance, which QEMU
-    /// lets happen: it counts them from 0.
+    /// Returns the layout of a device, if it is described. `twin` numbers devices of the same name and instance from 0;
+    /// QEMU permits them.
     pub fn layout(&self, device: &Device, twin: u32) -> Option<&Layout> {
         self.by_device.get(&(device.clone(), twin)).map(|&at| &self.devices[at].layout)
     }
 
-    /// Looks for a description at the end of a stream that is in memory, without reading what comes before it.
+    /// Finds the description at the end of a stream in memory, without reading the stream before it.
     ///
-    /// The JSON holds no NUL byte and its length, which stands before it, does. So it starts at the first brace after
-    /// the last NUL byte.
+    /// The JSON contains no NUL byte, and its length, which precedes it, does. So the JSON starts at the first brace
+    /// after the last NUL byte.
     pub fn find_at_end(stream: &[u8], tag: u8) -> Option<&[u8]> {
         let end = stream.iter().rposition(|&byte| byte != 0)? + 1;
         let before = stream[..end].iter().rposition(|&byte| byte == 0)?;
@@ -170,11 +170,11 @@ fn into_string(json: Json<'_>) -> Option<Box<str>> {
     }
 }
 
-/// Longest name that is taken for one, in bytes. The longest in QEMU have some sixty. A name can stand in a report once
-/// per element of an array, so that long ones would make reports of any size.
+/// Longest name that is accepted, in bytes. The longest in QEMU have about 60. A report may repeat a name for each
+/// element of an array, so the limit also bounds reports.
 const MAX_NAME: usize = 512;
 
-/// Keeps one copy of every type name; there are thousands of fields and a dozen types.
+/// Keeps one copy of every type name. There are thousands of fields and a dozen types.
 #[derive(Default)]
 struct Interner(HashSet<Arc<str>>);
 
@@ -195,7 +195,7 @@ impl Interner {
         Some(DeviceLayout { device: Device { name, instance }, layout })
     }
 
-    /// The layouts within an object: one, or more in the entry of a list.
+    /// Reads the layouts in an object: one, or more in the entry of a list.
     fn layouts(&mut self, members: Vec<(Cow<'_, str>, Json<'_>)>) -> Vec<Layout> {
         let mut layouts: Vec<Layout> = Vec::new();
         let mut has_fields = true;
@@ -254,7 +254,7 @@ impl Interner {
     }
 }
 
-/// Instance ids are unsigned on the wire and printed as signed 64 bit numbers.
+/// Reads an instance id. It is unsigned on the wire and printed as a signed 64-bit number.
 pub(in crate::inspect) fn instance_id(json: &Json<'_>) -> Option<u32> {
     match *json {
         Json::Int(id) => u32::try_from(id).ok().or_else(|| i32::try_from(id).ok().map(|id| id as u32)),
@@ -263,7 +263,7 @@ pub(in crate::inspect) fn instance_id(json: &Json<'_>) -> Option<u32> {
 }
 
 impl Layout {
-    /// Adds up the size, once fields and subsections are known.
+    /// Computes the size from the fields and subsections.
     fn add_up(&mut self) {
         let fields = self.fields.iter().map(Field::total_size);
         let subsections = self.subsections.iter().map(|subsection| {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_any_length_are_no_names() {
+    fn overlong_names_are_rejected() {
         let long = "x".repeat(MAX_NAME + 1);
         let field = |name: &str, kind: &str| format!(r#"{{"name": "{name}", "type": "{kind}", "size": 1}}"#);
         let fields = [field(&long, "uint8"), field("a", &long), field("b", "uint8")].join(", ");
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_a_layout_per_element() {
+    fn list_has_one_layout_per_element() {
         let description = parse(
             r#"{"devices": [{"name": "l", "instance_id": 0, "vmsd_name": "l", "version": 1, "fields":
             [{"name": "q", "type": "qtailq", "vmsd_name": "e", "version": 1, "fields": [],
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_with_a_save_function_has_fields_without_a_name() {
+    fn device_with_a_save_function_has_no_description_name() {
         let description = parse(
             r#"{"devices": [{"name": "o", "instance_id": 0, "size": 9, "fields":
             [{"name": "data", "size": 9, "type": "buffer"}]}]}"#,
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_description_is_found_from_the_end() {
+    fn description_is_found_from_the_end() {
         let text = br#"{"devices": []}"#;
         let mut stream = vec![9, 0, 6];
         stream.extend((text.len() as u32).to_be_bytes());

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Descriptions as the JSON that they are read from.
+//! Writes descriptions in the JSON form that they are parsed from.
 
 use std::io::{self, Write};
 
 use super::super::json::Emitter;
 use super::{Description, DeviceLayout, Field, Layout};
 
-/// The members that make up a layout, within an object that is open.
+/// Writes the members of a layout into an open object.
 pub(in crate::inspect) fn write_layout<W: Write>(json: &mut Emitter<W>, layout: &Layout) {
     if let Some(name) = &layout.name {
         json.name("vmsd_name").string(name);
@@ -51,7 +51,7 @@ fn write_field<W: Write>(json: &mut Emitter<W>, field: &Field) {
     json.name("size").number(field.size).end();
 }
 
-/// Writes a description as the JSON that it was read from.
+/// Writes a description in the JSON form that it was parsed from.
 pub fn write_description<W: Write>(description: &Description, out: W) -> io::Result<()> {
     let mut json = Emitter::new(out, Some(4));
     json.object();

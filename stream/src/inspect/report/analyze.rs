@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The document that QEMU's `scripts/analyze-migration.py` prints for a stream.
 //!
-//! One member per section, named `idstr (section number)`. Numbers are hex strings of the field's width, negative ones
-//! with the decimal value behind them; bytes are hex pairs; arrays are arrays. The script of 7.2 stops with an error at
-//! sections and commands that it does not know; here they are passed over, and what the script of 10.0 knows more is
-//! taken from there. State that its description does not fit is given as bytes.
+//! It has one member per section, named `idstr (section id)`. Numbers are hex strings of the field's width; negative
+//! ones are followed by the decimal value. Bytes are hex pairs, and arrays are arrays. The script of 7.2 stops with an
+//! error at sections and commands that it does not know; this document skips them. Additions of the script of 10.0 are
+//! included. A state that does not fit its description is printed as bytes.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -26,9 +26,9 @@ pub fn write_analyze<W: Write>(stream: &Stream, out: W) -> io::Result<()> {
         sink.json.name(&format!("{} ({})", section.device.name, section.id));
         match &section.data {
             Some(data) => match stream.layout(section) {
-                Some(layout) if decode(layout, data, &mut Unseen).is_ok() => {
+                Some(layout) if decode(layout, data, &mut IgnoreFields).is_ok() => {
                     sink.json.object();
-                    // It fits, as was just seen.
+                    // The same decoding succeeded just before.
                     let _ = decode(layout, data, &mut sink);
                     sink.json.end();
                 }
@@ -44,10 +44,10 @@ pub fn write_analyze<W: Write>(stream: &Stream, out: W) -> io::Result<()> {
     sink.json.finish().map(drop)
 }
 
-/// Only whether the fields fit is of interest.
-struct Unseen;
+/// A sink that ignores the fields, to see whether they fit.
+struct IgnoreFields;
 
-impl FieldSink for Unseen {
+impl FieldSink for IgnoreFields {
     fn enter(&mut self, _name: &str, _group: Group) {}
     fn leave(&mut self) {}
     fn field(&mut self, _leaf: &Leaf<'_>) {}
@@ -67,7 +67,7 @@ impl<W: Write> Analyze<W> {
         }
     }
 
-    /// State without a description, as that of a device with a save function of its own.
+    /// Writes a state without a description, such as that of a device with a save function of its own.
     fn raw(&mut self, data: &[u8]) {
         self.json.object().name("data").hex("", data, " ").end();
     }
@@ -115,7 +115,7 @@ impl<W: Write> FieldSink for Analyze<W> {
         }
     }
 
-    /// For the script they are bytes.
+    /// The script prints lists as bytes.
     fn wants_lists(&self) -> bool {
         false
     }

@@ -10,20 +10,20 @@ use super::super::json::Emitter;
 use super::super::parse::{Options, read_slice};
 use super::super::stream::{Block, Configuration, Damage, Device, Framing, Item, ItemKind, Ram, Section, Stream};
 
-/// Goes up when a member changes its meaning or goes away, not when one is added.
+/// The format's number. It is increased when a member changes its meaning or is removed, not when one is added.
 const FORMAT: u32 = 1;
 
-/// Writes the document about `stream`. `fields` says which devices are taken apart.
+/// Writes the document about `stream`. `fields` selects the devices whose fields are listed.
 pub fn write_json<W: Write>(stream: &Stream, fields: impl Fn(&Device) -> bool, out: W) -> io::Result<()> {
     let mut writer = Writer { json: Emitter::new(out, Some(2)) };
     writer.stream(stream, &fields);
     writer.json.finish().map(drop)
 }
 
-/// The document about a stream in memory, with the fields of all devices.
+/// Returns the document about a stream in memory, with the fields of all devices.
 pub fn to_json(stream: &[u8], options: Options) -> String {
     let mut out = Vec::new();
-    // Memory takes all that is written, and what is written is ASCII.
+    // Writing to memory does not fail, and the text is ASCII.
     let _ = write_json(&read_slice(stream, options), |_| true, &mut out);
     String::from_utf8(out).unwrap_or_default()
 }
@@ -272,7 +272,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Whose description the fields are taken apart by.
+/// Returns the source of the description by which the fields are decoded.
 fn description_from(stream: &Stream) -> Option<&'static str> {
     let from = if stream.description_is_foreign { "other" } else { "stream" };
     stream.description.as_ref().map(|_| from)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What was read, as JSON.
+//! Writes a stream's contents as JSON.
 
 mod analyze;
 mod document;
