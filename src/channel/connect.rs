@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The outgoing side: connects to a listener, or opens what is written to.
+//! The outgoing side of a channel: connects to a listener, or opens the target of a write.
 
 use super::Channel;
 use super::exec::ExecChannel;
@@ -20,9 +20,13 @@ use std::time::Duration;
 
 /// Opens the outgoing side of `uri`.
 ///
-/// Sockets are connected to (names are looked up first, and their addresses tried in turn); a file is created, readable
-/// by its owner alone since a guest's memory goes there, and cut off at the stream's start; a named pipe waits for its
-/// reader; a command is started. All of it takes at most `limit`, and ends at once when `cancel` says so.
+/// - A socket is connected. A host name is looked up first, and its addresses are tried in turn.
+/// - A file is created and truncated at the stream's start. Only its owner may read it, because it will hold guest
+/// memory.
+/// - A named pipe waits for a reader.
+/// - A command is started.
+///
+/// The call takes at most `limit` and ends at once when `cancel` is cancelled.
 pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
     let wait = Wait::new("connecting to", uri, limit, cancel);
     wait.check()?;
@@ -41,7 +45,7 @@ fn to_unix(path: &Path, wait: &Wait<'_>) -> Result<OwnedFd> {
     loop {
         match connect_unix(socket.as_fd(), path.as_os_str()) {
             Ok(()) => return Ok(socket),
-            // The listener's queue is full, which can't be polled for.
+            // The listener's queue is full. The system cannot poll for room in it.
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => wait.nap()?,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => wait.check()?,
             Err(err) => return Err(wait.failed(&err)),
@@ -56,7 +60,8 @@ fn to_tcp(host: &str, port: u16, wait: &Wait<'_>) -> Result<OwnedFd> {
     to_any(&resolve(host, port, wait)?, wait)
 }
 
-/// The first of the addresses that answers. They share the time, or one that is silent would keep it from the others.
+/// Connects to the first of the addresses that answers. The addresses share the time, so that one that does not answer
+/// leaves time for the others.
 fn to_any(addresses: &[SocketAddr], wait: &Wait<'_>) -> Result<OwnedFd> {
     let mut last = wait.failed(&io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
     for (at, addr) in addresses.iter().enumerate() {
@@ -88,10 +93,10 @@ fn to_address(addr: &SocketAddr, wait: &Wait<'_>) -> Result<OwnedFd> {
     }
 }
 
-/// The addresses of a host.
+/// Returns the addresses of a host.
 ///
-/// The system's resolver can't be interrupted, so a name is looked up by a thread, which is left to itself when the
-/// wait ends early.
+/// The system's resolver cannot be interrupted, so a thread looks up the name. If the wait ends early, the thread is
+/// detached.
 pub(super) fn resolve(host: &str, port: u16, wait: &Wait<'_>) -> Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
@@ -111,7 +116,8 @@ pub(super) fn resolve(host: &str, port: u16, wait: &Wait<'_>) -> Result<Vec<Sock
     found.unwrap_or_else(|| Ok(Vec::new())).map_err(|err| failed(&err))
 }
 
-/// Neither a named pipe without a peer nor a terminal may hold up the open, or become the controlling one.
+/// Flags so that neither a named pipe without a peer nor a terminal blocks the open, and a terminal does not become the
+/// controlling one.
 pub(super) const OPEN_FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 fn create(path: &Path, offset: u64, wait: &Wait<'_>) -> Result<OwnedFd> {
@@ -139,7 +145,7 @@ fn prepare(file: &mut File, offset: u64) -> io::Result<()> {
     seek(file, offset)
 }
 
-/// Goes to where the stream starts. A pipe has no such place but the beginning.
+/// Seeks to the start of the stream. A pipe can only start at 0.
 pub(super) fn seek(file: &mut File, offset: u64) -> io::Result<()> {
     if offset == 0 { Ok(()) } else { file.seek(SeekFrom::Start(offset)).map(drop) }
 }
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_told_with_the_place() {
+    fn connect_without_a_listener_names_the_uri() {
         let path = scratch_path("nobody");
         let error = fails(&format!("unix:{}", path.display()));
         assert_eq!(error.errno(), libc::ENOENT);
@@ -169,7 +175,7 @@ mod tests {
         assert_eq!(fails("file:/").errno(), libc::EISDIR);
     }
 
-    /// A limit, then a cancel, end a connect that hangs; a cancel from before lets it not even start.
+    /// Checks that a limit and a cancel each end a blocked connect, and that an earlier cancel prevents it.
     fn hangs(uri: &Uri) {
         let cancel = Arc::new(Cancel::new().unwrap());
         let error = connect(uri, Some(Duration::from_millis(50)), &cancel).err().unwrap();
@@ -181,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_unix_listener_is_waited_for() {
+    fn connect_waits_for_a_full_unix_listener() {
         let path = scratch_path("full");
         let _listener = listen_unix(path.as_os_str(), 0).unwrap();
         let uri = Uri::Unix(path.clone());
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tcp_listener_that_does_not_answer_is_waited_for() {
+    fn connect_waits_for_a_silent_tcp_listener() {
         let listener = TcpListener::from(listen_tcp(&"127.0.0.1:0".parse().unwrap(), false, 0).unwrap());
         let uri: Uri = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
         let _first = connect(&uri, None, &Cancel::new().unwrap()).unwrap();
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    fn silent_address_leaves_time_for_the_next() {
         let silent = TcpListener::from(listen_tcp(&"127.0.0.1:0".parse().unwrap(), false, 0).unwrap());
         let _first = TcpStream::connect(silent.local_addr().unwrap()).unwrap();
         let open = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_can_be_cancelled() {
+    fn lookup_ends_when_cancelled() {
         let cancel = Cancel::new().unwrap();
         cancel.cancel();
         let uri = "tcp:localhost:1".parse().unwrap();

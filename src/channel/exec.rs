@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A channel to the input and output of a shell command, as QEMU's `exec:` (`io/channel-command.c`).
 //!
-//! Both of its streams are pipes to us, whichever way the guest moves, so that a command like `socat` can carry a return
-//! path. Other than with QEMU, the command's failure is ours: when it ends early, the failed read or write says so, and
-//! `close` waits for it and reports its status. It runs in a process group of its own, so that ending it ends all parts
-//! of a pipeline.
+//! Both of the command's streams are pipes, in both directions of migration, so a command such as `socat` can carry a
+//! return path. Unlike in QEMU, a failure of the command is an error: a read or write reports it if the command ends
+//! early, and `close` waits for the command and reports its status. The command runs in a process group of its own, so
+//! a signal ends all parts of a pipeline.
 
 use super::fd::FdChannel;
 use super::{Channel, StallLimit, aborted};
@@ -20,24 +20,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a command may take to exit after it closed a pipe, and after an incoming stream was taken from it.
-const GRACE: Duration = Duration::from_secs(1);
-/// How long a command may clean up when it is told to end.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-/// Between two looks at a running process.
-const LOOK: Duration = Duration::from_millis(10);
-/// How much of the rest of an incoming stream is taken, to let the command come to its end.
-const REST: usize = 1 << 20;
+/// Time for a command to exit after it closed a pipe, and after its output was read.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
+/// Time for a command to clean up after SIGTERM.
+const TERM_GRACE: Duration = Duration::from_millis(100);
+/// Time between two checks of a running process.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Bytes of the rest of an incoming stream that are read to let the command end.
+const DRAIN_MAX: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Running,
     Exited(ExitStatus),
-    /// Somebody else in this program has waited for it.
+    /// Another part of the program has waited for the process.
     Unknown,
 }
 
-/// The process, ended with this.
+/// The process. Dropping this ends it.
 #[derive(Debug)]
 struct Process(Mutex<Child>);
 
@@ -52,7 +52,7 @@ impl Process {
 
     fn signal(&self, signal: i32) {
         let mut child = self.0.lock();
-        // Only what was not yet waited for surely still has its number.
+        // Only a process that was not waited for is sure to keep its id.
         if matches!(child.try_wait(), Ok(None)) {
             let _ = signal_group(child.id(), signal);
         }
@@ -64,17 +64,17 @@ impl Process {
             if since.elapsed() >= time {
                 return false;
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         true
     }
 
-    /// Ends it, kindly first.
+    /// Ends the process: SIGTERM first, SIGKILL after a timeout.
     fn stop(&self) {
         self.signal(libc::SIGTERM);
-        if !self.exits_within(LAST_WORDS) {
+        if !self.exits_within(TERM_GRACE) {
             self.signal(libc::SIGKILL);
-            self.exits_within(GRACE);
+            self.exits_within(EXIT_GRACE);
         }
     }
 }
@@ -85,7 +85,7 @@ impl Drop for Process {
     }
 }
 
-/// Why the wait for the end of the command is over.
+/// Why the wait for the command ended.
 enum Ending {
     Exited(ExitStatus),
     Unknown,
@@ -99,7 +99,7 @@ enum Ending {
 pub struct ExecChannel {
     command: OsString,
     outgoing: bool,
-    /// The command's input and output, as seen from the command.
+    /// The command's input and output, named from the command's side.
     input: FdChannel,
     output: FdChannel,
     process: Process,
@@ -111,14 +111,14 @@ pub struct ExecChannel {
 }
 
 impl ExecChannel {
-    /// Starts `command` with `/bin/sh`. `outgoing` says which direction matters when it is closed.
+    /// Starts `command` with `/bin/sh`. `outgoing` says whether the stream goes to the command.
     pub fn spawn(command: &OsStr, outgoing: bool) -> Result<Self> {
         let failed =
             |err: &io::Error| Error::io(format_args!("can't start command '{}'", command.to_string_lossy()), err);
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let wake = WakeFd::new().map_err(|err| failed(&err))?;
-        // Not every shell looks at what it inherits as blocked.
+        // Not every shell resets the signal mask that it inherits.
         let mut child = as_outside(|| shell.spawn()).map_err(|err| failed(&err))?;
         let pipes = (child.stdin.take(), child.stdout.take());
         let process = Process(Mutex::new(Rank::ExecProcess, child));
@@ -148,7 +148,8 @@ impl ExecChannel {
         io::Error::other(format!("command '{}' failed: {status}", self.command.to_string_lossy()))
     }
 
-    /// The command has closed a pipe, so it is about to exit: if it fails, that is the reason to give.
+    /// Returns the command's failure. The command has closed a pipe and is about to exit; its failure is the reason for
+    /// the error.
     fn early_failure(&self) -> Option<io::Error> {
         let since = Instant::now();
         loop {
@@ -158,24 +159,24 @@ impl ExecChannel {
             }
             match fate {
                 Fate::Exited(status) => return (!status.success()).then(|| self.failure(status)),
-                Fate::Running if since.elapsed() < GRACE => {}
+                Fate::Running if since.elapsed() < EXIT_GRACE => {}
                 Fate::Running | Fate::Unknown => return None,
             }
-            if poll_any(&[], false, &self.wake, Some(LOOK)).is_err() {
+            if poll_any(&[], false, &self.wake, Some(POLL_INTERVAL)).is_err() {
                 return None;
             }
         }
     }
 
-    /// Waits until the command has exited. Its output is taken and dropped meanwhile (less than `most` bytes of it), or
-    /// a command with more to say would never come to its end.
+    /// Waits until the command has exited. Its output is read and dropped meanwhile (less than `most` bytes), because a
+    /// command that cannot write does not exit.
     fn finish(&self, limit: Option<Duration>, mut most: usize) -> io::Result<Ending> {
         let since = Instant::now();
         let mut open = true;
         let mut buffer = vec![0; 1 << 16];
         loop {
             let fate = self.process.fate();
-            // Asked after the fate, which may be due to it.
+            // Checked after the process, because a shutdown may have ended it.
             if self.shut_down.load(Ordering::Acquire) {
                 return Ok(Ending::ShutDown);
             }
@@ -186,8 +187,8 @@ impl ExecChannel {
                 Fate::Running => {}
             }
             let ready = match open {
-                true => self.output.wait_readable(&self.wake, Some(LOOK))?,
-                false => poll_any(&[], false, &self.wake, Some(LOOK))?,
+                true => self.output.wait_readable(&self.wake, Some(POLL_INTERVAL))?,
+                false => poll_any(&[], false, &self.wake, Some(POLL_INTERVAL))?,
             };
             match ready {
                 Ready::Woken | Ready::TimedOut => {}
@@ -221,9 +222,9 @@ impl ExecChannel {
         }
     }
 
-    /// A command that comes to its end by itself has a status that counts. One that is cut short has not.
+    /// Returns the status of a command that ends by itself. The status of a command that is ended early is ignored.
     fn close_incoming(&self) -> io::Result<()> {
-        match self.finish(Some(GRACE), REST)? {
+        match self.finish(Some(EXIT_GRACE), DRAIN_MAX)? {
             Ending::Exited(status) if !status.success() => Err(self.failure(status)),
             _ => Ok(()),
         }
@@ -252,18 +253,18 @@ impl Channel for ExecChannel {
         }
     }
 
-    /// Tells the command to end, too.
+    /// Also sends SIGTERM to the command.
     fn shutdown(&self) -> io::Result<()> {
         self.shut_down.store(true, Ordering::Release);
         self.wake.wake();
-        // The pipes first: that the command ends must not look like its own doing.
+        // The pipes are shut down first, so that the end of the command is not reported as its failure.
         let result = self.input.shutdown().and(self.output.shutdown());
         self.process.signal(libc::SIGTERM);
         result
     }
 
-    /// Outgoing: the command's input ends, and it may take as long as the stall limit to come to its own end (for ever
-    /// without a limit, but for `shutdown`); its failure is an error. Incoming: it may do so within a second.
+    /// Closes the command's input and waits for the command. An outgoing command may take as long as the stall limit,
+    /// or without one until `shutdown`; its failure is an error. An incoming command may take one second.
     fn close(&self) -> io::Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -313,7 +314,7 @@ mod tests {
         start(command, false)
     }
 
-    /// Whether a process of the group still runs. Who has exited but was not waited for by its new parent does not.
+    /// Returns whether a process of the group still runs. Zombies do not count.
     fn group_runs(group: u32) -> bool {
         let stats =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|dir| fs::read_to_string(dir.path().join("stat")).ok());
@@ -326,13 +327,13 @@ mod tests {
     fn group_ends(group: u32) -> bool {
         let since = Instant::now();
         while group_runs(group) && since.elapsed() < SOON {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         !group_runs(group)
     }
 
     #[test]
-    fn a_stream_goes_through_a_pipeline_and_comes_back() {
+    fn stream_passes_through_a_pipeline() {
         let path = scratch_path("exec");
         let file = path.display();
         let writer = outgoing(&format!("cat | cat > {file}; echo noise"));
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_can_carry_both_directions() {
+    fn command_carries_both_directions() {
         let echo = outgoing("cat");
         assert!(echo.is_duplex());
         write(&*echo, b"there").unwrap();
@@ -355,14 +356,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lot_of_unwanted_output_does_not_hold_up_the_end() {
+    fn unread_output_does_not_block_close() {
         let noisy = outgoing("cat > /dev/null; head -c 3000000 /dev/zero");
         write(&*noisy, b"x").unwrap();
         noisy.close().unwrap();
     }
 
     #[test]
-    fn failure_is_told_at_close_at_the_end_and_in_the_middle() {
+    fn failure_is_reported_by_close_and_by_reads_and_writes() {
         let fails = |err: io::Error, status: &str| assert!(err.to_string().contains(status), "{err}");
         let late = outgoing("cat > /dev/null; exit 3");
         write(&*late, b"x").unwrap();
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incoming_command_that_is_cut_short_did_not_fail() {
+    fn incoming_command_that_is_ended_early_is_no_failure() {
         for command in ["cat /dev/zero", "echo start; sleep 60"] {
             let before = Instant::now();
             let endless = incoming(command);
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stall_limit_holds_for_the_command_too() {
+    fn close_ends_at_the_stall_limit() {
         let silent = outgoing("sleep 60");
         silent.set_stall_limit(Some(Duration::from_millis(50)));
         assert_eq!(read_some(&*silent, 1).unwrap_err().kind(), io::ErrorKind::TimedOut);
@@ -416,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_dropped_is_ended() {
+    fn drop_ends_the_command() {
         let channel = outgoing("sleep 60");
         let group = channel.process.0.lock().id();
         assert!(group_runs(group));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A channel over any file descriptor: stream socket, pipe, terminal, device or regular file.
+//! A channel over a file descriptor: stream socket, pipe, terminal, device or regular file.
 //!
-//! No call on the descriptor blocks on its own (regular files and disks aside, which never wait for a peer). What would
-//! block is waited for with poll, together with an event that `shutdown` and `close` set, so that both always end the
-//! wait, also where the kernel would not. Each operation holds its own reference to the descriptor: `close` lets go of
-//! it at once, and its number is not free for others before the last operation is out.
+//! No call on the descriptor blocks, except on regular files and disks, which do not wait for a peer. If a call would
+//! block, `poll` waits for the descriptor and for an event that `shutdown` and `close` set. So both always end the
+//! wait, even where the kernel would not. Each operation holds a reference to the descriptor. `close` drops its own
+//! reference at once; the number is reused only after the last operation has ended.
 
 use super::{Channel, StallLimit, aborted, closed, stalled};
 use crate::error::{Error, Result};
@@ -22,14 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How to talk to a descriptor.
+/// How a descriptor is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A connected stream socket: told per call not to block.
+    /// A connected stream socket. Each call is non-blocking by a flag.
     Socket,
-    /// A pipe: made non-blocking until it is closed.
+    /// A pipe. It is non-blocking until it is closed.
     Pipe,
-    /// A terminal or another device: made non-blocking, and left so, since both directions may share one mode.
+    /// A terminal or another device. It becomes non-blocking and stays so, because both directions may share the mode.
     Device,
     /// A regular file or a disk.
     File,
@@ -38,7 +38,7 @@ enum Kind {
 #[derive(Debug)]
 struct Descriptor {
     fd: OwnedFd,
-    /// It was blocking, and other processes may share it and rely on that.
+    /// Whether the descriptor was blocking. Other processes may share it and rely on that.
     was_blocking: bool,
 }
 
@@ -47,7 +47,7 @@ impl Descriptor {
     fn release(this: Arc<Self>) -> io::Result<()> {
         let Some(Self { fd, was_blocking }) = Arc::into_inner(this) else { return Ok(()) };
         if was_blocking {
-            // What it shares with others is best put back, but it is no reason to fail.
+            // Restoring the mode is a courtesy to other users of the pipe. Its failure is ignored.
             let _ = set_nonblocking(fd.as_fd(), false);
         }
         close_fd(fd)
@@ -72,7 +72,7 @@ fn direction_error(fd: &OwnedFd, writable: bool) -> Error {
     Error::new(libc::EBADF, format!("file descriptor {number} is open for {has} only and can't be {lacks}"))
 }
 
-/// Finds out what the descriptor is, and refuses what can't carry a stream.
+/// Determines the kind of the descriptor. Rejects descriptors that cannot carry a stream.
 fn classify(fd: OwnedFd) -> Result<(OwnedFd, Kind)> {
     let number = fd.as_raw_fd();
     let failed = |err| Error::io(format_args!("can't use file descriptor {number}"), &err);
@@ -81,7 +81,7 @@ fn classify(fd: OwnedFd) -> Result<(OwnedFd, Kind)> {
     let kind = file.metadata().map_err(failed)?.file_type();
     let fd = OwnedFd::from(file);
     if kind.is_dir() {
-        return Err(refused(libc::EISDIR, "a directory, which holds no bytes"));
+        return Err(refused(libc::EISDIR, "a directory and not a stream"));
     }
     if kind.is_file() || kind.is_block_device() {
         return Ok((fd, Kind::File));
@@ -91,7 +91,7 @@ fn classify(fd: OwnedFd) -> Result<(OwnedFd, Kind)> {
     }
     let socket = socket_kind(fd.as_fd()).map_err(failed)?;
     if !socket.stream {
-        return Err(refused(libc::EPROTOTYPE, "a socket, but no stream socket"));
+        return Err(refused(libc::EPROTOTYPE, "not a stream socket"));
     }
     if socket.listening {
         return Err(refused(libc::EINVAL, "a listening socket, not a connection"));
@@ -100,10 +100,10 @@ fn classify(fd: OwnedFd) -> Result<(OwnedFd, Kind)> {
 }
 
 impl FdChannel {
-    /// A channel that owns `fd`, for writing or for reading (a socket does both).
+    /// Returns a channel that owns `fd`, for writing or for reading. A socket does both.
     ///
-    /// The descriptor becomes close-on-exec. A pipe or device becomes non-blocking for all who share it; a pipe is put
-    /// back when it is closed here. An error closes the descriptor.
+    /// The descriptor becomes close-on-exec. A pipe or device becomes non-blocking for all users; closing the channel
+    /// restores the mode of a pipe. An error closes the descriptor.
     pub fn new(fd: OwnedFd, writable: bool) -> Result<Self> {
         let (fd, kind) = classify(fd)?;
         let failed = |err| Error::io("can't set up a file descriptor", &err);
@@ -128,17 +128,17 @@ impl FdChannel {
         Ok(Self { kind, descriptor, shut_down: AtomicBool::new(false), wake, stall: StallLimit::new(), name: None })
     }
 
-    /// Gives the channel the name of what it leads to.
+    /// Sets the name that errors use.
     pub(super) fn named(mut self, name: impl std::fmt::Display) -> Self {
         self.name = Some(name.to_string());
         self
     }
 
-    /// Runs one operation, which keeps the descriptor open.
+    /// Runs one operation with a reference to the descriptor.
     fn with<T>(&self, run: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         let descriptor = self.descriptor.lock().clone().ok_or_else(closed)?;
         let result = run(descriptor.fd.as_fd());
-        // An error here means that `close` was called meanwhile, by somebody who did not care for this operation.
+        // The last reference is dropped here only if `close` was called meanwhile. `close` could not report this error.
         let _ = Descriptor::release(descriptor);
         result
     }
@@ -147,7 +147,7 @@ impl FdChannel {
         if self.shut_down.load(Ordering::Acquire) { Err(aborted()) } else { Ok(()) }
     }
 
-    /// Tries until it succeeds, fails, or this side ends it; in between waits for the peer.
+    /// Repeats the attempt until it succeeds or fails or this side ends it. Waits for the peer between attempts.
     fn retry(
         &self,
         fd: BorrowedFd<'_>,
@@ -172,7 +172,7 @@ impl FdChannel {
         }
     }
 
-    /// Waits until there are bytes (or the end of the stream) to read, however long the stall limit is.
+    /// Waits for bytes or the end of the stream. The stall limit does not apply.
     pub(super) fn wait_readable(&self, cancel: &WakeFd, timeout: Option<Duration>) -> io::Result<Ready> {
         if self.kind == Kind::File {
             return Ok(Ready::Go);
@@ -180,14 +180,15 @@ impl FdChannel {
         self.with(|fd| poll_fd(fd, false, cancel, timeout))
     }
 
-    /// Latches the end of this side and ends the waits. An operation that is not waiting notices before its next try.
+    /// Latches the end of this side and ends its waits. An operation that is not waiting sees it before its next
+    /// attempt.
     fn end(&self) {
         self.shut_down.store(true, Ordering::Release);
         self.wake.wake();
     }
 }
 
-/// A peer that is already gone is no error for who wants it gone.
+/// Shuts a connection down. A peer that is already gone is no error.
 fn shutdown_connection(fd: BorrowedFd<'_>) -> io::Result<()> {
     match shutdown_socket(fd) {
         Err(err) if err.kind() != io::ErrorKind::NotConnected => Err(err),
@@ -206,7 +207,7 @@ impl Channel for FdChannel {
                 Kind::Socket => recv_fd(fd, into),
                 Kind::Pipe | Kind::Device | Kind::File => read_fd(fd, into),
             })?;
-            // A socket that this side shut down reads as ended, which must not pass for the peer's end of the stream.
+            // A socket that this side shut down reads as ended. That is not the peer's end of the stream.
             if count == 0 {
                 self.check()?;
             }
@@ -240,7 +241,7 @@ impl Channel for FdChannel {
                 match count {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(count) => left = advance(left, count),
-                    // The broken pipe is this side's own doing.
+                    // A broken pipe after `shutdown` is caused by this side.
                     Err(err) => return Err(self.check().err().unwrap_or(err)),
                 }
             }
@@ -248,8 +249,8 @@ impl Channel for FdChannel {
         })
     }
 
-    /// A socket is shut down for the peer too. The peer of a pipe sees nothing before `close`; waits here end all the
-    /// same.
+    /// Shuts a socket down for the peer too. The peer of a pipe sees nothing before `close`. Waits on this side end in
+    /// both cases.
     fn shutdown(&self) -> io::Result<()> {
         self.end();
         let descriptor = self.descriptor.lock().clone();
@@ -263,14 +264,13 @@ impl Channel for FdChannel {
         }
     }
 
-    /// Waits in other threads end as with `shutdown`. An error is what the system still had to say about earlier
-    /// writes.
+    /// Ends waits in other threads as `shutdown` does. An error is a late error of earlier writes.
     fn close(&self) -> io::Result<()> {
         let descriptor = self.descriptor.lock().take();
         self.end();
         let Some(descriptor) = descriptor else { return Ok(()) };
         if self.kind == Kind::Socket {
-            // Also where another process holds the socket open, the peer must see the end.
+            // The peer must see the end even if another process has the socket open.
             let _ = shutdown_connection(descriptor.fd.as_fd());
         }
         Descriptor::release(descriptor)
@@ -314,11 +314,11 @@ mod tests {
         (channel(read, false), channel(write, true))
     }
 
-    /// More than any socket or pipe holds, so that writes come back short and with EAGAIN.
+    /// Bytes that exceed any socket's or pipe's buffer, so that writes are short and return EAGAIN.
     const BIG: usize = 3 << 20;
 
     #[test]
-    fn a_socket_carries_both_directions_beyond_its_buffer() {
+    fn socket_carries_more_than_its_buffer_in_both_directions() {
         let (near, far) = sockets();
         let far = channel(far, false);
         assert!(near.is_duplex() && far.is_duplex());
@@ -332,7 +332,7 @@ mod tests {
         assert!(all.unwrap() == pattern(BIG));
     }
 
-    /// How much of what nobody reads a socket takes.
+    /// Returns how many bytes a socket accepts that the peer does not read.
     fn taken(socket: impl Into<OwnedFd>) -> usize {
         let near = channel(socket, true);
         near.set_stall_limit(Some(Duration::ZERO));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_that_is_written_to_takes_more_than_it_did() {
+    fn written_unix_socket_has_a_larger_buffer() {
         let (plain, _far) = UnixStream::pair().unwrap();
         plain.set_nonblocking(true).unwrap();
         let before = (0..BIG).step_by(1 << 12).take_while(|_| (&plain).write(&pattern(1 << 12)).is_ok()).count() << 12;
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tcp_socket_sends_what_is_small_at_once_whoever_made_it() {
+    fn tcp_socket_sends_small_writes_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         for writable in [true, false] {
             let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -365,12 +365,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_carries_more_than_it_holds_to_a_slow_reader() {
+    fn pipe_carries_more_than_its_buffer_to_a_slow_reader() {
         let (read, write_end) = pipes();
         assert!(!read.is_duplex());
         let writer = thread::spawn(move || {
             write(&*write_end, &pattern(BIG)).unwrap();
-            // The reader sees the end although the Arc lives on.
+            // The reader sees the end although the Arc still exists.
             write_end.close().unwrap();
             write_end
         });
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn close_wakes_too_and_frees_the_descriptor_with_the_last_user() {
+    fn close_wakes_waits_and_the_last_user_frees_the_descriptor() {
         let (read, _write) = pipe().unwrap();
         let read = channel(read, false);
         let waiter = read.clone();
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_sees_the_shutdown_of_a_socket_and_its_close() {
+    fn peer_sees_shutdown_and_close_of_a_socket() {
         for end in [FdChannel::shutdown, FdChannel::close] {
             let (near, mut far) = sockets();
             let copy = far.try_clone().unwrap();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_went_away_is_an_end_and_a_broken_pipe() {
+    fn closed_peer_is_end_of_stream_and_broken_pipe() {
         let (near, far) = sockets();
         drop(far);
         assert_eq!(read_some(&*near, 1).unwrap(), b"");
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stall_limit_ends_reads_and_writes() {
+    fn reads_and_writes_end_at_the_stall_limit() {
         let (near, far) = sockets();
         near.set_stall_limit(Some(Duration::from_millis(30)));
         assert_eq!(read_some(&*near, 1).unwrap_err().kind(), ErrorKind::TimedOut);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trickle_is_no_stall() {
+    fn slow_peer_does_not_reach_the_stall_limit() {
         let (near, mut far) = sockets();
         near.set_stall_limit(Some(Duration::from_millis(600)));
         let peer = thread::spawn(move || {
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regular_file_is_written_and_read() {
+    fn regular_file_is_written_and_read() {
         let mut file = scratch_file();
         let writer = channel(file.try_clone().unwrap(), true);
         write(&*writer, &pattern(BIG)).unwrap();
@@ -486,13 +486,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error() {
+    fn write_to_a_full_disk_fails() {
         let full = channel(File::options().write(true).open("/dev/full").unwrap(), true);
         assert_eq!(write(&*full, b"x").unwrap_err().raw_os_error(), Some(libc::ENOSPC));
     }
 
     #[test]
-    fn a_shared_pipe_is_blocking_again_afterwards() {
+    fn close_makes_a_pipe_blocking_again() {
         let (read, write_end) = pipe().unwrap();
         let shared = read.try_clone().unwrap();
         let reader = channel(read, false);
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_carries_no_stream_is_refused() {
+    fn descriptor_that_carries_no_stream_is_rejected() {
         let refused = |fd: OwnedFd, writable| FdChannel::new(fd, writable).unwrap_err();
         let (read, write_end) = pipe().unwrap();
         let (read, write_end) = (OwnedFd::from(read), OwnedFd::from(write_end));
@@ -516,6 +516,6 @@ mod tests {
         assert!(refused(listener.into(), false).message().contains("a listening socket"));
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
         let error = refused(datagrams.into(), true);
-        assert_eq!((error.errno(), error.message().contains("no stream")), (libc::EPROTOTYPE, true));
+        assert_eq!((error.errno(), error.message().contains("not a stream socket")), (libc::EPROTOTYPE, true));
     }
 }

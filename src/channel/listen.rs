@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The incoming side: listens for a connection, or opens what is read from.
+//! The incoming side of a channel: listens for a connection, or opens the source of a read.
 
 use super::Channel;
 use super::connect::{OPEN_FLAGS, resolve, seek};
@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Connections that may wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: i32 = 16;
-/// How long `bind` looks for the address of a name.
+/// Longest lookup of a host name in `bind`.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(30);
 
-/// The file of a Unix socket, removed when the listener goes, unless somebody else's has taken its place.
+/// The file of a Unix socket. Dropping this removes the file, unless another file has replaced it.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -39,7 +39,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// A channel that there is from the start, to be given out once.
+/// A channel that exists from the start. It is returned once.
 #[derive(Clone, Debug)]
 enum Opened {
     Fd(Arc<FdChannel>),
@@ -63,8 +63,8 @@ pub struct Listener {
 impl Listener {
     /// Listens on, or opens, the incoming side of `uri`.
     ///
-    /// A Unix socket replaces one that is left over at its path, but no other file. A TCP listener takes all addresses
-    /// of its host, and without a host all of the machine, as QEMU does. `fd:N` may be a connection, a pipe or file, or
+    /// A Unix socket replaces an earlier socket at its path, but no other file. A TCP listener listens on all addresses
+    /// of its host, and without a host on all of the machine, as in QEMU. `fd:N` may be a connection, a pipe, a file or
     /// a listening socket. A command is started here.
     pub fn bind(uri: &Uri) -> Result<Self> {
         let failed = |err: &io::Error| Error::io(format_args!("listening on {uri}"), err);
@@ -102,20 +102,20 @@ impl Listener {
         Ok(Self { uri: bound, source, _file: socket_file })
     }
 
-    /// What it listens on, with the port that the system chose in place of port 0.
+    /// Returns the URI that it listens on, with the port that the system chose instead of port 0.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// Whether it accepts any number of connections: a listening socket does.
+    /// Returns whether it accepts any number of connections, as a listening socket does.
     pub fn accepts_more(&self) -> bool {
         matches!(self.source, Source::Sockets(_))
     }
 
-    /// Waits for a connection, or until what was opened has something to read (its end included).
+    /// Waits for a connection, or until the opened descriptor, file or command has bytes or the end of the stream.
     ///
-    /// It takes at most `limit`, and ends at once when `cancel` says so; then it can be called again. Sockets accept any
-    /// number of connections, everything else is given out once.
+    /// The call takes at most `limit` and ends at once when `cancel` is cancelled; it can be repeated. Sockets accept
+    /// any number of connections. Everything else is returned once.
     pub fn accept(&self, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
         let wait = Wait::new("waiting for a connection on", &self.uri, limit, cancel);
         wait.check()?;
@@ -152,7 +152,7 @@ fn accept_any(sockets: &[OwnedFd], wait: &Wait<'_>) -> Result<OwnedFd> {
         for socket in sockets {
             match accept_socket(socket.as_fd()) {
                 Ok(connection) => return Ok(connection),
-                Err(err) if is_passing(&err) => {}
+                Err(err) if is_temporary(&err) => {}
                 Err(err) => return Err(wait.failed(&err)),
             }
         }
@@ -161,8 +161,8 @@ fn accept_any(sockets: &[OwnedFd], wait: &Wait<'_>) -> Result<OwnedFd> {
     }
 }
 
-/// Nobody is there yet, or the connection was lost before it was accepted: the next one may be better.
-fn is_passing(err: &io::Error) -> bool {
+/// Returns whether the error is temporary: no peer yet, or a connection that was lost before it was accepted.
+fn is_temporary(err: &io::Error) -> bool {
     use libc::{EAGAIN, ECONNABORTED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, EPROTO};
     matches!(err.raw_os_error(), Some(EAGAIN | EINTR | ECONNABORTED | EPROTO | ENETDOWN | ENETUNREACH | EHOSTUNREACH))
 }
@@ -171,19 +171,19 @@ fn bind_unix(path: &Path, failed: impl Fn(&io::Error) -> Error) -> Result<(Owned
     match fs::symlink_metadata(path) {
         Ok(data) if data.file_type().is_socket() => fs::remove_file(path).map_err(|err| failed(&err))?,
         Ok(_) => {
-            let text = format!("listening on unix:{}: a file that is no socket is in its place", path.display());
+            let text = format!("listening on unix:{}: the path is a file and not a socket", path.display());
             return Err(Error::new(libc::EEXIST, text));
         }
         Err(_) => {}
     }
     let socket = listen_unix(path.as_os_str(), BACKLOG).map_err(|err| failed(&err))?;
-    // The program may change its directory before the file is removed.
+    // An absolute path, because the program may change its directory before the file is removed.
     let path = std::path::absolute(path).map_err(|err| failed(&err))?;
     let data = fs::symlink_metadata(&path).map_err(|err| failed(&err))?;
     Ok((socket, SocketFile { path, identity: (data.dev(), data.ino()) }))
 }
 
-/// Listens on every address of the host, all with one port, and returns that port.
+/// Listens on every address of the host with the same port. Returns the port.
 fn bind_tcp(uri: &Uri, host: &str, port: u16) -> Result<(Vec<OwnedFd>, u16)> {
     let cancel = Cancel::new()?;
     let wait = Wait::new("listening on", uri, Some(LOOKUP_LIMIT), &cancel);
@@ -203,7 +203,8 @@ fn bind_tcp(uri: &Uri, host: &str, port: u16) -> Result<(Vec<OwnedFd>, u16)> {
                 bound = number;
                 sockets.push(socket);
             }
-            // Half of a host's addresses with somebody else on the other half would be a trap.
+            // Another program has the port on one of the host's addresses. Peers could reach that program, so this is
+            // an error.
             Err(err) if port != 0 && err.kind() == io::ErrorKind::AddrInUse => return Err(wait.failed(&err)),
             Err(err) => {
                 log::debug!("not listening on {addr}: {err}");
@@ -248,7 +249,7 @@ mod tests {
         listener.accept(LIMIT, &Cancel::new().unwrap()).unwrap()
     }
 
-    /// Both ways through one connection, then the end.
+    /// Sends both ways through one connection, then checks the end of the stream.
     fn exercise(listener: &Listener, to: &Uri) {
         let near = connect(to, LIMIT, &Cancel::new().unwrap()).unwrap();
         let far = accept(listener);
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_sockets_connect_again_and_again_and_leave_no_file() {
+    fn unix_listener_accepts_repeatedly_and_removes_its_file() {
         let path = scratch_path("unix");
         let listener = bind(format_args!("unix:{}", path.display()));
         exercise(&listener, listener.uri());
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_is_replaced_and_nothing_else_is_removed() {
+    fn stale_socket_is_replaced_and_no_other_file() {
         let path = scratch_path("stale");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
@@ -285,7 +286,7 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         let error = Listener::bind(&uri(format_args!("unix:{}", path.display()))).unwrap_err();
         assert_eq!(error.errno(), libc::EEXIST);
-        assert!(error.message().contains("no socket"), "{error}");
+        assert!(error.message().contains("not a socket"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         fs::remove_file(path).unwrap();
     }
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn tcp_tells_its_port_and_a_name_works_as_well() {
+    fn tcp_listener_returns_its_port_and_accepts_host_names() {
         let listener = bind("tcp:127.0.0.1:0");
         assert_ne!(port_of(&listener), 0);
         exercise(&listener, listener.uri());
@@ -307,21 +308,21 @@ mod tests {
     }
 
     #[test]
-    fn tcp_without_a_host_listens_everywhere() {
+    fn tcp_without_a_host_listens_on_all_addresses() {
         let listener = bind("tcp::0");
         let port = port_of(&listener);
         exercise(&listener, &uri(format_args!("tcp:127.0.0.1:{port}")));
         if TcpListener::bind("[::1]:0").is_ok() {
             exercise(&listener, &uri(format_args!("tcp:[::1]:{port}")));
         } else {
-            println!("no IPv6 loopback here: only IPv4 was tried");
+            println!("no IPv6 loopback: only IPv4 is tested");
         }
         let error = connect(listener.uri(), LIMIT, &Cancel::new().unwrap()).err().unwrap();
         assert!(error.message().contains("no host to connect to"), "{error}");
     }
 
     #[test]
-    fn a_port_in_use_is_an_error() {
+    fn port_in_use_is_an_error() {
         let first = bind("tcp:127.0.0.1:0");
         let error = Listener::bind(first.uri()).unwrap_err();
         assert_eq!(error.errno(), libc::EADDRINUSE);
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_taken_over_and_given_out_once() {
+    fn descriptor_is_owned_and_accepted_once() {
         let (read, write_end) = pipe().unwrap();
         let read = read.into_raw_fd();
         let listener = Arc::new(bind(format_args!("fd:{read}")));
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listening_descriptor_accepts() {
+    fn listening_descriptor_accepts() {
         let path = scratch_path("passed");
         let passed = UnixListener::bind(&path).unwrap();
         let listener = bind(format_args!("fd:{}", passed.into_raw_fd()));
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_descriptors_are_refused() {
+    fn bad_descriptors_are_rejected() {
         let (read, _write) = pipe().unwrap();
         let number = read.as_raw_fd();
         let error = connect(&uri(format_args!("fd:{}", read.into_raw_fd())), LIMIT, &Cancel::new().unwrap());
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_written_and_read_at_its_offset() {
+    fn file_is_written_and_read_at_its_offset() {
         let path = scratch_path("file");
         fs::write(&path, "HEADER and old stuff that is too long").unwrap();
         let name = uri(format_args!("file:{},offset=6", path.display()));
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_pipe_waits_for_its_other_end() {
+    fn named_pipe_waits_for_its_other_end() {
         let path = scratch_path("fifo");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         let name = uri(format_args!("file:{}", path.display()));
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_feeds_and_takes() {
+    fn command_writes_and_reads_a_stream() {
         let path = scratch_path("command");
         let cancel = Cancel::new().unwrap();
         let out = connect(&uri(format_args!("exec:cat > {}", path.display())), LIMIT, &cancel).unwrap();

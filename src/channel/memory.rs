@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Channels over memory: bytes to read, a place to collect what is written, and two connected ends for tests.
+//! Channels over memory: bytes to read, a collector of writes, and two connected ends for tests.
 
 use super::{Channel, StallLimit, aborted, closed, stalled};
 use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What this side did to a channel.
+/// The state of this side of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
@@ -27,7 +27,7 @@ impl State {
         }
     }
 
-    /// Moves on, never back: what is closed stays closed.
+    /// Advances the state, never backwards: a closed channel stays closed.
     fn advance(&mut self, to: Self) {
         if *self != Self::Closed {
             *self = to;
@@ -48,12 +48,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A channel that gives `bytes` and then the end of the stream.
+    /// Returns a channel that reads `bytes` and then the end of the stream.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), at: AtomicUsize::new(0), state: Mutex::new(Rank::MemoryChannel, State::Open) }
     }
 
-    /// How many bytes are not yet read.
+    /// Returns how many bytes were not read yet.
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.at.load(Ordering::Relaxed)
     }
@@ -61,7 +61,7 @@ impl Reader {
 
 impl Channel for Reader {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
-        // The lock also keeps two readers from getting the same bytes.
+        // The lock prevents two readers from reading the same bytes.
         let state = self.state.lock();
         state.check()?;
         let left = &self.bytes[self.at.load(Ordering::Relaxed)..];
@@ -104,33 +104,33 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// A channel with nothing written yet.
+    /// Returns an empty channel.
     pub fn new() -> Self {
         Self(Mutex::new(Rank::MemoryChannel, Written { bytes: Vec::new(), state: State::Open }))
     }
 
-    /// A copy of what was written so far.
+    /// Returns a copy of the bytes that were written.
     pub fn contents(&self) -> Vec<u8> {
         self.0.lock().bytes.clone()
     }
 
-    /// Moves out what was written so far; collecting goes on with nothing.
+    /// Returns the bytes that were written, and empties the channel.
     pub fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().bytes)
     }
 
-    /// How many bytes were written since the last `take`.
+    /// Returns how many bytes were written since the last `take`.
     pub fn len(&self) -> usize {
         self.0.lock().bytes.len()
     }
 
-    /// Whether nothing was written since the last `take`.
+    /// Returns whether nothing was written since the last `take`.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Address and length of what was written so far, for C. It is valid until the next write or `take`, or until the
-    /// channel is dropped.
+    /// Returns address and length of the bytes that were written, for C. They are valid until the next write or `take`,
+    /// or until the channel is dropped.
     pub fn view(&self) -> (*const u8, usize) {
         let written = self.0.lock();
         (written.bytes.as_ptr(), written.bytes.len())
@@ -147,7 +147,7 @@ impl Channel for Writer {
         let mut written = self.0.lock();
         written.state.check()?;
         let total: usize = pieces.iter().map(IoVec::len).sum();
-        // All of a guest's memory may come this way: no memory left must not end the program.
+        // All of a guest's memory may be written here, so a failed allocation must not abort the program.
         written.bytes.try_reserve(total).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
         pieces.iter().for_each(|piece| piece.append_to(&mut written.bytes));
         advance(pieces, total);
@@ -171,7 +171,7 @@ impl Channel for Writer {
 
 #[derive(Debug)]
 struct Shared {
-    /// `lanes[n]` holds what end `n` wrote and the other has not read.
+    /// `lanes[n]` holds the bytes that end `n` wrote and the other end has not read.
     lanes: [VecDeque<u8>; 2],
     states: [State; 2],
 }
@@ -183,7 +183,7 @@ struct Link {
     capacity: usize,
 }
 
-/// One of two connected ends, see `pair`.
+/// One of two connected ends; see `pair`.
 #[derive(Debug)]
 pub struct End {
     link: Arc<Link>,
@@ -191,9 +191,9 @@ pub struct End {
     stall: StallLimit,
 }
 
-/// Two connected ends, like a socket pair: each direction holds up to `capacity` bytes (at least one), and a writer
-/// waits for room. Shutting down or closing one end lets the other read what is on its way and then the end of the
-/// stream; its writes fail with `ErrorKind::BrokenPipe`.
+/// Returns two connected ends, like a socket pair. Each direction holds up to `capacity` bytes (at least one); a writer
+/// waits for room. After one end is shut down or closed, the other end reads the remaining bytes and then the end of
+/// the stream. Its writes fail with `ErrorKind::BrokenPipe`.
 pub fn pair(capacity: usize) -> (Arc<End>, Arc<End>) {
     let shared = Mutex::new(Rank::MemoryChannel, Shared { lanes: Default::default(), states: [State::Open; 2] });
     let link = Arc::new(Link { shared, changed: Condvar::new(), capacity: capacity.max(1) });
@@ -202,7 +202,7 @@ pub fn pair(capacity: usize) -> (Arc<End>, Arc<End>) {
 }
 
 impl End {
-    /// Waits until the other end did something. `since` is when this wait began.
+    /// Waits until the other end has changed something. `since` is the start of this wait.
     fn wait<'a>(&self, shared: MutexGuard<'a, Shared>, since: Instant) -> io::Result<MutexGuard<'a, Shared>> {
         let Some(limit) = self.stall.get() else {
             return Ok(self.link.changed.wait(shared));
@@ -216,7 +216,7 @@ impl End {
         self.link.changed.notify_all();
     }
 
-    /// Puts all of `bytes` on the way.
+    /// Sends all of `bytes`.
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         let mut shared = self.link.shared.lock();
         let mut since = Instant::now();
@@ -306,7 +306,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn a_reader_gives_its_bytes_once() {
+    fn reader_returns_its_bytes_once() {
         let reader = Reader::new(pattern(10_000));
         assert_eq!(read_some(&reader, 3).unwrap(), pattern(3));
         assert_eq!(reader.remaining(), 9_997);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_collects() {
+    fn writer_collects_its_bytes() {
         let writer = Writer::default();
         assert!(writer.is_empty());
         write(&writer, &pattern(5_000)).unwrap();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_is_for_good_and_close_outlasts_it() {
+    fn shutdown_is_permanent_and_close_overrides_it() {
         for channel in [&Reader::new(*b"abc") as &dyn Channel, &Writer::new()] {
             channel.shutdown().unwrap();
             assert_eq!(read_some(channel, 1).unwrap_err().kind(), ErrorKind::ConnectionAborted);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_carries_both_directions_through_little_room() {
+    fn pair_carries_both_directions_with_small_capacity() {
         let (left, right) = pair(7);
         assert!(left.is_duplex());
         let echo = thread::spawn(move || {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_ends_the_waits_of_a_pair() {
+    fn shutdown_ends_waits_of_a_pair() {
         let (left, _right) = pair(16);
         shutdown_ends(&left, |left| read_some(left, 1));
         let (left, _right) = pair(16);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_end_sees_the_end() {
+    fn other_end_reads_the_end_of_the_stream() {
         let (left, right) = pair(16);
         write(&*left, b"last").unwrap();
         let waiter = right.clone();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_honours_the_stall_limit() {
+    fn pair_ends_waits_at_the_stall_limit() {
         let (left, _right) = pair(4);
         left.set_stall_limit(Some(Duration::from_millis(20)));
         assert_eq!(read_some(&*left, 1).unwrap_err().kind(), ErrorKind::TimedOut);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where the bytes of a file come from and go to. No buffering, no policy: that is `file/`.
+//! Channels: sources and sinks of bytes. Buffering and policy are in `file/`.
 //!
-//! A channel is shared (`Arc`) by a file and its return path, is used by one reader and one writer at a time, and may be
-//! shut down from any thread at any moment, which ends every wait in it.
+//! A file and its return path share a channel (`Arc`). One thread reads and one thread writes at a time. Any thread may
+//! shut the channel down at any time, which ends every wait in it.
 
 mod connect;
 pub mod exec;
@@ -31,59 +31,60 @@ use std::time::Duration;
 /// After `shutdown` from this side, reads and writes fail with `ErrorKind::ConnectionAborted`; after `close`, with
 /// `EBADF`. The stall limit ends a wait with `ErrorKind::TimedOut`.
 pub trait Channel: Send + Sync {
-    /// Reads at least one byte, waiting for it; 0 is the end of the stream. `into` must not be empty.
+    /// Reads at least one byte, and waits for it. 0 is the end of the stream. `into` must not be empty.
     fn read(&self, into: Span<'_>) -> io::Result<usize>;
 
-    /// As `read`, into several places in their order; a channel that can't fills in the first alone. None is empty.
+    /// As `read`, into several spans in order. A channel without scattered reads fills only the first. No span is
+    /// empty.
     fn read_scattered(&self, into: &[Span<'_>]) -> io::Result<usize> {
         into.first().map_or(Ok(0), |first| self.read(*first))
     }
 
-    /// Writes everything, waiting as needed. The pieces are consumed on the way.
+    /// Writes everything, and waits as needed. The pieces are consumed.
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()>;
 
-    /// Ends both directions: waits in other threads end, later reads and writes fail.
-    /// `ErrorKind::Unsupported` where the channel can't.
+    /// Ends both directions: waits in other threads end, and later reads and writes fail. Returns
+    /// `ErrorKind::Unsupported` if the channel cannot be shut down.
     fn shutdown(&self) -> io::Result<()>;
 
-    /// Closes the channel for both files that may share it. What it holds is freed with the last of them.
+    /// Closes the channel for both files that may share it. Its resources are freed with the last reference.
     fn close(&self) -> io::Result<()>;
 
-    /// What the channel leads to, for error messages: a URI, if it was made from one.
+    /// Returns the name for errors: the URI, if the channel was made from one.
     fn name(&self) -> Option<String> {
         None
     }
 
-    /// Whether bytes can flow in both directions, so that there can be a return path.
+    /// Returns whether bytes can flow in both directions, which a return path needs.
     fn is_duplex(&self) -> bool {
         false
     }
 
-    /// Whether somebody is at the other end who reads the stream, and not a command that may only store it.
+    /// Returns whether the other end reads the stream, and is not a command that may only store it.
     fn has_peer(&self) -> bool {
         self.is_duplex()
     }
 
-    /// Whether a wait may be left to the host: only channels of the host know the difference.
+    /// Lets the host perform the waits. Only channels of the host use this.
     fn set_blocking(&self, _blocking: bool) -> io::Result<()> {
         Ok(())
     }
 
-    /// How long one wait for the peer may take before it is an error (`ErrorKind::TimedOut`); `None` is for ever.
+    /// Sets how long one wait for the peer may take before it fails with `ErrorKind::TimedOut`. `None` means no limit.
     fn set_stall_limit(&self, _limit: Option<Duration>) {}
 
-    /// What a channel to memory has collected: address and length, valid until the next write.
+    /// Returns address and length of the bytes that a channel to memory has collected, valid until the next write.
     fn collected(&self) -> Option<(*const u8, usize)> {
         None
     }
 
-    /// The host's own pointer for a channel of the host, as an address.
+    /// Returns the host's pointer of a channel of the host, as an address.
     fn host_channel(&self) -> Option<usize> {
         None
     }
 }
 
-/// The limit of one wait, changed while others wait: it holds from the next wait on.
+/// The limit of one wait. A change applies from the next wait on.
 #[derive(Debug)]
 struct StallLimit(AtomicU64);
 
@@ -107,17 +108,17 @@ impl StallLimit {
     }
 }
 
-/// This side shut the channel down.
+/// Returns the error of a channel that this side shut down.
 fn aborted() -> io::Error {
     io::Error::from_raw_os_error(libc::ECONNABORTED)
 }
 
-/// This side closed the channel.
+/// Returns the error of a channel that this side closed.
 fn closed() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADF)
 }
 
-/// The peer did nothing for as long as the stall limit allows.
+/// Returns the error of a peer that did nothing for as long as the stall limit.
 fn stalled() -> io::Error {
     io::Error::from_raw_os_error(libc::ETIMEDOUT)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The descriptor of `fd:N`, which the user gives up by naming it.
+//! The descriptor of `fd:N`. Naming it in a URI transfers its ownership.
 
 use crate::sys::take_named_fd;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// The number of a descriptor. After `claim`, the descriptor is closed with the last clone, unless it was taken before.
+/// The number of a descriptor. After `claim`, the last clone closes the descriptor, unless `take` returned it.
 #[derive(Clone)]
 pub struct NamedFd {
     number: RawFd,
@@ -31,19 +31,19 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // An error means that there was no such descriptor, or that it was taken.
+        // An error means that the descriptor does not exist or was taken.
         drop(self.take());
     }
 }
 
 impl NamedFd {
-    /// Owns the descriptor from now on.
+    /// Takes ownership of the descriptor.
     pub fn claim(&mut self) {
         let claim = || Arc::new(Claim { number: self.number, taken: AtomicBool::new(false) });
         self.claim.get_or_insert_with(claim);
     }
 
-    /// Takes the descriptor. It can be taken once.
+    /// Returns the descriptor. Only the first call succeeds.
     pub(super) fn take(&self) -> io::Result<OwnedFd> {
         match &self.claim {
             Some(claim) => claim.take(),
@@ -85,7 +85,7 @@ mod tests {
     use std::os::fd::IntoRawFd;
 
     #[test]
-    fn a_claimed_descriptor_is_closed_with_the_last_clone() {
+    fn last_clone_closes_a_claimed_descriptor() {
         let (mut reader, writer) = pipe().unwrap();
         let mut named = NamedFd::from(writer.into_raw_fd());
         named.claim();
@@ -94,12 +94,12 @@ mod tests {
         let taken = clone.take().unwrap();
         assert_eq!(clone.take().unwrap_err().raw_os_error(), Some(libc::EBADF));
         drop(taken);
-        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the last writer is gone");
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the last writer is closed");
 
         let (mut reader, writer) = pipe().unwrap();
         let mut named = NamedFd::from(writer.into_raw_fd());
         named.claim();
         drop(named);
-        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "nobody took it");
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "it was not taken");
     }
 }

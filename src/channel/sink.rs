@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where a snapshot is saved to. A regular file is replaced only by a whole one.
+//! The target of a snapshot. A regular file is replaced only by a complete one.
 //!
-//! The stream goes to a file without a name (`O_TMPFILE`) in the directory of the target, or to a hidden one where the file
-//! system has no such files. `finish` syncs it, gives it the target's name in one step, and syncs the directory. So a full
-//! disk, a crash or a kill leaves the previous file as it was. Until then both files take room.
+//! The stream is written to an unnamed file (`O_TMPFILE`) in the target's directory, or to a hidden file if the file
+//! system does not support that. `finish` syncs the file, gives it the target's name in one step, and syncs the
+//! directory. A full disk, a crash or a kill therefore leaves the previous file unchanged. Until then both files take
+//! disk space.
 //!
-//! These are written in place: everything that is not a regular file, `file:PATH,offset=N` (what is before the offset
-//! belongs to somebody else), a file that is a mount point of its own, and a file in a directory that can't be written to.
+//! The following targets are written in place: files that are not regular, `file:PATH,offset=N` (other data precedes
+//! the offset), a file that is a mount point, and a file in a directory without write permission.
 
 use super::fd::FdChannel;
 use super::{Cancel, Channel, Uri, connect};
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The outgoing side of a URI, for a stream that is whole only when `finish` says so.
+/// The outgoing side of a URI, for a stream that becomes visible only with `finish`.
 pub struct Sink {
     channel: Arc<dyn Channel>,
     replacement: Option<Replacement>,
@@ -29,7 +30,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Opens the outgoing side of `uri`, as `connect` does, but for a regular file.
+    /// Opens the outgoing side of `uri`. As `connect`, except for regular files.
     pub fn open(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Self> {
         let replacement = match uri {
             Uri::File { path, offset: 0 } => {
@@ -47,27 +48,27 @@ impl Sink {
         Ok(Self { channel, replacement, uri: uri.clone() })
     }
 
-    /// The channel to write to.
+    /// Returns the channel to write to.
     pub fn channel(&self) -> &Arc<dyn Channel> {
         &self.channel
     }
 
-    /// Ends the stream, whose channel is closed. A file becomes the target if it was `saved`, else it is removed, and the
-    /// error says how much of it was written.
+    /// Ends the stream, whose channel is closed. If `saved` is a success, the new file becomes the target. Otherwise
+    /// the new file is removed, and the error contains how many bytes were written.
     pub fn finish(self, saved: Result<()>) -> Result<()> {
         let Some(new) = self.replacement else { return saved };
         saved.and_then(|()| new.commit(&self.uri)).map_err(|error| {
             let written = new.file.metadata().map_or(0, |data| data.len());
-            let text = format!("{} ({written} bytes were written; {} is as before)", error.message(), self.uri);
+            let text = format!("{} ({written} bytes were written; {} is unchanged)", error.message(), self.uri);
             if new.is_committed() { error } else { error.with_message(text) }
         })
     }
 }
 
-/// A file that is to replace another one, or to be the first of its name.
+/// A new file that will replace the target or be created under its name.
 struct Replacement {
     file: File,
-    /// The file's name until it is the target; removed with this.
+    /// The file's name until it becomes the target. Dropping it removes the file.
     name: Hidden,
     target: PathBuf,
     directory: File,
@@ -88,7 +89,7 @@ impl Drop for Hidden {
     }
 }
 
-/// The file that a path leads to, and whether there is one. `None`: a link that leads nowhere.
+/// Resolves links. Returns the real path, whether or not the file exists, or `None` for a link to a missing file.
 fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
     match fs::canonicalize(path) {
         Ok(real) => Ok(Some(real)),
@@ -108,16 +109,16 @@ fn hidden_name(directory: &Path) -> PathBuf {
     directory.join(format!(".savevm-{}-{}-{time:x}", std::process::id(), COUNT.fetch_add(1, Relaxed)))
 }
 
-/// Opens a file without a name in the directory. An error if it could not be given one later.
+/// Opens an unnamed file in the directory. Fails if the file could not be given a name later.
 fn open_unnamed(directory: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(directory)?;
-    // It gets its name through this link.
+    // The file is named through this link.
     fs::symlink_metadata(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     Ok(file)
 }
 
 impl Replacement {
-    /// Begins to replace the file at `path`. `None` if it has to be written in place.
+    /// Begins to replace the file at `path`. Returns `None` if it must be written in place.
     fn begin(path: &Path) -> io::Result<Option<Self>> {
         let Some(target) = resolve(path)? else { return Ok(None) };
         let Some(parent) = target.parent() else { return Ok(None) };
@@ -145,11 +146,11 @@ impl Replacement {
         };
         let name = Hidden { path: hidden, exists: exists.into(), committed: false.into() };
         if let Some(old) = old {
-            // Who may read the old file may read the new one.
+            // Keeps the permissions of the old file.
             file.set_permissions(old.permissions())?;
             let own = file.metadata()?;
             if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-                // Only a privileged process can; it is no reason to fail.
+                // Only a privileged process can change the owner. A failure is ignored.
                 let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
             }
         }
@@ -160,7 +161,7 @@ impl Replacement {
         self.name.committed.get()
     }
 
-    /// Makes the file the target, on the disk as well.
+    /// Makes the file the target, and syncs it to the disk.
     fn commit(&self, uri: &Uri) -> Result<()> {
         let failed = |what: &str, err: io::Error| Error::io(format_args!("{what} {uri}"), &err);
         self.file.sync_all().map_err(|err| failed("syncing", err))?;
@@ -172,7 +173,7 @@ impl Replacement {
         self.name.exists.set(false);
         self.name.committed.set(true);
         match self.directory.sync_all() {
-            // Some file systems can't sync a directory.
+            // Some file systems cannot sync a directory.
             Err(err) if err.raw_os_error() != Some(libc::EINVAL) => Err(failed("syncing the directory of", err)),
             _ => Ok(()),
         }
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_when_it_is_whole_and_keeps_its_mode() {
+    fn complete_file_replaces_the_target_and_keeps_its_mode() {
         let place = place();
         let path = place.join("snapshot");
         save(&path, b"first", Ok(())).unwrap();
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_the_previous_file_and_nothing_else() {
+    fn failed_save_leaves_only_the_previous_file() {
         let place = place();
         let path = place.join("snapshot");
         save(&path, b"first", Ok(())).unwrap();
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_is_removed_too() {
+    fn failed_save_removes_a_hidden_file() {
         let place = place();
         let path = hidden_name(&place);
         fs::write(&path, "half").unwrap();
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_and_leads_to_the_new_file() {
+    fn link_is_kept_and_refers_to_the_new_file() {
         let place = place();
         let (path, link) = (place.join("snapshot"), place.join("link"));
         save(&path, b"first", Ok(())).unwrap();
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_and_what_has_an_offset_is_written_in_place() {
+    fn special_files_and_offsets_are_written_in_place() {
         for text in ["/dev/null", "/dev/full"] {
             assert!(Replacement::begin(Path::new(text)).unwrap().is_none(), "{text}");
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the tests of several channels share.
+//! Helpers for the tests of channels.
 
 use super::Channel;
 use crate::sys::{IoVec, Span};
@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How soon a wait must have ended once something ends it.
+/// The longest time in which a wait must end after its cause.
 pub const SOON: Duration = Duration::from_secs(1);
 
 /// Reads once.
@@ -54,7 +54,7 @@ pub fn scratch_path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("savevm-test-{name}-{}-{number}", std::process::id()))
 }
 
-/// Runs `wait` in a thread, lets it get going, runs `end`, and returns what `wait` returned, which must come soon.
+/// Runs `wait` in a thread, then `end`, and returns the result of `wait`, which must end soon.
 pub fn ended_by<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static, end: impl FnOnce()) -> T {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(wait()));
@@ -67,7 +67,8 @@ pub fn ended_by<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static, en
     result
 }
 
-/// `channel.shutdown()` ends `wait`, which says that this side did it; later calls say the same.
+/// Checks that `channel.shutdown()` ends `wait` with the error of this side, and that later calls return the same
+/// error.
 pub fn shutdown_ends<C, T>(channel: &Arc<C>, wait: impl FnOnce(&C) -> io::Result<T> + Send + 'static)
 where
     C: Channel + 'static,

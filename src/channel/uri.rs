@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The text that names a channel, as QEMU writes it (`migration/migration.c`, `util/qemu-sockets.c`; `file:` as QEMU has
-//! it since 8.2).
+//! URIs of channels, in QEMU's syntax (`migration/migration.c`, `util/qemu-sockets.c`; `file:` as in QEMU 8.2 and
+//! later).
 
 use super::NamedFd;
 use crate::error::{Error, Result};
@@ -12,26 +12,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a stream goes to or comes from.
+/// The target or source of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uri {
     /// `unix:PATH`: a Unix stream socket.
     Unix(PathBuf),
-    /// `tcp:HOST:PORT`. The host is a name, an IPv4 address or an IPv6 address, which is written in brackets. Without a
-    /// host, a listener takes connections on all addresses. Port 0 lets a listener choose.
+    /// `tcp:HOST:PORT`. The host is a name, an IPv4 address, or an IPv6 address in brackets. Without a host, a listener
+    /// listens on all addresses. With port 0, the system chooses the port of a listener.
     Tcp {
         /// Name or address, without brackets; may be empty.
         host: String,
         /// Port number.
         port: u16,
     },
-    /// `fd:N`: a descriptor of this process, which gives it up.
+    /// `fd:N`: a descriptor of this process, which the channel will own.
     Fd(NamedFd),
     /// `file:PATH[,offset=N]`: a file, a named pipe or a device.
     File {
         /// The file.
         path: PathBuf,
-        /// Where the stream starts, in bytes; what is before it is left alone.
+        /// Offset of the stream in bytes. Bytes before it are not changed.
         offset: u64,
     },
     /// `exec:COMMAND`: the input and output of a shell command.
@@ -44,7 +44,7 @@ fn wrong(text: &OsStr, why: impl fmt::Display) -> Error {
     Error::invalid(format!("'{}' is not a usable URI: {why}", text.to_string_lossy()))
 }
 
-/// A size in bytes: decimal or 0x hexadecimal, decimal with K, M, G or T for powers of 1024.
+/// Parses a size in bytes: decimal, hexadecimal with 0x, or decimal with K, M, G or T for powers of 1024.
 fn parse_size(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     if let Some(hex) = text.strip_prefix("0x") {
@@ -61,7 +61,7 @@ fn parse_size(text: &[u8]) -> Option<u64> {
     parse_number::<u64>(digits)?.checked_mul(1 << shift)
 }
 
-/// Digits only: `from_str` alone would also take a sign.
+/// Parses digits only. `from_str` alone would accept a sign.
 fn parse_number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -107,7 +107,7 @@ fn parse_file(rest: &[u8]) -> std::result::Result<Uri, String> {
 }
 
 impl Uri {
-    /// Reads the text of a URI. The error says what is wrong and what is allowed.
+    /// Parses a URI. The error names the fault and the valid forms.
     pub fn parse(text: &OsStr) -> Result<Self> {
         let bytes = text.as_bytes();
         if bytes.contains(&0) {
@@ -139,8 +139,7 @@ impl Uri {
 }
 
 impl Uri {
-    /// Owns what the URI names and the user gave up by naming it: the descriptor of `fd:N`, which is closed with the last
-    /// clone of the URI unless it is opened before.
+    /// Takes ownership of the descriptor of `fd:N`. The last clone of the URI closes it, unless it was opened.
     #[must_use]
     pub fn claim(mut self) -> Self {
         if let Self::Fd(fd) = &mut self {
@@ -158,7 +157,7 @@ impl FromStr for Uri {
     }
 }
 
-/// The text that `parse` takes, but for bytes that are not UTF-8.
+/// Formats the text that `parse` accepts, except for bytes that are not UTF-8.
 impl fmt::Display for Uri {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -168,7 +167,7 @@ impl fmt::Display for Uri {
             Self::Fd(number) => write!(out, "fd:{number}"),
             Self::File { path, offset } => {
                 write!(out, "file:{}", path.display())?;
-                // A path may look as if it had an offset; then one must follow.
+                // A path may look as if it had an offset. In this case an offset is appended.
                 let ambiguous = path.as_os_str().as_bytes().windows(OFFSET.len()).any(|part| part == OFFSET);
                 if *offset != 0 || ambiguous { write!(out, ",offset={offset}") } else { Ok(()) }
             }
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_have_units() {
+    fn offset_may_have_a_unit() {
         for (text, offset) in [("0x1f", 31), ("4k", 4096), ("3M", 3 << 20), ("2G", 2 << 30), ("1T", 1 << 40), ("0", 0)]
         {
             assert_eq!(format!("file:x,offset={text}").parse::<Uri>().unwrap(), file("x", offset));
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones_are_told_why() {
+    fn invalid_uri_is_rejected_with_a_reason() {
         let long = format!("unix:/{}", "x".repeat(UNIX_PATH_MAX));
         let table = [
             ("", "no protocol; known are unix:PATH"),
@@ -268,14 +267,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_the_same_uri(text in "(unix|tcp|fd|file|exec):(\\PC{0,20}|\\[[0-9a-f:]{0,9}\\]:[0-9]{1,5}|[a-z]{0,5}(:|,offset=)[0-9]{1,6}[kMx]?)") {
+        fn parsed_uri_prints_the_same_text(text in "(unix|tcp|fd|file|exec):(\\PC{0,20}|\\[[0-9a-f:]{0,9}\\]:[0-9]{1,5}|[a-z]{0,5}(:|,offset=)[0-9]{1,6}[kMx]?)") {
             if let Ok(uri) = text.parse::<Uri>() {
                 prop_assert_eq!(uri.to_string().parse::<Uri>().unwrap(), uri);
             }
         }
 
         #[test]
-        fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn random_bytes_are_accepted_or_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = Uri::parse(OsStr::from_bytes(&bytes));
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Waits for a connection: they end with what they wait for, at a deadline, or when somebody cancels.
+//! Waits for a connection. Each ends with its event, at a deadline, or when it is cancelled.
 
 use super::uri::Uri;
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Ends `connect` and `Listener::accept` from any thread, at once and for good.
+/// Ends `connect` and `Listener::accept` from any thread, at once and permanently.
 #[derive(Debug)]
 pub struct Cancel {
     wake: WakeFd,
@@ -16,19 +16,19 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Not yet cancelled. Fails where the process has no descriptors left.
+    /// Returns a new cancel. Fails if the process has no descriptors left.
     pub fn new() -> Result<Self> {
         let wake = WakeFd::new().map_err(|err| Error::io("can't make an event", &err))?;
         Ok(Self { wake, cancelled: AtomicBool::new(false) })
     }
 
-    /// Ends the waits that there are and those that will be.
+    /// Ends current and future waits.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
         self.wake.wake();
     }
 
-    /// Whether somebody cancelled.
+    /// Returns whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
@@ -44,7 +44,7 @@ pub(super) struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    /// `doing` and the URI make the text of the errors.
+    /// Begins an attempt. Errors contain `doing` and the URI.
     pub fn new(doing: &'static str, uri: &'a Uri, limit: Option<Duration>, cancel: &'a Cancel) -> Self {
         Self { doing, uri, cancel, limit, since: Instant::now() }
     }
@@ -53,7 +53,7 @@ impl<'a> Wait<'a> {
         self.limit.map(|limit| limit.saturating_sub(self.since.elapsed()))
     }
 
-    /// The first of so many attempts (at least one) that share what is left of the time.
+    /// Returns the wait of the first of `attempts` (at least one) that share the remaining time.
     pub fn share(&self, attempts: usize) -> Self {
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
         let limit = self.limit.map(|limit| {
@@ -63,7 +63,7 @@ impl<'a> Wait<'a> {
         Self { limit, ..*self }
     }
 
-    /// An operating system error, in the terms of this attempt.
+    /// Returns an operating system error with the texts of this attempt.
     pub fn failed(&self, err: &std::io::Error) -> Error {
         Error::io(format_args!("{} {}", self.doing, self.uri), err)
     }
@@ -77,12 +77,12 @@ impl<'a> Wait<'a> {
         Error::new(libc::ETIMEDOUT, format!("{} {}: not done within {limit:?}", self.doing, self.uri))
     }
 
-    /// An error if somebody cancelled.
+    /// Fails if it was cancelled.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(self.cancelled()) } else { Ok(()) }
     }
 
-    /// Judges the result of a wait that used `left` and the event.
+    /// Converts the result of a wait that used `left` and the event.
     fn judge(&self, ready: std::io::Result<Ready>) -> Result<()> {
         match ready.map_err(|err| self.failed(&err))? {
             Ready::Go => Ok(()),
@@ -96,12 +96,12 @@ impl<'a> Wait<'a> {
         self.judge(poll_any(fds, write, &self.cancel.wake, self.left()))
     }
 
-    /// Waits with somebody else's poll, which is given the event and the time.
+    /// Waits with another poll function, which receives the event and the time.
     pub fn ready_by(&self, poll: impl FnOnce(&WakeFd, Option<Duration>) -> std::io::Result<Ready>) -> Result<()> {
         self.judge(poll(&self.cancel.wake, self.left()))
     }
 
-    /// Waits for something that can't be polled: try again when this returns.
+    /// Waits for something that cannot be polled. The caller tries again afterwards.
     pub fn nap(&self) -> Result<()> {
         let nap = Duration::from_millis(20);
         let left = self.left();
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_share_the_time() {
+    fn attempts_share_the_deadline() {
         let (uri, cancel) = ("tcp:both:1".parse().unwrap(), Cancel::new().unwrap());
         let (whole, half) = (Duration::from_secs(1000), Duration::from_secs(500));
         let wait = Wait::new("connecting to", &uri, Some(whole), &cancel);
