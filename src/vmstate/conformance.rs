@@ -1,40 +1,41 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The check of a device for its authors: does it come back as it was, and does it stand streams that are cut or damaged?
+//! The device check for device authors. It checks that a device loads what it saved, and that it rejects or survives
+//! cut and damaged streams.
 //!
-//! A device is anything that saves itself to bytes and loads itself from bytes; `src/ffi/vmstate/check.rs` makes one of a
-//! registered device. Crashes are not caught: run it under a sanitizer.
+//! A device is anything that saves itself to bytes and loads itself from bytes. `src/ffi/vmstate/check.rs` makes one of
+//! a registered device. Crashes are not caught, so run the check under a sanitizer.
 
 pub use super::lint::{Finding, Severity, lint};
 use crate::error::Error;
 
-/// What a load came to.
+/// The result of a load.
 pub struct Loaded {
     /// The error of the device, or of its file.
     pub error: Option<Error>,
-    /// How many bytes it read.
+    /// Number of bytes that the device read.
     pub read: usize,
 }
 
-/// A device that can be tried.
+/// A device to check.
 pub trait CheckedDevice {
-    /// Saves it. Does not change it.
+    /// Saves the device without changing it.
     fn save(&self) -> Result<Vec<u8>, Error>;
-    /// Loads it from a section with these bytes: a footer follows, unless the stream is cut.
+    /// Loads the device from a section with these bytes. Bytes of a footer follow, unless the stream is cut.
     fn load(&self, bytes: &[u8], cut: bool) -> Loaded;
 }
 
-/// Where devices come from.
+/// Makes devices.
 pub trait DeviceFactory {
-    /// Makes a new device of the same kind, hands it to `body` and destroys it; false if there is none.
+    /// Makes a new device of the same kind, calls `body` with it and destroys it. Returns false if there is no device.
     fn with_new(&self, body: &mut dyn FnMut(&dyn CheckedDevice)) -> bool;
 }
 
-/// How much is tried.
+/// Extent of a check.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckOptions {
-    /// How many lengths a stream is cut to: all of them if it is no longer, else evenly spread ones.
+    /// Number of lengths to which a stream is cut: every length if the stream is not longer, else evenly spread ones.
     pub truncations: usize,
-    /// How many streams with damaged bytes are loaded.
+    /// Number of streams with damaged bytes that are loaded.
     pub damages: usize,
 }
 
@@ -44,14 +45,14 @@ impl Default for CheckOptions {
     }
 }
 
-/// Why a check could not be done at all.
+/// Why a check cannot be done.
 #[derive(Debug)]
 pub enum CheckError {
     /// No new device could be made.
     NoDevice,
 }
 
-/// Checks a device. Findings go to `report` as they come.
+/// Checks a device. Each finding goes to `report` at once.
 pub fn check(
     original: &dyn CheckedDevice,
     factory: &dyn DeviceFactory,
@@ -83,7 +84,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn say(&mut self, severity: Severity, text: String) {
+    fn add(&mut self, severity: Severity, text: String) {
         (self.report)(Finding::new(severity, text));
     }
 
@@ -93,7 +94,7 @@ impl Check<'_> {
         result.ok_or(CheckError::NoDevice)
     }
 
-    /// Where a byte of the stream belongs: the place at which a stream that ends there fails.
+    /// Returns the place of a byte in the stream: the path at which a load of a stream that ends there fails.
     fn place(&self, at: usize) -> Result<String, CheckError> {
         let cut = self.with_new(|device| device.load(&self.stream[..at], true))?;
         let path = cut.error.and_then(|error| error.path());
@@ -105,17 +106,17 @@ impl Check<'_> {
             Ok(again) if again == self.stream => {}
             Ok(again) => {
                 let text = self.difference(&again)?;
-                self.say(
+                self.add(
                     Severity::Error,
                     format!("saved twice without running, the device writes two streams: {text}"),
                 );
             }
-            Err(error) => self.say(Severity::Error, format!("saving a second time failed: {error}")),
+            Err(error) => self.add(Severity::Error, format!("saving a second time failed: {error}")),
         }
         Ok(())
     }
 
-    /// In words, how another stream differs.
+    /// Describes how another stream differs.
     fn difference(&self, other: &[u8]) -> Result<String, CheckError> {
         let common = self.stream.iter().zip(other).take_while(|(one, other)| one == other).count();
         match (self.stream.get(common), other.get(common)) {
@@ -126,27 +127,27 @@ impl Check<'_> {
         }
     }
 
-    /// Whether what was saved can be loaded, so that going on makes sense.
+    /// Checks that a new device loads the stream. Returns whether further checks make sense.
     fn round_trip(&mut self) -> Result<bool, CheckError> {
         let (loaded, saved) = self.with_new(|device| (device.load(self.stream, false), device.save()))?;
         if let Some(error) = loaded.error {
-            self.say(Severity::Error, format!("a new device does not load what was saved: {error}"));
+            self.add(Severity::Error, format!("a new device does not load what was saved: {error}"));
             return Ok(false);
         }
         if loaded.read != self.stream.len() {
             let text = format!("a new device reads {} of the {} bytes that were saved", loaded.read, self.stream.len());
-            self.say(Severity::Error, text);
+            self.add(Severity::Error, text);
         }
         match saved {
             Ok(again) if again == self.stream => {}
             Ok(again) => {
                 let text = self.difference(&again)?;
-                self.say(
+                self.add(
                     Severity::Error,
                     format!("loaded into a new device and saved again, the stream changes: {text}"),
                 );
             }
-            Err(error) => self.say(Severity::Error, format!("a new device that was loaded does not save: {error}")),
+            Err(error) => self.add(Severity::Error, format!("a new device that was loaded does not save: {error}")),
         }
         Ok(true)
     }
@@ -166,7 +167,7 @@ impl Check<'_> {
                 "{} of {count} streams that end early load without an error, the shortest after {first} of {total} bytes",
                 taken.len()
             );
-            self.say(Severity::Error, text);
+            self.add(Severity::Error, text);
         }
         Ok(format!("{} of {count} cut streams refused", count - taken.len()))
     }
@@ -184,7 +185,7 @@ impl Check<'_> {
     }
 }
 
-/// The stream with some bytes changed. The same number gives the same damage.
+/// Returns the stream with some bytes changed. The same number changes the same bytes.
 fn damaged(stream: &[u8], number: usize) -> Vec<u8> {
     let mut state = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995;
     let mut next = |below: usize| {
@@ -194,7 +195,7 @@ fn damaged(stream: &[u8], number: usize) -> Vec<u8> {
         (state % below as u64) as usize
     };
     let mut damaged = stream.to_vec();
-    // Most often one place, sometimes several: counts and what they count.
+    // Usually one change, sometimes several: a damaged count may need damaged elements too.
     for _ in 0..=next(8).saturating_sub(4) {
         let at = next(damaged.len());
         damaged[at] = match next(6) {
@@ -214,14 +215,14 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    /// A device of one counted string, in several states of repair.
+    /// A device with one counted string and at most one flaw.
     #[derive(Clone, Copy, PartialEq)]
     enum Flaw {
         None,
-        Forgets,
-        Flickers,
+        KeepsNothing,
+        Unstable,
         Short,
-        Gullible,
+        AcceptsCuts,
         Refuses,
     }
 
@@ -235,7 +236,7 @@ mod tests {
         fn save(&self) -> Result<Vec<u8>, Error> {
             let mut text = self.text.borrow().clone();
             *self.saves.borrow_mut() += 1;
-            if self.flaw == Flaw::Flickers {
+            if self.flaw == Flaw::Unstable {
                 text[0] = *self.saves.borrow();
             }
             Ok([&[text.len() as u8][..], &text].concat())
@@ -249,10 +250,10 @@ mod tests {
             if self.flaw == Flaw::Refuses {
                 return Loaded { error: Some(Error::invalid("no").in_path("text")), read: 0 };
             }
-            if self.flaw != Flaw::Forgets {
+            if self.flaw != Flaw::KeepsNothing {
                 *self.text.borrow_mut() = text.unwrap_or_default().to_vec();
             }
-            let failed = (bytes.is_empty() || text.is_none()) && self.flaw != Flaw::Gullible;
+            let failed = (bytes.is_empty() || text.is_none()) && self.flaw != Flaw::AcceptsCuts;
             let error = failed.then(|| Error::new(libc::EIO, "the stream ends").in_path("text").in_path("string"));
             Loaded { error, read: len + usize::from(self.flaw != Flaw::Short) }
         }
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_device_has_only_a_note() {
+    fn sound_device_has_only_a_note() {
         let found = findings(Flaw::None);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
@@ -289,18 +290,18 @@ mod tests {
     }
 
     #[test]
-    fn each_flaw_is_told() {
+    fn each_flaw_is_reported() {
         assert_eq!(
-            findings(Flaw::Forgets)[0],
+            findings(Flaw::KeepsNothing)[0],
             "loaded into a new device and saved again, the stream changes: \
              byte 0, string/text, is 0x05 in the first and 0x01 in the second"
         );
-        assert!(findings(Flaw::Flickers)[0].starts_with(
+        assert!(findings(Flaw::Unstable)[0].starts_with(
             "saved twice without running, the device writes two streams: byte 1, string/text, is 0x01 in the first"
         ));
         assert_eq!(findings(Flaw::Short)[0], "a new device reads 5 of the 6 bytes that were saved");
         assert_eq!(
-            findings(Flaw::Gullible)[0],
+            findings(Flaw::AcceptsCuts)[0],
             "6 of 6 streams that end early load without an error, the shortest after 0 of 6 bytes"
         );
         assert!(findings(Flaw::Refuses)[0].starts_with("a new device does not load what was saved: text: no"));
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_second_device_there_is_no_check() {
+    fn check_without_a_second_device_fails() {
         let result = check(&device(Flaw::None, b"x"), &Nobody, CheckOptions::default(), &mut |_| {});
         assert!(matches!(result, Err(CheckError::NoDevice)));
     }

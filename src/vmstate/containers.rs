@@ -39,9 +39,9 @@ fn no_description(io: &Io<'_>) -> i32 {
     io.fail(libc::EINVAL, "a container without a description of its elements")
 }
 
-/// Whether the elements of all containers of the stream, this one included, keep to the limit.
+/// Returns whether the elements of all containers of the stream, this one included, are within the limit.
 fn may_keep<F: Fresh>(io: &Io<'_>, fresh: &F) -> bool {
-    /// What an allocator adds to each allocation, in bytes: small elements need more than their size.
+    /// An allocator's overhead per allocation, in bytes.
     const OVERHEAD: usize = 16;
     io.file.charge(fresh.size().saturating_add(OVERHEAD), io.limits.allocation)
 }
@@ -52,7 +52,7 @@ fn over_limit(io: &Io<'_>) -> i32 {
     io.fail(libc::EINVAL, format!("another element after {sum} bytes before, at most {limit} bytes allowed"))
 }
 
-/// Reads elements of a list and gives each to `insert`, which says whether it could.
+/// Loads the elements of a list. `insert` receives each and returns whether it inserted it.
 fn load_elements<I: Item>(io: &Io<'_>, item: &I, mut insert: impl FnMut(I::Fresh) -> bool) -> i32 {
     let Some(description) = item.element_description() else {
         return no_description(io);
@@ -85,7 +85,7 @@ fn load_elements<I: Item>(io: &Io<'_>, item: &I, mut insert: impl FnMut(I::Fresh
     0
 }
 
-/// Reads a tail queue and appends its elements to what is there.
+/// Loads a tail queue and appends its elements to the existing ones.
 pub(super) fn load_tail_queue<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     let version = item.element_version();
     trace::queue(io, "get_qtailq", item, format_args!("v{version}"));
@@ -94,7 +94,7 @@ pub(super) fn load_tail_queue<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     ret
 }
 
-/// Reads a list. The first element goes to the head, each other one behind the one before.
+/// Loads a list. The first element is inserted at the head, each other one after its predecessor.
 pub(super) fn load_list<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     let mut previous = None;
     trace::list(io, "get_qlist", item, Some(item.element_version()));
@@ -113,7 +113,7 @@ fn no_trees(io: &Io<'_>) -> i32 {
     io.fail(libc::ENOSYS, "the host has no operations for trees")
 }
 
-/// Writes a tree: the number of nodes, then key and value of each.
+/// Writes a tree: the number of nodes, then the key and value of each.
 pub(super) fn save_tree<I: Item>(io: &Io<'_>, item: &I, recorder: Option<&Recorder>) -> i32 {
     let Some(tree) = item.tree() else {
         return io.fail(libc::EINVAL, "a null pointer to a tree");
@@ -151,7 +151,7 @@ fn save_node<S: State>(io: &Io<'_>, node: Option<S>, recorder: Option<&Recorder>
     }
 }
 
-/// Reads a tree and inserts its nodes. The number of nodes must be the one that was announced.
+/// Loads a tree and inserts its nodes. Their number must be the announced one.
 pub(super) fn load_tree<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     let version = item.element_version();
     let (Some(tree), Some(value)) = (item.tree(), item.element_description()) else {
@@ -170,7 +170,7 @@ pub(super) fn load_tree<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     if ret != 0 {
         return ret;
     }
-    // QEMU has the number as an int: one that is negative announces no node at all.
+    // QEMU reads the number as an int. A negative number announces no nodes.
     let announced = io.file.get_be32() as i32;
     trace::tree(io, "get_gtree", item, format_args!("nnodes={announced}"));
     let ret = load_nodes(io, item, version, tree, announced);

@@ -4,10 +4,10 @@
 use super::model::{Description, FieldShape, flags};
 use crate::json::text::{number, quote_bytes as quote};
 
-/// Descriptions deeper than this are left out: one that contains itself has no end.
+/// Deepest nesting that is written. A description that contains itself would not end.
 const DEPTH: u32 = 64;
 
-/// What a dump says of a type of device.
+/// Returns the dump of a device type.
 pub fn describe<D: Description>(description: D, device: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     head(&mut out, "Name", device, &description);
@@ -28,7 +28,7 @@ fn member(out: &mut Vec<u8>, name: &str, value: i64) {
     number(out, value);
 }
 
-/// Opens an object with a name and the versions of a description.
+/// Begins an object with the name and the versions of a description.
 fn head<D: Description>(out: &mut Vec<u8>, name_key: &str, name: &[u8], description: &D) {
     out.push(b'{');
     quote(out, name_key.as_bytes());
@@ -38,7 +38,7 @@ fn head<D: Description>(out: &mut Vec<u8>, name_key: &str, name: &[u8], descript
     member(out, "minimum_version_id", description.minimum_version().into());
 }
 
-/// An array of what `element` writes.
+/// Writes an array of the output of `element`.
 fn array<T>(out: &mut Vec<u8>, name: &str, elements: impl Iterator<Item = T>, element: impl Fn(&mut Vec<u8>, T)) {
     key(out, name);
     out.push(b'[');
@@ -54,7 +54,7 @@ fn array<T>(out: &mut Vec<u8>, name: &str, elements: impl Iterator<Item = T>, el
 fn whole<D: Description>(out: &mut Vec<u8>, description: D, depth: u32) {
     head(out, "name", description.name(), &description);
     if description.has_fields() {
-        // Checks are no state.
+        // Fields that only check the state are not part of it.
         let fields = description.fields().filter(|field| field.flags() & flags::MUST_EXIST == 0);
         array(out, "Fields", fields, |out, shape| field(out, shape, depth));
     }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How many elements a field has and how large they are. Counts and sizes may have come from the stream a moment ago.
+//! The number and the size of a field's elements. Both may come from the stream.
 
 use super::model::{Extent, Field, Kind, flags};
 
-/// Why an extent can't be.
+/// Why an extent is rejected.
 pub(super) type Complaint = String;
 
 impl Extent {
-    /// The extent of a field, as QEMU 7.2's `vmstate_n_elems` and `vmstate_size` have it, but without their overflows.
+    /// Returns the extent of a field, as QEMU 7.2's `vmstate_n_elems` and `vmstate_size`, but without their overflows.
     ///
-    /// Refused are negative counts and sizes, those that do not fit an `int`, arrays that do not fit the address space,
-    /// and counts beyond the end of an array in place, where the table says how long that is.
+    /// Rejects negative counts and sizes, counts and sizes that do not fit an `int`, arrays that do not fit the address
+    /// space, and counts beyond the end of an array in place whose length is in the table.
     #[inline]
     pub fn of<F: Field>(field: &F, kind: Kind) -> Result<Self, Complaint> {
         let bits = field.flags();
         if bits & (flags::VARRAY | flags::VBUFFER | flags::MULTIPLY_ELEMENTS) == 0 {
             let count = if bits & flags::ARRAY == 0 { 1 } else { field.num() };
             let (count, size) = (usize::try_from(count), field.size());
-            // Half the width of a word each: their product fits.
+            // Each is less than half a word wide, so the product fits a word.
             if let (Ok(count), true) = (count, size >> (usize::BITS / 2 - 1) == 0 && usize::BITS >= 64) {
                 return Ok(Self { count, size });
             }
@@ -40,7 +40,7 @@ impl Extent {
         Ok(Self { count, size })
     }
 
-    /// Bytes of all elements.
+    /// Returns the bytes of all elements.
     pub fn bytes(self) -> usize {
         self.count.saturating_mul(self.size)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Reading one element of a known kind (QEMU 7.2, the `get_*` of `migration/vmstate-types.c`).
+//! Loads one element of a known kind (QEMU 7.2, the `get_*` of `migration/vmstate-types.c`).
 
 use super::io::Io;
 use super::load::load_state;
@@ -8,13 +8,13 @@ use super::{CHUNK, NULL_MARKER, containers};
 use crate::file::MigFile;
 use std::fmt::{Display, LowerHex};
 
-/// Whether a kind is an integer that is taken as it comes.
+/// Returns whether a kind is an integer that is stored without a check.
 #[inline]
 pub(super) fn is_plain(kind: Kind) -> bool {
     matches!(kind, Kind::Bool | Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 | Kind::Double)
 }
 
-/// Reads an element. Returns 0 or what the info returned; the file may have an error besides.
+/// Loads an element. Returns 0 or the result of the info. The file may have an error as well.
 pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind) -> i32 {
     if kind == Kind::NullPointer {
         return null_marker(io);
@@ -48,7 +48,7 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind) -> i32 {
     }
 }
 
-/// The marker that stands for a null pointer.
+/// Reads the marker of a null pointer.
 pub(super) fn null_marker(io: &Io<'_>) -> i32 {
     match io.file.get_byte() {
         NULL_MARKER => 0,
@@ -59,7 +59,7 @@ pub(super) fn null_marker(io: &Io<'_>) -> i32 {
     }
 }
 
-/// Reads an integer that is taken as it comes; false, and nothing is read, for every other kind.
+/// Loads an integer that is stored without a check. Returns false and reads nothing for every other kind.
 #[inline(always)]
 pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
     match kind {

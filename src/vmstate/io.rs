@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the interpreter works with, and how its errors travel.
+//! The context of the interpreter, and the path of errors.
 //!
-//! Between two levels there may be C, and through C an error is an `int`. So an error is kept with the file while its
-//! code goes up; each level that sees the code adds its element of the path, and the outermost one the description's
-//! name. Codes are exactly QEMU's, details are ours.
+//! Code in C may run between two levels of the interpreter, and there an error is only an `int`. So the file keeps the
+//! error while its code is returned. Each level that sees the code adds its element to the path, and the outermost
+//! level adds the description's name. The codes are QEMU's.
 
 use super::host::VmStateHost;
 use super::model::{Description, State};
@@ -12,12 +12,12 @@ use crate::file::MigFile;
 use crate::wire::limits::Limits;
 use std::fmt;
 
-/// A file, and whose limits and host apply to what is in it.
+/// A file, with the limits and the host for its contents.
 #[derive(Clone, Copy)]
 pub struct Io<'a> {
-    /// Where the bytes go or come from.
+    /// The file to read or write.
     pub file: &'a MigFile,
-    /// What the stream may ask for.
+    /// Limits on what the stream may request.
     pub limits: &'a Limits,
     /// Timers, trees and traces.
     pub host: &'a dyn VmStateHost,
@@ -25,26 +25,26 @@ pub struct Io<'a> {
 }
 
 impl<'a> Io<'a> {
-    /// For one call of the program. Whether traces are wanted is asked here, and not again for each field.
+    /// Returns the context of one call of the program. Whether traces are wanted is read once here, not for each field.
     pub fn new(file: &'a MigFile, limits: &'a Limits, host: &'a dyn VmStateHost) -> Self {
         Self { file, limits, host, traces: host.traces() }
     }
 }
 
 impl Io<'_> {
-    /// Whether traces are wanted.
+    /// Returns whether traces are wanted.
     #[inline(always)]
     pub(super) fn traces(&self) -> bool {
         self.traces
     }
 
-    /// One trace event.
+    /// Sends a trace event to the host.
     #[cold]
     pub(super) fn trace(&self, event: &'static str, arguments: fmt::Arguments<'_>) {
         self.host.trace(event, arguments);
     }
 
-    /// Keeps an error and returns its code.
+    /// Stores an error in the file and returns its code.
     #[cold]
     pub(super) fn fail(&self, errno: i32, message: impl Into<String>) -> i32 {
         let error = Error::new(errno, message).at_offset(self.file.position());
@@ -53,7 +53,7 @@ impl Io<'_> {
         code
     }
 
-    /// A callback of the program returned `ret`: keeps the error behind it, unless a deeper level did.
+    /// Handles the result `ret` of a callback: stores an error for it, unless a deeper level did.
     #[cold]
     pub(super) fn fail_callback(&self, name: &str, ret: i32) -> i32 {
         let pending = self.file.pending_error();
@@ -62,7 +62,7 @@ impl Io<'_> {
         ret
     }
 
-    /// The file has an error: keeps that.
+    /// Stores the file's own error as the pending error.
     #[cold]
     pub(super) fn fail_file(&self, code: i32) -> i32 {
         let error = self.file.status().first_error().unwrap_or_else(|| Error::new(code, "the file failed"));
@@ -79,8 +79,8 @@ impl Io<'_> {
         ret
     }
 
-    /// Ends the outermost level: the description's name goes in front of the path, and the file's error, if it is this
-    /// one, learns the path.
+    /// Ends the outermost level: prefixes the path with the description's name. If the file's error is the same one, it
+    /// gets the path too.
     #[cold]
     fn finish<S: State>(&self, ret: i32, state: &S) {
         let pending = self.file.pending_error();
@@ -92,23 +92,23 @@ impl Io<'_> {
     }
 }
 
-/// A name of C as text.
+/// Returns a C name as text.
 pub(super) fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// A field's name, with the index where it has several elements.
+/// Returns a field's name, with the index if it has several elements.
 pub(super) fn element_text(name: &[u8], index: usize, count: usize) -> String {
     if count == 1 { text(name) } else { format!("{}[{index}]", String::from_utf8_lossy(name)) }
 }
 
-/// A subsection's name without its parent's, which stands before it in the path already.
+/// Returns a subsection's name without its parent's name, which precedes it in the path.
 pub(super) fn subsection_text(parent: &[u8], name: &[u8]) -> String {
     let own = name.strip_prefix(parent).and_then(|rest| rest.strip_prefix(b"/")).unwrap_or(name);
     text(own)
 }
 
-/// Counts a level of nesting while it lives.
+/// One level of nesting. Dropping it leaves the level.
 struct Level<'a>(&'a MigFile);
 
 impl Drop for Level<'_> {

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What is wrong with a description whatever the device holds: parts that can never be saved or loaded, and counts that
-//! come from the stream and that nothing bounds.
+//! Finds faults of a description that do not depend on a device: parts that can never be saved or loaded, and counts
+//! that come from the stream without a bound.
 
 use super::io::text;
 use super::model::{Description, FieldShape, Kind, flags};
 use std::collections::HashSet;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// It does not work.
+    /// A part does not work.
     Error,
-    /// It works, but may not be meant, or not safe.
+    /// A part works, but may be unintended or unsafe.
     Warning,
     /// For information.
     Note,
 }
 
-/// Something that a check found, in words.
+/// A finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is, with the path where there is one.
+    /// The text, with the path if there is one.
     pub text: String,
 }
 
@@ -32,7 +32,7 @@ impl Finding {
     }
 }
 
-/// Looks through a description and everything in it.
+/// Checks a description and everything in it.
 pub fn lint<D: Description>(description: &D, report: &mut dyn FnMut(Finding)) {
     let mut seen = HashSet::new();
     let path = text(description.name());
@@ -40,13 +40,13 @@ pub fn lint<D: Description>(description: &D, report: &mut dyn FnMut(Finding)) {
 }
 
 struct Lint<'a> {
-    /// Descriptions that were looked at: some contain themselves.
+    /// Descriptions that were checked. A description may contain itself.
     seen: &'a mut HashSet<usize>,
     report: &'a mut dyn FnMut(Finding),
 }
 
 impl Lint<'_> {
-    fn say(&mut self, severity: Severity, path: &str, what: &str) {
+    fn add(&mut self, severity: Severity, path: &str, what: &str) {
         (self.report)(Finding::new(severity, format!("{path}: {what}")));
     }
 
@@ -57,7 +57,7 @@ impl Lint<'_> {
         let (newest, oldest) = (description.version(), description.minimum_version());
         if oldest > newest {
             let what = format!("no version can be loaded: the oldest is {oldest}, the newest {newest}");
-            self.say(Severity::Error, path, &what);
+            self.add(Severity::Error, path, &what);
         }
         let mut earlier: Vec<D::Field> = Vec::new();
         for field in description.fields() {
@@ -71,16 +71,16 @@ impl Lint<'_> {
     fn field<D: Description>(&mut self, of: &D, field: &D::Field, earlier: &[D::Field], path: &str) {
         if field.version() > of.version() && !field.is_conditional() {
             let what = format!("is for version {} and never saved in version {}", field.version(), of.version());
-            self.say(Severity::Warning, path, &what);
+            self.add(Severity::Warning, path, &what);
         }
         let inner = field.inner();
         let is_empty = field.flags() & flags::ARRAY != 0 && field.flags() & flags::MUST_EXIST != 0;
         let needs_inner = matches!(field.loads(), Kind::Tmp | Kind::TailQueue | Kind::List | Kind::Tree | Kind::Struct);
         if needs_inner && inner.is_none() && !is_empty {
-            self.say(Severity::Error, path, "has neither an info nor a description that it needs");
+            self.add(Severity::Error, path, "has neither an info nor a description that it needs");
         }
         if is_unbounded(field, earlier) {
-            self.say(Severity::Warning, path, "its size is in the stream and nothing bounds it");
+            self.add(Severity::Warning, path, "its size is in the stream and nothing bounds it");
         }
         if let (Some(inner), false) = (inner, field.loads() == Kind::Custom) {
             self.description(&inner, path);
@@ -94,27 +94,27 @@ impl Lint<'_> {
             let path = format!("{path}/{}", text(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name)));
             if !name.starts_with(description.name()) || name.len() <= description.name().len() {
                 let what = format!("is never loaded: '{}' does not begin with its parent's name", text(name));
-                self.say(Severity::Error, &path, &what);
+                self.add(Severity::Error, &path, &what);
             }
             if name.len() > usize::from(u8::MAX) {
-                self.say(Severity::Error, &path, "is never loaded: its name has more than 255 bytes");
+                self.add(Severity::Error, &path, "is never loaded: its name has more than 255 bytes");
             }
             if !names.insert(name.to_vec()) {
-                self.say(Severity::Error, &path, "is never loaded: there is another of that name");
+                self.add(Severity::Error, &path, "is never loaded: there is another of that name");
             }
             if subsection.version() > i32::from(u8::MAX) {
-                self.say(Severity::Error, &path, "is never loaded: its version does not fit a byte");
+                self.add(Severity::Error, &path, "is never loaded: its version does not fit a byte");
             }
             self.description(&subsection, &path);
         }
     }
 }
 
-/// Whether the member that says how much there is was loaded by a field before, without a check.
+/// Returns whether the member that gives the extent was loaded by an earlier field without a check.
 fn is_unbounded<F: FieldShape>(field: &F, earlier: &[F]) -> bool {
     let Some(measure) = field.measure() else { return false };
     let allocates = field.flags() & flags::ALLOC != 0 && field.flags() & flags::POINTER != 0;
-    // Bytes that are thrown away need no room.
+    // Ignored bytes need no memory.
     if allocates || field.room() > 0 || field.loads() == Kind::Unused {
         return false;
     }
@@ -126,6 +126,6 @@ fn is_unbounded<F: FieldShape>(field: &F, earlier: &[F]) -> bool {
         Kind::AtMostI32 | Kind::EqualU8 | Kind::EqualU16 | Kind::EqualU32 | Kind::EqualU64
     );
     let validated = earlier[at..].iter().any(|other| other.flags() & flags::MUST_EXIST != 0);
-    // A count in a byte can't exceed what a table for all bytes holds, but who knows whether there is one.
+    // An 8-bit count cannot exceed an array of 256 elements, but the array's length is unknown here.
     !checked && !validated
 }

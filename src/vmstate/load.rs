@@ -6,11 +6,11 @@ use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Item
 use super::{get, trace};
 use crate::wire;
 
-/// Reads what `save_state` wrote in that version.
+/// Loads what `save_state` wrote in that version.
 ///
-/// Returns 0, or what QEMU returns: `-EINVAL` for a version that can't be read, -1 for a field that must exist and does
-/// not, `-ENOENT` for an unknown subsection, what a hook or an info returned, or the file's error. The state may then be
-/// half loaded. Errors of fields are latched in the file.
+/// Returns 0 or QEMU's codes: `-EINVAL` for a version that cannot be loaded, -1 for a field that must exist and does
+/// not, `-ENOENT` for an unknown subsection, the result of a hook or an info, or the file's error. The state may be
+/// partly loaded after an error. Errors of fields are latched in the file.
 pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
     nested(io, &state, || {
         trace::load(io, &state, version);
@@ -41,12 +41,12 @@ pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
     })
 }
 
-/// What is wrong with a version that a description can't read, in QEMU's words.
+/// Returns QEMU's words for a version that a description cannot load.
 pub(super) fn misfit<D: Description>(description: &D, version: i32) -> &'static str {
     if version > description.version() { "too new" } else { "too old" }
 }
 
-/// Whether a description can read a version.
+/// Checks that a description can load a version.
 #[inline]
 pub(super) fn check_version<D: Description>(io: &Io<'_>, description: &D, version: i32) -> i32 {
     let (newest, oldest) = (description.version(), description.minimum_version());
@@ -63,7 +63,7 @@ fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
         trace::load_field(io, state, field);
         if !field.exists(version) {
             if bits & flags::MUST_EXIST != 0 {
-                // The one failure that has no errno and is not latched.
+                // The only failure without an errno. It is not latched.
                 io.fail(1, "the loaded state is not valid");
                 return io.in_path(-1, text(field.shape().name()));
             }
@@ -90,7 +90,7 @@ fn load_fields<S: State>(io: &Io<'_>, state: &S, version: i32) -> i32 {
     0
 }
 
-/// Latches the error of a field in the file, names the element, and returns the code.
+/// Latches the error of a field in the file, adds the element to its path, and returns the code.
 #[cold]
 fn failed<F: Field>(io: &Io<'_>, ret: i32, field: F, at: usize, count: usize) -> i32 {
     trace::load_field_error(io, field, ret);
@@ -98,7 +98,7 @@ fn failed<F: Field>(io: &Io<'_>, ret: i32, field: F, at: usize, count: usize) ->
     io.in_path(ret, element_text(field.shape().name(), at, count))
 }
 
-/// What an element's result means: its own error, else the file's.
+/// Returns the result of an element: its own error, else the file's.
 #[inline]
 fn verdict(io: &Io<'_>, ret: i32) -> i32 {
     if ret < 0 {
@@ -110,7 +110,7 @@ fn verdict(io: &Io<'_>, ret: i32) -> i32 {
     }
 }
 
-/// One structure in place.
+/// Loads one structure in place.
 #[inline]
 fn load_struct<F: Field>(io: &Io<'_>, field: F) -> i32 {
     let ret = match field.single(Kind::Struct).and_then(|item| item.state()) {
@@ -120,7 +120,7 @@ fn load_struct<F: Field>(io: &Io<'_>, field: F) -> i32 {
     verdict(io, ret)
 }
 
-/// One element in place, most often an integer.
+/// Loads one element in place, usually an integer.
 #[inline(always)]
 fn load_plain<F: Field>(io: &Io<'_>, field: F) -> i32 {
     let kind = field.kind(Direction::Load);
@@ -130,7 +130,7 @@ fn load_plain<F: Field>(io: &Io<'_>, field: F) -> i32 {
     }
 }
 
-/// One element in place that is no plain integer.
+/// Loads one element in place that is not a plain integer.
 #[inline(never)]
 fn load_other<F: Field>(io: &Io<'_>, field: F, kind: Kind) -> i32 {
     let ret = match field.single(kind) {
@@ -204,7 +204,7 @@ fn load_element<F: Field>(io: &Io<'_>, field: &F, item: F::Item, kind: Kind, ext
     load_state(io, inner, version)
 }
 
-/// Reads subsections as long as what comes next is one of this description.
+/// Loads subsections as long as the next one belongs to this description.
 #[inline]
 fn load_subsections<S: State>(io: &Io<'_>, state: &S) -> i32 {
     trace::of(io, "vmstate_subsection_load", state);
@@ -219,10 +219,10 @@ fn load_subsections<S: State>(io: &Io<'_>, state: &S) -> i32 {
     0
 }
 
-/// Reads a subsection; false, and nothing is read, where what comes next is something else.
+/// Loads a subsection. Returns false, and reads nothing, if something else follows.
 ///
-/// The byte that begins a subsection may as well be something else, of whoever comes next. So as in QEMU names are
-/// peeked at first, and what can't be a name in here ends the search without an error.
+/// The byte that begins a subsection may also belong to whatever follows the state. As in QEMU, the name is peeked at
+/// first. A name that cannot be one of this description ends the search without an error.
 #[inline(never)]
 fn load_subsection<S: State>(io: &Io<'_>, state: &S) -> Result<bool, i32> {
     let file = io.file;

@@ -54,7 +54,7 @@ const CHUNK: usize = 4096;
 
 /// Saves a device in its own version.
 ///
-/// The error has the device's path in it. As in QEMU, errors of the file itself (`MigFile::error`) don't come back here.
+/// The error has the device's path in it. As in QEMU, errors of the file itself (`MigFile::error`) are not returned here.
 pub fn save<S: State>(io: &Io<'_>, state: S, recorder: Option<&Recorder>) -> Result<()> {
     match save_state(io, state, state.description().version(), recorder) {
         0 => Ok(()),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the interpreter sees of a description and of the memory that it describes.
+//! The interpreter's view of a description and of the memory that it describes.
 //!
-//! `src/ffi/vmstate` implements these traits over C's structures. Handles are plain copies (a description and an
-//! address); making the first one is `unsafe` there, and promises that the description tells the truth about the memory
-//! for as long as the handle and everything derived from it is used. The interpreter itself is safe code.
+//! `src/ffi/vmstate` implements these traits over C's structures. A handle is a copy of addresses: a description and
+//! memory. Making the first handle is `unsafe` there; its caller guarantees that the description matches the memory for
+//! as long as the handle and everything derived from it is used. The interpreter is safe code.
 
 use super::host::HostObject;
 use super::record::Recorder;
@@ -48,7 +48,7 @@ pub mod flags {
         POINTER | ARRAY | STRUCT | VARRAY | ARRAY_OF_POINTER | VBUFFER | MULTIPLY_ELEMENTS | VSTRUCT;
 }
 
-/// How an element gets into the stream: one of the library's own infos, or one that only the program knows.
+/// How an element is encoded: by one of the library's infos, or by an info that only the program knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One byte, 0 or 1 after loading.
@@ -93,12 +93,12 @@ pub enum Kind {
     NullPointer,
     /// A pair of functions of the program.
     Custom,
-    /// No info at all: a structure.
+    /// No info: a structure.
     Struct,
 }
 
 impl Kind {
-    /// Bytes of an integer, in memory and in the stream; 0 for what is no integer.
+    /// Returns the size of an integer in bytes, in memory and in the stream; 0 for other kinds.
     #[inline]
     pub const fn width(self) -> usize {
         match self {
@@ -110,7 +110,7 @@ impl Kind {
         }
     }
 
-    /// What is written: a check only concerns loading.
+    /// Returns the kind for saving. Checks only concern loading.
     #[inline]
     pub const fn without_check(self) -> Self {
         match self {
@@ -123,7 +123,7 @@ impl Kind {
     }
 }
 
-/// Which of an info's two functions counts.
+/// Which function of an info is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// `put`
@@ -135,15 +135,15 @@ pub enum Direction {
 /// Number and size of a field's elements, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// How many elements.
+    /// Number of elements.
     pub count: usize,
-    /// Bytes from one to the next (bits of a bitmap).
+    /// Distance of elements in bytes (in bits for a bitmap).
     pub size: usize,
 }
 
 /// A table of fields, without memory.
 pub trait Description: Copy + 'static {
-    /// One of its fields.
+    /// The type of its fields.
     type Field: FieldShape<Description = Self>;
 
     /// Name, without the final NUL.
@@ -160,7 +160,7 @@ pub trait Description: Copy + 'static {
     fn subsections(&self) -> impl Iterator<Item = Self>;
     /// Whether there is a list of fields, which may be empty.
     fn has_fields(&self) -> bool;
-    /// Equal for handles of the same table, and for no others while both exist.
+    /// Equal for handles of one table. Different for tables that exist at the same time.
     fn identity(&self) -> usize;
 }
 
@@ -175,25 +175,25 @@ pub trait FieldShape: Copy {
     fn flags(&self) -> u32;
     /// Name of the info, if it has one.
     fn info_name(&self) -> Option<&[u8]>;
-    /// Whether a function decides if it is there.
+    /// Whether a function decides if the field is present.
     fn is_conditional(&self) -> bool;
-    /// The description of what is inside, where there is one.
+    /// The description of the contents, if there is one.
     fn inner(&self) -> Option<Self::Description>;
     /// First version that has the field.
     fn version(&self) -> i32;
     /// `offset` of the entry, in bytes.
     fn offset(&self) -> usize;
-    /// Offset of the member that says how many or how large elements are, where there is one.
+    /// Offset of the member with the number or size of elements, if there is one.
     fn measure(&self) -> Option<usize>;
     /// `size` of the entry.
     fn size(&self) -> usize;
-    /// Bytes of a variable array in place, 0 if unknown.
+    /// Length of a variable array in place, in bytes; 0 if unknown.
     fn room(&self) -> usize;
     /// How elements are loaded.
     fn loads(&self) -> Kind;
 }
 
-/// A description laid over the memory of a device.
+/// A description applied to the memory of a device.
 pub trait State: Copy {
     /// The table.
     type Description: Description;
@@ -204,20 +204,20 @@ pub trait State: Copy {
     fn description(&self) -> Self::Description;
     /// The fields in order.
     fn fields(&self) -> impl Iterator<Item = Self::Field>;
-    /// The subsections in order, laid over the same memory.
+    /// The subsections in order, applied to the same memory.
     fn subsections(&self) -> impl Iterator<Item = Self>;
 
     /// Whether there is a `pre_save`.
     fn has_pre_save(&self) -> bool;
-    /// The hooks, 0 where there is none. Each calls C.
+    /// Calls the hook before saving. Each hook calls C and returns 0 if there is none.
     fn pre_save(&self) -> i32;
-    /// After saving, even where it failed.
+    /// Calls the hook after saving, even after a failure.
     fn post_save(&self) -> i32;
-    /// Before loading.
+    /// Calls the hook before loading.
     fn pre_load(&self) -> i32;
-    /// After loading; gets the stream's version.
+    /// Calls the hook after loading, with the stream's version.
     fn post_load(&self, version: i32) -> i32;
-    /// Whether to save it, true without a hook.
+    /// Returns whether the part is saved; true without a hook.
     fn needed(&self) -> bool;
 }
 
@@ -226,18 +226,18 @@ pub type ItemOf<S> = <<S as State>::Field as Field>::Item;
 
 /// A field in the memory of a device.
 pub trait Field: Copy {
-    /// What it is part of.
+    /// The state that it is part of.
     type State: State<Field = Self>;
-    /// One element.
+    /// The type of an element.
     type Item: Item<State = Self::State>;
-    /// All elements.
+    /// The type of all elements.
     type Items: Items<Item = Self::Item>;
 
     /// The table's entry.
     fn shape(&self) -> <<Self::State as State>::Description as Description>::Field;
-    /// `flags`, without the detour.
+    /// `flags`, without a call of `shape`.
     fn flags(&self) -> u32;
-    /// Asks the hook, or compares versions.
+    /// Returns whether the field is present: by its hook, or by its version.
     fn exists(&self, version: i32) -> bool;
     /// The version in which a VSTRUCT is written and read.
     fn struct_version(&self) -> i32;
@@ -245,47 +245,49 @@ pub trait Field: Copy {
     fn num(&self) -> i32;
     /// Bytes of an element, or the unit of a variable size.
     fn size(&self) -> usize;
-    /// Containers: where the link is, or the size of a key. Variable arrays in place: bytes of the array, 0 if unknown.
+    /// Containers: offset of the link, or size of a key. Variable arrays in place: length of the array in bytes, 0 if
+    /// unknown.
     fn start(&self) -> usize;
-    /// The count that a VARRAY flag names; `None` where the device has no memory.
+    /// The count that a VARRAY flag names. `None` if the device has no memory.
     fn count_member(&self) -> Option<i64>;
-    /// The size that VBUFFER names; `None` where the device has no memory.
+    /// The size that VBUFFER names. `None` if the device has no memory.
     fn size_member(&self) -> Option<i32>;
     /// How the elements are stored.
     fn kind(&self, direction: Direction) -> Kind;
-    /// Makes the field's pointer point to so many zero bytes, which the device owns from then on. False without memory.
+    /// Points the field's pointer to zeroed memory of `bytes` bytes, which the device then owns. Returns false without
+    /// memory.
     fn allocate(&self, bytes: usize) -> bool;
-    /// The elements: `extent` is what `Extent::of` computed. `None` where a null pointer is in the way.
+    /// Returns the elements. `extent` is the result of `Extent::of`. `None` if a pointer on the way is null.
     fn items(&self, extent: Extent, kind: Kind) -> Option<Self::Items>;
-    /// The element of a field without any of `flags::NOT_PLAIN`. `None` as above.
+    /// Returns the element of a field without any of `flags::NOT_PLAIN`. `None` as above.
     fn single(&self, kind: Kind) -> Option<Self::Item>;
 }
 
 /// The elements of a field.
 pub trait Items: Copy {
-    /// One of them.
+    /// The type of an element.
     type Item: Item;
 
-    /// An element, through the pointer in an array of pointers. Panics where there is no such element.
+    /// Returns an element, through the pointer in an array of pointers. Panics if there is no such element.
     fn get(&self, index: usize) -> Self::Item;
-    /// Whether the elements are integers that stand side by side.
+    /// Returns whether the elements are adjacent integers.
     fn is_run(&self) -> bool;
-    /// Puts all elements of a run, big-endian.
+    /// Writes all elements of a run, big-endian.
     fn put_run(&self, file: &MigFile);
-    /// Gets all elements of a run, and makes booleans 0 or 1. Returns how many came whole: where the stream ends, one
+    /// Reads all elements of a run, and makes booleans 0 or 1. Returns how many are complete. If the stream ends, one
     /// more is stored, whose missing bytes are zero.
     fn get_run(&self, file: &MigFile) -> usize;
 }
 
-/// One element, in memory. Functions for a certain kind panic, or do nothing, on another kind.
+/// One element in memory. Functions for one kind panic, or do nothing, on another kind.
 pub trait Item: Copy {
-    /// Structures inside.
+    /// The type of structures in it.
     type State: State;
-    /// New structures that are not yet part of the device.
+    /// The type of new structures that are not yet part of the device.
     type Fresh: Fresh<State = Self::State>;
 
-    /// Whether there is no memory: a null pointer in an array of pointers. To be asked before anything is read or
-    /// written, unless the element came from `Field::single`, which asks.
+    /// Returns whether there is no memory: a null pointer in an array of pointers. Must be checked before reading or
+    /// writing, unless the element came from `Field::single`, which checks it.
     fn is_null(&self) -> bool;
     /// Reads an integer in the machine's byte order.
     fn load<const N: usize>(&self) -> [u8; N];
@@ -293,64 +295,65 @@ pub trait Item: Copy {
     fn store<const N: usize>(&self, bytes: [u8; N]);
     /// Size in bytes (bits of a bitmap).
     fn size(&self) -> usize;
-    /// Puts the bytes of a buffer.
+    /// Writes the bytes of a buffer.
     fn put_bytes(&self, file: &MigFile);
-    /// The place of a buffer.
+    /// Returns the memory of a buffer.
     fn span(&self) -> Span<'_>;
-    /// A word of a bitmap.
+    /// Returns a word of a bitmap.
     fn bitmap_word(&self, index: usize) -> u64;
     /// Writes a word of a bitmap.
     fn set_bitmap_word(&self, index: usize, word: u64);
-    /// The structure: the field's description over the element. `None` without a description or memory.
+    /// Returns the structure: the field's description applied to the element. `None` without a description or memory.
     fn state(&self) -> Option<Self::State>;
-    /// The advice of the entry for a failed check.
+    /// Returns the entry's hint for a failed check.
     fn hint(&self) -> Option<String>;
-    /// Calls the program's function.
+    /// Calls the program's `put`.
     fn put_custom(&self, file: &MigFile, recorder: Option<&Recorder>) -> i32;
-    /// Calls the program's function.
+    /// Calls the program's `get`.
     fn get_custom(&self, file: &MigFile) -> i32;
 
-    /// Name of the field that it is in, without the final NUL.
+    /// Returns the name of its field, without the final NUL.
     fn field_name(&self) -> &[u8];
-    /// The version that containers check their elements against.
+    /// Returns the version against which containers check their elements.
     fn element_version(&self) -> i32;
-    /// Description of the elements of a container, or of the values of a tree.
+    /// Returns the description of the elements of a container, or of the values of a tree.
     fn element_description(&self) -> Option<<Self::State as State>::Description>;
-    /// Description of the keys of a tree, unless its keys are plain numbers.
+    /// Returns the description of a tree's keys, unless keys are plain numbers.
     fn key_description(&self) -> Option<<Self::State as State>::Description>;
-    /// Memory for a structure of the container, or value of a tree.
+    /// Allocates a structure of the container, or a value of a tree.
     fn fresh(&self) -> Option<Self::Fresh>;
-    /// Memory for a key of a tree.
+    /// Allocates a key of a tree.
     fn fresh_key(&self) -> Option<Self::Fresh>;
-    /// Memory for a temporary structure, whose first word points to the element. `None` also where that does not fit.
+    /// Allocates a temporary structure, whose first word points to the element. `None` also if the pointer does not
+    /// fit.
     fn fresh_tmp(&self) -> Option<Self::Fresh>;
-    /// The structures of a queue or list, each read when it is its turn.
+    /// Returns the structures of a queue or list. Each link is read only when it is needed.
     fn elements(&self) -> impl Iterator<Item = Self::State>;
-    /// Appends to a tail queue; false where the queue was never initialised.
+    /// Appends to a tail queue. Returns false if the queue was not initialised.
     fn append(&self, fresh: Self::Fresh) -> bool;
-    /// Inserts to a list: at the head, or after `previous`.
+    /// Inserts into a list: at the head, or after `previous`.
     fn insert_after(&self, previous: Option<Self::State>, fresh: Self::Fresh) -> Self::State;
-    /// The timer.
+    /// Returns the timer.
     fn timer(&self) -> HostObject;
-    /// The tree, `None` where the pointer to it is null.
+    /// Returns the tree, or `None` if the pointer to it is null.
     fn tree(&self) -> Option<HostObject>;
-    /// Whether keys are plain numbers.
+    /// Returns whether keys are plain numbers.
     fn has_direct_keys(&self) -> bool;
-    /// A key of the tree as a structure.
+    /// Returns a key of the tree as a structure.
     fn key_state(&self, key: HostObject) -> Option<Self::State>;
-    /// A value of the tree as a structure.
+    /// Returns a value of the tree as a structure.
     fn value_state(&self, value: HostObject) -> Option<Self::State>;
 }
 
-/// Memory that becomes part of a device once it is loaded, or is freed.
+/// Memory that becomes part of a device after it is loaded. Dropping it frees it.
 pub trait Fresh {
-    /// A structure in it.
+    /// The type of the structure in it.
     type State: State;
 
-    /// The structure.
+    /// Returns the structure.
     fn state(&self) -> Self::State;
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     fn size(&self) -> usize;
-    /// Gives the memory away.
+    /// Releases the memory to its new owner.
     fn into_object(self) -> HostObject;
 }

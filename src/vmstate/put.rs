@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Writing one element of a known kind (QEMU 7.2, the `put_*` of `migration/vmstate-types.c`).
+//! Saves one element of a known kind (QEMU 7.2, the `put_*` of `migration/vmstate-types.c`).
 
 use super::io::Io;
 use super::model::{Fresh, Item, Kind, State};
@@ -8,7 +8,7 @@ use super::save::save_state;
 use super::{CHUNK, NULL_MARKER, containers};
 use crate::file::MigFile;
 
-/// Writes an element. Returns 0 or what the info returned.
+/// Saves an element. Returns 0 or the result of the info.
 pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<&Recorder>) -> i32 {
     if kind == Kind::NullPointer {
         if item.is_null() {
@@ -38,7 +38,7 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<
     0
 }
 
-/// Writes an integer; false, and nothing is written, for every other kind.
+/// Saves an integer. Returns false and writes nothing for every other kind.
 #[inline(always)]
 pub(super) fn word<I: Item>(file: &MigFile, item: I, kind: Kind) -> bool {
     match kind {

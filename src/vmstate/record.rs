@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The recorder: what was saved, kept as a list of small events, so that no JSON is built while the guest stands still.
+//! The recorder: a list of small events about what was saved, so that no JSON is built while the guest is stopped.
 //!
-//! C callbacks get a pointer to it as their `JSONWriter *` and hand it back when they save structures, so it is used
-//! through `&self` and no cell guard outlives a method. The names of a description are copied when it is first met: the
-//! events name it and its fields by number, and nothing of the device is looked at afterwards. Equal for one recorder are
-//! descriptions at the same address, so a program must not put another table where one was while devices are saved.
+//! C callbacks receive a pointer to the recorder as their `JSONWriter *` and return it when they save structures. So
+//! the recorder is used through `&self`, and no cell guard outlives a method. The names of a description are copied
+//! when it is first used. The events refer to it and its fields by number, so nothing of the device is read later.
+//! Descriptions are recognised by address: a program must not replace a table at the same address while devices are
+//! saved.
 
 use super::model::{Description, FieldShape, flags};
 use crate::json::text as json;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// Something that happened, in the order of the stream.
+/// An event, in the order of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A registered device, by number.
+    /// The section of a registered device begins; the device's number.
     DeviceStart(u32),
     DeviceEnd,
-    /// A device that was saved by a function of its own.
+    /// A device was saved by a function of its own.
     Legacy {
         size: i64,
     },
@@ -26,19 +27,19 @@ pub(super) enum Event {
         table: u32,
         version: i32,
     },
-    /// Its fields are over.
+    /// The fields of the description end.
     FieldsEnd,
-    /// An element begins; what is inside follows. `index` is `WHOLE` where it stands for all.
+    /// An element begins; its contents follow. `index` is `ALL_ELEMENTS` if it stands for all.
     Element {
         field: u32,
         index: u32,
         count: u32,
     },
-    /// It ends.
+    /// The element ends.
     ElementEnd {
         size: i64,
     },
-    /// An element without anything inside, or an array of them.
+    /// An element without contents, or an array of them.
     Leaf {
         field: u32,
         count: u32,
@@ -51,21 +52,21 @@ pub(super) enum Event {
     SubsectionsEnd,
 }
 
-/// The index of an element that stands for its whole array.
-pub(super) const WHOLE: u32 = u32::MAX;
+/// Index of an element that stands for its whole array.
+pub(super) const ALL_ELEMENTS: u32 = u32::MAX;
 
-/// What the vmdesc says of a field, up to what changes: pieces of `Recording::text`.
+/// The constant part of a field's entry in the vmdesc: pieces of `Recording::text`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldText {
-    /// The beginning of the object with the name in it.
+    /// The beginning of the object, with the name.
     pub head: (u32, u32),
     /// The type.
     pub kind: (u32, u32),
-    /// Whether what is inside has an object of its own.
+    /// Whether the contents have an object of their own.
     pub is_struct: bool,
 }
 
-/// A description that was met.
+/// A description that was used.
 #[derive(Debug)]
 pub(super) struct Table {
     /// Its name in JSON.
@@ -73,7 +74,7 @@ pub(super) struct Table {
     pub fields: Vec<FieldText>,
 }
 
-/// Everything that was recorded.
+/// The recorded events and texts.
 #[derive(Debug, Default)]
 pub(super) struct Recording {
     pub events: Vec<Event>,
@@ -90,16 +91,16 @@ pub(super) struct Device {
     pub instance: u32,
 }
 
-/// Records what is saved. Used by the one thread that saves.
+/// Records what is saved. Used only by the thread that saves.
 #[derive(Default)]
 pub struct Recorder {
     recording: RefCell<Recording>,
-    /// The description that was met last: identity and number.
+    /// The description that was used last: identity and number.
     last: Cell<(usize, u32)>,
 }
 
 impl Recorder {
-    /// An empty one.
+    /// Returns an empty recorder.
     pub fn new() -> Self {
         let recorder = Self::default();
         recorder.recording.borrow_mut().events.reserve(1024);
@@ -126,12 +127,12 @@ impl Recorder {
         self.push(Event::DeviceEnd);
     }
 
-    /// The device wrote so many bytes by a function of its own.
+    /// Records that the device wrote `size` bytes by a function of its own.
     pub fn legacy_buffer(&self, size: i64) {
         self.push(Event::Legacy { size });
     }
 
-    /// The vmdesc section's text, with the target's page size.
+    /// Returns the text of the vmdesc section. `page_size` is the target's page size in bytes.
     pub fn render(&self, page_size: u64) -> Vec<u8> {
         super::render::render(&self.recording.borrow(), page_size)
     }
@@ -164,7 +165,7 @@ impl Recorder {
     }
 
     pub(super) fn element_start(&self, field: usize, index: usize, count: usize, whole: bool) {
-        let index = if whole { WHOLE } else { index as u32 };
+        let index = if whole { ALL_ELEMENTS } else { index as u32 };
         self.push(Event::Element { field: field as u32, index, count: count as u32 });
     }
 
@@ -186,11 +187,11 @@ impl Recorder {
 }
 
 impl Recording {
-    /// Copies what the vmdesc says of a description.
+    /// Copies the names of a description.
     #[cold]
     fn add<D: Description>(&mut self, description: &D, identity: usize) -> u32 {
         let name = self.piece(|text| json::quote_bytes(text, description.name()));
-        // How often each name stands in the table, and how often it was met.
+        // For each name: how often the table contains it, and how often it was reached.
         let mut names: HashMap<Vec<u8>, (u32, u32)> = HashMap::new();
         for field in description.fields() {
             names.entry(field.name().to_vec()).or_default().0 += 1;
@@ -237,7 +238,7 @@ impl Recording {
         (start, self.text.len() as u32)
     }
 
-    /// A piece of text.
+    /// Returns a piece of text.
     pub fn text(&self, (start, end): (u32, u32)) -> &[u8] {
         &self.text[start as usize..end as usize]
     }

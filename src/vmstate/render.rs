@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The vmdesc as JSON, equal to QEMU 7.2's to the byte (`migration/savevm.c`, `migration/vmstate.c`).
+//! Writes the vmdesc as JSON, byte for byte as QEMU 7.2 (`migration/savevm.c`, `migration/vmstate.c`).
 //!
-//! The pieces that do not change were made when a description was first met; here they are only put together.
+//! The recorder made the constant pieces when a description was first used. They are joined here.
 
-use super::record::{Event, FieldText, Recording, WHOLE};
+use super::record::{ALL_ELEMENTS, Event, FieldText, Recording};
 use crate::json::text as json;
 
 /// Writes the text.
@@ -23,11 +23,11 @@ pub(super) fn render(recording: &Recording, page_size: u64) -> Vec<u8> {
 struct Writer<'a> {
     recording: &'a Recording,
     out: Vec<u8>,
-    /// Whether something stands before what comes next in its object or array.
+    /// Whether the next member needs a comma before it.
     comma: bool,
-    /// The descriptions that we are in, innermost last; one that is over still counts for what follows its fields.
+    /// The open descriptions, innermost last. A description whose fields have ended stays until its subsections end.
     tables: Vec<u32>,
-    /// The elements that we are in: whether their content is an object of its own, and how many descriptions were open.
+    /// The open elements: whether the content is an object of its own, and how many descriptions were open.
     open: Vec<(bool, usize)>,
 }
 
@@ -49,7 +49,7 @@ impl Writer<'_> {
             Event::Element { field, index, count } => self.element(field, index, count),
             Event::ElementEnd { size } => self.element_end(size),
             Event::Leaf { field, count, size } => {
-                self.element(field, WHOLE, count);
+                self.element(field, ALL_ELEMENTS, count);
                 self.element_end(i64::from(size));
             }
             Event::SubsectionStart { first } => {
@@ -125,7 +125,7 @@ impl Writer<'_> {
         self.put(recording.text(field.head));
         if count > 1 {
             let (key, value): (&[u8], _) =
-                if index == WHOLE { (b", \"array_len\": ", count) } else { (b", \"index\": ", index) };
+                if index == ALL_ELEMENTS { (b", \"array_len\": ", count) } else { (b", \"index\": ", index) };
             self.put(key);
             self.number(i64::from(value));
         }

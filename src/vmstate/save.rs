@@ -7,10 +7,10 @@ use super::record::Recorder;
 use super::{NULL_MARKER, put, trace};
 use crate::wire;
 
-/// Writes a device, or a structure in one, in the given version. What was written is recorded for the vmdesc.
+/// Saves a device, or a structure in one, in the given version. Records what was written for the vmdesc.
 ///
-/// Returns 0, or the first code that is not 0: of a hook, an info, or the interpreter (`-EINVAL` where QEMU asserts).
-/// Errors of the file itself are latched there and not returned.
+/// Returns 0, or the first other code: of a hook, an info, or the interpreter (`-EINVAL` where QEMU asserts). Errors of
+/// the file itself are latched there and not returned.
 pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Option<&Recorder>) -> i32 {
     nested(io, &state, || {
         trace::of(io, "vmstate_save_state_top", &state);
@@ -67,7 +67,7 @@ fn save_fields<S: State>(io: &Io<'_>, state: &S, version: i32, recorder: Option<
     0
 }
 
-/// One structure in place.
+/// Saves one structure in place.
 #[inline]
 fn save_struct<F: Field>(io: &Io<'_>, field: F) -> i32 {
     match field.single(Kind::Struct).and_then(|item| item.state()) {
@@ -76,7 +76,7 @@ fn save_struct<F: Field>(io: &Io<'_>, field: F) -> i32 {
     }
 }
 
-/// One element in place, most often an integer.
+/// Saves one element in place, usually an integer.
 #[inline(always)]
 fn save_plain<F: Field>(io: &Io<'_>, field: F, index: usize, recorder: Option<&Recorder>) -> i32 {
     let kind = field.kind(Direction::Save);
@@ -91,7 +91,7 @@ fn save_plain<F: Field>(io: &Io<'_>, field: F, index: usize, recorder: Option<&R
     }
 }
 
-/// One element in place that is no integer.
+/// Saves one element in place that is not an integer.
 #[inline(never)]
 fn save_other<F: Field>(io: &Io<'_>, field: F, kind: Kind, index: usize, recorder: Option<&Recorder>) -> i32 {
     let Some(item) = field.single(kind) else {
@@ -178,11 +178,11 @@ fn save_element<F: Field>(
     save_state(io, inner, version, recorder)
 }
 
-/// Fields that the check below looks at before it gives up: more than any device has, so that a description that
-/// contains itself ends the search. (QEMU would not return.)
+/// Most fields that the next check visits: more than any device has. A description that contains itself ends the check.
+/// (QEMU would not return.)
 const SEARCH_LIMIT: usize = 1 << 16;
 
-/// Whether all elements of an array look alike in the vmdesc, so that one of them stands for all.
+/// Returns whether all elements of an array look alike in the vmdesc, so that one of them stands for all.
 fn is_compressible<F: FieldShape>(field: &F, depth: u32, seen: &mut usize) -> bool {
     *seen += 1;
     if field.is_conditional() || *seen > SEARCH_LIMIT || depth > 64 {
@@ -210,7 +210,7 @@ fn save_subsections<S: State>(io: &Io<'_>, state: &S, recorder: Option<&Recorder
         first = false;
         let description = subsection.description();
         let name = description.name();
-        // As in QEMU the length is cut to a byte; such a stream can't be loaded by anybody.
+        // As in QEMU the length is cut to a byte. Such a stream cannot be loaded.
         let len = name.len() as u8;
         io.file.put_byte(wire::SUBSECTION);
         io.file.put_byte(len);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Trace events of the interpreter, with QEMU's names and texts (QEMU 7.2, `migration/trace-events`).
 //!
-//! Whether anybody listens is asked once for each device, so that a field costs one look at a flag.
+//! Whether traces are wanted is read once for each device, so that each field only costs a test of a flag.
 
 use super::io::{Io, text};
 use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Kind, State, flags};
 use std::fmt;
 
-/// A trace event with QEMU's name, where somebody listens.
+/// Sends a trace event with QEMU's name, if traces are wanted.
 macro_rules! trace_event {
     ($host:expr, $event:expr, $($arguments:tt)*) => {
         if $host.traces() {
@@ -21,13 +21,13 @@ fn name<S: State>(state: &S) -> String {
     text(state.description().name())
 }
 
-/// An event that says no more than whose it is.
+/// An event that only names the description.
 #[inline(always)]
 pub(super) fn of<S: State>(io: &Io<'_>, event: &'static str, state: &S) {
     trace_event!(io, event, "{}", name(state));
 }
 
-/// What `pre_save` returned, where there is one.
+/// The result of `pre_save`, if there is one.
 #[inline(always)]
 pub(super) fn pre_saved<S: State>(io: &Io<'_>, state: &S, ret: i32) {
     if io.traces() && state.has_pre_save() {
@@ -41,13 +41,13 @@ pub(super) fn load<S: State>(io: &Io<'_>, state: &S, version: i32) {
     trace_event!(io, "vmstate_load_state", "{} v{version}", name(state));
 }
 
-/// A load ended after its fields, or before them for that reason.
+/// A load ended: after its fields, or before them for the given reason.
 #[inline(always)]
 pub(super) fn load_end<S: State>(io: &Io<'_>, state: &S, reason: &str, ret: i32) {
     trace_event!(io, "vmstate_load_state_end", "{} {reason}/{ret}", name(state));
 }
 
-/// A field is looked at, which may not be in the stream.
+/// A field is visited. It may not be in the stream.
 #[inline(always)]
 pub(super) fn load_field<F: Field>(io: &Io<'_>, state: &F::State, field: F) {
     trace_event!(io, "vmstate_load_state_field", "{}:{}", name(state), text(field.shape().name()));
@@ -58,7 +58,7 @@ pub(super) fn load_field_error<F: Field>(io: &Io<'_>, field: F, ret: i32) {
     trace_event!(io, "vmstate_load_field_error", "field \"{}\" load failed, ret = {ret}", text(field.shape().name()));
 }
 
-/// How many elements a field of the stream has: QEMU asks once more where it makes room for them.
+/// The number of elements of a field in the stream. QEMU computes it again before it allocates memory for them.
 #[inline(always)]
 pub(super) fn elements<F: Field>(io: &Io<'_>, field: F) {
     if io.traces() {
@@ -95,7 +95,7 @@ pub(super) fn save_subsection<S: State>(io: &Io<'_>, state: &S, subsection: &S) 
     trace_event!(io, "vmstate_subsection_save_loop", "{}/{}", name(state), name(subsection));
 }
 
-/// What stands where a subsection could is none of this description.
+/// The bytes in the place of a subsection are none of this description.
 pub(super) fn bad_subsection(io: &Io<'_>, parent: &[u8], found: &[u8], why: &str) {
     trace_event!(io, "vmstate_subsection_load_bad", "{}: {}/{why}", text(parent), text(found));
 }

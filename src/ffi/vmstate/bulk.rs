@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Memory of the device to a file's buffer and back, many integers at a time and without a stop on the way.
+//! Copies many integers at once between the device's memory and a file's buffer.
 //!
-//! No slice is ever made of the device's memory: a file may call C in the middle, to flush or to read on.
+//! No slice is made of the device's memory, because a file may call C in the middle, to flush or to read more.
 
 use super::swap;
 use crate::file::{BUFFER_SIZE, MigFile};
 use std::ptr;
 
-/// Bytes that are peeked at once; a multiple of every width.
+/// Bytes that are peeked at once. A multiple of every width.
 const CHUNK: usize = 8192;
-/// Bytes that go over the stack where the file's buffer is nearly full.
-const REST: usize = 256;
+/// Bytes that are copied over the stack if the file's buffer is nearly full.
+const STACK_BYTES: usize = 256;
 
-/// Puts `bytes` bytes from `from`: integers of `width` bytes each.
+/// Writes `bytes` bytes from `from`: integers of `width` bytes each.
 ///
 /// # Safety
 /// The memory must be readable, and `bytes` a multiple of `width` (1, 2, 4 or 8).
 #[inline]
 pub(super) unsafe fn put(file: &MigFile, from: *const u8, bytes: usize, width: usize) {
     if let Some(room) = file.reserve(bytes) {
-        // SAFETY: as the caller promised; the room is as large, and the file's own.
+        // SAFETY: `from` is readable for `bytes` bytes (contract of `put`); `room` is the file's own memory of that
+        // size.
         unsafe { swap::copy(from, room, bytes, width) };
         file.commit(bytes);
     } else {
-        // SAFETY: as the caller promised.
+        // SAFETY: the contract of `put_long` is the contract of `put`.
         unsafe { put_long(file, from, bytes, width) };
     }
 }
@@ -34,20 +35,20 @@ pub(super) unsafe fn put(file: &MigFile, from: *const u8, bytes: usize, width: u
 unsafe fn put_long(file: &MigFile, from: *const u8, bytes: usize, width: usize) {
     let mut done = 0;
     while done < bytes && file.error() == 0 {
-        // SAFETY: inside the caller's memory.
+        // SAFETY: `done` is less than `bytes`, the length of the memory.
         let from = unsafe { from.add(done) };
         done += match reserve_most(file, bytes - done) {
             Some((room, size)) => {
-                // SAFETY: as in `put`.
+                // SAFETY: `size` bytes are left at `from`; `room` is the file's own memory of that size.
                 unsafe { swap::copy(from, room, size, width) };
                 file.commit(size);
                 size
             }
-            // What fills the buffer goes another way, and makes the file flush.
+            // Bytes that fill the buffer are written by `put`, which flushes the file.
             None => {
-                let mut rest = [0; REST];
-                let rest = &mut rest[..(bytes - done).min(REST)];
-                // SAFETY: inside the caller's memory.
+                let mut rest = [0; STACK_BYTES];
+                let rest = &mut rest[..(bytes - done).min(STACK_BYTES)];
+                // SAFETY: `rest.len()` bytes are left at `from`.
                 unsafe { swap::copy(from, rest.as_mut_ptr(), rest.len(), width) };
                 file.put(rest);
                 rest.len()
@@ -56,16 +57,16 @@ unsafe fn put_long(file: &MigFile, from: *const u8, bytes: usize, width: usize) 
     }
 }
 
-/// Room for up to `most` bytes, as much as can be found with few questions: `most`, or a multiple of every width that is
-/// larger than `REST`.
+/// Reserves up to `most` bytes with few attempts: `most`, or a multiple of every width that is larger than
+/// `STACK_BYTES`.
 fn reserve_most(file: &MigFile, most: usize) -> Option<(*mut u8, usize)> {
     let first = if most < BUFFER_SIZE { most } else { BUFFER_SIZE - 8 };
     let sizes = std::iter::successors(Some(first), |size| Some(size / 16 * 8));
-    sizes.take_while(|size| *size > REST).find_map(|size| Some((file.reserve(size)?, size)))
+    sizes.take_while(|size| *size > STACK_BYTES).find_map(|size| Some((file.reserve(size)?, size)))
 }
 
-/// Gets `count` integers of `width` bytes each to `into`. Returns how many came whole: where the stream ends, one more is
-/// stored, whose missing bytes are zero.
+/// Reads `count` integers of `width` bytes each into `into`. Returns how many are complete. If the stream ends, one
+/// more is stored, whose missing bytes are zero.
 ///
 /// # Safety
 /// The memory must be writable for all of them, and `width` 1, 2, 4 or 8.
@@ -75,12 +76,12 @@ pub(super) unsafe fn get(file: &MigFile, into: *mut u8, count: usize, width: usi
     while done < count {
         let want = ((count - done) * width).min(CHUNK);
         let whole = file.peek(want, 0) / width;
-        // SAFETY: inside the caller's memory, and so many bytes were peeked.
+        // SAFETY: `into` has room for `count` integers, of which these are a part; the file has as many peeked bytes.
         unsafe { swap::copy(file.peeked(0), into.add(done * width), whole * width, width) };
         file.skip(whole * width);
         done += whole;
         if whole * width < want {
-            // SAFETY: inside the caller's memory.
+            // SAFETY: `done` is less than `count`, so `into` has room for this integer.
             unsafe { get_last(file, into.add(done * width), width) };
             break;
         }
@@ -94,17 +95,17 @@ pub(super) unsafe fn get(file: &MigFile, into: *mut u8, count: usize, width: usi
 unsafe fn get_last(file: &MigFile, into: *mut u8, width: usize) {
     let mut bytes = [0; 8];
     file.get(&mut bytes[..width]);
-    // SAFETY: as the caller promised.
+    // SAFETY: `into` is writable for `width` bytes (contract of `get_last`).
     unsafe { swap::copy(bytes.as_ptr(), into, width, width) };
 }
 
-/// Makes bytes that were loaded as booleans 0 or 1.
+/// Makes loaded booleans 0 or 1.
 ///
 /// # Safety
 /// The memory must be writable.
 pub(super) unsafe fn normalise(at: *mut u8, count: usize) {
     for at in (0..count).map(|index| at.wrapping_add(index)) {
-        // SAFETY: as the caller promised.
+        // SAFETY: `at` is inside the writable memory (contract of `normalise`).
         unsafe { ptr::write(at, u8::from(ptr::read(at) != 0)) };
     }
 }

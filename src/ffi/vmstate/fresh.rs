@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Memory that a load makes: from `malloc`, because C frees it with `free` or `g_free`.
+//! Memory that a load allocates. It comes from `malloc`, because C frees it with `free` or `g_free`.
 
 use super::state::CDescription;
 use super::state::CState;
@@ -7,7 +7,7 @@ use crate::vmstate::HostObject;
 use crate::vmstate::model::Fresh;
 use std::ptr::NonNull;
 
-/// A structure, all zero at first, that is freed unless it is given away.
+/// A zeroed structure. Dropping it frees the memory, unless it was released.
 pub(crate) struct CFresh {
     memory: NonNull<u8>,
     size: usize,
@@ -15,14 +15,14 @@ pub(crate) struct CFresh {
 }
 
 impl CFresh {
-    /// `None` without memory.
+    /// Allocates a structure. Returns `None` without memory.
     pub(super) fn new(size: usize, table: CDescription) -> Option<Self> {
-        // SAFETY: no pointers in.
+        // SAFETY: calloc() takes no pointers.
         let memory = unsafe { libc::calloc(1, size.max(1)) };
         Some(Self { memory: NonNull::new(memory.cast())?, size, table })
     }
 
-    /// Gives the memory away.
+    /// Releases the memory to its new owner.
     pub(super) fn into_raw(self) -> *mut u8 {
         let memory = self.memory.as_ptr();
         std::mem::forget(self);
@@ -32,7 +32,7 @@ impl CFresh {
 
 impl Drop for CFresh {
     fn drop(&mut self) {
-        // SAFETY: it is ours, from calloc(), and nobody was given it.
+        // SAFETY: the memory came from calloc() and was not released.
         unsafe { libc::free(self.memory.as_ptr().cast()) }
     }
 }

@@ -2,7 +2,7 @@
 //! The `vmstate_info_*` objects: statics of the library, which programs compare by address (QEMU 7.2,
 //! `migration/vmstate-types.c`; the timer in `migration/savevm.c`).
 //!
-//! The interpreter does not call them: it recognises its own infos and handles their elements itself. C may call them.
+//! The interpreter does not call them: it recognises them and handles their elements itself. C may call them.
 
 use super::items::CItem;
 use super::recorder_ref;
@@ -18,36 +18,36 @@ use crate::vmstate::model::{Direction, Kind};
 use crate::vmstate::{get_item, put_item};
 use std::ffi::{c_int, c_void};
 
-/// Room for a name. All names stand in one array, so that an info is recognised by where its name is.
-const SLOT: usize = 16;
+/// Bytes for a name. All names are in one array, so an info is recognised by the address of its name.
+const NAME_SIZE: usize = 16;
 
-const fn slot(name: &str) -> [u8; SLOT] {
-    let mut slot = [0; SLOT];
+const fn padded(name: &str) -> [u8; NAME_SIZE] {
+    let mut padded = [0; NAME_SIZE];
     let bytes = name.as_bytes();
-    assert!(bytes.len() < SLOT);
+    assert!(bytes.len() < NAME_SIZE);
     let mut at = 0;
     while at < bytes.len() {
-        slot[at] = bytes[at];
+        padded[at] = bytes[at];
         at += 1;
     }
-    slot
+    padded
 }
 
-/// What is known of one of our infos. The size is a power of two, for a cheap index.
+/// An info of the library. The size is a power of two, for a cheap index.
 #[repr(align(32))]
-struct Known {
+struct OwnInfo {
     get: GetFn,
     put: PutFn,
-    /// As far as `get` is concerned, and as far as `put` is: checks only concern loading.
+    /// The kind for `get`, and the kind for `put`. Checks only concern loading.
     kinds: (Kind, Kind),
 }
 
 macro_rules! infos {
     ($count:literal: $($(#[$doc:meta])* $index:literal $symbol:ident $name:literal $kind:ident;)*) => {
-        static NAMES: [[u8; SLOT]; $count] = [$(slot($name)),*];
+        static NAMES: [[u8; NAME_SIZE]; $count] = [$(padded($name)),*];
 
-        static KNOWN: [Known; $count] = [$(
-            Known {
+        static OWN_INFOS: [OwnInfo; $count] = [$(
+            OwnInfo {
                 get: get::<{ Kind::$kind as u8 }>,
                 put: put::<{ Kind::$kind as u8 }>,
                 kinds: (Kind::$kind, Kind::$kind.without_check()),
@@ -109,7 +109,7 @@ infos! { 25:
     16 vmstate_info_timer "timer" Timer;
     /// bytes
     17 vmstate_info_buffer "buffer" Buffer;
-    /// bytes that mean nothing any more
+    /// bytes that are no longer used
     18 vmstate_info_unused_buffer "unused_buffer" Unused;
     /// a temporary structure
     19 vmstate_info_tmp "tmp" Tmp;
@@ -125,19 +125,19 @@ infos! { 25:
     24 vmstate_info_nullptr "uint64" NullPointer;
 }
 
-/// How the elements of an info are stored, as far as one of its functions is concerned.
+/// Returns how an info stores its elements, as far as the function of `direction` is concerned.
 ///
 /// # Safety
 /// `info` must be NULL or point to an info.
 #[inline]
 pub(super) unsafe fn kind(info: *const VMStateInfo, direction: Direction) -> Kind {
-    // SAFETY: as the caller promised.
+    // SAFETY: `info` is NULL or an info (contract of `kind`).
     let Some(info) = (unsafe { info.as_ref() }) else { return Kind::Custom };
     let offset = (info.name as usize).wrapping_sub(NAMES.as_ptr() as usize);
     if offset >= size_of_val(&NAMES) {
         return Kind::Custom;
     }
-    let known = &KNOWN[offset / SLOT];
+    let known = &OWN_INFOS[offset / NAME_SIZE];
     let (theirs, ours, kind) = match direction {
         Direction::Save => (info.put.map_or(0, |put| put as usize), known.put as usize, known.kinds.1),
         Direction::Load => (info.get.map_or(0, |get| get as usize), known.get as usize, known.kinds.0),
@@ -152,7 +152,7 @@ unsafe extern "C" fn get<const KIND: u8>(
     field: *const VMStateField,
 ) -> c_int {
     guard(-libc::EIO, || {
-        // SAFETY: an info's function is called with a file, and with memory and a field that fit the info.
+        // SAFETY: C calls an info's function with a file, and with memory and a field that fit the info.
         let (file, item) = unsafe { (file_ref(f), CItem::new(field, pv, size, const { kind_of(KIND) })) };
         let (Some(file), Some(item)) = (file, item) else { return -libc::EINVAL };
         with_io(file, |io| get_item(io, &item, const { kind_of(KIND) }))
@@ -167,10 +167,10 @@ unsafe extern "C" fn put<const KIND: u8>(
     vmdesc: *mut JSONWriter,
 ) -> c_int {
     guard(-libc::EIO, || {
-        // SAFETY: as in `get`; `vmdesc` is what a `put` was given, or NULL.
+        // SAFETY: C calls an info's function with a file, and with memory and a field that fit the info.
         let (file, item) = unsafe { (file_ref(f), CItem::new(field, pv, size, const { kind_of(KIND) })) };
         let (Some(file), Some(item)) = (file, item) else { return -libc::EINVAL };
-        // SAFETY: as above.
+        // SAFETY: `vmdesc` is what a `put` received, or NULL.
         let recorder = unsafe { recorder_ref(vmdesc) };
         with_io(file, |io| put_item(io, &item, const { kind_of(KIND) }, recorder))
     })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The interpreter's traits over C's structures: elements, and the memory behind them.
+//! Implements the interpreter's traits over C's structures: elements, and their memory.
 
 use super::bulk;
 use super::fresh::CFresh;
@@ -26,7 +26,7 @@ pub(crate) struct CItems {
 }
 
 impl CItems {
-    /// The caller took everything from a field that has memory.
+    /// The caller moves everything out of a field that has memory.
     #[inline]
     pub(super) fn new(
         entry: NonNull<VMStateField>,
@@ -91,8 +91,8 @@ pub(crate) struct CItem {
 }
 
 impl CItem {
-    /// The element that C calls one of our infos for. `None` for a size that no object has, and for a container without
-    /// a field.
+    /// Returns the element for which C calls one of the library's infos. `None` for a size that no object has, and for
+    /// a container without a field.
     ///
     /// # Safety
     /// `at` must be NULL or memory of that kind and size; `entry` must be NULL or a field for it, where the kind needs one.
@@ -112,7 +112,7 @@ impl CItem {
         unsafe { self.entry.as_ref() }
     }
 
-    /// The description at `index` of those that the field names, of which a tree has two.
+    /// Returns the description at `index` of those that the field names. A tree has two.
     fn inner(&self, index: usize) -> Option<CDescription> {
         let first = self.entry()?.vmsd;
         if first.is_null() {
@@ -122,12 +122,12 @@ impl CItem {
         unsafe { CDescription::new(first.wrapping_add(index)) }
     }
 
-    /// A word of the element, or of a structure in it, as a pointer.
+    /// Returns a word of the element, or of a structure in it, as a pointer.
     fn link(at: *mut u8) -> *mut *mut u8 {
         at.cast()
     }
 
-    /// A bitmap's words are `unsigned long`: on 32-bit machines two of them make a word of the stream.
+    /// Returns the place of a word of a bitmap. On 32-bit machines two `unsigned long` make a word of the stream.
     fn bitmap_at(&self, index: usize) -> (*mut usize, bool) {
         assert!(self.kind == Kind::Bitmap && index < self.size.div_ceil(64));
         let per_word = 64 / usize::BITS as usize;
@@ -149,7 +149,7 @@ impl Item for CItem {
     fn load<const N: usize>(&self) -> [u8; N] {
         assert!(self.kind.width() == N);
         debug_assert!(!self.at.is_null());
-        // SAFETY: the kind says that there are N bytes, and callers have asked `is_null`.
+        // SAFETY: an element of this kind has N bytes, and callers have checked `is_null`.
         unsafe { self.at.cast::<[u8; N]>().read() }
     }
 
@@ -157,7 +157,7 @@ impl Item for CItem {
     fn store<const N: usize>(&self, bytes: [u8; N]) {
         assert!(self.kind.width() == N);
         debug_assert!(!self.at.is_null());
-        // SAFETY: as in `load`.
+        // SAFETY: an element of this kind has N bytes, and callers have checked `is_null`.
         unsafe { self.at.cast::<[u8; N]>().write(bytes) }
     }
 
@@ -180,18 +180,18 @@ impl Item for CItem {
 
     fn bitmap_word(&self, index: usize) -> u64 {
         let (at, has_high) = self.bitmap_at(index);
-        // SAFETY: inside the bitmap, which is whole words of the machine.
+        // SAFETY: the place is inside the bitmap, whose length is a multiple of the machine's words.
         let low = unsafe { at.read_unaligned() } as u64;
-        // SAFETY: as above; the second half is there.
+        // SAFETY: `bitmap_at` returned that the second word is in the bitmap.
         if has_high { low | (unsafe { at.add(1).read_unaligned() } as u64) << 32 } else { low }
     }
 
     fn set_bitmap_word(&self, index: usize, word: u64) {
         let (at, has_high) = self.bitmap_at(index);
-        // SAFETY: inside the bitmap.
+        // SAFETY: the place is inside the bitmap.
         unsafe { at.write_unaligned(word as usize) };
         if has_high {
-            // SAFETY: as above; the second half is there.
+            // SAFETY: `bitmap_at` returned that the second word is in the bitmap.
             unsafe { at.add(1).write_unaligned((word >> 32) as usize) };
         }
     }
@@ -215,7 +215,7 @@ impl Item for CItem {
         let put = self.entry().and_then(|entry| unsafe { entry.info.as_ref() }).and_then(|info| info.put);
         let Some(put) = put else { return -libc::EINVAL };
         let vmdesc = recorder.map_or(ptr::null_mut(), |recorder| ptr::from_ref(recorder).cast_mut().cast());
-        // SAFETY: the promise of `CState::new`; no borrow is held.
+        // SAFETY: the info fits the element (contract of `CState::new`); no borrow is held.
         unsafe { put(as_c(file), self.at.cast(), self.size, self.entry, vmdesc) }
     }
 
@@ -223,7 +223,7 @@ impl Item for CItem {
         // SAFETY: NULL or an info.
         let get = self.entry().and_then(|entry| unsafe { entry.info.as_ref() }).and_then(|info| info.get);
         let Some(get) = get else { return -libc::EINVAL };
-        // SAFETY: the promise of `CState::new`; no borrow is held.
+        // SAFETY: the info fits the element (contract of `CState::new`); no borrow is held.
         unsafe { get(as_c(file), self.at.cast(), self.size, self.entry) }
     }
 
@@ -263,7 +263,7 @@ impl Item for CItem {
     }
 
     fn elements(&self) -> impl Iterator<Item = CState> {
-        // The first word of both kinds of heads, and of both kinds of links, leads to the next element.
+        // In both kinds of heads and links, the first word points to the next element.
         let link = self.entry().map_or(0, |entry| entry.start);
         let table = self.inner(0);
         let mut from = if matches!(self.kind, Kind::TailQueue | Kind::List) { self.at } else { ptr::null_mut() };
@@ -315,7 +315,7 @@ impl Item for CItem {
                 Some(previous) => previous.address().add(start),
                 None => self.at,
             };
-            // Behind another element QEMU cuts off what followed it.
+            // As in QEMU, an insertion after an element drops what followed that element.
             let next = if previous.is_none() { Self::link(self.at).read_unaligned() } else { ptr::null_mut() };
             if !next.is_null() {
                 Self::link(next.add(start + word)).write_unaligned(link);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `migration/vmstate.h`: C's tables, the infos, and the functions over them. The header is hand-written.
+//! The C tables, infos and functions of `migration/vmstate.h`. The header is hand-written.
 
 mod bulk;
 pub mod check;
@@ -29,7 +29,7 @@ use std::ffi::{c_int, c_void};
 use std::fmt;
 use types::VMStateDescription;
 
-/// The host of a context, looked up only when a timer, tree or trace is met.
+/// The host of a context. It is looked up only for a timer, a tree or a trace.
 struct LazyHost<'a>(&'a Vm);
 
 impl VmStateHost for LazyHost<'_> {
@@ -66,24 +66,24 @@ impl VmStateHost for LazyHost<'_> {
     }
 }
 
-/// Runs `body` with this thread's context's limits and host. A panic in it leaves an error on the file.
+/// Runs `body` with the limits and the host of this thread's context. A panic in it leaves an error in the file.
 #[inline]
 fn with_io<T>(file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
     let vm = current::current();
     on_panic(|| body(&Io::new(file, &vm.limits(), &LazyHost(&vm))), || file.set_error(-libc::EIO))
 }
 
-/// The recorder behind a C pointer.
+/// Returns the recorder behind a C pointer.
 ///
 /// # Safety
 /// `vmdesc` must be NULL or what a `put` was given, which has not returned.
 #[inline]
 unsafe fn recorder_ref<'a>(vmdesc: *mut JSONWriter) -> Option<&'a Recorder> {
-    // SAFETY: as the caller promised: such pointers are made of recorders.
+    // SAFETY: `vmdesc` is NULL or came from a recorder (contract of `recorder_ref`).
     unsafe { vmdesc.cast::<Recorder>().as_ref() }
 }
 
-/// Writes `opaque` in the version of `vmsd`. 0, or what a hook or info returned, or -EINVAL.
+/// Saves `opaque` in the version of `vmsd`. Returns 0, the result of a hook or info, or -EINVAL.
 ///
 /// # Safety
 /// `f` is NULL or an open file; `vmsd` is NULL or describes `opaque`; `vmdesc` is NULL or what the caller was given.
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn vmstate_save_state(
     unsafe { vmstate_save_state_v(f, vmsd, opaque, vmdesc, version) }
 }
 
-/// Writes `opaque` in a given version. Otherwise as vmstate_save_state().
+/// Saves `opaque` in a given version. Otherwise as vmstate_save_state().
 ///
 /// # Safety
 /// As vmstate_save_state().
@@ -120,7 +120,8 @@ pub unsafe extern "C" fn vmstate_save_state_v(
     })
 }
 
-/// Reads what vmstate_save_state() wrote in that version. 0, or what QEMU returns; `opaque` may then be half loaded.
+/// Loads what vmstate_save_state() wrote in that version. Returns 0 or QEMU's codes; after an error `opaque` may be
+/// partly loaded.
 ///
 /// # Safety
 /// `f` is NULL or an open file; `vmsd` is NULL or describes `opaque`.
@@ -139,7 +140,7 @@ pub unsafe extern "C" fn vmstate_load_state(
     })
 }
 
-/// What the `needed` hook says; true without one, false for NULL.
+/// Returns the result of the `needed` hook: true without a hook, false for NULL.
 ///
 /// # Safety
 /// `vmsd` is NULL or describes `opaque`.

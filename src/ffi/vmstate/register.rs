@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Registering a device by its description.
+//! Registers devices by description.
 
 use super::state::CDescription;
 use super::state::CState;
@@ -19,16 +19,16 @@ use crate::vmstate::model::{Description, State};
 use crate::vmstate::{Recorder, load, save};
 use std::ffi::{c_int, c_void};
 
-/// A description and the device's memory.
+/// A registered description with the device's memory.
 struct Described {
     description: CDescription,
     state: CState,
 }
 
-// SAFETY: the contract of vmstate_register_with_alias_id(): the device is used on the threads and under the locks that
-// saving and loading name.
+// SAFETY: vmstate_register_with_alias_id() requires that the device may be used on the threads and under the locks of
+// saving and loading.
 unsafe impl Send for Described {}
-// SAFETY: as above.
+// SAFETY: the same requirement.
 unsafe impl Sync for Described {}
 
 impl Described {
@@ -37,7 +37,7 @@ impl Described {
     }
 }
 
-/// A description has none of the live callbacks: `has` says so, and nobody calls them.
+/// A description has none of the live callbacks. `has` returns that, so they are not called.
 impl Handler for Described {
     fn has(&self, _callback: Callback) -> bool {
         false
@@ -71,7 +71,7 @@ impl Handler for Described {
         self.table().needed.is_some()
     }
     fn unplug_pending(&self) -> bool {
-        // SAFETY: the contract of vmstate_register_with_alias_id().
+        // SAFETY: `vmsd` describes `opaque` (contract of vmstate_register_with_alias_id()).
         self.table().dev_unplug_pending.is_some_and(|pending| unsafe { pending(self.state.address().cast()) })
     }
 }
@@ -102,7 +102,8 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Adds a device; what the exported names do, which a program may have taken for functions of its own.
+/// Adds a device. The exported functions call this, because a program may define functions of the exported names
+/// itself.
 pub(crate) fn register(
     vm: &Vm,
     obj: *mut VMStateIf,
@@ -140,7 +141,7 @@ pub(crate) fn register(
     })
 }
 
-/// Forgets the devices of that description and memory in this thread's context; see the header.
+/// Removes the devices of that description and memory from this thread's context; see the header.
 ///
 /// # Safety
 /// The pointers are those of the registration, or anything: they are only compared.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The interpreter's traits over C's structures: tables.
+//! Implements the interpreter's traits over C's structures: tables.
 //!
-//! Handles are copies of addresses. The two ways to a first handle, `CState::new` and `CItem::new`, are unsafe: their
-//! callers promise that the description tells the truth about the memory as long as the handle, and what is derived from
-//! it, is used. Everything else follows from that promise: which memory is read and written is what the description says.
+//! Handles are copies of addresses. Only `CState::new` and `CItem::new` make a first handle, and both are unsafe: the
+//! description must match the memory as long as the handle, and everything derived from it, is used. All other accesses
+//! follow from this: the memory that is read and written is the memory that the description names.
 
 use super::infos;
 use super::items::CItem;
@@ -23,18 +23,18 @@ pub(crate) struct CDescription(NonNull<VMStateDescription>);
 #[derive(Clone, Copy)]
 pub(crate) struct CShape(NonNull<VMStateField>);
 
-/// A description over memory.
+/// A description applied to memory.
 #[derive(Clone, Copy)]
 pub(crate) struct CState {
     table: CDescription,
     at: *mut u8,
 }
 
-/// A field over memory.
+/// A field applied to memory.
 #[derive(Clone, Copy)]
 pub(crate) struct CField {
     entry: NonNull<VMStateField>,
-    /// The memory of the structure that it is in.
+    /// The memory of the enclosing structure.
     base: *mut u8,
 }
 
@@ -48,17 +48,17 @@ impl Iterator for Entries {
     #[inline(always)]
     fn next(&mut self) -> Option<NonNull<VMStateField>> {
         let entry = self.0;
-        // SAFETY: a table of fields ends with an entry without a name, which we have not passed.
+        // SAFETY: a table of fields ends with an entry without a name, and `entry` is not past it.
         if unsafe { entry.as_ref() }.name.is_null() {
             return None;
         }
-        // SAFETY: as above: there is at least that entry behind this one.
+        // SAFETY: the entry has a name, so another entry follows it.
         self.0 = unsafe { entry.add(1) };
         Some(entry)
     }
 }
 
-/// Fields over memory.
+/// Fields applied to memory.
 struct Fields {
     entries: Entries,
     base: *mut u8,
@@ -74,10 +74,10 @@ impl Iterator for Fields {
     }
 }
 
-/// The end of a table, for descriptions that have none.
+/// The end of a table, for descriptions without fields.
 struct End(VMStateField);
 
-// SAFETY: never written, and its pointers are NULL.
+// SAFETY: it is never written, and its pointers are NULL.
 unsafe impl Sync for End {}
 
 static NO_FIELDS: End = End(VMStateField {
@@ -103,11 +103,11 @@ pub(super) unsafe fn string<'a>(name: *const c_char) -> &'a [u8] {
     if name.is_null() {
         return b"";
     }
-    // SAFETY: as the caller promised.
+    // SAFETY: `name` is a terminated string (contract of `string`).
     unsafe { CStr::from_ptr(name) }.to_bytes()
 }
 
-/// The entries of a description's list of subsections.
+/// Returns the entries of a description's list of subsections.
 #[inline]
 fn subsections(list: *const *const VMStateDescription) -> impl Iterator<Item = CDescription> {
     let mut next = list;
@@ -115,7 +115,7 @@ fn subsections(list: *const *const VMStateDescription) -> impl Iterator<Item = C
         if next.is_null() {
             return None;
         }
-        // SAFETY: lists come from descriptions and end with NULL, which we have not passed; their entries are
+        // SAFETY: the list comes from a description and ends with NULL, which was not passed. Its entries are
         // descriptions.
         let table = unsafe { CDescription::new(*next) }?;
         next = next.wrapping_add(1);
@@ -132,18 +132,18 @@ impl CDescription {
 
     #[inline]
     fn table(&self) -> &VMStateDescription {
-        // SAFETY: the promise of `new`.
+        // SAFETY: `new` requires a description that stays while the handle is used.
         unsafe { self.0.as_ref() }
     }
 
-    /// The entries up to the one without a name.
+    /// Returns the entries up to the one without a name.
     #[inline]
     fn entries(self) -> Entries {
         let fields = self.table().fields.cast_mut();
         Entries(NonNull::new(fields).unwrap_or(NonNull::from(&NO_FIELDS.0)))
     }
 
-    /// The table's `priority`, `unmigratable` and `dev_unplug_pending`, for the registry.
+    /// Returns the table with `priority`, `unmigratable` and `dev_unplug_pending`, for the registry.
     pub(super) fn raw(&self) -> &VMStateDescription {
         self.table()
     }
@@ -221,7 +221,7 @@ impl FieldShape for CShape {
     }
 
     fn inner(&self) -> Option<CDescription> {
-        // SAFETY: NULL or a description.
+        // SAFETY: the member is NULL or a description.
         unsafe { CDescription::new(self.entry().vmsd) }
     }
 
@@ -267,7 +267,7 @@ impl CState {
     /// derived from it is used. Its functions may be called on this thread.
     #[inline]
     pub(crate) unsafe fn new(table: *const VMStateDescription, at: *mut c_void) -> Option<Self> {
-        // SAFETY: as the caller promised.
+        // SAFETY: `table` is NULL or a description that stays (contract of `CState::new`).
         let table = unsafe { CDescription::new(table) }?;
         Some(Self { table, at: at.cast() })
     }
@@ -283,13 +283,13 @@ impl CState {
     }
 }
 
-/// Calls a hook of a description, or is the value behind `else` where there is none.
+/// Calls a hook of a description, or returns the value after `else` if there is none.
 macro_rules! hook {
     ($self:ident.$member:ident($($argument:expr),*) else $missing:expr) => {
         match $self.table.table().$member {
             Some(function) => {
                 check_none_held(stringify!($member));
-                // SAFETY: the promise of `CState::new`.
+                // SAFETY: the hook belongs to the description of this memory (contract of `CState::new`).
                 unsafe { function($self.at.cast::<c_void>(), $($argument),*) }
             }
             None => $missing,
@@ -354,7 +354,7 @@ impl CField {
         unsafe { self.entry.as_ref() }
     }
 
-    /// A member of the structure that the field is in; `None` where that has no memory.
+    /// Returns a member of the enclosing structure, or `None` if that has no memory.
     #[inline]
     fn member<T: Copy>(&self, offset: usize) -> Option<T> {
         // SAFETY: the description says that there is a T at this offset.
@@ -385,7 +385,7 @@ impl Field for CField {
     #[inline]
     fn exists(&self, version: i32) -> bool {
         match self.entry().field_exists {
-            // SAFETY: the promise of `CState::new`.
+            // SAFETY: the function belongs to the description of this memory (contract of `CState::new`).
             Some(function) => unsafe { function(self.base.cast(), version) },
             None => self.entry().version_id <= version,
         }
@@ -429,7 +429,7 @@ impl Field for CField {
 
     #[inline]
     fn kind(&self, direction: Direction) -> Kind {
-        // SAFETY: NULL or an info.
+        // SAFETY: the member is NULL or an info.
         unsafe { infos::kind(self.entry().info, direction) }
     }
 
@@ -437,7 +437,7 @@ impl Field for CField {
         if self.base.is_null() {
             return false;
         }
-        // SAFETY: no pointers in.
+        // SAFETY: calloc() takes no pointers.
         let memory = unsafe { libc::calloc(1, bytes) };
         if memory.is_null() {
             return false;

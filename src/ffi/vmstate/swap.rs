@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Integers of the machine to big-endian bytes and back, which is the same operation, many at a time.
+//! Converts many integers between the machine's byte order and big-endian bytes. Both directions are the same
+//! operation.
 
-/// Copies `bytes` bytes of integers of `width` bytes each and turns each into the other byte order, where the machine's
-/// is not big-endian.
+/// Copies `bytes` bytes of integers of `width` bytes each, and reverses the bytes of each if the machine is not
+/// big-endian.
 ///
 /// # Safety
 /// `from` must be readable and `into` writable for that many bytes, a multiple of `width`, and they must not overlap.
 #[inline]
 pub(super) unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize, width: usize) {
-    // SAFETY: as the caller promised.
+    // SAFETY: `from` is readable and `into` writable for `bytes` bytes, and they do not overlap (contract of `copy`).
     unsafe {
         match width {
             2 => swap::<2>(from, into, bytes),
@@ -25,7 +26,8 @@ pub(super) unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize, width: u
 unsafe fn swap<const N: usize>(from: *const u8, into: *mut u8, bytes: usize) {
     let (from, into) = (from.cast::<[u8; N]>(), into.cast::<[u8; N]>());
     for at in 0..bytes / N {
-        // SAFETY: as the caller promised; arrays of bytes have no alignment.
+        // SAFETY: `from` is readable and `into` writable for `bytes` bytes (contract of `copy`); arrays of bytes have
+        // no alignment.
         unsafe {
             let mut integer = from.add(at).read();
             if cfg!(target_endian = "little") {
@@ -41,7 +43,7 @@ mod tests {
     use super::copy;
 
     #[test]
-    fn each_width_at_odd_addresses() {
+    fn copy_swaps_each_width_at_odd_addresses() {
         let bytes: Vec<u8> = (0..=64).collect();
         for width in [1, 2, 4, 8] {
             let mut out = [0; 65];

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The structures of `migration/vmstate.h`, laid out as in QEMU 7.2. The header is hand-written; this must agree.
+//! The structures of `migration/vmstate.h`, laid out as in QEMU 7.2. The hand-written header must have the same layout.
 
 use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::offset_of;
 
-/// How one element gets into the stream and out of it.
+/// The encoding of one element.
 #[repr(C)]
 pub struct VMStateInfo {
     /// Name of the type in the vmdesc, or NULL.
     pub name: *const c_char,
-    /// Reads an element; 0 or a negative errno.
+    /// Reads an element. Returns 0 or a negative errno.
     pub get: Option<GetFn>,
-    /// Writes an element; 0 or a negative errno.
+    /// Writes an element. Returns 0 or a negative errno.
     pub put: Option<PutFn>,
 }
 
@@ -28,7 +28,7 @@ pub type PutFn = unsafe extern "C" fn(
     vmdesc: *mut JSONWriter,
 ) -> c_int;
 
-// SAFETY: never written after it was made; the name is a constant string and the functions may run on any thread.
+// SAFETY: an info is constant; the name is a constant string and the functions may run on any thread.
 unsafe impl Sync for VMStateInfo {}
 
 /// One field of a description. A NULL name ends the table.
@@ -36,63 +36,63 @@ unsafe impl Sync for VMStateInfo {}
 pub struct VMStateField {
     /// Name, unique or numbered in the vmdesc.
     pub name: *const c_char,
-    /// Advice for a failed check, or NULL.
+    /// Hint for a failed check, or NULL.
     pub err_hint: *const c_char,
-    /// Of the field in the state, in bytes.
+    /// Offset in the state, in bytes.
     pub offset: usize,
-    /// Of an element, in bytes.
+    /// Size of an element, in bytes.
     pub size: usize,
     /// Containers: offset of the link, or size of a key. Variable arrays in place: size of the array in bytes, or 0.
     pub start: usize,
     /// Number of elements, or the factor for it.
     pub num: c_int,
-    /// Of the count in the state.
+    /// Offset of the count in the state, in bytes.
     pub num_offset: usize,
-    /// Of the size in the state.
+    /// Offset of the size in the state, in bytes.
     pub size_offset: usize,
-    /// How elements are stored, where they are no structures.
+    /// Encoding of the elements, unless they are structures.
     pub info: *const VMStateInfo,
     /// `VMS_*`
     pub flags: c_uint,
-    /// What elements consist of.
+    /// Description of the elements, if they are structures.
     pub vmsd: *const VMStateDescription,
     /// First version that has the field.
     pub version_id: c_int,
     /// Version of a VSTRUCT.
     pub struct_version_id: c_int,
-    /// Decides instead of the version.
+    /// Decides instead of the version whether the field is present.
     pub field_exists: Option<unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int) -> bool>,
 }
 
-/// A hook that only gets the state.
+/// A hook that receives the state.
 pub type HookFn = unsafe extern "C" fn(opaque: *mut c_void) -> c_int;
-/// A question about the state.
+/// A predicate over the state.
 pub type TestFn = unsafe extern "C" fn(opaque: *mut c_void) -> bool;
 
-/// A device's or structure's state as a table.
+/// The description of a device's or structure's state.
 #[repr(C)]
 pub struct VMStateDescription {
     /// Name; a subsection's begins with its parent's and a slash.
     pub name: *const c_char,
-    /// Not 0: no migration while it is registered.
+    /// If not 0, migration is blocked while the device is registered.
     pub unmigratable: c_int,
-    /// What is written, and the newest that is read.
+    /// The version that is saved, and the newest that is loaded.
     pub version_id: c_int,
-    /// The oldest that is read.
+    /// The oldest version that is loaded.
     pub minimum_version_id: c_int,
     /// `MigrationPriority`
     pub priority: c_uint,
-    /// Before loading.
+    /// Called before loading.
     pub pre_load: Option<HookFn>,
-    /// After loading.
+    /// Called after loading.
     pub post_load: Option<unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int) -> c_int>,
-    /// Before saving.
+    /// Called before saving.
     pub pre_save: Option<HookFn>,
-    /// After saving.
+    /// Called after saving.
     pub post_save: Option<HookFn>,
-    /// Whether to save it.
+    /// Returns whether the state is saved.
     pub needed: Option<TestFn>,
-    /// Whether the guest has yet to let it go.
+    /// Returns whether the guest still has to release the device.
     pub dev_unplug_pending: Option<TestFn>,
     /// The fields.
     pub fields: *const VMStateField,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The checks for device authors, called as C calls them.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::marshal::current;
 use crate::ffi::vmstate::check::SaveVMCheckSeverity::*;
 use crate::ffi::vmstate::check::*;
@@ -31,17 +31,17 @@ fn fan_fields() -> [VMStateField; 3] {
     ]
 }
 
-/// What the callbacks get as their `user`.
-struct Bench {
+/// The `opaque` of the callbacks.
+struct Fixture {
     table: &'static VMStateDescription,
     created: usize,
     destroyed: usize,
     findings: Vec<(SaveVMCheckSeverity, String)>,
 }
 
-fn bench<'a>(user: *mut c_void) -> &'a mut Bench {
-    // SAFETY: every test hands over its bench, and no two callbacks run at once.
-    unsafe { &mut *user.cast::<Bench>() }
+fn bench<'a>(user: *mut c_void) -> &'a mut Fixture {
+    // SAFETY: every test passes a fixture, and callbacks do not run at the same time.
+    unsafe { &mut *user.cast::<Fixture>() }
 }
 
 fn add(table: &'static VMStateDescription, fan: *mut Fan) {
@@ -67,7 +67,7 @@ unsafe extern "C" fn create_none(_user: *mut c_void) -> *mut c_void {
 unsafe extern "C" fn destroy(user: *mut c_void, device: *mut c_void) {
     let bench = bench(user);
     bench.destroyed += 1;
-    // SAFETY: it is what `create` made.
+    // SAFETY: `create` made it.
     unsafe {
         crate::ffi::vmstate::register::vmstate_unregister(ptr::null_mut(), bench.table, device);
         drop(Box::from_raw(device.cast::<Fan>()));
@@ -89,25 +89,25 @@ const OPS: SaveVMCheckOps = SaveVMCheckOps {
     damages: 100,
 };
 
-fn run(table: VMStateDescription, ops: &SaveVMCheckOps) -> (c_int, Bench) {
-    let mut bench = Bench { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
+fn run(table: VMStateDescription, ops: &SaveVMCheckOps) -> (c_int, Fixture) {
+    let mut bench = Fixture { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
     let mut fan = Fan { speed: 0x1234, on: true, history: *b"twenty bytes of text" };
     let ret = current::with(&Arc::new(Vm::default()), || {
         add(bench.table, &raw mut fan);
         let user = (&raw mut bench).cast();
-        // SAFETY: the callbacks above take a bench.
+        // SAFETY: the callbacks above take a fixture.
         unsafe { savevm_check_device(ptr::null_mut(), c"fan".as_ptr(), 0, ops, user) }
     });
     (ret, bench)
 }
 
 #[test]
-fn a_sound_device_passes() {
+fn sound_device_passes() {
     let (ret, bench) = run(table(c"fan", fan_fields()), &OPS);
     assert_eq!(ret, 0, "{:?}", bench.findings);
     let [(SAVEVM_CHECK_NOTE, text)] = &bench.findings[..] else { panic!("{:?}", bench.findings) };
     assert!(text.starts_with("23 bytes; 23 of 23 cut streams refused; 100 damaged streams survived, "), "{text}");
-    // One for the round trip, one for each stream.
+    // One device for the round trip, and one for each stream.
     assert_eq!((bench.created, bench.destroyed), (1 + 23 + 100, 1 + 23 + 100));
 }
 
@@ -124,7 +124,7 @@ unsafe extern "C" fn speed_up(opaque: *mut c_void) -> c_int {
 }
 
 #[test]
-fn what_changes_on_the_way_is_named() {
+fn check_names_the_field_that_changes() {
     let (ret, bench) = run(VMStateDescription { post_load: Some(stop), ..table(c"fan", fan_fields()) }, &OPS);
     assert_eq!((ret, bench.created), (1, bench.destroyed));
     assert_eq!(
@@ -146,7 +146,7 @@ fn what_changes_on_the_way_is_named() {
 }
 
 #[test]
-fn what_can_not_be_checked_has_a_code() {
+fn uncheckable_device_returns_a_code() {
     let ops = SaveVMCheckOps { create: Some(create_none), ..OPS };
     assert_eq!(run(table(c"fan", fan_fields()), &ops).0, -libc::ENODEV);
     let ops = SaveVMCheckOps { create: None, ..OPS };
@@ -162,15 +162,15 @@ fn what_can_not_be_checked_has_a_code() {
 }
 
 fn lint(table: VMStateDescription) -> (c_int, Vec<(SaveVMCheckSeverity, String)>) {
-    let mut bench = Bench { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
+    let mut bench = Fixture { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
     let table = bench.table;
-    // SAFETY: `report` takes a bench.
+    // SAFETY: `report` takes a fixture.
     let ret = unsafe { savevm_check_description(table, Some(report), (&raw mut bench).cast()) };
     (ret, bench.findings)
 }
 
 #[test]
-fn a_sound_description_has_no_findings() {
+fn sound_description_has_no_findings() {
     assert_eq!(lint(table(c"fan", fan_fields())), (0, vec![]));
 }
 
@@ -200,12 +200,12 @@ fn parts_that_never_load_are_errors() {
 }
 
 #[test]
-fn counts_that_nothing_bounds_are_warnings() {
+fn unbounded_count_is_a_warning() {
     let count = |info| plain(c"count", 0, 4, info);
     let array = |start| VMStateField { flags: VARRAY_INT32, start, ..plain(c"array", 8, 1, &vmstate_info_uint8) };
     let warning = (SAVEVM_CHECK_WARNING, "d/array: its size is in the stream and nothing bounds it".to_owned());
     assert_eq!(lint(table(c"d", [count(&vmstate_info_int32), array(0)])), (0, vec![warning]));
-    // A known length, or a check of the count; or it was not loaded at all.
+    // A known length, a checked count, or a count that was not loaded.
     assert_eq!(lint(table(c"d", [count(&vmstate_info_int32), array(16)])), (0, vec![]));
     assert_eq!(lint(table(c"d", [count(&vmstate_info_int32_le), array(0)])), (0, vec![]));
     assert_eq!(lint(table(c"d", [array(0)])), (0, vec![]));
@@ -215,7 +215,7 @@ fn counts_that_nothing_bounds_are_warnings() {
 }
 
 fn describe(table: VMStateDescription, name: *const c_char) -> String {
-    // SAFETY: a whole description; the text is a string that is ours.
+    // SAFETY: the description is complete; the text is a string that the test owns.
     unsafe {
         let text = savevm_describe(leak(table), name);
         String::from_utf8(crate::ffi::marshal::strings::take_malloced(text).unwrap()).unwrap()
@@ -223,7 +223,7 @@ fn describe(table: VMStateDescription, name: *const c_char) -> String {
 }
 
 #[test]
-fn a_description_as_text() {
+fn describe_returns_qemus_json() {
     let speed = plain(c"speed", offset_of!(Fan, speed), 2, &vmstate_info_uint16);
     let more = leak(table(c"fan/more", [speed]));
     let subsections: &'static [*const VMStateDescription] = Box::leak(Box::new([more, ptr::null()]));
@@ -234,17 +234,17 @@ fn a_description_as_text() {
     assert!(text.contains(r#""Subsections": [{"name": "fan/more", "version_id": "#), "{text}");
     assert!(text.ends_with("]}]}}"), "{text}");
     assert!(describe(table(c"fan", fan_fields()), ptr::null()).starts_with(r#"{"Name": "fan", "#));
-    // Where there is no list of fields QEMU says nothing of it.
+    // QEMU writes no fields for a description without a list of fields.
     assert!(!describe(VMStateDescription { name: c"none".as_ptr(), ..TABLE }, ptr::null()).contains("Fields"));
     // SAFETY: NULL is allowed.
     assert!(unsafe { savevm_describe(ptr::null(), ptr::null()) }.is_null());
 }
 
 #[test]
-fn a_description_that_contains_itself_has_an_end() {
+fn recursive_description_is_cut() {
     let description: *mut VMStateDescription = Box::leak(Box::new(table(c"self", [])));
     let again = VMStateField { vmsd: description, flags: STRUCT, ..plain(c"again", 0, 2, &vmstate_info_uint16) };
-    // SAFETY: it lives on, and nobody looks at it yet.
+    // SAFETY: the memory is never freed, and there is no other reference to it yet.
     let whole = unsafe {
         (*description).fields = table(c"self", [again]).fields;
         description.read()

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The description of the stream. The texts are what QEMU 7.2 writes for the same tables.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
 use crate::ffi::vmstate::*;
 use crate::vmstate::Recorder;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-/// Everything behind the device's instance id.
+/// Returns the description after the device's instance id.
 fn describe<T>(table: &'static VMStateDescription, object: &mut T) -> String {
     let recorder = Recorder::new();
     recorder.device_start(b"dev", 0);
@@ -33,7 +33,7 @@ fn no_devices() {
 }
 
 #[test]
-fn devices_follow_each_other() {
+fn devices_are_listed_in_order() {
     let recorder = Recorder::new();
     recorder.device_start(b"a\"b", u32::MAX);
     recorder.legacy_buffer(77);
@@ -64,7 +64,7 @@ fn names_that_occur_twice_are_numbered() {
 }
 
 #[test]
-fn arrays_are_told_once_or_element_by_element() {
+fn arrays_have_one_entry_or_one_per_element() {
     let array = |name, exists| VMStateField { num: 2, flags: ARRAY, field_exists: exists, ..byte(name, 0) };
     let one = VMStateField { num: 1, flags: ARRAY, ..byte(c"one", 0) };
     let arrays = leak(table(c"t", [array(c"a", None), array(c"b", Some(always)), one]));
@@ -103,7 +103,7 @@ fn structures_have_an_object_of_their_own() {
 }
 
 #[test]
-fn subsections_stand_behind_the_fields() {
+fn subsections_follow_the_fields() {
     let sub = leak(table(c"o/s", [byte(c"x", 0)]));
     let other = leak(table(c"o/t", []));
     let outer = leak(VMStateDescription { subsections: subsections(&[sub, other]), ..table(c"o", []) });

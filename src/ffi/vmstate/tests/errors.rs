@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Errors: the path through structures, arrays, C callbacks and hooks; and the codes, which are QEMU's.
+//! Errors: paths through structures, arrays, C callbacks and hooks, and QEMU's codes.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::*;
@@ -13,7 +13,7 @@ fn queue() -> &'static VMStateDescription {
 }
 
 #[test]
-fn the_path_leads_through_structures_and_arrays() {
+fn path_contains_structures_and_arrays() {
     let queues = VMStateField { num: 4, flags: STRUCT | ARRAY, ..nested(c"queue", 0, 2, queue()) };
     let net = leak(table(c"virtio-net", [queues]));
     let outcome = load(net, &mut [1u16, 2, 3, 4], &[0, 1, 0, 2, 0, 3, 0, 9]);
@@ -23,7 +23,7 @@ fn the_path_leads_through_structures_and_arrays() {
     assert_eq!((error.message(), error.offset()), ("expected 0x4 as the device has it, got 0x9", Some(8)));
 }
 
-/// An info of a device that hides a structure, as devices with several layouts do.
+/// An info that contains a structure, as devices with several layouts have.
 static HIDING: VMStateInfo = VMStateInfo { name: c"hiding".as_ptr(), get: Some(hiding_get), put: Some(hiding_put) };
 
 unsafe extern "C" fn hiding_get(f: *mut QEMUFile, pv: *mut c_void, _: usize, field: *const VMStateField) -> c_int {
@@ -43,7 +43,7 @@ unsafe extern "C" fn hiding_put(
 }
 
 #[test]
-fn the_path_leads_through_c() {
+fn path_continues_through_c_callbacks() {
     let device = leak(table(c"device", [VMStateField { vmsd: queue(), ..plain(c"hidden", 0, 2, &HIDING) }]));
     assert_eq!(save(device, &mut 4u16).bytes, [0, 4]);
     let outcome = load(device, &mut 4u16, &[0, 9]);
@@ -63,13 +63,13 @@ unsafe extern "C" fn fail_post(_: *mut c_void, _: c_int) -> c_int {
 }
 
 #[test]
-fn hooks_that_fail_are_named() {
+fn failed_hook_is_named() {
     let one = || [plain(c"x", 0, 1, &vmstate_info_uint8)];
     let pre_save = leak(VMStateDescription { pre_save: Some(fail), ..table(c"d", one()) });
     let outcome = save(pre_save, &mut 1u8);
     assert_eq!((outcome.ret, outcome.bytes.len(), outcome.latched), (-libc::EBUSY, 0, 0));
     assert_eq!(outcome.complaint(), "d: pre_save returned -16");
-    // Whatever it returns is handed on, and what was written stays written.
+    // Any code is returned to the caller, and the written bytes remain.
     let post_save = leak(VMStateDescription { post_save: Some(fail_oddly), ..table(c"d", one()) });
     let outcome = save(post_save, &mut 1u8);
     assert_eq!((outcome.ret, outcome.bytes), (3, vec![1]));
@@ -83,7 +83,7 @@ fn hooks_that_fail_are_named() {
 }
 
 #[test]
-fn a_hook_deep_inside_latches_at_the_field_above() {
+fn failed_inner_hook_latches_at_the_enclosing_field() {
     let inner =
         VMStateDescription { post_load: Some(fail_post), ..table(c"i", [plain(c"x", 0, 1, &vmstate_info_uint8)]) };
     let outer = leak(table(c"o", [nested(c"part", 0, 1, leak(inner))]));
@@ -93,7 +93,7 @@ fn a_hook_deep_inside_latches_at_the_field_above() {
 }
 
 #[test]
-fn versions_outside_the_range_are_refused() {
+fn load_rejects_versions_outside_the_range() {
     let table = leak(VMStateDescription { version_id: 5, minimum_version_id: 3, ..table(c"d", []) });
     for (version, ret) in [(2, -libc::EINVAL), (3, 0), (5, 0), (6, -libc::EINVAL)] {
         let outcome = load_at(table, ptr::null_mut(), &[], version);
@@ -104,7 +104,7 @@ fn versions_outside_the_range_are_refused() {
 }
 
 #[test]
-fn a_field_without_info_is_an_error() {
+fn field_without_info_is_an_error() {
     let nothing = leak(table(c"d", [VMStateField { name: c"x".as_ptr(), size: 1, ..FIELD }]));
     assert_eq!(save(nothing, &mut 1u8).complaint(), "d/x: put returned -22");
     assert_eq!(load(nothing, &mut 1u8, &[1]).complaint(), "d/x: get returned -22");

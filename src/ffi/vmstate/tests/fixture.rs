@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Descriptions made in Rust, and files over memory.
+//! Fixture: descriptions made in Rust, and files over memory.
 
 use crate::channel::memory::{Reader, Writer};
 use crate::error::Error;
@@ -15,7 +15,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-/// A field that says nothing, which also ends a table.
+/// An empty field, which also ends a table.
 pub const FIELD: VMStateField = VMStateField {
     name: ptr::null(),
     err_hint: ptr::null(),
@@ -33,7 +33,7 @@ pub const FIELD: VMStateField = VMStateField {
     field_exists: None,
 };
 
-/// A description of version 1 that says nothing.
+/// An empty description of version 1.
 pub const TABLE: VMStateDescription = VMStateDescription {
     name: c"thing".as_ptr(),
     unmigratable: 0,
@@ -62,7 +62,7 @@ pub fn nested(name: &'static CStr, offset: usize, size: usize, inner: &'static V
 
 pub use crate::vmstate::model::flags::*;
 
-/// The fields as a table that stays.
+/// Returns the fields as a table that is never freed.
 pub fn fields(list: impl IntoIterator<Item = VMStateField>) -> *const VMStateField {
     let list: Vec<_> = list.into_iter().chain([FIELD]).collect();
     Box::leak(list.into_boxed_slice()).as_ptr()
@@ -73,22 +73,22 @@ pub fn table(name: &'static CStr, list: impl IntoIterator<Item = VMStateField>) 
     VMStateDescription { name: name.as_ptr(), fields: fields(list), ..TABLE }
 }
 
-/// The description as one that stays.
+/// Returns the description as one that is never freed.
 pub fn leak(table: VMStateDescription) -> &'static VMStateDescription {
     Box::leak(Box::new(table))
 }
 
-/// A list of subsections that stays.
+/// Returns a list of subsections that is never freed.
 pub fn subsections(list: &[&'static VMStateDescription]) -> *const *const VMStateDescription {
     let list: Vec<_> = list.iter().map(|table| ptr::from_ref(*table)).chain([ptr::null()]).collect();
     Box::leak(list.into_boxed_slice()).as_ptr()
 }
 
-/// What a save or load came to.
+/// The result of a save or load.
 #[derive(Debug)]
 pub struct Outcome {
     pub ret: c_int,
-    /// What was written, or what was not read.
+    /// The bytes that were written, or that were not read.
     pub bytes: Vec<u8>,
     /// The error behind `ret`.
     pub error: Option<Error>,
@@ -102,7 +102,7 @@ impl Outcome {
         Self { ret, bytes: Vec::new(), error, latched: file.error() }
     }
 
-    /// The error's path and message; panics without an error.
+    /// Returns the error's path and message. Panics without an error.
     #[track_caller]
     pub fn complaint(&self) -> String {
         let error = self.error.as_ref().expect("it failed");
@@ -123,13 +123,14 @@ pub fn save<T>(table: &'static VMStateDescription, object: &mut T) -> Outcome {
 pub fn save_at(table: &'static VMStateDescription, object: *mut c_void, recorder: Option<&Recorder>) -> Outcome {
     let (file, writer) = writer();
     let vmdesc = recorder.map_or(ptr::null_mut(), |recorder| ptr::from_ref(recorder).cast_mut().cast());
-    // SAFETY: each test describes its object truthfully, or what does not fit must be noticed before it is used.
+    // SAFETY: each test passes an object that fits its description, or checks that a mismatch is found before it is
+    // used.
     let ret = unsafe { vmstate_save_state(as_c(&file), table, object, vmdesc) };
     file.flush();
     Outcome { bytes: writer.take(), ..Outcome::of(&file, ret) }
 }
 
-/// Loads an object from bytes. A byte follows that ends every search for subsections.
+/// Loads an object from bytes. The byte after them ends every search for subsections.
 pub fn load<T>(table: &'static VMStateDescription, object: &mut T, bytes: &[u8]) -> Outcome {
     load_at(table, ptr::from_mut(object).cast(), bytes, table.version_id)
 }
@@ -146,7 +147,7 @@ pub fn load_at(table: &'static VMStateDescription, object: *mut c_void, bytes: &
     Outcome { bytes: rest, ..outcome }
 }
 
-/// Loads from exactly these bytes, whose end is the end of the stream.
+/// Loads from exactly these bytes, at whose end the stream ends.
 pub fn load_cut<T>(table: &'static VMStateDescription, object: &mut T, bytes: &[u8]) -> Outcome {
     let file = MigFile::new(Arc::new(Reader::new(bytes.to_vec())), false);
     // SAFETY: as in `save_at`.
@@ -154,7 +155,7 @@ pub fn load_cut<T>(table: &'static VMStateDescription, object: &mut T, bytes: &[
     Outcome::of(&file, ret)
 }
 
-/// A file to read these bytes from, for [`load_from`].
+/// Returns a file that reads these bytes, for [`load_from`].
 pub fn file_of(bytes: Vec<u8>) -> MigFile {
     MigFile::new(Arc::new(Reader::new(bytes)), false)
 }

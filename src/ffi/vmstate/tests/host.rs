@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Timers and trees, with a host that has them.
+//! Timers and trees of a test host.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::marshal::current;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
 use crate::ffi::vmstate::*;
@@ -13,8 +13,8 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// A timer is an i64, a tree a list of pairs.
-struct Toys;
+/// A host whose timer is an i64 and whose tree is a list of pairs.
+struct TestHost;
 
 type Tree = RefCell<Vec<(HostObject, HostObject)>>;
 
@@ -28,7 +28,7 @@ fn nodes(object: HostObject) -> &'static Tree {
     unsafe { &*object.address().cast::<Tree>() }
 }
 
-impl VmStateHost for Toys {
+impl VmStateHost for TestHost {
     fn timer_expire_ns(&self, object: HostObject) -> Option<i64> {
         Some(*timer(object).borrow())
     }
@@ -54,10 +54,10 @@ impl VmStateHost for Toys {
     }
 }
 
-impl Host for Toys {}
+impl Host for TestHost {}
 
 fn with_toys<T>(limits: Limits, body: impl FnOnce() -> T) -> T {
-    let vm = Arc::new(Vm::new(Arc::new(Toys)));
+    let vm = Arc::new(Vm::new(Arc::new(TestHost)));
     vm.set_limits(limits);
     current::with(&vm, body)
 }
@@ -79,7 +79,7 @@ fn leaf(name: &'static std::ffi::CStr) -> VMStateDescription {
     table(name, [plain(c"x", 0, 1, &vmstate_info_uint8)])
 }
 
-/// A tree of bytes, whose keys are bytes or plain numbers.
+/// Returns a description with a tree of bytes, whose keys are bytes or plain numbers.
 fn tree(direct: bool) -> &'static VMStateDescription {
     let pair: &'static [VMStateDescription; 2] = Box::leak(Box::new([leaf(c"value"), leaf(c"key")]));
     let field = VMStateField {
@@ -91,25 +91,25 @@ fn tree(direct: bool) -> &'static VMStateDescription {
     leak(table(c"iommu", [field]))
 }
 
-/// The field of a device that has a tree.
-fn planted() -> *mut c_void {
+/// Returns a new tree in the field of a device.
+fn device_with_tree() -> *mut c_void {
     let tree: *mut Tree = Box::leak(Box::new(RefCell::new(Vec::new())));
     std::ptr::from_mut(Box::leak(Box::new(tree))).cast()
 }
 
 fn count(at: *mut c_void) -> usize {
-    // SAFETY: made by `planted`.
+    // SAFETY: `device_with_tree` made it.
     unsafe { (**at.cast::<*mut Tree>()).borrow().len() }
 }
 
 #[test]
-fn trees_come_back() {
+fn saved_tree_loads_equal() {
     with_toys(Limits::default(), || {
         for (direct, stream) in [
             (false, &b"\0\0\0\x02\x01k\x01\x01l\x02\0"[..]),
             (true, b"\0\0\0\x02\x01\0\0\0\0\0\0\0\x07\x01\x01\0\0\0\0\0\0\0\x08\x02\0"),
         ] {
-            let at = planted();
+            let at = device_with_tree();
             let outcome = load_at(tree(direct), at, stream, 1);
             assert_eq!((outcome.ret, outcome.bytes, count(at)), (0, vec![0], 2));
             assert_eq!(save_at(tree(direct), at, None).bytes, stream);
@@ -118,7 +118,7 @@ fn trees_come_back() {
 }
 
 #[test]
-fn a_tree_has_as_many_nodes_as_announced() {
+fn load_rejects_a_wrong_number_of_nodes() {
     with_toys(Limits { list_elements: 3, ..Limits::default() }, || {
         for (stream, nodes, complaint) in [
             (&b"\0\0\0\x01\x01k\x01\x01l\x02\0"[..], 1, "more nodes than the 1 that were announced"),
@@ -127,12 +127,12 @@ fn a_tree_has_as_many_nodes_as_announced() {
             (b"\xff\xff\xff\xff\0", 0, "expected -1 nodes as announced, got 0"),
             (b"\x7f\xff\xff\xff\x01a\x01\x01b\x01\x01c\x01\x01d\x01\0", 3, "more than 3 nodes"),
         ] {
-            let at = planted();
+            let at = device_with_tree();
             let outcome = load_at(tree(false), at, stream, 1);
             assert_eq!((outcome.ret, count(at)), (-libc::EINVAL, nodes));
             assert_eq!(outcome.complaint(), format!("iommu/tree: {complaint}"));
         }
-        let at = planted();
+        let at = device_with_tree();
         let outcome = load_at(tree(false), at, b"\0\0\0\x02\x01k\x01\x01", 1);
         assert_eq!((outcome.ret, count(at)), (-libc::EIO, 1));
         assert_eq!(outcome.complaint(), "iommu/tree/[1]/value/x: the stream ends");
@@ -140,8 +140,8 @@ fn a_tree_has_as_many_nodes_as_announced() {
 }
 
 #[test]
-fn a_tree_without_a_host_is_an_error() {
-    let at = planted();
+fn tree_without_a_host_is_an_error() {
+    let at = device_with_tree();
     assert_eq!(save_at(tree(false), at, None).ret, -libc::ENOSYS);
     let outcome = load_at(tree(false), at, b"\0\0\0\0\0", 1);
     assert_eq!(outcome.complaint(), "iommu/tree: the host has no operations for trees");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Streams that want more than they may: each class of holes that QEMU's loaders had.
+//! Hostile streams: one test for each class of past faults in QEMU's loaders.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::*;
 use crate::wire::limits::Limits;
@@ -10,7 +10,7 @@ use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A device with a count, an array in place, and memory that is none of the stream's business.
+/// A device with a count, an array in place, and memory after it that a load must not change.
 #[repr(C)]
 #[derive(Clone, Debug, PartialEq)]
 struct Ring {
@@ -33,7 +33,7 @@ fn ring(bits: u32, num: c_int) -> &'static VMStateDescription {
 }
 
 #[test]
-fn a_count_beyond_the_array_is_refused() {
+fn load_rejects_a_count_beyond_the_array() {
     // As in CVE-2013-4149, -4526, -4530, -4533 to -4542, -6399, CVE-2014-0182, CVE-2017-16845.
     for (bits, num) in [(VARRAY_UINT32, 0), (VARRAY_INT32, 0), (VARRAY_UINT32 | MULTIPLY_ELEMENTS, 2)] {
         let mut object = RING;
@@ -50,7 +50,7 @@ fn a_count_beyond_the_array_is_refused() {
 }
 
 #[test]
-fn a_count_that_fits_is_taken() {
+fn load_accepts_a_count_that_fits() {
     let mut object = RING;
     let stream = [0, 0, 0, 4, 0, 1, 0, 2, 0, 3, 0, 4];
     assert_eq!(load(ring(VARRAY_UINT32, 0), &mut object, &stream).ret, 0);
@@ -61,8 +61,8 @@ fn a_count_that_fits_is_taken() {
 }
 
 #[test]
-fn a_negative_count_is_refused() {
-    // As in CVE-2013-4531; an unsigned count that an int can't hold is the same.
+fn load_rejects_a_negative_count() {
+    // As in CVE-2013-4531. An unsigned count that does not fit an int is rejected in the same way.
     for bits in [VARRAY_INT32, VARRAY_UINT32] {
         let outcome = load(ring(bits, 0), &mut RING.clone(), &[0xff; 64]);
         assert_eq!((outcome.ret, outcome.latched), (-libc::EINVAL, -libc::EINVAL));
@@ -87,7 +87,7 @@ fn blob(bits: u32, unit: usize) -> &'static VMStateDescription {
 }
 
 #[test]
-fn a_negative_size_is_refused() {
+fn load_rejects_a_negative_size() {
     let mut memory = [0u8; 8];
     let mut object = Blob { size: 0, at: memory.as_mut_ptr() };
     let outcome = load(blob(0, 0), &mut object, &[0xff; 64]);
@@ -96,7 +96,7 @@ fn a_negative_size_is_refused() {
 }
 
 #[test]
-fn a_size_whose_product_overflows_is_refused() {
+fn load_rejects_a_size_whose_product_overflows() {
     let mut memory = [0u8; 8];
     let mut object = Blob { size: 0, at: memory.as_mut_ptr() };
     // 0x4000_0002 * 4 is 8 in 32 bits.
@@ -106,7 +106,7 @@ fn a_size_whose_product_overflows_is_refused() {
 }
 
 #[test]
-fn an_allocation_beyond_the_limit_is_refused() {
+fn load_rejects_an_allocation_beyond_the_limit() {
     let limits = Limits { allocation: 1000, ..Limits::default() };
     with_limits(limits, || {
         let mut object = Blob { size: 0, at: ptr::null_mut() };
@@ -141,8 +141,8 @@ fn vectors(num: c_int) -> &'static VMStateDescription {
 }
 
 #[test]
-fn what_is_allocated_is_what_is_read() {
-    // As in CVE-2013-4149: room for n, then n times something was read.
+fn allocation_has_the_size_that_is_read() {
+    // As in CVE-2013-4149: memory for n elements, and a multiple of n was read.
     let mut object = Vectors { count: 0, at: ptr::null_mut() };
     let stream: Vec<u8> = [0, 0, 0, 3].into_iter().chain((0..36).map(|byte| byte as u8)).collect();
     assert_eq!(load(vectors(6), &mut object, &stream).ret, 0);
@@ -159,7 +159,7 @@ fn what_is_allocated_is_what_is_read() {
 }
 
 #[test]
-fn an_index_is_bounded_by_what_the_device_has() {
+fn load_rejects_an_index_beyond_the_devices() {
     // As in CVE-2013-4527, -4529, -4532, -4534, -4540: an index that the device trusts after loading.
     let index = leak(table(c"fifo", [plain(c"head", 0, 4, &vmstate_info_int32_le)]));
     for (bytes, complaint) in [
@@ -188,8 +188,8 @@ unsafe extern "C" fn is_small(opaque: *mut c_void, _version: c_int) -> bool {
 }
 
 #[test]
-fn what_is_not_valid_never_reaches_post_load() {
-    // As in CVE-2025-54566: post_load() believed numbers that nobody had checked.
+fn invalid_state_does_not_reach_post_load() {
+    // As in CVE-2025-54566: post_load() used numbers that were not checked.
     let valid =
         VMStateField { name: c"few enough".as_ptr(), flags: ARRAY | MUST_EXIST, field_exists: Some(is_small), ..FIELD };
     let sriov = VMStateDescription {
@@ -245,7 +245,7 @@ fn drain(first: *mut Node) -> Vec<u8> {
 }
 
 #[test]
-fn a_queue_does_not_grow_for_ever() {
+fn load_rejects_too_many_queue_elements() {
     let limits = Limits { list_elements: 10, ..Limits::default() };
     with_limits(limits, || {
         for info in [&vmstate_info_qtailq, &vmstate_info_qlist] {
@@ -262,7 +262,7 @@ fn a_queue_does_not_grow_for_ever() {
 fn allocations_of_one_stream_are_limited_in_sum() {
     let limits = Limits { allocation: 1000, ..Limits::default() };
     with_limits(limits, || {
-        // The same field again and again, as repeated sections have it.
+        // The same field several times, as in repeated sections.
         let file = file_of([&[0, 0, 1, 0x90][..], &[7; 400]].concat().repeat(3));
         let load_next = || {
             let mut object = Blob { size: 0, at: ptr::null_mut() };
@@ -284,7 +284,7 @@ fn allocations_of_one_stream_are_limited_in_sum() {
 }
 
 #[test]
-fn an_element_that_fails_to_load_is_not_in_the_queue() {
+fn failed_element_is_not_in_the_queue() {
     let mut head = Head { first: ptr::null_mut(), last: ptr::null_mut() };
     head.last = &raw mut head.first;
     let outcome = load_cut(queue(&vmstate_info_qtailq), &mut head, &[1, 7, 1]);
@@ -293,7 +293,7 @@ fn an_element_that_fails_to_load_is_not_in_the_queue() {
 }
 
 #[test]
-fn a_queue_that_was_never_initialised_is_refused() {
+fn load_rejects_an_uninitialised_queue() {
     let mut head = Head { first: ptr::null_mut(), last: ptr::null_mut() };
     let outcome = load(queue(&vmstate_info_qtailq), &mut head, &[1, 7, 0]);
     assert_eq!(outcome.complaint(), "list/queue: the queue was not initialised");
@@ -311,7 +311,7 @@ fn null_pointers_are_errors() {
         assert_eq!(save(table, &mut object).complaint(), "holder/p: a null pointer");
         assert_eq!(load(table, &mut object, &[0; 8]).complaint(), "holder/p: a null pointer");
     }
-    // An info of the device's own may do without memory, but not for an array: QEMU asserts there is some.
+    // An info of the device may accept a null pointer, but not as an array: QEMU asserts that there is memory.
     let own = Box::leak(Box::new(VMStateInfo {
         name: c"own".as_ptr(),
         get: vmstate_info_uint32.get,
@@ -319,13 +319,13 @@ fn null_pointers_are_errors() {
     }));
     let customs = leak(table(c"holder", [VMStateField { num: 2, flags: ARRAY, ..plain(c"own", 0, 4, own) }]));
     assert_eq!(load_at(customs, ptr::null_mut(), &[0; 8], 1).complaint(), "holder/own[0]: a null pointer");
-    // Nor is there a device without memory.
+    // A device without memory is an error as well.
     assert_eq!(save_at(inner, ptr::null_mut(), None).complaint(), "inner/x: the device has no memory");
     assert_eq!(load_at(inner, ptr::null_mut(), &[1], 1).complaint(), "inner/x: the device has no memory");
 }
 
 #[test]
-fn a_null_pointer_in_an_array_needs_its_marker() {
+fn null_pointer_in_an_array_requires_its_marker() {
     let array = VMStateField { num: 2, flags: ARRAY | ARRAY_OF_POINTER, ..plain(c"p", 0, 8, &vmstate_info_uint8) };
     let array = leak(table(c"array", [array]));
     let mut value = 9u8;
@@ -337,25 +337,25 @@ fn a_null_pointer_in_an_array_needs_its_marker() {
 }
 
 #[test]
-fn nesting_has_an_end() {
-    // A list that leads back to itself, saved through its pointer.
+fn nesting_is_limited() {
+    // A list that contains itself, saved through its pointer.
     #[repr(C)]
     struct Knot {
         next: *mut Knot,
         value: u8,
     }
-    let knot = Box::leak(Box::new(VMStateDescription { name: c"knot".as_ptr(), ..TABLE }));
-    let this = ptr::from_mut(knot);
+    let cycle = Box::leak(Box::new(VMStateDescription { name: c"cycle".as_ptr(), ..TABLE }));
+    let this = ptr::from_mut(cycle);
     let next = VMStateField { name: c"next".as_ptr(), size: 8, flags: STRUCT | POINTER, vmsd: this, ..FIELD };
-    knot.fields = fields([plain(c"value", offset_of!(Knot, value), 1, &vmstate_info_uint8), next]);
-    // SAFETY: it is not written any more.
-    let knot = unsafe { &*this };
+    cycle.fields = fields([plain(c"value", offset_of!(Knot, value), 1, &vmstate_info_uint8), next]);
+    // SAFETY: the memory is not written after this.
+    let cycle = unsafe { &*this };
     let mut object = Knot { next: ptr::null_mut(), value: 1 };
     object.next = &raw mut object;
     let at: *mut c_void = (&raw mut object).cast();
-    let saved = save_at(knot, at, None);
+    let saved = save_at(cycle, at, None);
     assert_eq!((saved.ret, saved.bytes.len()), (-libc::ELOOP, 64));
-    let loaded = load_at(knot, at, &[1; 100], 1);
+    let loaded = load_at(cycle, at, &[1; 100], 1);
     assert_eq!(loaded.ret, -libc::ELOOP);
     assert!(loaded.complaint().ends_with("next/next: nested more than 64 deep"), "{}", loaded.complaint());
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Every kind of element: its bytes in the stream, and back.
+//! Every kind of element: its bytes in the stream, saved and loaded.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::*;
 use std::mem::offset_of;
@@ -41,7 +41,7 @@ fn integers_are_big_endian() {
 }
 
 #[test]
-fn a_boolean_is_true_for_every_byte_but_zero() {
+fn boolean_is_true_for_every_byte_but_zero() {
     let mut object = Integers::default();
     load(integers(), &mut object, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff");
     assert!(object.e);
@@ -53,7 +53,7 @@ fn a_boolean_is_true_for_every_byte_but_zero() {
 }
 
 #[test]
-fn a_stream_that_ends_early_fails_at_every_length() {
+fn load_of_a_cut_stream_fails_at_every_length() {
     let bytes = save(integers(), &mut INTEGERS.clone()).bytes;
     for len in 0..bytes.len() {
         let outcome = load_cut(integers(), &mut Integers::default(), &bytes[..len]);
@@ -72,7 +72,7 @@ fn long<T>(info: &'static VMStateInfo) -> &'static VMStateDescription {
 }
 
 #[test]
-fn long_arrays_of_every_width() {
+fn long_arrays_of_every_width_load_equal() {
     fn check<T: Copy + PartialEq + std::fmt::Debug + Default>(
         info: &'static VMStateInfo,
         value: impl Fn(usize) -> T,
@@ -85,7 +85,8 @@ fn long_arrays_of_every_width() {
         let mut back = Long([T::default(); 5000]);
         assert_eq!(load(long::<T>(info), &mut back, &expected).ret, 0);
         assert_eq!(back.0, object.0);
-        // Cut in an element: those before it are there, it ends in zeros, those behind it are as they were.
+        // The stream ends in an element. Earlier elements are loaded, this one is padded with zeros, later ones are
+        // unchanged.
         let mut cut = Long([T::default(); 5000]);
         let outcome = load_cut(long::<T>(info), &mut cut, &expected[..4321 * size_of::<T>()]);
         assert_eq!((outcome.ret, &cut.0[..4321]), (-libc::EIO, &object.0[..4321]));
@@ -100,7 +101,7 @@ fn long_arrays_of_every_width() {
 }
 
 #[test]
-fn elements_may_be_farther_apart_than_they_are_large() {
+fn elements_may_have_gaps() {
     let mut object = [0x0102_0304u32, 0x0506_0708, 0x090a_0b0c];
     let sparse = VMStateField { num: 3, flags: ARRAY, ..plain(c"sparse", 0, 4, &vmstate_info_uint16) };
     let sparse = leak(table(c"sparse", [sparse]));
@@ -113,7 +114,7 @@ fn elements_may_be_farther_apart_than_they_are_large() {
 }
 
 #[test]
-fn checks_compare_with_what_the_device_has() {
+fn checks_compare_with_the_devices_value() {
     let equal = |info| leak(table(c"check", [plain(c"value", 0, 8, info)]));
     let mut object = 0x1122_3344_5566_7788u64;
     for (info, width) in [
@@ -130,12 +131,12 @@ fn checks_compare_with_what_the_device_has() {
         other[width - 1] ^= 1;
         let outcome = load(equal(info), &mut object, &other);
         assert_eq!((outcome.ret, outcome.latched), (-libc::EINVAL, -libc::EINVAL));
-        assert_eq!(object, 0x1122_3344_5566_7788, "a refused value is not stored");
+        assert_eq!(object, 0x1122_3344_5566_7788, "a rejected value is not stored");
     }
 }
 
 #[test]
-fn a_failed_check_gives_the_hint() {
+fn failed_check_has_the_hint() {
     let check =
         VMStateField { err_hint: c"use the same -m".as_ptr(), ..plain(c"size", 0, 4, &vmstate_info_uint32_equal) };
     let outcome = load(leak(table(c"ram", [check])), &mut 16u32, b"\0\0\0\x20");
@@ -143,7 +144,7 @@ fn a_failed_check_gives_the_hint() {
 }
 
 #[test]
-fn unused_bytes_are_zeros_and_then_ignored() {
+fn unused_bytes_are_saved_as_zeros_and_ignored_by_loads() {
     let unused = leak(table(c"unused", [plain(c"unused", 0, 5000, &vmstate_info_unused_buffer)]));
     let mut object = 7u8;
     assert_eq!(save(unused, &mut object).bytes, vec![0; 5000]);
@@ -169,7 +170,7 @@ fn sized(info: &'static VMStateInfo) -> &'static VMStateDescription {
 }
 
 #[test]
-fn bitmaps_go_in_words() {
+fn bitmaps_are_saved_in_64_bit_words() {
     let mut memory = [0x0102_0304_0506_0708, u64::MAX, 3];
     let mut object = Sized { at: memory.as_mut_ptr().cast(), size: 130, memory: &mut [] };
     let saved = save(sized(&vmstate_info_bitmap), &mut object);
@@ -182,8 +183,8 @@ fn bitmaps_go_in_words() {
 }
 
 #[test]
-fn an_info_of_another_may_use_ours() {
-    // Its name is its own, so it is called like any other, and calls ours.
+fn foreign_info_may_call_a_library_info() {
+    // The info has a name of its own, so it is called like any other, and calls one of the library's.
     static MINE: VMStateInfo =
         VMStateInfo { name: c"mine".as_ptr(), get: vmstate_info_uint32.get, put: vmstate_info_uint32.put };
     let mine = leak(table(c"mine", [plain(c"x", 0, 4, &MINE)]));
@@ -194,7 +195,7 @@ fn an_info_of_another_may_use_ours() {
 }
 
 #[test]
-fn a_timer_without_a_host_is_an_error() {
+fn timer_without_a_host_is_an_error() {
     let timer = leak(table(c"clock", [plain(c"tick", 0, 8, &vmstate_info_timer)]));
     let outcome = save(timer, &mut 0u64);
     assert_eq!(outcome.ret, -libc::ENOSYS);

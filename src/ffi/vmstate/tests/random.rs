@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Descriptions, devices and streams that nobody thought of.
+//! Random descriptions, devices and streams.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
 use crate::ffi::vmstate::*;
 use crate::wire::limits::Limits;
 use proptest::prelude::*;
 use std::ffi::{CStr, CString, c_void};
 
-/// A field to be.
+/// A field to generate.
 #[derive(Clone, Debug)]
 enum Part {
     /// Integers of a width, in place.
     Integers { width: usize, count: usize },
-    /// An array in place of which a member says how much is used.
+    /// An array in place. A member gives the number of used elements.
     Used { width: usize, room: usize },
-    /// The same, allocated when loading.
+    /// The same, allocated by the load.
     Allocated { width: usize },
     /// Bytes.
     Buffer(usize),
-    /// Bytes that are not there.
+    /// Unused bytes.
     Unused(usize),
     /// Pointers to bytes, some of them null.
     Pointers(Vec<bool>),
@@ -27,7 +27,7 @@ enum Part {
     Structs { parts: Vec<Part>, count: usize },
     /// A queue of structures.
     Queue(Vec<Part>),
-    /// An integer that this version does not have yet.
+    /// An integer that only later versions have.
     Later,
 }
 
@@ -51,19 +51,19 @@ fn part() -> impl Strategy<Value = Part> {
     })
 }
 
-/// A description, its size, and what a device needs beyond zeros.
+/// A description, its size, and the values that a device needs to differ from zero.
 struct Type {
     table: &'static VMStateDescription,
     size: usize,
     setup: Vec<(usize, Setup)>,
 }
 
-/// Something at an offset that is more than any bytes.
+/// A value that must not be random bytes, at an offset.
 #[derive(Clone)]
 enum Setup {
-    /// A count in 32 bits, up to this.
+    /// A 32-bit count up to this.
     Count(u32),
-    /// A pointer to an array of this width, with the count just before it, in 32 bits.
+    /// A pointer to an array of this width. The 32-bit count precedes it.
     Array(usize),
     Pointer(bool),
     QueueHead,
@@ -78,7 +78,7 @@ fn info(width: usize) -> &'static VMStateInfo {
     }
 }
 
-/// Lays fields out one after the other, as a compiler would.
+/// Places fields one after the other, as a compiler does.
 struct Layout {
     fields: Vec<VMStateField>,
     setup: Vec<(usize, Setup)>,
@@ -149,7 +149,7 @@ impl Layout {
                 self.push(VMStateField { num: *count as i32, flags: STRUCT | ARRAY, ..array });
             }
             Part::Queue(parts) => {
-                // Elements that need more than zeros would not survive a load into fresh memory.
+                // Elements that need values other than zero would not load into fresh memory.
                 let integers = parts.iter().filter(|part| matches!(part, Part::Integers { .. })).cloned();
                 let inner = build(&integers.collect::<Vec<_>>());
                 let link = inner.size.next_multiple_of(8);
@@ -173,13 +173,13 @@ fn build(parts: &[Part]) -> Type {
     Type { table, size: layout.size, setup: layout.setup }
 }
 
-/// A device's memory, with some behind it that must stay as it is. What it points to is leaked: these are tests.
+/// A device's memory, followed by bytes that must not change. Its allocations are leaked, because these are tests.
 struct Device(Vec<u64>);
 
 const BEHIND: [u64; 32] = [0x5afe; 32];
 
 impl Device {
-    /// With bytes from a generator that starts at `seed`.
+    /// Returns a device with bytes from a generator that starts at `seed`.
     fn new(kind: &Type, seed: u64) -> Self {
         let mut state = seed;
         let mut next = || {
@@ -191,7 +191,7 @@ impl Device {
         let base: *mut u8 = memory.as_mut_ptr().cast();
         for (at, what) in &kind.setup {
             let place = base.wrapping_add(*at);
-            // SAFETY: everything was laid out inside the memory, at multiples of 8.
+            // SAFETY: all values were placed inside the memory, at multiples of 8.
             unsafe {
                 match what {
                     Setup::Count(most) => place.cast::<u32>().write(next() as u32 % (most + 1)),
@@ -223,14 +223,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_saved_loads_and_saves_the_same(parts in prop::collection::vec(part(), 0..6), seed: u64) {
+    fn saved_state_loads_and_saves_equal(parts in prop::collection::vec(part(), 0..6), seed: u64) {
         let kind = build(&parts);
         let mut source = Device::new(&kind, seed);
         let saved = save_at(kind.table, source.at(), None);
         prop_assert_eq!(saved.ret, 0);
         let mut target = Device::new(&kind, !seed);
-        // A byte 5 behind a structure makes the reader peek for a subsection's name, as QEMU does, and a name may reach
-        // past the end: there is as much behind the state as a name may have.
+        // A byte 5 after a structure makes the reader peek for a subsection's name, as in QEMU. A name may extend past
+        // the end, so as many bytes as the longest name follow the state.
         let stream = [&saved.bytes[..], &[0; 300]].concat();
         let loaded = load_at(kind.table, target.at(), &stream, 1);
         prop_assert_eq!((loaded.ret, loaded.latched, loaded.bytes), (0, 0, vec![0; 301]));
@@ -238,7 +238,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_that_is_cut_never_loads(parts in prop::collection::vec(part(), 1..6), seed: u64, cut: prop::sample::Index) {
+    fn cut_stream_does_not_load(parts in prop::collection::vec(part(), 1..6), seed: u64, cut: prop::sample::Index) {
         let kind = build(&parts);
         let saved = save_at(kind.table, Device::new(&kind, seed).at(), None);
         prop_assume!(!saved.bytes.is_empty());
@@ -255,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn no_stream_does_harm(parts in prop::collection::vec(part(), 0..6), seed: u64, stream: Vec<u8>) {
+    fn random_stream_causes_no_harm(parts in prop::collection::vec(part(), 0..6), seed: u64, stream: Vec<u8>) {
         let limits = Limits { allocation: 1 << 16, list_elements: 100, ..Limits::default() };
         with_limits(limits, || {
             let kind = build(&parts);
