@@ -57,5 +57,5 @@ fn report(message: &str) {
         return;
     }
     // Standard error may be closed: that is no failure.
-    let _ = writeln!(std::io::stderr(), "savevm: {}", output::tame(message, false));
+    let _ = writeln!(std::io::stderr(), "savevm: {}", output::escape_controls(message, false));
 }

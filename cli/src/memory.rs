@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Guest memory from the pages of a stream.
+//! Guest memory in a stream: the pages and their contents.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use savevm_stream::inspect::{Block, Budget, Page, Visitor};
 use savevm_stream::wire::xbzrle;
 
 /// Applies a record of the stream to the page in `buffer`. The buffer has the page's size and holds its previous contents.
-pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
+pub fn apply_record(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
     let whole = match page {
         Page::Fill(byte, _) => {
             buffer.fill(byte);
@@ -24,7 +24,7 @@ pub fn bring_up(page: Page<'_>, buffer: &mut [u8]) -> io::Result<()> {
         Page::Xbzrle(runs, _) => xbzrle::decode(runs, buffer).is_ok(),
         Page::Compressed(bytes, _) => inflate(bytes, buffer),
     };
-    if whole { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a compressed page makes no sense")) }
+    if whole { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a compressed page is invalid")) }
 }
 
 fn inflate(bytes: &[u8], buffer: &mut [u8]) -> bool {
@@ -40,30 +40,30 @@ pub fn size_of_page(page: Page<'_>) -> usize {
     }
 }
 
-/// Which pages of a block there are. It takes memory for the pages that are in it, not for the block's length.
+/// A set of pages of a block. Its memory depends on the pages in it, not on the block's length.
 #[derive(Default)]
 pub struct PageSet {
-    /// Of each stretch of the block, one bit per page.
+    /// One bit per page, for each stretch of the block.
     stretches: HashMap<u64, [u64; STRETCH]>,
     count: u64,
     budget: Budget,
 }
 
-/// Pages of a stretch, in words of 64.
+/// Length of a stretch in words of 64 pages.
 const STRETCH: usize = 8;
 
 impl PageSet {
-    /// A set that may take so much memory.
+    /// Returns a set that takes at most this much memory.
     pub fn new(budget: Budget) -> Self {
         Self { budget, ..Self::default() }
     }
 
-    /// How many pages are in the set.
+    /// Returns the number of pages in the set.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Puts the page with this number into the set, or takes it out.
+    /// Adds the page with this number to the set, or removes it.
     pub fn set(&mut self, page: u64, there: bool) -> io::Result<()> {
         let (number, word, bit) = (page / (64 * STRETCH as u64), page / 64 % STRETCH as u64, page % 64);
         let stretch = match self.stretches.get_mut(&number) {
@@ -71,7 +71,7 @@ impl PageSet {
             None if !there => return Ok(()),
             None => {
                 if self.stretches.len() == self.stretches.capacity() {
-                    // A table that grows takes twice as much for a while.
+                    // A growing table holds its old and new memory at the same time.
                     let more = self.stretches.capacity().max(64);
                     self.budget.take(3 * more * size_of::<(u64, [u64; STRETCH])>()).map_err(io::Error::other)?;
                     self.stretches.reserve(more);
@@ -154,7 +154,7 @@ impl Visitor for PageIndex {
     }
 }
 
-/// Pages of a block by rising address, each with its last contents.
+/// The pages of a block by rising address, each with its last contents.
 pub struct Pages<'a> {
     stream: &'a [u8],
     records: &'a [Record],
@@ -202,7 +202,7 @@ impl FinalPage<'_> {
         let is_base = |record: &Record| !matches!(record.content, Content::Xbzrle(_));
         let base = self.records.iter().rposition(is_base).unwrap_or(0);
         for record in &self.records[base..] {
-            bring_up(record.page(self.stream), buffer)?;
+            apply_record(record.page(self.stream), buffer)?;
         }
         Ok(Holds::Bytes(buffer))
     }
@@ -223,7 +223,7 @@ impl Record {
 /// Contents of a page.
 #[derive(Clone, Copy, Debug)]
 pub enum Holds<'a> {
-    /// One byte throughout.
+    /// One repeated byte.
     Fill(u8),
     /// These bytes.
     Bytes(&'a [u8]),
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_content_of_a_page_counts() {
+    fn page_has_its_last_contents() {
         let mut stream = vec![7; 16];
         stream.extend([1, 2, 9, 9]);
         let block = Block { name: "b".into(), ..Block::default() };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_counts_each_page_once() {
+    fn set_counts_each_page_once() {
         let mut set = PageSet::default();
         for page in [0, 1, 1, 511, 512, 1 << 50, 0] {
             set.set(page, true).unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_keeps_to_its_budget() {
+    fn index_stays_within_its_budget() {
         let mut index = PageIndex::new(Budget::new(100_000));
         let block = Block { name: "b".into(), ..Block::default() };
         let result = (0..1 << 20).try_for_each(|page| index.page(&block, page << 12, Page::Fill(0, 4096), 0));

@@ -20,7 +20,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output.
+    /// Returns an output to standard output.
     pub fn stdout(colour: ColourChoice) -> Self {
         let stdout = io::stdout();
         let coloured = match colour {
@@ -34,7 +34,7 @@ impl Output {
         Self { to: BufWriter::with_capacity(1 << 16, Box::new(stdout)), coloured }
     }
 
-    /// A file, or standard output if there is no path or it is `-`.
+    /// Returns an output to a file, or to standard output if there is no path or the path is `-`.
     pub fn create(path: Option<&Path>, colour: ColourChoice) -> Result<Self> {
         match path.filter(|path| path.as_os_str() != "-") {
             Some(path) => {
@@ -62,13 +62,13 @@ impl Write for Output {
 
     /// Escapes characters that would control the terminal.
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
-        self.to.write_all(tame(&text.to_string(), self.coloured).as_bytes())
+        self.to.write_all(escape_controls(&text.to_string(), self.coloured).as_bytes())
     }
 }
 
-/// Text in which characters that change the layout are escaped, except for ends of lines and, if wanted, colours. Names
-/// from a stream, in which ends of lines are escaped too, go through `printable` first.
-pub fn tame(text: &str, coloured: bool) -> Cow<'_, str> {
+/// Escapes characters that change the layout, except line ends and, with `coloured`, colours. Names from a stream pass
+/// `printable` first, which also escapes line ends.
+pub fn escape_controls(text: &str, coloured: bool) -> Cow<'_, str> {
     let is_wild = |c: char| is_layout(c) && c != '\n';
     if !text.contains(is_wild) {
         return text.into();
@@ -84,26 +84,26 @@ pub fn tame(text: &str, coloured: bool) -> Cow<'_, str> {
     tame.into()
 }
 
-/// Whether text starts with what sets a colour.
+/// Returns whether text starts with a sequence that sets a colour.
 fn is_colour(text: &str) -> bool {
     let numbers = text.strip_prefix("\x1b[").and_then(|rest| rest.split_once('m'));
     numbers.is_some_and(|(numbers, _)| numbers.len() < 8 && numbers.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// How text looks on a terminal.
+/// A style of text on a terminal.
 #[derive(Clone, Copy, Debug)]
 pub enum Style {
     /// Headings.
     Heading,
     /// Names.
     Name,
-    /// What matters less.
+    /// Less important text.
     Faint,
-    /// What is wrong, or taken away.
+    /// Errors, and removed parts.
     Bad,
-    /// What is well, or added.
+    /// Success, and added parts.
     Good,
-    /// What deserves a look.
+    /// Text that needs attention.
     Notable,
 }
 
@@ -144,10 +144,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_colours_command_the_terminal() {
-        assert_eq!(tame("plain\n", false), "plain\n");
+    fn only_colour_sequences_are_not_escaped() {
+        assert_eq!(escape_controls("plain\n", false), "plain\n");
         let wild = "\x1b[1mname\x1b[0m \x1b[2J\x1b]0;t\x07\u{9b}\r";
-        assert_eq!(tame(wild, true), "\x1b[1mname\x1b[0m \\u{1b}[2J\\u{1b}]0;t\\u{7}\\u{9b}\\r");
-        assert!(!tame(wild, false).contains(char::is_control));
+        assert_eq!(escape_controls(wild, true), "\x1b[1mname\x1b[0m \\u{1b}[2J\\u{1b}]0;t\\u{7}\\u{9b}\\r");
+        assert!(!escape_controls(wild, false).contains(char::is_control));
     }
 }

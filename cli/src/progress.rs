@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_fills_up() {
+    fn bar_shows_the_read_part() {
         let now = Instant::now();
         let progress = Progress { shown: false, total: Some(200 << 20), started: now, next: now };
         let line = progress.line(50 << 20, Duration::from_secs(2));

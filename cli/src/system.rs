@@ -10,37 +10,37 @@ use std::ptr::{self, NonNull};
 
 /// The system's page size in bytes.
 fn page_size() -> usize {
-    // SAFETY: no pointers.
+    // SAFETY: sysconf() takes no pointers.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// A whole file that is mapped to be read. If another program cuts the file short meanwhile, reading what is gone ends this
-/// one with SIGBUS.
+/// A whole file, mapped for reading. If another program truncates the file meanwhile, an access to the lost part ends
+/// this program with SIGBUS.
 #[derive(Debug)]
 pub struct MappedFile {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: nobody writes to the mapping.
+// SAFETY: the mapping is only read.
 unsafe impl Send for MappedFile {}
-// SAFETY: as above.
+// SAFETY: the mapping is only read.
 unsafe impl Sync for MappedFile {}
 
 impl MappedFile {
-    /// Maps a file as long as it is now.
+    /// Maps a file with its current length.
     pub fn new(file: &File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         if len == 0 {
-            // The kernel maps no empty ranges.
+            // The kernel does not map empty ranges.
             return Ok(Self { start: NonNull::dangling(), len });
         }
-        // SAFETY: a new mapping; the result is checked.
+        // SAFETY: a new mapping, whose result is checked.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         match NonNull::new(start.cast::<u8>()) {
             Some(first) if start != libc::MAP_FAILED => {
                 let map = Self { start: first, len };
-                // To read ahead from a slow disk.
+                // The kernel reads ahead more from a slow disk.
                 map.advise(0..len, libc::MADV_SEQUENTIAL);
                 Ok(map)
             }
@@ -48,26 +48,26 @@ impl MappedFile {
         }
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the mapping lives as long as this value. If another program changes the file the bytes change, which to
-        // memory safety have no meaning, and which whoever reads bytes of a stranger must bear.
+        // SAFETY: the mapping lives as long as this value. Another program may change the file and thereby the bytes.
+        // Every byte value is valid, and readers of a stream accept any contents.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// Says that nobody is likely to read the range again: its pages leave this program's memory, but the last one if only
-    /// a part of it is meant. They come back if somebody does read them.
+    /// Announces that the range is probably not read again. Its pages leave this program's memory, except the last page
+    /// if the range ends within it. A later access maps them again.
     pub fn release(&self, range: Range<usize>) {
         self.advise(range, libc::MADV_DONTNEED);
     }
 
-    /// Gives the kernel a hint about a range, from the page on in which it starts.
+    /// Gives the kernel a hint about a range, which is rounded down to pages at its start.
     fn advise(&self, range: Range<usize>, advice: libc::c_int) {
         let whole_pages = |at: usize| at / page_size() * page_size();
         let end = if range.end < self.len { whole_pages(range.end) } else { self.len };
         let start = whole_pages(range.start);
         if start < end {
-            // SAFETY: the range is the mapping's. A file's pages have the same bytes when they come back.
+            // SAFETY: the range is inside the mapping. A file's pages have the same bytes when they are mapped again.
             unsafe { libc::madvise(self.start.as_ptr().add(start).cast(), end - start, advice) };
         }
     }
@@ -76,17 +76,17 @@ impl MappedFile {
 impl Drop for MappedFile {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: the mapping is this value's own.
+            // SAFETY: this value owns the mapping.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }
     }
 }
 
-/// Where a file has data, rather than a hole, from a place on; `to` if it has none before. Where the system cannot tell,
-/// there is data.
+/// Returns the first offset from `from` on at which a file has data and not a hole, or `to` if there is none before it.
+/// If the system does not support the query, returns `from`.
 pub fn next_data(file: &File, from: u64, to: u64) -> u64 {
     let Ok(offset) = libc::off_t::try_from(from) else { return from };
-    // SAFETY: no pointers. It moves the file's own offset, which the caller puts back.
+    // SAFETY: lseek() takes no pointers. It moves the file's offset, which the caller restores.
     let data = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
     match u64::try_from(data) {
         Ok(data) => data.min(to),
@@ -95,25 +95,25 @@ pub fn next_data(file: &File, from: u64, to: u64) -> u64 {
     }
 }
 
-/// Has the processor bring a byte into its cache, and does not wait for it.
+/// Prefetches a byte into the processor's cache, without waiting for it.
 #[inline]
 pub fn prefetch(byte: &u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: only a hint, whatever the address.
+        // SAFETY: a prefetch is only a hint and valid for every address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr::from_ref(byte).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     std::hint::black_box(*byte);
 }
 
-/// Lets a pipe hold more, so that its ends wake each other less often. Of no effect on anything else, or where the system
-/// allows no more.
+/// Enlarges a pipe's buffer, so that its ends wake each other less often. Has no effect on other files, or if the
+/// system does not allow it.
 pub fn widen_pipe(fd: BorrowedFd<'_>) {
-    /// What a user may ask for unless the system says otherwise (`fs.pipe-max-size`), in bytes.
+    /// The largest size that a user may set by default (`fs.pipe-max-size`), in bytes.
     const MOST: libc::c_int = 1 << 20;
-    // SAFETY: no pointers.
+    // SAFETY: fcntl() takes no pointers for this command.
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, MOST) };
 }
 
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_can_be_read_again() {
+    fn released_range_can_be_read_again() {
         let bytes: Vec<u8> = (0..100_000).map(|at| (at / 7) as u8).collect();
         let map = mapped(&bytes);
         assert!(map.as_bytes() == bytes);
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_be_empty() {
+    fn empty_file_is_mapped() {
         assert!(mapped(&[]).as_bytes().is_empty());
     }
 
     #[test]
-    fn what_is_no_file_is_an_error() {
+    fn mapping_a_directory_fails() {
         assert!(MappedFile::new(&File::open("/").unwrap()).is_err());
     }
 }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Text for people: sizes, counts, paths, patterns of names.
+//! Formats sizes, counts and paths, and matches patterns of names.
 
 use std::path::Path;
 
 use savevm_stream::inspect::printable;
 
-/// A path for messages, on one line whatever its name.
+/// Returns a path for messages, on one line.
 pub fn shown(path: &Path) -> String {
     printable(&path.display().to_string()).into_owned()
 }
 
-/// A number with its digits in groups of three.
+/// Returns a number with its digits in groups of three.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -23,7 +23,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A size in the largest binary unit that it fills.
+/// Returns a size in the largest binary unit that it reaches.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (bytes.max(1).ilog2() / 10) as usize;
@@ -36,12 +36,12 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// `count` of a thing, with an s where there is not exactly one.
+/// Returns `count` and the noun, with an s unless the count is 1.
 pub fn plural(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// A size such as `64M`, `1GiB` or `4096`.
+/// Parses a size such as `64M`, `1GiB` or `4096`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -54,14 +54,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("'{unit}' is no unit; K, M, G and T are")),
     };
     let number: u64 = number.parse().map_err(|_| "a size starts with a number".to_string())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "that is too much".into())
+    number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".into())
 }
 
-/// Whether `text` is matched by `pattern`, in which `*` is any text, `?` any character, `[a-c]` one of several.
+/// Returns whether `text` matches `pattern`. `*` matches any text, `?` any character, `[a-c]` one of several.
 pub fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
-    // Where the last star stands, and how much of the text it takes so far.
+    // Place of the last star, and how much of the text it matches so far.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if pattern.get(p) == Some(&'*') {
@@ -80,7 +80,7 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|&c| c == '*')
 }
 
-/// How much of the pattern stands for this one character, if it does.
+/// Returns the length of the pattern's first element, if it matches this character.
 fn matches_one(pattern: &[char], c: char) -> Option<usize> {
     match *pattern.first()? {
         '?' => Some(1),

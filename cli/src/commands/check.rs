@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `savevm check`: whether a stream is well-formed, and whether it would load into a machine.
+//! `savevm check`: checks whether a stream is well-formed, and whether it would load into a machine.
 
 use std::io::Write;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
     Ok(if verdict.fails() { Status::Found } else { Status::Success })
 }
 
-/// What the findings amount to.
+/// The result of the findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     WellFormed,
@@ -65,7 +65,7 @@ impl Verdict {
         !matches!(self, Self::WellFormed | Self::WouldLoad)
     }
 
-    /// In words, and for programs.
+    /// Returns the text and the word in JSON.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::WellFormed => ("well-formed", "well-formed"),
@@ -84,7 +84,7 @@ fn read_target(path: &Path, max_memory: usize) -> Result<Target> {
     Target::from_json(json).map_err(Failure::new).context(name)
 }
 
-/// What is wrong with the stream itself.
+/// Returns the faults of the stream itself.
 fn well_formed(stream: &Stream) -> Vec<Finding> {
     let finding =
         |severity, device: Option<Device>, path: String, message: String| Finding { severity, device, path, message };
@@ -117,7 +117,7 @@ fn well_formed(stream: &Stream) -> Vec<Finding> {
     findings
 }
 
-/// Only whether the fields fit is of interest.
+/// A sink that ignores the fields, to see whether they fit.
 struct Unseen;
 
 impl FieldSink for Unseen {

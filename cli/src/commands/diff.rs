@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `savevm diff`: what differs between two streams.
+//! `savevm diff`: shows the differences between two streams.
 
 mod devices;
 mod ram;
@@ -19,16 +19,16 @@ use crate::output::Output;
 use crate::report;
 use crate::words::plural;
 
-/// What differs, in the order in which it is shown.
+/// The differences, in the order in which they are shown.
 #[derive(Debug, Default)]
 pub struct Differences {
-    /// Of the streams as a whole: what, in A, in B.
+    /// Properties of the streams: name, value in A, value in B.
     pub whole: Vec<(&'static str, String, String)>,
     /// Of devices.
     pub devices: Vec<devices::DeviceDifference>,
-    /// Of blocks of memory.
+    /// Of RAM blocks.
     pub blocks: Vec<ram::BlockDifference>,
-    /// Where memory lies that is in more than one place.
+    /// The guest-physical places of memory that is split.
     pub spans: Vec<Span>,
 }
 
@@ -84,7 +84,7 @@ fn with_memory(a: &Settled, b: &Settled, args: &Diff, selection: &Selection) -> 
     Ok((status, differences))
 }
 
-/// All but memory.
+/// A visitor that skips guest memory.
 fn compare(a: &Stream, b: &Stream, selection: &Selection) -> Differences {
     let whole = |stream: &Stream| {
         let configuration = stream.configuration.clone().unwrap_or_default();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `savevm extract`: guest memory as a sparse image.
+//! `savevm extract`: writes guest memory as a sparse image.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use super::table::span_text;
 use crate::args::Extract;
 use crate::failure::{Failure, Result, Status};
 use crate::input::Input;
-use crate::memory::{PageSet, bring_up, size_of_page};
+use crate::memory::{PageSet, apply_record, size_of_page};
 use crate::report;
 use crate::words::{grouped, plural, shown, size};
 
@@ -50,7 +50,7 @@ pub fn run(args: &Extract) -> Result<Status> {
     Ok(status)
 }
 
-/// Why pages may be missing, where the stream shows it.
+/// Returns why pages may be missing, if the stream shows it.
 fn why_missing(stream: &Stream) -> Option<&'static str> {
     if stream.ram.multifd {
         return Some("the source sent pages through multifd channels, which are other streams");
@@ -63,33 +63,33 @@ fn println_quietly(line: &str) -> Result<()> {
     Ok(io::Write::write_all(&mut io::stdout(), format!("{line}\n").as_bytes())?)
 }
 
-/// Whether two paths lead to the same file.
+/// Returns whether two paths are the same file.
 fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
     place(one).is_some() && place(one) == place(other)
 }
 
-/// The image of one block, as it is written. Zero pages become holes.
+/// The image of one block. Zero pages become holes.
 struct Image<'a> {
     wanted: &'a str,
     path: &'a Path,
-    /// None until the block has been found: nothing is overwritten in vain.
+    /// `None` until the block was found, so that no file is overwritten without need.
     file: Option<File>,
     length: u64,
-    /// No byte at or behind this offset was written yet.
+    /// No byte at or after this offset was written yet.
     untouched: u64,
-    /// Pages in a row that wait to be written together.
+    /// Adjacent pages that are written together.
     waiting: Vec<u8>,
     waiting_at: u64,
     page: Vec<u8>,
-    /// The size of a page, once one came.
+    /// The page size, known after the first page.
     page_size: u64,
-    /// Pages that the stream has, and those that are not zero in the end.
+    /// The pages in the stream, and the pages whose final contents are not zero.
     sent: PageSet,
     filled: PageSet,
 }
 
-/// How much is written in one go.
+/// Bytes that are written at once.
 const BATCH: usize = 1 << 20;
 
 impl<'a> Image<'a> {
@@ -109,12 +109,12 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// Bytes of the pages that are not zero.
+    /// Returns the bytes of the pages that are not zero.
     fn contents(&self) -> u64 {
         self.filled.count() * self.page_size
     }
 
-    /// How many pages of the block the stream does not have, and how many pages the block has.
+    /// Returns the number of missing pages and the number of all pages of the block.
     fn missing(&self, stream: &Stream) -> (u64, u64) {
         const USUAL: u64 = 4096;
         let known = stream.ram.page_size.map_or(USUAL, |(size, _)| size);
@@ -122,7 +122,7 @@ impl<'a> Image<'a> {
         (pages.saturating_sub(self.sent.count()), pages)
     }
 
-    /// Notes that the stream has the page, and whether it is zero now.
+    /// Stores that the stream has the page, and whether its contents are zero now.
     fn note(&mut self, address: u64, size: usize, zero: bool) -> io::Result<()> {
         if self.page_size == 0 {
             self.page_size = size.max(1) as u64;
@@ -132,7 +132,7 @@ impl<'a> Image<'a> {
         self.filled.set(page, !zero)
     }
 
-    /// Does something with the file, which is made if need be. What goes wrong is not the stream's fault, and says so.
+    /// Runs an operation on the file, which is created if needed. An error names the image.
     fn with_file<T>(&mut self, work: impl FnOnce(&mut Self, &File) -> io::Result<T>) -> io::Result<T> {
         let path = self.path;
         let file = match self.file.take() {
@@ -168,7 +168,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// What the image holds at `address` so far.
+    /// Returns the current contents of the image at `address`.
     fn load(&mut self, address: u64, length: usize) -> io::Result<Vec<u8>> {
         self.flush()?;
         let mut page = std::mem::take(&mut self.page);
@@ -197,7 +197,7 @@ impl Visitor for Image<'_> {
             return Ok(());
         }
         if self.file.is_none() {
-            // The list of blocks came before what was recorded of the stream.
+            // A stream may be recorded from after its list of blocks.
             self.with_file(|_, _| Ok(()))?;
         }
         if let Page::Plain(bytes) = page {
@@ -207,7 +207,7 @@ impl Visitor for Image<'_> {
             return self.note(address, size_of_page(page), true);
         }
         let mut buffer = self.load(address, size_of_page(page))?;
-        bring_up(page, &mut buffer)?;
+        apply_record(page, &mut buffer)?;
         self.put(address, &buffer)?;
         self.page = buffer;
         Ok(())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A device's state as a tree of fields, and as raw bytes.
+//! Prints a device's state as a tree of fields, and as raw bytes.
 
 use std::io::{self, Write};
 
@@ -50,7 +50,7 @@ pub fn write(stream: &Stream, item: &Item, section: &Section, hex: bool, out: &m
     Ok(())
 }
 
-/// Bytes in lines of sixteen, with their place in the stream and as text.
+/// Writes bytes in lines of 16, with their offset in the stream and as text.
 pub fn dump(bytes: &[u8], offset: u64, out: &mut Output) -> Result<()> {
     for (at, line) in bytes.chunks(16).enumerate() {
         let place = out.paint(Style::Faint, format!("{:#012x}", offset + 16 * at as u64));
@@ -68,36 +68,36 @@ fn text_of(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' }).collect()
 }
 
-/// Prints fields as they come, indented by what they are in.
+/// Prints fields as they are decoded, indented by depth.
 struct Tree<'o> {
     out: &'o mut Output,
     depth: usize,
-    /// The open groups: of an array the elements that wait for their line.
+    /// The open groups. An array has elements that are not printed yet.
     arrays: Vec<Option<Elements>>,
     result: io::Result<()>,
 }
 
-/// Elements of an array; those that hold no others are put on common lines.
+/// Elements of an array. Plain elements share lines.
 #[derive(Default)]
 struct Elements {
     name: String,
     count: usize,
     type_name: String,
     waiting: Vec<String>,
-    /// How many more elements there are behind those that wait.
+    /// Number of further elements that are not shown.
     left_out: usize,
 }
 
-/// How many elements of an array are shown.
+/// Most elements of an array that are shown.
 const MOST_ELEMENTS: usize = 1 << 16;
 
-/// How wide a line of elements may get.
+/// Width of a line of elements, in characters.
 const LINE: usize = 100;
-/// Where the type starts, counted from the field's name.
+/// Column of the type, from the start of the field's name.
 const NAME: usize = 28;
-/// Where the value starts, counted from the type.
+/// Column of the value, from the start of the type.
 const TYPE: usize = 14;
-/// How many bytes of a buffer are shown.
+/// Most bytes of a buffer that are shown.
 pub const SHOWN: usize = 32;
 
 impl Tree<'_> {
@@ -119,7 +119,7 @@ impl Tree<'_> {
         self.line(format_args!("{name:<width$} {type_name} {value}"));
     }
 
-    /// Writes the elements that wait.
+    /// Writes the elements that are not printed yet.
     fn flush(&mut self, elements: &mut Elements) {
         if elements.waiting.is_empty() {
             return;
@@ -192,18 +192,18 @@ impl FieldSink for Tree<'_> {
             return;
         }
         elements.waiting.push(match leaf.value {
-            // Without the decimal number, so that the elements stand in columns.
+            // Without the decimal value, so that the elements are aligned.
             Value::Unsigned(number) => format!("{number:#0width$x}", width = 2 + 2 * leaf.bytes.len()),
             _ => value,
         });
     }
 }
 
-/// A field's value for a person.
+/// Returns a field's value as text.
 pub fn value_text(leaf: &Leaf<'_>) -> String {
     let width = 2 + 2 * leaf.bytes.len();
     match leaf.value {
-        // Small numbers read the same, large ones are addresses or masks.
+        // Small numbers look the same in both forms. Large numbers are addresses or masks.
         Value::Unsigned(number) if (10..1 << 32).contains(&number) && leaf.bytes.len() > 1 => {
             format!("{number:#0width$x} ({number})")
         }
@@ -216,7 +216,7 @@ pub fn value_text(leaf: &Leaf<'_>) -> String {
     }
 }
 
-/// A timer: when it expires on its clock, in nanoseconds, or that it does not.
+/// Returns the expiry of a timer on its clock, in seconds, or that it is not armed.
 fn timer_text(bytes: &[u8]) -> String {
     match bytes.first_chunk().map(|expires| i64::from_be_bytes(*expires)) {
         Some(-1) => "off".into(),

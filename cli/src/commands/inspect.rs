@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `savevm inspect`: what a stream holds.
+//! `savevm inspect`: shows the contents of a stream.
 
 use std::io::Write;
 
@@ -25,7 +25,7 @@ pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
     Ok(report_damage(&name, &stream))
 }
 
-/// Reports what is unusual about what the stream was found in, and where stream or compression stop making sense.
+/// Reports notes on the container, and the first damage of the stream or of its compression.
 pub fn report_damage(name: &str, stream: &Stream) -> Status {
     for note in stream.container.notes() {
         report(&format!("{name}: note: {note}"));
@@ -56,7 +56,7 @@ fn print(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Resul
     }
 }
 
-/// The selected devices with their fields.
+/// Writes the selected devices with their fields.
 fn devices(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     let selection = Selection::all_or(&args.device);
     let live = table::live_sizes(stream);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the command can do, one module each.
+//! The subcommands, one module each.
 
 pub mod check;
 pub mod diff;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a packager asks for: manual pages and completions.
+//! Output for packagers: manual pages and completions.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,12 +23,12 @@ pub fn man(directory: &Path) -> Result<Status> {
     Ok(Status::Success)
 }
 
-/// The subcommands that are for everybody.
+/// Returns the subcommands for users.
 fn shown(whole: &Command) -> impl Iterator<Item = &Command> {
     whole.get_subcommands().filter(|command| !command.is_hide_set())
 }
 
-/// Writes one page, with the others that it points to.
+/// Writes one page, with references to the others.
 fn write_page(command: Command, see_also: &[String], directory: &Path) -> Result<()> {
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let (has_commands, version) = (command.has_subcommands(), env!("CARGO_PKG_VERSION"));
@@ -49,16 +49,16 @@ fn write_page(command: Command, see_also: &[String], directory: &Path) -> Result
     std::fs::write(&path, page).context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes a paragraph of the help as a section: its first line is the heading, the others stay as they are.
+/// Writes a paragraph of the help as a section. Its first line is the heading; the other lines are kept.
 fn write_section(paragraph: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let Some((heading, lines)) = paragraph.split_once('\n') else { return Ok(()) };
     writeln!(page, ".SH \"{}\"\n.nf", heading.trim_end_matches(':').to_uppercase())?;
-    // The zero width keeps a line from being taken for a request.
+    // The zero-width character prevents a line from being read as a request.
     lines.lines().try_for_each(|line| writeln!(page, "\\&{}", literal(line.trim_start())))?;
     writeln!(page, ".fi")
 }
 
-/// Text that is to be read, and copied, as it is.
+/// Returns text that is printed literally.
 fn literal(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('`', "\\(ga")
 }
@@ -66,7 +66,7 @@ fn literal(text: &str) -> String {
 /// Writes a shell's completions to standard output.
 pub fn completions(shell: Shell) -> Result<Status> {
     let whole = Cli::command();
-    // Without what only a packager calls, which would be offered as well.
+    // Without the subcommands for packagers, which would be completed as well.
     let mut offered = Command::new("savevm").version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
     offered = offered.args(whole.get_arguments()).subcommands(shown(&whole));
     let mut text = Vec::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `savevm plot`: the trace of a migration as a picture.
+//! `savevm plot`: draws the trace of a migration.
 
 use std::io::{self, Read};
 
@@ -12,7 +12,7 @@ use crate::picture::trace::Trace;
 use crate::report;
 use crate::words::shown;
 
-/// A trace of this many bytes is years of migration.
+/// Limit on the trace in bytes, which is years of migration.
 const MOST: u64 = 1 << 30;
 
 /// Runs the command.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `savevm schema`: the layout of a machine's devices, from one of its streams.
+//! `savevm schema`: writes the layout of a machine's devices, from one of its streams.
 
 use std::io::Write;
 

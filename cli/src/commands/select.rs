@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which devices the person means.
+//! Selects devices by name patterns.
 
 use savevm_stream::inspect::Device;
 
 use crate::words;
 
-/// Patterns of names, each perhaps with an instance: `cpu*`, `vga`, `*03.0/e1000`, `serial#1`.
+/// Name patterns, each with an optional instance: `cpu*`, `vga`, `*03.0/e1000`, `serial#1`.
 pub struct Selection {
     patterns: Vec<Pattern>,
     all_if_empty: bool,
@@ -17,17 +17,17 @@ struct Pattern {
 }
 
 impl Selection {
-    /// These patterns; with none of them every device is meant.
+    /// Returns a selection of these patterns, or of every device if there are none.
     pub fn all_or(patterns: &[String]) -> Self {
         Self { patterns: patterns.iter().map(|text| Pattern::new(text)).collect(), all_if_empty: true }
     }
 
-    /// These patterns; with none of them no device is meant.
+    /// Returns a selection of these patterns, or of no device if there are none.
     pub fn none_or(patterns: &[String]) -> Self {
         Self { all_if_empty: false, ..Self::all_or(patterns) }
     }
 
-    /// Whether this device is meant.
+    /// Returns whether the device is selected.
     pub fn has(&self, device: &Device) -> bool {
         if self.patterns.is_empty() {
             return self.all_if_empty;
@@ -35,7 +35,7 @@ impl Selection {
         self.patterns.iter().any(|pattern| pattern.matches(device))
     }
 
-    /// Whether patterns were given.
+    /// Returns whether patterns were given.
     pub fn is_narrowed(&self) -> bool {
         !self.patterns.is_empty()
     }
@@ -51,7 +51,7 @@ impl Pattern {
     }
 
     fn matches(&self, device: &Device) -> bool {
-        // A person knows a device on a bus by what it is, not by where it is.
+        // A device on a bus also matches by the last part of its name, without its address.
         let (_, short) = device.name.rsplit_once('/').unwrap_or_default();
         self.instance.is_none_or(|instance| instance == device.instance)
             && (words::glob(&self.name, &device.name) || !short.is_empty() && words::glob(&self.name, short))
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_instances() {
+    fn patterns_select_by_name_and_instance() {
         let device = |name: &str, instance| Device { name: name.into(), instance };
         let selection = Selection::none_or(&["cpu*".into(), "serial#1".into()]);
         assert!(selection.has(&device("cpu_common", 3)));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A stream as tables: what it is, what follows what, guest memory, totals.
+//! Prints a stream as tables: summary, items, guest memory, totals.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,10 +12,10 @@ use crate::failure::Result;
 use crate::output::{Output, Style};
 use crate::words::{grouped, plural, size};
 
-/// Writes all of it.
+/// Writes all tables.
 pub fn write(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     if stream.items.is_empty() {
-        // Not even a header: that it is no stream is said beside the output.
+        // Without a header there is no stream. The damage is reported on standard error.
         return Ok(());
     }
     write_head(name, stream, out)?;
@@ -26,7 +26,7 @@ pub fn write(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     write_totals(stream, out)
 }
 
-/// How many sections each device has, and how many bytes.
+/// Number of sections and bytes of each live device.
 pub type LiveSizes<'s> = HashMap<&'s Device, (u64, u64)>;
 
 /// Counts the sections of all devices.
@@ -40,7 +40,7 @@ pub fn live_sizes(stream: &Stream) -> LiveSizes<'_> {
     sizes
 }
 
-/// A live device that was asked for: its sections, and for memory the blocks.
+/// Writes a selected live device: its sections, and for memory its blocks.
 pub fn write_live(stream: &Stream, section: &Section, live: &LiveSizes<'_>, out: &mut Output) -> Result<()> {
     let (count, bytes) = live.get(&section.device).copied().unwrap_or_default();
     let name = out.paint(Style::Name, printable(&section.device.name));
@@ -112,7 +112,7 @@ fn uuid_text(uuid: &[u8; 16]) -> String {
 }
 
 fn write_items(stream: &Stream, out: &mut Output) -> Result<()> {
-    // The size is right-aligned to the largest, the name as wide as the longest.
+    // The size is right-aligned to the widest; the name column fits the longest name.
     let names = stream.items.iter().map(|item| item_name(item, stream).chars().count() + 2 * item.depth as usize);
     let width = names.max().unwrap_or(0).clamp(4, 48);
     let heading = format!(
@@ -130,7 +130,7 @@ fn write_items(stream: &Stream, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// The line at which the stream stops making sense.
+/// Writes the line of the first damage.
 fn write_damage(damage: &Damage, out: &mut Output) -> Result<()> {
     let what = out.paint(Style::Bad, if damage.cut { "cut off" } else { "damaged" });
     let offset = out.paint(Style::Faint, format!("{:#012x}", damage.offset));
@@ -167,7 +167,7 @@ fn write_item(stream: &Stream, item: &Item, width: usize, out: &mut Output) -> R
     };
     let offset = out.paint(Style::Faint, format!("{:#012x}", item.offset));
     let name = out.paint(style, format!("{name:<width$}"));
-    // What a command says has no column: it may be long.
+    // A command's detail may be long, so it has no column.
     let detail = match &item.kind {
         ItemKind::Command(command) if !command.detail.is_empty() => format!("  {}", printable(&command.detail)),
         _ => String::new(),
@@ -183,7 +183,7 @@ fn write_item(stream: &Stream, item: &Item, width: usize, out: &mut Output) -> R
     Ok(())
 }
 
-/// Whether a section of this kind names its device; the others have its number alone.
+/// Returns whether a section of this kind names its device. The others only have its id.
 fn introduces(kind: SectionKind) -> bool {
     matches!(kind, SectionKind::Start | SectionKind::Full)
 }
@@ -244,7 +244,7 @@ fn write_ram(stream: &Stream, out: &mut Output) -> Result<()> {
     write_absent(stream, out)
 }
 
-/// Where main memory lies, if that is in more than one place.
+/// Writes the guest-physical places of main memory that is split.
 fn write_spans(stream: &Stream, out: &mut Output) -> Result<()> {
     let spans = guest_spans(stream);
     if spans.len() > 1 {
@@ -255,14 +255,14 @@ fn write_spans(stream: &Stream, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// Where a part of a block lies, in words.
+/// Describes the place of a part of a block.
 pub fn span_text(span: &Span) -> String {
     let Span { block, offset, address, length } = span;
     let block = printable(block);
     format!("{block}: {} from offset {offset:#x} on are at guest-physical address {address:#x}", size(*length))
 }
 
-/// Says which memory is not in the stream.
+/// Reports memory that is not in the stream.
 fn write_absent(stream: &Stream, out: &mut Output) -> Result<()> {
     let Some((page_size, _)) = stream.ram.page_size.filter(|_| stream.complete) else { return Ok(()) };
     for block in &stream.ram.blocks {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Brings a mapped file's pages in before the parser needs them, and lets go of those behind it.
+//! Loads a mapped file's pages before the parser needs them, and releases pages that were read.
 //!
-//! The parser looks at every page of memory, but only at a few bytes of it; most of its time goes into page faults, or into
-//! waiting for the disk. A second thread takes a part of that on: it works some way ahead of the parser, which is faster
-//! once it comes to pages that are there. When the parser has caught up, the thread leaves it the next stretch.
+//! The parser reads a few bytes of every page of memory. Most of its time is spent on page faults and on waiting for
+//! the disk. A second thread runs some distance ahead of the parser and takes some of these faults. The parser is
+//! faster on pages that are loaded. When the parser has caught up, the thread skips the next stretch.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,22 +12,23 @@ use std::time::Duration;
 
 use super::map::Mapped;
 
-/// What the kernel maps around a fault.
+/// Bytes that the kernel maps around a fault.
 const STEP: usize = 16 * 4096;
-/// What is left to the parser.
+/// Bytes that are left to the parser.
 const STRETCH: usize = 8 << 20;
-/// The parser says where it is about that often.
+/// Bytes between two reports of the parser's position.
 const MARGIN: usize = 2 << 20;
-/// How much is let go of at once: the parser's processor is disturbed each time.
-const LET_GO: usize = 64 << 20;
-/// How far to go ahead: enough to keep a disk busy, not so much that pages are gone before they are needed.
+/// Bytes that are released at once. Each release interrupts the parser's processor.
+const RELEASE: usize = 64 << 20;
+/// Distance of the thread ahead of the parser: enough to keep a disk busy, and not so far that pages are evicted before
+/// use.
 const AHEAD: usize = 256 << 20;
-/// What is shorter than this is read before a thread has started.
-const WORTH_IT: usize = 32 << 20;
+/// Size below which no thread is started. A shorter file is read before the thread runs.
+const MIN_SIZE: usize = 32 << 20;
 
-/// Does `work` while the file is brought in ahead of `position`, which `work` keeps up to date.
-pub fn bringing_in<T>(file: &Mapped, position: &AtomicU64, work: impl FnOnce() -> T) -> T {
-    if file.as_bytes().len() < WORTH_IT {
+/// Runs `work` while a thread loads the file ahead of `position`, which `work` updates.
+pub fn with_read_ahead<T>(file: &Mapped, position: &AtomicU64, work: impl FnOnce() -> T) -> T {
+    if file.as_bytes().len() < MIN_SIZE {
         return work();
     }
     std::thread::scope(|scope| {
@@ -37,7 +38,7 @@ pub fn bringing_in<T>(file: &Mapped, position: &AtomicU64, work: impl FnOnce() -
     })
 }
 
-/// Ends the thread, even if the work ends in a panic.
+/// Dropping this ends the thread, also after a panic of the work.
 struct End<'a> {
     position: &'a AtomicU64,
     helper: &'a Thread,
@@ -61,7 +62,7 @@ fn keep_ahead(file: &Mapped, position: &AtomicU64) {
         if at < reader + MARGIN {
             at = reader + STRETCH;
         }
-        if reader > released + LET_GO {
+        if reader > released + RELEASE {
             file.release(released, reader);
             released = reader;
         }
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn work_is_done_and_the_thread_ends() {
-        let file = zeroes(2 * WORTH_IT as u64);
+        let file = zeroes(2 * MIN_SIZE as u64);
         let position = AtomicU64::new(0);
         let read = || {
             for at in (0..file.as_bytes().len()).step_by(STEP) {
@@ -99,13 +100,13 @@ mod tests {
             }
             7
         };
-        assert_eq!(bringing_in(&file, &position, read), 7);
-        assert_eq!(bringing_in(&zeroes(0), &position, || 8), 8);
+        assert_eq!(with_read_ahead(&file, &position, read), 7);
+        assert_eq!(with_read_ahead(&zeroes(0), &position, || 8), 8);
     }
 
     #[test]
     #[should_panic(expected = "as it must")]
-    fn the_thread_ends_where_the_work_does_not() {
-        bringing_in(&zeroes(WORTH_IT as u64), &AtomicU64::new(0), || panic!("as it must"));
+    fn thread_ends_if_the_work_panics() {
+        with_read_ahead(&zeroes(MIN_SIZE as u64), &AtomicU64::new(0), || panic!("as it must"));
     }
 }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The header that libvirt's `save` and `managedsave` put before a stream: a magic, numbers in the host's byte order, and
-//! the domain's XML.
+//! The header of libvirt's `save` and `managedsave`, which precedes a stream: a magic, numbers in the host's byte
+//! order, and the domain's XML.
 
 use savevm_stream::inspect::Libvirt;
 
 const FINISHED: &[u8; 16] = b"LibvirtQemudSave";
 const UNFINISHED: &[u8; 16] = b"LibvirtQemudPart";
-/// Bytes of the fixed part.
+/// Length of the fixed part in bytes.
 pub const HEADER: usize = 16 + 4 * 19;
 const MAX_VERSION: u32 = 255;
 
-/// The header that `start` begins with, if it is libvirt's.
+/// Returns libvirt's header, if `start` begins with it.
 pub fn header(start: &[u8]) -> Result<Option<Libvirt>, String> {
     let finished = start.starts_with(FINISHED);
     if !finished && !start.starts_with(UNFINISHED) {
@@ -21,7 +21,7 @@ pub fn header(start: &[u8]) -> Result<Option<Libvirt>, String> {
     let (Some(version), Some(length), Some(running), Some(format)) = words else {
         return Err("libvirt's header is cut off".into());
     };
-    // The version tells the byte order.
+    // The version shows the byte order.
     let little = u32::from_le_bytes(version) <= MAX_VERSION;
     let number = |word| if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) };
     Ok(Some(Libvirt {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_is_as_long_as_it_says_in_either_byte_order() {
+    fn header_is_read_in_either_byte_order() {
         let mut file = b"LibvirtQemudSave".to_vec();
         for word in [2u32, 5, 1, 6] {
             file.extend(word.to_le_bytes());

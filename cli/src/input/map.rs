@@ -10,7 +10,7 @@ use savevm_stream::inspect::Holes;
 
 use crate::system::{MappedFile, next_data};
 
-/// A part of a file, in memory.
+/// A part of a mapped file.
 pub struct Mapped {
     file: File,
     map: MappedFile,
@@ -18,9 +18,9 @@ pub struct Mapped {
     end: usize,
 }
 
-/// How much of a file is read in one go where its end is looked for.
+/// Bytes that are read at once in the search for the end of the data.
 const STEP: u64 = 4 << 20;
-/// Zeros that are left behind the data of a compressed file: it may end with some of its own.
+/// Zeros that are kept after the data of a compressed file, which may end with zeros of its own.
 const SPARED: usize = 64 << 10;
 
 impl Mapped {
@@ -31,28 +31,28 @@ impl Mapped {
         Ok(Self { file, map, start: 0, end })
     }
 
-    /// The bytes of the part.
+    /// Returns the bytes of the part.
     pub fn as_bytes(&self) -> &[u8] {
         &self.map.as_bytes()[self.start..self.end]
     }
 
-    /// The same without its first `count` bytes.
+    /// Returns the part without its first `count` bytes.
     pub fn starting_at(self, count: u64) -> Self {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         Self { start: self.start.saturating_add(count).min(self.end), ..self }
     }
 
-    /// The same without most of the zeros at its end, and how many those are.
+    /// Returns the part without most of the zeros at its end, and the number of removed zeros.
     pub fn without_zeroes(self) -> (Self, u64) {
         let end = (self.start + self.data_end()).saturating_add(SPARED).min(self.end);
         let zeroes = (self.end - end) as u64;
         (Self { end, ..self }, zeroes)
     }
 
-    /// The length of the part up to its last byte that is not zero.
+    /// Returns the length of the part up to its last byte that is not zero.
     ///
-    /// Holes are not read. The rest is read in large pieces: through the mapping, backwards, the kernel would read page by
-    /// page. What cannot be read counts as data.
+    /// Holes are not read. The rest is read with large reads: through the mapping, the kernel would read backwards page
+    /// by page. Bytes that cannot be read count as data.
     pub fn data_end(&self) -> usize {
         let (start, mut end) = (self.start as u64, self.end as u64);
         let (mut piece, zeroes) = (vec![0; STEP as usize], vec![0; STEP as usize]);
@@ -69,24 +69,24 @@ impl Mapped {
             }
             end = from;
         }
-        // Standard input shares its place with other programs; it was at the start.
+        // Other programs share the offset of standard input, which was at the start.
         let _ = (&self.file).rewind();
         (end - start) as usize
     }
 
-    /// Tells of a place in the part how far the hole reaches in which it lies.
+    /// Returns a function that returns the bytes from an offset in the part to the end of the hole around it.
     pub fn holes(&self) -> Option<Holes> {
         let (file, start, end) = (self.file.try_clone().ok()?, self.start as u64, self.end as u64);
         Some(Holes(Arc::new(move |at| {
             let from = start.saturating_add(at);
             let data = next_data(&file, from, end);
-            // As in `data_end`.
+            // As in `data_end`, restores the offset.
             let _ = (&file).rewind();
             data - from.min(data)
         })))
     }
 
-    /// A place at most at `end` with nothing but holes between, found in as many steps as `end` has bits.
+    /// Returns an offset of at most `end`, with only holes between. The search takes as many steps as `end` has bits.
     fn last_data(&self, start: u64, end: u64) -> u64 {
         if next_data(&self.file, end - 1, end) < end {
             return end;
@@ -99,7 +99,7 @@ impl Mapped {
         hole
     }
 
-    /// Says that the bytes from `from` to `to` are not likely to be read again.
+    /// Announces that the bytes from `from` to `to` are probably not read again.
     pub fn release(&self, from: usize, to: usize) {
         self.map.release(self.start + from..self.start + to);
     }
@@ -111,7 +111,7 @@ impl AsRef<[u8]> for Mapped {
     }
 }
 
-/// Reading takes bytes off the front.
+/// Reads from the start of the part, which becomes shorter.
 impl Read for Mapped {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let count = self.as_bytes().read(out)?;
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_data_is_found_behind_zeros_and_holes() {
+    fn data_end_excludes_zeros_and_holes() {
         for (name, written, len) in
             [("a", 5_000_000, 1u64 << 43), ("b", 1, 3), ("c", 3 << 20, 3 << 20), ("d", 0, 1 << 30)]
         {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn data_behind_a_hole_is_found() {
+    fn data_after_a_hole_is_found() {
         let file = unnamed("sparse");
         file.set_len(1 << 40).unwrap();
         file.write_all_at(b"x", 1 << 39).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Streams, wherever they are: in a file, a pipe, compressed, in a qcow2 image, behind libvirt's header.
+//! Opens streams: in a file, a pipe, compressed, in a qcow2 image, or after libvirt's header.
 
 mod ahead;
 mod libvirt;
@@ -29,9 +29,9 @@ use map::Mapped;
 use packing::{Outcome, Packing};
 use peek::Peeked;
 
-/// A stream that was found and can be read once.
+/// An open stream, which can be read once.
 pub struct Input {
-    /// What to call it in messages.
+    /// The name for messages.
     pub name: String,
     bytes: Bytes,
     options: Options,
@@ -44,7 +44,7 @@ enum Bytes {
     Piped(Box<dyn Read>),
 }
 
-/// What surrounds the stream; how compressed data ends shows only when it was read.
+/// What surrounds the stream. The end of compressed data is only known after reading.
 #[derive(Default)]
 struct FoundIn {
     libvirt: Option<Libvirt>,
@@ -59,12 +59,12 @@ impl FoundIn {
 }
 
 impl Input {
-    /// Finds the stream in `path`, which is `-` for standard input.
+    /// Opens the stream in `path`, or in standard input if `path` is `-`.
     pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
         Self::open_snapshot(path, reading, reading.snapshot.as_deref())
     }
 
-    /// As [`Input::open`], but another snapshot.
+    /// As [`Input::open`], with another snapshot.
     pub fn open_snapshot(path: &Path, reading: &Reading, snapshot: Option<&str>) -> Result<Self> {
         let mut input = Self::find(path, reading, snapshot)?;
         if let Some(other) = &reading.describe_by {
@@ -89,7 +89,7 @@ impl Input {
         if kind.is_dir() {
             return Err(Failure::new(format!("{name} is a directory")));
         }
-        // Standard input may have been read in part.
+        // Another program may have read a part of standard input.
         if kind.is_file() && file.stream_position().is_ok_and(|position| position == 0) {
             let mapped = Mapped::new(file).context(|| format!("cannot map {name}"))?;
             return Self::from_mapped(name, mapped, reading, snapshot);
@@ -147,7 +147,7 @@ impl Input {
         Ok(Self::new(name, Bytes::Piped(unpacked), base, FoundIn { libvirt, compression }, reading))
     }
 
-    /// Reads the stream, with a bar for a long one.
+    /// Reads the stream, with a progress bar.
     pub fn read<V: Visitor>(self, visitor: &mut V) -> Result<Stream> {
         let mut stream = match self.bytes {
             Bytes::Mapped(mapped) => read_mapped(&mapped, self.options, visitor),
@@ -161,7 +161,7 @@ impl Input {
         Ok(stream)
     }
 
-    /// Makes sure that the stream's bytes are in memory or a file, so that they can be gone through at random.
+    /// Makes the stream's bytes available in memory or a file, for random access.
     pub fn settle(self) -> Result<Settled> {
         let Self { name, bytes, options, found_in, max_temporary } = self;
         let mapped = match bytes {
@@ -176,9 +176,9 @@ fn libvirt_header(name: &str, start: &[u8]) -> Result<Option<Libvirt>> {
     libvirt::header(start).map_err(|message| Failure::new(format!("{name}: {message}")))
 }
 
-/// A stream whose bytes are all there.
+/// A stream with random access.
 pub struct Settled {
-    /// What to call it in messages.
+    /// The name for messages.
     pub name: String,
     mapped: Mapped,
     options: Options,
@@ -186,12 +186,12 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// The bytes of the stream.
+    /// Returns the bytes of the stream.
     pub fn bytes(&self) -> &[u8] {
         self.mapped.as_bytes()
     }
 
-    /// Reads the stream, with a bar for a long one.
+    /// Reads the stream, with a progress bar.
     pub fn read<V: Visitor>(&self, visitor: &mut V) -> Result<Stream> {
         let read = read_mapped(&self.mapped, self.options.clone(), visitor);
         let mut stream = read.context(|| self.name.clone())?;
@@ -200,17 +200,17 @@ impl Settled {
     }
 }
 
-/// Reads a stream that is all there, with a bar for a long one.
+/// Reads a mapped stream, with a progress bar.
 fn read_mapped<V: Visitor>(mapped: &Mapped, mut options: Options, visitor: &mut V) -> io::Result<Stream> {
     let (bytes, position) = (mapped.as_bytes(), AtomicU64::new(0));
     options.prefetch = Some(prefetch);
     options.data_end = Some(mapped.data_end());
     options.holes = mapped.holes();
     let mut watched = Watched { visitor, progress: Progress::new(Some(bytes.len() as u64)), position: &position };
-    ahead::bringing_in(mapped, &position, || read_whole(bytes, options, &mut watched))
+    ahead::with_read_ahead(mapped, &position, || read_whole(bytes, options, &mut watched))
 }
 
-/// Passes on what a visitor sees, shows a bar, and says how far the reading is.
+/// Forwards calls to a visitor, updates the progress bar, and reports the offset.
 struct Watched<'v, V> {
     visitor: &'v mut V,
     progress: Option<Progress>,
@@ -245,14 +245,14 @@ fn no_snapshot(name: &str, snapshot: Option<&str>) -> Result<()> {
     }
 }
 
-/// The description of another stream of the same machine.
+/// Returns the description of another stream of the same machine.
 fn foreign_description(path: &Path, reading: &Reading) -> Result<Arc<Description>> {
     let own = Reading { snapshot: None, describe_by: None, offset: 0, ..reading.clone() };
     let stream = Input::open(path, &own)?.read(&mut Unwatched)?;
     stream.description.ok_or_else(|| Failure::new(format!("{} has no description", shown(path))))
 }
 
-/// The state within an image: the snapshot that is asked for, or the only one.
+/// Returns the state in an image: of the requested snapshot, or of the only one.
 fn snapshot_state(name: &str, mapped: Mapped, wanted: Option<&str>, max_memory: usize) -> Result<Box<dyn Read>> {
     let fail = |message: String| Failure::new(format!("{name}: {message}"));
     let image = qcow2::Image::open(mapped.as_bytes()).map_err(fail)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Compressed streams: which compression it is, and reading it as far as it goes.
+//! Compressed streams: detects the compression and decompresses as far as possible.
 //!
-//! A file may hold several members (gzip), frames (zstd) or streams (xz) one behind the other, and padding behind them. Data
-//! that is cut off or damaged gives what comes before; [`Compression`] says where it stops.
+//! A file may contain several members (gzip), frames (zstd) or streams (xz), and padding after them. Cut or damaged
+//! data yields the bytes before the damage; [`Compression`] contains its place.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -16,12 +16,12 @@ use super::peek::{Peeked, Place};
 use crate::failure::{Failure, Result};
 use crate::words::size;
 
-/// A compression that is read here, or none.
+/// A supported compression, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// The stream as it is, or what is no stream at all.
+    /// Not compressed, or not a stream.
     Plain,
-    /// gzip, of any number of members.
+    /// gzip, with any number of members.
     Gzip,
     /// zstd.
     Zstd,
@@ -29,17 +29,17 @@ pub enum Packing {
     Xz,
 }
 
-/// How many bytes show the compression, and the memory that zstd needs.
+/// Number of bytes that show the compression and the memory that zstd needs.
 pub const TELLING: usize = 18;
 
-/// How files begin that only other programs read, and which do.
+/// Magic numbers of compressions that are not supported, and the programs that decompress them.
 const OTHERS: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x89LZO", "lzop")];
 
-/// How the compressed data ended, once it was read.
+/// The result of reading compressed data.
 pub type Outcome = Rc<RefCell<Compression>>;
 
 impl Packing {
-    /// What the bytes show that the data starts with; in `name` it starts at `offset`.
+    /// Detects the compression from the first bytes of the data, which starts at `offset` in `name`.
     pub fn of(name: &str, start: &[u8], offset: u64) -> Result<Self> {
         if let Some((_, program)) = OTHERS.iter().find(|(magic, _)| start.starts_with(magic)) {
             let file = if name == STDIN { "FILE" } else { name };
@@ -58,7 +58,7 @@ impl Packing {
         match start {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
-            // A frame that holds no data.
+            // A frame without data.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
             _ => None,
@@ -74,8 +74,8 @@ impl Packing {
         }
     }
 
-    /// The stream in `packed`, if it is compressed, and where to see how it ended. Decompressing takes at most `memory`
-    /// bytes for what the format makes it remember.
+    /// Returns the stream in `packed`, if it is compressed, and the place of the result. Decompressing takes at most
+    /// `memory` bytes for the format's window.
     pub fn unpack<R: Read + 'static>(self, packed: Peeked<R>, memory: usize) -> (Box<dyn Read>, Option<Outcome>) {
         if self == Self::Plain {
             return (Box::new(packed), None);
@@ -89,13 +89,13 @@ impl Packing {
     }
 }
 
-/// What standard input is called in messages.
+/// The name of standard input in messages.
 pub const STDIN: &str = "standard input";
 
 struct Unpacker<R: Read> {
     packing: Packing,
     decoder: Decoder<R>,
-    /// Where the compressed data starts in the file.
+    /// Offset of the compressed data in the file.
     start: u64,
     place: Place,
     memory: usize,
@@ -104,17 +104,17 @@ struct Unpacker<R: Read> {
 }
 
 enum Decoder<R: Read> {
-    /// A member may begin here.
+    /// A member may begin at this place.
     Between(Peeked<R>),
     Gzip(Box<GzDecoder<Peeked<R>>>),
     Zstd(zstd::Decoder<'static, Peeked<R>>),
     Xz(Box<XzReader<Peeked<R>>>),
-    /// Nothing more comes.
+    /// The data has ended.
     End,
 }
 
 impl<R: Read> Unpacker<R> {
-    /// Begins the next member, or finds the end.
+    /// Begins the next member, or detects the end.
     fn begin(&mut self, mut packed: Peeked<R>) -> io::Result<Decoder<R>> {
         let zeroes = if self.produced > 0 { skip_zeroes(&mut packed)? } else { 0 };
         let start = packed.peek(TELLING)?;
@@ -122,7 +122,7 @@ impl<R: Read> Unpacker<R> {
             let rest = packed.skip(u64::MAX)?;
             let mut outcome = self.outcome.borrow_mut();
             outcome.length = self.place.offset() - self.start - zeroes - rest;
-            // The caller may have left zeroes out.
+            // The caller may have removed zeros.
             outcome.padded = rest == 0;
             outcome.trailing += zeroes + rest;
             return Ok(Decoder::End);
@@ -146,7 +146,7 @@ impl<R: Read> Unpacker<R> {
         })
     }
 
-    /// Notes that the data cannot be decompressed any further, unless reading the file failed.
+    /// Stores the place of damage, unless reading the file failed.
     fn fail(&mut self, error: io::Error) -> io::Result<()> {
         self.decoder = Decoder::End;
         if self.place.failed() {
@@ -204,14 +204,14 @@ impl<R: Read> Read for Unpacker<R> {
 
 const NEEDS: &str = "needs more memory to decompress than --max-memory allows:";
 
-/// The largest window that zstd supports, as a logarithm.
+/// The largest window that zstd supports, as log2 of its bytes.
 const MAX_WINDOW_LOG: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 30 };
 
 fn too_large(window: u64, memory: usize) -> io::Error {
     io::Error::other(format!("the zstd data needs {}, {NEEDS} {}", size(window), size(memory as u64)))
 }
 
-/// Passes over zero bytes, of which none begins a member. Returns how many there were.
+/// Skips zero bytes, with which no member begins. Returns their number.
 fn skip_zeroes<R: Read>(packed: &mut Peeked<R>) -> io::Result<u64> {
     use std::io::BufRead;
     let mut count = 0;
@@ -225,7 +225,7 @@ fn skip_zeroes<R: Read>(packed: &mut Peeked<R>) -> io::Result<u64> {
     }
 }
 
-/// How much memory a frame asks for to look back (RFC 8878, 3.1.1.1).
+/// Returns the window size of a frame in bytes (RFC 8878, 3.1.1.1).
 fn zstd_window(frame: &[u8]) -> u64 {
     let Some(&descriptor) = frame.get(4).filter(|_| frame[0] == 0x28) else { return 0 };
     let single_segment = descriptor & 0x20 != 0;
@@ -234,7 +234,7 @@ fn zstd_window(frame: &[u8]) -> u64 {
         let base = 1u64 << (10 + u32::from(window >> 3));
         return base + (base >> 3) * u64::from(window & 7);
     }
-    // The window is the content, whose size stands behind the number of the dictionary.
+    // The window is the content. Its size follows the number of the dictionary.
     let at = 5 + [0, 1, 2, 4][usize::from(descriptor & 3)];
     let number = |len: usize| {
         let bytes = frame.get(at..at + len).unwrap_or_default();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_what_follows_them_are_read() {
+    fn members_and_trailing_bytes_are_read() {
         let text = b"hello hello hello\n";
         for member in [gzip(text), zstd::encode_all(&text[..], 1).unwrap(), XZ.to_vec()] {
             let (out, end) = unpack(&member);
@@ -287,8 +287,8 @@ mod tests {
     }
 
     #[test]
-    fn cut_data_gives_what_comes_before_the_cut() {
-        // Bytes that hardly compress.
+    fn cut_data_yields_the_bytes_before_the_cut() {
+        // Bytes that are hardly compressible.
         let text: Vec<u8> = (0..1_000_000u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8).collect();
         for member in [gzip(&text), zstd::encode_all(&text[..], 1).unwrap()] {
             let (out, end) = unpack(&member[..member.len() / 2]);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_data_is_survived() {
+    fn damaged_data_causes_no_panic() {
         let text: Vec<u8> = (0..300u32).map(|at| ((at * at) >> 7) as u8).collect();
         for member in [gzip(&text), zstd::encode_all(&text[..], 1).unwrap(), XZ.to_vec()] {
             for bit in (48..8 * member.len()).step_by(3) {
@@ -310,7 +310,7 @@ mod tests {
                 damaged[bit / 8] ^= 1 << (bit % 8);
                 let packing = Packing::of("f", &damaged, 0).unwrap();
                 let (mut reader, _) = packing.unpack(Peeked::new(io::Cursor::new(damaged), 0), 1 << 24);
-                // It ends, in whatever way.
+                // Reading ends, with any result.
                 let _ = io::copy(&mut reader, &mut io::sink());
             }
         }
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_named() {
+    fn unsupported_compression_is_named() {
         for start in [&b"QEVM"[..], b"", b"\x1f", b"BZ"] {
             assert_eq!(Packing::of("f", start, 0).ok(), Some(Packing::Plain));
         }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A reader whose next bytes can be looked at before they are read, and which knows its place in the file.
+//! A reader with look-ahead, which knows its offset in the file.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
-/// How far a [`Peeked`] reader is; a copy stays with whoever hands the reader on.
+/// The place of a [`Peeked`] reader. A clone stays with the code that passes the reader on.
 #[derive(Clone, Debug, Default)]
 pub struct Place(Rc<State>);
 
@@ -17,17 +17,17 @@ struct State {
 }
 
 impl Place {
-    /// Bytes of the file that were read.
+    /// Returns the offset in the file up to which bytes were read.
     pub fn offset(&self) -> u64 {
         self.0.offset.get()
     }
 
-    /// The reader came to the end of the file.
+    /// Returns whether the reader has reached the end of the file.
     pub fn ended(&self) -> bool {
         self.0.ended.get()
     }
 
-    /// Reading the file failed.
+    /// Returns whether reading the file failed.
     pub fn failed(&self) -> bool {
         self.0.failed.get()
     }
@@ -41,35 +41,35 @@ pub struct Peeked<R> {
     place: Place,
 }
 
-/// How much is read in one go.
+/// Bytes that are read at once.
 const STEP: usize = 64 << 10;
 
 impl<R: Read> Peeked<R> {
-    /// A reader that is at this place of its file.
+    /// Returns a reader at this offset of its file.
     pub fn new(reader: R, offset: u64) -> Self {
         let place = Place::default();
         place.0.offset.set(offset);
         Self { reader, buffer: Vec::new(), start: 0, place }
     }
 
-    /// How far the reader is, now and later.
+    /// Returns the place of the reader, which is updated by later reads.
     pub fn place(&self) -> Place {
         self.place.clone()
     }
 
-    /// The next `count` bytes, fewer at the end.
+    /// Returns the next `count` bytes, fewer at the end.
     pub fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         while self.buffer.len() - self.start < count && self.fill()? > 0 {}
         let ahead = &self.buffer[self.start..];
         Ok(&ahead[..count.min(ahead.len())])
     }
 
-    /// Passes over `count` bytes, fewer at the end. Returns how many.
+    /// Skips `count` bytes, fewer at the end. Returns their number.
     pub fn skip(&mut self, count: u64) -> io::Result<u64> {
         io::copy(&mut self.take(count), &mut io::sink())
     }
 
-    /// Reads once, behind what is there.
+    /// Reads once and appends to the buffered bytes.
     fn fill(&mut self) -> io::Result<usize> {
         self.buffer.drain(..self.start);
         self.start = 0;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost() {
+    fn peeked_bytes_are_read_afterwards() {
         let mut peeked = Peeked::new(&b"hello world"[..], 100);
         let place = peeked.place();
         assert_eq!(peeked.peek(5).unwrap(), b"hello");

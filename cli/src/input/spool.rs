@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Copies a stream that comes from a pipe or a decompressor to a temporary file, so that it can be read at random.
+//! Copies a stream from a pipe or a decompressor to a temporary file, for random access.
 //!
-//! A small compressed file can hold terabytes. So the stream is parsed as it is copied: the copy ends where the stream
-//! stops making sense, takes no room for zeros, and never gets larger than the limit.
+//! A small compressed file can contain terabytes. Therefore the stream is parsed while it is copied. The copy ends at
+//! the first damage, takes no disk space for zeros, and does not exceed the limit.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,13 +13,13 @@ use savevm_stream::inspect::{Options, ReadSource, Visitor, read};
 use super::map::Mapped;
 use crate::words::{shown, size};
 
-/// How much is copied beyond the place where the stream stops making sense. Where it comes piece by piece the end of a
-/// device's state can be misjudged; the description, which is behind it, tells more.
+/// Bytes that are copied after the first damage. In a pipe the end of a device's state may be found too early; the
+/// description, which follows it, corrects this.
 const BEYOND: u64 = 64 << 20;
-/// Zeros take no room in pieces of this length.
+/// Length of pieces of zeros that take no disk space.
 const PIECE: usize = 4096;
 
-/// Copies the stream in `pipe`, and maps the copy. The copy takes at most `limit` bytes.
+/// Copies the stream in `pipe` and maps the copy. The copy takes at most `limit` bytes.
 pub fn spool(pipe: Box<dyn Read>, options: &Options, limit: u64) -> io::Result<Mapped> {
     let file = unnamed_file()?;
     let mut tee = Tee { pipe, file: &file, at: 0, taken: 0, limit };
@@ -31,7 +31,7 @@ pub fn spool(pipe: Box<dyn Read>, options: &Options, limit: u64) -> io::Result<M
     Mapped::new(file)
 }
 
-/// Keeps nothing of the stream.
+/// A visitor that keeps nothing of the stream.
 struct Unwanted;
 
 impl Visitor for Unwanted {
@@ -51,12 +51,12 @@ fn named(error: &io::Error) -> io::Error {
     io::Error::other(format!("cannot write to {}, which TMPDIR sets: {error}", shown(&std::env::temp_dir())))
 }
 
-/// Copies what is read to a file.
+/// Copies the bytes that are read to a file.
 struct Tee<'f> {
     pipe: Box<dyn Read>,
     file: &'f File,
     at: u64,
-    /// Bytes that take room in the file.
+    /// Bytes that take disk space.
     taken: u64,
     limit: u64,
 }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_copied_in_whole() {
+    fn stream_is_copied_completely() {
         let stream = small(true);
         assert!(spooled(stream.clone(), 1 << 20).unwrap() == stream);
         let cut = &stream[..stream.len() / 2];
@@ -114,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_is_not_copied() {
+    fn input_without_a_stream_is_not_copied() {
         struct Endless(u64);
         impl Read for Endless {
             fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
                 out.fill(1);
                 self.0 += out.len() as u64;
-                assert!(self.0 < 1 << 20, "no more is read than shows that it is no stream");
+                assert!(self.0 < 1 << 20, "reading stops once the input is known not to be a stream");
                 Ok(out.len())
             }
         }

@@ -15,7 +15,7 @@ pub struct Panel {
 pub type Series = Vec<(f64, f64)>;
 
 impl Panel {
-    /// Draws a panel's frame, its axis of values up to `max`, and its name.
+    /// Draws a panel's frame, its value axis up to `max`, and its name.
     pub fn new(svg: &mut Svg, name: &str, area: Rect, time_max: f64, max: f64, unit: Unit) -> Self {
         let step = unit.round_up(max.max(1.0) / 4.0);
         let max = step * (max / step).ceil().max(1.0);
@@ -45,24 +45,24 @@ impl Panel {
         series.iter().map(|(time, value)| (self.time.at(*time), self.value.at(*value))).collect()
     }
 
-    /// A line.
+    /// Draws a line.
     pub fn line(&self, svg: &mut Svg, series: &[(f64, f64)], stroke: &str) {
         svg.path(&self.place(series), stroke, "");
     }
 
-    /// The area between two lines that have the same times.
+    /// Draws the area between two lines with the same times.
     pub fn band(&self, svg: &mut Svg, lower: &[(f64, f64)], upper: &[(f64, f64)], fill: &str) {
         let mut points = self.place(upper);
         points.extend(self.place(lower).into_iter().rev());
         svg.area(&points, fill, 0.55);
     }
 
-    /// A dashed line.
+    /// Draws a dashed line.
     pub fn limit(&self, svg: &mut Svg, series: &[(f64, f64)], stroke: &str) {
         svg.path(&self.place(series), stroke, "6 4");
     }
 
-    /// Names what is drawn in which colour, above the panel at its right.
+    /// Writes a legend above the panel, at its right end.
     pub fn legend(&self, svg: &mut Svg, entries: &[(&str, &str)]) {
         let entries: Vec<_> = entries.iter().map(|(name, fill)| (name.to_string(), *fill)).collect();
         let Rect { x, y, w, .. } = self.area;

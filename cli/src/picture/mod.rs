@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Pictures, as SVG.
+//! Draws pictures as SVG.
 
 pub mod chart;
 pub mod scale;

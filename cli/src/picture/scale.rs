@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! From numbers to places, with round numbers for the axes.
+//! Maps numbers to places, with round numbers for axes.
 
 use crate::words;
 
-/// Maps `0..=max` to a stretch of the picture.
+/// Maps `0..=max` to a range of the picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     max: f64,
@@ -11,7 +11,7 @@ pub struct Scale {
     to: f64,
 }
 
-/// How an axis' numbers are written, and which of them are round.
+/// The unit of an axis, which selects its round numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes, in binary units.
@@ -25,17 +25,17 @@ pub enum Unit {
 }
 
 impl Scale {
-    /// 0 is at `from`, `max` at `to`.
+    /// Returns a scale with 0 at `from` and `max` at `to`.
     pub fn new(max: f64, from: f64, to: f64) -> Self {
         Self { max: if max > 0.0 { max } else { 1.0 }, from, to }
     }
 
-    /// Where a number is.
+    /// Returns the place of a number.
     pub fn at(&self, number: f64) -> f64 {
         self.from + (number / self.max).clamp(0.0, 1.0) * (self.to - self.from)
     }
 
-    /// Round numbers from 0 on, about `count` of them.
+    /// Returns about `count` round numbers, from 0 on.
     pub fn ticks(&self, unit: Unit, count: usize) -> Vec<f64> {
         let step = unit.round_up(self.max / count.max(1) as f64);
         (0..).map(|at| f64::from(at) * step).take_while(|number| *number <= self.max * 1.0001).collect()
@@ -43,7 +43,7 @@ impl Scale {
 }
 
 impl Unit {
-    /// The next round number that is not less.
+    /// Returns the next round number that is not less.
     pub fn round_up(self, number: f64) -> f64 {
         let number = number.max(f64::MIN_POSITIVE);
         if matches!(self, Self::Bytes | Self::BytesPerSecond) {
@@ -54,7 +54,7 @@ impl Unit {
         steps.into_iter().find(|step| *step >= number * 0.9999).unwrap_or(10.0 * magnitude)
     }
 
-    /// A number in words.
+    /// Formats a number.
     pub fn text(self, number: f64) -> String {
         match self {
             Self::Bytes => words::size(number.round() as u64).replace(" bytes", " B"),
@@ -65,7 +65,7 @@ impl Unit {
     }
 }
 
-/// A duration with three digits that count.
+/// Formats a duration with three significant digits.
 fn duration(nanoseconds: f64) -> String {
     let (number, unit) = match nanoseconds {
         n if n >= 1e9 => (n / 1e9, "s"),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_words() {
+    fn numbers_have_units() {
         assert_eq!(Unit::Nanoseconds.text(1_234_000_000.0), "1.23 s");
         assert_eq!(Unit::Nanoseconds.text(20_000_000.0), "20 ms");
         assert_eq!(Unit::Nanoseconds.text(500.0), "500 ns");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Puts an SVG document together.
+//! Builds an SVG document.
 
 use std::fmt::{Display, Write};
 
 use savevm_stream::inspect::printable;
 
-/// A document in the making.
+/// A document that is being built.
 pub struct Svg {
     body: String,
     width: f64,
@@ -26,7 +26,7 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// The same, smaller by `by` on every side.
+    /// Returns the rectangle, smaller by `by` on every side.
     pub fn shrunk(self, by: f64) -> Self {
         Self { x: self.x + by, y: self.y + by, w: (self.w - 2.0 * by).max(0.0), h: (self.h - 2.0 * by).max(0.0) }
     }
@@ -43,11 +43,11 @@ pub enum Anchor {
     End,
 }
 
-/// Colours that people with any colour vision can tell apart (Okabe and Ito), and their names.
+/// Colours that are distinguishable with any colour vision (Okabe and Ito), and their names.
 pub mod colour {
     /// For memory and bandwidth.
     pub const BLUE: &str = "#0072b2";
-    /// For what is pressing.
+    /// For critical parts.
     pub const ORANGE: &str = "#e69f00";
     /// For devices.
     pub const GREEN: &str = "#009e73";
@@ -55,26 +55,26 @@ pub mod colour {
     pub const RED: &str = "#d55e00";
     /// For postcopy.
     pub const PURPLE: &str = "#cc79a7";
-    /// For what is light.
+    /// For light areas.
     pub const SKY: &str = "#56b4e9";
-    /// For what needs little notice.
+    /// For less important parts.
     pub const GREY: &str = "#999999";
-    /// For what is dark.
+    /// For dark areas.
     pub const SLATE: &str = "#555577";
-    /// For the guest's standstill, behind other things.
+    /// For the guest's downtime, in the background.
     pub const STILL: &str = "#f8e0cf";
-    /// For what needs the least.
+    /// For the least important parts.
     pub const LIGHT: &str = "#e4e4e4";
     /// For text and axes.
     pub const INK: &str = "#222222";
 
-    /// For text on one of these.
+    /// For text on one of these colours.
     pub fn ink_on(fill: &str) -> &'static str {
         if [ORANGE, PURPLE, SKY, GREY, STILL, LIGHT].contains(&fill) { INK } else { "#ffffff" }
     }
 }
 
-/// Text for people with a screen reader or a pointer; the same escapes serve attributes.
+/// Escapes text for screen readers and tooltips. The same escapes are valid in attributes.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in printable(text).chars() {
@@ -83,7 +83,7 @@ pub fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // Not a character of XML.
+            // Not a valid XML character.
             '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -91,12 +91,12 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// How wide a text of this size is, at most about; fonts differ.
+/// Returns the approximate largest width of a text of this size. Fonts differ.
 pub fn text_width(text: &str, size: f64) -> f64 {
     text.chars().map(char_width).sum::<f64>() * size
 }
 
-/// How wide a character is, in font sizes.
+/// Returns the width of a character in font sizes.
 fn char_width(c: char) -> f64 {
     match c {
         'i' | 'j' | 'l' | '.' | ',' | ':' | '/' | ' ' | 'f' | 't' | 'r' => 0.40,
@@ -106,10 +106,10 @@ fn char_width(c: char) -> f64 {
     }
 }
 
-/// How much wider bold text is.
+/// Factor of the width of bold text.
 pub const BOLD: f64 = 1.13;
 
-/// As much of a text as fits into a width, in one pass.
+/// Returns the longest prefix of a text that fits a width, in one pass.
 pub fn fit(text: &str, size: f64, width: f64) -> Option<String> {
     let text = &*printable(text);
     if text_width(text, size) <= width {
@@ -126,7 +126,7 @@ pub fn fit(text: &str, size: f64, width: f64) -> Option<String> {
     (shorter.chars().count() >= 3).then(|| shorter + "…")
 }
 
-/// A device's name, or what stands behind its path, or as much of that as fits.
+/// Returns a device's name, or the part after its path, or a prefix of that, if it fits.
 pub fn fit_name(name: &str, size: f64, width: f64) -> Option<String> {
     let last = name.rsplit('/').next().unwrap_or(name);
     let whole = [name, last].into_iter().find(|text| text_width(text, size) <= width);
@@ -134,12 +134,12 @@ pub fn fit_name(name: &str, size: f64, width: f64) -> Option<String> {
 }
 
 impl Svg {
-    /// A document of this width; the height comes at the end.
+    /// Returns a document of this width. The height is set at the end.
     pub fn new(width: f64, title: &str) -> Self {
         Self { body: String::new(), width, title: escape(title) }
     }
 
-    /// The document.
+    /// Returns the finished document.
     pub fn finish(self, height: f64) -> String {
         let (width, title, body) = (self.width, self.title, self.body);
         format!(
@@ -155,12 +155,12 @@ impl Svg {
         self.body.push('\n');
     }
 
-    /// A filled rectangle, with a note for the pointer.
+    /// Draws a filled rectangle with a tooltip.
     pub fn rect(&mut self, rect: Rect, fill: &str, note: &str) {
         self.shape(rect, format_args!("fill=\"{fill}\""), note);
     }
 
-    /// A filled rectangle that lets through what is behind it.
+    /// Draws a transparent filled rectangle.
     pub fn veil(&mut self, rect: Rect, fill: &str, opacity: f64, note: &str) {
         self.shape(rect, format_args!("fill=\"{fill}\" fill-opacity=\"{opacity}\""), note);
     }
@@ -172,7 +172,7 @@ impl Svg {
         ));
     }
 
-    /// A straight line; `dashes` as SVG has them, or empty.
+    /// Draws a straight line. `dashes` is SVG's dash pattern, or empty.
     pub fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), stroke: &str, dashes: &str) {
         let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
         self.put(format_args!(
@@ -180,14 +180,14 @@ impl Svg {
         ));
     }
 
-    /// A line through points; `dashes` as SVG has them, or empty.
+    /// Draws a line through points. `dashes` is SVG's dash pattern, or empty.
     pub fn path(&mut self, points: &[(f64, f64)], stroke: &str, dashes: &str) {
         let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
         let how = format!("fill=\"none\" stroke=\"{stroke}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{dashes}");
         self.poly("polyline", points, how);
     }
 
-    /// A filled area.
+    /// Draws a filled area.
     pub fn area(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
         self.poly("polygon", points, format_args!("fill=\"{fill}\" fill-opacity=\"{opacity}\""));
     }
@@ -197,8 +197,8 @@ impl Svg {
         self.put(format_args!("<{shape} points=\"{}\" {how}/>", points.join(" ")));
     }
 
-    /// What is drawn in which colour, in lines that end at `right` where `from_right`, else begin at `left`. The first line
-    /// stands at `y`; the next free one is returned.
+    /// Writes a legend of colours, in lines that end at `right` with `from_right`, or else begin at `left`. The first
+    /// line is at `y`. Returns the place of the next line.
     pub fn legend(&mut self, (left, right): (f64, f64), y: f64, entries: &[(String, &str)], from_right: bool) -> f64 {
         const SIZE: f64 = 11.0;
         const SWATCH: f64 = 9.0;
@@ -217,12 +217,12 @@ impl Svg {
         if entries.is_empty() { y } else { y + 17.0 }
     }
 
-    /// A text.
+    /// Writes text.
     pub fn text(&mut self, (x, y): (f64, f64), text: &str, size: f64, fill: &str, anchor: Anchor) {
         self.write(x, y, text, size, format_args!("fill=\"{fill}\""), anchor);
     }
 
-    /// A text that stands out.
+    /// Writes emphasised text.
     pub fn bold(&mut self, (x, y): (f64, f64), text: &str, size: f64, fill: &str, anchor: Anchor) {
         self.write(x, y, text, size, format_args!("fill=\"{fill}\" font-weight=\"bold\""), anchor);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A migration as a picture: phases, rates, what is left, and what each device cost while the guest stood still.
+//! Draws a migration: phases, rates, remaining bytes, and the time of each device during the downtime.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -13,16 +13,16 @@ use crate::words::size;
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 90.0;
 const RIGHT: f64 = 24.0;
-/// Height of a panel over time.
+/// Height of a panel.
 const PANEL: f64 = 150.0;
-/// Room above a panel for its name and legend.
+/// Height above a panel for its name and legend.
 const GAP: f64 = 44.0;
-/// Height of a phase's bar, and of a device's.
+/// Height of the bar of a phase or a device.
 const BAR: f64 = 18.0;
-/// How many devices get a bar of their own.
+/// Most devices with a bar of their own.
 const DEVICES: usize = 15;
 
-/// The picture as SVG.
+/// Returns the picture as SVG.
 pub fn draw(trace: &Trace) -> String {
     let mut svg = Svg::new(WIDTH, &headline(trace));
     svg.bold((24.0, 32.0), &headline(trace), 18.0, colour::INK, Anchor::Start);
@@ -44,7 +44,7 @@ pub fn draw(trace: &Trace) -> String {
     picture.svg.finish(picture.y + 20.0)
 }
 
-/// The picture as a page, with the numbers in a table.
+/// Returns the picture as an HTML page, with the numbers in a table.
 pub fn page(trace: &Trace) -> String {
     let title = escape(&headline(trace));
     let mut devices: Vec<_> = trace.devices.iter().collect();
@@ -89,19 +89,19 @@ struct Picture<'t> {
     svg: Svg,
     trace: &'t Trace,
     time: f64,
-    /// Where the next panel starts.
+    /// Place of the next panel.
     y: f64,
 }
 
 impl Picture<'_> {
-    /// Makes room for a panel of this height.
+    /// Allocates the place of a panel of this height.
     fn area(&mut self, height: f64) -> Rect {
         let area = Rect { x: LEFT, y: self.y + GAP, w: WIDTH - LEFT - RIGHT, h: height };
         self.y = area.y + height;
         area
     }
 
-    /// A panel over time, with the guest's standstill behind it.
+    /// Draws a panel over time, with the downtime in the background.
     fn panel(&mut self, name: &str, max: f64, unit: Unit) -> Panel {
         let area = self.area(PANEL);
         self.standstill(area);
@@ -119,7 +119,7 @@ impl Picture<'_> {
         self.svg.rect(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::STILL, &note);
     }
 
-    /// Phases as bars, those that overlap under each other, and under them the statuses.
+    /// Draws phases as bars, with overlapping ones in rows of their own, and the statuses below.
     fn phases(&mut self) {
         let rows = rows_of(&self.trace.phases);
         let count = rows.iter().max().map_or(0, |row| row + 1);
@@ -148,7 +148,7 @@ impl Picture<'_> {
         self.phase_legend(&kinds);
     }
 
-    /// What every phase took in all, as short ones have no room for their name.
+    /// Writes the total duration of every phase, because short bars have no space for a name.
     fn phase_legend(&mut self, kinds: &[PhaseKind<'_>]) {
         let text = |name: &str, time: u64| format!("{name} {}", Unit::Nanoseconds.text(time as f64));
         let mut entries: Vec<_> = kinds.iter().map(|kind| (text(kind.name, kind.time), kind.fill)).collect();
@@ -158,7 +158,7 @@ impl Picture<'_> {
         self.y = self.svg.legend((LEFT, WIDTH - RIGHT), self.y + 18.0, &entries, false) - 12.0;
     }
 
-    /// Marks in the bars, and the names under them where they do not cover each other.
+    /// Draws marks in the bars, and their names below if they do not overlap.
     fn statuses(&mut self, area: Rect, time: &Scale) {
         let y = area.y + area.h - 4.0;
         let mut free = area.x;
@@ -191,7 +191,7 @@ impl Picture<'_> {
         panel.line(&mut self.svg, &dirty, colour::ORANGE);
     }
 
-    /// What is left to send, its classes on top of each other.
+    /// Draws the remaining bytes, with their classes stacked.
     fn left(&mut self) {
         let pending = &self.trace.pending;
         if pending.is_empty() {
@@ -232,7 +232,7 @@ impl Picture<'_> {
         panel.line(&mut self.svg, &series, colour::RED);
     }
 
-    /// What each device cost during the standstill, or in all if there was none.
+    /// Draws the time of each device during the downtime, or in total if there was none.
     fn devices(&mut self) {
         let (name, costs) = device_costs(self.trace);
         if costs.is_empty() {
@@ -256,7 +256,7 @@ impl Picture<'_> {
     }
 }
 
-/// What was measured over each round, as steps: it holds from the round before to this one.
+/// Returns the values of each round as steps: a value is valid from the previous round to its own.
 fn steps(trace: &Trace, value: fn(&Round) -> f64) -> Series {
     let first = trace.phases.iter().find(|phase| phase.name == "iterate").map_or(0, |phase| phase.begin);
     let begins = std::iter::once(first).chain(trace.rounds.iter().map(|round| round.at));
@@ -267,12 +267,12 @@ fn steps(trace: &Trace, value: fn(&Round) -> f64) -> Series {
 /// All phases of one name.
 struct PhaseKind<'t> {
     name: &'t str,
-    /// What they took together, in nanoseconds.
+    /// Total duration in nanoseconds.
     time: u64,
     fill: &'static str,
 }
 
-/// The phases by name, in the order in which they come first.
+/// Returns the phases by name, in the order of their first begin.
 fn kinds_of(phases: &[Phase]) -> Vec<PhaseKind<'_>> {
     const FILLS: [&str; 7] =
         [colour::BLUE, colour::GREEN, colour::ORANGE, colour::PURPLE, colour::SLATE, colour::SKY, colour::GREY];
@@ -288,8 +288,8 @@ fn kinds_of(phases: &[Phase]) -> Vec<PhaseKind<'_>> {
     kinds
 }
 
-/// Which row each phase goes to, so that none covers another: the first one that is free. The phases are in the order in
-/// which they begin.
+/// Returns a row for each phase, so that phases in one row do not overlap: the first free row. The phases are sorted by
+/// their begin.
 fn rows_of(phases: &[Phase]) -> Vec<usize> {
     let mut taken: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut free: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
@@ -305,7 +305,7 @@ fn rows_of(phases: &[Phase]) -> Vec<usize> {
     phases.iter().map(row_of).collect()
 }
 
-/// The devices that cost the most: name, nanoseconds, bytes; and what the rest cost together.
+/// Returns the slowest devices with name, nanoseconds and bytes, and the sum of the others.
 fn device_costs(trace: &Trace) -> (&'static str, Vec<(String, u64, u64)>) {
     let within = |at: u64| trace.downtime.is_none_or(|(begin, end)| (begin..=end).contains(&at));
     let mut costs: Vec<(String, u64, u64)> = Vec::new();
@@ -334,13 +334,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phases_that_overlap_get_rows_of_their_own() {
+    fn overlapping_phases_have_separate_rows() {
         let phase = |begin, end| Phase { name: "p".into(), begin, end };
         assert_eq!(rows_of(&[phase(0, 10), phase(5, 7), phase(8, 12), phase(10, 11)]), [0, 1, 1, 0]);
     }
 
     #[test]
-    fn an_empty_trace_is_drawn_too() {
+    fn empty_trace_is_drawn() {
         let trace = Trace::default();
         assert!(draw(&trace).contains("unfinished"));
         assert!(page(&trace).ends_with("</html>\n"));

@@ -1,97 +1,97 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The trace of a migration, as the driver writes it; `docs/trace-format.md` describes it.
+//! Reads the trace of a migration, as the driver writes it; see `docs/trace-format.md`.
 
 use std::collections::HashMap;
 
 use savevm_stream::inspect::Budget;
 use savevm_stream::inspect::json::Json;
 
-/// What happened, in the order in which it did. Times are nanoseconds since the trace began.
+/// The events by kind, in order. Times are nanoseconds since the start of the trace.
 #[derive(Debug, Default)]
 pub struct Trace {
     /// `source` or `destination`.
     pub side: String,
-    /// Where the stream went.
+    /// The target of the stream.
     pub uri: String,
-    /// When the last thing happened.
+    /// Time of the last event.
     pub end: u64,
-    /// When which status began.
+    /// Begin of each status.
     pub statuses: Vec<(u64, String)>,
     /// Measurements, one per round.
     pub rounds: Vec<Round>,
-    /// What was left to send.
+    /// Remaining bytes.
     pub pending: Vec<Pending>,
-    /// From when to when which phase was.
+    /// Begin and end of each phase.
     pub phases: Vec<Phase>,
-    /// What each device cost.
+    /// Time and bytes of each device.
     pub devices: Vec<DeviceCost>,
-    /// From when to when the guest stood still.
+    /// Begin and end of the downtime.
     pub downtime: Option<(u64, u64)>,
-    /// Why it failed.
+    /// The error of the migration.
     pub errors: Vec<(u64, String)>,
-    /// Lines that made no sense: how many, and the first of them with the reason.
+    /// Number of invalid lines, and the first of them with the reason.
     pub bad_lines: Option<(usize, usize, String)>,
 }
 
-/// What was measured over one round.
+/// Measurements of one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
-    /// When.
+    /// Time of the event.
     pub at: u64,
     /// Bytes sent so far.
     pub bytes: u64,
     /// Bytes per second.
     pub bandwidth: f64,
-    /// Bytes per second that the guest made dirty.
+    /// Bytes per second that the guest dirtied.
     pub dirty_rate: f64,
-    /// By how much the guest is slowed down, in percent.
+    /// Throttling of the guest in percent.
     pub throttle: f64,
 }
 
-/// What is left, in bytes, by what may become of it.
+/// Remaining bytes, by when they may be sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pending {
-    /// When.
+    /// Time of the event.
     pub at: u64,
-    /// Must be sent before the guest moves.
+    /// Must be sent before the switchover.
     pub precopy: u64,
-    /// May be sent before or after.
+    /// May be sent before or after the switchover.
     pub compatible: u64,
-    /// Is sent after.
+    /// Is sent after the switchover.
     pub postcopy: u64,
-    /// Below this the guest is stopped.
+    /// The guest is stopped below this.
     pub threshold: u64,
 }
 
-/// A stretch of time with a name.
+/// A named interval.
 #[derive(Clone, Debug)]
 pub struct Phase {
     /// Its name.
     pub name: String,
-    /// From when.
+    /// Begin.
     pub begin: u64,
-    /// To when; the end of the trace if it did not end.
+    /// End; the end of the trace if the interval did not end.
     pub end: u64,
 }
 
-/// What one section of a device took.
+/// Cost of one section of a device.
 #[derive(Clone, Debug)]
 pub struct DeviceCost {
-    /// When it was done.
+    /// Time of the event.
     pub at: u64,
-    /// Its name and instance.
+    /// Name and instance.
     pub name: String,
     /// Bytes in the stream.
     pub bytes: u64,
-    /// Nanoseconds.
+    /// Duration in nanoseconds.
     pub duration: u64,
 }
 
-/// When each phase began that did not end yet, by name; phases of one name end in the reverse order.
+/// Begin of each open phase, by name. Phases of one name end in the reverse order.
 type Open = HashMap<String, Vec<u64>>;
 
 impl Trace {
-    /// Reads a trace. Lines that make no sense are counted and passed over; no line at all that does is an error.
+    /// Reads a trace. Invalid lines are counted and skipped. A trace without a valid line is an error.
     pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, String> {
         let mut trace = Self::default();
         let mut open = Open::default();
@@ -161,10 +161,10 @@ impl Trace {
                 let begin = self.downtime.map_or(at.saturating_sub(number("duration_ns")), |(begin, _)| begin);
                 self.downtime = Some((begin, at));
             }
-            // Until it ends its end is before its begin.
+            // An open interval ends before its begin.
             "downtime" => self.downtime = Some((at, 0)),
             "error" => self.errors.push((at, wanted("message")?)),
-            // Later drivers may say more.
+            // Later drivers may add events.
             _ => {}
         }
         Ok(())
@@ -178,7 +178,7 @@ impl Trace {
         }
     }
 
-    /// The last status.
+    /// Returns the last status.
     pub fn outcome(&self) -> &str {
         self.statuses.last().map_or("unfinished", |(_, status)| status)
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_understood() {
+    fn events_are_parsed() {
         let trace = parse(
             r#"{"t_ns":0,"event":"trace","version":1,"side":"source","uri":"unix:x"}
             {"t_ns":5,"event":"phase","phase":"setup","edge":"begin"}
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_that_breaks_off_is_read_as_far_as_it_goes() {
+    fn cut_trace_is_read_up_to_the_cut() {
         let trace =
             parse("{\"t_ns\":1,\"event\":\"downtime\",\"edge\":\"begin\"}\n{\"t_ns\":7,\"event\":\"x\"}\n{\"t_ns\":")
                 .unwrap();

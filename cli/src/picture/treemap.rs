@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where the bytes of a stream went: rectangles as large as what they stand for.
+//! Draws the bytes of a stream: each rectangle's area is in proportion to the bytes of its part.
 //!
-//! Devices are tiny beside memory, so that they get a second picture of their own.
+//! Devices are small compared to memory, so they get a second picture.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use savevm_stream::inspect::{Block, ItemKind, SectionKind, Stream};
 use super::svg::{Anchor, BOLD, Rect, Svg, colour, fit, fit_name, text_width};
 use crate::words::{plural, size};
 
-/// A part of the stream, perhaps with parts of its own.
+/// A part of the stream, which may have parts of its own.
 struct Node {
     name: String,
     note: String,
@@ -21,12 +21,12 @@ struct Node {
 
 const WIDTH: f64 = 1000.0;
 const MARGIN: f64 = 20.0;
-/// Height of each of the two pictures.
+/// Height of each picture.
 const HEIGHT: f64 = 380.0;
 /// Height of a group's heading.
 const HEADING: f64 = 18.0;
 
-/// The picture of a stream.
+/// Draws a stream.
 pub fn draw(name: &str, stream: &Stream) -> String {
     let mut svg = Svg::new(WIDTH, &format!("Where the bytes of {name} went"));
     svg.bold((MARGIN, 32.0), name, 18.0, colour::INK, Anchor::Start);
@@ -51,7 +51,7 @@ pub fn draw(name: &str, stream: &Stream) -> String {
     svg.finish(bottom + MARGIN)
 }
 
-/// What the colours mean that are there.
+/// Writes the legend of the used colours.
 fn colours_in(nodes: &[Node]) -> Vec<(String, &'static str)> {
     fn uses(node: &Node, fill: &str) -> bool {
         if node.parts.is_empty() { node.fill == fill } else { node.parts.iter().any(|part| uses(part, fill)) }
@@ -124,7 +124,7 @@ fn rest(stream: &Stream) -> Node {
     let of = |wanted: fn(&ItemKind) -> bool| -> u64 {
         stream.items.iter().filter(|item| wanted(&item.kind)).map(|item| item.size).sum()
     };
-    // A package's size is that of what is in it, which counts elsewhere.
+    // A package's size includes its contents, which are counted separately.
     let commands = stream.items.iter().filter(|item| matches!(item.kind, ItemKind::Command(_)));
     let commands: u64 = commands.map(|item| item.size.min(64)).sum();
     let parts = vec![
@@ -145,7 +145,7 @@ fn draw_parts(svg: &mut Svg, parts: &[Node], area: Rect) {
 }
 
 fn draw_node(svg: &mut Svg, node: &Node, place: Rect) {
-    // What is smaller than a dot only makes the file large.
+    // A part smaller than a pixel would only enlarge the file.
     if place.w < 0.5 || place.h < 0.5 {
         return;
     }
@@ -168,7 +168,7 @@ fn draw_node(svg: &mut Svg, node: &Node, place: Rect) {
     draw_parts(svg, &node.parts, inner);
 }
 
-/// The name, and the size under it, as far as they fit.
+/// Writes the name, and the size below it, as far as they fit.
 fn label(svg: &mut Svg, node: &Node, place: Rect) {
     let text = if place.h < 14.0 { None } else { fit_name(&node.name, 11.0, place.w - 6.0) };
     let Some(text) = text else { return };
@@ -181,7 +181,7 @@ fn label(svg: &mut Svg, node: &Node, place: Rect) {
     }
 }
 
-/// Divides an area into rectangles of these weights, each as square as can be (Bruls, Huizing, van Wijk). The weights
+/// Divides an area into rectangles of these weights, each as square as possible (Bruls, Huizing, van Wijk). The weights
 /// are in falling order.
 fn squarify(weights: &[f64], mut area: Rect) -> Vec<Rect> {
     let total: f64 = weights.iter().sum();
@@ -209,14 +209,14 @@ fn squarify(weights: &[f64], mut area: Rect) -> Vec<Rect> {
     places
 }
 
-/// How far from square the worst of a row is. In falling order the first is the largest, the last the smallest.
+/// Returns the worst aspect ratio of a row. In falling order the first is the largest, the last the smallest.
 fn worst_ratio(row: &[f64], sum: f64, side: f64) -> f64 {
     let (largest, smallest) = (row[0], row[row.len() - 1].max(f64::MIN_POSITIVE));
     let thickness = sum / side;
     (largest / (thickness * thickness)).max(thickness * thickness / smallest)
 }
 
-/// Puts a row along the shorter side. Returns what is left of the area.
+/// Places a row along the shorter side. Returns the rest of the area.
 fn lay_row(row: &[f64], sum: f64, area: Rect, places: &mut Vec<Rect>) -> Rect {
     let wide = area.w >= area.h;
     let side = if wide { area.h } else { area.w };
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_stream_is_drawn_too() {
+    fn empty_stream_is_drawn() {
         assert!(draw("nothing", &Stream::default()).contains("</svg>"));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Devices of two streams, field by field.
+//! Compares the devices of two streams, field by field.
 
 use std::collections::HashMap;
 
@@ -8,38 +8,38 @@ use savevm_stream::inspect::{Budget, Device, FieldSink, Group, Leaf, Section, St
 use super::super::fields::{SHOWN, value_text};
 use super::super::select::Selection;
 
-/// What differs about a device.
+/// The differences of a device.
 #[derive(Debug)]
 pub struct DeviceDifference {
-    /// Whose it is.
+    /// The device.
     pub device: Device,
-    /// How it differs.
+    /// The difference.
     pub kind: Kind,
 }
 
-/// How a device differs.
+/// The kind of difference of a device.
 #[derive(Debug)]
 pub enum Kind {
-    /// It is in A alone.
+    /// Only A has the device.
     OnlyInA,
-    /// It is in B alone.
+    /// Only B has the device.
     OnlyInB,
-    /// These things differ: path, in A, in B. What one side does not have is none.
+    /// Fields that differ: path, value in A, value in B. A missing value is `None`.
     Fields(Vec<FieldDifference>),
 }
 
 /// A field that differs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FieldDifference {
-    /// Which field.
+    /// The path of the field.
     pub path: String,
-    /// What it is in A.
+    /// The value in A.
     pub a: Option<String>,
-    /// What it is in B.
+    /// The value in B.
     pub b: Option<String>,
 }
 
-/// Compares the selected devices, in the order of A and then those that B alone has.
+/// Compares the selected devices, in the order of A, then those only in B.
 pub fn compare(a: &Stream, b: &Stream, selection: &Selection) -> Vec<DeviceDifference> {
     let key = |section: &Section| (section.device.clone(), section.twin);
     let in_b: HashMap<_, _> = b.devices().map(|(_, section)| (key(section), section)).collect();
@@ -81,7 +81,7 @@ fn data(section: &Section) -> &[u8] {
     section.data.as_deref().unwrap_or_default()
 }
 
-/// A field with its path; what it means is put into words only where it differs.
+/// A field with its path. Its value is only formatted if it differs.
 struct Flat<'a> {
     path: String,
     name: String,
@@ -102,7 +102,7 @@ impl Flat<'_> {
     }
 }
 
-/// The fields of a device; none if it has no description that fits, or if their paths need too much memory.
+/// Returns the fields of a device, or `None` if no description fits or their paths need too much memory.
 fn flatten<'a>(stream: &Stream, section: &'a Section) -> Option<Vec<Flat<'a>>> {
     let data = data(section);
     let budget = Budget::new(FIELDS);
@@ -112,22 +112,23 @@ fn flatten<'a>(stream: &Stream, section: &'a Section) -> Option<Vec<Flat<'a>>> {
     (!flattener.over).then_some(flattener.fields)
 }
 
-/// How much memory the fields of one device may take on one side, in bytes.
+/// Memory for the fields of one device of one stream, in bytes.
 const FIELDS: usize = 128 << 20;
 
 struct Flattener<'a> {
     data: &'a [u8],
     path: String,
-    /// Of each open group: how long the path was before it, and how many elements it has had if they are numbered.
+    /// For each open group: the length of the path before it, and the number of its elements so far if they are
+    /// numbered.
     open: Vec<(usize, Option<usize>)>,
     fields: Vec<Flat<'a>>,
     budget: Budget,
-    /// The budget was spent; what follows is not kept.
+    /// The budget was exceeded. Later fields are not kept.
     over: bool,
 }
 
 impl Flattener<'_> {
-    /// Adds a name to the path, or the number of the element.
+    /// Appends a name to the path, or the index of the element.
     fn push(&mut self, name: &str) {
         match self.open.last_mut() {
             Some((_, Some(count))) => {
@@ -161,7 +162,7 @@ impl FieldSink for Flattener<'_> {
     fn field(&mut self, leaf: &Leaf<'_>) {
         let before = self.path.len();
         self.push(leaf.name);
-        // A growing list holds room for as many again.
+        // A growing list allocates double its length.
         let cost = 2 * size_of::<Flat<'_>>() + self.path.len() + leaf.name.len() + leaf.type_name.len();
         self.over |= self.budget.take(cost).is_err();
         if self.over {
@@ -198,13 +199,14 @@ fn compare_fields(a: &[Flat<'_>], b: &[Flat<'_>]) -> Vec<FieldDifference> {
     differences
 }
 
-/// Whether two buffers differ, but not in what is shown of them.
+/// Returns whether two buffers differ, but not in the shown part.
 fn differ_unseen(a: &Flat<'_>, b: &Flat<'_>) -> bool {
     let in_bytes = a.value() == Value::Bytes && b.value() == Value::Bytes && a.bytes.len() == b.bytes.len();
     in_bytes && a.bytes != b.bytes && a.bytes.iter().zip(b.bytes).take(SHOWN).all(|(a, b)| a == b)
 }
 
-/// Runs of bytes that differ, for state without a description and for long buffers. The path starts with `of`.
+/// Returns runs of bytes that differ, for a state without a description and for long buffers. Their paths start with
+/// `of`.
 fn compare_bytes(of: &str, a: &[u8], b: &[u8]) -> Vec<FieldDifference> {
     const MOST: usize = 16;
     let hex = |bytes: &[u8]| {
@@ -232,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_keep_to_their_budget() {
+    fn fields_stay_within_their_budget() {
         let mut flattener = Flattener {
             data: &[],
             path: String::new(),
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_far_into_a_buffer_is_shown() {
+    fn difference_late_in_a_buffer_is_shown() {
         let flat = |bytes| Flat { path: "b".into(), name: "b".into(), type_name: "buffer".into(), bytes, offset: 0 };
         let (a, mut b, mut c) = ([0; 100], [0; 100], [0; 100]);
         b[70..72].fill(5);

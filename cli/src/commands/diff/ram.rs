@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Guest memory of two streams, page by page.
+//! Compares the guest memory of two streams, page by page.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,15 +13,15 @@ use crate::memory::{FinalPage, PageIndex};
 
 /// One of the two streams.
 pub struct Side<'a> {
-    /// What it holds.
+    /// The model of the stream.
     pub stream: &'a Stream,
-    /// Its bytes.
+    /// The bytes of the stream.
     pub bytes: &'a [u8],
-    /// Where its pages are.
+    /// The places of its pages.
     pub pages: &'a PageIndex,
 }
 
-/// What differs about a block of memory.
+/// The differences of a RAM block.
 #[derive(Debug)]
 pub struct BlockDifference {
     /// Its name.
@@ -30,16 +30,16 @@ pub struct BlockDifference {
     pub length_a: Option<u64>,
     /// Its length in B, if B has it.
     pub length_b: Option<u64>,
-    /// Addresses within the block whose contents differ, in order.
+    /// Addresses in the block of pages that differ, in order.
     pub ranges: Vec<Range<u64>>,
-    /// How many pages differ.
+    /// Number of pages that differ.
     pub pages: u64,
-    /// How many pages are in the stream A alone, and in B alone: they cannot be compared.
+    /// Number of pages only in A, and only in B. They cannot be compared.
     pub only_a: u64,
     pub only_b: u64,
 }
 
-/// What the comparison of one block gives.
+/// The result of the comparison of one block.
 #[derive(Default)]
 struct Compared {
     ranges: Vec<Range<u64>>,
@@ -49,10 +49,10 @@ struct Compared {
     both: u64,
 }
 
-/// A block of which neither stream has all pages: its name, and how many pages are in neither.
+/// A block with pages that neither stream has: its name, and the number of such pages.
 pub type Absent = (Arc<str>, u64);
 
-/// Compares all blocks, in the order of A and then those that B alone has.
+/// Compares all blocks, in the order of A, then those only in B.
 pub fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<(Vec<BlockDifference>, Vec<Absent>)> {
     let blocks_of = |side: &Side<'_>| -> HashMap<Arc<str>, u64> {
         side.stream.ram.blocks.iter().map(|block| (block.name.clone(), block.length)).collect()
@@ -85,7 +85,7 @@ pub fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<(Vec<BlockDifference>, Vec<
     Ok((differences, absent))
 }
 
-/// Goes through the pages of both sides in order of their addresses. Only pages that both streams have are compared.
+/// Visits the pages of both streams in the order of their addresses. Only pages in both are compared.
 fn compare_block(a: &Side<'_>, b: &Side<'_>, block: &Block) -> io::Result<Compared> {
     let mut compared = Compared::default();
     let mut pages_a = a.pages.pages(a.bytes, &block.name).peekable();

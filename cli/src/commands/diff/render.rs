@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Differences as text and as JSON.
+//! Prints differences as text and as JSON.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ use crate::failure::Result;
 use crate::output::{Output, Style};
 use crate::words::{grouped, plural, size};
 
-/// For people; at most `ranges` page ranges per block.
+/// Writes text, with at most `ranges` page ranges per block.
 pub fn text(differences: &Differences, ranges: usize, out: &mut Output) -> Result<()> {
     for (what, a, b) in &differences.whole {
         change(what, Some(a), Some(b), 0, out)?;
@@ -47,7 +47,7 @@ pub fn text(differences: &Differences, ranges: usize, out: &mut Output) -> Resul
     Ok(())
 }
 
-/// One line: what, in A, in B. Long values get lines of their own.
+/// Writes one line: name, value in A, value in B. Long values get lines of their own.
 fn change(what: &str, a: Option<&str>, b: Option<&str>, indent: usize, out: &mut Output) -> Result<()> {
     const LINE: usize = 110;
     let absent = "(not there)";
@@ -100,7 +100,7 @@ fn differ(pages: u64) -> String {
     format!("{} differ{}", plural(pages, "page"), if pages == 1 { "s" } else { "" })
 }
 
-/// For programs: everything.
+/// Writes a JSON document with all differences.
 pub fn json(differences: &Differences, out: &mut Output) -> Result<()> {
     let mut json = Emitter::new(out, Some(2));
     json.object().name("savevm-diff").number(1).name("whole").array();
