@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Streams for tests, put together byte by byte (feature `testing`).
+//! Builds streams for tests, byte by byte (feature `testing`).
 
-/// A stream in the making. Every method appends; numbers and names are the caller's business.
+/// Builds a stream. Every method appends and does not check numbers and names.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    /// What there is so far.
+    /// The bytes so far.
     pub bytes: Vec<u8>,
     /// Whether sections get footers.
     pub footers: bool,
@@ -29,7 +29,7 @@ impl Builder {
         Self { bytes, footers: true, page_size: 4096, described: Vec::new() }
     }
 
-    /// Appends anything.
+    /// Appends bytes.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self
@@ -56,7 +56,7 @@ impl Builder {
         self.raw(&instance.to_be_bytes()).raw(&version.to_be_bytes()).raw(state).footer(id)
     }
 
-    /// A FULL section, and what the description says of it: the members behind `instance_id`.
+    /// A FULL section and its entry in the description, whose members follow `instance_id`.
     pub fn device(&mut self, id: u32, name: &str, instance: u32, state: &[u8], members: &str) -> &mut Self {
         let described = in_json(name);
         self.described.push(format!(r#"{{"name": "{described}", "instance_id": {instance}, {members}}}"#));
@@ -81,7 +81,7 @@ impl Builder {
         self.raw(&[8]).raw(&number.to_be_bytes()).raw(&len).raw(payload)
     }
 
-    /// The end, and the description of the devices if it is wanted.
+    /// EOF, and with `described` the description of the devices.
     pub fn finish(&mut self, described: bool) -> Vec<u8> {
         self.raw(&[0]);
         if described {
@@ -92,7 +92,7 @@ impl Builder {
     }
 }
 
-/// The state of a "ram" section in the making.
+/// Builds the state of a "ram" section.
 #[derive(Clone, Debug, Default)]
 pub struct Ram(pub Vec<u8>);
 
@@ -119,7 +119,7 @@ impl Ram {
         self
     }
 
-    /// A page's header; without a name the block goes on.
+    /// A page's header. Without a name it is in the block of the record before.
     fn header(self, address: u64, flags: u64, name: Option<&str>) -> Self {
         match name {
             Some(name) => self.word(address | flags).counted(name),
@@ -134,14 +134,14 @@ impl Ram {
         ram
     }
 
-    /// A page as it is.
+    /// A whole page.
     pub fn page(self, address: u64, name: Option<&str>, page: &[u8]) -> Self {
         let mut ram = self.header(address, flag::PAGE, name);
         ram.0.extend(page);
         ram
     }
 
-    /// What changed of a page.
+    /// The difference from a page's previous contents.
     pub fn xbzrle(self, address: u64, name: Option<&str>, runs: &[u8]) -> Self {
         let mut ram = self.header(address, flag::XBZRLE, name);
         ram.0.push(1);
@@ -156,7 +156,7 @@ impl Ram {
     }
 }
 
-/// Text within a JSON string.
+/// Returns the text escaped for a JSON string.
 pub fn in_json(text: &str) -> String {
     let is_plain = |c: char| (' '..='~').contains(&c) && c != '"' && c != '\\';
     text.encode_utf16().fold(String::new(), |out, unit| match char::from_u32(unit.into()).filter(|c| is_plain(*c)) {
@@ -165,7 +165,7 @@ pub fn in_json(text: &str) -> String {
     })
 }
 
-/// Members of a device's description for fields `name: type of size`, for [`Builder::device`].
+/// Returns members of a device's description for fields `name: type of size`, for [`Builder::device`].
 pub fn fields(vmsd: &str, fields: &[(&str, &str, u64)]) -> String {
     let field =
         |(name, kind, size): &(&str, &str, u64)| format!(r#"{{"name": "{name}", "type": "{kind}", "size": {size}}}"#);
@@ -173,7 +173,7 @@ pub fn fields(vmsd: &str, fields: &[(&str, &str, u64)]) -> String {
     format!(r#""vmsd_name": "{vmsd}", "version": 1, "fields": [{}]"#, fields.join(", "))
 }
 
-/// A small stream that has a bit of everything: memory of two blocks, a live device, four devices.
+/// Returns a small stream with all kinds of contents: memory of two blocks, a live device, four devices.
 pub fn small(described: bool) -> Vec<u8> {
     let page = |fill: u8| (0..4096u32).map(|at| (at as u8).wrapping_mul(31).wrapping_add(fill)).collect::<Vec<u8>>();
     let start = Ram::default().blocks(&[("pc.ram", 0x8000), ("vga.vram", 0x2000)]).end();

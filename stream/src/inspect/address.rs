@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_above_the_hole_is_at_4_gib() {
+    fn memory_above_the_pci_hole_is_at_4_gib() {
         const GIB: u64 = 1 << 30;
         assert_eq!(spans_of("pc-q35-7.2", 4 * GIB, 2 * GIB, 2 * GIB), [(0, 0, 2 * GIB), (2 * GIB, 4 * GIB, 2 * GIB)]);
         assert_eq!(spans_of("pc-i440fx-7.2", GIB, GIB, 0), [(0, 0, GIB)]);

@@ -40,7 +40,7 @@ pub struct Options {
     pub base: u64,
     /// An offset after the last byte that is not zero, if known. The description is searched before it.
     pub data_end: Option<usize>,
-    /// Where the stream's file has holes, where the caller knows: they are not searched for the end of a section.
+    /// The holes of the stream's file, if known. They are not searched for the end of a section.
     pub holes: Option<Holes>,
     /// Reads only up to EOF. Only a description may follow.
     pub sections_only: bool,

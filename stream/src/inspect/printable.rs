@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-/// The text with each character that could be mistaken for layout written as an escape, such as `\n` or `\u{202e}`.
+/// Returns the text with each layout character written as an escape, such as `\n` or `\u{202e}`.
 ///
 /// Escaped are control characters (line feeds included), line and paragraph separators, bidirectional controls and
 /// invisible format characters.
@@ -25,7 +25,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Whether a character changes the layout of text, or is not visible.
+/// Returns whether a character changes the layout of text, or is not visible.
 pub fn is_layout(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn printable_escapes_all_that_forges_lines() {
+    fn printable_escapes_layout_characters() {
         assert_eq!(printable("0000:00:02.0/vga é😀"), "0000:00:02.0/vga é😀");
         assert!(matches!(printable("vga"), Cow::Borrowed(_)));
         for wild in ["\n", "\r", "\t", "\x1b", "\u{7f}", "\u{9b}", "\u{85}", "\u{2028}", "\u{2029}"] {

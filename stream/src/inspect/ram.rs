@@ -313,7 +313,7 @@ impl RamReader {
             && pages_at.checked_add(block.length).is_some();
         if !in_order {
             let found = format!("a bitmap at {bitmap_offset:#x} and pages at {pages_offset:#x}");
-            return cursor.fault(start, "a bitmap and then pages behind the header", found);
+            return cursor.fault(start, "a bitmap and then pages after the header", found);
         }
         cursor.skip(bitmap_at - cursor.offset(), "the bitmap of a mapped block")?;
         let bitmap = cursor.copy(bitmap_size, "the bitmap of a mapped block")?;

@@ -28,7 +28,7 @@ pub(super) struct Surroundings<'a> {
 pub(super) const LOOK_AHEAD: usize = FOOTER_LEN + HEAD_MAX;
 /// Bytes that are searched at once.
 const WINDOW: usize = 1 << 16;
-/// How much is searched at most before the next look for a hole.
+/// Most bytes that are searched before the next query of holes.
 const STRIDE: usize = 1 << 20;
 
 /// Moves to the section's end, before its footer. The skipped bytes are appended to `keep`, if given.

@@ -63,7 +63,7 @@ pub struct SliceSource<'a> {
     holes: Option<Holes>,
 }
 
-/// Tells how many bytes from a place of the stream on lie in a hole of its file.
+/// Returns the number of bytes from an offset of the stream to the end of the hole around it in the file.
 #[derive(Clone)]
 pub struct Holes(pub Arc<dyn Fn(u64) -> u64 + Send + Sync>);
 
@@ -89,7 +89,7 @@ impl<'a> SliceSource<'a> {
         Self { prefetch, ..Self::new(bytes) }
     }
 
-    /// The same, of a file with holes.
+    /// Sets the holes of the file.
     pub fn with_holes(self, holes: Option<Holes>) -> Self {
         Self { holes, ..self }
     }

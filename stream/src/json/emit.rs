@@ -151,7 +151,7 @@ impl<W: Write> Emitter<W> {
         self.hex_and(before, bytes, between, "")
     }
 
-    /// As [`Emitter::hex`], with `after` behind the digits. The texts must not need escapes.
+    /// As [`Emitter::hex`], with `after` following the digits. The texts must not need escapes.
     pub fn hex_and(&mut self, before: &str, bytes: &[u8], between: &str, after: &str) -> &mut Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.separate();
@@ -205,7 +205,7 @@ impl<W: Write> Emitter<W> {
         }
     }
 
-    /// A whole number, or `null`.
+    /// Writes a whole number, or `null`.
     pub fn optional_number(&mut self, number: Option<u64>) -> &mut Self {
         match number {
             Some(number) => self.number(number),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn indented_as_python_does_it() {
+    fn indent_matches_python() {
         let text = emit(Some(4), |json| {
             json.object().name("a").array().number(1).bool(true).end().name("b").object().end().name("c").null().end();
         });
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_kept_to_the_end() {
+    fn finish_returns_the_first_error() {
         let mut room = [0; 4];
         let mut emitter = Emitter::new(&mut room[..], None);
         emitter.array().string("much too long").end();

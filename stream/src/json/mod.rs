@@ -171,7 +171,7 @@ impl<'t> Parser<'t, '_> {
         Ok(())
     }
 
-    /// After an element: whether another one follows.
+    /// Reads the separator after an element. Returns whether another element follows.
     fn more(&mut self, close: u8) -> Result<bool, JsonError> {
         self.space();
         let next = self.peek();
@@ -182,7 +182,7 @@ impl<'t> Parser<'t, '_> {
         Ok(next == Some(b','))
     }
 
-    /// After the opening bracket: whether the list is empty, which it then steps over.
+    /// Reads the opening bracket. Returns whether the list is empty, whose end is then skipped.
     fn empty(&mut self, close: u8) -> bool {
         self.at += 1;
         self.space();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_every_kind() {
+    fn parse_reads_values_of_every_kind() {
         let value = parse(r#" {"a": [1, -2.5e1, true, null, "x\n\u00e9\ud83d\ude00"], "a": {}, "b": []} "#).unwrap();
         let elements = value.get("a").unwrap().elements();
         assert_eq!(elements[0].as_u64(), Some(1));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_an_error() {
+    fn parse_rejects_invalid_json() {
         for text in ["", "{", "[1,]", "{\"a\" 1}", "\"\\x\"", "tru", "1 2", "\"a", "-", "[1 2]", "\"\\u12\""] {
             assert!(parse(text).is_err(), "{text}");
         }
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_paid_for() {
+    fn parse_takes_memory_from_the_budget() {
         let text = format!("[{}1]", "1,".repeat(10_000));
         assert!(Json::parse(text.as_bytes(), &mut Budget::new(1000)).is_err());
         assert!(Json::parse(text.as_bytes(), &mut Budget::new(10_000_000)).is_ok());

@@ -134,23 +134,23 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_stays() {
+    fn plain_text_is_unchanged() {
         assert_eq!(quoted(b"serial/0 [x]~"), "\"serial/0 [x]~\"");
     }
 
     #[test]
-    fn specials_are_escaped() {
+    fn special_characters_are_escaped() {
         assert_eq!(quoted(b"\"\\\x08\x0c\n\r\t\x01\x7f/"), "\"\\\"\\\\\\b\\f\\n\\r\\t\\u0001\\u007F/\"");
     }
 
     #[test]
-    fn other_characters_become_units() {
+    fn other_characters_become_code_units() {
         assert_eq!(quoted("é€😀".as_bytes()), "\"\\u00E9\\u20AC\\uD83D\\uDE00\"");
         assert_eq!(quoted(b"\xc0\x80"), "\"\\u0000\"");
     }
 
     #[test]
-    fn what_is_no_text_is_replaced_once_per_sequence() {
+    fn invalid_sequence_is_replaced_once() {
         // A lone continuation, an impossible byte, a cut sequence, an overlong one, a surrogate, a noncharacter.
         assert_eq!(quoted(b"\x80"), "\"\\uFFFD\"");
         assert_eq!(quoted(b"\xff\xfe"), "\"\\uFFFD\\uFFFD\"");

@@ -4,7 +4,7 @@
 //! ```text
 //! command              = 0x08 number(be16) len(be16) payload
 //! PING                 = value(be32)
-//! PACKAGED             = length(be32)                    of the stream behind the command
+//! PACKAGED             = length(be32)                    of the stream after the command
 //! POSTCOPY_ADVISE      = [page sizes(be64) target page size(be64)]
 //! POSTCOPY_RAM_DISCARD = version(u8) block 0(u8) { start(be64) length(be64) }
 //! RECV_BITMAP          = block
@@ -29,7 +29,7 @@ pub enum Command {
     PostcopyRun = 5,
     /// Discard ranges of a block, which were sent and are out of date.
     PostcopyRamDiscard = 6,
-    /// Behind the command follows an embedded stream of sections: be32 length in bytes.
+    /// An embedded stream of sections follows the command: be32 length in bytes.
     Packaged = 7,
     /// Continuous replication begins.
     EnableColo = 8,
@@ -91,7 +91,7 @@ impl Command {
     }
 }
 
-/// Number and payload length of a command, behind its tag.
+/// Number and payload length of a command, after its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandHead {
     /// The number, which may be unknown.
@@ -101,7 +101,7 @@ pub struct CommandHead {
 }
 
 impl CommandHead {
-    /// Reads the head behind the tag.
+    /// Reads the head after the tag.
     pub fn decode<I: Input>(input: &mut I) -> Result<Self, I::Error> {
         let number = input.get_be16("a command's number")?;
         Ok(Self { number, len: input.get_be16("a command's length")? })
@@ -184,7 +184,7 @@ pub struct Discard<N> {
     pub version: u8,
     /// The block's name.
     pub block: N,
-    /// The byte behind the name, which must be 0.
+    /// The byte after the name, which must be 0.
     pub end: u8,
 }
 
@@ -254,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn commands_come_back(number in 0usize..10, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn decoded_commands_equal_the_encoded(number in 0usize..10, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
             let command = Command::ALL[number];
             let mut bytes = Vec::new();
             encode(&mut bytes, command, &payload);
@@ -266,7 +266,7 @@ mod tests {
         }
 
         #[test]
-        fn advises_come_back(page_sizes: u64, target_page: u64) {
+        fn decoded_advises_equal_the_encoded(page_sizes: u64, target_page: u64) {
             let advise = Advise { page_sizes, target_page };
             let payload = advise.encode();
             prop_assert_eq!(payload.len(), usize::from(Advise::LEN));
@@ -274,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn discards_come_back(
+        fn decoded_discards_equal_the_encoded(
             block in proptest::collection::vec(any::<u8>(), 1..256),
             ranges in proptest::collection::vec(any::<(u64, u64)>(), 0..20),
         ) {
@@ -291,14 +291,14 @@ mod tests {
         }
 
         #[test]
-        fn bitmap_requests_come_back(block in proptest::collection::vec(any::<u8>(), 0..256)) {
+        fn decoded_bitmap_requests_equal_the_encoded(block in proptest::collection::vec(any::<u8>(), 0..256)) {
             let payload = encode_recv_bitmap(&block);
             prop_assert_eq!(decode_recv_bitmap(&mut &payload[..]), Ok(&block[..]));
         }
     }
 
     #[test]
-    fn the_largest_discard_fits_a_command() {
+    fn largest_discard_fits_a_command() {
         let ranges = std::iter::repeat_n(Range { start: 0, len: 1 }, Discard::RANGES_MAX);
         assert!(Discard::encode(&[b'x'; NAME_MAX], ranges).len() <= usize::from(u16::MAX));
     }

@@ -71,7 +71,7 @@ impl Subsection {
         Self::ALL.into_iter().find(|subsection| subsection.name().as_bytes() == name)
     }
 
-    /// Reads the content, behind the version.
+    /// Reads the content, after the version.
     pub fn decode<I: Input>(self, input: &mut I) -> Result<Content<I::Name>, ContentError<I::Error>> {
         Ok(match self {
             Self::PageBits => Content::PageBits(input.get_be32("the target's page bits")?),
@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn contents_come_back(
+        fn decoded_contents_equal_the_encoded(
             bits: u32,
             names in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..256), 0..40),
             uuid: [u8; 16],

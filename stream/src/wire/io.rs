@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_come_back(a: u8, b: u16, c: u32, d: u64, name in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn decoded_values_equal_the_encoded(a: u8, b: u16, c: u32, d: u64, name in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut bytes = Vec::new();
             bytes.put_u8(a);
             bytes.put_be16(b);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_names_the_value_that_is_cut() {
+    fn error_names_the_cut_value() {
         assert_eq!((&[1u8, 2, 3][..]).get_be32("a number"), Err(Cut("a number")));
         assert_eq!((&[3u8, b'a', b'b'][..]).get_name("a name"), Err(Cut("a name")));
         assert_eq!((&[][..] as &[u8]).get_name("a name"), Err(Cut("a name")));

@@ -42,7 +42,7 @@ pub const SECTION_FULL: u8 = 0x04;
 pub const SUBSECTION: u8 = 0x05;
 /// Version of each subsection of the configuration section.
 pub const CONFIGURATION_SUBSECTION_VERSION: u32 = 1;
-/// The JSON description behind EOF.
+/// The JSON description after EOF.
 pub const VMDESCRIPTION: u8 = 0x06;
 /// The machine's name, and settings that both sides must share.
 pub const CONFIGURATION: u8 = 0x07;

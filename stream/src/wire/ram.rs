@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn page_heads_come_back(
+        fn decoded_page_heads_equal_the_encoded(
             kind in proptest::sample::select(&[ZERO, PAGE, XBZRLE, COMPRESS_PAGE][..]),
             page in 0..1u64 << 40,
             bits in PAGE_BITS,
@@ -195,14 +195,14 @@ mod tests {
         }
 
         #[test]
-        fn payload_heads_come_back(len: u16) {
+        fn decoded_payload_heads_equal_the_encoded(len: u16) {
             let mut bytes = Vec::new();
             XbzrleHead::encode(&mut bytes, len);
             prop_assert_eq!(XbzrleHead::decode(&mut &bytes[..]), Ok(XbzrleHead { encoding: ENCODING_XBZRLE, len }));
         }
 
         #[test]
-        fn block_entries_come_back(name in names(), length: u64, page_size: Option<u64>, address: Option<u64>) {
+        fn decoded_block_entries_equal_the_encoded(name in names(), length: u64, page_size: Option<u64>, address: Option<u64>) {
             let mut bytes = Vec::new();
             let entry = BlockEntry { name: &name[..], length };
             entry.encode(&mut bytes, page_size, address);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_qemus() {
+    fn encoding_matches_qemu() {
         let mut bytes = Vec::new();
         encode_block_list(&mut bytes, 0x8000);
         BlockEntry { name: b"pc", length: 0x8000 }.encode(&mut bytes, None, Some(7));

@@ -32,11 +32,11 @@ pub const PING_HANDED_OVER: u32 = 4;
 pub const PING_HELLO: u32 = 0x5356_4d01;
 /// The second answer to [`PING_HELLO`]: the destination is libsavevm.
 pub const PONG_HELLO: u32 = 0x5356_4d02;
-/// Asks, behind the last device and before EOF, whether everything is loaded.
+/// Asks, after the last device and before EOF, whether everything is loaded.
 pub const PING_LOADED: u32 = 0x5356_4d03;
 /// Comes before [`PING_LOADED`]: the guest was stopped at the source, so the destination does not start it.
 pub const PING_GUEST_STOPPED: u32 = 0x5356_4d08;
-/// Asks, behind the last page of a postcopy and before EOF: did everything arrive?
+/// Asks, after the last page of a postcopy and before EOF: did everything arrive?
 pub const PING_ALL_SENT: u32 = 0x5356_4d07;
 /// Keeps the connection busy while the source waits for its operator, for the guest or for the destination's devices.
 pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
@@ -259,7 +259,7 @@ pub fn decode_bitmap_size<I: Input>(input: &mut I) -> Result<u64, I::Error> {
     input.get_be64("the size of a received bitmap")
 }
 
-/// Reads the word behind the bits, which must be [`BITMAP_END`].
+/// Reads the word after the bits, which must be [`BITMAP_END`].
 pub fn decode_bitmap_end<I: Input>(input: &mut I) -> Result<u64, I::Error> {
     input.get_be64("the end of a received bitmap")
 }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_have_qemus_bytes() {
+    fn encoding_matches_qemu() {
         let pages = |block| Message::RequestPages { block, start: 0x1000, len: 0x2000 };
         let table = [
             (Message::Shut(0), "00010004 00000000"),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_error_text_is_cut_at_a_character() {
+    fn long_error_text_is_cut_at_a_character() {
         let text = "é".repeat(RETURN_PATH_PAYLOAD_MAX / 2 - 1) + "xéé";
         let Ok(Message::ErrorText(short)) = decode(&encoded(&Message::ErrorText(text.clone()))) else { panic!() };
         assert!(short.len() == RETURN_PATH_PAYLOAD_MAX - 1 && text.starts_with(&short));
@@ -323,12 +323,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_back(message in messages()) {
+        fn decoded_messages_equal_the_encoded(message in messages()) {
             prop_assert_eq!(decode(&encoded(&message)), Ok(message));
         }
 
         #[test]
-        fn decode_survives_any_bytes(kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn decode_of_random_bytes_causes_no_panic(kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
             let head = MessageHead { kind: kind % 8, len: payload.len() as u16 };
             if head.check(true).is_ok() {
                 let _ = Message::decode(head, &payload);
@@ -336,7 +336,7 @@ mod tests {
         }
 
         #[test]
-        fn bitmaps_come_back(bits in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn decoded_bitmaps_equal_the_encoded(bits in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut bytes = Vec::new();
             encode_bitmap(&mut bytes, &bits);
             let mut input = &bytes[..];

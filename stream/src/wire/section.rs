@@ -29,7 +29,7 @@ pub struct DeviceHead<N> {
 }
 
 impl<N: AsRef<[u8]>> DeviceHead<N> {
-    /// Appends the head behind the id.
+    /// Appends the head after the id.
     #[inline]
     pub fn encode(&self, out: &mut impl Output) {
         out.put_name(self.name.as_ref());
@@ -39,7 +39,7 @@ impl<N: AsRef<[u8]>> DeviceHead<N> {
 }
 
 impl<N> DeviceHead<N> {
-    /// Reads the head behind the id. The name may be empty.
+    /// Reads the head after the id. The name may be empty.
     #[inline]
     pub fn decode<I: Input<Name = N>>(input: &mut I) -> Result<Self, I::Error> {
         Ok(Self {
@@ -63,7 +63,7 @@ pub fn encode_tag(out: &mut impl Output, tag: u8, id: u32) {
     out.put_be32(id);
 }
 
-/// Reads the id behind a tag.
+/// Reads the id after a tag.
 #[inline]
 pub fn decode_id<I: Input>(input: &mut I) -> Result<u32, I::Error> {
     input.get_be32("a section's number")
@@ -91,7 +91,7 @@ pub fn encode_description(out: &mut impl Output, json: &[u8]) {
     out.put(json);
 }
 
-/// Reads the length of the description behind its tag, in bytes.
+/// Reads the length of the description after its tag, in bytes.
 pub fn decode_description_len<I: Input>(input: &mut I) -> Result<u32, I::Error> {
     input.get_be32("the description's length")
 }
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn heads_come_back(id: u32, name in proptest::collection::vec(any::<u8>(), 0..256), instance: u32, version: u32) {
+        fn decoded_heads_equal_the_encoded(id: u32, name in proptest::collection::vec(any::<u8>(), 0..256), instance: u32, version: u32) {
             let mut bytes = Vec::new();
             encode_tag(&mut bytes, SECTION_FULL, id);
             let head = DeviceHead { name: &name[..], instance, version };
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptions_come_back() {
+    fn decoded_descriptions_equal_the_encoded() {
         let mut bytes = Vec::new();
         encode_description(&mut bytes, b"{}");
         let mut input = &bytes[..];
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_qemus() {
+    fn encoding_matches_qemu() {
         let mut bytes = Vec::new();
         encode_file_header(&mut bytes);
         encode_tag(&mut bytes, SECTION_FULL, 7);

@@ -5,7 +5,7 @@
 //! ```text
 //! page = (unchanged-length changed-length changed-bytes)*
 //! ```
-//! A length is an LEB128 number of at most two bytes. Bytes behind the last run are unchanged.
+//! A length is an LEB128 number of at most two bytes. Bytes after the last run are unchanged.
 
 /// Page size in bytes from which two LEB128 bytes cannot hold every length. Pages must be smaller.
 pub const PAGE_MAX: usize = 1 << 14;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_difference() {
+    fn encode_of_a_known_difference() {
         let (old, mut new) = ([0u8; 4096], [0u8; 4096]);
         new[0] = 1;
         new[300..303].copy_from_slice(&[7, 8, 9]);
@@ -186,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn decode_survives_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200), len in 1usize..300) {
+        fn decode_of_random_bytes_causes_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), len in 1usize..300) {
             let mut page = vec![0; len];
             let _ = decode(&bytes, &mut page);
             prop_assert_eq!(page.len(), len);

@@ -65,7 +65,7 @@ fn dump_with_repeated_names_is_numbered_as_the_stream_is() {
 }
 
 #[test]
-fn dump_renames_and_one_sided_fields_are_told_apart() {
+fn dump_distinguishes_renamed_and_one_sided_fields() {
     let have = stream(&plain(&[("a", "uint8", 1), ("num", "uint8", 1), ("z", "uint32", 4)]), &[0; 6]);
     let renamed = against_dump(&have, &[("a", false, 1), ("opt", true, 8), ("num_save", false, 1), ("z", false, 4)]);
     assert_eq!(renamed, ["note num: the machine reads these bytes as num_save"]);
