@@ -19,8 +19,9 @@
  *  - Strings end with a zero byte. Strings and structs that are passed in are copied or used only during the call. Objects
  *    that `opaque` pointers refer to must stay valid for as long as the callbacks may run.
  *  - A returned string is owned by the object that it was obtained from.
- *  - A struct with a `size` member is initialised with its SAVEVM_..._INIT. A size smaller than that of the struct's first
- *    release gives -EINVAL or NULL with an error that names the struct. Members that are zero have their default.
+ *  - A struct with a `size` member is initialised with its SAVEVM_..._INIT, or with `.size = sizeof(type)` in a constant
+ *    table. A size smaller than that of the struct's first release gives -EINVAL or NULL with an error that names the
+ *    struct. Members that are zero have their default.
  *  - A number that is no enumerator of the expected enum gives -EINVAL.
  *  - -EIO: the context is broken after an internal error of the library; see savevm_is_broken().
  *  - Thread: any. Lock: either. "The lock" is the hypervisor's big lock (SaveVMHostOps.lock). "Lock: held" means that the
@@ -66,6 +67,13 @@ struct SaveVMChannelOps;
  *
  *     SaveVMParams params = SAVEVM_PARAMS_INIT;
  *     params.downtime_limit_ms = 50;
+ *
+ * A constant table of callbacks in C sets the size like any other member. This is the same initialisation:
+ *
+ *     static const SaveVMHostOps host_ops = {
+ *         .size = sizeof(SaveVMHostOps),
+ *         .vm_stop = stop_cpus,
+ *     };
  */
 #ifdef __cplusplus
 extern "C++" {
@@ -364,6 +372,9 @@ typedef struct SaveVMHostOps {
   /**
    * Stops the guest; 0 or -errno. After it returns 0, no CPU runs or writes to memory. With the lock. NULL: there is
    * nothing to stop.
+   *
+   * During a failed or paused postcopy, a CPU may be waiting inside an access to a missing page. The host interrupts
+   * it with a signal. After a grace period such an access gets SIGBUS, or KVM_RUN fails.
    */
   int (*vm_stop)(void *opaque);
   /**
@@ -500,8 +511,8 @@ typedef struct SaveVMHostOps {
    */
   void (*tree_insert)(void *opaque, void *tree, void *key, void *value);
   /**
-   * Functions for the commands of an incoming stream, for a host with a migration driver of its own. NULL: the library's
-   * driver handles them. The table is owned by the host and must outlive the context.
+   * Functions for the commands of an incoming stream, for a host with a migration driver of its own. NULL: the
+   * library's driver handles them. The table is copied.
    */
   const struct SaveVMIncomingOps *incoming;
   /**
@@ -1355,8 +1366,97 @@ typedef enum SaveVMSide {
 } SaveVMSide;
 
 /**
- * The parts of an error, for a program to read. Unknown numbers are -1, and unknown strings are NULL. Strings are owned by
- * the error.
+ * Phase of a migration or a snapshot, in errors.
+ */
+typedef enum SaveVMPhase {
+  /**
+   * No phase: the error is outside of them.
+   */
+  SAVEVM_PHASE_NONE = 0,
+  /**
+   * A device is registered.
+   */
+  SAVEVM_PHASE_REGISTER = 1,
+  /**
+   * A stream is checked before it is loaded.
+   */
+  SAVEVM_PHASE_CHECK = 2,
+  /**
+   * A snapshot is saved or loaded.
+   */
+  SAVEVM_PHASE_SNAPSHOT = 3,
+  /**
+   * The connection to the other side is made.
+   */
+  SAVEVM_PHASE_CONNECT = 4,
+  /**
+   * Source: save_setup.
+   */
+  SAVEVM_PHASE_SETUP = 5,
+  /**
+   * Source: waiting until the guest has unplugged devices.
+   */
+  SAVEVM_PHASE_WAIT_UNPLUG = 6,
+  /**
+   * Source: rounds of precopy.
+   */
+  SAVEVM_PHASE_ITERATE = 7,
+  /**
+   * Source: stopping the guest.
+   */
+  SAVEVM_PHASE_STOP = 8,
+  /**
+   * Source: waiting for savevm_migration_continue() with the guest stopped.
+   */
+  SAVEVM_PHASE_PRE_SWITCHOVER = 9,
+  /**
+   * Source: saving with the guest stopped.
+   */
+  SAVEVM_PHASE_COMPLETE = 10,
+  /**
+   * Source: the end of live devices in postcopy.
+   */
+  SAVEVM_PHASE_COMPLETE_POSTCOPY = 11,
+  /**
+   * Source: all devices without a stream around them.
+   */
+  SAVEVM_PHASE_DEVICE_STATE = 12,
+  /**
+   * The guest runs on the destination, and the rest of its memory is sent.
+   */
+  SAVEVM_PHASE_POSTCOPY = 13,
+  /**
+   * A paused postcopy waits for a recovery.
+   */
+  SAVEVM_PHASE_PAUSED = 14,
+  /**
+   * A paused postcopy is resumed.
+   */
+  SAVEVM_PHASE_RESUME = 15,
+  /**
+   * Destination: magic number and version of the stream.
+   */
+  SAVEVM_PHASE_HEADER = 16,
+  /**
+   * Destination: the configuration section.
+   */
+  SAVEVM_PHASE_CONFIGURATION = 17,
+  /**
+   * Destination: load_setup.
+   */
+  SAVEVM_PHASE_LOAD_SETUP = 18,
+  /**
+   * Destination: reading sections and commands.
+   */
+  SAVEVM_PHASE_LOAD = 19,
+  /**
+   * Destination: taking over the disks and starting the guest.
+   */
+  SAVEVM_PHASE_START = 20,
+} SaveVMPhase;
+
+/**
+ * Parts of an error. Unknown members are -1 or NULL. The struct and its strings are owned by the error.
  */
 typedef struct SaveVMErrorInfo {
   /**
@@ -1364,11 +1464,11 @@ typedef struct SaveVMErrorInfo {
    */
   size_t size;
   /**
-   * The positive errno.
+   * Positive errno.
    */
   int error;
   /**
-   * The side that failed.
+   * Side that failed.
    */
   enum SaveVMSide side;
   /**
@@ -1388,6 +1488,10 @@ typedef struct SaveVMErrorInfo {
    */
   int version_want;
   /**
+   * Phase in which it failed.
+   */
+  enum SaveVMPhase phase;
+  /**
    * Section id.
    */
   int64_t section_id;
@@ -1396,19 +1500,19 @@ typedef struct SaveVMErrorInfo {
    */
   int64_t instance_id;
   /**
-   * The cause without the place: what was expected and what was found.
+   * The cause alone: what was expected and what was found.
    */
   const char *message;
   /**
-   * The phase.
+   * Name of the phase, for display; NULL for SAVEVM_PHASE_NONE.
    */
-  const char *phase;
+  const char *phase_name;
   /**
    * Name of the device.
    */
   const char *idstr;
   /**
-   * VMState path to the field.
+   * VMState path of the field.
    */
   const char *path;
 } SaveVMErrorInfo;
@@ -1437,11 +1541,11 @@ const struct SaveVMErrorInfo *savevm_error_info(const Error *err);
 /* ---- Log ---- */
 
 /**
- * How important a message of the log is.
+ * Level of a message of the log.
  */
 typedef enum SaveVMLogLevel {
   /**
-   * No message.
+   * No messages.
    */
   SAVEVM_LOG_OFF = 0,
   /**
@@ -1449,19 +1553,19 @@ typedef enum SaveVMLogLevel {
    */
   SAVEVM_LOG_ERROR = 1,
   /**
-   * Something is suspicious, and the work continues.
+   * Something is unexpected, and the work continues.
    */
   SAVEVM_LOG_WARN = 2,
   /**
-   * Information for the user.
+   * Normal operation.
    */
   SAVEVM_LOG_INFO = 3,
   /**
-   * For debugging.
+   * Details for debugging.
    */
   SAVEVM_LOG_DEBUG = 4,
   /**
-   * For debugging, with every step.
+   * Every step.
    */
   SAVEVM_LOG_TRACE = 5,
 } SaveVMLogLevel;
@@ -1474,22 +1578,27 @@ typedef enum SaveVMLogLevel {
 typedef void SaveVMLogFn(void *opaque, enum SaveVMLogLevel level, const char *text);
 
 /**
- * Passes the messages of the library's log to a callback, up to `level`. Replaces an earlier callback, and the output of
- * savevm_log_init(). A NULL callback ends the log. A callback that was replaced may still run in other threads, so
- * `opaque` must stay valid. Does nothing if the program has a logger of Rust's `log` crate.
+ * Sends the messages of the library's log up to `level` to a callback. Replaces an earlier callback, and the output of
+ * savevm_log_init(). If `callback` is NULL, no messages are sent. An unknown level is SAVEVM_LOG_TRACE. A replaced
+ * callback may still run in other threads, so its `opaque` must stay valid. Does nothing if the program has a logger
+ * of Rust's `log` crate.
+ *
+ * Thread: any. Lock: either.
  */
 void savevm_log_set(SaveVMLogFn *callback,
                     void *opaque,
                     enum SaveVMLogLevel level);
 
 /**
- * Writes the library's log to stderr, for programs without a log of their own. `filter` has the syntax of env_logger, such
- * as "info" or "savevm=trace"; NULL: the value of the environment variable RUST_LOG. Without this call or savevm_log_set(),
+ * Writes the library's log to stderr, for programs without their own log. `filter` is a filter of env_logger, such as
+ * "info" or "savevm=trace"; NULL uses the environment variable RUST_LOG. Without this call or savevm_log_set(),
  * nothing is printed.
  *
  * Returns:
- *   0       the log is written to stderr from now on
- *   -EBUSY  the log already has a callback or an output
+ *   0       the log is written to stderr
+ *   -EBUSY  the log already has a destination
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_log_init(const char *filter);
 

@@ -21,6 +21,13 @@ struct SaveVMChannelOps;
  *
  *     SaveVMParams params = SAVEVM_PARAMS_INIT;
  *     params.downtime_limit_ms = 50;
+ *
+ * A constant table of callbacks in C sets the size like any other member. This is the same initialisation:
+ *
+ *     static const SaveVMHostOps host_ops = {
+ *         .size = sizeof(SaveVMHostOps),
+ *         .vm_stop = stop_cpus,
+ *     };
  */
 #ifdef __cplusplus
 extern "C++" {

@@ -102,10 +102,11 @@ TEST(an_error_with_words)
 
 static Device dev;
 
-static void check_place(const SaveVMErrorInfo *info, int side_, const char *phase, int type, int64_t id)
+static void check_place(const SaveVMErrorInfo *info, SaveVMSide side_, SaveVMPhase phase, int type, int64_t id)
 {
     CHECK_EQ(info->side, side_);
-    CHECK_STR(info->phase, phase);
+    CHECK_EQ(info->phase, phase);
+    CHECK(info->phase_name != NULL);
     CHECK_EQ(info->section_type, type);
     CHECK_EQ(info->section_id, id);
     CHECK_STR(info->idstr, "dev");
@@ -115,14 +116,14 @@ static void check_place(const SaveVMErrorInfo *info, int side_, const char *phas
 TEST(saving)
 {
     static const struct {
-        const char *phase;
+        SaveVMPhase phase;
         int type;
         const char *callback;
     } list[] = {
-        { "setup", QEMU_VM_SECTION_START, "save_setup" },
-        { "iterate", QEMU_VM_SECTION_PART, "save_live_iterate" },
-        { "complete", QEMU_VM_SECTION_END, "save_live_complete_precopy" },
-        { "complete-postcopy", QEMU_VM_SECTION_END, "save_live_complete_postcopy" },
+        { SAVEVM_PHASE_SETUP, QEMU_VM_SECTION_START, "save_setup" },
+        { SAVEVM_PHASE_ITERATE, QEMU_VM_SECTION_PART, "save_live_iterate" },
+        { SAVEVM_PHASE_COMPLETE, QEMU_VM_SECTION_END, "save_live_complete_precopy" },
+        { SAVEVM_PHASE_COMPLETE_POSTCOPY, QEMU_VM_SECTION_END, "save_live_complete_postcopy" },
     };
 
     device_add(&dev, "dev", 6, 1, HAS_LIVE);
@@ -147,7 +148,7 @@ TEST(saving)
             break;
         }
         err = error_of(f);
-        check_place(savevm_error_info(err), 1, list[i].phase, list[i].type, 0);
+        check_place(savevm_error_info(err), SAVEVM_SIDE_SOURCE, list[i].phase, list[i].type, 0);
         CHECK_EQ(savevm_error_info(err)->error, EBUSY);
         CHECK_HAS(error_get_pretty(err), list[i].callback);
         CHECK(savevm_error_info(err)->offset > 0);
@@ -184,7 +185,7 @@ TEST(loading)
     dev.load_state = -ESTALE;
     err = error_of_load(one_section(6, 2, QEMU_VM_SECTION_FOOTER, 42), -ESTALE);
     info = savevm_error_info(err);
-    check_place(info, 2, "load", QEMU_VM_SECTION_FULL, 42);
+    check_place(info, SAVEVM_SIDE_DESTINATION, SAVEVM_PHASE_LOAD, QEMU_VM_SECTION_FULL, 42);
     CHECK_EQ(info->version_have, 3);
     CHECK_EQ(info->version_want, 2);
     CHECK_HAS(info->message, "load_state");
@@ -197,7 +198,7 @@ TEST(a_version_from_the_future)
 
     device_add(&dev, "dev", 6, 3, HAS_LEGACY);
     err = error_of_load(one_section(6, 9, QEMU_VM_SECTION_FOOTER, 42), -EINVAL);
-    check_place(savevm_error_info(err), 2, "load", QEMU_VM_SECTION_FULL, 42);
+    check_place(savevm_error_info(err), SAVEVM_SIDE_DESTINATION, SAVEVM_PHASE_LOAD, QEMU_VM_SECTION_FULL, 42);
     CHECK_EQ(savevm_error_info(err)->version_want, 9);
     CHECK_EQ(savevm_error_info(err)->version_have, 3);
     CHECK_HAS(error_get_pretty(err), "9");
@@ -210,7 +211,7 @@ TEST(wrong_footers)
 
     device_add(&dev, "dev", 6, 3, HAS_LEGACY);
     err = error_of_load(one_section(6, 3, 0x55, 42), -EINVAL);
-    check_place(savevm_error_info(err), 2, "load", QEMU_VM_SECTION_FULL, 42);
+    check_place(savevm_error_info(err), SAVEVM_SIDE_DESTINATION, SAVEVM_PHASE_LOAD, QEMU_VM_SECTION_FULL, 42);
     /* Header 16, head of the section 17, payload 4. */
     CHECK_EQ(savevm_error_info(err)->offset, 37);
     CHECK_HAS(error_get_pretty(err), "0x55");
@@ -271,7 +272,8 @@ TEST(another_machine)
     qemu_put_byte(f, 0);
     backend.machine = "here";
     err = error_of_load(f, -EINVAL);
-    CHECK_STR(savevm_error_info(err)->phase, "configuration");
+    CHECK_EQ(savevm_error_info(err)->phase, SAVEVM_PHASE_CONFIGURATION);
+    CHECK_STR(savevm_error_info(err)->phase_name, "configuration");
     CHECK_HAS(error_get_pretty(err), "there");
     CHECK_HAS(error_get_pretty(err), "here");
     error_free(err);

@@ -18,53 +18,60 @@ extern "C" {
 #endif
 
 /**
- * What a device does in each phase of saving and loading. Every member may be NULL. The table is not copied: it must
- * stay until the device is unregistered.
+ * Callbacks of a device, one for each phase of saving and loading. Every member may be NULL: the phase then skips the
+ * device, unless another meaning is given. The table is not copied: it must stay valid until the device is
+ * unregistered.
  *
- * "Lock" is the hypervisor's big lock. Layout and meaning are QEMU 7.2's (`include/migration/register.h`).
+ * Results are 0 or -errno. An error ends the migration or the load, unless another meaning is given. "Lock" is the
+ * hypervisor's big lock. The callbacks run on the thread that does the phase. They may call the library.
+ *
+ * Layout and meaning are QEMU 7.2's (include/migration/register.h).
  */
 typedef struct SaveVMHandlers {
   /**
-   * Writes the whole state, once, with the guest stopped. With the lock.
+   * Writes the whole state of a device that is not live. The guest is stopped. Lock: held.
    */
   void (*save_state)(QEMUFile *f, void *opaque);
   /**
-   * After a migration that ended in any way. With the lock.
+   * Releases what save_setup allocated. Called once after a migration or snapshot ended, successfully or not. Lock:
+   * held.
    */
   void (*save_cleanup)(void *opaque);
   /**
-   * Sends the rest after the guest moved; 0 or -errno. With the lock.
+   * Sends the rest of the state while the guest runs on the destination. Returns 0 or -errno. Lock: held.
    */
   int (*save_live_complete_postcopy)(QEMUFile *f, void *opaque);
   /**
-   * Sends the rest with the guest stopped; 0 or -errno. With the lock.
+   * Sends the rest of the state while the guest is stopped. Returns 0 or -errno. Lock: held.
    */
   int (*save_live_complete_precopy)(QEMUFile *f, void *opaque);
   /**
-   * Whether the device takes part now; NULL: yes. With or without the lock.
+   * Returns whether the device takes part in the migration now. If NULL, it does. Lock: either.
    */
   bool (*is_active)(void *opaque);
   /**
-   * Whether it can go on sending after the guest moved; NULL: no. With or without the lock.
+   * Returns whether the device can send while the guest runs on the destination. If NULL, it can't. Lock: either.
    */
   bool (*has_postcopy)(void *opaque);
   /**
-   * Whether it takes part in rounds now; NULL: yes. With or without the lock.
+   * Returns whether the device takes part in rounds of precopy now. If NULL, it does. Lock: either.
    */
   bool (*is_active_iterate)(void *opaque);
   /**
-   * Sends a part: 1 when all that there is was sent, 0 to be called again, -errno. Without the lock in a migration,
-   * with it for a snapshot.
+   * Sends a part of the state. Returns 1 if nothing is left for now, 0 to be called again, or -errno. Lock: not held
+   * in a migration, held in a snapshot.
    */
   int (*save_live_iterate)(QEMUFile *f, void *opaque);
   /**
-   * Prepares and writes what comes first; 0 or -errno. Its presence makes the device live. Without the lock.
+   * Prepares the device and writes its first section. Returns 0 or -errno. A device with this member is live. Lock:
+   * not held.
    */
   int (*save_setup)(QEMUFile *f, void *opaque);
   /**
-   * Adds the bytes that are left to the three sums: those for before the destination's guest runs, for any time, and
-   * for after this guest stopped. `threshold_size` is what can be sent within the allowed downtime, in bytes: more
-   * need not be counted exactly. Without the lock.
+   * Adds the bytes that are left to three sums: those that must be sent before the guest runs on the destination,
+   * those that may be sent at any time, and those that must be sent after the guest stopped here. `threshold_size`
+   * is the number of bytes that can be sent within the allowed downtime. A device with more bytes left may estimate
+   * their number. Lock: not held.
    */
   void (*save_live_pending)(QEMUFile *f,
                             void *opaque,
@@ -73,27 +80,35 @@ typedef struct SaveVMHandlers {
                             uint64_t *res_compatible,
                             uint64_t *res_postcopy_only);
   /**
-   * Reads one section of any kind, as its `version_id` was written; 0 or -errno. With the lock.
+   * Reads one section of the device. `version_id` is the version in the stream. Returns 0 or -errno. Lock: held, but
+   * not held for pages that arrive while the guest runs in postcopy.
    */
   int (*load_state)(QEMUFile *f, void *opaque, int version_id);
   /**
-   * Before the first section is read; 0 or -errno.
+   * Prepares the device for a load, before the first section. Returns 0 or -errno.
    */
   int (*load_setup)(QEMUFile *f, void *opaque);
   /**
-   * After a load that ended in any way; the result means nothing.
+   * Releases what load_setup allocated. Called once after a load ended, successfully or not. The result is ignored.
    */
   int (*load_cleanup)(void *opaque);
   /**
-   * A broken postcopy goes on over a new connection; 0 or -errno.
+   * Prepares the device to send again over a new connection, after a postcopy was paused. Returns 0 or -errno.
    */
   int (*resume_prepare)(MigrationState *s, void *opaque);
 } SaveVMHandlers;
 
 /**
- * Registers a device in this thread's context. `idstr` is copied (names over 255 bytes are cut and reported, or
- * refused in a strict context); `instance_id` -1 takes the highest of that name plus one. With the lock; from inside
- * callbacks too. 0, -EINVAL where `idstr` or `ops` is NULL, or -EIO where the context was given up (savevm_is_broken()).
+ * Registers a device in the current context of the thread. `idstr` is copied. A name of more than 255 bytes is cut and
+ * reported, or refused in a strict context. `instance_id` -1 selects the highest instance of that name plus one.
+ *
+ * Returns:
+ *   0        the device is registered
+ *   -EINVAL  `idstr` or `ops` is NULL
+ *   -EEXIST, -ENAMETOOLONG  strict context, see savevm_set_strict()
+ *   -EIO     the context is broken, see savevm_is_broken()
+ *
+ * Thread: any, also in a callback. Lock: held. QEMU: register_savevm_live, migration/savevm.c.
  */
 int register_savevm_live(const char *idstr,
                          int instance_id,
@@ -102,9 +117,11 @@ int register_savevm_live(const char *idstr,
                          void *opaque);
 
 /**
- * Forgets the devices of that name (behind the path of `obj`, where it has one) and opaque pointer in this thread's
- * context. When it returns none of their callbacks runs in another thread, and none will. With the lock, which is
- * given up while a callback is waited for; from inside callbacks too.
+ * Unregisters the devices of that name with this `opaque` in the current context of the thread. If `obj` has a path,
+ * the name follows the path. After the function returns, none of their callbacks runs in another thread.
+ *
+ * Thread: any, also in a callback. Lock: held, released while waiting for a callback to end. QEMU: unregister_savevm,
+ * migration/savevm.c.
  */
 void unregister_savevm(VMStateIf *obj,
                        const char *idstr,

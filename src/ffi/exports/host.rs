@@ -74,6 +74,9 @@ pub struct SaveVMHostOps {
 
     /// Stops the guest; 0 or -errno. After it returns 0, no CPU runs or writes to memory. With the lock. NULL: there is
     /// nothing to stop.
+    ///
+    /// During a failed or paused postcopy, a CPU may be waiting inside an access to a missing page. The host interrupts
+    /// it with a signal. After a grace period such an access gets SIGBUS, or KVM_RUN fails.
     pub vm_stop: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Starts the guest, or continues it; 0 or -errno. With the lock.
     pub vm_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
@@ -162,8 +165,8 @@ pub struct SaveVMHostOps {
     pub tree_insert:
         Option<unsafe extern "C" fn(opaque: *mut c_void, tree: *mut c_void, key: *mut c_void, value: *mut c_void)>,
 
-    /// Functions for the commands of an incoming stream, for a host with a migration driver of its own. NULL: the library's
-    /// driver handles them. The table is owned by the host and must outlive the context.
+    /// Functions for the commands of an incoming stream, for a host with a migration driver of its own. NULL: the
+    /// library's driver handles them. The table is copied.
     pub incoming: *const SaveVMIncomingOps,
 
     /// Called when a migration of the library's driver changes its status. Any thread, any lock. It may call the library, except

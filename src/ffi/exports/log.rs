@@ -13,22 +13,22 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
-/// How important a message of the log is.
+/// Level of a message of the log.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveVMLogLevel {
-    /// No message.
+    /// No messages.
     SAVEVM_LOG_OFF = 0,
     /// Something failed.
     SAVEVM_LOG_ERROR = 1,
-    /// Something is suspicious, and the work continues.
+    /// Something is unexpected, and the work continues.
     SAVEVM_LOG_WARN = 2,
-    /// Information for the user.
+    /// Normal operation.
     SAVEVM_LOG_INFO = 3,
-    /// For debugging.
+    /// Details for debugging.
     SAVEVM_LOG_DEBUG = 4,
-    /// For debugging, with every step.
+    /// Every step.
     SAVEVM_LOG_TRACE = 5,
 }
 
@@ -103,9 +103,12 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Passes the messages of the library's log to a callback, up to `level`. Replaces an earlier callback, and the output of
-/// savevm_log_init(). A NULL callback ends the log. A callback that was replaced may still run in other threads, so
-/// `opaque` must stay valid. Does nothing if the program has a logger of Rust's `log` crate.
+/// Sends the messages of the library's log up to `level` to a callback. Replaces an earlier callback, and the output of
+/// savevm_log_init(). If `callback` is NULL, no messages are sent. An unknown level is SAVEVM_LOG_TRACE. A replaced
+/// callback may still run in other threads, so its `opaque` must stay valid. Does nothing if the program has a logger
+/// of Rust's `log` crate.
+///
+/// Thread: any. Lock: either.
 #[unsafe(no_mangle)]
 pub extern "C" fn savevm_log_set(callback: SaveVMLogFn, opaque: *mut c_void, level: MaybeUninit<SaveVMLogLevel>) {
     guard((), || {
@@ -126,13 +129,15 @@ pub extern "C" fn savevm_log_set(callback: SaveVMLogFn, opaque: *mut c_void, lev
     });
 }
 
-/// Writes the library's log to stderr, for programs without a log of their own. `filter` has the syntax of env_logger, such
-/// as "info" or "savevm=trace"; NULL: the value of the environment variable RUST_LOG. Without this call or savevm_log_set(),
+/// Writes the library's log to stderr, for programs without their own log. `filter` is a filter of env_logger, such as
+/// "info" or "savevm=trace"; NULL uses the environment variable RUST_LOG. Without this call or savevm_log_set(),
 /// nothing is printed.
 ///
 /// Returns:
-///   0       the log is written to stderr from now on
-///   -EBUSY  the log already has a callback or an output
+///   0       the log is written to stderr
+///   -EBUSY  the log already has a destination
+///
+/// Thread: any. Lock: either.
 ///
 /// # Safety
 /// `filter` is NULL or a terminated string.

@@ -10,34 +10,41 @@ use crate::savevm::Vm;
 use crate::savevm::registry::{Registrant, Registration};
 use std::ffi::{c_char, c_int, c_void};
 
-/// What a device does in each phase of saving and loading. Every member may be NULL. The table is not copied: it must
-/// stay until the device is unregistered.
+/// Callbacks of a device, one for each phase of saving and loading. Every member may be NULL: the phase then skips the
+/// device, unless another meaning is given. The table is not copied: it must stay valid until the device is
+/// unregistered.
 ///
-/// "Lock" is the hypervisor's big lock. Layout and meaning are QEMU 7.2's (`include/migration/register.h`).
+/// Results are 0 or -errno. An error ends the migration or the load, unless another meaning is given. "Lock" is the
+/// hypervisor's big lock. The callbacks run on the thread that does the phase. They may call the library.
+///
+/// Layout and meaning are QEMU 7.2's (include/migration/register.h).
 #[repr(C)]
 pub struct SaveVMHandlers {
-    /// Writes the whole state, once, with the guest stopped. With the lock.
+    /// Writes the whole state of a device that is not live. The guest is stopped. Lock: held.
     pub save_state: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void)>,
-    /// After a migration that ended in any way. With the lock.
+    /// Releases what save_setup allocated. Called once after a migration or snapshot ended, successfully or not. Lock:
+    /// held.
     pub save_cleanup: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Sends the rest after the guest moved; 0 or -errno. With the lock.
+    /// Sends the rest of the state while the guest runs on the destination. Returns 0 or -errno. Lock: held.
     pub save_live_complete_postcopy: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void) -> c_int>,
-    /// Sends the rest with the guest stopped; 0 or -errno. With the lock.
+    /// Sends the rest of the state while the guest is stopped. Returns 0 or -errno. Lock: held.
     pub save_live_complete_precopy: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void) -> c_int>,
-    /// Whether the device takes part now; NULL: yes. With or without the lock.
+    /// Returns whether the device takes part in the migration now. If NULL, it does. Lock: either.
     pub is_active: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
-    /// Whether it can go on sending after the guest moved; NULL: no. With or without the lock.
+    /// Returns whether the device can send while the guest runs on the destination. If NULL, it can't. Lock: either.
     pub has_postcopy: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
-    /// Whether it takes part in rounds now; NULL: yes. With or without the lock.
+    /// Returns whether the device takes part in rounds of precopy now. If NULL, it does. Lock: either.
     pub is_active_iterate: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
-    /// Sends a part: 1 when all that there is was sent, 0 to be called again, -errno. Without the lock in a migration,
-    /// with it for a snapshot.
+    /// Sends a part of the state. Returns 1 if nothing is left for now, 0 to be called again, or -errno. Lock: not held
+    /// in a migration, held in a snapshot.
     pub save_live_iterate: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void) -> c_int>,
-    /// Prepares and writes what comes first; 0 or -errno. Its presence makes the device live. Without the lock.
+    /// Prepares the device and writes its first section. Returns 0 or -errno. A device with this member is live. Lock:
+    /// not held.
     pub save_setup: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void) -> c_int>,
-    /// Adds the bytes that are left to the three sums: those for before the destination's guest runs, for any time, and
-    /// for after this guest stopped. `threshold_size` is what can be sent within the allowed downtime, in bytes: more
-    /// need not be counted exactly. Without the lock.
+    /// Adds the bytes that are left to three sums: those that must be sent before the guest runs on the destination,
+    /// those that may be sent at any time, and those that must be sent after the guest stopped here. `threshold_size`
+    /// is the number of bytes that can be sent within the allowed downtime. A device with more bytes left may estimate
+    /// their number. Lock: not held.
     pub save_live_pending: Option<
         unsafe extern "C" fn(
             f: *mut QEMUFile,
@@ -48,13 +55,14 @@ pub struct SaveVMHandlers {
             res_postcopy_only: *mut u64,
         ),
     >,
-    /// Reads one section of any kind, as its `version_id` was written; 0 or -errno. With the lock.
+    /// Reads one section of the device. `version_id` is the version in the stream. Returns 0 or -errno. Lock: held, but
+    /// not held for pages that arrive while the guest runs in postcopy.
     pub load_state: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int>,
-    /// Before the first section is read; 0 or -errno.
+    /// Prepares the device for a load, before the first section. Returns 0 or -errno.
     pub load_setup: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void) -> c_int>,
-    /// After a load that ended in any way; the result means nothing.
+    /// Releases what load_setup allocated. Called once after a load ended, successfully or not. The result is ignored.
     pub load_cleanup: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// A broken postcopy goes on over a new connection; 0 or -errno.
+    /// Prepares the device to send again over a new connection, after a postcopy was paused. Returns 0 or -errno.
     pub resume_prepare: Option<unsafe extern "C" fn(s: *mut MigrationState, opaque: *mut c_void) -> c_int>,
 }
 
@@ -65,9 +73,16 @@ const _: () = {
     assert!(std::mem::offset_of!(SaveVMHandlers, resume_prepare) == 13 * size_of::<usize>());
 };
 
-/// Registers a device in this thread's context. `idstr` is copied (names over 255 bytes are cut and reported, or
-/// refused in a strict context); `instance_id` -1 takes the highest of that name plus one. With the lock; from inside
-/// callbacks too. 0, -EINVAL where `idstr` or `ops` is NULL, or -EIO where the context was given up (savevm_is_broken()).
+/// Registers a device in the current context of the thread. `idstr` is copied. A name of more than 255 bytes is cut and
+/// reported, or refused in a strict context. `instance_id` -1 selects the highest instance of that name plus one.
+///
+/// Returns:
+///   0        the device is registered
+///   -EINVAL  `idstr` or `ops` is NULL
+///   -EEXIST, -ENAMETOOLONG  strict context, see savevm_set_strict()
+///   -EIO     the context is broken, see savevm_is_broken()
+///
+/// Thread: any, also in a callback. Lock: held. QEMU: register_savevm_live, migration/savevm.c.
 ///
 /// # Safety
 /// `idstr` is NULL or a terminated string; `ops` and what it names stay until unregister_savevm() returns.
@@ -114,9 +129,11 @@ fn register(
     })
 }
 
-/// Forgets the devices of that name (behind the path of `obj`, where it has one) and opaque pointer in this thread's
-/// context. When it returns none of their callbacks runs in another thread, and none will. With the lock, which is
-/// given up while a callback is waited for; from inside callbacks too.
+/// Unregisters the devices of that name with this `opaque` in the current context of the thread. If `obj` has a path,
+/// the name follows the path. After the function returns, none of their callbacks runs in another thread.
+///
+/// Thread: any, also in a callback. Lock: held, released while waiting for a callback to end. QEMU: unregister_savevm,
+/// migration/savevm.c.
 ///
 /// # Safety
 /// `obj` is NULL or an object of the hypervisor; `idstr` is NULL or a terminated string.

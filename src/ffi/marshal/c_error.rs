@@ -2,7 +2,7 @@
 //! Errors as C sees them.
 
 use crate::error::{Error, Phase, Side};
-use crate::ffi::exports::error::{SaveVMErrorInfo, SaveVMSide};
+use crate::ffi::exports::error::{SaveVMErrorInfo, SaveVMPhase, SaveVMSide};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::opaque::Error as CError;
 use crate::ffi::marshal::strings::c_string;
@@ -41,11 +41,38 @@ impl Owned {
             version_have: section.and_then(|section| section.version_have).unwrap_or(-1),
             version_want: section.and_then(|section| section.version_want).unwrap_or(-1),
             message: keep(Some(error.message())),
-            phase: keep(error.phase().map(Phase::name)),
+            phase: error.phase().map_or(SaveVMPhase::SAVEVM_PHASE_NONE, c_phase),
+            phase_name: keep(error.phase().map(Phase::name)),
             idstr: keep(section.map(|section| &*section.idstr)),
             path: keep(error.path().as_deref()),
         };
         Self { pretty: c_string(&error.to_string()), info, _strings: strings, error }
+    }
+}
+
+/// A phase as C sees it.
+fn c_phase(phase: Phase) -> SaveVMPhase {
+    match phase {
+        Phase::Register => SaveVMPhase::SAVEVM_PHASE_REGISTER,
+        Phase::Check => SaveVMPhase::SAVEVM_PHASE_CHECK,
+        Phase::Snapshot => SaveVMPhase::SAVEVM_PHASE_SNAPSHOT,
+        Phase::Connect => SaveVMPhase::SAVEVM_PHASE_CONNECT,
+        Phase::Setup => SaveVMPhase::SAVEVM_PHASE_SETUP,
+        Phase::WaitUnplug => SaveVMPhase::SAVEVM_PHASE_WAIT_UNPLUG,
+        Phase::Iterate => SaveVMPhase::SAVEVM_PHASE_ITERATE,
+        Phase::Stop => SaveVMPhase::SAVEVM_PHASE_STOP,
+        Phase::PreSwitchover => SaveVMPhase::SAVEVM_PHASE_PRE_SWITCHOVER,
+        Phase::Complete => SaveVMPhase::SAVEVM_PHASE_COMPLETE,
+        Phase::CompletePostcopy => SaveVMPhase::SAVEVM_PHASE_COMPLETE_POSTCOPY,
+        Phase::DeviceState => SaveVMPhase::SAVEVM_PHASE_DEVICE_STATE,
+        Phase::Postcopy => SaveVMPhase::SAVEVM_PHASE_POSTCOPY,
+        Phase::Paused => SaveVMPhase::SAVEVM_PHASE_PAUSED,
+        Phase::Resume => SaveVMPhase::SAVEVM_PHASE_RESUME,
+        Phase::Header => SaveVMPhase::SAVEVM_PHASE_HEADER,
+        Phase::Configuration => SaveVMPhase::SAVEVM_PHASE_CONFIGURATION,
+        Phase::LoadSetup => SaveVMPhase::SAVEVM_PHASE_LOAD_SETUP,
+        Phase::Load => SaveVMPhase::SAVEVM_PHASE_LOAD,
+        Phase::Start => SaveVMPhase::SAVEVM_PHASE_START,
     }
 }
 
