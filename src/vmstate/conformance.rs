@@ -106,10 +106,7 @@ impl Check<'_> {
             Ok(again) if again == self.stream => {}
             Ok(again) => {
                 let text = self.difference(&again)?;
-                self.add(
-                    Severity::Error,
-                    format!("saved twice without running, the device writes two streams: {text}"),
-                );
+                self.add(Severity::Error, format!("two saves of the unchanged device differ: {text}"));
             }
             Err(error) => self.add(Severity::Error, format!("saving a second time failed: {error}")),
         }
@@ -131,7 +128,7 @@ impl Check<'_> {
     fn round_trip(&mut self) -> Result<bool, CheckError> {
         let (loaded, saved) = self.with_new(|device| (device.load(self.stream, false), device.save()))?;
         if let Some(error) = loaded.error {
-            self.add(Severity::Error, format!("a new device does not load what was saved: {error}"));
+            self.add(Severity::Error, format!("a new device fails to load the saved state: {error}"));
             return Ok(false);
         }
         if loaded.read != self.stream.len() {
@@ -142,12 +139,9 @@ impl Check<'_> {
             Ok(again) if again == self.stream => {}
             Ok(again) => {
                 let text = self.difference(&again)?;
-                self.add(
-                    Severity::Error,
-                    format!("loaded into a new device and saved again, the stream changes: {text}"),
-                );
+                self.add(Severity::Error, format!("the state changes when a new device loads and saves it: {text}"));
             }
-            Err(error) => self.add(Severity::Error, format!("a new device that was loaded does not save: {error}")),
+            Err(error) => self.add(Severity::Error, format!("a new device fails to save the loaded state: {error}")),
         }
         Ok(true)
     }
@@ -164,24 +158,24 @@ impl Check<'_> {
         }
         if let Some(first) = taken.first() {
             let text = format!(
-                "{} of {count} streams that end early load without an error, the shortest after {first} of {total} bytes",
+                "{} of {count} cut streams load without an error, the shortest after {first} of {total} bytes",
                 taken.len()
             );
             self.add(Severity::Error, text);
         }
-        Ok(format!("{} of {count} cut streams refused", count - taken.len()))
+        Ok(format!("{} of {count} cut streams rejected", count - taken.len()))
     }
 
     fn damages(&mut self, most: usize) -> Result<String, CheckError> {
         let count = if self.stream.is_empty() { 0 } else { most };
-        let mut refused = 0;
+        let mut rejected = 0;
         for number in 0..count {
             let stream = damaged(self.stream, number);
             if self.with_new(|device| device.load(&stream, false).error.is_some())? {
-                refused += 1;
+                rejected += 1;
             }
         }
-        Ok(format!("{count} damaged streams survived, {refused} of them refused"))
+        Ok(format!("{count} damaged streams loaded, {rejected} of them rejected"))
     }
 }
 
@@ -283,28 +277,26 @@ mod tests {
     fn sound_device_has_only_a_note() {
         let found = findings(Flaw::None);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(
-            found[0].starts_with("6 bytes; 6 of 6 cut streams refused; 50 damaged streams survived, "),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("6 bytes; 6 of 6 cut streams rejected; 50 damaged streams loaded, "), "{found:?}");
     }
 
     #[test]
     fn each_flaw_is_reported() {
         assert_eq!(
             findings(Flaw::KeepsNothing)[0],
-            "loaded into a new device and saved again, the stream changes: \
+            "the state changes when a new device loads and saves it: \
              byte 0, string/text, is 0x05 in the first and 0x01 in the second"
         );
-        assert!(findings(Flaw::Unstable)[0].starts_with(
-            "saved twice without running, the device writes two streams: byte 1, string/text, is 0x01 in the first"
-        ));
+        assert!(
+            findings(Flaw::Unstable)[0]
+                .starts_with("two saves of the unchanged device differ: byte 1, string/text, is 0x01 in the first")
+        );
         assert_eq!(findings(Flaw::Short)[0], "a new device reads 5 of the 6 bytes that were saved");
         assert_eq!(
             findings(Flaw::AcceptsCuts)[0],
-            "6 of 6 streams that end early load without an error, the shortest after 0 of 6 bytes"
+            "6 of 6 cut streams load without an error, the shortest after 0 of 6 bytes"
         );
-        assert!(findings(Flaw::Refuses)[0].starts_with("a new device does not load what was saved: text: no"));
+        assert!(findings(Flaw::Refuses)[0].starts_with("a new device fails to load the saved state: text: no"));
     }
 
     struct Nobody;

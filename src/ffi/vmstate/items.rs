@@ -73,7 +73,7 @@ impl Items for CItems {
         // SAFETY: as in `put_run`.
         let whole = unsafe { bulk::get(file, self.first, self.extent.count, self.kind.width()) };
         if self.kind == Kind::Bool {
-            // SAFETY: as above.
+            // SAFETY: the run is this device's memory, of at least that many bytes.
             unsafe { bulk::normalise(self.first, self.extent.count.min(whole + 1)) };
         }
         whole

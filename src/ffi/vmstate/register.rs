@@ -95,7 +95,7 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
         // SAFETY: the contract of the function.
         let state = unsafe { CState::new(vmsd, opaque) };
         let result = register(&current::current(), obj, instance_id, state, (alias_id, required_for_version));
-        // SAFETY: as above.
+        // SAFETY: `errp` is NULL or points to NULL (contract of the function).
         unsafe { code_or_error(result, errp) }
     };
     // SAFETY: the contract of the function.

@@ -211,7 +211,7 @@ impl FieldShape for CShape {
     fn info_name(&self) -> Option<&[u8]> {
         // SAFETY: NULL or an info, whose name is NULL or a string.
         let name = unsafe { self.entry().info.as_ref()? }.name;
-        // SAFETY: as above.
+        // SAFETY: the name is NULL or a string.
         (!name.is_null()).then(|| unsafe { string(name) })
     }
 
@@ -262,9 +262,9 @@ impl FieldShape for CShape {
 
 impl CState {
     /// # Safety
-    /// `table` must be NULL, or a description that stays as it is and that tells the truth about the memory at `at` (which
-    /// may only be NULL if nothing in the table reads it without asking), as long as the handle and everything that is
-    /// derived from it is used. Its functions may be called on this thread.
+    /// `table` must be NULL, or a description that does not change and that matches the memory at `at`, for as long as the
+    /// handle and everything derived from it is used. `at` may be NULL only if no function of the table reads it
+    /// unchecked. The functions of the table may be called on this thread.
     #[inline]
     pub(crate) unsafe fn new(table: *const VMStateDescription, at: *mut c_void) -> Option<Self> {
         // SAFETY: `table` is NULL or a description that stays (contract of `CState::new`).

@@ -39,7 +39,7 @@ struct Fixture {
     findings: Vec<(SaveVMCheckSeverity, String)>,
 }
 
-fn bench<'a>(user: *mut c_void) -> &'a mut Fixture {
+fn fixture<'a>(user: *mut c_void) -> &'a mut Fixture {
     // SAFETY: every test passes a fixture, and callbacks do not run at the same time.
     unsafe { &mut *user.cast::<Fixture>() }
 }
@@ -53,10 +53,10 @@ fn add(table: &'static VMStateDescription, fan: *mut Fan) {
 }
 
 unsafe extern "C" fn create(user: *mut c_void) -> *mut c_void {
-    let bench = bench(user);
-    bench.created += 1;
+    let fixture = fixture(user);
+    fixture.created += 1;
     let fan = Box::into_raw(Box::new(Fan { speed: 0, on: false, history: [0; 20] }));
-    add(bench.table, fan);
+    add(fixture.table, fan);
     fan.cast()
 }
 
@@ -65,11 +65,11 @@ unsafe extern "C" fn create_none(_user: *mut c_void) -> *mut c_void {
 }
 
 unsafe extern "C" fn destroy(user: *mut c_void, device: *mut c_void) {
-    let bench = bench(user);
-    bench.destroyed += 1;
+    let fixture = fixture(user);
+    fixture.destroyed += 1;
     // SAFETY: `create` made it.
     unsafe {
-        crate::ffi::vmstate::register::vmstate_unregister(ptr::null_mut(), bench.table, device);
+        crate::ffi::vmstate::register::vmstate_unregister(ptr::null_mut(), fixture.table, device);
         drop(Box::from_raw(device.cast::<Fan>()));
     }
 }
@@ -77,7 +77,7 @@ unsafe extern "C" fn destroy(user: *mut c_void, device: *mut c_void) {
 unsafe extern "C" fn report(user: *mut c_void, severity: SaveVMCheckSeverity, text: *const c_char) {
     // SAFETY: reports are terminated strings.
     let text = unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned();
-    bench(user).findings.push((severity, text));
+    fixture(user).findings.push((severity, text));
 }
 
 const OPS: SaveVMCheckOps = SaveVMCheckOps {
@@ -90,25 +90,25 @@ const OPS: SaveVMCheckOps = SaveVMCheckOps {
 };
 
 fn run(table: VMStateDescription, ops: &SaveVMCheckOps) -> (c_int, Fixture) {
-    let mut bench = Fixture { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
+    let mut fixture = Fixture { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
     let mut fan = Fan { speed: 0x1234, on: true, history: *b"twenty bytes of text" };
     let ret = current::with(&Arc::new(Vm::default()), || {
-        add(bench.table, &raw mut fan);
-        let user = (&raw mut bench).cast();
+        add(fixture.table, &raw mut fan);
+        let user = (&raw mut fixture).cast();
         // SAFETY: the callbacks above take a fixture.
         unsafe { savevm_check_device(ptr::null_mut(), c"fan".as_ptr(), 0, ops, user) }
     });
-    (ret, bench)
+    (ret, fixture)
 }
 
 #[test]
 fn sound_device_passes() {
-    let (ret, bench) = run(table(c"fan", fan_fields()), &OPS);
-    assert_eq!(ret, 0, "{:?}", bench.findings);
-    let [(SAVEVM_CHECK_NOTE, text)] = &bench.findings[..] else { panic!("{:?}", bench.findings) };
-    assert!(text.starts_with("23 bytes; 23 of 23 cut streams refused; 100 damaged streams survived, "), "{text}");
+    let (ret, fixture) = run(table(c"fan", fan_fields()), &OPS);
+    assert_eq!(ret, 0, "{:?}", fixture.findings);
+    let [(SAVEVM_CHECK_NOTE, text)] = &fixture.findings[..] else { panic!("{:?}", fixture.findings) };
+    assert!(text.starts_with("23 bytes; 23 of 23 cut streams rejected; 100 damaged streams loaded, "), "{text}");
     // One device for the round trip, and one for each stream.
-    assert_eq!((bench.created, bench.destroyed), (1 + 23 + 100, 1 + 23 + 100));
+    assert_eq!((fixture.created, fixture.destroyed), (1 + 23 + 100, 1 + 23 + 100));
 }
 
 unsafe extern "C" fn stop(opaque: *mut c_void, _version: c_int) -> c_int {
@@ -118,29 +118,29 @@ unsafe extern "C" fn stop(opaque: *mut c_void, _version: c_int) -> c_int {
 }
 
 unsafe extern "C" fn speed_up(opaque: *mut c_void) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the description is that of a fan.
     unsafe { (*opaque.cast::<Fan>()).speed += 1 };
     0
 }
 
 #[test]
 fn check_names_the_field_that_changes() {
-    let (ret, bench) = run(VMStateDescription { post_load: Some(stop), ..table(c"fan", fan_fields()) }, &OPS);
-    assert_eq!((ret, bench.created), (1, bench.destroyed));
+    let (ret, fixture) = run(VMStateDescription { post_load: Some(stop), ..table(c"fan", fan_fields()) }, &OPS);
+    assert_eq!((ret, fixture.created), (1, fixture.destroyed));
     assert_eq!(
-        bench.findings[0],
+        fixture.findings[0],
         (
             SAVEVM_CHECK_ERROR,
-            "loaded into a new device and saved again, the stream changes: \
+            "the state changes when a new device loads and saves it: \
              byte 2, fan/on, is 0x01 in the first and 0x00 in the second"
                 .to_owned()
         )
     );
-    let (ret, bench) = run(VMStateDescription { pre_save: Some(speed_up), ..table(c"fan", fan_fields()) }, &OPS);
+    let (ret, fixture) = run(VMStateDescription { pre_save: Some(speed_up), ..table(c"fan", fan_fields()) }, &OPS);
     assert_eq!(ret, 2);
     assert_eq!(
-        bench.findings[0].1,
-        "saved twice without running, the device writes two streams: \
+        fixture.findings[0].1,
+        "two saves of the unchanged device differ: \
          byte 1, fan/speed, is 0x35 in the first and 0x36 in the second"
     );
 }
@@ -162,11 +162,11 @@ fn uncheckable_device_returns_a_code() {
 }
 
 fn lint(table: VMStateDescription) -> (c_int, Vec<(SaveVMCheckSeverity, String)>) {
-    let mut bench = Fixture { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
-    let table = bench.table;
+    let mut fixture = Fixture { table: leak(table), created: 0, destroyed: 0, findings: Vec::new() };
+    let table = fixture.table;
     // SAFETY: `report` takes a fixture.
-    let ret = unsafe { savevm_check_description(table, Some(report), (&raw mut bench).cast()) };
-    (ret, bench.findings)
+    let ret = unsafe { savevm_check_description(table, Some(report), (&raw mut fixture).cast()) };
+    (ret, fixture.findings)
 }
 
 #[test]
