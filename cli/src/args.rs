@@ -124,7 +124,7 @@ pub struct Inspect {
     /// snapshot, or a save of libvirt
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Show the fields of matching devices: by the whole name or by the part behind the last slash; NAME#2 selects instance 2
+    /// Show the fields of matching devices: by the whole name or by the part after the last slash; NAME#2 selects instance 2
     #[arg(short, long, value_name = "GLOB")]
     pub device: Vec<String>,
     /// Show the raw bytes of the selected devices, or of all devices

@@ -62,7 +62,7 @@ pub mod colour {
     /// For dark areas.
     pub const SLATE: &str = "#555577";
     /// For the guest's downtime, in the background.
-    pub const STILL: &str = "#f8e0cf";
+    pub const DOWNTIME: &str = "#f8e0cf";
     /// For the least important parts.
     pub const LIGHT: &str = "#e4e4e4";
     /// For text and axes.
@@ -70,7 +70,7 @@ pub mod colour {
 
     /// For text on one of these colours.
     pub fn ink_on(fill: &str) -> &'static str {
-        if [ORANGE, PURPLE, SKY, GREY, STILL, LIGHT].contains(&fill) { INK } else { "#ffffff" }
+        if [ORANGE, PURPLE, SKY, GREY, DOWNTIME, LIGHT].contains(&fill) { INK } else { "#ffffff" }
     }
 }
 

@@ -115,8 +115,8 @@ impl Picture<'_> {
         let Some((begin, end)) = self.trace.downtime else { return };
         let time = Scale::new(self.time, area.x, area.x + area.w);
         let (from, to) = (time.at(begin as f64), time.at(end as f64));
-        let note = format!("the guest stands still for {}", Unit::Nanoseconds.text((end - begin) as f64));
-        self.svg.rect(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::STILL, &note);
+        let note = format!("the guest is stopped for {}", Unit::Nanoseconds.text((end - begin) as f64));
+        self.svg.rect(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::DOWNTIME, &note);
     }
 
     /// Draws phases as bars, with overlapping ones in rows of their own, and the statuses below.
@@ -153,7 +153,7 @@ impl Picture<'_> {
         let text = |name: &str, time: u64| format!("{name} {}", Unit::Nanoseconds.text(time as f64));
         let mut entries: Vec<_> = kinds.iter().map(|kind| (text(kind.name, kind.time), kind.fill)).collect();
         if let Some((begin, end)) = self.trace.downtime {
-            entries.push((text("the guest stands still", end - begin), colour::STILL));
+            entries.push((text("the guest is stopped", end - begin), colour::DOWNTIME));
         }
         self.y = self.svg.legend((LEFT, WIDTH - RIGHT), self.y + 18.0, &entries, false) - 12.0;
     }
