@@ -136,7 +136,7 @@ fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
         load::cleanup(vm);
     }
     match loaded? {
-        LoadEnd::Finished => Ok(()),
+        LoadEnd::Finished => load::check_live_ended(vm),
         LoadEnd::HandedOver => Err(Error::invalid("this is the stream of a postcopy, not a snapshot")),
     }
 }

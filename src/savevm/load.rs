@@ -105,6 +105,21 @@ pub fn check_absent(vm: &Vm, strict: bool) -> Result<()> {
     Ok(())
 }
 
+/// Fails if a stream of precopy ended before the END section of a live device. A zero in place of a section's type looks
+/// like EOF, so a damaged stream can end anywhere. QEMU 7.2 does not check this.
+pub fn check_live_ended(vm: &Vm) -> Result<()> {
+    let unfinished =
+        |call: &Call<'_>| call.handler.has(Callback::SaveLiveCompletePrecopy) && vm.load_state().is_unfinished(call);
+    match vm.registry.walk().find(unfinished) {
+        Some(call) => Err(Error::invalid(format!(
+            "the stream ends before the last section of '{}' {}: it is damaged",
+            call.name(),
+            call.instance_id
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Runs `body`, which calls devices, with the big lock if the driver released it to wait for bytes.
 fn with_devices<T>(host: &dyn Host, incoming: Option<&dyn Incoming>, body: impl FnOnce() -> T) -> T {
     if incoming.is_some_and(Incoming::devices_need_lock) { with_big_lock(host, body) } else { body() }
@@ -315,6 +330,7 @@ fn section_start(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
     trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {} {}", name(), head.instance, head.version);
     let entry = device_of(vm, tag, id, &head).map_err(|err| err.at_offset(name_at))?;
     vm.load_state().add_section(id, &entry, version);
+    vm.load_state().set_unfinished(&entry, tag == wire::SECTION_START);
     section_payload(sections, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
@@ -349,7 +365,11 @@ fn section_part(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
         return Err(Error::invalid(format!("Unknown savevm section {id}: it was not started")).at_offset(offset));
     };
     section_payload(sections, &entry, tag, id, version)
-        .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
+        .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))?;
+    if tag == wire::SECTION_END {
+        vm.load_state().set_unfinished(&entry, false);
+    }
+    Ok(())
 }
 
 fn section_payload(sections: &SectionContext<'_>, entry: &Entry, tag: u8, id: u32, version: i32) -> Result<()> {

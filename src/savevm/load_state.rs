@@ -47,6 +47,16 @@ impl LoadState {
         self.sections.lock().insert(id, (call.ticket(), version));
     }
 
+    /// Records that the START section of a live device came (`unfinished`), or its END section.
+    pub(super) fn set_unfinished(&self, call: &Call<'_>, unfinished: bool) {
+        self.sections.lock().set_unfinished(call.ticket(), unfinished);
+    }
+
+    /// Returns whether a live device has started and its END section has not come.
+    pub(super) fn is_unfinished(&self, call: &Call<'_>) -> bool {
+        self.sections.lock().is_unfinished(call.ticket())
+    }
+
     /// Returns the device that sends with a section id and the version of its state, unless the device was
     /// unregistered.
     pub(super) fn section<'r>(&self, registry: &'r Registry, id: u32) -> Option<(Call<'r>, i32)> {

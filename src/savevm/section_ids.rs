@@ -2,7 +2,7 @@
 //! The devices of an incoming stream by section id.
 
 use super::registry::Ticket;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// The device that sends with a section id, and the version of its state.
 pub(super) type Sender = (Ticket, i32);
@@ -22,6 +22,8 @@ pub(super) struct SectionIds {
     /// The last id of each device, by its place in the registry. A device that starts again loses its earlier id, so a
     /// stream can't make the list and the map hold more ids than there are devices.
     of_device: Vec<Option<u32>>,
+    /// Places of the live devices that have started and not ended.
+    unfinished: HashSet<usize>,
 }
 
 /// How far an id may be ahead of the number of sections and still be in the list. Also how many places the list keeps
@@ -86,6 +88,20 @@ impl SectionIds {
     pub fn has_device(&self, device: Ticket) -> bool {
         let id = self.of_device.get(device.place()).copied().flatten();
         id.and_then(|id| self.get(id)).is_some_and(|sender| sender.0 == device)
+    }
+
+    /// Records that a live device has started, or has sent its last section.
+    pub fn set_unfinished(&mut self, device: Ticket, unfinished: bool) {
+        if unfinished {
+            self.unfinished.insert(device.place());
+        } else {
+            self.unfinished.remove(&device.place());
+        }
+    }
+
+    /// Returns whether a live device has started and not ended.
+    pub fn is_unfinished(&self, device: Ticket) -> bool {
+        self.unfinished.contains(&device.place()) && self.has_device(device)
     }
 
     /// Returns the device that sends with an id.

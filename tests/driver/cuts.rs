@@ -201,3 +201,40 @@ fn an_end_that_the_channel_did_not_take_leaves_no_doubt() {
     assert_eq!(run.out.info().owner, Owner::Here);
     check_stayed(&source, &destination, &stage, "refused end");
 }
+
+/// A zero in place of a section's type looks like EOF. A destination that knows nothing of its source must not take it for
+/// the end while a live device has not ended.
+#[test]
+fn zero_byte_before_the_end_of_a_live_device_starts_no_guest() {
+    let whole = {
+        let (source, _destination, _stage) = Machine::two();
+        let path = std::env::temp_dir().join(format!("savevm-driver-early-eof-{}", std::process::id()));
+        let params = Params { return_path: Choice::Off, ..quick() };
+        let to = Endpoint::Uri(Uri::File { path: path.clone(), offset: 0 });
+        Outgoing::start(&source.vm, to, params).unwrap().wait().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        bytes
+    };
+    // Footers stand where a section ends, so the next byte is the type of a section.
+    let footer = |id: u32| [&[0x7e][..], &id.to_be_bytes()].concat();
+    let ram = footer(0);
+    let ends: Vec<_> = (0..whole.len()).filter(|at| whole[*at..].starts_with(&ram)).map(|at| at + ram.len()).collect();
+    let (last, earlier) = ends.split_last().unwrap();
+    assert!(!earlier.is_empty(), "RAM sends more than one section");
+    let load = |stream: Vec<u8>| {
+        let (_source, destination, stage) = Machine::two();
+        let reader = Arc::new(savevm::channel::memory::Reader::new(stream));
+        let into = Incoming::start(&destination.vm, over(&reader), quick()).unwrap();
+        (into.wait(), destination.host.is_running(), stage.guests())
+    };
+    for end in earlier {
+        let mut cut = whole[..*end].to_vec();
+        cut.push(0);
+        let (result, runs, _) = load(cut);
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("the stream ends before the last section of 'ram' 0"), "{text}");
+        assert!(!runs);
+    }
+    assert!(whole[*last] != 0, "the device follows");
+}

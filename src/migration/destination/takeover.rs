@@ -9,6 +9,7 @@ use crate::migration::return_path::message::Message;
 use crate::migration::status::Status;
 use crate::savevm::host::{Flags, Level, with_big_lock};
 use crate::savevm::incoming::PostcopyState;
+use crate::savevm::load;
 use crate::savevm::owner::Owner;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ impl Worker {
             // A zero where a section should begin looks like EOF, but the source has not ended the stream.
             return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
         }
+        load::check_live_ended(&core.vm)?;
         core.commit()?;
         // A source that is QEMU starts its guest again if it misses the verdict. So the guest starts here only after the
         // channel has taken the verdict.
