@@ -32,7 +32,7 @@ fn strangers_do_not_end_the_wait_for_the_source() {
     let (out, into) = Run { out, into }.wait("strangers");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "strangers");
-    let closed = |text: &&String| text.contains("a connection was closed that is not the source's");
+    let closed = |text: &&String| text.contains("closed a connection that is not the source's");
     assert_eq!(destination.host.reports.lock().unwrap().iter().filter(closed).count(), 6);
 }
 

@@ -5,8 +5,9 @@
 //! - `stage.rs`: the stages of the worker and the table of their changes.
 //! - `worker.rs`: the worker and the steps that read the stream. `takeover.rs`: how it ends. `recovery.rs`: a broken
 //!   postcopy. `package.rs`: the thread that loads the package of a postcopy.
-//! - `commands.rs`: the commands of the stream. `acceptor.rs`, `meter.rs`: the connection.
+//! - `commands.rs`: the commands of the stream. `accept.rs`, `acceptor.rs`, `handshake.rs`, `meter.rs`: the connection.
 
+mod accept;
 mod acceptor;
 mod commands;
 mod handle;
