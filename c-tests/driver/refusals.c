@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Calls that the library refuses with a reason: verbs of the other direction, formats and enum values; and the log. */
+#include "side.h"
+#include "savevm/file.h"
+#include "savevm/inspect.h"
+#include "savevm/ram.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char reported[1024];
+
+static void keep_report(void *host, SaveVMReportLevel level, const char *text)
+{
+    (void)host;
+    CHECK_EQ(level, SAVEVM_REPORT_ERROR);
+    snprintf(reported, sizeof(reported), "%s", text);
+}
+
+static const SaveVMHostOps reporting = { .size = sizeof(SaveVMHostOps), .report = keep_report };
+
+/* Checks that the error has `part` in its text, and frees it. */
+static void check_error(Error **err, int code, const char *part)
+{
+    REQUIRE(*err != NULL);
+    CHECK_HAS(error_get_pretty(*err), part);
+    CHECK_EQ(savevm_error_info(*err)->error, code);
+    error_free(*err);
+    *err = NULL;
+}
+
+/* Checks the result of a function without `errp`, which reports its error. */
+static void check_report(int ret, const char *part)
+{
+    CHECK_EQ(ret, -EINVAL);
+    CHECK_HAS(reported, part);
+    reported[0] = 0;
+}
+
+TEST(verb_of_other_direction_is_refused)
+{
+    SaveVM *from = savevm_new(&reporting, NULL), *to = savevm_new(&reporting, NULL);
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    const char *uri = side_uri();
+    Error *err = NULL;
+    char text[128];
+
+    params.no_thread = true;
+    SaveVMMigration *in = savevm_incoming(to, uri, NULL, &err);
+    SaveVMMigration *out = savevm_migrate(from, uri, &params, &err);
+    REQUIRE(in && out && !err);
+    check_report(savevm_migration_uri(out, text, sizeof(text)), "savevm_migration_uri() acts on an incoming migration only");
+    check_report(savevm_migration_step(in), "savevm_migration_step() acts on an outgoing migration only");
+    check_report(savevm_migration_continue(in), "savevm_migration_continue() acts on an outgoing migration only");
+    check_report(savevm_migration_start_postcopy(in),
+                 "savevm_migration_start_postcopy() acts on an outgoing migration only");
+    CHECK_EQ(savevm_migration_set_params(in, &params, &err), -EINVAL);
+    check_error(&err, EINVAL, "savevm_migration_set_params() acts on an outgoing migration only");
+    /* The refusals changed nothing. */
+    while (savevm_migration_step(out) == 1) {
+    }
+    CHECK_EQ(savevm_migration_wait(out, NULL), 0);
+    CHECK_EQ(savevm_migration_wait(in, NULL), 0);
+    savevm_migration_free(out);
+    savevm_migration_free(in);
+    savevm_free(from);
+    savevm_free(to);
+}
+
+TEST(mapped_snapshots_are_not_supported)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    SaveVM *vm = savevm_new(&reporting, NULL);
+    char path[64], uri[80];
+    Error *err = NULL;
+
+    snprintf(path, sizeof(path), "/tmp/savevm-mapped-%d", (int)getpid());
+    snprintf(uri, sizeof(uri), "file:%s", path);
+    options.format = SAVEVM_SNAPSHOT_MAPPED;
+    CHECK_EQ(savevm_snapshot_save(vm, uri, &options, &err), -ENOTSUP);
+    check_error(&err, ENOTSUP, "SAVEVM_SNAPSHOT_MAPPED");
+    CHECK_EQ(access(path, F_OK), -1);
+    CHECK_EQ(savevm_snapshot_load(vm, uri, &options, &err), -ENOTSUP);
+    check_error(&err, ENOTSUP, "SAVEVM_SNAPSHOT_MAPPED");
+    savevm_free(vm);
+}
+
+TEST(unknown_enum_values_are_refused)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    SaveVMRamOptions ram = SAVEVM_RAM_OPTIONS_INIT;
+    SaveVM *vm = savevm_new(&reporting, NULL);
+    static const uint8_t stream[] = { 'Q', 'E', 'V', 'M', 0, 0, 0, 3, 0 };
+    Error *err = NULL;
+
+    options.format = (SaveVMSnapshotFormat)99;
+    CHECK_EQ(savevm_snapshot_save(vm, "file:/nowhere/x", &options, &err), -EINVAL);
+    check_error(&err, EINVAL, "99 is no value of SaveVMSnapshotFormat");
+    CHECK_EQ(savevm_snapshot_load(vm, "file:/nowhere/x", &options, &err), -EINVAL);
+    check_error(&err, EINVAL, "99 is no value of SaveVMSnapshotFormat");
+    params.return_path = (SaveVMReturnPath)99;
+    CHECK(!savevm_migrate(vm, side_uri(), &params, &err));
+    check_error(&err, EINVAL, "99 is no value of SaveVMReturnPath");
+    CHECK(!savevm_incoming(vm, side_uri(), &params, &err));
+    check_error(&err, EINVAL, "99 is no value of SaveVMReturnPath");
+    CHECK_EQ(savevm_override_owner(vm, (SaveVMOwner)99, &err), -EINVAL);
+    check_error(&err, EINVAL, "99 is no value of SaveVMOwner");
+    CHECK_EQ(savevm_owner(vm), SAVEVM_OWNER_HERE);
+    ram.log = (SaveVMRamLog)99;
+    CHECK(!savevm_ram_new(vm, &ram, NULL, NULL, &err));
+    check_error(&err, EINVAL, "99 is no value of SaveVMRamLog");
+
+    SaveVMInspect *inspected = savevm_inspect_buffer(stream, sizeof(stream), 0, &err);
+    QEMUFile *out = savevm_file_to_buffer();
+    REQUIRE(inspected && out);
+    CHECK_EQ(savevm_inspect_document(inspected, (SaveVMInspectFormat)99, out), -EINVAL);
+    CHECK_EQ(savevm_inspect_document(inspected, SAVEVM_INSPECT_JSON, out), 0);
+    qemu_fclose(out);
+    savevm_inspect_free(inspected);
+    savevm_free(vm);
+}
+
+typedef struct Log {
+    unsigned errors, warnings, others;
+    char last[1024];
+} Log;
+
+static void keep_message(void *opaque, SaveVMLogLevel level, const char *text)
+{
+    Log *log = opaque;
+
+    switch (level) {
+    case SAVEVM_LOG_ERROR:
+        log->errors++;
+        break;
+    case SAVEVM_LOG_WARN:
+        log->warnings++;
+        break;
+    default:
+        log->others++;
+        break;
+    }
+    snprintf(log->last, sizeof(log->last), "%s", text);
+}
+
+static void save_nothing(QEMUFile *f, void *opaque)
+{
+    (void)f;
+    (void)opaque;
+}
+
+TEST(log_messages_reach_the_callback_up_to_the_level)
+{
+    static const SaveVMHandlers handlers = { .save_state = save_nothing };
+    /* Without SaveVMHostOps.report, reports go to the log. */
+    SaveVM *vm = savevm_new(NULL, NULL);
+    static Log first, second;
+
+    savevm_set_current(vm);
+    savevm_log_set(keep_message, &first, SAVEVM_LOG_WARN);
+    CHECK_EQ(register_savevm_live(NULL, 0, 1, &handlers, NULL), -EINVAL);
+    CHECK_EQ(first.errors, 1);
+    CHECK_HAS(first.last, "idstr is NULL");
+    CHECK_EQ(register_savevm_live("dev", 0, 1, &handlers, NULL), 0);
+    CHECK_EQ(register_savevm_live("dev", 0, 1, &handlers, NULL), 0);
+    CHECK_EQ(first.warnings, 1);
+    CHECK_HAS(first.last, "dev");
+    CHECK_EQ(first.others, 0);
+
+    /* A callback replaces the earlier one, and its level that of the earlier one. */
+    savevm_log_set(keep_message, &second, SAVEVM_LOG_ERROR);
+    CHECK_EQ(register_savevm_live("dev", 0, 1, &handlers, NULL), 0);
+    CHECK_EQ(second.warnings, 0);
+    CHECK_EQ(register_savevm_live(NULL, 0, 1, &handlers, NULL), -EINVAL);
+    CHECK_EQ(second.errors, 1);
+
+    savevm_log_set(keep_message, &second, SAVEVM_LOG_OFF);
+    CHECK_EQ(register_savevm_live(NULL, 0, 1, &handlers, NULL), -EINVAL);
+    savevm_log_set(NULL, NULL, SAVEVM_LOG_TRACE);
+    CHECK_EQ(register_savevm_live(NULL, 0, 1, &handlers, NULL), -EINVAL);
+    CHECK_EQ(second.errors, 1);
+    CHECK(first.errors == 1 && first.warnings == 1);
+    savevm_set_current(NULL);
+    savevm_free(vm);
+}
