@@ -24,7 +24,7 @@ from pathlib import Path
 
 COMPILER = os.environ.get("CC", "cc").split()
 CONSTANT = "value_of_"
-NUMBER = r"\(?-?(0[xX][0-9a-fA-F]+|\d+)[uU]?\)?"
+NUMBER = r"\(?(?:-?(?:0[xX][0-9a-fA-F]+|\d+)|\d+ << \d+)[uU]?\)?"
 
 
 def run(*command):
@@ -74,7 +74,7 @@ def interface(headers):
             unit += data[1] + ";\n"
             names.add(data[2])
     # A type for each: abidiff takes two enumerators of one type that have the same value for the same.
-    for constant, _ in re.findall(rf"^#define ((?:SAVEVM|QEMU_VM|VMS|VMSTATE)_\w+) {NUMBER}$", macros, re.M):
+    for constant in re.findall(rf"^#define ((?:SAVEVM|QEMU_VM|VMS|VMSTATE)_\w+) {NUMBER}$", macros, re.M):
         if not constant.startswith("SAVEVM_VERSION_"):
             unit += f"enum {constant}_type {{ {constant}_value = {constant} }} {CONSTANT}{constant};\n"
     return unit, names
