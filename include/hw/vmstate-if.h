@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The handle by which a device tells where it sits in the machine.
+ * The handle of the object that a device belongs to.
  *
- * QEMU 7.2 (include/hw/vmstate-if.h) makes this a QOM interface with a method
- * that returns the object's path. Without QOM it is a plain handle: whatever
- * pointer the program registers a device with is given back to the host's
- * object path operation, and what that returns becomes the prefix of the
- * section name. NULL is always allowed and stands for "no path".
+ * In QEMU 7.2 (include/hw/vmstate-if.h) this is a QOM interface with a method
+ * that returns the object's path. Here it is a plain pointer. libsavevm passes
+ * it to SaveVMHostOps.object_path; the returned path is the prefix of the
+ * section name. NULL means "no path" and is always allowed.
  */
 #ifndef VMSTATE_IF_H
 #define VMSTATE_IF_H
@@ -21,14 +20,14 @@ extern "C" {
 #define TYPE_VMSTATE_IF "vmstate-if"
 
 /*
- * Opaque. libsavevm keeps the pointer, compares it, hands it to the host, and
- * never reads through it; the device stays its owner.
+ * Opaque. libsavevm stores the pointer, compares it and passes it to the host.
+ * It never dereferences it. The object is owned by the program.
  */
 typedef struct VMStateIf VMStateIf;
 
 /*
- * Turns a device pointer into the handle. There is no object model here that
- * could check the cast, so none is made.
+ * Converts a device pointer to the handle. Nothing checks the cast, because
+ * there is no object model.
  */
 #ifdef __cplusplus
 #define VMSTATE_IF(obj) (reinterpret_cast<VMStateIf *>(obj))

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a device needs of a migration stream: put and get of bytes, integers
- * (always big-endian on the wire), buffers and short strings.
+ * Functions of a migration file for devices: write and read bytes, integers
+ * (big-endian in the stream), buffers and short strings.
  *
- * Rules for every function here; QEMU 7.2: migration/qemu-file.c
- *  - `f` is the file that was handed to the callback; it stays the caller's.
- *  - A file has one user at a time. Which thread, and whether the big lock is
- *    held, is what the callback that received `f` says.
- *  - No put or get reports failure by itself. The first error sticks to the
- *    file, puts become no-ops after it, gets past the end of data yield zero
- *    bits, and qemu_file_get_error() tells. Ask once, at the end.
- *  - Puts need a file that is open for writing, gets one open for reading.
+ * Rules for all functions (QEMU 7.2: migration/qemu-file.c):
+ *  - `f` is the file that the callback was given. It is owned by the caller.
+ *  - A file has one user at a time. The callback that is given `f` defines the
+ *    thread and the lock.
+ *  - Functions that write or read do not return errors. The file keeps its
+ *    first error: writing then does nothing, and reading returns zeros, as it
+ *    does after the end of the data. Call qemu_file_get_error() once, at the
+ *    end.
+ *  - Writing needs a file that is open for writing, reading one that is open
+ *    for reading.
  */
 #ifndef MIGRATION_QEMU_FILE_TYPES_H
 #define MIGRATION_QEMU_FILE_TYPES_H
@@ -21,28 +23,28 @@
 extern "C" {
 #endif
 
-/* The file's first error as a negative errno value, or 0. */
+/* Returns the first error of the file as a negative errno value, or 0. */
 int qemu_file_get_error(QEMUFile *f);
 
 /* Bytes and buffers */
 
-/* Writes `size` bytes from `buf`, which may be reused at once. */
+/* Writes `size` bytes from `buf`, which may change after the call. */
 void qemu_put_buffer(QEMUFile *f, const uint8_t *buf, size_t size);
 
 /* Writes the low eight bits of `v`. */
 void qemu_put_byte(QEMUFile *f, int v);
 
 /*
- * Reads `size` bytes into `buf`. Returns how many arrived, which is less than
- * `size` only at the end of the stream or after an error; the rest of `buf` is
- * then untouched.
+ * Reads `size` bytes into `buf`. Returns the number of bytes read. It is less
+ * than `size` only at the end of the stream or after an error; the rest of
+ * `buf` is then unchanged.
  */
 size_t qemu_get_buffer(QEMUFile *f, uint8_t *buf, size_t size);
 
-/* Reads one byte, 0 to 255; 0 if there is none. */
+/* Reads and returns one byte, 0 to 255; 0 if there is none. */
 int qemu_get_byte(QEMUFile *f);
 
-/* A byte has no sign on the wire: these are other names for the same calls. */
+/* A byte has no sign in the stream: these are the same functions. */
 #define qemu_put_sbyte qemu_put_byte
 #define qemu_get_sbyte qemu_get_byte
 
@@ -63,7 +65,7 @@ uint64_t qemu_get_be64(QEMUFile *f);
 
 /*
  * Unsigned integers, through a pointer of exactly the right type. The get
- * functions always store, zero if the data ended.
+ * functions always store a value, zero after the end of the data.
  */
 
 static inline void qemu_put_8s(QEMUFile *f, const uint8_t *pv)
@@ -107,9 +109,9 @@ static inline void qemu_get_be64s(QEMUFile *f, uint64_t *pv)
 }
 
 /*
- * Signed integers, by value: two's complement on the wire. qemu_get_sbe16()
- * does not extend the sign, it returns 0 to 65535; that is what QEMU does, and
- * streams depend on it. qemu_get_sbe16s() stores a proper int16_t.
+ * Signed integers, by value: two's complement in the stream. qemu_get_sbe16()
+ * does not extend the sign: it returns 0 to 65535, as in QEMU, and streams
+ * depend on it. qemu_get_sbe16s() stores a correct int16_t.
  */
 
 static inline void qemu_put_sbe16(QEMUFile *f, int v)
@@ -188,8 +190,7 @@ static inline void qemu_get_sbe64s(QEMUFile *f, int64_t *pv)
 
 /*
  * Reads a string into `buf`, which has room for 256 bytes, and terminates it.
- * Returns its length. Returns 0 both for an empty string and when fewer bytes
- * arrived than were announced.
+ * Returns its length; 0 for an empty string, and if the data ended early.
  */
 size_t qemu_get_counted_string(QEMUFile *f, char buf[256]);
 
@@ -197,8 +198,8 @@ size_t qemu_get_counted_string(QEMUFile *f, char buf[256]);
 void qemu_put_counted_string(QEMUFile *f, const char *name);
 
 /*
- * Whether a handler that iterates should stop here: 1 if this time window's
- * bytes are used up, if the file has an error, or if it was shut down; else 0.
+ * Returns 1 if save_live_iterate should return: the bytes of this time window
+ * are used, the file has an error, or it was shut down. Otherwise returns 0.
  */
 int qemu_file_rate_limit(QEMUFile *f);
 

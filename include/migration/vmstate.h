@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * VMState: a device's state as a table of its fields, instead of code.
+ * VMState: describes the state of a device by a table of its fields.
  *
  *     static const VMStateDescription vmstate_clock = {
  *         .name = "clock",
@@ -15,14 +15,14 @@
  *     ...
  *     vmstate_register(NULL, 0, &vmstate_clock, clock);
  *
- * This header has the structures and the calls; it includes the macros that
- * fill the structures: migration/vmstate-fields.h (the general ones) and
+ * This header has the structures and functions. It includes the macros that
+ * fill the structures: migration/vmstate-fields.h (general macros) and
  * migration/vmstate-scalars.h (short forms for common types).
  *
  * Layout, values and meaning are those of QEMU 7.2: migration/vmstate.c,
  * migration/vmstate-types.c, include/migration/vmstate.h. Tables may be shared
- * between devices and threads; libsavevm only reads them, and keeps pointers
- * into them while a device is registered.
+ * between devices and threads. libsavevm only reads them, and keeps pointers
+ * to them while a device is registered.
  */
 #ifndef QEMU_VMSTATE_H
 #define QEMU_VMSTATE_H
@@ -34,78 +34,77 @@
 extern "C" {
 #endif
 
-/* A line of the table, and how an element is put and got; both below. */
+/* An entry of the table, and functions to write and read an element. */
 typedef struct VMStateField VMStateField;
 typedef struct VMStateInfo VMStateInfo;
 
 /*
- * How one element of a field gets into the stream and out of it.
+ * Functions that write one element of a field to the stream, and read it.
  *
- * `pv` points to the element, `size` is its size in bytes (for a bitmap, in
- * bits). Most kinds need nothing else; `field` is for those that are built of
- * other descriptions. `vmdesc` is NULL unless a description of the stream is
- * being collected. Both run with the big lock held and return 0 or a negative
- * errno value; errors of the file itself need not be returned.
+ * `pv` points to the element. `size` is its size in bytes (for a bitmap, in
+ * bits). `field` is the entry of the table. `vmdesc` is NULL unless a
+ * description of the stream is collected. Both functions return 0 or a negative
+ * errno value; an error of the file need not be returned. Lock: held.
  */
 struct VMStateInfo {
-    const char *name; /* as it appears in the description of the stream */
+    const char *name; /* type name in the description of the stream */
     /* Reads the element from `f`. */
     int (*get)(QEMUFile *f, void *pv, size_t size, const VMStateField *field);
-    /* Writes it. */
+    /* Writes the element to `f`. */
     int (*put)(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
                JSONWriter *vmdesc);
 };
 
 /*
- * What VMStateField.flags is made of. At most one of the six array flags
- * (VMS_ARRAY, VMS_VARRAY_*) may be set. "The state" is the structure that a
- * description is about, "the element" what `info` or `vmsd` is applied to.
+ * Bits of VMStateField.flags. At most one of the six array flags (VMS_ARRAY,
+ * VMS_VARRAY_*) may be set. "The state" is the structure that a description
+ * describes. "The element" is the object that `info` or `vmsd` is applied to.
  */
 enum VMStateFlags {
-    /* One element, in place. Says nothing that no flag would not say. */
+    /* One element in the state. The same as no flag. */
     VMS_SINGLE            = 0x1,
-    /* `offset` leads to a pointer; the element or array is where it points. */
+    /* The field is a pointer to the element or array. */
     VMS_POINTER           = 0x2,
-    /* `num` elements in a row, each `size` bytes from the one before. */
+    /* An array of `num` elements of `size` bytes. */
     VMS_ARRAY             = 0x4,
-    /* The element is a structure: descend into `vmsd`. */
+    /* The element is a structure, described by `vmsd`. */
     VMS_STRUCT            = 0x8,
     /* The number of elements is the int32_t of the state at `num_offset`. */
     VMS_VARRAY_INT32      = 0x10,
-    /* Plain bytes. Says nothing that no flag would not say. */
+    /* Plain bytes. The same as no flag. */
     VMS_BUFFER            = 0x20,
     /*
-     * The array holds pointers to the elements. A NULL among them goes into
-     * the stream as VMS_NULLPTR_MARKER and has to be NULL when loading, too.
+     * The array has pointers to the elements. A NULL pointer is saved as
+     * VMS_NULLPTR_MARKER, and must be NULL when it is loaded.
      */
     VMS_ARRAY_OF_POINTER  = 0x40,
     /* As VMS_VARRAY_INT32, with an uint16_t. */
     VMS_VARRAY_UINT16     = 0x80,
     /* The size of an element is the int32_t of the state at `size_offset`. */
     VMS_VBUFFER           = 0x100,
-    /* With VMS_VBUFFER: that many times `size` bytes. */
+    /* With VMS_VBUFFER: the size is multiplied by `size`. */
     VMS_MULTIPLY          = 0x200,
     /* As VMS_VARRAY_INT32, with an uint8_t. */
     VMS_VARRAY_UINT8      = 0x400,
-    /* As VMS_VARRAY_INT32, with an uint32_t; it has to fit an int. */
+    /* As VMS_VARRAY_INT32, with an uint32_t; it must fit in an int. */
     VMS_VARRAY_UINT32     = 0x800,
-    /* That the field does not exist in this version is an error. */
+    /* It is an error if the field does not exist in this version. */
     VMS_MUST_EXIST        = 0x1000,
     /*
-     * With VMS_POINTER: loading allocates the whole array first, with
-     * malloc(), and stores the pointer. What it pointed to before is not
-     * freed; the elements of an array of pointers are not allocated.
+     * With VMS_POINTER: a load allocates the whole array with malloc() and
+     * stores the pointer. An earlier array is not freed. The elements of an
+     * array of pointers are not allocated.
      */
     VMS_ALLOC             = 0x2000,
-    /* With VMS_VARRAY_*: that many times `num` elements. */
+    /* With VMS_VARRAY_*: the count is multiplied by `num`. */
     VMS_MULTIPLY_ELEMENTS = 0x4000,
-    /* VMS_STRUCT with the version in `struct_version_id`, not vmsd's own. */
+    /* As VMS_STRUCT, with the version `struct_version_id`. */
     VMS_VSTRUCT           = 0x8000
 };
 
 /*
- * The order in which devices are saved and loaded: higher ones first, equal
- * ones as they were registered.
+ * Order in which devices are saved and loaded: higher priorities first, equal
+ * priorities in order of registration.
  */
 typedef enum {
     MIG_PRI_DEFAULT = 0,
@@ -118,12 +117,12 @@ typedef enum {
 } MigrationPriority;
 
 /*
- * One line of the table. The macros below fill it; members that they do not
- * name are zero. A NULL name ends the table.
+ * One entry of the table. The macros fill it; members that they do not set are
+ * zero. An entry with the name NULL ends the table.
  *
- * The field is there if `field_exists` says so, or where that is NULL, if the
- * stream's version is at least `version_id`. Nested structures that are not
- * VMS_VSTRUCT always use their description's own version.
+ * The field exists if `field_exists` returns true; if that is NULL, the field
+ * exists if the version of the stream is at least `version_id`. Nested
+ * structures without VMS_VSTRUCT use the version of their description.
  */
 struct VMStateField {
     const char *name;      /* in the description of the stream, and in errors */
@@ -133,10 +132,10 @@ struct VMStateField {
     /* lists: offset of the link in an element; trees: size of a key; arrays
      * with VMS_VARRAY_* in the state: bytes of the array, 0 if not known */
     size_t start;
-    int num;               /* number of elements, or the factor for it */
+    int num;               /* number of elements, or a factor of it */
     size_t num_offset;     /* of the count in the state, see VMS_VARRAY_* */
     size_t size_offset;    /* of the size in the state, see VMS_VBUFFER */
-    const VMStateInfo *info;        /* how an element is put and got */
+    const VMStateInfo *info;        /* writes and reads an element */
     enum VMStateFlags flags;        /* VMS_*, or'ed */
     const VMStateDescription *vmsd; /* instead of `info`, see VMS_STRUCT */
     int version_id;                 /* the first version that has the field */
@@ -146,22 +145,22 @@ struct VMStateField {
 };
 
 /*
- * The table and what surrounds it. All hooks may be NULL, get the state, and
- * run with the big lock held; those that return int return 0 or a negative
- * errno value, which ends the save or load.
+ * The description of a device or structure. All functions may be NULL. They get
+ * the state. An int result is 0 or a negative errno value, which ends the save
+ * or load. Lock: held.
  */
 struct VMStateDescription {
     const char *name;       /* of a subsection: "parent's name/own name" */
-    int unmigratable;       /* not 0: no migration while it is registered */
-    int version_id;         /* what is written, and the newest that is read */
-    int minimum_version_id; /* the oldest that is read */
-    MigrationPriority priority; /* counts where it is registered itself */
+    int unmigratable;       /* not 0: forbids migration while registered */
+    int version_id;         /* version written, and newest version read */
+    int minimum_version_id; /* oldest version read */
+    MigrationPriority priority; /* used if it is registered itself */
     int (*pre_load)(void *opaque);   /* before the first field is read */
     int (*post_load)(void *opaque, int version_id); /* the stream's version */
     int (*pre_save)(void *opaque);   /* before the first field is written */
-    int (*post_save)(void *opaque);  /* after a failed field as well */
-    bool (*needed)(void *opaque);    /* whether to save it at all; NULL: yes */
-    /* whether the guest has not yet let go of the device; NULL: it has */
+    int (*post_save)(void *opaque);  /* after the fields, also if one failed */
+    bool (*needed)(void *opaque);    /* whether it is saved; NULL: yes */
+    /* whether the guest has yet to unplug the device; NULL: no */
     bool (*dev_unplug_pending)(void *opaque);
 
     const VMStateField *fields; /* in the order of the stream */
@@ -169,9 +168,10 @@ struct VMStateDescription {
 };
 
 /*
- * The kinds of elements. These are objects of the library, compared by
- * address; integers go big-endian. `_equal` refuses a stream that has another
- * value than the device; `_le` one that has a negative or a larger value.
+ * Kinds of elements: objects of the library, compared by address. Integers are
+ * big-endian in the stream. With `_equal`, a load fails if the value in the
+ * stream differs from that of the device; with `_le`, if it is negative or
+ * larger.
  */
 extern const VMStateInfo vmstate_info_bool;
 
@@ -193,8 +193,8 @@ extern const VMStateInfo vmstate_info_uint64_equal;
 extern const VMStateInfo vmstate_info_int32_le;
 
 extern const VMStateInfo vmstate_info_cpudouble; /* upper half first */
-extern const VMStateInfo vmstate_info_timer;     /* through the host */
-extern const VMStateInfo vmstate_info_buffer;    /* bytes as they are */
+extern const VMStateInfo vmstate_info_timer;     /* by SaveVMHostOps */
+extern const VMStateInfo vmstate_info_buffer;    /* bytes, unchanged */
 extern const VMStateInfo vmstate_info_unused_buffer; /* zeros; ignored */
 extern const VMStateInfo vmstate_info_bitmap;    /* 64-bit words */
 extern const VMStateInfo vmstate_info_tmp;       /* VMSTATE_WITH_TMP */
@@ -202,30 +202,40 @@ extern const VMStateInfo vmstate_info_qtailq;    /* VMSTATE_QTAILQ_V */
 extern const VMStateInfo vmstate_info_qlist;     /* VMSTATE_QLIST_V */
 extern const VMStateInfo vmstate_info_gtree;     /* VMSTATE_GTREE_V */
 
-/* Stands in the stream for a NULL in an array of pointers: an ASCII zero. */
+/* Represents a NULL in an array of pointers in the stream: an ASCII zero. */
 #define VMS_NULLPTR_MARKER (0x30U)
-/* Puts and expects that marker; the library uses it, a table need not. */
+/* Writes and reads that marker. The library uses it; tables need not. */
 extern const VMStateInfo vmstate_info_nullptr;
 
-/* The instance id that means "the next free one". */
+/* Instance id that selects the highest one of that name plus one. */
 #define VMSTATE_INSTANCE_ID_ANY -1
 
 /*
- * Registers a device with the current context: from now on `base` is saved
- * and loaded as `vmsd` says. `obj` gives the prefix of the section's name and
- * may be NULL. `alias_id` is a second instance id under which older streams
- * know the device, -1 for none; `required_for_version` then is the oldest
- * version that still needs it. Nothing is copied: `vmsd` and `base` have to
- * stay until vmstate_unregister(). Big lock held.
+ * Registers a device in the current context: `base` is saved and loaded as
+ * `vmsd` describes. The path of `obj`, which may be NULL, is the prefix of the
+ * section name. `alias_id` is a second instance id that older streams use for
+ * the device, or -1; `required_for_version` is then the oldest version that
+ * uses it. Nothing is copied: `vmsd` and `base` must stay valid until
+ * vmstate_unregister(). Lock: held.
  *
- * Returns 0, or -1 and stores the reason in `*errp` (unless `errp` is NULL).
+ * Returns:
+ *   0              the device is registered
+ *   -EINVAL        `vmsd` is NULL, or the alias is for a version that `vmsd`
+ *                  does not read; strict context: `vmsd` can't read its own
+ *                  version
+ *   -EEXIST        strict context: that name and instance is registered
+ *   -ENAMETOOLONG  strict context: the name has more than 255 bytes
+ *   -EIO           the context is broken, see savevm_is_broken()
+ *
+ * On failure, stores the reason in `*errp` (unless `errp` is NULL). A program
+ * for QEMU as well should test for a negative result: QEMU returns -1.
  */
 int vmstate_register_with_alias_id(VMStateIf *obj, uint32_t instance_id,
                                    const VMStateDescription *vmsd,
                                    void *base, int alias_id,
                                    int required_for_version, Error **errp);
 
-/* The same without an alias. */
+/* As vmstate_register_with_alias_id(), without an alias and an error. */
 static inline int vmstate_register(VMStateIf *obj, int instance_id,
                                    const VMStateDescription *vmsd,
                                    void *opaque)
@@ -235,17 +245,19 @@ static inline int vmstate_register(VMStateIf *obj, int instance_id,
 }
 
 /*
- * Takes back all registrations of this `vmsd` with this `opaque`; none is
- * fine, too. `obj` is not looked at. Big lock held.
+ * Unregisters all devices with this `vmsd` and this `opaque`, if there are any.
+ * `obj` is ignored. After it returns, none of their callbacks runs in another
+ * thread. Lock: held, released while waiting for a callback to end.
  */
 void vmstate_unregister(VMStateIf *obj, const VMStateDescription *vmsd,
                         void *opaque);
 
 /*
- * Writes `opaque` as `vmsd` says, in its own version; in a given version with
- * the _v form. `vmdesc` is what the caller was given, or NULL. For handlers
- * and VMStateInfo callbacks that have structures inside. Returns 0 or a
- * negative errno value.
+ * Writes `opaque` as `vmsd` describes, in the version of `vmsd` or, with the _v
+ * form, in `version_id`. `vmdesc` is that of the caller, or NULL.
+ * For handlers and VMStateInfo functions with nested structures.
+ *
+ * Returns 0, or a negative errno value: the result of a callback, or -EINVAL.
  */
 int vmstate_save_state(QEMUFile *f, const VMStateDescription *vmsd,
                        void *opaque, JSONWriter *vmdesc);
@@ -253,16 +265,19 @@ int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
                          void *opaque, JSONWriter *vmdesc, int version_id);
 
 /*
- * Reads what vmstate_save_state() wrote in version `version_id`. Returns 0 or
- * a negative errno value; `opaque` may then be half loaded.
+ * Reads what vmstate_save_state() wrote in version `version_id`. After a failure
+ * `opaque` may be loaded partially.
+ *
+ * Returns 0, or a negative errno value: the result of a callback, the error of
+ * the file, or -EINVAL.
  */
 int vmstate_load_state(QEMUFile *f, const VMStateDescription *vmsd,
                        void *opaque, int version_id);
 
-/* What the `needed` hook says; true if there is none. */
+/* Returns the result of `needed`; true if that is NULL. */
 bool vmstate_save_needed(const VMStateDescription *vmsd, void *opaque);
 
-/* These exist inside QEMU only, where they belong to its memory API. */
+/* These exist in QEMU only. They belong to its memory API. */
 #ifdef QEMU_OSDEP_H
 struct MemoryRegion;
 void vmstate_register_ram(struct MemoryRegion *memory, DeviceState *dev);

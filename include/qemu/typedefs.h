@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The names that every other header of libsavevm is written with.
+ * Types that the other headers of libsavevm use.
  *
- * All structures here are opaque: a program only ever holds pointers to them,
- * and which function created one decides which function releases it.
+ * All structures here are opaque: a program has pointers to them only.
  *
- * The guard is the one of QEMU 7.2's include/qemu/typedefs.h. Where both trees
- * are on the include path the first one wins and the second is silent, so no
- * typedef is ever seen twice (C99 forbids that, even when both agree).
+ * The guard is that of QEMU 7.2's include/qemu/typedefs.h. If both are on the
+ * include path, the compiler reads the first one only, so no typedef is
+ * repeated, which C99 forbids.
  */
 #ifndef QEMU_TYPEDEFS_H
 #define QEMU_TYPEDEFS_H
@@ -21,13 +20,13 @@
 extern "C" {
 #endif
 
-/* A failure in words and parts; released with error_free(). */
+/* An error; freed with error_free(). */
 typedef struct Error Error;
 
-/* Collects the JSON description of what was saved; only ever passed on. */
+/* Collects the JSON description of the stream; passed to functions only. */
 typedef struct JSONWriter JSONWriter;
 
-/* The receiving and the sending end of one migration. */
+/* The destination and the source of a migration. */
 typedef struct MigrationIncomingState MigrationIncomingState;
 typedef struct MigrationState MigrationState;
 
@@ -35,29 +34,28 @@ typedef struct MigrationState MigrationState;
 typedef struct QEMUFile QEMUFile;
 
 /*
- * A timer of the hypervisor. libsavevm never looks inside: the expiry time is
- * read and armed through the host. VMSTATE_TIMER() needs the complete type at
- * the place where it is used, VMSTATE_TIMER_PTR() does not.
+ * A timer of the hypervisor. libsavevm reads and sets its expiry time through
+ * SaveVMHostOps. VMSTATE_TIMER() needs the complete type, VMSTATE_TIMER_PTR()
+ * does not.
  */
 typedef struct QEMUTimer QEMUTimer;
 
-/* What a device consists of, field by field; see migration/vmstate.h. */
+/* The description of a device's fields; see migration/vmstate.h. */
 typedef struct VMStateDescription VMStateDescription;
 
 /*
  * Function types, not pointer types: a member of this type is declared with a
  * star (`SaveStateHandler *save_state;`), and a prototype without one.
  *
- * Both run with the big lock held. `f` belongs to the caller, `opaque` is what
- * was registered.
+ * `f` is owned by the caller; `opaque` is the registered pointer. Lock: held.
  */
 
-/* Writes the whole state of a device; failures go to qemu_file_set_error(). */
+/* Writes the whole state of a device; errors: qemu_file_set_error(). */
 typedef void SaveStateHandler(QEMUFile *f, void *opaque);
 
 /*
  * Reads what the save handler of version `version_id` wrote. Returns 0, or a
- * negative errno value, upon which the load stops.
+ * negative errno value, which ends the load.
  */
 typedef int LoadStateHandler(QEMUFile *f, void *opaque, int version_id);
 
