@@ -265,8 +265,8 @@ int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
                          void *opaque, JSONWriter *vmdesc, int version_id);
 
 /*
- * Reads what vmstate_save_state() wrote in version `version_id`. After a failure
- * `opaque` may be loaded partially.
+ * Reads what vmstate_save_state() wrote in version `version_id`. After a
+ * failure `opaque` may be loaded partially.
  *
  * Returns 0, or a negative errno value: the result of a callback, the error of
  * the file, or -EINVAL.
