@@ -150,9 +150,7 @@ def commands(command, reader, path, good):
     yield [command, "diff", name, other]
     yield [command, "schema", name]
     yield [command, "extract", "--ram", "memory", "--output", "image", name]
-    # It reads a trace of up to a gibibyte into memory.
-    if path.stat().st_size < 64 * MEGABYTE:
-        yield [command, "plot", "--output", "plot.svg", name]
+    yield [command, "plot", "--output", "plot.svg", name]
     yield [reader, "read", name]
 
 

@@ -379,6 +379,28 @@ fn a_pipe_of_any_length_takes_little_memory() {
 }
 
 #[test]
+fn plot_of_a_hostile_trace_takes_little_memory() {
+    let place = Place::new();
+    let args = format!("plot - -o {}", arg(&place.path("p.svg")));
+    // One long line, then more events than are kept.
+    let seen = run_confined(400_000, &args, |pipe| {
+        for _ in 0..512 {
+            pipe.write_all(&[0; 1 << 20]).unwrap();
+        }
+        let event = "{\"t_ns\":1,\"event\":\"phase\",\"phase\":\"p\",\"edge\":\"begin\"}\n".repeat(1000);
+        pipe.write_all(b"\n").unwrap();
+        for _ in 0..1000 {
+            if pipe.write_all(event.as_bytes()).is_err() {
+                break;
+            }
+        }
+    });
+    assert_eq!(seen.status, 1, "{}", seen.err);
+    assert!(seen.err.contains("the first is line 1: the line is longer than 1 MiB"), "{}", seen.err);
+    assert!(seen.err.contains("take 32 MiB, the limit"), "{}", seen.err);
+}
+
+#[test]
 fn a_hostile_stream_gets_no_more_memory_than_allowed() {
     let seen = run_confined(120_000, "inspect --max-memory 32M -", |pipe| {
         let mut stream = Builder::new();

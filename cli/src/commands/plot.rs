@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm plot`: draws the trace of a migration.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader};
 
-use savevm_stream::inspect::{Budget, printable};
+use savevm_stream::inspect::printable;
 
 use crate::args::Plot;
 use crate::failure::{Context, Failure, Result, Status};
 use crate::picture::timeline;
-use crate::picture::trace::Trace;
+use crate::picture::trace::{KEPT_LIMIT, Trace};
 use crate::report;
-use crate::words::shown;
-
-/// Limit on the trace in bytes, which is years of migration.
-const MOST: u64 = 1 << 30;
+use crate::words::{shown, size};
 
 /// Runs the command.
 pub fn run(args: &Plot) -> Result<Status> {
@@ -23,20 +20,21 @@ pub fn run(args: &Plot) -> Result<Status> {
         _ => return Err(Failure::new(format!("{}: the name must end in .svg or .html", shown(&args.output)))),
     };
     let name = shown(&args.trace);
-    let mut text = Vec::new();
-    let mut input: Box<dyn Read> = if args.trace.as_os_str() == "-" {
-        Box::new(io::stdin())
+    let mut input: Box<dyn BufRead> = if args.trace.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
     } else {
-        Box::new(std::fs::File::open(&args.trace).context(|| format!("cannot open {name}"))?)
+        Box::new(BufReader::new(std::fs::File::open(&args.trace).context(|| format!("cannot open {name}"))?))
     };
-    input.by_ref().take(MOST).read_to_end(&mut text).context(|| name.clone())?;
-    let trace = Trace::parse(&text, &mut Budget::new(4 * MOST as usize))
-        .map_err(|why| Failure::new(format!("{name}: {}", printable(&why))))?;
+    let trace = Trace::read(&mut *input, KEPT_LIMIT).context(|| name.clone())?;
     std::fs::write(&args.output, draw(&trace)).context(|| format!("cannot write {}", shown(&args.output)))?;
     if let Some((count, line, why)) = &trace.bad_lines {
         let why = printable(why);
         report(&format!("{name}: {count} lines are not valid; the first is line {line}: {why}"));
-        return Ok(Status::Found);
     }
-    Ok(Status::Success)
+    if let Some(line) = trace.cut_at {
+        let limit = size(KEPT_LIMIT as u64);
+        report(&format!("{name}: the events before line {line} take {limit}, the limit; the picture ends there"));
+    }
+    let is_whole = trace.bad_lines.is_none() && trace.cut_at.is_none();
+    Ok(if is_whole { Status::Success } else { Status::Found })
 }

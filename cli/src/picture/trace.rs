@@ -1,10 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads the trace of a migration, as the driver writes it; see `docs/trace-format.md`.
+//!
+//! The file may be hostile. It is read line by line, with a limit on a line and a limit on the events that are kept.
 
 use std::collections::HashMap;
+use std::io::{self, BufRead, Read};
 
-use savevm_stream::inspect::Budget;
 use savevm_stream::inspect::json::Json;
+use savevm_stream::inspect::{Budget, printable};
+
+use crate::failure::Failure;
+use crate::words::size;
+
+/// Limit on a line in bytes. Longer lines are invalid.
+const LINE_LIMIT: usize = 1 << 20;
+/// Limit on the memory of one parsed line in bytes.
+const PARSED_LIMIT: usize = 64 << 20;
+/// Default limit on the memory of the kept events in bytes.
+pub const KEPT_LIMIT: usize = 32 << 20;
+/// Bytes that one event counts for, in addition to its text.
+const EVENT_COST: usize = 128;
 
 /// The events by kind, in order. Times are nanoseconds since the start of the trace.
 #[derive(Debug, Default)]
@@ -31,6 +46,8 @@ pub struct Trace {
     pub errors: Vec<(u64, String)>,
     /// Number of invalid lines, and the first of them with the reason.
     pub bad_lines: Option<(usize, usize, String)>,
+    /// Number of the first line that was not read because the limit on kept events was reached.
+    pub cut_at: Option<usize>,
 }
 
 /// Measurements of one round.
@@ -91,20 +108,29 @@ pub struct DeviceCost {
 type Open = HashMap<String, Vec<u64>>;
 
 impl Trace {
-    /// Reads a trace. Invalid lines are counted and skipped. A trace without a valid line is an error.
-    pub fn parse(text: &[u8], budget: &mut Budget) -> Result<Self, String> {
+    /// Reads a trace. Invalid lines are counted and skipped. Reading stops at the event that would exceed `limit` bytes
+    /// of kept events; see `cut_at`. A trace without a valid line is an error.
+    pub fn read(input: &mut dyn BufRead, limit: usize) -> Result<Self, Failure> {
         let mut trace = Self::default();
         let mut open = Open::default();
-        let mut understood = 0;
-        for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            if line.trim_ascii().is_empty() {
-                continue;
+        let (mut understood, mut kept) = (0, 0);
+        let mut line = Vec::new();
+        for at in 1.. {
+            let read = match read_line(input, &mut line)? {
+                Line::End => break,
+                Line::Whole if line.trim_ascii().is_empty() => continue,
+                Line::Whole => Json::parse(&line, &mut Budget::new(PARSED_LIMIT)).map_err(|error| error.to_string()),
+                Line::TooLong => Err(format!("the line is longer than {}", size(LINE_LIMIT as u64))),
+            };
+            kept += read.as_ref().map_or(0, cost);
+            if kept > limit {
+                trace.cut_at = Some(at);
+                break;
             }
-            let read = Json::parse(line, budget).map_err(|error| error.to_string());
             match read.and_then(|json| trace.event(&json, &mut open)) {
                 Ok(()) => understood += 1,
                 Err(why) => {
-                    let (count, first, reason) = trace.bad_lines.take().unwrap_or((0, at + 1, why));
+                    let (count, first, reason) = trace.bad_lines.take().unwrap_or((0, at, why));
                     trace.bad_lines = Some((count + 1, first, reason));
                 }
             }
@@ -118,8 +144,8 @@ impl Trace {
             *downtime_end = end;
         }
         match (understood, &trace.bad_lines) {
-            (0, Some((_, line, why))) => Err(format!("line {line}: {why}")),
-            (0, None) => Err("the trace is empty".into()),
+            (0, Some((_, line, why))) => Err(Failure::new(format!("line {line}: {}", printable(why)))),
+            (0, None) => Err(Failure::new("the trace is empty")),
             _ => Ok(trace),
         }
     }
@@ -184,12 +210,70 @@ impl Trace {
     }
 }
 
+/// Result of reading a line.
+enum Line {
+    /// The line is complete, or the last one.
+    Whole,
+    /// The line is longer than `LINE_LIMIT`. The rest of it was skipped.
+    TooLong,
+    /// There is no further line.
+    End,
+}
+
+/// Reads a line into `line`, without more than `LINE_LIMIT` bytes of it.
+fn read_line(mut input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
+    line.clear();
+    Read::take(&mut input, LINE_LIMIT as u64 + 1).read_until(b'\n', line)?;
+    match line.last() {
+        None => Ok(Line::End),
+        Some(b'\n') => Ok(Line::Whole),
+        Some(_) if line.len() <= LINE_LIMIT => Ok(Line::Whole),
+        Some(_) => {
+            skip_line(input)?;
+            Ok(Line::TooLong)
+        }
+    }
+}
+
+/// Skips the rest of a line.
+fn skip_line(input: &mut dyn BufRead) -> io::Result<()> {
+    loop {
+        let data = input.fill_buf()?;
+        let end = data.iter().position(|byte| *byte == b'\n');
+        let (len, is_end) = (end.map_or(data.len(), |at| at + 1), end.is_some() || data.is_empty());
+        input.consume(len);
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns the bytes that an event counts for, 0 if nothing of it is kept.
+fn cost(json: &Json<'_>) -> usize {
+    let text = match json.get("event").and_then(Json::as_str) {
+        Some("status") => "status",
+        Some("phase") => "phase",
+        Some("device") => "idstr",
+        Some("error") => "message",
+        Some("round" | "pending") => return EVENT_COST,
+        _ => return 0,
+    };
+    EVENT_COST + json.get(text).and_then(Json::as_str).map_or(0, str::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Trace, String> {
-        Trace::parse(text.as_bytes(), &mut Budget::default())
+        read_within(text.as_bytes(), KEPT_LIMIT)
+    }
+
+    fn read_within(mut text: impl BufRead, limit: usize) -> Result<Trace, String> {
+        Trace::read(&mut text, limit).map_err(|failure| match failure {
+            Failure::Message(message) => message,
+            Failure::PipeClosed => "pipe closed".into(),
+        })
     }
 
     #[test]
@@ -226,5 +310,24 @@ mod tests {
         assert_eq!(trace.bad_lines.as_ref().map(|(count, line, _)| (*count, *line)), Some((1, 3)));
         assert!(parse("").is_err());
         assert!(parse("QEVM").unwrap_err().starts_with("line 1"));
+    }
+    #[test]
+    fn line_over_the_limit_is_invalid_and_skipped() {
+        let long = format!("{{\"t_ns\":1,\"event\":\"x\",\"x\":\"{}\"}}", "y".repeat(LINE_LIMIT));
+        let trace = parse(&format!("{long}\n{{\"t_ns\":7,\"event\":\"x\"}}\n{long}")).unwrap();
+        assert_eq!(trace.bad_lines, Some((2, 1, "the line is longer than 1 MiB".into())));
+        assert_eq!(trace.end, 7);
+    }
+
+    #[test]
+    fn trace_is_cut_at_the_limit_on_kept_events() {
+        let line = r#"{"t_ns":1,"event":"error","message":"abcdefgh"}"#;
+        let text = format!("{line}\n{line}\n\n{line}\n{line}\n");
+        let trace = read_within(text.as_bytes(), 3 * (EVENT_COST + 8) - 1).unwrap();
+        assert_eq!((trace.errors.len(), trace.cut_at), (2, Some(4)));
+        assert_eq!(parse(&text).unwrap().cut_at, None);
+        // Unknown events are not kept.
+        let unknown = "{\"t_ns\":1,\"event\":\"x\"}\n".repeat(10);
+        assert_eq!(read_within(unknown.as_bytes(), 0).unwrap().cut_at, None);
     }
 }
