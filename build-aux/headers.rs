@@ -31,7 +31,7 @@ const HEADERS: [Header; 7] = [
         about: "A device's callbacks, and their registration.",
         includes: &["hw/vmstate-if.h", "qemu/typedefs.h"],
         preamble: "",
-        groups: &[Group { title: "", sources: &["exports/register.rs"] }],
+        groups: &[Group { title: "", sources: &["types/handler_table.rs", "exports/register.rs"] }],
     },
     Header {
         path: "savevm.h",
@@ -46,7 +46,7 @@ const HEADERS: [Header; 7] = [
             Group { title: "Migration", sources: &["exports/info.rs", "exports/migrate.rs"] },
             Group { title: "Owner of the guest", sources: &["exports/owner.rs"] },
             Group { title: "Snapshots", sources: &["exports/snapshot.rs"] },
-            Group { title: "Errors", sources: &["exports/error.rs"] },
+            Group { title: "Errors", sources: &["types/error_info.rs", "exports/error.rs"] },
             Group { title: "Log", sources: &["exports/log.rs"] },
         ],
     },
@@ -58,7 +58,7 @@ const HEADERS: [Header; 7] = [
         includes: &["savevm.h"],
         preamble: "",
         groups: &[
-            Group { title: "The library's RAM device", sources: &["exports/ram.rs"] },
+            Group { title: "The library's RAM device", sources: &["types/ram_tables.rs", "exports/ram.rs"] },
             Group { title: "A RAM device of the host's own in postcopy", sources: &["exports/postcopy.rs"] },
         ],
     },
@@ -69,7 +69,7 @@ const HEADERS: [Header; 7] = [
                 savevm.h hold. Free a file with qemu_fclose() of migration/qemu-file.h.",
         includes: &["savevm.h"],
         preamble: "",
-        groups: &[Group { title: "", sources: &["exports/file.rs"] }],
+        groups: &[Group { title: "", sources: &["types/channel_table.rs", "exports/file.rs"] }],
     },
     Header {
         path: "savevm/inspect.h",
@@ -78,7 +78,7 @@ const HEADERS: [Header; 7] = [
                 change:\n * any threads may use it at the same time. The general rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "/** A stream that was read without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;\n",
-        groups: &[Group { title: "", sources: &["exports/inspect.rs"] }],
+        groups: &[Group { title: "", sources: &["types/inspect_items.rs", "exports/inspect.rs"] }],
     },
     Header {
         path: "savevm/check.h",

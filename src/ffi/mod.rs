@@ -4,6 +4,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `exports` | exported functions and the types of their headers |
+//! | `types` | those of the types that the modules below need as well |
 //! | `vmstate` | `migration/vmstate.h`, and `savevm/check.h` (generated) |
 //! | `callbacks` | tables of C functions behind the library's traits |
 //! | `marshal` | handles, strings, structs, enums, errors; the guard against panics |
@@ -14,4 +15,5 @@ pub mod exports;
 pub mod marshal;
 #[cfg(test)]
 mod panic_tests;
+pub mod types;
 pub mod vmstate;

@@ -3,8 +3,8 @@
 
 use crate::channel::Channel;
 use crate::error::{Described, Result};
-use crate::ffi::exports::file::SaveVMChannelOps;
 use crate::ffi::marshal::{strings, structs};
+use crate::ffi::types::channel_table::SaveVMChannelOps;
 use crate::sync::check_none_held;
 use crate::sys::{IoVec, Span, advance};
 use std::ffi::{c_int, c_void};

@@ -2,8 +2,8 @@
 //! A device's C table behind the library's trait.
 
 use crate::error::{Error, Result};
-use crate::ffi::exports::register::SaveVMHandlers;
 use crate::ffi::marshal::c_file::as_c;
+use crate::ffi::types::handler_table::SaveVMHandlers;
 use crate::file::MigFile;
 use crate::savevm::handler::{Callback, Handler, Pending};
 use crate::sync::check_none_held;

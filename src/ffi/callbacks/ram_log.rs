@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The hypervisor's dirty log behind the library's trait.
 
-use crate::ffi::exports::ram::{SaveVMRamBlock, SaveVMRamOps};
+use crate::ffi::types::ram_tables::{SaveVMRamBlock, SaveVMRamOps};
 use crate::ram::block::Block;
 use crate::ram::tracker::HostLog;
 use std::ffi::{CString, c_void};

@@ -2,10 +2,10 @@
 //! Errors as C sees them.
 
 use crate::error::{Error, Phase, Side};
-use crate::ffi::exports::error::{SaveVMErrorInfo, SaveVMPhase, SaveVMSide};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::opaque::Error as CError;
 use crate::ffi::marshal::strings::c_string;
+use crate::ffi::types::error_info::{SaveVMErrorInfo, SaveVMPhase, SaveVMSide};
 use std::ffi::{CString, c_char};
 use std::ptr;
 

@@ -4,11 +4,11 @@
 use crate::channel::Uri;
 use crate::error::{Error, Phase, Result};
 use crate::ffi::callbacks::channel_ops::CChannel;
-use crate::ffi::exports::file::SaveVMChannelOps;
 use crate::ffi::exports::info::{
     SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStatus,
 };
 use crate::ffi::marshal::{strings, structs};
+use crate::ffi::types::channel_table::SaveVMChannelOps;
 use crate::migration::{Choice, DeviceTime, Endpoint, Info, Owner, Params, Status};
 use std::ffi::{OsStr, OsString, c_char, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

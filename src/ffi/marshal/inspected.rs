@@ -2,12 +2,12 @@
 //! A read stream as C sees it: the model with its strings ended by a zero.
 
 use crate::error::{Error, Result};
-use crate::ffi::exports::inspect::SaveVMInspectFieldKind::*;
-use crate::ffi::exports::inspect::SaveVMInspectFormat::*;
-use crate::ffi::exports::inspect::SaveVMInspectItemKind::*;
-use crate::ffi::exports::inspect::*;
 use crate::ffi::marshal::opaque::SaveVMInspect;
 use crate::ffi::marshal::strings::c_string;
+use crate::ffi::types::inspect_items::SaveVMInspectFieldKind::*;
+use crate::ffi::types::inspect_items::SaveVMInspectFormat::*;
+use crate::ffi::types::inspect_items::SaveVMInspectItemKind::*;
+use crate::ffi::types::inspect_items::*;
 use crate::file::MigFile;
 use crate::inspect::{
     Block, Budget, Count, FieldSink, Group, Item, ItemKind, Leaf, Options, ReadSource, SectionKind, Stream, Unwatched,
