@@ -3,16 +3,15 @@
 
 use crate::ffi::callbacks::host_ops::CHost;
 use crate::ffi::exports::host::SaveVMHostOps;
+use crate::ffi::marshal::castable;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::SaveVM;
 use crate::ffi::marshal::strings::c_string;
 use crate::ffi::marshal::structs::sized_structs;
 use crate::ffi::marshal::{current, structs};
-use crate::savevm::Vm;
 use crate::wire::limits::Limits;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Creates a context: one virtual machine with its devices. `ops` is copied; if NULL, there is no lock and no guest to stop.
@@ -38,7 +37,7 @@ pub unsafe extern "C" fn savevm_new(ops: *const SaveVMHostOps, opaque: *mut c_vo
         let vm = current::new(host.clone());
         vm.set_incoming(host.incoming());
         vm.slot.set_ram(host.postcopy());
-        Arc::into_raw(vm).cast_mut().cast()
+        castable::give_shared(vm)
     })
 }
 
@@ -81,9 +80,9 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_free(vm: *mut SaveVM) {
     guard((), || {
-        if !vm.is_null() && vm.cast_const().cast() != Arc::as_ptr(current::default()) {
-            // SAFETY: the pointer came from `Arc::into_raw` and is given up.
-            drop(unsafe { Arc::from_raw(vm.cast_const().cast::<Vm>()) });
+        if vm != castable::lend_shared(current::default()) {
+            // SAFETY: the contract of the function; the default context came from elsewhere.
+            drop(unsafe { castable::take_shared(vm) });
         }
     });
 }
@@ -93,7 +92,7 @@ pub unsafe extern "C" fn savevm_free(vm: *mut SaveVM) {
 /// Thread: any. Lock: either.
 #[unsafe(no_mangle)]
 pub extern "C" fn savevm_default() -> *mut SaveVM {
-    guard(ptr::null_mut(), || Arc::as_ptr(current::default()).cast_mut().cast())
+    guard(ptr::null_mut(), || castable::lend_shared(current::default()))
 }
 
 /// Makes `vm` the context on which QEMU's names act in this thread; NULL selects the default one.

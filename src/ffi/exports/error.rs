@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Errors for C.
 
-use crate::ffi::marshal::c_error::{Owned, owned};
+use crate::ffi::marshal::c_error::owned;
+use crate::ffi::marshal::castable;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::Error;
 pub use crate::ffi::types::error_info::*;
@@ -29,10 +30,8 @@ pub unsafe extern "C" fn error_get_pretty(err: *const Error) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn error_free(err: *mut Error) {
     guard((), || {
-        if !err.is_null() {
-            // SAFETY: the contract of the function.
-            drop(unsafe { Box::from_raw(err.cast::<Owned>()) });
-        }
+        // SAFETY: the contract of the function.
+        drop(unsafe { castable::take(err) });
     });
 }
 

@@ -4,6 +4,7 @@
 
 use crate::ffi::marshal::c_error;
 use crate::ffi::marshal::c_file::file_ref;
+use crate::ffi::marshal::castable;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::inspected::{Inspected, inspected, read_bytes, read_file};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVMInspect};
@@ -18,7 +19,7 @@ use std::ptr;
 /// `errp` is NULL or points to NULL.
 unsafe fn give(read: crate::error::Result<Inspected>, errp: *mut *mut CError) -> *mut SaveVMInspect {
     match read {
-        Ok(inspected) => Box::into_raw(Box::new(inspected)).cast(),
+        Ok(inspected) => castable::give(inspected),
         Err(err) => {
             // SAFETY: as the caller promised.
             unsafe { c_error::give(errp, err) };
@@ -86,10 +87,8 @@ pub unsafe extern "C" fn savevm_inspect_file(
 /// `s` is NULL or what one of the two functions gave, and is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_inspect_free(s: *mut SaveVMInspect) {
-    if !s.is_null() {
-        // SAFETY: the contract of the function.
-        guard((), || drop(unsafe { Box::from_raw(s.cast::<Inspected>()) }));
-    }
+    // SAFETY: the contract of the function.
+    guard((), || drop(unsafe { castable::take(s) }));
 }
 
 /// Returns the properties of the whole stream.

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::ffi::callbacks::ram_log::CLog;
+use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::convert::parse_uri;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
@@ -23,6 +24,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The RAM of one machine.
 pub struct SaveVMRam {
     ram: Arc<Ram>,
+}
+
+impl Castable for SaveVMRam {
+    type Object = Self;
+    type Ownership = Unique;
 }
 
 fn chosen(options: &SaveVMRamOptions) -> Result<Options> {
@@ -48,7 +54,7 @@ unsafe fn with_ram<T>(ram: *mut SaveVMRam, body: impl FnOnce(&Ram) -> Result<T>)
 /// `ram` must be NULL or come from savevm_ram_new() and be alive.
 unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
     // SAFETY: as the caller promised.
-    unsafe { ram.as_ref() }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
+    unsafe { castable::object(ram) }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
 }
 
 /// Adds RAM to a context: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
@@ -82,7 +88,7 @@ pub unsafe extern "C" fn savevm_ram_new(
         current::with(&vm, || {
             // SAFETY: the contract of the function.
             let given = unsafe { value_or_error(make(), errp) };
-            given.map_or(ptr::null_mut(), |ram| Box::into_raw(Box::new(SaveVMRam { ram })))
+            given.map_or(ptr::null_mut(), |ram| castable::give(SaveVMRam { ram }))
         })
     };
     // SAFETY: the contract of the function.
@@ -102,8 +108,8 @@ pub unsafe extern "C" fn savevm_ram_free(ram: *mut SaveVMRam) {
         // SAFETY: the contract of the function.
         let Ok(inner) = (unsafe { ram_of(ram) }) else { return };
         match inner.close() {
-            // SAFETY: it came from `Box::into_raw` and is given up.
-            Ok(()) => drop(unsafe { Box::from_raw(ram) }),
+            // SAFETY: the contract of the function.
+            Ok(()) => drop(unsafe { castable::take(ram) }),
             Err(error) => {
                 if let Some(vm) = inner.vm() {
                     vm.report(error);

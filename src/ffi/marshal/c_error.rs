@@ -2,6 +2,7 @@
 //! Errors as C sees them.
 
 use crate::error::{Error, Phase, Side};
+use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::opaque::Error as CError;
 use crate::ffi::marshal::strings::c_string;
@@ -15,6 +16,11 @@ pub(crate) struct Owned {
     pub pretty: CString,
     pub info: SaveVMErrorInfo,
     _strings: Vec<CString>,
+}
+
+impl Castable for CError {
+    type Object = Owned;
+    type Ownership = Unique;
 }
 
 impl Owned {
@@ -86,12 +92,12 @@ pub(crate) unsafe fn give(errp: *mut *mut CError, error: Error) {
         return;
     }
     let host = current::current().host();
-    let owned = Box::new(Owned::new(error));
+    let owned = Owned::new(error);
     if host.give_error(errp as usize, owned.error.errno(), &owned.pretty) {
         return;
     }
     // SAFETY: as the caller promised.
-    unsafe { *errp = Box::into_raw(owned).cast() }
+    unsafe { *errp = castable::give(owned) }
 }
 
 /// Takes an error back from C, in the host's own form where it has one.
@@ -106,7 +112,7 @@ pub(crate) unsafe fn take(error: *mut CError, code: i32) -> Option<Error> {
         return Some(Error::new(code, text));
     }
     // SAFETY: the host has no errors of its own, so this one came from `give`.
-    Some(unsafe { Box::from_raw(error.cast::<Owned>()) }.error)
+    unsafe { castable::take(error) }.map(|owned| owned.error)
 }
 
 /// Our error behind a C pointer.
@@ -115,5 +121,5 @@ pub(crate) unsafe fn take(error: *mut CError, code: i32) -> Option<Error> {
 /// `error` must be NULL or come from `give` of a host without errors of its own.
 pub(crate) unsafe fn owned<'a>(error: *const CError) -> Option<&'a Owned> {
     // SAFETY: as the caller promised.
-    unsafe { error.cast::<Owned>().as_ref() }
+    unsafe { castable::object(error) }
 }

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! From `QEMUFile *` to the file and back.
 
+use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::opaque::QEMUFile;
 use crate::file::MigFile;
 use std::ops::Deref;
 use std::ptr::NonNull;
+
+impl Castable for QEMUFile {
+    type Object = MigFile;
+    type Ownership = Unique;
+}
 
 /// The file behind a C pointer.
 ///
@@ -13,18 +19,18 @@ use std::ptr::NonNull;
 #[inline]
 pub(crate) unsafe fn file_ref<'a>(file: *mut QEMUFile) -> Option<&'a MigFile> {
     // SAFETY: as the caller promised.
-    unsafe { file.cast::<MigFile>().as_ref() }
+    unsafe { castable::object(file) }
 }
 
 /// The C pointer of a file, for the length of a callback.
 #[inline]
 pub(crate) fn as_c(file: &MigFile) -> *mut QEMUFile {
-    std::ptr::from_ref(file).cast_mut().cast()
+    castable::lend(file)
 }
 
 /// Gives a file to C, which frees it with `qemu_fclose`.
 pub(crate) fn into_c(file: MigFile) -> *mut QEMUFile {
-    Box::into_raw(Box::new(file)).cast()
+    castable::give(file)
 }
 
 /// Takes a file back from C and frees it; `last` looks at it before. Where a load still works with it, its memory goes with
@@ -33,43 +39,42 @@ pub(crate) fn into_c(file: MigFile) -> *mut QEMUFile {
 /// # Safety
 /// `file` must be NULL or come from `into_c` and be taken once.
 pub(crate) unsafe fn close<T>(file: *mut QEMUFile, last: impl FnOnce(&MigFile) -> T) -> Option<T> {
-    let file = NonNull::new(file.cast::<MigFile>())?;
-    // SAFETY: as the caller promised; nobody frees it before `close` says who does.
-    let (result, free) = unsafe { (last(file.as_ref()), file.as_ref().references().close()) };
-    if free {
-        // SAFETY: it came from `Box::into_raw`, its owner gave it up, and nobody else works with it.
-        drop(unsafe { Box::from_raw(file.as_ptr()) });
+    // SAFETY: the file came from `into_c` and was not closed yet, so it is alive until `close` below.
+    let object = unsafe { file_ref(file) }?;
+    let result = last(object);
+    if object.references().close() {
+        // SAFETY: the file came from `into_c`, and no load refers to it.
+        drop(unsafe { castable::take(file) });
     }
     Some(result)
 }
 
 /// A file of C for as long as a load needs it, also when C closes it meanwhile.
-pub(crate) struct FileReference(NonNull<MigFile>);
+pub(crate) struct FileReference(NonNull<QEMUFile>);
 
 impl FileReference {
     /// # Safety
     /// As `file_ref`, for the moment of the call alone.
     pub(crate) unsafe fn new(file: *mut QEMUFile) -> Option<Self> {
-        let file = NonNull::new(file.cast::<MigFile>())?;
         // SAFETY: as the caller promised.
-        unsafe { file.as_ref() }.references().add();
-        Some(Self(file))
+        unsafe { file_ref(file) }?.references().add();
+        NonNull::new(file).map(Self)
     }
 }
 
 impl Deref for FileReference {
     type Target = MigFile;
     fn deref(&self) -> &MigFile {
-        // SAFETY: nobody frees it before the lease is given back.
-        unsafe { self.0.as_ref() }
+        // SAFETY: the file is not freed before its last reference is released.
+        unsafe { self.0.cast::<MigFile>().as_ref() }
     }
 }
 
 impl Drop for FileReference {
     fn drop(&mut self) {
         if self.references().release() {
-            // SAFETY: C closed it, which is only done to what came from `Box::into_raw`, and this was the last lease.
-            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+            // SAFETY: C closed the file, which came from `into_c`, and this was the last reference.
+            drop(unsafe { castable::take(self.0.as_ptr()) });
         }
     }
 }

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Which machine a call of QEMU's names means: this thread's current context, else the one default.
 
+use crate::ffi::marshal::castable::{self, Castable, Shared};
 use crate::ffi::marshal::opaque::SaveVM;
 use crate::savevm::host::{Host, NoHost};
 use crate::savevm::{Vm, unwind};
 use once_cell::sync::Lazy;
 use std::cell::RefCell;
 use std::sync::Arc;
+
+impl Castable for SaveVM {
+    type Object = Vm;
+    type Ownership = Shared;
+}
 
 static DEFAULT: Lazy<Arc<Vm>> = Lazy::new(|| new(Arc::new(NoHost)));
 
@@ -35,7 +41,7 @@ pub(crate) fn default() -> &'static Arc<Vm> {
 pub(crate) fn set_current(vm: Option<Arc<Vm>>) -> *mut SaveVM {
     let before = current();
     CURRENT.with_borrow_mut(|current| *current = vm);
-    Arc::as_ptr(&before).cast_mut().cast()
+    castable::lend_shared(&before)
 }
 
 /// Runs `body` with `vm` as this thread's context. A panic in it is that context's, wherever it is caught.
@@ -60,13 +66,6 @@ pub(crate) fn with_panic_context<T>(vm: &Arc<Vm>, body: impl FnOnce() -> T) -> T
 /// # Safety
 /// `vm` must be NULL or come from `savevm_new` (and not be freed), `savevm_default` or `savevm_set_current`.
 pub(crate) unsafe fn from_c(vm: *mut SaveVM) -> Arc<Vm> {
-    if vm.is_null() {
-        return current();
-    }
-    let vm = vm.cast_const().cast::<Vm>();
-    // SAFETY: the pointer is that of an `Arc`, which is alive as the caller promised.
-    unsafe {
-        Arc::increment_strong_count(vm);
-        Arc::from_raw(vm)
-    }
+    // SAFETY: as the caller promised; all of them return the address of the content of an `Arc`.
+    unsafe { castable::share(vm) }.unwrap_or_else(current)
 }

@@ -2,6 +2,7 @@
 //! A read stream as C sees it: the model with its strings ended by a zero.
 
 use crate::error::{Error, Result};
+use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::opaque::SaveVMInspect;
 use crate::ffi::marshal::strings::c_string;
 use crate::ffi::types::inspect_items::SaveVMInspectFieldKind::*;
@@ -28,13 +29,18 @@ pub(in crate::ffi) struct Inspected {
     blocks: Vec<CString>,
 }
 
+impl Castable for SaveVMInspect {
+    type Object = Inspected;
+    type Ownership = Unique;
+}
+
 /// The read stream behind a C pointer.
 ///
 /// # Safety
 /// `s` must be NULL or come from savevm_inspect_buffer() or savevm_inspect_file(), and not be freed yet.
 pub(in crate::ffi) unsafe fn inspected<'a>(s: *const SaveVMInspect) -> Option<&'a Inspected> {
     // SAFETY: as the caller promised.
-    unsafe { s.cast::<Inspected>().as_ref() }
+    unsafe { castable::object(s) }
 }
 
 /// Reads a stream in memory.

@@ -4,6 +4,7 @@
 
 pub(crate) mod c_error;
 pub(crate) mod c_file;
+pub(in crate::ffi) mod castable;
 pub(crate) mod convert;
 pub(crate) mod current;
 pub(crate) mod guard;
