@@ -392,7 +392,7 @@ TEST(whether_memory_would_load)
     refused_byte(stream, len, len - 2, 2, "the footer");
     memcpy(more, stream, len);
     CHECK_EQ(check(more, len + 1, len, &err), 0);
-    refused(more, len + 1, EINVAL, "behind the end");
+    refused(more, len + 1, EINVAL, "after the end");
     flags |= SAVEVM_FLAG_NO_LIVE_LOAD;
     refused(stream, len, EINVAL, "comes another way");
     flags = 0;
