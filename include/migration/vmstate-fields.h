@@ -215,8 +215,8 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
                         VMSTATE_TYPE_(_state, _field))
 
 /*
- * The one place that knows the members. They stand in the order of the
- * structure, and flags are cast, because C++ asks for both.
+ * Initialises the members. C++ requires the order of the structure and the
+ * cast of the flags.
  */
 #define VMSTATE_FIELD_(_name, _hint, _offset, _size, _start, _num,          \
                        _num_offset, _size_offset, _info, _flags, _vmsd,     \
@@ -270,7 +270,7 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
 
 /* Single elements */
 
-/* A member, with everything that can be said about one. */
+/* A member, with all arguments. */
 #define VMSTATE_SINGLE_FULL(_field, _state, _test, _version, _info, _type,  \
                             _err_hint)                                      \
     VMSTATE_FIELD_(VMSTATE_TEXT_(_field), _err_hint,                        \
@@ -509,7 +509,7 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
                     vmstate_offset_value(_state, _field_num, int32_t),      \
                     _vmsd, 0, NULL)
 
-/* The flag is the one for int32_t: QEMU has it so, and it is visible. */
+/* The flag is that for int32_t, as in QEMU. */
 #define VMSTATE_STRUCT_VARRAY_POINTER_UINT32(_field, _state, _field_num,    \
                                              _vmsd, _type)                  \
     VMSTATE_NESTED_(_field, vmstate_offset_pointer(_state, _field, _type),  \
@@ -543,7 +543,7 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
                    (_size) - (_start), VMS_BUFFER, 0, 0,                    \
                    vmstate_info_buffer, _version, _test)
 
-/* _size bytes at a member of any type, which is taken as it is in memory. */
+/* _size bytes of a member of any type, as they are in memory. */
 #define VMSTATE_BUFFER_UNSAFE_INFO_TEST(_field, _state, _test, _version,    \
                                         _info, _size)                       \
     VMSTATE_PLAIN_(_field, offsetof(_state, _field), _size, VMS_BUFFER, 0,  \
@@ -607,8 +607,8 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
 
 /*
  * Saves and loads a temporary _tmp_type instead of a member. Its first member,
- * `parent`, points to the state; the hooks of _vmsd move the values to and
- * fro. The temporary lives for one save or load and is not cleared before.
+ * `parent`, points to the state. The functions of _vmsd copy the values between
+ * both. The temporary exists for one save or load, and is not zeroed.
  */
 #define VMSTATE_WITH_TMP(_state, _tmp_type, _vmsd)                          \
     VMSTATE_FIELD_("tmp", NULL, 0,                                          \
