@@ -7,7 +7,6 @@ use libfuzzer_sys::fuzz_target;
 use savevm_cli::args::Cli;
 use savevm_cli::picture::timeline;
 use savevm_cli::picture::trace::Trace;
-use savevm_stream::inspect::Budget;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -40,7 +39,7 @@ const LINES: [&str; 14] = [
 
 /// Does what `savevm plot` does, but writes no file.
 fn plot(bytes: &[u8]) {
-    if let Ok(trace) = Trace::parse(bytes, &mut Budget::new(8 << 20)) {
+    if let Ok(trace) = Trace::read(&mut &bytes[..], 8 << 20) {
         timeline::page(&trace);
     }
 }
