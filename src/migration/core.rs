@@ -78,6 +78,14 @@ impl Link {
         open
     }
 
+    /// Sets the longest wait of the channel until bytes arrive or are taken, if there is one.
+    pub fn set_stall_limit(&self, limit: Duration) {
+        let channel = self.0.lock().channel.clone();
+        if let Some(channel) = channel {
+            channel.set_stall_limit(Some(limit));
+        }
+    }
+
     /// Shuts the channel down, if there is one, and releases it. Returns whether that ends the waits in it.
     pub fn drop_channel(&self) -> bool {
         let channel = self.0.lock().channel.take();

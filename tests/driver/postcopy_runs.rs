@@ -492,8 +492,12 @@ fn a_postcopy_that_the_host_steps_ends_with_its_handle() {
 
 /// Both ends of a postcopy that is paused.
 fn paused(source: &Machine, destination: &Machine) -> Run {
+    paused_with(source, destination, params(true))
+}
+
+fn paused_with(source: &Machine, destination: &Machine, params: Params) -> Run {
     source.ram.ballast.store(50, SeqCst);
-    let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
+    let slow = Params { max_postcopy_bandwidth: 2_000, ..params };
     let run = start(source, destination, &fragile(-1, -1, Break::Whole), slow);
     pause_postcopy(&run);
     wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
@@ -520,6 +524,29 @@ fn a_stranger_does_not_end_a_paused_postcopy() {
     let (out, into) = run.wait("a stranger");
     out.and(into).unwrap();
     check_whole(&source, &destination, &stage, "a stranger");
+}
+
+#[test]
+fn a_silent_stranger_delays_a_recovery_by_the_limit_of_the_handshake() {
+    let (source, destination, stage) = machines();
+    let limit = Duration::from_secs(1);
+    let run = paused_with(
+        &source,
+        &destination,
+        Params { handshake_timeout: limit, stall_timeout: Some(10 * LONG), recover_timeout: None, ..params(true) },
+    );
+    let (_silent, there) = memory::pair(100);
+    let since = Instant::now();
+    run.into.recover(over(&there)).unwrap();
+    wait_reports((&source, &destination), "postcopy is paused", 3);
+    assert!(since.elapsed() >= limit);
+    wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's second pause");
+    recover_all(&run, "a silent stranger");
+    let (out, into) = run.wait("a silent stranger");
+    out.and(into).unwrap();
+    check_whole(&source, &destination, &stage, "a silent stranger");
+    // The limit does not hold for the pages that follow.
+    assert_eq!(reports(&source, &destination).matches("postcopy is paused").count(), 3);
 }
 
 #[test]

@@ -138,6 +138,7 @@ impl incoming::Incoming for Commands {
             return Ok(());
         }
         core.vm.fault_point(FaultPoint::Recovery);
+        core.link.set_stall_limit(worker.stall_limit());
         worker.enter(Stage::Running)?;
         {
             let mut info = core.stats.get();

@@ -69,6 +69,8 @@ impl Worker {
         let channel = self.accept_recovery()?;
         self.shared.core.vm.fault_point(FaultPoint::Recovery);
         let new = self.attach(&channel)?;
+        // A client that is silent is not the source. Until RESUME the source waits no longer for an answer, either.
+        self.shared.core.link.set_stall_limit(self.stall_limit().min(self.shared.core.params().handshake_timeout));
         let back = new.return_path().ok_or_else(|| Error::new(libc::ENOTSUP, "a recovery needs a return path"))?;
         self.shared.sender.open(back);
         *file = Some(new);

@@ -171,13 +171,18 @@ impl Worker {
         self.enter(Stage::Load)
     }
 
+    /// Longest wait until bytes arrive, outside of the handshake.
+    pub(super) fn stall_limit(&self) -> Duration {
+        self.shared.core.params().stall_timeout.unwrap_or(DESTINATION_STALL)
+    }
+
     /// Makes a channel the connection in use.
     pub fn attach(&self, channel: &Arc<dyn Channel>) -> Result<MigFile> {
         let core = &self.shared.core;
         if !core.link.set(channel) {
             return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
         }
-        let stall = core.params().stall_timeout.unwrap_or(DESTINATION_STALL);
+        let stall = self.stall_limit();
         channel.set_stall_limit(Some(stall));
         let (inner, stats, handshake) = (Arc::clone(channel), Arc::clone(&core.stats), Arc::clone(&self.handshake));
         Ok(MigFile::new(Arc::new(Metered { inner, stats, handshake, stall }), false))
