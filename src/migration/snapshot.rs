@@ -65,7 +65,9 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
-    save_whole(vm, file)
+    // Setup runs outside the lock, where the host could start the guest.
+    vm.ownership.hold(true);
+    finally(|| save_whole(vm, file), || vm.ownership.hold(false)).0
 }
 
 fn save_whole(vm: &Vm, file: &MigFile) -> Result<()> {

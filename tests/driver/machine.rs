@@ -85,6 +85,8 @@ pub struct TestHost {
     /// How long it takes to hear of a change.
     pub slow_event: AtomicU32,
     pub fail_disks: AtomicBool,
+    /// Called before the lock is taken and after it was released.
+    pub unlocked: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
 impl TestHost {
@@ -106,6 +108,7 @@ impl TestHost {
             fail_stop: AtomicBool::new(false),
             slow_event: AtomicU32::new(0),
             fail_disks: AtomicBool::new(false),
+            unlocked: Mutex::default(),
         };
         if running {
             host.has_disks.store(true, SeqCst);
@@ -132,10 +135,18 @@ impl TestHost {
     pub fn is_running(&self) -> bool {
         self.running.load(SeqCst)
     }
+
+    fn call_unlocked(&self) {
+        let unlocked = self.unlocked.lock().unwrap().clone();
+        if let Some(unlocked) = unlocked {
+            unlocked();
+        }
+    }
 }
 
 impl Host for TestHost {
     fn lock(&self) {
+        self.call_unlocked();
         let me = thread::current().id();
         let mut holder = self.lock.holder.lock().unwrap();
         if *holder == Some(me) {
@@ -155,6 +166,8 @@ impl Host for TestHost {
         }
         *holder = None;
         self.lock.free.notify_one();
+        drop(holder);
+        self.call_unlocked();
     }
 
     fn locked(&self) -> bool {

@@ -11,8 +11,9 @@ use savevm::migration::{
     Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save, snapshot_save_to,
 };
 use savevm::savevm::Vm;
+use savevm::savevm::host::{Host, with_big_lock};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 fn whole() -> (Arc<super::link::Fragile>, Arc<super::link::Fragile>) {
@@ -168,4 +169,45 @@ fn the_context_does_not_know_while_the_verdict_is_out() {
     let order = [Owner::Here, Owner::Unknown, Owner::There];
     let mut places = seen.iter().map(|owner| order.iter().position(|other| other == owner).unwrap());
     assert!(places.by_ref().is_sorted(), "{seen:?}");
+}
+
+/// Counts the moments at which another thread could take the lock and start the guest.
+fn count_may_run(machine: &Machine) -> Arc<AtomicU32> {
+    let count = Arc::new(AtomicU32::new(0));
+    let (vm, counted) = (Arc::downgrade(&machine.vm), Arc::clone(&count));
+    *machine.host.unlocked.lock().unwrap() = Some(Arc::new(move || {
+        if vm.upgrade().is_some_and(|vm| vm.ownership.may_run()) {
+            counted.fetch_add(1, SeqCst);
+        }
+    }));
+    count
+}
+
+#[test]
+fn a_destination_that_can_not_start_the_guest_never_lets_the_host_start_it() {
+    let (source, destination, stage) = Machine::two();
+    destination.host.fail_start.store(true, SeqCst);
+    destination.vm.ownership.set(Owner::There, "no guest has arrived yet");
+    let count = count_may_run(&destination);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    let (out, into) = run.wait("vm_start fails");
+    assert!(out.is_err() && into.is_err());
+    assert_eq!((source.vm.ownership.owner(), destination.vm.ownership.owner()), (Owner::Here, Owner::There));
+    assert!(source.host.is_running());
+    assert_eq!(count.load(SeqCst), 0, "the source takes this guest back");
+    stage.check("vm_start fails");
+}
+
+#[test]
+fn a_guest_is_not_started_while_a_snapshot_of_it_is_saved_to_a_file() {
+    let (source, _destination, _stage) = Machine::two();
+    let file = savevm::file::MigFile::new(Arc::new(savevm::channel::memory::Writer::new()), true);
+    with_big_lock(&*source.host, || {
+        source.host.vm_stop();
+        let count = count_may_run(&source);
+        snapshot_save_to(&source.vm, &file).unwrap();
+        assert_eq!(count.load(SeqCst), 0, "live devices are set up without the lock");
+        assert!(source.vm.ownership.may_run());
+        *source.host.unlocked.lock().unwrap() = None;
+    });
 }

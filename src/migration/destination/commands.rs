@@ -11,7 +11,6 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Level;
 use crate::savevm::incoming::{self, LoadEnd, PostcopyState};
 use crate::savevm::load;
-use crate::savevm::owner::Owner;
 use crate::savevm::slot::PageSource;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -123,7 +122,6 @@ impl incoming::Incoming for Commands {
         }
         core.commit()?;
         worker.state().guest_is_here = true;
-        core.set_owner(Owner::Here);
         worker.start_guest()?;
         worker.enter(Stage::Running)?;
         worker.state().started = true;

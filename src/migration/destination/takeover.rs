@@ -44,9 +44,10 @@ impl Worker {
             })?;
         }
         self.state().guest_is_here = !may_refuse;
-        core.set_owner(Owner::Here);
         with_big_lock(&*host, || {
-            self.run_guest()?;
+            // With this lock the host may start a guest that is here. So the owner is settled before the lock is released.
+            core.set_owner(Owner::Here);
+            self.run_guest().inspect_err(|_| self.settle_owner())?;
             self.state().guest_is_here = true;
             Ok(())
         })?;
@@ -70,6 +71,8 @@ impl Worker {
         with_big_lock(&*host, || {
             host.cpu_synchronize_post_load();
             self.take_disks()?;
+            // Within the lock, because the host may start a guest that is here.
+            self.shared.core.set_owner(Owner::Here);
             self.run_guest()
         })
     }
