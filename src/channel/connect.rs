@@ -22,7 +22,7 @@ use std::time::Duration;
 ///
 /// - A socket is connected. A host name is looked up first, and its addresses are tried in turn.
 /// - A file is created and truncated at the stream's start. Only its owner may read it, because it will hold guest
-/// memory.
+///   memory.
 /// - A named pipe waits for a reader.
 /// - A command is started.
 ///

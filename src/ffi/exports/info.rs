@@ -77,7 +77,7 @@ c_enums! {
 }
 
 sized_structs! {
-    SaveVMParams, SAVEVM_PARAMS_INIT, trace;
+    SaveVMParams, SAVEVM_PARAMS_INIT, one_connection;
     SaveVMInfo, SAVEVM_INFO_INIT, paused_time_us;
     SaveVMDeviceInfo, SAVEVM_DEVICE_INFO_INIT, load_time_us;
 }
