@@ -4,24 +4,26 @@
 //!
 //! ```text
 //! source                                       destination
-//! END... of what can't wait, DISCARD...  -->
-//! PACKAGED { LISTEN FULL... RUN }        -->   loads it while pages come in, starts the guest
+//! END... of precopy-only devices, DISCARD...  -->
+//! PACKAGED { LISTEN FULL... PING 3 RUN }      -->   loads it while pages arrive, starts the guest
 //! ```
-//! QEMU loses the guest when the destination fails to load the devices. Between ends of this library RUN is not in the
-//! package, which ends with PING and EOF instead; it follows by itself when the destination has said that the devices are
-//! loaded. Until then the guest can still be taken back.
+//! QEMU loses the guest if the destination fails to load the devices. If both ends are libsavevm, RUN is not in the
+//! package, which ends with PING and EOF instead. The source sends RUN after the destination has reported that the devices
+//! are loaded. Until then the source can continue its guest.
 //!
 //! ```text
-//! PACKAGED { LISTEN FULL... PING loaded EOF }  -->   loads devices
-//! PART... (pages that these ask for)           -->
-//!                                              <--   PONG loaded
-//! RUN                                          -->   starts the guest
-//! PART... (pages)  END... PING all sent        -->
-//!                                              <--   PONG all sent
-//! EOF                                          -->
-//!                                              <--   SHUT 0
+//! PACKAGED { LISTEN FULL... PING 0x53564d03 EOF }  -->   loads devices
+//! PART... (pages that these ask for)               -->
+//!                                                  <--   PONG 0x53564d03 (devices are loaded)
+//! RUN, PING 4                                      -->   starts the guest
+//!                                                  <--   PONG 4 (the guest was handed over)
+//! PART... (pages)  END... PING 0x53564d07          -->   receives the remaining pages
+//!                                                  <--   PONG 0x53564d07 (all pages arrived)
+//! EOF                                              -->
+//!                                                  <--   SHUT 0
 //! ```
-//! With the last PONG the source knows that nothing is needed any more, so a lost SHUT does not keep it waiting.
+//! PING 0x53564d07 is `message::PING_ALL_SENT`. After its PONG the source needs nothing more, so a lost SHUT does not
+//! delay the end. `docs/stream-format.md` has all messages.
 
 use super::rate::Rate;
 use super::shared::Shared;
