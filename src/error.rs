@@ -5,6 +5,7 @@
 //! context: the VMState interpreter adds the field and the path, the loops of loading and saving add the section, the
 //! driver adds the phase. Context that an inner function has set is kept.
 
+pub use savevm_stream::inspect::{exact_size, size};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -315,12 +316,22 @@ impl fmt::Display for Error {
         if let Some(offset) = offset {
             write!(out, " at stream offset {offset}")?;
         }
+        if !has_useful_text(*errno) && !message.contains(&format!("returned -{errno}")) {
+            return Ok(());
+        }
         let cause = system_text(&std::io::Error::from_raw_os_error(*errno));
         if message.contains(&cause) { Ok(()) } else { write!(out, " ({cause})") }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Whether the system's text of an errno adds to the cause of an error. QEMU and this library use these numbers for
+/// causes that the system's texts do not describe, such as "No message of desired type" for a file that is no stream.
+fn has_useful_text(errno: Errno) -> bool {
+    use libc::{EAGAIN, ENOBUFS, ENODEV, ENOMSG, ENOTCONN, EPERM, EPROTO, EREMOTEIO};
+    !matches!(errno, EAGAIN | ENOBUFS | ENODEV | ENOMSG | ENOTCONN | EPERM | EPROTO | EREMOTEIO)
+}
 
 /// A system error with a text of its own in place of the system's. `io::Error` can carry only one of the two.
 #[derive(Debug)]
@@ -397,6 +408,16 @@ mod tests {
         assert_eq!(error.to_string(), "opening file:/x: No such file or directory");
         let other = Error::new(libc::EIO, format!("reading: {}", system_text(&system)));
         assert_eq!(other.to_string(), "reading: No such file or directory (Input/output error)");
+    }
+
+    #[test]
+    fn misleading_system_text_is_left_out() {
+        let error = Error::new(libc::ENOMSG, "Not a migration stream");
+        assert_eq!((error.to_string().as_str(), error.errno()), ("Not a migration stream", libc::ENOMSG));
+        assert_eq!(Error::new(libc::EREMOTEIO, "the disk is locked").to_string(), "the disk is locked");
+        // The text explains the number that a callback returned.
+        let error = Error::from_callback("log_start", -libc::EPERM);
+        assert_eq!(error.to_string(), "log_start returned -1 (Operation not permitted)");
     }
 
     #[test]

@@ -335,7 +335,7 @@ TEST(a_snapshot_of_another_machine_is_refused_while_the_guest_runs)
 
     CHECK_EQ(savevm_snapshot_save(other->vm, file, NULL, &err), 0);
     CHECK(savevm_snapshot_load(pair.from->vm, file, NULL, &err) < 0);
-    CHECK_HAS(error_get_pretty(err), "there is no RAM block 'pc.ram' that can have 0x1800000 bytes");
+    CHECK_HAS(error_get_pretty(err), "there is no RAM block 'pc.ram' that can have 24 MiB (0x1800000 bytes)");
     error_free(err);
     err = NULL;
     uint64_t steps = atomic_load(&pair.from->steps);
@@ -370,7 +370,7 @@ TEST(machines_that_differ_are_refused)
     CHECK_EQ(savevm_ram_remove_block(pair.to->ram, "vga", NULL), 0);
     Guest *large = pair.to;
     pair.to = other;
-    check_refused(&pair, "block 'pc.ram': 0x3000000 bytes in the stream, 0x1800000 here");
+    check_refused(&pair, "block 'pc.ram': 48 MiB (0x3000000 bytes) in the stream, 24 MiB (0x1800000 bytes) here");
     guest_free(large);
     guest_stop(pair.from);
     release(&pair);

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use savevm_stream::inspect::printable;
+pub use savevm_stream::inspect::size;
 
 /// Returns a path for messages, on one line.
 pub fn shown(path: &Path) -> String {
@@ -21,19 +22,6 @@ pub fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// Returns a size in the largest binary unit that it reaches.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let unit = (bytes.max(1).ilog2() / 10) as usize;
-    let scaled = bytes as f64 / (1u64 << (10 * unit)) as f64;
-    match unit {
-        0 if bytes == 1 => "1 byte".into(),
-        0 => format!("{bytes} bytes"),
-        _ if bytes.is_multiple_of(1 << (10 * unit)) => format!("{scaled:.0} {}", UNITS[unit]),
-        _ => format!("{scaled:.1} {}", UNITS[unit]),
-    }
 }
 
 /// Returns `count` and the noun, with an s unless the count is 1.

@@ -11,7 +11,7 @@
 
 use super::fd::FdChannel;
 use super::{Cancel, Channel, Uri, connect};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::sys::link_open_file;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -59,7 +59,8 @@ impl Sink {
         let Some(new) = self.replacement else { return saved };
         saved.and_then(|()| new.commit(&self.uri)).map_err(|error| {
             let written = new.file.metadata().map_or(0, |data| data.len());
-            let text = format!("{} ({written} bytes were written; {} is unchanged)", error.message(), self.uri);
+            let text =
+                format!("{} ({} were written; {} is unchanged)", error.message(), error::size(written), self.uri);
             if new.is_committed() { error } else { error.with_message(text) }
         })
     }

@@ -5,7 +5,7 @@
 //! when memory is queued behind it or the file is flushed. After an error is latched, further bytes are dropped.
 
 use super::{BUFFER_SIZE, MigFile};
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::sys::{IoVec, release_pages};
 use std::cell::{Cell, RefCell};
 
@@ -188,7 +188,7 @@ impl MigFile {
             match self.channel.write_all(&mut pieces) {
                 Ok(()) => self.status.credit_transfer(bytes as i64),
                 Err(err) => {
-                    let what = format_args!("writing {bytes} bytes to {}", self.channel_name());
+                    let what = format_args!("writing {} to {}", error::size(bytes), self.channel_name());
                     self.set_error_detail(Error::channel(what, &err).at_offset(self.through.get()));
                 }
             }
@@ -206,7 +206,7 @@ impl MigFile {
     fn release_sent(&self) {
         for piece in self.queue.releasable.take() {
             if let Err(err) = release_pages(piece) {
-                log::warn!("cannot release {} sent bytes to the system: {err}", piece.len());
+                log::warn!("cannot release {} of sent memory to the system: {err}", error::size(piece.len() as u64));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! Whether a stream would load into this machine, found out without calling a device: its framing, the configuration, and
 //! whether there are such devices, versions and blocks of RAM. What is inside of a device's state only the device knows.
 
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, Phase, Result, exact_size};
 use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, Stream, Visitor, read};
 use crate::savevm::Vm;
 use crate::savevm::config::{self, Received};
@@ -15,7 +15,7 @@ use std::io::Read;
 pub fn check(vm: &Vm, from: impl Read) -> Result<()> {
     let host = vm.host();
     if vm.flags().has(Flags::NO_FOOTERS) {
-        // Nothing says where a state ends, and a guess must not keep anybody from loading.
+        // Without footers the end of a state is unknown, and a guess must not refuse a good stream.
         return Ok(());
     }
     let page_size = Some(1 << host.target_page_bits());
@@ -38,7 +38,7 @@ fn ram_fits(vm: &Vm, host: &dyn Host, block: &str, length: u64) -> Option<bool> 
     known.or_else(|| host.ram_fits(block, length))
 }
 
-/// In the order of the stream, so that the first thing that is wrong is told; the rest may follow from it.
+/// Checks in the order of the stream, so that the first fault is reported. Later ones may follow from it.
 fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
     let damage = stream.damage.as_ref();
     if let Some(damage) = damage.filter(|damage| damage.offset < 4) {
@@ -58,7 +58,7 @@ fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
     }
     for block in stream.ram.blocks.iter().filter(|block| block.length > 0) {
         if ram_fits(vm, host, &block.name, block.length) == Some(false) {
-            let text = format!("there is no RAM block '{}' that can have {:#x} bytes", block.name, block.length);
+            let text = format!("there is no RAM block '{}' that can have {}", block.name, exact_size(block.length));
             return Err(Error::invalid(text));
         }
     }
@@ -70,7 +70,7 @@ fn check_configuration(host: &dyn Host, configuration: &Configuration) -> Result
         machine: configuration.machine.clone().into_bytes(),
         page_bits: configuration.page_bits.unwrap_or_else(|| host.target_page_bits_min()),
         capabilities: configuration.capabilities.iter().map(|name| name.as_bytes().to_vec()).collect(),
-        // A machine without one takes any, and says so while it loads.
+        // A machine without a UUID accepts any, and reports that when it loads.
         uuid: configuration.uuid.filter(|_| host.uuid().is_some()),
     };
     config::check(host, &received)

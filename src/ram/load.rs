@@ -6,7 +6,7 @@ use super::block::{self, Block, Blocks};
 use super::faults::Faults;
 use super::run::Runs;
 use super::{Ram, wire};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, exact_size, size};
 use crate::file::MigFile;
 use crate::sys::system_page_size;
 use crate::wire::ram::XbzrleHead;
@@ -290,12 +290,12 @@ impl Loader {
                 return Err(refuse("it is listed twice".to_owned()));
             }
             if len != block.len() {
-                return Err(refuse(format!("0x{len:x} bytes in the stream, 0x{:x} here", block.len())));
+                return Err(refuse(format!("{} in the stream, {} here", exact_size(len), exact_size(block.len()))));
             }
             self.block_details(ram, file, block).map_err(|err| refuse(err.message().to_owned()))?;
             left = left
                 .checked_sub(len)
-                .ok_or_else(|| refuse(format!("the list holds more than the total of 0x{total:x} bytes")))?;
+                .ok_or_else(|| refuse(format!("the list holds more than the total of {}", exact_size(total))))?;
         }
         match seen.iter().position(|seen| !seen) {
             None => Ok(()),
@@ -312,7 +312,8 @@ impl Loader {
             let page_size = wire::decode_block_page_size(&mut file)?;
             file.check()?;
             if page_size != block.info.page_size as u64 {
-                let text = format!("pages of {page_size} bytes in the stream, {} here", block.info.page_size);
+                let text =
+                    format!("pages of {} in the stream, {} here", size(page_size), size(block.info.page_size as u64));
                 return Err(Error::invalid(text));
             }
         }

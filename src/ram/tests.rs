@@ -347,7 +347,7 @@ fn lies_are_refused_with_block_and_offset() {
         ([word(0x8000 | wire::MEM_SIZE), name("z"), word(0x8000)].concat(), &["block 'z'", "not there"]),
         (
             [word(0x7000 | wire::MEM_SIZE), name("a"), word(0x7000)].concat(),
-            &["0x7000 bytes in the stream, 0x8000 here"],
+            &["28 KiB (0x7000 bytes) in the stream, 32 KiB (0x8000 bytes) here"],
         ),
         ([word(0x7000 | wire::MEM_SIZE), name("a"), word(0x8000)].concat(), &["more than the total"]),
         ([word(0x9000 | wire::MEM_SIZE), name("a"), word(0x8000), name("a"), word(0x8000)].concat(), &["listed twice"]),

@@ -3,7 +3,7 @@
 
 use super::Vm;
 use super::host::Flags;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, size};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::command::{self, Advise, Command, Discard, Range};
@@ -55,7 +55,8 @@ pub fn ping(vm: &Vm, file: &MigFile, value: u32) {
 /// Sends PACKAGED and the stream behind it. The stream is not flushed.
 pub fn packaged(vm: &Vm, file: &MigFile, stream: &[u8]) -> Result<()> {
     let Ok(len) = u32::try_from(stream.len()) else {
-        let text = format!("a packaged stream of {} bytes is longer than {} bytes", stream.len(), u32::MAX);
+        let text =
+            format!("a packaged stream of {} is longer than {}", size(stream.len() as u64), size(u32::MAX.into()));
         return Err(vm.report(Error::new(libc::EPERM, text)));
     };
     trace_event!(vm.host(), "qemu_savevm_send_packaged", "");

@@ -6,7 +6,7 @@ use super::Vm;
 use super::fault::FaultPoint;
 use super::host::Flags;
 use super::incoming::{Incoming, PostcopyState};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, size};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 use crate::wire::command::{self, Advise, Command, CommandHead, Discard, Range};
@@ -86,7 +86,11 @@ fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<
     let len = command::decode_packaged(&mut file)?;
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged", "{len}");
     if len > limits.packaged {
-        let text = format!("Unreasonably large packaged state: {len}, expected at most {}", limits.packaged);
+        let text = format!(
+            "Unreasonably large packaged state: {}, expected at most {}",
+            size(len.into()),
+            size(limits.packaged.into())
+        );
         return Err(Error::new(libc::EPERM, text));
     }
     if depth >= limits.packaged_depth {
@@ -94,7 +98,7 @@ fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<
     }
     let stream = file.get_vec(len as usize).map_err(no_memory)?;
     if stream.len() < len as usize {
-        let text = format!("Buffer receive fail ret={} length={len}", stream.len());
+        let text = format!("the package of {} is cut off after {}", size(len.into()), size(stream.len() as u64));
         return Err(Error::new(libc::EAGAIN, text));
     }
     trace_event!(vm.host(), "loadvm_handle_cmd_packaged_received", "{len}");
@@ -102,7 +106,7 @@ fn packaged(vm: &Vm, mut file: &MigFile, depth: u32, limits: &Limits) -> Result<
 }
 
 fn no_memory(len: usize) -> Error {
-    Error::new(libc::ENOMEM, format!("no memory for more than {len} bytes of a package"))
+    Error::new(libc::ENOMEM, format!("no memory for more than {} of a package", size(len as u64)))
 }
 
 fn advise(vm: &Vm, incoming: &dyn Incoming, mut file: &MigFile, len: u16) -> Result<()> {

@@ -8,6 +8,7 @@ use super::model::{Description, Fresh, Item, Kind, State};
 use super::record::Recorder;
 use super::save::save_state;
 use super::trace;
+use crate::error::size;
 
 /// Writes a tail queue or a list.
 pub(super) fn save_list<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<&Recorder>) -> i32 {
@@ -48,8 +49,8 @@ fn may_keep<F: Fresh>(io: &Io<'_>, fresh: &F) -> bool {
 
 #[cold]
 fn over_limit(io: &Io<'_>) -> i32 {
-    let (sum, limit) = (io.file.allocated(), io.limits.allocation);
-    io.fail(libc::EINVAL, format!("another element after {sum} bytes before, at most {limit} bytes allowed"))
+    let (sum, limit) = (size(io.file.allocated() as u64), size(io.limits.allocation as u64));
+    io.fail(libc::EINVAL, format!("another element after {sum} before, at most {limit} allowed"))
 }
 
 /// Loads the elements of a list. `insert` receives each and returns whether it inserted it.

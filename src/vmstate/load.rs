@@ -4,6 +4,7 @@
 use super::io::{Io, element_text, nested, subsection_text, text};
 use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Items, Kind, State, flags};
 use super::{get, trace};
+use crate::error;
 use crate::wire;
 
 /// Loads what `save_state` wrote in that version.
@@ -154,14 +155,14 @@ fn load_elements<F: Field>(io: &Io<'_>, field: F) -> i32 {
             let Extent { count, size } = extent;
             let before = match io.file.allocated() {
                 0 => String::new(),
-                bytes => format!(" after {bytes} bytes before"),
+                bytes => format!(" after {} before", error::size(bytes as u64)),
             };
-            let limit = io.limits.allocation;
-            let message = format!("{count} elements of {size} bytes{before}, at most {limit} bytes allowed");
+            let (size, limit) = (error::size(size as u64), error::size(io.limits.allocation as u64));
+            let message = format!("{count} elements of {size}{before}, at most {limit} allowed");
             return fail(libc::EINVAL, message);
         }
         if !field.allocate(extent.bytes()) {
-            return fail(libc::ENOMEM, format!("no memory for {} bytes", extent.bytes()));
+            return fail(libc::ENOMEM, format!("no memory for {}", error::size(extent.bytes() as u64)));
         }
     }
     if extent.count == 0 {

@@ -54,7 +54,7 @@ impl Default for Budget {
 
 impl fmt::Display for OverBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the stream needs more memory than the limit of {} bytes", self.total)
+        write!(f, "the stream needs more memory than the limit of {}", crate::inspect::size(self.total as u64))
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads and writes the messages of the return path on files. `wire::return_path` has their layout.
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::file::MigFile;
 use crate::wire::limits::RECEIVED_BITMAP_MAX;
 pub use crate::wire::return_path::*;
@@ -35,7 +35,7 @@ pub fn get_bitmap(mut file: &MigFile) -> Result<Vec<u8>> {
     let size = decode_bitmap_size(&mut file)?;
     file.check()?;
     if size > RECEIVED_BITMAP_MAX || !size.is_multiple_of(8) {
-        let text = format!("return path: a received bitmap of {size} bytes");
+        let text = format!("return path: a received bitmap of {}", error::size(size));
         return Err(Error::invalid(text).at_offset(offset));
     }
     let no_memory = |_| Error::new(libc::ENOMEM, "no memory for a received bitmap").at_offset(offset);

@@ -20,6 +20,7 @@ pub mod qcow2;
 mod ram;
 mod report;
 mod search;
+mod size;
 mod source;
 mod stream;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use describe::{Description, DeviceLayout, Field, Layout, write_description};
 pub use parse::{Options, read, read_slice, read_whole};
 pub use printable::{is_layout, printable};
 pub use report::{to_json, write_analyze, write_json};
+pub use size::{exact_size, size};
 pub use source::{Holes, ReadSource, SliceSource, Source};
 pub use stream::{
     Block, Command, Configuration, Count, Damage, Device, Framing, Item, ItemKind, Mapped, PageSizeFrom, Ram, Section,

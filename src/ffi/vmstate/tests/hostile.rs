@@ -111,7 +111,7 @@ fn load_rejects_an_allocation_beyond_the_limit() {
     with_limits(limits, || {
         let mut object = Blob { size: 0, at: ptr::null_mut() };
         let outcome = load(blob(ALLOC, 0), &mut object, &[0x7f, 0xff, 0xff, 0xff]);
-        assert_eq!(outcome.complaint(), "blob/data: 1 elements of 2147483647 bytes, at most 1000 bytes allowed");
+        assert_eq!(outcome.complaint(), "blob/data: 1 elements of 2.0 GiB, at most 1000 bytes allowed");
         assert!(object.at.is_null());
         let mut object = Blob { size: 0, at: ptr::null_mut() };
         let stream: Vec<u8> = [0, 0, 3, 0xe8].into_iter().chain([7; 1000]).collect();
