@@ -192,7 +192,7 @@ impl Core {
         self.status_machine.status()
     }
 
-    /// Changes the status and tells the host. Returns false if the change is not allowed.
+    /// Changes the status and reports it to the host. Returns false if the change is not allowed.
     pub fn advance(&self, to: Status) -> bool {
         if to.is_final() {
             let end = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -200,12 +200,12 @@ impl Core {
         }
         self.status_machine.advance(to, &|status| {
             let _working = self.working();
-            // Who waits for the end waits for the telling, too: it must come to one.
-            let _ = catch(&self.vm, || self.tell(status));
+            // Threads that wait for the end also wait for this report, so a panic in it must not escape.
+            let _ = catch(&self.vm, || self.report_status(status));
         })
     }
 
-    fn tell(&self, status: Status) {
+    fn report_status(&self, status: Status) {
         let number = status as i32;
         self.trace.write(self.now(), &Event::Status { status: status.name() });
         self.vm.host().migration_event(&MigrationEvent {
@@ -296,8 +296,7 @@ impl Core {
         Ok(())
     }
 
-    /// Passes the point of no return, unless somebody wants to end it, or a mistake of the library's own makes the stream
-    /// doubtful.
+    /// Passes the point of no return. An error if the migration is being cancelled, or if the context is poisoned.
     pub fn commit(&self) -> Result<()> {
         self.vm.check_not_poisoned()?;
         if !self.status_machine.commit() {
@@ -355,7 +354,7 @@ impl Core {
             end => Duration::from_nanos(end),
         };
         let mut info = self.stats.get();
-        // Who asked while it ended may have seen a little more.
+        // A query during the end may have returned slightly more.
         info.total_time = info.total_time.max(time);
         info.transferred = info.transferred.max(self.stats.received());
         Info { status: self.status(), ..info.clone() }
@@ -372,8 +371,8 @@ impl Core {
         WORKS_FOR.with_borrow(|bases| bases.contains(&std::ptr::from_ref(self).addr()))
     }
 
-    /// Begins to end it for somebody who cancels; whether that is to be waited for. `EBUSY` where it is too late.
-    /// `before_close` runs once the migration can't succeed any more and before the connection is closed.
+    /// Begins to cancel. Returns whether the caller has to wait for the end. `EBUSY` if it is too late.
+    /// `before_close` runs after the migration can't succeed any more and before the connection is closed.
     pub fn begin_cancel(&self, too_late: &str, before_close: impl FnOnce()) -> Result<bool> {
         if !self.advance(Status::Cancelling) && self.status() != Status::Cancelling {
             return match self.status().is_final() {
@@ -389,8 +388,8 @@ impl Core {
         Ok(true)
     }
 
-    /// Waits until a migration that somebody cancels has let go. Who cancels from a callback is not waited for: the end comes
-    /// once that has returned.
+    /// Waits until a cancelled migration has released everything. In a callback of the migration it does not wait, because
+    /// the end comes after the callback returns.
     pub fn wait_cancelled(&self) -> Result<()> {
         if self.is_called_back() {
             return Err(Error::new(libc::EINPROGRESS, "the migration ends when this callback has returned"));
@@ -401,10 +400,10 @@ impl Core {
         }
     }
 
-    /// Waits for the end and gives its error. While it waits this thread does not keep the big lock.
+    /// Waits for the end and returns the migration's error. The big lock is released while this thread waits.
     fn wait(&self, limit: Option<Duration>) -> Option<Result<()>> {
         let status = match self.is_called_back() {
-            // Nobody tells of the end before the callback that tells of it has returned.
+            // The end is reported after the callback that reports it has returned, so there is nothing to wait for.
             true if self.status().is_final() => self.status(),
             true => {
                 let text = "a callback of the migration can't wait for its end";

@@ -8,13 +8,13 @@
 //!   destination sends to the source.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it.
 //!
-//! # Who owns the guest
+//! # The owner of the guest
 //! The destination starts the guest only behind EOF (precopy) or RUN (postcopy). The source owns the guest until it gives
 //! that to the channel, so any failure before leaves the guest running at the source. If there is a return path, the source
 //! asks by a PING whether everything is loaded, and waits for the PONG; QEMU answers it as well. So the source sends EOF
 //! only to a destination that can start the guest. The owner is unknown between sending EOF and receiving the verdict
 //! (SHUT). If the connection breaks in that time, the guest stays stopped at the source. The error says that the
-//! destination may run it, and that an operator who sees both sides has to decide. Neither side runs the guest while the
+//! destination may run it, and that an operator with access to both sides has to decide. Neither side runs the guest while the
 //! other side may. If the connection is cut at any byte:
 //!
 //! | cut | destination | source |
@@ -22,7 +22,7 @@
 //! | before EOF (or RUN) is sent | never starts | continues the guest |
 //! | EOF sent, lost on the way | never starts | stopped: unknown |
 //! | EOF arrived, verdict lost | runs | stopped: unknown |
-//! | verdict arrived | as it says | as it says |
+//! | verdict arrived | as in the verdict | as in the verdict |
 //!
 //! No protocol can close that window. A verdict other than 0 means "does not run" only if the destination is libsavevm:
 //! QEMU 7.2 also sends it while the guest runs. A source that is QEMU restarts its guest if it misses the verdict. So the

@@ -23,7 +23,7 @@ pub struct Params {
     pub max_bandwidth: u64,
     /// Most bytes in a second of postcopy's background copy; 0 is no limit.
     pub max_postcopy_bandwidth: u64,
-    /// How long the guest may stand still.
+    /// Limit on the downtime of the guest.
     pub downtime_limit: Duration,
     /// For the connection. `None`: 30 s for the source; the destination waits for ever.
     pub connect_timeout: Option<Duration>,
@@ -55,7 +55,7 @@ pub struct Params {
     pub own_thread: bool,
     /// Start the guest on the destination once everything is loaded.
     pub autostart: bool,
-    /// Ask for and believe what only this library's own ends say to each other.
+    /// Use the protocol extensions between two ends of libsavevm.
     pub extensions: bool,
     /// Where a trace is written to, as JSON lines.
     pub trace: Option<PathBuf>,

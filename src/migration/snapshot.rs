@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest stands still, and handlers run inside the big
-//! lock, but for setup, which runs outside in QEMU as well.
+//! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest is stopped, and handlers run inside the big
+//! lock, except for setup, which runs outside in QEMU as well.
 
 use super::check::check;
 use crate::channel::{Cancel, Channel, Listener, Sink, Uri};
@@ -61,7 +61,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     sink.finish(saved.and(file.close())).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
 }
 
-/// All phases into a file of the caller's, cleanup included. The guest stands still, and the caller holds the lock.
+/// Saves all phases into a file of the caller, including cleanup. The guest is stopped, and the caller holds the lock.
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Numbers of one migration, for who asks. What counts up never counts down, also over a recovery.
+//! Statistics of one migration. Counters never decrease, also across a recovery.
 
 use super::status::Status;
 use crate::error::{Error, Phase};
@@ -11,20 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What `query` tells.
+/// The result of `query`.
 #[derive(Clone, Debug, Default)]
 pub struct Info {
-    /// Where it stands.
+    /// The status of the migration.
     pub status: Status,
     /// The context's owner as of this migration.
     pub owner: Owner,
-    /// Since it began, until it ended.
+    /// Time from the begin of the migration to its end, or until now.
     pub total_time: Duration,
     /// From the beginning to the first round.
     pub setup_time: Duration,
-    /// How long the guest stood still: to the destination's verdict where there is a return path.
+    /// How long the guest was stopped: until the destination's verdict if there is a return path.
     pub downtime: Duration,
-    /// How long it would stand still if it were stopped now.
+    /// How long the guest would be stopped if it were stopped now.
     pub expected_downtime: Duration,
     /// Saving (or loading) devices in one piece.
     pub device_time: Duration,

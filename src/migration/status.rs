@@ -38,9 +38,9 @@ pub enum Status {
     None = 0,
     /// Connecting, and the handlers' setup.
     Setup = 1,
-    /// Somebody wants it to end; it still lets go of what it holds.
+    /// The migration is being cancelled and releases what it holds.
     Cancelling = 2,
-    /// It was ended by somebody; the guest is where it was.
+    /// The migration was cancelled; the guest is where it was.
     Cancelled = 3,
     /// Rounds of precopy.
     Active = 4,
@@ -52,11 +52,11 @@ pub enum Status {
     PostcopyRecover = 7,
     /// The guest has moved.
     Completed = 8,
-    /// It failed; the error says how and where the guest is.
+    /// The migration failed; the error contains the cause and where the guest is.
     Failed = 9,
     /// Continuous replication.
     Colo = 10,
-    /// The guest is stopped and waits for somebody to say "go on".
+    /// The guest is stopped, and the migration waits until the operator continues it.
     PreSwitchover = 11,
     /// The guest is stopped and the device states are on their way.
     Device = 12,
@@ -153,15 +153,15 @@ struct Inner {
     committed: bool,
     /// The point of no return can't be passed any more.
     refused: bool,
-    /// Changes that the host was not told of yet, and whether a thread is telling them.
-    untold: std::collections::VecDeque<Status>,
-    telling: bool,
+    /// Changes that were not reported to the host yet, and whether a thread is reporting them.
+    unreported: std::collections::VecDeque<Status>,
+    reporting: bool,
     /// Counts up with every change that a waiting thread may wait for.
     generation: u64,
 }
 
-/// The status of one migration. Any thread may wait for it. The thread that changes it tells the host, without a lock and
-/// in the order of the changes.
+/// The status of one migration. Any thread may wait for it. The thread that changes it reports to the host, without a lock
+/// and in the order of the changes.
 pub struct StatusMachine {
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -183,8 +183,8 @@ impl StatusMachine {
         self.inner().status
     }
 
-    /// Changes the status if the table allows that, and returns whether it did. `tell` is called once for every change.
-    pub fn advance(&self, to: Status, tell: &dyn Fn(Status)) -> bool {
+    /// Changes the status if the table allows that, and returns whether it did. `report` is called once for every change.
+    pub fn advance(&self, to: Status, report: &dyn Fn(Status)) -> bool {
         let mut inner = self.inner();
         let cancelling_late = to == Status::Cancelling && inner.committed;
         if !inner.status.may_become(to) || cancelling_late {
@@ -192,18 +192,18 @@ impl StatusMachine {
         }
         inner.status = to;
         inner.generation += 1;
-        inner.untold.push_back(to);
+        inner.unreported.push_back(to);
         self.changed.notify_all();
-        if std::mem::replace(&mut inner.telling, true) {
-            // Another call is telling, maybe further down on this stack: it tells this change as well.
+        if std::mem::replace(&mut inner.reporting, true) {
+            // Another call is reporting, maybe further down on this stack. It reports this change as well.
             return true;
         }
-        while let Some(status) = inner.untold.pop_front() {
+        while let Some(status) = inner.unreported.pop_front() {
             drop(inner);
-            tell(status);
+            report(status);
             inner = self.inner();
         }
-        inner.telling = false;
+        inner.reporting = false;
         self.changed.notify_all();
         true
     }
@@ -249,9 +249,9 @@ impl StatusMachine {
         self.wait(|inner| inner.generation != since, Some(limit));
     }
 
-    /// Waits until the migration is over and the host was told. Returns the last status, or `None` after `limit`.
+    /// Waits until the migration is over and the host has received the report. Returns the last status, or `None` after `limit`.
     pub fn wait_final(&self, limit: Option<Duration>) -> Option<Status> {
-        let over = |inner: &Inner| inner.status.is_final() && !inner.telling;
+        let over = |inner: &Inner| inner.status.is_final() && !inner.reporting;
         self.wait(over, limit).then(|| self.status())
     }
 
@@ -316,31 +316,31 @@ mod tests {
     }
 
     #[test]
-    fn nobody_cancels_behind_the_point_of_no_return() {
+    fn cancel_is_refused_after_the_point_of_no_return() {
         let machine = StatusMachine::default();
-        let tell = |_: S| ();
-        assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Active, &tell) && machine.commit());
-        assert!(!machine.advance(S::Cancelling, &tell));
-        assert!(machine.advance(S::Completed, &tell));
+        let report = |_: S| ();
+        assert!(machine.advance(S::Setup, &report) && machine.advance(S::Active, &report) && machine.commit());
+        assert!(!machine.advance(S::Cancelling, &report));
+        assert!(machine.advance(S::Completed, &report));
         let machine = StatusMachine::default();
-        assert!(machine.advance(S::Setup, &tell) && machine.advance(S::Cancelling, &tell));
-        assert!(!machine.commit() && !machine.advance(S::Active, &tell));
+        assert!(machine.advance(S::Setup, &report) && machine.advance(S::Cancelling, &report));
+        assert!(!machine.commit() && !machine.advance(S::Active, &report));
         let machine = StatusMachine::default();
         machine.refuse();
-        assert!(machine.advance(S::Setup, &tell) && !machine.commit());
+        assert!(machine.advance(S::Setup, &report) && !machine.commit());
     }
 
     #[test]
     fn a_change_from_inside_a_notice_is_told_after_it() {
-        let (machine, told) = (StatusMachine::default(), std::sync::Mutex::new(Vec::new()));
-        let tell = |status: S| {
+        let (machine, reported) = (StatusMachine::default(), std::sync::Mutex::new(Vec::new()));
+        let report = |status: S| {
             if status == S::Setup {
-                assert!(machine.advance(S::Cancelling, &|_| unreachable!("the outer call tells")));
+                assert!(machine.advance(S::Cancelling, &|_| unreachable!("the outer call reports")));
             }
-            told.lock().unwrap().push(status);
+            reported.lock().unwrap().push(status);
         };
-        machine.advance(S::Setup, &tell);
-        assert_eq!(*told.lock().unwrap(), [S::Setup, S::Cancelling]);
+        machine.advance(S::Setup, &report);
+        assert_eq!(*reported.lock().unwrap(), [S::Setup, S::Cancelling]);
         assert_eq!(machine.wait_final(Some(Duration::from_millis(1))), None);
     }
 }

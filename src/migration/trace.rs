@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The trace of a migration: one JSON object to a line. docs/trace-format.md says what the members mean.
+//! The trace of a migration: one JSON object per line. docs/trace-format.md documents the members.
 
 use crate::error::{Error, Phase, Result};
 use crate::json::Emitter;
@@ -49,7 +49,7 @@ pub(super) enum Event<'a> {
         start: u64,
         len: u32,
     },
-    /// The guest stands still from now on, or (with a time) no longer.
+    /// The guest is stopped from now on, or (with a time) no longer.
     Downtime {
         time: Option<Duration>,
     },

@@ -114,7 +114,7 @@ impl incoming::Incoming for Commands {
     fn postcopy_run(&self) -> Result<()> {
         let (worker, core) = (&self.0, &self.0.shared.core);
         if worker.on_own_thread() {
-            // RUN outside of the package: the source was told that the devices are loaded, or it is in error.
+            // RUN outside of the package: the source has received the PONG for the devices, or it sent RUN in error.
             core.wait_for("loading the package", DEVICE_LIMIT, || worker.state().package.loaded.clone())?;
         } else {
             // The worker enters `listen` on its own thread.

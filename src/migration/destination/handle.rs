@@ -86,7 +86,7 @@ impl Incoming {
         }
     }
 
-    /// Tells the source that the guest will not be started here, before the connection is closed. The source may have
+    /// Reports to the source that the guest will not be started here, before the connection is closed. The source may have
     /// sent all of the guest and wait for the verdict.
     ///
     /// On a thread of its own, since a channel may not take the message.

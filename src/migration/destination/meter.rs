@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Counts what arrives, so that an incoming migration can tell how far it is while a thread waits for the rest.
+//! Counts received bytes, so that an incoming migration can report progress while a thread waits for the rest.
 
 use super::handshake::Handshake;
 use crate::channel::Channel;

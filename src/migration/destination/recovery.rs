@@ -53,8 +53,8 @@ impl Worker {
         }
     }
 
-    /// A source without our extensions releases the guest with the package, which may still be loaded when the
-    /// connection breaks behind it. So loading it comes to its end first, unless devices wait for pages.
+    /// A source without the extensions releases the guest with the package, which may still be loading when the
+    /// connection breaks after it. So loading is completed first, unless devices wait for pages.
     fn wait_run(&self) {
         if !self.shared.peer_is_libsavevm() {
             let core = &self.shared.core;
@@ -82,10 +82,10 @@ impl Worker {
         let since = core.now();
         loop {
             if requests.abandon.load(SeqCst) {
-                return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
+                return Err(Error::new(libc::ECANCELED, "the paused postcopy was aborted"));
             }
             if core.params().recover_timeout.is_some_and(|limit| core.now().saturating_sub(since) > limit) {
-                return Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"));
+                return Err(Error::new(libc::ETIMEDOUT, "the paused postcopy was not recovered in time"));
             }
             let generation = core.status_machine.generation();
             let Some(acceptor) = requests.recovery_acceptor.take() else {

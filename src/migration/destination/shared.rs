@@ -58,7 +58,7 @@ impl Shared {
         self.core.stats.get().peer_is_libsavevm
     }
 
-    /// Tells the source why this side ends: `error`, or that it was cancelled. The source may be gone; then it knows.
+    /// Sends the source the reason why this side ends: `error`, or that it was cancelled. Does nothing if the source is gone.
     pub fn send_failure(&self, error: &Error, cancelled: bool) {
         if self.sender.is_open() {
             if self.peer_is_libsavevm() && !cancelled {

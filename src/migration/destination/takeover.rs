@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How a destination ends: it takes the guest over and says so, or it says why not.
+//! The end of a destination: it takes the guest over and reports that, or it reports why it did not.
 
 use super::stage::Stage;
 use super::worker::{LAST_LIMIT, Worker};
@@ -113,7 +113,7 @@ impl Worker {
         }
     }
 
-    /// The migration failed or was cancelled: this side does not start the guest any more and tells the source why.
+    /// The migration failed or was cancelled: this side does not start the guest any more and sends the reason to the source.
     pub(super) fn abort(&self, error: Error) {
         let core = &self.shared.core;
         // A package that is still being loaded starts no guest from here on.

@@ -41,7 +41,7 @@ pub(super) struct Package {
     pub loaded: Option<Result<()>>,
 }
 
-/// Where the worker stands, and what it knows of the source and the guest.
+/// The stage of the worker, and what it knows of the source and the guest.
 pub(super) struct State {
     pub stage: Stage,
     pub postcopy: PostcopyState,
@@ -54,7 +54,7 @@ pub(super) struct State {
     pub all_arrived: bool,
     /// The source has released the guest: it is here, whether it runs or not.
     pub guest_is_here: bool,
-    /// The guest was started, or left stopped on request, and runs or stands here with pages missing.
+    /// The guest was started, or left stopped on request, and runs or is stopped here with pages missing.
     pub started: bool,
     /// The disks were taken over.
     pub has_disks: bool,
@@ -143,7 +143,7 @@ impl Worker {
         }
     }
 
-    /// Enters another stage and its status, or says why that is not possible any more.
+    /// Enters another stage and its status. An error if that is not possible any more.
     pub fn enter(&self, to: Stage) -> Result<()> {
         let from = self.state().stage;
         if !from.may_become(to) {
@@ -201,7 +201,7 @@ impl Worker {
         }
         match end? {
             LoadEnd::Finished => self.enter(Stage::TakeOver),
-            LoadEnd::HandedOver => Err(Error::invalid("the stream was handed over to nobody")),
+            LoadEnd::HandedOver => Err(Error::invalid("the stream was handed over without a worker")),
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The source's ear: a thread that reads the return path, and what it has heard.
+//! Reads the return path at the source, in a thread of its own, and keeps what it has received.
 
 use super::message::{self, Message};
 use crate::channel::Channel;
@@ -24,7 +24,7 @@ use std::time::Duration;
 pub struct ReaderData {
     /// Value of the last PONG.
     last: Option<u32>,
-    /// The destination is of this library.
+    /// The destination is libsavevm.
     peer_is_libsavevm: bool,
     /// Everything is loaded.
     loaded: bool,
@@ -35,15 +35,15 @@ pub struct ReaderData {
     shut: Option<u32>,
     text: Option<String>,
     resume_ack: Option<u32>,
-    /// Bytes that were asked for since somebody looked.
+    /// Bytes requested since the last look.
     requested: u64,
     /// Blocks of which the received bitmap came.
     bitmaps: Vec<Vec<u8>>,
-    /// Nothing more is heard, for this reason.
+    /// The return path ended, for this reason.
     broken: Option<Error>,
 }
 
-/// What was heard.
+/// What was received. It outlives the thread.
 #[derive(Clone)]
 pub struct ReaderState(Arc<Mutex<ReaderData>>);
 
@@ -105,14 +105,14 @@ impl Channel for NoTimeout {
 
 /// How the verdict came out.
 pub enum Verdict {
-    /// SHUT with this value, and the destination's words where it has some.
+    /// SHUT with this value, and the destination's text if it sent one.
     Shut(u32, Option<String>),
     /// The return path broke first.
     Broken(Error),
 }
 
 impl Reader {
-    /// Starts to listen. `extended` is what an earlier connection has shown.
+    /// Starts the thread. `peer_is_libsavevm` is the result of an earlier connection.
     pub fn start(core: &Arc<Core>, channel: &Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<Self> {
         let state = ReaderState::default();
         state.0.lock().peer_is_libsavevm = peer_is_libsavevm;
@@ -132,16 +132,16 @@ impl Reader {
         Ok(Self { state, thread: Some(thread) })
     }
 
-    /// What was heard, for who outlives the thread.
+    /// Returns what was received. It outlives the thread.
     pub fn state(&self) -> ReaderState {
         self.state.clone()
     }
 
-    /// Ends with the connection. Where that can't be shut down, the thread is left to itself.
+    /// Joins the thread if the connection has ended. If it could not be shut down, the thread is detached.
     pub fn stop(&mut self, connection_ended: bool) {
         if let Some(thread) = self.thread.take() {
             if connection_ended || thread.is_finished() {
-                // A panic in it was told by the panic hook; nothing here depends on its result.
+                // The panic hook has reported a panic of the thread. Nothing here depends on its result.
                 let _ = thread.join();
             }
         }
@@ -153,7 +153,7 @@ impl ReaderState {
         self.0.lock().peer_is_libsavevm
     }
 
-    /// Why no answer will come: the destination said that it is over, or nothing is heard any more.
+    /// Returns why no answer will arrive: the destination sent SHUT, or the return path ended.
     pub fn trouble(&self) -> Option<Error> {
         let data = self.0.lock();
         match (data.shut, &data.broken) {
@@ -173,7 +173,7 @@ impl ReaderState {
         self.look_for(|data| (data.last == Some(value)).then_some(()))
     }
 
-    /// Its word that everything is loaded.
+    /// Whether the destination has reported that everything is loaded.
     pub fn loaded(&self) -> Option<Result<()>> {
         self.look_for(|data| data.loaded.then_some(()))
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The destination's voice: messages to the source, from any thread, one after the other.
+//! Sends the destination's messages to the source, from any thread, one after the other.
 //!
-//! No lock is held while a message is written, since a channel may be the hypervisor's own. Who finds another thread
-//! writing leaves the message with it.
+//! No lock is held while a message is written, because the channel may be a callback of the hypervisor. If another thread
+//! is writing, a message is queued for that thread.
 
 use super::message::{self, Message};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::sync::{Condvar, Mutex, Rank};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many messages wait at most: more come only from a guest that asks for pages faster than anybody can.
+/// Limit on queued messages. Only a guest that requests pages faster than the channel takes them reaches it.
 const WAITING_MAX: usize = 1 << 16;
 
 enum Item {
@@ -24,7 +24,7 @@ enum Item {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<(u64, Item)>,
-    /// `None` while it is not open, and while somebody writes.
+    /// `None` while the sender is closed, and while a thread writes.
     file: Option<MigFile>,
     open: bool,
     writing: bool,
@@ -54,7 +54,7 @@ impl Default for Sender {
 }
 
 impl Sender {
-    /// Speaks over this file from now on.
+    /// Opens the sender: messages go to this file from now on.
     pub fn open(&self, file: MigFile) {
         let mut state = self.state.lock();
         state.drop_waiting();
@@ -66,7 +66,7 @@ impl Sender {
         drop(older);
     }
 
-    /// Says nothing more. What another thread is writing goes out, or fails with the connection.
+    /// Closes the sender. The message that another thread is writing is sent, or fails with the connection.
     pub fn close(&self) {
         let file = {
             let mut state = self.state.lock();
@@ -81,20 +81,20 @@ impl Sender {
         self.state.lock().open
     }
 
-    /// Says it, or leaves it with the thread that is speaking. An error where nothing can be said any more.
+    /// Sends a message, or queues it for the thread that is writing. An error if the sender is closed.
     pub fn send(&self, message: Message) -> Result<()> {
         let number = self.put(Item::Message(message), false)?;
         self.state.lock().outcome(number)
     }
 
-    /// RECV_BITMAP with its bits.
+    /// Sends RECV_BITMAP with its bits.
     pub fn send_bitmap(&self, block: Vec<u8>, bits: Vec<u8>) -> Result<()> {
         let number = self.put(Item::Bitmap(block, bits), false)?;
         self.state.lock().outcome(number)
     }
 
-    /// Says it as the last thing over this connection, and waits until the channel took it, at most for `limit`. An error
-    /// is about this very message: the peer may end the connection as soon as it has it.
+    /// Sends the last message of this connection, and waits at most `limit` until the channel took it. An error concerns
+    /// this message only: the peer may close the connection as soon as it has the message.
     pub fn send_final(&self, message: Message, limit: Duration) -> Result<()> {
         let number = self.put(Item::Message(message), true)?;
         let since = Instant::now();
@@ -107,7 +107,7 @@ impl Sender {
         state.outcome(number)
     }
 
-    /// Takes a message over, and writes what waits unless another thread is at it; the message's number.
+    /// Queues a message, and writes the queue unless another thread does so. Returns the message's number.
     fn put(&self, item: Item, last: bool) -> Result<u64> {
         let mut state = self.state.lock();
         if !state.open {
@@ -151,13 +151,13 @@ impl Sender {
             }
             _ => Some(file),
         };
-        // The channel may go with it, which is the hypervisor's to do.
+        // This may free the channel, which calls the hypervisor.
         drop(state);
         drop(spent);
         Ok(number)
     }
 
-    /// Who was writing failed in the middle of it: nobody knows what the source got, and nothing more is said.
+    /// The writing thread panicked: it is unknown what the source received, so nothing more is sent.
     fn lost(&self) {
         let mut state = self.state.lock();
         state.writing = false;
@@ -168,7 +168,7 @@ impl Sender {
 }
 
 impl State {
-    /// What waits, and what somebody is writing, did not go out as far as anybody knows.
+    /// Drops the queue. The queued messages and the one being written count as not sent.
     fn drop_waiting(&mut self) {
         if self.written < self.taken {
             self.failed.get_or_insert((self.written + 1, silent()));
@@ -177,7 +177,7 @@ impl State {
         self.written = self.taken;
     }
 
-    /// How a message fared, as far as that is known.
+    /// Returns the result of a message, as far as it is known.
     fn outcome(&self, number: u64) -> Result<()> {
         match &self.failed {
             Some((first, error)) if *first <= number => Err(error.clone()),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_stands_whatever_somebody_says_after_it() {
+    fn no_message_is_sent_after_the_final_one() {
         let (here, there) = memory::pair(64);
         let sender = Sender::default();
         sender.open(MigFile::new(here, true));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_who_panics_while_he_speaks() {
+    fn panic_in_the_channel_closes_the_sender() {
         let sender = Sender::default();
         sender.open(MigFile::new(Arc::new(Mistaken), true));
         let vm = Vm::default();
@@ -290,7 +290,7 @@ mod tests {
         assert!(since.elapsed() < Duration::from_secs(5));
     }
 
-    /// A channel whose end comes back to the voice.
+    /// A channel that calls the sender when it is dropped.
     struct Curious(Weak<Sender>, mpsc::Sender<bool>);
 
     impl Drop for Curious {

@@ -40,7 +40,7 @@ impl Migration for Outgoing {
 
 impl Outgoing {
     /// Begins to migrate. Errors here are those of the moment: a blocker, another migration, a bad parameter; the
-    /// connection comes later. `own_thread` decides who does the work.
+    /// connection comes later. `own_thread` selects the thread that does the work.
     pub fn start(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_migratable()?;
         let own_thread = params.own_thread;
@@ -182,7 +182,7 @@ impl Outgoing {
         self.shared.core.offer(&self.shared.requests.recovery_channel, recovery_channel, &self.shared.released)
     }
 
-    /// Asks the destination which pages of a block arrived, and waits until `PostcopyRam::received` was told. For
+    /// Asks the destination which pages of a block arrived, and waits until `PostcopyRam::received` was called. For
     /// `resume_prepare` callbacks.
     pub fn request_bitmap(&self, block: &[u8]) -> Result<()> {
         let asked = self.shared.core.recovery.lock().clone();

@@ -90,7 +90,7 @@ impl Source {
         file.flush();
         self.check()?;
         if !peer_is_libsavevm {
-            // Whoever has the whole package may run.
+            // A destination that has the whole package may start the guest.
             core.commit()?;
         }
         let file = self.file()?;
@@ -133,7 +133,7 @@ impl Source {
         let core = &m.core;
         let Some(answer) = self.reader.as_ref().and_then(|reader| reader.loaded()) else {
             if core.now().saturating_sub(self.packaged_at) > core.params().switchover_timeout {
-                let text = "the destination did not say in time that the devices are loaded";
+                let text = "the destination did not report in time that the devices are loaded";
                 return Err(Error::new(libc::ETIMEDOUT, text));
             }
             return Ok(false);
@@ -175,7 +175,7 @@ impl Source {
             return Ok(next);
         }
         if !handed && urgent == 0 {
-            // The guest stands still until RUN, which must not wait behind pages that nobody asked for.
+            // The guest is stopped until RUN, which must not wait behind pages that were not requested.
             self.keep_alive(core)?;
             return Ok(POLL);
         }
@@ -291,13 +291,13 @@ impl Source {
     pub(super) fn paused(&mut self, m: &Shared, since: Duration) -> Result<Next> {
         let core = &m.core;
         if m.requests.abandon.load(SeqCst) {
-            return Err(Error::new(libc::ECANCELED, "the paused postcopy was given up"));
+            return Err(Error::new(libc::ECANCELED, "the paused postcopy was aborted"));
         }
         let late = core.params().recover_timeout.is_some_and(|limit| core.now().saturating_sub(since) > limit);
         let recovery_channel = m.requests.recovery_channel.take();
         let Some(channel) = recovery_channel else {
             return if late {
-                Err(Error::new(libc::ETIMEDOUT, "nobody recovered the paused postcopy"))
+                Err(Error::new(libc::ETIMEDOUT, "the paused postcopy was not recovered in time"))
             } else {
                 Ok(POLL)
             };

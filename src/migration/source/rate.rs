@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Length of a window.
 pub const WINDOW: Duration = Duration::from_millis(100);
-/// Windows with less than this tell nothing about the link.
+/// Windows with fewer bytes than this are too short to measure the link.
 const SMALL: u64 = 10_000;
 /// How often convergence is judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(500);
@@ -112,7 +112,7 @@ impl Rate {
             return false;
         };
         let sent = bytes.saturating_sub(bytes_before);
-        // What was sent is more than its payload: heads of pages and sections are nobody's dirt.
+        // The bytes sent include the heads of pages and sections, which are not dirty memory.
         let heads = sent / 64 + 64;
         let new = pending.saturating_add(sent).saturating_sub(before.saturating_add(heads));
         self.dirtied = self.dirtied.saturating_add(new);

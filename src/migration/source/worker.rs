@@ -56,7 +56,7 @@ pub(super) enum Step {
     Stop {
         postcopy: bool,
     },
-    /// The operator has yet to say "go on".
+    /// Waits until the operator continues the migration.
     PreSwitchover {
         postcopy: bool,
     },
@@ -104,9 +104,9 @@ pub(super) struct Source {
     pub was_running: bool,
     /// When it was stopped.
     pub stopped_at: Option<Duration>,
-    /// The disks were given up.
+    /// The disks were released.
     pub disks_inactive: bool,
-    /// A stream into a regular file: nobody can run the guest from it by himself.
+    /// The stream goes into a regular file: no destination can start the guest by itself.
     pub to_file: bool,
     throttle: u32,
     kept_alive: Duration,
@@ -363,7 +363,7 @@ impl Source {
         let file = self.file()?;
         let round = save::iterate(vm, file, postcopy);
         if postcopy {
-            // Somebody over there waits for these pages.
+            // A device or a processor of the destination waits for these pages.
             file.flush();
         }
         self.check()?;
@@ -558,7 +558,7 @@ fn not_ours(error: Error, handed: bool) -> Error {
     let text = match handed {
         true => format!("{cause}; the guest was handed over and does not run here"),
         false => format!(
-            "{cause}; the destination may run the guest, so it stays stopped here until somebody who sees both sides \
+            "{cause}; the destination may run the guest, so it stays stopped here until an operator with access to both sides \
              decides"
         ),
     };
