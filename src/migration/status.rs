@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_from_inside_a_notice_is_told_after_it() {
+    fn change_made_in_a_report_is_reported_after_it() {
         let (machine, reported) = (StatusMachine::default(), std::sync::Mutex::new(Vec::new()));
         let report = |status: S| {
             if status == S::Setup {

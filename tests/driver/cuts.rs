@@ -9,14 +9,14 @@ use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What one cut may lead to, and nothing else: the guest moved, or stayed, or is where only an operator can say: stopped
-/// on the source, which says so, and running on the destination or nowhere.
+/// The allowed results of one cut: the guest moved, or stayed, or only an operator can find out: it is stopped on the
+/// source, which reports that, and runs on the destination or nowhere.
 fn check_cut(source: &Machine, destination: &Machine, stage: &Stage, run: &Run, what: &str) {
     let (out, into) = run.wait(what);
     let info = run.out.info();
     match (&out, info.owner) {
         (Ok(()), Owner::There) => {
-            assert!(into.is_ok(), "{what}: the source let go, but the destination: {into:?}");
+            assert!(into.is_ok(), "{what}: the source released the guest, but the destination: {into:?}");
             check_moved(source, destination, stage, what);
         }
         (Err(_), Owner::Here) => {
@@ -73,7 +73,7 @@ fn every_cut(params: &(Params, Params)) -> Vec<(i64, Owner)> {
 #[test]
 fn at_every_byte_between_two_ends_of_this_library() {
     let owners = every_cut(&(quick(), quick()));
-    // The window in which nobody can know is there, and it is small: EOF and what follows.
+    // There is a window in which the owner is unknown, and it is small: EOF and what follows.
     let unknown: Vec<_> = owners.iter().filter(|(_, owner)| *owner == Owner::Unknown).collect();
     assert!(!unknown.is_empty());
     assert!(owners[..100].iter().all(|(_, owner)| *owner == Owner::Here));
@@ -157,15 +157,15 @@ fn a_destination_waits_for_its_source_no_longer_than_it_may() {
     let (_, destination, stage) = Machine::two();
     let path = std::env::temp_dir().join(format!("savevm-driver-waits-{}", std::process::id()));
     let limit = Some(Duration::from_millis(50));
-    let nobody = Endpoint::Uri(Uri::Unix(path));
-    let into = Incoming::start(&destination.vm, nobody, Params { connect_timeout: limit, ..quick() }).unwrap();
+    let unused = Endpoint::Uri(Uri::Unix(path));
+    let into = Incoming::start(&destination.vm, unused, Params { connect_timeout: limit, ..quick() }).unwrap();
     assert_eq!(into.wait_within(LONG).unwrap().unwrap_err().errno(), libc::ETIMEDOUT);
     let (_here, there) = fragile(-1, -1, Break::Whole);
     let into = Incoming::start(&destination.vm, over(&there), Params { stall_timeout: limit, ..quick() }).unwrap();
     assert!(into.wait_within(LONG).unwrap().is_err());
     assert!(!destination.host.is_running());
-    destination.check_balanced("nobody comes");
-    stage.check("nobody comes");
+    destination.check_balanced("no source connects");
+    stage.check("no source connects");
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn zero_byte_before_the_end_of_a_live_device_starts_no_guest() {
         std::fs::remove_file(&path).unwrap();
         bytes
     };
-    // Footers stand where a section ends, so the next byte is the type of a section.
+    // A footer is at the end of a section, so the next byte is the type of a section.
     let footer = |id: u32| [&[0x7e][..], &id.to_be_bytes()].concat();
     let ram = footer(0);
     let ends: Vec<_> = (0..whole.len()).filter(|at| whole[*at..].starts_with(&ram)).map(|at| at + ram.len()).collect();

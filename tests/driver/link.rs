@@ -16,7 +16,7 @@ pub enum Break {
     Whole,
     /// Only the direction that is counted; the other goes on.
     Half,
-    /// Nobody notices anything, but nothing more comes.
+    /// No end gets an error, but nothing more arrives.
     Silent,
     /// Not at all: what comes trickles in, a few bytes at a time.
     Never,
@@ -51,8 +51,8 @@ impl Fragile {
         Arc::new(Self { inner, left, how, read, damage: Mutex::new(damage), shut, stall, happens })
     }
 
-    /// Has something happen when it is taken up, before anybody reads from it.
-    pub fn when_taken_up(&self, happens: impl FnOnce() + Send + 'static) {
+    /// Runs an action when the connection is accepted, before it is read.
+    pub fn when_accepted(&self, happens: impl FnOnce() + Send + 'static) {
         *self.happens.lock().unwrap() = Some(Box::new(happens));
     }
 
@@ -144,7 +144,7 @@ impl Channel for Fragile {
     }
 }
 
-/// Two connected ends. `to_destination` and `to_source` say after how many bytes each direction breaks (-1: never).
+/// Two connected ends. `to_destination` and `to_source`: the number of bytes after which each direction breaks (-1: never).
 pub fn fragile(to_destination: i64, to_source: i64, how: Break) -> (Arc<Fragile>, Arc<Fragile>) {
     let (source, destination) = memory::pair(1 << 16);
     (Fragile::new(source, to_source, how, None), Fragile::new(destination, to_destination, how, None))

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-/// What the two sides of a migration share: who runs, who has the disks, and what went wrong.
+/// What the two sides of a migration share: the side that runs, the side with the disks, and violations.
 #[derive(Default)]
 pub struct Stage {
     guests: AtomicI32,
@@ -76,7 +76,7 @@ pub struct TestHost {
     pub throttled: AtomicU32,
     pub stops: AtomicU32,
     pub resets: AtomicU32,
-    /// What its clock shows, where that stands still.
+    /// The time of its clock, if the clock is stopped.
     pub frozen: Mutex<Option<u64>>,
     /// Errors that were reported: expected ones are part of many tests.
     pub reports: Mutex<Vec<String>>,
@@ -126,7 +126,7 @@ impl TestHost {
         }
     }
 
-    /// The host's clock stands still from now on.
+    /// Stops the host's clock.
     pub fn freeze(&self) {
         let now = self.clock_ns();
         *self.frozen.lock().unwrap() = now;
@@ -437,7 +437,7 @@ pub struct Device {
     pub fail_load: AtomicBool,
     /// How long its save takes, and its load.
     pub slow: AtomicU32,
-    /// The guest has yet to let go of it.
+    /// The guest has not released it yet.
     pub plugged: AtomicBool,
     /// It reads all of this RAM while it loads.
     pub reads: Mutex<Option<Arc<Ram>>>,
@@ -543,7 +543,7 @@ impl Machine {
     pub fn check_balanced(&self, what: &str) {
         let count = |count: &AtomicU32| count.load(SeqCst);
         let c = &self.counts;
-        // QEMU's engine tells `save_cleanup` to every handler once there was a setup.
+        // QEMU's engine calls `save_cleanup` of every handler after a setup.
         assert_eq!(count(&c.save_setup), count(&c.save_cleanup), "{what}: save_cleanup");
         // A wrong configuration section cleans up before there was a setup, as in QEMU.
         let (setup, cleanup) = (count(&c.load_setup), count(&c.load_cleanup));

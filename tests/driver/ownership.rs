@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The owner of a guest belongs to the context: what is refused, when, and what the context says meanwhile.
+//! The owner of a guest belongs to the context: what is refused, when, and what the context reports meanwhile.
 
 use super::link::{Break, fragile};
 use super::machine::Machine;

@@ -156,7 +156,7 @@ impl PostcopyRam for super::Shared<Ram> {
         self.postcopy.source.lock().unwrap().take();
         let before = self.postcopy.ended.lock().unwrap().replace(complete);
         if before.is_some() {
-            self.host.stage.violation("the end of postcopy was told twice");
+            self.host.stage.violation("the end of postcopy was reported twice");
         }
         self.postcopy.came.notify_all();
     }

@@ -160,7 +160,7 @@ fn a_destination_that_is_cancelled_before_the_end_gives_the_guest_back() {
     }
 }
 
-/// Bytes to the source of a whole postcopy. The last eight are the verdict, those before say that all pages arrived.
+/// Bytes to the source of a whole postcopy. The last eight are the verdict, those before report that all pages arrived.
 fn answers() -> i64 {
     let (source, destination, _stage) = machines();
     let ends = fragile(-1, -1, Break::Whole);

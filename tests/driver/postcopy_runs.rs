@@ -73,9 +73,9 @@ pub fn guest(destination: &Machine) -> Guest {
 }
 
 pub fn check_whole(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
-    assert!(!source.host.is_running() && destination.host.is_running(), "{what}: who runs");
+    assert!(!source.host.is_running() && destination.host.is_running(), "{what}: the side that runs");
     assert_eq!(source.state(), destination.state(), "{what}: state");
-    assert_eq!(destination.ram.postcopy.ended(), Some(true), "{what}: the end was told");
+    assert_eq!(destination.ram.postcopy.ended(), Some(true), "{what}: the end was reported");
     source.check_balanced(what);
     destination.check_balanced(what);
     stage.check(what);
@@ -124,7 +124,7 @@ fn pages_that_are_asked_for_do_not_wait_for_the_rate_limit() {
     let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
     wait_status(|| run.out.info().status, Status::PostcopyActive, "postcopy");
-    // No window ends any more, so that the background copy comes to rest.
+    // No window ends any more, so that the background copy pauses.
     source.host.freeze();
     let missing = || (0..PAGES).filter(|page| !destination.ram.postcopy.has(*page)).collect::<Vec<_>>();
     let mut left = missing();
@@ -140,7 +140,7 @@ fn pages_that_are_asked_for_do_not_wait_for_the_rate_limit() {
     for page in [left[left.len() - 1], left[1]] {
         assert_eq!(destination.ram.touch(page), Some(source.ram.contents()[page]), "page {page}");
     }
-    assert!(missing().contains(&left[0]), "what nobody asked for waits");
+    assert!(missing().contains(&left[0]), "pages that were not requested wait");
     *source.host.frozen.lock().unwrap() = None;
     let (out, into) = run.wait("urgent pages");
     out.and(into).unwrap();
@@ -272,7 +272,7 @@ fn each_package_is_waited_for() {
 }
 
 #[test]
-fn nobody_runs_what_has_failed_while_its_devices_load() {
+fn failed_device_load_leaves_the_guest_at_the_source() {
     let machines = machines();
     machines.1.device.slow.store(200, SeqCst);
     let devices_and_run = |source: &Machine| {
@@ -308,7 +308,7 @@ pub fn recover_all(run: &Run, what: &str) {
     loop {
         let (out, into) = (run.out.info().status, run.into.info().status);
         if out.is_final() || into.is_final() {
-            // One that is paused has nobody to come back to.
+            // A paused postcopy has no peer to recover with.
             if out == Status::PostcopyPaused {
                 run.out.end();
             } else if into == Status::PostcopyPaused {
@@ -358,14 +358,14 @@ fn one_cut(ends: (Arc<Fragile>, Arc<Fragile>), params: Params, what: &str) -> bo
             let owner = run.out.info().owner;
             assert!(stage.guests() <= 1, "{what}");
             assert_eq!(source.host.is_running(), owner == Owner::Here, "{what}");
-            // Before the guest was handed over, a break costs nothing; after that, the source knows what it says.
+            // A break before the handover leaves the guest at the source. After it, the source knows where the guest is.
             assert!(owner != Owner::There || destination.host.is_running(), "{what}: {owner:?} {out:?}");
         }
         (Err(error), Ok(())) => {
             // The verdict was lost behind the end.
             assert!(run.out.info().owner != Owner::Here && destination.host.is_running(), "{what}: {error}");
         }
-        (Ok(()), Err(error)) => panic!("{what}: the source let go, but the destination: {error}"),
+        (Ok(()), Err(error)) => panic!("{what}: the source released the guest, but the destination: {error}"),
     }
     source.check_balanced(what);
     destination.check_balanced(what);
@@ -435,7 +435,7 @@ fn a_corrupted_byte_in_a_postcopy_never_makes_two_guests_and_never_hangs() {
 }
 
 #[test]
-fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
+fn paused_postcopy_without_recovery_fails_at_its_time_limit() {
     let (source, destination, stage) = machines();
     let slow =
         Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
@@ -443,11 +443,11 @@ fn a_paused_postcopy_that_nobody_recovers_ends_in_time() {
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
     pause_postcopy(&run);
     let (out, into) = run.wait("not recovered");
-    assert!(out.unwrap_err().message().contains("nobody recovered"));
-    assert!(into.unwrap_err().message().contains("nobody recovered"));
+    assert!(out.unwrap_err().message().contains("was not recovered in time"));
+    assert!(into.unwrap_err().message().contains("was not recovered in time"));
     // The destination may not have shown yet that it got the guest.
     assert!(run.out.info().owner != Owner::Here && run.into.info().owner == Owner::Torn);
-    // Pages are lost, so that nobody goes on with the guest.
+    // Pages are lost, so neither side continues the guest.
     assert!(!source.host.is_running() && !destination.host.is_running());
     assert_eq!(destination.ram.postcopy.ended(), Some(false));
     source.check_balanced("not recovered");
@@ -555,7 +555,7 @@ fn a_connection_that_is_offered_while_another_is_tried_is_not_lost() {
     let run = paused(&source, &destination);
     let ((_gone, closed), (here, sound)) = (fragile(0, -1, Break::Whole), fragile(-1, -1, Break::Whole));
     let into = Arc::clone(&run.into);
-    closed.when_taken_up(move || into.recover(Endpoint::Channel(sound)).unwrap());
+    closed.when_accepted(move || into.recover(Endpoint::Channel(sound)).unwrap());
     run.into.recover(over(&closed)).unwrap();
     run.out.recover(&Endpoint::Channel(here)).unwrap();
     let (out, into) = run.wait("offered meanwhile");

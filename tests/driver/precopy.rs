@@ -29,7 +29,7 @@ pub fn over(channel: &Arc<impl Channel + 'static>) -> Endpoint {
     Endpoint::Channel(Arc::clone(channel) as _)
 }
 
-/// Waits until it is so; `state` tells what is instead where that takes too long.
+/// Waits until a condition holds; `state` describes the present state in the panic at the time limit.
 pub fn wait_until(done: impl Fn() -> bool, state: impl Fn() -> String) {
     let since = Instant::now();
     while !done() {
@@ -38,7 +38,7 @@ pub fn wait_until(done: impl Fn() -> bool, state: impl Fn() -> String) {
     }
 }
 
-/// Waits until an end is there, which must not come to its end before.
+/// Waits until a side reaches a state, before which it must not end.
 pub fn wait_status(status: impl Fn() -> Status, want: Status, what: &str) {
     let instead = |status| format!("{what}: waiting for {want}, it is {status}");
     let done = || {
@@ -75,7 +75,7 @@ impl Run {
         let out = ended(self.out.wait_within(LONG), "source", self.out.info().status);
         let into = ended(self.into.wait_within(LONG), "destination", self.into.info().status);
         for (vm, owner) in [(self.out.vm(), self.out.info().owner), (self.into.vm(), self.into.info().owner)] {
-            assert_eq!(vm.ownership.owner(), owner, "{what}: the context says what its migration says");
+            assert_eq!(vm.ownership.owner(), owner, "{what}: the owner of the context and of its migration");
             assert_eq!(vm.ownership.may_run(), owner == Owner::Here, "{what}");
         }
         (out, into)
@@ -84,7 +84,7 @@ impl Run {
 
 /// The guest moved as a whole.
 pub fn check_moved(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
-    assert!(!source.host.is_running() && destination.host.is_running(), "{what}: who runs");
+    assert!(!source.host.is_running() && destination.host.is_running(), "{what}: the side that runs");
     assert_eq!(source.state(), destination.state(), "{what}: state");
     source.check_balanced(what);
     destination.check_balanced(what);
@@ -93,7 +93,7 @@ pub fn check_moved(source: &Machine, destination: &Machine, stage: &Stage, what:
 
 /// The guest stayed as if nothing had been.
 pub fn check_stayed(source: &Machine, destination: &Machine, stage: &Stage, what: &str) {
-    assert!(source.host.is_running() && !destination.host.is_running(), "{what}: who runs");
+    assert!(source.host.is_running() && !destination.host.is_running(), "{what}: the side that runs");
     source.check_balanced(what);
     destination.check_balanced(what);
     stage.check(what);
@@ -180,9 +180,9 @@ fn the_destinations_words_reach_the_source_and_the_guest_runs_on() {
     assert!(into.unwrap_err().to_string().contains("does not want to"));
     check_stayed(&source, &destination, &stage, "refusal");
     for (machine, side) in [(&source, "source"), (&destination, "destination")] {
-        let told = machine.host.reports.lock().unwrap().clone();
-        let named = told.iter().filter(|text| text.contains("does not want to"));
-        assert_eq!(named.count(), 1, "{side}: {told:?}");
+        let reports = machine.host.reports.lock().unwrap().clone();
+        let named = reports.iter().filter(|text| text.contains("does not want to"));
+        assert_eq!(named.count(), 1, "{side}: {reports:?}");
     }
     assert_eq!((run.out.info().status, run.out.info().owner), (Status::Failed, Owner::Here));
 }
@@ -244,7 +244,7 @@ fn cancelling_ends_it_within_a_second_and_the_guest_runs_on() {
     for wait in [Status::Setup, Status::Active, Status::PreSwitchover] {
         let what = format!("cancel in {wait}");
         let (source, destination, stage) = Machine::two();
-        // Nobody answers in setup.
+        // No answer arrives in setup.
         stay_active(&source, wait != Status::PreSwitchover);
         let params = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..quick() };
         let (here, there) = fragile(-1, -1, Break::Whole);
@@ -256,8 +256,8 @@ fn cancelling_ends_it_within_a_second_and_the_guest_runs_on() {
         assert!(since.elapsed() < Duration::from_secs(1), "{what}");
         assert_eq!(out.info().status, Status::Cancelled);
         assert_eq!(out.wait().unwrap_err().errno(), libc::ECANCELED);
-        let told = source.host.reports.lock().unwrap().clone();
-        assert!(told.is_empty(), "{what}: {told:?}");
+        let reports = source.host.reports.lock().unwrap().clone();
+        assert!(reports.is_empty(), "{what}: {reports:?}");
         if let Some(into) = into {
             assert!(into.wait_within(LONG).unwrap().is_err(), "{what}");
         }

@@ -50,7 +50,7 @@ impl Qemu {
         Some(Self { child, monitor, lines })
     }
 
-    fn tell(&mut self, command: &str) {
+    fn command(&mut self, command: &str) {
         writeln!(self.monitor, "{command}").unwrap();
     }
 
@@ -58,14 +58,14 @@ impl Qemu {
     fn ask_until(&mut self, command: &str, part: &str) {
         let since = Instant::now();
         while since.elapsed() < LONG {
-            self.tell(command);
+            self.command(command);
             while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {
                 if line.contains(part) {
                     return;
                 }
             }
         }
-        panic!("QEMU did not say '{part}' to '{command}'");
+        panic!("QEMU did not answer '{part}' to '{command}'");
     }
 }
 
@@ -166,11 +166,11 @@ fn qemu_gives_its_guest_and_hears_the_verdict() {
         machine.vm.unregister_name(None, b"ram", 1);
         machine.vm.unregister_name(None, b"dev", 1);
         none_machine(&machine.vm);
-        // The other machine of the pair stands for QEMU's guest, which can't be watched from here.
+        // The other machine of the pair represents QEMU's guest, which can't be observed from here.
         stage.qemu_has_the_guest();
         let into = Incoming::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), quick()).unwrap();
-        qemu.tell(&format!("migrate_set_capability return-path {return_path}"));
-        qemu.tell(&format!("migrate -d unix:{}", path.display()));
+        qemu.command(&format!("migrate_set_capability return-path {return_path}"));
+        qemu.command(&format!("migrate -d unix:{}", path.display()));
         into.wait_within(LONG).unwrap().unwrap();
         assert!(machine.host.is_running());
         assert_eq!((into.info().return_path, into.info().peer_is_libsavevm), (return_path == "on", false));
@@ -185,8 +185,8 @@ fn a_load_that_fails_leaves_qemus_guest_running() {
     let path = socket("refused");
     let (_, machine, _) = Machine::two();
     let into = Incoming::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), quick()).unwrap();
-    qemu.tell("migrate_set_capability return-path on");
-    qemu.tell(&format!("migrate -d unix:{}", path.display()));
+    qemu.command("migrate_set_capability return-path on");
+    qemu.command(&format!("migrate -d unix:{}", path.display()));
     // This machine has other devices.
     assert!(into.wait_within(LONG).unwrap().is_err());
     assert!(!machine.host.is_running());

@@ -71,7 +71,7 @@ fn a_snapshot_that_fails_says_why_and_leaves_a_stopped_guest_only_where_it_loade
     assert!(source.host.is_running() && source.host.resets.load(SeqCst) == 0, "nothing was touched");
     snapshot_save(&source.vm, &uri).unwrap();
     let whole = std::fs::read(&path).unwrap();
-    // Behind the mark of the end only the description follows, which nobody needs: 6, its length, and JSON.
+    // After the end mark only the description follows, which no destination needs: 6, its length, and JSON.
     let end = whole.iter().position(|byte| *byte == b'{').unwrap() - 6;
     for len in 0..=end {
         std::fs::write(&path, &whole[..len]).unwrap();
@@ -103,7 +103,7 @@ fn over_a_socket_with_a_trace() {
     let status = |line: &str| line.split_once("\"event\":\"status\",\"status\":\"").map(|(_, name)| name.to_owned());
     let statuses: Vec<_> = text.lines().filter_map(status).collect();
     let events: Vec<_> = source.host.events.lock().unwrap().iter().map(|name| format!("{name}\"}}")).collect();
-    assert_eq!(statuses, events, "the trace has every change that the host was told of");
+    assert_eq!(statuses, events, "the trace has every change that was reported to the host");
     for part in ["\"event\":\"trace\"", "\"completed\"", "\"idstr\":\"dev\"", "\"edge\":\"end\",\"duration_ns\""] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
@@ -123,7 +123,7 @@ fn nothing_of_the_host_is_called_once_a_migration_was_ended() {
         assert!(since.elapsed() < LONG);
         thread::sleep(Duration::from_micros(100));
     }
-    // The status is final, and the host is being told of it.
+    // The status is final, and is being reported to the host.
     run.out.end();
     assert_eq!(source.host.events.lock().unwrap().last(), Some(&"completed"));
     run.into.end();
@@ -155,7 +155,7 @@ fn a_guest_that_cannot_start_where_the_source_let_go_is_there_all_the_same() {
         assert!(out.is_ok() && into.unwrap_err().to_string().contains("vm_start"), "{what}");
         assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here), "{what}");
         assert_eq!(stage.guests(), 0, "{what}");
-        // With its disks: whoever sees both sides may start it.
+        // With its disks: an operator with access to both sides may start it.
         destination.host.fail_start.store(false, SeqCst);
         destination.host.lock();
         destination.host.vm_start();
@@ -165,11 +165,11 @@ fn a_guest_that_cannot_start_where_the_source_let_go_is_there_all_the_same() {
 }
 
 #[test]
-fn nobody_listens() {
+fn migrate_fails_if_no_destination_listens() {
     let (source, destination, stage) = Machine::two();
     let out = Outgoing::start(&source.vm, Endpoint::Uri(Uri::Unix(scratch("nobody"))), quick()).unwrap();
     assert!(out.wait_within(LONG).unwrap().is_err());
-    check_stayed(&source, &destination, &stage, "nobody listens");
+    check_stayed(&source, &destination, &stage, "no listener");
     assert_eq!(source.host.stops.load(SeqCst), 0, "the guest noticed nothing");
 }
 
@@ -193,7 +193,7 @@ fn a_guest_that_is_too_fast_is_slowed_down_until_it_fits() {
     assert!(run.out.info().dirty_rate > 0 && run.out.info().bandwidth > 0);
     let arrived = run.into.info();
     assert!(arrived.status == Status::Active && arrived.transferred > 30_000, "{arrived:?}");
-    // The host does what it was asked for: a guest that stands nearly still stops writing.
+    // The host throttles as requested: a guest that is nearly stopped dirties little.
     source.ram.writes.store(0, SeqCst);
     let (out, into) = run.wait("throttle");
     out.and(into).unwrap();
