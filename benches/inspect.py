@@ -8,7 +8,7 @@ First a stream of SIZE GiB (2) that is made here, half of its pages plain and ha
 page cache, where it is as it was written and then as it was read from the disk. Kernels read ahead in large pieces, which
 are faster to map than those of a program that writes. Then the STREAMs, such as QEMU's, as the document of QEMU's
 analyze-migration.py. With the script both are compared with it. The best of several runs counts, by the clock; what the
-processors spent, all threads taken together, is told beside it. Exit status 1: less than 2 GB/s, less than 50 times as
+processors spent, all threads taken together, is printed beside it. Exit status 1: less than 2 GB/s, less than 50 times as
 fast as the script, or more than 32 MiB of memory for a pipe.
 """
 import argparse

@@ -88,7 +88,7 @@ static void check(bool good, const char *what)
 
 /*
  * Touches as much memory as a destination needs and gives it back. Where this system is a guest itself, its host may have
- * to find each page first, which takes many times as long as a copy, and whoever comes first would pay for it.
+ * to find each page first, which takes many times as long as a copy, and the first program would pay for it.
  */
 static void warm_up(void)
 {

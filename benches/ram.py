@@ -42,7 +42,7 @@ def ours(program, mib):
 
 
 def theirs(emulator, place, mib, content):
-    """The same two of QEMU. The whole time counts, as its setup is not told apart in 7.2."""
+    """The same two of QEMU. The whole time counts, as 7.2 does not report its setup separately."""
     machine = ["-machine", "pc-i440fx-7.2,accel=tcg", "-m", f"{mib + 2 * FIRMWARE_MIB}M"]
     full = ["-device", f"loader,file={content},addr={FIRMWARE_MIB << 20:#x},force-raw=on"]
     address = f"unix:{place / 'migration'}"
@@ -55,7 +55,7 @@ def theirs(emulator, place, mib, content):
         if sent < mib << 20:
             sys.exit(f"QEMU sent {sent} bytes alone")
         if info["total-time"] == 0:
-            # Seldom, 7.2 says that it is completed before it has written down how long it took.
+            # Rarely, 7.2 reports "completed" before it has stored the duration.
             info = source.qmp("query-migrate")
         return sent / 1e6 / info["total-time"], info["downtime"]
 

@@ -3,7 +3,7 @@
 #
 # The C programs under the address sanitizer, which looks for leaks as well: the
 # library and the C side are built for it, in a build directory of their own.
-# Says so and is skipped (77) where the compiler has no such sanitizer.
+# Reports it and is skipped (77) if the compiler has no such sanitizer.
 #
 # usage: memory.sh BUILD
 set -euo pipefail
@@ -15,7 +15,7 @@ if ! echo 'int main(void) { return 0; }' | ${CC:-cc} -fsanitize=address -x c -o 
     exit 77
 fi
 
-# A stable compiler can do it as well, if it is told to. With a target of its own
+# A stable compiler can do it as well, with this variable. With a target of its own
 # the flags are for the library alone, and not for what runs inside the compiler.
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address
 CARGO_BUILD_TARGET=$(rustc -vV | sed -n 's/^host: //p')

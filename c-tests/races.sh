@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # The driver's programs under the thread sanitizer: the library, Rust's own
-# library below it and the C side are all built for it. Says so and is skipped
-# (77) where Rust's sources can't be had.
+# library below it and the C side are all built for it. Reports it and is skipped
+# (77) if Rust's sources can't be had.
 #
 # usage: races.sh [RUNS]      the number of migrations in the stress test (300)
 set -euo pipefail
@@ -12,7 +12,7 @@ runs=${1:-300}
 target=${CARGO_TARGET_DIR:-$PWD/target}/races
 host=$(rustc -vV | sed -n 's/^host: //p')
 
-# A stable compiler can do it as well, if it is told to.
+# A stable compiler can do it as well, with this variable.
 export RUSTC_BOOTSTRAP=1
 toolchain=
 for name in "" +nightly; do

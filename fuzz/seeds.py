@@ -68,7 +68,7 @@ class Recorder:
                 writer.sendall(data)
             writer.shutdown(socket.SHUT_WR)
         except OSError:
-            # Who has all he wants may go first.
+            # A client that has everything it needs may leave first.
             pass
 
 

@@ -88,8 +88,8 @@ static void recover_well(void)
     CHECK_EQ(destination.ended, 1);
 }
 
-/* A postcopy whose channel fails at one end, 0: at none; how many calls it got, and to whom the source says that the
- * guest belongs. */
+/* Runs a postcopy whose channel fails at one end; 0: at none. Returns the number of calls of that end, and in `owner` the
+ * owner that the source reports. */
 static int postcopy_once(bool at_source, Failure failure, int fail_at, int *owner)
 {
     Faulty ends[2];
@@ -107,7 +107,7 @@ static int postcopy_once(bool at_source, Failure failure, int fail_at, int *owne
     savevm_migration_start_postcopy(out);
     WAIT_FOR(rests(true));
     *owner = query(true).owner;
-    /* Where the connection could not be shut down, nobody tells the destination. */
+    /* If the connection could not be shut down, the destination gets no error. */
     WAIT_FOR(rests(false) || (savevm_migration_pause(in), savevm_migration_cancel(in), false));
     bool failed = fail_at && faulty->calls >= fail_at, good;
     if (*owner == SAVEVM_OWNER_HERE) {
@@ -237,7 +237,7 @@ static bool recover_once(int cut)
     recover(uris[0], uris[1]);
     REQUIRE(pthread_create(&relay.thread, NULL, relay_run, &relay) == 0);
     pthread_join(relay.thread, NULL);
-    /* The recovery was begun, and what it came to is told. */
+    /* The recovery began, and its result is reported. */
     WAIT_FOR(source.events >= source_events + 2 && destination.events >= destination_events + 2);
     WAIT_FOR(rests(true) && rests(false));
     CHECK(!source.runs && destination.runs);

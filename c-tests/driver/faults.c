@@ -15,7 +15,7 @@ static const Failure failures[] = { ONCE, FOR_GOOD, NOTHING };
 
 static Side source, destination;
 
-/* A guest that stands still, to be saved. */
+/* A stopped guest, to be saved. */
 static void stopped_source(void)
 {
     side_init(&source, true, false);
@@ -24,7 +24,7 @@ static void stopped_source(void)
     guests--;
 }
 
-/* A guest that stands still is saved; whether the channel got as far as its fault. */
+/* Saves a stopped guest. Returns whether the channel reached its fault. */
 static bool save_once(Failure failure, int fail_at)
 {
     Faulty channel;
@@ -158,7 +158,7 @@ static bool migrate_once(bool at_source, Failure failure, int fail_at)
     savevm_migration_query(out, &info);
     savevm_migration_free(out);
     if (sent < 0) {
-        /* Where the connection could not be shut down, nobody tells the destination. */
+        /* If the connection could not be shut down, the destination gets no error. */
         savevm_migration_cancel(in);
     }
     came = savevm_migration_wait(in, NULL);

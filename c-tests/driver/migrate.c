@@ -69,7 +69,7 @@ TEST(a_guest_moves)
     both_free();
 }
 
-/* What stores a stream does not answer: nobody waits for that. */
+/* A command that stores a stream does not answer, so the source does not wait for an answer. */
 TEST(a_command_may_only_store_the_guest)
 {
     SaveVMParams p = params();

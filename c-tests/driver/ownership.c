@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The context knows who has the guest: before, during and after migrations, also when their handles are freed. */
+/* The context knows the owner of the guest: before, during and after migrations, also when their handles are freed. */
 #include "side.h"
 #include "savevm/file.h"
 

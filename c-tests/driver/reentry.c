@@ -119,7 +119,7 @@ TEST(callbacks_that_bring_devices)
     everywhere(bring);
 }
 
-/* Whatever begins something finds the machine busy, and tells. */
+/* Every call that begins a migration or a snapshot finds the machine busy, and reports that. */
 static int begin_another(Machine *machine, QEMUFile *f)
 {
     QEMUFile *own = savevm_file_to_buffer();
@@ -144,7 +144,7 @@ TEST(callbacks_that_begin_another)
     everywhere(begin_another);
 }
 
-/* Once it is over, which the last event tells, the machine is free. */
+/* After the last event, which reports the end, the machine is free. */
 TEST(the_last_event)
 {
     migrate_once(&source, "", NULL);

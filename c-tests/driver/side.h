@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One side of a migration: a context whose host has a lock that knows its
- * holder, a RAM of a few pages, and a device. The two sides share who runs.
+ * holder, a RAM of a few pages, and a device. The two sides share which one runs.
  */
 #ifndef DRIVER_SIDE_H
 #define DRIVER_SIDE_H
@@ -58,7 +58,7 @@ void side_free(Side *side);
 /* Checks that both hold the same, that `to` runs, and that cleanups match. */
 void check_moved(Side *from, Side *to);
 
-/* A URI for a socket that nobody uses. */
+/* A URI for an unused socket. */
 const char *side_uri(void);
 
 #endif

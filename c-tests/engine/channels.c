@@ -456,7 +456,7 @@ TEST(uris_that_lead_nowhere)
     CHECK(savevm_file_open("nothing", true, NULL) == NULL);
 }
 
-TEST(nobody_listens)
+TEST(connect_without_a_listener_fails)
 {
     char uri[64];
     Error *err = NULL;
@@ -467,8 +467,8 @@ TEST(nobody_listens)
     error_free(err);
 }
 
-/* Somebody may never come, or say nothing. */
-TEST(nobody_comes)
+/* A peer may never connect, or send nothing. */
+TEST(accept_without_a_peer_times_out)
 {
     SaveVMLimits limits = SAVEVM_LIMITS_INIT;
     limits.open_timeout_ms = 50;

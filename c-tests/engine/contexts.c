@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Many machines in one process: who acts on which, from which thread. */
+/* Many machines in one process: which call acts on which machine, from which thread. */
 #include "devices.h"
 #include "harness.h"
 #include "migration/qemu-file.h"

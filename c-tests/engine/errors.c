@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What an error says about its place, as text and in parts; and that only the first one counts. */
+/* The place in an error, as text and in parts. Only the first error counts. */
 #include "devices.h"
 #include "harness.h"
 #include "migration/qemu-file.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Streams that somebody made, and arguments that nobody should pass: each is an
+ * Hostile streams, and invalid arguments: each is an
  * error, takes no unreasonable memory or time, and leaves all in order.
  */
 #include "devices.h"
@@ -183,7 +183,7 @@ TEST(a_description_without_end)
 
     two_devices();
     bytes = whole_stream(&len);
-    /* Its length stands behind the tag, which is the last byte of that value before '{'. */
+    /* Its length follows the tag, which is the last byte of that value before '{'. */
     for (size_t at = 0; at + 6 < len; at++) {
         if (bytes[at] == QEMU_VM_VMDESCRIPTION && bytes[at + 5] == '{') {
             memset(bytes + at + 1, 0xff, 4);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Looking into a stream from C: what stands in it, the fields of a device, damage, documents. */
+/* Inspection of a stream from C: its content, the fields of a device, damage, documents. */
 #define _GNU_SOURCE
 #include "devices.h"
 #include "harness.h"
@@ -183,7 +183,7 @@ TEST(the_fields_of_a_device)
     savevm_inspect_free(s);
 }
 
-/* Past the description nothing is known of the fields, and the damage is told. */
+/* Without a description nothing is known of the fields, and the damage is reported. */
 TEST(a_stream_that_is_cut)
 {
     SaveVMInspect *s = inspected(10);

@@ -121,7 +121,7 @@ TEST(load_state_fails)
 }
 
 /* A device that is gone, or whose callback left bytes over, or took too many. */
-TEST(somebody_is_missing)
+TEST(a_device_is_missing)
 {
     size_t len;
     uint8_t *bytes;

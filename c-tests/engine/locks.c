@@ -156,7 +156,7 @@ TEST(a_snapshot)
     unlink(path);
 }
 
-/* In a file of the caller's, who stopped the guest and holds the lock. */
+/* In a file of the caller, which has stopped the guest and holds the lock. */
 TEST(a_snapshot_in_a_file)
 {
     char path[] = "/tmp/savevm-locks-XXXXXX";

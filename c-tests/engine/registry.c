@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who is registered under which name, instance and section id, in which order,
+ * Which device is registered under which name, instance and section id, in which order,
  * and what changes when devices come and go inside callbacks.
  */
 #include "devices.h"
@@ -123,7 +123,7 @@ TEST(unregister_takes_all_of_name_and_opaque)
     device_add(&two, "a", 2, 1, HAS_LEGACY);
     unregister_savevm(NULL, "a", &one);
     unregister_savevm(NULL, "a", &one);
-    unregister_savevm(NULL, "nobody", &one);
+    unregister_savevm(NULL, "missing", &one);
     show_all("b and the other a");
 }
 

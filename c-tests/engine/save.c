@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The phases of saving: which callbacks, in which order, with what, who is
+ * The phases of saving: which callbacks, in which order, with what, which are
  * skipped, what a result does to the round and to the file, and every byte.
  */
 #include "devices.h"
@@ -14,7 +14,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-/* Without the callbacks that only say yes, so that traces stay short. */
+/* Without the callbacks that only return true, so that traces stay short. */
 #define PLAIN_LIVE (HAS_LIVE & ~(HAS_IS_ACTIVE | HAS_HAS_POSTCOPY | HAS_IS_ACTIVE_ITERATE))
 
 __attribute__((constructor)) static void before(void)
@@ -60,7 +60,7 @@ TEST(a_whole_migration)
     end("stream", f);
 }
 
-TEST(nobody_is_registered)
+TEST(no_device_is_registered)
 {
     QEMUFile *f = backend_writer();
     uint64_t sums[3] = { 7, 7, 7 };

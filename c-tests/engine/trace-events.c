@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The trace events of descriptions and commands: names, texts and order are those of QEMU 7.2, and nobody pays who does
- * not listen. */
+/* The trace events of descriptions and commands: names, texts and order are those of QEMU 7.2. Without a listener they
+ * cost nothing. */
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
@@ -332,7 +332,7 @@ TEST(commands)
 }
 
 /* One question for a device, not one for a field. */
-TEST(nobody_listens)
+TEST(no_event_is_formatted_without_a_listener)
 {
     SaveVM *vm = start();
     QEMUFile *f = save();

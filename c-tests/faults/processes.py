@@ -3,7 +3,7 @@
 """Migrates the guests of examples/minivmm between processes that are killed, frozen and cut off, and checks what must
 hold whatever happens:
 
-  - two guests never run: no heartbeat is seen twice, and two processes never both say that their guest runs
+  - two guests never run: no heartbeat is seen twice, and two processes never both report that their guest runs
   - a torn guest never runs: no heartbeat reports an error in its memory
   - a guest that runs makes progress
   - a guest that is lost is reported: no migration claims to be completed whose guest runs nowhere
@@ -236,7 +236,7 @@ class Run:
             if source_over and into_over:
                 break
             if out == PAUSED and into in OVER or into == PAUSED and out in OVER:
-                # One end gave up what the other end can still recover: reported, and a person decides.
+                # One end aborted what the other end can still recover. That is reported, and the operator decides.
                 self.note(f"source {out}, destination {into}")
                 break
             if time.monotonic() > until:
@@ -248,12 +248,12 @@ class Run:
         machines = [machine for machine in (source, destination) if machine.alive()]
         running = [machine for machine in machines if machine.running()]
         if not running:
-            # Nobody but the owner may start the guest by hand.
+            # Only the owner may start the guest by hand.
             for machine in machines:
                 machine.tell("cont")
                 running += [machine] if machine.running() else []
         if len(running) > 1:
-            raise Violation("both say that their guest runs")
+            raise Violation("both report that their guest runs")
         numbers = [number for machine in (source, destination) for number, _ in machine.beats()]
         if len(numbers) != len(set(numbers)):
             raise Violation("two guests ran: both have the same heartbeat")

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-/* What the host says; a test changes it as it likes, at any time. */
+/* The host's answers. A test may change them at any time. */
 typedef struct BackendHost {
     const char *machine;
     unsigned page_bits;
@@ -74,8 +74,8 @@ void trace_digest(const char *what, const void *bytes, size_t len);
 void trace_written(const char *what, QEMUFile *f);
 
 /*
- * Between the two, lines are only counted and hashed; the second says so in one
- * line, with a number. With TRACE_UNFOLD in the environment all lines are shown.
+ * Between the two, lines are only counted and hashed; the second prints one line
+ * with the number. With TRACE_UNFOLD in the environment all lines are shown.
  */
 void trace_fold(void);
 void trace_unfold(const char *what, size_t number);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A device whose every callback is a line of the trace. What a callback
- * returns, and which callbacks there are at all, the test says.
+ * A device whose every callback writes a line of the trace. The test sets what
+ * a callback returns, and which callbacks there are.
  */
 #ifndef DEVICES_H
 #define DEVICES_H

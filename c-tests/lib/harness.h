@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Test programs: named cases, checks that say what they saw, a deadline for
- * every case, and a lock that knows who holds it.
+ * Test programs: named cases, checks that print the value they got, a deadline
+ * for every case, and a lock that knows its holder.
  *
  * A case is written as TEST(name) { ... } and runs in a process of its own, so
  * that no case sees what another one left behind and a crash fails only one.
- * A check that fails is told and the case goes on; REQUIRE ends it. Messages go
- * to stderr; stdout is for what a case wants to say.
+ * A check that fails is reported and the case continues; REQUIRE ends it.
+ * Messages go to stderr; stdout is for the output of a case.
  *
  * The program's arguments are the names of the cases to run, all if there are
  * none; -n runs them in this process (for a debugger), -l lists them.
@@ -51,7 +51,7 @@ unsigned harness_slow(void);
 #define CHECK_STR(got, want) harness_check_str(__FILE__, __LINE__, #got, got, want)
 #define CHECK_MEM(got, len, want, want_len)                        \
     harness_check_mem(__FILE__, __LINE__, #got, got, len, want, want_len)
-/* `part` stands somewhere in the string `got`. */
+/* The string `got` contains `part`. */
 #define CHECK_HAS(got, part) harness_check_has(__FILE__, __LINE__, #got, got, part)
 #define REQUIRE(cond)                                              \
     do {                                                           \
@@ -60,7 +60,7 @@ unsigned harness_slow(void);
         }                                                          \
     } while (0)
 
-/* All of them tell whether the check held. Any thread. */
+/* All of them return whether the check held. Any thread. */
 bool harness_check(const char *file, int line, const char *text, bool held);
 bool harness_check_eq(const char *file, int line, const char *text, long long got, long long want);
 bool harness_check_str(const char *file, int line, const char *text, const char *got, const char *want);
@@ -110,7 +110,7 @@ bool harness_host_locked(void *host);
 
 void harness_sleep_ms(unsigned ms);
 
-/* Whether somebody listens at a unix socket; its path alone is there a moment earlier. */
+/* Whether a program listens at a unix socket. Its path exists slightly earlier. */
 bool harness_listens(const char *path);
 
 #endif

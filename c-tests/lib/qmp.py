@@ -59,7 +59,7 @@ class Qmp:
 
 
 def listening(path):
-    """Waits until somebody listens at a unix socket: its path alone is there a moment earlier."""
+    """Waits until a program listens at a unix socket. Its path exists slightly earlier."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         with open("/proc/net/unix") as sockets:
@@ -68,4 +68,4 @@ def listening(path):
                 if fields[-1] == path and int(fields[3], 16) & 0x10000:
                     return
         time.sleep(0.02)
-    sys.exit(f"nobody listens at {path}")
+    sys.exit(f"no program listens at {path}")

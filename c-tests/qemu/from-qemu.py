@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Loads streams that an unmodified QEMU 7.2 wrote, and compares every RAM block with QEMU's own memory: what pmemsave
-says for guest memory, and what stands in the process for blocks that the guest's address space does not show.
+says for guest memory, and the process's memory for blocks that the guest's address space does not show.
 
 usage: from-qemu.py LOAD-RAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM
 """

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Loads the RAM of a stream that somebody else wrote:
+ * Loads the RAM of a stream of another program:
  *     load-ram URI MACHINE DIRECTORY BLOCK=LENGTH[:PAGESIZE]...
  * and writes each block to a file of DIRECTORY, named by its place. The devices
  * of that machine are not here: the load has to end at the first of them.

@@ -2,9 +2,9 @@
 /*
  * One end of a postcopy whose other end is a QEMU with the machine "none":
  *     qemu-postcopy in|out URI CONTENT DUMP
- * CONTENT is what stands in guest memory at first. Coming in, the guest reads
+ * CONTENT is the initial guest memory. On the destination, the guest reads
  * all pages in an order that looks random as soon as it runs, and compares them.
- * Going out, it writes to pages until it is stopped, and what was left is
+ * On the source, it writes to pages until it is stopped, and what was left is
  * written to DUMP.
  *
  * Commands on stdin: postcopy, pause, recover URI, wait. On stdout: one line
@@ -274,5 +274,5 @@ int main(int argc, char **argv)
         }
         command(&m, line);
     }
-    return fail("nobody waits", NULL);
+    return fail("no thread waits", NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Reads a stream of an unmodified QEMU. What its devices mean is not known here,
- * only how many bytes each has: a table says that, which qemu-stream.py takes
+ * only how many bytes each has: a table has that, which qemu-stream.py takes
  * from the description at the end of a stream. So this is about all that is
  * around them: header, configuration, commands, sections, footers, the end.
  *

@@ -4,7 +4,7 @@
 
 usage: qemu-stream.py PROGRAM
 
-QEMU stands still (-S) the whole time. QEMU_SYSTEM names the emulator
+QEMU is stopped (-S) the whole time. QEMU_SYSTEM names the emulator
 (qemu-system-x86_64); without one of version 7.2 the test is skipped.
 """
 import json
@@ -53,7 +53,7 @@ def table_of(stream, path):
         for device in devices:
             version = device.get("version")
             if version is None:
-                # A device of the old kind: the version stands only in its section.
+                # A device of the old kind: the version is only in its section.
                 name = device["name"].encode()
                 at = stream.index(bytes([len(name)]) + name) + 1 + len(name)
                 version = int.from_bytes(stream[at + 4:at + 8], "big")

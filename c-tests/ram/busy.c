@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Guests that write faster than the link carries: slowed down until they fit,
- * or handed over with postcopy. How long the guest stood still is what it finds
- * itself: it writes the time into its memory with each step.
+ * or handed over with postcopy. The guest measures its downtime itself: it writes
+ * the time into its memory with each step.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@
 #define SLACK_MS (50 * harness_slow())
 #define ATTEMPTS 5
 
-/* A link that is as slow as it says, whatever the driver's own limit is. */
+/* A link with a bandwidth of its own, independent of the driver's limit. */
 
 static struct timespec link_free;
 
@@ -125,7 +125,7 @@ static void wait_throttle(Move *move, unsigned percent)
     CHECK(info_of(move).dirty_rate > LINK / 4);
 }
 
-/* It arrives and is whole; how long it stood still. */
+/* Checks that the guest arrives and is whole. Returns its downtime in ms. */
 static uint64_t end(Move *move)
 {
     Error *err = NULL;
@@ -140,7 +140,7 @@ static uint64_t end(Move *move)
     CHECK_EQ(atomic_load(&move->from->throttle), 0);
     uint64_t gap = guest_gap_ms(move->to);
     SaveVMInfo info = info_of(move);
-    fprintf(stderr, "the guest stood still for %ju ms, the source says %ju; throttled by %d%%, dirtied %ju kB/s "
+    fprintf(stderr, "the guest was stopped for %ju ms, the source reports %ju; throttled by %d%%, dirtied %ju kB/s "
             "at %ju\n", (uintmax_t)gap, (uintmax_t)info.downtime_us / 1000,
             atomic_load(&move->from->most_throttle), (uintmax_t)info.dirty_rate >> 10, (uintmax_t)info.bandwidth >> 10);
     savevm_migration_free(move->out);

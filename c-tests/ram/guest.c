@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The first page: how often the guest has gone on, when it did last, and how long it ever stood still. */
+/* The first page: the number of the guest's steps, the time of the last one, and the longest stop. */
 typedef struct Head {
     uint64_t steps;
     uint64_t random;

@@ -2,7 +2,7 @@
 /*
  * A machine that is nothing but RAM, and a guest that is one thread: it goes
  * over its memory in an order that looks random, checks what it finds in a page
- * and changes it. Where it is, stands in its memory as well, so whoever has the
+ * and changes it. Its position is in its memory as well, so the side that has the
  * memory has the guest.
  */
 #ifndef GUEST_H
@@ -23,8 +23,8 @@ typedef struct Guest {
     SaveVMRam *ram;
     uint8_t *memory;
     size_t length;
-    bool mark;               /* tell of every write by savevm_ram_set_dirty() */
-    bool log;                /* tell of every write by log_sync */
+    bool mark;               /* report every write by savevm_ram_set_dirty() */
+    bool log;                /* report every write by log_sync */
     _Atomic uint64_t *dirty; /* the log, a bit for each page */
     unsigned pause_us;       /* between two steps, more where it is throttled and obeys */
     bool obeys;
@@ -53,7 +53,7 @@ void guest_fill(Guest *guest);
 void guest_start(Guest *guest);
 void guest_stop(Guest *guest);
 
-/* How long a stopped guest ever stood still, by its own clock, in all machines together. */
+/* The longest time that a guest was stopped, by its own clock, over all machines. */
 uint64_t guest_gap_ms(const Guest *guest);
 
 /* Whether all pages of a stopped guest are what they must be after all its steps, in all machines together. */

@@ -238,7 +238,7 @@ TEST(postcopy_of_huge_pages_that_breaks_goes_on)
     recover(MEMORY_HUGE);
 }
 
-/* Both sides say why, and the guest stays. */
+/* Both sides report the cause, and the guest stays. */
 static void check_refused(Pair *pair, const char *part)
 {
     Error *err = NULL;

@@ -3,7 +3,7 @@
 #
 # Links test programs with the objects of a built QEMU 7.2 tree (x86_64-softmmu,
 # with tests/unit/test-vmstate built): savevm.c, qemu-file.c, vmstate.c and what
-# they stand on. The programs themselves are compiled with our headers, as
+# they depend on. The programs themselves are compiled with our headers, as
 # unknown device code is.
 #
 # usage: QEMU_BUILD=tree link.sh OUTDIR SOURCE...

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What savevm.c refers to and no test here reaches: snapshots, postcopy's
- * threads, the run state. Whoever calls one of these ends the program. The
+ * threads, the run state. A call of one of these ends the program. The
  * types do not matter for that, so this includes none of QEMU's headers.
  */
 #include <stdio.h>

@@ -21,7 +21,7 @@ QEMUFile *files_reader(const uint8_t *bytes, size_t len);
 uint8_t *files_written(QEMUFile *f, size_t *len);
 
 /*
- * The JSON object that describes a saved device, as it stands in the
+ * The JSON object that describes a saved device, as it is in the
  * description after a stream; NULL if the device cannot be saved. Freed by
  * the caller.
  */

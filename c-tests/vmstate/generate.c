@@ -450,7 +450,7 @@ static MakeFn *const flat_makers[] = {
     make_plain, make_plains, make_buffer, make_unused, make_part,
 };
 
-/* The more frequent ones stand here more often. */
+/* The more frequent ones are listed more often. */
 static MakeFn *const makers[] = {
     make_plain, make_plains, make_buffer, make_unused, make_part,
     make_validation, make_varray, make_pointer, make_pointers, make_sized,
@@ -496,7 +496,7 @@ static void make_field(Making *m, unsigned number)
  * A structure reads what follows it as its subsections if that has the right
  * name: those of the structure around it, or of the next element of an array.
  * That is worth trying, but not where it makes a count out of something else:
- * there names differ, and each structure begins with a byte that tells.
+ * there names differ, and each structure begins with a byte that identifies it.
  */
 static void make_first_byte(Making *m)
 {

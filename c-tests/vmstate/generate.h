@@ -20,7 +20,7 @@ size_t choices_made(const uint32_t **choices);
 /* At least 0, less than n. */
 uint32_t choose(uint32_t n);
 
-/* A hash that stands in for random contents, which are no choice. */
+/* A hash in place of random contents, which are not a choice. */
 uint64_t mix(uint64_t value);
 
 /* What is where in an object, besides its first bytes. */

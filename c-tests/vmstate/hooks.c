@@ -16,7 +16,7 @@ typedef struct Dev {
     } sub, subs[2];
 } Dev;
 
-/* What the hooks return in this case; 0 unless it says otherwise. */
+/* What the hooks return in this case; 0 unless the case sets it. */
 static struct {
     int pre_save, post_save, pre_load, post_load;
     int sub_pre_save, sub_post_save, sub_pre_load, sub_post_load;
@@ -85,7 +85,7 @@ static int sub_post_load(void *opaque, int version_id)
     return result.sub_post_load;
 }
 
-/* Says what it was given: size, and whether the field came along. */
+/* Prints its arguments: the size, and whether there is a field. */
 static int get_twice(QEMUFile *f, void *pv, size_t size,
                      const VMStateField *field)
 {

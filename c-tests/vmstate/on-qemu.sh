@@ -10,7 +10,7 @@
 # the same traces from both, also for random descriptions that nothing was
 # written down about: RANDOM_SEEDS (default: today and two more) and
 # RANDOM_CASES for each (default 2000). A difference there is made as small as
-# possible and shown. `write` writes what QEMU says to EXPECTED_DIR.
+# possible and shown. `write` writes QEMU's traces to EXPECTED_DIR.
 set -u
 
 if [ -z "${QEMU_BUILD:-}" ]; then
@@ -35,7 +35,7 @@ for group in scalars arrays structs hooks subsections containers devices; do
     if [ "$mode" = write ]; then
         cp "$work/qemu" "$expected/$group.txt"
     elif "$here/trace.sh" "$program" "$work/qemu" "$group"; then
-        # What is written down has to be what QEMU says, too.
+        # The expected traces must be QEMU's, too.
         cmp "$expected/$group.txt" "$work/qemu" || failed=1
     else
         echo "$group differs"

@@ -35,7 +35,7 @@ class Shrinker:
         if draws == self.draws:
             return False
         reference, program = self.traces(draws)
-        # A case that QEMU does not survive says nothing.
+        # A case that crashes QEMU proves nothing.
         if reference == program or not reference.endswith("exit 0\n"):
             return False
         self.draws = draws

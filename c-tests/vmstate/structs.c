@@ -135,7 +135,7 @@ static void drop(void *opaque)
     }
 }
 
-/* Member by member: an allocated Leaf has bytes that nobody ever wrote. */
+/* Member by member: an allocated Leaf has bytes that were never written. */
 static void leaf_show(View *v, const char *label, const Leaf *leaf)
 {
     uint8_t members[7];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Subsections: which are written, and how the reader tells them from the data
- * that follows.
+ * Subsections: which are written, and how the reader distinguishes them from the
+ * data that follows.
  */
 #include "groups.h"
 #include "test-case.h"
@@ -112,7 +112,7 @@ SUBSECTION(a, "dev/a", 2, 1, need_a, VMSTATE_UINT8_V(a, Dev, 2), subs_of_a)
 SUBSECTION(b, "dev/b", 1, 1, need_b, VMSTATE_UINT8(b, Dev), NULL)
 SUBSECTION(c, "dev/c", 5, 3, need_c, VMSTATE_UINT8(c, Dev), NULL)
 SUBSECTION(long, LONG_NAME, 1, 1, need_long, VMSTATE_UINT8(d, Dev), NULL)
-/* One that never says no, and one whose name does not begin like its parent. */
+/* One that is always needed, and one whose name does not begin like its parent. */
 SUBSECTION(always, "dev/always", 1, 1, NULL, VMSTATE_UINT8(d, Dev), NULL)
 SUBSECTION(foreign, "other/one", 1, 1, NULL, VMSTATE_UINT8(d, Dev), NULL)
 SUBSECTION(extra, "inner/extra", 1, 1, inner_needed,
@@ -166,7 +166,7 @@ PARENT(strange, "dev", subs_of_strange)
 PARENT(empty, "dev", no_subs)
 PARENT(plain, "dev", NULL)
 
-/* What follows a nested structure stands where its subsections would be. */
+/* The data after a nested structure is where its subsections would be. */
 static const VMStateDescription vmstate_holder = {
     .name = "holder",
     .version_id = 1,

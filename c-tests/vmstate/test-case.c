@@ -225,7 +225,7 @@ static void emit_field(const VMStateField *f)
 
     emitf("  field %s", f->name);
     emitf(" flags=%x at=%zu size=%zu", (unsigned)f->flags, f->offset, f->size);
-    /* Here libsavevm's header says more than QEMU's. */
+    /* Here libsavevm's header has more than QEMU's. */
     if (f->start && !embedded) {
         emitf(" start=%zu", f->start);
     }

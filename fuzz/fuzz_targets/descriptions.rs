@@ -223,7 +223,7 @@ impl Maker<'_> {
         (flag, at)
     }
 
-    /// An array of which a member says how much is used.
+    /// An array whose used length is in another member.
     fn used(&mut self, layout: &mut Layout) -> VMStateField {
         let (flag, num_offset) = self.count(layout);
         let ((info, width), room) = (self.integer(), 1 + self.choose(6));
@@ -370,8 +370,8 @@ impl Drop for Device<'_> {
     }
 }
 
-/// Whether bytes look like the start of a subsection where none is: the format can't tell, so that the stream means
-/// something else when it is read again.
+/// Whether bytes look like the start of a subsection where none is: the format can't distinguish them, so the
+/// stream has another meaning when it is read again.
 fn is_ambiguous(bytes: &[u8], table: *const VMStateDescription) -> bool {
     let count = |name: &[u8]| bytes.windows(name.len()).filter(|window| *window == name).count();
     let subsections = usize::from(!unsafe { &*table }.subsections.is_null());

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What the shared library exports is exactly what the list says: functions (T)
+# The exports of the shared library are exactly those of the list: functions (T)
 # and data (D) with their sizes, which are part of the ABI too, as programs copy
 # them. And its soname is what programs were linked for.
 #

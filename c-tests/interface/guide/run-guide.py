@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Does what the guide says: writes its first file, applies its diffs in turn, and runs its commands after each.
+"""Follows the guide: writes its first file, applies its diffs in turn, and runs its commands after each.
 
 In the guide, a block ```c FILE is a whole file, ```diff FILE changes it, and ```sh is run by bash, which has to succeed.
-The hunks of a diff have no line numbers: what they take out, with the lines around it, has to stand in the file once.
+The hunks of a diff have no line numbers: what they take out, with the lines around it, must be in the file once.
 
   run-guide.py GUIDE INCLUDE_DIRECTORY LIBRARY_DIRECTORY
 """
@@ -33,7 +33,7 @@ def apply(diff, text):
         old = ''.join(line[1:] + '\n' for line in lines if line[0] in ' -')
         new = ''.join(line[1:] + '\n' for line in lines if line[0] in ' +')
         if text.count(old) != 1:
-            sys.exit(f'this stands {text.count(old)} times in the file, expected once:\n{old}')
+            sys.exit(f'this is {text.count(old)} times in the file, expected once:\n{old}')
         text = text.replace(old, new)
     return text
 

@@ -3,11 +3,11 @@
 """Whether a program that was built with the headers of the last release works with this library.
 
 What the headers promise (functions, data, types down to each member, values of constants) is compared with the baseline,
-what they promised at the last release, and each change that breaks such a program is told by abidiff. What only comes
+what they promised at the last release, and each change that breaks such a program is reported by abidiff. What only comes
 along is no change for it: functions, constants, and members at the end of structures that begin with their size. So the
 baseline is renewed at a release (docs/release.md), or for a new soname.
 
-The headers are the interface: tests/headers.rs and exports.sh see to it that the library is what they say.
+The headers are the interface: tests/headers.rs and exports.sh check that the library matches them.
 
 usage: abi.py HEADERS EXPORTS BASELINE             compares; skipped (77) without abigail-tools
        abi.py --update HEADERS EXPORTS BASELINE    writes the baseline
@@ -32,7 +32,7 @@ def run(*command):
 
 
 def top_level(text):
-    """The declarations of preprocessed C without what stands in braces, and without functions that have a body."""
+    """The declarations of preprocessed C without what is in braces, and without functions that have a body."""
     depth, declaration = 0, ""
     for token in re.findall(r"[{};]|[^{};]+", text):
         if token == "}":

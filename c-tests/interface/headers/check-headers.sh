@@ -7,8 +7,8 @@
 # all C standards, and by clang too where it is installed.
 #
 # usage: check-headers.sh INCLUDE_DIR [INCLUDE_DIR...]
-# CC and CXX name the compilers; without a C++ compiler that half is skipped,
-# and says so.
+# CC and CXX name the compilers; without a C++ compiler that half is skipped
+# and reported.
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -108,7 +108,7 @@ both_languages "all headers twice"
 }
 
 # Case 0 is right, all others are wrong and must not compile. Where the compiler
-# can say why, it says so once.
+# can report the cause, it does so once.
 cases=$(sed -n 's/^#elif CASE == \([0-9]*\).*/\1/p' "$here/wrong-types.c")
 missing=34
 refuse() {

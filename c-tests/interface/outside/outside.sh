@@ -33,7 +33,7 @@ if [ ! -e "$libdir/libsavevm.so.0" ]; then
     echo "libsavevm.so.0 is not installed"
     exit 1
 fi
-# The command brings along what it says about itself.
+# The command installs its manual pages and completions.
 if [ -n "$(find "$work/root" -path '*/bin/savevm')" ]; then
     for file in man/man1/savevm.1 man/man1/savevm-inspect.1 bash-completion/completions/savevm \
         zsh/site-functions/_savevm fish/vendor_completions.d/savevm.fish; do

@@ -47,7 +47,7 @@ int main(void)
     const uint8_t *bytes;
     size_t len = 0;
 
-    /* Fields are told apart by the addresses of these, so there must be one of each. */
+    /* Fields are distinguished by the addresses of these, so there must be one of each. */
     if (vmstate_counter.fields[0].info != &vmstate_info_uint32) {
         return 2;
     }
