@@ -75,6 +75,8 @@ impl Ram {
     /// Queues a request of the destination.
     pub(super) fn request(&self, name: Option<&[u8]>, start: u64, len: u32) -> Result<()> {
         let blocks = self.blocks();
+        // Read before `requests` is locked: the options have the lower rank.
+        let ignore_shared = self.options().ignore_shared;
         let mut requests = self.requests.lock();
         let place = match name {
             Some(name) => block::find(&blocks, name).map(|(place, _)| place).ok_or_else(|| {
@@ -85,7 +87,7 @@ impl Ram {
         };
         let block = blocks.get(place).ok_or_else(|| Error::invalid("a request for pages of a block that is gone"))?;
         block.check_range(start, u64::from(len), "a request for pages")?;
-        if self.is_ignored(block) {
+        if block.info.shared && ignore_shared {
             let text = format!("a request for pages of block '{}', which both sides share", block.name());
             return Err(Error::invalid(text));
         }

@@ -311,6 +311,20 @@ fn shared_blocks_are_named_but_not_sent() {
     assert!(error.message().contains("block 's'") && error.message().contains("0x1000"), "{error}");
 }
 
+#[test]
+fn request_for_pages_of_a_shared_block_is_checked_in_lock_order() {
+    for ignore_shared in [true, false] {
+        let machine = Machine::with(&[4], Options { ignore_shared, ..Options::default() });
+        let memory = OwnMemory::new(2 * PAGE).unwrap();
+        machine.ram.add_block(BlockInfo { shared: true, ..info("s", &memory) }).unwrap();
+        let result = machine.ram.request(Some(b"s"), 0, PAGE as u32);
+        match ignore_shared {
+            true => assert!(result.unwrap_err().message().contains("which both sides share")),
+            false => result.unwrap(),
+        }
+    }
+}
+
 fn word(value: u64) -> Vec<u8> {
     value.to_be_bytes().to_vec()
 }
