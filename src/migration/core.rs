@@ -469,7 +469,7 @@ pub trait Migration {
         &self.core().vm
     }
 
-    /// Waits for the end; its error. The big lock is given up meanwhile.
+    /// Waits for the end and returns the migration's error. The big lock is released meanwhile.
     fn wait(&self) -> Result<()> {
         self.core().wait(None).unwrap_or(Ok(()))
     }

@@ -13,7 +13,7 @@
 //! that to the channel, so any failure before leaves the guest running at the source. If there is a return path, the source
 //! asks by a PING whether everything is loaded, and waits for the PONG; QEMU answers it as well. So the source sends EOF
 //! only to a destination that can start the guest. The owner is unknown between sending EOF and receiving the verdict
-//! (SHUT). If the connection breaks in that time, the guest stays stopped at the source. The error says that the
+//! (SHUT). If the connection breaks in that time, the guest stays stopped at the source. The error reports that the
 //! destination may run it, and that an operator with access to both sides has to decide. Neither side runs the guest while the
 //! other side may. If the connection is cut at any byte:
 //!

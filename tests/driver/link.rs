@@ -40,7 +40,7 @@ pub struct Fragile {
     damage: Mutex<Option<(i64, Damage)>>,
     shut: AtomicBool,
     stall: Mutex<Option<Duration>>,
-    /// What happens when it is taken up.
+    /// The action at the time of the accept.
     happens: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 

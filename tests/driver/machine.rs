@@ -82,7 +82,7 @@ pub struct TestHost {
     pub reports: Mutex<Vec<String>>,
     pub fail_start: AtomicBool,
     pub fail_stop: AtomicBool,
-    /// How long it takes to hear of a change.
+    /// How long it takes to notice a change.
     pub slow_event: AtomicU32,
     pub fail_disks: AtomicBool,
     /// Called before the lock is taken and after it was released.

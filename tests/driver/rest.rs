@@ -56,7 +56,7 @@ fn a_snapshot_comes_back() {
 }
 
 #[test]
-fn a_snapshot_that_fails_says_why_and_leaves_a_stopped_guest_only_where_it_loaded() {
+fn failed_snapshot_reports_the_cause_and_leaves_only_a_loaded_guest_stopped() {
     let (source, destination, stage) = Machine::two();
     let nowhere = Uri::File { path: "/nonexistent/snapshot".into(), offset: 0 };
     assert!(snapshot_save(&source.vm, &nowhere).unwrap_err().message().contains("/nonexistent"));
@@ -222,7 +222,7 @@ fn a_source_that_waits_is_heard_of() {
         let before = ends.1.read_so_far();
         let now = source.host.clock_ns().unwrap();
         *source.host.frozen.lock().unwrap() = Some(now + 6_000_000_000);
-        assert!(read_more_within(before, Duration::from_secs(3)), "nothing is heard in {status}");
+        assert!(read_more_within(before, Duration::from_secs(3)), "nothing arrives in {status}");
         *source.host.frozen.lock().unwrap() = None;
         source.device.plugged.store(false, SeqCst);
     }

@@ -133,7 +133,7 @@ impl Worker {
             (state.guest_is_here, std::mem::take(&mut state.has_disks))
         };
         if had_disks && !guest_is_here {
-            // Released as they were taken, before the source takes them. There is no one left to hear of a failure.
+            // Released as they were taken, before the source takes them. A failure can't be reported any more.
             let host = core.vm.host();
             let _ = with_big_lock(&*host, || host.disks_inactivate());
         }

@@ -122,7 +122,7 @@ impl Outgoing {
     }
 
     /// Ends the migration. When it returns `Ok`, within a second, the guest is and runs where it was. `EBUSY` where it
-    /// is too late: the destination may have the guest, or has it. Any thread; the big lock is given up meanwhile.
+    /// is too late: the destination may have the guest, or has it. Any thread; the big lock is released meanwhile.
     pub fn cancel(&self) -> Result<()> {
         match self.shared.core.begin_cancel("the destination has, or may have, the guest", || ())? {
             true => {

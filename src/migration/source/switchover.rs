@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! source                                destination
-//! END..., FULL..., disks given up  -->
+//! END..., FULL..., disks released  -->
 //! PING loaded                      -->  all of that is loaded
 //!                                  <--  PONG loaded
 //! EOF                              -->  may start: takes the disks, starts the guest

@@ -270,7 +270,7 @@ impl Source {
         self.begin_rounds(m)
     }
 
-    /// Has the destination hear of a source that waits: it gives one up that is silent.
+    /// Sends a keepalive while the source waits, because the destination aborts if the source is silent.
     pub fn keep_alive(&mut self, core: &Core) -> Result<()> {
         let now = core.now();
         if self.reader.is_some() && now.saturating_sub(self.kept_alive) >= KEEPALIVE {
