@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The descriptor of `fd:N`. Naming it in a URI transfers its ownership.
 
-use crate::sys::take_named_fd;
+use crate::sys::{is_open_fd, take_named_fd};
 use std::fmt;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -37,9 +37,11 @@ impl Drop for Claim {
 }
 
 impl NamedFd {
-    /// Takes ownership of the descriptor.
+    /// Takes ownership of the descriptor. If the number is closed now, `take` fails, and a descriptor that gets the number
+    /// later is not touched.
     pub fn claim(&mut self) {
-        let claim = || Arc::new(Claim { number: self.number, taken: AtomicBool::new(false) });
+        let taken = !is_open_fd(self.number);
+        let claim = || Arc::new(Claim { number: self.number, taken: AtomicBool::new(taken) });
         self.claim.get_or_insert_with(claim);
     }
 
@@ -82,7 +84,22 @@ impl fmt::Debug for NamedFd {
 mod tests {
     use super::*;
     use std::io::{Read, pipe};
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    #[test]
+    fn number_that_is_closed_at_the_claim_never_means_a_later_descriptor() {
+        let (reader, _writer) = pipe().unwrap();
+        let number = reader.as_raw_fd();
+        drop(reader);
+        let mut named = NamedFd::from(number);
+        named.claim();
+        // One of these gets the number, unless another thread was faster.
+        let later: Vec<_> = (0..20).map(|_| pipe().unwrap()).collect();
+        let is_reused = later.iter().any(|(reader, writer)| [reader.as_raw_fd(), writer.as_raw_fd()].contains(&number));
+        if is_reused {
+            assert_eq!(named.take().unwrap_err().raw_os_error(), Some(libc::EBADF));
+        }
+    }
 
     #[test]
     fn last_clone_closes_a_claimed_descriptor() {

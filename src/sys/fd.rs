@@ -204,6 +204,12 @@ pub fn close_fd(fd: OwnedFd) -> io::Result<()> {
     }
 }
 
+/// Whether a descriptor with this number is open.
+pub fn is_open_fd(fd: RawFd) -> bool {
+    // SAFETY: no pointers; a closed or negative descriptor is an error here.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) } as isize).is_ok()
+}
+
 /// Takes over a descriptor that a C caller gave away, after a check that it is open.
 ///
 /// # Safety

@@ -14,9 +14,9 @@ mod uffd;
 
 pub use buffer::{ByteBuffer, Level, Span};
 pub use fd::{
-    Ready, WakeFd, access_of, close_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop, read_fd, read_scattered,
-    recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd, write_fd,
-    write_pipe,
+    Ready, WakeFd, access_of, close_fd, is_open_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop, read_fd,
+    read_scattered, recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd,
+    write_fd, write_pipe,
 };
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
