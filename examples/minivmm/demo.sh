@@ -77,6 +77,15 @@ await() {
     return 1
 }
 
+# await_listener PATH: waits until a process listens at a Unix socket. Its file exists a moment earlier.
+await_listener() {
+    local deadline=$((SECONDS + 30))
+    until grep -q " 00010000 .* $1\$" /proc/net/unix; do
+        [ $SECONDS -lt $deadline ] || fail "nothing listens at $1"
+        sleep 0.02
+    done
+}
+
 tell() { printf '%s\n' "$2" >&"${input[$1]}"; }
 next_line() { echo $(($(wc -l <"${log[$1]}") + 1)); }
 
@@ -151,10 +160,7 @@ phases() {
 # move FROM TO OPTIONS...: starts the process TO, and a migration from FROM to it.
 move() {
     start "$2" --incoming "unix:$work/$2.sock" "${@:3}"
-    until [ -S "$work/$2.sock" ]; do
-        kill -0 "${pid[$2]}" 2>/dev/null || fail "$2 does not listen"
-        sleep 0.02
-    done
+    await_listener "$work/$2.sock"
     tell "$1" "migrate unix:$work/$2.sock"
 }
 
@@ -216,7 +222,7 @@ postcopy() {
     ask E 'info status' '^VM status: (stopping|paused)$' >/dev/null
     tell E cont
     tell E "migrate-recover unix:$work/again.sock"
-    until [ -S "$work/again.sock" ]; do sleep 0.02; done
+    await_listener "$work/again.sock"
     tell D "set max-postcopy-bandwidth 0"
     tell D "migrate-recover unix:$work/again.sock"
     reach D outgoing completed

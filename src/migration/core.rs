@@ -375,7 +375,9 @@ impl Core {
     /// `before_close` runs after the migration can't succeed any more and before the connection is closed.
     pub fn begin_cancel(&self, too_late: &str, before_close: impl FnOnce()) -> Result<bool> {
         if !self.advance(Status::Cancelling) && self.status() != Status::Cancelling {
-            return match self.status().is_final() {
+            // After the end, success means the same: the guest is where a cancelled migration leaves it.
+            let owner = self.stats.get().owner;
+            return match self.status().is_final() && (owner == Owner::Here) != self.incoming {
                 true => Ok(false),
                 false => Err(Error::new(libc::EBUSY, format!("it is too late: {too_late}"))),
             };

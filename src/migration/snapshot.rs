@@ -43,6 +43,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
     vm.check_migratable()?;
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
+    vm.slot.check_blockers("a snapshot")?;
     let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
     sink.channel().set_stall_limit(Some(LIMIT));
     let file = MigFile::new(Arc::clone(sink.channel()), true);
@@ -65,6 +66,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
+    vm.slot.check_blockers("a snapshot")?;
     // Setup runs outside the lock, where the host could start the guest.
     vm.ownership.hold(true);
     finally(|| save_whole(vm, file), || vm.ownership.hold(false)).0

@@ -205,6 +205,8 @@ impl Ram {
 
     /// Unregisters the device. When this returns, no block is accessed any more. Fails with `EBUSY` during a migration.
     pub fn close(&self) -> Result<()> {
+        // A migration that has not reached setup yet, or that waits for its source, needs the device as well.
+        self.vm().map_or(Ok(()), |vm| vm.slot.check_idle("freeing the RAM"))?;
         {
             let mut busy = self.busy.lock();
             busy.check_idle("free")?;

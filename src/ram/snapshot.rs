@@ -192,6 +192,7 @@ impl Ram {
         check_devices(&vm)?;
         let _guard = vm.acquire_slot("a snapshot")?;
         vm.ownership.check("a snapshot")?;
+        vm.slot.check_blockers("a snapshot")?;
         let result = vm.on_thread(|| self.snapshot_to(&vm, to));
         result.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
     }

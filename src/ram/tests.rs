@@ -197,6 +197,10 @@ fn blocks_come_and_go_only_between_migrations() {
     machine.ram.save_cleanup();
     machine.ram.add_block(info("new", &memory)).unwrap();
     assert_eq!(machine.ram.add_block(info("new", &memory)).unwrap_err().errno(), libc::EEXIST);
+    let vm = machine.ram.vm().unwrap();
+    vm.slot.acquire("an outgoing migration").unwrap();
+    assert_eq!(machine.ram.close().unwrap_err().errno(), libc::EBUSY, "a migration begins, and has not reached setup");
+    vm.slot.release();
     machine.ram.remove_block(b"new").unwrap();
     assert_eq!(machine.ram.remove_block(b"new").unwrap_err().errno(), libc::ENOENT);
     for (name, wrong) in [("", "0 bytes"), (&*"n".repeat(256), "256 bytes")] {

@@ -175,6 +175,22 @@ impl MigrationSlot {
         self.inner().blockers.iter().map(|(_, reason)| reason.clone()).collect()
     }
 
+    /// Fails with `EACCES` and the reasons if `what` is forbidden.
+    pub fn check_blockers(&self, what: &str) -> Result<()> {
+        match self.blockers() {
+            reasons if reasons.is_empty() => Ok(()),
+            reasons => Err(Error::new(libc::EACCES, format!("{what} is blocked: {}", reasons.join("; ")))),
+        }
+    }
+
+    /// Fails with `EBUSY` while an operation is in progress, which `what` would disturb.
+    pub fn check_idle(&self, what: &str) -> Result<()> {
+        match self.inner().driver {
+            Some(other) => Err(Error::new(libc::EBUSY, format!("{what}: {other} is in progress"))),
+            None => Ok(()),
+        }
+    }
+
     /// Starts the operation `what`. `EBUSY` while another one is in progress.
     pub fn acquire(&self, what: &'static str) -> Result<()> {
         let mut inner = self.inner();

@@ -276,3 +276,14 @@ fn a_silent_destination_is_given_up_in_time() {
     assert!(error.errno() == libc::ETIMEDOUT && since.elapsed() < Duration::from_secs(2), "{error}");
     check_stayed(&source, &destination, &stage, "silence");
 }
+
+#[test]
+fn cancel_after_the_guest_moved_is_too_late_on_both_sides() {
+    let (source, destination, _stage) = Machine::two();
+    let ends = fragile(-1, -1, Break::Whole);
+    let run = Run::start(&source, &destination, ends, (quick(), quick()));
+    let (out, into) = run.wait("whole");
+    out.and(into).unwrap();
+    assert_eq!(run.out.cancel().unwrap_err().errno(), libc::EBUSY);
+    assert_eq!(run.into.cancel().unwrap_err().errno(), libc::EBUSY);
+}

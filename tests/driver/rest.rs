@@ -61,6 +61,9 @@ fn failed_snapshot_reports_the_cause_and_leaves_only_a_loaded_guest_stopped() {
     let nowhere = Uri::File { path: "/nonexistent/snapshot".into(), offset: 0 };
     assert!(snapshot_save(&source.vm, &nowhere).unwrap_err().message().contains("/nonexistent"));
     assert!(source.host.is_running());
+    let blocker = source.vm.slot.block("a busy disk").unwrap();
+    assert!(snapshot_save(&source.vm, &nowhere).unwrap_err().message().contains("blocked: a busy disk"));
+    assert!(source.vm.slot.unblock(blocker));
     let full = Uri::File { path: "/dev/full".into(), offset: 0 };
     assert!(snapshot_save(&source.vm, &full).is_err());
     assert!(source.host.is_running(), "a full disk does not stop the guest");

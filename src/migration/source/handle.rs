@@ -47,11 +47,7 @@ impl Outgoing {
         let core = Arc::new(Core::new(vm, params, false, to.text())?);
         vm.slot.acquire("an outgoing migration")?;
         vm.ownership.check("a migration").inspect_err(|_| vm.slot.release())?;
-        let reasons = vm.slot.blockers();
-        if !reasons.is_empty() {
-            vm.slot.release();
-            return Err(Error::new(libc::EACCES, format!("migration is blocked: {}", reasons.join("; "))));
-        }
+        vm.slot.check_blockers("migration").inspect_err(|_| vm.slot.release())?;
         core.trace.write(core.now(), &Event::Trace { side: "source", uri: &to.text() });
         let shared = Arc::new(Shared::new(core));
         let work = Mutex::new(Rank::OutgoingWork, Some(Box::new(Source::new(to))));
