@@ -675,7 +675,8 @@ typedef struct SaveVMParams {
   uint32_t connect_timeout_ms;
   /**
    * Longest wait for the destination's first answer, and for each answer in a recovery; default 30000. Incoming: longest time
-   * for the header and the configuration section together, from the first byte on.
+   * for the header and the configuration section together, from the first byte on; in a recovery, longest wait for the
+   * source.
    */
   uint32_t handshake_timeout_ms;
   /**
@@ -785,7 +786,7 @@ typedef struct SaveVMInfo {
    */
   uint64_t setup_time_us;
   /**
-   * Downtime: until the destination's result, if it answers.
+   * Downtime: until the destination's result, if it answers. Incoming: 0.
    */
   uint64_t downtime_us;
   /**
@@ -848,7 +849,7 @@ typedef struct SaveVMInfo {
   /**
    * Whether both ends are known to be libsavevm.
    */
-  bool extended;
+  bool peer_is_libsavevm;
   /**
    * Time in the rounds of precopy (incoming: for reading the stream), in microseconds.
    */
@@ -889,7 +890,7 @@ typedef struct SaveVMDeviceInfo {
    */
   uint32_t instance_id;
   /**
-   * Bytes of its section.
+   * Bytes of its section; on the destination without header and footer of the section.
    */
   uint64_t bytes;
   /**
@@ -1159,7 +1160,7 @@ int savevm_migration_device(SaveVMMigration *m,
 void savevm_migration_free(SaveVMMigration *m);
 
 /**
- * Forbids migrations of `vm`. `reason` appears in their error.
+ * Forbids migrations and snapshots of `vm`. `reason` appears in their error, which has the number EACCES.
  *
  * Returns:
  *   a positive number  for savevm_del_blocker()
@@ -1312,7 +1313,7 @@ int savevm_snapshot_save_file(SaveVM *vm,
 
 /**
  * Checks whether a stream would load into `vm`, without changing the machine. Reads at most `length` bytes from the position of
- * `f`. The checks are: the stream is complete, the configuration section matches, every device and version is known, RAM blocks
+ * `f`. The checks are: the stream is complete up to its EOF mark, the configuration section matches, every device and version is known, RAM blocks
  * fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device are not checked. If
  * the machine's sections have no footers, every stream passes, because the end of a state is not known. `f` is still owned by
  * the caller; its position afterwards is undefined. The devices of the machine must not change during the call.

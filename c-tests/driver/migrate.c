@@ -46,7 +46,7 @@ TEST(a_guest_moves)
     CHECK_EQ(savevm_migration_query(out, &info), 0);
     CHECK_EQ(info.status, SAVEVM_STATUS_COMPLETED);
     CHECK_EQ(info.owner, SAVEVM_OWNER_THERE);
-    CHECK(info.transferred > 100 && info.return_path && info.extended);
+    CHECK(info.transferred > 100 && info.return_path && info.peer_is_libsavevm);
     sent = info.transferred;
     SaveVMDeviceInfo device = SAVEVM_DEVICE_INFO_INIT;
     CHECK_EQ(savevm_migration_device(out, 0, &device), 0);
@@ -86,7 +86,7 @@ TEST(a_command_may_only_store_the_guest)
     CHECK_EQ(savevm_migration_wait(out, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
     CHECK_EQ(savevm_migration_query(out, &info), 0);
-    CHECK(!info.return_path && !info.extended);
+    CHECK(!info.return_path && !info.peer_is_libsavevm);
     SaveVMMigration *in = savevm_incoming(destination.vm, from, &p, &err);
     REQUIRE(in && !err);
     CHECK_EQ(savevm_migration_wait(in, &err), 0);

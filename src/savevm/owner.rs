@@ -119,7 +119,7 @@ impl Ownership {
             std::mem::replace(&mut state.owner, owner)
         };
         if before != owner {
-            log::debug!("the owner of the guest changes from {before:?} to {owner:?} {reason}");
+            log::debug!("the owner of the guest changes from {before:?} to {owner:?}: {reason}");
         }
     }
 

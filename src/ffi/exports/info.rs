@@ -98,7 +98,8 @@ pub struct SaveVMParams {
     /// Longest wait for the connection; default 30000 outgoing, no limit incoming.
     pub connect_timeout_ms: u32,
     /// Longest wait for the destination's first answer, and for each answer in a recovery; default 30000. Incoming: longest time
-    /// for the header and the configuration section together, from the first byte on.
+    /// for the header and the configuration section together, from the first byte on; in a recovery, longest wait for the
+    /// source.
     pub handshake_timeout_ms: u32,
     /// Longest wait until the peer receives or sends any bytes; default 60000 outgoing, 300000 incoming.
     pub stall_timeout_ms: u32,
@@ -150,7 +151,7 @@ pub struct SaveVMDeviceInfo {
     pub name: *const c_char,
     /// Instance of the device.
     pub instance_id: u32,
-    /// Bytes of its section.
+    /// Bytes of its section; on the destination without header and footer of the section.
     pub bytes: u64,
     /// Time for saving its state in microseconds; 0 on the destination.
     pub save_time_us: u64,
@@ -175,7 +176,7 @@ pub struct SaveVMInfo {
     pub total_time_us: u64,
     /// Time until the first round.
     pub setup_time_us: u64,
-    /// Downtime: until the destination's result, if it answers.
+    /// Downtime: until the destination's result, if it answers. Incoming: 0.
     pub downtime_us: u64,
     /// Expected downtime if the guest were stopped now.
     pub expected_downtime_us: u64,
@@ -207,7 +208,7 @@ pub struct SaveVMInfo {
     /// Whether the destination answers over a return path.
     pub return_path: bool,
     /// Whether both ends are known to be libsavevm.
-    pub extended: bool,
+    pub peer_is_libsavevm: bool,
     /// Time in the rounds of precopy (incoming: for reading the stream), in microseconds.
     pub precopy_time_us: u64,
     /// Time from the last round until the guest was handed over, without the wait for savevm_migration_continue().

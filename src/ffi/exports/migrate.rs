@@ -428,7 +428,7 @@ pub unsafe extern "C" fn savevm_migration_free(m: *mut SaveVMMigration) {
     guard((), || drop(unsafe { Handle::take(m) }));
 }
 
-/// Forbids migrations of `vm`. `reason` appears in their error.
+/// Forbids migrations and snapshots of `vm`. `reason` appears in their error, which has the number EACCES.
 ///
 /// Returns:
 ///   a positive number  for savevm_del_blocker()

@@ -122,7 +122,7 @@ pub unsafe extern "C" fn savevm_snapshot_save_file(vm: *mut SaveVM, f: *mut QEMU
 }
 
 /// Checks whether a stream would load into `vm`, without changing the machine. Reads at most `length` bytes from the position of
-/// `f`. The checks are: the stream is complete, the configuration section matches, every device and version is known, RAM blocks
+/// `f`. The checks are: the stream is complete up to its EOF mark, the configuration section matches, every device and version is known, RAM blocks
 /// fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device are not checked. If
 /// the machine's sections have no footers, every stream passes, because the end of a state is not known. `f` is still owned by
 /// the caller; its position afterwards is undefined. The devices of the machine must not change during the call.

@@ -167,7 +167,7 @@ pub(in crate::ffi) fn info(from: &Info) -> SaveVMInfo {
         recoveries: from.recoveries,
         throttle: from.throttle,
         return_path: from.return_path,
-        extended: from.peer_is_libsavevm,
+        peer_is_libsavevm: from.peer_is_libsavevm,
         precopy_time_us: phase(&[Phase::Iterate, Phase::Load]),
         switchover_time_us: phase(&[Phase::Stop, Phase::Complete, Phase::Start]),
         postcopy_time_us: phase(&[Phase::Postcopy]),
