@@ -162,14 +162,14 @@ TEST(a_full_disk_keeps_the_last_good_one)
     CHECK_EQ(savevm_snapshot_save(vm, uri, NULL, &err), -ENOSPC);
     CHECK_HAS(error_get_pretty(err), uri);
     CHECK_HAS(error_get_pretty(err), "No space left on device");
-    CHECK_HAS(error_get_pretty(err), "bytes were written");
+    CHECK_HAS(error_get_pretty(err), "KiB were written");
     error_free(err);
     CHECK_EQ(files(place, "snapshot"), 1);
     CHECK_EQ(load(uri), 7);
     err = NULL;
     fill(9);
     if (savevm_ram_snapshot(ram, uri, &err) < 0 && savevm_error_info(err)->error == ENOSPC) {
-        CHECK_HAS(error_get_pretty(err), "bytes were written");
+        CHECK_HAS(error_get_pretty(err), "KiB were written");
     }
     error_free(err);
     CHECK_EQ(files(place, "snapshot"), 1);
