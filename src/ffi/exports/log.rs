@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm.h`: the log. The library is the `log` crate's logger from the first call on. It takes no lock to log, because the
-//! library logs with locks of any rank held; a sink that was replaced is kept, because a thread may still use it.
+//! library logs with locks of any rank held. A sink that was replaced is kept, because a thread may still use it. The
+//! same callback gets its earlier sink again, so a program that switches between callbacks uses no more memory.
 
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::strings;
@@ -46,22 +47,69 @@ enum Sink {
     /// To stderr.
     Stderr(env_logger::Logger),
     /// To the program.
-    Program { callback: unsafe extern "C" fn(*mut c_void, SaveVMLogLevel, *const c_char), opaque: *mut c_void },
+    Program { callback: Callback, opaque: *mut c_void },
 }
+
+type Callback = unsafe extern "C" fn(*mut c_void, SaveVMLogLevel, *const c_char);
 
 // SAFETY: savevm_log_set() says that the callback may be called from any thread with `opaque`.
 unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
 
-/// The sink, which is never freed; NULL: none.
+/// The sink in use; NULL: none.
 static SINK: AtomicPtr<Sink> = AtomicPtr::new(ptr::null_mut());
+
+/// A sink, which is never freed, and the one that was kept before it.
+struct Kept {
+    sink: Sink,
+    before: *mut Kept,
+}
+
+/// The sink that was kept last.
+static KEPT: AtomicPtr<Kept> = AtomicPtr::new(ptr::null_mut());
+
+impl Kept {
+    fn new(sink: Sink) -> Box<Self> {
+        Box::new(Self { sink, before: ptr::null_mut() })
+    }
+
+    /// Keeps the sink for the life of the process.
+    fn keep(self: Box<Self>) -> *mut Sink {
+        let this = Box::into_raw(self);
+        let mut before = KEPT.load(Acquire);
+        loop {
+            // SAFETY: no other thread has the pointer yet.
+            unsafe { (*this).before = before };
+            match KEPT.compare_exchange(before, this, AcqRel, Acquire) {
+                // SAFETY: as above; the address of a member of a live object.
+                Ok(_) => return unsafe { &raw mut (*this).sink },
+                Err(other) => before = other,
+            }
+        }
+    }
+
+    /// Finds the sink of a callback that was in use before.
+    fn find(callback: Callback, opaque: *mut c_void) -> Option<*mut Sink> {
+        let mut at = KEPT.load(Acquire);
+        // SAFETY: the list has only sinks that were kept, and these are never freed.
+        while let Some(kept) = unsafe { at.as_ref() } {
+            match kept.sink {
+                Sink::Program { callback: known, opaque: of } if ptr::fn_addr_eq(known, callback) && of == opaque => {
+                    return Some((&raw const kept.sink).cast_mut());
+                }
+                _ => at = kept.before,
+            }
+        }
+        None
+    }
+}
 
 struct Logger;
 
 impl Logger {
     fn sink() -> Option<&'static Sink> {
-        // SAFETY: the pointer is NULL or came from `Box::into_raw`, and no sink is freed.
+        // SAFETY: the pointer is NULL or that of a kept sink, which is never freed.
         unsafe { SINK.load(Acquire).as_ref() }
     }
 
@@ -123,7 +171,9 @@ pub extern "C" fn savevm_log_set(callback: SaveVMLogFn, opaque: *mut c_void, lev
             Ok(SaveVMLogLevel::SAVEVM_LOG_DEBUG) => LevelFilter::Debug,
             Ok(SaveVMLogLevel::SAVEVM_LOG_TRACE) | Err(_) => LevelFilter::Trace,
         };
-        let sink = callback.map(|callback| Box::into_raw(Box::new(Sink::Program { callback, opaque })));
+        let sink = callback.map(|callback| {
+            Kept::find(callback, opaque).unwrap_or_else(|| Kept::new(Sink::Program { callback, opaque }).keep())
+        });
         log::set_max_level(if sink.is_some() { level } else { LevelFilter::Off });
         SINK.store(sink.unwrap_or(ptr::null_mut()), Release);
     });
@@ -152,10 +202,11 @@ pub unsafe extern "C" fn savevm_log_init(filter: *const c_char) -> c_int {
         };
         let logger = builder.build();
         let level = logger.filter();
-        let sink = Box::into_raw(Box::new(Sink::Stderr(logger)));
-        if !Logger::install() || SINK.compare_exchange(ptr::null_mut(), sink, AcqRel, Acquire).is_err() {
-            // SAFETY: no thread has seen it.
-            drop(unsafe { Box::from_raw(sink) });
+        if !Logger::install() || !SINK.load(Acquire).is_null() {
+            return -libc::EBUSY;
+        }
+        let sink = Kept::new(Sink::Stderr(logger)).keep();
+        if SINK.compare_exchange(ptr::null_mut(), sink, AcqRel, Acquire).is_err() {
             return -libc::EBUSY;
         }
         log::set_max_level(level);
