@@ -69,7 +69,7 @@ DAMAGES = {
     "a version that is too new": (lambda disk: disk.section(RTL8139) + 7, 1, b"\x63", "unsupported version 99"),
     "a version that is too old": (lambda disk: disk.section(RTL8139) + 7, 1, b"\x01", "version 1 in the stream"),
     "zeros in place of a device": (head, 4096, bytes(4096), "the footer"),
-    "zeros behind the memory": (lambda disk: disk.section(b"timer") - 11, 4096, bytes(4096), "behind the end"),
+    "zeros behind the memory": (lambda disk: disk.section(b"timer") - 11, 4096, bytes(4096), "after the end"),
     "the machine": (lambda disk: disk.last(rb"\x07\0\0\0.pc-i440fx") - 1, 1, None, "Machine type received"),
     "the name of a block of memory": (lambda disk: disk.last(rb"\x06pc\.ram\0\0\0\0") - 5, 1, None, "RAM block"),
     "the size of a block of memory": (lambda disk: disk.last(rb"\x06pc\.ram\0\0\0\0") - 1, 1, b"\x40", "RAM block"),
