@@ -329,8 +329,7 @@ fn section_start(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
     let (name, version) = (|| String::from_utf8_lossy(&head.name), head.version as i32);
     trace_event!(host, "qemu_loadvm_state_section_startfull", "{id}({}) {} {}", name(), head.instance, head.version);
     let entry = device_of(vm, tag, id, &head).map_err(|err| err.at_offset(name_at))?;
-    vm.load_state().add_section(id, &entry, version);
-    vm.load_state().set_unfinished(&entry, tag == wire::SECTION_START);
+    vm.load_state().add_section(id, &entry, version, tag == wire::SECTION_START);
     section_payload(sections, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))
 }
@@ -367,7 +366,7 @@ fn section_part(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
     section_payload(sections, &entry, tag, id, version)
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))?;
     if tag == wire::SECTION_END {
-        vm.load_state().set_unfinished(&entry, false);
+        vm.load_state().end_section(&entry);
     }
     Ok(())
 }

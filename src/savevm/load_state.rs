@@ -42,14 +42,17 @@ impl LoadState {
         self.sections.lock().has_device(call.ticket())
     }
 
-    /// Records that a device sends with a section id from now on, in a version of its state.
-    pub(super) fn add_section(&self, id: u32, call: &Call<'_>, version: i32) {
-        self.sections.lock().insert(id, (call.ticket(), version));
+    /// Records that a device sends with a section id from now on, in a version of its state. A live device is
+    /// unfinished until its END section has come.
+    pub(super) fn add_section(&self, id: u32, call: &Call<'_>, version: i32, is_live: bool) {
+        let (mut sections, ticket) = (self.sections.lock(), call.ticket());
+        sections.insert(id, (ticket, version));
+        sections.set_unfinished(ticket, is_live);
     }
 
-    /// Records that the START section of a live device came (`unfinished`), or its END section.
-    pub(super) fn set_unfinished(&self, call: &Call<'_>, unfinished: bool) {
-        self.sections.lock().set_unfinished(call.ticket(), unfinished);
+    /// Records that the END section of a live device has come.
+    pub(super) fn end_section(&self, call: &Call<'_>) {
+        self.sections.lock().set_unfinished(call.ticket(), false);
     }
 
     /// Returns whether a live device has started and its END section has not come.

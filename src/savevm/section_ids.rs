@@ -2,7 +2,7 @@
 //! The devices of an incoming stream by section id.
 
 use super::registry::Ticket;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// The device that sends with a section id, and the version of its state.
 pub(super) type Sender = (Ticket, i32);
@@ -22,8 +22,8 @@ pub(super) struct SectionIds {
     /// The last id of each device, by its place in the registry. A device that starts again loses its earlier id, so a
     /// stream can't make the list and the map hold more ids than there are devices.
     of_device: Vec<Option<u32>>,
-    /// Places of the live devices that have started and not ended.
-    unfinished: HashSet<usize>,
+    /// Whether each device, by its place in the registry, is live, has started and has not ended.
+    unfinished: Vec<bool>,
 }
 
 /// How far an id may be ahead of the number of sections and still be in the list. Also how many places the list keeps
@@ -36,6 +36,7 @@ impl SectionIds {
         let place = sender.0.place();
         if place >= self.of_device.len() {
             self.of_device.resize(place + 1, None);
+            self.unfinished.resize(place + 1, false);
         }
         if let Some(before) = self.of_device[place].replace(id) {
             // The earlier id may have gone to another device meanwhile.
@@ -92,16 +93,14 @@ impl SectionIds {
 
     /// Records that a live device has started, or has sent its last section.
     pub fn set_unfinished(&mut self, device: Ticket, unfinished: bool) {
-        if unfinished {
-            self.unfinished.insert(device.place());
-        } else {
-            self.unfinished.remove(&device.place());
+        if let Some(state) = self.unfinished.get_mut(device.place()) {
+            *state = unfinished;
         }
     }
 
     /// Returns whether a live device has started and not ended.
     pub fn is_unfinished(&self, device: Ticket) -> bool {
-        self.unfinished.contains(&device.place()) && self.has_device(device)
+        self.unfinished.get(device.place()) == Some(&true) && self.has_device(device)
     }
 
     /// Returns the device that sends with an id.
