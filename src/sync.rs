@@ -91,6 +91,8 @@ pub enum Rank {
     SlotRam,
     /// `savevm::slot::MigrationSlot::observer`.
     SlotObserver,
+    /// `savevm::device_costs::DeviceCosts`.
+    DeviceCosts,
     /// `savevm::Vm::host`.
     VmHost,
     /// `savevm::Vm::incoming`.

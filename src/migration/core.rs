@@ -507,6 +507,11 @@ impl Observer for Watcher {
         let name = String::from_utf8_lossy(section.name);
         if section.tag == wire::SECTION_FULL {
             core.stats.device(&name, section.instance, section.time, section.bytes);
+            let costs = &core.vm.slot.device_costs;
+            match core.incoming {
+                true => costs.set_loaded_here(section.name, section.instance, section.bytes, section.time),
+                false => costs.set_saved(section.name, section.instance, section.bytes, section.time),
+            }
         }
         let (instance, tag, bytes, time) = (section.instance, section.tag, section.bytes, section.time);
         core.trace.write(core.now(), &Event::Device { name: &name, instance, tag, bytes, time });

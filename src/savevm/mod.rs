@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod config;
+pub mod device_costs;
 pub mod fault;
 pub mod handler;
 pub mod host;

@@ -2,11 +2,11 @@
 //! What a context keeps for the migration driver: the blockers, the operation in progress, the observer, and the part
 //! of RAM in postcopy. Any thread, with or without the big lock.
 
+use super::device_costs::DeviceCosts;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, MutexGuard, Rank, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A change of the status of a migration, as the host receives it.
@@ -129,8 +129,8 @@ pub struct MigrationSlot {
     inner: Mutex<Inner>,
     ram: RwLock<Option<Arc<dyn PostcopyRam>>>,
     observer: RwLock<Option<Arc<dyn Observer>>>,
-    /// Time in ns that the devices took last time, from the stopped guest to the answer of the destination.
-    device_cost: AtomicU64,
+    /// What the devices cost in a switchover, as far as earlier migrations and rehearsals have shown.
+    pub device_costs: DeviceCosts,
 }
 
 impl Default for MigrationSlot {
@@ -139,7 +139,7 @@ impl Default for MigrationSlot {
             inner: Mutex::new(Rank::MigrationSlot, Inner::default()),
             ram: RwLock::new(Rank::SlotRam, None),
             observer: RwLock::new(Rank::SlotObserver, None),
-            device_cost: AtomicU64::new(0),
+            device_costs: DeviceCosts::default(),
         }
     }
 }
@@ -239,16 +239,6 @@ impl MigrationSlot {
     /// Sets the observer.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         *self.observer.write() = observer;
-    }
-
-    /// Returns how long the devices took last time.
-    pub fn device_cost(&self) -> Duration {
-        Duration::from_nanos(self.device_cost.load(Relaxed))
-    }
-
-    /// Sets how long the devices took.
-    pub fn set_device_cost(&self, cost: Duration) {
-        self.device_cost.store(u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 }
 

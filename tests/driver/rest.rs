@@ -281,8 +281,10 @@ fn what_the_devices_cost_is_remembered_and_counted_in() {
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
     let (out, into) = run.wait("second");
     out.and(into).unwrap();
-    let cost = source.vm.slot.device_cost();
+    let cost = source.vm.slot.device_costs.get(b"dev", 0).and_then(|cost| cost.save).unwrap();
     assert!(cost >= Duration::from_millis(30), "{cost:?}");
+    let here = destination.vm.slot.device_costs.get(b"dev", 0).and_then(|cost| cost.load_here);
+    assert!(here.is_some(), "the destination knows how long it loaded the device");
     let info = run.out.info();
     assert!(info.devices[0].0 == "dev" && info.devices[0].1 >= Duration::from_millis(30), "{info:?}");
     assert!(info.downtime >= Duration::from_millis(30));

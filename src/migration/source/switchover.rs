@@ -36,9 +36,8 @@ impl Source {
         core.fault_point();
         self.ask_loaded(m)?;
         core.fault_point();
-        if core.stats.get().device_bytes > 0 {
-            vm.slot.set_device_cost(core.now().saturating_sub(started));
-        }
+        let devices = core.stats.get().device_time + self.costs.load;
+        vm.slot.device_costs.set_rest(core.now().saturating_sub(started + devices));
         core.commit()?;
         let file = self.file()?;
         save::end_of_stream(file);

@@ -17,6 +17,7 @@ use crate::migration::return_path::message;
 use crate::migration::return_path::reader::Reader;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
+use crate::savevm::device_costs::CostSum;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
@@ -116,6 +117,8 @@ pub(super) struct Source {
     pub packaged_at: Duration,
     /// The destination has shown that it got the guest in postcopy.
     pub arrived: bool,
+    /// What the devices will cost in the switchover, as far as that is known.
+    pub costs: CostSum,
 }
 
 impl Source {
@@ -139,6 +142,7 @@ impl Source {
             draining: None,
             packaged_at: Duration::ZERO,
             arrived: false,
+            costs: CostSum::default(),
         }
     }
 
@@ -286,6 +290,7 @@ impl Source {
         let now = m.core.now();
         m.core.stats.get().setup_time = now;
         self.rate = Rate::new(now, self.transferred());
+        self.costs = m.core.vm.slot.device_costs.sum(&m.core.vm.registry);
         self.go(Step::Iterate)
     }
 
@@ -309,7 +314,7 @@ impl Source {
         let now = core.now();
         let params = core.params();
         let pending = core.stats.get().remaining;
-        let (sent, cost) = (self.transferred(), core.vm.slot.device_cost());
+        let (sent, cost) = (self.transferred(), self.costs.save + self.costs.load + core.vm.slot.device_costs.rest());
         if self.rate.update(now, sent, pending.total(), params.downtime_limit, cost) {
             let file = self.file()?;
             file.reset_rate();
