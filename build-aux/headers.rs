@@ -102,6 +102,9 @@ const HEADERS: [Header; 7] = [
 /// Structs that a group mentions before the header that declares them: by their tags, which savevm.h declares.
 const TAGS: [&str; 5] = ["SaveVMHostOps", "SaveVMEvent", "SaveVMIncomingOps", "SaveVMPostcopyOps", "SaveVMChannelOps"];
 
+/// Initialisers of structs whose defaults are not all zero.
+const INITIALISERS: [(&str, &str); 1] = [("SaveVMTls", "{ sizeof(SaveVMTls), NULL, NULL, true, NULL }")];
+
 /// Callback types, which cbindgen declares as pointers: `typedef void SaveVMLogFn(...)` and `SaveVMLogFn *` in C.
 const FUNCTION_TYPES: [&str; 3] = ["SaveVMLogFn", "SaveVMInspectFieldFn", "SaveVMCheckReportFn"];
 
@@ -223,7 +226,9 @@ fn with_initialisers(text: &str) -> String {
             && std::mem::take(&mut sized)
         {
             let init = initialiser(name);
-            out.push_str(&format!("\n/**\n * Initialises a {name}.\n */\n#define {init} SAVEVM_INITIALISED({name})\n"));
+            let zeroed = format!("SAVEVM_INITIALISED({name})");
+            let value = INITIALISERS.iter().find(|(named, _)| *named == name).map_or(&*zeroed, |(_, value)| value);
+            out.push_str(&format!("\n/**\n * Initialises a {name}.\n */\n#define {init} {value}\n"));
         }
     }
     out

@@ -649,6 +649,45 @@ typedef enum SaveVMOwner {
 } SaveVMOwner;
 
 /**
+ * TLS for all connections of a migration, with X.509 certificates on both sides. The source is the TLS client, as in QEMU.
+ * SAVEVM_TLS_INIT sets `verify_peer`. The struct and its strings are copied, and the files are read when the migration
+ * begins.
+ */
+typedef struct SaveVMTls {
+  /**
+   * sizeof(SaveVMTls).
+   */
+  size_t size;
+  /**
+   * Directory with PEM files, named as for QEMU: `ca-cert.pem`; `ca-crl.pem` if certificates were revoked; the source's
+   * `client-cert.pem` and `client-key.pem`, which may both be absent if the destination does not verify its peer; the
+   * destination's `server-cert.pem` and `server-key.pem`.
+   */
+  const char *dir;
+  /**
+   * Source: the name or IP address that the destination's certificate must have among its subjectAltNames; NULL: the host
+   * of `tcp:HOST:PORT`. QEMU: tls-hostname.
+   */
+  const char *hostname;
+  /**
+   * The peer must have a certificate that the CA has signed, that is valid now and that is not revoked; at the source
+   * also one for the name. Without it the stream is encrypted, but the peer may be anyone. QEMU: verify-peer.
+   */
+  bool verify_peer;
+  /**
+   * NULL-terminated list of distinguished names, for example "CN=host2,O=Example"; NULL: any. The peer's certificate must
+   * have one of them as its subject, in the form and order of the error that refuses a peer. Needs `verify_peer`. QEMU:
+   * tls-authz, for the destination only.
+   */
+  const char *const *allowed_peers;
+} SaveVMTls;
+
+/**
+ * Initialises a SaveVMTls.
+ */
+#define SAVEVM_TLS_INIT { sizeof(SaveVMTls), NULL, NULL, true, NULL }
+
+/**
  * Parameters of a migration. 0, NULL and false mean the default that the member states. Times are in milliseconds. The struct is
  * copied.
  */
@@ -749,6 +788,11 @@ typedef struct SaveVMParams {
    * accepted.
    */
   bool one_connection;
+  /**
+   * Encrypt and authenticate every connection; NULL: plain connections. The peer must use TLS as well. An error if the
+   * library was built without TLS (meson option `tls`).
+   */
+  const struct SaveVMTls *tls;
 } SaveVMParams;
 
 /**

@@ -109,6 +109,8 @@ pub enum Rank {
     Registry,
 
     // Files and channels.
+    /// `channel::wait::Cancel::channels`: the channels on which a handshake is in progress.
+    Handshakes,
     /// `file::Status::detail`.
     FileError,
     /// `channel::listen::Source`.

@@ -10,13 +10,17 @@ pub mod fd;
 mod listen;
 pub mod memory;
 mod named_fd;
+mod security;
 mod sink;
+#[path = "no_tls.rs"]
+mod tls;
 mod uri;
 mod wait;
 
 pub use connect::connect;
 pub use listen::Listener;
 pub use named_fd::NamedFd;
+pub use security::{HandshakeLimits, Role, Security, TlsOptions, tls_on_one_side};
 pub use sink::Sink;
 pub use uri::Uri;
 pub use wait::Cancel;

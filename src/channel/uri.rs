@@ -149,6 +149,16 @@ impl Uri {
     }
 }
 
+impl Uri {
+    /// Returns the host of `tcp:HOST:PORT`, if it has one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } if !host.is_empty() => Some(host),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for Uri {
     type Err = Error;
 

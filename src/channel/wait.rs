@@ -1,31 +1,63 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Waits for a connection. Each ends with its event, at a deadline, or when it is cancelled.
 
+use super::Channel;
 use super::uri::Uri;
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, Rank};
 use crate::sys::{Ready, WakeFd, poll_any};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Ends `connect` and `Listener::accept` from any thread, at once and permanently.
-#[derive(Debug)]
+/// Ends `connect`, `Listener::accept` and handshakes from any thread, at once and permanently.
 pub struct Cancel {
     wake: WakeFd,
     cancelled: AtomicBool,
+    /// Channels on which a handshake is in progress.
+    channels: Mutex<Vec<Weak<dyn Channel>>>,
+}
+
+/// While it exists, a cancellation shuts a channel down.
+pub(super) struct ShutDown<'a> {
+    cancel: &'a Cancel,
+    channel: Weak<dyn Channel>,
+}
+
+impl Drop for ShutDown<'_> {
+    fn drop(&mut self) {
+        self.cancel.channels.lock().retain(|other| !other.ptr_eq(&self.channel));
+    }
 }
 
 impl Cancel {
     /// Returns a new cancel. Fails if the process has no descriptors left.
     pub fn new() -> Result<Self> {
         let wake = WakeFd::new().map_err(|err| Error::io("can't make an event", &err))?;
-        Ok(Self { wake, cancelled: AtomicBool::new(false) })
+        let channels = Mutex::new(Rank::Handshakes, Vec::new());
+        Ok(Self { wake, cancelled: AtomicBool::new(false), channels })
     }
 
     /// Ends current and future waits.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
         self.wake.wake();
+        let channels = std::mem::take(&mut *self.channels.lock());
+        for channel in channels.iter().filter_map(Weak::upgrade) {
+            let _ = channel.shutdown();
+        }
+    }
+
+    /// Lets a cancellation shut `channel` down, until the result is dropped.
+    pub(super) fn shuts_down(&self, channel: &Arc<dyn Channel>) -> ShutDown<'_> {
+        let channel = Arc::downgrade(channel);
+        self.channels.lock().push(Weak::clone(&channel));
+        // A cancellation that came before may have missed the channel.
+        if self.is_cancelled() {
+            self.cancel();
+        }
+        ShutDown { cancel: self, channel }
     }
 
     /// Returns whether it was cancelled.

@@ -5,7 +5,7 @@ use super::params::Params;
 use super::stats::{DeviceTime, Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
-use crate::channel::{Cancel, Channel};
+use crate::channel::{Cancel, Channel, Role, Security};
 use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
@@ -110,6 +110,8 @@ pub struct Core {
     pub(super) link: Link,
     /// Ends the waits for a connection.
     pub(super) cancel: Cancel,
+    /// How all connections are protected.
+    pub(super) security: Security,
     pub(super) stats: Arc<Stats>,
     pub(super) trace: Trace,
     /// How to ask for bitmaps, while a recovery is under way.
@@ -132,6 +134,8 @@ impl Core {
     /// `peer` names the other end for messages.
     pub fn new(vm: &Arc<Vm>, params: Params, incoming: bool, peer: String) -> Result<Self> {
         let began = Instant::now();
+        let role = if incoming { Role::Destination } else { Role::Source };
+        let security = Security::new(params.tls.as_deref(), role)?;
         let trace = match &params.trace {
             Some(path) => Trace::create(path)?,
             None => Trace::default(),
@@ -141,6 +145,7 @@ impl Core {
             status_machine: StatusMachine::default(),
             link: Link::default(),
             cancel: Cancel::new()?,
+            security,
             stats: Arc::default(),
             trace,
             recovery: Mutex::new(Rank::BitmapRequest, None),

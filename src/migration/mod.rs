@@ -3,6 +3,7 @@
 //! `migration/migration.c`).
 //!
 //! - `core.rs`: what both ends share: status, parameters, statistics, connection, error, trace.
+//! - `connection.rs`: makes connections, with or without TLS.
 //! - `status.rs`: the statuses and the table of their changes.
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
@@ -31,6 +32,7 @@
 //! In postcopy every error behind RUN pauses the migration on both sides, until a recovery or until the user ends it.
 
 mod check;
+mod connection;
 mod core;
 mod destination;
 mod endpoint;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What a migration may do and how long it may take. All may be changed while it runs; what has begun keeps its value.
 
+use crate::channel::TlsOptions;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whether something is used.
@@ -64,6 +66,8 @@ pub struct Params {
     /// Destination: the first connection is the source's, as for QEMU. Otherwise a connection that does not begin as a stream
     /// is closed, and the next one is accepted.
     pub one_connection: bool,
+    /// Every connection uses TLS, with these certificates and keys. `None`: plain connections.
+    pub tls: Option<Arc<TlsOptions>>,
 }
 
 impl Default for Params {
@@ -90,6 +94,7 @@ impl Default for Params {
             trace: None,
             strict: false,
             one_connection: false,
+            tls: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::registry::{Call, Entry};
 use super::section_context::SectionContext;
 use super::unwind::{catch, on_panic};
 use super::{Vm, config, load_command};
-use crate::channel::memory;
+use crate::channel::{Role, memory, tls_on_one_side};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
@@ -150,7 +150,11 @@ fn header(vm: &Vm, file: &MigFile) -> Result<()> {
     let magic = file.get_be32();
     check_head(file, libc::EINVAL)?;
     if magic != wire::FILE_MAGIC {
-        let text = format!("Not a migration stream: it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
+        let mut text =
+            format!("Not a migration stream: it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
+        if let Some(reason) = tls_on_one_side(&magic.to_be_bytes(), Role::Source) {
+            text = format!("{text}: {reason}");
+        }
         return Err(Error::invalid(text).at_offset(0));
     }
     let version = file.get_be32();

@@ -78,8 +78,33 @@ c_enums! {
 
 sized_structs! {
     SaveVMParams, SAVEVM_PARAMS_INIT, one_connection;
+    SaveVMTls, SAVEVM_TLS_INIT, allowed_peers;
     SaveVMInfo, SAVEVM_INFO_INIT, paused_time_us;
     SaveVMDeviceInfo, SAVEVM_DEVICE_INFO_INIT, load_time_us;
+}
+
+/// TLS for all connections of a migration, with X.509 certificates on both sides. The source is the TLS client, as in QEMU.
+/// SAVEVM_TLS_INIT sets `verify_peer`. The struct and its strings are copied, and the files are read when the migration
+/// begins.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMTls {
+    /// sizeof(SaveVMTls).
+    pub size: usize,
+    /// Directory with PEM files, named as for QEMU: `ca-cert.pem`; `ca-crl.pem` if certificates were revoked; the source's
+    /// `client-cert.pem` and `client-key.pem`, which may both be absent if the destination does not verify its peer; the
+    /// destination's `server-cert.pem` and `server-key.pem`.
+    pub dir: *const c_char,
+    /// Source: the name or IP address that the destination's certificate must have among its subjectAltNames; NULL: the host
+    /// of `tcp:HOST:PORT`. QEMU: tls-hostname.
+    pub hostname: *const c_char,
+    /// The peer must have a certificate that the CA has signed, that is valid now and that is not revoked; at the source
+    /// also one for the name. Without it the stream is encrypted, but the peer may be anyone. QEMU: verify-peer.
+    pub verify_peer: bool,
+    /// NULL-terminated list of distinguished names, for example "CN=host2,O=Example"; NULL: any. The peer's certificate must
+    /// have one of them as its subject, in the form and order of the error that refuses a peer. Needs `verify_peer`. QEMU:
+    /// tls-authz, for the destination only.
+    pub allowed_peers: *const *const c_char,
 }
 
 /// Parameters of a migration. 0, NULL and false mean the default that the member states. Times are in milliseconds. The struct is
@@ -139,6 +164,9 @@ pub struct SaveVMParams {
     /// begin with the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is
     /// accepted.
     pub one_connection: bool,
+    /// Encrypt and authenticate every connection; NULL: plain connections. The peer must use TLS as well. An error if the
+    /// library was built without TLS (meson option `tls`).
+    pub tls: *const SaveVMTls,
 }
 
 /// Measurements of one device that is not a live device.

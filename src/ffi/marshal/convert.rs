@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Parameters, endpoints, status and statistics of a migration, between C and the library.
 
-use crate::channel::Uri;
+use crate::channel::{TlsOptions, Uri};
 use crate::error::{Error, Phase, Result};
 use crate::ffi::callbacks::channel_ops::CChannel;
 use crate::ffi::exports::info::{
-    SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStatus,
+    SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStatus, SaveVMTls,
 };
 use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::channel_table::SaveVMChannelOps;
@@ -77,7 +77,57 @@ pub(in crate::ffi) unsafe fn params(from: *const SaveVMParams) -> Result<Option<
     params.extensions = !from.no_extensions;
     // SAFETY: as the caller promised.
     params.trace = unsafe { strings::string(from.trace) }.map(|path| OsString::from_vec(path).into());
+    // SAFETY: as the caller promised.
+    params.tls = unsafe { tls(from.tls) }?.map(Arc::new);
     Ok(Some(params))
+}
+
+/// Most names in `SaveVMTls.allowed_peers`: more is taken for a list without an end.
+const ALLOWED_PEERS_MAX: usize = 4096;
+
+/// What is set for TLS; `None` for NULL.
+///
+/// # Safety
+/// `from` must be NULL or begin with its size; its strings and its list are terminated.
+unsafe fn tls(from: *const SaveVMTls) -> Result<Option<TlsOptions>> {
+    // SAFETY: as the caller promised.
+    let Some(from) = (unsafe { structs::sized_struct(from) })? else { return Ok(None) };
+    // SAFETY: as the caller promised.
+    let (dir, hostname) = unsafe { (strings::string(from.dir), strings::string(from.hostname)) };
+    let dir = dir.filter(|dir| !dir.is_empty());
+    let dir =
+        dir.ok_or_else(|| Error::invalid("SaveVMTls.dir is not set: it names the directory of the certificates"))?;
+    // SAFETY: as the caller promised.
+    let allowed_peers = unsafe { allowed_peers(from.allowed_peers) }?;
+    Ok(Some(TlsOptions {
+        dir: OsString::from_vec(dir).into(),
+        hostname: hostname.map(|name| utf8(name, "SaveVMTls.hostname")).transpose()?.filter(|name| !name.is_empty()),
+        verify_peer: from.verify_peer,
+        allowed_peers,
+    }))
+}
+
+/// # Safety
+/// `list` must be NULL, or an array of terminated strings that ends with NULL.
+unsafe fn allowed_peers(list: *const *const c_char) -> Result<Option<Vec<String>>> {
+    if list.is_null() {
+        return Ok(None);
+    }
+    let mut names = Vec::new();
+    for at in 0..=ALLOWED_PEERS_MAX {
+        // SAFETY: the entries before this one were not NULL.
+        match unsafe { strings::string(*list.add(at)) } {
+            Some(name) => names.push(utf8(name, "SaveVMTls.allowed_peers")?),
+            None => return Ok(Some(names)),
+        }
+    }
+    Err(Error::invalid(format!(
+        "SaveVMTls.allowed_peers has more than {ALLOWED_PEERS_MAX} names, or does not end with NULL"
+    )))
+}
+
+fn utf8(text: Vec<u8>, member: &str) -> Result<String> {
+    String::from_utf8(text).map_err(|_| Error::invalid(format!("{member} is not UTF-8")))
 }
 
 /// A status as C sees it, with QEMU's name of it.
@@ -207,6 +257,31 @@ mod tests {
         // SAFETY: as above.
         assert!(unsafe { give_sized(&raw mut to, &from) }.is_ok());
         assert_eq!((to.status, to.size), (SaveVMStatus::SAVEVM_STATUS_FAILED, size_of::<SaveVMInfo>()));
+    }
+
+    #[test]
+    fn tls_is_read_with_its_list_of_names() {
+        let names = [c"CN=a".as_ptr(), c"CN=b,O=x".as_ptr(), std::ptr::null()];
+        let mut from = SaveVMTls {
+            size: size_of::<SaveVMTls>(),
+            dir: c"/etc/pki".as_ptr(),
+            hostname: c"".as_ptr(),
+            verify_peer: true,
+            allowed_peers: names.as_ptr(),
+        };
+        // SAFETY: the struct is readable for its size, and its list ends with NULL.
+        let read = |from: &SaveVMTls| unsafe { tls(from) };
+        let options = read(&from).unwrap().unwrap();
+        assert_eq!((options.dir.to_str(), options.hostname, options.verify_peer), (Some("/etc/pki"), None, true));
+        assert_eq!(options.allowed_peers.unwrap(), ["CN=a", "CN=b,O=x"]);
+        from.allowed_peers = std::ptr::null();
+        assert_eq!(read(&from).unwrap().unwrap().allowed_peers, None);
+        from.hostname = c"\xff".as_ptr();
+        assert!(read(&from).unwrap_err().message().contains("SaveVMTls.hostname is not UTF-8"));
+        from.dir = std::ptr::null();
+        assert!(read(&from).unwrap_err().message().contains("SaveVMTls.dir is not set"));
+        from.size = 8;
+        assert!(read(&from).unwrap_err().message().contains("SAVEVM_TLS_INIT"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::acceptor::Acceptor;
 use super::worker::Worker;
+use crate::channel::{Role, tls_on_one_side};
 use crate::error::Result;
 use crate::file::{BUFFER_SIZE, MigFile};
 use crate::savevm::host::{Flags, Level};
@@ -24,20 +25,27 @@ impl Worker {
         let since = Instant::now();
         loop {
             let left = params.connect_timeout.map(|limit| limit.saturating_sub(since.elapsed()));
-            let channel = acceptor.accept(left, &core.cancel)?;
-            let file = self.attach(&channel)?;
-            if params.one_connection || !acceptor.accepts_more() {
-                return Ok(file);
-            }
-            self.handshake.start(MAGIC_LIMIT);
-            let Err(reason) = self.begins_as_stream(&file) else { return Ok(file) };
+            let raw = acceptor.accept(left, &core.cancel)?;
+            let only = params.one_connection || !acceptor.accepts_more();
+            let reason = match core.secure_accepted(raw, if only { params.handshake_timeout } else { MAGIC_LIMIT }) {
+                Ok(channel) => {
+                    let file = self.attach(&channel)?;
+                    if only {
+                        return Ok(file);
+                    }
+                    self.handshake.start(MAGIC_LIMIT);
+                    let Err(reason) = self.begins_as_stream(&file) else { return Ok(file) };
+                    core.link.drop_channel();
+                    reason
+                }
+                Err(error) if only => return Err(error),
+                Err(error) => error.message().to_owned(),
+            };
             if let Some(error) = core.interrupted() {
                 return Err(error);
             }
             let text = format!("closed a connection that is not the source's; waiting for the next: {reason}");
             core.vm.host().report(Level::Warning, &text);
-            core.link.drop_channel();
-            drop(file);
         }
     }
 
@@ -52,7 +60,11 @@ impl Worker {
         }
         let magic = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
         if magic != wire::FILE_MAGIC {
-            return Err(format!("it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC));
+            let text = format!("it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
+            return Err(match tls_on_one_side(&head[..4], Role::Source) {
+                Some(reason) => format!("{text}: {reason}"),
+                None => text,
+            });
         }
         self.handshake.start(self.shared.core.params().handshake_timeout);
         if vm.flags().has(Flags::NO_CONFIGURATION) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads and writes the messages of the return path on files. `wire::return_path` has their layout.
 
+use crate::channel::{Role, tls_on_one_side};
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
 use crate::wire::limits::RECEIVED_BITMAP_MAX;
@@ -17,7 +18,13 @@ pub fn get(mut file: &MigFile, peer_is_libsavevm: bool) -> Result<Message> {
     let invalid = |error: MessageError| Error::invalid(error.to_string()).at_offset(offset);
     let head = MessageHead::decode(&mut file)?;
     file.check()?;
-    head.check(peer_is_libsavevm).map_err(invalid)?;
+    head.check(peer_is_libsavevm).map_err(|error| {
+        let first = head.kind.to_be_bytes();
+        match tls_on_one_side(&first, Role::Destination).filter(|_| offset == 0) {
+            Some(reason) => Error::invalid(format!("{error}: {reason}")).at_offset(offset),
+            None => invalid(error),
+        }
+    })?;
     let mut payload = vec![0; head.len.into()];
     file.get(&mut payload);
     file.check()?;

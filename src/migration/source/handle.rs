@@ -4,7 +4,7 @@
 
 use super::shared::Shared;
 use super::worker::{Next, Source};
-use crate::channel::{self, Cancel};
+use crate::channel::Cancel;
 use crate::error::{Error, Result};
 use crate::migration::core::{Core, Migration};
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
@@ -171,10 +171,7 @@ impl Outgoing {
         self.shared.core.vm.check_not_poisoned()?;
         let limit = self.shared.core.params().connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let host = self.shared.core.vm.host();
-        let recovery_channel = without_big_lock(&*host, || match to {
-            Endpoint::Channel(channel) => Ok(Arc::clone(channel)),
-            Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &Cancel::new()?),
-        })?;
+        let recovery_channel = without_big_lock(&*host, || self.shared.core.connect(to, limit, &Cancel::new()?))?;
         self.shared.core.offer(&self.shared.requests.recovery_channel, recovery_channel, &self.shared.released)
     }
 

@@ -28,11 +28,10 @@
 use super::rate::Rate;
 use super::shared::Shared;
 use super::worker::{NOW, Next, POLL, Source, Step, set_rate_limit};
-use crate::channel::memory;
+use crate::channel::{Channel, memory};
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
 use crate::migration::core::{AskBitmap, Core, PAUSED, RECOVERY_FAILED};
-use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Reader, Verdict, refusal};
 use crate::migration::status::Status;
@@ -303,7 +302,7 @@ impl Source {
             };
         };
         core.enter(Status::PostcopyRecover)?;
-        match self.recover(m, Endpoint::Channel(channel)) {
+        match self.recover(m, channel) {
             Ok(()) => {
                 core.enter(Status::PostcopyActive)?;
                 {
@@ -326,10 +325,9 @@ impl Source {
     }
 
     /// What arrived is asked for, the handlers get ready, and the destination agrees.
-    fn recover(&mut self, m: &Shared, to: Endpoint) -> Result<()> {
+    fn recover(&mut self, m: &Shared, channel: Arc<dyn Channel>) -> Result<()> {
         let (core, vm) = (&m.core, &m.core.vm);
         vm.fault_point(FaultPoint::Recovery);
-        let channel = m.connect(&to, CONNECT_TIMEOUT)?;
         self.attach(m, channel, core.info().peer_is_libsavevm)?;
         let reader = self.reader.as_ref().ok_or_else(|| Error::invalid("a recovery needs the return path"))?;
         let limit = core.params().handshake_timeout;

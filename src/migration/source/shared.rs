@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the handle of an outgoing migration and its worker share: the migration core and the user's requests.
 
-use crate::channel::{self, Channel};
-use crate::error::Result;
+use crate::channel::Channel;
 use crate::migration::core::Core;
-use crate::migration::endpoint::Endpoint;
 use crate::migration::status::Status;
 use crate::sync::{Mutex, Rank};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
 
 /// What the user has requested since the migration began.
 pub(super) struct Requests {
@@ -65,13 +62,6 @@ impl Shared {
             self.core.vm.slot.set_observer(None);
             self.core.vm.ownership.hold(false);
             self.core.vm.slot.release();
-        }
-    }
-
-    pub fn connect(&self, to: &Endpoint, limit: Duration) -> Result<Arc<dyn Channel>> {
-        match to {
-            Endpoint::Channel(channel) => Ok(Arc::clone(channel)),
-            Endpoint::Uri(uri) => channel::connect(uri, Some(limit), &self.core.cancel),
         }
     }
 }

@@ -196,7 +196,8 @@ impl Source {
     fn connect(&mut self, m: &Shared) -> Result<Next> {
         let params = m.core.params();
         let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
-        let channel = m.connect(&to, params.connect_timeout.unwrap_or(CONNECT_TIMEOUT))?;
+        let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let channel = m.core.connect(&to, limit, &m.core.cancel)?;
         self.attach(m, channel, false)?;
         self.go(Step::Setup)
     }
