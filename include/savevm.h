@@ -1144,9 +1144,12 @@ int savevm_migration_pause(SaveVMMigration *m);
  * Continues a paused postcopy over a new connection. First call it at the destination, which listens on `uri` once the
  * function has returned; then at the source, which connects before the function returns.
  *
+ * The destination may be complete while the source is paused, if the last messages were lost. Then the destination answers
+ * the source, within 300 s, that it is complete, and the source completes as well. This needs libsavevm on both sides.
+ *
  * Returns:
  *   0        the recovery has begun
- *   -EINVAL  the migration is not paused, or NULL
+ *   -EINVAL  the migration is neither paused nor a completed incoming postcopy, or NULL
  *   -errno   no connection; the postcopy stays paused
  *
  * Thread: any. Lock: either, released while waiting. QEMU: qmp_migrate_recover, migration/migration.c.
@@ -1249,7 +1252,8 @@ SaveVMOwner savevm_owner(SaveVM *vm);
 
 /**
  * Returns whether the host may start the guest of `vm` (NULL: this thread's context), or let it run: the owner is
- * SAVEVM_OWNER_HERE, and no migration or snapshot has stopped the guest and decides what follows.
+ * SAVEVM_OWNER_HERE, its disks are active as far as the library knows (`disks_activate` did not fail when the guest was taken
+ * back), and no migration or snapshot has stopped the guest and decides what follows.
  *
  * Call it with the lock, and start the guest before you release the lock. Otherwise a migration could begin in between.
  *
@@ -1262,7 +1266,7 @@ bool savevm_may_run(SaveVM *vm);
  *
  * Returns:
  *   0       the host may start the guest
- *   -EPERM  this side does not have the complete guest; `*errp` states the reason
+ *   -EPERM  this side does not have the complete guest with its disks; `*errp` states the reason
  *   -EBUSY  a migration or a snapshot has stopped the guest and decides what follows
  *
  * Thread: any. Lock: either. Since 0.1.

@@ -223,7 +223,8 @@ class Run:
             alive = source.alive(), destination.alive()
             if not any(alive):
                 break
-            if all(alive) and out == into == PAUSED:
+            if all(alive) and out == PAUSED and into in (PAUSED, "completed"):
+                # A destination that is completed answers the source, which then completes as well.
                 if attempts == 5:
                     raise Violation("five recoveries over good connections failed")
                 attempts += 1

@@ -10,7 +10,7 @@ use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Level, without_big_lock};
-use crate::savevm::owner::Owner;
+use crate::savevm::owner::{Owner, Remembered};
 use crate::savevm::slot::{MigrationEvent, Observer, SectionTime};
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
@@ -350,6 +350,11 @@ impl Core {
         };
         self.vm.ownership.set(owner, reason);
         self.stats.get().owner = owner;
+    }
+
+    /// Sets the owner that the context had before.
+    pub fn restore_owner(&self, before: &Remembered) {
+        self.stats.get().owner = self.vm.ownership.restore(before);
     }
 
     /// Returns the statistics.

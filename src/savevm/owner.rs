@@ -9,7 +9,8 @@
 //! | the destination can't have received it, or refused the guest | source | `Unknown` | `Here` |
 //! | the destination has shown that it has the guest | source | `Unknown` | `There` |
 //! | an incoming migration begins; a guest that runs here is reported | destination | any | `There` |
-//! | it ends before a device was called, or after all was loaded | destination | `There` | `There` |
+//! | it ends before a device was called | destination | `There` | see below |
+//! | it ends after all was loaded, and the source keeps the guest | destination | `There` | `There` |
 //! | it ends after a device was called and before all was loaded | destination | `There`, `Here` (postcopy) | `Torn` |
 //! | the source has released the guest to this side | destination | `There` | `Here` |
 //! | a snapshot load resets the machine | snapshot | any | `Torn` |
@@ -19,7 +20,12 @@
 //!
 //! A fresh destination has no guest, so a context whose incoming migration waits is `There`. It stays `There` if that
 //! migration ends before it changed a device: the guest is still at its source, and starting the reset machine here would
-//! put a second one on the same disks. Another incoming migration, a snapshot load or an operator changes that.
+//! put a second one on the same disks. Another incoming migration, a snapshot load or an operator changes that. Two cases
+//! differ, because the context had an owner before: if the guest ran here when the migration began, or if the owner was
+//! not `Here`, the owner before the migration is restored.
+//!
+//! A guest that is here may not run without its disks. If `disks_activate` fails when the source takes the guest back, the
+//! owner is `Here` and `may_run` is false, until the disks are activated by a later migration or an operator decides.
 //!
 //! A host with a migration driver of its own (`SaveVMHostOps.incoming`; a QEMU port) decides for itself who runs the guest, as
 //! QEMU does. Its loads through QEMU's functions change nothing here, so that its context stays `Here`.
@@ -28,7 +34,7 @@
 
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, MutexGuard, Rank};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
 /// The side that has the guest, as far as this context knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,18 +58,34 @@ struct State {
     reason: String,
     /// A driver has stopped the guest and will start it again, or hand it over.
     held: bool,
+    /// Why the disks of a guest that is here are inactive.
+    without_disks: Option<String>,
 }
+
+/// An owner and its reason, to be restored later.
+#[derive(Debug)]
+pub struct Remembered {
+    owner: Owner,
+    reason: String,
+}
+
+/// No device was called since the load began.
+const UNTOUCHED: u8 = 0;
+/// A device was called, and not everything is loaded.
+const PARTIAL: u8 = 1;
+/// Everything is loaded.
+const WHOLE: u8 = 2;
 
 /// The ownership of one context. See the module.
 pub struct Ownership {
     state: Mutex<State>,
-    /// A load has called a device and has not loaded everything. Set for every section, so that it takes no lock.
-    partial: AtomicBool,
+    /// How far a load is. Set for every section, so that it takes no lock.
+    load: AtomicU8,
 }
 
 impl Default for Ownership {
     fn default() -> Self {
-        Self { state: Mutex::new(Rank::Ownership, State::default()), partial: AtomicBool::new(false) }
+        Self { state: Mutex::new(Rank::Ownership, State::default()), load: AtomicU8::new(UNTOUCHED) }
     }
 }
 
@@ -80,13 +102,23 @@ impl Ownership {
     /// Whether the host may start the guest or let it run.
     pub fn may_run(&self) -> bool {
         let state = self.state();
-        state.owner == Owner::Here && !state.held
+        state.owner == Owner::Here && !state.held && state.without_disks.is_none()
     }
 
     /// `EPERM` with the reason, unless the host may start the guest or let it run.
     pub fn check_may_run(&self) -> Result<()> {
         self.check("running the guest")?;
-        let held = self.state().held;
+        let (held, without_disks) = {
+            let state = self.state();
+            (state.held, state.without_disks.clone())
+        };
+        if let Some(cause) = without_disks {
+            let text = format!(
+                "running the guest is refused: its disks are not active ({cause}); an operator who has activated them has to \
+                 set the owner"
+            );
+            return Err(Error::new(libc::EPERM, text));
+        }
         if held {
             let text =
                 "running the guest is refused: a migration or a snapshot has stopped it and decides what follows";
@@ -123,6 +155,28 @@ impl Ownership {
         }
     }
 
+    /// Returns the owner of the moment, for `restore`.
+    pub fn remember(&self) -> Remembered {
+        let state = self.state();
+        Remembered { owner: state.owner, reason: state.reason.clone() }
+    }
+
+    /// Sets a remembered owner. Returns it.
+    pub fn restore(&self, remembered: &Remembered) -> Owner {
+        self.set(remembered.owner, remembered.reason.clone());
+        remembered.owner
+    }
+
+    /// The disks of the guest that is here could not be activated.
+    pub fn set_without_disks(&self, cause: impl Into<String>) {
+        self.state().without_disks = Some(cause.into());
+    }
+
+    /// The disks are active, or an operator has said so.
+    pub fn clear_without_disks(&self) {
+        self.state().without_disks = None;
+    }
+
     /// Marks the guest as stopped by a driver, or releases it.
     pub fn hold(&self, held: bool) {
         self.state().held = held;
@@ -130,22 +184,27 @@ impl Ownership {
 
     /// A load begins.
     pub fn begin_load(&self) {
-        self.partial.store(false, SeqCst);
+        self.load.store(UNTOUCHED, SeqCst);
     }
 
     /// A device is about to be called by the load.
     pub fn touch(&self) {
-        self.partial.store(true, SeqCst);
+        self.load.store(PARTIAL, SeqCst);
     }
 
     /// The load has loaded everything.
     pub fn loaded(&self) {
-        self.partial.store(false, SeqCst);
+        self.load.store(WHOLE, SeqCst);
     }
 
     /// Whether the load has called a device and has not loaded everything.
     pub fn is_partial(&self) -> bool {
-        self.partial.load(SeqCst)
+        self.load.load(SeqCst) == PARTIAL
+    }
+
+    /// Whether the load has changed nothing since it began.
+    pub fn is_untouched(&self) -> bool {
+        self.load.load(SeqCst) == UNTOUCHED
     }
 }
 
@@ -174,14 +233,35 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_without_its_disks_may_not_run() {
+        let ownership = Ownership::default();
+        ownership.set_without_disks("disks_activate returned -5");
+        assert!(!ownership.may_run() && ownership.check("a migration").is_ok());
+        let error = ownership.check_may_run().unwrap_err();
+        assert!(error.message().contains("disks are not active (disks_activate returned -5)"), "{error}");
+        ownership.clear_without_disks();
+        assert!(ownership.may_run());
+    }
+
+    #[test]
+    fn a_remembered_owner_comes_back_with_its_reason() {
+        let ownership = Ownership::default();
+        ownership.set(Owner::Unknown, "the guest may run elsewhere");
+        let before = ownership.remember();
+        ownership.set(Owner::There, "no guest has arrived");
+        assert_eq!(ownership.restore(&before), Owner::Unknown);
+        assert!(ownership.check("x").unwrap_err().message().contains("may run elsewhere"));
+    }
+
+    #[test]
     fn a_load_is_partial_between_its_first_device_and_its_end() {
         let ownership = Ownership::default();
         ownership.begin_load();
-        assert!(!ownership.is_partial());
+        assert!(!ownership.is_partial() && ownership.is_untouched());
         ownership.touch();
-        assert!(ownership.is_partial());
+        assert!(ownership.is_partial() && !ownership.is_untouched());
         ownership.loaded();
-        assert!(!ownership.is_partial());
+        assert!(!ownership.is_partial() && !ownership.is_untouched());
         ownership.touch();
         ownership.begin_load();
         assert!(!ownership.is_partial());

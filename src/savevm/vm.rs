@@ -144,6 +144,7 @@ impl Vm {
         self.slot.acquire("an operator's decision")?;
         let before = self.ownership.owner();
         self.ownership.set(owner, "an operator decided so");
+        self.ownership.clear_without_disks();
         self.slot.release();
         let text = format!("an operator set the owner of the guest from {before:?} to {owner:?}");
         self.host().report(Level::Warning, &text);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The connection breaks at every byte of a small migration, in either direction, whole or in half.
 
-use super::link::{Break, Fragile, RefusesEof, corrupting, fragile};
+use super::link::{Break, Fragile, Refuses, corrupting, fragile};
 use super::machine::{Machine, Stage};
 use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick};
 use savevm::channel::Uri;
@@ -194,7 +194,7 @@ fn an_end_that_the_channel_did_not_take_leaves_no_doubt() {
     let (source, destination, stage) = Machine::two();
     let (here, there) = fragile(-1, -1, Break::Whole);
     let into = Incoming::start(&destination.vm, over(&there), quick()).unwrap();
-    let out = Outgoing::start(&source.vm, over(&Arc::new(RefusesEof(here))), quick()).unwrap();
+    let out = Outgoing::start(&source.vm, over(&Refuses::eof(here)), quick()).unwrap();
     let run = Run { out, into };
     let (out, into) = run.wait("refused end");
     assert!(out.is_err() && into.is_err());

@@ -159,30 +159,65 @@ pub fn corrupting(at: i64, byte: u8) -> (Arc<Fragile>, Arc<Fragile>) {
     )
 }
 
-/// A source's end that does not take a single byte by itself, which is what EOF is.
-pub struct RefusesEof(pub Arc<Fragile>);
+/// A source's end that does not send certain bytes, by themselves or at the beginning of a write.
+pub struct Refuses {
+    end: Arc<dyn Channel>,
+    /// Whether these are the bytes, of which the first 16 are shown, and their number.
+    these: fn(&[u8], usize) -> bool,
+    /// From these bytes on nothing is sent any more, and the source does not notice. Else writing them fails.
+    silently: bool,
+    silent: AtomicBool,
+}
 
-impl Channel for RefusesEof {
+impl Refuses {
+    pub fn new(end: Arc<dyn Channel>, silently: bool, these: fn(&[u8], usize) -> bool) -> Arc<Self> {
+        Arc::new(Self { end, these, silently, silent: AtomicBool::new(false) })
+    }
+
+    /// EOF is a single byte by itself.
+    pub fn eof(end: Arc<Fragile>) -> Arc<Self> {
+        Self::new(end, false, |_, len| len == 1)
+    }
+
+    /// The command POSTCOPY_RUN.
+    pub fn run(end: Arc<dyn Channel>, silently: bool) -> Arc<Self> {
+        Self::new(end, silently, |bytes, _| bytes.starts_with(&[8, 0, 5, 0, 0]))
+    }
+}
+
+impl Channel for Refuses {
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
-        self.0.read(into)
+        self.end.read(into)
     }
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
-        if pieces.iter().map(IoVec::len).sum::<usize>() == 1 {
-            return Err(io::ErrorKind::BrokenPipe.into());
+        let mut bytes = Vec::new();
+        pieces.iter().for_each(|piece| piece.append_to(&mut bytes));
+        if (self.these)(&bytes[..bytes.len().min(16)], bytes.len()) {
+            if !self.silently {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.silent.store(true, SeqCst);
         }
-        self.0.write_all(pieces)
+        if self.silent.load(SeqCst) {
+            return Ok(());
+        }
+        self.end.write_all(pieces)
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        self.0.shutdown()
+        self.end.shutdown()
     }
 
     fn close(&self) -> io::Result<()> {
-        self.0.close()
+        self.end.close()
     }
 
     fn is_duplex(&self) -> bool {
         true
+    }
+
+    fn set_stall_limit(&self, limit: Option<Duration>) {
+        self.end.set_stall_limit(limit);
     }
 }

@@ -2,6 +2,7 @@
 //! The migration driver against two machines in one process.
 
 mod absent;
+mod break_points;
 mod cuts;
 mod link;
 mod machine;

@@ -116,9 +116,50 @@ fn a_waiting_destination_has_no_guest_also_after_it_was_cancelled() {
     run.wait("after a cancel").0.unwrap();
     check_moved(&source, &destination, &stage, "after a cancel");
     let into = Incoming::start(&destination.vm, at(), quick()).unwrap();
+    assert!(!destination.vm.ownership.may_run());
     into.end();
+    assert_eq!((into.info().owner, destination.vm.ownership.owner()), (Owner::Here, Owner::Here), "it ran here");
+    assert!(destination.vm.ownership.may_run());
     let warned = |text: &String| text.contains("while a guest runs here");
     assert!(destination.host.reports.lock().unwrap().iter().any(warned));
+}
+
+#[test]
+fn an_owner_that_is_not_here_comes_back_after_an_incoming_migration_that_changed_nothing() {
+    for owner in [Owner::Unknown, Owner::Torn, Owner::There] {
+        let (_source, destination, _stage) = Machine::two();
+        destination.vm.override_owner(owner).unwrap();
+        let into = Incoming::start(&destination.vm, over(&whole().1), quick()).unwrap();
+        assert_eq!(destination.vm.ownership.owner(), Owner::There);
+        into.end();
+        assert_eq!((into.info().owner, destination.vm.ownership.owner()), (owner, owner));
+        check_refused(&destination.vm, "an operator decided so");
+    }
+}
+
+#[test]
+fn a_guest_that_is_back_without_its_disks_may_not_run() {
+    let (source, destination, stage) = Machine::two();
+    destination.device.fail_load.store(true, SeqCst);
+    // The disks are released before the destination reports that its device fails.
+    destination.device.slow.store(50, SeqCst);
+    source.host.fail_disks.store(true, SeqCst);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    let error = run.out.wait_within(super::precopy::LONG).expect("it ends").unwrap_err();
+    assert!(run.into.wait().is_err());
+    assert!(error.message().contains("going on here: disks_activate returned -5"), "{error}");
+    assert!(error.message().contains("may not run"), "{error}");
+    assert_eq!(source.vm.ownership.owner(), Owner::Here);
+    assert!(!source.vm.ownership.may_run() && !source.host.is_running());
+    let refused = source.vm.ownership.check_may_run().unwrap_err();
+    assert!(refused.message().contains("disks are not active"), "{refused}");
+    stage.check("no disks");
+    // The next failed migration activates them.
+    source.host.fail_disks.store(false, SeqCst);
+    let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    run.wait("disks again").0.unwrap_err();
+    assert!(source.vm.ownership.may_run());
+    stage.check("disks again");
 }
 
 #[test]

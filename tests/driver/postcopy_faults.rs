@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Postcopy after RUN: damaged and lost bytes, lost verdicts, and a postcopy that is aborted.
 
-use super::link::{Break, Damage, Fragile, fragile};
+use super::link::{Break, Damage, Fragile, Refuses, fragile};
 use super::machine::{Machine, PAGES};
 use super::postcopy_runs::{check_whole, guest, machines, params, recover_all, start};
-use super::precopy::{Run, quick, wait_status, wait_until};
-use savevm::migration::{Migration, Owner, Params, Status};
+use super::precopy::{Run, over, quick, wait_status, wait_until};
+use savevm::migration::{Incoming, Migration, Outgoing, Owner, Params, Status};
 use savevm::savevm::host::Flags;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -184,6 +184,73 @@ fn a_lost_verdict_keeps_no_side_waiting() {
             assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here), "{what}");
             check_whole(&source, &destination, &stage, &what);
         }
+    }
+}
+
+#[test]
+fn a_lost_report_that_all_pages_arrived_is_given_again_in_a_recovery() {
+    let back = answers();
+    for left in back - 16..back - 8 {
+        let what = format!("{left} of {back}");
+        let (source, destination, stage) = machines();
+        let params = Params { max_postcopy_bandwidth: 0, ..slow(true) };
+        let run = start(&source, &destination, &fragile(-1, left, Break::Whole), params);
+        wait_status(|| run.out.info().status, Status::PostcopyPaused, &what);
+        wait_status(|| run.into.info().status, Status::Completed, &what);
+        assert_eq!(run.out.info().owner, Owner::There, "{what}");
+        // A client that is not the source gets no answer and changes nothing.
+        let (stranger, there) = fragile(-1, -1, Break::Whole);
+        run.into.recover(over(&there)).unwrap();
+        drop(stranger);
+        let (here, there) = fragile(-1, -1, Break::Whole);
+        run.into.recover(over(&there)).unwrap();
+        run.out.recover(&over(&here)).unwrap();
+        let (out, into) = run.wait(&what);
+        assert!(out.is_ok() && into.is_ok(), "{what}: {out:?} {into:?}");
+        assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here), "{what}");
+        check_whole(&source, &destination, &stage, &what);
+        // The next one waits for a source that does not come, and ends with the handle.
+        run.into.recover(over(&fragile(-1, -1, Break::Whole).1)).unwrap();
+        run.into.end();
+    }
+}
+
+#[test]
+fn a_destination_that_is_cancelled_before_it_reads_run_gives_the_guest_back() {
+    let (source, destination, stage) = machines();
+    let (here, there) = fragile(-1, -1, Break::Whole);
+    let into = Incoming::start(&destination.vm, over(&there), slow(true)).unwrap();
+    let out = Outgoing::start(&source.vm, over(&Refuses::run(here, true)), slow(true)).unwrap();
+    let run = Run { out, into };
+    run.out.start_postcopy().unwrap();
+    wait_status(|| run.out.info().status, Status::PostcopyActive, "RUN was sent");
+    run.into.cancel().unwrap();
+    let (out, into) = run.wait("cancelled before RUN");
+    let error = out.unwrap_err().to_string();
+    assert!(error.contains("cancelled at the destination") && into.is_err(), "{error}");
+    assert_eq!((run.out.info().owner, run.into.info().status), (Owner::Here, Status::Cancelled), "{error}");
+    assert!(source.host.is_running() && !destination.host.is_running());
+    source.check_balanced("cancelled before RUN");
+    destination.check_balanced("cancelled before RUN");
+    stage.check("cancelled before RUN");
+}
+
+#[test]
+fn a_destination_that_can_not_start_the_guest_of_a_postcopy_gives_it_back() {
+    for disks in [true, false] {
+        let what = format!("the disks fail: {disks}");
+        let (source, destination, stage) = machines();
+        let fails = if disks { &destination.host.fail_disks } else { &destination.host.fail_start };
+        fails.store(true, SeqCst);
+        let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), params(true));
+        let (out, into) = run.wait(&what);
+        let error = out.unwrap_err().to_string();
+        assert!(error.contains("the destination failed") && into.is_err(), "{what}: {error}");
+        assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::Here, Owner::Torn), "{what}: {error}");
+        assert!(source.host.is_running() && !destination.host.is_running(), "{what}");
+        source.check_balanced(&what);
+        destination.check_balanced(&what);
+        stage.check(&what);
     }
 }
 

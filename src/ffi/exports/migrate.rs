@@ -307,9 +307,12 @@ pub unsafe extern "C" fn savevm_migration_pause(m: *mut SaveVMMigration) -> c_in
 /// Continues a paused postcopy over a new connection. First call it at the destination, which listens on `uri` once the
 /// function has returned; then at the source, which connects before the function returns.
 ///
+/// The destination may be complete while the source is paused, if the last messages were lost. Then the destination answers
+/// the source, within 300 s, that it is complete, and the source completes as well. This needs libsavevm on both sides.
+///
 /// Returns:
 ///   0        the recovery has begun
-///   -EINVAL  the migration is not paused, or NULL
+///   -EINVAL  the migration is neither paused nor a completed incoming postcopy, or NULL
 ///   -errno   no connection; the postcopy stays paused
 ///
 /// Thread: any. Lock: either, released while waiting. QEMU: qmp_migrate_recover, migration/migration.c.

@@ -34,7 +34,8 @@ pub unsafe extern "C" fn savevm_owner(vm: *mut SaveVM) -> SaveVMOwner {
 }
 
 /// Returns whether the host may start the guest of `vm` (NULL: this thread's context), or let it run: the owner is
-/// SAVEVM_OWNER_HERE, and no migration or snapshot has stopped the guest and decides what follows.
+/// SAVEVM_OWNER_HERE, its disks are active as far as the library knows (`disks_activate` did not fail when the guest was taken
+/// back), and no migration or snapshot has stopped the guest and decides what follows.
 ///
 /// Call it with the lock, and start the guest before you release the lock. Otherwise a migration could begin in between.
 ///
@@ -52,7 +53,7 @@ pub unsafe extern "C" fn savevm_may_run(vm: *mut SaveVM) -> bool {
 ///
 /// Returns:
 ///   0       the host may start the guest
-///   -EPERM  this side does not have the complete guest; `*errp` states the reason
+///   -EPERM  this side does not have the complete guest with its disks; `*errp` states the reason
 ///   -EBUSY  a migration or a snapshot has stopped the guest and decides what follows
 ///
 /// Thread: any. Lock: either. Since 0.1.

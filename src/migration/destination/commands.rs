@@ -48,7 +48,7 @@ impl incoming::Incoming for Commands {
             }
             message::PING_GUEST_STOPPED => worker.state().guest_is_stopped = true,
             message::PING_ALL_SENT => worker.note_all_sent()?,
-            // A source without our extensions takes this answer for the arrival of the guest: it is too late to cancel.
+            // The RUN of a source without our extensions follows in the same package: it is too late to cancel.
             message::PING_PACKAGE_END if !worker.on_own_thread() && !shared.peer_is_libsavevm() => {
                 shared.core.commit()?;
             }
@@ -121,7 +121,6 @@ impl incoming::Incoming for Commands {
             core.wait_for("reading on", DEVICE_LIMIT, || (worker.state().stage != Stage::Load).then_some(Ok(())))?;
         }
         core.commit()?;
-        worker.state().guest_is_here = true;
         worker.start_guest()?;
         worker.enter(Stage::Running)?;
         worker.state().started = true;

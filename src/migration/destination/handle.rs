@@ -4,8 +4,9 @@
 //! The worker does the work on a thread of its own.
 
 use super::acceptor::Acceptor;
+use super::answering::Answering;
 use super::commands::Commands;
-use super::shared::Shared;
+use super::shared::{Failure, Shared};
 use super::worker::Worker;
 use crate::channel::Uri;
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ const CANCEL_MESSAGE_LIMIT: Duration = Duration::from_millis(300);
 pub struct Incoming {
     shared: Arc<Shared>,
     uri: Option<Uri>,
+    answering: Answering,
 }
 
 impl Migration for Incoming {
@@ -49,12 +51,13 @@ impl Incoming {
         let core = Arc::new(Core::new(vm, params, true, from_text.clone())?);
         vm.slot.acquire("an incoming migration")?;
         let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.release())?;
-        warn_if_running(vm);
+        let runs = warn_if_running(vm);
+        let owner_before = (runs || vm.ownership.owner() != Owner::Here).then(|| vm.ownership.remember());
         core.trace.write(core.now(), &Event::Trace { side: "destination", uri: &from_text });
         core.set_owner(Owner::There);
         vm.ownership.begin_load();
-        let shared = Arc::new(Shared::new(core));
-        let this = Arc::new(Self { shared: Arc::clone(&shared), uri: acceptor.uri() });
+        let shared = Arc::new(Shared::new(core, owner_before));
+        let this = Arc::new(Self { shared: Arc::clone(&shared), uri: acceptor.uri(), answering: Answering::default() });
         let core = &shared.core;
         core.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(core.watcher()));
@@ -97,7 +100,7 @@ impl Incoming {
         let (shared, sent) = (Arc::clone(&self.shared), Arc::new(AtomicBool::new(false)));
         let (done, error) = (Arc::clone(&sent), Error::new(libc::ECANCELED, "the migration was cancelled"));
         let body = move || {
-            shared.send_failure(&error, true);
+            shared.send_failure(&error, Failure::Cancelled);
             done.store(true, SeqCst);
             shared.core.status_machine.notify();
         };
@@ -112,11 +115,21 @@ impl Incoming {
     }
 
     /// Listens for the source of a paused postcopy, and continues over the connection that it makes.
+    ///
+    /// If the postcopy is completed and the source missed that, its attempt to recover is answered with the verdict.
     pub fn recover(&self, from: Endpoint) -> Result<()> {
         let Shared { core, requests, released, .. } = &*self.shared;
+        if core.status() == Status::Completed && self.shared.may_answer() {
+            return self.answer(from);
+        }
         core.check_paused(released.load(SeqCst))?;
         core.vm.check_not_poisoned()?;
         core.offer(&requests.recovery_acceptor, Acceptor::open(from)?, released)
+    }
+
+    /// Answers the source of a completed postcopy, which missed that it is completed.
+    fn answer(&self, from: Endpoint) -> Result<()> {
+        self.answering.start(&self.shared.core, Acceptor::open(from)?)
     }
 
     /// Requests pages for the guest of a postcopy.
@@ -126,6 +139,7 @@ impl Incoming {
 
     /// Ends what is still in progress: cancels it, or aborts a paused postcopy, or waits until it is complete.
     pub fn end(&self) {
+        self.answering.stop(&self.shared.core);
         self.shared.requests.abandon.store(true, SeqCst);
         self.core().status_machine.notify();
         // A migration that is too late to be cancelled ends by itself.
@@ -135,12 +149,14 @@ impl Incoming {
     }
 }
 
-/// An incoming migration replaces the guest that is here, so that one should not run.
-fn warn_if_running(vm: &Vm) {
+/// Reports a guest that runs here, which an incoming migration replaces. Returns whether there is one.
+fn warn_if_running(vm: &Vm) -> bool {
     let host = vm.host();
-    if with_big_lock(&*host, || host.vm_running()) {
+    let runs = with_big_lock(&*host, || host.vm_running());
+    if runs {
         host.report(Level::Warning, "an incoming migration begins while a guest runs here, which it will replace");
     }
+    runs
 }
 
 /// The worker's thread.

@@ -4,11 +4,12 @@
 //! - `handle.rs`: the migration as its user holds it. `shared.rs`: what the handle and the worker share.
 //! - `stage.rs`: the stages of the worker and the table of their changes.
 //! - `worker.rs`: the worker and the steps that read the stream. `takeover.rs`: how it ends. `recovery.rs`: a broken
-//!   postcopy. `package.rs`: the thread that loads the package of a postcopy.
+//!   postcopy. `package.rs`: the thread that loads the package of a postcopy. `answering.rs`: the verdict once more.
 //! - `commands.rs`: the commands of the stream. `accept.rs`, `acceptor.rs`, `handshake.rs`, `meter.rs`: the connection.
 
 mod accept;
 mod acceptor;
+mod answering;
 mod commands;
 mod handle;
 mod handshake;

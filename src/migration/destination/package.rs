@@ -5,6 +5,7 @@
 //! other way round: the package, which arrived whole, goes to a thread of its own, and the worker's thread reads on. So a
 //! file never moves from one thread to another.
 
+use super::shared::Failure;
 use super::stage::Stage;
 use super::worker::{DEVICE_LIMIT, Worker};
 use crate::error::{Error, Result};
@@ -52,7 +53,12 @@ fn load_package(worker: &Worker, stream: Vec<u8>, depth: u32) {
     core.status_machine.notify();
     if let Some(error) = failed.filter(|_| listening) {
         // The worker waits for pages, which will not come any more.
-        worker.shared.send_failure(&error, core.interrupted().is_some());
+        let failure = match worker.state().guest_is_here {
+            true => Failure::Started,
+            false if core.interrupted().is_some() => Failure::Cancelled,
+            false => Failure::NotStarted,
+        };
+        worker.shared.send_failure(&error, failure);
         core.link.drop_channel();
     }
 }

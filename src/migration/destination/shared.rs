@@ -9,6 +9,7 @@ use crate::migration::return_path::message::{self, Message};
 use crate::migration::return_path::sender::Sender;
 use crate::migration::trace::Event;
 use crate::savevm::incoming;
+use crate::savevm::owner::Remembered;
 use crate::savevm::slot::PageSource;
 use crate::sync::{Mutex, Rank};
 use std::sync::Arc;
@@ -26,6 +27,17 @@ pub(super) struct Requests {
     pub recovery_acceptor: Mutex<Option<Acceptor>>,
 }
 
+/// What the source must know of a destination that ends without success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It was cancelled before it could start the guest.
+    Cancelled,
+    /// It failed before it started the guest, and will not start it.
+    NotStarted,
+    /// It may have started the guest.
+    Started,
+}
+
 /// See the module.
 pub(super) struct Shared {
     pub core: Arc<Core>,
@@ -35,12 +47,16 @@ pub(super) struct Shared {
     pub pages_open: AtomicBool,
     /// The migration slot of the context was released.
     pub released: AtomicBool,
+    /// A postcopy was completed: its source may still ask for the verdict.
+    pub completed_postcopy: AtomicBool,
+    /// The owner to be restored if the migration ends before it changed anything; `None`: `There`.
+    pub owner_before: Option<Remembered>,
     /// The handler of stream commands before this migration.
     previous_handler: Mutex<Option<Arc<dyn incoming::Incoming>>>,
 }
 
 impl Shared {
-    pub fn new(core: Arc<Core>) -> Self {
+    pub fn new(core: Arc<Core>, owner_before: Option<Remembered>) -> Self {
         let previous_handler = Mutex::new(Rank::IncomingPrevious, core.vm.incoming());
         let recovery_acceptor = Mutex::new(Rank::IncomingRecovery, None);
         Self {
@@ -49,6 +65,8 @@ impl Shared {
             requests: Requests { abandon: AtomicBool::new(false), recovery_acceptor },
             pages_open: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            completed_postcopy: AtomicBool::new(false),
+            owner_before,
             previous_handler,
         }
     }
@@ -58,13 +76,23 @@ impl Shared {
         self.core.stats.get().peer_is_libsavevm
     }
 
-    /// Sends the source the reason why this side ends: `error`, or that it was cancelled. Does nothing if the source is gone.
-    pub fn send_failure(&self, error: &Error, cancelled: bool) {
+    /// Whether the source of a completed postcopy may ask for the verdict again. QEMU does not expect one in a recovery.
+    pub fn may_answer(&self) -> bool {
+        self.completed_postcopy.load(SeqCst) && self.peer_is_libsavevm()
+    }
+
+    /// Sends the source the reason why this side ends. Does nothing if the source is gone.
+    pub fn send_failure(&self, error: &Error, failure: Failure) {
         if self.sender.is_open() {
-            if self.peer_is_libsavevm() && !cancelled {
+            let peer_is_libsavevm = self.peer_is_libsavevm();
+            if peer_is_libsavevm {
                 let _ = self.sender.send(Message::ErrorText(error.to_string()));
             }
-            let value = if cancelled { message::SHUT_CANCELLED } else { message::SHUT_FAILED };
+            let value = match failure {
+                Failure::Cancelled => message::SHUT_CANCELLED,
+                Failure::NotStarted if peer_is_libsavevm => message::SHUT_NOT_STARTED,
+                Failure::NotStarted | Failure::Started => message::SHUT_FAILED,
+            };
             let _ = self.sender.send_final(Message::Shut(value), FAILURE_LIMIT);
             self.sender.close();
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The end of a destination: it takes the guest over and reports that, or it reports why it did not.
 
+use super::shared::Failure;
 use super::stage::Stage;
 use super::worker::{LAST_LIMIT, Worker};
 use crate::error::{self, Error, Result};
@@ -65,15 +66,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives the loaded state to the CPUs, takes the disks over and starts the guest.
+    /// Gives the loaded state to the CPUs, takes the disks over and starts the guest. An error leaves the guest to a source
+    /// that takes it back.
     pub(super) fn start_guest(&self) -> Result<()> {
         let host = self.shared.core.vm.host();
+        // Only libsavevm takes the guest back when it hears that it could not be started here.
+        self.state().guest_is_here = !self.shared.peer_is_libsavevm();
         with_big_lock(&*host, || {
             host.cpu_synchronize_post_load();
             self.take_disks()?;
             // Within the lock, because the host may start a guest that is here.
             self.shared.core.set_owner(Owner::Here);
-            self.run_guest()
+            self.run_guest().inspect_err(|_| self.settle_owner())?;
+            self.state().guest_is_here = true;
+            Ok(())
         })
     }
 
@@ -81,6 +87,7 @@ impl Worker {
     fn take_disks(&self) -> Result<()> {
         error::check("disks_activate", self.shared.core.vm.host().disks_activate())?;
         self.state().has_disks = true;
+        self.shared.core.vm.ownership.clear_without_disks();
         Ok(())
     }
 
@@ -141,7 +148,12 @@ impl Worker {
             // A source that hears of a failure takes the guest back.
             self.shared.sender.close();
         } else {
-            self.shared.send_failure(&error, cancelled);
+            let failure = match (cancelled, guest_is_here) {
+                (true, _) => Failure::Cancelled,
+                (false, false) => Failure::NotStarted,
+                (false, true) => Failure::Started,
+            };
+            self.shared.send_failure(&error, failure);
         }
         core.set_error(error);
         self.release();
@@ -151,12 +163,14 @@ impl Worker {
     /// Sets the owner of a guest whose load has ended without success.
     fn settle_owner(&self) {
         let core = &self.shared.core;
+        let ownership = &core.vm.ownership;
         let guest_is_here = self.state().guest_is_here;
-        core.set_owner(match (core.vm.ownership.is_partial(), guest_is_here) {
-            (true, _) => Owner::Torn,
-            (false, true) => Owner::Here,
-            (false, false) => Owner::There,
-        });
+        match (ownership.is_partial(), guest_is_here, &self.shared.owner_before) {
+            (true, ..) => core.set_owner(Owner::Torn),
+            (false, true, _) => core.set_owner(Owner::Here),
+            (false, false, Some(before)) if ownership.is_untouched() => core.restore_owner(before),
+            (false, false, _) => core.set_owner(Owner::There),
+        }
     }
 
     /// Ends a postcopy whose missing pages will not come.

@@ -229,7 +229,15 @@ impl Worker {
 
     /// The source has sent all pages of a postcopy.
     pub fn note_all_sent(&self) -> Result<()> {
-        if self.state().stage != Stage::Running || !self.on_own_thread() {
+        if !self.on_own_thread() {
+            return Err(Error::invalid("the source asks for all pages inside of a package"));
+        }
+        if !self.shared.peer_is_libsavevm() && self.state().stage == Stage::Listen {
+            // RUN is in the package, which another thread still loads.
+            let core = &self.shared.core;
+            core.wait_for("loading the package", DEVICE_LIMIT, || self.state().package.loaded.clone())?;
+        }
+        if self.state().stage != Stage::Running {
             return Err(Error::invalid("the source asks for all pages before the guest runs here"));
         }
         if !self.postcopy_ram().is_none_or(|ram| ram.is_complete()) {
@@ -265,6 +273,7 @@ impl Worker {
         }
         core.vm.ownership.loaded();
         self.close_postcopy();
+        self.shared.completed_postcopy.store(true, SeqCst);
         // All of the guest is here; an internal failure on the way is reported all the same.
         core.vm.check_not_poisoned()?;
         self.enter(Stage::Finish)

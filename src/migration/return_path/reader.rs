@@ -30,6 +30,8 @@ pub struct ReaderData {
     loaded: bool,
     /// The guest arrived in postcopy.
     handed_over: bool,
+    /// A QEMU has loaded the package up to the RUN behind it.
+    package_loaded: bool,
     /// All pages arrived.
     all_arrived: bool,
     shut: Option<u32>,
@@ -214,11 +216,15 @@ impl ReaderState {
     }
 
     /// Waits a moment for the destination's own words, when this side saw the connection break.
-    pub fn final_error(&self, core: &Core) -> Option<Error> {
+    pub fn final_verdict(&self, core: &Core) -> Option<Verdict> {
         const MOMENT: Duration = Duration::from_millis(300);
-        let look = || self.verdict().map(Ok);
-        match core.wait_for("the destination's words", MOMENT, look) {
-            Ok(Verdict::Shut(value, text)) if value != 0 => Some(refusal(value, text.as_deref())),
+        core.wait_for("the destination's words", MOMENT, || self.verdict().map(Ok)).ok()
+    }
+
+    /// As `final_verdict`, for the error of a destination that failed.
+    pub fn final_error(&self, core: &Core) -> Option<Error> {
+        match self.final_verdict(core) {
+            Some(Verdict::Shut(value, text)) if value != 0 => Some(refusal(value, text.as_deref())),
             _ => None,
         }
     }
@@ -226,11 +232,11 @@ impl ReaderState {
 
 /// The destination gave up.
 pub fn refusal(value: u32, text: Option<&str>) -> Error {
-    let text = match text {
-        Some(text) => format!("the destination failed: {text}"),
-        None if value == 0 => "the destination ended the migration early".to_owned(),
-        None if value == message::SHUT_CANCELLED => "the migration was cancelled at the destination".to_owned(),
-        None => format!("the destination failed (it gave the code {value} and no reason)"),
+    let text = match (value, text) {
+        (message::SHUT_CANCELLED, _) => "the migration was cancelled at the destination".to_owned(),
+        (_, Some(text)) => format!("the destination failed: {text}"),
+        (0, None) => "the destination ended the migration early".to_owned(),
+        (_, None) => format!("the destination failed (it gave the code {value} and no reason)"),
     };
     Error::new(libc::EREMOTEIO, text).at_side(Side::Destination)
 }
@@ -276,13 +282,10 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             data.last = Some(value);
             data.peer_is_libsavevm |= value == message::PONG_HELLO;
             data.loaded |= value == message::PING_LOADED;
-            // A QEMU answers PING_HANDED_OVER while another thread of it still loads the package, but loads in order what is
-            // in the package.
-            let shows_arrival = match data.peer_is_libsavevm {
-                true => message::PING_HANDED_OVER,
-                false => message::PING_PACKAGE_END,
-            };
-            data.handed_over |= value == shows_arrival;
+            // A QEMU answers PING_HANDED_OVER while another thread of it still loads the package, so that answer shows nothing.
+            // It answers PING_PACKAGE_END after the devices and before the RUN that follows in the package.
+            data.handed_over |= data.peer_is_libsavevm && value == message::PING_HANDED_OVER;
+            data.package_loaded |= !data.peer_is_libsavevm && value == message::PING_PACKAGE_END;
             data.all_arrived |= value == message::PING_ALL_SENT;
         }
         Message::ErrorText(text) => shared.lock().text = Some(text),
@@ -296,6 +299,9 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             ram.pages_requested(block.as_deref(), start, len)?;
             let mut data = shared.lock();
             data.requested = data.requested.saturating_add(len.into());
+            // Devices that load wait for their pages. So a request behind the answer to PING_PACKAGE_END is one of a QEMU
+            // that has executed RUN, or of its guest.
+            data.handed_over |= data.package_loaded;
         }
         Message::ReceivedBitmap(block) => {
             let bits = message::get_bitmap(file)?;

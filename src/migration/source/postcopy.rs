@@ -213,25 +213,36 @@ impl Source {
         with_big_lock(&*host, || save::complete_postcopy_sections(vm, file));
         core.fault_point();
         file.check()?;
-        let reader = self.reader.as_ref();
-        if let Some(reader) = reader.filter(|reader| reader.peer_is_libsavevm()) {
+        if self.reader.is_some() {
             // The verdict may be lost when the destination has ended already. So EOF follows when nothing is needed any more.
+            // A QEMU answers as well, after it has loaded all pages.
             command::ping(vm, file, message::PING_ALL_SENT);
             file.check()?;
+            self.all_sent = true;
+        }
+        let (file, reader) = (self.file()?, self.reader.as_ref());
+        if let Some(reader) = reader {
             core.wait_for("the destination's answer that all pages arrived", limit, || reader.all_arrived())?;
         }
         save::end_of_stream(file);
+        let peer_is_libsavevm = reader.is_some_and(|reader| reader.peer_is_libsavevm());
+        if !peer_is_libsavevm {
+            // Only libsavevm ends without EOF once all pages arrived.
+            file.check()?;
+        }
         let verdict = match reader {
             Some(reader) => core.wait_for("the destination's verdict", limit, || reader.verdict().map(Ok)),
             None => Ok(Verdict::Shut(0, None)),
         };
-        let verdict = verdict.and_then(|verdict| match verdict {
-            Verdict::Shut(0, _) => Ok(()),
-            Verdict::Shut(value, text) => Err(refusal(value, text.as_deref())),
-            Verdict::Broken(error) => Err(error),
-        });
+        let (lost, verdict) = match verdict {
+            Ok(Verdict::Shut(0, _)) => (false, Ok(())),
+            Ok(Verdict::Shut(value, text)) => (false, Err(refusal(value, text.as_deref()))),
+            Ok(Verdict::Broken(error)) | Err(error) => (true, Err(error)),
+        };
         if let Err(error) = verdict.and_then(|()| file.check()) {
-            if !reader.is_some_and(|reader| reader.peer_is_libsavevm()) {
+            // A QEMU is known to have all pages, but may never have started the guest.
+            let arrived = self.arrived || reader.is_some_and(|reader| reader.handed_over());
+            if !peer_is_libsavevm && !(lost && arrived) {
                 return Err(error);
             }
             log::info!("the destination has all of the guest, but its verdict was lost: {error}");
@@ -240,6 +251,14 @@ impl Source {
             self.close_reader(ended);
         }
         self.succeed(m)
+    }
+
+    /// Whether the destination has said that it did not start the guest, and will not. It says so only on the connection
+    /// over which RUN was sent, and a destination that has said that the guest arrived can't say it.
+    fn was_not_started(&mut self, core: &Core, verdict: Option<&Verdict>) -> bool {
+        self.note_arrival(core);
+        let said = matches!(verdict, Some(Verdict::Shut(message::SHUT_CANCELLED | message::SHUT_NOT_STARTED, Some(_))));
+        said && !self.arrived && self.peer_is_libsavevm() && core.stats.get().recoveries == 0
     }
 
     /// Sets the owner once the destination has shown that the guest arrived.
@@ -260,9 +279,15 @@ impl Source {
     fn broken(&mut self, m: &Shared, error: Error) -> Result<Next> {
         let core = &m.core;
         core.fault_point();
-        // Without a reason SHUT may be a damaged message of a destination that goes on.
-        let verdict = self.reader.as_ref().and_then(|reader| reader.verdict());
+        // What the destination has sent before the break counts. Without a reason SHUT may be a damaged message of a
+        // destination that goes on.
+        let verdict = self.reader.as_ref().and_then(|reader| reader.final_verdict(core));
         let refused = matches!(verdict, Some(Verdict::Shut(1.., Some(_))));
+        if self.was_not_started(core, verdict.as_ref()) {
+            // The guest is whole here: no page was changed since it stopped.
+            core.uncommit();
+            return Err(error);
+        }
         if refused || core.vm.is_poisoned() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
         }
@@ -314,6 +339,11 @@ impl Source {
                 core.set_owner(Owner::There);
                 self.next = Step::Postcopy { handed: true };
             }
+            Err(_) if self.is_completed_there(core) => {
+                core.enter(Status::PostcopyActive)?;
+                *core.recovery.lock() = None;
+                return self.succeed(m);
+            }
             Err(error) => {
                 core.set_pause_error(RECOVERY_FAILED, &error);
                 self.disconnect(core);
@@ -322,6 +352,15 @@ impl Source {
         }
         *core.recovery.lock() = None;
         Ok(NOW)
+    }
+
+    /// Whether the destination has answered a recovery with the verdict of a completed migration: the answer that all pages
+    /// arrived was lost.
+    fn is_completed_there(&self, core: &Core) -> bool {
+        let Some(reader) = self.reader.as_ref().filter(|reader| self.all_sent && reader.peer_is_libsavevm()) else {
+            return false;
+        };
+        matches!(reader.final_verdict(core), Some(Verdict::Shut(0, _)))
     }
 
     /// What arrived is asked for, the handlers get ready, and the destination agrees.

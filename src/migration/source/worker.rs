@@ -119,6 +119,8 @@ pub(super) struct Source {
     pub arrived: bool,
     /// What the devices will cost in the switchover, as far as that is known.
     pub costs: CostSum,
+    /// Postcopy: every page was sent, and the destination was asked whether all arrived.
+    pub all_sent: bool,
 }
 
 impl Source {
@@ -143,6 +145,7 @@ impl Source {
             packaged_at: Duration::ZERO,
             arrived: false,
             costs: CostSum::default(),
+            all_sent: false,
         }
     }
 
@@ -506,7 +509,7 @@ impl Source {
         let host = core.vm.host();
         with_big_lock(&*host, || {
             if std::mem::take(&mut self.disks_inactive) {
-                error::check("disks_activate", host.disks_activate())?;
+                take_disks_back(core)?;
             }
             core.vm.ownership.hold(false);
             if self.stopped_at.is_some() && std::mem::take(&mut self.was_running) {
@@ -550,6 +553,18 @@ impl Source {
         vm.set_flags(Flags::IN_POSTCOPY, false);
         vm.set_flags(Flags::POSTCOPY_RAM, false);
     }
+}
+
+/// Activates the disks of a guest that stays here; with the big lock. Without them the guest may not run.
+fn take_disks_back(core: &Core) -> Result<()> {
+    let ownership = &core.vm.ownership;
+    error::check("disks_activate", core.vm.host().disks_activate()).map_err(|error| {
+        ownership.set_without_disks(error.to_string());
+        let text = format!("{}, so the guest is here, stays stopped and may not run", error.message());
+        error.with_message(text)
+    })?;
+    ownership.clear_without_disks();
+    Ok(())
 }
 
 /// Bytes per second, as the file counts them: in a window.

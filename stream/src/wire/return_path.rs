@@ -46,8 +46,11 @@ pub const PING_HELLO_END: u32 = 0x5356_4d05;
 pub const PING_DRAINED: u32 = 0x5356_4d06;
 /// The value of SHUT if the destination failed.
 pub const SHUT_FAILED: u32 = 1;
-/// The value of SHUT if the destination was cancelled. To QEMU every value but 0 means a failure.
+/// The value of SHUT if the destination was cancelled, which is possible only before it starts the guest. To QEMU every
+/// value but 0 means a failure.
 pub const SHUT_CANCELLED: u32 = 2;
+/// The value of SHUT if the destination failed before it started the guest, and will not start it. Only sent to libsavevm.
+pub const SHUT_NOT_STARTED: u32 = 3;
 /// The value of RESUME_ACK (QEMU 7.2's `MIGRATION_RESUME_ACK_VALUE`).
 pub const RESUME_ACK_VALUE: u32 = 1;
 /// Ends a received bitmap (QEMU 7.2's `RAMBLOCK_RECV_BITMAP_ENDING`).
