@@ -46,6 +46,7 @@ const HEADERS: [Header; 7] = [
             Group { title: "Migration", sources: &["exports/info.rs", "exports/migrate.rs"] },
             Group { title: "Owner of the guest", sources: &["exports/owner.rs"] },
             Group { title: "Snapshots", sources: &["exports/snapshot.rs"] },
+            Group { title: "Checkpoints in this process", sources: &["exports/checkpoint.rs"] },
             Group { title: "Errors", sources: &["types/error_info.rs", "exports/error.rs"] },
             Group { title: "Log", sources: &["exports/log.rs"] },
         ],

@@ -164,7 +164,7 @@ int savevm_set_host(SaveVM *vm,
                     void *opaque);
 
 /**
- * Frees a context and removes its devices without calling them. Free its migrations and its RAM before. The default context
+ * Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM before. The default context
  * is not freed.
  *
  * Thread: any. Lock: either.
@@ -1393,6 +1393,68 @@ int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,
                          const struct SaveVMSnapshotOptions *options,
                          Error **errp);
+
+/* ---- Checkpoints in this process ---- */
+
+/**
+ * The state of a machine at one moment, kept in this process.
+ */
+typedef struct SaveVMCheckpoint SaveVMCheckpoint;
+
+/**
+ * Makes a checkpoint of the machine, to which savevm_rollback() returns it. Stops the guest, and starts it again if it ran
+ * before, also after a failure.
+ *
+ * The devices' states are kept in memory. Guest memory (savevm_ram_new()) is not copied: it is protected from writes, and a
+ * page is copied when it is written for the first time after a checkpoint or a rollback. That needs userfaultfd. The first
+ * checkpoint protects all memory. Each further checkpoint takes time in proportion to the pages that were written since the
+ * last one.
+ *
+ * Any number of checkpoints may exist. They form a tree: after a rollback, a new checkpoint begins another branch, and a
+ * rollback can go to any checkpoint of any branch.
+ *
+ * Writes by other processes and by devices that access memory without this process's page tables are not noticed. Do not
+ * discard guest memory (MADV_DONTNEED) while checkpoints exist.
+ *
+ * While a checkpoint exists, blocks of memory can't be added or removed, and the following fail with -EBUSY: a load of a
+ * snapshot, an incoming migration, savevm_ram_snapshot(), and an outgoing migration with SAVEVM_RAM_LOG_KERNEL.
+ *
+ * Returns: the checkpoint, to be freed with savevm_checkpoint_free(); NULL on failure. Reasons include EBUSY (a migration, a
+ * snapshot or a rollback is in progress), EPERM (this side does not have the guest, or userfaultfd is not permitted) and
+ * ENOTSUP (an active live device other than the RAM of savevm_ram_new(): its state can't be kept).
+ *
+ * Thread: any. Lock: either; taken if the calling thread does not hold it. Since 0.1.
+ */
+struct SaveVMCheckpoint *savevm_checkpoint(SaveVM *vm,
+                                           Error **errp);
+
+/**
+ * Returns the machine to the state of a checkpoint, which remains valid. Stops the guest, resets the machine
+ * (SaveVMHostOps.reset), restores the memory that changed, loads the devices, and starts the guest if it ran before.
+ *
+ * If the machine does not have the same devices as at the checkpoint, it is not changed and the guest continues. After a
+ * later failure the guest stays stopped, because the machine has parts of two states; see SAVEVM_OWNER_TORN. Another rollback
+ * or savevm_snapshot_load() can replace them.
+ *
+ * Returns:
+ *   0        the machine has the state of the checkpoint
+ *   -EBUSY   a migration, a snapshot or a checkpoint is in progress
+ *   -EPERM   this side does not have the guest; see savevm_owner()
+ *   -EINVAL  devices were added or removed since the checkpoint, a device rejected its state, or NULL
+ *   -errno   another error
+ *
+ * Thread: any. Lock: either; taken if the calling thread does not hold it. Since 0.1.
+ */
+int savevm_rollback(struct SaveVMCheckpoint *c,
+                    Error **errp);
+
+/**
+ * Frees a checkpoint. The machine and all other checkpoints stay as they are. The last one that is freed ends the protection
+ * of guest memory. Free all checkpoints of a context before its RAM and before the context.
+ *
+ * Thread: any, but not while savevm_rollback() runs for this checkpoint. Lock: either. Since 0.1.
+ */
+void savevm_checkpoint_free(struct SaveVMCheckpoint *c);
 
 /* ---- Errors ---- */
 

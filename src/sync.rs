@@ -81,6 +81,10 @@ pub enum Rank {
     FaultsWaiting,
     /// `ram::snapshot::Protection::copies`.
     SnapshotCopies,
+    /// `ram::checkpoint::Session::thread`.
+    CheckpointThread,
+    /// `ram::checkpoint::Session::pages`: the tree of checkpoints and the protection of memory.
+    CheckpointPages,
 
     // The engine.
     /// `savevm::slot::MigrationSlot::inner`.
@@ -89,6 +93,8 @@ pub enum Rank {
     Ownership,
     /// `savevm::slot::MigrationSlot::ram`.
     SlotRam,
+    /// `savevm::slot::MigrationSlot::checkpoint_ram`.
+    SlotCheckpointRam,
     /// `savevm::slot::MigrationSlot::observer`.
     SlotObserver,
     /// `savevm::device_costs::DeviceCosts`.

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Migrates a running guest between processes: by precopy, by postcopy, and by a postcopy whose connection breaks and is
-# recovered. Then saves it to a file and loads it, also from a damaged file. Checks the guest after each step.
+# recovered. Then saves it to a file and loads it, also from a damaged file, and rolls it back to a checkpoint. Checks the
+# guest after each step.
 #
 #   demo.sh MINIVMM [--quick|--large] [kvm|software]...
 #
@@ -241,6 +242,21 @@ damage() {
     printf '\377' | dd of="$1" bs=1 seek=$((at + 6 + 4 + 4 + 128)) conv=notrunc status=none
 }
 
+# undo NAME: makes a checkpoint, and returns to it when the guest has written to its memory.
+undo() {
+    local later
+    title "$what: a checkpoint in the same process, and a rollback"
+    say "$(ask "$1" checkpoint '^checkpoint 1,')"
+    beat "$1"
+    beat "$1"
+    later=$number
+    say "$(ask "$1" 'rollback 1' '^rolled back,')"
+    beat "$1"
+    [ "$number" -lt "$later" ] || fail "the guest did not return to its checkpoint"
+    good "the guest continues from the checkpoint, and its memory is correct"
+    tell "$1" 'checkpoint-free 1'
+}
+
 through_a_file() {
     title "$what: a snapshot to a file, loaded by another process"
     tell "$1" stop
@@ -259,6 +275,11 @@ through_a_file() {
     same "$1" Z
     tell Z cont
     goes_on "$1" Z
+    if has_userfaultfd; then
+        undo Z
+    else
+        say "checkpoints are skipped: this user may not use userfaultfd"
+    fi
     stop_all Z
 }
 

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MIB 1048576.0
 #define MS 1000.0 /* from us */
@@ -236,6 +237,69 @@ void snapshot_load(Machine *m, const char *path)
     if (loaded) {
         migrate_end();
         printf("loaded\n");
+    }
+}
+
+/* Checkpoints. Their numbers begin with 1. */
+
+#define MAX_CHECKPOINTS 64
+
+static SaveVMCheckpoint *checkpoints[MAX_CHECKPOINTS];
+
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+/* Returns the place of a checkpoint, or NULL after a message. */
+static SaveVMCheckpoint **find_checkpoint(const char *number)
+{
+    unsigned long at = strtoul(number, NULL, 10);
+    if (at == 0 || at > MAX_CHECKPOINTS || !checkpoints[at - 1]) {
+        fprintf(stderr, "minivmm: there is no checkpoint %s\n", number);
+        return NULL;
+    }
+    return &checkpoints[at - 1];
+}
+
+void checkpoint_make(Machine *m, const char *unused)
+{
+    Error *err = NULL;
+    size_t at = 0;
+    while (at < MAX_CHECKPOINTS && checkpoints[at]) {
+        at++;
+    }
+    if (at == MAX_CHECKPOINTS) {
+        fprintf(stderr, "minivmm: there are %d checkpoints; free one\n", MAX_CHECKPOINTS);
+        return;
+    }
+    double start = now_ms();
+    checkpoints[at] = savevm_checkpoint(vm, &err);
+    if (checkpoints[at]) {
+        printf("checkpoint %zu, %.2f ms\n", at + 1, now_ms() - start);
+    } else {
+        failed("checkpoint", err);
+    }
+}
+
+void checkpoint_return(Machine *m, const char *number)
+{
+    SaveVMCheckpoint **checkpoint = find_checkpoint(number);
+    Error *err = NULL;
+    double start = now_ms();
+    if (checkpoint && (savevm_rollback(*checkpoint, &err) == 0 || failed("rollback", err))) {
+        printf("rolled back, %.2f ms\n", now_ms() - start);
+    }
+}
+
+void checkpoint_free(Machine *m, const char *number)
+{
+    SaveVMCheckpoint **checkpoint = find_checkpoint(number);
+    if (checkpoint) {
+        savevm_checkpoint_free(*checkpoint);
+        *checkpoint = NULL;
     }
 }
 

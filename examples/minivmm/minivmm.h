@@ -4,7 +4,7 @@
  *
  *   main.c     command line and monitor                       serial.c timer.c disk.c  devices
  *   machine.c  lock, memory, ports, thread of the vCPU        kvm.c soft.c             CPU on /dev/kvm, and in software
- *   migrate.c  migration and snapshots                        guest/                   the guest's program
+ *   migrate.c  migration, snapshots and checkpoints           guest/                   the guest's program
  *
  * Devices register their state with libsavevm. Only migrate.c starts migrations and snapshots.
  *
@@ -84,6 +84,7 @@ typedef void Command(Machine *m, const char *argument);
 /* migrate.c. A function that returns false has printed the reason, unless noted. */
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
 Command snapshot_save, snapshot_load;
+Command checkpoint_make, checkpoint_return, checkpoint_free;
 bool migrate_init(Machine *m);     /* with the lock, before devices are registered */
 void migrate_trace(const char *path); /* the file for the trace of migrations; the string is not copied */
 bool migrate_from(Machine *m, const char *uri, bool start); /* starts to listen, and returns */

@@ -8,6 +8,7 @@
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it.
+//! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them.
 //!
 //! # The owner of the guest
 //! The destination starts the guest only behind EOF (precopy) or RUN (postcopy). The source owns the guest until it gives
@@ -32,6 +33,7 @@
 //! In postcopy every error behind RUN pauses the migration on both sides, until a recovery or until the user ends it.
 
 mod check;
+mod checkpoint;
 mod connection;
 mod core;
 mod destination;
@@ -46,6 +48,7 @@ mod trace;
 
 pub use crate::savevm::owner::Owner;
 pub use check::check;
+pub use checkpoint::Checkpoint;
 pub use core::Migration;
 pub use destination::Incoming;
 pub use endpoint::Endpoint;

@@ -20,7 +20,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Stops the guest if it runs; whether it ran.
-fn stop(host: &dyn Host) -> Result<bool> {
+pub(super) fn stop(host: &dyn Host) -> Result<bool> {
     if !host.vm_running() {
         return Ok(false);
     }
@@ -28,12 +28,12 @@ fn stop(host: &dyn Host) -> Result<bool> {
     Ok(true)
 }
 
-fn start(host: &dyn Host) -> Result<()> {
+pub(super) fn start(host: &dyn Host) -> Result<()> {
     error::check("vm_start", host.vm_start())
 }
 
 /// Runs `body` on this thread as the driver does on its own: for this machine, inside the lock.
-fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<T> {
+pub(super) fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<T> {
     let host = vm.host();
     vm.on_thread(|| with_big_lock(&*host, || body(&*host)))
 }
@@ -102,6 +102,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 /// hold a part of each of two states, and the context's owner is `Torn`.
 pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
+    vm.slot.check_no_checkpoints("loading a snapshot")?;
     let loaded = check_first(vm, from).and_then(|()| {
         let channel = open(from)?;
         within(vm, |host| {

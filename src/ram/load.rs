@@ -81,6 +81,7 @@ impl Ram {
     pub(super) fn load_setup(&self) -> Result<()> {
         let mut busy = self.busy.lock();
         busy.check_open()?;
+        busy.check_no_checkpoints("loading memory")?;
         busy.incoming = true;
         busy.loading = None;
         drop(busy);

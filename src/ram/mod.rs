@@ -10,17 +10,20 @@
 //! - `load.rs`, `run.rs`: the records of a stream; `prefault.rs`: makes memory present before they arrive.
 //! - `postcopy.rs`: the driver's interface in postcopy; `requests.rs`: the source, `faults.rs`: the destination,
 //!   `unreadable.rs`: memory of a failed postcopy.
-//! - `snapshot.rs`: snapshots of a running guest.
+//! - `snapshot.rs`: snapshots of a running guest; `checkpoint/`: checkpoints in this process; `protect.rs`: the write
+//!   protection of both.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
 
 pub mod bitmap;
 pub mod block;
 mod cache;
+mod checkpoint;
 mod faults;
 mod handler;
 mod load;
 mod postcopy;
 mod prefault;
+mod protect;
 mod requests;
 mod run;
 mod save;
@@ -86,6 +89,8 @@ struct Busy {
     incoming: bool,
     /// The host frees the RAM: no migration begins any more.
     closed: bool,
+    /// The tracking of writes while checkpoints exist.
+    session: Option<Arc<checkpoint::Session>>,
 }
 
 /// The error of a userfaultfd that can't be opened: `what` needs it, with the kernel's feature `needs`.
@@ -109,11 +114,21 @@ impl Busy {
         if self.closed { Err(Error::new(libc::ENODEV, "RAM was freed")) } else { Ok(()) }
     }
 
+    fn check_no_checkpoints(&self, what: &str) -> Result<()> {
+        match self.session {
+            Some(_) => Err(Error::new(
+                libc::EBUSY,
+                format!("{what}: checkpoints of the machine exist and protect its memory; free them first"),
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn check_idle(&self, what: &str) -> Result<()> {
         let which = match self {
             Self { outgoing: true, .. } => "an outgoing",
             Self { incoming: true, .. } => "an incoming",
-            _ => return Ok(()),
+            _ => return self.check_no_checkpoints(&format!("can't {what} RAM")),
         };
         Err(Error::new(libc::EBUSY, format!("can't {what} RAM: {which} migration is in progress")))
     }
@@ -190,6 +205,7 @@ impl Ram {
             handler: handler::RamHandler(Arc::clone(&ram)),
         })?;
         vm.slot.set_ram(Some(Arc::new(postcopy::RamPostcopy(Arc::clone(&ram)))));
+        vm.slot.set_checkpoint_ram(Some(Arc::new(checkpoint::Checkpoints(Arc::clone(&ram)))));
         Ok(ram)
     }
 
@@ -214,6 +230,7 @@ impl Ram {
         }
         if let Some(vm) = self.vm.upgrade() {
             vm.slot.set_ram(None);
+            vm.slot.set_checkpoint_ram(None);
             vm.unregister_name(None, wire::SECTION, self.opaque());
         }
         drop(self.unreadable.take());

@@ -6,8 +6,9 @@
 //! devices follow at the end, as in every stream.
 
 use super::block::{self, Block, Blocks};
+use super::protect::WriteFaults;
 use super::save::{CHUNK, Saver};
-use super::{Ram, userfault_error, wire};
+use super::{Ram, wire};
 use crate::channel::{Cancel, Sink, Uri, memory};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -17,7 +18,7 @@ use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::save::{self, Disks};
 use crate::savevm::unwind::{catch, finally};
 use crate::sync::{Condvar, Mutex, Rank};
-use crate::sys::{Feature, Mode, Userfault, WakeFd, spawn_scoped, system_page_size};
+use crate::sys::{WakeFd, spawn_scoped};
 use crate::wire as stream;
 use crate::wire::section;
 use std::collections::VecDeque;
@@ -43,7 +44,7 @@ struct Copies {
 /// Write protection, shared by the two threads.
 struct Protection {
     blocks: Blocks,
-    uffd: Userfault,
+    faults: WriteFaults,
     wake: WakeFd,
     copies: Mutex<Copies>,
     room: Condvar,
@@ -54,38 +55,14 @@ struct Protection {
 
 impl Protection {
     /// Opens the descriptors, while the guest still runs.
-    fn new(ram: &Ram) -> Result<(Self, bool)> {
+    fn new(ram: &Ram) -> Result<Self> {
         let blocks: Vec<_> = ram.blocks().iter().filter(|block| !ram.is_ignored(block)).cloned().collect();
-        let mut features = vec![Feature::WpFault];
-        if blocks.iter().any(|block| block.info.shared || block.info.page_size > system_page_size()) {
-            features.push(Feature::WpHugeShmem);
-        }
-        let whole = [&features[..], &[Feature::WpUnpopulated]].concat();
-        let opened = Userfault::open(&whole).map(|uffd| (uffd, true));
-        let opened = opened.or_else(|_| Userfault::open(&features).map(|uffd| (uffd, false)));
-        let needs = "write protection through userfaultfd (Linux 5.7)";
-        let what = "a snapshot of a running guest";
-        let (uffd, unpopulated) = opened.map_err(|err| userfault_error(what, needs, &err))?;
+        let faults = WriteFaults::open(&blocks, "a snapshot of a running guest")?;
         let wake = WakeFd::new().map_err(|err| Error::io("preparing a snapshot", &err))?;
         let (copies, room, copying) =
             (Mutex::new(Rank::SnapshotCopies, Copies::default()), Condvar::new(), AtomicUsize::new(0));
         let (blocks, over) = (Arc::new(blocks), AtomicBool::new(false));
-        let protection = Self { blocks, uffd, wake, copies, room, copying, over };
-        Ok((protection, unpopulated))
-    }
-
-    /// Protects all memory from writes. The guest is stopped.
-    fn start(&self, unpopulated: bool) -> Result<()> {
-        for block in self.blocks.iter() {
-            let place = |err| Error::io(format!("protecting block '{}' from writes", block.name()), &err);
-            self.uffd.register(block.memory(), Mode::WriteProtect).map_err(place)?;
-            if !unpopulated {
-                // Only present pages can be protected.
-                block.memory().populate(system_page_size());
-            }
-            self.uffd.protect(block.memory(), 0, block.memory().len(), true).map_err(place)?;
-        }
-        Ok(())
+        Ok(Self { blocks, faults, wake, copies, room, copying, over })
     }
 
     /// Ends the protection and wakes all waiting threads.
@@ -93,15 +70,12 @@ impl Protection {
         self.over.store(true, SeqCst);
         self.wake.wake();
         self.room.notify_all();
-        for block in self.blocks.iter() {
-            // Fails for memory that was not registered.
-            let _ = self.uffd.unregister(block.memory());
-        }
+        self.faults.release(&self.blocks);
     }
 
     /// Serves write faults until the snapshot is over.
     fn run(&self, vm: &Vm, ram: &Ram) {
-        if let Err(error) = self.uffd.serve(&self.wake, |address| self.serve(vm, ram, address)) {
+        if let Err(error) = self.faults.uffd.serve(&self.wake, |address| self.serve(vm, ram, address)) {
             log::error!("reading write faults: {error}");
         }
     }
@@ -119,7 +93,7 @@ impl Protection {
         self.copying.fetch_sub(1, SeqCst);
         // The sender claimed all other units, and ends their protection.
         if claimed.unwrap_or(true)
-            && let Err(error) = self.uffd.protect(block.memory(), offset, block.unit(), false)
+            && let Err(error) = self.faults.protect(block, offset, block.unit(), false)
         {
             log::error!("letting the guest write to block '{}' at 0x{offset:x}: {error}", block.name());
         }
@@ -191,6 +165,7 @@ impl Ram {
         vm.check_migratable()?;
         check_devices(&vm)?;
         let _guard = vm.acquire_slot("a snapshot")?;
+        self.check_no_checkpoints("a snapshot of a running guest")?;
         vm.ownership.check("a snapshot")?;
         vm.slot.check_blockers("a snapshot")?;
         let result = vm.on_thread(|| self.snapshot_to(&vm, to));
@@ -198,7 +173,7 @@ impl Ram {
     }
 
     fn snapshot_to(&self, vm: &Vm, to: &Uri) -> Result<()> {
-        let (protection, unpopulated) = Protection::new(self)?;
+        let protection = Protection::new(self)?;
         let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
         sink.channel().set_stall_limit(Some(LIMIT));
         let file = MigFile::new(Arc::clone(sink.channel()), true);
@@ -207,7 +182,7 @@ impl Ram {
             save::header(vm, &file);
             save::setup(vm, &file);
             file.check()?;
-            self.snapshot_of(vm, &file, &protection, unpopulated)
+            self.snapshot_of(vm, &file, &protection)
         };
         let clean = || {
             self.snapshots.store(false, SeqCst);
@@ -217,11 +192,11 @@ impl Ram {
         sink.finish(saved.and(file.close()))
     }
 
-    fn snapshot_of(&self, vm: &Vm, file: &MigFile, protection: &Protection, unpopulated: bool) -> Result<()> {
+    fn snapshot_of(&self, vm: &Vm, file: &MigFile, protection: &Protection) -> Result<()> {
         thread::scope(|scope| {
             let thread = spawn_scoped(scope, "savevm-writes", || protection.run(vm, self));
             let save = || match thread {
-                Ok(_) => self.freeze(vm, protection, unpopulated).and_then(|devices| {
+                Ok(_) => self.freeze(vm, protection).and_then(|devices| {
                     section(vm, file, stream::SECTION_PART, || self.send_frozen(file, protection))?;
                     section(vm, file, stream::SECTION_END, || Ok(()))?;
                     file.put(&devices);
@@ -236,7 +211,7 @@ impl Ram {
 
     /// Stops the guest to save its devices and to protect its memory. Returns the devices' sections and the end of the
     /// stream.
-    fn freeze(&self, vm: &Vm, protection: &Protection, unpopulated: bool) -> Result<Vec<u8>> {
+    fn freeze(&self, vm: &Vm, protection: &Protection) -> Result<Vec<u8>> {
         let writer = Arc::new(memory::Writer::new());
         let file = MigFile::new(writer.clone(), true);
         let host = vm.host();
@@ -248,7 +223,7 @@ impl Ram {
             let save = || {
                 host.cpu_synchronize_states();
                 save::complete_precopy_non_iterable(vm, &file, false, Disks::Keep)?;
-                protection.start(unpopulated)
+                protection.faults.protect_all(&protection.blocks)
             };
             let (saved, started) = finally(save, || if ran { host.vm_start() } else { 0 });
             saved?;
@@ -314,8 +289,7 @@ impl Ram {
         file.flush();
         for run in claimed.chunk_by(|page, next| page + unit == *next) {
             let (offset, len) = (run[0] << self.page_bits, run.len() * block.unit());
-            let lifted = protection.uffd.protect(block.memory(), offset, len, false);
-            lifted.map_err(|err| Error::io(format!("letting the guest write to block '{}'", block.name()), &err))?;
+            protection.faults.protect(&block, offset, len, false)?;
         }
         Ok(())
     }

@@ -63,6 +63,7 @@ impl Drop for Tracker {
 impl KernelLog {
     /// Write-protects all blocks that are sent.
     fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
+        ram.check_no_checkpoints("logging dirty pages with the kernel")?;
         let what = "logging dirty pages (a host can give a dirty log of its own, or mark pages as dirty)";
         let fault = Userfault::open(&[Feature::WpAsync, Feature::WpUnpopulated, Feature::WpHugeShmem]);
         let needs = "asynchronous write protection through userfaultfd (Linux 6.7)";
@@ -101,6 +102,8 @@ impl Tracker {
             return Ok(Self::Marks);
         }
         let log = match (ram.options().log, &ram.host_log) {
+            // The guest stays stopped until everything is saved. Threads of the host mark what they write.
+            _ if ram.vm().is_some_and(|vm| vm.ownership.is_held()) => Self::Marks,
             (Log::Auto | Log::Host, Some(log)) => {
                 error::check("log_start", log.start())?;
                 Self::Host(Arc::clone(log))

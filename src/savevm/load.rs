@@ -132,6 +132,15 @@ pub fn device_state(vm: &Vm, file: &MigFile) -> Result<()> {
     Ok(())
 }
 
+/// Loads the sections that `save::device_sections` kept in this process.
+pub fn kept_devices(vm: &Vm, file: &MigFile) -> Result<()> {
+    vm.load_state().reset();
+    vm.host().cpu_synchronize_pre_load();
+    device_state(vm, file)?;
+    vm.ownership.loaded();
+    Ok(())
+}
+
 /// Reports an error and latches it on the file.
 fn failed(vm: &Vm, file: &MigFile, error: Error, phase: Phase) -> Error {
     vm.report_on(file, error.at_side(Side::Destination).in_phase(phase).at_offset(file.position()))

@@ -5,6 +5,7 @@
 //! All state belongs to a [`Vm`], so one process can have many. The phases are functions over a `Vm` and a file. The
 //! driver (`migration/`), or a host with a driver of its own, decides when they are called.
 
+pub mod checkpoint;
 pub mod command;
 pub mod config;
 pub mod device_costs;

@@ -15,6 +15,8 @@
 //! | the source has released the guest to this side | destination | `There` | `Here` |
 //! | a snapshot load resets the machine | snapshot | any | `Torn` |
 //! | a snapshot load, or `qemu_loadvm_state()`, loaded everything | snapshot, host | any | `Here` |
+//! | a rollback to a checkpoint resets the machine | checkpoint | `Here`, `Torn`, else refused | `Torn` |
+//! | a rollback restored everything | checkpoint | `Torn` | `Here` |
 //! | `qemu_loadvm_state()` and its siblings failed after a device was called | host | any | `Torn` |
 //! | an operator decides; refused during a migration or snapshot | operator | any | any |
 //!
@@ -180,6 +182,11 @@ impl Ownership {
     /// Marks the guest as stopped by a driver, or releases it.
     pub fn hold(&self, held: bool) {
         self.state().held = held;
+    }
+
+    /// Whether a driver has stopped the guest and will start it again, or hand it over.
+    pub fn is_held(&self) -> bool {
+        self.state().held
     }
 
     /// A load begins.

@@ -386,6 +386,11 @@ pub fn device_state(vm: &Vm, mut file: &MigFile) -> Result<()> {
     if !vm.flags().has(Flags::IN_COLO) {
         section::encode_file_header(&mut file);
     }
+    device_sections(vm, file, Phase::DeviceState)
+}
+
+/// Saves all devices that are not live, and EOF. `load::device_state` loads that.
+pub fn device_sections(vm: &Vm, file: &MigFile, phase: Phase) -> Result<()> {
     vm.host().cpu_synchronize_states();
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
@@ -394,7 +399,7 @@ pub fn device_state(vm: &Vm, mut file: &MigFile) -> Result<()> {
         }
         context.full(&entry, None).map_err(|err| {
             err.at_side(Side::Source)
-                .in_phase(Phase::DeviceState)
+                .in_phase(phase)
                 .in_section(|| entry.section(wire::SECTION_FULL, entry.section_id, None))
                 .at_offset(file.position())
         })?;

@@ -2,6 +2,7 @@
 //! What a context keeps for the migration driver: the blockers, the operation in progress, the observer, and the part
 //! of RAM in postcopy. Any thread, with or without the big lock.
 
+use super::checkpoint::CheckpointRam;
 use super::device_costs::DeviceCosts;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -122,12 +123,15 @@ struct Inner {
     driver: Option<&'static str>,
     /// The operation was cancelled.
     ending: bool,
+    /// Number of checkpoints.
+    checkpoints: usize,
 }
 
 /// The migration slot of a context. See the module.
 pub struct MigrationSlot {
     inner: Mutex<Inner>,
     ram: RwLock<Option<Arc<dyn PostcopyRam>>>,
+    checkpoint_ram: RwLock<Option<Arc<dyn CheckpointRam>>>,
     observer: RwLock<Option<Arc<dyn Observer>>>,
     /// What the devices cost in a switchover, as far as earlier migrations and rehearsals have shown.
     pub device_costs: DeviceCosts,
@@ -138,6 +142,7 @@ impl Default for MigrationSlot {
         Self {
             inner: Mutex::new(Rank::MigrationSlot, Inner::default()),
             ram: RwLock::new(Rank::SlotRam, None),
+            checkpoint_ram: RwLock::new(Rank::SlotCheckpointRam, None),
             observer: RwLock::new(Rank::SlotObserver, None),
             device_costs: DeviceCosts::default(),
         }
@@ -229,6 +234,38 @@ impl MigrationSlot {
     /// Sets the part of RAM in postcopy.
     pub fn set_ram(&self, ram: Option<Arc<dyn PostcopyRam>>) {
         *self.ram.write() = ram;
+    }
+
+    /// Returns the RAM that takes part in checkpoints, if there is one.
+    pub fn checkpoint_ram(&self) -> Option<Arc<dyn CheckpointRam>> {
+        self.checkpoint_ram.read().clone()
+    }
+
+    /// Sets the RAM that takes part in checkpoints.
+    pub fn set_checkpoint_ram(&self, ram: Option<Arc<dyn CheckpointRam>>) {
+        *self.checkpoint_ram.write() = ram;
+    }
+
+    /// Counts a new checkpoint.
+    pub fn add_checkpoint(&self) {
+        self.inner().checkpoints += 1;
+    }
+
+    /// Counts the end of a checkpoint.
+    pub fn remove_checkpoint(&self) {
+        let mut inner = self.inner();
+        inner.checkpoints = inner.checkpoints.saturating_sub(1);
+    }
+
+    /// Fails with `EBUSY` while checkpoints exist, which `what` would make useless.
+    pub fn check_no_checkpoints(&self, what: &str) -> Result<()> {
+        match self.inner().checkpoints {
+            0 => Ok(()),
+            count => Err(Error::new(
+                libc::EBUSY,
+                format!("{what}: {count} checkpoints of the machine exist; free them first"),
+            )),
+        }
     }
 
     /// Returns the observer.

@@ -70,7 +70,7 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
     })
 }
 
-/// Frees a context and removes its devices without calling them. Free its migrations and its RAM before. The default context
+/// Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM before. The default context
 /// is not freed.
 ///
 /// Thread: any. Lock: either.

@@ -3,7 +3,7 @@
 //!
 //! | module | header |
 //! |---|---|
-//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `snapshot`, `error`, `log` | `savevm.h` (generated) |
+//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `snapshot`, `checkpoint`, `error`, `log` | `savevm.h` (generated) |
 //! | `ram`, `postcopy` | `savevm/ram.h` (generated) |
 //! | `file` | `savevm/file.h` (generated) |
 //! | `inspect` | `savevm/inspect.h` (generated) |
@@ -12,6 +12,7 @@
 //! | `qemu_file` | `migration/qemu-file.h`, `migration/qemu-file-types.h` |
 //! | `phases` | `migration/savevm.h` |
 
+pub mod checkpoint;
 pub mod context;
 pub mod device;
 pub mod error;

@@ -95,8 +95,8 @@ pub unsafe extern "C" fn savevm_ram_new(
     unsafe { guard_error(errp, ptr::null_mut(), body) }
 }
 
-/// Removes RAM from its context and frees it. The memory is not touched. Free the migrations of the context before: while one
-/// is in progress, nothing is freed, and that is reported.
+/// Removes RAM from its context and frees it. The memory is not touched. Free the migrations and checkpoints of the context
+/// before: while a migration is in progress or a checkpoint exists, nothing is freed, and that is reported.
 ///
 /// Thread: any. Lock: held, released while waiting.
 ///
@@ -145,7 +145,7 @@ unsafe fn block_info(block: *const SaveVMRamBlock) -> Result<BlockInfo> {
 ///
 /// Returns:
 ///   0        the block is added
-///   -EBUSY   a migration is in progress
+///   -EBUSY   a migration is in progress, or a checkpoint exists
 ///   -EEXIST  there is a block of that name
 ///   -EINVAL  the block is not possible, NULL, or its size is too small
 ///
@@ -172,7 +172,7 @@ pub unsafe extern "C" fn savevm_ram_add_block(
 ///
 /// Returns:
 ///   0        the block is removed
-///   -EBUSY   a migration is in progress
+///   -EBUSY   a migration is in progress, or a checkpoint exists
 ///   -ENOENT  there is no block of that name
 ///
 /// Thread: any. Lock: either.
@@ -246,7 +246,7 @@ pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *m
 
 /// Saves the machine as it is at the time of the call, while its guest runs. The guest stops only while devices are saved and
 /// memory is write-protected. A page that the guest writes to is copied first. `uri` as for savevm_migrate(). Returns when
-/// everything is saved. No other live device may be registered. The guest runs on in any case.
+/// everything is saved. No other live device may be registered, and no checkpoint may exist. The guest runs on in any case.
 ///
 /// Returns: 0, or -errno and the error.
 ///

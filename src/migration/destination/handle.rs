@@ -50,6 +50,7 @@ impl Incoming {
         let from_text = from.text();
         let core = Arc::new(Core::new(vm, params, true, from_text.clone())?);
         vm.slot.acquire("an incoming migration")?;
+        vm.slot.check_no_checkpoints("an incoming migration").inspect_err(|_| vm.slot.release())?;
         let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.release())?;
         let runs = warn_if_running(vm);
         let owner_before = (runs || vm.ownership.owner() != Owner::Here).then(|| vm.ownership.remember());

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How long a checkpoint and a rollback take: a machine with random bytes in its memory, 20 devices, and 100 pages that change
+ * before each of the two. Beside it, a snapshot in a file that is saved and loaded again. Prints Markdown: medians and the
+ * 99th percentile.
+ *
+ * usage: checkpoint [MIB [PAGES [RUNS [DIRECTORY]]]]   1024 MiB, 100 pages, 2000 runs, /dev/shm
+ *
+ * Fails if the goal is missed: a median of 1 ms for checkpoint and rollback together.
+ */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "migration/qemu-file-types.h"
+#include "migration/register.h"
+#include "savevm.h"
+#include "savevm/ram.h"
+
+#define PAGE 4096
+#define DEVICES 20
+#define DEVICE_BYTES 256
+#define FILE_RUNS 5
+#define GOAL_MS 1.0
+
+static uint8_t *memory;
+static size_t length;
+static uint8_t states[DEVICES][DEVICE_BYTES];
+static uint64_t seed = 88172645463325252u;
+
+static void check(bool good, const char *what, const Error *err)
+{
+    if (!good) {
+        fprintf(stderr, "checkpoint: %s: %s\n", what, err ? error_get_pretty(err) : "failed");
+        exit(2);
+    }
+}
+
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+static uint64_t next(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+static void save(QEMUFile *f, void *opaque)
+{
+    qemu_put_buffer(f, opaque, DEVICE_BYTES);
+}
+
+static int load(QEMUFile *f, void *opaque, int version)
+{
+    (void)version;
+    qemu_get_buffer(f, opaque, DEVICE_BYTES);
+    return 0;
+}
+
+static const SaveVMHandlers handlers = { .save_state = save, .load_state = load };
+
+static SaveVM *machine(bool huge)
+{
+    SaveVM *vm = savevm_new(NULL, NULL);
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    Error *err = NULL;
+
+    memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    check(memory != MAP_FAILED, "memory", NULL);
+    madvise(memory, length, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    for (size_t at = 0; at < length / 8; at++) {
+        ((uint64_t *)memory)[at] = next();
+    }
+    options.log = SAVEVM_RAM_LOG_MARKS;
+    block.name = "pc.ram";
+    block.host = memory;
+    block.length = length;
+    savevm_set_current(vm);
+    SaveVMRam *ram = savevm_ram_new(vm, &options, NULL, NULL, &err);
+    check(ram && savevm_ram_add_block(ram, &block, &err) == 0, "RAM", err);
+    for (int device = 0; device < DEVICES; device++) {
+        char name[32];
+        snprintf(name, sizeof(name), "device-%d", device);
+        check(register_savevm_live(name, 0, 1, &handlers, states[device]) == 0, name, NULL);
+    }
+    return vm;
+}
+
+/* The guest's writes, and their duration. */
+static double dirty(int pages)
+{
+    double start = now_ms();
+    for (int i = 0; i < pages; i++) {
+        memory[next() % (length / PAGE) * PAGE]++;
+    }
+    return now_ms() - start;
+}
+
+static int by_value(const void *one, const void *two)
+{
+    double difference = *(const double *)one - *(const double *)two;
+    return difference < 0 ? -1 : difference > 0;
+}
+
+/* Prints a row, and returns the median. */
+static double row(const char *what, double *times, int count)
+{
+    qsort(times, count, sizeof(*times), by_value);
+    printf("| %s | %.3f | %.3f |\n", what, times[count / 2], times[count * 99 / 100]);
+    return times[count / 2];
+}
+
+static double measure(bool huge, int pages, int runs)
+{
+    SaveVM *vm = machine(huge);
+    double *made = calloc(runs, sizeof(double)), *undone = calloc(runs, sizeof(double));
+    double *pair = calloc(runs, sizeof(double)), *wrote = calloc(runs, sizeof(double)), *freed = calloc(runs, sizeof(double));
+    Error *err = NULL;
+    double start = now_ms();
+    SaveVMCheckpoint *base = savevm_checkpoint(vm, &err);
+
+    check(base, "checkpoint", err);
+    printf("\n%zu MiB in %s pages, %d pages written before each call, %d devices; first checkpoint %.2f ms\n\n"
+           "| ms | median | 99%% |\n|---|---|---|\n", length >> 20, huge ? "huge" : "4 KiB", pages, DEVICES, now_ms() - start);
+    for (int run = 0; run < runs; run++) {
+        dirty(pages);
+        start = now_ms();
+        SaveVMCheckpoint *checkpoint = savevm_checkpoint(vm, &err);
+        made[run] = now_ms() - start;
+        check(checkpoint, "checkpoint", err);
+        wrote[run] = dirty(pages);
+        start = now_ms();
+        check(savevm_rollback(checkpoint, &err) == 0, "rollback", err);
+        undone[run] = now_ms() - start;
+        pair[run] = made[run] + undone[run];
+        start = now_ms();
+        savevm_checkpoint_free(checkpoint);
+        freed[run] = now_ms() - start;
+        check(savevm_rollback(base, &err) == 0, "rollback", err);
+    }
+    row("checkpoint", made, runs);
+    row("rollback", undone, runs);
+    row("the guest's writes, each of which copies a page", wrote, runs);
+    row("free", freed, runs);
+    double median = row("checkpoint and rollback", pair, runs);
+    savevm_checkpoint_free(base);
+    free(made);
+    free(undone);
+    free(pair);
+    free(wrote);
+    free(freed);
+    return median;
+}
+
+/* The rival: a snapshot in a file. */
+static void measure_file(const char *directory)
+{
+    SaveVM *vm = machine(true);
+    double times[FILE_RUNS];
+    char uri[256];
+    Error *err = NULL;
+
+    snprintf(uri, sizeof(uri), "file:%s/savevm-bench-%d", directory, (int)getpid());
+    for (int run = 0; run < FILE_RUNS; run++) {
+        double start = now_ms();
+        check(savevm_snapshot_save(vm, uri, NULL, &err) == 0, "save", err);
+        check(savevm_snapshot_load(vm, uri, NULL, &err) == 0, "load", err);
+        times[run] = now_ms() - start;
+    }
+    unlink(uri + strlen("file:"));
+    row("snapshot in a file, saved and loaded", times, FILE_RUNS);
+}
+
+int main(int argc, char **argv)
+{
+    length = (argc > 1 ? strtoul(argv[1], NULL, 0) : 1024) << 20;
+    int pages = argc > 2 ? atoi(argv[2]) : 100, runs = argc > 3 ? atoi(argv[3]) : 2000;
+
+    double small = measure(false, pages, runs);
+    munmap(memory, length);
+    double huge = measure(true, pages, runs);
+    munmap(memory, length);
+    measure_file(argc > 4 ? argv[4] : "/dev/shm");
+    printf("\ngoal: at most %.0f ms for checkpoint and rollback\n", GOAL_MS);
+    return small > GOAL_MS || huge > GOAL_MS;
+}

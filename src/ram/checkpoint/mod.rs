@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The part of RAM in checkpoints. `migration::checkpoint` calls it with the guest stopped and the big lock held.
+//!
+//! - `tree.rs`: which contents differ between two checkpoints.
+//! - `session.rs`: the protection of memory, and the thread that keeps contents before they change.
+
+mod session;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use super::Ram;
+use crate::error::Result;
+use crate::savevm::checkpoint::{CheckpointRam, RamCheckpoint};
+pub(super) use session::Session;
+use std::sync::Arc;
+
+/// RAM as the driver of checkpoints sees it.
+pub(super) struct Checkpoints(pub Arc<Ram>);
+
+/// One checkpoint of memory. Dropping it frees the checkpoint.
+struct Checkpoint {
+    ram: Arc<Ram>,
+    session: Arc<Session>,
+    id: tree::Id,
+}
+
+impl CheckpointRam for Checkpoints {
+    fn checkpoint(&self) -> Result<Box<dyn RamCheckpoint>> {
+        let session = self.0.session()?;
+        match session.add() {
+            Ok(id) => Ok(Box::new(Checkpoint { ram: Arc::clone(&self.0), session, id })),
+            Err(error) => {
+                self.0.end_session(&session);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl RamCheckpoint for Checkpoint {
+    fn rollback(&self) -> Result<()> {
+        self.session.go_to(self.id)
+    }
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        self.session.free(self.id);
+        self.ram.end_session(&self.session);
+    }
+}
+
+impl Ram {
+    /// The tracking of writes; starts it unless it runs. The list of blocks does not change until it ends.
+    fn session(&self) -> Result<Arc<Session>> {
+        let (session, is_new) = {
+            let mut busy = self.busy.lock();
+            busy.check_open()?;
+            match &busy.session {
+                Some(session) => (Arc::clone(session), false),
+                None => {
+                    busy.check_idle("make a checkpoint of")?;
+                    let session = Arc::new(Session::new(self.vm.clone(), self.blocks())?);
+                    busy.session = Some(Arc::clone(&session));
+                    (session, true)
+                }
+            }
+        };
+        if is_new && let Err(error) = session.start() {
+            self.end_session(&session);
+            return Err(error);
+        }
+        Ok(session)
+    }
+
+    /// Ends the tracking, unless there are checkpoints.
+    fn end_session(&self, session: &Arc<Session>) {
+        let ended = {
+            let mut busy = self.busy.lock();
+            if session.is_needed() { None } else { busy.session.take_if(|running| Arc::ptr_eq(running, session)) }
+        };
+        if let Some(session) = ended {
+            session.stop();
+        }
+    }
+
+    /// Fails with `EBUSY` while checkpoints exist, which `what` would disturb.
+    pub(super) fn check_no_checkpoints(&self, what: &str) -> Result<()> {
+        self.busy.lock().check_no_checkpoints(what)
+    }
+}
