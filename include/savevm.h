@@ -1300,7 +1300,8 @@ typedef enum SaveVMSnapshotFormat {
    */
   SAVEVM_SNAPSHOT_STREAM = 0,
   /**
-   * A file in which each page of guest memory has a fixed place. Not available yet: -ENOTSUP.
+   * A file in which each page of guest memory has a fixed place: QEMU's mapped-ram (9.0 and later). Zero pages are holes.
+   * Needs SaveVMRam, and `file:` or an `fd:` of a regular file or disk.
    */
   SAVEVM_SNAPSHOT_MAPPED = 1,
 } SaveVMSnapshotFormat;
@@ -1314,9 +1315,19 @@ typedef struct SaveVMSnapshotOptions {
    */
   size_t size;
   /**
-   * Format; default SAVEVM_SNAPSHOT_STREAM.
+   * Format to save; default SAVEVM_SNAPSHOT_STREAM. savevm_snapshot_load() finds the format in the file.
    */
   enum SaveVMSnapshotFormat format;
+  /**
+   * Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
+   * most 8. A stream has one thread.
+   */
+  uint32_t threads;
+  /**
+   * Writes or reads pages with fixed places with O_DIRECT, past the page cache; default false. An error if the file system
+   * can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.
+   */
+  bool direct;
 } SaveVMSnapshotOptions;
 
 /**

@@ -99,6 +99,8 @@ pub enum Rank {
     SlotObserver,
     /// `savevm::device_costs::DeviceCosts`.
     DeviceCosts,
+    /// `savevm::slot::MigrationSlot::memory_plan`.
+    SlotMemoryPlan,
     /// `savevm::Vm::host`.
     VmHost,
     /// `savevm::Vm::incoming`.

@@ -90,7 +90,7 @@ static const struct {
     { "set", "postcopy-ram on", "allow migrations to switch to postcopy (on or off)", migrate_set },
     { "info migrate", "", "show the status of the migration", migrate_info },
     { "info status", "", "show whether the guest runs; if it is stopped, a hash of its memory", info_status },
-    { "savevm", "FILE", "save a snapshot to FILE", snapshot_save },
+    { "savevm", "FILE [mapped]", "save a snapshot to FILE; mapped: each page has a fixed place", snapshot_save },
     { "loadvm", "FILE", "load a snapshot from FILE", snapshot_load },
     { "checkpoint", "", "keep the state of the machine in memory; prints a number", checkpoint_make },
     { "rollback", "NUMBER", "return to a checkpoint", checkpoint_return },

@@ -213,17 +213,32 @@ void migrate_info(Machine *m, const char *unused)
 
 typedef int SnapshotFn(SaveVM *vm, const char *uri, const SaveVMSnapshotOptions *options, Error **errp);
 
-static bool snapshot(SnapshotFn *act, const char *path)
+/* Removes `word` from the end of "FILE word". Returns whether it was there. */
+static bool take_word(char *argument, const char *word)
+{
+    char *last = strrchr(argument, ' ');
+    bool found = last && strcmp(last + 1, word) == 0;
+    if (found) {
+        *last = 0;
+    }
+    return found;
+}
+
+static bool snapshot(SnapshotFn *act, const char *path, const SaveVMSnapshotOptions *options)
 {
     char uri[4096];
     Error *err = NULL;
     snprintf(uri, sizeof(uri), "file:%s", path);
-    return act(vm, uri, NULL, &err) == 0 || failed(path, err);
+    return act(vm, uri, options, &err) == 0 || failed(path, err);
 }
 
-void snapshot_save(Machine *m, const char *path)
+void snapshot_save(Machine *m, const char *argument)
 {
-    if (snapshot(savevm_snapshot_save, path)) {
+    char path[4096];
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    snprintf(path, sizeof(path), "%s", argument);
+    options.format = take_word(path, "mapped") ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM;
+    if (snapshot(savevm_snapshot_save, path, &options)) {
         printf("saved\n");
     }
 }
@@ -232,7 +247,7 @@ void snapshot_save(Machine *m, const char *path)
 void snapshot_load(Machine *m, const char *path)
 {
     machine_lock(m);
-    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path);
+    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path, NULL);
     machine_unlock(m);
     if (loaded) {
         migrate_end();

@@ -6,13 +6,13 @@
 //! wait, even where the kernel would not. Each operation holds a reference to the descriptor. `close` drops its own
 //! reference at once; the number is reused only after the last operation has ended.
 
-use super::{Channel, StallLimit, aborted, closed, stalled};
+use super::{Channel, PositionedFile, StallLimit, aborted, closed, stalled};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
-    IoVec, Ready, Span, WakeFd, access_of, advance, close_fd, make_room, poll_fd, read_fd, read_scattered, recv_fd,
-    recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd,
-    write_pipe,
+    IoVec, Ready, Span, WakeFd, access_of, advance, appends, close_fd, make_room, poll_fd, read_fd, read_scattered,
+    recv_fd, recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind,
+    write_fd, write_pipe,
 };
 use std::fs::File;
 use std::io;
@@ -282,6 +282,17 @@ impl Channel for FdChannel {
 
     fn set_stall_limit(&self, limit: Option<Duration>) {
         self.stall.set(limit);
+    }
+
+    fn positioned(&self) -> io::Result<Option<PositionedFile>> {
+        if self.kind != Kind::File {
+            return Ok(None);
+        }
+        self.with(|fd| {
+            // With O_APPEND the offset of a write is ignored.
+            let usable = !appends(fd)?;
+            usable.then(|| Ok(PositionedFile::new(fd.try_clone_to_owned()?, self.name.clone()))).transpose()
+        })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod fd;
 mod listen;
 pub mod memory;
 mod named_fd;
+mod positioned;
 mod security;
 mod sink;
 #[path = "no_tls.rs"]
@@ -20,6 +21,7 @@ mod wait;
 pub use connect::connect;
 pub use listen::Listener;
 pub use named_fd::NamedFd;
+pub use positioned::PositionedFile;
 pub use security::{HandshakeLimits, Role, Security, TlsOptions, tls_on_one_side};
 pub use sink::Sink;
 pub use uri::Uri;
@@ -80,6 +82,11 @@ pub trait Channel: Send + Sync {
     /// Returns address and length of the bytes that a channel to memory has collected, valid until the next write.
     fn collected(&self) -> Option<(*const u8, usize)> {
         None
+    }
+
+    /// Returns the regular file or disk behind the channel, for positioned reads and writes. `None` if there is none.
+    fn positioned(&self) -> io::Result<Option<PositionedFile>> {
+        Ok(None)
     }
 
     /// Returns the host's pointer of a channel of the host, as an address.

@@ -58,7 +58,8 @@ impl Sink {
     pub fn finish(self, saved: Result<()>) -> Result<()> {
         let Some(new) = self.replacement else { return saved };
         saved.and_then(|()| new.commit(&self.uri)).map_err(|error| {
-            let written = new.file.metadata().map_or(0, |data| data.len());
+            // A sparse file has fewer blocks than its size shows.
+            let written = new.file.metadata().map_or(0, |data| data.len().min(data.blocks() * 512));
             let text =
                 format!("{} ({} were written; {} is unchanged)", error.message(), error::size(written), self.uri);
             if new.is_committed() { error } else { error.with_message(text) }

@@ -11,6 +11,7 @@
 //! - `status.rs`: the error latch, totals and rate limit.
 //! - `pending_error.rs`: depth and pending error of the VMState interpreter.
 //! - `remaining.rs`: reads the remaining bytes without the buffer.
+//! - `seek.rs`: moves the position of a stream in a regular file.
 //! - `references.rs`: the lifetime of a file that C closes during a load.
 
 mod codec;
@@ -18,6 +19,7 @@ mod pending_error;
 mod read;
 mod references;
 mod remaining;
+mod seek;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! whether there are such devices, versions and blocks of RAM. What is inside of a device's state only the device knows.
 
 use crate::error::{Error, Phase, Result, exact_size};
-use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, Stream, Visitor, read};
+use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, Source, Stream, Visitor, read};
 use crate::savevm::Vm;
 use crate::savevm::config::{self, Received};
 use crate::savevm::host::{Flags, Host};
@@ -13,20 +13,28 @@ use std::io::Read;
 
 /// What is wrong with the stream that comes from `from`. `ENOMSG`: it does not begin as a stream.
 pub fn check(vm: &Vm, from: impl Read) -> Result<()> {
+    check_source(vm, ReadSource::new(from), 0, &mut Framing).map(drop)
+}
+
+/// As `check`, for any source. The stream begins at `base` of its file. Returns what was read, or `None` if the stream can't
+/// be checked.
+pub fn check_source(vm: &Vm, from: impl Source, base: u64, visitor: &mut impl Visitor) -> Result<Option<Stream>> {
     let host = vm.host();
     if vm.flags().has(Flags::NO_FOOTERS) {
         // Without footers the end of a state is unknown, and a guess must not refuse a good stream.
-        return Ok(());
+        return Ok(None);
     }
     let page_size = Some(1 << host.target_page_bits());
     let own_formats = !host.knows_ram() && vm.registry.walk().all(|entry| entry.handler.ram_fits("", 0).is_none());
-    let options = Options { page_size, footers: Some(true), own_formats, sections_only: true, ..Options::default() };
-    let stream = read(ReadSource::new(from), options, &mut Framing).map_err(|err| Error::io("reading it", &err))?;
-    check_stream(vm, &*host, &stream).map_err(|err| err.in_phase(Phase::Check))
+    let options =
+        Options { page_size, footers: Some(true), own_formats, sections_only: true, base, ..Options::default() };
+    let stream = read(from, options, visitor).map_err(|err| Error::io("reading it", &err))?;
+    check_stream(vm, &*host, &stream).map_err(|err| err.in_phase(Phase::Check))?;
+    Ok(Some(stream))
 }
 
 /// Nothing but the framing is of interest.
-struct Framing;
+pub struct Framing;
 
 impl Visitor for Framing {
     const WANTS_STATES: bool = false;
@@ -46,7 +54,7 @@ fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
     }
     match &stream.configuration {
         Some(configuration) => {
-            check_configuration(host, configuration).map_err(|err| err.in_phase(Phase::Configuration))?
+            check_configuration(vm, host, configuration).map_err(|err| err.in_phase(Phase::Configuration))?
         }
         None if damage.is_none() && !vm.flags().has(Flags::NO_CONFIGURATION) => {
             return Err(Error::invalid("Configuration section missing"));
@@ -65,7 +73,7 @@ fn check_stream(vm: &Vm, host: &dyn Host, stream: &Stream) -> Result<()> {
     damage.map_or(Ok(()), |damage| Err(Error::invalid(damage.to_string())))
 }
 
-fn check_configuration(host: &dyn Host, configuration: &Configuration) -> Result<()> {
+fn check_configuration(vm: &Vm, host: &dyn Host, configuration: &Configuration) -> Result<()> {
     let received = Received {
         machine: configuration.machine.clone().into_bytes(),
         page_bits: configuration.page_bits.unwrap_or_else(|| host.target_page_bits_min()),
@@ -73,7 +81,7 @@ fn check_configuration(host: &dyn Host, configuration: &Configuration) -> Result
         // A machine without a UUID accepts any, and reports that when it loads.
         uuid: configuration.uuid.filter(|_| host.uuid().is_some()),
     };
-    config::check(host, &received)
+    config::check(vm, host, &received)
 }
 
 fn check_section(vm: &Vm, section: &Section) -> Result<()> {

@@ -7,7 +7,8 @@
 //! - `status.rs`: the statuses and the table of their changes.
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
-//! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it.
+//! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
+//!   `file_source.rs`: reads a file for it.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them.
 //!
 //! # The owner of the guest
@@ -38,6 +39,7 @@ mod connection;
 mod core;
 mod destination;
 mod endpoint;
+mod file_source;
 mod params;
 pub mod return_path;
 mod snapshot;
@@ -53,7 +55,7 @@ pub use core::Migration;
 pub use destination::Incoming;
 pub use endpoint::Endpoint;
 pub use params::{Choice, Params};
-pub use snapshot::{load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
+pub use snapshot::{SnapshotOptions, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
 pub use source::Outgoing;
 pub use stats::{DeviceTime, Info};
 pub use status::{Status, StatusMachine};

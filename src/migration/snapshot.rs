@@ -2,14 +2,17 @@
 //! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest is stopped, and handlers run inside the big
 //! lock, except for setup, which runs outside in QEMU as well.
 
-use super::check::check;
+use super::check::{Framing, check, check_source};
+use super::file_source::FileSource;
 use crate::channel::{Cancel, Channel, Listener, Sink, Uri};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
+use crate::savevm::config::maps_ram;
 use crate::savevm::host::{Host, with_big_lock, without_big_lock};
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
+use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Completion, Disks, Round};
 use crate::savevm::unwind::finally;
@@ -18,6 +21,44 @@ use std::time::Duration;
 
 /// To open the file, or to connect; and for one wait for a peer.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How a snapshot is saved or loaded.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotOptions {
+    /// Saving: each page has a fixed place in the file (mapped-ram). A load finds the format in the file.
+    pub mapped: bool,
+    /// Number of threads for pages with fixed places; 0 means the number of processors, at most 8.
+    pub threads: u32,
+    /// O_DIRECT for pages with fixed places.
+    pub direct: bool,
+}
+
+impl SnapshotOptions {
+    fn plan(&self) -> MemoryPlan {
+        let Self { mapped, threads, direct } = *self;
+        MemoryPlan { mapped, threads, direct }
+    }
+
+    /// Checks the options of a save.
+    fn check_save(&self, vm: &Vm) -> Result<()> {
+        if self.mapped && !maps_ram(vm) {
+            let text = "fixed places of pages need the library's RAM: add the guest's memory with savevm_ram_new()";
+            return Err(Error::new(libc::ENOTSUP, text));
+        }
+        if self.direct && !self.mapped {
+            return Err(Error::invalid(
+                "direct access (O_DIRECT) needs fixed places of pages: use SAVEVM_SNAPSHOT_MAPPED",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Runs `body` while the RAM device follows the plan.
+fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
+    vm.slot.set_memory_plan(plan);
+    finally(body, || vm.slot.set_memory_plan(MemoryPlan::default())).0
+}
 
 /// Stops the guest if it runs; whether it ran.
 pub(super) fn stop(host: &dyn Host) -> Result<bool> {
@@ -39,8 +80,9 @@ pub(super) fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>)
 }
 
 /// Stops the guest, saves everything (a regular file is replaced only by a whole one), and lets the guest run again if it ran, whether the saving went well or not.
-pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
+pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     vm.check_migratable()?;
+    options.check_save(vm)?;
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     vm.slot.check_blockers("a snapshot")?;
@@ -55,7 +97,8 @@ pub fn save(vm: &Arc<Vm>, to: &Uri) -> Result<()> {
             if ran { start(host) } else { Ok(()) }
         };
         let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
-        let (saved, started) = finally(|| save_whole(vm, &file), || restart(ran));
+        let save = || with_plan(vm, options.plan(), || save_whole(vm, &file));
+        let (saved, started) = finally(save, || restart(ran));
         started.and(saved)
     });
     // The guest runs again while the file is synced.
@@ -100,7 +143,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
 /// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
 /// hold a part of each of two states, and the context's owner is `Torn`.
-pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
+pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.slot.check_no_checkpoints("loading a snapshot")?;
     let loaded = check_first(vm, from).and_then(|()| {
@@ -109,7 +152,7 @@ pub fn load(vm: &Arc<Vm>, from: &Uri) -> Result<()> {
             let ran = stop(host)?;
             vm.ownership.set(Owner::Torn, format!("loading {from} failed after it had reset the machine"));
             host.reset();
-            load_all(vm, &channel)?;
+            with_plan(vm, options.plan(), || load_all(vm, &channel))?;
             vm.check_not_poisoned()?;
             vm.ownership.set(Owner::Here, "");
             if ran { start(host) } else { Ok(()) }
@@ -126,9 +169,19 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
 
 fn check_first(vm: &Vm, from: &Uri) -> Result<()> {
     match from {
-        Uri::File { path, .. } if path.is_file() => check(vm, MigFile::new(open(from)?, false).remaining()?),
+        Uri::File { path, .. } if path.is_file() => check_file(vm, &open(from)?),
         _ => Ok(()),
     }
+}
+
+/// Checks the stream in a regular file. Pages are skipped, not read.
+fn check_file(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
+    let failed = |err| Error::io("checking it", &err);
+    let Some(file) = channel.positioned().map_err(failed)? else {
+        return check(vm, MigFile::new(Arc::clone(channel), false).remaining()?);
+    };
+    let base = file.tell()?;
+    check_source(vm, FileSource::new(file, base).map_err(failed)?, base, &mut Framing).map(drop)
 }
 
 fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {

@@ -126,6 +126,11 @@ impl Bitmap {
         self.words.iter().flat_map(|word| word.load(Acquire).to_le_bytes()).collect()
     }
 
+    /// The bits in 64-bit words of this host's byte order.
+    pub fn to_native_bytes(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|word| word.load(Acquire).to_ne_bytes()).collect()
+    }
+
     /// Sets the bits that are clear in `bytes` and clears all others. Returns the number of set bits, or `None` if
     /// `bytes` is too short.
     pub fn set_inverted(&self, bytes: &[u8]) -> Option<usize> {

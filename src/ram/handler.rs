@@ -60,6 +60,10 @@ impl Handler for RamHandler {
         Some(block::find(&self.0.blocks(), name.as_bytes()).is_some_and(|(_, block)| block.len() == length))
     }
 
+    fn maps_ram(&self) -> bool {
+        true
+    }
+
     fn save_setup(&self, file: &MigFile) -> i32 {
         let postcopy = self.flag(Flags::POSTCOPY_RAM);
         code(&self.0, file, self.0.save_setup(file, postcopy))

@@ -4,6 +4,7 @@
 
 use super::block::{self, Block, Blocks};
 use super::faults::Faults;
+use super::mapped::MappedLoad;
 use super::run::Runs;
 use super::{Ram, wire};
 use crate::error::{Error, Result, exact_size, size};
@@ -23,6 +24,8 @@ pub(super) struct Loader {
     encoded: Box<[u8]>,
     unit: Unit,
     runs: Runs,
+    /// All pages have come from fixed places of the file.
+    mapped: bool,
 }
 
 /// A host page that is arriving in postcopy. Its target pages arrive in order.
@@ -122,6 +125,7 @@ impl Ram {
                 page,
                 unit: Unit::default(),
                 runs: Runs::new(),
+                mapped: false,
             })
         });
         let result = loader.records(self, file);
@@ -150,6 +154,10 @@ impl Loader {
                 wire::EOS => return Ok(()),
                 wire::MEM_SIZE => self.block_list(ram, file, offset)?,
                 kind @ (wire::ZERO | wire::PAGE | wire::XBZRLE) => {
+                    if self.mapped {
+                        let text = "a record with a page, but all pages have fixed places";
+                        return Err(Error::invalid(text).at_offset(at));
+                    }
                     let block = self.block(ram, file, flags)?;
                     self.record(ram, file, kind, &block, offset)
                         .map_err(|err| place(&block, offset)(err).at_offset(at))?;
@@ -277,6 +285,8 @@ impl Loader {
     /// Checks the list of blocks: both sides must have the same blocks.
     fn block_list(&mut self, ram: &Ram, file: &MigFile, total: u64) -> Result<()> {
         let start = file.position();
+        let vm = ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let mut mapped = vm.load_state().is_mapped().then(|| MappedLoad::new(file)).transpose()?;
         let (mut left, mut seen) = (total, vec![false; self.blocks.len()]);
         while left > 0 {
             let at = file.position();
@@ -294,17 +304,19 @@ impl Loader {
                 return Err(refuse(format!("{} in the stream, {} here", exact_size(len), exact_size(block.len()))));
             }
             self.block_details(ram, file, block).map_err(|err| refuse(err.message().to_owned()))?;
+            if let Some(mapped) = &mut mapped {
+                mapped.get_header(ram, file, block).map_err(|err| refuse(err.message().to_owned()))?;
+            }
             left = left
                 .checked_sub(len)
                 .ok_or_else(|| refuse(format!("the list holds more than the total of {}", exact_size(total))))?;
         }
-        match seen.iter().position(|seen| !seen) {
-            None => Ok(()),
-            Some(place) => {
-                let text = format!("block '{}' is here, but not in the stream", self.blocks[place].name());
-                Err(Error::invalid(text).at_offset(start))
-            }
+        if let Some(place) = seen.iter().position(|seen| !seen) {
+            let text = format!("block '{}' is here, but not in the stream", self.blocks[place].name());
+            return Err(Error::invalid(text).at_offset(start));
         }
+        self.mapped |= mapped.is_some();
+        mapped.map_or(Ok(()), |mapped| mapped.get_pages(ram, &vm.slot.memory_plan()))
     }
 
     /// Checks the fields that follow the length if a capability asks for them.

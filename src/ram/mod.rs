@@ -10,6 +10,7 @@
 //! - `load.rs`, `run.rs`: the records of a stream; `prefault.rs`: makes memory present before they arrive.
 //! - `postcopy.rs`: the driver's interface in postcopy; `requests.rs`: the source, `faults.rs`: the destination,
 //!   `unreadable.rs`: memory of a failed postcopy.
+//! - `mapped/`: pages with fixed places in a file.
 //! - `snapshot.rs`: snapshots of a running guest; `checkpoint/`: checkpoints in this process; `protect.rs`: the write
 //!   protection of both.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
@@ -21,6 +22,7 @@ mod checkpoint;
 mod faults;
 mod handler;
 mod load;
+mod mapped;
 mod postcopy;
 mod prefault;
 mod protect;

@@ -2,6 +2,7 @@
 //! The phases of saving (QEMU 7.2, `migration/ram.c`).
 
 use super::block::{Block, Blocks};
+use super::mapped::MappedSave;
 use super::sender::{Differences, Sender};
 use super::tracker::Tracker;
 use super::{Ram, wire};
@@ -37,6 +38,8 @@ pub(super) struct Saver {
     synced_round: u64,
     /// The guest runs at the destination and waits for pages.
     in_postcopy: bool,
+    /// All pages are written to fixed places of a file when the saving is completed.
+    mapped: Option<MappedSave>,
 }
 
 impl Saver {
@@ -181,14 +184,17 @@ impl Ram {
             pages += block.pages() as u64;
             block.dirty.clear(0, block.pages());
         }
-        let tracker = Tracker::start(self, &blocks)?;
+        let plan = self.vm().map(|vm| vm.slot.memory_plan()).filter(|plan| plan.mapped);
+        let mut mapped = plan.map(|plan| MappedSave::new(self, file, &plan)).transpose()?;
+        // The guest is stopped until all pages are in their places: there is nothing to log.
+        let tracker = if mapped.is_some() { Tracker::Marks } else { Tracker::start(self, &blocks)? };
         for block in blocks.iter().filter(|block| !self.is_ignored(block)) {
             self.mark(block, 0, block.pages());
         }
         let cache = if self.snapshots.load(SeqCst) { 0 } else { self.options().xbzrle_cache };
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
-        self.put_blocks(file, &blocks, postcopy);
+        self.put_blocks(file, &blocks, postcopy, mapped.as_mut())?;
         let residency = Residency::open().ok().filter(|_| self.page_size().is_multiple_of(system_page_size()));
         let anonymous = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
         self.busy.lock().saving = Some(Box::new(Saver {
@@ -201,12 +207,19 @@ impl Ram {
             cursor: (0, 0),
             synced_round: 0,
             in_postcopy: false,
+            mapped,
         }));
         end_of_records(file)
     }
 
     /// Writes the list of blocks.
-    fn put_blocks(&self, mut file: &MigFile, blocks: &[Arc<Block>], postcopy: bool) {
+    fn put_blocks(
+        &self,
+        mut file: &MigFile,
+        blocks: &[Arc<Block>],
+        postcopy: bool,
+        mut mapped: Option<&mut MappedSave>,
+    ) -> Result<()> {
         let total: u64 = blocks.iter().map(|block| block.len()).sum();
         let ignore_shared = self.options().ignore_shared;
         wire::encode_block_list(&mut file, total);
@@ -215,14 +228,18 @@ impl Ram {
             let page_size = (postcopy && info.page_size != system_page_size()).then_some(info.page_size as u64);
             let address = ignore_shared.then_some(info.guest_address);
             BlockEntry { name: &info.name, length: block.len() }.encode(&mut file, page_size, address);
+            if let Some(mapped) = &mut mapped {
+                mapped.put_header(self, file, block)?;
+            }
         }
+        Ok(())
     }
 
     /// Sends until the rate limit is reached, 50 ms have passed, or nothing is left. Returns whether nothing is left.
     pub(super) fn save_iterate(&self, file: &MigFile) -> Result<bool> {
         self.with_saver(|saver| {
             let since = Instant::now();
-            let mut done = false;
+            let mut done = saver.mapped.is_some();
             while !done && !file.rate_limit_reached() && since.elapsed() < ITERATE_MAX {
                 done = !saver.send_next(self, file);
             }
@@ -234,6 +251,11 @@ impl Ram {
     /// Sends all remaining pages. The guest is stopped. In precopy the dirty log is read once more before.
     pub(super) fn save_complete(&self, file: &MigFile, in_postcopy: bool) -> Result<()> {
         self.with_saver(|saver| {
+            if let Some(mapped) = &saver.mapped {
+                mapped.put_pages(self, &saver.blocks)?;
+                saver.blocks.iter().for_each(|block| self.cleaned(block.dirty.clear(0, block.pages())));
+                return end_of_records(file);
+            }
             if !in_postcopy {
                 saver.tracker.sync(self, &saver.blocks)?;
             }

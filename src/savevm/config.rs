@@ -4,6 +4,7 @@
 
 //! `wire::configuration` has the layout.
 
+use super::Vm;
 use super::host::{Host, Level};
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
@@ -11,11 +12,17 @@ use crate::wire::configuration::{self, Content, ContentError, Subsection};
 use crate::wire::limits::{CAPABILITIES_MAX, Limits};
 use crate::wire::{CONFIGURATION_SUBSECTION_VERSION as SUBSECTION_VERSION, SUBSECTION};
 
+/// The capability of streams in which RAM has fixed places.
+const MAPPED: &[u8] = crate::wire::mapped::CAPABILITY.as_bytes();
+
 /// Writes the section without its tag.
-pub(super) fn save(host: &dyn Host, mut file: &MigFile, with_uuid: bool) {
+pub(super) fn save(host: &dyn Host, mut file: &MigFile, with_uuid: bool, mapped: bool) {
     configuration::encode_machine(&mut file, &host.machine_name());
     let bits = host.target_page_bits();
-    let capabilities = host.capabilities();
+    let mut capabilities = host.capabilities();
+    if mapped && !capabilities.iter().any(|name| name == MAPPED) {
+        capabilities.push(MAPPED.to_vec());
+    }
     let contents = [
         (bits > host.target_page_bits_min()).then_some(Content::PageBits(bits)),
         (!capabilities.is_empty()).then_some(Content::Capabilities(capabilities)),
@@ -36,9 +43,22 @@ pub struct Received {
     pub uuid: Option<[u8; 16]>,
 }
 
+impl Received {
+    fn is_mapped(&self) -> bool {
+        self.capabilities.iter().any(|name| name == MAPPED)
+    }
+}
+
 /// Reads the section behind its tag, and compares it with this machine.
-pub(super) fn load(host: &dyn Host, file: &MigFile, limits: &Limits) -> Result<()> {
-    let received = read(host, file, limits).and_then(|received| check(host, &received));
+pub(super) fn load(vm: &Vm, file: &MigFile) -> Result<()> {
+    let host = vm.host();
+    let received = read(&*host, file, &vm.limits()).and_then(|received| {
+        check(vm, &*host, &received)?;
+        if received.is_mapped() {
+            vm.load_state().set_mapped();
+        }
+        Ok(())
+    });
     received.map_err(|err| err.in_phase(Phase::Configuration))
 }
 
@@ -99,8 +119,13 @@ fn next_subsection(file: &MigFile) -> Result<Option<Subsection>> {
     Ok(Some(subsection))
 }
 
+/// Returns whether the RAM of a machine can have fixed places in a file.
+pub fn maps_ram(vm: &Vm) -> bool {
+    vm.registry.walk().any(|entry| entry.handler.maps_ram())
+}
+
 /// Compares a received section with this machine.
-pub fn check(host: &dyn Host, received: &Received) -> Result<()> {
+pub fn check(vm: &Vm, host: &dyn Host, received: &Received) -> Result<()> {
     let machine = host.machine_name();
     // QEMU compares as many bytes as came, so a prefix of the name passes.
     if !machine.starts_with(&received.machine) {
@@ -114,7 +139,12 @@ pub fn check(host: &dyn Host, received: &Received) -> Result<()> {
     if received.page_bits != bits {
         return Err(Error::invalid(format!("Received TARGET_PAGE_BITS is {} but local is {bits}", received.page_bits)));
     }
-    check_capabilities(&host.capabilities(), &received.capabilities)?;
+    let mut capabilities = host.capabilities();
+    if received.is_mapped() && !capabilities.iter().any(|name| name == MAPPED) && maps_ram(vm) {
+        // The RAM device finds the format from the stream.
+        capabilities.push(MAPPED.to_vec());
+    }
+    check_capabilities(&capabilities, &received.capabilities)?;
     check_uuid(host, received.uuid)
 }
 

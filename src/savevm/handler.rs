@@ -125,6 +125,11 @@ pub trait Handler: Send + Sync {
     fn ram_fits(&self, _block: &str, _length: u64) -> Option<bool> {
         None
     }
+    /// For RAM: returns whether it can have fixed places in a file, as `memory_plan` or the stream's capability
+    /// "mapped-ram" says.
+    fn maps_ram(&self) -> bool {
+        false
+    }
     /// Returns the priority. Devices with higher priorities are saved first.
     fn priority(&self) -> i32 {
         0

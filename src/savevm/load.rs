@@ -193,7 +193,7 @@ fn configuration(vm: &Vm, file: &MigFile) -> Result<()> {
         let text = format!("Configuration section missing: got tag {tag} ({})", tag_name(tag));
         return Err(Error::invalid(text).at_offset(offset));
     }
-    config::load(&*vm.host(), file, &vm.limits())
+    config::load(vm, file)
 }
 
 /// Calls `load_setup` of every active handler until one fails. The caller gets `EINVAL` for any failure.

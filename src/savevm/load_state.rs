@@ -13,6 +13,8 @@ pub struct LoadState {
     postcopy: Mutex<PostcopyState>,
     /// Whether the devices that the stream left out were reported.
     absent_reported: AtomicBool,
+    /// Whether RAM has fixed places in the file.
+    mapped: AtomicBool,
 }
 
 impl Default for LoadState {
@@ -21,6 +23,7 @@ impl Default for LoadState {
             sections: Mutex::new(Rank::LoadingSections, SectionIds::default()),
             postcopy: Mutex::new(Rank::LoadingPostcopy, PostcopyState::default()),
             absent_reported: AtomicBool::new(false),
+            mapped: AtomicBool::new(false),
         }
     }
 }
@@ -30,6 +33,17 @@ impl LoadState {
     pub(super) fn reset(&self) {
         *self.sections.lock() = SectionIds::default();
         self.absent_reported.store(false, SeqCst);
+        self.mapped.store(false, SeqCst);
+    }
+
+    /// Records that RAM has fixed places in the file (mapped-ram).
+    pub(super) fn set_mapped(&self) {
+        self.mapped.store(true, SeqCst);
+    }
+
+    /// Returns whether RAM has fixed places in the file.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped.load(SeqCst)
     }
 
     /// Returns whether the devices that the stream left out were reported, and notes that they are now.

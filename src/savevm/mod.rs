@@ -18,6 +18,7 @@ pub mod incoming;
 pub mod load;
 mod load_command;
 mod load_state;
+pub mod memory_plan;
 pub mod owner;
 pub mod registry;
 pub mod save;

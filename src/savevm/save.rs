@@ -111,7 +111,8 @@ pub fn header(vm: &Vm, mut file: &MigFile) {
     section::encode_file_header(&mut file);
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
         file.put_byte(wire::CONFIGURATION);
-        config::save(&*vm.host(), file, !vm.flags().has(Flags::NO_UUID));
+        let mapped = vm.slot.memory_plan().mapped;
+        config::save(&*vm.host(), file, !vm.flags().has(Flags::NO_UUID), mapped);
     }
 }
 

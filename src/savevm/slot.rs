@@ -4,6 +4,7 @@
 
 use super::checkpoint::CheckpointRam;
 use super::device_costs::DeviceCosts;
+use super::memory_plan::MemoryPlan;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, MutexGuard, Rank, RwLock};
@@ -135,6 +136,7 @@ pub struct MigrationSlot {
     observer: RwLock<Option<Arc<dyn Observer>>>,
     /// What the devices cost in a switchover, as far as earlier migrations and rehearsals have shown.
     pub device_costs: DeviceCosts,
+    memory_plan: RwLock<Arc<MemoryPlan>>,
 }
 
 impl Default for MigrationSlot {
@@ -145,6 +147,7 @@ impl Default for MigrationSlot {
             checkpoint_ram: RwLock::new(Rank::SlotCheckpointRam, None),
             observer: RwLock::new(Rank::SlotObserver, None),
             device_costs: DeviceCosts::default(),
+            memory_plan: RwLock::new(Rank::SlotMemoryPlan, Arc::default()),
         }
     }
 }
@@ -276,6 +279,16 @@ impl MigrationSlot {
     /// Sets the observer.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         *self.observer.write() = observer;
+    }
+
+    /// Returns how the snapshot in progress saves or loads memory. Without a snapshot: the default.
+    pub fn memory_plan(&self) -> Arc<MemoryPlan> {
+        Arc::clone(&self.memory_plan.read())
+    }
+
+    /// Sets how the snapshot in progress saves or loads memory.
+    pub fn set_memory_plan(&self, plan: MemoryPlan) {
+        *self.memory_plan.write() = Arc::new(plan);
     }
 }
 

@@ -123,7 +123,7 @@ pub fn recv_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
     check(unsafe { libc::recv(fd.as_raw_fd(), into.address().cast(), into.len(), libc::MSG_DONTWAIT) })
 }
 
-fn places(into: &[Span<'_>]) -> Vec<libc::iovec> {
+pub(super) fn places(into: &[Span<'_>]) -> Vec<libc::iovec> {
     into.iter().map(|span| libc::iovec { iov_base: span.address().cast(), iov_len: span.len() }).collect()
 }
 

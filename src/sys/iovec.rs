@@ -72,6 +72,13 @@ impl IoVec {
         }
     }
 
+    /// The piece without its first `count` bytes. Panics if it has fewer.
+    pub fn behind(mut self, count: usize) -> Self {
+        assert!(count <= self.len());
+        self.consume(count);
+        self
+    }
+
     fn consume(&mut self, count: usize) {
         self.0.iov_base = self.0.iov_base.wrapping_byte_add(count);
         self.0.iov_len -= count;

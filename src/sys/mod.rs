@@ -7,6 +7,7 @@ mod fd;
 mod guest;
 mod iovec;
 mod pagemap;
+mod positioned;
 mod signals;
 mod socket;
 mod thread;
@@ -21,6 +22,7 @@ pub use fd::{
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages};
 pub use pagemap::{PageScan, Residency, is_anonymous};
+pub use positioned::{appends, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, tell};
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,
     send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket,

@@ -6,7 +6,7 @@ use super::machine::Machine;
 use super::precopy::{Run, check_moved, check_stayed, quick};
 use super::rest::scratch;
 use savevm::channel::Uri;
-use savevm::migration::{Owner, Params, snapshot_load, snapshot_save};
+use savevm::migration::{Owner, Params, SnapshotOptions, snapshot_load, snapshot_save};
 
 const TEXT: &str = "registered here and absent from the stream: 'early' 0";
 
@@ -45,12 +45,12 @@ fn a_strict_context_refuses_an_incomplete_snapshot() {
     let (source, destination, _stage) = Machine::two();
     let path = scratch("absent");
     let uri = Uri::File { path: path.clone(), offset: 0 };
-    snapshot_save(&source.vm, &uri).unwrap();
+    snapshot_save(&source.vm, &uri, &SnapshotOptions::default()).unwrap();
     let (destination, _early) = destination.with_early(0);
-    snapshot_load(&destination.vm, &uri).unwrap();
+    snapshot_load(&destination.vm, &uri, &SnapshotOptions::default()).unwrap();
     assert_eq!(warnings(&destination), 1);
     destination.vm.set_strict(true);
-    assert!(snapshot_load(&destination.vm, &uri).unwrap_err().message().contains(TEXT));
+    assert!(snapshot_load(&destination.vm, &uri, &SnapshotOptions::default()).unwrap_err().message().contains(TEXT));
     assert_eq!(destination.vm.ownership.owner(), Owner::Torn);
     std::fs::remove_file(path).unwrap();
 }

@@ -6,6 +6,7 @@ mod break_points;
 mod cuts;
 mod link;
 mod machine;
+mod mapped;
 mod ownership;
 mod postcopy;
 mod postcopy_faults;

@@ -8,7 +8,8 @@ use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::error::Error;
 use savevm::migration::{
-    Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save, snapshot_save_to,
+    Endpoint, Incoming, Migration, Outgoing, Owner, Params, SnapshotOptions, Status, snapshot_load, snapshot_save,
+    snapshot_save_to,
 };
 use savevm::savevm::Vm;
 use savevm::savevm::host::{Host, with_big_lock};
@@ -28,7 +29,7 @@ fn file(name: &str) -> Uri {
 fn check_refused(vm: &Arc<Vm>, reason: &str) {
     let out = Outgoing::start(vm, Endpoint::Uri(Uri::Unix(scratch("refused"))), quick()).err();
     let saved = file("refused");
-    let save = snapshot_save(vm, &saved).err();
+    let save = snapshot_save(vm, &saved, &SnapshotOptions::default()).err();
     let sink = Arc::new(savevm::channel::memory::Writer::new());
     let save_to = snapshot_save_to(vm, &savevm::file::MigFile::new(sink, true)).err();
     for error in [out, save, save_to, vm.ownership.check_may_run().err()] {
@@ -87,19 +88,19 @@ fn half_a_guest_is_not_moved_saved_or_started() {
 fn a_snapshot_that_loads_in_part_leaves_no_guest() {
     let (source, destination, _stage) = Machine::two();
     let uri = file("whole");
-    snapshot_save(&source.vm, &uri).unwrap();
+    snapshot_save(&source.vm, &uri, &SnapshotOptions::default()).unwrap();
     assert_eq!(source.vm.ownership.owner(), Owner::Here);
     assert!(source.vm.ownership.may_run(), "saving releases the guest");
     destination.device.fail_load.store(true, SeqCst);
-    assert!(snapshot_load(&destination.vm, &uri).is_err());
+    assert!(snapshot_load(&destination.vm, &uri, &SnapshotOptions::default()).is_err());
     assert_eq!(destination.vm.ownership.owner(), Owner::Torn);
     check_refused(&destination.vm, "failed after it had reset the machine");
     destination.device.fail_load.store(false, SeqCst);
-    snapshot_load(&destination.vm, &uri).unwrap();
+    snapshot_load(&destination.vm, &uri, &SnapshotOptions::default()).unwrap();
     assert!(destination.vm.ownership.may_run());
     // What is refused before anything is touched changes nothing.
     let nothing = file("nothing");
-    assert!(snapshot_load(&destination.vm, &nothing).is_err());
+    assert!(snapshot_load(&destination.vm, &nothing, &SnapshotOptions::default()).is_err());
     assert!(destination.vm.ownership.may_run());
 }
 

@@ -6,7 +6,8 @@ use super::machine::{Machine, Progress};
 use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick, wait_status};
 use savevm::channel::Uri;
 use savevm::migration::{
-    Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, snapshot_load, snapshot_save,
+    Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, SnapshotOptions, Status, snapshot_load,
+    snapshot_save,
 };
 use savevm::savevm::host::Host;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ fn a_snapshot_comes_back() {
     let path = scratch("snapshot");
     let uri = Uri::File { path: path.clone(), offset: 0 };
     // RAM expects rounds without the lock: that is a migration's rule, so a snapshot breaks it on purpose.
-    snapshot_save(&source.vm, &uri).unwrap();
+    snapshot_save(&source.vm, &uri, &SnapshotOptions::default()).unwrap();
     assert!(source.host.is_running(), "it runs on");
     source.check_balanced("saving");
     let inside = "save_live_iterate inside the lock";
@@ -46,7 +47,7 @@ fn a_snapshot_comes_back() {
     violations.retain(|text| !text.contains(inside));
     assert!(violations.is_empty(), "{violations:?}");
     assert_eq!(source.host.resets.load(SeqCst), 0, "saving resets nothing");
-    snapshot_load(&destination.vm, &uri).unwrap();
+    snapshot_load(&destination.vm, &uri, &SnapshotOptions::default()).unwrap();
     assert_eq!(destination.host.resets.load(SeqCst), 1, "what the snapshot does not hold is as after power-on");
     assert!(!destination.host.is_running(), "it did not run before");
     assert_eq!(destination.state(), source.state());
@@ -59,31 +60,41 @@ fn a_snapshot_comes_back() {
 fn failed_snapshot_reports_the_cause_and_leaves_only_a_loaded_guest_stopped() {
     let (source, destination, stage) = Machine::two();
     let nowhere = Uri::File { path: "/nonexistent/snapshot".into(), offset: 0 };
-    assert!(snapshot_save(&source.vm, &nowhere).unwrap_err().message().contains("/nonexistent"));
+    assert!(
+        snapshot_save(&source.vm, &nowhere, &SnapshotOptions::default())
+            .unwrap_err()
+            .message()
+            .contains("/nonexistent")
+    );
     assert!(source.host.is_running());
     let blocker = source.vm.slot.block("a busy disk").unwrap();
-    assert!(snapshot_save(&source.vm, &nowhere).unwrap_err().message().contains("blocked: a busy disk"));
+    assert!(
+        snapshot_save(&source.vm, &nowhere, &SnapshotOptions::default())
+            .unwrap_err()
+            .message()
+            .contains("blocked: a busy disk")
+    );
     assert!(source.vm.slot.unblock(blocker));
     let full = Uri::File { path: "/dev/full".into(), offset: 0 };
-    assert!(snapshot_save(&source.vm, &full).is_err());
+    assert!(snapshot_save(&source.vm, &full, &SnapshotOptions::default()).is_err());
     assert!(source.host.is_running(), "a full disk does not stop the guest");
     let path = scratch("broken");
     std::fs::write(&path, b"QEVM\0\0\0\x03\x07").unwrap();
     let uri = Uri::File { path: path.clone(), offset: 0 };
-    assert!(snapshot_load(&source.vm, &uri).is_err());
+    assert!(snapshot_load(&source.vm, &uri, &SnapshotOptions::default()).is_err());
     assert!(source.host.is_running() && source.host.resets.load(SeqCst) == 0, "nothing was touched");
-    snapshot_save(&source.vm, &uri).unwrap();
+    snapshot_save(&source.vm, &uri, &SnapshotOptions::default()).unwrap();
     let whole = std::fs::read(&path).unwrap();
     // After the end mark only the description follows, which no destination needs: 6, its length, and JSON.
     let end = whole.iter().position(|byte| *byte == b'{').unwrap() - 6;
     for len in 0..=end {
         std::fs::write(&path, &whole[..len]).unwrap();
-        assert!(snapshot_load(&source.vm, &uri).is_err(), "cut at {len}");
+        assert!(snapshot_load(&source.vm, &uri, &SnapshotOptions::default()).is_err(), "cut at {len}");
         assert!(source.host.is_running() && source.host.resets.load(SeqCst) == 0, "cut at {len}");
     }
     std::fs::write(&path, &whole).unwrap();
     source.device.fail_load.store(true, SeqCst);
-    assert!(snapshot_load(&source.vm, &uri).is_err());
+    assert!(snapshot_load(&source.vm, &uri, &SnapshotOptions::default()).is_err());
     assert!(!source.host.is_running() && stage.guests() == 0, "only the device could know");
     destination.check_balanced("not used");
     source.check_balanced("failing");

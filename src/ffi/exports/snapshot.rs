@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Snapshots.
 
+use crate::channel::Uri;
 use crate::error::{Error, Result};
 use crate::ffi::marshal::c_file::file_ref;
 use crate::ffi::marshal::convert::parse_uri;
@@ -10,7 +11,7 @@ use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
 use crate::ffi::marshal::{current, structs};
 use crate::file::MigFile;
-use crate::migration::{check, snapshot_load, snapshot_save, snapshot_save_to};
+use crate::migration::{SnapshotOptions, check, snapshot_load, snapshot_save, snapshot_save_to};
 use std::ffi::{c_char, c_int};
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -22,7 +23,8 @@ use std::mem::MaybeUninit;
 pub enum SaveVMSnapshotFormat {
     /// QEMU's migration stream, as savevm_migrate() sends it.
     SAVEVM_SNAPSHOT_STREAM = 0,
-    /// A file in which each page of guest memory has a fixed place. Not available yet: -ENOTSUP.
+    /// A file in which each page of guest memory has a fixed place: QEMU's mapped-ram (9.0 and later). Zero pages are holes.
+    /// Needs SaveVMRam, and `file:` or an `fd:` of a regular file or disk.
     SAVEVM_SNAPSHOT_MAPPED = 1,
 }
 
@@ -36,8 +38,14 @@ c_enums! {
 pub struct SaveVMSnapshotOptions {
     /// sizeof(SaveVMSnapshotOptions).
     pub size: usize,
-    /// Format; default SAVEVM_SNAPSHOT_STREAM.
+    /// Format to save; default SAVEVM_SNAPSHOT_STREAM. savevm_snapshot_load() finds the format in the file.
     pub format: MaybeUninit<SaveVMSnapshotFormat>,
+    /// Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
+    /// most 8. A stream has one thread.
+    pub threads: u32,
+    /// Writes or reads pages with fixed places with O_DIRECT, past the page cache; default false. An error if the file system
+    /// can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.
+    pub direct: bool,
 }
 
 sized_structs! {
@@ -46,15 +54,19 @@ sized_structs! {
 
 /// # Safety
 /// `options` must be NULL or begin with its size.
-unsafe fn check_options(options: *const SaveVMSnapshotOptions) -> Result<()> {
+unsafe fn chosen(options: *const SaveVMSnapshotOptions) -> Result<SnapshotOptions> {
     // SAFETY: as the caller promised.
-    let Some(options) = unsafe { structs::sized_struct(options) }? else { return Ok(()) };
-    match structs::c_enum(options.format)? {
-        SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_STREAM => Ok(()),
-        SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_MAPPED => {
-            Err(Error::new(libc::ENOTSUP, "SAVEVM_SNAPSHOT_MAPPED is not supported yet: use SAVEVM_SNAPSHOT_STREAM"))
-        }
-    }
+    let Some(options) = unsafe { structs::sized_struct(options) }? else { return Ok(SnapshotOptions::default()) };
+    let mapped = structs::c_enum(options.format)? == SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_MAPPED;
+    Ok(SnapshotOptions { mapped, threads: options.threads, direct: options.direct })
+}
+
+/// # Safety
+/// `uri` must be NULL or a terminated string, `options` NULL or begin with its size.
+unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -> Result<(Uri, SnapshotOptions)> {
+    // SAFETY: as the caller promised. The URI owns a descriptor that it names, whatever the options are.
+    let (uri, options) = unsafe { (parse_uri(uri), chosen(options)) };
+    Ok((uri?, options?))
 }
 
 /// Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before,
@@ -85,10 +97,10 @@ pub unsafe extern "C" fn savevm_snapshot_save(
 ) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, uri) =
-            unsafe { (current::from_c(vm), parse_uri(uri).and_then(|uri| check_options(options).map(|()| uri))) };
+        let (vm, arguments) = unsafe { (current::from_c(vm), arguments(uri, options)) };
+        let act = || arguments.and_then(|(uri, options)| snapshot_save(&vm, &uri, &options));
         // SAFETY: the contract of the function.
-        current::with(&vm, || unsafe { code_or_error(uri.and_then(|uri| snapshot_save(&vm, &uri)), errp) })
+        current::with(&vm, || unsafe { code_or_error(act(), errp) })
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
@@ -176,10 +188,10 @@ pub unsafe extern "C" fn savevm_snapshot_load(
 ) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let (vm, uri) =
-            unsafe { (current::from_c(vm), parse_uri(uri).and_then(|uri| check_options(options).map(|()| uri))) };
+        let (vm, arguments) = unsafe { (current::from_c(vm), arguments(uri, options)) };
+        let act = || arguments.and_then(|(uri, options)| snapshot_load(&vm, &uri, &options));
         // SAFETY: the contract of the function.
-        current::with(&vm, || unsafe { code_or_error(uri.and_then(|uri| snapshot_load(&vm, &uri)), errp) })
+        current::with(&vm, || unsafe { code_or_error(act(), errp) })
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }

@@ -43,4 +43,4 @@ pub use stream::{
     Block, Command, Configuration, Count, Damage, Device, Framing, Item, ItemKind, Mapped, PageSizeFrom, Ram, Section,
     SectionKind, Stream,
 };
-pub use visit::{Page, Unwatched, Visitor};
+pub use visit::{Form, Page, Unwatched, Visitor};

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use super::cursor::{Cursor, Result};
 use super::source::Source;
 use super::stream::{Block, Configuration, Count, Mapped, PageSizeFrom, Ram};
-use super::visit::{Page, Visitor};
+use super::visit::{Form, Page, Visitor};
 use crate::wire::io::Input;
+use crate::wire::mapped::{self, Header};
 use crate::wire::ram::{self as flag, BlockEntry, XbzrleHead};
 
 /// Records that carry a page.
@@ -29,9 +30,6 @@ const SMALLEST_PAGE: u64 = PAGE_SIZES[PAGE_SIZES.len() - 1];
 
 /// Page size of a target if the stream does not show it, in bytes.
 const USUAL_PAGE_SIZE: u64 = 4096;
-
-/// Version of the header before a mapped block's pages.
-const MAPPED_HEADER_VERSION: u32 = 1;
 
 /// Records between two reports of progress.
 const PROGRESS_EVERY: u64 = 1 << 9;
@@ -174,6 +172,7 @@ impl RamReader {
             flag::PAGE => {
                 let stride = at.start - std::mem::replace(&mut self.last_plain, at.start);
                 expect_records(cursor, stride, page_size);
+                placed(cursor, visitor, block, at, Form::Plain)?;
                 deliver(cursor, visitor, page_size, "a page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Plain(bytes), offset)
                 })?;
@@ -186,6 +185,7 @@ impl RamReader {
                     let found = format!("encoding {encoding}, {len} bytes");
                     return cursor.fault(at.start, format!("XBZRLE (1), at most {page_size} bytes"), found);
                 }
+                placed(cursor, visitor, block, at, Form::Xbzrle)?;
                 deliver(cursor, visitor, len, "an XBZRLE page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Xbzrle(bytes, page_size), offset)
                 })?;
@@ -198,6 +198,7 @@ impl RamReader {
                 if len > most {
                     return cursor.fault(at.start, format!("at most {most} compressed bytes"), format!("{len}"));
                 }
+                placed(cursor, visitor, block, at, Form::Compressed)?;
                 deliver(cursor, visitor, len, "a compressed page", |visitor, bytes, offset| {
                     visitor.page(block, at.address, Page::Compressed(bytes, page_size), offset)
                 })?;
@@ -267,14 +268,14 @@ impl RamReader {
             left -= length;
             let mut block = Block { name, length, ..Block::default() };
             // Postcopy sends page sizes. Postcopy and mapped RAM exclude each other.
-            if !has("mapped-ram") {
+            if !has(mapped::CAPABILITY) {
                 block.page_size = block_page_size(cursor, has("x-ignore-shared"))?;
             }
             if has("x-ignore-shared") {
                 block.address = Some(flag::decode_block_address(cursor)?);
             }
             visitor.block(&block)?;
-            if has("mapped-ram") {
+            if has(mapped::CAPABILITY) {
                 self.mapped_block(cursor, &mut block, visitor)?;
                 mapped += block.bytes();
             }
@@ -291,30 +292,22 @@ impl RamReader {
         visitor: &mut V,
     ) -> Result<()> {
         let start = cursor.offset();
-        let version = cursor.get_be32("the version of a mapped-ram header")?;
-        let page_size = cursor.get_be64("the page size of a mapped-ram header")?;
-        let bitmap_offset = cursor.get_be64("the bitmap's offset")?;
-        let pages_offset = cursor.get_be64("the pages' offset")?;
-        if version != MAPPED_HEADER_VERSION || !PAGE_SIZES.contains(&page_size) {
-            let found = format!("version {version}, page size {page_size}");
-            return cursor.fault(start, "a mapped-ram header of version 1", found);
+        let header = Header::decode(cursor)?;
+        let Header { page_size, bitmap_offset, pages_offset, .. } = header;
+        if !PAGE_SIZES.contains(&page_size) {
+            return cursor.fault(start, "the page size of a target", format!("{page_size}"));
+        }
+        if let Err(found) = header.check(self.base.saturating_add(cursor.offset()), block.length) {
+            return cursor.fault(start, "a mapped-ram header with a bitmap and then pages behind it", found);
         }
         self.set_page_size(page_size, PageSizeFrom::MappedRam);
-        if bitmap_offset == 0 && pages_offset == 0 {
+        if header.is_empty() {
             // Shared memory is not sent.
             return Ok(());
         }
         block.mapped = Some(Mapped { bitmap_offset, pages_offset });
-        let (bitmap_at, pages_at) = (bitmap_offset.wrapping_sub(self.base), pages_offset.wrapping_sub(self.base));
-        let pages = block.length.div_ceil(page_size);
-        let bitmap_size = pages.div_ceil(64) * 8;
-        let in_order = bitmap_at >= cursor.offset()
-            && bitmap_at.checked_add(bitmap_size).is_some_and(|end| end <= pages_at)
-            && pages_at.checked_add(block.length).is_some();
-        if !in_order {
-            let found = format!("a bitmap at {bitmap_offset:#x} and pages at {pages_offset:#x}");
-            return cursor.fault(start, "a bitmap and then pages after the header", found);
-        }
+        let (bitmap_at, pages_at) = (bitmap_offset - self.base, pages_offset - self.base);
+        let bitmap_size = mapped::bitmap_size(block.length, page_size);
         cursor.skip(bitmap_at - cursor.offset(), "the bitmap of a mapped block")?;
         let bitmap = cursor.copy(bitmap_size, "the bitmap of a mapped block")?;
         cursor.skip(pages_at - cursor.offset(), "the pages of a mapped block")?;
@@ -365,6 +358,21 @@ fn expect_records<S: Source>(cursor: &mut Cursor<S>, stride: u64, page_size: u64
         cursor.expect(stride * AHEAD - 1);
         cursor.expect(stride * AHEAD - BOTH);
     }
+}
+
+/// Passes the place of a page to the visitor if it wants places.
+#[inline]
+fn placed<S: Source, V: Visitor>(
+    cursor: &Cursor<S>,
+    visitor: &mut V,
+    block: &Block,
+    at: &At,
+    form: Form,
+) -> Result<()> {
+    if V::WANTS_PLACES {
+        visitor.place(block, at.address, form, cursor.offset())?;
+    }
+    Ok(())
 }
 
 /// Passes the next `len` bytes to the visitor if it wants pages, or skips them.

@@ -9,6 +9,8 @@ use super::stream::Block;
 pub trait Visitor {
     /// Whether [`Visitor::page`] needs the pages' contents. Otherwise they are skipped.
     const WANTS_PAGES: bool = false;
+    /// Whether [`Visitor::place`] is called. Only without [`Visitor::WANTS_PAGES`].
+    const WANTS_PLACES: bool = false;
     /// Whether the states of devices are kept in the [`Stream`](super::Stream).
     const WANTS_STATES: bool = true;
 
@@ -25,6 +27,23 @@ pub trait Visitor {
     fn page(&mut self, _block: &Block, _address: u64, _page: Page<'_>, _offset: u64) -> io::Result<()> {
         Ok(())
     }
+
+    /// As `page`, for a page that is not read: its contents begin at `offset` of the stream. Called for every page that has
+    /// contents, except those of mapped blocks.
+    fn place(&mut self, _block: &Block, _address: u64, _form: Form, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The form of a page in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The whole page.
+    Plain,
+    /// The difference from the page's previous contents.
+    Xbzrle,
+    /// The page compressed with zlib.
+    Compressed,
 }
 
 /// A visitor that ignores everything.

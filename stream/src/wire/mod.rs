@@ -14,6 +14,7 @@ pub mod command;
 pub mod configuration;
 pub mod io;
 pub mod limits;
+pub mod mapped;
 pub mod ram;
 pub mod return_path;
 pub mod section;

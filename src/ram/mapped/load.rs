@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Loads RAM from fixed places of a file (QEMU 10.0, `parse_ramblock_mapped_ram` in `migration/ram.c`). All headers and
+//! bitmaps are checked before the first page is read.
+
+use super::{Pieces, run_workers};
+use crate::channel::PositionedFile;
+use crate::error::{Error, Result, exact_size};
+use crate::file::MigFile;
+use crate::ram::Ram;
+use crate::ram::block::Block;
+use crate::savevm::memory_plan::MemoryPlan;
+use crate::sys::{Residency, is_anonymous};
+use crate::wire::mapped::{Header, bitmap_size};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Least length of a run whose memory is made present with one call before it is read, in bytes.
+const PREFAULT_MIN: usize = 64 << 10;
+
+/// A block with its place in the file.
+pub(in crate::ram) struct MappedBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// Offset of the first page in the file.
+    pub pages_offset: u64,
+    /// One bit per page that is in the file. All other pages are zero.
+    pub bitmap: Vec<u64>,
+}
+
+impl MappedBlock {
+    /// Whether a page is in the file.
+    pub fn has(&self, page: usize) -> bool {
+        self.bitmap.get(page / 64).is_some_and(|word| word >> (page % 64) & 1 == 1)
+    }
+
+    /// Number of consecutive pages from `start` on that are all in the file, or all not; at most `most`.
+    pub fn run(&self, start: usize, most: usize) -> usize {
+        let first = self.has(start);
+        let mut count = 1;
+        while count < most {
+            let page = start + count;
+            let whole = if first { u64::MAX } else { 0 };
+            if page.is_multiple_of(64) && most - count >= 64 && self.bitmap.get(page / 64) == Some(&whole) {
+                count += 64;
+            } else if self.has(page) == first {
+                count += 1;
+            } else {
+                break;
+            }
+        }
+        count
+    }
+}
+
+/// The file of a load, and the blocks whose headers were read.
+pub(in crate::ram) struct MappedLoad {
+    file: PositionedFile,
+    blocks: Vec<MappedBlock>,
+}
+
+impl MappedLoad {
+    /// Prepares a load from the file of a stream.
+    pub fn new(file: &MigFile) -> Result<Self> {
+        let file = file.positioned().map_err(|error| {
+            let text = format!("the stream has fixed places of pages (mapped-ram): {}", error.message());
+            error.with_message(text)
+        })?;
+        Ok(Self { file, blocks: Vec::new() })
+    }
+
+    /// Reads the header and the bitmap of a block, and moves the stream behind the block's pages.
+    pub fn get_header(&mut self, ram: &Ram, mut file: &MigFile, block: &Arc<Block>) -> Result<()> {
+        let header = Header::decode(&mut file)?;
+        file.check()?;
+        header.check(file.file_offset(&self.file)?, block.len()).map_err(Error::invalid)?;
+        if header.page_size != ram.page_size() as u64 {
+            let text = format!("pages of {} bytes in the file, {} here", header.page_size, ram.page_size());
+            return Err(Error::invalid(text));
+        }
+        if header.is_empty() {
+            return match ram.is_ignored(block) {
+                true => Ok(()),
+                false => Err(Error::invalid("the file has no pages of it")),
+            };
+        }
+        let end = header.pages_offset + block.len();
+        let have = self.file.size()?;
+        if end > have {
+            let text = format!(
+                "its pages end at 0x{end:x} and the file {} has {}: it is truncated",
+                self.file.name(),
+                exact_size(have)
+            );
+            return Err(Error::invalid(text));
+        }
+        let bitmap = self.bitmap(&header, block)?;
+        if !ram.is_ignored(block) {
+            let pages_offset = header.pages_offset;
+            self.blocks.push(MappedBlock { block: Arc::clone(block), pages_offset, bitmap });
+        }
+        file.continue_at(&self.file, end)
+    }
+
+    fn bitmap(&self, header: &Header, block: &Block) -> Result<Vec<u64>> {
+        let mut bytes = vec![0; bitmap_size(block.len(), header.page_size) as usize];
+        let read = self.file.read_some(&mut bytes, header.bitmap_offset);
+        let read = read.map_err(|err| self.file.error("reading a bitmap from", &err))?;
+        if read < bytes.len() {
+            return Err(Error::invalid(format!("its bitmap at 0x{:x} is cut", header.bitmap_offset)));
+        }
+        let words = bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_ne_bytes));
+        let bitmap: Vec<u64> = words.collect();
+        let surplus = block.pages() % 64;
+        if surplus > 0 && bitmap.last().is_some_and(|last| last >> surplus != 0) {
+            return Err(Error::invalid(format!(
+                "its bitmap at 0x{:x} has bits behind its last page",
+                header.bitmap_offset
+            )));
+        }
+        Ok(bitmap)
+    }
+
+    /// Reads all pages, and clears the pages that are not in the file.
+    pub fn get_pages(&self, ram: &Ram, plan: &MemoryPlan) -> Result<()> {
+        let vm = ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let direct = plan.direct.then(|| self.file.direct(false, ram.page_size() as u64)).transpose()?;
+        let from = direct.as_ref().unwrap_or(&self.file);
+        let residency = Residency::open().ok();
+        let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block));
+        run_workers(&vm, "savevm-pages", plan.threads(), || {
+            let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
+            let mapped = &self.blocks[at];
+            let residency = residency.as_ref().filter(|_| is_anonymous(mapped.block.memory()));
+            get_piece(ram, from, mapped, residency, (offset, len))?;
+            Ok(true)
+        })
+    }
+}
+
+fn get_piece(
+    ram: &Ram,
+    from: &PositionedFile,
+    mapped: &MappedBlock,
+    residency: Option<&Residency>,
+    (offset, len): (usize, usize),
+) -> Result<()> {
+    let (block, size) = (&mapped.block, ram.page_size());
+    let (mut page, end) = (offset / size, (offset + len) / size);
+    while page < end {
+        let count = mapped.run(page, end - page);
+        let (start, len) = (page * size, count * size);
+        if mapped.has(page) {
+            get_run(from, mapped, (start, len))?;
+            ram.counters.normal.fetch_add(count as u64, Relaxed);
+        } else {
+            clear_run(block, residency, (start, len), size);
+            ram.counters.zero.fetch_add(count as u64, Relaxed);
+        }
+        block.received.set(page, count);
+        page += count;
+    }
+    Ok(())
+}
+
+fn get_run(from: &PositionedFile, mapped: &MappedBlock, (start, len): (usize, usize)) -> Result<()> {
+    let memory = mapped.block.memory();
+    if len >= PREFAULT_MIN {
+        memory.prefault(start, len);
+    }
+    let place = mapped.pages_offset + start as u64;
+    from.read_at(&[memory.span(start, len)], place).map_err(|err| {
+        let what =
+            format_args!("reading block '{}' from 0x{start:x} on, at offset 0x{place:x} of", mapped.block.name());
+        from.error(what, &err)
+    })
+}
+
+/// Clears a run of pages. Pages without content are not touched.
+fn clear_run(block: &Block, residency: Option<&Residency>, (start, len): (usize, usize), size: usize) {
+    let memory = block.memory();
+    let mut at = start;
+    let mut clear = |absent: bool| {
+        if !absent {
+            memory.fill(at, size, 0);
+        }
+        at += size;
+    };
+    match residency {
+        Some(residency) => residency.absent(memory, start, len, size, clear),
+        None => (0..len / size).for_each(|_| clear(false)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ram::block::BlockInfo;
+    use crate::sys::OwnMemory;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_those_of_a_vector_of_bools(bits in proptest::collection::vec(0..4u8, 1..400), start in 0..400usize, most in 1..400usize) {
+            // Long runs are likely.
+            let bits: Vec<bool> = bits.iter().scan(false, |state, step| { if *step == 0 { *state = !*state; } Some(*state) }).collect();
+            let start = start % bits.len();
+            let most = most.min(bits.len() - start);
+            let memory = OwnMemory::new(bits.len() * 4096).unwrap();
+            let info = BlockInfo { name: b"a".to_vec(), memory: memory.memory(), page_size: 0, guest_address: 0, shared: false, opaque: 0 };
+            let mut bitmap = vec![0; bits.len().div_ceil(64)];
+            bits.iter().enumerate().filter(|(_, bit)| **bit).for_each(|(at, _)| bitmap[at / 64] |= 1 << (at % 64));
+            let mapped = MappedBlock { block: Arc::new(Block::new(info, 12).unwrap()), pages_offset: 0, bitmap };
+            let expected = bits[start..start + most].iter().take_while(|bit| **bit == bits[start]).count();
+            prop_assert_eq!((mapped.has(start), mapped.run(start, most)), (bits[start], expected));
+        }
+    }
+}

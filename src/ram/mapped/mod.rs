@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! RAM with fixed places in a file (QEMU's mapped-ram; `wire::mapped` has the format). The pages are written and read by
+//! several threads. The stream in the same file has only the headers and the other devices.
+
+mod load;
+mod save;
+mod workers;
+
+pub(super) use load::MappedLoad;
+pub(super) use save::MappedSave;
+pub(super) use workers::run as run_workers;
+
+use super::block::Block;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Size of the piece of a block that one thread takes at a time, in bytes.
+const PIECE: usize = 2 << 20;
+
+/// Deals the pieces of blocks out to threads.
+struct Pieces<'a> {
+    /// Each block with the number of its first piece.
+    blocks: Vec<(usize, &'a Arc<Block>)>,
+    count: usize,
+    next: AtomicUsize,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(blocks: impl Iterator<Item = &'a Arc<Block>>) -> Self {
+        let mut count = 0;
+        let blocks = blocks
+            .map(|block| {
+                let first = count;
+                count += block.memory().len().div_ceil(Self::size(block));
+                (first, block)
+            })
+            .collect();
+        Self { blocks, count, next: AtomicUsize::new(0) }
+    }
+
+    fn size(block: &Block) -> usize {
+        PIECE.max(block.unit())
+    }
+
+    /// Returns the next piece: index of the block in the list, offset and length in bytes.
+    fn next(&self) -> Option<(usize, usize, usize)> {
+        let number = self.next.fetch_add(1, Relaxed);
+        if number >= self.count {
+            return None;
+        }
+        let at = self.blocks.partition_point(|(first, _)| *first <= number) - 1;
+        let (first, block) = self.blocks[at];
+        let offset = (number - first) * Self::size(block);
+        Some((at, offset, Self::size(block).min(block.memory().len() - offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block::BlockInfo;
+    use super::*;
+    use crate::sys::OwnMemory;
+
+    #[test]
+    fn pieces_cover_all_blocks_once() {
+        let memories: Vec<_> = [1, 1537, 512, 3].map(|pages| OwnMemory::new(pages * 4096).unwrap()).into();
+        let block = |memory: &OwnMemory| {
+            let memory = memory.memory();
+            let info =
+                BlockInfo { name: b"a".to_vec(), memory, page_size: 0, guest_address: 0, shared: false, opaque: 0 };
+            Arc::new(Block::new(info, 12).unwrap())
+        };
+        let blocks: Vec<_> = memories.iter().map(block).collect();
+        let pieces = Pieces::new(blocks.iter());
+        let mut ends = [0; 4];
+        while let Some((at, offset, len)) = pieces.next() {
+            assert_eq!(offset, ends[at]);
+            ends[at] += len;
+        }
+        assert_eq!(ends, [1, 1537, 512, 3].map(|pages| pages * 4096));
+    }
+}

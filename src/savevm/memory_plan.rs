@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How a snapshot saves or loads guest memory. The driver decides, and the RAM device follows it.
+
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+/// Most threads if the caller does not choose a number.
+const THREADS_DEFAULT_MAX: usize = 8;
+/// Most threads that a caller can choose.
+const THREADS_MAX: usize = 64;
+
+/// How a snapshot saves or loads guest memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryPlan {
+    /// Saving: each page has a fixed place in the file (mapped-ram).
+    pub mapped: bool,
+    /// Number of threads that write or read pages with fixed places; 0 means the number of processors, at most 8.
+    pub threads: u32,
+    /// Writes and reads pages with fixed places with O_DIRECT.
+    pub direct: bool,
+}
+
+impl MemoryPlan {
+    /// Returns the number of threads, at least 1.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_DEFAULT_MAX),
+            chosen => (chosen as usize).min(THREADS_MAX),
+        }
+    }
+}
