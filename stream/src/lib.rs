@@ -3,6 +3,7 @@
 //!
 //! - [`wire`]: the values of the format, and one encoder and decoder for each of its parts.
 //! - [`inspect`]: reads a stream into a model.
+//! - [`chain`]: reads chains of incremental snapshots as one stream.
 //! - [`json`]: reads and writes JSON.
 //!
 //! The engine (crate `savevm`) and the `savevm` command both use this crate. It makes no system calls and has no unsafe
@@ -11,6 +12,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod budget;
+pub mod chain;
 pub mod inspect;
 pub mod json;
 #[cfg(any(test, feature = "testing"))]

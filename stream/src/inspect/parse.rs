@@ -17,6 +17,7 @@ use super::stream::{
 };
 use super::visit::Visitor;
 use crate::wire;
+use crate::wire::chain::Link;
 use crate::wire::command::{self, Advise, CommandHead, Discard, Range};
 use crate::wire::io::Input;
 use crate::wire::limits;
@@ -335,6 +336,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let mut data = V::WANTS_STATES.then(Vec::new);
         let twin = self.twin(kind, &known.device)?;
         let framing = match kind {
+            SectionKind::Full if *known.device.name == *wire::chain::SECTION => self.link(known.version)?,
             SectionKind::Full => self.device_state(id, &known.device, twin, data.as_mut())?,
             _ => self.live_state(id, &known)?,
         };
@@ -416,6 +418,17 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         }
         // The state of a live device can be as large as guest memory, so it is not kept.
         self.search(id, false, None).map(|()| Framing::Searched)
+    }
+
+    /// Reads the section by which an incremental snapshot names its parent.
+    fn link(&mut self, version: u32) -> Result<Framing> {
+        if version != wire::chain::VERSION {
+            let expected = format!("version {} of the section that names the parent", wire::chain::VERSION);
+            return self.cursor.fault(self.cursor.offset(), expected, format!("version {version}"));
+        }
+        let Link { parent, name } = Link::decode(&mut self.cursor)?;
+        self.stream.parent = Some(Link { parent, name: name.into() });
+        Ok(Framing::Parsed)
     }
 
     /// Reads the state of a device that is not live. Its description gives the length, unless the footer is elsewhere.

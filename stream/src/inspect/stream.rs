@@ -8,6 +8,7 @@ use super::container::Container;
 use super::describe::{Description, Layout};
 use super::printable::printable;
 use crate::wire;
+use crate::wire::chain::Link;
 
 /// The contents of one stream, up to its end or to the damage.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Stream {
     pub version: u32,
     /// The configuration section. Machines before 2.4 do not send it.
     pub configuration: Option<Configuration>,
+    /// The parent, if the stream is an incremental snapshot.
+    pub parent: Option<Link<String>>,
     /// The items, in the order of the stream.
     pub items: Vec<Item>,
     /// Guest memory.

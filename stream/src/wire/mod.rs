@@ -10,6 +10,7 @@
 //! ```
 //! Source of the values: QEMU 7.2, `migration/savevm.h` and `migration/savevm.c`.
 
+pub mod chain;
 pub mod command;
 pub mod configuration;
 pub mod io;

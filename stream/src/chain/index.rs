@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where the pages are in one file.
+
+use std::io;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::budget::Budget;
+use crate::inspect::{Block, Page, Visitor};
+
+/// The place of a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Address within the block.
+    pub address: u64,
+    /// Offset of its bytes in the file.
+    pub offset: u64,
+    /// The byte that fills the page; its bytes are not in the file.
+    pub fill: Option<u8>,
+    /// Hash of its bytes, to detect a change after the file was checked.
+    pub hash: u64,
+}
+
+/// The pages of one block, in the order of the file.
+pub(super) struct BlockPages {
+    pub name: Arc<str>,
+    pub length: u64,
+    pub places: Vec<Place>,
+}
+
+/// Collects the places of all pages.
+pub(super) struct Indexer<'a> {
+    budget: &'a mut Budget,
+    blocks: Vec<BlockPages>,
+    /// Index of the block of the last page.
+    last: usize,
+}
+
+impl<'a> Indexer<'a> {
+    pub fn new(budget: &'a mut Budget) -> Self {
+        Self { budget, blocks: Vec::new(), last: 0 }
+    }
+
+    /// The memory in bytes that is left.
+    pub fn left(&self) -> usize {
+        self.budget.left()
+    }
+
+    pub fn finish(self) -> Vec<BlockPages> {
+        self.blocks
+    }
+
+    fn pay(&mut self, bytes: usize) -> io::Result<()> {
+        self.budget.take(bytes).map_err(io::Error::other)
+    }
+
+    fn block_of(&mut self, block: &Block) -> io::Result<&mut BlockPages> {
+        if self.blocks.get(self.last).is_none_or(|last| *last.name != *block.name) {
+            let found = self.blocks.iter().position(|known| *known.name == *block.name);
+            self.last = match found {
+                Some(found) => found,
+                None => {
+                    self.pay(size_of::<BlockPages>() + block.name.len())?;
+                    let (name, length) = (Arc::clone(&block.name), block.length);
+                    self.blocks.push(BlockPages { name, length, places: Vec::new() });
+                    self.blocks.len() - 1
+                }
+            };
+        }
+        Ok(&mut self.blocks[self.last])
+    }
+}
+
+impl Visitor for Indexer<'_> {
+    const WANTS_PAGES: bool = true;
+    const WANTS_STATES: bool = false;
+
+    fn block(&mut self, block: &Block) -> io::Result<()> {
+        self.block_of(block).map(drop)
+    }
+
+    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
+        let (fill, hash) = match page {
+            Page::Fill(fill, _) => (Some(fill), 0),
+            Page::Plain(bytes) => (None, xxh3_64(bytes)),
+            Page::Xbzrle(..) | Page::Compressed(..) => {
+                let text = "it has compressed pages or differences of pages, so it can't be part of a chain";
+                return Err(io::Error::other(text));
+            }
+        };
+        // A growing list is copied: it takes three times its length for a moment.
+        self.pay(3 * size_of::<Place>())?;
+        self.block_of(block)?.places.push(Place { address, offset, fill, hash });
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Chains of snapshots: an incremental snapshot has all devices and the pages that changed since its parent.
+//!
+//! [`Chain::open`] reads all files of a chain from the youngest to the oldest and checks that they belong together.
+//! [`Chain::flatten`] returns a reader of one stream with all pages, as a full snapshot would have had it. The caller opens
+//! the files ([`Files`]), since this crate makes no system calls.
+//!
+//! The files may be hostile: reading ends, and within the [`Budget`].
+
+mod flat;
+mod index;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::budget::Budget;
+use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, printable, read, read_slice};
+pub use crate::wire::chain::{Identity, Link};
+use crate::wire::chain::{TRAILER_LEN, trailer};
+pub use flat::Flat;
+use index::{BlockPages, Indexer};
+
+/// Most files in a chain.
+pub const FILES_MAX: usize = 256;
+/// Bytes from the start of a file in which [`link`] finds the parent.
+pub const START: usize = 16 << 10;
+
+/// A file with random access.
+pub trait ReadAt {
+    /// Reads at an offset. Fewer bytes than the buffer has only at the end of the file.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+}
+
+impl ReadAt for &[u8] {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or_default();
+        let count = from.len().min(into.len());
+        into[..count].copy_from_slice(&from[..count]);
+        Ok(count)
+    }
+}
+
+/// Opens the files of a chain.
+pub trait Files {
+    /// An open file.
+    type File: ReadAt;
+
+    /// Opens a regular file. Returns the file with a number that no other file has.
+    fn open(&mut self, path: &Path) -> io::Result<(Self::File, u128)>;
+}
+
+/// Returns the parent that a snapshot names, if it is incremental. `start` are its first bytes, up to [`START`].
+pub fn link(start: &[u8]) -> Option<Link<String>> {
+    let stream = read_slice(start, Options { footers: Some(true), ..Options::default() });
+    stream.parent
+}
+
+/// Reads a file from its start and hashes it.
+struct Hashing<'a, F> {
+    file: &'a F,
+    offset: u64,
+    /// Of all bytes but those in `tail`.
+    hasher: Xxh3,
+    /// The last bytes that were read, which may be the trailer.
+    tail: Vec<u8>,
+}
+
+impl<F: ReadAt> Read for &mut Hashing<'_, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(self.offset, into)?;
+        let bytes = &into[..count];
+        if count >= TRAILER_LEN {
+            self.hasher.update(&self.tail);
+            self.hasher.update(&bytes[..count - TRAILER_LEN]);
+            self.tail.clear();
+            self.tail.extend_from_slice(&bytes[count - TRAILER_LEN..]);
+        } else {
+            self.tail.extend_from_slice(bytes);
+            let done = self.tail.len().saturating_sub(TRAILER_LEN);
+            self.hasher.update(&self.tail[..done]);
+            self.tail.drain(..done);
+        }
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+impl<'a, F: ReadAt> Hashing<'a, F> {
+    fn new(file: &'a F) -> Self {
+        Self { file, offset: 0, hasher: Xxh3::new(), tail: Vec::with_capacity(2 * TRAILER_LEN) }
+    }
+
+    /// The identity of what was read, followed by `more`.
+    fn identity(&self, more: &[u8]) -> Identity {
+        let mut whole = self.hasher.clone();
+        whole.update(&self.tail);
+        whole.update(more);
+        Identity { length: self.offset + more.len() as u64, hash: whole.digest128().to_be_bytes() }
+    }
+
+    /// Whether the file ends with the trailer that belongs to the bytes before it.
+    fn has_trailer(&self) -> bool {
+        self.tail == trailer(self.hasher.digest128().to_be_bytes())
+    }
+}
+
+/// Reads a whole file and returns the identity of its contents.
+pub fn identify(file: &impl ReadAt) -> io::Result<Identity> {
+    let mut hashing = Hashing::new(file);
+    io::copy(&mut &mut hashing, &mut io::sink())?;
+    Ok(hashing.identity(&[]))
+}
+
+/// Reads a whole file and returns its trailer, and the identity that it has once the trailer is appended.
+pub fn seal(file: &impl ReadAt) -> io::Result<([u8; TRAILER_LEN], Identity)> {
+    let mut hashing = Hashing::new(file);
+    io::copy(&mut &mut hashing, &mut io::sink())?;
+    let trailer = trailer(hashing.identity(&[]).hash);
+    let identity = hashing.identity(&trailer);
+    Ok((trailer, identity))
+}
+
+/// One file of a chain.
+struct Layer<F> {
+    path: PathBuf,
+    file: F,
+    identity: Identity,
+    link: Option<Link<String>>,
+    configuration: Option<Configuration>,
+    /// The pages that the file has, by block.
+    blocks: Vec<BlockPages>,
+    page_size: u64,
+}
+
+/// A chain whose files belong together.
+pub struct Chain<F> {
+    /// From the youngest to the oldest.
+    layers: Vec<Layer<F>>,
+    /// The stream of the youngest file.
+    stream: Stream,
+}
+
+fn text(path: &Path) -> String {
+    format!("'{}'", printable(&path.to_string_lossy()))
+}
+
+impl<F: ReadAt> Chain<F> {
+    /// Opens a snapshot and all its ancestors, and checks that they are whole, unchanged, and of the same machine.
+    ///
+    /// A full snapshot is a chain of one file. The error is a text that names the file.
+    pub fn open(files: &mut impl Files<File = F>, path: &Path, budget: &mut Budget) -> Result<Arc<Self>, String> {
+        let (mut layers, mut youngest, mut numbers) = (Vec::<Layer<F>>::new(), None, Vec::new());
+        let mut next = Some(path.to_owned());
+        while let Some(path) = next.take() {
+            if layers.len() == FILES_MAX {
+                return Err(format!("{}: the chain has more than {FILES_MAX} files", text(&path)));
+            }
+            let (file, number) = files.open(&path).map_err(|error| match layers.last() {
+                Some(child) => {
+                    format!("{}, the parent of {}, can't be opened: {error}", text(&path), text(&child.path))
+                }
+                None => format!("{} can't be opened: {error}", text(&path)),
+            })?;
+            if numbers.contains(&number) {
+                return Err(format!("{}: the chain leads back to this file", text(&path)));
+            }
+            numbers.push(number);
+            let (layer, stream) = Layer::read(path, file, budget)?;
+            if let Some(child) = layers.last() {
+                child.check_parent(&layer)?;
+            }
+            next = layer.link.as_ref().map(|link| layer.path.parent().unwrap_or(Path::new("")).join(&link.name));
+            layers.push(layer);
+            youngest.get_or_insert(stream);
+        }
+        let stream = youngest.ok_or("there is no file")?;
+        let chain = Self { layers, stream };
+        chain.check_machine()?;
+        Ok(Arc::new(chain))
+    }
+
+    /// The paths of all files, from the youngest to the oldest.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.layers.iter().map(|layer| &*layer.path)
+    }
+
+    /// Whether the youngest file is incremental.
+    pub fn is_incremental(&self) -> bool {
+        self.layers.len() > 1
+    }
+
+    /// The identity of the youngest file.
+    pub fn identity(&self) -> Identity {
+        self.layers.first().map(|layer| layer.identity).unwrap_or_default()
+    }
+
+    /// Checks that all files are of one machine, and have all its pages together.
+    fn check_machine(&self) -> Result<(), String> {
+        let Some(youngest) = self.layers.first() else { return Ok(()) };
+        if self.layers.len() > 1 {
+            self.layers[1..].iter().try_for_each(|layer| youngest.check_same_machine(layer))?;
+        }
+        let shared = self.stream.configuration.as_ref().is_some_and(|machine| machine.has("x-ignore-shared"));
+        for block in self.stream.ram.blocks.iter().filter(|block| block.length > 0) {
+            let wanted = block.length.div_ceil(youngest.page_size);
+            let found = self.pages(&block.name).len() as u64;
+            if found != wanted && !shared {
+                let name = printable(&block.name);
+                return Err(format!(
+                    "{}: the files of the chain have {found} of the {wanted} pages of block '{name}'",
+                    text(&youngest.path)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last copy of each page of a block, in the order of their addresses.
+    fn pages(&self, block: &str) -> Vec<(usize, index::Place)> {
+        let mut all = Vec::new();
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let pages = layer.blocks.iter().find(|pages| *pages.name == *block);
+            all.extend(pages.iter().flat_map(|pages| pages.places.iter().map(|place| (at, *place))));
+        }
+        // Stable: of two copies of a page, the younger one is last.
+        all.sort_by_key(|(_, place)| place.address);
+        all.dedup_by(|next, kept| {
+            let same = next.1.address == kept.1.address;
+            if same {
+                *kept = *next;
+            }
+            same
+        });
+        all
+    }
+
+    /// Returns a reader of one stream with all devices of the youngest file and all pages.
+    pub fn flatten(self: &Arc<Self>) -> Flat<F> {
+        Flat::new(Arc::clone(self))
+    }
+}
+
+impl<F: ReadAt> Layer<F> {
+    fn read(path: PathBuf, file: F, budget: &mut Budget) -> Result<(Self, Stream), String> {
+        let mut hashing = Hashing::new(&file);
+        let mut indexer = Indexer::new(budget);
+        let options = Options { budget: Budget::new(indexer.left() / 2), ..Options::default() };
+        let stream = read(ReadSource::new(&mut hashing), options, &mut indexer)
+            .map_err(|error| format!("{}: {error}", text(&path)))?;
+        let (identity, is_sealed) = (hashing.identity(&[]), hashing.has_trailer());
+        let blocks = indexer.finish();
+        let fail = |what: &str| Err(format!("{}: {what}", text(&path)));
+        if let Some(damage) = &stream.damage {
+            return fail(&damage.to_string());
+        }
+        if stream.parent.is_some() && !is_sealed {
+            return fail("it is damaged or cut off: its bytes do not have the hash at its end");
+        }
+        if stream.ram.multifd {
+            return fail("its pages were sent over other channels, so it can't be part of a chain");
+        }
+        if stream.items.iter().any(|item| item.depth > 0) {
+            return fail("it is the stream of a postcopy, which can't be part of a chain");
+        }
+        let page_size = stream.ram.page_size.map_or(4096, |(size, _)| size);
+        let (link, configuration) = (stream.parent.clone(), stream.configuration.clone());
+        Ok((Self { path, file, identity, link, configuration, blocks, page_size }, stream))
+    }
+
+    /// Checks that a file is the parent that this one names.
+    fn check_parent(&self, parent: &Self) -> Result<(), String> {
+        let Some(link) = &self.link else { return Ok(()) };
+        if link.parent == parent.identity {
+            return Ok(());
+        }
+        Err(format!(
+            "{} is not the parent of {}, or was changed since: it has {} bytes and the hash {}, expected {} bytes and {}",
+            text(&parent.path),
+            text(&self.path),
+            parent.identity.length,
+            parent.identity,
+            link.parent.length,
+            link.parent
+        ))
+    }
+
+    fn check_same_machine(&self, other: &Self) -> Result<(), String> {
+        let differ = |what: &str, own: String, others: String| {
+            Err(format!(
+                "{} and {} are of different machines: {what} {own} and {others}",
+                text(&self.path),
+                text(&other.path)
+            ))
+        };
+        let machine = |layer: &Self| {
+            let configuration = layer.configuration.as_ref();
+            configuration.map_or(String::new(), |configuration| printable(&configuration.machine).to_string())
+        };
+        if machine(self) != machine(other) {
+            return differ("the machine types", machine(self), machine(other));
+        }
+        let uuid = |layer: &Self| layer.configuration.as_ref().and_then(|configuration| configuration.uuid);
+        if let (Some(own), Some(others)) = (uuid(self), uuid(other))
+            && own != others
+        {
+            return differ("the UUIDs", format!("{own:02x?}"), format!("{others:02x?}"));
+        }
+        if self.page_size != other.page_size {
+            return differ("pages of", format!("{} bytes", self.page_size), format!("{} bytes", other.page_size));
+        }
+        let blocks = |layer: &Self| {
+            let mut blocks: Vec<_> = layer.blocks.iter().map(|block| (block.name.clone(), block.length)).collect();
+            blocks.sort();
+            blocks
+        };
+        let (own, others) = (blocks(self), blocks(other));
+        if own != others {
+            let list = |blocks: &[(Arc<str>, u64)]| {
+                let texts = blocks.iter().map(|(name, length)| format!("'{}' of {length} bytes", printable(name)));
+                texts.collect::<Vec<_>>().join(", ")
+            };
+            return differ("the RAM blocks", list(&own), list(&others));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an item of the youngest stream is the section that names the parent.
+fn is_link(section: &crate::inspect::Section) -> bool {
+    section.kind == SectionKind::Full && *section.device.name == *crate::wire::chain::SECTION
+}

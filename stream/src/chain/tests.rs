@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Chains of files in memory, good ones and damaged ones.
+
+use super::*;
+use crate::inspect::{Block, Page, Visitor, read_whole};
+use crate::testing::{Builder, flag};
+use crate::wire::section::{DeviceHead, encode_footer, encode_tag};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const PAGE: usize = 4096;
+
+/// Files by path. Their bytes live as long as the program.
+#[derive(Default)]
+struct Memory(BTreeMap<PathBuf, &'static [u8]>);
+
+impl Files for Memory {
+    type File = &'static [u8];
+
+    fn open(&mut self, path: &Path) -> io::Result<(&'static [u8], u128)> {
+        let found = self.0.iter().position(|(name, _)| name == path);
+        let at = found.ok_or(io::ErrorKind::NotFound)?;
+        Ok((self.0.values().nth(at).copied().unwrap(), at as u128))
+    }
+}
+
+impl Memory {
+    fn put(&mut self, path: &str, bytes: Vec<u8>) -> Identity {
+        let bytes: &'static [u8] = bytes.leak();
+        self.0.insert(path.into(), bytes);
+        identify(&bytes).unwrap()
+    }
+
+    fn open(&mut self, path: &str) -> Result<Arc<Chain<&'static [u8]>>, String> {
+        Chain::open(self, Path::new(path), &mut Budget::default())
+    }
+}
+
+/// A machine with blocks "a" and "b": a stream with these pages, and with a parent.
+fn snapshot(machine: &str, pages: &[(&str, u64, u8)], state: &[u8], parent: Option<Link<&str>>) -> Vec<u8> {
+    let mut stream = Builder::new();
+    stream.configuration(machine);
+    let stream_is_child = parent.is_some();
+    if let Some(link) = parent {
+        let mut bytes = Vec::new();
+        encode_tag(&mut bytes, 4, crate::wire::chain::SECTION_ID);
+        let head = DeviceHead { name: crate::wire::chain::SECTION, instance: 0, version: crate::wire::chain::VERSION };
+        head.encode(&mut bytes);
+        link.encode(&mut bytes);
+        encode_footer(&mut bytes, crate::wire::chain::SECTION_ID);
+        stream.raw(&bytes);
+    }
+    let mut list = Vec::new();
+    flag::encode_block_list(&mut list, 12 * PAGE as u64);
+    for (name, pages) in [("a", 8), ("b", 4)] {
+        flag::BlockEntry { name: name.as_bytes(), length: pages * PAGE as u64 }.encode(&mut list, None, None);
+    }
+    flag::encode_end(&mut list);
+    stream.named(1, 3, "ram", 0, 4, &list);
+    let mut records = Vec::new();
+    for (block, page, value) in pages {
+        let kind = if *value == 0 { flag::ZERO } else { flag::PAGE };
+        flag::encode_page_head(&mut records, kind, page * PAGE as u64, Some(block.as_bytes()));
+        records.extend(std::iter::repeat_n(*value, if *value == 0 { 1 } else { PAGE }));
+    }
+    flag::encode_end(&mut records);
+    stream.further(2, 3, &records);
+    let mut end = Vec::new();
+    flag::encode_end(&mut end);
+    stream.further(3, 3, &end);
+    stream.named(4, 4, "timer", 0, 1, state);
+    stream.raw(&[0]);
+    if stream_is_child {
+        let (trailer, identity) = seal(&&stream.bytes[..]).unwrap();
+        stream.raw(&trailer);
+        assert_eq!(identify(&&stream.bytes[..]).unwrap(), identity);
+    }
+    stream.bytes.clone()
+}
+
+fn all_pages(value: impl Fn(usize) -> u8) -> Vec<(&'static str, u64, u8)> {
+    let places = (0..8).map(|page| ("a", page)).chain((0..4).map(|page| ("b", page)));
+    places.enumerate().map(|(at, (block, page))| (block, page, value(at))).collect()
+}
+
+#[derive(Default)]
+struct Pages(BTreeMap<(String, u64), u8>);
+
+impl Visitor for Pages {
+    const WANTS_PAGES: bool = true;
+
+    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, _offset: u64) -> io::Result<()> {
+        let value = match page {
+            Page::Fill(value, _) => value,
+            Page::Plain(bytes) if bytes.iter().all(|byte| *byte == bytes[0]) => bytes[0],
+            _ => return Err(io::Error::other("not a page of these tests")),
+        };
+        self.0.insert((block.name.to_string(), address / PAGE as u64), value);
+        Ok(())
+    }
+}
+
+/// The pages and the last device's state of a flattened chain.
+fn contents(chain: &Arc<Chain<&'static [u8]>>) -> (Vec<u8>, Vec<u8>) {
+    let mut bytes = Vec::new();
+    chain.flatten().read_to_end(&mut bytes).unwrap();
+    let mut pages = Pages::default();
+    let stream = read_whole(&bytes, Options::default(), &mut pages).unwrap();
+    assert!(stream.damage.is_none() && stream.parent.is_none() && stream.trailing == 0, "{:?}", stream.damage);
+    let state = stream.devices().last().and_then(|(_, section)| section.data.clone()).unwrap();
+    (pages.0.values().copied().collect(), state)
+}
+
+fn link(parent: Identity, name: &str) -> Option<Link<&str>> {
+    Some(Link { parent, name })
+}
+
+#[test]
+fn flattened_chain_has_the_last_copy_of_each_page() {
+    let mut files = Memory::default();
+    let base = files.put("d/base", snapshot("pc", &all_pages(|at| at as u8 + 1), b"old", None));
+    let one =
+        files.put("d/one", snapshot("pc", &[("a", 7, 99), ("b", 0, 98), ("a", 1, 0)], b"mid", link(base, "base")));
+    files.put("d/two", snapshot("pc", &[("b", 0, 97)], b"new", link(one, "one")));
+    let chain = files.open("d/two").unwrap();
+    assert_eq!(chain.paths().count(), 3);
+    assert_eq!(contents(&chain), (vec![1, 0, 3, 4, 5, 6, 7, 99, 97, 10, 11, 12], b"new".to_vec()));
+    // A full snapshot is not changed.
+    let mut bytes = Vec::new();
+    files.open("d/base").unwrap().flatten().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, files.0[Path::new("d/base")]);
+    let found = super::link(files.0[Path::new("d/two")]).unwrap();
+    assert_eq!((found.parent, &*found.name), (one, "one"));
+    assert_eq!(super::link(files.0[Path::new("d/base")]), None);
+    assert_eq!(super::link(b"QEVM"), None);
+}
+
+#[test]
+fn chains_that_do_not_belong_together_are_refused() {
+    let mut files = Memory::default();
+    let base = files.put("base", snapshot("pc", &all_pages(|_| 1), b"x", None));
+    let refused = |files: &mut Memory, child: Vec<u8>, reason: &str| {
+        files.put("child", child);
+        let error = files.open("child").err().unwrap();
+        assert!(error.contains(reason), "{error}");
+    };
+    let child = |name, identity| snapshot("pc", &[("a", 0, 7)], b"y", link(identity, name));
+    refused(&mut files, child("gone", base), "'gone', the parent of 'child', can't be opened");
+    let other = Identity { length: base.length, hash: [0; 16] };
+    refused(&mut files, child("base", other), "'base' is not the parent of 'child', or was changed since");
+    let changed = snapshot("pc", &all_pages(|at| u8::from(at == 3)), b"x", None);
+    let changed = files.put("changed", changed);
+    refused(&mut files, child("changed", base), "is not the parent of 'child', or was changed since");
+    refused(
+        &mut files,
+        snapshot("q35", &[], b"y", link(base, "base")),
+        "different machines: the machine types q35 and pc",
+    );
+    // Nothing can name itself by its hash, but a name can lead back.
+    refused(&mut files, child("child", base), "the chain leads back to this file");
+    let hole = files.put("hole", snapshot("pc", &all_pages(|_| 1)[1..], b"x", None));
+    refused(&mut files, snapshot("pc", &[], b"y", link(hole, "hole")), "have 7 of the 8 pages of block 'a'");
+    let cut = files.put("cut", snapshot("pc", &all_pages(|_| 1), b"x", None)[..5000].to_vec());
+    refused(&mut files, child("cut", cut), "'cut': cut off at offset");
+    assert_ne!(changed, base);
+}
+
+#[test]
+fn chains_are_limited_in_files_and_memory() {
+    let mut files = Memory::default();
+    let mut parent = files.put("0", snapshot("pc", &all_pages(|_| 1), b"x", None));
+    for number in 1..=FILES_MAX {
+        let name = (number - 1).to_string();
+        parent = files.put(&number.to_string(), snapshot("pc", &[("a", 1, 2)], b"x", link(parent, &name)));
+    }
+    assert!(files.open(&(FILES_MAX - 1).to_string()).is_ok());
+    let error = files.open(&FILES_MAX.to_string()).err().unwrap();
+    assert!(error.contains("more than 256 files"), "{error}");
+    let error = Chain::open(&mut files, Path::new("0"), &mut Budget::new(500)).err().unwrap();
+    assert!(error.contains("memory"), "{error}");
+}
+
+#[test]
+fn page_that_changes_while_it_is_read_is_refused() {
+    /// A file whose last read shows other bytes.
+    struct Changing(std::cell::Cell<bool>, Vec<u8>);
+    impl ReadAt for &Changing {
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+            let count = (&self.1[..]).read_at(offset, into)?;
+            if self.0.get() {
+                into[..count].iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 3));
+            }
+            Ok(count)
+        }
+    }
+    struct Two<'a>([&'a Changing; 2]);
+    impl<'a> Files for Two<'a> {
+        type File = &'a Changing;
+        fn open(&mut self, path: &Path) -> io::Result<(&'a Changing, u128)> {
+            let at = usize::from(path == Path::new("base"));
+            Ok((self.0[at], at as u128))
+        }
+    }
+    let base = Changing(false.into(), snapshot("pc", &all_pages(|at| at as u8), b"x", None));
+    let identity = identify(&&base).unwrap();
+    let child = Changing(false.into(), snapshot("pc", &[("a", 0, 9)], b"y", link(identity, "base")));
+    let chain = Chain::open(&mut Two([&child, &base]), Path::new("child"), &mut Budget::default()).ok().unwrap();
+    base.0.set(true);
+    let error = chain.flatten().read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("'base' at 0x") && error.to_string().contains("was changed"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_anywhere_in_a_chain_is_refused(file in 0usize..3, at: prop::sample::Index, change in 1u8..) {
+        let mut files = Memory::default();
+        let base = files.put("0", snapshot("pc", &all_pages(|at| at as u8 + 1), b"old", None));
+        let one = files.put("1", snapshot("pc", &[("a", 7, 99), ("b", 2, 0)], b"mid", link(base, "0")));
+        files.put("2", snapshot("pc", &[("b", 0, 97)], b"new", link(one, "1")));
+        prop_assert!(files.open("2").is_ok());
+        let path = file.to_string();
+        let mut bytes = files.0[Path::new(&path)].to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        files.put(&path, bytes);
+        prop_assert!(files.open("2").is_err(), "damage at {} was not noticed", at);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let mut files = Memory::default();
+        let _ = super::link(&bytes);
+        files.put("x", bytes);
+        if let Ok(chain) = files.open("x") {
+            let _ = chain.flatten().read_to_end(&mut Vec::new());
+        }
+    }
+}

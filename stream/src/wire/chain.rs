@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The section by which an incremental snapshot names its parent. It is the library's own; QEMU rejects it, since it has no
+//! such device. It is the first section of the stream.
+//!
+//! ```text
+//! FULL section "savevm/snapshot", instance 0, version 1, with the number 0xffffffff:
+//!   length of the parent(be64), its hash(16 bytes), its name
+//! ```
+//!
+//! Behind the stream, an incremental snapshot has a trailer: the magic number "SVMHASH1" and the hash of all bytes before.
+
+use super::io::{Input, Output};
+use std::fmt;
+
+/// Name of the section.
+pub const SECTION: &str = "savevm/snapshot";
+/// Version of the section.
+pub const VERSION: u32 = 1;
+/// Number of the section. Devices are counted from 0.
+pub const SECTION_ID: u32 = u32::MAX;
+
+/// The trailer's magic number.
+pub const TRAILER_MAGIC: &[u8; 8] = b"SVMHASH1";
+/// Bytes of the trailer.
+pub const TRAILER_LEN: usize = 24;
+
+/// Returns the trailer of a file whose bytes so far have this hash.
+pub fn trailer(hash: [u8; 16]) -> [u8; TRAILER_LEN] {
+    let mut bytes = [0; TRAILER_LEN];
+    let (magic, place) = bytes.split_at_mut(TRAILER_MAGIC.len());
+    magic.copy_from_slice(TRAILER_MAGIC);
+    place.copy_from_slice(&hash);
+    bytes
+}
+
+/// Identifies the contents of a file: its length, and XXH3 (128 bits) of all its bytes. It detects changes; it does not
+/// protect from somebody who wants to replace the file by another one with the same hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Length of the file in bytes.
+    pub length: u64,
+    /// The hash, big-endian.
+    pub hash: [u8; 16],
+}
+
+impl fmt::Display for Identity {
+    /// Writes the first half of the hash, which is enough to tell files apart.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hash[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The contents of the section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link<N> {
+    /// The parent's contents.
+    pub parent: Identity,
+    /// The parent's path, relative to the directory of the child. At most 255 bytes.
+    pub name: N,
+}
+
+impl<N: AsRef<[u8]>> Link<N> {
+    /// Appends the contents.
+    pub fn encode(&self, out: &mut impl Output) {
+        out.put_be64(self.parent.length);
+        out.put_array(self.parent.hash);
+        out.put_name(self.name.as_ref());
+    }
+}
+
+impl<N> Link<N> {
+    /// Reads the contents.
+    pub fn decode<I: Input<Name = N>>(input: &mut I) -> Result<Self, I::Error> {
+        let length = input.get_be64("the length of the parent")?;
+        let hash = input.get("the hash of the parent")?;
+        Ok(Self { parent: Identity { length, hash }, name: input.get_name("the name of the parent")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::io::Cut;
+
+    #[test]
+    fn decoded_link_equals_the_encoded() {
+        let link = Link { parent: Identity { length: 7, hash: *b"0123456789abcdef" }, name: &b"base"[..] };
+        let mut bytes = Vec::new();
+        link.encode(&mut bytes);
+        assert_eq!(Link::decode(&mut &bytes[..]), Ok(link.clone()));
+        assert_eq!(Link::decode(&mut &bytes[..26]), Err(Cut("the name of the parent")));
+        assert_eq!(link.parent.to_string(), "3031323334353637");
+    }
+}
