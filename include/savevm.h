@@ -314,6 +314,13 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_NO_LIVE_LOAD (1 << 7)
 
 /**
+ * The library's driver sends the guest's run state as QEMU's section "globalstate", so that a guest that was stopped stays
+ * stopped at the destination, also in QEMU and through a file. The driver always reads this section. Not for a host that
+ * registers a device of that name or has a migration driver of its own.
+ */
+#define SAVEVM_FLAG_GLOBAL_STATE (1 << 8)
+
+/**
  * Notices of `SaveVMHostOps.precopy_notify`: QEMU's PrecopyNotifyReason, with QEMU's numbers.
  */
 typedef enum SaveVMPrecopyNotice {
@@ -1272,6 +1279,17 @@ bool savevm_may_run(SaveVM *vm);
  * Thread: any. Lock: either. Since 0.1.
  */
 int savevm_check_may_run(SaveVM *vm, Error **errp);
+
+/**
+ * Returns the run state that the guest of `vm` (NULL: this thread's context) had at its source, by QEMU's name ("running",
+ * "paused", "guest-panicked", ...), as received in the last migration or snapshot that was loaded. Returns NULL if none was
+ * received. The string is constant.
+ *
+ * The library's driver does not start a guest that was not "running". The host may use the name to tell its user why.
+ *
+ * Thread: any. Lock: either. Since 0.1. QEMU: global_state_get_runstate, migration/global_state.c.
+ */
+const char *savevm_received_run_state(SaveVM *vm);
 
 /**
  * Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only for the decision of an operator who can see

@@ -178,7 +178,6 @@ static int make(Machine *m, const char *content)
     savevm_set_current(m->vm);
     /* Before the RAM: QEMU takes parts of a section 0 for its own first device's. */
     register_savevm_live("timer", 0, 2, &skip_ops, (void *)24);
-    register_savevm_live("globalstate", 0, 1, &skip_ops, (void *)104);
     m->ram = savevm_ram_new(m->vm, &ram, NULL, m, &err);
     SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
     block.name = "ram";

@@ -34,6 +34,12 @@ static const char *machine_name(void *machine)
     return "minivmm";
 }
 
+/* A guest that is stopped here stays stopped at the destination, also after a way through a file. */
+static uint32_t stream_flags(void *machine)
+{
+    return SAVEVM_FLAG_GLOBAL_STATE;
+}
+
 static void show_event(void *machine, const SaveVMEvent *event)
 {
     printf("[%s] %s\n", event->incoming ? "incoming" : "outgoing", event->status_name);
@@ -50,6 +56,7 @@ bool migrate_init(Machine *m)
     host_ops.vm_start = machine_start;
     host_ops.vm_running = machine_running;
     host_ops.machine_name = machine_name;
+    host_ops.stream_flags = stream_flags;
     host_ops.disks_inactivate = disk_release;
     host_ops.disks_activate = disk_acquire;
     host_ops.migration_event = show_event;

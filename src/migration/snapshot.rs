@@ -86,6 +86,8 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     vm.slot.check_blockers("a snapshot")?;
+    vm.prepare_global_state()?;
+    vm.begin_global_state();
     let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
     sink.channel().set_stall_limit(Some(LIMIT));
     let file = MigFile::new(Arc::clone(sink.channel()), true);
@@ -97,6 +99,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
             if ran { start(host) } else { Ok(()) }
         };
         let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
+        vm.global_state.store(ran || !host.knows_run_state());
         let save = || with_plan(vm, options.plan(), || save_whole(vm, &file));
         let (saved, started) = finally(save, || restart(ran));
         started.and(saved)
@@ -110,6 +113,9 @@ pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     vm.slot.check_blockers("a snapshot")?;
+    vm.prepare_global_state()?;
+    vm.begin_global_state();
+    vm.global_state.store(!vm.host().knows_run_state());
     // Setup runs outside the lock, where the host could start the guest.
     vm.ownership.hold(true);
     finally(|| save_whole(vm, file), || vm.ownership.hold(false)).0
@@ -142,10 +148,12 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
 /// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
-/// hold a part of each of two states, and the context's owner is `Torn`.
+/// hold a part of each of two states, and the context's owner is `Torn`. A run state in the stream is ignored, as in QEMU 7.2.
 pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.slot.check_no_checkpoints("loading a snapshot")?;
+    vm.prepare_global_state()?;
+    vm.begin_global_state();
     let loaded = check_first(vm, from).and_then(|()| {
         let channel = open(from)?;
         within(vm, |host| {

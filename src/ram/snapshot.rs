@@ -168,6 +168,8 @@ impl Ram {
         self.check_no_checkpoints("a snapshot of a running guest")?;
         vm.ownership.check("a snapshot")?;
         vm.slot.check_blockers("a snapshot")?;
+        vm.prepare_global_state()?;
+        vm.begin_global_state();
         let result = vm.on_thread(|| self.snapshot_to(&vm, to));
         result.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
     }
@@ -217,6 +219,7 @@ impl Ram {
         let host = vm.host();
         with_big_lock(&*host, || {
             let ran = host.vm_running();
+            vm.global_state.store(ran || !host.knows_run_state());
             if ran {
                 error::check("vm_stop", host.vm_stop())?;
             }

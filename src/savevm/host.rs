@@ -29,6 +29,9 @@ impl Flags {
     /// Sections of live devices are refused, because their content arrives another way.
     pub const NO_LIVE_LOAD: Self = Self(128);
 
+    /// The driver sends the guest's run state as QEMU's section "globalstate".
+    pub const GLOBAL_STATE: Self = Self(256);
+
     /// Returns whether all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod device_costs;
 pub mod fault;
+mod global_state;
 pub mod handler;
 pub mod host;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! A context: one virtual machine with its devices, its host and its limits.
 
 use super::fault::FaultPoint;
+use super::global_state::GlobalState;
 use super::handler::Handler;
 use super::host::{Flags, Host, Level, NoHost, without_big_lock};
 use super::incoming::Incoming;
@@ -25,6 +26,8 @@ pub struct Vm {
     pub slot: MigrationSlot,
     /// Which side has the guest.
     pub ownership: Ownership,
+    /// The guest's run state in streams.
+    pub global_state: GlobalState,
     host: RwLock<Arc<dyn Host>>,
     incoming: RwLock<Option<Arc<dyn Incoming>>>,
     limits: Mutex<Limits>,
@@ -64,6 +67,7 @@ impl Vm {
             registry: Registry::default(),
             slot: MigrationSlot::default(),
             ownership: Ownership::default(),
+            global_state: GlobalState::default(),
             host: RwLock::new(Rank::VmHost, host),
             incoming: RwLock::new(Rank::VmIncoming, None),
             limits: Mutex::new(Rank::VmLimits, Limits::default()),
@@ -222,12 +226,34 @@ impl Vm {
     pub fn register<H: Handler + 'static>(&self, new: Registration<H>) -> Result<()> {
         self.check_not_poisoned().map_err(|err| self.report(err.in_phase(Phase::Register)))?;
         self.fault_point(FaultPoint::Register);
+        if let Some((name, ours)) = self.global_state.make_way(&new.name, new.registrant) {
+            self.unregister_name(None, name, ours.opaque);
+        }
         let mut warnings = Vec::new();
         let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
         for text in warnings {
             self.host().report(Level::Warning, &text);
         }
         result.map_err(|err| self.report(err.in_phase(Phase::Register)))
+    }
+
+    /// The driver is about to begin a migration or a snapshot: registers the section with the run state, unless the program
+    /// has one of that name or a driver of its own.
+    pub fn prepare_global_state(&self) -> Result<()> {
+        if self.incoming().is_some() {
+            return Ok(());
+        }
+        self.global_state.register(|name| self.registry.find(name, 0).is_some(), |section| self.register(section))
+    }
+
+    /// The driver begins a migration or a snapshot, and has the slot.
+    pub fn begin_global_state(&self) {
+        self.global_state.begin(self.flags().has(Flags::GLOBAL_STATE));
+    }
+
+    /// Whether a section of this kind would be read, although no device is registered for it yet.
+    pub fn would_read_global_state(&self, name: &[u8], instance: u32, version: u32) -> bool {
+        self.incoming().is_none() && self.global_state.would_read(name, instance, version)
     }
 
     /// Removes devices by name and opaque pointer. Waits until no other thread runs a callback of them, and releases

@@ -132,6 +132,16 @@ impl Recorder {
         self.push(Event::Legacy { size });
     }
 
+    /// Records a description without conditions and hooks: the name, type and size in bytes of each field.
+    pub fn plain(&self, name: &[u8], version: i32, fields: &[(&str, &str, usize)]) {
+        let table = self.recording.borrow_mut().add_plain(name, fields);
+        self.push(Event::Describe { table, version });
+        for (number, (.., size)) in fields.iter().enumerate() {
+            self.leaf(number, 1, *size);
+        }
+        self.fields_end();
+    }
+
     /// Returns the text of the vmdesc section. `page_size` is the target's page size in bytes.
     pub fn render(&self, page_size: u64) -> Vec<u8> {
         super::render::render(&self.recording.borrow(), page_size)
@@ -210,6 +220,24 @@ impl Recording {
         self.tables.push(Table { name, fields });
         self.index.insert(identity, number);
         number
+    }
+
+    fn add_plain(&mut self, name: &[u8], fields: &[(&str, &str, usize)]) -> u32 {
+        let name = self.piece(|text| json::quote_bytes(text, name));
+        let mut texts = Vec::new();
+        for (name, kind, _) in fields {
+            let head = self.piece(|text| {
+                text.extend_from_slice(b"{\"name\": ");
+                json::quote_bytes(text, name.as_bytes());
+            });
+            let kind = self.piece(|text| {
+                text.extend_from_slice(b", \"type\": ");
+                json::quote_bytes(text, kind.as_bytes());
+            });
+            texts.push(FieldText { head, kind, is_struct: false });
+        }
+        self.tables.push(Table { name, fields: texts });
+        self.tables.len() as u32 - 1
     }
 
     fn field<F: FieldShape>(&mut self, field: &F, name: &[u8]) -> FieldText {

@@ -7,7 +7,7 @@ use savevm::file::MigFile;
 use savevm::migration::Info;
 use savevm::savevm::Vm;
 use savevm::savevm::handler::{Callback, Handler, Pending};
-use savevm::savevm::host::{Host, Level};
+use savevm::savevm::host::{Flags, Host, Level};
 use savevm::savevm::registry::{INSTANCE_ID_ANY, Registrant, Registration};
 use savevm::savevm::slot::MigrationEvent;
 use savevm::vmstate::{Recorder, VmStateHost};
@@ -85,6 +85,8 @@ pub struct TestHost {
     /// How long it takes to notice a change.
     pub slow_event: AtomicU32,
     pub fail_disks: AtomicBool,
+    /// `Flags` of the host.
+    pub flags: AtomicU32,
     /// Called before the lock is taken and after it was released.
     pub unlocked: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
@@ -108,6 +110,7 @@ impl TestHost {
             fail_stop: AtomicBool::new(false),
             slow_event: AtomicU32::new(0),
             fail_disks: AtomicBool::new(false),
+            flags: AtomicU32::new(0),
             unlocked: Mutex::default(),
         };
         if running {
@@ -117,6 +120,13 @@ impl TestHost {
             stage.disks.fetch_add(1, SeqCst);
         }
         host
+    }
+
+    /// Stops the guest as an operator does.
+    pub fn stop_guest(&self) {
+        self.lock();
+        self.vm_stop();
+        self.unlock();
     }
 
     pub fn expect_lock(&self, held: bool, what: &str) {
@@ -206,6 +216,10 @@ impl Host for TestHost {
 
     fn knows_run_state(&self) -> bool {
         true
+    }
+
+    fn flags(&self) -> Flags {
+        Flags(self.flags.load(SeqCst))
     }
 
     fn reset(&self) {

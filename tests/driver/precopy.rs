@@ -3,9 +3,10 @@
 
 use super::link::{Break, fragile};
 use super::machine::{Machine, Progress, Stage};
-use savevm::channel::Channel;
+use savevm::channel::{Channel, Uri};
 use savevm::error::Result;
 use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
+use savevm::savevm::host::Flags;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
@@ -125,16 +126,53 @@ fn a_guest_moves() {
 #[test]
 fn a_guest_that_is_stopped_at_the_source_stays_stopped() {
     let (source, destination, stage) = Machine::two();
-    use savevm::savevm::host::Host;
-    source.host.lock();
-    source.host.vm_stop();
-    source.host.unlock();
+    source.host.stop_guest();
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
     let (out, into) = run.wait("stopped guest");
     out.and(into).unwrap();
     assert!(!source.host.is_running() && !destination.host.is_running());
     assert_eq!(run.into.info().owner, Owner::Here);
     stage.check("stopped guest");
+}
+
+#[test]
+fn the_section_globalstate_says_whether_the_guest_ran() {
+    for stopped in [true, false] {
+        for return_path in [Choice::On, Choice::Off] {
+            let what = format!("stopped {stopped}, return path {return_path:?}");
+            let (source, destination, stage) = Machine::two();
+            source.host.flags.store(Flags::GLOBAL_STATE.0, SeqCst);
+            if stopped {
+                source.host.stop_guest();
+            }
+            let params = Params { extensions: false, return_path, ..quick() };
+            let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
+            let (out, into) = run.wait(&what);
+            out.and(into).unwrap();
+            assert_eq!((source.host.is_running(), destination.host.is_running()), (false, !stopped), "{what}");
+            assert_eq!(destination.vm.global_state.received(), Some(if stopped { c"paused" } else { c"running" }));
+            assert_eq!(run.into.info().owner, Owner::Here, "{what}");
+            stage.check(&what);
+        }
+    }
+}
+
+#[test]
+fn the_run_state_goes_through_a_file_as_well() {
+    for stopped in [true, false] {
+        let (source, destination, stage) = Machine::two();
+        source.host.flags.store(Flags::GLOBAL_STATE.0, SeqCst);
+        if stopped {
+            source.host.stop_guest();
+        }
+        let path = super::rest::scratch("state");
+        let file = || Endpoint::Uri(Uri::File { path: path.clone(), offset: 0 });
+        Outgoing::start(&source.vm, file(), quick()).unwrap().wait().unwrap();
+        Incoming::start(&destination.vm, file(), quick()).unwrap().wait().unwrap();
+        assert_eq!((source.host.is_running(), destination.host.is_running()), (false, !stopped));
+        stage.check("through a file");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]

@@ -25,6 +25,10 @@ pub const SAVEVM_FLAG_POSTCOPY_RAM: u32 = 1 << 5;
 pub const SAVEVM_FLAG_NO_UUID: u32 = 1 << 6;
 /// Sections of live devices are rejected, because their contents are sent separately (Xen).
 pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 1 << 7;
+/// The library's driver sends the guest's run state as QEMU's section "globalstate", so that a guest that was stopped stays
+/// stopped at the destination, also in QEMU and through a file. The driver always reads this section. Not for a host that
+/// registers a device of that name or has a migration driver of its own.
+pub const SAVEVM_FLAG_GLOBAL_STATE: u32 = 1 << 8;
 
 /// How serious a message is.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]

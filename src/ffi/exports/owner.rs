@@ -8,7 +8,7 @@ use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
 use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::marshal::structs::c_enum;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 
 /// Returns which side has the guest of `vm` (NULL: this thread's context), as far as this side knows.
@@ -66,6 +66,26 @@ pub unsafe extern "C" fn savevm_check_may_run(vm: *mut SaveVM, errp: *mut *mut C
     let body = || unsafe { code_or_error(current::from_c(vm).ownership.check_may_run(), errp) };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// Returns the run state that the guest of `vm` (NULL: this thread's context) had at its source, by QEMU's name ("running",
+/// "paused", "guest-panicked", ...), as received in the last migration or snapshot that was loaded. Returns NULL if none was
+/// received. The string is constant.
+///
+/// The library's driver does not start a guest that was not "running". The host may use the name to tell its user why.
+///
+/// Thread: any. Lock: either. Since 0.1. QEMU: global_state_get_runstate, migration/global_state.c.
+///
+/// # Safety
+/// `vm` is NULL or a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_received_run_state(vm: *mut SaveVM) -> *const c_char {
+    let state = || {
+        // SAFETY: the contract of the function.
+        let name = unsafe { current::from_c(vm) }.global_state.received();
+        name.map_or(std::ptr::null(), CStr::as_ptr)
+    };
+    guard(std::ptr::null(), state)
 }
 
 /// Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only for the decision of an operator who can see

@@ -49,9 +49,11 @@ impl Incoming {
         vm.check_not_poisoned()?;
         let from_text = from.text();
         let core = Arc::new(Core::new(vm, params, true, from_text.clone())?);
+        vm.prepare_global_state()?;
         vm.slot.acquire("an incoming migration")?;
         vm.slot.check_no_checkpoints("an incoming migration").inspect_err(|_| vm.slot.release())?;
         let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.release())?;
+        vm.begin_global_state();
         let runs = warn_if_running(vm);
         let owner_before = (runs || vm.ownership.owner() != Owner::Here).then(|| vm.ownership.remember());
         core.trace.write(core.now(), &Event::Trace { side: "destination", uri: &from_text });

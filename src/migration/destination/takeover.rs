@@ -94,7 +94,10 @@ impl Worker {
     /// Starts the guest, unless it was stopped at the source or is to be left stopped; with the big lock.
     fn run_guest(&self) -> Result<()> {
         let core = &self.shared.core;
-        let is_stopped = self.state().guest_is_stopped;
+        let is_stopped = self.state().guest_is_stopped || core.vm.global_state.was_stopped();
+        if let Some(name) = core.vm.global_state.received().filter(|_| is_stopped) {
+            log::info!("the guest was '{}' at its source, and stays stopped", name.to_string_lossy());
+        }
         match core.params().autostart && !is_stopped {
             true => error::check("vm_start", core.vm.host().vm_start()),
             false => Ok(()),

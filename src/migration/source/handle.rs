@@ -45,9 +45,11 @@ impl Outgoing {
         vm.check_migratable()?;
         let own_thread = params.own_thread;
         let core = Arc::new(Core::new(vm, params, false, to.text())?);
+        vm.prepare_global_state()?;
         vm.slot.acquire("an outgoing migration")?;
         vm.ownership.check("a migration").inspect_err(|_| vm.slot.release())?;
         vm.slot.check_blockers("migration").inspect_err(|_| vm.slot.release())?;
+        vm.begin_global_state();
         core.trace.write(core.now(), &Event::Trace { side: "source", uri: &to.text() });
         let shared = Arc::new(Shared::new(core));
         let work = Mutex::new(Rank::OutgoingWork, Some(Box::new(Source::new(to))));

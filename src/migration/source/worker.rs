@@ -360,10 +360,17 @@ impl Source {
         if pending.total() == 0 || pending.total() < threshold {
             return self.go(Step::Stop { postcopy: false });
         }
-        if m.requests.postcopy.load(SeqCst) && pending.precopy_only <= threshold {
+        if m.requests.postcopy.load(SeqCst) && pending.precopy_only <= threshold && !self.needs_precopy(core) {
             return if self.is_drained(core)? { self.go(Step::Stop { postcopy: true }) } else { Ok(POLL) };
         }
         self.round(core, vm, false)
+    }
+
+    /// Whether the guest must not be handed over with postcopy: a QEMU starts the guest of a postcopy whether it ran or not.
+    /// A guest that is stopped needs no postcopy, because it dirties nothing.
+    fn needs_precopy(&self, core: &Core) -> bool {
+        let host = core.vm.host();
+        !self.peer_is_libsavevm() && host.knows_run_state() && !with_big_lock(&*host, || host.vm_running())
     }
 
     /// One call of every handler.
@@ -416,6 +423,7 @@ impl Source {
             }
             core.vm.ownership.hold(true);
             self.was_running = host.vm_running();
+            core.vm.global_state.store(!self.guest_is_stopped(&*host));
             self.stopped_at = Some(core.now());
             error::check("vm_stop", if self.was_running { host.vm_stop() } else { 0 })
         });
