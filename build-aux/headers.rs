@@ -101,7 +101,8 @@ const HEADERS: [Header; 7] = [
 ];
 
 /// Structs that a group mentions before the header that declares them: by their tags, which savevm.h declares.
-const TAGS: [&str; 5] = ["SaveVMHostOps", "SaveVMEvent", "SaveVMIncomingOps", "SaveVMPostcopyOps", "SaveVMChannelOps"];
+const TAGS: [&str; 6] =
+    ["SaveVMHostOps", "SaveVMEvent", "SaveVMStallEvent", "SaveVMIncomingOps", "SaveVMPostcopyOps", "SaveVMChannelOps"];
 
 /// Initialisers of structs whose defaults are not all zero.
 const INITIALISERS: [(&str, &str); 1] = [("SaveVMTls", "{ sizeof(SaveVMTls), NULL, NULL, true, NULL }")];

@@ -57,6 +57,7 @@ typedef struct SaveVMMigration SaveVMMigration;
 
 struct SaveVMHostOps;
 struct SaveVMEvent;
+struct SaveVMStallEvent;
 struct SaveVMIncomingOps;
 struct SaveVMPostcopyOps;
 struct SaveVMChannelOps;
@@ -542,6 +543,11 @@ typedef struct SaveVMHostOps {
    * reset.
    */
   void (*reset)(void *opaque);
+  /**
+   * Called when a migration of the library's driver makes no progress, and when it makes progress again. Any thread, any lock.
+   * It may call the library, except functions that wait for the same migration. `event` is valid during the call.
+   */
+  void (*migration_stalled)(void *opaque, const struct SaveVMStallEvent *event);
 } SaveVMHostOps;
 
 /**
@@ -569,6 +575,24 @@ typedef enum SaveVMReturnPath {
    */
   SAVEVM_RETURN_PATH_OFF = 2,
 } SaveVMReturnPath;
+
+/**
+ * What happens when a migration has not ended at its deadline (SaveVMParams.deadline_ms).
+ */
+typedef enum SaveVMDeadlineAction {
+  /**
+   * The migration is cancelled. Its error is -ETIMEDOUT and states why it did not end.
+   */
+  SAVEVM_DEADLINE_CANCEL = 0,
+  /**
+   * It switches to postcopy, which must be enabled (SaveVMParams.postcopy).
+   */
+  SAVEVM_DEADLINE_POSTCOPY = 1,
+  /**
+   * The guest is stopped, and everything that is left is sent. The downtime may exceed its limit.
+   */
+  SAVEVM_DEADLINE_FORCE = 2,
+} SaveVMDeadlineAction;
 
 /**
  * Status of a migration: QEMU's MigrationStatus, with QEMU's numbers.
@@ -654,6 +678,40 @@ typedef enum SaveVMOwner {
    */
   SAVEVM_OWNER_TORN = 3,
 } SaveVMOwner;
+
+/**
+ * Why a migration makes no progress.
+ */
+typedef enum SaveVMStallReason {
+  /**
+   * It makes progress.
+   */
+  SAVEVM_STALL_NONE = 0,
+  /**
+   * The guest writes faster than the link sends.
+   */
+  SAVEVM_STALL_DIRTY_RATE = 1,
+  /**
+   * The guest writes faster than SaveVMParams.max_bandwidth allows to send.
+   */
+  SAVEVM_STALL_MAX_BANDWIDTH = 2,
+  /**
+   * Saving and loading the devices takes longer than the downtime limit.
+   */
+  SAVEVM_STALL_DEVICES = 3,
+  /**
+   * The destination does not read what is sent.
+   */
+  SAVEVM_STALL_PEER_NOT_READING = 4,
+  /**
+   * Incoming: the source sends nothing.
+   */
+  SAVEVM_STALL_PEER_NOT_SENDING = 5,
+  /**
+   * The destination does not answer.
+   */
+  SAVEVM_STALL_PEER_NOT_ANSWERING = 6,
+} SaveVMStallReason;
 
 /**
  * TLS for all connections of a migration, with X.509 certificates on both sides. The source is the TLS client, as in QEMU.
@@ -800,6 +858,28 @@ typedef struct SaveVMParams {
    * library was built without TLS (meson option `tls`).
    */
   const struct SaveVMTls *tls;
+  /**
+   * The downtime limit rises from `downtime_limit_ms` up to this while the migration does not converge: all memory was sent,
+   * and what is left does not become less. Default: it does not rise. May change during the migration, like the next two.
+   */
+  uint32_t downtime_limit_max_ms;
+  /**
+   * By how much it rises at a time; default: a tenth of the difference between both limits.
+   */
+  uint32_t downtime_step_ms;
+  /**
+   * Time without convergence after which it rises; default 5000.
+   */
+  uint32_t downtime_step_interval_ms;
+  /**
+   * Time from the beginning at which `deadline_action` is taken if the guest has not moved; default: no deadline. May change
+   * during the migration.
+   */
+  uint32_t deadline_ms;
+  /**
+   * Default SAVEVM_DEADLINE_CANCEL. May change during the migration.
+   */
+  enum SaveVMDeadlineAction deadline_action;
 } SaveVMParams;
 
 /**
@@ -917,6 +997,53 @@ typedef struct SaveVMInfo {
    * Time of waiting for a recovery.
    */
   uint64_t paused_time_us;
+  /**
+   * How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its
+   * memory. Incoming: 0 until then.
+   */
+  uint32_t percent;
+  /**
+   * Why the migration makes no progress. savevm_migration_stall() returns the reason in words.
+   */
+  enum SaveVMStallReason stall;
+  /**
+   * Expected time from the beginning to the end, in microseconds; 0: no end is in sight, or nothing was measured yet. After the
+   * end: `total_time_us`.
+   */
+  uint64_t expected_total_time_us;
+  /**
+   * By how many bytes per second the guest writes faster than memory is sent, while the migration is stalled by that.
+   */
+  uint64_t stall_excess;
+  /**
+   * The downtime limit in force, in microseconds; see SaveVMParams.downtime_limit_max_ms.
+   */
+  uint64_t downtime_limit_us;
+  /**
+   * The downtime that was predicted when the guest was stopped, in microseconds; 0 before. It is the sum of the next five
+   * members. `downtime_us` is the actual one.
+   */
+  uint64_t predicted_downtime_us;
+  /**
+   * Predicted time for sending the memory that was left, at the measured bandwidth.
+   */
+  uint64_t predicted_memory_us;
+  /**
+   * Predicted time for saving the devices, as measured in earlier migrations of this context.
+   */
+  uint64_t predicted_save_us;
+  /**
+   * Predicted time for loading the devices, as the destination of an earlier migration or a rehearsal reported it.
+   */
+  uint64_t predicted_load_us;
+  /**
+   * Predicted time for the destination's answers.
+   */
+  uint64_t predicted_round_trips_us;
+  /**
+   * Predicted time for everything else: stopping and starting the guest, disks.
+   */
+  uint64_t predicted_rest_us;
 } SaveVMInfo;
 
 /**
@@ -988,6 +1115,36 @@ typedef struct SaveVMEvent {
    */
   const char *error;
 } SaveVMEvent;
+
+/**
+ * A migration that makes no progress, or makes progress again.
+ */
+typedef struct SaveVMStallEvent {
+  /**
+   * sizeof(SaveVMStallEvent) of the library.
+   */
+  size_t size;
+  /**
+   * Whether the migration is incoming.
+   */
+  bool incoming;
+  /**
+   * The reason. SAVEVM_STALL_NONE: it makes progress again.
+   */
+  enum SaveVMStallReason reason;
+  /**
+   * By how many bytes per second the guest writes faster than memory is sent; 0 for other reasons.
+   */
+  uint64_t excess;
+  /**
+   * The migration.
+   */
+  SaveVMMigration *migration;
+  /**
+   * The reason in words, with what to do; empty for SAVEVM_STALL_NONE. Valid in the callback.
+   */
+  const char *text;
+} SaveVMStallEvent;
 
 /**
  * Begins to migrate the guest of `vm` to `uri`: `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. Returns
@@ -1098,6 +1255,19 @@ int savevm_migration_wait(SaveVMMigration *m,
  * Thread: any. Lock: either.
  */
 int savevm_migration_pause_error(SaveVMMigration *m, Error **errp);
+
+/**
+ * Returns why a migration makes no progress, in words, with what to do. SaveVMInfo.stall has the reason as a number.
+ *
+ * Returns:
+ *   0        the migration makes progress, or has ended
+ *   -EAGAIN  it makes no progress; the reason is in `*errp`
+ *   -EINVAL  NULL
+ *
+ * Thread: any. Lock: either. Does not wait; may be called from callbacks.
+ */
+int savevm_migration_stall(SaveVMMigration *m,
+                           Error **errp);
 
 /**
  * Cancels a migration and waits at most one second for it to end.

@@ -49,8 +49,10 @@ pub enum Rank {
     MigrationPhase,
     /// `migration::core::Core::params`.
     MigrationParams,
-    /// `migration::core::Core::error`.
+    /// `migration::core::Core::error`, `interruption`.
     MigrationError,
+    /// `migration::watch::Watch`.
+    MigrationWatch,
     /// `migration::stats::Stats::info`.
     MigrationStats,
     /// `migration::status::StatusMachine::inner`.

@@ -11,6 +11,7 @@ typedef struct SaveVMMigration SaveVMMigration;
 
 struct SaveVMHostOps;
 struct SaveVMEvent;
+struct SaveVMStallEvent;
 struct SaveVMIncomingOps;
 struct SaveVMPostcopyOps;
 struct SaveVMChannelOps;

@@ -36,6 +36,7 @@ use write::Queue;
 pub use pending_error::PendingError;
 pub use references::References;
 pub use remaining::RemainingReader;
+pub use write::Writes;
 
 /// Size of the buffer of a file in bytes, and the limit of a peek (QEMU 7.2's `IO_BUF_SIZE`).
 pub const BUFFER_SIZE: usize = 32768;
@@ -51,6 +52,7 @@ pub struct MigFile {
     buffer: ByteBuffer<BUFFER_SIZE>,
     queue: Queue,
     status: Status,
+    writes: Arc<Writes>,
     pending_error: PendingError,
     references: References,
     /// Number of bytes that were allocated because the stream asked for them.
@@ -69,6 +71,7 @@ impl MigFile {
             buffer: ByteBuffer::default(),
             queue: Queue::new(writable),
             status: Status::default(),
+            writes: Arc::default(),
             pending_error: PendingError::default(),
             references: References::default(),
             allocated: Cell::new(0),
@@ -110,6 +113,11 @@ impl MigFile {
     /// Returns the part that any thread may use while another one reads or writes.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Returns the count of what the channel took.
+    pub fn writes(&self) -> Arc<Writes> {
+        Arc::clone(&self.writes)
     }
 
     /// Returns the state of the VMState interpreter.

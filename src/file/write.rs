@@ -8,9 +8,33 @@ use super::{BUFFER_SIZE, MigFile};
 use crate::error::{self, Error};
 use crate::sys::{IoVec, release_pages};
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Limit of the pieces in one write (QEMU 7.2's `MAX_IOV_SIZE`).
 const MAX_PIECES: usize = 64;
+
+/// What the channel took, for another thread that watches whether the peer reads.
+#[derive(Debug, Default)]
+pub struct Writes {
+    sent: AtomicU64,
+    is_writing: AtomicBool,
+}
+
+impl Writes {
+    fn begin(&self) {
+        self.is_writing.store(true, Relaxed);
+    }
+
+    fn end(&self, bytes: u64) {
+        self.is_writing.store(false, Relaxed);
+        self.sent.fetch_add(bytes, Relaxed);
+    }
+
+    /// Returns the bytes of all writes that have ended, and whether one is in progress.
+    pub fn get(&self) -> (u64, bool) {
+        (self.sent.load(Relaxed), self.is_writing.load(Relaxed))
+    }
+}
 
 /// The pieces that wait for a flush.
 #[derive(Default)]
@@ -185,7 +209,10 @@ impl MigFile {
         let bytes = self.queue.bytes.get();
         if bytes > 0 {
             self.queue.room.set(0);
-            match self.channel.write_all(&mut pieces) {
+            self.writes.begin();
+            let written = self.channel.write_all(&mut pieces);
+            self.writes.end(bytes);
+            match written {
                 Ok(()) => self.status.credit_transfer(bytes as i64),
                 Err(err) => {
                     let what = format_args!("writing {} to {}", error::size(bytes), self.channel_name());

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What both ends share: status, parameters, statistics, the connection, the error, the trace.
 
-use super::params::Params;
+use super::deadline::Ending;
+use super::params::{DeadlineAction, Params};
+use super::progress::Stall;
 use super::stats::{DeviceTime, Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
+use super::watch::Watch;
 use crate::channel::{Cancel, Channel, Role, Security};
 use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;
@@ -119,7 +122,11 @@ pub struct Core {
     phase: Mutex<Option<(Phase, Duration)>>,
     params: Mutex<Params>,
     error: Mutex<Option<Error>>,
-    incoming: bool,
+    /// Why the migration is being cancelled, if the user did not ask for that.
+    interruption: Mutex<Option<Error>>,
+    pub(super) ending: Ending,
+    pub(super) watch: Watch,
+    pub(super) incoming: bool,
     /// The other end, for messages.
     peer: String,
     /// The address that the host knows this migration by.
@@ -152,6 +159,9 @@ impl Core {
             phase: Mutex::new(Rank::MigrationPhase, None),
             params: Mutex::new(Rank::MigrationParams, params),
             error: Mutex::new(Rank::MigrationError, None),
+            interruption: Mutex::new(Rank::MigrationError, None),
+            ending: Ending::default(),
+            watch: Watch::default(),
             incoming,
             peer,
             address: AtomicU64::new(0),
@@ -185,6 +195,12 @@ impl Core {
 
     pub fn params(&self) -> Params {
         self.params.lock().clone()
+    }
+
+    /// Returns the deadline, if there is one, and what happens then.
+    pub(super) fn deadline(&self) -> Option<(Duration, DeadlineAction)> {
+        let params = self.params.lock();
+        params.deadline.map(|deadline| (deadline, params.deadline_action))
     }
 
     /// Changes the parameters that may change while the migration runs.
@@ -266,7 +282,13 @@ impl Core {
     /// Returns the error of a migration that is being cancelled.
     pub fn interrupted(&self) -> Option<Error> {
         let wanted = matches!(self.status(), Status::Cancelling | Status::Cancelled);
-        wanted.then(|| Error::new(libc::ECANCELED, "the migration was cancelled"))
+        let reason = || self.interruption.lock().clone();
+        wanted.then(|| reason().unwrap_or_else(|| Error::new(libc::ECANCELED, "the migration was cancelled")))
+    }
+
+    /// Sets why the migration is about to be cancelled.
+    pub(super) fn set_interruption(&self, reason: Error) {
+        self.interruption.lock().get_or_insert(reason);
     }
 
     /// Breaks the connection of a running postcopy.
@@ -367,7 +389,16 @@ impl Core {
         // A query during the end may have returned slightly more.
         info.total_time = info.total_time.max(time);
         info.transferred = info.transferred.max(self.stats.received());
-        Info { status: self.status(), ..info.clone() }
+        let status = self.status();
+        if status == Status::Completed {
+            info.percent = 100;
+        }
+        if status.is_final() {
+            (info.expected_total, info.stall) = (Some(info.total_time), Stall::default());
+        }
+        // The worker may have been waiting since it made the estimate.
+        info.expected_total = info.expected_total.map(|expected| expected.max(info.total_time));
+        Info { status, ..info.clone() }
     }
 
     /// Marks this thread as working for the migration.
@@ -434,6 +465,10 @@ impl Core {
 
     /// Waits until `look` returns a result, at most for `limit`. Fails if the migration is cancelled.
     pub fn wait_for<T>(&self, what: &str, limit: Duration, look: impl Fn() -> Option<Result<T>>) -> Result<T> {
+        self.watch.asking(|| self.wait_until(what, limit, look))
+    }
+
+    fn wait_until<T>(&self, what: &str, limit: Duration, look: impl Fn() -> Option<Result<T>>) -> Result<T> {
         let since = Instant::now();
         loop {
             let generation = self.status_machine.generation();

@@ -7,6 +7,8 @@
 //! - `status.rs`: the statuses and the table of their changes.
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
+//! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
+//!   the worker waits.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
 //!   `file_source.rs`: reads a file for it.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them.
@@ -37,16 +39,19 @@ mod check;
 mod checkpoint;
 mod connection;
 mod core;
+mod deadline;
 mod destination;
 mod endpoint;
 mod file_source;
 mod params;
+mod progress;
 pub mod return_path;
 mod snapshot;
 mod source;
 mod stats;
 mod status;
 mod trace;
+mod watch;
 
 pub use crate::savevm::owner::Owner;
 pub use check::check;
@@ -54,8 +59,9 @@ pub use checkpoint::Checkpoint;
 pub use core::Migration;
 pub use destination::Incoming;
 pub use endpoint::Endpoint;
-pub use params::{Choice, Params};
+pub use params::{Choice, DeadlineAction, Params};
+pub use progress::{Stall, StallReason};
 pub use snapshot::{SnapshotOptions, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
 pub use source::Outgoing;
-pub use stats::{DeviceTime, Info};
+pub use stats::{DeviceTime, Info, Prediction};
 pub use status::{Status, StatusMachine};

@@ -18,6 +18,34 @@ pub enum Choice {
     Off,
 }
 
+/// What happens when a migration has not ended at its deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeadlineAction {
+    /// The migration is cancelled.
+    #[default]
+    Cancel,
+    /// The guest moves, and the rest follows.
+    Postcopy,
+    /// The guest is stopped and sent, whatever is left.
+    Force,
+}
+
+impl DeadlineAction {
+    /// Returns the name for traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Postcopy => "postcopy",
+            Self::Force => "force",
+        }
+    }
+
+    /// Whether the guest moves at the deadline.
+    pub const fn moves_guest(self) -> bool {
+        !matches!(self, Self::Cancel)
+    }
+}
+
 /// Parameters of either side.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -27,6 +55,16 @@ pub struct Params {
     pub max_postcopy_bandwidth: u64,
     /// Limit on the downtime of the guest.
     pub downtime_limit: Duration,
+    /// The limit rises up to this while the migration does not converge. `None`: it does not rise.
+    pub downtime_limit_max: Option<Duration>,
+    /// By how much it rises at a time. `None`: a tenth of the way from the limit to its maximum.
+    pub downtime_step: Option<Duration>,
+    /// How long what is left must not fall before the limit rises.
+    pub downtime_step_interval: Duration,
+    /// Source: when the migration must have ended, from its beginning on.
+    pub deadline: Option<Duration>,
+    /// What happens if it has not.
+    pub deadline_action: DeadlineAction,
     /// For the connection. `None`: 30 s for the source; the destination waits for ever.
     pub connect_timeout: Option<Duration>,
     /// Source: for the destination's first answer. Destination: for the header and the configuration, from the first byte on.
@@ -76,6 +114,11 @@ impl Default for Params {
             max_bandwidth: 0,
             max_postcopy_bandwidth: 0,
             downtime_limit: Duration::from_millis(300),
+            downtime_limit_max: None,
+            downtime_step: None,
+            downtime_step_interval: Duration::from_secs(5),
+            deadline: None,
+            deadline_action: DeadlineAction::Cancel,
             connect_timeout: None,
             handshake_timeout: Duration::from_secs(30),
             stall_timeout: None,
@@ -105,6 +148,11 @@ impl Params {
         self.max_bandwidth = new.max_bandwidth;
         self.max_postcopy_bandwidth = new.max_postcopy_bandwidth;
         self.downtime_limit = new.downtime_limit;
+        self.downtime_limit_max = new.downtime_limit_max;
+        self.downtime_step = new.downtime_step;
+        self.downtime_step_interval = new.downtime_step_interval;
+        self.deadline = new.deadline;
+        self.deadline_action = new.deadline_action;
         self.auto_converge = new.auto_converge;
         self.throttle_initial = new.throttle_initial;
         self.throttle_increment = new.throttle_increment;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Statistics of one migration. Counters never decrease, also across a recovery.
 
+use super::progress::Stall;
 use super::status::Status;
 use crate::error::{Error, Phase};
 use crate::savevm::handler::Pending;
@@ -8,7 +9,7 @@ use crate::savevm::owner::Owner;
 use crate::sync::{Mutex, MutexGuard, Rank};
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The result of `query`.
@@ -26,6 +27,16 @@ pub struct Info {
     pub downtime: Duration,
     /// How long the guest would be stopped if it were stopped now.
     pub expected_downtime: Duration,
+    /// The downtime that was predicted when the guest was stopped.
+    pub prediction: Option<Prediction>,
+    /// The downtime limit in force.
+    pub downtime_limit: Duration,
+    /// How much is done, in percent. It never falls.
+    pub percent: u32,
+    /// Time from the begin of the migration to its end, as far as that can be foreseen.
+    pub expected_total: Option<Duration>,
+    /// Why the migration makes no progress.
+    pub stall: Stall,
     /// Saving (or loading) devices in one piece.
     pub device_time: Duration,
     /// Bytes of their sections.
@@ -58,6 +69,35 @@ pub struct Info {
     pub devices: Vec<(String, Duration)>,
 }
 
+/// A predicted downtime by its parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prediction {
+    /// Sending the memory that is left.
+    pub memory: Duration,
+    /// Saving the devices.
+    pub save: Duration,
+    /// Loading the devices.
+    pub load: Duration,
+    /// Answers of the destination.
+    pub round_trips: Duration,
+    /// Stopping and starting the guest, disks.
+    pub rest: Duration,
+}
+
+impl Prediction {
+    /// Returns the sum.
+    pub fn total(&self) -> Duration {
+        self.memory + self.save + self.load + self.round_trips + self.rest
+    }
+}
+
+impl Info {
+    /// Returns the time that the migration has spent paused, in pauses that have ended.
+    pub(super) fn time_paused(&self) -> Duration {
+        self.phases.iter().filter(|(phase, _)| *phase == Phase::Paused).map(|(_, time)| *time).sum()
+    }
+}
+
 /// One device that was saved or loaded in one piece.
 #[derive(Clone, Debug)]
 pub struct DeviceTime {
@@ -82,6 +122,8 @@ pub(super) struct Stats {
     devices: Mutex<Vec<DeviceTime>>,
     /// Bytes that arrived, over all connections: counted on every read.
     received: AtomicU64,
+    /// A read waits for the peer.
+    reading: AtomicBool,
 }
 
 impl Default for Stats {
@@ -90,6 +132,7 @@ impl Default for Stats {
             info: Mutex::new(Rank::MigrationStats, Info::default()),
             devices: Mutex::new(Rank::MigrationStats, Vec::new()),
             received: AtomicU64::new(0),
+            reading: AtomicBool::new(false),
         }
     }
 }
@@ -116,6 +159,16 @@ impl Stats {
     /// Bytes that arrived.
     pub fn received(&self) -> u64 {
         self.received.load(Relaxed)
+    }
+
+    /// A read begins, or ends.
+    pub fn set_reading(&self, reading: bool) {
+        self.reading.store(reading, Relaxed);
+    }
+
+    /// Whether a read waits for the peer.
+    pub fn is_reading(&self) -> bool {
+        self.reading.load(Relaxed)
     }
 
     /// So long was spent in a phase.

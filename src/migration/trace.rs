@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The trace of a migration: one JSON object per line. docs/trace-format.md documents the members.
 
+use super::stats::Prediction;
 use crate::error::{Error, Phase, Result};
 use crate::json::Emitter;
 use crate::savevm::handler::Pending;
@@ -56,6 +57,27 @@ pub(super) enum Event<'a> {
     Error {
         text: &'a str,
     },
+    /// How much is done, and when the migration will have ended.
+    Progress {
+        percent: u32,
+        expected: Option<Duration>,
+    },
+    /// The guest is about to be stopped: the predicted downtime, what is left, and the limit.
+    Budget {
+        prediction: Prediction,
+        left: u64,
+        limit: Duration,
+    },
+    /// Why the migration makes no progress; "none": it does again.
+    Stalled {
+        reason: &'a str,
+        excess: u64,
+        text: &'a str,
+    },
+    /// The deadline has passed.
+    Deadline {
+        action: &'a str,
+    },
 }
 
 /// Where the lines go; nowhere by default.
@@ -105,6 +127,26 @@ fn line(time: Duration, event: &Event<'_>) -> Vec<u8> {
             json.string("downtime").name("edge").string("end").name("duration_ns").number(nanos(*time))
         }
         Event::Error { text } => json.string("error").name("message").string(text),
+        Event::Progress { percent, expected } => {
+            json.string("progress").name("percent").number(u64::from(*percent));
+            match expected {
+                Some(time) => json.name("expected_total_ns").number(nanos(*time)),
+                None => &mut json,
+            }
+        }
+        Event::Budget { prediction, left, limit } => {
+            json.string("budget").name("left").number(*left).name("limit_ns").number(nanos(*limit));
+            json.name("predicted_ns").number(nanos(prediction.total()));
+            json.name("memory_ns").number(nanos(prediction.memory)).name("save_ns").number(nanos(prediction.save));
+            json.name("load_ns").number(nanos(prediction.load));
+            json.name("round_trips_ns").number(nanos(prediction.round_trips));
+            json.name("rest_ns").number(nanos(prediction.rest))
+        }
+        Event::Stalled { reason, excess, text } => {
+            json.string("stalled").name("reason").string(reason).name("excess").number(*excess);
+            json.name("message").string(text)
+        }
+        Event::Deadline { action } => json.string("deadline").name("action").string(action),
     };
     json.end();
     // Memory takes every byte.

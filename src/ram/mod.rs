@@ -39,6 +39,7 @@ mod unreadable;
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::registry::{Registrant, Registration};
+use crate::savevm::slot::LogTotals;
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::wire::ram as wire;
 use block::{Block, BlockInfo, Blocks};
@@ -70,14 +71,16 @@ pub struct Counters {
     pub unchanged: AtomicU64,
     /// Number of reads of the dirty log.
     pub syncs: AtomicU64,
+    /// Pages that the dirty log has shown as written, also those that were still to be sent.
+    pub written: AtomicU64,
     /// Ranges that the destination requested (counted at both sides).
     pub requests: AtomicU64,
 }
 
 impl Counters {
     fn reset(&self) {
-        let Self { normal, zero, xbzrle, unchanged, syncs, requests } = self;
-        [normal, zero, xbzrle, unchanged, syncs, requests].iter().for_each(|count| count.store(0, Relaxed));
+        let Self { normal, zero, xbzrle, unchanged, syncs, written, requests } = self;
+        [normal, zero, xbzrle, unchanged, syncs, written, requests].iter().for_each(|count| count.store(0, Relaxed));
     }
 }
 
@@ -315,6 +318,7 @@ impl Ram {
             let Some((_, block, offset)) = block::find_address(&blocks, address) else { return };
             let (start, count) = block.page_range(offset, len);
             if !self.is_ignored(block) {
+                self.counters.written.fetch_add(count as u64, Relaxed);
                 self.mark(block, start, count);
             }
             let done = (block.memory().len() - offset).min(len);
@@ -334,6 +338,12 @@ impl Ram {
     /// Subtracts from the number of dirty pages.
     fn cleaned(&self, pages: usize) {
         self.dirty_pages.fetch_sub(pages as i64, Relaxed);
+    }
+
+    /// What the dirty log has shown since setup.
+    fn log_totals(&self) -> LogTotals {
+        let written = self.counters.written.load(Relaxed) << self.page_bits;
+        LogTotals { reads: self.counters.syncs.load(Relaxed), written }
     }
 
     /// Number of dirty bytes.

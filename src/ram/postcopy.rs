@@ -4,7 +4,7 @@
 use super::{Ram, block};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::savevm::slot::{PageSource, PostcopyRam};
+use crate::savevm::slot::{LogTotals, PageSource, PostcopyRam};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ impl PostcopyRam for RamPostcopy {
     fn blocks(&self) -> Vec<Vec<u8>> {
         let blocks = self.0.blocks();
         blocks.iter().filter(|block| !self.0.is_ignored(block)).map(|block| block.info.name.clone()).collect()
+    }
+
+    fn log_totals(&self) -> Option<LogTotals> {
+        Some(self.0.log_totals())
     }
 
     fn send_discards(&self, file: &MigFile) -> Result<()> {

@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 
 /// Maximum duration of one call of iterate (QEMU 7.2's `MAX_WAIT`).
 const ITERATE_MAX: Duration = Duration::from_millis(50);
+/// The dirty log is read within a long pass as well, so that the speed of the guest's writes is known before the end of the
+/// first pass: after this time, and then after twice the time before, up to `READ_AFTER_MAX`.
+const READ_AFTER: Duration = Duration::from_secs(1);
+const READ_AFTER_MAX: Duration = Duration::from_secs(30);
 /// Maximum number of pages between two checks of the rate limit.
 pub(super) const CHUNK: usize = 64;
 /// The same in postcopy: a requested page waits behind at most this many background pages.
@@ -36,6 +40,9 @@ pub(super) struct Saver {
     cursor: (usize, usize),
     /// The round in which the dirty log was read last.
     synced_round: u64,
+    /// When the dirty log was read last, and after which time it is read again within a pass.
+    synced_at: Instant,
+    read_after: Duration,
     /// The guest runs at the destination and waits for pages.
     in_postcopy: bool,
     /// All pages are written to fixed places of a file when the saving is completed.
@@ -206,6 +213,8 @@ impl Ram {
             tracker,
             cursor: (0, 0),
             synced_round: 0,
+            synced_at: Instant::now(),
+            read_after: READ_AFTER,
             in_postcopy: false,
             mapped,
         }));
@@ -266,17 +275,25 @@ impl Ram {
         })
     }
 
-    /// Number of remaining bytes. The dirty log is read at the end of every pass over memory. Until then the result is
-    /// not below the threshold, so that the rest of a pass is sent while the guest runs and not during the downtime.
+    /// Number of remaining bytes. The dirty log is read at the end of every pass over memory, and now and then in a long
+    /// one. Until the end of the pass the result is not below the threshold, so that the rest of a pass is sent while the
+    /// guest runs and not during the downtime.
     pub(super) fn save_pending(&self, threshold: u64, in_postcopy: bool) -> Result<u64> {
         if in_postcopy {
             return Ok(self.dirty_bytes());
         }
         self.with_saver(|saver| {
-            if self.dirty_bytes() > 0 && saver.sender.round == saver.synced_round {
+            let in_pass = self.dirty_bytes() > 0 && saver.sender.round == saver.synced_round;
+            let is_due = saver.synced_at.elapsed() >= saver.read_after;
+            if in_pass && !is_due {
                 return Ok(self.dirty_bytes().max(threshold));
             }
             saver.tracker.sync(self, &saver.blocks)?;
+            saver.synced_at = Instant::now();
+            if in_pass {
+                saver.read_after = (saver.read_after * 2).min(READ_AFTER_MAX);
+                return Ok(self.dirty_bytes().max(threshold));
+            }
             saver.synced_round = saver.sender.round;
             Ok(self.dirty_bytes())
         })

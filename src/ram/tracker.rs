@@ -88,6 +88,7 @@ impl KernelLog {
     fn sync(&self, ram: &Ram, block: &Block) -> Result<()> {
         let result = self.scan.take_written(block.memory(), |offset, len| {
             let (start, count) = block.page_range(offset, len);
+            ram.counters.written.fetch_add(count as u64, Relaxed);
             ram.mark(block, start, count);
         });
         result.map_err(|err| Error::io(format!("reading the dirty log of block '{}'", block.name()), &err))
@@ -130,6 +131,8 @@ impl Tracker {
                         let text = format!("block '{}': {}", block.name(), error.message());
                         error.with_message(text)
                     })?;
+                    let written: u64 = words.iter().map(|word| u64::from(word.count_ones())).sum();
+                    ram.counters.written.fetch_add(written, Relaxed);
                     ram.dirtied(block.dirty.merge(&words));
                 }
             }

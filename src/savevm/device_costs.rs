@@ -68,6 +68,8 @@ pub struct CostSum {
     pub save: Duration,
     /// Time to load all devices whose time is known.
     pub load: Duration,
+    /// The part of both that was measured, and is not a guess from a load here.
+    pub measured: Duration,
     /// Bytes of their sections.
     pub bytes: u64,
     /// Number of registered devices.
@@ -154,6 +156,7 @@ impl DeviceCosts {
             };
             sum.save += cost.expected_save().unwrap_or_default();
             sum.load += cost.expected_load().unwrap_or_default();
+            sum.measured += cost.save.unwrap_or_default() + cost.load.unwrap_or_default();
             sum.bytes += cost.bytes;
             let at = sum.slowest.partition_point(|other| other.cost.expected() >= cost.expected());
             if at < SLOWEST {

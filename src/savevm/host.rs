@@ -2,7 +2,7 @@
 //! The host: what the engine asks of the hypervisor. The default of a method is for a host that does not have the
 //! feature.
 
-use super::slot::MigrationEvent;
+use super::slot::{MigrationEvent, StallEvent};
 use crate::sync::{Rank, check_order};
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
@@ -169,6 +169,8 @@ pub trait Host: VmStateHost + Send + Sync {
     }
     /// A migration changed its status. Any thread, any lock; no lock of the library is held.
     fn migration_event(&self, _event: &MigrationEvent) {}
+    /// A migration makes no progress, or makes progress again. Any thread, any lock; no lock of the library is held.
+    fn migration_stalled(&self, _event: &StallEvent) {}
     /// Returns the monotonic time in ns, for a host with a clock of its own.
     fn clock_ns(&self) -> Option<u64> {
         None

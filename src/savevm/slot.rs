@@ -26,6 +26,21 @@ pub struct MigrationEvent {
     pub error: Option<Error>,
 }
 
+/// A migration makes no progress, or makes progress again, as the host receives it.
+#[derive(Clone, Debug)]
+pub struct StallEvent {
+    /// Whether the migration is incoming.
+    pub incoming: bool,
+    /// Address of the driver's state.
+    pub migration: usize,
+    /// Number of the reason; 0: it makes progress again.
+    pub reason: i32,
+    /// By how many bytes per second the guest writes faster than memory is sent.
+    pub excess: u64,
+    /// The reason in words; empty if it makes progress again.
+    pub text: String,
+}
+
 /// One section that was saved or loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct SectionTime<'a> {
@@ -47,6 +62,15 @@ pub trait Observer: Send + Sync {
     fn section(&self, section: &SectionTime<'_>);
 }
 
+/// What the dirty log of RAM has shown since setup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogTotals {
+    /// Number of reads of the log. 0 if the host marks pages as it writes to them.
+    pub reads: u64,
+    /// Bytes that were shown as written, also those that were still to be sent.
+    pub written: u64,
+}
+
 /// Requests pages for the RAM of a destination. Any thread.
 pub trait PageSource: Send + Sync {
     /// Asks the source to send `len` bytes of a block from `start` soon. Fails if the connection is broken: ask again
@@ -59,6 +83,10 @@ pub trait PostcopyRam: Send + Sync {
     /// Returns the names of all blocks, for a recovery.
     fn blocks(&self) -> Vec<Vec<u8>>;
 
+    /// Source, in precopy: what the dirty log has shown so far. `None` if the RAM does not know.
+    fn log_totals(&self) -> Option<LogTotals> {
+        None
+    }
     /// Source, guest stopped, with the big lock: sends POSTCOPY_RAM_DISCARD for all pages that changed after they were
     /// sent.
     fn send_discards(&self, file: &MigFile) -> Result<()>;

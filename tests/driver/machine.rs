@@ -9,7 +9,7 @@ use savevm::savevm::Vm;
 use savevm::savevm::handler::{Callback, Handler, Pending};
 use savevm::savevm::host::{Flags, Host, Level};
 use savevm::savevm::registry::{INSTANCE_ID_ANY, Registrant, Registration};
-use savevm::savevm::slot::MigrationEvent;
+use savevm::savevm::slot::{MigrationEvent, StallEvent};
 use savevm::vmstate::{Recorder, VmStateHost};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -73,6 +73,8 @@ pub struct TestHost {
     pub events: Mutex<Vec<&'static str>>,
     /// The errors that came with events.
     pub event_errors: Mutex<Vec<(&'static str, String)>>,
+    /// Stalls that were reported: number of the reason, and the text.
+    pub stalls: Mutex<Vec<(i32, String)>>,
     pub throttled: AtomicU32,
     pub stops: AtomicU32,
     pub resets: AtomicU32,
@@ -101,6 +103,7 @@ impl TestHost {
             has_disks: AtomicBool::new(false),
             events: Mutex::default(),
             event_errors: Mutex::default(),
+            stalls: Mutex::default(),
             throttled: AtomicU32::new(0),
             stops: AtomicU32::new(0),
             resets: AtomicU32::new(0),
@@ -278,6 +281,10 @@ impl Host for TestHost {
         if let Some(error) = &event.error {
             self.event_errors.lock().unwrap().push((event.status, error.to_string()));
         }
+    }
+
+    fn migration_stalled(&self, event: &StallEvent) {
+        self.stalls.lock().unwrap().push((event.reason, event.text.clone()));
     }
 
     fn report(&self, _level: Level, text: &str) {
@@ -623,6 +630,7 @@ impl Progress {
     pub fn look(&mut self, info: Info) {
         if let Some(before) = &self.0 {
             assert!(info.transferred >= before.transferred, "transferred went back");
+            assert!(info.percent >= before.percent, "the percentage went back");
             assert!(info.rounds >= before.rounds && info.total_time >= before.total_time, "progress went back");
         }
         self.0 = Some(info);

@@ -12,6 +12,7 @@ mod postcopy;
 mod postcopy_faults;
 mod postcopy_runs;
 mod precopy;
+mod progress;
 mod qemu;
 mod rest;
 mod strangers;

@@ -196,7 +196,7 @@ fn a_guest_that_is_too_fast_is_slowed_down_until_it_fits() {
     let params = Params { max_bandwidth: 400_000, downtime_limit: Duration::from_millis(1), ..quick() };
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params.clone(), quick()));
     // All of this may be chosen while it runs.
-    run.out.set_params(&Params { auto_converge: true, throttle_initial: 35, ..params });
+    run.out.set_params(&Params { auto_converge: true, throttle_initial: 35, ..params }).unwrap();
     let since = Instant::now();
     let mut progress = Progress::default();
     while run.out.info().throttle < 35 {
@@ -275,7 +275,7 @@ fn parameters_change_while_it_runs() {
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (slow, quick()));
     thread::sleep(Duration::from_millis(250));
     assert_eq!(run.out.info().status, Status::Active);
-    run.out.set_params(&Params { max_bandwidth: 0, downtime_limit: Duration::from_secs(10), ..quick() });
+    run.out.set_params(&Params { max_bandwidth: 0, downtime_limit: Duration::from_secs(10), ..quick() }).unwrap();
     let (out, into) = run.wait("parameters");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "parameters");
@@ -355,7 +355,9 @@ fn chaos(seed: u64) -> Status {
                             }
                             source.host.unlock();
                         }
-                        8 => run.out.set_params(&Params { max_bandwidth: random.below(1 << 20), ..run.out.params() }),
+                        8 => drop(
+                            run.out.set_params(&Params { max_bandwidth: random.below(1 << 20), ..run.out.params() }),
+                        ),
                         _ => drop(run.out.continue_()),
                     }
                 }

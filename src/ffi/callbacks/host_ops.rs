@@ -5,8 +5,8 @@ use crate::error::{Result, printable};
 use crate::ffi::callbacks::incoming_ops::CIncoming;
 use crate::ffi::callbacks::postcopy_ops::CPostcopy;
 use crate::ffi::exports::host::{SaveVMHostOps, SaveVMPrecopyNotice, SaveVMReportLevel};
-use crate::ffi::exports::info::SaveVMEvent;
-use crate::ffi::marshal::convert::c_status;
+use crate::ffi::exports::info::{SaveVMEvent, SaveVMStallEvent};
+use crate::ffi::marshal::convert::{c_stall, c_status};
 use crate::ffi::marshal::handle::borrowed;
 use crate::ffi::marshal::opaque::{Error as CError, QEMUTimer};
 use crate::ffi::marshal::strings::c_string;
@@ -14,7 +14,7 @@ use crate::ffi::marshal::{strings, structs};
 use crate::migration::Status;
 use crate::savevm::host::{Flags, Host, Level, NoHost, PrecopyNotice};
 use crate::savevm::incoming::Incoming;
-use crate::savevm::slot::{MigrationEvent, PostcopyRam};
+use crate::savevm::slot::{MigrationEvent, PostcopyRam, StallEvent};
 use crate::sync::check_none_held;
 use crate::vmstate::{HostObject, VmStateHost};
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -228,6 +228,19 @@ impl Host for CHost {
         check_none_held("migration_event");
         // SAFETY: the contract of savevm_new().
         unsafe { function(self.table.host, &raw const event) }
+    }
+
+    fn migration_stalled(&self, event: &StallEvent) {
+        let text = c_string(&event.text);
+        let event = SaveVMStallEvent {
+            size: size_of::<SaveVMStallEvent>(),
+            incoming: event.incoming,
+            reason: c_stall(event.reason),
+            excess: event.excess,
+            migration: borrowed(event.migration, event.incoming),
+            text: text.as_ptr(),
+        };
+        call!(self.migration_stalled(&raw const event) else ());
     }
 
     fn clock_ns(&self) -> Option<u64> {

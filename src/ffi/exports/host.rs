@@ -2,7 +2,7 @@
 //! `savevm.h`: what the library asks of the hypervisor.
 
 use crate::ffi::exports::host_driver::SaveVMIncomingOps;
-use crate::ffi::exports::info::SaveVMEvent;
+use crate::ffi::exports::info::{SaveVMEvent, SaveVMStallEvent};
 use crate::ffi::exports::postcopy::SaveVMPostcopyOps;
 use crate::ffi::marshal::opaque::{Error, QEMUTimer, VMStateIf};
 use crate::ffi::marshal::structs::sized_structs;
@@ -185,4 +185,7 @@ pub struct SaveVMHostOps {
     /// stopped. With the lock. savevm_incoming() does not call it, because the machine of an incoming migration is new. NULL: no
     /// reset.
     pub reset: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
+    /// Called when a migration of the library's driver makes no progress, and when it makes progress again. Any thread, any lock.
+    /// It may call the library, except functions that wait for the same migration. `event` is valid during the call.
+    pub migration_stalled: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const SaveVMStallEvent)>,
 }

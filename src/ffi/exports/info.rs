@@ -71,7 +71,42 @@ pub enum SaveVMOwner {
     SAVEVM_OWNER_TORN = 3,
 }
 
+/// What happens when a migration has not ended at its deadline (SaveVMParams.deadline_ms).
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMDeadlineAction {
+    /// The migration is cancelled. Its error is -ETIMEDOUT and states why it did not end.
+    SAVEVM_DEADLINE_CANCEL = 0,
+    /// It switches to postcopy, which must be enabled (SaveVMParams.postcopy).
+    SAVEVM_DEADLINE_POSTCOPY = 1,
+    /// The guest is stopped, and everything that is left is sent. The downtime may exceed its limit.
+    SAVEVM_DEADLINE_FORCE = 2,
+}
+
+/// Why a migration makes no progress.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMStallReason {
+    /// It makes progress.
+    SAVEVM_STALL_NONE = 0,
+    /// The guest writes faster than the link sends.
+    SAVEVM_STALL_DIRTY_RATE = 1,
+    /// The guest writes faster than SaveVMParams.max_bandwidth allows to send.
+    SAVEVM_STALL_MAX_BANDWIDTH = 2,
+    /// Saving and loading the devices takes longer than the downtime limit.
+    SAVEVM_STALL_DEVICES = 3,
+    /// The destination does not read what is sent.
+    SAVEVM_STALL_PEER_NOT_READING = 4,
+    /// Incoming: the source sends nothing.
+    SAVEVM_STALL_PEER_NOT_SENDING = 5,
+    /// The destination does not answer.
+    SAVEVM_STALL_PEER_NOT_ANSWERING = 6,
+}
+
 c_enums! {
+    SaveVMDeadlineAction: SAVEVM_DEADLINE_CANCEL, SAVEVM_DEADLINE_POSTCOPY, SAVEVM_DEADLINE_FORCE;
     SaveVMReturnPath: SAVEVM_RETURN_PATH_AUTO, SAVEVM_RETURN_PATH_ON, SAVEVM_RETURN_PATH_OFF;
     SaveVMOwner: SAVEVM_OWNER_HERE, SAVEVM_OWNER_THERE, SAVEVM_OWNER_UNKNOWN, SAVEVM_OWNER_TORN;
 }
@@ -167,6 +202,18 @@ pub struct SaveVMParams {
     /// Encrypt and authenticate every connection; NULL: plain connections. The peer must use TLS as well. An error if the
     /// library was built without TLS (meson option `tls`).
     pub tls: *const SaveVMTls,
+    /// The downtime limit rises from `downtime_limit_ms` up to this while the migration does not converge: all memory was sent,
+    /// and what is left does not become less. Default: it does not rise. May change during the migration, like the next two.
+    pub downtime_limit_max_ms: u32,
+    /// By how much it rises at a time; default: a tenth of the difference between both limits.
+    pub downtime_step_ms: u32,
+    /// Time without convergence after which it rises; default 5000.
+    pub downtime_step_interval_ms: u32,
+    /// Time from the beginning at which `deadline_action` is taken if the guest has not moved; default: no deadline. May change
+    /// during the migration.
+    pub deadline_ms: u32,
+    /// Default SAVEVM_DEADLINE_CANCEL. May change during the migration.
+    pub deadline_action: MaybeUninit<SaveVMDeadlineAction>,
 }
 
 /// Measurements of one device that is not a live device.
@@ -245,6 +292,31 @@ pub struct SaveVMInfo {
     pub postcopy_time_us: u64,
     /// Time of waiting for a recovery.
     pub paused_time_us: u64,
+    /// How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its
+    /// memory. Incoming: 0 until then.
+    pub percent: u32,
+    /// Why the migration makes no progress. savevm_migration_stall() returns the reason in words.
+    pub stall: SaveVMStallReason,
+    /// Expected time from the beginning to the end, in microseconds; 0: no end is in sight, or nothing was measured yet. After the
+    /// end: `total_time_us`.
+    pub expected_total_time_us: u64,
+    /// By how many bytes per second the guest writes faster than memory is sent, while the migration is stalled by that.
+    pub stall_excess: u64,
+    /// The downtime limit in force, in microseconds; see SaveVMParams.downtime_limit_max_ms.
+    pub downtime_limit_us: u64,
+    /// The downtime that was predicted when the guest was stopped, in microseconds; 0 before. It is the sum of the next five
+    /// members. `downtime_us` is the actual one.
+    pub predicted_downtime_us: u64,
+    /// Predicted time for sending the memory that was left, at the measured bandwidth.
+    pub predicted_memory_us: u64,
+    /// Predicted time for saving the devices, as measured in earlier migrations of this context.
+    pub predicted_save_us: u64,
+    /// Predicted time for loading the devices, as the destination of an earlier migration or a rehearsal reported it.
+    pub predicted_load_us: u64,
+    /// Predicted time for the destination's answers.
+    pub predicted_round_trips_us: u64,
+    /// Predicted time for everything else: stopping and starting the guest, disks.
+    pub predicted_rest_us: u64,
 }
 
 /// A change of a migration's status.
@@ -263,4 +335,22 @@ pub struct SaveVMEvent {
     pub migration: *mut SaveVMMigration,
     /// Why a postcopy paused, a recovery failed, or the migration ended without success; else NULL. Valid in the callback.
     pub error: *const c_char,
+}
+
+/// A migration that makes no progress, or makes progress again.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMStallEvent {
+    /// sizeof(SaveVMStallEvent) of the library.
+    pub size: usize,
+    /// Whether the migration is incoming.
+    pub incoming: bool,
+    /// The reason. SAVEVM_STALL_NONE: it makes progress again.
+    pub reason: SaveVMStallReason,
+    /// By how many bytes per second the guest writes faster than memory is sent; 0 for other reasons.
+    pub excess: u64,
+    /// The migration.
+    pub migration: *mut SaveVMMigration,
+    /// The reason in words, with what to do; empty for SAVEVM_STALL_NONE. Valid in the callback.
+    pub text: *const c_char,
 }

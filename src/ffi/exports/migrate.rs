@@ -12,7 +12,7 @@ use crate::ffi::marshal::handle::{on_machine, try_on_machine};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM, SaveVMMigration};
 use crate::ffi::marshal::results::{code, value_or_error};
 use crate::ffi::marshal::{current, strings, structs};
-use crate::migration::{Endpoint, Incoming, Outgoing, Params};
+use crate::migration::{Endpoint, Incoming, Outgoing, Params, StallReason};
 use crate::savevm::Vm;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
@@ -224,6 +224,27 @@ pub unsafe extern "C" fn savevm_migration_pause_error(m: *mut SaveVMMigration, e
     unsafe { try_on_machine(Handle::from_c(m), errp, |m| m.info().pause_error.map_or(Ok(()), Err)) }
 }
 
+/// Returns why a migration makes no progress, in words, with what to do. SaveVMInfo.stall has the reason as a number.
+///
+/// Returns:
+///   0        the migration makes progress, or has ended
+///   -EAGAIN  it makes no progress; the reason is in `*errp`
+///   -EINVAL  NULL
+///
+/// Thread: any. Lock: either. Does not wait; may be called from callbacks.
+///
+/// # Safety
+/// `m` is NULL or a migration; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_migration_stall(m: *mut SaveVMMigration, errp: *mut *mut CError) -> c_int {
+    let stall = |m: &Handle| match m.info().stall {
+        stall if stall.reason == StallReason::None => Ok(()),
+        stall => Err(Error::new(libc::EAGAIN, stall.text)),
+    };
+    // SAFETY: the contract of the function.
+    unsafe { try_on_machine(Handle::from_c(m), errp, stall) }
+}
+
 /// Cancels a migration and waits at most one second for it to end.
 ///
 /// Returns:
@@ -358,8 +379,7 @@ pub unsafe extern "C" fn savevm_migration_set_params(
     let set = |m: &Handle| {
         // SAFETY: the contract of the function.
         let new = unsafe { self::params(params) }?.ok_or_else(|| Error::invalid("the parameters are NULL"))?;
-        m.outgoing("savevm_migration_set_params")?.set_params(&new);
-        Ok(())
+        m.outgoing("savevm_migration_set_params")?.set_params(&new)
     };
     // SAFETY: the contract of the function.
     unsafe { try_on_machine(Handle::from_c(m), errp, set) }

@@ -5,11 +5,12 @@ use crate::channel::{TlsOptions, Uri};
 use crate::error::{Error, Phase, Result};
 use crate::ffi::callbacks::channel_ops::CChannel;
 use crate::ffi::exports::info::{
-    SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStatus, SaveVMTls,
+    SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStallReason,
+    SaveVMStatus, SaveVMTls,
 };
 use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::channel_table::SaveVMChannelOps;
-use crate::migration::{Choice, DeviceTime, Endpoint, Info, Owner, Params, Status};
+use crate::migration::{Choice, DeadlineAction, DeviceTime, Endpoint, Info, Owner, Params, Status};
 use std::ffi::{OsStr, OsString, c_char, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -54,6 +55,15 @@ pub(in crate::ffi) unsafe fn params(from: *const SaveVMParams) -> Result<Option<
     params.max_bandwidth = from.max_bandwidth;
     params.max_postcopy_bandwidth = from.max_postcopy_bandwidth;
     params.downtime_limit = time(from.downtime_limit_ms).unwrap_or(params.downtime_limit);
+    params.downtime_limit_max = time(from.downtime_limit_max_ms);
+    params.downtime_step = time(from.downtime_step_ms);
+    params.downtime_step_interval = time(from.downtime_step_interval_ms).unwrap_or(params.downtime_step_interval);
+    params.deadline = time(from.deadline_ms);
+    params.deadline_action = match structs::c_enum(from.deadline_action)? {
+        SaveVMDeadlineAction::SAVEVM_DEADLINE_CANCEL => DeadlineAction::Cancel,
+        SaveVMDeadlineAction::SAVEVM_DEADLINE_POSTCOPY => DeadlineAction::Postcopy,
+        SaveVMDeadlineAction::SAVEVM_DEADLINE_FORCE => DeadlineAction::Force,
+    };
     params.connect_timeout = time(from.connect_timeout_ms);
     params.handshake_timeout = time(from.handshake_timeout_ms).unwrap_or(params.handshake_timeout);
     params.stall_timeout = time(from.stall_timeout_ms);
@@ -152,6 +162,22 @@ pub(in crate::ffi) fn c_status(status: Status) -> (SaveVMStatus, *const c_char) 
     (status, name.as_ptr())
 }
 
+/// The reason of a stall as C sees it.
+pub(in crate::ffi) fn c_stall(number: i32) -> SaveVMStallReason {
+    use SaveVMStallReason::*;
+    [
+        SAVEVM_STALL_DIRTY_RATE,
+        SAVEVM_STALL_MAX_BANDWIDTH,
+        SAVEVM_STALL_DEVICES,
+        SAVEVM_STALL_PEER_NOT_READING,
+        SAVEVM_STALL_PEER_NOT_SENDING,
+        SAVEVM_STALL_PEER_NOT_ANSWERING,
+    ]
+    .into_iter()
+    .find(|reason| *reason as i32 == number)
+    .unwrap_or(SAVEVM_STALL_NONE)
+}
+
 /// The owner that C means.
 pub(in crate::ffi) fn owner_from_c(owner: SaveVMOwner) -> Owner {
     match owner {
@@ -195,6 +221,7 @@ pub(in crate::ffi) fn info(from: &Info) -> SaveVMInfo {
     let phase = |phases: &[Phase]| {
         micros(from.phases.iter().filter(|(phase, _)| phases.contains(phase)).map(|(_, time)| *time).sum())
     };
+    let predicted = from.prediction.unwrap_or_default();
     SaveVMInfo {
         size: size_of::<SaveVMInfo>(),
         status,
@@ -222,6 +249,17 @@ pub(in crate::ffi) fn info(from: &Info) -> SaveVMInfo {
         switchover_time_us: phase(&[Phase::Stop, Phase::Complete, Phase::Start]),
         postcopy_time_us: phase(&[Phase::Postcopy]),
         paused_time_us: phase(&[Phase::Paused]),
+        percent: from.percent,
+        stall: c_stall(from.stall.reason as i32),
+        expected_total_time_us: micros(from.expected_total.unwrap_or_default()),
+        stall_excess: from.stall.excess,
+        downtime_limit_us: micros(from.downtime_limit),
+        predicted_downtime_us: micros(predicted.total()),
+        predicted_memory_us: micros(predicted.memory),
+        predicted_save_us: micros(predicted.save),
+        predicted_load_us: micros(predicted.load),
+        predicted_round_trips_us: micros(predicted.round_trips),
+        predicted_rest_us: micros(predicted.rest),
     }
 }
 

@@ -65,6 +65,12 @@ impl Incoming {
         core.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(core.watcher()));
         core.advance(Status::Setup);
+        if let Err(error) = core.start_watch() {
+            core.set_error(error.clone());
+            shared.release_slot();
+            core.advance(Status::Failed);
+            return Err(error);
+        }
         let worker = Arc::new(Worker::new(Arc::clone(&shared)));
         if let Err(err) = spawn("savevm-load", move || work(&worker, acceptor)) {
             let error = Error::io("starting the migration's thread", &err);

@@ -25,7 +25,9 @@ impl Metered {
         if let Some(left) = left {
             self.inner.set_stall_limit(Some(left.min(self.stall)));
         }
+        self.stats.set_reading(true);
         let result = read();
+        self.stats.set_reading(false);
         if left.is_some() {
             self.inner.set_stall_limit(Some(self.stall));
         }

@@ -104,6 +104,7 @@ impl Shared {
             // Dropping an unused listener closes it: no source can connect any more.
             drop(self.requests.recovery_acceptor.take());
             self.core.vm.set_incoming(self.previous_handler.take());
+            self.core.watch.stop();
             self.core.vm.slot.set_observer(None);
             self.core.vm.slot.release();
         }

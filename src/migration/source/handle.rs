@@ -7,6 +7,7 @@ use super::worker::{Next, Source};
 use crate::channel::Cancel;
 use crate::error::{Error, Result};
 use crate::migration::core::{Core, Migration};
+use crate::migration::deadline::check_params;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use crate::migration::params::Params;
 use crate::migration::status::Status;
@@ -43,6 +44,7 @@ impl Outgoing {
     /// connection comes later. `own_thread` selects the thread that does the work.
     pub fn start(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_migratable()?;
+        check_params(&params, params.postcopy)?;
         let own_thread = params.own_thread;
         let core = Arc::new(Core::new(vm, params, false, to.text())?);
         vm.prepare_global_state()?;
@@ -57,6 +59,12 @@ impl Outgoing {
         this.shared.core.set_address(Arc::as_ptr(&this) as usize);
         vm.slot.set_observer(Some(this.shared.core.watcher()));
         this.shared.core.advance(Status::Setup);
+        if let Err(error) = this.shared.core.start_watch() {
+            this.shared.core.set_error(error.clone());
+            this.shared.core.advance(Status::Failed);
+            this.shared.release_slot();
+            return Err(error);
+        }
         if own_thread {
             this.start_thread()?;
         }
@@ -157,8 +165,7 @@ impl Outgoing {
         if self.shared.core.status().is_final() {
             return Err(Error::invalid(format!("the migration is {}", self.shared.core.status())));
         }
-        self.shared.requests.postcopy.store(true, SeqCst);
-        self.shared.core.status_machine.notify();
+        self.shared.core.request_postcopy();
         Ok(())
     }
 
@@ -186,8 +193,10 @@ impl Outgoing {
     }
 
     /// Changes what may change while it runs.
-    pub fn set_params(&self, params: &Params) {
+    pub fn set_params(&self, params: &Params) -> Result<()> {
+        check_params(params, self.shared.core.params().postcopy)?;
         self.shared.core.change_params(params);
+        Ok(())
     }
 
     /// The parameters of the moment.

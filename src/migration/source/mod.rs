@@ -4,12 +4,13 @@
 //! - `handle.rs`: the migration as its user holds it.
 //! - `shared.rs`: what the handle and the worker share.
 //! - `worker.rs`: the work, a step at a time. `switchover.rs` and `postcopy.rs` have the two ways to hand the guest over.
-//! - `rate.rs`: bandwidth, dirty rate and convergence.
+//! - `steering.rs`: progress, and when to stop the guest. `rate.rs`: bandwidth, dirty rate and convergence.
 
 mod handle;
 mod postcopy;
 mod rate;
 mod shared;
+mod steering;
 mod switchover;
 mod worker;
 

@@ -181,6 +181,7 @@ impl Source {
         let threshold = self.rate.last.threshold;
         let pending = save::pending(vm, self.file()?, threshold);
         core.stats.get().remaining = pending;
+        self.see(core, pending.total(), 0);
         if handed && (pending.total() == 0 || pending.total() < threshold) {
             return self.complete_postcopy(m);
         }
@@ -387,6 +388,7 @@ impl Source {
             return Err(Error::invalid(format!("the destination does not go on: RESUME_ACK {ack}")));
         }
         self.rate = Rate::new(core.now(), self.transferred());
+        self.steering.flow.interrupt(core.now());
         Ok(())
     }
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Convergence: how fast the link is, how fast the guest dirties, and when the rest fits into the allowed downtime.
+//! How fast the link is, window by window, and whether the guest writes too fast for it.
 //!
-//! As in QEMU 7.2 (`migration_update_counters`) the bandwidth is that of the last window of 100 ms, and the threshold is
-//! what it carries within the downtime limit. QEMU leaves out what the devices cost that are saved in one piece. Here the
-//! time that they took last time is taken off the limit first: last time is an earlier migration or attempt of this
-//! machine, since saving them on trial while the guest runs would call devices that do not expect it. Before the first
-//! attempt nothing is known, and the limit holds for the live state alone.
+//! As in QEMU 7.2 (`migration_update_counters`) the bandwidth is that of the last window of 100 ms. If the bandwidth limit
+//! makes the source wait, the link could send more than that. What it could send counts in the downtime, in which the limit
+//! does not hold.
 
+use crate::migration::progress::per_second;
 use std::time::Duration;
 
 /// Length of a window.
@@ -15,18 +14,20 @@ pub const WINDOW: Duration = Duration::from_millis(100);
 const SMALL: u64 = 10_000;
 /// How often convergence is judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(500);
-/// Never takes more than this part of the limit off, so that a migration still can end.
-const COST_SHARE: u32 = 2;
+/// Bytes that the buffers of a connection may take at once, which say nothing about the link.
+const BUFFERS: u64 = 8 << 20;
+/// Part of a new window in the average speed of the link.
+const WEIGHT: u64 = 3;
 
 /// What a window has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measure {
     /// Bytes per second.
     pub bandwidth: u64,
+    /// Bytes per second that the link sends without the bandwidth limit, on average.
+    pub link: u64,
     /// What can be sent within the downtime limit.
     pub threshold: u64,
-    /// The downtime if the guest were stopped now.
-    pub expected_downtime: Duration,
 }
 
 /// Measures one connection.
@@ -34,6 +35,9 @@ pub struct Measure {
 pub struct Rate {
     started: Duration,
     bytes: u64,
+    /// Since when the bandwidth limit makes the source wait, and how long it did in this window.
+    waits: Option<Duration>,
+    waited: Duration,
     /// The last look at what is pending: bytes sent by then, and how many were pending.
     seen: Option<(u64, u64)>,
     /// The last judgement: when, and bytes sent by then.
@@ -50,28 +54,6 @@ pub struct Rate {
     pub dirty_rate: u64,
 }
 
-fn per_second(bytes: u64, time: Duration) -> u64 {
-    let nanos = time.as_nanos().max(1);
-    u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
-}
-
-fn within(bandwidth: u64, time: Duration) -> u64 {
-    u64::try_from(u128::from(bandwidth).saturating_mul(time.as_nanos()) / 1_000_000_000).unwrap_or(u64::MAX)
-}
-
-/// How long `bytes` take at `bandwidth`; a whole day where nothing moves.
-fn time_for(bytes: u64, bandwidth: u64) -> Duration {
-    const DAY: Duration = Duration::from_secs(86_400);
-    if bytes == 0 {
-        return Duration::ZERO;
-    }
-    if bandwidth == 0 {
-        return DAY;
-    }
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bandwidth);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(DAY)
-}
-
 impl Rate {
     /// Begins with the first window, at `now` with `bytes` sent.
     pub fn new(now: Duration, bytes: u64) -> Self {
@@ -83,8 +65,14 @@ impl Rate {
         WINDOW.saturating_sub(now.saturating_sub(self.started))
     }
 
+    /// The bandwidth limit makes the source wait from now on.
+    pub fn wait(&mut self, now: Duration) {
+        self.waits = Some(now);
+    }
+
     /// Ends the window if it is time; whether it was.
-    pub fn update(&mut self, now: Duration, bytes: u64, pending: u64, limit: Duration, device_cost: Duration) -> bool {
+    pub fn update(&mut self, now: Duration, bytes: u64) -> bool {
+        self.waited += self.waits.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let time = now.saturating_sub(self.started);
         if time < WINDOW {
             return false;
@@ -92,12 +80,23 @@ impl Rate {
         let sent = bytes.saturating_sub(self.bytes);
         if sent > SMALL || self.last.bandwidth == 0 {
             self.last.bandwidth = per_second(sent, time);
+            let link = self.link(sent, time);
+            self.last.link = match self.last.link {
+                0 => link,
+                before => (before / 10 * (10 - WEIGHT)).saturating_add(link / 10 * WEIGHT),
+            };
         }
-        let cost = device_cost.min(limit / COST_SHARE);
-        self.last.threshold = within(self.last.bandwidth, limit - cost);
-        self.last.expected_downtime = time_for(pending, self.last.bandwidth) + device_cost;
-        (self.started, self.bytes) = (now, bytes);
+        (self.started, self.bytes, self.waited) = (now, bytes, Duration::ZERO);
         true
+    }
+
+    /// What the link has shown in a window.
+    fn link(&self, sent: u64, time: Duration) -> u64 {
+        let busy = time.saturating_sub(self.waited);
+        if self.waited.is_zero() || busy.is_zero() || sent < 2 * BUFFERS {
+            return self.last.bandwidth;
+        }
+        per_second(sent - BUFFERS, busy).max(self.last.bandwidth)
     }
 
     /// `bytes` were sent and so many are `pending`: how much the guest dirtied since the last call. A log of dirty pages is
@@ -143,29 +142,28 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_window_gives_bandwidth_threshold_and_downtime() {
+    fn a_window_lasts_100_ms_and_an_idle_one_does_not_make_the_link_slow() {
         let mut rate = Rate::new(Duration::ZERO, 1000);
-        assert!(!rate.update(99 * MS, 5000, 0, 300 * MS, Duration::ZERO));
-        assert!(rate.update(100 * MS, 101_000, 500_000, 300 * MS, Duration::ZERO));
-        let expected = Measure { bandwidth: 1_000_000, threshold: 300_000, expected_downtime: 500 * MS };
-        assert_eq!(rate.last, expected);
-        assert!(rate.update(200 * MS, 201_000, 0, 300 * MS, 100 * MS));
-        assert_eq!((rate.last.threshold, rate.last.expected_downtime), (200_000, 100 * MS));
-    }
-
-    #[test]
-    fn an_idle_window_does_not_make_the_link_slow() {
-        let mut rate = Rate::new(Duration::ZERO, 0);
-        rate.update(100 * MS, 1_000_000, 0, 300 * MS, Duration::ZERO);
-        rate.update(200 * MS, 1_000_100, 0, 300 * MS, Duration::ZERO);
+        assert!(!rate.update(99 * MS, 100_000));
+        assert!(rate.update(100 * MS, 1_001_000));
+        assert_eq!((rate.last.bandwidth, rate.last.link), (10_000_000, 10_000_000));
+        assert!(rate.update(200 * MS, 1_001_100));
         assert_eq!(rate.last.bandwidth, 10_000_000);
+        assert!(rate.update(300 * MS, 3_001_100));
+        assert_eq!((rate.last.bandwidth, rate.last.link), (20_000_000, 13_000_000));
     }
 
     #[test]
-    fn devices_never_take_more_than_half_of_the_limit() {
+    fn a_bandwidth_limit_hides_the_link_only_where_buffers_may_take_all() {
         let mut rate = Rate::new(Duration::ZERO, 0);
-        rate.update(100 * MS, 100_000, 0, 300 * MS, 900 * MS);
-        assert_eq!(rate.last.threshold, 150_000);
+        rate.wait(20 * MS);
+        assert!(rate.update(100 * MS, 4 << 20));
+        assert_eq!(rate.last.link, rate.last.bandwidth);
+        let mut rate = Rate::new(Duration::ZERO, 0);
+        rate.wait(20 * MS);
+        assert!(rate.update(100 * MS, 40 << 20));
+        assert_eq!(rate.last.bandwidth, 400 << 20);
+        assert_eq!(rate.last.link, 1600 << 20);
     }
 
     #[test]
@@ -175,7 +173,7 @@ mod tests {
         for at in 1..=8u32 {
             let now = 500 * MS * at;
             let bytes = 1_000_000 * u64::from(at);
-            rate.update(now, bytes, 5_000_000, 10 * MS, Duration::ZERO);
+            rate.update(now, bytes);
             verdicts.push(rate.too_fast(now, bytes, 5_000_000));
         }
         // Only the second look shows something.
@@ -190,7 +188,8 @@ mod tests {
         let mut slower = Vec::new();
         for at in 0..120u32 {
             let now = 100 * MS * at;
-            rate.update(now, bytes, pending, 100 * MS, Duration::ZERO);
+            rate.update(now, bytes);
+            rate.last.threshold = rate.last.bandwidth / 10;
             // A pass of 3 s, and then the log shows what the guest did in it: as much as was sent.
             if at > 0 && at % 30 == 0 {
                 pending = 100_000_000;
@@ -222,8 +221,9 @@ mod tests {
     #[test]
     fn extreme_numbers_do_not_overflow() {
         let mut rate = Rate::new(Duration::ZERO, 0);
-        rate.update(WINDOW, u64::MAX, u64::MAX, Duration::MAX, Duration::ZERO);
-        assert_eq!(rate.last.threshold, u64::MAX);
-        assert_eq!(time_for(u64::MAX, 1), Duration::from_secs(86_400));
+        rate.wait(Duration::ZERO);
+        rate.update(WINDOW, u64::MAX);
+        rate.update(2 * WINDOW, u64::MAX);
+        assert_eq!(rate.last.bandwidth, u64::MAX);
     }
 }

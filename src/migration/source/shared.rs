@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 pub(super) struct Requests {
     /// Continue after pause-before-switchover.
     pub continue_: AtomicBool,
-    /// Switch to postcopy.
-    pub postcopy: AtomicBool,
     /// The handle is being freed: do not wait for a recovery any longer.
     pub abandon: AtomicBool,
     /// The new connection of a recovery.
@@ -24,7 +22,6 @@ impl Default for Requests {
     fn default() -> Self {
         Self {
             continue_: AtomicBool::new(false),
-            postcopy: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
             recovery_channel: Mutex::new(Rank::OutgoingRecovery, None),
         }
@@ -59,6 +56,7 @@ impl Shared {
         if !self.released.swap(true, SeqCst) {
             // Dropping an unused recovery channel closes it: its other end waits for this one.
             drop(self.requests.recovery_channel.take());
+            self.core.watch.stop();
             self.core.vm.slot.set_observer(None);
             self.core.vm.ownership.hold(false);
             self.core.vm.slot.release();

@@ -25,7 +25,6 @@ impl Source {
     /// The guest is stopped: everything else goes.
     pub(super) fn complete(&mut self, m: &Shared) -> Result<Next> {
         let (core, vm, host) = (&m.core, &m.core.vm, m.core.vm.host());
-        let started = core.now();
         // Set before, since a host that fails half-way has given some of them up.
         self.disks_inactive = true;
         let file = self.file()?;
@@ -36,8 +35,6 @@ impl Source {
         core.fault_point();
         self.ask_loaded(m)?;
         core.fault_point();
-        let devices = core.stats.get().device_time + self.costs.load;
-        vm.slot.device_costs.set_rest(core.now().saturating_sub(started + devices));
         core.commit()?;
         let file = self.file()?;
         save::end_of_stream(file);

@@ -7,17 +7,18 @@
 
 use super::rate::Rate;
 use super::shared::Shared;
+use super::steering::Steering;
 use crate::channel::{Channel, Uri};
 use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::core::Core;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
 use crate::migration::params::{Choice, Params};
+use crate::migration::progress::Decision;
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::Reader;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
-use crate::savevm::device_costs::CostSum;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
@@ -109,7 +110,7 @@ pub(super) struct Source {
     pub disks_inactive: bool,
     /// The stream goes into a regular file: no destination can start the guest by itself.
     pub to_file: bool,
-    throttle: u32,
+    pub throttle: u32,
     kept_alive: Duration,
     /// When the source began to wait for the queue to empty.
     draining: Option<Duration>,
@@ -117,10 +118,10 @@ pub(super) struct Source {
     pub packaged_at: Duration,
     /// The destination has shown that it got the guest in postcopy.
     pub arrived: bool,
-    /// What the devices will cost in the switchover, as far as that is known.
-    pub costs: CostSum,
     /// Postcopy: every page was sent, and the destination was asked whether all arrived.
     pub all_sent: bool,
+    /// Progress, and when to stop the guest.
+    pub steering: Steering,
 }
 
 impl Source {
@@ -144,13 +145,14 @@ impl Source {
             draining: None,
             packaged_at: Duration::ZERO,
             arrived: false,
-            costs: CostSum::default(),
             all_sent: false,
+            steering: Steering::default(),
         }
     }
 
     /// Does what is next.
     pub fn step(&mut self, m: &Shared) -> Next {
+        m.core.check_deadline();
         if let Some(error) = m.core.interrupted() {
             return self.abort(m, error);
         }
@@ -228,6 +230,7 @@ impl Source {
         }
         let file = MigFile::new(Arc::clone(&channel), true);
         set_rate_limit(&file, params.max_bandwidth);
+        m.core.watch.set_writes(Some(file.writes()));
         self.file = Some(file);
         self.channel = Some(channel);
         Ok(())
@@ -239,6 +242,7 @@ impl Source {
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
         let file = self.file()?;
         save::header(vm, file);
+        let mut round_trip = Duration::ZERO;
         if let Some(reader) = &self.reader {
             command::open_return_path(vm, file);
             let mut last = message::PING_OPENED;
@@ -249,14 +253,17 @@ impl Source {
                 command::ping(vm, file, last);
             }
             self.check()?;
+            let asked = core.now();
             // What does not fit at all shows here, before anything is sent.
             core.wait_for("the destination's first answer", params.handshake_timeout, || reader.pong(last))?;
             core.stats.get().peer_is_libsavevm = reader.peer_is_libsavevm();
+            round_trip = core.now().saturating_sub(asked);
         }
         if params.postcopy {
             command::postcopy_advise(vm, file);
         }
         self.set_up = true;
+        self.note_round_trip(round_trip);
         let file = self.file()?;
         save::setup(vm, file);
         file.flush();
@@ -294,7 +301,7 @@ impl Source {
         let now = m.core.now();
         m.core.stats.get().setup_time = now;
         self.rate = Rate::new(now, self.transferred());
-        self.costs = m.core.vm.slot.device_costs.sum(&m.core.vm.registry);
+        self.begin_steering(&m.core);
         self.go(Step::Iterate)
     }
 
@@ -315,31 +322,29 @@ impl Source {
 
     /// Ends a window where it is time. How long the rate limit asks to wait, if it does.
     pub fn pace(&mut self, core: &Core, max_bandwidth: u64) -> Result<Option<Next>> {
-        let now = core.now();
-        let params = core.params();
-        let pending = core.stats.get().remaining;
-        let (sent, cost) = (self.transferred(), self.costs.save + self.costs.load + core.vm.slot.device_costs.rest());
-        if self.rate.update(now, sent, pending.total(), params.downtime_limit, cost) {
+        let (now, sent) = (core.now(), self.transferred());
+        if self.rate.update(now, sent) {
             let file = self.file()?;
             file.reset_rate();
             set_rate_limit(file, max_bandwidth);
-            let last = self.rate.last;
-            let throttle = self.throttle;
-            {
+            let (number, left) = {
                 let mut info = core.stats.get();
                 info.transferred = info.transferred.max(sent);
-                (info.bandwidth, info.expected_downtime) = (last.bandwidth, last.expected_downtime);
-            }
-            let number = core.stats.get().rounds;
-            let (bandwidth, dirty_rate) = (last.bandwidth, self.rate.dirty_rate);
+                (info.rounds, info.remaining)
+            };
+            self.show_progress(core, &core.params());
+            let (last, dirty_rate, throttle) = (self.rate.last, self.rate.dirty_rate, self.throttle);
+            let bandwidth = last.bandwidth;
             core.trace.write(now, &Event::Round { number, bytes: sent, bandwidth, dirty_rate, throttle });
-            core.trace.write(now, &Event::Pending { left: pending, threshold: last.threshold });
+            core.trace.write(now, &Event::Pending { left, threshold: last.threshold });
         }
         let file = self.file()?;
         if file.rate_limit_reached() {
             file.flush();
             self.check()?;
-            return Ok(Some(Next::After(self.rate.left(core.now()).max(Duration::from_millis(1)))));
+            let now = core.now();
+            self.rate.wait(now);
+            return Ok(Some(Next::After(self.rate.left(now).max(Duration::from_millis(1)))));
         }
         Ok(None)
     }
@@ -351,16 +356,16 @@ impl Source {
         if let Some(next) = self.pace(core, params.max_bandwidth)? {
             return Ok(next);
         }
-        let threshold = self.rate.last.threshold;
+        let threshold = self.threshold(&params);
         let pending = save::pending(vm, self.file()?, threshold);
         core.stats.get().remaining = pending;
         let too_fast = self.rate.too_fast(core.now(), self.transferred(), pending.total());
         core.stats.get().dirty_rate = self.rate.dirty_rate;
         self.converge(core, &params, too_fast);
-        if pending.total() == 0 || pending.total() < threshold {
+        if self.steer(core, &params, pending, threshold) == Decision::Switch {
             return self.go(Step::Stop { postcopy: false });
         }
-        if m.requests.postcopy.load(SeqCst) && pending.precopy_only <= threshold && !self.needs_precopy(core) {
+        if core.is_postcopy_requested() && pending.precopy_only <= threshold && !self.needs_precopy(core) {
             return if self.is_drained(core)? { self.go(Step::Stop { postcopy: true }) } else { Ok(POLL) };
         }
         self.round(core, vm, false)
@@ -417,6 +422,7 @@ impl Source {
 
     fn stop(&mut self, m: &Shared, postcopy: bool) -> Result<Next> {
         let (core, host) = (&m.core, m.core.vm.host());
+        self.note_stop(core, postcopy);
         let ret = with_big_lock(&*host, || {
             if let Some(error) = core.interrupted() {
                 return Err(error);
@@ -456,6 +462,7 @@ impl Source {
             let time = core.now().saturating_sub(stopped);
             core.stats.get().downtime = time;
             core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
+            self.note_downtime(core, time);
         }
         core.set_owner(Owner::There);
         {

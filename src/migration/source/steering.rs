@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Steers the rounds: feeds what the source sees into `progress`, and acts on what that decides.
+
+use super::worker::Source;
+use crate::migration::core::Core;
+use crate::migration::params::Params;
+use crate::migration::progress::{
+    Budget, Decision, Estimate, Flow, Limits, Look, Percent, Sight, Stall, Switchover, Throttle, time_for,
+};
+use crate::migration::stats::Prediction;
+use crate::migration::trace::Event;
+use crate::savevm::device_costs::CostSum;
+use crate::savevm::handler::Pending;
+use std::time::Duration;
+
+/// Answers that the source waits for while the guest is stopped: that everything is loaded, and the verdict.
+const ROUND_TRIPS: u32 = 2;
+/// How long there must be no end in sight before the migration counts as stalled.
+const ENDLESS: Duration = Duration::from_secs(1);
+
+/// What the source knows of its progress.
+#[derive(Default)]
+pub(super) struct Steering {
+    pub flow: Flow,
+    pub budget: Budget,
+    switchover: Switchover,
+    percent: Percent,
+    /// What the devices will cost in the switchover, as far as that is known.
+    costs: CostSum,
+    /// Time between a question to the destination and its answer.
+    round_trip: Duration,
+    /// Since when no end is in sight.
+    endless: Option<Duration>,
+    /// Bytes sent when the guest was stopped, and what was predicted then.
+    stopped: Option<(u64, Prediction)>,
+}
+
+/// The limits on the downtime, as the user set them.
+fn limits(params: &Params) -> Limits {
+    let most = params.downtime_limit_max.unwrap_or(Duration::ZERO);
+    let step = params.downtime_step.unwrap_or_else(|| most.saturating_sub(params.downtime_limit) / 10);
+    Limits {
+        first: params.downtime_limit,
+        most,
+        step: step.max(Duration::from_millis(1)),
+        interval: params.downtime_step_interval,
+    }
+}
+
+impl Steering {
+    /// Returns the downtime limit in force.
+    fn limit(&self, params: &Params) -> Duration {
+        self.switchover.limit(&limits(params))
+    }
+
+    fn estimate<'a>(&'a self, core: &Core, params: &Params, link: u64, throttle: u32) -> Estimate<'a> {
+        let most = if params.auto_converge { params.throttle_max } else { 0 };
+        Estimate {
+            flow: &self.flow,
+            budget: &self.budget,
+            limit: self.limit(params),
+            limits: limits(params),
+            link,
+            throttle: Throttle {
+                now: throttle,
+                initial: params.throttle_initial,
+                increment: params.throttle_increment,
+                most,
+            },
+            is_postcopy: core.status().is_postcopy() || core.is_postcopy_requested(),
+            deadline: core.deadline_left().map(|left| (left, params.deadline_action.moves_guest())),
+        }
+    }
+
+    /// What would be predicted if so many bytes were left.
+    fn prediction(&self, left: u64, link: u64) -> Prediction {
+        let Budget { save, load, round_trips, rest, .. } = self.budget;
+        Prediction { memory: time_for(left, link), save, load, round_trips, rest }
+    }
+}
+
+impl Source {
+    /// Notes the time of a question to the destination and its answer.
+    pub(super) fn note_round_trip(&mut self, time: Duration) {
+        self.steering.round_trip = time;
+    }
+
+    /// The rounds begin: looks up what the devices cost.
+    pub(super) fn begin_steering(&mut self, core: &Core) {
+        let steering = &mut self.steering;
+        let costs = core.vm.slot.device_costs.sum(&core.vm.registry);
+        let answers = if self.reader.is_some() { ROUND_TRIPS } else { 0 };
+        steering.budget = Budget {
+            save: costs.save,
+            load: costs.load,
+            round_trips: steering.round_trip * answers,
+            rest: core.vm.slot.device_costs.rest(),
+            measured: costs.measured,
+        };
+        steering.costs = costs;
+    }
+
+    /// Returns what may be left when the guest is stopped.
+    pub(super) fn threshold(&self, params: &Params) -> u64 {
+        self.steering.budget.threshold(self.steering.limit(params), self.rate.last.link)
+    }
+
+    /// Takes in what is left, and decides whether to stop the guest.
+    pub(super) fn steer(&mut self, core: &Core, params: &Params, pending: Pending, threshold: u64) -> Decision {
+        let (now, left) = (core.now(), pending.total());
+        self.see(core, left, threshold);
+        let limit = self.steering.limit(params);
+        let exceeds = self.steering.budget.exceeds(limit);
+        let fits = (left == 0 || left < threshold) && !exceeds;
+        let link = self.rate.last.link;
+        let after_pass = match fits {
+            true => self.steering.estimate(core, params, link, self.throttle).after_pass(),
+            false => None,
+        };
+        let was_sent = core.stats.get().rounds > 0 || self.steering.flow.was_sent();
+        let look = Look { now, left, fits, memory: time_for(left, link), after_pass, was_sent };
+        if core.is_forced() {
+            return Decision::Switch;
+        }
+        let decision = self.steering.switchover.decide(&look, &limits(params));
+        if exceeds {
+            let slowest = &self.steering.costs.slowest;
+            core.set_stall(Some(Stall::devices(&self.steering.budget, limit, slowest)));
+        }
+        match fits {
+            true => decision,
+            false => Decision::Send,
+        }
+    }
+
+    /// Takes in what is left.
+    pub(super) fn see(&mut self, core: &Core, left: u64, threshold: u64) {
+        let log = core.vm.slot.ram().and_then(|ram| ram.log_totals()).map(|log| (log.reads, log.written));
+        let is_bound = threshold > 0 && left == threshold;
+        let wire = self.transferred();
+        self.steering.flow.see(Sight { now: core.now(), pending: left, is_bound, wire, log });
+    }
+
+    /// A window has ended: brings the percentage and the expected times up to date.
+    pub(super) fn show_progress(&mut self, core: &Core, params: &Params) {
+        let (now, link) = (core.now(), self.rate.last.link);
+        let is_postcopy = core.status().is_postcopy();
+        self.rate.last.threshold = self.threshold(params);
+        let rest = self.steering.estimate(core, params, link, self.throttle).rest();
+        let paused = core.stats.get().time_paused();
+        let percent = self.steering.percent.update(now.saturating_sub(paused), rest);
+        let left = core.stats.get().remaining.total();
+        let prediction = self.steering.prediction(left, link);
+        {
+            let mut info = core.stats.get();
+            info.percent = percent;
+            info.expected_total = rest.map(|rest| now + rest);
+            info.bandwidth = self.rate.last.bandwidth;
+            info.downtime_limit = self.steering.limit(params);
+            if !is_postcopy {
+                info.expected_downtime = prediction.total();
+            }
+        }
+        let expected = rest.map(|rest| now + rest);
+        core.trace.write(now, &Event::Progress { percent, expected });
+        self.judge_stall(core, params, rest.is_none() && !is_postcopy);
+    }
+
+    /// Whether the migration makes progress, as far as the speeds show that.
+    fn judge_stall(&mut self, core: &Core, params: &Params, is_endless: bool) {
+        let steering = &mut self.steering;
+        if steering.budget.exceeds(steering.limit(params)) && !core.status().is_postcopy() {
+            // `steer` has set the reason.
+            return;
+        }
+        if !is_endless || !steering.flow.knows_writes() {
+            steering.endless = None;
+            core.set_stall(None);
+            return;
+        }
+        let now = core.now();
+        let since = *steering.endless.get_or_insert(now);
+        if now.saturating_sub(since) >= ENDLESS {
+            let sent = steering.flow.drain().unwrap_or_default() as u64;
+            let stall = Stall::dirty(steering.flow.dirty_rate(), sent, self.rate.last.link, params.max_bandwidth);
+            core.set_stall(Some(stall));
+        }
+    }
+
+    /// The guest is about to be stopped: keeps the prediction beside which the downtime will stand.
+    pub(super) fn note_stop(&mut self, core: &Core, postcopy: bool) {
+        let limit = self.steering.limit(&core.params());
+        let left = if postcopy { 0 } else { core.stats.get().remaining.total() };
+        let prediction = self.steering.prediction(left, self.rate.last.link);
+        self.steering.stopped = Some((self.transferred(), prediction));
+        {
+            let mut info = core.stats.get();
+            (info.prediction, info.downtime_limit) = (Some(prediction), limit);
+        }
+        core.trace.write(core.now(), &Event::Budget { prediction, left, limit });
+        core.set_stall(None);
+    }
+
+    /// The guest has moved in precopy after `downtime`: keeps what the prediction did not know.
+    pub(super) fn note_downtime(&mut self, core: &Core, downtime: Duration) {
+        let Some((before, prediction)) = self.steering.stopped.take() else { return };
+        let saved = core.stats.get().device_time;
+        let memory = time_for(self.transferred().saturating_sub(before), self.rate.last.link);
+        let known = memory + saved + prediction.load + prediction.round_trips;
+        core.vm.slot.device_costs.set_rest(downtime.saturating_sub(known));
+    }
+}
