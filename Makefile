@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Makes sure that the tools are there and calls meson and cargo, which are the real build.
+# Makes sure that the tools are there and calls meson and cargo, which are the real build. It switches all optional parts on,
+# which meson's defaults leave out, so that the tests test them.
 
 BUILD ?= build
 
@@ -15,7 +16,7 @@ test: all
 
 $(BUILD)/build.ninja:
 	./build-aux/need-tools.sh
-	meson setup $(BUILD)
+	meson setup $(BUILD) -Dtls=enabled
 
 # Writes the generated headers under include/ anew.
 headers:

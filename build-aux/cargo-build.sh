@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Lets cargo build for meson and copies what changed, so that nothing is linked again when nothing changed.
 set -e
-cargo=$1 profile=$2 source=$3 out=$4 soname=$5 command=$6
+cargo=$1 profile=$2 source=$3 out=$4 soname=$5 command=$6 features=$7
 
 # Only libraries and the command: tests and benches have their own builds. Prints what cargo says about each artifact.
 build() {
@@ -12,7 +12,7 @@ build() {
         --target-dir "$out/cargo" --message-format json-render-diagnostics "$@"
 }
 files='libsavevm.so libsavevm.a savevm'
-artifacts=$(build build savevm)
+artifacts=$(build build savevm --features "$features")
 case $command in
     # Only the command itself: a library for others is never linked to the C library statically.
     static) artifacts=$artifacts$(build rustc savevm-cli --bin savevm -- -C target-feature=+crt-static) ;;

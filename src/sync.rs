@@ -125,6 +125,10 @@ pub enum Rank {
     FileError,
     /// `channel::listen::Source`.
     Listener,
+    /// `channel::tls::TlsChannel::state`: the session.
+    TlsSession,
+    /// `channel::tls::TlsChannel`: the buffers of the reading and of the writing thread.
+    TlsBuffers,
     /// `channel::exec::Process`.
     ExecProcess,
     /// `channel::fd::FdChannel::descriptor`.

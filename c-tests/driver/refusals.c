@@ -91,6 +91,37 @@ TEST(mapped_snapshots_need_the_librarys_ram)
     savevm_free(vm);
 }
 
+TEST(tls_without_its_files_is_refused)
+{
+    static const char *const nobody[] = { NULL };
+    SaveVMTls tls = SAVEVM_TLS_INIT;
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    SaveVM *vm = savevm_new(&reporting, NULL);
+    Error *err = NULL;
+
+    CHECK(tls.verify_peer);
+    params.tls = &tls;
+    CHECK(!savevm_migrate(vm, side_uri(), &params, &err));
+    check_error(&err, EINVAL, "SaveVMTls.dir is not set");
+    tls.size = 8;
+    CHECK(!savevm_migrate(vm, side_uri(), &params, &err));
+    check_error(&err, EINVAL, "SAVEVM_TLS_INIT");
+    tls.size = sizeof(tls);
+    tls.dir = "/no-such-directory";
+    tls.allowed_peers = nobody;
+    CHECK(!savevm_incoming(vm, side_uri(), &params, &err));
+    REQUIRE(err != NULL);
+    if (savevm_error_info(err)->error == ENOTSUP) {
+        check_error(&err, ENOTSUP, "build it with `meson setup -Dtls=enabled`");
+    } else {
+        check_error(&err, ENOENT, "TLS: /no-such-directory/ca-cert.pem is missing");
+    }
+    CHECK(!savevm_migrate(vm, side_uri(), &params, &err));
+    error_free(err);
+    CHECK_EQ(savevm_owner(vm), SAVEVM_OWNER_HERE);
+    savevm_free(vm);
+}
+
 TEST(unknown_enum_values_are_refused)
 {
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;

@@ -13,7 +13,7 @@ mod named_fd;
 mod positioned;
 mod security;
 mod sink;
-#[path = "no_tls.rs"]
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod uri;
 mod wait;

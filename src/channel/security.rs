@@ -151,6 +151,7 @@ mod tests {
         assert!(!looks_like_tls(b"QEVM") && !looks_like_tls(&[0x11, 0x22, 0x33, 0x44]) && !looks_like_tls(&[]));
     }
 
+    #[cfg(not(feature = "tls"))]
     #[test]
     fn tls_without_the_feature_is_an_error_that_says_how_to_build_it() {
         let options = TlsOptions { dir: "/x".into(), hostname: None, verify_peer: true, allowed_peers: None };

@@ -61,6 +61,11 @@ impl IoVec {
         Self(libc::iovec { iov_len: self.0.iov_len + count, ..self.0 })
     }
 
+    /// The first `count` bytes, or all if there are fewer.
+    pub fn first(self, count: usize) -> Self {
+        Self(libc::iovec { iov_len: self.0.iov_len.min(count), ..self.0 })
+    }
+
     /// Appends the bytes to `out`.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         // SAFETY: the creator promised that the memory is readable. The copy is raw: a guest may write meanwhile.
@@ -87,6 +92,12 @@ impl IoVec {
     pub(super) fn as_raw(pieces: &[Self]) -> *const libc::iovec {
         pieces.as_ptr().cast()
     }
+}
+
+/// Calls `write` with a piece over `bytes`. The piece must not be kept.
+pub fn with_piece<T>(bytes: &[u8], write: impl FnOnce(IoVec) -> T) -> T {
+    // SAFETY: the slice outlives the call, and `write` does not keep the piece.
+    write(unsafe { IoVec::new(bytes.as_ptr(), bytes.len()) })
 }
 
 /// Removes `count` written bytes from the front and returns the rest.

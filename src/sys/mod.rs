@@ -20,7 +20,7 @@ pub use fd::{
     write_fd, write_pipe,
 };
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
-pub use iovec::{IoVec, advance, release_pages};
+pub use iovec::{IoVec, advance, release_pages, with_piece};
 pub use pagemap::{PageScan, Residency, is_anonymous};
 pub use positioned::{appends, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, tell};
 pub use socket::{

@@ -38,7 +38,7 @@ fn check_cut(source: &Machine, destination: &Machine, stage: &Stage, run: &Run, 
     stage.check(what);
 }
 
-fn one(ends: (Arc<Fragile>, Arc<Fragile>), params: &(Params, Params), what: &str) -> Owner {
+pub fn one(ends: (Arc<Fragile>, Arc<Fragile>), params: &(Params, Params), what: &str) -> Owner {
     let (source, destination, stage) = Machine::two();
     let run = Run::start(&source, &destination, ends, params.clone());
     check_cut(&source, &destination, &stage, &run, what);
@@ -46,7 +46,7 @@ fn one(ends: (Arc<Fragile>, Arc<Fragile>), params: &(Params, Params), what: &str
 }
 
 /// Bytes of a whole migration in each direction.
-fn lengths(params: &(Params, Params)) -> (i64, i64) {
+pub fn lengths(params: &(Params, Params)) -> (i64, i64) {
     let (source, destination, _stage) = Machine::two();
     let (here, there) = fragile(-1, -1, Break::Whole);
     let run = Run::start(&source, &destination, (here.clone(), there.clone()), params.clone());

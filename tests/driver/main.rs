@@ -3,6 +3,9 @@
 
 mod absent;
 mod break_points;
+#[cfg(feature = "tls")]
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod cuts;
 mod link;
 mod machine;
@@ -16,6 +19,8 @@ mod progress;
 mod qemu;
 mod rest;
 mod strangers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -343,16 +343,16 @@ pub fn recover_all(run: &Run, what: &str) {
     }
 }
 
-pub fn lengths(extensions: bool) -> (i64, i64) {
+pub fn lengths(params: Params) -> (i64, i64) {
     let (source, destination, _stage) = machines();
     let ends = fragile(-1, -1, Break::Whole);
-    let run = start(&source, &destination, &ends, params(extensions));
+    let run = start(&source, &destination, &ends, params);
     let (out, into) = run.wait("whole");
     out.and(into).unwrap();
     (ends.1.read_so_far(), ends.0.read_so_far())
 }
 
-fn one_cut(ends: (Arc<Fragile>, Arc<Fragile>), params: Params, what: &str) -> bool {
+pub fn one_cut(ends: (Arc<Fragile>, Arc<Fragile>), params: Params, what: &str) -> bool {
     let (source, destination, stage) = machines();
     let run = start(&source, &destination, &ends, params);
     let guest = guest(&destination);
@@ -386,7 +386,7 @@ fn one_cut(ends: (Arc<Fragile>, Arc<Fragile>), params: Params, what: &str) -> bo
 #[test]
 fn a_break_at_every_byte_is_recovered_or_leaves_the_guest_where_it_was() {
     for extensions in [true, false] {
-        let (forth, back) = lengths(extensions);
+        let (forth, back) = lengths(params(extensions));
         let mut recovered = 0;
         for at in (0..forth).step_by(if extensions { 1 } else { 3 }) {
             let what = format!("postcopy (extensions {extensions}) breaks to the destination at {at}");
@@ -407,7 +407,7 @@ fn silence_in_a_postcopy_is_a_break() {
     let limit = Duration::from_millis(80);
     let params =
         Params { stall_timeout: Some(limit), switchover_timeout: limit, handshake_timeout: limit, ..params(true) };
-    let (forth, back) = lengths(true);
+    let (forth, back) = lengths(self::params(true));
     let mut recovered = 0;
     for at in (0..forth).step_by(9) {
         let what = format!("postcopy, silence to the destination at {at}");
@@ -430,7 +430,7 @@ fn a_corrupted_byte_in_a_postcopy_never_makes_two_guests_and_never_hangs() {
         recover_timeout: Some(limit),
         ..params(true)
     };
-    let (forth, _) = lengths(true);
+    let (forth, _) = lengths(params(true));
     for at in (0..forth).step_by(3) {
         let what = format!("postcopy, byte {at} corrupted");
         let (source, destination, stage) = machines();

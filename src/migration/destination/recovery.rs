@@ -77,6 +77,12 @@ impl Worker {
         self.enter(Stage::Recover)
     }
 
+    /// Makes an accepted channel a connection. Without TLS it is one already.
+    fn secure_recovery(&self, raw: Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
+        let core = &self.shared.core;
+        core.secure_accepted(raw, core.params().handshake_timeout)
+    }
+
     fn accept_recovery(&self) -> Result<Arc<dyn Channel>> {
         let (core, requests) = (&self.shared.core, &self.shared.requests);
         let since = core.now();
@@ -93,7 +99,15 @@ impl Worker {
                 continue;
             };
             match acceptor.accept(Some(POLL), &core.cancel) {
-                Ok(channel) if channel.is_duplex() => return Ok(channel),
+                Ok(channel) if channel.is_duplex() => match self.secure_recovery(channel) {
+                    Ok(secured) => return Ok(secured),
+                    Err(error) => {
+                        core.set_pause_error(RECOVERY_FAILED, &error);
+                        if acceptor.accepts_more() {
+                            requests.recovery_acceptor.lock().get_or_insert(acceptor);
+                        }
+                    }
+                },
                 Ok(_) => {
                     let text = "this kind of connection has no return path";
                     core.set_pause_error(RECOVERY_FAILED, &Error::new(libc::ENOTSUP, text));
