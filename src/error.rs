@@ -6,8 +6,10 @@
 //! driver adds the phase. Context that an inner function has set is kept.
 
 pub use savevm_stream::inspect::{exact_size, size};
+pub use savevm_stream::wire::preflight::Problem;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A positive errno value, as in `errno.h`.
 pub type Errno = i32;
@@ -131,6 +133,7 @@ struct Parts {
     offset: Option<u64>,
     reported: bool,
     of_channel: bool,
+    problems: Option<Arc<[Problem]>>,
 }
 
 /// What went wrong and where.
@@ -244,6 +247,18 @@ impl Error {
     /// Returns the offset in the stream in bytes, if it is known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
+    }
+
+    /// Adds the problems that the error sums up.
+    #[cold]
+    pub fn with_problems(mut self, problems: Vec<Problem>) -> Self {
+        self.0.problems = Some(problems.into());
+        self
+    }
+
+    /// Returns the problems that the error sums up.
+    pub fn problems(&self) -> &[Problem] {
+        self.0.problems.as_deref().unwrap_or_default()
     }
 
     /// Returns whether the error was reported to the user.

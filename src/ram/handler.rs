@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The handler of the device "ram" in the registry.
 
+use super::block::Block;
 use super::{Ram, block, wire};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::handler::{Callback, Handler, Pending};
 use crate::savevm::host::Flags;
 use crate::vmstate::Recorder;
+use crate::wire::preflight::RamBlock;
 use std::sync::Arc;
 
 /// The handler.
@@ -62,6 +64,17 @@ impl Handler for RamHandler {
 
     fn maps_ram(&self) -> bool {
         true
+    }
+    fn ram_blocks(&self) -> Option<(Vec<RamBlock>, bool)> {
+        let ram = &self.0;
+        let block = |block: &Arc<Block>| RamBlock {
+            name: block.info.name.clone(),
+            length: block.len(),
+            page_size: block.info.page_size as u64,
+            address: block.info.guest_address,
+            ignored: ram.is_ignored(block),
+        };
+        Some((ram.blocks().iter().map(block).collect(), ram.options().ignore_shared))
     }
 
     fn save_setup(&self, file: &MigFile) -> i32 {

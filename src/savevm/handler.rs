@@ -4,6 +4,8 @@
 use crate::error::Result;
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
+use crate::vmstate::layout::Digests;
+use crate::wire::preflight::RamBlock;
 
 /// The optional callbacks of a handler, with QEMU 7.2's names (`include/migration/register.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,20 @@ pub trait Handler: Send + Sync {
     /// "mapped-ram" says.
     fn maps_ram(&self) -> bool {
         false
+    }
+    /// For RAM in QEMU's format: returns the blocks, if they are known, and whether it leaves out shared ones.
+    fn ram_blocks(&self) -> Option<(Vec<RamBlock>, bool)> {
+        None
+    }
+    /// Returns the digest of the layout of the state, if the device has a description. Calls no hook of the device. With the big
+    /// lock.
+    fn layout_digest(&self, _known: &mut Digests) -> Option<u64> {
+        None
+    }
+    /// Returns the layout of the state as JSON, if the device has a description. `saving` also asks the hooks of the device
+    /// which parts would be saved now. With the big lock.
+    fn layout(&self, _saving: bool) -> Option<Vec<u8>> {
+        None
     }
     /// Returns the priority. Devices with higher priorities are saved first.
     fn priority(&self) -> i32 {

@@ -87,6 +87,10 @@ pub trait Host: VmStateHost + Send + Sync {
     }
     /// Resets the machine to its state after power-on, before a snapshot is loaded.
     fn reset(&self) {}
+    /// Returns whether `reset` has an effect.
+    fn knows_reset(&self) -> bool {
+        false
+    }
     /// Copies the state of the CPUs to the devices that save it.
     fn cpu_synchronize_states(&self) {}
     /// Prepares the CPUs for a load.

@@ -68,6 +68,8 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome
         Command::PostcopyResume => resume(vm, incoming),
         Command::RecvBitmap => recv_bitmap(vm, incoming, file, len),
         Command::EnableColo => incoming.enable_colo(),
+        // The driver reads a preflight itself, before the first section.
+        Command::Preflight => Err(Error::invalid("a preflight is possible at the beginning of a stream only")),
     }
     .map_err(context)?;
     Ok(Outcome::Done)

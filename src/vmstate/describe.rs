@@ -17,19 +17,19 @@ pub fn describe<D: Description>(description: D, device: &[u8]) -> Vec<u8> {
     out
 }
 
-fn key(out: &mut Vec<u8>, name: &str) {
+pub(super) fn key(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b", ");
     quote(out, name.as_bytes());
     out.extend_from_slice(b": ");
 }
 
-fn member(out: &mut Vec<u8>, name: &str, value: i64) {
+pub(super) fn member(out: &mut Vec<u8>, name: &str, value: i64) {
     key(out, name);
     number(out, value);
 }
 
 /// Begins an object with the name and the versions of a description.
-fn head<D: Description>(out: &mut Vec<u8>, name_key: &str, name: &[u8], description: &D) {
+pub(super) fn head<D: Description>(out: &mut Vec<u8>, name_key: &str, name: &[u8], description: &D) {
     out.push(b'{');
     quote(out, name_key.as_bytes());
     out.extend_from_slice(b": ");
@@ -39,7 +39,7 @@ fn head<D: Description>(out: &mut Vec<u8>, name_key: &str, name: &[u8], descript
 }
 
 /// Writes an array of the output of `element`.
-fn array<T>(out: &mut Vec<u8>, name: &str, elements: impl Iterator<Item = T>, element: impl Fn(&mut Vec<u8>, T)) {
+pub(super) fn array<T>(out: &mut Vec<u8>, name: &str, elements: impl Iterator<Item = T>, mut element: impl FnMut(&mut Vec<u8>, T)) {
     key(out, name);
     out.push(b'[');
     for (at, item) in elements.enumerate() {

@@ -191,6 +191,8 @@ pub trait FieldShape: Copy {
     fn room(&self) -> usize;
     /// How elements are loaded.
     fn loads(&self) -> Kind;
+    /// `num` of the entry: the number of elements of a fixed array.
+    fn num(&self) -> i32;
 }
 
 /// A description applied to the memory of a device.

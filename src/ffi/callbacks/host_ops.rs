@@ -115,6 +115,10 @@ impl Host for CHost {
         call!(self.reset() else ());
     }
 
+    fn knows_reset(&self) -> bool {
+        self.table.ops.reset.is_some()
+    }
+
     fn cpu_synchronize_states(&self) {
         call!(self.cpu_synchronize_states() else ());
     }

@@ -16,6 +16,7 @@ use crate::savevm::handler::{Callback, Handler};
 use crate::savevm::host::Level;
 use crate::savevm::registry::{Registrant, Registration};
 use crate::vmstate::model::{Description, State};
+use crate::vmstate::layout::{Digests, layout};
 use crate::vmstate::{Recorder, load, save};
 use std::ffi::{c_int, c_void};
 
@@ -69,6 +70,12 @@ impl Handler for Described {
     }
     fn is_optional(&self) -> bool {
         self.table().needed.is_some()
+    }
+    fn layout_digest(&self, known: &mut Digests) -> Option<u64> {
+        Some(known.of(&self.state))
+    }
+    fn layout(&self, saving: bool) -> Option<Vec<u8>> {
+        layout(self.state, saving)
     }
     fn unplug_pending(&self) -> bool {
         // SAFETY: `vmsd` describes `opaque` (contract of vmstate_register_with_alias_id()).

@@ -258,6 +258,10 @@ impl FieldShape for CShape {
         // SAFETY: an info.
         unsafe { infos::kind(entry.info, Direction::Load) }
     }
+
+    fn num(&self) -> i32 {
+        self.entry().num
+    }
 }
 
 impl CState {

@@ -4,7 +4,7 @@
 use crate::channel::{Role, tls_on_one_side};
 use crate::error::{self, Error, Result};
 use crate::file::MigFile;
-use crate::wire::limits::RECEIVED_BITMAP_MAX;
+use crate::wire::limits::{PREFLIGHT_ANSWER_MAX, RECEIVED_BITMAP_MAX};
 pub use crate::wire::return_path::*;
 
 /// Writes a message, without a flush.
@@ -29,6 +29,23 @@ pub fn get(mut file: &MigFile, peer_is_libsavevm: bool) -> Result<Message> {
     file.get(&mut payload);
     file.check()?;
     Message::decode(head, &payload).map_err(invalid)
+}
+
+/// Reads the answer of a preflight, which follows PREFLIGHT.
+pub fn get_answer(file: &MigFile, len: u32) -> Result<Vec<u8>> {
+    let offset = file.position();
+    if len > PREFLIGHT_ANSWER_MAX {
+        let text = format!(
+            "return path: an answer of {}, expected at most {}",
+            error::size(len.into()),
+            error::size(PREFLIGHT_ANSWER_MAX.into())
+        );
+        return Err(Error::invalid(text).at_offset(offset));
+    }
+    let no_memory = |_| Error::new(libc::ENOMEM, "no memory for the answer of a preflight").at_offset(offset);
+    let answer = file.get_vec(len as usize).map_err(no_memory)?;
+    file.check()?;
+    Ok(answer)
 }
 
 /// Writes the bitmap that follows RECV_BITMAP.

@@ -26,6 +26,11 @@ pub struct ReaderData {
     last: Option<u32>,
     /// The destination is libsavevm.
     peer_is_libsavevm: bool,
+    /// The destination takes part in a preflight.
+    knows_preflight: bool,
+    /// An answer of a preflight was asked for.
+    expects_answer: bool,
+    answer: Option<Vec<u8>>,
     /// Everything is loaded.
     loaded: bool,
     /// The guest arrived in postcopy.
@@ -175,6 +180,22 @@ impl ReaderState {
         self.look_for(|data| (data.last == Some(value)).then_some(()))
     }
 
+    /// Whether the destination takes part in a preflight.
+    pub fn knows_preflight(&self) -> bool {
+        self.0.lock().knows_preflight
+    }
+
+    /// Accepts one answer of a preflight from now on.
+    pub fn expect_answer(&self) {
+        self.0.lock().expects_answer = true;
+    }
+
+    /// The answer of a preflight, once.
+    pub fn answer(&self) -> Option<Result<Vec<u8>>> {
+        let answer = self.0.lock().answer.take();
+        answer.map(Ok).or_else(|| self.trouble().map(Err))
+    }
+
     /// Whether the destination has reported that everything is loaded.
     pub fn loaded(&self) -> Option<Result<()>> {
         self.look_for(|data| data.loaded.then_some(()))
@@ -281,12 +302,21 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             let mut data = shared.lock();
             data.last = Some(value);
             data.peer_is_libsavevm |= value == message::PONG_HELLO;
+            data.knows_preflight |= value == message::PONG_PREFLIGHT;
             data.loaded |= value == message::PING_LOADED;
             // A QEMU answers PING_HANDED_OVER while another thread of it still loads the package, so that answer shows nothing.
             // It answers PING_PACKAGE_END after the devices and before the RUN that follows in the package.
             data.handed_over |= data.peer_is_libsavevm && value == message::PING_HANDED_OVER;
             data.package_loaded |= !data.peer_is_libsavevm && value == message::PING_PACKAGE_END;
             data.all_arrived |= value == message::PING_ALL_SENT;
+        }
+        Message::Preflight(len) => {
+            let expected = std::mem::take(&mut shared.lock().expects_answer);
+            if !expected {
+                return Err(Error::invalid("an answer of a preflight that was not asked for"));
+            }
+            let answer = message::get_answer(file, len)?;
+            shared.lock().answer = Some(answer);
         }
         Message::ErrorText(text) => shared.lock().text = Some(text),
         Message::ResumeAck(value) => shared.lock().resume_ack = Some(value),

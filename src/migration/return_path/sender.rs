@@ -19,6 +19,8 @@ enum Item {
     Message(Message),
     /// What follows RECV_BITMAP, beside the message.
     Bitmap(Vec<u8>, Vec<u8>),
+    /// An answer of a preflight, with its message.
+    Answer(Vec<u8>),
 }
 
 #[derive(Default)]
@@ -90,6 +92,12 @@ impl Sender {
     /// Sends RECV_BITMAP with its bits.
     pub fn send_bitmap(&self, block: Vec<u8>, bits: Vec<u8>) -> Result<()> {
         let number = self.put(Item::Bitmap(block, bits), false)?;
+        self.state.lock().outcome(number)
+    }
+
+    /// Sends an answer of a preflight, of at most `PREFLIGHT_ANSWER_MAX` bytes.
+    pub fn send_answer(&self, answer: Vec<u8>) -> Result<()> {
+        let number = self.put(Item::Answer(answer), false)?;
         self.state.lock().outcome(number)
     }
 
@@ -192,6 +200,10 @@ fn write(file: &MigFile, item: Item) {
         Item::Bitmap(block, bits) => {
             message::put(file, &Message::ReceivedBitmap(block));
             message::put_bitmap(file, &bits);
+        }
+        Item::Answer(answer) => {
+            message::put(file, &Message::Preflight(u32::try_from(answer.len()).unwrap_or(u32::MAX)));
+            file.put(&answer);
         }
     }
     file.flush();

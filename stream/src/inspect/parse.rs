@@ -287,6 +287,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             self.packages.push((end, self.stream.items.len() - 1));
             self.cursor.set_end(end);
         }
+        if let (Some(wire::Command::Preflight), Some(len)) = (known, packaged) {
+            self.cursor.skip(len.into(), "the request of a preflight")?;
+        }
         Ok(())
     }
 
@@ -295,7 +298,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let mut input = payload;
         match command {
             Some(wire::Command::Ping) => format!("{}", command::decode_ping(&mut input).unwrap_or(0)),
-            Some(wire::Command::Packaged) => format!("{} bytes", command::decode_packaged(&mut input).unwrap_or(0)),
+            Some(wire::Command::Packaged | wire::Command::Preflight) => format!("{} bytes", command::decode_packaged(&mut input).unwrap_or(0)),
             Some(wire::Command::PostcopyAdvise) => match Advise::decode(&mut input) {
                 Ok(Advise { page_sizes, target_page }) => {
                     self.ram.set_page_size(target_page, PageSizeFrom::Advise);

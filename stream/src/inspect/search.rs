@@ -129,7 +129,7 @@ impl Surroundings<'_> {
 /// Returns whether a command with this number and length is plausible. Numbers of future commands are accepted as well.
 pub(super) fn plausible_command(number: u16, len: u16) -> bool {
     let fixed = wire::Command::from_wire(number).and_then(wire::Command::fixed_len);
-    (1..32).contains(&number) && fixed.is_none_or(|fixed| fixed == len)
+    (wire::Command::from_wire(number).is_some() || (1..32).contains(&number)) && fixed.is_none_or(|fixed| fixed == len)
 }
 
 #[cfg(test)]

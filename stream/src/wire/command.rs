@@ -5,6 +5,7 @@
 //! command              = 0x08 number(be16) len(be16) payload
 //! PING                 = value(be32)
 //! PACKAGED             = length(be32)                    of the stream after the command
+//! PREFLIGHT            = length(be32)                    of the request after the command, see `preflight`
 //! POSTCOPY_ADVISE      = [page sizes(be64) target page size(be64)]
 //! POSTCOPY_RAM_DISCARD = version(u8) block 0(u8) { start(be64) length(be64) }
 //! RECV_BITMAP          = block
@@ -37,11 +38,13 @@ pub enum Command {
     PostcopyResume = 9,
     /// Send the received bitmap of the named block.
     RecvBitmap = 10,
+    /// A request of a preflight follows the command: be32 length in bytes. Only between two ends of libsavevm.
+    Preflight = 0x5356,
 }
 
 impl Command {
     /// All commands, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OpenReturnPath,
         Self::Ping,
         Self::PostcopyAdvise,
@@ -52,11 +55,12 @@ impl Command {
         Self::EnableColo,
         Self::PostcopyResume,
         Self::RecvBitmap,
+        Self::Preflight,
     ];
 
     /// Returns the command with this number on the wire.
     pub fn from_wire(number: u16) -> Option<Self> {
-        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+        Self::ALL.into_iter().find(|command| *command as u16 == number)
     }
 
     /// Returns the required length of the payload in bytes, or `None` if it varies.
@@ -69,7 +73,7 @@ impl Command {
             | Self::PostcopyRun
             | Self::EnableColo
             | Self::PostcopyResume => Some(0),
-            Self::Ping | Self::Packaged => Some(4),
+            Self::Ping | Self::Packaged | Self::Preflight => Some(4),
             Self::PostcopyAdvise | Self::PostcopyRamDiscard | Self::RecvBitmap => None,
         }
     }
@@ -87,6 +91,7 @@ impl Command {
             Self::EnableColo => "ENABLE_COLO",
             Self::PostcopyResume => "POSTCOPY_RESUME",
             Self::RecvBitmap => "RECV_BITMAP",
+            Self::Preflight => "PREFLIGHT",
         }
     }
 }
@@ -245,8 +250,8 @@ mod tests {
     #[test]
     fn from_wire_reverses_the_number() {
         for (at, command) in Command::ALL.into_iter().enumerate() {
-            assert_eq!(command as usize, at + 1);
-            assert_eq!(Command::from_wire(at as u16 + 1), Some(command));
+            assert!(command == Command::Preflight || command as usize == at + 1);
+            assert_eq!(Command::from_wire(command as u16), Some(command));
         }
         assert_eq!(Command::from_wire(0), None);
         assert_eq!(Command::from_wire(11), None);
@@ -254,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoded_commands_equal_the_encoded(number in 0usize..10, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn decoded_commands_equal_the_encoded(number in 0usize..11, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
             let command = Command::ALL[number];
             let mut bytes = Vec::new();
             encode(&mut bytes, command, &payload);

@@ -19,6 +19,13 @@ pub const RETURN_PATH_PAYLOAD_MAX: usize = 512;
 /// Largest received bitmap of a block, in bytes: enough for 8 TiB of 4 KiB pages.
 pub const RECEIVED_BITMAP_MAX: u64 = 256 << 20;
 
+/// Longest request of a preflight in bytes, except for a rehearsal, which has the limit of a package.
+pub const PREFLIGHT_REQUEST_MAX: u32 = 16 << 20;
+/// Longest answer of a preflight in bytes.
+pub const PREFLIGHT_ANSWER_MAX: u32 = 16 << 20;
+/// Most problems in a verdict.
+pub const PREFLIGHT_PROBLEMS_MAX: usize = 1000;
+
 /// Limits of a context. They may be changed before a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -10,6 +10,7 @@
 //! RECV_BITMAP  = block                            a bitmap follows the message: size(be64) bits end(be64)
 //! RESUME_ACK   = value(be32)
 //! ERROR_TEXT   = utf-8 text                       only if the peer is libsavevm
+//! PREFLIGHT    = length(be32)                     only in a preflight; an answer of that length follows, see `preflight`
 //! ```
 //!
 //! Two ends that both are libsavevm recognise each other: the source sends [`PING_HELLO`], and the destination answers it
@@ -44,6 +45,8 @@ pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
 pub const PING_HELLO_END: u32 = 0x5356_4d05;
 /// Sent before the guest stops for postcopy: the answer says that nothing is queued before what follows.
 pub const PING_DRAINED: u32 = 0x5356_4d06;
+/// The third answer to [`PING_HELLO`]: the destination takes part in a preflight.
+pub const PONG_PREFLIGHT: u32 = 0x5356_4d09;
 /// The value of SHUT if the destination failed.
 pub const SHUT_FAILED: u32 = 1;
 /// The value of SHUT if the destination was cancelled, which is possible only before it starts the guest. To QEMU every
@@ -63,6 +66,7 @@ const REQ_PAGES: u16 = 4;
 const RECV_BITMAP: u16 = 5;
 const RESUME_ACK: u16 = 6;
 const ERROR_TEXT: u16 = 0x5356;
+const PREFLIGHT: u16 = 0x5357;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +90,8 @@ pub enum Message {
     ResumeAck(u32),
     /// Why the load failed.
     ErrorText(String),
+    /// An answer of a preflight of this length in bytes follows.
+    Preflight(u32),
 }
 
 /// Type and payload length of a message.
@@ -154,7 +160,7 @@ impl MessageHead {
     /// Checks type and length before the payload is read. Messages that QEMU does not have are only known if
     /// `peer_is_libsavevm`.
     pub fn check(&self, peer_is_libsavevm: bool) -> Result<(), MessageError> {
-        let known = (SHUT..=RESUME_ACK).contains(&self.kind) || (peer_is_libsavevm && self.kind == ERROR_TEXT);
+        let known = (SHUT..=RESUME_ACK).contains(&self.kind) || (peer_is_libsavevm && matches!(self.kind, ERROR_TEXT | PREFLIGHT));
         let len = usize::from(self.len);
         if !known {
             return Err(MessageError::UnknownType(*self));
@@ -206,6 +212,10 @@ impl Message {
                 payload.put(&text.as_bytes()[..end]);
                 ERROR_TEXT
             }
+            Self::Preflight(len) => {
+                payload.put_be32(*len);
+                PREFLIGHT
+            }
         };
         (kind, payload)
     }
@@ -243,6 +253,7 @@ impl Message {
             RECV_BITMAP => Self::ReceivedBitmap(block_name(payload, "RECV_BITMAP")?),
             RESUME_ACK => Self::ResumeAck(value(payload, "RESUME_ACK")?),
             ERROR_TEXT => Self::ErrorText(String::from_utf8_lossy(payload).into_owned()),
+            PREFLIGHT => Self::Preflight(value(payload, "PREFLIGHT")?),
             _ => return Err(MessageError::UnknownType(head)),
         })
     }
@@ -297,6 +308,7 @@ mod tests {
             (Message::ReceivedBitmap(b"pc".to_vec()), "00050003 02 7063"),
             (Message::ResumeAck(1), "00060004 00000001"),
             (Message::ErrorText("no".into()), "53560002 6e6f"),
+            (Message::Preflight(9), "53570004 00000009"),
         ];
         for (message, hex) in table {
             let text: String = encoded(&message).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -321,6 +333,7 @@ mod tests {
             block().prop_map(Message::ReceivedBitmap),
             any::<u32>().prop_map(Message::ResumeAck),
             "[a-z]{0,512}".prop_map(Message::ErrorText),
+            any::<u32>().prop_map(Message::Preflight),
         ]
     }
 

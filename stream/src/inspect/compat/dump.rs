@@ -23,22 +23,33 @@ pub struct Dump {
 
 /// A VMStateDescription.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Candidate {
-    name: String,
-    version: u64,
-    minimum: u64,
-    fields: Vec<KnownField>,
-    subsections: Vec<Candidate>,
+pub(super) struct Candidate {
+    pub name: String,
+    pub version: u64,
+    pub minimum: u64,
+    pub fields: Vec<KnownField>,
+    pub subsections: Vec<Candidate>,
+    /// For a subsection: whether it would be sent now, if that is known.
+    pub needed: Option<bool>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct KnownField {
+pub(super) struct KnownField {
     /// The name as in a stream's description: numbered if the description repeats it.
-    name: String,
-    since: u64,
-    conditional: bool,
-    size: u64,
-    inner: Option<Candidate>,
+    pub name: String,
+    pub since: u64,
+    pub conditional: bool,
+    /// Size of an element in the memory of the program, in bytes.
+    pub size: u64,
+    pub inner: Option<Candidate>,
+    /// Name of the VMStateInfo. The members from here on are in the layouts of a preflight, and not in a dump of QEMU.
+    pub type_name: Option<String>,
+    /// Size of an element in a stream, if it is the same in every stream.
+    pub bytes: Option<u64>,
+    /// Number of elements, if the stream does not contain it.
+    pub elements: Option<u64>,
+    /// Whether it would be sent now.
+    pub present: Option<bool>,
 }
 
 impl Dump {
@@ -57,7 +68,7 @@ impl Dump {
     }
 
     pub(super) fn check(&self, stream: &Stream, findings: &mut Findings) {
-        findings.machine(stream, self.machine.as_deref());
+        findings.machine(stream.machine(), self.machine.as_deref());
         let mut unknown = 0u64;
         for (_, section) in stream.devices() {
             let layout = stream.layout(section);
@@ -66,19 +77,38 @@ impl Dump {
                 unknown += 1;
                 continue;
             };
-            findings.about(&section.device, |findings| best(candidates, section.version.into(), layout, findings));
+            findings.about(&section.device, |findings| {
+                best(candidates, findings, |known, found| known.check(section.version.into(), layout, found));
+            });
         }
         if unknown > 0 {
             findings.note(format!("{unknown} devices are not in the dump"));
         }
     }
+
+    /// Checks what the QEMU of `source` sends. A description that only one of them has need not be part of a machine.
+    pub(super) fn check_dump(&self, source: &Self, findings: &mut Findings) {
+        findings.machine(source.machine.as_deref(), self.machine.as_deref());
+        let mut names: Vec<_> = source.by_name.keys().collect();
+        names.sort_unstable();
+        for name in names {
+            findings.within(name, |findings| {
+                let Some(candidates) = self.by_name.get(name) else {
+                    return findings.warning("the machine has no description of this name");
+                };
+                for sent in &source.by_name[name] {
+                    best(candidates, findings, |known, found| super::descriptions::compare(sent, known, found));
+                }
+            });
+        }
+    }
 }
 
 /// Adds the findings of the candidate with the fewest errors, then risks, then warnings.
-fn best(candidates: &[Candidate], version: u64, layout: &Layout, findings: &mut Findings) {
+fn best(candidates: &[Candidate], findings: &mut Findings, check: impl Fn(&Candidate, &mut Findings)) {
     let attempt = |known: &Candidate| {
-        let mut found = Findings { device: findings.device.clone(), ..Findings::default() };
-        known.check(version, layout, &mut found);
+        let mut found = Findings { device: findings.device.clone(), path: findings.path.clone(), ..Findings::default() };
+        check(known, &mut found);
         found.finish()
     };
     let weight = |list: &Vec<super::Finding>| {
@@ -91,7 +121,7 @@ fn best(candidates: &[Candidate], version: u64, layout: &Layout, findings: &mut 
 }
 
 impl Candidate {
-    fn from_json(json: &Json<'_>) -> Self {
+    pub fn from_json(json: &Json<'_>) -> Self {
         let number = |name| json.get(name).and_then(Json::as_u64).unwrap_or(0);
         let list = |name| json.get(name).map(Json::elements).unwrap_or_default().iter();
         let field = |json: &Json<'_>| {
@@ -102,6 +132,10 @@ impl Candidate {
                 conditional: json.get("field_exists") == Some(&Json::Bool(true)),
                 size: number("size"),
                 inner: json.get("Description").map(Self::from_json),
+                type_name: json.get("type").and_then(Json::as_str).map(str::to_string),
+                bytes: json.get("bytes").and_then(Json::as_u64),
+                elements: json.get("elements").and_then(Json::as_u64),
+                present: bool_member(json, "present"),
             })
         };
         let mut fields: Vec<_> = list("Fields").filter_map(field).collect();
@@ -112,15 +146,14 @@ impl Candidate {
             minimum: number("minimum_version_id"),
             fields,
             subsections: list("Subsections").map(Self::from_json).collect(),
+            needed: bool_member(json, "needed"),
         }
     }
 
     /// Checks a state of the version that the stream names.
     fn check(&self, version: u64, layout: &Layout, findings: &mut Findings) {
         findings.version(version, self.version);
-        if version < self.minimum {
-            findings.error(format!("version {version} is too old, the machine knows {} and later", self.minimum));
-        }
+        findings.oldest_version(version, self.minimum);
         self.check_fields(version, layout, findings);
     }
 
@@ -147,6 +180,13 @@ impl Candidate {
                 None => findings.error("the machine does not know this subsection"),
             });
         }
+    }
+}
+
+fn bool_member(json: &Json<'_>, name: &str) -> Option<bool> {
+    match json.get(name) {
+        Some(Json::Bool(value)) => Some(*value),
+        _ => None,
     }
 }
 

@@ -4,15 +4,23 @@
 //! The machine is known from one of its own streams ([`Schema`]), or from the output of QEMU's `-dump-vmstate`
 //! ([`Dump`]). A stream only contains the fields and subsections that were sent. Other ones that the machine knows are
 //! not in it, so a difference in them is a warning. A dump contains everything that the machine can read.
+//!
+//! The preflight of a migration has no stream yet. It compares two machines by their manifests ([`machines`]), and devices by
+//! their descriptions ([`descriptions`]), which also compares two dumps.
 
 mod align;
+mod descriptions;
 mod dump;
 mod layouts;
+mod machines;
 mod schema;
 
+pub use descriptions::descriptions;
 pub use dump::Dump;
+pub use machines::{Machines, machines};
 pub use schema::Schema;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::json::Json;
@@ -99,6 +107,14 @@ impl Target {
         }
         findings.finish()
     }
+
+    /// Checks the descriptions of another QEMU against those of this machine. `None` if this is not a dump.
+    pub fn check_dump(&self, source: &Dump) -> Option<Vec<Finding>> {
+        let Self::Dump(dump) = self else { return None };
+        let mut findings = Findings::default();
+        dump.check_dump(source, &mut findings);
+        Some(findings.finish())
+    }
 }
 
 /// The most findings that are kept. A layout can hold millions of fields that all differ.
@@ -176,8 +192,11 @@ impl Findings {
     }
 
     /// Compares the machine's name, which QEMU compares first.
-    fn machine(&mut self, stream: &Stream, wanted: Option<&str>) {
-        match (stream.machine(), wanted) {
+    fn machine(&mut self, have: Option<&str>, wanted: Option<&str>) {
+        match (have, wanted) {
+            (Some(have), Some(wanted)) if have != wanted && wanted.starts_with(have) && !have.is_empty() => {
+                self.note(format!("the stream is of machine {have}, a prefix of {wanted}, which is accepted"));
+            }
             (Some(have), Some(wanted)) if have != wanted => {
                 self.error(format!("the stream is of machine {have}, not {wanted}"));
             }
@@ -190,6 +209,52 @@ impl Findings {
     fn version(&mut self, have: u64, known: u64) {
         if have > known {
             self.error(format!("version {have} is too new, the machine knows {known}"));
+        }
+    }
+
+    /// Reports a version that is older than the oldest that the machine knows.
+    fn oldest_version(&mut self, have: u64, oldest: u64) {
+        if have < oldest {
+            self.error(format!("version {have} is too old, the machine knows {oldest} and later"));
+        }
+    }
+
+    /// Compares the sizes of the target's pages.
+    fn page_size(&mut self, have: u64, wanted: u64) {
+        if have != wanted {
+            self.error(format!("pages of {have} bytes, the machine's have {wanted}"));
+        }
+    }
+
+    /// Compares the names of the enabled capabilities.
+    fn capabilities(&mut self, have: &[&str], wanted: &[&str]) {
+        for capability in have.iter().filter(|have| !wanted.contains(have)) {
+            self.error(format!("the capability {capability} is on in the stream alone"));
+        }
+        for capability in wanted.iter().filter(|wanted| !have.contains(wanted)) {
+            self.error(format!("the capability {capability} is off in the stream alone"));
+        }
+    }
+
+    /// Compares the blocks of RAM: names and lengths in bytes. A block of the machine alone has the severity `extra`.
+    fn ram_blocks(&mut self, have: &[(&str, u64)], wanted: &[(&str, u64)], extra: Severity) {
+        let known: HashMap<&str, u64> = wanted.iter().copied().collect();
+        for &(name, length) in have {
+            self.within(&format!("RAM block {name}"), |findings| match known.get(name) {
+                None => findings.error("the machine has no such block"),
+                // QEMU grows and shrinks blocks that hold firmware tables.
+                Some(&wanted) if wanted != length && name.starts_with("/rom@") => {
+                    findings.note(format!("{length} bytes instead of {wanted}; it is resized"));
+                }
+                Some(&wanted) if wanted != length => {
+                    findings.error(format!("{length} bytes, the machine's has {wanted}"));
+                }
+                Some(_) => {}
+            });
+        }
+        let sent: HashSet<&str> = have.iter().map(|(name, _)| *name).collect();
+        for (name, _) in wanted.iter().filter(|(name, _)| !sent.contains(name)) {
+            self.within(&format!("RAM block {name}"), |findings| findings.add(extra, "the stream does not have it"));
         }
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The layout of a machine, taken from one of its streams.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::super::describe::{Description, instance_id, write_layout};
 use super::super::json::{Emitter, Json};
 use super::super::stream::{Device, Stream};
-use super::Findings;
+use super::{Findings, Severity};
 use super::layouts::Comparison;
 
 /// The format's number. It is increased when older readers would misunderstand a schema.
@@ -91,50 +91,18 @@ impl Schema {
     }
 
     pub(super) fn check(&self, stream: &Stream, findings: &mut Findings) {
-        findings.machine(stream, self.machine.as_deref());
+        findings.machine(stream.machine(), self.machine.as_deref());
         if let (Some((have, _)), Some(wanted)) = (stream.ram.page_size, self.page_size) {
-            if have != wanted {
-                findings.error(format!("pages of {have} bytes, the machine's have {wanted}"));
-            }
+            findings.page_size(have, wanted);
         }
-        self.check_capabilities(stream, findings);
-        self.check_ram(stream, findings);
+        let have = stream.configuration.iter().flat_map(|configuration| &configuration.capabilities);
+        let have: Vec<&str> = have.map(|name| &**name).collect();
+        let wanted: Vec<&str> = self.capabilities.iter().map(String::as_str).collect();
+        findings.capabilities(&have, &wanted);
+        let have: Vec<_> = stream.ram.blocks.iter().map(|block| (&*block.name, block.length)).collect();
+        let wanted: Vec<_> = self.ram.iter().map(|(name, length)| (name.as_str(), *length)).collect();
+        findings.ram_blocks(&have, &wanted, Severity::Warning);
         self.check_devices(stream, findings);
-    }
-
-    fn check_capabilities(&self, stream: &Stream, findings: &mut Findings) {
-        let have =
-            stream.configuration.as_ref().map(|configuration| &configuration.capabilities[..]).unwrap_or_default();
-        for capability in have.iter().filter(|have| !self.capabilities.iter().any(|wanted| ***have == **wanted)) {
-            findings.error(format!("the capability {capability} is on in the stream alone"));
-        }
-        for capability in self.capabilities.iter().filter(|wanted| !have.iter().any(|have| **have == ***wanted)) {
-            findings.error(format!("the capability {capability} is off in the stream alone"));
-        }
-    }
-
-    fn check_ram(&self, stream: &Stream, findings: &mut Findings) {
-        let known: HashMap<&str, u64> = self.ram.iter().map(|(name, length)| (name.as_str(), *length)).collect();
-        for block in &stream.ram.blocks {
-            findings.within(&format!("RAM block {}", block.name), |findings| match known.get(&*block.name) {
-                None => findings.error("the machine has no such block"),
-                // QEMU grows and shrinks blocks that hold firmware tables.
-                Some(&length) if length != block.length && block.name.starts_with("/rom@") => {
-                    findings.note(format!("{} bytes instead of {length}; it is resized", block.length));
-                }
-                Some(&length) if length != block.length => {
-                    findings.error(format!("{} bytes, the machine's has {length}", block.length));
-                }
-                Some(_) => {}
-            });
-        }
-        let sent: HashSet<&str> = stream.ram.blocks.iter().map(|block| &*block.name).collect();
-        for (name, _) in &self.ram {
-            if !sent.contains(name.as_str()) {
-                findings
-                    .within(&format!("RAM block {name}"), |findings| findings.warning("the stream does not have it"));
-            }
-        }
     }
 
     fn check_devices(&self, stream: &Stream, findings: &mut Findings) {
