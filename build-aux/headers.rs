@@ -44,6 +44,7 @@ const HEADERS: [Header; 7] = [
             Group { title: "Devices by description, in a named context", sources: &["exports/device.rs"] },
             Group { title: "Host: what the library asks of the hypervisor", sources: &["exports/host.rs"] },
             Group { title: "Migration", sources: &["exports/info.rs", "exports/migrate.rs"] },
+            Group { title: "Before a migration", sources: &["exports/preflight.rs"] },
             Group { title: "Owner of the guest", sources: &["exports/owner.rs"] },
             Group { title: "Snapshots", sources: &["exports/snapshot.rs"] },
             Group { title: "Checkpoints in this process", sources: &["exports/checkpoint.rs"] },

@@ -843,7 +843,8 @@ typedef struct SaveVMParams {
    */
   const char *trace;
   /**
-   * Incoming: fail if a device is registered here and absent from the stream, while the source still has the guest. Otherwise
+   * Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and
+   * if a preflight finds that a state may be loaded wrongly. Outgoing, it only has an effect on a preflight. Otherwise
    * that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
    */
   bool strict;
@@ -880,6 +881,12 @@ typedef struct SaveVMParams {
    * Default SAVEVM_DEADLINE_CANCEL. May change during the migration.
    */
   enum SaveVMDeadlineAction deadline_action;
+  /**
+   * Outgoing: compare no machines before the migration. Incoming: take part in no preflight and in no rehearsal. Default: two
+   * ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons before any
+   * memory is sent.
+   */
+  bool no_preflight;
 } SaveVMParams;
 
 /**
@@ -1408,6 +1415,51 @@ int64_t savevm_add_blocker(SaveVM *vm,
  */
 int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 
+/* ---- Before a migration ---- */
+
+/**
+ * Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest runs on. The
+ * destination waits in savevm_incoming() and goes on waiting afterwards. It compares the machine, RAM, devices and the layouts
+ * of their states with its own.
+ *
+ * Do not call it for another program than libsavevm: an incoming migration of QEMU ends with the connection.
+ *
+ * Returns:
+ *   0            nothing prevents the migration; warnings were reported (SaveVMHostOps.report), here and there
+ *   -EREMOTEIO   the destination can't load the guest; the error names all problems, see savevm_error_problem()
+ *   -ENOTSUP     the destination takes part in no preflight
+ *   -errno       no connection, no answer in time, another migration in progress, or a guest that is not here
+ *
+ * Thread: any. Lock: either, released while waiting.
+ */
+int savevm_preflight(SaveVM *vm,
+                     const char *uri,
+                     const SaveVMParams *params,
+                     Error **errp);
+
+/**
+ * As savevm_preflight(). If the verdict passes, pauses the guest, saves all devices that are not live devices, lets the guest
+ * run again, and sends them. The destination loads them, reports how that went, resets its machine (SaveVMHostOps.reset, which
+ * it must have) and goes on waiting. Memory is not sent: a device that reads the guest's memory while it loads finds that of a
+ * reset machine.
+ *
+ * The guest is paused while the devices are saved: at most SaveVMParams.downtime_limit_ms and the time of one device. The
+ * context keeps the times to save and to load each device, for the expected downtime of a migration.
+ *
+ * Returns:
+ *   0            the destination has loaded all devices
+ *   -EREMOTEIO   the verdict does not pass, or a device failed to load: the error names it
+ *   -ETIMEDOUT   saving the devices takes longer than the downtime limit, or no answer in time
+ *   -ENOTSUP     the destination takes part in no preflight
+ *   -errno       as savevm_preflight(), or a device failed to save
+ *
+ * Thread: any. Lock: either, released while waiting.
+ */
+int savevm_rehearse(SaveVM *vm,
+                    const char *uri,
+                    const SaveVMParams *params,
+                    Error **errp);
+
 /* ---- Owner of the guest ---- */
 
 /**
@@ -1766,6 +1818,28 @@ typedef enum SaveVMPhase {
 } SaveVMPhase;
 
 /**
+ * How serious a problem is.
+ */
+typedef enum SaveVMProblemSeverity {
+  /**
+   * It has no effect on loading.
+   */
+  SAVEVM_PROBLEM_NOTE = 0,
+  /**
+   * It is unusual, and accepted in most cases.
+   */
+  SAVEVM_PROBLEM_WARNING = 1,
+  /**
+   * The state may be loaded wrongly. It refuses the guest if SaveVMParams.strict is set.
+   */
+  SAVEVM_PROBLEM_RISK = 2,
+  /**
+   * The guest can't be loaded.
+   */
+  SAVEVM_PROBLEM_ERROR = 3,
+} SaveVMProblemSeverity;
+
+/**
  * Parts of an error. Unknown members are -1 or NULL. The struct and its strings are owned by the error.
  */
 typedef struct SaveVMErrorInfo {
@@ -1828,6 +1902,41 @@ typedef struct SaveVMErrorInfo {
 } SaveVMErrorInfo;
 
 /**
+ * One difference between the source and the destination. The strings are owned by the error.
+ */
+typedef struct SaveVMProblem {
+  /**
+   * sizeof(SaveVMProblem).
+   */
+  size_t size;
+  /**
+   * How serious it is.
+   */
+  enum SaveVMProblemSeverity severity;
+  /**
+   * Instance id of the device; -1: it is about no device.
+   */
+  int64_t instance_id;
+  /**
+   * Name of the device; NULL: it is about no device.
+   */
+  const char *idstr;
+  /**
+   * The field or subsection of the device, or the block of RAM; NULL: the whole.
+   */
+  const char *path;
+  /**
+   * The difference.
+   */
+  const char *message;
+} SaveVMProblem;
+
+/**
+ * Initialises a SaveVMProblem.
+ */
+#define SAVEVM_PROBLEM_INIT SAVEVM_INITIALISED(SaveVMProblem)
+
+/**
  * Returns the error as text: where it happened, what was expected and what was found.
  *
  * Thread: any. Lock: either.
@@ -1847,6 +1956,20 @@ void error_free(Error *err);
  * Thread: any. Lock: either.
  */
 const struct SaveVMErrorInfo *savevm_error_info(const Error *err);
+
+/**
+ * Fills in one of the problems that an error of a preflight sums up. The most serious ones come first.
+ *
+ * Returns:
+ *   0        `problem` is filled in
+ *   -ENOENT  there is no problem with that index: count from 0 until this
+ *   -EINVAL  NULL, or the size of `problem` is too small
+ *
+ * Thread: any. Lock: either.
+ */
+int savevm_error_problem(const Error *err,
+                         size_t index,
+                         struct SaveVMProblem *problem);
 
 /* ---- Log ---- */
 

@@ -103,6 +103,8 @@ pub enum Rank {
     DeviceCosts,
     /// `savevm::slot::MigrationSlot::memory_plan`.
     SlotMemoryPlan,
+    /// `migration::preflight::rehearsal::Times`: an observer's.
+    RehearsalTimes,
     /// `savevm::Vm::host`.
     VmHost,
     /// `savevm::Vm::incoming`.

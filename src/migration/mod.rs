@@ -7,6 +7,7 @@
 //! - `status.rs`: the statuses and the table of their changes.
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
+//! - `preflight/`: whether the destination accepts the guest, before memory moves.
 //! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
 //!   the worker waits.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
@@ -44,6 +45,7 @@ mod destination;
 mod endpoint;
 mod file_source;
 mod params;
+mod preflight;
 mod progress;
 pub mod return_path;
 mod snapshot;
@@ -62,6 +64,6 @@ pub use endpoint::Endpoint;
 pub use params::{Choice, DeadlineAction, Params};
 pub use progress::{Stall, StallReason};
 pub use snapshot::{SnapshotOptions, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
-pub use source::Outgoing;
+pub use source::{Outgoing, rehearse, request_verdict};
 pub use stats::{DeviceTime, Info, Prediction};
 pub use status::{Status, StatusMachine};

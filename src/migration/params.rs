@@ -97,6 +97,8 @@ pub struct Params {
     pub autostart: bool,
     /// Use the protocol extensions between two ends of libsavevm.
     pub extensions: bool,
+    /// Compare the machines before anything else is sent, if both ends can.
+    pub preflight: bool,
     /// Where a trace is written to, as JSON lines.
     pub trace: Option<PathBuf>,
     /// Destination: a device that is registered here and absent from the stream is an error.
@@ -134,6 +136,7 @@ impl Default for Params {
             own_thread: true,
             autostart: true,
             extensions: true,
+            preflight: true,
             trace: None,
             strict: false,
             one_connection: false,

@@ -65,6 +65,19 @@ pub fn packaged(vm: &Vm, file: &MigFile, stream: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Sends a request of a preflight.
+pub fn preflight(vm: &Vm, file: &MigFile, request: &[u8]) -> Result<()> {
+    let Ok(len) = u32::try_from(request.len()) else {
+        let text = format!("a preflight of {} is longer than {}", size(request.len() as u64), size(u32::MAX.into()));
+        return Err(Error::new(libc::EPERM, text));
+    };
+    command::encode(&mut { file }, Command::Preflight, &len.to_be_bytes());
+    file.put(request);
+    file.flush();
+    trace_event!(vm.host(), "savevm_send_preflight", "{len}");
+    Ok(())
+}
+
 /// Sends POSTCOPY_ADVISE, with page sizes if RAM takes part.
 pub fn postcopy_advise(vm: &Vm, file: &MigFile) {
     let host = vm.host();

@@ -49,17 +49,17 @@ impl Received {
     }
 }
 
-/// Reads the section behind its tag, and compares it with this machine.
-pub(super) fn load(vm: &Vm, file: &MigFile) -> Result<()> {
+/// Reads the section behind its tag, and compares it with this machine. Returns why it does not fit, if it does not.
+pub(super) fn load(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
     let host = vm.host();
-    let received = read(&*host, file, &vm.limits()).and_then(|received| {
-        check(vm, &*host, &received)?;
-        if received.is_mapped() {
-            vm.load_state().set_mapped();
-        }
-        Ok(())
-    });
-    received.map_err(|err| err.in_phase(Phase::Configuration))
+    let received = read(&*host, file, &vm.limits()).map_err(|err| err.in_phase(Phase::Configuration))?;
+    if let Err(error) = check(vm, &*host, &received) {
+        return Ok(Some(error.in_phase(Phase::Configuration)));
+    }
+    if received.is_mapped() {
+        vm.load_state().set_mapped();
+    }
+    Ok(None)
 }
 
 fn read(host: &dyn Host, mut file: &MigFile, limits: &Limits) -> Result<Received> {

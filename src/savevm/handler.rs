@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
-use crate::vmstate::layout::Digests;
+pub use crate::vmstate::layout::Digests;
 use crate::wire::preflight::RamBlock;
 
 /// The optional callbacks of a handler, with QEMU 7.2's names (`include/migration/register.h`).

@@ -2,6 +2,7 @@
 //! What the commands of an incoming stream ask of the side that loads it: the migration driver, or a host with a driver
 //! of its own.
 
+use super::load::Opened;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use std::ops::Deref;
@@ -55,6 +56,15 @@ pub trait Incoming: Send + Sync {
     /// Opens the return path over the channel of `file`. May be called while it is open.
     fn open_return_path(&self, _file: &MigFile) -> Result<()> {
         Err(missing("a return path"))
+    }
+    /// Returns whether `negotiate` may accept a preflight.
+    fn negotiates(&self) -> bool {
+        false
+    }
+    /// The header and the configuration were read. Reads the commands of a source that is libsavevm, up to the verdict of a
+    /// preflight. `refused` has the reasons to refuse the stream that were found; without a preflight the first one is the error.
+    fn negotiate(&self, _file: &MigFile, refused: Vec<Error>) -> Result<Opened> {
+        refused.into_iter().next().map_or(Ok(Opened::Stream), Err)
     }
     /// The header and the configuration are loaded.
     fn header_loaded(&self) {}

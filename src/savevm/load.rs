@@ -23,12 +23,68 @@ use std::sync::Arc;
 /// Loads a whole stream: header, `load_setup`, sections, description. Then calls `load_cleanup`, unless another thread
 /// continues to read the stream.
 pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
-    vm.check_migratable().map_err(|err| vm.report(err.at_side(Side::Destination)))?;
+    match open(vm, file)? {
+        Opened::Stream => opened(vm, file),
+        Opened::Visit => Err(Error::invalid("the source does not migrate")),
+    }
+}
+
+/// What follows the beginning of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The rest of the stream.
+    Stream,
+    /// Nothing: the source wanted an answer, and has it.
+    Visit,
+}
+
+/// Reads the header of a stream. If the handler of commands negotiates, it reads the commands before the first section, and
+/// receives the reasons to refuse the stream that were found.
+pub fn open(vm: &Vm, file: &MigFile) -> Result<Opened> {
+    let incoming = vm.incoming();
+    let negotiates = incoming.as_deref().is_some_and(Incoming::negotiates);
+    let mut refused = Vec::new();
+    if let Err(error) = vm.check_migratable().map_err(|err| err.at_side(Side::Destination)) {
+        if !negotiates {
+            return Err(vm.report(error));
+        }
+        refused.push(error);
+    }
     vm.load_state().reset();
-    header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
+    let misfit = header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
+    let misfits = misfit.is_some();
+    refused.extend(misfit);
+    let opened = match incoming {
+        Some(incoming) if negotiates => incoming.negotiate(file, refused),
+        _ => refused.into_iter().next().map_or(Ok(Opened::Stream), Err),
+    };
+    let opened = opened.map_err(|err| {
+        if misfits {
+            cleanup(vm);
+        }
+        // The offset of a verdict says nothing.
+        match err.phase() {
+            Some(Phase::Check) => vm.report_on(file, err.at_side(Side::Destination)),
+            _ => failed(vm, file, err, Phase::Header),
+        }
+    })?;
     if let Some(incoming) = vm.incoming() {
         incoming.header_loaded();
     }
+    Ok(opened)
+}
+
+/// Executes one command before the first section.
+pub fn opening_command(vm: &Vm, file: &MigFile) -> Result<()> {
+    file.skip(1);
+    match load_command::process(vm, file, 0)? {
+        Outcome::Done => Ok(()),
+        Outcome::HandedOver | Outcome::Package(_) => Err(Error::invalid("a package before the first section")),
+    }
+}
+
+/// Loads what follows the header, as `stream`.
+pub fn opened(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     let set_up = Cell::new(true);
     let clean = || {
         if set_up.get() && !reads_on(vm) {
@@ -82,12 +138,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
 /// for each save whether it is needed may be absent, as may an inactive live device.
 pub fn check_absent(vm: &Vm, strict: bool) -> Result<()> {
     const MOST: usize = 16;
-    let expected = |entry: &Entry| {
-        let handler = &entry.handler;
-        let saves = handler.has(Callback::SaveState) || (handler.has(Callback::SaveSetup) && handler.is_active());
-        (saves && handler.has(Callback::LoadState)) || (handler.is_description() && !handler.is_optional())
-    };
-    let absent = vm.registry.walk().filter(|call| !vm.load_state().has_device(call) && expected(call));
+    let absent = vm.registry.walk().filter(|call| !vm.load_state().has_device(call) && is_expected(call));
     let mut names: Vec<_> = absent.map(|call| format!("'{}' {}", call.name(), call.instance_id)).collect();
     if names.is_empty() || !vm.load_state().report_absent_once() {
         return Ok(());
@@ -102,6 +153,35 @@ pub fn check_absent(vm: &Vm, strict: bool) -> Result<()> {
         return Err(Error::invalid(text));
     }
     vm.host().report(Level::Warning, &text);
+    Ok(())
+}
+
+/// Returns whether a stream without the device is incomplete.
+pub fn is_expected(entry: &Entry) -> bool {
+    let handler = &entry.handler;
+    let saves = handler.has(Callback::SaveState) || (handler.has(Callback::SaveSetup) && handler.is_active());
+    (saves && handler.has(Callback::LoadState)) || (handler.is_description() && !handler.is_optional())
+}
+
+/// Loads the devices of a rehearsal: FULL sections up to EOF. With the big lock. The caller cleans up.
+pub fn rehearse(vm: &Vm, file: &MigFile) -> Result<()> {
+    vm.load_state().reset();
+    setup(vm, file)?;
+    vm.host().cpu_synchronize_pre_load();
+    let sections = SectionContext::new(vm, file);
+    loop {
+        let tag = file.get_byte();
+        file.check()?;
+        match tag {
+            wire::SECTION_FULL => section_start(&sections, tag)?,
+            wire::EOF => break,
+            _ => {
+                let text = format!("a rehearsal with a section of type {tag} ({})", tag_name(tag));
+                return Err(Error::invalid(text));
+            }
+        }
+    }
+    vm.host().cpu_synchronize_post_load();
     Ok(())
 }
 
@@ -154,7 +234,8 @@ fn check_head(file: &MigFile, errno: i32) -> Result<()> {
     })
 }
 
-fn header(vm: &Vm, file: &MigFile) -> Result<()> {
+/// Reads the header and the configuration. Returns why the configuration does not fit, if it does not.
+fn header(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
     vm.fault_point(FaultPoint::Engine);
     let magic = file.get_be32();
     check_head(file, libc::EINVAL)?;
@@ -176,16 +257,12 @@ fn header(vm: &Vm, file: &MigFile) -> Result<()> {
         return Err(Error::new(libc::ENOTSUP, text).at_offset(4));
     }
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
-        let result = configuration(vm, file);
-        if result.is_err() {
-            cleanup(vm);
-        }
-        return result;
+        return configuration(vm, file).inspect_err(|_| cleanup(vm));
     }
-    Ok(())
+    Ok(None)
 }
 
-fn configuration(vm: &Vm, file: &MigFile) -> Result<()> {
+fn configuration(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
     let offset = file.position();
     let tag = file.get_byte();
     check_head(file, libc::EINVAL)?;

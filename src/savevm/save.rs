@@ -15,6 +15,7 @@ use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
 use crate::wire;
 use crate::wire::section::{self, DeviceHead};
+use std::time::{Duration, Instant};
 
 /// How a round of `iterate` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,6 +326,27 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     if complete_postcopy_sections(vm, file) {
         end_of_stream(file);
     }
+}
+
+/// Saves every device that is not live for a rehearsal, each in a FULL section, with the guest stopped. Gives up before the next
+/// device once that takes longer than `limit`.
+pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration) -> Result<()> {
+    vm.fault_point(FaultPoint::Engine);
+    let since = Instant::now();
+    vm.host().cpu_synchronize_states();
+    let context = SectionContext::new(vm, file);
+    for entry in vm.registry.walk() {
+        if !context.wants_whole(&entry) {
+            continue;
+        }
+        if since.elapsed() > limit {
+            let text =
+                format!("saving the devices takes longer than {limit:?}: '{}' and others are not saved", entry.name());
+            return Err(Error::new(libc::ETIMEDOUT, text).at_side(Side::Source).in_phase(Phase::Check));
+        }
+        context.full(&entry, None).map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Check, err))?;
+    }
+    file.check()
 }
 
 /// As `complete_postcopy` without EOF. False if a handler failed, which is latched on the file.

@@ -39,7 +39,12 @@ pub(super) fn head<D: Description>(out: &mut Vec<u8>, name_key: &str, name: &[u8
 }
 
 /// Writes an array of the output of `element`.
-pub(super) fn array<T>(out: &mut Vec<u8>, name: &str, elements: impl Iterator<Item = T>, mut element: impl FnMut(&mut Vec<u8>, T)) {
+pub(super) fn array<T>(
+    out: &mut Vec<u8>,
+    name: &str,
+    elements: impl Iterator<Item = T>,
+    mut element: impl FnMut(&mut Vec<u8>, T),
+) {
     key(out, name);
     out.push(b'[');
     for (at, item) in elements.enumerate() {

@@ -134,7 +134,8 @@ impl Digests {
             let shape = field.shape();
             if shape.measure().is_some() && !is_loaded(&shape, &earlier) {
                 let extent = Extent::of(&field, field.kind(Direction::Save));
-                let (count, size) = extent.map_or((u64::MAX, u64::MAX), |extent| (extent.count as u64, extent.size as u64));
+                let (count, size) =
+                    extent.map_or((u64::MAX, u64::MAX), |extent| (extent.count as u64, extent.size as u64));
                 digest.number(count);
                 digest.number(if field.flags() & flags::VBUFFER != 0 { size } else { 0 });
             }

@@ -31,7 +31,7 @@ fn an_absent_device_is_a_warning() {
 fn a_strict_destination_refuses_before_the_source_gives_the_guest_up() {
     let (source, destination, stage) = Machine::two();
     let (destination, _early) = destination.with_early(0);
-    let strict = Params { strict: true, ..quick() };
+    let strict = Params { strict: true, preflight: false, ..quick() };
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), strict));
     let (out, into) = run.wait("strict");
     assert!(into.unwrap_err().message().contains(TEXT));

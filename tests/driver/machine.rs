@@ -233,6 +233,10 @@ impl Host for TestHost {
         self.resets.fetch_add(1, SeqCst);
     }
 
+    fn knows_reset(&self) -> bool {
+        true
+    }
+
     fn clock_ns(&self) -> Option<u64> {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         let frozen = *self.frozen.lock().unwrap();
@@ -609,7 +613,8 @@ impl Handler for super::Shared<Early> {
     }
 }
 
-fn registration<H: Handler>(name: &str, is_live: bool, handler: H) -> Registration<H> {
+/// A device of version 1 with the next free instance.
+pub fn registration<H: Handler>(name: &str, is_live: bool, handler: H) -> Registration<H> {
     Registration {
         path: None,
         name: name.into(),

@@ -15,6 +15,7 @@ mod postcopy;
 mod postcopy_faults;
 mod postcopy_runs;
 mod precopy;
+mod preflight;
 mod progress;
 mod qemu;
 mod rest;

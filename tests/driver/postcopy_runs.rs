@@ -589,7 +589,8 @@ fn a_connection_without_a_way_back_does_not_end_a_paused_postcopy() {
 #[test]
 fn postcopy_that_was_not_agreed_on_is_refused() {
     let (source, destination, stage) = machines();
-    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params(true), quick()));
+    let late = Params { preflight: false, ..quick() };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params(true), late));
     let (out, into) = run.wait("no agreement");
     assert!(into.unwrap_err().to_string().contains("POSTCOPY_ADVISE"));
     assert!(out.unwrap_err().to_string().contains("POSTCOPY_ADVISE"));

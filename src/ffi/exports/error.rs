@@ -5,8 +5,9 @@ use crate::ffi::marshal::c_error::owned;
 use crate::ffi::marshal::castable;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::Error;
+use crate::ffi::marshal::structs::give_sized;
 pub use crate::ffi::types::error_info::*;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
 use std::ptr;
 
 /// Returns the error as text: where it happened, what was expected and what was found.
@@ -45,4 +46,26 @@ pub unsafe extern "C" fn error_free(err: *mut Error) {
 pub unsafe extern "C" fn savevm_error_info(err: *const Error) -> *const SaveVMErrorInfo {
     // SAFETY: the contract of the function.
     unsafe { owned(err) }.map_or(ptr::null(), |error| &raw const error.info)
+}
+
+/// Fills in one of the problems that an error of a preflight sums up. The most serious ones come first.
+///
+/// Returns:
+///   0        `problem` is filled in
+///   -ENOENT  there is no problem with that index: count from 0 until this
+///   -EINVAL  NULL, or the size of `problem` is too small
+///
+/// Thread: any. Lock: either.
+///
+/// # Safety
+/// `err` is NULL or an error of this library; `problem` is NULL or begins with its size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_error_problem(err: *const Error, index: usize, problem: *mut SaveVMProblem) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Some(owned) = (unsafe { owned(err) }) else { return -libc::EINVAL };
+        let Some(found) = owned.problems.get(index) else { return -libc::ENOENT };
+        // SAFETY: the contract of the function.
+        unsafe { give_sized(problem, found) }.map_or_else(|error| error.code(), |()| 0)
+    })
 }

@@ -192,7 +192,8 @@ pub struct SaveVMParams {
     pub no_extensions: bool,
     /// Path of a new file for a trace in JSON lines; NULL: none.
     pub trace: *const c_char,
-    /// Incoming: fail if a device is registered here and absent from the stream, while the source still has the guest. Otherwise
+    /// Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and
+    /// if a preflight finds that a state may be loaded wrongly. Outgoing, it only has an effect on a preflight. Otherwise
     /// that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
     pub strict: bool,
     /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not
@@ -214,6 +215,10 @@ pub struct SaveVMParams {
     pub deadline_ms: u32,
     /// Default SAVEVM_DEADLINE_CANCEL. May change during the migration.
     pub deadline_action: MaybeUninit<SaveVMDeadlineAction>,
+    /// Outgoing: compare no machines before the migration. Incoming: take part in no preflight and in no rehearsal. Default: two
+    /// ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons before any
+    /// memory is sent.
+    pub no_preflight: bool,
 }
 
 /// Measurements of one device that is not a live device.

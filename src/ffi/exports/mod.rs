@@ -3,7 +3,7 @@
 //!
 //! | module | header |
 //! |---|---|
-//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `snapshot`, `checkpoint`, `error`, `log` | `savevm.h` (generated) |
+//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `preflight`, `snapshot`, `checkpoint`, `error`, `log` | `savevm.h` (generated) |
 //! | `ram`, `postcopy` | `savevm/ram.h` (generated) |
 //! | `file` | `savevm/file.h` (generated) |
 //! | `inspect` | `savevm/inspect.h` (generated) |
@@ -26,6 +26,7 @@ pub mod migrate;
 pub mod owner;
 pub mod phases;
 pub mod postcopy;
+pub mod preflight;
 pub mod qemu_file;
 pub mod ram;
 pub mod register;

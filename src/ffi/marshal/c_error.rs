@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Errors as C sees them.
 
-use crate::error::{Error, Phase, Side};
+use crate::error::{Error, Phase, Problem, Side, printable};
 use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::opaque::Error as CError;
 use crate::ffi::marshal::strings::c_string;
-use crate::ffi::types::error_info::{SaveVMErrorInfo, SaveVMPhase, SaveVMSide};
+use crate::ffi::types::error_info::{SaveVMErrorInfo, SaveVMPhase, SaveVMProblem, SaveVMProblemSeverity, SaveVMSide};
+use crate::wire::preflight::Severity;
 use std::ffi::{CString, c_char};
 use std::ptr;
 
@@ -15,6 +16,7 @@ pub(crate) struct Owned {
     pub error: Error,
     pub pretty: CString,
     pub info: SaveVMErrorInfo,
+    pub problems: Vec<SaveVMProblem>,
     _strings: Vec<CString>,
 }
 
@@ -52,7 +54,27 @@ impl Owned {
             idstr: keep(section.map(|section| &*section.idstr)),
             path: keep(error.path().as_deref()),
         };
-        Self { pretty: c_string(&error.to_string()), info, _strings: strings, error }
+        let problems = error.problems().iter().map(|problem| c_problem(problem, &mut keep)).collect();
+        Self { pretty: c_string(&error.to_string()), info, problems, _strings: strings, error }
+    }
+}
+
+/// A problem as C sees it. `keep` stores its strings.
+fn c_problem(problem: &Problem, keep: &mut impl FnMut(Option<&str>) -> *const c_char) -> SaveVMProblem {
+    let device = problem.device.as_ref();
+    let name = device.map(|(name, _)| printable(String::from_utf8_lossy(name).into_owned()));
+    SaveVMProblem {
+        size: size_of::<SaveVMProblem>(),
+        severity: match problem.severity {
+            Severity::Note => SaveVMProblemSeverity::SAVEVM_PROBLEM_NOTE,
+            Severity::Warning => SaveVMProblemSeverity::SAVEVM_PROBLEM_WARNING,
+            Severity::Risk => SaveVMProblemSeverity::SAVEVM_PROBLEM_RISK,
+            Severity::Error => SaveVMProblemSeverity::SAVEVM_PROBLEM_ERROR,
+        },
+        instance_id: device.map_or(-1, |(_, instance)| i64::from(*instance)),
+        idstr: keep(name.as_deref()),
+        path: keep(Some(&printable(problem.path.clone())).filter(|path| !path.is_empty()).map(String::as_str)),
+        message: keep(Some(&printable(problem.message.clone()))),
     }
 }
 

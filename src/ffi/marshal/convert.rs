@@ -85,6 +85,7 @@ pub(in crate::ffi) unsafe fn params(from: *const SaveVMParams) -> Result<Option<
     params.strict = from.strict;
     params.one_connection = from.one_connection;
     params.extensions = !from.no_extensions;
+    params.preflight = !from.no_preflight;
     // SAFETY: as the caller promised.
     params.trace = unsafe { strings::string(from.trace) }.map(|path| OsString::from_vec(path).into());
     // SAFETY: as the caller promised.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The parts of an error.
 
+use crate::ffi::marshal::structs::sized_structs;
 use std::ffi::{c_char, c_int};
 
 /// Which side of a migration or snapshot an error is from.
@@ -63,6 +64,43 @@ pub enum SaveVMPhase {
     SAVEVM_PHASE_LOAD = 19,
     /// Destination: taking over the disks and starting the guest.
     SAVEVM_PHASE_START = 20,
+}
+
+/// How serious a problem is.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMProblemSeverity {
+    /// It has no effect on loading.
+    SAVEVM_PROBLEM_NOTE = 0,
+    /// It is unusual, and accepted in most cases.
+    SAVEVM_PROBLEM_WARNING = 1,
+    /// The state may be loaded wrongly. It refuses the guest if SaveVMParams.strict is set.
+    SAVEVM_PROBLEM_RISK = 2,
+    /// The guest can't be loaded.
+    SAVEVM_PROBLEM_ERROR = 3,
+}
+
+/// One difference between the source and the destination. The strings are owned by the error.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMProblem {
+    /// sizeof(SaveVMProblem).
+    pub size: usize,
+    /// How serious it is.
+    pub severity: SaveVMProblemSeverity,
+    /// Instance id of the device; -1: it is about no device.
+    pub instance_id: i64,
+    /// Name of the device; NULL: it is about no device.
+    pub idstr: *const c_char,
+    /// The field or subsection of the device, or the block of RAM; NULL: the whole.
+    pub path: *const c_char,
+    /// The difference.
+    pub message: *const c_char,
+}
+
+sized_structs! {
+    SaveVMProblem, SAVEVM_PROBLEM_INIT, message;
 }
 
 /// Parts of an error. Unknown members are -1 or NULL. The struct and its strings are owned by the error.

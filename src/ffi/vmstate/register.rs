@@ -15,8 +15,8 @@ use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Handler};
 use crate::savevm::host::Level;
 use crate::savevm::registry::{Registrant, Registration};
-use crate::vmstate::model::{Description, State};
 use crate::vmstate::layout::{Digests, layout};
+use crate::vmstate::model::{Description, State};
 use crate::vmstate::{Recorder, load, save};
 use std::ffi::{c_int, c_void};
 

@@ -10,7 +10,7 @@ use crate::migration::return_path::message::{self, Message};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Level;
 use crate::savevm::incoming::{self, LoadEnd, PostcopyState};
-use crate::savevm::load;
+use crate::savevm::load::{self, Opened};
 use crate::savevm::slot::PageSource;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,6 +28,14 @@ impl incoming::Incoming for Commands {
         shared.sender.open(back.ok_or_else(|| Error::new(libc::ENOTSUP, "this connection has no return path"))?);
         shared.core.stats.get().return_path = true;
         Ok(())
+    }
+
+    fn negotiates(&self) -> bool {
+        self.0.negotiates()
+    }
+
+    fn negotiate(&self, file: &MigFile, refused: Vec<Error>) -> Result<Opened> {
+        self.0.negotiate(file, refused)
     }
 
     fn header_loaded(&self) {
@@ -62,6 +70,9 @@ impl incoming::Incoming for Commands {
         if value == message::PING_HELLO && shared.core.params().extensions {
             shared.core.stats.get().peer_is_libsavevm = true;
             shared.sender.send(Message::Pong(message::PONG_HELLO))?;
+            if worker.negotiates() {
+                shared.sender.send(Message::Pong(message::PONG_PREFLIGHT))?;
+            }
         }
         Ok(())
     }

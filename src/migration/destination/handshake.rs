@@ -23,10 +23,17 @@ impl Handshake {
         Self { limit, epoch: Instant::now(), deadline, over }
     }
 
-    /// Starts the time of a connection that was accepted.
+    /// Starts the time of a connection that was accepted, or of what follows on it.
     pub fn start(&self, limit: Duration) {
+        self.over.store(false, SeqCst);
         let deadline = self.epoch.elapsed() + limit.min(self.limit);
         self.deadline.store(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX).max(1), SeqCst);
+    }
+
+    /// Forgets the connection before. The time of the next one starts with its first byte, or with `start`.
+    pub fn reset(&self) {
+        self.deadline.store(0, SeqCst);
+        self.over.store(false, SeqCst);
     }
 
     /// A byte has arrived.

@@ -14,6 +14,7 @@ mod commands;
 mod handle;
 mod handshake;
 mod meter;
+mod negotiation;
 mod package;
 mod recovery;
 mod shared;

@@ -17,7 +17,7 @@ use crate::file::MigFile;
 use crate::migration::endpoint::DESTINATION_STALL;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::incoming::{LoadEnd, PostcopyState};
-use crate::savevm::load;
+use crate::savevm::load::{self, Opened};
 use crate::savevm::slot::PostcopyRam;
 use crate::sync::{Mutex, MutexGuard, Rank};
 use std::sync::atomic::Ordering::SeqCst;
@@ -167,8 +167,18 @@ impl Worker {
         let params = core.params();
         core.vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && core.vm.slot.ram().is_some());
         let acceptor = acceptor.ok_or_else(|| Error::new(libc::ENOTCONN, "there is nothing to listen on"))?;
-        *file = Some(self.accept_source(acceptor)?);
-        self.enter(Stage::Load)
+        loop {
+            self.handshake.reset();
+            let new = file.insert(self.accept_source(acceptor)?);
+            match load::open(&core.vm, new)? {
+                Opened::Stream => return self.enter(Stage::Load),
+                Opened::Visit => {
+                    if let Some(visitor) = file.take() {
+                        self.end_visit(visitor, acceptor.accepts_more())?;
+                    }
+                }
+            }
+        }
     }
 
     /// Longest wait until bytes arrive, outside of the handshake.
@@ -191,7 +201,7 @@ impl Worker {
     /// Loads a whole stream, or its beginning up to the package of a postcopy.
     fn load(&self, file: &mut Option<MigFile>) -> Result<()> {
         let vm = &self.shared.core.vm;
-        let end = load::stream(vm, connected(file)?);
+        let end = load::opened(vm, connected(file)?);
         if matches!(&end, Err(error) if error.phase() == Some(Phase::LoadSetup)) {
             // The engine leaves the cleanup to the caller in this case, and in no other.
             with_big_lock(&*vm.host(), || load::cleanup(vm));

@@ -4,6 +4,7 @@
 //! - `handle.rs`: the migration as its user holds it.
 //! - `shared.rs`: what the handle and the worker share.
 //! - `worker.rs`: the work, a step at a time. `switchover.rs` and `postcopy.rs` have the two ways to hand the guest over.
+//! - `visit.rs`: a connection for a preflight or a rehearsal alone.
 //! - `steering.rs`: progress, and when to stop the guest. `rate.rs`: bandwidth, dirty rate and convergence.
 
 mod handle;
@@ -12,6 +13,8 @@ mod rate;
 mod shared;
 mod steering;
 mod switchover;
+mod visit;
 mod worker;
 
 pub use handle::Outgoing;
+pub use visit::{rehearse, request_verdict};

@@ -14,6 +14,7 @@ use crate::file::MigFile;
 use crate::migration::core::Core;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
 use crate::migration::params::{Choice, Params};
+use crate::migration::preflight;
 use crate::migration::progress::Decision;
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::Reader;
@@ -23,6 +24,7 @@ use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
 use crate::savevm::{Vm, command};
+use crate::wire::preflight::Purpose;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -198,7 +200,7 @@ impl Source {
         Ok(NOW)
     }
 
-    fn connect(&mut self, m: &Shared) -> Result<Next> {
+    pub(super) fn connect(&mut self, m: &Shared) -> Result<Next> {
         let params = m.core.params();
         let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
         let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
@@ -236,10 +238,10 @@ impl Source {
         Ok(())
     }
 
-    fn setup(&mut self, m: &Shared) -> Result<Next> {
+    /// Sends the header, and asks what the destination is. Returns the time of that round trip.
+    pub(super) fn hello(&self, m: &Shared) -> Result<Duration> {
         let (core, vm) = (&m.core, &m.core.vm);
         let params = core.params();
-        vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
         let file = self.file()?;
         save::header(vm, file);
         let mut round_trip = Duration::ZERO;
@@ -259,6 +261,23 @@ impl Source {
             core.stats.get().peer_is_libsavevm = reader.peer_is_libsavevm();
             round_trip = core.now().saturating_sub(asked);
         }
+        Ok(round_trip)
+    }
+
+    /// The reader of the return path.
+    pub(super) fn reader(&self) -> Result<&Reader> {
+        self.reader.as_ref().ok_or_else(|| Error::new(libc::ENOTSUP, "there is no return path"))
+    }
+
+    fn setup(&mut self, m: &Shared) -> Result<Next> {
+        let (core, vm) = (&m.core, &m.core.vm);
+        let params = core.params();
+        vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
+        let round_trip = self.hello(m)?;
+        if let Some(reader) = self.reader.as_ref().filter(|reader| params.preflight && reader.knows_preflight()) {
+            preflight::ask(core, self.file()?, reader, Purpose::Migrate)?;
+        }
+        let file = self.file()?;
         if params.postcopy {
             command::postcopy_advise(vm, file);
         }
@@ -538,6 +557,13 @@ impl Source {
             core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
         }
         Ok(())
+    }
+
+    /// Ends a connection that no migration uses.
+    pub(super) fn end_visit(&mut self, m: &Shared) {
+        let ended = m.core.link.close();
+        self.close_reader(ended);
+        self.release(m, ended);
     }
 
     pub fn close_reader(&mut self, connection_ended: bool) {

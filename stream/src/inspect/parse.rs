@@ -298,7 +298,9 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         let mut input = payload;
         match command {
             Some(wire::Command::Ping) => format!("{}", command::decode_ping(&mut input).unwrap_or(0)),
-            Some(wire::Command::Packaged | wire::Command::Preflight) => format!("{} bytes", command::decode_packaged(&mut input).unwrap_or(0)),
+            Some(wire::Command::Packaged | wire::Command::Preflight) => {
+                format!("{} bytes", command::decode_packaged(&mut input).unwrap_or(0))
+            }
             Some(wire::Command::PostcopyAdvise) => match Advise::decode(&mut input) {
                 Ok(Advise { page_sizes, target_page }) => {
                     self.ram.set_page_size(target_page, PageSizeFrom::Advise);

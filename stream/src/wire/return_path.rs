@@ -160,7 +160,8 @@ impl MessageHead {
     /// Checks type and length before the payload is read. Messages that QEMU does not have are only known if
     /// `peer_is_libsavevm`.
     pub fn check(&self, peer_is_libsavevm: bool) -> Result<(), MessageError> {
-        let known = (SHUT..=RESUME_ACK).contains(&self.kind) || (peer_is_libsavevm && matches!(self.kind, ERROR_TEXT | PREFLIGHT));
+        let known = (SHUT..=RESUME_ACK).contains(&self.kind)
+            || (peer_is_libsavevm && matches!(self.kind, ERROR_TEXT | PREFLIGHT));
         let len = usize::from(self.len);
         if !known {
             return Err(MessageError::UnknownType(*self));

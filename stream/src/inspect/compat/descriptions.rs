@@ -21,7 +21,8 @@ pub fn descriptions(device: &Device, sent: &[u8], read: &[u8], budget: &mut Budg
     let mut findings = Findings::default();
     let mut parse = |text: &[u8]| {
         let before = budget.left();
-        let parsed = Json::parse(text, budget).ok().map(|json| Candidate::from_json(json.get("Description").unwrap_or(&json)));
+        let parsed =
+            Json::parse(text, budget).ok().map(|json| Candidate::from_json(json.get("Description").unwrap_or(&json)));
         budget.give_back(before - budget.left());
         parsed
     };
@@ -45,7 +46,8 @@ pub(super) fn compare(sent: &Candidate, read: &Candidate, findings: &mut Finding
 
 /// Compares fields and subsections. A structure is read in a version of the reader, which is `read_version`.
 fn fields(sent: &Candidate, version: u64, read: &Candidate, read_version: u64, findings: &mut Findings) {
-    let ours: Vec<&KnownField> = sent.fields.iter().filter(|field| field.since <= version && !field.is_absent()).collect();
+    let ours: Vec<&KnownField> =
+        sent.fields.iter().filter(|field| field.since <= version && !field.is_absent()).collect();
     let theirs: Vec<&KnownField> = read.fields.iter().filter(|field| field.since <= read_version).collect();
     let names = |fields: &[&KnownField]| -> HashSet<String> {
         fields.iter().filter(|field| !field.is_unused()).map(|field| field.name.clone()).collect()
@@ -145,7 +147,8 @@ fn gap(
     let moved = |field: &KnownField, among: &[&KnownField], all: &HashSet<String>| {
         !field.is_unused() && all.contains(&field.name) && among.iter().all(|other| other.name != field.name)
     };
-    let any_moved = ours.iter().any(|field| moved(field, theirs, there)) || theirs.iter().any(|field| moved(field, ours, here));
+    let any_moved =
+        ours.iter().any(|field| moved(field, theirs, there)) || theirs.iter().any(|field| moved(field, ours, here));
     if !any_moved && same_bytes(ours, theirs, findings) {
         return;
     }
@@ -155,7 +158,9 @@ fn gap(
             None if field.is_empty() => {}
             None if moved(field, theirs, there) => findings.error("the machine reads this field at another place"),
             None if !field.conditional => findings.error("the machine does not read this field"),
-            None if field.present == Some(true) => findings.error("the machine does not read this field, which is sent now"),
+            None if field.present == Some(true) => {
+                findings.error("the machine does not read this field, which is sent now")
+            }
             None => findings.warning("the machine does not read this field, which is not sent in every stream"),
         });
     }
@@ -180,7 +185,8 @@ fn same_bytes(ours: &[&KnownField], theirs: &[&KnownField], findings: &mut Findi
     let total = |fields: &[&KnownField]| fields.iter().map(|field| field.fixed_total()).sum::<Option<u64>>();
     let (Some(have), Some(wanted)) = (total(ours), total(theirs)) else { return false };
     if have == wanted && have > 0 {
-        let names = |fields: &[&KnownField]| fields.iter().take(8).map(|field| &*field.name).collect::<Vec<_>>().join(", ");
+        let names =
+            |fields: &[&KnownField]| fields.iter().take(8).map(|field| &*field.name).collect::<Vec<_>>().join(", ");
         let message = format!("the machine reads these {have} bytes as {}", names(theirs));
         findings.within(&names(ours), |findings| findings.note(message));
     }
@@ -345,12 +351,13 @@ mod tests {
         let not_now = optional("o", 1, r#", "present": false"#);
         let a = u("a", 4);
         let error = "error o: the machine does not read this field, which is sent now";
-        assert_eq!(plain(&[a.clone(), sent_now], &[a.clone()]), [error]);
-        assert_eq!(plain(&[a.clone(), not_now], &[a.clone()]), [""; 0]);
+        let alone = std::slice::from_ref(&a);
+        assert_eq!(plain(&[a.clone(), sent_now], alone), [error]);
+        assert_eq!(plain(&[a.clone(), not_now], alone), [""; 0]);
         let warning = "warning o: the machine does not read this field, which is not sent in every stream";
-        assert_eq!(plain(&[a.clone(), optional("o", 1, "")], &[a.clone()]), [warning]);
+        assert_eq!(plain(&[a.clone(), optional("o", 1, "")], alone), [warning]);
         let note = "note o: the stream does not have this field, which the machine does not always read";
-        assert_eq!(plain(&[a.clone()], &[a, optional("o", 1, "")]), [note]);
+        assert_eq!(plain(alone, &[a.clone(), optional("o", 1, "")]), [note]);
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Dump {
 /// Adds the findings of the candidate with the fewest errors, then risks, then warnings.
 fn best(candidates: &[Candidate], findings: &mut Findings, check: impl Fn(&Candidate, &mut Findings)) {
     let attempt = |known: &Candidate| {
-        let mut found = Findings { device: findings.device.clone(), path: findings.path.clone(), ..Findings::default() };
+        let mut found =
+            Findings { device: findings.device.clone(), path: findings.path.clone(), ..Findings::default() };
         check(known, &mut found);
         found.finish()
     };

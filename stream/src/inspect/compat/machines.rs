@@ -17,8 +17,8 @@ pub mod settings {
     pub const MACHINE_NAME: &[u8] = b"machine-name";
     /// Whether the host knows its blocks' guest addresses and does not send shared ones: 0 or 1.
     pub const IGNORE_SHARED: &[u8] = b"ignore-shared";
-    /// Number of connections that carry memory.
-    pub const CHANNELS: &[u8] = b"channels";
+    /// The source wants what only the destination has to be an error: 1.
+    pub const STRICT: &[u8] = b"strict";
 }
 
 /// The comparison of two machines.
@@ -106,11 +106,9 @@ fn compare_settings(source: &Manifest, here: &Manifest, findings: &mut Findings)
             findings.error(format!("leaving out shared memory is {have} at the source and {wanted} on this side"));
         }
     }
-    for (name, what) in [
-        (settings::NESTING, "levels of nested descriptions"),
-        (settings::MACHINE_NAME, "bytes of a machine's name"),
-        (settings::CHANNELS, "connections"),
-    ] {
+    for (name, what) in
+        [(settings::NESTING, "levels of nested descriptions"), (settings::MACHINE_NAME, "bytes of a machine's name")]
+    {
         if let (Some(have), Some(limit)) = (setting(source, name), setting(here, name)) {
             if have > limit {
                 findings.error(format!("{have} {what}, the limit of this side is {limit}"));
@@ -124,8 +122,8 @@ fn ram(have: &[wire::RamBlock], wanted: &[wire::RamBlock], postcopy: bool, extra
         blocks.iter().map(|block| (text(&block.name), block.length)).collect()
     };
     let (ours, theirs) = (names(have), names(wanted));
-    let [ours, theirs] = [&ours, &theirs]
-        .map(|blocks| blocks.iter().map(|(name, length)| (name.as_str(), *length)).collect::<Vec<_>>());
+    let [ours, theirs] =
+        [&ours, &theirs].map(|blocks| blocks.iter().map(|(name, length)| (name.as_str(), *length)).collect::<Vec<_>>());
     findings.ram_blocks(&ours, &theirs, extra);
     let known: HashMap<&[u8], &wire::RamBlock> = wanted.iter().map(|block| (&*block.name, block)).collect();
     for block in have {
@@ -133,7 +131,8 @@ fn ram(have: &[wire::RamBlock], wanted: &[wire::RamBlock], postcopy: bool, extra
         findings.within(&format!("RAM block {}", text(&block.name)), |findings| {
             if block.page_size != known.page_size && postcopy {
                 let (size, wanted) = (block.page_size, known.page_size);
-                findings.error(format!("host pages of {size} bytes, the machine's have {wanted}: postcopy needs the same"));
+                findings
+                    .error(format!("host pages of {size} bytes, the machine's have {wanted}: postcopy needs the same"));
             }
             if block.ignored != known.ignored {
                 findings.error(match block.ignored {
@@ -313,7 +312,9 @@ mod tests {
         let found = changed(|here| here.ram.as_mut().unwrap()[0].length = 8192);
         assert_eq!(found, ["error RAM block pc.ram: 4096 bytes, the machine's has 8192"]);
         let renamed = changed(|here| here.ram.as_mut().unwrap()[0].name = b"ram".to_vec());
-        assert!(renamed[0].ends_with("the machine has no such block") && renamed[1].starts_with("warning RAM block ram"));
+        assert!(
+            renamed[0].ends_with("the machine has no such block") && renamed[1].starts_with("warning RAM block ram")
+        );
         let shared = changed(|here| here.ram.as_mut().unwrap()[0].ignored = true);
         assert!(shared[0].contains("it is sent, and the machine's is shared"));
         let huge = |here: &mut Manifest| here.ram.as_mut().unwrap()[0].page_size = 2 << 20;
@@ -369,7 +370,10 @@ mod tests {
         source.devices[2].is_sent = false;
         let mut here = machine();
         here.devices.pop();
-        assert!(found_one(&source, &here).starts_with("warning 'timer' instance 0: the machine has no such device; it is not sent"));
+        assert!(
+            found_one(&source, &here)
+                .starts_with("warning 'timer' instance 0: the machine has no such device; it is not sent")
+        );
     }
 
     #[test]

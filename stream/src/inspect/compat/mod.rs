@@ -17,7 +17,7 @@ mod schema;
 
 pub use descriptions::descriptions;
 pub use dump::Dump;
-pub use machines::{Machines, machines};
+pub use machines::{Machines, machines, settings};
 pub use schema::Schema;
 
 use std::collections::{HashMap, HashSet};

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use super::super::describe::{Description, instance_id, write_layout};
 use super::super::json::{Emitter, Json};
 use super::super::stream::{Device, Stream};
-use super::{Findings, Severity};
 use super::layouts::Comparison;
+use super::{Findings, Severity};
 
 /// The format's number. It is increased when older readers would misunderstand a schema.
 const FORMAT: u64 = 1;

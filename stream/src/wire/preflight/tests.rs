@@ -28,9 +28,8 @@ fn manifests() -> impl Strategy<Value = Manifest> {
         RamBlock { name, length, page_size, address, ignored }
     });
     use proptest::option::of;
-    (purpose, of(machine), vec(setting, 0..4), of(vec(block, 0..4)), vec(devices(), 0..8)).prop_map(
-        |(purpose, machine, settings, ram, devices)| Manifest { purpose, machine, settings, ram, devices },
-    )
+    (purpose, of(machine), vec(setting, 0..4), of(vec(block, 0..4)), vec(devices(), 0..8))
+        .prop_map(|(purpose, machine, settings, ram, devices)| Manifest { purpose, machine, settings, ram, devices })
 }
 
 fn requests() -> impl Strategy<Value = Request> {
@@ -51,11 +50,8 @@ fn answers() -> impl Strategy<Value = Answer> {
         path,
         message,
     });
-    let time = (name(), any::<u32>(), any::<u64>()).prop_map(|(name, instance, micros)| LoadTime {
-        name,
-        instance,
-        micros,
-    });
+    let time =
+        (name(), any::<u32>(), any::<u64>()).prop_map(|(name, instance, micros)| LoadTime { name, instance, micros });
     prop_oneof![
         (any::<bool>(), vec(problem, 0..6)).prop_map(|(passes, problems)| Answer::Verdict { passes, problems }),
         vec(any::<u32>(), 0..9).prop_map(Answer::Wanted),
@@ -116,7 +112,8 @@ fn unknown_versions_are_named() {
 
 #[test]
 fn encoding_is_as_documented() {
-    let device = Device { name: b"d".to_vec(), version: 2, alias: u32::MAX, is_sent: true, digest: 5, ..Device::default() };
+    let device =
+        Device { name: b"d".to_vec(), version: 2, alias: u32::MAX, is_sent: true, digest: 5, ..Device::default() };
     let manifest = Manifest { devices: vec![device], ..Manifest::default() };
     let text: String = Request::Manifest(manifest).encode().iter().map(|byte| format!("{byte:02x}")).collect();
     let expected = "01 0001 00 00 0000 00 00000001 0164 00000000 00000002 00000000 ffffffff 00 00000000 01 \

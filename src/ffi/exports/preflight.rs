@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Before a migration: the verdict of the destination, and a rehearsal.
+
+use crate::error::Result;
+use crate::ffi::exports::info::SaveVMParams;
+use crate::ffi::marshal::convert::{params, uri_endpoint};
+use crate::ffi::marshal::current;
+use crate::ffi::marshal::guard::guard_error;
+use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
+use crate::ffi::marshal::results::code_or_error;
+use crate::migration::{self, Endpoint, Params};
+use crate::savevm::Vm;
+use std::ffi::{c_char, c_int};
+use std::sync::Arc;
+
+/// # Safety
+/// As savevm_preflight().
+unsafe fn visit(
+    vm: *mut SaveVM,
+    uri: *const c_char,
+    from_c: *const SaveVMParams,
+    errp: *mut *mut CError,
+    visit: impl FnOnce(&Arc<Vm>, Endpoint, Params) -> Result<()>,
+) -> c_int {
+    let body = || {
+        // SAFETY: as the caller promised.
+        let (vm, params, endpoint) = unsafe { (current::from_c(vm), params(from_c), uri_endpoint(uri)) };
+        current::with(&vm, || {
+            // The endpoint takes what it is given over, also if the parameters are wrong.
+            let visited = endpoint.and_then(|endpoint| visit(&vm, endpoint, params?.unwrap_or_default()));
+            // SAFETY: as the caller promised.
+            unsafe { code_or_error(visited, errp) }
+        })
+    };
+    // SAFETY: as the caller promised.
+    unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest runs on. The
+/// destination waits in savevm_incoming() and goes on waiting afterwards. It compares the machine, RAM, devices and the layouts
+/// of their states with its own.
+///
+/// Do not call it for another program than libsavevm: an incoming migration of QEMU ends with the connection.
+///
+/// Returns:
+///   0            nothing prevents the migration; warnings were reported (SaveVMHostOps.report), here and there
+///   -EREMOTEIO   the destination can't load the guest; the error names all problems, see savevm_error_problem()
+///   -ENOTSUP     the destination takes part in no preflight
+///   -errno       no connection, no answer in time, another migration in progress, or a guest that is not here
+///
+/// Thread: any. Lock: either, released while waiting.
+///
+/// # Safety
+/// `vm` is NULL or a context; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size;
+/// `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_preflight(
+    vm: *mut SaveVM,
+    uri: *const c_char,
+    params: *const SaveVMParams,
+    errp: *mut *mut CError,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { visit(vm, uri, params, errp, migration::request_verdict) }
+}
+
+/// As savevm_preflight(). If the verdict passes, pauses the guest, saves all devices that are not live devices, lets the guest
+/// run again, and sends them. The destination loads them, reports how that went, resets its machine (SaveVMHostOps.reset, which
+/// it must have) and goes on waiting. Memory is not sent: a device that reads the guest's memory while it loads finds that of a
+/// reset machine.
+///
+/// The guest is paused while the devices are saved: at most SaveVMParams.downtime_limit_ms and the time of one device. The
+/// context keeps the times to save and to load each device, for the expected downtime of a migration.
+///
+/// Returns:
+///   0            the destination has loaded all devices
+///   -EREMOTEIO   the verdict does not pass, or a device failed to load: the error names it
+///   -ETIMEDOUT   saving the devices takes longer than the downtime limit, or no answer in time
+///   -ENOTSUP     the destination takes part in no preflight
+///   -errno       as savevm_preflight(), or a device failed to save
+///
+/// Thread: any. Lock: either, released while waiting.
+///
+/// # Safety
+/// As savevm_preflight().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_rehearse(
+    vm: *mut SaveVM,
+    uri: *const c_char,
+    params: *const SaveVMParams,
+    errp: *mut *mut CError,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { visit(vm, uri, params, errp, migration::rehearse) }
+}
