@@ -166,9 +166,9 @@ int savevm_set_host(SaveVM *vm,
 
 /**
  * Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM before. The default context
- * is not freed.
+ * is not freed. Ends a lazy restore; the guest must be stopped.
  *
- * Thread: any. Lock: either.
+ * Thread: any. Lock: either, released while waiting.
  */
 void savevm_free(SaveVM *vm);
 
@@ -548,6 +548,12 @@ typedef struct SaveVMHostOps {
    * It may call the library, except functions that wait for the same migration. `event` is valid during the call.
    */
   void (*migration_stalled)(void *opaque, const struct SaveVMStallEvent *event);
+  /**
+   * Called when a lazy restore has ended (SaveVMSnapshotOptions.lazy). `error` is NULL if all memory is loaded, else the text
+   * of savevm_restore_wait()'s error, valid during the call. On a thread of the library, without the lock. The next
+   * migration or snapshot can begin after it has returned.
+   */
+  void (*restore_ended)(void *opaque, const char *error);
 } SaveVMHostOps;
 
 /**
@@ -1568,6 +1574,17 @@ typedef struct SaveVMSnapshotOptions {
    * can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.
    */
   bool direct;
+  /**
+   * Loading: returns when the devices are loaded, and the guest runs. A page is read when a thread touches it, and threads
+   * read all other pages meanwhile; savevm_restore_wait() waits for them. Default false. See savevm_snapshot_load().
+   */
+  bool lazy;
+  /**
+   * With `lazy`: path of a file with the pages that the guest touches first, which are read first. If the file does not exist,
+   * this restore records them, reads only touched pages for one second, and writes the file when all pages are read. Delete
+   * it to record anew. Default NULL: none.
+   */
+  const char *working_set;
 } SaveVMSnapshotOptions;
 
 /**
@@ -1635,6 +1652,15 @@ int savevm_snapshot_check_file(SaveVM *vm,
  * A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
  * guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
  * SAVEVM_OWNER_TORN.
+ *
+ * With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM from
+ * savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
+ * anything, so the caller may call it again without `lazy`. Everything in the file but the pages is checked before. If a page
+ * can't be read later, the guest is stopped (SaveVMHostOps.vm_stop) before it can read anything else in its place, the owner
+ * becomes SAVEVM_OWNER_TORN, and the error names file and offset: see savevm_restore_wait() and SaveVMHostOps.restore_ended. As
+ * in postcopy, a vCPU may wait for a page and must be able to stop then; see vm_stop. While pages are read, migrations, snapshots
+ * and checkpoints fail with -EBUSY. Another savevm_snapshot_load() replaces the restore. savevm_ram_free() and savevm_free() end
+ * it if the guest is stopped. The file must not be changed before all pages are read; it may be replaced or removed.
  *
  * Returns: 0, or -errno with the reason in `*errp`.
  *

@@ -73,6 +73,12 @@ pub enum Rank {
     RamFaults,
     /// `ram::Ram::unreadable`.
     RamUnreadable,
+    /// `ram::Ram::lazy`.
+    RamLazy,
+    /// `ram::lazy::Lazy::failure`.
+    LazyFailure,
+    /// `ram::lazy::working_set::WorkingSet::recorded`.
+    WorkingSet,
     /// `ram::faults::Faults::grace`.
     FaultsGrace,
     /// `ram::faults::Faults::unreadable`.
@@ -89,6 +95,8 @@ pub enum Rank {
     CheckpointPages,
 
     // The engine.
+    /// `savevm::restore::Restore`.
+    SlotRestore,
     /// `savevm::slot::MigrationSlot::inner`.
     MigrationSlot,
     /// `savevm::owner::Ownership`.

@@ -91,7 +91,7 @@ static const struct {
     { "info migrate", "", "show the status of the migration", migrate_info },
     { "info status", "", "show whether the guest runs; if it is stopped, a hash of its memory", info_status },
     { "savevm", "FILE [mapped]", "save a snapshot to FILE; mapped: each page has a fixed place", snapshot_save },
-    { "loadvm", "FILE", "load a snapshot from FILE", snapshot_load },
+    { "loadvm", "FILE [lazy]", "load a snapshot from FILE; lazy: read memory while the guest runs", snapshot_load },
     { "checkpoint", "", "keep the state of the machine in memory; prints a number", checkpoint_make },
     { "rollback", "NUMBER", "return to a checkpoint", checkpoint_return },
     { "checkpoint-free", "NUMBER", "free a checkpoint", checkpoint_free },

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <time.h>
 
 #define MIB 1048576.0
 #define MS 1000.0 /* from us */
@@ -46,6 +47,12 @@ static void show_event(void *machine, const SaveVMEvent *event)
     fflush(stdout);
 }
 
+static void show_restore_end(void *machine, const char *error)
+{
+    printf("[restore] %s\n", error ? error : "all memory is loaded");
+    fflush(stdout);
+}
+
 bool migrate_init(Machine *m)
 {
     SaveVMHostOps host_ops = SAVEVM_HOST_OPS_INIT;
@@ -60,6 +67,7 @@ bool migrate_init(Machine *m)
     host_ops.disks_inactivate = disk_release;
     host_ops.disks_activate = disk_acquire;
     host_ops.migration_event = show_event;
+    host_ops.restore_ended = show_restore_end;
     SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
     block.name = "memory";
     block.host = m->ram;
@@ -251,14 +259,21 @@ void snapshot_save(Machine *m, const char *argument)
 }
 
 /* Replaces the guest by that of the snapshot, which runs if the machine ran before. */
-void snapshot_load(Machine *m, const char *path)
+void snapshot_load(Machine *m, const char *argument)
 {
+    char path[4096];
+    struct timespec begin, end;
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    snprintf(path, sizeof(path), "%s", argument);
+    options.lazy = take_word(path, "lazy");
+    clock_gettime(CLOCK_MONOTONIC, &begin);
     machine_lock(m);
-    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path, NULL);
+    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path, &options);
     machine_unlock(m);
+    clock_gettime(CLOCK_MONOTONIC, &end);
     if (loaded) {
         migrate_end();
-        printf("loaded\n");
+        printf("loaded in %.1f ms\n", (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
     }
 }
 

@@ -11,7 +11,7 @@
 //! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
 //!   the worker waits.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
-//!   `file_source.rs`: reads a file for it.
+//!   `file_source.rs` reads a file for it, and `page_index.rs` notes where its pages are.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them.
 //!
 //! # The owner of the guest
@@ -44,6 +44,7 @@ mod deadline;
 mod destination;
 mod endpoint;
 mod file_source;
+mod page_index;
 mod params;
 mod preflight;
 mod progress;
@@ -63,7 +64,9 @@ pub use destination::Incoming;
 pub use endpoint::Endpoint;
 pub use params::{Choice, DeadlineAction, Params};
 pub use progress::{Stall, StallReason};
-pub use snapshot::{SnapshotOptions, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
+pub use snapshot::{
+    SnapshotOptions, end_restore, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to,
+};
 pub use source::{Outgoing, rehearse, request_verdict};
 pub use stats::{DeviceTime, Info, Prediction};
 pub use status::{Status, StatusMachine};

@@ -2,8 +2,9 @@
 //! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest is stopped, and handlers run inside the big
 //! lock, except for setup, which runs outside in QEMU as well.
 
-use super::check::{Framing, check, check_source};
+use super::check::{Framing, check_source};
 use super::file_source::FileSource;
+use super::page_index::Indexer;
 use crate::channel::{Cancel, Channel, Listener, Sink, Uri};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -14,8 +15,10 @@ use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
+use crate::savevm::restore::{LazyPlan, PageIndex};
 use crate::savevm::save::{self, Completion, Disks, Round};
 use crate::savevm::unwind::finally;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,16 +34,39 @@ pub struct SnapshotOptions {
     pub threads: u32,
     /// O_DIRECT for pages with fixed places.
     pub direct: bool,
+    /// Loading: pages are read when they are touched, and by threads while the guest runs.
+    pub lazy: bool,
+    /// Lazy: a file with the order of first touches. If it does not exist, it is written.
+    pub working_set: Option<PathBuf>,
 }
 
 impl SnapshotOptions {
-    fn plan(&self) -> MemoryPlan {
-        let Self { mapped, threads, direct } = *self;
-        MemoryPlan { mapped, threads, direct }
+    fn plan(&self, index: Option<PageIndex>) -> MemoryPlan {
+        let lazy = || Arc::new(LazyPlan { index, working_set: self.working_set.clone() });
+        let Self { mapped, threads, direct, .. } = *self;
+        MemoryPlan { mapped, threads, direct, lazy: self.lazy.then(lazy) }
+    }
+
+    /// Checks the options of a load.
+    fn check_load(&self, vm: &Vm) -> Result<()> {
+        if self.working_set.is_some() && !self.lazy {
+            return Err(Error::invalid("a working set needs the option `lazy`"));
+        }
+        if self.lazy && self.direct {
+            return Err(Error::invalid("a lazy restore reads through the page cache: leave out the option `direct`"));
+        }
+        match vm.slot.ram() {
+            _ if !self.lazy => Ok(()),
+            Some(ram) => ram.check_lazy(),
+            None => Err(Error::new(libc::ENOTSUP, "a lazy restore needs RAM from savevm_ram_new()")),
+        }
     }
 
     /// Checks the options of a save.
     fn check_save(&self, vm: &Vm) -> Result<()> {
+        if self.lazy || self.working_set.is_some() {
+            return Err(Error::invalid("the options `lazy` and `working_set` are for loading"));
+        }
         if self.mapped && !maps_ram(vm) {
             let text = "fixed places of pages need the library's RAM: add the guest's memory with savevm_ram_new()";
             return Err(Error::new(libc::ENOTSUP, text));
@@ -100,7 +126,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
         };
         let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
         vm.global_state.store(ran || !host.knows_run_state());
-        let save = || with_plan(vm, options.plan(), || save_whole(vm, &file));
+        let save = || with_plan(vm, options.plan(None), || save_whole(vm, &file));
         let (saved, started) = finally(save, || restart(ran));
         started.and(saved)
     });
@@ -149,24 +175,38 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
 /// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
 /// hold a part of each of two states, and the context's owner is `Torn`. A run state in the stream is ignored, as in QEMU 7.2.
+///
+/// A lazy load returns before all memory was read: see `savevm::restore`. A load replaces a lazy restore in progress.
 pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
-    let _guard = vm.acquire_slot("a snapshot")?;
+    let _guard = vm.acquire_slot_from_restore("a snapshot")?;
     vm.slot.check_no_checkpoints("loading a snapshot")?;
     vm.prepare_global_state()?;
     vm.begin_global_state();
-    let loaded = check_first(vm, from).and_then(|()| {
-        let channel = open(from)?;
+    let loaded = options.check_load(vm).and_then(|()| check_first(vm, from, options)).and_then(|(channel, index)| {
         within(vm, |host| {
             let ran = stop(host)?;
             vm.ownership.set(Owner::Torn, format!("loading {from} failed after it had reset the machine"));
+            end_restore(vm);
             host.reset();
-            with_plan(vm, options.plan(), || load_all(vm, &channel))?;
-            vm.check_not_poisoned()?;
+            let load = || {
+                with_plan(vm, options.plan(index), || load_all(vm, &channel))?;
+                vm.check_not_poisoned()?;
+                vm.slot.restore.arm()
+            };
+            load().inspect_err(|_| end_restore(vm))?;
             vm.ownership.set(Owner::Here, "");
             if ran { start(host) } else { Ok(()) }
         })
     });
     loaded.map_err(|err| err.at_side(Side::Destination).in_phase(Phase::Snapshot))
+}
+
+/// Ends a lazy restore, whose guest is stopped and will not run again.
+pub fn end_restore(vm: &Vm) {
+    if let Some(ram) = vm.slot.ram().filter(|_| vm.slot.restore.is_active()) {
+        ram.end_lazy();
+    }
+    vm.slot.restore.forget();
 }
 
 fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
@@ -175,21 +215,30 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
     Ok(channel)
 }
 
-fn check_first(vm: &Vm, from: &Uri) -> Result<()> {
-    match from {
-        Uri::File { path, .. } if path.is_file() => check_file(vm, &open(from)?),
-        _ => Ok(()),
-    }
-}
-
-/// Checks the stream in a regular file. Pages are skipped, not read.
-fn check_file(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
+/// Opens `from`, and checks it if it is a regular file. For a lazy load of a stream, also finds its pages.
+fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dyn Channel>, Option<PageIndex>)> {
     let failed = |err| Error::io("checking it", &err);
-    let Some(file) = channel.positioned().map_err(failed)? else {
-        return check(vm, MigFile::new(Arc::clone(channel), false).remaining()?);
-    };
+    let channel = open(from)?;
+    if !matches!(from, Uri::File { path, .. } if path.is_file()) {
+        return match options.lazy {
+            true => Err(Error::invalid(format!("a lazy restore needs a regular file (file:PATH), and {from} is none"))),
+            false => Ok((channel, None)),
+        };
+    }
+    let Some(file) = channel.positioned().map_err(failed)? else { return Ok((channel, None)) };
     let base = file.tell()?;
-    check_source(vm, FileSource::new(file, base).map_err(failed)?, base, &mut Framing).map(drop)
+    let source = FileSource::new(file, base).map_err(failed)?;
+    if !options.lazy {
+        check_source(vm, source, base, &mut Framing)?;
+        return Ok((channel, None));
+    }
+    let mut indexer = Indexer::new(1 << vm.host().target_page_bits());
+    match check_source(vm, source, base, &mut indexer)? {
+        Some(stream) => Ok((channel, indexer.finish(&stream))),
+        None => {
+            Err(Error::new(libc::ENOTSUP, "a lazy restore needs sections with footers (SAVEVM_FLAG_NO_FOOTERS is set)"))
+        }
+    }
 }
 
 fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {

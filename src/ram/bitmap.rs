@@ -116,6 +116,24 @@ impl Bitmap {
         Some((start, end - start))
     }
 
+    /// The first run of clear bits in `from..to`, as start and length.
+    pub fn clear_run(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+        let to = to.min(self.len);
+        let search = |from: usize, flip: u64| {
+            let mut at = from;
+            while at < to {
+                let word = (self.words[at / BITS].load(Acquire) ^ flip) & mask(at % BITS, BITS);
+                if word != 0 {
+                    return (at - at % BITS + word.trailing_zeros() as usize).min(to);
+                }
+                at = at - at % BITS + BITS;
+            }
+            to
+        };
+        let start = search(from, u64::MAX);
+        (start < to).then(|| (start, search(start, 0) - start))
+    }
+
     /// The first clear bit at or after `from`, or the number of bits.
     pub fn next_clear(&self, from: usize) -> usize {
         self.search(from, u64::MAX)
@@ -212,7 +230,13 @@ mod tests {
                 prop_assert!(count >= 1 && count <= most);
                 seen[start..start + count].fill(true);
             }
-            prop_assert_eq!(seen, model);
+            prop_assert_eq!(&seen, &model);
+            let (mut at, mut clear) = (0, vec![true; len]);
+            while let Some((start, count)) = bitmap.clear_run(at, (at + most).min(len)).or((at < len).then_some((at, 0))) {
+                clear[start..start + count].fill(false);
+                at = if count == 0 { (at + most).min(len) } else { start + count };
+            }
+            prop_assert_eq!(clear, model);
         }
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Postcopy at the destination (QEMU 7.2, `migration/postcopy-ram.c`): a thread that touches a missing page waits until
-//! the page was requested and placed. The thread "savevm-faults" reads the faults and sends the requests. The thread
-//! that reads the stream places the pages.
+//! Missing pages, in postcopy at the destination (QEMU 7.2, `migration/postcopy-ram.c`) and in a lazy restore. A thread
+//! that touches a missing page waits until the page was requested and placed. The threads "savevm-faults" read the
+//! faults and request the pages. In postcopy, requests go to the source, and the thread that reads the stream places the
+//! pages. In a lazy restore, `lazy/` reads them from a file.
 
 use super::block::{self, Block, Blocks};
 use super::unreadable::{Method, Unreadable};
@@ -43,22 +44,41 @@ fn open(blocks: &[Arc<Block>]) -> std::io::Result<(Userfault, Method)> {
 
 /// Registers all blocks. Returns the descriptor, how missing pages are made unreadable, and for each block whether zero
 /// pages can be placed in it.
-fn register(blocks: &[Arc<Block>]) -> Result<(Userfault, Method, Vec<bool>)> {
+fn register(blocks: &[Arc<Block>], what: &str) -> Result<(Userfault, Method, Vec<bool>)> {
     let needs = "userfaultfd for this kind of memory (Linux 4.11)";
-    let (uffd, method) = open(blocks).map_err(|err| userfault_error("postcopy", needs, &err))?;
+    let (uffd, method) = open(blocks).map_err(|err| userfault_error(what, needs, &err))?;
     let mut can_zero = Vec::with_capacity(blocks.len());
     for block in blocks {
         let able = uffd.register(block.memory(), Mode::Missing).map_err(|err| {
-            Error::io(format!("postcopy: userfaultfd can't handle the memory of block '{}'", block.name()), &err)
+            Error::io(format!("{what}: userfaultfd can't handle the memory of block '{}'", block.name()), &err)
         })?;
         can_zero.push(able && block.info.page_size == system_page_size());
     }
     Ok((uffd, method, can_zero))
 }
 
+/// Where missing pages come from.
+pub(super) trait Supply: Send + Sync {
+    /// Requests a unit of a block: index in `Faults::blocks`, offset. Places it at once or lets it be placed later.
+    fn request(&self, ram: &Ram, faults: &Faults, at: usize, offset: usize);
+}
+
+/// The source of a postcopy.
+struct Remote(Arc<dyn PageSource>);
+
+impl Supply for Remote {
+    /// If the connection fails, `ask_again` repeats the request.
+    fn request(&self, _ram: &Ram, faults: &Faults, at: usize, offset: usize) {
+        let block = &faults.blocks[at];
+        if let Err(error) = self.0.request_pages(&block.info.name, offset as u64, block.unit() as u32) {
+            log::debug!("asking for block '{}' at 0x{offset:x}: {error}", block.name());
+        }
+    }
+}
+
 /// Page faults of the blocks that are sent; `Ram::blocks` has all blocks.
 pub(super) struct Faults {
-    blocks: Blocks,
+    pub blocks: Blocks,
     uffd: Userfault,
     method: Method,
     can_zero: Vec<bool>,
@@ -70,41 +90,52 @@ pub(super) struct Faults {
     grace: Mutex<Option<Duration>>,
     /// Set after that time.
     unreadable: Mutex<Option<Unreadable>>,
-    source: Arc<dyn PageSource>,
+    supply: Arc<dyn Supply>,
     /// Requested units that have not arrived: index of the block, offset.
     waiting: Mutex<BTreeSet<(usize, usize)>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Faults {
-    fn start(ram: &Arc<Ram>, blocks: Blocks, source: Arc<dyn PageSource>) -> Result<Arc<Self>> {
-        let (uffd, method, can_zero) = register(&blocks)?;
-        let wake = WakeFd::new().map_err(|err| Error::io("starting postcopy", &err))?;
+    /// `what` is the operation, for errors; `count` is the number of threads.
+    fn start(ram: &Arc<Ram>, blocks: Blocks, supply: Arc<dyn Supply>, what: &str, count: usize) -> Result<Arc<Self>> {
+        let (uffd, method, can_zero) = register(&blocks, what)?;
+        let failed = |err| Error::io(format_args!("starting {what}"), &err);
+        let wake = WakeFd::new().map_err(failed)?;
         let waiting = Mutex::new(Rank::FaultsWaiting, BTreeSet::new());
-        let thread = Mutex::new(Rank::FaultThread, None);
-        let over = WakeFd::new().map_err(|err| Error::io("starting postcopy", &err))?;
+        let threads = Mutex::new(Rank::FaultThread, Vec::new());
+        let over = WakeFd::new().map_err(failed)?;
         let grace = Mutex::new(Rank::FaultsGrace, None);
         let unreadable = Mutex::new(Rank::FaultsUnreadable, None);
-        let faults = Self { blocks, uffd, method, can_zero, wake, over, grace, unreadable, source, waiting, thread };
+        let faults = Self { blocks, uffd, method, can_zero, wake, over, grace, unreadable, supply, waiting, threads };
         let faults = Arc::new(faults);
-        let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
-        let thread = spawn("savevm-faults", move || shared.run(&ram));
-        let thread = thread.map_err(|err| Error::io("starting the thread for page faults", &err))?;
-        *faults.thread.lock() = Some(thread);
+        for number in 0..count {
+            let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
+            match spawn("savevm-faults", move || shared.run(&ram, number == 0)) {
+                Ok(thread) => faults.threads.lock().push(thread),
+                // One thread serves all faults.
+                Err(err) if number > 0 => log::debug!("a further thread for page faults: {err}"),
+                Err(err) => return Err(Error::io("starting the thread for page faults", &err)),
+            }
+        }
         Ok(faults)
     }
 
-    fn run(&self, ram: &Ram) {
+    /// Serves faults. The `first` thread makes missing pages unreadable, if it comes to that.
+    fn run(&self, ram: &Ram, first: bool) {
         if let Err(error) = self.uffd.serve(&self.wake, |address| self.serve(ram, address)) {
             log::error!("reading page faults: {error}");
+        }
+        if !first {
+            return;
         }
         let grace = *self.grace.lock();
         if let Some(grace) = grace
             && matches!(poll_any(&[], false, &self.over, Some(grace)), Ok(Ready::TimedOut))
         {
             log::error!(
-                "the guest of a failed postcopy was not stopped within {grace:?}: a thread that touches memory that did \
-                 not arrive gets a signal from now on"
+                "a guest without all of its memory was not stopped within {grace:?}: a thread that touches a missing page \
+                 gets a signal from now on"
             );
             *self.unreadable.lock() = Some(Unreadable::make(&self.blocks, &self.uffd, self.method));
         }
@@ -138,7 +169,7 @@ impl Faults {
         } else if waiting.insert((place, offset)) {
             drop(waiting);
             ram.counters.requests.fetch_add(1, Relaxed);
-            self.ask(place, offset);
+            self.supply.request(ram, self, place, offset);
         }
     }
 
@@ -192,21 +223,31 @@ impl Faults {
         place.ok_or_else(|| Error::invalid("a page for a block that takes no part in postcopy"))
     }
 
-    /// Sends a request. If the connection fails, `ask_again` repeats it.
-    fn ask(&self, place: usize, offset: usize) {
-        let block = &self.blocks[place];
-        if let Err(error) = self.source.request_pages(&block.info.name, offset as u64, block.unit() as u32) {
-            log::debug!("asking for block '{}' at 0x{offset:x}: {error}", block.name());
-        }
-    }
-
-    fn ask_again(&self, page_bits: u32) {
+    fn ask_again(&self, ram: &Ram) {
+        let page_bits = ram.page_bits;
         let waiting: Vec<_> = {
             let mut waiting = self.waiting.lock();
             waiting.retain(|(place, offset)| !self.blocks[*place].received.get(offset >> page_bits));
             waiting.iter().copied().collect()
         };
-        waiting.into_iter().for_each(|(place, offset)| self.ask(place, offset));
+        waiting.into_iter().for_each(|(place, offset)| self.supply.request(ram, self, place, offset));
+    }
+
+    /// Places consecutive units of the block with this index, and wakes the threads that wait for them. Units that are
+    /// present stay as they are.
+    pub fn place_run(&self, ram: &Ram, at: usize, offset: usize, content: &[u8]) -> Result<()> {
+        let block = &self.blocks[at];
+        let placed = self.uffd.place_missing(block.memory(), offset, content, block.info.page_size);
+        placed.map_err(|err| {
+            Error::io(format_args!("placing pages of block '{}' at 0x{offset:x}", block.name()), &err)
+        })?;
+        block.received.set(offset >> ram.page_bits, content.len() >> ram.page_bits);
+        let mut waiting = self.waiting.lock();
+        let units: Vec<_> = waiting.range((at, offset)..(at, offset + content.len())).copied().collect();
+        for unit in units {
+            waiting.remove(&unit);
+        }
+        Ok(())
     }
 
     /// Places a unit and wakes the threads that wait for it. A page that is present stays: the guest may have written
@@ -232,7 +273,7 @@ impl Faults {
     fn stop(&self, stopped: bool) -> Option<Unreadable> {
         self.over.wake();
         self.wake.wake();
-        if let Some(thread) = self.thread.take() {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
             // The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
@@ -246,7 +287,7 @@ impl Faults {
         };
         for block in self.blocks.iter() {
             if let Err(error) = self.uffd.unregister(block.memory()) {
-                log::warn!("ending postcopy of block '{}': {error}", block.name());
+                log::warn!("ending the service of page faults in block '{}': {error}", block.name());
             }
         }
         allow_huge(&self.blocks, true);
@@ -260,12 +301,17 @@ fn allow_huge(blocks: &[Arc<Block>], allow: bool) {
 }
 
 impl Ram {
-    fn sent_blocks(&self) -> Blocks {
+    pub(super) fn sent_blocks(&self) -> Blocks {
         Arc::new(self.blocks().iter().filter(|block| !self.is_ignored(block)).cloned().collect())
     }
 
     /// Checks whether this machine can be the destination of a postcopy.
     pub fn check_postcopy(&self) -> Result<()> {
+        self.check_faults("postcopy")
+    }
+
+    /// Checks whether this process can serve page faults in all memory. `what` needs it, for errors.
+    pub(super) fn check_faults(&self, what: &str) -> Result<()> {
         let blocks = self.sent_blocks();
         if self.faults.lock().is_some() {
             return Err(Error::new(libc::EBUSY, "a postcopy is in progress"));
@@ -273,10 +319,10 @@ impl Ram {
         if let Some(block) = blocks.iter().find(|block| block.unit() > u32::MAX as usize) {
             return Err(Error::new(
                 libc::ENOTSUP,
-                format!("postcopy: the pages of block '{}' are too large", block.name()),
+                format!("{what}: the pages of block '{}' are too large", block.name()),
             ));
         }
-        let (uffd, ..) = register(&blocks)?;
+        let (uffd, ..) = register(&blocks, what)?;
         for block in blocks.iter() {
             let _ = uffd.unregister(block.memory());
         }
@@ -286,13 +332,19 @@ impl Ram {
     /// POSTCOPY_ADVISE arrived: discards all memory, so that every page that does not arrive is missing.
     pub(super) fn advised(&self) -> Result<()> {
         self.check_postcopy()?;
-        for block in self.sent_blocks().iter() {
+        self.discard_all()?;
+        self.advised.store(true, SeqCst);
+        Ok(())
+    }
+
+    /// Discards all memory, so that every page is missing.
+    pub(super) fn discard_all(&self) -> Result<()> {
+        self.sent_blocks().iter().try_for_each(|block| {
             self.discard(block, 0, block.memory().len())?;
             // A private mapping of a file has the file's content now, not zeros.
             block.emptied.store(block.info.shared || is_anonymous(block.memory()), Relaxed);
-        }
-        self.advised.store(true, SeqCst);
-        Ok(())
+            Ok(())
+        })
     }
 
     fn discard(&self, block: &Block, start: usize, len: usize) -> Result<()> {
@@ -326,10 +378,15 @@ impl Ram {
     /// Starts to serve faults.
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
         self.stop_prefault();
+        self.serve_faults(Arc::new(Remote(source)), "postcopy", 1)
+    }
+
+    /// Starts to serve faults on `count` threads, for the operation `what`.
+    pub(super) fn serve_faults(self: &Arc<Self>, supply: Arc<dyn Supply>, what: &str, count: usize) -> Result<()> {
         let blocks = self.sent_blocks();
         allow_huge(&blocks, false);
         let discarded = blocks.iter().try_for_each(|block| self.discard_missing(block));
-        let started = discarded.and_then(|()| Faults::start(self, Arc::clone(&blocks), source));
+        let started = discarded.and_then(|()| Faults::start(self, Arc::clone(&blocks), supply, what, count));
         let faults = started.inspect_err(|_| allow_huge(&blocks, true))?;
         *self.faults.lock() = Some(faults);
         Ok(())
@@ -341,7 +398,7 @@ impl Ram {
 
     pub(super) fn ask_again(&self) {
         if let Some(faults) = self.faults() {
-            faults.ask_again(self.page_bits);
+            faults.ask_again(self);
         }
     }
 

@@ -124,6 +124,10 @@ impl Handler for RamHandler {
         code(&self.0, file, self.0.load_setup())
     }
 
+    fn load_ended(&self) -> Result<()> {
+        self.0.load_ended()
+    }
+
     fn load_cleanup(&self) -> i32 {
         self.0.load_cleanup();
         0

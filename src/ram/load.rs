@@ -4,6 +4,7 @@
 
 use super::block::{self, Block, Blocks};
 use super::faults::Faults;
+use super::lazy::{self, LazyLoad};
 use super::mapped::MappedLoad;
 use super::run::Runs;
 use super::{Ram, wire};
@@ -26,6 +27,8 @@ pub(super) struct Loader {
     runs: Runs,
     /// All pages have come from fixed places of the file.
     mapped: bool,
+    /// Pages are read later.
+    lazy: Option<LazyLoad>,
 }
 
 /// A host page that is arriving in postcopy. Its target pages arrive in order.
@@ -82,6 +85,9 @@ fn get_name(file: &MigFile) -> Result<Vec<u8>> {
 impl Ram {
     /// Begins a load. The list of blocks does not change until `load_cleanup`.
     pub(super) fn load_setup(&self) -> Result<()> {
+        if self.is_lazy() {
+            return Err(Error::new(libc::EBUSY, "a lazy restore still reads pages of RAM"));
+        }
         let mut busy = self.busy.lock();
         busy.check_open()?;
         busy.check_no_checkpoints("loading memory")?;
@@ -99,12 +105,24 @@ impl Ram {
 
     /// Ends a load.
     pub(super) fn load_cleanup(&self) {
-        self.cleanup_faults();
+        let lazy = self.is_lazy();
+        if !lazy {
+            self.cleanup_faults();
+        }
         self.advised.store(false, SeqCst);
         let loader = self.busy.lock().loading.take();
         // Joins the prefault thread.
         drop(loader);
-        self.busy.lock().incoming = false;
+        // A lazy restore sets it when it ends.
+        if !lazy {
+            self.busy.lock().incoming = false;
+        }
+    }
+
+    /// The last section was loaded. Starts to serve pages that are read later.
+    pub(super) fn load_ended(self: &Arc<Self>) -> Result<()> {
+        let lazy = self.busy.lock().loading.as_mut().and_then(|loader| loader.lazy.take());
+        lazy.map_or(Ok(()), |lazy| self.start_lazy(lazy))
     }
 
     /// Stops prefaulting: from here on only arriving pages become present.
@@ -126,9 +144,10 @@ impl Ram {
                 unit: Unit::default(),
                 runs: Runs::new(),
                 mapped: false,
+                lazy: None,
             })
         });
-        let result = loader.records(self, file);
+        let result = loader.section(self, file);
         let incoming = {
             let mut busy = self.busy.lock();
             busy.loading = Some(loader);
@@ -143,6 +162,19 @@ impl Ram {
 }
 
 impl Loader {
+    /// Loads a section, or passes over it if its pages were found before and are read later.
+    fn section(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
+        let plan = ram.vm().map(|vm| vm.slot.memory_plan());
+        let index = plan.as_ref().and_then(|plan| plan.lazy.as_ref()?.index.as_ref());
+        let (Some(plan), Some(index)) = (&plan, index) else { return self.records(ram, file) };
+        if self.lazy.is_none() {
+            let lazy = LazyLoad::from_index(ram, file, index, Arc::clone(plan))?;
+            ram.discard_all()?;
+            self.lazy = Some(lazy);
+        }
+        lazy::skip_section(file, index)
+    }
+
     fn records(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
         let page_size = ram.page_size() as u64;
         loop {
@@ -315,8 +347,16 @@ impl Loader {
             let text = format!("block '{}' is here, but not in the stream", self.blocks[place].name());
             return Err(Error::invalid(text).at_offset(start));
         }
-        self.mapped |= mapped.is_some();
-        mapped.map_or(Ok(()), |mapped| mapped.get_pages(ram, &vm.slot.memory_plan()))
+        let Some(mapped) = mapped else { return Ok(()) };
+        self.mapped = true;
+        let plan = vm.slot.memory_plan();
+        if plan.lazy.is_none() {
+            return mapped.get_pages(ram, &plan);
+        }
+        let lazy = LazyLoad::from_mapped(ram, mapped, plan)?;
+        ram.discard_all()?;
+        self.lazy = Some(lazy);
+        Ok(())
     }
 
     /// Checks the fields that follow the length if a capability asks for them.

@@ -10,7 +10,7 @@
 //! - `load.rs`, `run.rs`: the records of a stream; `prefault.rs`: makes memory present before they arrive.
 //! - `postcopy.rs`: the driver's interface in postcopy; `requests.rs`: the source, `faults.rs`: the destination,
 //!   `unreadable.rs`: memory of a failed postcopy.
-//! - `mapped/`: pages with fixed places in a file.
+//! - `mapped/`: pages with fixed places in a file; `lazy/`: pages that are read when they are touched.
 //! - `snapshot.rs`: snapshots of a running guest; `checkpoint/`: checkpoints in this process; `protect.rs`: the write
 //!   protection of both.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
@@ -21,6 +21,7 @@ mod cache;
 mod checkpoint;
 mod faults;
 mod handler;
+mod lazy;
 mod load;
 mod mapped;
 mod postcopy;
@@ -153,6 +154,8 @@ pub struct Ram {
     faults: Mutex<Option<Arc<faults::Faults>>>,
     /// Memory that a guest of a failed postcopy must not read.
     unreadable: Mutex<Option<unreadable::Unreadable>>,
+    /// A lazy restore in progress.
+    lazy: Mutex<Option<Arc<lazy::Lazy>>>,
     /// `set_dirty` has an effect.
     logging: AtomicBool,
     /// A snapshot of a running guest is in progress.
@@ -193,6 +196,7 @@ impl Ram {
             requests: Mutex::new(Rank::RamRequests, requests::Requests::default()),
             faults: Mutex::new(Rank::RamFaults, None),
             unreadable: Mutex::new(Rank::RamUnreadable, None),
+            lazy: Mutex::new(Rank::RamLazy, None),
             logging: AtomicBool::new(false),
             snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
@@ -224,8 +228,16 @@ impl Ram {
         std::ptr::from_ref(self) as usize
     }
 
-    /// Unregisters the device. When this returns, no block is accessed any more. Fails with `EBUSY` during a migration.
+    /// Unregisters the device. When this returns, no block is accessed any more. Fails with `EBUSY` during a migration,
+    /// and during a lazy restore of a guest that runs. Ends a lazy restore of a stopped guest.
     pub fn close(&self) -> Result<()> {
+        if self.is_lazy() {
+            if self.vm().is_some_and(|vm| vm.host().vm_running()) {
+                let text = "can't free RAM: a lazy restore still reads pages for the running guest";
+                return Err(Error::new(libc::EBUSY, text));
+            }
+            self.end_lazy();
+        }
         // A migration that has not reached setup yet, or that waits for its source, needs the device as well.
         self.vm().map_or(Ok(()), |vm| vm.slot.check_idle("freeing the RAM"))?;
         {

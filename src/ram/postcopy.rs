@@ -45,6 +45,18 @@ impl PostcopyRam for RamPostcopy {
         self.0.start_faults(source)
     }
 
+    fn check_lazy(&self) -> Result<()> {
+        match self.0.is_lazy() {
+            // It shows that the memory and the process are fit for it.
+            true => Ok(()),
+            false => self.0.check_faults("a lazy restore"),
+        }
+    }
+
+    fn end_lazy(&self) {
+        self.0.end_lazy();
+    }
+
     fn resumed(&self) {
         self.0.ask_again();
     }

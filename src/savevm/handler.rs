@@ -105,6 +105,10 @@ pub trait Handler: Send + Sync {
     fn load_cleanup(&self) -> i32 {
         0
     }
+    /// The last section of a live device was loaded, whole.
+    fn load_ended(&self) -> Result<()> {
+        Ok(())
+    }
     /// `resume_prepare`, with the address of the driver's state.
     fn resume_prepare(&self, _migration: usize) -> i32 {
         0

@@ -3,6 +3,7 @@
 //! feature.
 
 use super::slot::{MigrationEvent, StallEvent};
+use crate::error::Error;
 use crate::sync::{Rank, check_order};
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
@@ -175,6 +176,8 @@ pub trait Host: VmStateHost + Send + Sync {
     fn migration_event(&self, _event: &MigrationEvent) {}
     /// A migration makes no progress, or makes progress again. Any thread, any lock; no lock of the library is held.
     fn migration_stalled(&self, _event: &StallEvent) {}
+    /// A lazy restore ended, with an error if a page could not be read. Any thread, without the big lock.
+    fn restore_ended(&self, _error: Option<&Error>) {}
     /// Returns the monotonic time in ns, for a host with a clock of its own.
     fn clock_ns(&self) -> Option<u64> {
         None

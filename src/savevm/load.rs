@@ -457,6 +457,7 @@ fn section_part(sections: &SectionContext<'_>, tag: u8) -> Result<()> {
         .map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))?;
     if tag == wire::SECTION_END {
         vm.load_state().end_section(&entry);
+        entry.handler.load_ended().map_err(|err| err.in_section(|| entry.section(tag, id, Some(version))))?;
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! How a snapshot saves or loads guest memory. The driver decides, and the RAM device follows it.
 
+use super::restore::LazyPlan;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 /// Most threads if the caller does not choose a number.
@@ -18,6 +20,8 @@ pub struct MemoryPlan {
     pub threads: u32,
     /// Writes and reads pages with fixed places with O_DIRECT.
     pub direct: bool,
+    /// Loading: pages are read when they are touched, and by threads while the guest runs.
+    pub lazy: Option<Arc<LazyPlan>>,
 }
 
 impl MemoryPlan {

@@ -22,6 +22,7 @@ mod load_state;
 pub mod memory_plan;
 pub mod owner;
 pub mod registry;
+pub mod restore;
 pub mod save;
 mod section_context;
 mod section_ids;

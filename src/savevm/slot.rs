@@ -5,6 +5,7 @@
 use super::checkpoint::CheckpointRam;
 use super::device_costs::DeviceCosts;
 use super::memory_plan::MemoryPlan;
+use super::restore::Restore;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, MutexGuard, Rank, RwLock};
@@ -138,6 +139,15 @@ pub trait PostcopyRam: Send + Sync {
     /// Any thread, with or without the big lock. Does not wait.
     fn abort(&self, _grace: Duration) {}
 
+    /// Checks whether this machine can load memory lazily. Any thread, with or without the big lock.
+    fn check_lazy(&self) -> Result<()> {
+        Err(Error::new(libc::ENOTSUP, "the machine's RAM can't be loaded lazily: it is not the library's"))
+    }
+
+    /// Ends a lazy restore whose guest is stopped or will not run again: pages that were not read are zero. If the guest
+    /// runs nevertheless, they are unreadable. Waits for the threads that read, without the big lock.
+    fn end_lazy(&self) {}
+
     /// Destination, after `abort`: wakes all threads that wait for pages. If the guest is `stopped`, missing pages read
     /// as zero from now on. If it may run, they stay unreadable until the next load begins or the memory is removed.
     fn release(&self, _stopped: bool) {
@@ -165,7 +175,12 @@ pub struct MigrationSlot {
     /// What the devices cost in a switchover, as far as earlier migrations and rehearsals have shown.
     pub device_costs: DeviceCosts,
     memory_plan: RwLock<Arc<MemoryPlan>>,
+    /// The lazy restore.
+    pub restore: Restore,
 }
+
+/// The name under which a lazy restore occupies the slot.
+const RESTORE: &str = "a lazy restore";
 
 impl Default for MigrationSlot {
     fn default() -> Self {
@@ -176,6 +191,7 @@ impl Default for MigrationSlot {
             observer: RwLock::new(Rank::SlotObserver, None),
             device_costs: DeviceCosts::default(),
             memory_plan: RwLock::new(Rank::SlotMemoryPlan, Arc::default()),
+            restore: Restore::default(),
         }
     }
 }
@@ -229,10 +245,22 @@ impl MigrationSlot {
 
     /// Starts the operation `what`. `EBUSY` while another one is in progress.
     pub fn acquire(&self, what: &'static str) -> Result<()> {
+        self.take(what, None)
+    }
+
+    /// As `acquire`, for an operation that replaces a lazy restore in progress.
+    pub fn acquire_from_restore(&self, what: &'static str) -> Result<()> {
+        self.take(what, Some(RESTORE))
+    }
+
+    fn take(&self, what: &'static str, replaced: Option<&str>) -> Result<()> {
         let mut inner = self.inner();
         match inner.driver {
-            Some(other) => Err(Error::new(libc::EBUSY, format!("{what}: {other} is in progress"))),
-            None => {
+            Some(other) if replaced != Some(other) => {
+                let advice = if other == RESTORE { "; wait for it with savevm_restore_wait()" } else { "" };
+                Err(Error::new(libc::EBUSY, format!("{what}: {other} is in progress{advice}")))
+            }
+            _ => {
                 inner.driver = Some(what);
                 inner.ending = false;
                 Ok(())
@@ -240,11 +268,24 @@ impl MigrationSlot {
         }
     }
 
-    /// Ends the operation.
+    /// Ends the operation. A lazy restore that it has begun, or has not replaced, occupies the slot from now on.
     pub fn release(&self) {
+        let (running, _stage) = self.restore.hold();
         let mut inner = self.inner();
-        inner.driver = None;
+        inner.driver = running.then_some(RESTORE);
         inner.ending = false;
+    }
+
+    /// Ends the lazy restore and releases the slot, unless another operation has it.
+    pub fn end_restore(&self, result: Result<()>) {
+        let (_, stage) = self.restore.hold();
+        {
+            let mut inner = self.inner();
+            if inner.driver == Some(RESTORE) {
+                inner.driver = None;
+            }
+        }
+        stage.end(result);
     }
 
     /// Records that the operation was cancelled, so that errors of its stream are expected.

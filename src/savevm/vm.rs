@@ -162,6 +162,13 @@ impl Vm {
         Ok(MigrationGuard(self))
     }
 
+    /// As `acquire_slot`, for an operation that replaces a lazy restore in progress.
+    pub fn acquire_slot_from_restore(&self, what: &'static str) -> Result<MigrationGuard<'_>> {
+        self.check_not_poisoned()?;
+        self.slot.acquire_from_restore(what)?;
+        Ok(MigrationGuard(self))
+    }
+
     /// Marks a step at which tests provoke a panic. Does nothing outside of tests.
     #[inline]
     pub fn fault_point(&self, _point: FaultPoint) {

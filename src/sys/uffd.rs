@@ -182,6 +182,26 @@ impl Userfault {
         Ok(())
     }
 
+    /// As `place`, for a range in which some pages may be present: they stay as they are. `page` is the size of the
+    /// memory's pages.
+    pub fn place_missing(&self, memory: &GuestMemory, offset: usize, content: &[u8], page: usize) -> io::Result<()> {
+        let mut done = 0;
+        while done < content.len() {
+            let to = range_of(memory, offset + done, content.len() - done);
+            let from = content[done..].as_ptr() as u64;
+            let mut copy = Copy_ { to: to.start, from, len: to.len, mode: 0, copied: 0 };
+            match self.ioctl(COPY, &mut copy) {
+                Ok(()) => return Ok(()),
+                Err(err) if err.raw_os_error() == Some(libc::EEXIST) => done += page,
+                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
+                    done += usize::try_from(copy.copied).unwrap_or(0)
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
     /// As `place`, with zero pages. Only for ranges for which `register` returned true.
     pub fn place_zero(&self, memory: &GuestMemory, offset: usize, len: usize) -> io::Result<()> {
         let mut done = 0;

@@ -7,6 +7,7 @@ mod break_points;
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod cuts;
+mod lazy;
 mod link;
 mod machine;
 mod mapped;

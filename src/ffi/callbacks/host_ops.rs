@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The hypervisor's table of functions behind the library's trait.
 
-use crate::error::{Result, printable};
+use crate::error::{Error, Result, printable};
 use crate::ffi::callbacks::incoming_ops::CIncoming;
 use crate::ffi::callbacks::postcopy_ops::CPostcopy;
 use crate::ffi::exports::host::{SaveVMHostOps, SaveVMPrecopyNotice, SaveVMReportLevel};
@@ -245,6 +245,11 @@ impl Host for CHost {
             text: text.as_ptr(),
         };
         call!(self.migration_stalled(&raw const event) else ());
+    }
+
+    fn restore_ended(&self, error: Option<&Error>) {
+        let text = error.map(|error| c_string(&error.to_string()));
+        call!(self.restore_ended(text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr())) else ());
     }
 
     fn clock_ns(&self) -> Option<u64> {

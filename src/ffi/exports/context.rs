@@ -9,6 +9,7 @@ use crate::ffi::marshal::opaque::SaveVM;
 use crate::ffi::marshal::strings::c_string;
 use crate::ffi::marshal::structs::sized_structs;
 use crate::ffi::marshal::{current, structs};
+use crate::migration::end_restore;
 use crate::wire::limits::Limits;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
@@ -71,9 +72,9 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
 }
 
 /// Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM before. The default context
-/// is not freed.
+/// is not freed. Ends a lazy restore; the guest must be stopped.
 ///
-/// Thread: any. Lock: either.
+/// Thread: any. Lock: either, released while waiting.
 ///
 /// # Safety
 /// `vm` comes from savevm_new() and is not used afterwards.
@@ -81,6 +82,10 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
 pub unsafe extern "C" fn savevm_free(vm: *mut SaveVM) {
     guard((), || {
         if vm != castable::lend_shared(current::default()) {
+            // SAFETY: the contract of the function.
+            let context = unsafe { current::from_c(vm) };
+            end_restore(&context);
+            drop(context);
             // SAFETY: the contract of the function; the default context came from elsewhere.
             drop(unsafe { castable::take_shared(vm) });
         }

@@ -188,4 +188,8 @@ pub struct SaveVMHostOps {
     /// Called when a migration of the library's driver makes no progress, and when it makes progress again. Any thread, any lock.
     /// It may call the library, except functions that wait for the same migration. `event` is valid during the call.
     pub migration_stalled: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const SaveVMStallEvent)>,
+    /// Called when a lazy restore has ended (SaveVMSnapshotOptions.lazy). `error` is NULL if all memory is loaded, else the text
+    /// of savevm_restore_wait()'s error, valid during the call. On a thread of the library, without the lock. The next
+    /// migration or snapshot can begin after it has returned.
+    pub restore_ended: Option<unsafe extern "C" fn(opaque: *mut c_void, error: *const c_char)>,
 }

@@ -3,7 +3,7 @@
 //!
 //! | module | header |
 //! |---|---|
-//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `preflight`, `snapshot`, `checkpoint`, `error`, `log` | `savevm.h` (generated) |
+//! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `preflight`, `snapshot`, `restore`, `checkpoint`, `error`, `log` | `savevm.h` (generated) |
 //! | `ram`, `postcopy` | `savevm/ram.h` (generated) |
 //! | `file` | `savevm/file.h` (generated) |
 //! | `inspect` | `savevm/inspect.h` (generated) |
@@ -30,4 +30,5 @@ pub mod preflight;
 pub mod qemu_file;
 pub mod ram;
 pub mod register;
+pub mod restore;
 pub mod snapshot;

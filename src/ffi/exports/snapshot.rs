@@ -9,12 +9,13 @@ use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVM};
 use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
-use crate::ffi::marshal::{current, structs};
+use crate::ffi::marshal::{current, strings, structs};
 use crate::file::MigFile;
 use crate::migration::{SnapshotOptions, check, snapshot_load, snapshot_save, snapshot_save_to};
-use std::ffi::{c_char, c_int};
+use std::ffi::{OsString, c_char, c_int};
 use std::io::Read;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt;
 
 /// Format of a snapshot.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
@@ -46,6 +47,13 @@ pub struct SaveVMSnapshotOptions {
     /// Writes or reads pages with fixed places with O_DIRECT, past the page cache; default false. An error if the file system
     /// can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.
     pub direct: bool,
+    /// Loading: returns when the devices are loaded, and the guest runs. A page is read when a thread touches it, and threads
+    /// read all other pages meanwhile; savevm_restore_wait() waits for them. Default false. See savevm_snapshot_load().
+    pub lazy: bool,
+    /// With `lazy`: path of a file with the pages that the guest touches first, which are read first. If the file does not exist,
+    /// this restore records them, reads only touched pages for one second, and writes the file when all pages are read. Delete
+    /// it to record anew. Default NULL: none.
+    pub working_set: *const c_char,
 }
 
 sized_structs! {
@@ -53,12 +61,16 @@ sized_structs! {
 }
 
 /// # Safety
-/// `options` must be NULL or begin with its size.
+/// `options` must be NULL or begin with its size, and its strings must be NULL or terminated.
 unsafe fn chosen(options: *const SaveVMSnapshotOptions) -> Result<SnapshotOptions> {
     // SAFETY: as the caller promised.
     let Some(options) = unsafe { structs::sized_struct(options) }? else { return Ok(SnapshotOptions::default()) };
     let mapped = structs::c_enum(options.format)? == SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_MAPPED;
-    Ok(SnapshotOptions { mapped, threads: options.threads, direct: options.direct })
+    // SAFETY: as the caller promised.
+    let working_set = unsafe { strings::string(options.working_set) };
+    let working_set = working_set.filter(|path| !path.is_empty()).map(|path| OsString::from_vec(path).into());
+    let SaveVMSnapshotOptions { threads, direct, lazy, .. } = options;
+    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set })
 }
 
 /// # Safety
@@ -171,6 +183,15 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 /// A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
 /// guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
 /// SAVEVM_OWNER_TORN.
+///
+/// With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM from
+/// savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
+/// anything, so the caller may call it again without `lazy`. Everything in the file but the pages is checked before. If a page
+/// can't be read later, the guest is stopped (SaveVMHostOps.vm_stop) before it can read anything else in its place, the owner
+/// becomes SAVEVM_OWNER_TORN, and the error names file and offset: see savevm_restore_wait() and SaveVMHostOps.restore_ended. As
+/// in postcopy, a vCPU may wait for a page and must be able to stop then; see vm_stop. While pages are read, migrations, snapshots
+/// and checkpoints fail with -EBUSY. Another savevm_snapshot_load() replaces the restore. savevm_ram_free() and savevm_free() end
+/// it if the guest is stopped. The file must not be changed before all pages are read; it may be replaced or removed.
 ///
 /// Returns: 0, or -errno with the reason in `*errp`.
 ///

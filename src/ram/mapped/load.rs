@@ -2,7 +2,7 @@
 //! Loads RAM from fixed places of a file (QEMU 10.0, `parse_ramblock_mapped_ram` in `migration/ram.c`). All headers and
 //! bitmaps are checked before the first page is read.
 
-use super::{Pieces, run_workers};
+use super::{PIECE, Pieces, run_workers};
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result, exact_size};
 use crate::file::MigFile;
@@ -126,7 +126,7 @@ impl MappedLoad {
         let direct = plan.direct.then(|| self.file.direct(false, ram.page_size() as u64)).transpose()?;
         let from = direct.as_ref().unwrap_or(&self.file);
         let residency = Residency::open().ok();
-        let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block));
+        let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block), PIECE);
         run_workers(&vm, "savevm-pages", plan.threads(), || {
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let mapped = &self.blocks[at];
@@ -134,6 +134,11 @@ impl MappedLoad {
             get_piece(ram, from, mapped, residency, (offset, len))?;
             Ok(true)
         })
+    }
+
+    /// Returns the file and the blocks, to read pages later.
+    pub fn into_parts(self) -> (PositionedFile, Vec<MappedBlock>) {
+        (self.file, self.blocks)
     }
 }
 

@@ -6,7 +6,7 @@ mod load;
 mod save;
 mod workers;
 
-pub(super) use load::MappedLoad;
+pub(super) use load::{MappedBlock, MappedLoad};
 pub(super) use save::MappedSave;
 pub(super) use workers::run as run_workers;
 
@@ -18,40 +18,39 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const PIECE: usize = 2 << 20;
 
 /// Deals the pieces of blocks out to threads.
-struct Pieces<'a> {
+pub(super) struct Pieces<'a> {
     /// Each block with the number of its first piece.
     blocks: Vec<(usize, &'a Arc<Block>)>,
+    size: usize,
     count: usize,
     next: AtomicUsize,
 }
 
 impl<'a> Pieces<'a> {
-    fn new(blocks: impl Iterator<Item = &'a Arc<Block>>) -> Self {
+    /// The pieces have `size` bytes, or one unit of the block if that is larger.
+    pub fn new(blocks: impl Iterator<Item = &'a Arc<Block>>, size: usize) -> Self {
         let mut count = 0;
         let blocks = blocks
             .map(|block| {
                 let first = count;
-                count += block.memory().len().div_ceil(Self::size(block));
+                count += block.memory().len().div_ceil(size.max(block.unit()));
                 (first, block)
             })
             .collect();
-        Self { blocks, count, next: AtomicUsize::new(0) }
-    }
-
-    fn size(block: &Block) -> usize {
-        PIECE.max(block.unit())
+        Self { blocks, size, count, next: AtomicUsize::new(0) }
     }
 
     /// Returns the next piece: index of the block in the list, offset and length in bytes.
-    fn next(&self) -> Option<(usize, usize, usize)> {
+    pub fn next(&self) -> Option<(usize, usize, usize)> {
         let number = self.next.fetch_add(1, Relaxed);
         if number >= self.count {
             return None;
         }
         let at = self.blocks.partition_point(|(first, _)| *first <= number) - 1;
         let (first, block) = self.blocks[at];
-        let offset = (number - first) * Self::size(block);
-        Some((at, offset, Self::size(block).min(block.memory().len() - offset)))
+        let size = self.size.max(block.unit());
+        let offset = (number - first) * size;
+        Some((at, offset, size.min(block.memory().len() - offset)))
     }
 }
 
@@ -71,7 +70,7 @@ mod tests {
             Arc::new(Block::new(info, 12).unwrap())
         };
         let blocks: Vec<_> = memories.iter().map(block).collect();
-        let pieces = Pieces::new(blocks.iter());
+        let pieces = Pieces::new(blocks.iter(), PIECE);
         let mut ends = [0; 4];
         while let Some((at, offset, len)) = pieces.next() {
             assert_eq!(offset, ends[at]);

@@ -2,7 +2,7 @@
 //! Saves RAM to fixed places of a file (QEMU 10.0, `mapped_ram_setup_ramblock` and `ram_save_file_bmap` in
 //! `migration/ram.c`). The guest is stopped.
 
-use super::{Pieces, run_workers};
+use super::{PIECE, Pieces, run_workers};
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result, size};
 use crate::file::MigFile;
@@ -54,7 +54,7 @@ impl MappedSave {
         let residency = Residency::open().ok();
         let is_sent = |block: &&Arc<Block>| !ram.is_ignored(block);
         let places: Vec<_> = (0..blocks.len()).filter(|at| is_sent(&&blocks[*at])).collect();
-        let pieces = Pieces::new(blocks.iter().filter(is_sent));
+        let pieces = Pieces::new(blocks.iter().filter(is_sent), PIECE);
         let anonymous: Vec<_> = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
         run_workers(&vm, "savevm-pages", self.threads, || {
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };

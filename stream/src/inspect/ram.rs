@@ -112,7 +112,10 @@ impl RamReader {
                 continue;
             }
             match flags {
-                flag::EOS => return Ok(()),
+                flag::EOS => {
+                    visitor.memory_section(cursor.offset());
+                    return Ok(());
+                }
                 flag::HOOK => self.ram.hooks += 1,
                 flag::MULTIFD_FLUSH => self.ram.multifd = true,
                 _ => return unknown_flags(cursor, start, flags),

@@ -28,6 +28,9 @@ pub trait Visitor {
         Ok(())
     }
 
+    /// The state of a section of guest memory ends at this offset of the stream.
+    fn memory_section(&mut self, _end: u64) {}
+
     /// As `page`, for a page that is not read: its contents begin at `offset` of the stream. Called for every page that has
     /// contents, except those of mapped blocks.
     fn place(&mut self, _block: &Block, _address: u64, _form: Form, _offset: u64) -> io::Result<()> {

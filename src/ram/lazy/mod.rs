@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Lazy restores: all memory is missing at first. A page is read from the snapshot's file when a thread touches it, and
+//! threads read all other pages meanwhile.
+//!
+//! - `pages.rs`: finds and reads pages in the file.
+//! - `working_set.rs`: the order of first touches.
+//!
+//! Threads: "savevm-faults" (see `faults.rs`) serve touched pages, "savevm-lazy" read all others, and "savevm-restore" is
+//! one of the latter, waits for them, and ends the restore. If a page can't be read, it stops the guest as after a failed
+//! postcopy: `abort`, `vm_stop`, `release` (see docs/architecture.md).
+
+mod pages;
+mod working_set;
+
+use super::Ram;
+use super::faults::{Faults, Supply};
+use super::mapped::{MappedLoad, Pieces, run_workers};
+use crate::channel::PositionedFile;
+use crate::error::{self, Error, Phase, Result, Side};
+use crate::file::MigFile;
+use crate::savevm::Vm;
+use crate::savevm::host::{Level, with_big_lock, without_big_lock};
+use crate::savevm::memory_plan::MemoryPlan;
+use crate::savevm::owner::Owner;
+use crate::savevm::restore::{LazyPlan, PageIndex};
+use crate::savevm::unwind::catch;
+use crate::sync::{Mutex, Rank};
+use crate::sys::{Ready, WakeFd, poll_any, spawn};
+use pages::{Buffers, Pages};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+use working_set::{Unit, WorkingSet};
+
+/// Number of threads that serve touched pages.
+const FAULT_THREADS: usize = 2;
+/// Size of the memory that a touch places, in bytes, or one unit if that is larger.
+const AHEAD: usize = 64 << 10;
+/// Size of the memory that the other threads read at a time, in bytes, or one unit if that is larger.
+const PIECE: usize = 512 << 10;
+/// Number of units of the working set that a thread takes at a time.
+const BATCH: usize = 64;
+/// How long a restore that records the working set reads only touched pages.
+const RECORD_TIME: Duration = Duration::from_secs(1);
+/// How long a guest without all of its memory may take to stop, before its missing pages become unreadable.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// A lazy load from its first section on.
+pub(super) struct LazyLoad {
+    file: PositionedFile,
+    /// In the order of `Ram::sent_blocks`.
+    pages: Vec<Pages>,
+    plan: Arc<MemoryPlan>,
+}
+
+impl LazyLoad {
+    /// From a file with fixed places of pages.
+    pub fn from_mapped(ram: &Ram, mapped: MappedLoad, plan: Arc<MemoryPlan>) -> Result<Self> {
+        let (file, blocks) = mapped.into_parts();
+        let mut blocks: Vec<_> = blocks.into_iter().map(Pages::Mapped).collect();
+        let sent = ram.sent_blocks();
+        let pages = sent.iter().map(|block| {
+            let at = blocks.iter().position(|pages| Arc::ptr_eq(pages.block(), block));
+            at.map(|at| blocks.swap_remove(at)).ok_or_else(|| missing(&block.name()))
+        });
+        Ok(Self { file, pages: pages.collect::<Result<_>>()?, plan })
+    }
+
+    /// From a stream whose pages were found before.
+    pub fn from_index(ram: &Ram, file: &MigFile, index: &PageIndex, plan: Arc<MemoryPlan>) -> Result<Self> {
+        let (position, positioned) = (file.position(), file.positioned()?);
+        let base = file.file_offset(&positioned)? - position;
+        let sent = ram.sent_blocks();
+        let pages = sent.iter().map(|block| {
+            let indexed = index.blocks.iter().find(|indexed| indexed.name == block.name());
+            let indexed = indexed.ok_or_else(|| missing(&block.name()))?;
+            if indexed.length != block.len() || indexed.places.len() > block.pages() {
+                return Err(Error::invalid(format!("block '{}' has another size in the stream", block.name())));
+            }
+            Ok(Pages::Indexed { block: Arc::clone(block), base, places: Arc::clone(&indexed.places) })
+        });
+        Ok(Self { pages: pages.collect::<Result<_>>()?, file: positioned, plan })
+    }
+}
+
+fn missing(block: &str) -> Error {
+    Error::invalid(format!("block '{block}' is here, but not in the stream"))
+}
+
+/// Moves the stream behind the section of RAM that it is in.
+pub(super) fn skip_section(file: &MigFile, index: &PageIndex) -> Result<()> {
+    let position = file.position();
+    let end = index.section_ends.partition_point(|end| *end <= position);
+    let Some(end) = index.section_ends.get(end) else {
+        return Err(Error::invalid("a section of RAM that was not there when the file was checked").at_offset(position));
+    };
+    let positioned = file.positioned()?;
+    let here = file.file_offset(&positioned)?;
+    file.continue_at(&positioned, here + (end - position))
+}
+
+/// A lazy restore in progress.
+pub(super) struct Lazy {
+    file: PositionedFile,
+    pages: Vec<Pages>,
+    working_set: WorkingSet,
+    threads: usize,
+    /// No more pages are read: the restore failed, or it was ended.
+    stop: WakeFd,
+    stopped: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Supply for Lazy {
+    fn request(&self, ram: &Ram, faults: &Faults, at: usize, offset: usize) {
+        if self.stopped.load(SeqCst) {
+            return;
+        }
+        self.working_set.touched((at, offset));
+        if let Some(vm) = ram.vm() {
+            vm.slot.restore.count_fault();
+        }
+        let (len, unit) = (self.pages[at].block().memory().len(), self.pages[at].block().unit());
+        let end = (offset + AHEAD.max(unit)).min(len);
+        if let Err(error) = self.read(ram, faults, at, (offset, end)) {
+            self.fail(error);
+        }
+    }
+}
+
+impl Lazy {
+    /// Reads the missing units of a range, from `start` on up to the first run of units that are present.
+    fn read(&self, ram: &Ram, faults: &Faults, at: usize, (start, end): (usize, usize)) -> Result<()> {
+        let (pages, page_size) = (&self.pages[at], ram.page_size());
+        let received = &pages.block().received;
+        let Some((first, count)) = received.clear_run(start / page_size, end / page_size) else { return Ok(()) };
+        BUFFERS.with_borrow_mut(|buffers| {
+            let len = count * page_size;
+            if buffers.content.len() < len {
+                buffers.content.resize(len, 0);
+            }
+            let content = &mut buffers.content[..len];
+            pages.read(&self.file, first, content, page_size, &mut buffers.scratch)?;
+            faults.place_run(ram, at, first * page_size, content)?;
+            if let Some(vm) = ram.vm() {
+                vm.slot.restore.count_loaded(len as u64);
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads everything in a range that is missing.
+    fn read_piece(&self, ram: &Ram, faults: &Faults, at: usize, (start, end): (usize, usize)) -> Result<()> {
+        let received = &self.pages[at].block().received;
+        let page_size = ram.page_size();
+        while !self.stopped.load(SeqCst) && received.clear_run(start / page_size, end / page_size).is_some() {
+            self.read(ram, faults, at, (start, end))?;
+        }
+        Ok(())
+    }
+
+    /// Reads units of the working set. Consecutive units are read at once.
+    fn read_units(&self, ram: &Ram, faults: &Faults, units: &[Unit]) -> Result<()> {
+        let unit = |at: usize| self.pages[at].block().unit();
+        for run in units.chunk_by(|one, next| one.0 == next.0 && one.1 + unit(one.0) == next.1) {
+            let (at, start) = run[0];
+            self.read_piece(ram, faults, at, (start, start + run.len() * unit(at)))?;
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: Error) {
+        self.failure.lock().get_or_insert(error);
+        self.end();
+    }
+
+    /// Ends the reading.
+    fn end(&self) {
+        self.stopped.store(true, SeqCst);
+        self.stop.wake();
+    }
+
+    /// Reads all missing pages on several threads, of which this is one.
+    fn read_all(&self, vm: &Vm, ram: &Ram, faults: &Faults) -> Result<()> {
+        if self.working_set.is_recording() {
+            let waited = poll_any(&[], false, &self.stop, Some(RECORD_TIME));
+            if !matches!(waited, Ok(Ready::TimedOut)) {
+                return Ok(());
+            }
+        }
+        let pieces = Pieces::new(self.pages.iter().map(Pages::block), PIECE);
+        run_workers(vm, "savevm-lazy", self.threads, || {
+            if self.stopped.load(SeqCst) {
+                return Ok(false);
+            }
+            let units = self.working_set.take(BATCH);
+            if !units.is_empty() {
+                self.read_units(ram, faults, units)?;
+                return Ok(true);
+            }
+            let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
+            self.read_piece(ram, faults, at, (offset, offset + len))?;
+            Ok(true)
+        })
+    }
+
+    /// The thread "savevm-restore".
+    fn run(&self, vm: &Arc<Vm>, ram: &Arc<Ram>, faults: &Faults) {
+        vm.slot.restore.set_thread();
+        let read = catch(vm, || self.read_all(vm, ram, faults)).and_then(|read| read);
+        if let Err(error) = read {
+            self.fail(error);
+        }
+        let failure = self.failure.lock().clone();
+        let result = match failure {
+            Some(error) => Err(fail_restore(vm, ram, error)),
+            None if self.stopped.load(SeqCst) => {
+                ram.cleanup_faults();
+                Err(Error::new(libc::ECANCELED, "the lazy restore was ended before all pages were read"))
+            }
+            None => {
+                ram.stop_faults(true);
+                self.working_set.store(&faults.blocks)
+            }
+        };
+        let result = match result {
+            // The memory is complete. Only a hint for the next restore is missing.
+            Err(error) if self.failure.lock().is_none() && !self.stopped.load(SeqCst) => {
+                vm.host().report(Level::Warning, &error.to_string());
+                Ok(())
+            }
+            result => result,
+        };
+        let _ = catch(vm, || vm.host().restore_ended(result.as_ref().err()));
+        ram.lazy_ended();
+        vm.slot.end_restore(result);
+    }
+}
+
+/// A page can't be read: stops the guest, so that it never reads anything else in its place. Returns the error.
+fn fail_restore(vm: &Arc<Vm>, ram: &Ram, error: Error) -> Error {
+    let error = error.at_side(Side::Destination).in_phase(Phase::Snapshot);
+    let guest_may_run = vm.slot.restore.fail(&error);
+    let mut stopped = true;
+    if guest_may_run {
+        ram.abort_faults(STOP_GRACE);
+        let host = vm.host();
+        let stop = || {
+            with_big_lock(&*host, || {
+                vm.ownership.set(Owner::Torn, format!("a page could not be read: {}", error.message()));
+                error::check("vm_stop", if host.vm_running() { host.vm_stop() } else { 0 })
+            })
+        };
+        stopped = match catch(vm, || vm.on_thread(stop)).and_then(|stopped| stopped) {
+            Ok(()) => true,
+            Err(error) => {
+                let text = format!("a guest without all of its memory could not be stopped: {error}");
+                host.report(Level::Error, &text);
+                false
+            }
+        };
+    }
+    let error = vm.report(error);
+    ram.stop_faults(stopped);
+    error
+}
+
+impl Ram {
+    /// Starts a lazy restore: from now on pages come from the file.
+    pub(super) fn start_lazy(self: &Arc<Self>, load: LazyLoad) -> Result<()> {
+        let vm = self.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let LazyLoad { file, pages, plan } = load;
+        let mut total = 0;
+        for pages in &pages {
+            let block = pages.block();
+            mark_zero(pages);
+            total += ((block.pages() - block.received.count()) << self.page_bits) as u64;
+        }
+        let path = plan.lazy.as_deref().and_then(|LazyPlan { working_set, .. }| working_set.as_deref());
+        let failed = |err: std::io::Error| Error::io("starting a lazy restore", &err);
+        let lazy = Arc::new(Lazy {
+            file,
+            working_set: WorkingSet::open(path, &self.sent_blocks()),
+            pages,
+            threads: plan.threads(),
+            stop: WakeFd::new().map_err(failed)?,
+            stopped: AtomicBool::new(false),
+            failure: Mutex::new(Rank::LazyFailure, None),
+        });
+        self.serve_faults(Arc::clone(&lazy) as _, "a lazy restore", FAULT_THREADS)?;
+        let Some(faults) = self.faults() else { return Ok(()) };
+        vm.slot.restore.begin(total);
+        *self.lazy.lock() = Some(Arc::clone(&lazy));
+        let (shared, ram) = (Arc::clone(&lazy), Arc::clone(self));
+        let context = Arc::clone(&vm);
+        match spawn("savevm-restore", move || shared.run(&context, &ram, &faults)) {
+            // It ends on its own, and touches neither the host nor memory after it has ended the restore.
+            Ok(_) => Ok(()),
+            Err(err) => {
+                self.stop_faults(true);
+                self.lazy_ended();
+                let error = failed(err);
+                vm.slot.end_restore(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a lazy restore is in progress.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.lazy.lock().is_some()
+    }
+
+    /// All threads that read pages have ended, or end without touching memory.
+    fn lazy_ended(&self) {
+        self.busy.lock().incoming = false;
+        drop(self.lazy.take());
+    }
+
+    /// See `PostcopyRam::end_lazy`.
+    pub(super) fn end_lazy(&self) {
+        let Some(lazy) = self.lazy.lock().clone() else { return };
+        lazy.end();
+        let Some(vm) = self.vm() else { return };
+        without_big_lock(&*vm.host(), || {
+            // The result belongs to those who wait for the restore.
+            let _ = vm.slot.restore.wait();
+        });
+    }
+}
+
+/// Marks the units that are zero as received: nothing has to be read for them.
+fn mark_zero(pages: &Pages) {
+    let block = pages.block();
+    let unit = block.pages_per_unit();
+    if unit == 1 {
+        block.received.merge(&pages.zero_words());
+        return;
+    }
+    for start in (0..block.pages()).step_by(unit) {
+        if (start..start + unit).all(|page| pages.is_zero(page)) {
+            block.received.set(start, unit);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Lazy restores: a snapshot's devices are loaded and the guest runs, while RAM still reads pages from the file.
+//!
+//! The driver sets the plan, RAM serves the pages, and this module keeps what both and the waiting threads know.
+//!
+//! | stage | meaning | next |
+//! |---|---|---|
+//! | `None` | no lazy restore, or the last one was replaced | `Loading` |
+//! | `Loading` | RAM serves pages, the devices are being loaded, the guest is stopped | `Running`, `Ended` |
+//! | `Running` | everything is loaded but pages; the guest may run | `Ended` |
+//! | `Ended` | all pages are in memory, or the restore failed | `Loading` |
+//!
+//! While a restore is `Running` it occupies the migration slot, so that migrations, snapshots and checkpoints are refused. Only
+//! another load of a snapshot takes its place.
+
+use crate::error::{Error, Result};
+use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{self, ThreadId};
+
+/// How memory is loaded lazily.
+#[derive(Debug, Default)]
+pub struct LazyPlan {
+    /// Where the pages of a stream are. `None` if pages have fixed places, which RAM finds in the stream.
+    pub index: Option<PageIndex>,
+    /// A file with the order in which a guest touched its pages first. If it does not exist, it is written.
+    pub working_set: Option<PathBuf>,
+}
+
+/// Where the pages of a stream are in its file.
+#[derive(Debug, Default)]
+pub struct PageIndex {
+    /// All blocks.
+    pub blocks: Vec<IndexedBlock>,
+    /// Offsets in the stream at which the states of RAM's sections end, in ascending order.
+    pub section_ends: Vec<u64>,
+}
+
+/// The pages of a block.
+#[derive(Debug)]
+pub struct IndexedBlock {
+    /// Name of the block.
+    pub name: String,
+    /// Size of the block in bytes.
+    pub length: u64,
+    /// The last copy of each page. Pages behind the end are zero.
+    pub places: Arc<Vec<Place>>,
+}
+
+/// The content of a page: a byte that fills it, or an offset in the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place(u64);
+
+impl Place {
+    const AT: u64 = 1 << 63;
+    /// A page of zeros.
+    pub const ZERO: Self = Self(0);
+
+    /// A page that is filled with a byte.
+    pub fn filled(byte: u8) -> Self {
+        Self(byte.into())
+    }
+
+    /// A page whose content is at an offset of the stream.
+    pub fn at(offset: u64) -> Self {
+        Self(offset | Self::AT)
+    }
+
+    /// The offset, or the byte.
+    pub fn get(self) -> std::result::Result<u64, u8> {
+        if self.0 & Self::AT != 0 { Ok(self.0 & !Self::AT) } else { Err(self.0 as u8) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    None,
+    Loading,
+    Running,
+    Ended,
+}
+
+#[derive(Default)]
+struct Inner {
+    stage: Stage,
+    error: Option<Error>,
+    /// The thread that ends the restore. It can't wait for itself.
+    thread: Option<ThreadId>,
+}
+
+/// Statistics of the latest lazy restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreInfo {
+    /// Pages are still read.
+    pub active: bool,
+    /// Bytes that are read from the file in total.
+    pub total: u64,
+    /// Bytes that have been read.
+    pub loaded: u64,
+    /// Number of times that a thread had to wait for a page.
+    pub faults: u64,
+}
+
+/// The lazy restore of a context. Any thread; see the module.
+pub struct Restore {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    total: AtomicU64,
+    loaded: AtomicU64,
+    faults: AtomicU64,
+}
+
+impl Default for Restore {
+    fn default() -> Self {
+        let inner = Mutex::new(Rank::SlotRestore, Inner::default());
+        let (total, loaded, faults) = Default::default();
+        Self { inner, changed: Condvar::new(), total, loaded, faults }
+    }
+}
+
+impl Restore {
+    /// RAM: serves pages from now on, of which `total` bytes are in the file.
+    pub fn begin(&self, total: u64) {
+        let mut inner = self.inner.lock();
+        *inner = Inner { stage: Stage::Loading, ..Inner::default() };
+        self.total.store(total, Relaxed);
+        self.loaded.store(0, Relaxed);
+        self.faults.store(0, Relaxed);
+    }
+
+    /// RAM: bytes were read from the file.
+    pub fn count_loaded(&self, bytes: u64) {
+        self.loaded.fetch_add(bytes, Relaxed);
+    }
+
+    /// RAM: a thread waits for a page.
+    pub fn count_fault(&self) {
+        self.faults.fetch_add(1, Relaxed);
+    }
+
+    /// RAM: the calling thread will end the restore.
+    pub fn set_thread(&self) {
+        self.inner.lock().thread = Some(thread::current().id());
+    }
+
+    /// Driver: all devices are loaded, and the guest may run. Fails if a page could not be read. Without a lazy restore,
+    /// does nothing.
+    pub fn arm(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        match (&inner.error, inner.stage) {
+            (Some(error), Stage::Loading | Stage::Ended) => return Err(error.clone()),
+            (_, Stage::Loading) => inner.stage = Stage::Running,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RAM: a page can't be read. Returns whether the guest may run already.
+    pub fn fail(&self, error: &Error) -> bool {
+        let mut inner = self.inner.lock();
+        inner.error.get_or_insert_with(|| error.clone());
+        inner.stage == Stage::Running
+    }
+
+    /// Waits until no pages are read any more. Returns how the latest restore ended. `EINPROGRESS` on the thread that
+    /// ends it. The caller does not hold the big lock.
+    pub fn wait(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        while matches!(inner.stage, Stage::Loading | Stage::Running) {
+            if inner.thread == Some(thread::current().id()) {
+                return Err(Error::new(libc::EINPROGRESS, "a lazy restore ends after this callback has returned"));
+            }
+            inner = self.changed.wait(inner);
+        }
+        inner.error.clone().map_or(Ok(()), Err)
+    }
+
+    /// Returns statistics of the latest restore.
+    pub fn info(&self) -> RestoreInfo {
+        let active = self.is_active();
+        let [total, loaded, faults] = [&self.total, &self.loaded, &self.faults].map(|count| count.load(Relaxed));
+        RestoreInfo { active, total, loaded: loaded.min(total), faults }
+    }
+
+    /// Whether pages are still read.
+    pub fn is_active(&self) -> bool {
+        matches!(self.inner.lock().stage, Stage::Loading | Stage::Running)
+    }
+
+    /// Forgets how the last restore ended, before a load without one.
+    pub fn forget(&self) {
+        *self.inner.lock() = Inner::default();
+    }
+
+    /// Locks the stage. Returns whether the restore occupies the migration slot.
+    pub(super) fn hold(&self) -> (bool, RestoreGuard<'_>) {
+        let inner = self.inner.lock();
+        (inner.stage == Stage::Running, RestoreGuard(self, inner))
+    }
+}
+
+/// Keeps the stage from changing.
+pub(super) struct RestoreGuard<'a>(&'a Restore, MutexGuard<'a, Inner>);
+
+impl RestoreGuard<'_> {
+    /// Ends the restore and wakes the waiting threads.
+    pub fn end(mut self, result: Result<()>) {
+        self.1.stage = Stage::Ended;
+        if let Err(error) = result {
+            self.1.error.get_or_insert(error);
+        }
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_is_a_byte_or_an_offset() {
+        assert_eq!(Place::default().get(), Err(0));
+        assert_eq!(Place::ZERO, Place::filled(0));
+        assert_eq!(
+            (Place::filled(7).get(), Place::at(0).get(), Place::at(1 << 40).get()),
+            (Err(7), Ok(0), Ok(1 << 40))
+        );
+    }
+
+    #[test]
+    fn failure_before_the_guest_runs_fails_the_load() {
+        let restore = Restore::default();
+        restore.wait().unwrap();
+        restore.arm().unwrap();
+        restore.begin(4096);
+        assert!(restore.is_active() && !restore.fail(&Error::invalid("cut")) && restore.arm().is_err());
+        restore.hold().1.end(Ok(()));
+        assert_eq!(restore.wait().unwrap_err().message(), "cut");
+        assert!(restore.arm().is_err());
+        restore.begin(0);
+        restore.arm().unwrap();
+        assert!(restore.fail(&Error::invalid("late")) && restore.hold().0);
+        restore.hold().1.end(Err(Error::invalid("later")));
+        assert_eq!(restore.wait().unwrap_err().message(), "late");
+        restore.forget();
+        restore.wait().unwrap();
+    }
+}
