@@ -963,7 +963,7 @@ typedef struct SaveVMInfo {
    */
   uint64_t remaining_postcopy_only;
   /**
-   * Number of rounds: times that no live device had anything left to send.
+   * Number of rounds: times that no live device had anything left to send, also at the end of a postcopy.
    */
   uint64_t rounds;
   /**

@@ -129,8 +129,8 @@ TEST(a_load_fails_at_every_call)
 static const SaveVMParams params = {
     .size = sizeof(SaveVMParams),
     .return_path = SAVEVM_RETURN_PATH_ON,
-    .switchover_timeout_ms = 2000,
-    .handshake_timeout_ms = 2000,
+    .switchover_timeout_ms = 10000,
+    .handshake_timeout_ms = 10000,
 };
 
 /* A migration whose channel fails at one end; whether it got that far. */

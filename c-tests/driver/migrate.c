@@ -286,7 +286,7 @@ TEST(nothing_crashes_on_null)
     CHECK(!savevm_migrate_to_channel(source.vm, NULL, NULL, NULL, NULL));
     CHECK(!savevm_incoming_from_channel(source.vm, NULL, NULL, NULL, NULL));
     CHECK_EQ(savevm_migration_wait(NULL, &err), -EINVAL);
-    CHECK_STR(error_get_pretty(err), "there is no migration (Invalid argument)");
+    CHECK_STR(error_get_pretty(err), "there is no migration");
     error_free(err);
     err = NULL;
     CHECK_EQ(savevm_migration_cancel(NULL), -EINVAL);

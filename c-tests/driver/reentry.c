@@ -27,8 +27,8 @@ static void migrate_once(Machine *machine, const char *place, Action *action)
 {
     static unsigned count;
     SaveVMParams params = SAVEVM_PARAMS_INIT;
-    params.handshake_timeout_ms = 3000;
-    params.switchover_timeout_ms = 3000;
+    params.handshake_timeout_ms = 20000;
+    params.switchover_timeout_ms = 20000;
     SaveVMInfo info = SAVEVM_INFO_INIT;
     char uri[64];
     int sent, came;

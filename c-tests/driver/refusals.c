@@ -181,6 +181,39 @@ static void keep_message(void *opaque, SaveVMLogLevel level, const char *text)
     snprintf(log->last, sizeof(log->last), "%s", text);
 }
 
+/* Notes a message that has one of the marks; several threads may call it. */
+typedef struct Marks {
+    const char *marks[3];
+    _Atomic unsigned found;
+} Marks;
+
+static void find_marks(void *opaque, SaveVMLogLevel level, const char *text)
+{
+    Marks *marks = opaque;
+
+    for (unsigned i = 0; level == SAVEVM_LOG_INFO && i < 3; i++) {
+        marks->found |= strstr(text, marks->marks[i]) ? 1u << i : 0;
+    }
+}
+
+TEST(the_log_has_the_life_of_a_migration_at_the_level_info)
+{
+    static Marks marks = { .marks = { "outgoing migration to file:/dev/null: setup",
+                                      "outgoing migration to file:/dev/null: completed",
+                                      "the owner of the guest changes from Unknown to There" } };
+    SaveVM *vm = savevm_new(NULL, NULL);
+    Error *err = NULL;
+
+    savevm_log_set(find_marks, &marks, SAVEVM_LOG_INFO);
+    SaveVMMigration *m = savevm_migrate(vm, "file:/dev/null", NULL, &err);
+    REQUIRE(m);
+    CHECK_EQ(savevm_migration_wait(m, &err), 0);
+    savevm_migration_free(m);
+    CHECK_EQ(marks.found, 7);
+    savevm_log_set(NULL, NULL, SAVEVM_LOG_OFF);
+    savevm_free(vm);
+}
+
 static void save_nothing(QEMUFile *f, void *opaque)
 {
     (void)f;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The target of a snapshot. A regular file is replaced only by a complete one.
+//! The target of a snapshot or of a migration to a file. A regular file is replaced only by a complete one.
 //!
 //! The stream is written to an unnamed file (`O_TMPFILE`) in the target's directory, or to a hidden file if the file
 //! system does not support that. `finish` syncs the file, gives it the target's name in one step, and syncs the

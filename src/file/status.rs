@@ -48,7 +48,7 @@ impl Status {
             0 => None,
             code => {
                 let detail = self.detail.lock().clone();
-                Some(detail.unwrap_or_else(|| Error::new(code, "the file failed earlier")))
+                Some(detail.unwrap_or_else(|| Error::from_code("the file failed earlier", code)))
             }
         }
     }

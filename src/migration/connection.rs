@@ -4,7 +4,7 @@
 
 use super::core::Core;
 use super::endpoint::Endpoint;
-use crate::channel::{self, Cancel, Channel, HandshakeLimits};
+use crate::channel::{self, Cancel, Channel, HandshakeLimits, Sink, Uri};
 use crate::error::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +20,14 @@ impl Core {
         };
         let left = limit.saturating_sub(since.elapsed());
         self.security.secure(raw, uri, HandshakeLimits::of(left), cancel)
+    }
+
+    /// Source: opens a file, which becomes visible with `Sink::finish`.
+    pub(super) fn open_file(&self, uri: &Uri, limit: Duration, cancel: &Cancel) -> Result<(Sink, Arc<dyn Channel>)> {
+        let sink = Sink::open(uri, Some(limit), cancel)?;
+        let limits = HandshakeLimits::of(limit);
+        let channel = self.security.secure(Arc::clone(sink.channel()), Some(uri), limits, cancel)?;
+        Ok((sink, channel))
     }
 
     /// Destination: makes an accepted channel a connection of the migration. With TLS the peer must begin the handshake

@@ -228,6 +228,11 @@ impl Core {
 
     fn report_status(&self, status: Status) {
         let number = status as i32;
+        let (what, peer) = match self.incoming {
+            true => ("incoming migration from", &self.peer),
+            false => ("outgoing migration to", &self.peer),
+        };
+        log::info!("{what} {peer}: {status}");
         self.trace.write(self.now(), &Event::Status { status: status.name() });
         self.vm.host().migration_event(&MigrationEvent {
             incoming: self.incoming,

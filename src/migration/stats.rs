@@ -45,7 +45,7 @@ pub struct Info {
     pub transferred: u64,
     /// What is left, by class.
     pub remaining: Pending,
-    /// Rounds: how often every handler said that it had nothing more for now.
+    /// Rounds: how often every handler said that it had nothing more for now, also at the end of a postcopy.
     pub rounds: u64,
     /// Bytes per second in the last window in which anything was sent.
     pub bandwidth: u64,

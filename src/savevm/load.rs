@@ -346,7 +346,7 @@ fn section_loop(vm: &Vm, file: &MigFile, depth: u32) -> Result<LoadEnd> {
         let tag = file.get_byte();
         file.check()?;
         if let Some(code) = incoming.map(Incoming::further_error).filter(|code| *code != 0) {
-            return Err(Error::new(code, "another channel of this migration failed"));
+            return Err(Error::from_code("another channel of this migration failed", code));
         }
         trace_event!(host, "qemu_loadvm_state_section", "{tag}");
         match tag {

@@ -153,7 +153,8 @@ impl Ownership {
             std::mem::replace(&mut state.owner, owner)
         };
         if before != owner {
-            log::debug!("the owner of the guest changes from {before:?} to {owner:?}: {reason}");
+            let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+            log::info!("the owner of the guest changes from {before:?} to {owner:?}{reason}");
         }
     }
 

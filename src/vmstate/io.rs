@@ -65,7 +65,7 @@ impl Io<'_> {
     /// Stores the file's own error as the pending error.
     #[cold]
     pub(super) fn fail_file(&self, code: i32) -> i32 {
-        let error = self.file.status().first_error().unwrap_or_else(|| Error::new(code, "the file failed"));
+        let error = self.file.status().first_error().unwrap_or_else(|| Error::from_code("the file failed", code));
         self.file.pending_error().set(error.at_offset(self.file.position()));
         code
     }

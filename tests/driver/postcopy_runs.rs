@@ -113,6 +113,7 @@ fn the_guest_runs_over_there_while_its_pages_follow() {
         };
         assert_eq!(events, expected, "{what}");
         assert!(run.out.info().page_requests > 0 && run.into.info().page_requests > 0, "{what}");
+        assert!(run.out.info().rounds > 0, "{what}: in the end nothing was left to send");
     }
 }
 

@@ -57,6 +57,29 @@ fn a_snapshot_comes_back() {
 }
 
 #[test]
+fn a_migration_to_a_file_replaces_it_with_a_whole_stream_only() {
+    for fails in [true, false] {
+        let (source, destination, stage) = Machine::two();
+        let place = scratch("file");
+        std::fs::create_dir(&place).unwrap();
+        let path = place.join("state");
+        std::fs::write(&path, "before").unwrap();
+        let file = || Endpoint::Uri(Uri::File { path: path.clone(), offset: 0 });
+        source.host.fail_stop.store(fails, SeqCst);
+        let out = Outgoing::start(&source.vm, file(), quick()).unwrap();
+        assert_eq!(out.wait_within(LONG).unwrap().is_err(), fails);
+        assert_eq!(std::fs::read(&path).unwrap() == b"before", fails);
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1, "no hidden file is left");
+        assert_eq!((out.info().owner == Owner::Here, source.host.is_running()), (fails, fails));
+        if !fails {
+            Incoming::start(&destination.vm, file(), quick()).unwrap().wait_within(LONG).unwrap().unwrap();
+            check_moved(&source, &destination, &stage, "through a file");
+        }
+        std::fs::remove_dir_all(place).unwrap();
+    }
+}
+
+#[test]
 fn failed_snapshot_reports_the_cause_and_leaves_only_a_loaded_guest_stopped() {
     let (source, destination, stage) = Machine::two();
     let nowhere = Uri::File { path: "/nonexistent/snapshot".into(), offset: 0 };

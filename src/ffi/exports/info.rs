@@ -273,7 +273,7 @@ pub struct SaveVMInfo {
     pub remaining_compatible: u64,
     /// Bytes that remain to be sent after the switchover.
     pub remaining_postcopy_only: u64,
-    /// Number of rounds: times that no live device had anything left to send.
+    /// Number of rounds: times that no live device had anything left to send, also at the end of a postcopy.
     pub rounds: u64,
     /// Bytes sent per second, in the last 100 ms in which anything was sent.
     pub bandwidth: u64,

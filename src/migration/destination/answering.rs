@@ -73,7 +73,8 @@ fn end(thread: Option<(Arc<Cancel>, JoinHandle<()>)>) {
 fn answer(core: &Core, acceptor: &Acceptor, cancel: &Cancel) {
     let since = Instant::now();
     while let Some(left) = LIMIT.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
-        let Ok(channel) = acceptor.accept(Some(left), cancel) else { return };
+        let Ok(raw) = acceptor.accept(Some(left), cancel) else { return };
+        let Ok(channel) = core.secure_accepted(raw, CLIENT_LIMIT) else { continue };
         if !core.link.set(&channel) {
             return;
         }

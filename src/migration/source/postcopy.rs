@@ -214,6 +214,7 @@ impl Source {
         with_big_lock(&*host, || save::complete_postcopy_sections(vm, file));
         core.fault_point();
         file.check()?;
+        core.stats.get().rounds += 1;
         if self.reader.is_some() {
             // The verdict may be lost when the destination has ended already. So EOF follows when nothing is needed any more.
             // A QEMU answers as well, after it has loaded all pages.

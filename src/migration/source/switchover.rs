@@ -84,6 +84,10 @@ impl Source {
         let sent = file.total_transferred_fast().max(0) as u64;
         let closed = file.close();
         self.earlier_bytes += sent;
+        let closed = match self.sink.take() {
+            Some(sink) => sink.finish(closed),
+            None => closed,
+        };
         if closed.is_err() && self.to_file {
             core.uncommit();
         }

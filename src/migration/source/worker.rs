@@ -8,7 +8,7 @@
 use super::rate::Rate;
 use super::shared::Shared;
 use super::steering::Steering;
-use crate::channel::{Channel, Uri};
+use crate::channel::{Channel, Sink, Uri};
 use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::core::Core;
@@ -112,6 +112,8 @@ pub(super) struct Source {
     pub disks_inactive: bool,
     /// The stream goes into a regular file: no destination can start the guest by itself.
     pub to_file: bool,
+    /// That file, which is replaced only by a whole stream. Dropping it leaves the previous file.
+    pub sink: Option<Sink>,
     pub throttle: u32,
     kept_alive: Duration,
     /// When the source began to wait for the queue to empty.
@@ -142,6 +144,7 @@ impl Source {
             stopped_at: None,
             disks_inactive: false,
             to_file,
+            sink: None,
             throttle: 0,
             kept_alive: Duration::ZERO,
             draining: None,
@@ -204,7 +207,14 @@ impl Source {
         let params = m.core.params();
         let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
         let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let channel = m.core.connect(&to, limit, &m.core.cancel)?;
+        let channel = match &to {
+            Endpoint::Uri(uri @ Uri::File { .. }) => {
+                let (sink, channel) = m.core.open_file(uri, limit, &m.core.cancel)?;
+                self.sink = Some(sink);
+                channel
+            }
+            _ => m.core.connect(&to, limit, &m.core.cancel)?,
+        };
         self.attach(m, channel, false)?;
         self.go(Step::Setup)
     }
@@ -586,6 +596,7 @@ impl Source {
         self.close_reader(connection_ended);
         core.link.drop_channel();
         self.channel = None;
+        self.sink = None;
         // An endpoint that was not used yet may own a descriptor.
         self.to = None;
         if std::mem::take(&mut self.set_up) {

@@ -45,6 +45,10 @@ pub(super) fn identify<'a, H>(
             Ok(())
         }
     };
+    if new.name.is_empty() {
+        // A reader takes an empty name for damage.
+        return Err(Error::invalid("a device has no name, and its section could not be loaded; give it a name"));
+    }
     let path = new.path.as_deref();
     if let Some(path) = path.filter(|path| path.len() >= IDSTR_MAX) {
         return Err(Error::new(libc::EPERM, format!("Path too long for VMState ({})", text(path))));
