@@ -46,7 +46,7 @@ const HEADERS: [Header; 7] = [
             Group { title: "Migration", sources: &["exports/info.rs", "exports/migrate.rs"] },
             Group { title: "Before a migration", sources: &["exports/preflight.rs"] },
             Group { title: "Owner of the guest", sources: &["exports/owner.rs"] },
-            Group { title: "Snapshots", sources: &["exports/snapshot.rs"] },
+            Group { title: "Snapshots", sources: &["exports/snapshot.rs", "exports/restore.rs"] },
             Group { title: "Checkpoints in this process", sources: &["exports/checkpoint.rs"] },
             Group { title: "Errors", sources: &["types/error_info.rs", "exports/error.rs"] },
             Group { title: "Log", sources: &["exports/log.rs"] },

@@ -1593,6 +1593,37 @@ typedef struct SaveVMSnapshotOptions {
 #define SAVEVM_SNAPSHOT_OPTIONS_INIT SAVEVM_INITIALISED(SaveVMSnapshotOptions)
 
 /**
+ * Statistics of the latest lazy restore of a context.
+ */
+typedef struct SaveVMRestoreInfo {
+  /**
+   * sizeof(SaveVMRestoreInfo).
+   */
+  size_t size;
+  /**
+   * Whether pages are still read.
+   */
+  bool active;
+  /**
+   * Bytes to read from the file in total. Zero pages are not counted.
+   */
+  uint64_t total_bytes;
+  /**
+   * Bytes that have been read.
+   */
+  uint64_t loaded_bytes;
+  /**
+   * Number of times that a thread touched a page that was not in memory yet and had to be read.
+   */
+  uint64_t faults;
+} SaveVMRestoreInfo;
+
+/**
+ * Initialises a SaveVMRestoreInfo.
+ */
+#define SAVEVM_RESTORE_INFO_INIT SAVEVM_INITIALISED(SaveVMRestoreInfo)
+
+/**
  * Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before,
  * also after a failure.
  *
@@ -1670,6 +1701,31 @@ int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,
                          const struct SaveVMSnapshotOptions *options,
                          Error **errp);
+
+/**
+ * Waits until a lazy restore has read all pages (SaveVMSnapshotOptions.lazy).
+ *
+ * Returns:
+ *   0             all memory is loaded, or the context has had no lazy restore
+ *   -ECANCELED    another load replaced it, or the RAM was freed
+ *   -EINPROGRESS  called from a callback of the restore, which ends after the callback returns
+ *   -errno        a page could not be read: the guest was stopped, and savevm_owner() is SAVEVM_OWNER_TORN
+ *
+ * Thread: any but a vCPU's. Lock: either; released while waiting.
+ */
+int savevm_restore_wait(SaveVM *vm,
+                        Error **errp);
+
+/**
+ * Returns statistics of the latest lazy restore; without one, zeros.
+ *
+ * Returns:
+ *   0        `info` is filled in
+ *   -EINVAL  NULL, or the size of `info` is too small
+ *
+ * Thread: any. Lock: either.
+ */
+int savevm_restore_query(SaveVM *vm, struct SaveVMRestoreInfo *info);
 
 /* ---- Checkpoints in this process ---- */
 

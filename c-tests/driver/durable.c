@@ -61,13 +61,13 @@ static void fill(uint32_t number)
 }
 
 /* Loads it; the number, or 0 if the memory is not that of one snapshot. */
-static uint32_t load(const char *uri)
+static uint32_t load_with(const char *uri, const SaveVMSnapshotOptions *options)
 {
     Error *err = NULL;
     uint32_t number;
 
     memset(memory, 0, LENGTH);
-    if (!CHECK_EQ(savevm_snapshot_load(vm, uri, NULL, &err), 0)) {
+    if (!CHECK_EQ(savevm_snapshot_load(vm, uri, options, &err), 0)) {
         fprintf(stderr, "%s\n", error_get_pretty(err));
         error_free(err);
         return 0;
@@ -78,6 +78,17 @@ static uint32_t load(const char *uri)
             return 0;
         }
     }
+    return number;
+}
+
+static uint32_t load(const char *uri)
+{
+    SaveVMSnapshotOptions lazy = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    uint32_t number = load_with(uri, NULL);
+
+    lazy.lazy = savevm_ram_check_postcopy(ram, NULL) == 0;
+    CHECK_EQ(load_with(uri, &lazy), number);
+    CHECK_EQ(savevm_restore_wait(vm, NULL), 0);
     return number;
 }
 
@@ -103,17 +114,19 @@ static int files(const char *place, const char *keep)
     return count;
 }
 
-TEST(killed_at_any_moment)
+static void killed_at_any_moment(SaveVMSnapshotFormat format)
 {
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     char place[] = "/tmp/savevm-durable-XXXXXX", uri[80];
     uint32_t number = 1, before = 1;
     int left_over = 0, kills = 60 / harness_slow() + 5;
 
+    options.format = format;
     REQUIRE(mkdtemp(place) != NULL);
     snprintf(uri, sizeof(uri), "file:%s/snapshot", place);
     begin();
     fill(number);
-    REQUIRE(savevm_snapshot_save(vm, uri, NULL, NULL) == 0);
+    REQUIRE(savevm_snapshot_save(vm, uri, &options, NULL) == 0);
     srand(getpid());
     for (int kill_number = 0; kill_number < kills; kill_number++) {
         struct timespec nap = { .tv_nsec = rand() % 40000000 };
@@ -123,7 +136,7 @@ TEST(killed_at_any_moment)
         if (child == 0) {
             for (;;) {
                 fill(++number);
-                if (savevm_snapshot_save(vm, uri, NULL, NULL) < 0) {
+                if (savevm_snapshot_save(vm, uri, &options, NULL) < 0) {
                     _exit(1);
                 }
             }
@@ -144,11 +157,23 @@ TEST(killed_at_any_moment)
     rmdir(place);
 }
 
-TEST(a_full_disk_keeps_the_last_good_one)
+TEST(stream_killed_at_any_moment)
 {
+    killed_at_any_moment(SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(mapped_killed_at_any_moment)
+{
+    killed_at_any_moment(SAVEVM_SNAPSHOT_MAPPED);
+}
+
+static void full_disk(SaveVMSnapshotFormat format)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     char place[] = "/tmp/savevm-durable-XXXXXX", uri[80];
     Error *err = NULL;
 
+    options.format = format;
     REQUIRE(mkdtemp(place) != NULL);
     if (mount("tmpfs", place, "tmpfs", 0, "size=3m") < 0) {
         rmdir(place);
@@ -157,9 +182,9 @@ TEST(a_full_disk_keeps_the_last_good_one)
     snprintf(uri, sizeof(uri), "file:%s/snapshot", place);
     begin();
     fill(7);
-    CHECK_EQ(savevm_snapshot_save(vm, uri, NULL, NULL), 0);
+    CHECK_EQ(savevm_snapshot_save(vm, uri, &options, NULL), 0);
     fill(8);
-    CHECK_EQ(savevm_snapshot_save(vm, uri, NULL, &err), -ENOSPC);
+    CHECK_EQ(savevm_snapshot_save(vm, uri, &options, &err), -ENOSPC);
     CHECK_HAS(error_get_pretty(err), uri);
     CHECK_HAS(error_get_pretty(err), "No space left on device");
     CHECK_HAS(error_get_pretty(err), "KiB were written");
@@ -177,4 +202,14 @@ TEST(a_full_disk_keeps_the_last_good_one)
     end();
     umount(place);
     rmdir(place);
+}
+
+TEST(a_full_disk_keeps_the_last_good_stream)
+{
+    full_disk(SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(a_full_disk_keeps_the_last_good_mapped_file)
+{
+    full_disk(SAVEVM_SNAPSHOT_MAPPED);
 }

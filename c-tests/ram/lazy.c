@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Lazy restores under a guest that checks its own memory. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest.h"
+#include "harness.h"
+#include "savevm.h"
+#include "savevm/ram.h"
+
+#define MB (1 << 20)
+#define SIZE (48 * MB)
+
+static char path[64], uri[80];
+
+static SaveVMSnapshotOptions options_of(SaveVMSnapshotFormat format)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    options.format = format;
+    options.threads = 2;
+    return options;
+}
+
+static SaveVMSnapshotOptions lazy(void)
+{
+    SaveVMSnapshotOptions options = options_of(SAVEVM_SNAPSHOT_STREAM);
+    options.lazy = true;
+    return options;
+}
+
+static Guest *machine(Memory kind, size_t length)
+{
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    Error *err = NULL;
+    options.log = SAVEVM_RAM_LOG_MARKS;
+    Guest *guest = guest_new(kind, length, &options);
+    if (!guest) {
+        harness_skip("there is no such memory");
+    }
+    if (savevm_ram_check_postcopy(guest->ram, &err) != 0) {
+        harness_skip(error_get_pretty(err));
+    }
+    return guest;
+}
+
+/* Fails the case with the error's text. */
+static void good(int ret, Error *err)
+{
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    error_free(err);
+    REQUIRE(ret == 0);
+}
+
+static void save(Guest *guest, SaveVMSnapshotFormat format)
+{
+    SaveVMSnapshotOptions options = options_of(format);
+    Error *err = NULL;
+    snprintf(path, sizeof(path), "/tmp/savevm-lazy-%d", (int)getpid());
+    snprintf(uri, sizeof(uri), "file:%s", path);
+    int ret = savevm_snapshot_save(guest->vm, uri, &options, &err);
+    good(ret, err);
+}
+
+static void load(Guest *guest)
+{
+    SaveVMSnapshotOptions options = lazy();
+    Error *err = NULL;
+    int ret = savevm_snapshot_load(guest->vm, uri, &options, &err);
+    good(ret, err);
+}
+
+static void wait_for(Guest *guest)
+{
+    Error *err = NULL;
+    int ret = savevm_restore_wait(guest->vm, &err);
+    good(ret, err);
+}
+
+static void run(Guest *guest, uint64_t steps)
+{
+    uint64_t before = atomic_load(&guest->steps);
+    guest_start(guest);
+    WAIT_FOR(atomic_load(&guest->steps) >= before + steps);
+}
+
+/* A guest works on memory that arrives meanwhile, in a new machine and then in the same one again. */
+static void restore(Memory kind, SaveVMSnapshotFormat format)
+{
+    Guest *from = machine(kind, SIZE), *to = machine(kind, SIZE);
+    guest_fill(from);
+    run(from, 5000);
+    guest_stop(from);
+    save(from, format);
+    for (int time = 0; time < 3; time++) {
+        load(to);
+        run(to, 2000);
+        SaveVMRestoreInfo info = SAVEVM_RESTORE_INFO_INIT;
+        wait_for(to);
+        CHECK_EQ(savevm_restore_query(to->vm, &info), 0);
+        CHECK(!info.active && info.loaded_bytes == info.total_bytes && info.total_bytes >= SIZE / 2);
+        run(to, 1000);
+        guest_stop(to);
+        CHECK(guest_whole(to));
+    }
+    unlink(path);
+    guest_free(from);
+    guest_free(to);
+}
+
+TEST(mapped_into_private_memory)
+{
+    restore(MEMORY_PRIVATE, SAVEVM_SNAPSHOT_MAPPED);
+}
+
+TEST(mapped_into_shared_memory)
+{
+    restore(MEMORY_SHARED, SAVEVM_SNAPSHOT_MAPPED);
+}
+
+TEST(mapped_into_huge_pages)
+{
+    restore(MEMORY_HUGE, SAVEVM_SNAPSHOT_MAPPED);
+}
+
+TEST(stream_into_private_memory)
+{
+    restore(MEMORY_PRIVATE, SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(stream_into_shared_memory)
+{
+    restore(MEMORY_SHARED, SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(stream_into_huge_pages)
+{
+    restore(MEMORY_HUGE, SAVEVM_SNAPSHOT_STREAM);
+}
+
+/* Saves, loads (lazily or not) and runs in random order. A load may replace a restore in progress. */
+TEST(random_sequences)
+{
+    Guest *guest = machine(MEMORY_PRIVATE, 12 * MB);
+    Error *err = NULL;
+    int rounds = 300 / (int)harness_slow();
+
+    srand((unsigned)getpid());
+    guest_fill(guest);
+    run(guest, 100);
+    save(guest, SAVEVM_SNAPSHOT_MAPPED);
+    for (int round = 0; round < rounds; round++) {
+        SaveVMSnapshotOptions options = lazy();
+        switch (rand() % 5) {
+        case 0:
+            wait_for(guest);
+            save(guest, rand() % 2 ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM);
+            break;
+        case 1:
+            run(guest, (uint64_t)(rand() % 500));
+            break;
+        case 2:
+            guest_stop(guest);
+            CHECK(guest_whole(guest));
+            guest_start(guest);
+            break;
+        default:
+            options.lazy = rand() % 4 != 0;
+            int ret = savevm_snapshot_load(guest->vm, uri, &options, &err);
+            good(ret, err);
+        }
+        if (atomic_load(&guest->broken)) {
+            fprintf(stderr, "broken after %d rounds\n", round);
+            break;
+        }
+    }
+    wait_for(guest);
+    guest_stop(guest);
+    CHECK(guest_whole(guest));
+    unlink(path);
+    guest_free(guest);
+}
+
+/* The file is cut, or a byte before the first page or place is changed. Either is refused, or changes nothing. The format has
+ * no checksums: a changed byte in a page or a bitmap can't be found. */
+TEST(damaged_files_never_give_wrong_memory)
+{
+    enum { LENGTH = 4 * MB, STREAM_HEAD = 70, MAPPED_HEAD = 0x70 };
+    Guest *from = machine(MEMORY_PRIVATE, LENGTH), *to = machine(MEMORY_PRIVATE, LENGTH);
+    SaveVMSnapshotOptions options = lazy();
+    int rounds = 200 / (int)harness_slow(), refused = 0;
+    struct stat data;
+
+    guest_fill(from);
+    run(from, 3000);
+    guest_stop(from);
+    srand((unsigned)getpid());
+    for (int round = 0; round < rounds; round++) {
+        Error *err = NULL;
+        bool mapped = round % 2;
+        save(from, mapped ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM);
+        REQUIRE(stat(path, &data) == 0);
+        off_t at = rand() % (round % 4 < 2 ? data.st_size : mapped ? MAPPED_HEAD : STREAM_HEAD);
+        FILE *file = fopen(path, "r+");
+        REQUIRE(file != NULL);
+        if (round % 4 < 2) {
+            REQUIRE(ftruncate(fileno(file), at) == 0);
+        } else {
+            fseek(file, at, SEEK_SET);
+            int byte = fgetc(file);
+            fseek(file, at, SEEK_SET);
+            fputc(byte ^ 1 << rand() % 8, file);
+        }
+        fclose(file);
+        memset(to->memory, 0x5a, LENGTH);
+        int ret = savevm_snapshot_load(to->vm, uri, &options, &err);
+        if (ret == 0) {
+            ret = savevm_restore_wait(to->vm, &err);
+        }
+        refused += ret != 0;
+        if (ret == 0 && !CHECK(memcmp(from->memory, to->memory, LENGTH) == 0)) {
+            fprintf(stderr, "%s at %jd\n", round % 4 < 2 ? "cut" : "changed", (intmax_t)at);
+        }
+        error_free(err);
+    }
+    CHECK(refused > rounds / 2);
+    unlink(path);
+    guest_free(from);
+    guest_free(to);
+}
+
+TEST(freed_while_pages_are_read)
+{
+    Guest *from = machine(MEMORY_PRIVATE, SIZE);
+    guest_fill(from);
+    save(from, SAVEVM_SNAPSHOT_MAPPED);
+    guest_free(from);
+    for (int round = 0; round < 20; round++) {
+        Guest *to = machine(MEMORY_PRIVATE, SIZE);
+        SaveVMSnapshotOptions options = lazy();
+        char set[80];
+        Error *err = NULL;
+
+        /* While the working set is recorded, the restore lasts for a second at least. */
+        snprintf(set, sizeof(set), "%s.set", path);
+        options.working_set = round % 2 ? set : NULL;
+        int ret = savevm_snapshot_load(to->vm, uri, &options, &err);
+        good(ret, err);
+        run(to, 50);
+        guest_stop(to);
+        CHECK(!atomic_load(&to->broken));
+        guest_free(to);
+        CHECK(access(set, F_OK) != 0);
+    }
+    unlink(path);
+}
+
+/* Without the right to use userfaultfd: the reason, and the machine is as before. The eager load works. */
+TEST(not_permitted)
+{
+    Guest *guest = machine(MEMORY_PRIVATE, 4 * MB);
+    guest_fill(guest);
+    run(guest, 100);
+    guest_stop(guest);
+    save(guest, SAVEVM_SNAPSHOT_MAPPED);
+    guest_free(guest);
+    chmod(path, 0644);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        SaveVMRamOptions ram_options = SAVEVM_RAM_OPTIONS_INIT;
+        SaveVMSnapshotOptions options = lazy();
+        Error *err = NULL;
+        if (setgid(65534) != 0 || setuid(65534) != 0) {
+            _exit(77);
+        }
+        ram_options.log = SAVEVM_RAM_LOG_MARKS;
+        Guest *other = guest_new(MEMORY_PRIVATE, 4 * MB, &ram_options);
+        if (savevm_ram_check_postcopy(other->ram, NULL) == 0) {
+            _exit(77);
+        }
+        memset(other->memory, 0x33, 4 * MB);
+        int ret = savevm_snapshot_load(other->vm, uri, &options, &err);
+        bool told = ret == -EPERM && strstr(error_get_pretty(err), "this program may not use userfaultfd");
+        bool kept = other->memory[0] == 0x33 && savevm_owner(other->vm) == SAVEVM_OWNER_HERE;
+        error_free(err);
+        options.lazy = false;
+        bool loaded = savevm_snapshot_load(other->vm, uri, &options, NULL) == 0 && guest_whole(other);
+        _exit(told && kept && loaded ? 0 : 1);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    unlink(path);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        harness_skip("every user may use userfaultfd here, or this one can't become another");
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
