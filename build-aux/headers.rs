@@ -24,7 +24,7 @@ struct Header {
     groups: &'static [Group],
 }
 
-const HEADERS: [Header; 7] = [
+const HEADERS: [Header; 8] = [
     Header {
         path: "migration/register.h",
         guard: "MIGRATION_REGISTER_H",
@@ -97,7 +97,19 @@ const HEADERS: [Header; 7] = [
                 The\n * general rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "",
-        groups: &[Group { title: "", sources: &["exports/host_driver.rs"] }],
+        groups: &[
+            Group { title: "Commands of an incoming stream", sources: &["exports/host_driver.rs"] },
+            Group { title: "Phases of newer QEMU versions", sources: &["exports/driver_phases.rs"] },
+        ],
+    },
+    Header {
+        path: "savevm/abi.h",
+        guard: "SAVEVM_ABI_H",
+        about: "Layouts of SaveVMHandlers and VMStateDescription in QEMU versions other than 7.2. The general rules of savevm.h\n * \
+                hold.",
+        includes: &["savevm.h"],
+        preamble: include_str!("headers/abi.h"),
+        groups: &[Group { title: "", sources: &["types/abi.rs", "exports/abi.rs"] }],
     },
 ];
 
@@ -109,7 +121,7 @@ const TAGS: [&str; 6] =
 const INITIALISERS: [(&str, &str); 1] = [("SaveVMTls", "{ sizeof(SaveVMTls), NULL, NULL, true, NULL }")];
 
 /// Callback types, which cbindgen declares as pointers: `typedef void SaveVMLogFn(...)` and `SaveVMLogFn *` in C.
-const FUNCTION_TYPES: [&str; 3] = ["SaveVMLogFn", "SaveVMInspectFieldFn", "SaveVMCheckReportFn"];
+const FUNCTION_TYPES: [&str; 4] = ["SaveVMLogFn", "SaveVMInspectFieldFn", "SaveVMCheckReportFn", "SaveVMLoadThread"];
 
 pub fn generate() {
     println!("cargo:rerun-if-changed=src/ffi");

@@ -322,6 +322,21 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_GLOBAL_STATE (1 << 8)
 
 /**
+ * SWITCHOVER_START is not sent, because the machine type is older than QEMU 10.0.
+ */
+#define SAVEVM_FLAG_NO_SWITCHOVER_START (1 << 9)
+
+/**
+ * The capability switchover-ack is on: devices of the destination must approve the switchover.
+ */
+#define SAVEVM_FLAG_SWITCHOVER_ACK (1 << 10)
+
+/**
+ * The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without it the load does.
+ */
+#define SAVEVM_FLAG_HOST_CLEANS_LOAD (1 << 11)
+
+/**
  * Notices of `SaveVMHostOps.precopy_notify`: QEMU's PrecopyNotifyReason, with QEMU's numbers.
  */
 typedef enum SaveVMPrecopyNotice {
@@ -554,6 +569,32 @@ typedef struct SaveVMHostOps {
    * migration or snapshot can begin after it has returned.
    */
   void (*restore_ended)(void *opaque, const char *error);
+  /**
+   * Returns whether device_thread_start works for the migration in progress. NULL: no.
+   */
+  bool (*device_threads)(void *opaque);
+  /**
+   * Runs the save_live_complete_precopy_thread (QEMU 10.1: save_complete_precopy_thread) of a device on a thread of its own, with
+   * the means of the host to send what the thread produces. `function` is the callback, `device` its handler_opaque.
+   */
+  void (*device_thread_start)(void *opaque,
+                              void *function,
+                              const char *idstr,
+                              uint32_t instance_id,
+                              void *device);
+  /**
+   * Asks these threads to end soon, because the migration fails.
+   */
+  void (*device_threads_abort)(void *opaque);
+  /**
+   * Waits for all of them. Returns whether all succeeded. NULL: true.
+   */
+  bool (*device_threads_join)(void *opaque);
+  /**
+   * Returns whether no more may be sent to `f` for now, for a host that limits the rate itself. Called before each live device of
+   * a round. NULL: the limit of the file decides.
+   */
+  bool (*rate_exceeded)(void *opaque, QEMUFile *f);
 } SaveVMHostOps;
 
 /**

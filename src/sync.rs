@@ -115,6 +115,10 @@ pub enum Rank {
     RehearsalTimes,
     /// `savevm::Vm::host`.
     VmHost,
+    /// `savevm::load_threads::LoadThreads`.
+    LoadThreads,
+    /// `savevm::Vm::description`.
+    VmDescription,
     /// `savevm::Vm::incoming`.
     VmIncoming,
     /// `savevm::Vm::limits`.

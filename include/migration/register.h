@@ -99,7 +99,8 @@ typedef struct SaveVMHandlers {
 } SaveVMHandlers;
 
 /**
- * Registers a device in the current context of the thread. `idstr` is copied. A name of more than 255 bytes is cut and
+ * Registers a device in the current context of the thread. `ops` has the layout of the context: that of this header, unless
+ * savevm_set_abi() has set another. `idstr` is copied. A name of more than 255 bytes is cut and
  * reported, or refused in a strict context. `instance_id` -1 selects the highest instance of that name plus one.
  *
  * Returns:

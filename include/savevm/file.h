@@ -158,6 +158,22 @@ uint8_t *savevm_file_reserve(QEMUFile *f,
  */
 void savevm_file_commit(QEMUFile *f, size_t length);
 
+/**
+ * Flushes a file for writing, as qemu_fflush() does, with a result. Does nothing to a file for reading.
+ *
+ * Returns: 0 or the error of the file.
+ *
+ * Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_fflush, migration/qemu-file.c.
+ */
+int savevm_file_flush(QEMUFile *f);
+
+/**
+ * Drops the bytes that a file for reading has read ahead, because the next byte comes from another place of its channel.
+ *
+ * Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_set_offset, migration/qemu-file.c.
+ */
+void savevm_file_drop_input(QEMUFile *f);
+
 #ifdef __cplusplus
 }
 #endif

@@ -17,6 +17,8 @@
 extern "C" {
 #endif
 
+/* ---- Commands of an incoming stream ---- */
+
 /**
  * State of an incoming postcopy: QEMU's PostcopyState, with QEMU's numbers.
  */
@@ -122,12 +124,129 @@ typedef struct SaveVMIncomingOps {
    * cleanup is then left to it.
    */
   bool (*main_loop_done)(void *opaque);
+  /**
+   * Tells the source that all devices approve the switchover (QEMU 8.1). Called only with SAVEVM_FLAG_SWITCHOVER_ACK.
+   */
+  int (*switchover_ack)(void *opaque);
 } SaveVMIncomingOps;
 
 /**
  * Initialises a SaveVMIncomingOps.
  */
 #define SAVEVM_INCOMING_OPS_INIT SAVEVM_INITIALISED(SaveVMIncomingOps)
+
+/* ---- Phases of newer QEMU versions ---- */
+
+typedef struct Option_SaveVMLoadThread *Option_SaveVMLoadThread;
+
+/**
+ * Calls save_prepare of all active devices, before a migration starts, until one fails.
+ *
+ * Returns: 0 or the result of a callback, with its error.
+ *
+ * Thread: any. Lock: held. QEMU 8.2: qemu_savevm_state_prepare, migration/savevm.c.
+ */
+int savevm_state_prepare(Error **errp);
+
+/**
+ * Sets up all live devices, and saves those devices that are saved during setup. As qemu_savevm_state_setup(), with a result.
+ *
+ * Returns: 0; -errno with an error if a device failed, or, with SAVEVM_SEMANTICS_SETUP_ERRORS, precopy_notify.
+ *
+ * Thread: any. Lock: either. QEMU 9.1: qemu_savevm_state_setup, migration/savevm.c.
+ */
+int savevm_state_setup(QEMUFile *f,
+                       Error **errp);
+
+/**
+ * Adds up what all active devices have left to send, in bytes: what must be sent before the switch to postcopy, and what may be
+ * sent after it. The numbers are estimates unless `exact` is true.
+ *
+ * Thread: any. Lock: not held if `exact`. QEMU 8.0: qemu_savevm_state_pending_estimate and _exact, migration/savevm.c.
+ */
+void savevm_state_pending(bool exact,
+                          uint64_t *must_precopy,
+                          uint64_t *can_postcopy);
+
+/**
+ * Ends the live devices while the guest is stopped; in postcopy those that do not continue. Devices may send parts on threads of
+ * the host meanwhile, see SaveVMHostOps.
+ *
+ * Returns: 0 or -errno. The error is latched on the file.
+ *
+ * Thread: any. Lock: held. QEMU: qemu_savevm_state_complete_precopy_iterable, migration/savevm.c.
+ */
+int savevm_state_complete_precopy_iterable(QEMUFile *f,
+                                           bool in_postcopy);
+
+/**
+ * Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy.
+ *
+ * Returns: 0 or -errno with an error.
+ *
+ * Thread: any. Lock: held. QEMU 10.1: qemu_savevm_state_postcopy_prepare, migration/savevm.c.
+ */
+int savevm_state_postcopy_prepare(QEMUFile *f,
+                                  Error **errp);
+
+/**
+ * Sends SWITCHOVER_START if the semantics of the context have it, unless SAVEVM_FLAG_NO_SWITCHOVER_START is set.
+ *
+ * Thread: any. Lock: held. QEMU 10.0: qemu_savevm_maybe_send_switchover_start, migration/savevm.c.
+ */
+void savevm_send_switchover_start(QEMUFile *f);
+
+/**
+ * Approves the switchover for a device whose switchover_ack_needed returned true. The last approval is sent to the source
+ * (SaveVMIncomingOps.switchover_ack).
+ *
+ * Returns:
+ *   0        counted
+ *   -EINVAL  no approval is expected
+ *   other    the result of switchover_ack
+ *
+ * Thread: any. Lock: held. QEMU 8.1: qemu_loadvm_approve_switchover, migration/savevm.c.
+ */
+int savevm_approve_switchover(void);
+
+/**
+ * Gives a device bytes that came outside of the main stream: calls its load_state_buffer, which may change them.
+ *
+ * Returns:
+ *   0        loaded
+ *   -EINVAL  there is no such device, it has no load_state_buffer, or that failed; with an error
+ *
+ * Thread: any. Lock: not held. QEMU 10.0: qemu_loadvm_load_state_buffer, migration/savevm.c.
+ */
+int savevm_load_state_buffer(const char *idstr,
+                             uint32_t instance_id,
+                             char *buf,
+                             size_t len,
+                             Error **errp);
+
+/**
+ * Runs `function` on a new thread during a load. The load succeeds only after all such threads have; it waits for them with the
+ * lock released. All of them have ended when the devices are cleaned up.
+ *
+ * Returns:
+ *   0           the thread runs
+ *   -EINVAL     `function` is NULL
+ *   -ECANCELED  the load has ended
+ *   other       the thread could not be started
+ *
+ * Thread: any. Lock: either. QEMU 10.0: qemu_loadvm_start_load_thread, migration/savevm.c.
+ */
+int savevm_start_load_thread(struct Option_SaveVMLoadThread *function,
+                             void *opaque);
+
+/**
+ * Loads a whole stream. As qemu_loadvm_state(), with an error.
+ *
+ * Returns: 0; 1 if another thread continues to read the stream; -errno with an error.
+ *
+ * Thread: any. Lock: held. QEMU 10.2: qemu_loadvm_state, migration/savevm.c.
+ */
+int savevm_load_state(QEMUFile *f, Error **errp);
 
 #ifdef __cplusplus
 }

@@ -29,6 +29,12 @@ impl MigFile {
         count
     }
 
+    /// Drops bytes that were read from the channel and not used yet, because the next byte comes from another place of it.
+    pub fn drop_input(&self) {
+        self.index.set(0);
+        self.filled.set(0);
+    }
+
     fn read_channel(&self, into: Span<'_>) -> usize {
         self.account(self.channel.read(into))
     }

@@ -15,8 +15,10 @@ use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
+use crate::savevm::profile::Profile;
 use crate::savevm::restore::{LazyPlan, PageIndex};
 use crate::savevm::save::{self, Completion, Disks, Round};
+use crate::savevm::switchover;
 use crate::savevm::unwind::finally;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,6 +126,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
             vm.ownership.hold(false);
             if ran { start(host) } else { Ok(()) }
         };
+        save::prepare(vm).inspect_err(|_| vm.ownership.hold(false))?;
         let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
         vm.global_state.store(ran || !host.knows_run_state());
         let save = || with_plan(vm, options.plan(None), || save_whole(vm, &file));
@@ -152,10 +155,12 @@ fn save_whole(vm: &Vm, file: &MigFile) -> Result<()> {
 }
 
 fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
-    without_big_lock(host, || {
+    let set_up = || {
         save::header(vm, file);
-        save::setup(vm, file);
-    });
+        save::setup(vm, file)
+    };
+    // Up to QEMU 8.1 setup runs outside of the lock.
+    if vm.profile().has(Profile::SETUP_LOCKED) { set_up() } else { without_big_lock(host, set_up) }?;
     while file.error() == 0 {
         vm.check_not_poisoned()?;
         match save::iterate(vm, file, false) {
@@ -165,6 +170,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
         }
     }
     if file.error() == 0 {
+        switchover::send_start(vm, file);
         save::complete_precopy(vm, file, Completion::All(Disks::Keep)).map_err(|error| file.explain(error))?;
     }
     file.flush();

@@ -182,7 +182,7 @@ impl Ram {
         self.snapshots.store(true, SeqCst);
         let save = || {
             save::header(vm, &file);
-            save::setup(vm, &file);
+            save::setup(vm, &file)?;
             file.check()?;
             self.snapshot_of(vm, &file, &protection)
         };

@@ -83,7 +83,7 @@ fn save(machine: &Machine, between: impl FnOnce()) -> Vec<u8> {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
     save::header(&machine.vm, &file);
-    save::setup(&machine.vm, &file);
+    save::setup(&machine.vm, &file).unwrap();
     while save::iterate(&machine.vm, &file, false).unwrap() == save::Round::Again {}
     assert_eq!(save::pending(&machine.vm, &file, 1).total(), 0);
     between();
@@ -150,7 +150,7 @@ fn differences_are_sent_where_a_page_is_known() {
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(writer.clone(), true);
     save::header(&source.vm, &file);
-    save::setup(&source.vm, &file);
+    save::setup(&source.vm, &file).unwrap();
     for round in 0..4u8 {
         while save::iterate(&source.vm, &file, false).unwrap() == save::Round::Again {}
         source.write(0, 100 + usize::from(round), &[round]);

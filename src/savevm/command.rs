@@ -41,6 +41,11 @@ pub fn postcopy_resume(vm: &Vm, file: &MigFile) {
     send_empty(vm, file, Command::PostcopyResume, "savevm_send_postcopy_resume");
 }
 
+/// Sends SWITCHOVER_START.
+pub fn switchover_start(vm: &Vm, file: &MigFile) {
+    send_empty(vm, file, Command::SwitchoverStart, "savevm_send_switchover_start");
+}
+
 /// Sends ENABLE_COLO.
 pub fn enable_colo(vm: &Vm, file: &MigFile) {
     send_empty(vm, file, Command::EnableColo, "savevm_send_colo_enable");

@@ -31,6 +31,39 @@ pub(super) fn save(host: &dyn Host, mut file: &MigFile, with_uuid: bool, mapped:
     contents.iter().flatten().for_each(|content| content.encode(&mut file));
 }
 
+/// Returns the section as it appears in the description of the stream (QEMU 10.0).
+pub(super) fn describe(host: &dyn Host, with_uuid: bool) -> Vec<u8> {
+    let field = |name: &str, len: usize, kind: &str, size: usize| {
+        let len = if len > 1 { format!(", \"array_len\": {len}") } else { String::new() };
+        format!("{{\"name\": \"{name}\"{len}, \"type\": \"{kind}\", \"size\": {size}}}")
+    };
+    let table = |name: &str, fields: &[String]| {
+        format!("\"vmsd_name\": \"{name}\", \"version\": 1, \"fields\": [{}]", fields.join(", "))
+    };
+    let mut subsections = Vec::new();
+    if host.target_page_bits() > host.target_page_bits_min() {
+        subsections.push(table("configuration/target-page-bits", &[field("target_page_bits", 1, "uint32", 4)]));
+    }
+    let capabilities = host.capabilities();
+    if let Some(first) = capabilities.first() {
+        let fields = [
+            field("caps_count", 1, "uint32", 4),
+            field("capabilities", capabilities.len(), "capability", first.len() + 1),
+        ];
+        subsections.push(table("configuration/capabilities", &fields));
+    }
+    if with_uuid && host.uuid().is_some() {
+        subsections.push(table("configuration/uuid", &[field("uuid.data", 16, "uint8", 1)]));
+    }
+    let name = field("name", 1, "buffer", host.machine_name().len());
+    let mut text = table("configuration", &[field("len", 1, "uint32", 4), name]);
+    if !subsections.is_empty() {
+        let all: Vec<_> = subsections.iter().map(|subsection| format!("{{{subsection}}}")).collect();
+        text += &format!(", \"subsections\": [{}]", all.join(", "));
+    }
+    text.into_bytes()
+}
+
 /// A received section.
 pub struct Received {
     /// The machine's name.

@@ -222,7 +222,7 @@ mod tests {
         let writer = Arc::new(memory::Writer::new());
         let file = MigFile::new(writer.clone(), true);
         save::header(vm, &file);
-        save::setup(vm, &file);
+        save::setup(vm, &file).unwrap();
         save::complete_precopy(vm, &file, Completion::All(Disks::Keep)).unwrap();
         file.close().unwrap();
         writer.take()

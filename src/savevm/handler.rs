@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A device as the phases see it, independent of the interface through which it was registered.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
 pub use crate::vmstate::layout::Digests;
@@ -32,6 +32,27 @@ pub enum Callback {
     LoadCleanup,
     /// Called when a broken postcopy is recovered.
     ResumePrepare,
+    /// Called before a migration starts (8.2).
+    SavePrepare,
+    /// Returns whether the device approves the switchover itself (8.1).
+    SwitchoverAckNeeded,
+    /// Called on the destination when the source switches over (10.0).
+    SwitchoverStart,
+    /// Sends a part of the end of precopy on a thread of its own (10.0).
+    SaveThread,
+    /// Loads a buffer that came outside of the main stream (10.0).
+    LoadStateBuffer,
+    /// Called before the switch to postcopy (10.1).
+    SavePostcopyPrepare,
+}
+
+/// A function of a device that the host runs on a thread of its own, and its argument, both as addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaveThread {
+    /// The function.
+    pub function: usize,
+    /// The device's pointer.
+    pub opaque: usize,
 }
 
 /// The amount that is left to send, in bytes. Each handler adds to it.
@@ -109,6 +130,35 @@ pub trait Handler: Send + Sync {
     fn load_ended(&self) -> Result<()> {
         Ok(())
     }
+    /// `save_prepare` (8.2).
+    fn save_prepare(&self) -> Result<()> {
+        Ok(())
+    }
+    /// `switchover_ack_needed` (8.1).
+    fn switchover_ack_needed(&self) -> bool {
+        false
+    }
+    /// `switchover_start` (10.0).
+    fn switchover_start(&self) -> i32 {
+        0
+    }
+    /// Returns the function of the thread at the end of precopy (10.0).
+    fn save_thread(&self) -> Option<SaveThread> {
+        None
+    }
+    /// `load_state_buffer` (10.0). The device may change the bytes at `data`.
+    fn load_state_buffer(&self, _data: &mut [u8]) -> Result<()> {
+        Err(Error::new(libc::ENOTSUP, "the device has no load_state_buffer"))
+    }
+    /// `save_postcopy_prepare` (10.1).
+    fn save_postcopy_prepare(&self, _file: &MigFile) -> Result<()> {
+        Ok(())
+    }
+    /// Returns how much is left: an exact number, or an estimate (8.0). Devices of older layouts have one callback for
+    /// both.
+    fn state_pending(&self, file: &MigFile, exact: bool, pending: Pending) -> Pending {
+        self.save_live_pending(file, if exact { u64::MAX } else { 0 }, pending)
+    }
     /// `resume_prepare`, with the address of the driver's state.
     fn resume_prepare(&self, _migration: usize) -> i32 {
         0
@@ -150,9 +200,13 @@ pub trait Handler: Send + Sync {
     fn layout(&self, _saving: bool) -> Option<Vec<u8>> {
         None
     }
-    /// Returns the priority. Devices with higher priorities are saved first.
+    /// Returns the priority, of `registry::priority`. Devices with higher priorities are saved first.
     fn priority(&self) -> i32 {
-        0
+        super::registry::priority::DEFAULT
+    }
+    /// Returns whether the description is saved during setup (8.0).
+    fn is_early(&self) -> bool {
+        false
     }
     /// Returns whether the description forbids migration.
     fn is_unmigratable(&self) -> bool {

@@ -2,8 +2,10 @@
 //! The host: what the engine asks of the hypervisor. The default of a method is for a host that does not have the
 //! feature.
 
+use super::handler::SaveThread;
 use super::slot::{MigrationEvent, StallEvent};
 use crate::error::Error;
+use crate::file::MigFile;
 use crate::sync::{Rank, check_order};
 use crate::vmstate::VmStateHost;
 use std::ffi::CStr;
@@ -29,6 +31,12 @@ impl Flags {
     pub const NO_UUID: Self = Self(64);
     /// Sections of live devices are refused, because their content arrives another way.
     pub const NO_LIVE_LOAD: Self = Self(128);
+    /// SWITCHOVER_START is not sent, because the other side may not know it.
+    pub const NO_SWITCHOVER_START: Self = Self(512);
+    /// The host calls the cleanup of devices after a load itself.
+    pub const HOST_CLEANS_LOAD: Self = Self(2048);
+    /// Devices of the destination must approve the switchover.
+    pub const SWITCHOVER_ACK: Self = Self(1024);
 
     /// The driver sends the guest's run state as QEMU's section "globalstate".
     pub const GLOBAL_STATE: Self = Self(256);
@@ -171,6 +179,23 @@ pub trait Host: VmStateHost + Send + Sync {
     /// Frees an error in the host's own form at an address, and returns its text. `None` if the host has no such form.
     fn take_error(&self, _error: usize) -> Option<String> {
         None
+    }
+    /// Returns whether no more may be sent for now, for a host that limits the rate itself. Asked before each device of a
+    /// round.
+    fn rate_exceeded(&self, file: &MigFile) -> bool {
+        file.rate_limit_reached()
+    }
+    /// Returns whether `start_save_thread` works now.
+    fn has_save_threads(&self) -> bool {
+        false
+    }
+    /// Runs the function of a device on a thread of its own.
+    fn start_save_thread(&self, _thread: SaveThread, _idstr: &[u8], _instance: u32) {}
+    /// Asks the threads to end soon.
+    fn abort_save_threads(&self) {}
+    /// Waits for all threads. Returns false if one failed.
+    fn join_save_threads(&self) -> bool {
+        true
     }
     /// A migration changed its status. Any thread, any lock; no lock of the library is held.
     fn migration_event(&self, _event: &MigrationEvent) {}

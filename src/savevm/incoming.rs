@@ -76,6 +76,10 @@ pub trait Incoming: Send + Sync {
     fn pong(&self, _value: u32) -> Result<()> {
         Err(missing("an answer to PING"))
     }
+    /// Tells the source that all devices approve the switchover.
+    fn switchover_ack(&self) -> Result<()> {
+        Err(missing("an approval of the switchover"))
+    }
     /// Sets the postcopy state, unless `new` is `None`. Returns the state before.
     fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState;
     /// Prepares for postcopy. With RAM, `_ram` has the source's union of page sizes and its target page size.

@@ -9,7 +9,7 @@ use super::load_command::Outcome;
 use super::registry::{Call, Entry};
 use super::section_context::SectionContext;
 use super::unwind::{catch, on_panic};
-use super::{Vm, config, load_command};
+use super::{Vm, config, load_command, switchover};
 use crate::channel::{Role, memory, tls_on_one_side};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -51,6 +51,7 @@ pub fn open(vm: &Vm, file: &MigFile) -> Result<Opened> {
         refused.push(error);
     }
     vm.load_state().reset();
+    vm.load_threads().begin();
     let misfit = header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
     let misfits = misfit.is_some();
     refused.extend(misfit);
@@ -87,11 +88,16 @@ pub fn opening_command(vm: &Vm, file: &MigFile) -> Result<()> {
 pub fn opened(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     let set_up = Cell::new(true);
     let clean = || {
-        if set_up.get() && !reads_on(vm) {
+        if set_up.get() && !reads_on(vm) && !host_cleans(vm) {
             with_devices(&*vm.host(), vm.incoming().as_deref(), || cleanup(vm));
         }
     };
     on_panic(|| state(vm, file, &set_up), clean)
+}
+
+/// Returns whether the host calls `cleanup` itself.
+fn host_cleans(vm: &Vm) -> bool {
+    vm.flags().has(Flags::HOST_CLEANS_LOAD)
 }
 
 /// Returns whether another thread continues to read the stream.
@@ -105,6 +111,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     let (host, incoming) = (&*host, incoming.as_deref());
     with_devices(host, incoming, || {
         setup(vm, file).map_err(|err| failed(vm, file, err, Phase::LoadSetup))?;
+        switchover::count_acks(vm);
         host.cpu_synchronize_pre_load();
         Ok(())
     })?;
@@ -114,7 +121,10 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     if reads_on(vm) {
         return result;
     }
-    result = result.and_then(|end| file.check().map(|()| end));
+    result = result.and_then(|end| {
+        vm.load_threads().wait(vm).map_err(|err| failed(vm, file, err, Phase::Load))?;
+        file.check().map(|()| end)
+    });
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) {
         let strict = incoming.is_some_and(Incoming::is_strict);
         result = check_absent(vm, strict).map(|()| LoadEnd::Finished).map_err(|err| failed(vm, file, err, Phase::Load));
@@ -127,7 +137,9 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     }
     with_devices(host, incoming, || {
         set_up.set(false);
-        cleanup(vm);
+        if !host_cleans(vm) {
+            cleanup(vm);
+        }
         host.cpu_synchronize_post_load();
     });
     result
@@ -282,10 +294,13 @@ fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
         if !handler.has(Callback::LoadSetup) || !handler.is_active() {
             continue;
         }
+        file.pending_error().clear();
         let ret = handler.load_setup(file);
         if ret < 0 {
             file.set_error(ret);
-            let text = format!("Load state of device {} failed: load_setup returned {ret}", entry.name());
+            let cause = file.pending_error().take_matching(ret);
+            let cause = cause.map_or_else(|| format!("load_setup returned {ret}"), |cause| cause.message().to_owned());
+            let text = format!("Load state of device {} failed: {cause}", entry.name());
             return Err(Error::invalid(text).in_section(|| entry.section(0, entry.section_id, None)));
         }
     }
@@ -301,6 +316,23 @@ pub fn cleanup(vm: &Vm) {
     for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::LoadCleanup)) {
         let _ = catch(vm, || entry.handler.load_cleanup());
     }
+    vm.load_threads().end(vm);
+}
+
+/// Gives a device a buffer that came outside of the main stream (QEMU 10.0, `qemu_loadvm_load_state_buffer`).
+pub fn state_buffer(vm: &Vm, idstr: &[u8], instance: u32, data: &mut [u8]) -> Result<()> {
+    let name = || String::from_utf8_lossy(idstr);
+    let Some(entry) = vm.registry.find(idstr, instance) else {
+        let text = format!("Unknown idstr {} or instance id {instance} for load state buffer", name());
+        return Err(Error::invalid(text).at_side(Side::Destination));
+    };
+    if !entry.handler.has(Callback::LoadStateBuffer) {
+        let text = format!("idstr {} / instance {instance} has no load state buffer operation", name());
+        return Err(Error::invalid(text).at_side(Side::Destination));
+    }
+    entry.handler.load_state_buffer(data).map_err(|error| {
+        error.at_side(Side::Destination).in_phase(Phase::Load).in_section(|| entry.section(0, entry.section_id, None))
+    })
 }
 
 /// Loads sections and commands until EOF, until a command ends the loop, or until an error. After an error in a running

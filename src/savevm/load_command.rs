@@ -6,6 +6,8 @@ use super::Vm;
 use super::fault::FaultPoint;
 use super::host::Flags;
 use super::incoming::{Incoming, PostcopyState};
+use super::profile::Profile;
+use super::switchover;
 use crate::error::{Error, Result, size};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
@@ -48,6 +50,14 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome
     let Some(command) = Command::from_wire(number) else {
         return Err(Error::invalid(format!("MIG_CMD 0x{number:x} unknown (len 0x{len:x})")).at_offset(offset));
     };
+    if command == Command::SwitchoverStart && !vm.profile().has(Profile::SWITCHOVER_START) {
+        let text = format!(
+            "MIG_CMD 0x{number:x} ({}) unknown: it is of QEMU 10.0 and newer, and this machine has the semantics of an older \
+             version; use a machine type that the source knows from before 10.0, or select a newer layout here",
+            command.name()
+        );
+        return Err(Error::invalid(text).at_offset(offset));
+    }
     trace_event!(vm.host(), "loadvm_process_command", "com={} len={len}", command.name());
     if let Some(expected) = command.fixed_len().filter(|expected| *expected != len) {
         let text = format!("{} received with bad length - expecting {expected}, got {len}", command.name());
@@ -60,7 +70,7 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome
     match command {
         Command::Packaged => return packaged(vm, file, depth, &vm.limits()).map_err(context),
         Command::PostcopyRun => return run(vm, incoming).map_err(context),
-        Command::OpenReturnPath => incoming.open_return_path(file),
+        Command::OpenReturnPath => switchover::return_path_opened(vm, incoming, file),
         Command::Ping => command::decode_ping(&mut file).and_then(|value| ping(vm, incoming, value)),
         Command::PostcopyAdvise => advise(vm, incoming, file, len),
         Command::PostcopyListen => listen(vm, incoming),
@@ -70,6 +80,7 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome
         Command::EnableColo => incoming.enable_colo(),
         // The driver reads a preflight itself, before the first section.
         Command::Preflight => Err(Error::invalid("a preflight is possible at the beginning of a stream only")),
+        Command::SwitchoverStart => switchover::start(vm),
     }
     .map_err(context)?;
     Ok(Outcome::Done)

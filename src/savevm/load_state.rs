@@ -5,7 +5,7 @@ use super::incoming::PostcopyState;
 use super::registry::{Call, Registry};
 use super::section_ids::SectionIds;
 use crate::sync::{Mutex, Rank};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 /// The section ids of the stream and the state of postcopy.
 pub struct LoadState {
@@ -15,6 +15,8 @@ pub struct LoadState {
     absent_reported: AtomicBool,
     /// Whether RAM has fixed places in the file.
     mapped: AtomicBool,
+    /// Devices that have not approved the switchover yet.
+    acks: AtomicU32,
 }
 
 impl Default for LoadState {
@@ -24,6 +26,7 @@ impl Default for LoadState {
             postcopy: Mutex::new(Rank::LoadingPostcopy, PostcopyState::default()),
             absent_reported: AtomicBool::new(false),
             mapped: AtomicBool::new(false),
+            acks: AtomicU32::new(0),
         }
     }
 }
@@ -49,6 +52,21 @@ impl LoadState {
     /// Returns whether the devices that the stream left out were reported, and notes that they are now.
     pub(super) fn report_absent_once(&self) -> bool {
         !self.absent_reported.swap(true, SeqCst)
+    }
+
+    /// Sets how many devices must approve the switchover.
+    pub(super) fn set_acks(&self, count: u32) {
+        self.acks.store(count, SeqCst);
+    }
+
+    /// Returns how many devices have not approved the switchover yet.
+    pub(super) fn acks(&self) -> u32 {
+        self.acks.load(SeqCst)
+    }
+
+    /// Counts an approval. Returns how many are left, or `None` if none was expected.
+    pub(super) fn ack(&self) -> Option<u32> {
+        self.acks.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).ok().map(|before| before - 1)
     }
 
     /// Returns whether the stream had a section of a device.

@@ -19,14 +19,19 @@ pub mod incoming;
 pub mod load;
 mod load_command;
 mod load_state;
+pub mod load_threads;
 pub mod memory_plan;
 pub mod owner;
+pub mod profile;
+#[cfg(test)]
+mod profile_tests;
 pub mod registry;
 pub mod restore;
 pub mod save;
 mod section_context;
 mod section_ids;
 pub mod slot;
+pub mod switchover;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -4,17 +4,20 @@
 
 use super::fault::FaultPoint;
 use super::handler::{Callback, Pending};
-use super::host::{Flags, Level, PrecopyNotice};
+use super::host::{Flags, Level, PrecopyNotice, with_big_lock};
+use super::profile::Profile;
 use super::registry::Entry;
 use super::section_context::SectionContext;
 use super::unwind::catch;
-use super::{Vm, config};
+use super::{Vm, config, switchover};
+use crate::channel::memory;
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
 use crate::wire;
 use crate::wire::section::{self, DeviceHead};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How a round of `iterate` ended.
@@ -54,11 +57,14 @@ impl SectionContext<'_> {
         let timer = self.time();
         self.open(entry, tag);
         self.vm.fault_point(FaultPoint::Section);
+        self.file.pending_error().clear();
         let ret = callback();
         self.close(entry, ret);
         timer.stop(entry, tag);
         if ret < 0 {
-            fail(self.vm, self.file, entry, tag, phase, self.file.cause(name, ret));
+            let told = self.file.pending_error().take_matching(ret);
+            let error = told.unwrap_or_else(|| self.file.cause(name, ret));
+            fail(self.vm, self.file, entry, tag, phase, error);
         }
         ret
     }
@@ -105,6 +111,21 @@ fn notify(vm: &Vm, notice: PrecopyNotice) {
     }
 }
 
+/// Calls `save_prepare` of every active handler before a migration starts, until one fails (QEMU 8.2).
+pub fn prepare(vm: &Vm) -> Result<()> {
+    vm.fault_point(FaultPoint::Engine);
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if handler.has(Callback::SavePrepare) && handler.is_active() {
+            handler.save_prepare().map_err(|error| {
+                let section = || entry.section(0, entry.section_id, None);
+                error.at_side(Side::Source).in_phase(Phase::Setup).in_section(section)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the magic number, the version and the configuration section.
 pub fn header(vm: &Vm, mut file: &MigFile) {
     vm.fault_point(FaultPoint::Engine);
@@ -115,34 +136,82 @@ pub fn header(vm: &Vm, mut file: &MigFile) {
         let mapped = vm.slot.memory_plan().mapped;
         config::save(&*vm.host(), file, !vm.flags().has(Flags::NO_UUID), mapped);
     }
+    vm.keep_description(None);
 }
 
-/// Calls `save_setup` of every active handler, each in a START section, until one fails.
-pub fn setup(vm: &Vm, file: &MigFile) {
+/// Calls `save_setup` of every active handler, each in a START section, until one fails. Saves the devices whole that
+/// are saved before all others.
+///
+/// As in QEMU 7.2 a failure is latched on the file alone. With `Profile::SETUP_ERRORS` it is returned as well.
+pub fn setup(vm: &Vm, file: &MigFile) -> Result<()> {
+    if vm.profile().has(Profile::SETUP_LOCKED) {
+        with_big_lock(&*vm.host(), || set_up_devices(vm, file))
+    } else {
+        set_up_devices(vm, file)
+    }
+}
+
+fn set_up_devices(vm: &Vm, file: &MigFile) -> Result<()> {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_setup", "");
     let context = SectionContext::new(vm, file);
+    let mut recorder = None;
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
+        if handler.is_early() {
+            if context.wants_whole(&entry) {
+                let recorder = describes(vm, false).then(|| recorder.get_or_insert_with(|| new_recorder(vm)));
+                save_whole(&context, &entry, recorder.as_deref())?;
+            }
+            continue;
+        }
         if !handler.has(Callback::SaveSetup) || !handler.is_active() {
             continue;
         }
         let names = ("save_setup", Phase::Setup);
-        if context.live(&entry, wire::SECTION_START, names, || handler.save_setup(file)) < 0 {
+        let ret = context.live(&entry, wire::SECTION_START, names, || handler.save_setup(file));
+        if ret < 0 && vm.profile().has(Profile::SETUP_ERRORS) {
+            return Err(file.cause("save_setup", ret));
+        }
+        if ret < 0 {
             break;
         }
     }
+    if let Some(recorder) = &recorder {
+        recorder.forget_tables();
+    }
+    vm.keep_description(recorder);
+    if vm.profile().has(Profile::SETUP_ERRORS) {
+        return error::check("precopy_notify", vm.host().precopy_notify(PrecopyNotice::Setup));
+    }
     notify(vm, PrecopyNotice::Setup);
+    Ok(())
+}
+
+/// Saves a device whole and records it.
+fn save_whole(context: &SectionContext<'_>, entry: &Entry, recorder: Option<&Recorder>) -> Result<()> {
+    if let Some(recorder) = recorder {
+        recorder.device_start(&entry.idstr, entry.instance_id);
+    }
+    context
+        .full(entry, recorder)
+        .map_err(|err| fail(context.vm, context.file, entry, wire::SECTION_FULL, Phase::Complete, err))?;
+    if let Some(recorder) = recorder {
+        recorder.device_end();
+    }
+    Ok(())
 }
 
 /// Calls `save_live_iterate` of the handlers, each in a PART section: one round.
 ///
 /// Skips inactive handlers and, in postcopy, handlers without postcopy. Stops before a handler if the rate limit is
 /// reached, and behind the first handler that has more to send, so that later ones do not send what changes meanwhile.
+/// With `Profile::ITERATE_ALL` it visits all handlers instead, so that one that never ends does not starve the others.
 pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<Round, i32> {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_iterate", "");
-    let mut last = 1;
+    let all = vm.profile().has(Profile::ITERATE_ALL);
+    let (mut last, mut finished) = (1, true);
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
@@ -153,17 +222,22 @@ pub fn iterate(vm: &Vm, file: &MigFile, postcopy: bool) -> std::result::Result<R
         {
             continue;
         }
-        if file.rate_limit_reached() {
+        if context.host.rate_exceeded(file) {
             return Ok(Round::Again);
         }
         let names = ("save_live_iterate", Phase::Iterate);
         match context.live(&entry, wire::SECTION_PART, names, || handler.save_live_iterate(file)) {
             ret if ret < 0 => return Err(ret),
+            0 if all => finished = false,
             0 => return Ok(Round::Again),
             ret => last = ret,
         }
     }
-    Ok(Round::Done(last))
+    Ok(match finished {
+        true if all => Round::Done(1),
+        true => Round::Done(last),
+        false => Round::Again,
+    })
 }
 
 /// Returns how much all active handlers have left to send.
@@ -176,6 +250,37 @@ pub fn pending(vm: &Vm, file: &MigFile, threshold: u64) -> Pending {
         }
     }
     pending
+}
+
+/// Returns how much all active handlers have left to send, exactly or by an estimate (QEMU 8.0).
+pub fn state_pending(vm: &Vm, exact: bool) -> Pending {
+    // Only devices of layouts older than 8.0 receive a file with this question.
+    let file = MigFile::new(Arc::new(memory::Writer::new()), true);
+    let mut pending = Pending::default();
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if handler.has(Callback::SaveLivePending) && handler.is_active() {
+            pending = handler.state_pending(&file, exact, pending);
+        }
+    }
+    pending
+}
+
+/// Calls `save_postcopy_prepare` of every active handler, each in a PART section, before the switch to postcopy (QEMU
+/// 10.1).
+pub fn postcopy_prepare(vm: &Vm, file: &MigFile) -> Result<()> {
+    let context = SectionContext::new(vm, file);
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if !handler.has(Callback::SavePostcopyPrepare) || !handler.is_active() {
+            continue;
+        }
+        context.open(&entry, wire::SECTION_PART);
+        let prepared = handler.save_postcopy_prepare(file);
+        context.close(&entry, prepared.as_ref().map_or_else(Error::code, |()| 0));
+        prepared.map_err(|error| fail(vm, file, &entry, wire::SECTION_PART, Phase::Postcopy, error))?;
+    }
+    Ok(())
 }
 
 /// What becomes of the disks once all devices are saved.
@@ -214,12 +319,15 @@ fn begin_completion(vm: &Vm) {
     vm.fault_point(FaultPoint::Engine);
     notify(vm, PrecopyNotice::Complete);
     trace_event!(vm.host(), "savevm_state_complete_precopy", "");
-    vm.host().cpu_synchronize_states();
+    if !vm.profile().has(Profile::SYNC_CPUS_LATE) {
+        vm.host().cpu_synchronize_states();
+    }
 }
 
 /// Saves all devices, but writes neither EOF nor the description. The destination cannot start the guest before
 /// `end_of_stream`.
 pub fn prepare_completion(vm: &Vm, file: &MigFile) -> Result<Ending> {
+    switchover::send_start(vm, file);
     begin_completion(vm);
     complete_precopy_iterable(vm, file, false)?;
     let ending = devices(vm, file, false, Disks::Inactivate)?;
@@ -228,8 +336,36 @@ pub fn prepare_completion(vm: &Vm, file: &MigFile) -> Result<Ending> {
 }
 
 /// Calls `save_live_complete_precopy` of every active handler, each in an END section. In postcopy it skips handlers
-/// that continue.
-fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
+/// that continue. Devices may send parts on threads of the host meanwhile (QEMU 10.0).
+pub fn complete_precopy_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
+    let host = vm.host();
+    if !host.has_save_threads() {
+        return complete_live(vm, file, in_postcopy);
+    }
+    for entry in vm.registry.walk() {
+        let handler = &entry.handler;
+        if in_postcopy && handler.has_postcopy() {
+            continue;
+        }
+        if let Some(thread) = handler.save_thread() {
+            host.start_save_thread(thread, &entry.idstr, entry.instance_id);
+        }
+    }
+    let completed = complete_live(vm, file, in_postcopy);
+    if completed.is_err() {
+        host.abort_save_threads();
+    }
+    let joined = host.join_save_threads();
+    completed?;
+    if joined {
+        return Ok(());
+    }
+    let error = Error::invalid("a thread of a device failed").at_side(Side::Source).in_phase(Phase::Complete);
+    file.set_error_detail(error);
+    Err(Error::new(libc::EPERM, "a thread of a device failed"))
+}
+
+fn complete_live(vm: &Vm, file: &MigFile, in_postcopy: bool) -> Result<()> {
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
@@ -271,21 +407,15 @@ pub fn complete_precopy_non_iterable(vm: &Vm, file: &MigFile, in_postcopy: bool,
 
 fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, disks: Disks) -> Result<Ending> {
     vm.fault_point(FaultPoint::Engine);
-    let describe = !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY);
-    let recorder = describe.then(Recorder::new);
+    if vm.profile().has(Profile::SYNC_CPUS_LATE) {
+        vm.host().cpu_synchronize_states();
+    }
+    let early = vm.take_description();
+    let recorder = describes(vm, in_postcopy).then(|| early.unwrap_or_else(|| new_recorder(vm)));
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
-        if !context.wants_whole(&entry) {
-            continue;
-        }
-        if let Some(recorder) = &recorder {
-            recorder.device_start(&entry.idstr, entry.instance_id);
-        }
-        context
-            .full(&entry, recorder.as_ref())
-            .map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Complete, err))?;
-        if let Some(recorder) = &recorder {
-            recorder.device_end();
+        if !entry.handler.is_early() && context.wants_whole(&entry) {
+            save_whole(&context, &entry, recorder.as_ref())?;
         }
     }
     if disks == Disks::Inactivate {
@@ -299,11 +429,25 @@ fn devices(vm: &Vm, file: &MigFile, in_postcopy: bool, disks: Disks) -> Result<E
     Ok(Ending { recorder })
 }
 
+fn new_recorder(vm: &Vm) -> Recorder {
+    let recorder = Recorder::new();
+    recorder.set_describe_nulls(vm.profile().has(Profile::DESCRIBE_NULLS));
+    recorder
+}
+
+/// Returns whether the stream gets a description.
+fn describes(vm: &Vm, in_postcopy: bool) -> bool {
+    !vm.flags().has(Flags::NO_VMDESC) && !in_postcopy && !vm.flags().has(Flags::IN_POSTCOPY)
+}
+
 fn describe(vm: &Vm, file: &MigFile, ending: &Ending) {
     vm.fault_point(FaultPoint::Engine);
     if let Some(recorder) = &ending.recorder {
         file.flush();
-        let description = recorder.render(1 << vm.host().target_page_bits());
+        let with_configuration =
+            vm.profile().has(Profile::DESCRIBE_CONFIGURATION) && !vm.flags().has(Flags::NO_CONFIGURATION);
+        let configuration = with_configuration.then(|| config::describe(&*vm.host(), !vm.flags().has(Flags::NO_UUID)));
+        let description = recorder.render(1 << vm.host().target_page_bits(), configuration.as_deref());
         section::encode_description(&mut { file }, &description);
     }
 }

@@ -111,7 +111,7 @@ impl SectionIds {
 
 #[cfg(test)]
 mod tests {
-    use super::super::registry::{INSTANCE_ID_ANY, Registration, Registry};
+    use super::super::registry::{INSTANCE_ID_ANY, Registration, Registry, Rules};
     use super::super::testing::Device;
     use super::*;
 
@@ -120,7 +120,7 @@ mod tests {
         let registry = Registry::default();
         for _ in 0..3010 {
             let device = Registration { instance_id: INSTANCE_ID_ANY, ..Device::default().registration() };
-            registry.register(device, false, &mut Vec::new()).unwrap();
+            registry.register(device, Rules::default(), &mut Vec::new()).unwrap();
         }
         let tickets: Vec<_> = registry.walk().map(|call| call.ticket()).collect();
         let mut sections = SectionIds::default();
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn device_that_starts_again_has_only_its_last_id() {
         let registry = Registry::default();
-        registry.register(Device::default().registration(), false, &mut Vec::new()).unwrap();
+        registry.register(Device::default().registration(), Rules::default(), &mut Vec::new()).unwrap();
         let ticket = registry.find(b"device", 0).unwrap().ticket();
         let mut sections = SectionIds::default();
         for id in (0..5000).chain((0..5000).map(|number: u32| number.wrapping_mul(2_654_435_761))) {

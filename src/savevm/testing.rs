@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A device for tests: a script of answers, and a diary of calls.
 
-use super::handler::{Callback, Handler, Pending};
+use super::handler::{Callback, Handler, Pending, SaveThread};
 use super::registry::{INSTANCE_ID_ANY, Registrant, Registration};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -20,6 +20,7 @@ pub(super) struct Device {
     pub postcopy: bool,
     pub result: i32,
     pub priority: i32,
+    pub early: bool,
     /// What `save` writes and `load` expects.
     pub state: &'static [u8],
 }
@@ -35,6 +36,7 @@ impl Default for Device {
             postcopy: false,
             result: 1,
             priority: 0,
+            early: false,
             state: b"",
         }
     }
@@ -97,6 +99,37 @@ impl Handler for Device {
     }
     fn load_cleanup(&self) -> i32 {
         self.note("load cleanup")
+    }
+    fn save_prepare(&self) -> Result<()> {
+        match self.note("prepare") {
+            0.. => Ok(()),
+            code => Err(Error::from_callback("save_prepare", code)),
+        }
+    }
+    fn switchover_ack_needed(&self) -> bool {
+        self.callbacks.contains(&Callback::SwitchoverAckNeeded)
+    }
+    fn switchover_start(&self) -> i32 {
+        self.note("switchover start")
+    }
+    fn save_thread(&self) -> Option<SaveThread> {
+        let thread = SaveThread { function: 1, opaque: 2 };
+        self.callbacks.contains(&Callback::SaveThread).then_some(thread)
+    }
+    fn load_state_buffer(&self, data: &mut [u8]) -> Result<()> {
+        self.note(&format!("buffer of {}", data.len()));
+        Ok(())
+    }
+    fn save_postcopy_prepare(&self, file: &MigFile) -> Result<()> {
+        file.put(b"prepared");
+        self.note("postcopy prepare");
+        Ok(())
+    }
+    fn is_early(&self) -> bool {
+        self.early
+    }
+    fn is_description(&self) -> bool {
+        self.early
     }
     fn resume_prepare(&self, _migration: usize) -> i32 {
         self.note("resume")

@@ -10,16 +10,16 @@ use crate::error::{Phase, Result};
 use crate::file::MigFile;
 use std::sync::Arc;
 
-fn writer() -> (MigFile, Arc<memory::Writer>) {
+pub(super) fn writer() -> (MigFile, Arc<memory::Writer>) {
     let sink = Arc::new(memory::Writer::new());
     (MigFile::new(sink.clone(), true), sink)
 }
 
-fn reader(bytes: &[u8]) -> MigFile {
+pub(super) fn reader(bytes: &[u8]) -> MigFile {
     MigFile::new(Arc::new(memory::Reader::new(bytes.to_vec())), false)
 }
 
-fn machine(devices: Vec<Device>) -> (Vm, Diary) {
+pub(super) fn machine(devices: Vec<Device>) -> (Vm, Diary) {
     let vm = Vm::default();
     let diary = Diary::default();
     for device in devices {
@@ -28,11 +28,11 @@ fn machine(devices: Vec<Device>) -> (Vm, Diary) {
     (vm, diary)
 }
 
-fn read(diary: &Diary) -> Vec<String> {
+pub(super) fn read(diary: &Diary) -> Vec<String> {
     std::mem::take(&mut diary.lock().unwrap())
 }
 
-const LIVE: &[Callback] = &[
+pub(super) const LIVE: &[Callback] = &[
     Callback::SaveSetup,
     Callback::SaveLiveIterate,
     Callback::SaveLivePending,
@@ -40,7 +40,7 @@ const LIVE: &[Callback] = &[
     Callback::SaveCleanup,
     Callback::LoadState,
 ];
-const WHOLE: &[Callback] = &[Callback::SaveState, Callback::LoadState];
+pub(super) const WHOLE: &[Callback] = &[Callback::SaveState, Callback::LoadState];
 
 fn saved() -> Vec<u8> {
     let (vm, _) = machine(vec![

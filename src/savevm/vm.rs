@@ -7,15 +7,18 @@ use super::handler::Handler;
 use super::host::{Flags, Host, Level, NoHost, without_big_lock};
 use super::incoming::Incoming;
 use super::load_state::LoadState;
+use super::load_threads::LoadThreads;
 use super::owner::{Owner, Ownership};
-use super::registry::{Entry, Registrant, Registration, Registry};
+use super::profile::Profile;
+use super::registry::{Entry, Registrant, Registration, Registry, Rules};
 use super::slot::MigrationSlot;
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
 use crate::sync::{Mutex, Rank, RwLock};
+use crate::vmstate::Recorder;
 use crate::wire::limits::Limits;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 /// One virtual machine: its devices, its host and its limits. Any thread may use it.
@@ -35,6 +38,10 @@ pub struct Vm {
     poisoned: AtomicBool,
     flags: AtomicU32,
     load_state: LoadState,
+    profile: AtomicU64,
+    layout: AtomicUsize,
+    description: Mutex<Option<Recorder>>,
+    load_threads: Arc<LoadThreads>,
     thread_hook: OnceLock<ThreadHook>,
     /// The fault that a test has armed.
     #[cfg(test)]
@@ -75,6 +82,10 @@ impl Vm {
             poisoned: AtomicBool::new(false),
             flags: AtomicU32::new(0),
             load_state: LoadState::default(),
+            profile: AtomicU64::new(0),
+            layout: AtomicUsize::new(0),
+            description: Mutex::new(Rank::VmDescription, None),
+            load_threads: Arc::default(),
             thread_hook: OnceLock::new(),
             #[cfg(test)]
             faults: super::fault::Faults::default(),
@@ -119,6 +130,40 @@ impl Vm {
     /// Sets whether doubtful registrations and incomplete streams are errors.
     pub fn set_strict(&self, strict: bool) {
         self.strict.store(strict, Relaxed);
+    }
+
+    /// Returns the semantics of the context.
+    #[inline]
+    pub fn profile(&self) -> Profile {
+        Profile(self.profile.load(Relaxed))
+    }
+
+    /// Returns what `set_layout` was given, or 0.
+    #[inline]
+    pub fn layout(&self) -> usize {
+        self.layout.load(Relaxed)
+    }
+
+    /// Sets the semantics of the context, and the layout of the tables that are registered without one of their own.
+    /// The engine does not use the layout: it is the address of a constant of the C interface, or 0.
+    pub fn set_layout(&self, profile: Profile, layout: usize) {
+        self.profile.store(profile.0, Relaxed);
+        self.layout.store(layout, Relaxed);
+    }
+
+    /// Returns the description of the stream that was begun by `header` or `setup`, if one was. It is then the caller's.
+    pub(super) fn take_description(&self) -> Option<Recorder> {
+        self.description.lock().take()
+    }
+
+    /// Keeps a description of the stream for a later phase, or drops the one that was kept.
+    pub(super) fn keep_description(&self, recorder: Option<Recorder>) {
+        *self.description.lock() = recorder;
+    }
+
+    /// Returns the threads that devices have started for a load.
+    pub fn load_threads(&self) -> &Arc<LoadThreads> {
+        &self.load_threads
     }
 
     /// Marks the context as unusable after an internal error and reports the error. From now on everything that starts
@@ -236,8 +281,9 @@ impl Vm {
         if let Some((name, ours)) = self.global_state.make_way(&new.name, new.registrant) {
             self.unregister_name(None, name, ours.opaque);
         }
+        let rules = Rules { strict: self.is_strict(), unique: self.profile().has(Profile::REFUSE_DUPLICATES) };
         let mut warnings = Vec::new();
-        let result = self.registry.register(new, self.strict.load(Relaxed), &mut warnings);
+        let result = self.registry.register(new, rules, &mut warnings);
         for text in warnings {
             self.host().report(Level::Warning, &text);
         }

@@ -21,7 +21,7 @@ pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
             trace::load_end(io, &state, misfit(&description, version), ret);
             return ret;
         }
-        let ret = state.pre_load();
+        let ret = state.pre_load(io.file);
         if ret != 0 {
             return io.fail_callback("pre_load", ret);
         }
@@ -33,7 +33,7 @@ pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
         if ret != 0 {
             return ret;
         }
-        let ret = state.post_load(version);
+        let ret = state.post_load(io.file, version);
         trace::load_end(io, &state, "end", ret);
         match ret {
             0 => 0,

@@ -211,14 +211,15 @@ pub trait State: Copy {
 
     /// Whether there is a `pre_save`.
     fn has_pre_save(&self) -> bool;
-    /// Calls the hook before saving. Each hook calls C and returns 0 if there is none.
-    fn pre_save(&self) -> i32;
+    /// Calls the hook before saving. Each hook calls C and returns 0 if there is none. A hook that returns an error leaves
+    /// it with the file, under its code.
+    fn pre_save(&self, file: &MigFile) -> i32;
     /// Calls the hook after saving, even after a failure.
-    fn post_save(&self) -> i32;
+    fn post_save(&self, file: &MigFile) -> i32;
     /// Calls the hook before loading.
-    fn pre_load(&self) -> i32;
+    fn pre_load(&self, file: &MigFile) -> i32;
     /// Calls the hook after loading, with the stream's version.
-    fn post_load(&self, version: i32) -> i32;
+    fn post_load(&self, file: &MigFile, version: i32) -> i32;
     /// Returns whether the part is saved; true without a hook.
     fn needed(&self) -> bool;
 }

@@ -35,6 +35,11 @@ pub(super) enum Event {
         index: u32,
         count: u32,
     },
+    /// A run of null pointers in an array of pointers, from QEMU 10.0 on.
+    Nulls {
+        field: u32,
+        count: u32,
+    },
     /// The element ends.
     ElementEnd {
         size: i64,
@@ -60,6 +65,8 @@ pub(super) const ALL_ELEMENTS: u32 = u32::MAX;
 pub(super) struct FieldText {
     /// The beginning of the object, with the name.
     pub head: (u32, u32),
+    /// The beginning of the object for a null pointer. QEMU gives it the number -1 if the name is not unique.
+    pub null_head: (u32, u32),
     /// The type.
     pub kind: (u32, u32),
     /// Whether the contents have an object of their own.
@@ -97,6 +104,7 @@ pub struct Recorder {
     recording: RefCell<Recording>,
     /// The description that was used last: identity and number.
     last: Cell<(usize, u32)>,
+    nulls: Cell<bool>,
 }
 
 impl Recorder {
@@ -142,9 +150,26 @@ impl Recorder {
         self.fields_end();
     }
 
-    /// Returns the text of the vmdesc section. `page_size` is the target's page size in bytes.
-    pub fn render(&self, page_size: u64) -> Vec<u8> {
-        super::render::render(&self.recording.borrow(), page_size)
+    /// Returns the text of the vmdesc section. `page_size` is the target's page size in bytes. `configuration` is the
+    /// content of an object about the configuration section, if there is to be one.
+    pub fn render(&self, page_size: u64, configuration: Option<&[u8]>) -> Vec<u8> {
+        super::render::render(&self.recording.borrow(), page_size, configuration)
+    }
+
+    /// Sets whether null pointers in arrays are described as such, as from QEMU 10.0 on.
+    pub fn set_describe_nulls(&self, on: bool) {
+        self.nulls.set(on);
+    }
+
+    /// Returns whether null pointers in arrays are described as such.
+    pub(super) fn describes_nulls(&self) -> bool {
+        self.nulls.get()
+    }
+
+    /// Forgets the addresses of descriptions. Call it if they may change before the next device is saved.
+    pub fn forget_tables(&self) {
+        self.recording.borrow_mut().index.clear();
+        self.last.set((0, 0));
     }
 
     #[inline]
@@ -177,6 +202,11 @@ impl Recorder {
     pub(super) fn element_start(&self, field: usize, index: usize, count: usize, whole: bool) {
         let index = if whole { ALL_ELEMENTS } else { index as u32 };
         self.push(Event::Element { field: field as u32, index, count: count as u32 });
+    }
+
+    /// A run of null pointers begins.
+    pub(super) fn nulls_start(&self, field: usize, count: usize) {
+        self.push(Event::Nulls { field: field as u32, count: count as u32 });
     }
 
     pub(super) fn element_end(&self, size: i64) {
@@ -214,7 +244,8 @@ impl Recording {
                 unique.extend_from_slice(format!("[{met}]").as_bytes());
             }
             *met += 1;
-            fields.push(self.field(&field, &unique));
+            let null = if *times > 1 { [field.name(), b"[-1]"].concat() } else { unique.clone() };
+            fields.push(self.field(&field, &unique, &null));
         }
         let number = self.tables.len() as u32;
         self.tables.push(Table { name, fields });
@@ -234,19 +265,26 @@ impl Recording {
                 text.extend_from_slice(b", \"type\": ");
                 json::quote_bytes(text, kind.as_bytes());
             });
-            texts.push(FieldText { head, kind, is_struct: false });
+            texts.push(FieldText { head, null_head: head, kind, is_struct: false });
         }
         self.tables.push(Table { name, fields: texts });
         self.tables.len() as u32 - 1
     }
 
-    fn field<F: FieldShape>(&mut self, field: &F, name: &[u8]) -> FieldText {
+    fn field<F: FieldShape>(&mut self, field: &F, name: &[u8], null: &[u8]) -> FieldText {
         let bits = field.flags();
         let is_struct = bits & flags::STRUCT != 0;
         let head = self.piece(|text| {
             text.extend_from_slice(b"{\"name\": ");
             json::quote_bytes(text, name);
         });
+        let null_head = match name == null {
+            true => head,
+            false => self.piece(|text| {
+                text.extend_from_slice(b"{\"name\": ");
+                json::quote_bytes(text, null);
+            }),
+        };
         let kind = self.piece(|text| {
             text.extend_from_slice(b", \"type\": ");
             if is_struct {
@@ -257,7 +295,7 @@ impl Recording {
                 json::quote_bytes(text, field.info_name().unwrap_or(b"unknown"));
             }
         });
-        FieldText { head, kind, is_struct }
+        FieldText { head, null_head, kind, is_struct }
     }
 
     fn piece(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> (u32, u32) {

@@ -7,9 +7,15 @@ use super::record::{ALL_ELEMENTS, Event, FieldText, Recording};
 use crate::json::text as json;
 
 /// Writes the text.
-pub(super) fn render(recording: &Recording, page_size: u64) -> Vec<u8> {
+pub(super) fn render(recording: &Recording, page_size: u64, configuration: Option<&[u8]>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256 + 64 * recording.events.len());
-    out.extend_from_slice(b"{\"page_size\": ");
+    out.extend_from_slice(b"{");
+    if let Some(configuration) = configuration {
+        out.extend_from_slice(b"\"configuration\": {");
+        out.extend_from_slice(configuration);
+        out.extend_from_slice(b"}, ");
+    }
+    out.extend_from_slice(b"\"page_size\": ");
     json::number(&mut out, page_size as i64);
     out.extend_from_slice(b", \"devices\": [");
     let mut writer = Writer { recording, out, comma: false, tables: Vec::new(), open: Vec::new() };
@@ -47,6 +53,7 @@ impl Writer<'_> {
                 self.close(b"]");
             }
             Event::Element { field, index, count } => self.element(field, index, count),
+            Event::Nulls { field, count } => self.nulls(field, count),
             Event::ElementEnd { size } => self.element_end(size),
             Event::Leaf { field, count, size } => {
                 self.element(field, ALL_ELEMENTS, count);
@@ -132,6 +139,21 @@ impl Writer<'_> {
         self.put(recording.text(field.kind));
         self.comma = !field.is_struct;
         self.open.push((field.is_struct, self.tables.len()));
+    }
+
+    /// A null pointer is a field of its own type, as QEMU 10.0 describes it.
+    fn nulls(&mut self, field: u32, count: u32) {
+        let Some(field) = self.field(field) else { return };
+        let recording = self.recording;
+        self.separate();
+        self.put(recording.text(field.null_head));
+        if count > 1 {
+            self.put(b", \"array_len\": ");
+            self.number(i64::from(count));
+        }
+        self.put(b", \"type\": \"nullptr\"");
+        self.comma = true;
+        self.open.push((false, self.tables.len()));
     }
 
     fn element_end(&mut self, size: i64) {

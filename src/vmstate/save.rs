@@ -14,7 +14,7 @@ use crate::wire;
 pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Option<&Recorder>) -> i32 {
     nested(io, &state, || {
         trace::of(io, "vmstate_save_state_top", &state);
-        let ret = state.pre_save();
+        let ret = state.pre_save(io.file);
         trace::pre_saved(io, &state, ret);
         if ret != 0 {
             return io.fail_callback("pre_save", ret);
@@ -29,7 +29,7 @@ pub fn save_state<S: State>(io: &Io<'_>, state: S, version: i32, recorder: Optio
             }
             ret = save_subsections(io, &state, recorder);
         }
-        let post = state.post_save();
+        let post = state.post_save(io.file);
         if ret == 0 && post != 0 {
             ret = io.fail_callback("post_save", post);
         }
@@ -127,27 +127,78 @@ fn save_elements<F: Field>(io: &Io<'_>, field: F, index: usize, recorder: Option
         }
         return 0;
     }
-    let mut recorder = recorder;
-    let compress = recorder.is_some() && extent.count > 1 && is_compressible(&shape, 0, &mut 0);
+    let mut pieces = Pieces::new(recorder, &field, index, extent.count);
     for at in 0..extent.count {
-        let before = if let Some(recorder) = recorder {
-            recorder.element_start(index, at, extent.count, compress);
-            io.file.total_transferred_fast()
-        } else {
-            0
-        };
-        let ret = save_element(io, &field, items.get(at), kind, extent, recorder);
+        let is_null = |at| items.get(at).is_null() && extent.size > 0;
+        let before = if pieces.start(at, is_null) { io.file.total_transferred_fast() } else { 0 };
+        let ret = save_element(io, &field, items.get(at), kind, extent, pieces.open);
         if ret != 0 {
             return io.in_path(ret, element_text(shape.name(), at, extent.count));
         }
-        if let Some(open) = recorder {
-            open.element_end(io.file.total_transferred_fast() - before);
-            if compress {
-                recorder = None;
+        pieces.end(|| io.file.total_transferred_fast() - before);
+    }
+    0
+}
+
+/// Records the elements of a field. If they look alike, the first stands for all.
+///
+/// From QEMU 10.0 on an array of pointers is recorded in pieces: each run of pointers, or of null pointers, has an element
+/// that stands for the run. The quirks are QEMU's: the first run of pointers gets the length of the whole array, and the
+/// last element of an array without such runs has no index.
+struct Pieces<'a> {
+    recorder: Option<&'a Recorder>,
+    /// The recorder, unless an earlier element stands for this one.
+    open: Option<&'a Recorder>,
+    index: usize,
+    count: usize,
+    /// Whether the first element stands for all.
+    compress: bool,
+    /// Whether null pointers are recorded, and whether the array has pointers.
+    nulls: bool,
+    by_pointer: bool,
+    after_null: bool,
+}
+
+impl<'a> Pieces<'a> {
+    fn new<F: Field>(recorder: Option<&'a Recorder>, field: &F, index: usize, count: usize) -> Self {
+        let nulls = recorder.is_some_and(Recorder::describes_nulls);
+        let compress = recorder.is_some() && count > 1 && is_compressible(&field.shape(), 0, &mut 0);
+        let by_pointer = field.flags() & flags::ARRAY_OF_POINTER != 0;
+        Self { recorder, open: recorder, index, count, compress, nulls, by_pointer, after_null: false }
+    }
+
+    /// An element begins. Returns whether it is recorded.
+    fn start(&mut self, at: usize, is_null: impl Fn(usize) -> bool) -> bool {
+        let Some(recorder) = self.recorder else { return false };
+        let mut count = self.count;
+        let mut null = false;
+        if self.nulls {
+            count -= at;
+            null = self.by_pointer && is_null(at);
+            if null != self.after_null {
+                self.after_null = null;
+                self.open = Some(recorder);
+                count = (at + 1..self.count).find(|next| is_null(*next) != null).unwrap_or(self.count) - at;
+            }
+        }
+        let Some(open) = self.open else { return false };
+        if null {
+            open.nulls_start(self.index, count);
+        } else {
+            open.element_start(self.index, at, count, self.compress);
+        }
+        true
+    }
+
+    /// The element ends.
+    fn end(&mut self, size: impl FnOnce() -> i64) {
+        if let Some(open) = self.open {
+            open.element_end(size());
+            if self.compress {
+                self.open = None;
             }
         }
     }
-    0
 }
 
 #[inline]

@@ -69,6 +69,13 @@ impl Handler for CHandler {
             Callback::LoadSetup => ops.load_setup.is_some(),
             Callback::LoadCleanup => ops.load_cleanup.is_some(),
             Callback::ResumePrepare => ops.resume_prepare.is_some(),
+            // Newer layouts have these.
+            Callback::SavePrepare
+            | Callback::SwitchoverAckNeeded
+            | Callback::SwitchoverStart
+            | Callback::SaveThread
+            | Callback::LoadStateBuffer
+            | Callback::SavePostcopyPrepare => false,
         }
     }
 
@@ -143,7 +150,7 @@ impl Handler for CHandler {
 }
 
 /// What stands behind a device's negative result: the VMState error that it hands on, the end of the stream, or itself.
-fn load_error(file: &MigFile, ret: i32) -> Error {
+pub(super) fn load_error(file: &MigFile, ret: i32) -> Error {
     if let Some(error) = file.pending_error().take_matching(ret) {
         return error;
     }

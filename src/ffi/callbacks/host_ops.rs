@@ -6,12 +6,15 @@ use crate::ffi::callbacks::incoming_ops::CIncoming;
 use crate::ffi::callbacks::postcopy_ops::CPostcopy;
 use crate::ffi::exports::host::{SaveVMHostOps, SaveVMPrecopyNotice, SaveVMReportLevel};
 use crate::ffi::exports::info::{SaveVMEvent, SaveVMStallEvent};
+use crate::ffi::marshal::c_file::as_c;
 use crate::ffi::marshal::convert::{c_stall, c_status};
 use crate::ffi::marshal::handle::borrowed;
 use crate::ffi::marshal::opaque::{Error as CError, QEMUTimer};
 use crate::ffi::marshal::strings::c_string;
 use crate::ffi::marshal::{strings, structs};
+use crate::file::MigFile;
 use crate::migration::Status;
+use crate::savevm::handler::SaveThread;
 use crate::savevm::host::{Flags, Host, Level, NoHost, PrecopyNotice};
 use crate::savevm::incoming::Incoming;
 use crate::savevm::slot::{MigrationEvent, PostcopyRam, StallEvent};
@@ -250,6 +253,28 @@ impl Host for CHost {
     fn restore_ended(&self, error: Option<&Error>) {
         let text = error.map(|error| c_string(&error.to_string()));
         call!(self.restore_ended(text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr())) else ());
+    }
+
+    fn rate_exceeded(&self, file: &MigFile) -> bool {
+        call!(self.rate_exceeded(as_c(file)) else file.rate_limit_reached())
+    }
+
+    fn has_save_threads(&self) -> bool {
+        self.table.ops.device_thread_start.is_some() && call!(self.device_threads() else false)
+    }
+
+    fn start_save_thread(&self, thread: SaveThread, idstr: &[u8], instance: u32) {
+        let idstr = c_string(&String::from_utf8_lossy(idstr));
+        let (function, device) = (thread.function as *mut c_void, thread.opaque as *mut c_void);
+        call!(self.device_thread_start(function, idstr.as_ptr(), instance, device) else ());
+    }
+
+    fn abort_save_threads(&self) {
+        call!(self.device_threads_abort() else ());
+    }
+
+    fn join_save_threads(&self) -> bool {
+        call!(self.device_threads_join() else true)
     }
 
     fn clock_ns(&self) -> Option<u64> {

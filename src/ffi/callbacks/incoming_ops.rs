@@ -127,6 +127,10 @@ impl Incoming for CIncoming {
         ask!(self.enable_colo())
     }
 
+    fn switchover_ack(&self) -> Result<()> {
+        ask!(self.switchover_ack())
+    }
+
     fn further_error(&self) -> i32 {
         // SAFETY: the contract of SaveVMIncomingOps.
         self.ops.further_error.map_or(0, |function| unsafe { function(self.host) })

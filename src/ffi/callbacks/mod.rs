@@ -2,6 +2,7 @@
 //! Tables of C functions behind the library's traits. No lock of the library is held while one of them runs.
 
 pub(super) mod channel_ops;
+pub(super) mod described;
 pub(super) mod handlers;
 pub(super) mod host_ops;
 pub(super) mod incoming_ops;

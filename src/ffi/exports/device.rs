@@ -2,12 +2,12 @@
 //! Registering by description in a context that is named, under names that no program has stubs for. They
 //! do not call QEMU's names: where the program defines those itself, that would be a call to the program.
 
+use crate::ffi::abi;
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM, VMStateIf};
 use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::vmstate::register::register;
-use crate::ffi::vmstate::state::CState;
 use crate::ffi::vmstate::types::VMStateDescription;
 use crate::savevm::registry::Registrant;
 use std::ffi::{c_int, c_void};
@@ -39,9 +39,9 @@ pub unsafe extern "C" fn savevm_register_vmstate(
     let body = || {
         // SAFETY: the contract of the function.
         let vm = unsafe { current::from_c(vm) };
+        let aliases = (alias_id, required_for_version);
         // SAFETY: as above.
-        let state = unsafe { CState::new(vmsd, opaque) };
-        let result = register(&vm, obj, instance_id, state, (alias_id, required_for_version));
+        let result = unsafe { register(&vm, abi::of_context(&vm), obj, instance_id, (vmsd, opaque), aliases) };
         // SAFETY: as above. The host whose form the error takes is that of `vm`.
         current::with(&vm, || unsafe { code_or_error(result, errp) })
     };

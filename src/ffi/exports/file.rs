@@ -203,3 +203,33 @@ pub unsafe extern "C" fn savevm_file_commit(f: *mut QEMUFile, length: usize) {
     // SAFETY: the contract of the function.
     guard((), || unsafe { file_ref(f) }.map_or((), |file| file.commit(length)));
 }
+
+/// Flushes a file for writing, as qemu_fflush() does, with a result. Does nothing to a file for reading.
+///
+/// Returns: 0 or the error of the file.
+///
+/// Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_fflush, migration/qemu-file.c.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_flush(f: *mut QEMUFile) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
+        file.flush();
+        file.error()
+    })
+}
+
+/// Drops the bytes that a file for reading has read ahead, because the next byte comes from another place of its channel.
+///
+/// Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_set_offset, migration/qemu-file.c.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_drop_input(f: *mut QEMUFile) {
+    // SAFETY: the contract of the function.
+    guard((), || unsafe { file_ref(f) }.map_or((), MigFile::drop_input));
+}

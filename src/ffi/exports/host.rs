@@ -4,7 +4,7 @@
 use crate::ffi::exports::host_driver::SaveVMIncomingOps;
 use crate::ffi::exports::info::{SaveVMEvent, SaveVMStallEvent};
 use crate::ffi::exports::postcopy::SaveVMPostcopyOps;
-use crate::ffi::marshal::opaque::{Error, QEMUTimer, VMStateIf};
+use crate::ffi::marshal::opaque::{Error, QEMUFile, QEMUTimer, VMStateIf};
 use crate::ffi::marshal::structs::sized_structs;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
@@ -29,6 +29,12 @@ pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 1 << 7;
 /// stopped at the destination, also in QEMU and through a file. The driver always reads this section. Not for a host that
 /// registers a device of that name or has a migration driver of its own.
 pub const SAVEVM_FLAG_GLOBAL_STATE: u32 = 1 << 8;
+/// SWITCHOVER_START is not sent, because the machine type is older than QEMU 10.0.
+pub const SAVEVM_FLAG_NO_SWITCHOVER_START: u32 = 1 << 9;
+/// The capability switchover-ack is on: devices of the destination must approve the switchover.
+pub const SAVEVM_FLAG_SWITCHOVER_ACK: u32 = 1 << 10;
+/// The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without it the load does.
+pub const SAVEVM_FLAG_HOST_CLEANS_LOAD: u32 = 1 << 11;
 
 /// How serious a message is.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
@@ -192,4 +198,25 @@ pub struct SaveVMHostOps {
     /// of savevm_restore_wait()'s error, valid during the call. On a thread of the library, without the lock. The next
     /// migration or snapshot can begin after it has returned.
     pub restore_ended: Option<unsafe extern "C" fn(opaque: *mut c_void, error: *const c_char)>,
+
+    /// Returns whether device_thread_start works for the migration in progress. NULL: no.
+    pub device_threads: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
+    /// Runs the save_live_complete_precopy_thread (QEMU 10.1: save_complete_precopy_thread) of a device on a thread of its own, with
+    /// the means of the host to send what the thread produces. `function` is the callback, `device` its handler_opaque.
+    pub device_thread_start: Option<
+        unsafe extern "C" fn(
+            opaque: *mut c_void,
+            function: *mut c_void,
+            idstr: *const c_char,
+            instance_id: u32,
+            device: *mut c_void,
+        ),
+    >,
+    /// Asks these threads to end soon, because the migration fails.
+    pub device_threads_abort: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
+    /// Waits for all of them. Returns whether all succeeded. NULL: true.
+    pub device_threads_join: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
+    /// Returns whether no more may be sent to `f` for now, for a host that limits the rate itself. Called before each live device of
+    /// a round. NULL: the limit of the file decides.
+    pub rate_exceeded: Option<unsafe extern "C" fn(opaque: *mut c_void, f: *mut QEMUFile) -> bool>,
 }

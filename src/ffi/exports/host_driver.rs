@@ -78,4 +78,6 @@ pub struct SaveVMIncomingOps {
     /// Called at the end of the main loop of qemu_loadvm_state(). Returns true if another thread continues to read; the
     /// cleanup is then left to it.
     pub main_loop_done: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
+    /// Tells the source that all devices approve the switchover (QEMU 8.1). Called only with SAVEVM_FLAG_SWITCHOVER_ACK.
+    pub switchover_ack: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
 }

@@ -7,14 +7,17 @@
 //! | `ram`, `postcopy` | `savevm/ram.h` (generated) |
 //! | `file` | `savevm/file.h` (generated) |
 //! | `inspect` | `savevm/inspect.h` (generated) |
-//! | `host_driver` | `savevm/host-driver.h` (generated) |
+//! | `host_driver`, `driver_phases` | `savevm/host-driver.h` (generated) |
+//! | `abi` | `savevm/abi.h` (generated) |
 //! | `register` | `migration/register.h` (generated) |
 //! | `qemu_file` | `migration/qemu-file.h`, `migration/qemu-file-types.h` |
 //! | `phases` | `migration/savevm.h` |
 
+pub mod abi;
 pub mod checkpoint;
 pub mod context;
 pub mod device;
+pub mod driver_phases;
 pub mod error;
 pub mod file;
 pub mod host;

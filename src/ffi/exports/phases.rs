@@ -85,7 +85,8 @@ pub unsafe extern "C" fn qemu_savevm_state_header(f: *mut QEMUFile) {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_savevm_state_setup(f: *mut QEMUFile) {
-    on_file(f, (), save::setup);
+    // The error is latched on the file.
+    on_file(f, (), |vm, file| drop(save::setup(vm, file)));
 }
 
 #[unsafe(no_mangle)]
@@ -270,9 +271,15 @@ fn owned_load(vm: &Vm, whole: bool, body: impl FnOnce() -> Result<LoadEnd>) -> R
     result
 }
 
+/// Loads a whole stream.
+pub(super) fn load_stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
+    vm.check_not_poisoned().inspect_err(|error| file.set_error_detail(error.clone()))?;
+    owned_load(vm, true, || load::stream(vm, file))
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
-    on_leased(f, |vm, file| owned_load(vm, true, || load::stream(vm, &file)))
+    on_leased(f, |vm, file| load_stream(vm, &file))
 }
 
 #[unsafe(no_mangle)]

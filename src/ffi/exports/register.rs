@@ -2,16 +2,20 @@
 //! `migration/register.h`: the table of a device's callbacks, and its registration. The header is generated from here.
 
 use crate::error::{Error, Result};
+use crate::ffi::abi::{self, Abi};
+use crate::ffi::callbacks::described::DescribedHandler;
 use crate::ffi::callbacks::handlers::CHandler;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::VMStateIf;
 use crate::ffi::marshal::{current, strings};
 pub use crate::ffi::types::handler_table::*;
 use crate::savevm::Vm;
+use crate::savevm::handler::Handler;
 use crate::savevm::registry::{Registrant, Registration};
 use std::ffi::{c_char, c_int, c_void};
 
-/// Registers a device in the current context of the thread. `idstr` is copied. A name of more than 255 bytes is cut and
+/// Registers a device in the current context of the thread. `ops` has the layout of the context: that of this header, unless
+/// savevm_set_abi() has set another. `idstr` is copied. A name of more than 255 bytes is cut and
 /// reported, or refused in a strict context. `instance_id` -1 selects the highest instance of that name plus one.
 ///
 /// Returns:
@@ -35,20 +39,48 @@ pub unsafe extern "C" fn register_savevm_live(
     guard(-libc::EIO, || {
         let vm = current::current();
         // SAFETY: the contract of the function.
-        let (name, handler) = unsafe { (strings::name(idstr), CHandler::new(ops, opaque)) };
-        match register(&vm, name, instance_id, version_id, handler, opaque) {
+        let name = unsafe { strings::name(idstr) };
+        // SAFETY: as above.
+        match unsafe { register(&vm, abi::of_context(&vm), name, (instance_id, version_id), ops, opaque) } {
             Ok(()) => 0,
             Err(err) => err.code(),
         }
     })
 }
 
-fn register(
+/// Registers a table of the layout `abi`; `None` is QEMU 7.2.
+///
+/// # Safety
+/// As register_savevm_live(), with a table of that layout.
+pub(in crate::ffi) unsafe fn register(
+    vm: &Vm,
+    abi: Option<&'static Abi>,
+    name: Option<Vec<u8>>,
+    ids: (c_int, c_int),
+    ops: *const SaveVMHandlers,
+    opaque: *mut c_void,
+) -> Result<()> {
+    // SAFETY: the contract of the function.
+    match abi.filter(|abi| !abi.has_native_handlers()) {
+        None => {
+            let handler = unsafe { CHandler::new(ops, opaque) };
+            let is_live = handler.as_ref().is_some_and(CHandler::is_live);
+            register_handler(vm, name, ids, handler, is_live, opaque)
+        }
+        Some(abi) => {
+            let handler = unsafe { DescribedHandler::new(abi, ops, opaque) };
+            let is_live = handler.as_ref().is_some_and(DescribedHandler::is_live);
+            register_handler(vm, name, ids, handler, is_live, opaque)
+        }
+    }
+}
+
+fn register_handler<H: Handler + 'static>(
     vm: &Vm,
     name: Option<Vec<u8>>,
-    instance_id: c_int,
-    version_id: c_int,
-    handler: Option<CHandler>,
+    (instance_id, version_id): (c_int, c_int),
+    handler: Option<H>,
+    is_live: bool,
     opaque: *mut c_void,
 ) -> Result<()> {
     let null = |what| vm.report(Error::invalid(format!("register_savevm_live: {what} is NULL")));
@@ -61,7 +93,7 @@ fn register(
         // QEMU leaves the alias of such an entry at 0, so that streams may name it as instance 0 too.
         alias_id: 0,
         version_id,
-        is_live: handler.is_live(),
+        is_live,
         registrant: Registrant { description: 0, opaque: opaque as usize },
         handler,
     })

@@ -25,6 +25,8 @@ opaque! {
     VMStateIf;
     /// A context as C sees it; the address is that of a `Vm`.
     SaveVM;
+    /// A layout as C sees it; the address is that of an `Abi`.
+    SaveVMAbi;
     /// A migration in either direction as C sees it; see `handle`.
     SaveVMMigration;
     /// An error as C sees it: ours, or the host's own where it brings its functions for them.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The check of devices and descriptions, for the tests of their authors. Part of the generated `savevm.h`.
 
+use super::layout::with_layout;
 use super::state::CDescription;
 use super::types::VMStateDescription;
 use crate::channel::memory::{Reader, Writer};
 use crate::error::Error;
+use crate::ffi::abi;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::SaveVM;
 use crate::ffi::marshal::strings::c_string;
@@ -253,8 +255,6 @@ pub unsafe extern "C" fn savevm_check_description(
     opaque: *mut c_void,
 ) -> c_int {
     guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(description) = (unsafe { CDescription::new(vmsd) }) else { return -libc::EINVAL };
         let ops = SaveVMCheckOps {
             size: size_of::<SaveVMCheckOps>(),
             create: None,
@@ -265,7 +265,11 @@ pub unsafe extern "C" fn savevm_check_description(
         };
         let program = Program { ops, opaque };
         let mut errors = 0;
-        lint(&description, &mut |finding| errors += c_int::from(program.report(&finding)));
+        with_layout!(abi::of_context(&current::current()), |layout| {
+            // SAFETY: the contract of the function.
+            let Some(description) = (unsafe { CDescription::new(layout, vmsd) }) else { return -libc::EINVAL };
+            lint(&description, &mut |finding| errors += c_int::from(program.report(&finding)));
+        });
         errors
     })
 }
@@ -284,9 +288,13 @@ pub unsafe extern "C" fn savevm_check_description(
 pub unsafe extern "C" fn savevm_describe(vmsd: *const VMStateDescription, type_name: *const c_char) -> *mut c_char {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the contract of the function.
-        let (description, name) = unsafe { (CDescription::new(vmsd), strings::string(type_name)) };
-        let Some(description) = description else { return std::ptr::null_mut() };
-        let name = name.unwrap_or_else(|| description.name().to_vec());
-        CString::new(describe(description, &name)).map_or(std::ptr::null_mut(), |json| strings::malloced(&json))
+        let name = unsafe { strings::string(type_name) };
+        with_layout!(abi::of_context(&current::current()), |layout| {
+            // SAFETY: as above.
+            let description = unsafe { CDescription::new(layout, vmsd) };
+            let Some(description) = description else { return std::ptr::null_mut() };
+            let name = name.unwrap_or_else(|| description.name().to_vec());
+            CString::new(describe(description, &name)).map_or(std::ptr::null_mut(), |json| strings::malloced(&json))
+        })
     })
 }

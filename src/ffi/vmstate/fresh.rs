@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Memory that a load allocates. It comes from `malloc`, because C frees it with `free` or `g_free`.
 
+use super::layout::Layout;
 use super::state::CDescription;
 use super::state::CState;
 use crate::vmstate::HostObject;
@@ -8,15 +9,15 @@ use crate::vmstate::model::Fresh;
 use std::ptr::NonNull;
 
 /// A zeroed structure. Dropping it frees the memory, unless it was released.
-pub(crate) struct CFresh {
+pub(crate) struct CFresh<L> {
     memory: NonNull<u8>,
     size: usize,
-    table: CDescription,
+    table: CDescription<L>,
 }
 
-impl CFresh {
+impl<L: Layout> CFresh<L> {
     /// Allocates a structure. Returns `None` without memory.
-    pub(super) fn new(size: usize, table: CDescription) -> Option<Self> {
+    pub(super) fn new(size: usize, table: CDescription<L>) -> Option<Self> {
         // SAFETY: calloc() takes no pointers.
         let memory = unsafe { libc::calloc(1, size.max(1)) };
         Some(Self { memory: NonNull::new(memory.cast())?, size, table })
@@ -30,17 +31,17 @@ impl CFresh {
     }
 }
 
-impl Drop for CFresh {
+impl<L> Drop for CFresh<L> {
     fn drop(&mut self) {
         // SAFETY: the memory came from calloc() and was not released.
         unsafe { libc::free(self.memory.as_ptr().cast()) }
     }
 }
 
-impl Fresh for CFresh {
-    type State = CState;
+impl<L: Layout> Fresh for CFresh<L> {
+    type State = CState<L>;
 
-    fn state(&self) -> CState {
+    fn state(&self) -> CState<L> {
         CState::with(self.table, self.memory.as_ptr())
     }
 

@@ -5,18 +5,22 @@
 //! The interpreter does not call them: it recognises them and handles their elements itself. C may call them.
 
 use super::items::CItem;
+use super::layout::{Getter, Layout, Putter, with_layout};
 use super::recorder_ref;
 use super::types::GetFn;
 use super::types::PutFn;
 use super::types::VMStateField;
 use super::types::VMStateInfo;
 use super::with_io;
+use crate::ffi::abi;
 use crate::ffi::marshal::c_file::file_ref;
+use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::vmstate::model::{Direction, Kind};
 use crate::vmstate::{get_item, put_item};
 use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
 
 /// Bytes for a name. All names are in one array, so an info is recognised by the address of its name.
 const NAME_SIZE: usize = 16;
@@ -128,19 +132,28 @@ infos! { 25:
 /// Returns how an info stores its elements, as far as the function of `direction` is concerned.
 ///
 /// # Safety
-/// `info` must be NULL or point to an info.
+/// `info` must be NULL or an info of that layout.
 #[inline]
-pub(super) unsafe fn kind(info: *const VMStateInfo, direction: Direction) -> Kind {
-    // SAFETY: `info` is NULL or an info (contract of `kind`).
-    let Some(info) = (unsafe { info.as_ref() }) else { return Kind::Custom };
-    let offset = (info.name as usize).wrapping_sub(NAMES.as_ptr() as usize);
+pub(super) unsafe fn kind<L: Layout>(layout: L, info: *const VMStateInfo, direction: Direction) -> Kind {
+    let Some(info) = NonNull::new(info.cast_mut()) else { return Kind::Custom };
+    // SAFETY: `info` is an info of that layout (contract of `kind`).
+    let name = unsafe { layout.info_name(info) };
+    let offset = (name as usize).wrapping_sub(NAMES.as_ptr() as usize);
     if offset >= size_of_val(&NAMES) {
         return Kind::Custom;
     }
     let known = &OWN_INFOS[offset / NAME_SIZE];
     let (theirs, ours, kind) = match direction {
-        Direction::Save => (info.put.map_or(0, |put| put as usize), known.put as usize, known.kinds.1),
-        Direction::Load => (info.get.map_or(0, |get| get as usize), known.get as usize, known.kinds.0),
+        Direction::Save => {
+            // SAFETY: `info` is an info of that layout (contract of `kind`).
+            let putter = unsafe { layout.putter(info) };
+            (if let Putter::Code(put) = putter { put as usize } else { 0 }, known.put as usize, known.kinds.1)
+        }
+        Direction::Load => {
+            // SAFETY: as above.
+            let getter = unsafe { layout.getter(info) };
+            (if let Getter::Code(get) = getter { get as usize } else { 0 }, known.get as usize, known.kinds.0)
+        }
     };
     if theirs == ours { kind } else { Kind::Custom }
 }
@@ -152,10 +165,14 @@ unsafe extern "C" fn get<const KIND: u8>(
     field: *const VMStateField,
 ) -> c_int {
     guard(-libc::EIO, || {
-        // SAFETY: C calls an info's function with a file, and with memory and a field that fit the info.
-        let (file, item) = unsafe { (file_ref(f), CItem::new(field, pv, size, const { kind_of(KIND) })) };
-        let (Some(file), Some(item)) = (file, item) else { return -libc::EINVAL };
-        with_io(file, |io| get_item(io, &item, const { kind_of(KIND) }))
+        // SAFETY: C calls an info's function with a file.
+        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
+        with_layout!(abi::of_context(&current::current()), |layout| {
+            // SAFETY: C calls an info's function with memory and a field of this context's layout that fit the info.
+            let item = unsafe { CItem::new(layout, field, pv, size, const { kind_of(KIND) }) };
+            let Some(item) = item else { return -libc::EINVAL };
+            with_io(file, |io| get_item(io, &item, const { kind_of(KIND) }))
+        })
     })
 }
 
@@ -167,11 +184,14 @@ unsafe extern "C" fn put<const KIND: u8>(
     vmdesc: *mut JSONWriter,
 ) -> c_int {
     guard(-libc::EIO, || {
-        // SAFETY: C calls an info's function with a file, and with memory and a field that fit the info.
-        let (file, item) = unsafe { (file_ref(f), CItem::new(field, pv, size, const { kind_of(KIND) })) };
-        let (Some(file), Some(item)) = (file, item) else { return -libc::EINVAL };
-        // SAFETY: `vmdesc` is what a `put` received, or NULL.
-        let recorder = unsafe { recorder_ref(vmdesc) };
-        with_io(file, |io| put_item(io, &item, const { kind_of(KIND) }, recorder))
+        // SAFETY: C calls an info's function with a file, and `vmdesc` is what a `put` received, or NULL.
+        let (file, recorder) = unsafe { (file_ref(f), recorder_ref(vmdesc)) };
+        let Some(file) = file else { return -libc::EINVAL };
+        with_layout!(abi::of_context(&current::current()), |layout| {
+            // SAFETY: C calls an info's function with memory and a field of this context's layout that fit the info.
+            let item = unsafe { CItem::new(layout, field, pv, size, const { kind_of(KIND) }) };
+            let Some(item) = item else { return -libc::EINVAL };
+            with_io(file, |io| put_item(io, &item, const { kind_of(KIND) }, recorder))
+        })
     })
 }

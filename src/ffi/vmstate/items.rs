@@ -3,47 +3,40 @@
 
 use super::bulk;
 use super::fresh::CFresh;
-use super::state::CDescription;
-use super::state::CState;
-use super::state::string;
+use super::layout::{Getter, Layout, Putter};
+use super::state::{CDescription, CShape, CState, failed, string};
 use super::types::VMStateField;
 use crate::ffi::marshal::c_file::as_c;
 use crate::file::MigFile;
 use crate::sys::Span;
-use crate::vmstate::model::{Extent, Fresh, Item, Items, Kind};
+use crate::vmstate::model::{Extent, FieldShape, Fresh, Item, Items, Kind};
 use crate::vmstate::{HostObject, Recorder};
 use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 
 /// The elements of a field.
 #[derive(Clone, Copy)]
-pub(crate) struct CItems {
-    entry: NonNull<VMStateField>,
+pub(crate) struct CItems<L> {
+    entry: CShape<L>,
     first: *mut u8,
     extent: Extent,
     kind: Kind,
     by_pointer: bool,
 }
 
-impl CItems {
+impl<L: Layout> CItems<L> {
     /// The caller moves everything out of a field that has memory.
     #[inline]
-    pub(super) fn new(
-        entry: NonNull<VMStateField>,
-        first: *mut u8,
-        extent: Extent,
-        kind: Kind,
-        by_pointer: bool,
-    ) -> Self {
+    pub(super) fn new(entry: CShape<L>, first: *mut u8, extent: Extent, kind: Kind, by_pointer: bool) -> Self {
         Self { entry, first, extent, kind, by_pointer }
     }
 }
 
-impl Items for CItems {
-    type Item = CItem;
+impl<L: Layout> Items for CItems<L> {
+    type Item = CItem<L>;
 
     #[inline]
-    fn get(&self, index: usize) -> CItem {
+    fn get(&self, index: usize) -> CItem<L> {
         assert!(index < self.extent.count);
         let mut at = self.first.wrapping_add(self.extent.size.wrapping_mul(index));
         if self.by_pointer && !at.is_null() {
@@ -82,44 +75,45 @@ impl Items for CItems {
 
 /// One element.
 #[derive(Clone, Copy)]
-pub(crate) struct CItem {
-    /// NULL only if C called an info without a field.
-    entry: *const VMStateField,
+pub(crate) struct CItem<L> {
+    /// `None` only if C called an info without a field.
+    entry: Option<CShape<L>>,
     at: *mut u8,
     size: usize,
     kind: Kind,
 }
 
-impl CItem {
+impl<L: Layout> CItem<L> {
     /// Returns the element for which C calls one of the library's infos. `None` for a size that no object has, and for
     /// a container without a field.
     ///
     /// # Safety
-    /// `at` must be NULL or memory of that kind and size; `entry` must be NULL or a field for it, where the kind needs one.
-    pub(super) unsafe fn new(entry: *const VMStateField, at: *mut c_void, size: usize, kind: Kind) -> Option<Self> {
+    /// `at` must be NULL or memory of that kind and size; `entry` must be NULL or a field of that layout for it, where the
+    /// kind needs one.
+    pub(super) unsafe fn new(
+        layout: L,
+        entry: *const VMStateField,
+        at: *mut c_void,
+        size: usize,
+        kind: Kind,
+    ) -> Option<Self> {
         let needs_entry = matches!(kind, Kind::Tmp | Kind::TailQueue | Kind::List | Kind::Tree);
         let fits = isize::try_from(size).is_ok() && !(needs_entry && entry.is_null());
+        // SAFETY: `entry` is NULL or a field of that layout (contract of `new`).
+        let entry = unsafe { CShape::new(layout, entry) };
         fits.then_some(Self { entry, at: at.cast(), size, kind })
     }
 
     #[inline]
-    pub(super) fn of(entry: NonNull<VMStateField>, at: *mut u8, size: usize, kind: Kind) -> Self {
-        Self { entry: entry.as_ptr(), at, size, kind }
-    }
-
-    fn entry(&self) -> Option<&VMStateField> {
-        // SAFETY: NULL, or an entry of a table that stays as it is.
-        unsafe { self.entry.as_ref() }
+    pub(super) fn of(entry: CShape<L>, at: *mut u8, size: usize, kind: Kind) -> Self {
+        Self { entry: Some(entry), at, size, kind }
     }
 
     /// Returns the description at `index` of those that the field names. A tree has two.
-    fn inner(&self, index: usize) -> Option<CDescription> {
-        let first = self.entry()?.vmsd;
-        if first.is_null() {
-            return None;
-        }
-        // SAFETY: the field names a description, and where `index` is 1, an array of two.
-        unsafe { CDescription::new(first.wrapping_add(index)) }
+    fn inner(&self, index: usize) -> Option<CDescription<L>> {
+        let first = self.entry?.inner()?;
+        // SAFETY: where `index` is 1, the field names an array of two descriptions.
+        if index == 0 { Some(first) } else { unsafe { first.following() } }
     }
 
     /// Returns a word of the element, or of a structure in it, as a pointer.
@@ -136,9 +130,9 @@ impl CItem {
     }
 }
 
-impl Item for CItem {
-    type State = CState;
-    type Fresh = CFresh;
+impl<L: Layout> Item for CItem<L> {
+    type State = CState<L>;
+    type Fresh = CFresh<L>;
 
     #[inline]
     fn is_null(&self) -> bool {
@@ -197,7 +191,7 @@ impl Item for CItem {
     }
 
     #[inline]
-    fn state(&self) -> Option<CState> {
+    fn state(&self) -> Option<CState<L>> {
         if self.at.is_null() {
             return None;
         }
@@ -205,54 +199,72 @@ impl Item for CItem {
     }
 
     fn hint(&self) -> Option<String> {
-        let hint = self.entry()?.err_hint;
+        let hint = self.entry?.raw_hint();
         // SAFETY: NULL or a string.
         (!hint.is_null()).then(|| unsafe { CStr::from_ptr(hint) }.to_string_lossy().into_owned())
     }
 
     fn put_custom(&self, file: &MigFile, recorder: Option<&Recorder>) -> i32 {
-        // SAFETY: NULL or an info.
-        let put = self.entry().and_then(|entry| unsafe { entry.info.as_ref() }).and_then(|info| info.put);
-        let Some(put) = put else { return -libc::EINVAL };
+        let Some(entry) = self.entry else { return -libc::EINVAL };
+        let Some(info) = NonNull::new(entry.info().cast_mut()) else { return -libc::EINVAL };
         let vmdesc = recorder.map_or(ptr::null_mut(), |recorder| ptr::from_ref(recorder).cast_mut().cast());
         // SAFETY: the info fits the element (contract of `CState::new`); no borrow is held.
-        unsafe { put(as_c(file), self.at.cast(), self.size, self.entry, vmdesc) }
+        unsafe {
+            match entry.layout().putter(info) {
+                Putter::None => -libc::EINVAL,
+                Putter::Code(put) => put(as_c(file), self.at.cast(), self.size, entry.address(), vmdesc),
+                Putter::Error(save) => {
+                    let mut error = ptr::null_mut();
+                    let saved = save(as_c(file), self.at.cast(), self.size, entry.address(), vmdesc, &raw mut error);
+                    if saved { 0 } else { failed(file, error, "save") }
+                }
+            }
+        }
     }
 
     fn get_custom(&self, file: &MigFile) -> i32 {
-        // SAFETY: NULL or an info.
-        let get = self.entry().and_then(|entry| unsafe { entry.info.as_ref() }).and_then(|info| info.get);
-        let Some(get) = get else { return -libc::EINVAL };
+        let Some(entry) = self.entry else { return -libc::EINVAL };
+        let Some(info) = NonNull::new(entry.info().cast_mut()) else { return -libc::EINVAL };
         // SAFETY: the info fits the element (contract of `CState::new`); no borrow is held.
-        unsafe { get(as_c(file), self.at.cast(), self.size, self.entry) }
+        unsafe {
+            match entry.layout().getter(info) {
+                Getter::None => -libc::EINVAL,
+                Getter::Code(get) => get(as_c(file), self.at.cast(), self.size, entry.address()),
+                Getter::Error(load) => {
+                    let mut error = ptr::null_mut();
+                    let loaded = load(as_c(file), self.at.cast(), self.size, entry.address(), &raw mut error);
+                    if loaded { 0 } else { failed(file, error, "load") }
+                }
+            }
+        }
     }
 
     fn field_name(&self) -> &[u8] {
         // SAFETY: a field's name is a string.
-        self.entry().map_or(b"", |entry| unsafe { string(entry.name) })
+        self.entry.map_or(b"", |entry| unsafe { string(entry.raw_name()) })
     }
 
     fn element_version(&self) -> i32 {
-        self.entry().map_or(0, |entry| entry.version_id)
+        self.entry.map_or(0, |entry| entry.raw_version())
     }
 
-    fn element_description(&self) -> Option<CDescription> {
+    fn element_description(&self) -> Option<CDescription<L>> {
         self.inner(0)
     }
 
-    fn key_description(&self) -> Option<CDescription> {
+    fn key_description(&self) -> Option<CDescription<L>> {
         if self.has_direct_keys() { None } else { self.inner(1) }
     }
 
-    fn fresh(&self) -> Option<CFresh> {
-        CFresh::new(self.entry()?.size, self.inner(0)?)
+    fn fresh(&self) -> Option<CFresh<L>> {
+        CFresh::new(self.entry?.raw_size(), self.inner(0)?)
     }
 
-    fn fresh_key(&self) -> Option<CFresh> {
-        CFresh::new(self.entry()?.start, self.key_description()?)
+    fn fresh_key(&self) -> Option<CFresh<L>> {
+        CFresh::new(self.entry?.start(), self.key_description()?)
     }
 
-    fn fresh_tmp(&self) -> Option<CFresh> {
+    fn fresh_tmp(&self) -> Option<CFresh<L>> {
         if self.size < size_of::<*mut u8>() {
             return None;
         }
@@ -262,9 +274,9 @@ impl Item for CItem {
         Some(fresh)
     }
 
-    fn elements(&self) -> impl Iterator<Item = CState> {
+    fn elements(&self) -> impl Iterator<Item = CState<L>> {
         // In both kinds of heads and links, the first word points to the next element.
-        let link = self.entry().map_or(0, |entry| entry.start);
+        let link = self.entry.map_or(0, |entry| entry.start());
         let table = self.inner(0);
         let mut from = if matches!(self.kind, Kind::TailQueue | Kind::List) { self.at } else { ptr::null_mut() };
         std::iter::from_fn(move || {
@@ -279,9 +291,9 @@ impl Item for CItem {
         })
     }
 
-    fn append(&self, fresh: CFresh) -> bool {
+    fn append(&self, fresh: CFresh<L>) -> bool {
         assert!(self.kind == Kind::TailQueue);
-        let Some(entry) = self.entry() else { return false };
+        let Some(entry) = self.entry else { return false };
         let word = size_of::<*mut u8>();
         // SAFETY: the head and each link are two pointers: to the next element, and to the last or previous link. The
         // head is initialised, or zero, which is checked.
@@ -292,7 +304,7 @@ impl Item for CItem {
                 return false;
             }
             let element = fresh.into_raw();
-            let link = element.add(entry.start);
+            let link = element.add(entry.start());
             Self::link(link).write_unaligned(ptr::null_mut());
             Self::link(link.add(word)).write_unaligned(last);
             Self::link(last).write_unaligned(element);
@@ -301,9 +313,9 @@ impl Item for CItem {
         true
     }
 
-    fn insert_after(&self, previous: Option<CState>, fresh: CFresh) -> CState {
+    fn insert_after(&self, previous: Option<CState<L>>, fresh: CFresh<L>) -> CState<L> {
         assert!(self.kind == Kind::List);
-        let start = self.entry().map_or(0, |entry| entry.start);
+        let start = self.entry.map_or(0, |entry| entry.start());
         let state = fresh.state();
         let word = size_of::<*mut u8>();
         // SAFETY: the head is a pointer to the first element; a link is two: to the next element, and to the pointer
@@ -341,15 +353,15 @@ impl Item for CItem {
     }
 
     fn has_direct_keys(&self) -> bool {
-        self.entry().is_none_or(|entry| entry.start == 0)
+        self.entry.is_none_or(|entry| entry.start() == 0)
     }
 
-    fn key_state(&self, key: HostObject) -> Option<CState> {
+    fn key_state(&self, key: HostObject) -> Option<CState<L>> {
         let table = self.key_description()?;
         (!key.address().is_null()).then(|| CState::with(table, key.address().cast()))
     }
 
-    fn value_state(&self, value: HostObject) -> Option<CState> {
+    fn value_state(&self, value: HostObject) -> Option<CState<L>> {
         let table = self.inner(0)?;
         (!value.address().is_null()).then(|| CState::with(table, value.address().cast()))
     }

@@ -6,6 +6,7 @@ pub mod check;
 mod fresh;
 mod infos;
 mod items;
+pub(in crate::ffi) mod layout;
 pub(crate) mod register;
 pub(crate) mod state;
 mod swap;
@@ -15,6 +16,7 @@ pub mod types;
 
 pub use infos::*;
 
+use crate::ffi::abi::{self, Abi};
 use crate::ffi::marshal::c_file::file_ref;
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::guard;
@@ -22,8 +24,9 @@ use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::unwind::on_panic;
-use crate::vmstate::model::State;
+use crate::vmstate::model::{Description, State};
 use crate::vmstate::{HostObject, Io, Recorder, VmStateHost, load_state, save_state};
+use layout::with_layout;
 use state::CState;
 use std::ffi::{c_int, c_void};
 use std::fmt;
@@ -83,7 +86,61 @@ unsafe fn recorder_ref<'a>(vmdesc: *mut JSONWriter) -> Option<&'a Recorder> {
     unsafe { vmdesc.cast::<Recorder>().as_ref() }
 }
 
-/// Saves `opaque` in the version of `vmsd`. Returns 0, the result of a hook or info, or -EINVAL.
+/// Saves `opaque` as `vmsd` of the layout `abi` describes it, by default in its own version.
+///
+/// # Safety
+/// As vmstate_save_state(), with a description of that layout.
+pub(in crate::ffi) unsafe fn save_with(
+    abi: Option<&'static Abi>,
+    f: *mut QEMUFile,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    vmdesc: *mut JSONWriter,
+    version: Option<c_int>,
+) -> c_int {
+    with_layout!(abi, |layout| {
+        // SAFETY: the contract of the function.
+        let (file, state, recorder) = unsafe { (file_ref(f), CState::new(layout, vmsd, opaque), recorder_ref(vmdesc)) };
+        let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
+        let version = version.unwrap_or_else(|| state.description().version());
+        with_io(file, |io| save_state(io, state, version, recorder))
+    })
+}
+
+/// Loads `opaque` as `vmsd` of the layout `abi` describes it.
+///
+/// # Safety
+/// As vmstate_load_state(), with a description of that layout.
+pub(in crate::ffi) unsafe fn load_with(
+    abi: Option<&'static Abi>,
+    f: *mut QEMUFile,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    version: c_int,
+) -> c_int {
+    with_layout!(abi, |layout| {
+        // SAFETY: the contract of the function.
+        let (file, state) = unsafe { (file_ref(f), CState::new(layout, vmsd, opaque)) };
+        let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
+        with_io(file, |io| load_state(io, state, version))
+    })
+}
+
+/// Returns the result of the `needed` hook of `vmsd` in the layout `abi`: true without a hook, false for NULL.
+///
+/// # Safety
+/// As vmstate_save_needed(), with a description of that layout.
+pub(in crate::ffi) unsafe fn needed_with(
+    abi: Option<&'static Abi>,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+) -> bool {
+    // SAFETY: the contract of the function.
+    with_layout!(abi, |layout| unsafe { CState::new(layout, vmsd, opaque) }.is_some_and(|state| state.needed()))
+}
+
+/// Saves `opaque` in the version of `vmsd`, a description of the context's layout. Returns 0, the result of a hook or
+/// info, or -EINVAL.
 ///
 /// # Safety
 /// `f` is NULL or an open file; `vmsd` is NULL or describes `opaque`; `vmdesc` is NULL or what the caller was given.
@@ -95,9 +152,7 @@ pub unsafe extern "C" fn vmstate_save_state(
     vmdesc: *mut JSONWriter,
 ) -> c_int {
     // SAFETY: the contract of the function.
-    let version = unsafe { vmsd.as_ref() }.map_or(0, |table| table.version_id);
-    // SAFETY: the contract of the function.
-    unsafe { vmstate_save_state_v(f, vmsd, opaque, vmdesc, version) }
+    guard(-libc::EIO, || unsafe { save_with(abi::of_context(&current::current()), f, vmsd, opaque, vmdesc, None) })
 }
 
 /// Saves `opaque` in a given version. Otherwise as vmstate_save_state().
@@ -113,10 +168,9 @@ pub unsafe extern "C" fn vmstate_save_state_v(
     version_id: c_int,
 ) -> c_int {
     guard(-libc::EIO, || {
+        let abi = abi::of_context(&current::current());
         // SAFETY: the contract of the function.
-        let (file, state, recorder) = unsafe { (file_ref(f), CState::new(vmsd, opaque), recorder_ref(vmdesc)) };
-        let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
-        with_io(file, |io| save_state(io, state, version_id, recorder))
+        unsafe { save_with(abi, f, vmsd, opaque, vmdesc, Some(version_id)) }
     })
 }
 
@@ -132,12 +186,8 @@ pub unsafe extern "C" fn vmstate_load_state(
     opaque: *mut c_void,
     version_id: c_int,
 ) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let (file, state) = unsafe { (file_ref(f), CState::new(vmsd, opaque)) };
-        let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
-        with_io(file, |io| load_state(io, state, version_id))
-    })
+    // SAFETY: the contract of the function.
+    guard(-libc::EIO, || unsafe { load_with(abi::of_context(&current::current()), f, vmsd, opaque, version_id) })
 }
 
 /// Returns the result of the `needed` hook: true without a hook, false for NULL.
@@ -147,5 +197,5 @@ pub unsafe extern "C" fn vmstate_load_state(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmstate_save_needed(vmsd: *const VMStateDescription, opaque: *mut c_void) -> bool {
     // SAFETY: the contract of the function.
-    guard(false, || unsafe { CState::new(vmsd, opaque) }.is_some_and(|state| state.needed()))
+    guard(false, || unsafe { needed_with(abi::of_context(&current::current()), vmsd, opaque) })
 }

@@ -1,45 +1,45 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Registers devices by description.
 
-use super::state::CDescription;
-use super::state::CState;
+use super::layout::{self, Layout, with_layout};
+use super::state::{CDescription, CShape, CState};
 use super::types::VMStateDescription;
 use super::with_io;
 use crate::error::{Error, Phase, Result};
+use crate::ffi::abi::{self, Abi};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, VMStateIf};
 use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::types::abi::SaveVMAbiConstantId::SAVEVM_ABI_VMS_END;
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Handler};
 use crate::savevm::host::Level;
+use crate::savevm::profile::Profile;
 use crate::savevm::registry::{Registrant, Registration};
 use crate::vmstate::layout::{Digests, layout};
-use crate::vmstate::model::{Description, State};
+use crate::vmstate::model::{Description, FieldShape, State, flags};
 use crate::vmstate::{Recorder, load, save};
+use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 
 /// A registered description with the device's memory.
-struct Described {
-    description: CDescription,
-    state: CState,
+struct Registered<L> {
+    /// The layout at the registration; `None` for QEMU 7.2.
+    abi: Option<&'static Abi>,
+    description: CDescription<L>,
+    state: CState<L>,
 }
 
 // SAFETY: vmstate_register_with_alias_id() requires that the device may be used on the threads and under the locks of
 // saving and loading.
-unsafe impl Send for Described {}
+unsafe impl<L> Send for Registered<L> {}
 // SAFETY: the same requirement.
-unsafe impl Sync for Described {}
-
-impl Described {
-    fn table(&self) -> &VMStateDescription {
-        self.description.raw()
-    }
-}
+unsafe impl<L> Sync for Registered<L> {}
 
 /// A description has none of the live callbacks. `has` returns that, so they are not called.
-impl Handler for Described {
+impl<L: Layout> Handler for Registered<L> {
     fn has(&self, _callback: Callback) -> bool {
         false
     }
@@ -57,19 +57,24 @@ impl Handler for Described {
         true
     }
     fn oldest_version(&self) -> i32 {
-        self.table().minimum_version_id
+        self.description.minimum_version()
     }
     fn priority(&self) -> i32 {
-        i32::try_from(self.table().priority).unwrap_or(i32::MAX)
+        priority_of(self.abi, self.description.priority()).unwrap_or(i32::MAX)
     }
     fn is_unmigratable(&self) -> bool {
-        self.table().unmigratable != 0
+        // SAFETY: a description of this layout.
+        unsafe { layout::is_unmigratable(self.abi, self.description.address()) }
+    }
+    fn is_early(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { layout::is_early(self.abi, self.description.address()) }
     }
     fn is_needed(&self) -> bool {
         self.state.needed()
     }
     fn is_optional(&self) -> bool {
-        self.table().needed.is_some()
+        self.description.needed().is_some()
     }
     fn layout_digest(&self, known: &mut Digests) -> Option<u64> {
         Some(known.of(&self.state))
@@ -79,7 +84,7 @@ impl Handler for Described {
     }
     fn unplug_pending(&self) -> bool {
         // SAFETY: `vmsd` describes `opaque` (contract of vmstate_register_with_alias_id()).
-        self.table().dev_unplug_pending.is_some_and(|pending| unsafe { pending(self.state.address().cast()) })
+        self.description.unplug_pending().is_some_and(|pending| unsafe { pending(self.state.address().cast()) })
     }
 }
 
@@ -99,9 +104,10 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
     errp: *mut *mut CError,
 ) -> c_int {
     let body = || {
+        let vm = current::current();
+        let aliases = (alias_id, required_for_version);
         // SAFETY: the contract of the function.
-        let state = unsafe { CState::new(vmsd, opaque) };
-        let result = register(&current::current(), obj, instance_id, state, (alias_id, required_for_version));
+        let result = unsafe { register(&vm, abi::of_context(&vm), obj, instance_id, (vmsd, opaque), aliases) };
         // SAFETY: `errp` is NULL or points to NULL (contract of the function).
         unsafe { code_or_error(result, errp) }
     };
@@ -111,15 +117,46 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
 
 /// Adds a device. The exported functions call this, because a program may define functions of the exported names
 /// itself.
-pub(crate) fn register(
+///
+/// # Safety
+/// As vmstate_register_with_alias_id(), with a description of the layout `abi`.
+pub(in crate::ffi) unsafe fn register(
     vm: &Vm,
+    abi: Option<&'static Abi>,
     obj: *mut VMStateIf,
     instance_id: u32,
-    state: Option<CState>,
+    (vmsd, opaque): (*const VMStateDescription, *mut c_void),
+    aliases: (c_int, c_int),
+) -> Result<()> {
+    with_layout!(abi, |layout| {
+        // SAFETY: the contract of the function.
+        let state = unsafe { CState::new(layout, vmsd, opaque) };
+        register_state(vm, abi, obj, instance_id, state, aliases)
+    })
+}
+
+fn priority_of(abi: Option<&Abi>, value: u32) -> Option<i32> {
+    abi.map_or_else(|| abi::native_priority(value), |abi| abi.priority(value))
+}
+
+fn register_state<L: Layout>(
+    vm: &Vm,
+    abi: Option<&'static Abi>,
+    obj: *mut VMStateIf,
+    instance_id: u32,
+    state: Option<CState<L>>,
     (alias_id, required_for_version): (c_int, c_int),
 ) -> Result<()> {
     let state = state.ok_or_else(|| vm.report(Error::invalid("vmstate_register: the description is NULL")))?;
     let description = state.description();
+    let checks = abi.filter(|abi| abi.profile.with(vm.profile()).has(Profile::CHECK_DESCRIPTIONS));
+    let checked = checks.map_or(Ok(()), |abi| check_lists(abi, description, &mut HashSet::new()));
+    checked.map_err(|error| vm.report(error.in_phase(Phase::Register)))?;
+    if priority_of(abi, description.priority()).is_none() {
+        let name = String::from_utf8_lossy(description.name()).into_owned();
+        let text = format!("'{name}' has the priority {}, which is no MigrationPriority", description.priority());
+        return Err(vm.report(Error::invalid(text).in_phase(Phase::Register)));
+    }
     if alias_id != -1 && required_for_version < description.minimum_version() {
         let name = String::from_utf8_lossy(description.name()).into_owned();
         return Err(vm.report(Error::invalid(format!(
@@ -144,8 +181,36 @@ pub(crate) fn register(
         version_id: description.version(),
         is_live: false,
         registrant: Registrant { description: description.identity(), opaque: state.address() as usize },
-        handler: Described { description, state },
+        handler: Registered { abi, description, state },
     })
+}
+
+/// Checks that all lists of fields end with VMS_END, and that the name of a subsection begins with its parent's, as QEMU
+/// 8.0 and newer check it in tests.
+fn check_lists<L: Layout>(abi: &Abi, description: CDescription<L>, seen: &mut HashSet<usize>) -> Result<()> {
+    let name = |description: &CDescription<L>| String::from_utf8_lossy(description.name()).into_owned();
+    if !seen.insert(description.identity()) {
+        return Ok(());
+    }
+    let end = abi.constant(SAVEVM_ABI_VMS_END);
+    if let Some(found) = description.end_flags().filter(|found| Some(*found) != end) {
+        let own = name(&description);
+        return Err(Error::invalid(format!(
+            "'{own}': the list of fields ends with flags 0x{found:x} in place of VMS_END: is VMSTATE_END_OF_LIST() missing?"
+        )));
+    }
+    let structs = |field: &CShape<L>| field.flags() & (flags::STRUCT | flags::VSTRUCT) != 0;
+    for inner in description.fields().filter(structs).filter_map(|field| field.inner()) {
+        check_lists(abi, inner, seen)?;
+    }
+    for subsection in description.subsections() {
+        if !subsection.name().starts_with(description.name()) {
+            let (own, parent) = (name(&subsection), name(&description));
+            return Err(Error::invalid(format!("subsection '{own}' does not begin with the name of '{parent}'")));
+        }
+        check_lists(abi, subsection, seen)?;
+    }
+    Ok(())
 }
 
 /// Removes the devices of that description and memory from this thread's context; see the header.

@@ -40,7 +40,7 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Completion, Disks};
-use crate::savevm::{Vm, command};
+use crate::savevm::{Vm, command, switchover};
 use crate::wire;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -78,6 +78,8 @@ impl Source {
         let file = self.file()?;
         let stream = with_big_lock(&*host, || {
             error::check("disks_inactivate", host.disks_inactivate())?;
+            switchover::send_start(vm, file);
+            save::postcopy_prepare(vm, file)?;
             save::complete_precopy(vm, file, Completion::Live).map_err(|error| file.explain(error))?;
             if let Some(ram) = vm.slot.ram() {
                 ram.send_discards(file)?;

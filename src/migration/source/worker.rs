@@ -251,6 +251,7 @@ impl Source {
     /// Sends the header, and asks what the destination is. Returns the time of that round trip.
     pub(super) fn hello(&self, m: &Shared) -> Result<Duration> {
         let (core, vm) = (&m.core, &m.core.vm);
+        with_big_lock(&*vm.host(), || save::prepare(vm))?;
         let params = core.params();
         let file = self.file()?;
         save::header(vm, file);
@@ -294,7 +295,7 @@ impl Source {
         self.set_up = true;
         self.note_round_trip(round_trip);
         let file = self.file()?;
-        save::setup(vm, file);
+        save::setup(vm, file)?;
         file.flush();
         self.check()?;
         if vm.guest_unplug_pending() {

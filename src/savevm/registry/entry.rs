@@ -6,8 +6,39 @@ use crate::error::Section;
 use crate::savevm::handler::Handler;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// Highest priority of a description (QEMU 7.2's `MIG_PRI_MAX`).
-pub const PRIORITY_MAX: i32 = 5;
+/// Priorities of all QEMU versions in one order. Higher ones are saved first.
+pub mod priority {
+    /// 10.1: after all others.
+    pub const LOW: i32 = 0;
+    /// No special order.
+    pub const DEFAULT: i32 = 1;
+    /// An IOMMU, before PCI devices.
+    pub const IOMMU: i32 = 2;
+    /// A PCI bus, before the IOMMU.
+    pub const PCI_BUS: i32 = 3;
+    /// virtio-mem, before the IOMMU.
+    pub const VIRTIO_MEM: i32 = 4;
+    /// 10.2: the APIC.
+    pub const APIC: i32 = 5;
+    /// The GIC's ITS, before PCI devices.
+    pub const GICV3_ITS: i32 = 6;
+    /// The GIC, before the ITS.
+    pub const GICV3: i32 = 7;
+    /// `MIG_PRI_MAX`, which QEMU accepts as a priority.
+    pub const MAX: i32 = 8;
+}
+
+/// Highest priority of a description.
+pub const PRIORITY_MAX: i32 = priority::MAX;
+
+/// What a registration refuses instead of warning of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Names that must be cut, and duplicates.
+    pub strict: bool,
+    /// A second device of a name and instance.
+    pub unique: bool,
+}
 
 /// Requests the next free instance id: -1.
 pub const INSTANCE_ID_ANY: u32 = u32::MAX;

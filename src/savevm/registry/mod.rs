@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 pub use calls::Call;
-pub use entry::{Compat, Entry, INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Ticket};
+pub use entry::{Compat, Entry, INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Rules, Ticket, priority};
 
 /// The devices of one context.
 pub struct Registry {
@@ -54,9 +54,9 @@ impl Registry {
         self.index.lock()
     }
 
-    /// Adds a device. If `strict`, a cut name and a second (idstr, instance) are errors. Otherwise they are added to
+    /// Adds a device. A cut name and a second (idstr, instance) are errors if `rules` say so. Otherwise they are added to
     /// `warnings`, and the device is registered as QEMU 7.2 does it.
-    pub fn register<H>(&self, new: Registration<H>, strict: bool, warnings: &mut Vec<String>) -> Result<()>
+    pub fn register<H>(&self, new: Registration<H>, rules: Rules, warnings: &mut Vec<String>) -> Result<()>
     where
         H: Handler + 'static,
     {
@@ -66,7 +66,7 @@ impl Registry {
         }
         let mut index = self.index();
         let section_id = index.next_section_id();
-        let Identity { idstr, instance_id, compat } = identify(&index, &new, strict, warnings)?;
+        let Identity { idstr, instance_id, compat } = identify(&index, &new, rules, warnings)?;
         let key = Key {
             rank: (PRIORITY_MAX - priority) as u32,
             sequence: index.next_sequence(),

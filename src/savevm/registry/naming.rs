@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The name and the instance ids of a new device, as QEMU 7.2 chooses them.
 
-use super::entry::{Compat, INSTANCE_ID_ANY, Registration};
+use super::entry::{Compat, INSTANCE_ID_ANY, Registration, Rules};
 use super::index::Index;
 use super::name::Name;
 use crate::error::{Error, Result};
@@ -29,16 +29,16 @@ pub(super) struct Identity<'a> {
 }
 
 /// Chooses the name of a new device, its instance id and its older name. A cut name and a second (idstr, instance) are
-/// errors if `strict`, else warnings.
+/// errors if `rules` say so, else warnings.
 pub(super) fn identify<'a, H>(
     index: &Index,
     new: &'a Registration<H>,
-    strict: bool,
+    rules: Rules,
     warnings: &mut Vec<String>,
 ) -> Result<Identity<'a>> {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let mut warn = |errno, text: String| {
-        if strict {
+        if rules.strict || (rules.unique && errno == libc::EEXIST) {
             Err(Error::new(errno, text))
         } else {
             warnings.push(text);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The registry compared with the plain list that QEMU 7.2 searches.
 
-use super::{INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Registry};
+use super::{INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Registry, Rules};
 use crate::savevm::testing::Device;
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ proptest! {
                     ..device.registration()
                 };
                 // Whether it was refused shows in the comparison below.
-                let _ = registry.register(new, false, &mut Vec::new());
+                let _ = registry.register(new, Rules::default(), &mut Vec::new());
             } else {
                 let idstr = step.path().map_or(step.name(), |path| [&path[..], b"/", &step.name()].concat());
                 list.devices.retain(|one| one.idstr != idstr || one.opaque != step.opaque);
@@ -143,7 +143,7 @@ proptest! {
 fn add(registry: &Registry, name: &'static str, opaque: usize) {
     let device = Device { name, ..Device::default() };
     let new = Registration { registrant: Registrant { description: 0, opaque }, ..device.registration() };
-    registry.register(new, false, &mut Vec::new()).unwrap();
+    registry.register(new, Rules::default(), &mut Vec::new()).unwrap();
 }
 
 #[test]
@@ -203,7 +203,10 @@ fn long_name_is_cut_at_255_bytes_or_rejected_if_strict() {
     let registry = Registry::default();
     let long = || Registration { name: vec![b'x'; 300], ..Device::default().registration() };
     let mut warnings = Vec::new();
-    registry.register(long(), false, &mut warnings).unwrap();
+    registry.register(long(), Rules::default(), &mut warnings).unwrap();
     assert_eq!((warnings.len(), registry.walk().next().unwrap().idstr.len()), (1, 255));
-    assert_eq!(registry.register(long(), true, &mut warnings).unwrap_err().errno(), libc::ENAMETOOLONG);
+    assert_eq!(
+        registry.register(long(), Rules { strict: true, ..Rules::default() }, &mut warnings).unwrap_err().errno(),
+        libc::ENAMETOOLONG
+    );
 }

@@ -38,13 +38,15 @@ pub enum Command {
     PostcopyResume = 9,
     /// Send the received bitmap of the named block.
     RecvBitmap = 10,
+    /// The source switches over (QEMU 10.0).
+    SwitchoverStart = 11,
     /// A request of a preflight follows the command: be32 length in bytes. Only between two ends of libsavevm.
     Preflight = 0x5356,
 }
 
 impl Command {
     /// All commands, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OpenReturnPath,
         Self::Ping,
         Self::PostcopyAdvise,
@@ -55,6 +57,7 @@ impl Command {
         Self::EnableColo,
         Self::PostcopyResume,
         Self::RecvBitmap,
+        Self::SwitchoverStart,
         Self::Preflight,
     ];
 
@@ -72,10 +75,16 @@ impl Command {
             | Self::PostcopyListen
             | Self::PostcopyRun
             | Self::EnableColo
-            | Self::PostcopyResume => Some(0),
+            | Self::PostcopyResume
+            | Self::SwitchoverStart => Some(0),
             Self::Ping | Self::Packaged | Self::Preflight => Some(4),
             Self::PostcopyAdvise | Self::PostcopyRamDiscard | Self::RecvBitmap => None,
         }
+    }
+
+    /// Returns the QEMU version that introduced the command, as major * 100 + minor, if it is newer than 7.2.
+    pub fn since(self) -> Option<u32> {
+        matches!(self, Self::SwitchoverStart).then_some(1000)
     }
 
     /// Returns the name that QEMU's traces and errors use.
@@ -91,6 +100,7 @@ impl Command {
             Self::EnableColo => "ENABLE_COLO",
             Self::PostcopyResume => "POSTCOPY_RESUME",
             Self::RecvBitmap => "RECV_BITMAP",
+            Self::SwitchoverStart => "SWITCHOVER_START",
             Self::Preflight => "PREFLIGHT",
         }
     }
@@ -254,7 +264,7 @@ mod tests {
             assert_eq!(Command::from_wire(command as u16), Some(command));
         }
         assert_eq!(Command::from_wire(0), None);
-        assert_eq!(Command::from_wire(11), None);
+        assert_eq!(Command::from_wire(12), None);
     }
 
     proptest! {

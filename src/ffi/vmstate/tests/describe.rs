@@ -14,7 +14,7 @@ fn describe<T>(table: &'static VMStateDescription, object: &mut T) -> String {
     recorder.device_start(b"dev", 0);
     assert_eq!(save_at(table, ptr::from_mut(object).cast(), Some(&recorder)).ret, 0);
     recorder.device_end();
-    let text = String::from_utf8(recorder.render(4096)).unwrap();
+    let text = String::from_utf8(recorder.render(4096, None)).unwrap();
     let head = r#"{"page_size": 4096, "devices": [{"name": "dev", "instance_id": 0, "#;
     text.strip_prefix(head).and_then(|rest| rest.strip_suffix("}]}")).expect(&text).to_owned()
 }
@@ -29,7 +29,7 @@ unsafe extern "C" fn always(_: *mut c_void, _: c_int) -> bool {
 
 #[test]
 fn no_devices() {
-    assert_eq!(Recorder::new().render(8192), br#"{"page_size": 8192, "devices": []}"#);
+    assert_eq!(Recorder::new().render(8192, None), br#"{"page_size": 8192, "devices": []}"#);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn devices_are_listed_in_order() {
     save_at(leak(table(c"none", [])), ptr::null_mut(), Some(&recorder));
     recorder.device_end();
     assert_eq!(
-        String::from_utf8(recorder.render(4096)).unwrap(),
+        String::from_utf8(recorder.render(4096, None)).unwrap(),
         concat!(
             r#"{"page_size": 4096, "devices": [{"name": "a\"b", "instance_id": 4294967295, "size": 77, "#,
             r#""fields": [{"name": "data", "size": 77, "type": "buffer"}]}, "#,

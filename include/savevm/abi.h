@@ -1,0 +1,832 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Layouts of SaveVMHandlers and VMStateDescription in QEMU versions other than 7.2. The general rules of savevm.h
+ * hold. */
+/* Generated from the Rust sources by cbindgen. Do not edit. */
+
+#ifndef SAVEVM_ABI_H
+#define SAVEVM_ABI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include "savevm.h"
+
+/** A layout that was checked, and its semantics. */
+typedef struct SaveVMAbi SaveVMAbi;
+
+/*
+ * A program fills in a SaveVMAbiDescription with the headers of its QEMU version:
+ *
+ *     static const SaveVMAbiMember members[] = {
+ *         SAVEVM_ABI_MEMBER(SaveVMHandlers, save_state),
+ *         ...
+ *     };
+ *     static const SaveVMAbiConstant constants[] = {
+ *         SAVEVM_ABI_CONSTANT(MIG_PRI_DEFAULT),
+ *         ...
+ *     };
+ *
+ * A member that the library does not know is an undeclared identifier with its name. A type that the library cannot call or
+ * read has no association in _Generic. Both stop the compiler.
+ */
+#ifndef __cplusplus
+struct Error;
+struct JSONWriter;
+struct MigPendingData;
+struct MigrationState;
+struct QEMUFile;
+struct QJSON;
+struct SaveCompletePrecopyThreadData;
+struct SaveLiveCompletePrecopyThreadData;
+struct VMStateDescription;
+struct VMStateField;
+struct VMStateInfo;
+
+#if SIZE_MAX > UINT32_MAX
+#define SAVEVM_ABI_SIZE_TYPE size_t: SAVEVM_ABI_SIZE,
+#else
+#define SAVEVM_ABI_SIZE_TYPE
+#endif
+
+#define SAVEVM_ABI_KIND(type, member) _Generic(((const type *)0)->member, \
+    int: SAVEVM_ABI_INT32, \
+    unsigned int: SAVEVM_ABI_UINT32, \
+    bool: SAVEVM_ABI_BOOL8, \
+    SAVEVM_ABI_SIZE_TYPE \
+    const char *: SAVEVM_ABI_POINTER, \
+    const struct VMStateInfo *: SAVEVM_ABI_POINTER, \
+    const struct VMStateField *: SAVEVM_ABI_POINTER, \
+    const struct VMStateDescription *: SAVEVM_ABI_POINTER, \
+    const struct VMStateDescription **: SAVEVM_ABI_POINTER, \
+    const struct VMStateDescription *const *: SAVEVM_ABI_POINTER, \
+    void (*)(void *): SAVEVM_ABI_VOID, \
+    bool (*)(void *): SAVEVM_ABI_BOOL, \
+    int (*)(void *): SAVEVM_ABI_INT, \
+    int (*)(void *, struct Error **): SAVEVM_ABI_INT_ERRP, \
+    bool (*)(void *, struct Error **): SAVEVM_ABI_BOOL_ERRP, \
+    int (*)(void *, int): SAVEVM_ABI_INT_VERSION, \
+    bool (*)(void *, int): SAVEVM_ABI_BOOL_VERSION, \
+    bool (*)(void *, int, struct Error **): SAVEVM_ABI_BOOL_VERSION_ERRP, \
+    void (*)(struct QEMUFile *, void *): SAVEVM_ABI_VOID_FILE, \
+    int (*)(struct QEMUFile *, void *): SAVEVM_ABI_INT_FILE, \
+    int (*)(struct QEMUFile *, void *, struct Error **): SAVEVM_ABI_INT_FILE_ERRP, \
+    bool (*)(struct QEMUFile *, void *, struct Error **): SAVEVM_ABI_BOOL_FILE_ERRP, \
+    int (*)(struct QEMUFile *, void *, int): SAVEVM_ABI_INT_FILE_VERSION, \
+    int (*)(struct MigrationState *, void *): SAVEVM_ABI_INT_MIGRATION, \
+    void (*)(struct QEMUFile *, void *, uint64_t, uint64_t *, uint64_t *, uint64_t *): SAVEVM_ABI_PENDING, \
+    void (*)(void *, uint64_t *, uint64_t *): SAVEVM_ABI_STATE_PENDING, \
+    bool (*)(struct SaveLiveCompletePrecopyThreadData *, struct Error **): SAVEVM_ABI_SAVE_THREAD, \
+    bool (*)(struct SaveCompletePrecopyThreadData *, struct Error **): SAVEVM_ABI_SAVE_THREAD, \
+    bool (*)(void *, char *, size_t, struct Error **): SAVEVM_ABI_LOAD_BUFFER, \
+    void (*)(void *, struct MigPendingData *, bool, bool): SAVEVM_ABI_QUERY_PENDING, \
+    int (*)(struct QEMUFile *, void *, size_t, const struct VMStateField *): SAVEVM_ABI_GET, \
+    int (*)(struct QEMUFile *, void *, size_t, const struct VMStateField *, struct JSONWriter *): SAVEVM_ABI_PUT, \
+    int (*)(struct QEMUFile *, void *, size_t, const struct VMStateField *, struct QJSON *): SAVEVM_ABI_PUT, \
+    bool (*)(struct QEMUFile *, void *, size_t, const struct VMStateField *, struct Error **): SAVEVM_ABI_LOAD_ERRP, \
+    bool (*)(struct QEMUFile *, void *, size_t, const struct VMStateField *, struct JSONWriter *, struct Error **): \
+        SAVEVM_ABI_SAVE_ERRP)
+
+/** An element of SaveVMAbiDescription.members: the offset and the type of a member in the headers of the program. */
+#define SAVEVM_ABI_MEMBER(type, member) \
+    { SAVEVM_ABI_##type##_##member, SAVEVM_ABI_KIND(type, member), offsetof(type, member) }
+
+/** An element of SaveVMAbiDescription.constants: the value of a constant in the headers of the program. */
+#define SAVEVM_ABI_CONSTANT(name) { SAVEVM_ABI_##name, name }
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Bits of `SaveVMAbiDescription.semantics`. `save_setup` runs inside the big lock (QEMU 8.2).
+ */
+#define SAVEVM_SEMANTICS_SETUP_LOCKED (1 << 0)
+
+/**
+ * A second registration of a name and instance is refused (QEMU 8.2, which exits).
+ */
+#define SAVEVM_SEMANTICS_REFUSE_DUPLICATES (1 << 1)
+
+/**
+ * A round visits all devices, and is complete if all of them are (QEMU 9.0).
+ */
+#define SAVEVM_SEMANTICS_ITERATE_ALL (1 << 2)
+
+/**
+ * A failure ends setup at once and is returned (QEMU 9.1).
+ */
+#define SAVEVM_SEMANTICS_SETUP_ERRORS (1 << 3)
+
+/**
+ * CPUs are synchronised before the devices that are saved whole, not before the live ones (QEMU 9.1).
+ */
+#define SAVEVM_SEMANTICS_SYNC_CPUS_LATE (1 << 4)
+
+/**
+ * SWITCHOVER_START is sent and understood (QEMU 10.0). SAVEVM_FLAG_NO_SWITCHOVER_START omits it for older machine types.
+ */
+#define SAVEVM_SEMANTICS_SWITCHOVER_START (1 << 5)
+
+/**
+ * The description of the stream begins with the configuration section (QEMU 10.0).
+ */
+#define SAVEVM_SEMANTICS_DESCRIBE_CONFIGURATION (1 << 6)
+
+/**
+ * The description of the stream names null pointers in arrays (QEMU 10.0).
+ */
+#define SAVEVM_SEMANTICS_DESCRIBE_NULLS (1 << 7)
+
+/**
+ * Lists of fields must have their end marker VMS_END, and names of subsections must begin with their parent's name
+ * (QEMU 8.0).
+ */
+#define SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS (1 << 8)
+
+/**
+ * All switches that `qemu_version` has, in addition to the others that are set.
+ */
+#define SAVEVM_SEMANTICS_OF_VERSION (1 << 63)
+
+/**
+ * The version argument of savevm_abi_vmstate_save(): that of the description.
+ */
+#define SAVEVM_ABI_OWN_VERSION -1
+
+/**
+ * A member of a table, by the names of QEMU's struct and member. A C file that names an unknown one does not compile.
+ */
+typedef enum SaveVMAbiMemberId {
+  /**
+   * `SaveVMHandlers.save_state`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_state = 0,
+  /**
+   * `SaveVMHandlers.save_cleanup`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_cleanup = 1,
+  /**
+   * `SaveVMHandlers.save_live_complete_postcopy`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_live_complete_postcopy = 2,
+  /**
+   * `SaveVMHandlers.save_live_complete_precopy`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_live_complete_precopy = 3,
+  /**
+   * `SaveVMHandlers.is_active`
+   */
+  SAVEVM_ABI_SaveVMHandlers_is_active = 4,
+  /**
+   * `SaveVMHandlers.has_postcopy`
+   */
+  SAVEVM_ABI_SaveVMHandlers_has_postcopy = 5,
+  /**
+   * `SaveVMHandlers.is_active_iterate`
+   */
+  SAVEVM_ABI_SaveVMHandlers_is_active_iterate = 6,
+  /**
+   * `SaveVMHandlers.save_live_iterate`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_live_iterate = 7,
+  /**
+   * `SaveVMHandlers.save_setup`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_setup = 8,
+  /**
+   * `SaveVMHandlers.save_live_pending`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_live_pending = 9,
+  /**
+   * `SaveVMHandlers.load_state`
+   */
+  SAVEVM_ABI_SaveVMHandlers_load_state = 10,
+  /**
+   * `SaveVMHandlers.load_setup`
+   */
+  SAVEVM_ABI_SaveVMHandlers_load_setup = 11,
+  /**
+   * `SaveVMHandlers.load_cleanup`
+   */
+  SAVEVM_ABI_SaveVMHandlers_load_cleanup = 12,
+  /**
+   * `SaveVMHandlers.resume_prepare`
+   */
+  SAVEVM_ABI_SaveVMHandlers_resume_prepare = 13,
+  /**
+   * `SaveVMHandlers.state_pending_estimate`
+   */
+  SAVEVM_ABI_SaveVMHandlers_state_pending_estimate = 14,
+  /**
+   * `SaveVMHandlers.state_pending_exact`
+   */
+  SAVEVM_ABI_SaveVMHandlers_state_pending_exact = 15,
+  /**
+   * `SaveVMHandlers.switchover_ack_needed`
+   */
+  SAVEVM_ABI_SaveVMHandlers_switchover_ack_needed = 16,
+  /**
+   * `SaveVMHandlers.save_prepare`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_prepare = 17,
+  /**
+   * `SaveVMHandlers.save_live_complete_precopy_thread`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_live_complete_precopy_thread = 18,
+  /**
+   * `SaveVMHandlers.load_state_buffer`
+   */
+  SAVEVM_ABI_SaveVMHandlers_load_state_buffer = 19,
+  /**
+   * `SaveVMHandlers.switchover_start`
+   */
+  SAVEVM_ABI_SaveVMHandlers_switchover_start = 20,
+  /**
+   * `SaveVMHandlers.save_complete`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_complete = 21,
+  /**
+   * `SaveVMHandlers.save_complete_precopy_thread`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_complete_precopy_thread = 22,
+  /**
+   * `SaveVMHandlers.save_postcopy_prepare`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_postcopy_prepare = 23,
+  /**
+   * `SaveVMHandlers.save_query_pending`
+   */
+  SAVEVM_ABI_SaveVMHandlers_save_query_pending = 24,
+  /**
+   * `VMStateDescription.name`
+   */
+  SAVEVM_ABI_VMStateDescription_name = 25,
+  /**
+   * `VMStateDescription.unmigratable`
+   */
+  SAVEVM_ABI_VMStateDescription_unmigratable = 26,
+  /**
+   * `VMStateDescription.early_setup`
+   */
+  SAVEVM_ABI_VMStateDescription_early_setup = 27,
+  /**
+   * `VMStateDescription.version_id`
+   */
+  SAVEVM_ABI_VMStateDescription_version_id = 28,
+  /**
+   * `VMStateDescription.minimum_version_id`
+   */
+  SAVEVM_ABI_VMStateDescription_minimum_version_id = 29,
+  /**
+   * `VMStateDescription.minimum_version_id_old`
+   */
+  SAVEVM_ABI_VMStateDescription_minimum_version_id_old = 30,
+  /**
+   * `VMStateDescription.load_state_old`
+   */
+  SAVEVM_ABI_VMStateDescription_load_state_old = 31,
+  /**
+   * `VMStateDescription.priority`
+   */
+  SAVEVM_ABI_VMStateDescription_priority = 32,
+  /**
+   * `VMStateDescription.pre_load`
+   */
+  SAVEVM_ABI_VMStateDescription_pre_load = 33,
+  /**
+   * `VMStateDescription.pre_load_errp`
+   */
+  SAVEVM_ABI_VMStateDescription_pre_load_errp = 34,
+  /**
+   * `VMStateDescription.post_load`
+   */
+  SAVEVM_ABI_VMStateDescription_post_load = 35,
+  /**
+   * `VMStateDescription.post_load_errp`
+   */
+  SAVEVM_ABI_VMStateDescription_post_load_errp = 36,
+  /**
+   * `VMStateDescription.pre_save`
+   */
+  SAVEVM_ABI_VMStateDescription_pre_save = 37,
+  /**
+   * `VMStateDescription.pre_save_errp`
+   */
+  SAVEVM_ABI_VMStateDescription_pre_save_errp = 38,
+  /**
+   * `VMStateDescription.post_save`
+   */
+  SAVEVM_ABI_VMStateDescription_post_save = 39,
+  /**
+   * `VMStateDescription.needed`
+   */
+  SAVEVM_ABI_VMStateDescription_needed = 40,
+  /**
+   * `VMStateDescription.dev_unplug_pending`
+   */
+  SAVEVM_ABI_VMStateDescription_dev_unplug_pending = 41,
+  /**
+   * `VMStateDescription.fields`
+   */
+  SAVEVM_ABI_VMStateDescription_fields = 42,
+  /**
+   * `VMStateDescription.subsections`
+   */
+  SAVEVM_ABI_VMStateDescription_subsections = 43,
+  /**
+   * `VMStateField.name`
+   */
+  SAVEVM_ABI_VMStateField_name = 44,
+  /**
+   * `VMStateField.err_hint`
+   */
+  SAVEVM_ABI_VMStateField_err_hint = 45,
+  /**
+   * `VMStateField.offset`
+   */
+  SAVEVM_ABI_VMStateField_offset = 46,
+  /**
+   * `VMStateField.size`
+   */
+  SAVEVM_ABI_VMStateField_size = 47,
+  /**
+   * `VMStateField.start`
+   */
+  SAVEVM_ABI_VMStateField_start = 48,
+  /**
+   * `VMStateField.num`
+   */
+  SAVEVM_ABI_VMStateField_num = 49,
+  /**
+   * `VMStateField.num_offset`
+   */
+  SAVEVM_ABI_VMStateField_num_offset = 50,
+  /**
+   * `VMStateField.size_offset`
+   */
+  SAVEVM_ABI_VMStateField_size_offset = 51,
+  /**
+   * `VMStateField.info`
+   */
+  SAVEVM_ABI_VMStateField_info = 52,
+  /**
+   * `VMStateField.flags`
+   */
+  SAVEVM_ABI_VMStateField_flags = 53,
+  /**
+   * `VMStateField.vmsd`
+   */
+  SAVEVM_ABI_VMStateField_vmsd = 54,
+  /**
+   * `VMStateField.version_id`
+   */
+  SAVEVM_ABI_VMStateField_version_id = 55,
+  /**
+   * `VMStateField.struct_version_id`
+   */
+  SAVEVM_ABI_VMStateField_struct_version_id = 56,
+  /**
+   * `VMStateField.field_exists`
+   */
+  SAVEVM_ABI_VMStateField_field_exists = 57,
+  /**
+   * `VMStateInfo.name`
+   */
+  SAVEVM_ABI_VMStateInfo_name = 58,
+  /**
+   * `VMStateInfo.get`
+   */
+  SAVEVM_ABI_VMStateInfo_get = 59,
+  /**
+   * `VMStateInfo.put`
+   */
+  SAVEVM_ABI_VMStateInfo_put = 60,
+  /**
+   * `VMStateInfo.load`
+   */
+  SAVEVM_ABI_VMStateInfo_load = 61,
+  /**
+   * `VMStateInfo.save`
+   */
+  SAVEVM_ABI_VMStateInfo_save = 62,
+} SaveVMAbiMemberId;
+
+/**
+ * The type of a member. SAVEVM_ABI_MEMBER() finds it out.
+ */
+typedef enum SaveVMAbiKind {
+  /**
+   * `int`
+   */
+  SAVEVM_ABI_INT32 = 1,
+  /**
+   * `unsigned`, or an enumeration
+   */
+  SAVEVM_ABI_UINT32 = 2,
+  /**
+   * `bool`
+   */
+  SAVEVM_ABI_BOOL8 = 3,
+  /**
+   * `size_t`
+   */
+  SAVEVM_ABI_SIZE = 4,
+  /**
+   * a pointer to data
+   */
+  SAVEVM_ABI_POINTER = 5,
+  /**
+   * `void (*)(void *opaque)`
+   */
+  SAVEVM_ABI_VOID = 6,
+  /**
+   * `bool (*)(void *opaque)`
+   */
+  SAVEVM_ABI_BOOL = 7,
+  /**
+   * `int (*)(void *opaque)`
+   */
+  SAVEVM_ABI_INT = 8,
+  /**
+   * `int (*)(void *opaque, Error **errp)`
+   */
+  SAVEVM_ABI_INT_ERRP = 9,
+  /**
+   * `bool (*)(void *opaque, Error **errp)`
+   */
+  SAVEVM_ABI_BOOL_ERRP = 10,
+  /**
+   * `int (*)(void *opaque, int version_id)`
+   */
+  SAVEVM_ABI_INT_VERSION = 11,
+  /**
+   * `bool (*)(void *opaque, int version_id)`
+   */
+  SAVEVM_ABI_BOOL_VERSION = 12,
+  /**
+   * `bool (*)(void *opaque, int version_id, Error **errp)`
+   */
+  SAVEVM_ABI_BOOL_VERSION_ERRP = 13,
+  /**
+   * `void (*)(QEMUFile *f, void *opaque)`
+   */
+  SAVEVM_ABI_VOID_FILE = 14,
+  /**
+   * `int (*)(QEMUFile *f, void *opaque)`
+   */
+  SAVEVM_ABI_INT_FILE = 15,
+  /**
+   * `int (*)(QEMUFile *f, void *opaque, Error **errp)`
+   */
+  SAVEVM_ABI_INT_FILE_ERRP = 16,
+  /**
+   * `bool (*)(QEMUFile *f, void *opaque, Error **errp)`
+   */
+  SAVEVM_ABI_BOOL_FILE_ERRP = 17,
+  /**
+   * `int (*)(QEMUFile *f, void *opaque, int version_id)`
+   */
+  SAVEVM_ABI_INT_FILE_VERSION = 18,
+  /**
+   * `int (*)(MigrationState *s, void *opaque)`
+   */
+  SAVEVM_ABI_INT_MIGRATION = 19,
+  /**
+   * `save_live_pending` of QEMU 7.2
+   */
+  SAVEVM_ABI_PENDING = 20,
+  /**
+   * `void (*)(void *opaque, uint64_t *must_precopy, uint64_t *can_postcopy)`
+   */
+  SAVEVM_ABI_STATE_PENDING = 21,
+  /**
+   * `bool (*)(SaveLiveCompletePrecopyThreadData *d, Error **errp)`
+   */
+  SAVEVM_ABI_SAVE_THREAD = 22,
+  /**
+   * `bool (*)(void *opaque, char *buf, size_t len, Error **errp)`
+   */
+  SAVEVM_ABI_LOAD_BUFFER = 23,
+  /**
+   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1)
+   */
+  SAVEVM_ABI_QUERY_PENDING = 24,
+  /**
+   * `VMStateInfo.get`
+   */
+  SAVEVM_ABI_GET = 25,
+  /**
+   * `VMStateInfo.put`
+   */
+  SAVEVM_ABI_PUT = 26,
+  /**
+   * `VMStateInfo.load` of QEMU 11.1, with an `Error **`
+   */
+  SAVEVM_ABI_LOAD_ERRP = 27,
+  /**
+   * `VMStateInfo.save` of QEMU 11.1, with an `Error **`
+   */
+  SAVEVM_ABI_SAVE_ERRP = 28,
+} SaveVMAbiKind;
+
+/**
+ * A constant of QEMU's headers: a value of MigrationPriority, or a bit of VMStateField.flags.
+ */
+typedef enum SaveVMAbiConstantId {
+  /**
+   * `MIG_PRI_UNINITIALIZED`
+   */
+  SAVEVM_ABI_MIG_PRI_UNINITIALIZED = 0,
+  /**
+   * `MIG_PRI_LOW`
+   */
+  SAVEVM_ABI_MIG_PRI_LOW = 1,
+  /**
+   * `MIG_PRI_DEFAULT`
+   */
+  SAVEVM_ABI_MIG_PRI_DEFAULT = 2,
+  /**
+   * `MIG_PRI_IOMMU`
+   */
+  SAVEVM_ABI_MIG_PRI_IOMMU = 3,
+  /**
+   * `MIG_PRI_PCI_BUS`
+   */
+  SAVEVM_ABI_MIG_PRI_PCI_BUS = 4,
+  /**
+   * `MIG_PRI_VIRTIO_MEM`
+   */
+  SAVEVM_ABI_MIG_PRI_VIRTIO_MEM = 5,
+  /**
+   * `MIG_PRI_APIC`
+   */
+  SAVEVM_ABI_MIG_PRI_APIC = 6,
+  /**
+   * `MIG_PRI_GICV3_ITS`
+   */
+  SAVEVM_ABI_MIG_PRI_GICV3_ITS = 7,
+  /**
+   * `MIG_PRI_GICV3`
+   */
+  SAVEVM_ABI_MIG_PRI_GICV3 = 8,
+  /**
+   * `MIG_PRI_MAX`
+   */
+  SAVEVM_ABI_MIG_PRI_MAX = 9,
+  /**
+   * `VMS_SINGLE`
+   */
+  SAVEVM_ABI_VMS_SINGLE = 10,
+  /**
+   * `VMS_POINTER`
+   */
+  SAVEVM_ABI_VMS_POINTER = 11,
+  /**
+   * `VMS_ARRAY`
+   */
+  SAVEVM_ABI_VMS_ARRAY = 12,
+  /**
+   * `VMS_STRUCT`
+   */
+  SAVEVM_ABI_VMS_STRUCT = 13,
+  /**
+   * `VMS_VARRAY_INT32`
+   */
+  SAVEVM_ABI_VMS_VARRAY_INT32 = 14,
+  /**
+   * `VMS_BUFFER`
+   */
+  SAVEVM_ABI_VMS_BUFFER = 15,
+  /**
+   * `VMS_ARRAY_OF_POINTER`
+   */
+  SAVEVM_ABI_VMS_ARRAY_OF_POINTER = 16,
+  /**
+   * `VMS_VARRAY_UINT16`
+   */
+  SAVEVM_ABI_VMS_VARRAY_UINT16 = 17,
+  /**
+   * `VMS_VBUFFER`
+   */
+  SAVEVM_ABI_VMS_VBUFFER = 18,
+  /**
+   * `VMS_MULTIPLY`
+   */
+  SAVEVM_ABI_VMS_MULTIPLY = 19,
+  /**
+   * `VMS_VARRAY_UINT8`
+   */
+  SAVEVM_ABI_VMS_VARRAY_UINT8 = 20,
+  /**
+   * `VMS_VARRAY_UINT32`
+   */
+  SAVEVM_ABI_VMS_VARRAY_UINT32 = 21,
+  /**
+   * `VMS_MUST_EXIST`
+   */
+  SAVEVM_ABI_VMS_MUST_EXIST = 22,
+  /**
+   * `VMS_ALLOC`
+   */
+  SAVEVM_ABI_VMS_ALLOC = 23,
+  /**
+   * `VMS_MULTIPLY_ELEMENTS`
+   */
+  SAVEVM_ABI_VMS_MULTIPLY_ELEMENTS = 24,
+  /**
+   * `VMS_VSTRUCT`
+   */
+  SAVEVM_ABI_VMS_VSTRUCT = 25,
+  /**
+   * `VMS_END`
+   */
+  SAVEVM_ABI_VMS_END = 26,
+} SaveVMAbiConstantId;
+
+/**
+ * One member of a table; see SAVEVM_ABI_MEMBER().
+ */
+typedef struct SaveVMAbiMember {
+  /**
+   * The member.
+   */
+  enum SaveVMAbiMemberId member;
+  /**
+   * Its type.
+   */
+  enum SaveVMAbiKind kind;
+  /**
+   * Its offset in bytes.
+   */
+  size_t offset;
+} SaveVMAbiMember;
+
+/**
+ * The value of a constant; see SAVEVM_ABI_CONSTANT().
+ */
+typedef struct SaveVMAbiConstant {
+  /**
+   * The constant.
+   */
+  enum SaveVMAbiConstantId constant;
+  /**
+   * Its value.
+   */
+  uint32_t value;
+} SaveVMAbiConstant;
+
+/**
+ * How the tables of a QEMU version are laid out, and which semantics they expect. A port compiles it in QEMU's tree, so that
+ * no offset is guessed. A member that is not listed does not exist in the version.
+ */
+typedef struct SaveVMAbiDescription {
+  /**
+   * sizeof(SaveVMAbiDescription).
+   */
+  size_t size;
+  /**
+   * The version of QEMU: major * 100 + minor.
+   */
+  uint32_t qemu_version;
+  /**
+   * SAVEVM_SEMANTICS_*.
+   */
+  uint64_t semantics;
+  /**
+   * sizeof(SaveVMHandlers) of the version.
+   */
+  size_t handlers_size;
+  /**
+   * sizeof(VMStateDescription) of the version.
+   */
+  size_t description_size;
+  /**
+   * sizeof(VMStateField) of the version.
+   */
+  size_t field_size;
+  /**
+   * sizeof(VMStateInfo) of the version.
+   */
+  size_t info_size;
+  /**
+   * The members of all four structs, in any order.
+   */
+  const struct SaveVMAbiMember *members;
+  /**
+   * Number of members.
+   */
+  size_t member_count;
+  /**
+   * The constants.
+   */
+  const struct SaveVMAbiConstant *constants;
+  /**
+   * Number of constants.
+   */
+  size_t constant_count;
+} SaveVMAbiDescription;
+
+/**
+ * Makes a layout from its description. It is never freed, because devices and files refer to it: make one per version.
+ *
+ * Returns: the layout; NULL with an error that names the member if offsets overlap or are out of range, if a type is unknown,
+ * or if a member is missing that every layout has or that the semantics need.
+ *
+ * Thread: any. Lock: either.
+ */
+const SaveVMAbi *savevm_abi_new(const struct SaveVMAbiDescription *description,
+                                Error **errp);
+
+/**
+ * Returns the layout of a QEMU version: major * 100 + minor, from 500 to 1002. Returns NULL for another version.
+ *
+ * Thread: any. Lock: either.
+ */
+const SaveVMAbi *savevm_abi_of_qemu(uint32_t version);
+
+/**
+ * Sets the layout that tables have which are registered in a context through QEMU's names, and the semantics of the context.
+ * `vm` NULL means the current context of the thread. `abi` NULL means QEMU 7.2. Devices that are registered already keep
+ * their layout.
+ *
+ * Returns:
+ *   0       the layout is set
+ *   -EBUSY  a migration or snapshot of the context is in progress
+ *
+ * Thread: any. Lock: held.
+ */
+int savevm_set_abi(SaveVM *vm,
+                   const SaveVMAbi *abi,
+                   Error **errp);
+
+/**
+ * Registers a device in the current context of the thread, with a table of a layout. Otherwise as register_savevm_live().
+ */
+int savevm_abi_register_savevm_live(const SaveVMAbi *abi,
+                                    const char *idstr,
+                                    uint32_t instance_id,
+                                    int version_id,
+                                    const void *ops,
+                                    void *opaque);
+
+/**
+ * Registers a device in the current context of the thread, with a description of a layout. Otherwise as
+ * vmstate_register_with_alias_id(). Remove it with vmstate_unregister().
+ */
+int savevm_abi_vmstate_register(const SaveVMAbi *abi,
+                                VMStateIf *obj,
+                                uint32_t instance_id,
+                                const void *vmsd,
+                                void *opaque,
+                                int alias_id,
+                                int required_for_version,
+                                Error **errp);
+
+/**
+ * Saves `opaque` as a description of a layout describes it, as vmstate_save_state_v() does. `version_id` may be
+ * SAVEVM_ABI_OWN_VERSION.
+ *
+ * Returns: 0; the result of a hook or info; -EINVAL. With an error.
+ *
+ * Thread: the one that saves. Lock: as for the device.
+ */
+int savevm_abi_vmstate_save(const SaveVMAbi *abi,
+                            QEMUFile *f,
+                            const void *vmsd,
+                            void *opaque,
+                            JSONWriter *vmdesc,
+                            int version_id,
+                            Error **errp);
+
+/**
+ * Loads `opaque` as a description of a layout describes it, as vmstate_load_state() does.
+ *
+ * Returns: 0 or QEMU's codes, with an error.
+ *
+ * Thread: the one that loads. Lock: as for the device.
+ */
+int savevm_abi_vmstate_load(const SaveVMAbi *abi,
+                            QEMUFile *f,
+                            const void *vmsd,
+                            void *opaque,
+                            int version_id,
+                            Error **errp);
+
+/**
+ * Returns whether the `needed` hook of a description of a layout wants the state to be saved: true without a hook, false for
+ * NULL. QEMU: vmstate_section_needed, migration/vmstate.c.
+ *
+ * Thread: the one that saves. Lock: as for the device.
+ */
+bool savevm_abi_vmstate_needed(const SaveVMAbi *abi,
+                               const void *vmsd,
+                               void *opaque);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

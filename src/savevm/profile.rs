@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Semantics profiles: the differences between QEMU versions that the engine knows, each as one switch.
+//!
+//! The stream is the same for all versions. What differs is when callbacks run, what an error does, and what the
+//! description of the stream contains. A context without switches behaves as QEMU 7.2.
+//!
+//! Differences that only add a callback need no switch: a layout without the member has no device with the callback. These
+//! are `save_prepare`, `early_setup`, the approval of the switchover, the threads at the end of precopy and of a load,
+//! `load_state_buffer`, `save_complete` and `save_postcopy_prepare`.
+
+/// A set of switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Profile(pub u64);
+
+impl Profile {
+    /// QEMU 7.2.
+    pub const NONE: Self = Self(0);
+    /// `save_setup` runs inside the big lock (8.2).
+    pub const SETUP_LOCKED: Self = Self(1 << 0);
+    /// A second registration of a name and instance is refused (8.2).
+    pub const REFUSE_DUPLICATES: Self = Self(1 << 1);
+    /// A round visits all devices, and is complete if all of them are (9.0).
+    pub const ITERATE_ALL: Self = Self(1 << 2);
+    /// A failure ends setup without the notice, and is returned, as is the result of the notice (9.1).
+    pub const SETUP_ERRORS: Self = Self(1 << 3);
+    /// The CPUs are synchronised for the devices that are saved whole, and not for the live ones before them (9.1).
+    pub const SYNC_CPUS_LATE: Self = Self(1 << 4);
+    /// SWITCHOVER_START is sent and understood (10.0).
+    pub const SWITCHOVER_START: Self = Self(1 << 5);
+    /// The description of the stream begins with the configuration section (10.0).
+    pub const DESCRIBE_CONFIGURATION: Self = Self(1 << 6);
+    /// The description of the stream names null pointers in arrays, and describes such arrays in pieces (10.0).
+    pub const DESCRIBE_NULLS: Self = Self(1 << 7);
+    /// Lists of fields must have their end marker, and names of subsections must begin with the parent's name (8.0).
+    pub const CHECK_DESCRIPTIONS: Self = Self(1 << 8);
+
+    /// All switches with the version that introduced them, as major * 100 + minor.
+    pub const ALL: [(Self, u32, &'static str); 9] = [
+        (Self::CHECK_DESCRIPTIONS, 800, "CHECK_DESCRIPTIONS"),
+        (Self::SETUP_LOCKED, 802, "SETUP_LOCKED"),
+        (Self::REFUSE_DUPLICATES, 802, "REFUSE_DUPLICATES"),
+        (Self::ITERATE_ALL, 900, "ITERATE_ALL"),
+        (Self::SETUP_ERRORS, 901, "SETUP_ERRORS"),
+        (Self::SYNC_CPUS_LATE, 901, "SYNC_CPUS_LATE"),
+        (Self::SWITCHOVER_START, 1000, "SWITCHOVER_START"),
+        (Self::DESCRIBE_CONFIGURATION, 1000, "DESCRIBE_CONFIGURATION"),
+        (Self::DESCRIBE_NULLS, 1000, "DESCRIBE_NULLS"),
+    ];
+
+    /// Returns whether all switches of `other` are set.
+    #[inline]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Returns the switches of both sets.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns the profile of a QEMU version, given as major * 100 + minor.
+    pub const fn of_qemu(version: u32) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < Self::ALL.len() {
+            let (switch, since, _) = Self::ALL[at];
+            if since <= version {
+                bits |= switch.0;
+            }
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Returns the bits that no switch has.
+    pub const fn unknown(self) -> u64 {
+        self.0 & !Self::of_qemu(u32::MAX).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_grow_with_the_version() {
+        assert_eq!(Profile::of_qemu(502), Profile::NONE);
+        assert_eq!(Profile::of_qemu(702), Profile::NONE);
+        let (old, new) = (Profile::of_qemu(901), Profile::of_qemu(1000));
+        assert!(new.has(old) && !old.has(Profile::SWITCHOVER_START) && new.has(Profile::SWITCHOVER_START));
+        assert_eq!((Profile::of_qemu(9999).unknown(), Profile(1 << 40).unknown()), (0, 1 << 40));
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The switchover of QEMU 8.1 and newer: devices of the destination approve it, and learn when it begins
+//! (`migration/savevm.c`).
+
+use super::handler::Callback;
+use super::host::Flags;
+use super::incoming::Incoming;
+use super::profile::Profile;
+use super::{Vm, command};
+use crate::error::{self, Error, Result};
+use crate::file::MigFile;
+use crate::vmstate::trace::trace_event;
+
+/// Sends SWITCHOVER_START, if the version and the machine have it. The guest is stopped.
+pub fn send_start(vm: &Vm, file: &MigFile) {
+    if vm.profile().has(Profile::SWITCHOVER_START) && !vm.flags().has(Flags::NO_SWITCHOVER_START) {
+        command::switchover_start(vm, file);
+    }
+}
+
+/// SWITCHOVER_START came: calls `switchover_start` of all devices until one fails.
+pub(super) fn start(vm: &Vm) -> Result<()> {
+    for entry in vm.registry.walk() {
+        if entry.handler.has(Callback::SwitchoverStart) {
+            error::check("switchover_start", entry.handler.switchover_start())
+                .map_err(|error| error.in_section(|| entry.section(0, entry.section_id, None)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the devices that must approve the switchover. A load begins.
+pub(super) fn count_acks(vm: &Vm) {
+    let asks = vm.flags().has(Flags::SWITCHOVER_ACK);
+    let needed = || vm.registry.walk().filter(|entry| entry.handler.switchover_ack_needed()).count();
+    let count = if asks { needed() as u32 } else { 0 };
+    vm.load_state().set_acks(count);
+    if asks {
+        trace_event!(vm.host(), "loadvm_state_switchover_ack_needed", "Switchover ack pending num={count}");
+    }
+}
+
+/// OPEN_RETURN_PATH came. If no device has to approve the switchover, it is approved at once.
+pub(super) fn return_path_opened(vm: &Vm, incoming: &dyn Incoming, file: &MigFile) -> Result<()> {
+    incoming.open_return_path(file)?;
+    let asks = vm.flags().has(Flags::SWITCHOVER_ACK);
+    if asks && vm.load_state().acks() == 0 { incoming.switchover_ack() } else { Ok(()) }
+}
+
+/// A device approves the switchover. The last approval is sent to the source. `EINVAL` if none was expected.
+pub fn approve(vm: &Vm) -> Result<()> {
+    let left = vm.load_state().ack().ok_or_else(|| Error::invalid("no approval of the switchover is expected"))?;
+    trace_event!(vm.host(), "loadvm_approve_switchover", "Switchover ack pending num={left}");
+    match vm.incoming() {
+        Some(incoming) if left == 0 => incoming.switchover_ack(),
+        _ => Ok(()),
+    }
+}
