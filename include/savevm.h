@@ -1626,6 +1626,12 @@ typedef struct SaveVMSnapshotOptions {
    * it to record anew. Default NULL: none.
    */
   const char *working_set;
+  /**
+   * What the snapshot is relative to; default NULL: a full snapshot. "": a full snapshot that begins a chain.
+   * "file:PATH": the snapshot that was saved or loaded last in this chain; only the pages that changed since then are
+   * saved. When loading: not NULL logs what changes, so that the loaded snapshot can be a parent.
+   */
+  const char *parent;
 } SaveVMSnapshotOptions;
 
 /**
@@ -1674,10 +1680,18 @@ typedef struct SaveVMRestoreInfo {
  * keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
  * kinds of URI.
  *
+ * With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest is stopped only while devices are saved and
+ * changed memory is protected from writes (userfaultfd). It runs while memory is written to the file. An incremental snapshot
+ * contains all devices and the changed pages, and names its parent by path and hash. Every file of the chain is needed to load
+ * it. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
+ * memory is added or removed, if another snapshot is loaded, by savevm_ram_snapshot(), and by a migration that needs the
+ * memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
+ *
  * Returns:
- *   0       the snapshot is saved
- *   -EPERM  this side does not have the guest; see savevm_owner()
- *   -errno  another error
+ *   0        the snapshot is saved
+ *   -EPERM   this side does not have the guest; see savevm_owner()
+ *   -ESTALE  it is not known what changed since the parent, or the parent was changed; save a full snapshot
+ *   -errno   another error
  *
  * Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
  */
@@ -1720,6 +1734,10 @@ int savevm_snapshot_check_file(SaveVM *vm,
 /**
  * Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
  * if it ran before.
+ *
+ * An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
+ * complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the
+ * snapshot can be the parent of the next one.
  *
  * A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
  * guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see

@@ -11,6 +11,7 @@ mod listen;
 pub mod memory;
 mod named_fd;
 mod positioned;
+mod reader;
 mod security;
 mod sink;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
@@ -22,6 +23,7 @@ pub use connect::connect;
 pub use listen::Listener;
 pub use named_fd::NamedFd;
 pub use positioned::PositionedFile;
+pub use reader::ReaderChannel;
 pub use security::{HandshakeLimits, Role, Security, TlsOptions, tls_on_one_side};
 pub use sink::Sink;
 pub use uri::Uri;

@@ -57,11 +57,28 @@ impl Sink {
     /// the new file is removed, and the error contains how many bytes were written.
     pub fn finish(self, saved: Result<()>) -> Result<()> {
         let Some(new) = self.replacement else { return saved };
-        saved.and_then(|()| new.commit(&self.uri)).map_err(|error| {
+        Self::replace(&new, &self.uri, saved, |_| Ok(()))
+    }
+
+    /// As `finish`, with work on the complete file before it becomes the target. `ENOTSUP` if the target is written in
+    /// place.
+    pub fn finish_file<T>(self, saved: Result<()>, work: impl FnOnce(&File) -> Result<T>) -> Result<T> {
+        let Some(new) = self.replacement else {
+            let text = format!("{} is not a regular file that can be replaced", self.uri);
+            return saved.and(Err(Error::new(libc::ENOTSUP, text)));
+        };
+        Self::replace(&new, &self.uri, saved, work)
+    }
+
+    fn replace<T>(new: &Replacement, uri: &Uri, saved: Result<()>, work: impl FnOnce(&File) -> Result<T>) -> Result<T> {
+        let done = saved.and_then(|()| {
+            let done = work(&new.file)?;
+            new.commit(uri).map(|()| done)
+        });
+        done.map_err(|error| {
             // A sparse file has fewer blocks than its size shows.
             let written = new.file.metadata().map_or(0, |data| data.len().min(data.blocks() * 512));
-            let text =
-                format!("{} ({} were written; {} is unchanged)", error.message(), error::size(written), self.uri);
+            let text = format!("{} ({} were written; {uri} is unchanged)", error.message(), error::size(written));
             if new.is_committed() { error } else { error.with_message(text) }
         })
     }
@@ -113,7 +130,7 @@ fn hidden_name(directory: &Path) -> PathBuf {
 
 /// Opens an unnamed file in the directory. Fails if the file could not be given a name later.
 fn open_unnamed(directory: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(directory)?;
+    let file = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(directory)?;
     // The file is named through this link.
     fs::symlink_metadata(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     Ok(file)
@@ -134,7 +151,13 @@ impl Replacement {
         }
         let hidden = hidden_name(parent);
         let opened = open_unnamed(parent).map(|file| (file, false)).or_else(|_| {
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&hidden).map(|file| (file, true))
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&hidden)
+                .map(|file| (file, true))
         });
         let (file, exists) = match opened {
             Ok(opened) => opened,

@@ -5,7 +5,7 @@
 //! The guest is stopped, and all devices are called with the big lock. A rollback that fails after it has reset the
 //! machine leaves parts of two states: the owner is `Torn` until a rollback or a snapshot load succeeds.
 
-use super::snapshot::{start, stop, within};
+use super::stopped::{start, stop, within};
 use crate::channel::memory;
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -43,11 +43,11 @@ fn devices(vm: &Vm) -> Vec<Identity> {
 }
 
 /// Fails if a live device is not the RAM that takes part in checkpoints: its state can't be kept.
-fn check_live(vm: &Vm, has_ram: bool) -> Result<()> {
+pub(super) fn check_live(vm: &Vm, has_ram: bool) -> Result<()> {
     let ours = |entry: &Entry| has_ram && *entry.idstr == *SECTION;
     match vm.registry.walk().find(|call| call.is_live && !ours(call) && call.handler.is_active()) {
         Some(call) => {
-            let text = format!("a checkpoint can't keep the state of the live device '{}'", call.name());
+            let text = format!("the state of the live device '{}' can't be kept beside memory", call.name());
             Err(Error::new(libc::ENOTSUP, text))
         }
         None => Ok(()),
@@ -66,10 +66,14 @@ impl Checkpoint {
         let _guard = vm.acquire_slot("a checkpoint")?;
         vm.ownership.check("a checkpoint")?;
         vm.slot.check_blockers("a checkpoint")?;
+        // It is one of the devices from the first snapshot on.
+        vm.prepare_global_state()?;
+        vm.begin_global_state();
         let ram = vm.slot.checkpoint_ram();
         within(vm, |host| {
             check_live(vm, ram.is_some())?;
             let ran = stop(host)?;
+            vm.global_state.store(ran || !host.knows_run_state());
             let keep = || {
                 let states = save_devices(vm)?;
                 let devices = devices(vm);

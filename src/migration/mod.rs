@@ -12,7 +12,8 @@
 //!   the worker waits.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
 //!   `file_source.rs` reads a file for it, and `page_index.rs` notes where its pages are.
-//! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them.
+//! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them. `incremental.rs`: snapshots relative to a parent;
+//!   `chain_files.rs`: their files. `stopped.rs`: stops the guest for these and for snapshots.
 //!
 //! # The owner of the guest
 //! The destination starts the guest only behind EOF (precopy) or RUN (postcopy). The source owns the guest until it gives
@@ -36,6 +37,7 @@
 //!
 //! In postcopy every error behind RUN pauses the migration on both sides, until a recovery or until the user ends it.
 
+mod chain_files;
 mod check;
 mod checkpoint;
 mod connection;
@@ -44,6 +46,7 @@ mod deadline;
 mod destination;
 mod endpoint;
 mod file_source;
+mod incremental;
 mod page_index;
 mod params;
 mod preflight;
@@ -53,6 +56,7 @@ mod snapshot;
 mod source;
 mod stats;
 mod status;
+mod stopped;
 mod trace;
 mod watch;
 
@@ -62,6 +66,7 @@ pub use checkpoint::Checkpoint;
 pub use core::Migration;
 pub use destination::Incoming;
 pub use endpoint::Endpoint;
+pub use incremental::Parent;
 pub use params::{Choice, DeadlineAction, Params};
 pub use progress::{Stall, StallReason};
 pub use snapshot::{

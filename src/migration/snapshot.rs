@@ -2,15 +2,19 @@
 //! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest is stopped, and handlers run inside the big
 //! lock, except for setup, which runs outside in QEMU as well.
 
-use super::check::{Framing, check_source};
+use super::chain_files::{describe_chain, describe_full, open_incremental};
+use super::check::{Framing, check, check_source};
 use super::file_source::FileSource;
+use super::incremental::{self, Parent};
 use super::page_index::Indexer;
-use crate::channel::{Cancel, Channel, Listener, Sink, Uri};
-use crate::error::{self, Error, Phase, Result, Side};
+use super::stopped::{LIMIT, start, stop, within};
+use crate::channel::{Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
+use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
+use crate::savevm::checkpoint::SavedSnapshot;
 use crate::savevm::config::maps_ram;
-use crate::savevm::host::{Host, with_big_lock, without_big_lock};
+use crate::savevm::host::{Host, Level, without_big_lock};
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
 use crate::savevm::memory_plan::MemoryPlan;
@@ -22,10 +26,6 @@ use crate::savevm::switchover;
 use crate::savevm::unwind::finally;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// To open the file, or to connect; and for one wait for a peer.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// How a snapshot is saved or loaded.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,8 @@ pub struct SnapshotOptions {
     pub lazy: bool,
     /// Lazy: a file with the order of first touches. If it does not exist, it is written.
     pub working_set: Option<PathBuf>,
+    /// What the snapshot is relative to. `Some` also logs what changes after it. A load only logs.
+    pub parent: Option<Parent>,
 }
 
 impl SnapshotOptions {
@@ -57,6 +59,9 @@ impl SnapshotOptions {
         if self.lazy && self.direct {
             return Err(Error::invalid("a lazy restore reads through the page cache: leave out the option `direct`"));
         }
+        if self.lazy && self.parent.is_some() {
+            return Err(Error::invalid("changes can't be logged while pages are read: leave out `lazy` or `parent`"));
+        }
         match vm.slot.ram() {
             _ if !self.lazy => Ok(()),
             Some(ram) => ram.check_lazy(),
@@ -68,6 +73,9 @@ impl SnapshotOptions {
     fn check_save(&self, vm: &Vm) -> Result<()> {
         if self.lazy || self.working_set.is_some() {
             return Err(Error::invalid("the options `lazy` and `working_set` are for loading"));
+        }
+        if self.mapped && self.parent.is_some() {
+            return Err(Error::new(libc::ENOTSUP, "a snapshot of a chain has the format SAVEVM_SNAPSHOT_STREAM"));
         }
         if self.mapped && !maps_ram(vm) {
             let text = "fixed places of pages need the library's RAM: add the guest's memory with savevm_ram_new()";
@@ -88,29 +96,13 @@ fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
     finally(body, || vm.slot.set_memory_plan(MemoryPlan::default())).0
 }
 
-/// Stops the guest if it runs; whether it ran.
-pub(super) fn stop(host: &dyn Host) -> Result<bool> {
-    if !host.vm_running() {
-        return Ok(false);
-    }
-    error::check("vm_stop", host.vm_stop())?;
-    Ok(true)
-}
-
-pub(super) fn start(host: &dyn Host) -> Result<()> {
-    error::check("vm_start", host.vm_start())
-}
-
-/// Runs `body` on this thread as the driver does on its own: for this machine, inside the lock.
-pub(super) fn within<T>(vm: &Arc<Vm>, body: impl FnOnce(&dyn Host) -> Result<T>) -> Result<T> {
-    let host = vm.host();
-    vm.on_thread(|| with_big_lock(&*host, || body(&*host)))
-}
-
 /// Stops the guest, saves everything (a regular file is replaced only by a whole one), and lets the guest run again if it ran, whether the saving went well or not.
 pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     vm.check_migratable()?;
     options.check_save(vm)?;
+    if let Some(parent) = &options.parent {
+        return incremental::save(vm, to, parent);
+    }
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     vm.slot.check_blockers("a snapshot")?;
@@ -188,7 +180,8 @@ pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
     vm.slot.check_no_checkpoints("loading a snapshot")?;
     vm.prepare_global_state()?;
     vm.begin_global_state();
-    let loaded = options.check_load(vm).and_then(|()| check_first(vm, from, options)).and_then(|(channel, index)| {
+    let source = options.check_load(vm).and_then(|()| Source::open(vm, from, options));
+    let loaded = source.and_then(|Source { channel, index, snapshot }| {
         within(vm, |host| {
             let ran = stop(host)?;
             vm.ownership.set(Owner::Torn, format!("loading {from} failed after it had reset the machine"));
@@ -201,6 +194,9 @@ pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
             };
             load().inspect_err(|_| end_restore(vm))?;
             vm.ownership.set(Owner::Here, "");
+            if let Some(snapshot) = snapshot {
+                log_since(vm, snapshot);
+            }
             if ran { start(host) } else { Ok(()) }
         })
     });
@@ -219,6 +215,46 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
     let channel = Listener::bind(from)?.accept(Some(LIMIT), &Cancel::new()?)?;
     channel.set_stall_limit(Some(LIMIT));
     Ok(channel)
+}
+
+/// A snapshot to load. A regular file was checked.
+struct Source {
+    channel: Arc<dyn Channel>,
+    /// For a lazy load of a stream: its pages.
+    index: Option<PageIndex>,
+    /// The snapshot, if it may be the parent of further ones.
+    snapshot: Option<SavedSnapshot>,
+}
+
+impl Source {
+    /// Opens a snapshot: an incremental one with its ancestors, as one stream.
+    fn open(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<Self> {
+        let path = match from {
+            Uri::File { path, offset: 0 } if path.is_file() => Some(path),
+            _ => None,
+        };
+        if let Some(chain) = path.map(|path| open_incremental(path)).transpose()?.flatten() {
+            if options.lazy {
+                let text = "an incremental snapshot is loaded as a whole: leave out `lazy`, or load what `savevm merge` writes";
+                return Err(Error::new(libc::ENOTSUP, text));
+            }
+            check(vm, chain.flatten())?;
+            let channel = Arc::new(ReaderChannel::new(chain.flatten(), from.to_string()));
+            return Ok(Self { channel, index: None, snapshot: Some(describe_chain(&chain)?) });
+        }
+        let (channel, index) = check_first(vm, from, options)?;
+        let snapshot = path.filter(|_| options.parent.is_some()).map(|path| describe_full(path)).transpose()?;
+        Ok(Self { channel, index, snapshot })
+    }
+}
+
+/// Logs what changes since a snapshot that was loaded. The guest is complete, so a failure is a warning: the next snapshot
+/// must be full.
+fn log_since(vm: &Vm, snapshot: SavedSnapshot) {
+    let path = snapshot.path.display().to_string();
+    if let Some(Err(error)) = vm.slot.checkpoint_ram().map(|ram| ram.log_since(snapshot)) {
+        vm.host().report(Level::Warning, &format!("changes since {path} are not logged: {error}"));
+    }
 }
 
 /// Opens `from`, and checks it if it is a regular file. For a lazy load of a stream, also finds its pages.

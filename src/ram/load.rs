@@ -88,6 +88,7 @@ impl Ram {
         if self.is_lazy() {
             return Err(Error::new(libc::EBUSY, "a lazy restore still reads pages of RAM"));
         }
+        self.end_log();
         let mut busy = self.busy.lock();
         busy.check_open()?;
         busy.check_no_checkpoints("loading memory")?;

@@ -97,6 +97,8 @@ struct Busy {
     closed: bool,
     /// The tracking of writes while checkpoints exist.
     session: Option<Arc<checkpoint::Session>>,
+    /// The pages that an incremental snapshot saves.
+    frozen: Option<Arc<checkpoint::Frozen>>,
 }
 
 /// The error of a userfaultfd that can't be opened: `what` needs it, with the kernel's feature `needs`.
@@ -240,6 +242,7 @@ impl Ram {
         }
         // A migration that has not reached setup yet, or that waits for its source, needs the device as well.
         self.vm().map_or(Ok(()), |vm| vm.slot.check_idle("freeing the RAM"))?;
+        self.end_log();
         {
             let mut busy = self.busy.lock();
             busy.check_idle("free")?;
@@ -306,6 +309,7 @@ impl Ram {
     }
 
     fn change_blocks(&self, what: &str, change: impl FnOnce(&mut Vec<Arc<Block>>) -> Result<()>) -> Result<()> {
+        self.end_log();
         // Held to the end: no setup takes the list between the check and the change.
         let busy = self.busy.lock();
         busy.check_open()?;

@@ -173,14 +173,14 @@ impl Ram {
     /// Starts the dirty log and writes the list of blocks. All pages are dirty at first.
     pub(super) fn save_setup(&self, file: &MigFile, postcopy: bool) -> Result<()> {
         // From here on the list of blocks does not change.
-        let blocks = {
+        let (blocks, frozen) = {
             let mut busy = self.busy.lock();
             busy.check_open()?;
             if busy.outgoing || busy.incoming {
                 return Err(Error::new(libc::EBUSY, "RAM already takes part in a migration"));
             }
             busy.outgoing = true;
-            self.blocks()
+            (self.blocks(), busy.frozen.clone())
         };
         self.counters.reset();
         self.dirty_pages.store(0, Relaxed);
@@ -193,12 +193,16 @@ impl Ram {
         }
         let plan = self.vm().map(|vm| vm.slot.memory_plan()).filter(|plan| plan.mapped);
         let mut mapped = plan.map(|plan| MappedSave::new(self, file, &plan)).transpose()?;
-        // The guest is stopped until all pages are in their places: there is nothing to log.
-        let tracker = if mapped.is_some() { Tracker::Marks } else { Tracker::start(self, &blocks)? };
-        for block in blocks.iter().filter(|block| !self.is_ignored(block)) {
-            self.mark(block, 0, block.pages());
+        // There is nothing to log: the guest is stopped until all pages are in their places, or their contents are kept.
+        let logs = mapped.is_none() && frozen.is_none();
+        let tracker = if logs { Tracker::start(self, &blocks)? } else { Tracker::Marks };
+        for (at, block) in blocks.iter().enumerate().filter(|(_, block)| !self.is_ignored(block)) {
+            match &frozen {
+                Some(frozen) => frozen.each_run(at, block, |start, count| self.mark(block, start, count)),
+                None => self.mark(block, 0, block.pages()),
+            }
         }
-        let cache = if self.snapshots.load(SeqCst) { 0 } else { self.options().xbzrle_cache };
+        let cache = if self.snapshots.load(SeqCst) || frozen.is_some() { 0 } else { self.options().xbzrle_cache };
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         self.put_blocks(file, &blocks, postcopy, mapped.as_mut())?;

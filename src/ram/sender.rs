@@ -96,7 +96,7 @@ impl Sender {
         content: &[u8],
     ) {
         let offset = page << self.page_bits;
-        if content.iter().all(|byte| *byte == 0) {
+        if content.chunks(64).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0) {
             self.zero(file, counters, at, block, offset);
         } else {
             self.header(file, at, block, offset, wire::PAGE);

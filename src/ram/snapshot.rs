@@ -130,7 +130,7 @@ impl Protection {
 }
 
 /// Writes a section of RAM around `body`.
-fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
     let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM was unregistered"))?;
     section::encode_tag(&mut file, tag, entry.section_id);
     body()?;

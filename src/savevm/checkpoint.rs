@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a checkpoint asks of RAM. `migration::checkpoint` is the driver.
+//! What checkpoints and incremental snapshots ask of RAM. `migration::checkpoint` and `migration::incremental` are the
+//! drivers.
 
 use crate::error::Result;
+use crate::file::MigFile;
+use crate::wire::chain::Identity;
+use std::path::PathBuf;
 
-/// RAM that can take part in checkpoints. Called with the big lock and a stopped guest.
+/// RAM that can take part in checkpoints. Called with the big lock and a stopped guest, unless noted.
 pub trait CheckpointRam: Send + Sync {
     /// Makes a checkpoint of all memory.
     fn checkpoint(&self) -> Result<Box<dyn RamCheckpoint>>;
+
+    /// Keeps the present memory for an incremental snapshot, and logs what changes from now on. With `changed`, only the
+    /// pages are kept that changed since `parent`. Fails with `ESTALE` if that is not known.
+    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>>;
+
+    /// Logs what changes from now on. Memory is that of `parent`.
+    fn log_since(&self, parent: SavedSnapshot) -> Result<()>;
+
+    /// The snapshot since which changes are logged. Any thread, with or without the big lock.
+    fn parent(&self) -> Option<SavedSnapshot>;
 }
 
 /// A checkpoint of all memory. Dropping it frees the checkpoint: any thread, with or without the big lock.
@@ -14,4 +28,27 @@ pub trait RamCheckpoint: Send + Sync {
     /// Puts all memory back. Called with the big lock and a stopped guest. After an error, memory may have parts of two
     /// states.
     fn rollback(&self) -> Result<()>;
+}
+
+/// Memory as it was when it was frozen. The guest may run. Dropping it without `saved` adds its pages to those that changed
+/// since the parent.
+pub trait FrozenRam: Send {
+    /// Writes all sections of RAM. Called without the big lock, which is taken for the cleanup callbacks.
+    fn send(&self, file: &MigFile) -> Result<()>;
+
+    /// The pages are saved in `snapshot`, which is the parent from now on.
+    fn saved(self: Box<Self>, snapshot: SavedSnapshot);
+}
+
+/// A snapshot in a file, as it was when it was saved or loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedSnapshot {
+    /// Its path, without links.
+    pub path: PathBuf,
+    /// Its contents.
+    pub identity: Identity,
+    /// Device, inode, and time of the last change in ns.
+    pub state: (u64, u64, i128),
+    /// The paths of its ancestors.
+    pub ancestors: Vec<PathBuf>,
 }

@@ -11,7 +11,7 @@ use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
 use crate::ffi::marshal::{current, strings, structs};
 use crate::file::MigFile;
-use crate::migration::{SnapshotOptions, check, snapshot_load, snapshot_save, snapshot_save_to};
+use crate::migration::{Parent, SnapshotOptions, check, snapshot_load, snapshot_save, snapshot_save_to};
 use std::ffi::{OsString, c_char, c_int};
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -54,6 +54,10 @@ pub struct SaveVMSnapshotOptions {
     /// this restore records them, reads only touched pages for one second, and writes the file when all pages are read. Delete
     /// it to record anew. Default NULL: none.
     pub working_set: *const c_char,
+    /// What the snapshot is relative to; default NULL: a full snapshot. "": a full snapshot that begins a chain.
+    /// "file:PATH": the snapshot that was saved or loaded last in this chain; only the pages that changed since then are
+    /// saved. When loading: not NULL logs what changes, so that the loaded snapshot can be a parent.
+    pub parent: *const c_char,
 }
 
 sized_structs! {
@@ -70,7 +74,26 @@ unsafe fn chosen(options: *const SaveVMSnapshotOptions) -> Result<SnapshotOption
     let working_set = unsafe { strings::string(options.working_set) };
     let working_set = working_set.filter(|path| !path.is_empty()).map(|path| OsString::from_vec(path).into());
     let SaveVMSnapshotOptions { threads, direct, lazy, .. } = options;
-    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set })
+    // SAFETY: as the caller promised.
+    let parent = unsafe { chosen_parent(options.parent) }?;
+    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set, parent })
+}
+
+/// # Safety
+/// `parent` must be NULL or a terminated string.
+unsafe fn chosen_parent(parent: *const c_char) -> Result<Option<Parent>> {
+    if parent.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: it is a terminated string, as the caller promised.
+    if unsafe { *parent } == 0 {
+        return Ok(Some(Parent::None));
+    }
+    // SAFETY: as above.
+    match unsafe { parse_uri(parent) }? {
+        Uri::File { path, offset: 0 } => Ok(Some(Parent::File(path))),
+        other => Err(Error::invalid(format!("the parent of a snapshot is file:PATH, not {other}"))),
+    }
 }
 
 /// # Safety
@@ -90,10 +113,18 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 /// keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
 /// kinds of URI.
 ///
+/// With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest is stopped only while devices are saved and
+/// changed memory is protected from writes (userfaultfd). It runs while memory is written to the file. An incremental snapshot
+/// contains all devices and the changed pages, and names its parent by path and hash. Every file of the chain is needed to load
+/// it. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
+/// memory is added or removed, if another snapshot is loaded, by savevm_ram_snapshot(), and by a migration that needs the
+/// memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
+///
 /// Returns:
-///   0       the snapshot is saved
-///   -EPERM  this side does not have the guest; see savevm_owner()
-///   -errno  another error
+///   0        the snapshot is saved
+///   -EPERM   this side does not have the guest; see savevm_owner()
+///   -ESTALE  it is not known what changed since the parent, or the parent was changed; save a full snapshot
+///   -errno   another error
 ///
 /// Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
 ///
@@ -179,6 +210,10 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 
 /// Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
 /// if it ran before.
+///
+/// An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
+/// complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the
+/// snapshot can be the parent of the next one.
 ///
 /// A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
 /// guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see

@@ -3,7 +3,9 @@
 //!
 //! - `tree.rs`: which contents differ between two checkpoints.
 //! - `session.rs`: the protection of memory, and the thread that keeps contents before they change.
+//! - `frozen.rs`: memory that is saved while the guest runs, for incremental snapshots.
 
+mod frozen;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -11,8 +13,9 @@ mod tree;
 
 use super::Ram;
 use crate::error::Result;
-use crate::savevm::checkpoint::{CheckpointRam, RamCheckpoint};
-pub(super) use session::Session;
+use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, RamCheckpoint, SavedSnapshot};
+pub(super) use frozen::FrozenMemory;
+pub(super) use session::{Frozen, Session};
 use std::sync::Arc;
 
 /// RAM as the driver of checkpoints sees it.
@@ -35,6 +38,29 @@ impl CheckpointRam for Checkpoints {
                 Err(error)
             }
         }
+    }
+
+    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>> {
+        let session = self.0.session()?;
+        match FrozenMemory::new(&self.0, &session, changed) {
+            Ok(frozen) => Ok(Box::new(frozen)),
+            Err(error) => {
+                self.0.end_session(&session);
+                Err(error)
+            }
+        }
+    }
+
+    fn log_since(&self, parent: SavedSnapshot) -> Result<()> {
+        let session = self.0.session()?;
+        let started = session.start_log(parent);
+        self.0.end_session(&session);
+        started
+    }
+
+    fn parent(&self) -> Option<SavedSnapshot> {
+        let session = self.0.busy.lock().session.clone();
+        session.and_then(|session| session.parent())
     }
 }
 
@@ -74,7 +100,7 @@ impl Ram {
         Ok(session)
     }
 
-    /// Ends the tracking, unless there are checkpoints.
+    /// Ends the tracking, unless there are checkpoints or a log.
     fn end_session(&self, session: &Arc<Session>) {
         let ended = {
             let mut busy = self.busy.lock();
@@ -85,8 +111,18 @@ impl Ram {
         }
     }
 
-    /// Fails with `EBUSY` while checkpoints exist, which `what` would disturb.
+    /// Ends the log of changes since a snapshot, unless there are checkpoints.
+    pub(super) fn end_log(&self) {
+        let session = self.busy.lock().session.clone();
+        if let Some(session) = session.filter(|session| !session.has_checkpoints()) {
+            session.end_log();
+            self.end_session(&session);
+        }
+    }
+
+    /// Ends the log of changes since a snapshot. Fails with `EBUSY` while checkpoints exist, which `what` would disturb.
     pub(super) fn check_no_checkpoints(&self, what: &str) -> Result<()> {
+        self.end_log();
         self.busy.lock().check_no_checkpoints(what)
     }
 }

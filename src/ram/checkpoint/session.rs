@@ -5,6 +5,9 @@
 //! kept the unit's content and ended its protection. A checkpoint or a rollback protects only the units again that were
 //! written since the last one, so that its time does not grow with the size of memory.
 //!
+//! The same faults log what changes since a snapshot, for incremental ones. While there is no checkpoint, contents are not
+//! kept.
+//!
 //! One lock guards the tree and the protection. Nothing is called with it but the kernel.
 
 use super::tree::{Content, Difference, Id, Place, Tree};
@@ -13,6 +16,7 @@ use crate::ram::bitmap::Bitmap;
 use crate::ram::block::{self, Block, Blocks};
 use crate::ram::protect::WriteFaults;
 use crate::savevm::Vm;
+use crate::savevm::checkpoint::SavedSnapshot;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, MutexGuard, Rank};
@@ -30,6 +34,24 @@ struct Pages {
     tree: Tree,
     /// For each block: the units that are not protected. Each of them is kept in the tree, if there is a checkpoint.
     open: Vec<Bitmap>,
+    log: Option<Log>,
+}
+
+/// What changed since a snapshot.
+struct Log {
+    /// For each block: the units that may differ.
+    changed: Vec<Bitmap>,
+    /// The snapshot. `None` until it is saved.
+    parent: Option<SavedSnapshot>,
+}
+
+/// Units of memory whose content is kept as it was at one moment.
+pub(in crate::ram) struct Frozen {
+    id: Id,
+    /// For each block: the units to save.
+    pub units: Vec<Bitmap>,
+    /// All units are to be saved, whatever changed before.
+    is_full: bool,
 }
 
 /// The tracking of one RAM, from its first checkpoint to the end of its last one.
@@ -42,6 +64,29 @@ pub(in crate::ram) struct Session {
     /// A write was not kept, or memory could not be protected: no checkpoint can be trusted any more.
     broken: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A clear bit for each unit of each block.
+fn bitmaps(blocks: &[Arc<Block>]) -> Vec<Bitmap> {
+    blocks.iter().map(|block| Bitmap::new(block.memory().len() / block.unit())).collect()
+}
+
+/// A set bit for each unit of each block.
+fn full_bitmaps(blocks: &[Arc<Block>]) -> Vec<Bitmap> {
+    let bitmaps = bitmaps(blocks);
+    for bitmap in &bitmaps {
+        bitmap.set(0, bitmap.len());
+    }
+    bitmaps
+}
+
+impl Pages {
+    /// A unit is about to change.
+    fn change(&self, at: usize, unit: usize) {
+        if let Some(log) = &self.log {
+            log.changed[at].set(unit, 1);
+        }
+    }
 }
 
 fn content_of(block: &Block, unit: usize) -> Content {
@@ -57,13 +102,13 @@ fn content_of(block: &Block, unit: usize) -> Content {
 impl Session {
     /// Prepares the tracking. No memory is protected yet.
     pub fn new(vm: Weak<Vm>, blocks: Blocks) -> Result<Self> {
-        let open = blocks.iter().map(|block| Bitmap::new(block.memory().len() / block.unit())).collect();
+        let open = bitmaps(&blocks);
         Ok(Self {
             vm,
             faults: WriteFaults::open(&blocks, "a checkpoint")?,
             blocks,
             wake: WakeFd::new().map_err(|err| Error::io("preparing a checkpoint", &err))?,
-            pages: Mutex::new(Rank::CheckpointPages, Pages { tree: Tree::default(), open }),
+            pages: Mutex::new(Rank::CheckpointPages, Pages { tree: Tree::default(), open, log: None }),
             broken: AtomicBool::new(false),
             thread: Mutex::new(Rank::CheckpointThread, None),
         })
@@ -111,6 +156,7 @@ impl Session {
             let mut pages = self.pages();
             pages.tree.keep((at, unit), || content_of(block, unit));
             pages.open[at].set(unit, 1);
+            pages.change(at, unit);
             // Within the lock: a checkpoint must not protect the unit in between.
             self.faults.protect(block, unit * block.unit(), block.unit(), false)
         };
@@ -126,7 +172,8 @@ impl Session {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails if an error made the checkpoints invalid.
+    pub fn check(&self) -> Result<()> {
         if self.broken.load(SeqCst) {
             let text = "an earlier error made all checkpoints of this machine invalid; free them and make new ones";
             return Err(Error::new(libc::EIO, text));
@@ -164,9 +211,15 @@ impl Session {
         self.pages().tree.free(id);
     }
 
-    /// Whether there are checkpoints.
-    pub fn is_needed(&self) -> bool {
+    /// Whether there are checkpoints, or memory that is frozen for a snapshot.
+    pub fn has_checkpoints(&self) -> bool {
         !self.pages().tree.is_empty()
+    }
+
+    /// Whether there are checkpoints or a log.
+    pub fn is_needed(&self) -> bool {
+        let pages = self.pages();
+        !pages.tree.is_empty() || pages.log.is_some()
     }
 
     /// Puts memory back to a checkpoint. The guest is stopped.
@@ -189,6 +242,7 @@ impl Session {
             pages.open[at].set(unit, run.len());
         }
         for ((at, unit), content) in wanted {
+            pages.change(*at, *unit);
             let block = &self.blocks[*at];
             match content {
                 Some(bytes) => block.memory().write(unit * block.unit(), bytes),
@@ -196,5 +250,84 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Logs changes from now on. The guest is stopped.
+    pub fn start_log(&self, parent: SavedSnapshot) -> Result<()> {
+        self.check()?;
+        let mut pages = self.pages();
+        self.protect_open(&pages)?;
+        pages.log = Some(Log { changed: bitmaps(&self.blocks), parent: Some(parent) });
+        Ok(())
+    }
+
+    /// Ends the log.
+    pub fn end_log(&self) {
+        self.pages().log = None;
+    }
+
+    /// The snapshot since which changes are logged.
+    pub fn parent(&self) -> Option<SavedSnapshot> {
+        self.pages().log.as_ref()?.parent.clone()
+    }
+
+    /// Freezes all units, or those that changed since the parent. The guest is stopped.
+    pub fn freeze(&self, changed: bool) -> Result<Frozen> {
+        self.check()?;
+        let mut pages = self.pages();
+        if changed && pages.log.as_ref().is_none_or(|log| log.parent.is_none()) {
+            return Err(Error::new(libc::ESTALE, "it is not known what changed since the parent"));
+        }
+        self.protect_open(&pages)?;
+        let fresh = bitmaps(&self.blocks);
+        let units = match &mut pages.log {
+            Some(log) if changed => std::mem::replace(&mut log.changed, fresh),
+            log => {
+                *log = Some(Log { changed: fresh, parent: None });
+                full_bitmaps(&self.blocks)
+            }
+        };
+        Ok(Frozen { id: pages.tree.add(), units, is_full: !changed })
+    }
+
+    /// Ends a freeze. Without the snapshot that was saved, its units count as changed.
+    pub fn thaw(&self, frozen: &Frozen, saved: Option<SavedSnapshot>) {
+        let mut pages = self.pages();
+        pages.tree.free(frozen.id);
+        match (saved, &mut pages.log) {
+            (Some(saved), Some(log)) => log.parent = Some(saved),
+            (None, Some(log)) if !frozen.is_full => {
+                for (changed, units) in log.changed.iter().zip(&frozen.units) {
+                    let mut from = 0;
+                    while let Some((start, count)) = units.run(from, usize::MAX) {
+                        changed.set(start, count);
+                        from = start + count;
+                    }
+                }
+            }
+            (_, log) => *log = None,
+        }
+    }
+
+    /// The index of a block.
+    pub fn index_of(&self, block: &Arc<Block>) -> Option<usize> {
+        self.blocks.iter().position(|other| Arc::ptr_eq(other, block))
+    }
+
+    /// Copies frozen memory of the block with this index. Writers wait meanwhile.
+    pub fn read_frozen(&self, at: usize, offset: usize, into: &mut [u8]) {
+        let pages = self.pages();
+        let (block, mut done) = (&self.blocks[at], 0);
+        while done < into.len() {
+            let (unit, within) = ((offset + done) / block.unit(), (offset + done) % block.unit());
+            let len = (block.unit() - within).min(into.len() - done);
+            let piece = &mut into[done..done + len];
+            match pages.tree.kept((at, unit)) {
+                Some(Some(bytes)) => piece.copy_from_slice(&bytes[within..within + len]),
+                Some(None) => piece.fill(0),
+                None => block.memory().read(offset + done, piece),
+            }
+            done += len;
+        }
     }
 }

@@ -70,6 +70,11 @@ impl Tree {
         }
     }
 
+    /// The content that a unit had at `current`, if it may have changed since.
+    pub fn kept(&self, place: Place) -> Option<&Content> {
+        self.nodes.get(&self.current?)?.difference.get(&place)
+    }
+
     /// Makes `target` current. Returns the contents that memory must get. `memory` reads the present content of a unit.
     /// `None` if there is no such checkpoint.
     pub fn go_to(&mut self, target: Id, memory: impl Fn(Place) -> Content) -> Option<Difference> {

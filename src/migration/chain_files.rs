@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The files of a chain of snapshots, on disk.
+
+use crate::chain::{self, Chain, Files, ReadAt};
+use crate::error::{Error, Result};
+use crate::inspect::Budget;
+use crate::savevm::checkpoint::SavedSnapshot;
+use crate::wire::chain::Identity;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file on disk.
+pub struct DiskFile(pub File);
+
+impl ReadAt for DiskFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(into, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Opens files on disk.
+pub struct DiskFiles;
+
+impl Files for DiskFiles {
+    type File = DiskFile;
+
+    fn open(&mut self, path: &Path) -> io::Result<(DiskFile, u128)> {
+        // A FIFO must not make this wait.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let data = file.metadata()?;
+        if !data.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        Ok((DiskFile(file), u128::from(data.dev()) << 64 | u128::from(data.ino())))
+    }
+}
+
+/// Opens the chain of a snapshot, if it is incremental.
+pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<DiskFile>>>> {
+    let failed = |err: &io::Error| Error::io(format_args!("opening {}", path.display()), err);
+    let (file, _) = DiskFiles.open(path).map_err(|err| failed(&err))?;
+    let mut start = vec![0; chain::START];
+    let mut count = 0;
+    while count < start.len() {
+        match file.read_at(count as u64, &mut start[count..]).map_err(|err| failed(&err))? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    if chain::link(&start[..count]).is_none() {
+        return Ok(None);
+    }
+    let real = std::fs::canonicalize(path).map_err(|err| failed(&err))?;
+    Chain::open(&mut DiskFiles, &real, &mut Budget::default()).map(Some).map_err(Error::invalid)
+}
+
+/// What shows whether a file was changed.
+fn state(data: &Metadata) -> (u64, u64, i128) {
+    (data.dev(), data.ino(), i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
+}
+
+/// Describes a snapshot that has this path now.
+pub fn describe(path: &Path, identity: Identity, ancestors: Vec<PathBuf>) -> Result<SavedSnapshot> {
+    let failed = |err| Error::io(format_args!("looking at {}", path.display()), &err);
+    let path = std::fs::canonicalize(path).map_err(failed)?;
+    let state = state(&std::fs::metadata(&path).map_err(failed)?);
+    Ok(SavedSnapshot { path, identity, state, ancestors })
+}
+
+/// Describes the snapshot of a chain.
+pub fn describe_chain(chain: &Chain<DiskFile>) -> Result<SavedSnapshot> {
+    let mut paths = chain.paths().map(Path::to_owned);
+    let path = paths.next().unwrap_or_default();
+    describe(&path, chain.identity(), paths.collect())
+}
+
+/// Describes a full snapshot, which is read.
+pub fn describe_full(path: &Path) -> Result<SavedSnapshot> {
+    let failed = |err: io::Error| Error::io(format_args!("reading {}", path.display()), &err);
+    let (file, _) = DiskFiles.open(path).map_err(failed)?;
+    describe(path, chain::identify(&file).map_err(failed)?, Vec::new())
+}
+
+/// Fails if a snapshot is not the file any more that it was.
+pub fn check_unchanged(snapshot: &SavedSnapshot) -> Result<()> {
+    let path = snapshot.path.display();
+    let data = std::fs::metadata(&snapshot.path).map_err(|err| Error::io(format_args!("the parent {path}"), &err))?;
+    if state(&data) != snapshot.state || data.len() != snapshot.identity.length {
+        let text =
+            format!("the parent {path} was changed or replaced since it was saved or loaded; save a full snapshot");
+        return Err(Error::new(libc::ESTALE, text));
+    }
+    Ok(())
+}
