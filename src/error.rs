@@ -223,6 +223,13 @@ impl Error {
         self
     }
 
+    /// The same error with a text that says more. If the first text was reported, this one is not reported again.
+    #[cold]
+    pub fn with_more(mut self, message: impl Into<String>) -> Self {
+        self.0.message = printable(message.into());
+        self
+    }
+
     /// Returns the cause without the place.
     pub fn message(&self) -> &str {
         &self.0.message

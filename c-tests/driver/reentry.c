@@ -263,7 +263,7 @@ static void every_place_of_a_snapshot(Action *action)
 {
     static const char *const saving[] = {
         "setup",   "is_active", "iterate", "complete",  "save",     "pre_save",
-        "vm_stop", "vm_start",  "notify",  "log_start", "log_sync", "log_stop", "cleanup",
+        "vm_stop", "vm_start",  "notify",  "cleanup",
     };
     static const char *const loading[] = { "load_setup", "load", "load_live", "post_load", "load_cleanup" };
 

@@ -37,7 +37,8 @@ pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Ar
         Uri::File { path, offset } => create(path, *offset, &wait)?,
         Uri::Exec(command) => return Ok(Arc::new(ExecChannel::spawn(command, true)?)),
     };
-    Ok(Arc::new(FdChannel::new(fd, true)?.named(uri)))
+    let channel = FdChannel::new(fd, true)?.named(uri);
+    Ok(Arc::new(if matches!(uri, Uri::Unix(_)) { channel.knowing_peer() } else { channel }))
 }
 
 fn to_unix(path: &Path, wait: &Wait<'_>) -> Result<OwnedFd> {

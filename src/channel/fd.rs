@@ -10,9 +10,9 @@ use super::{Channel, PositionedFile, StallLimit, aborted, closed, stalled};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
-    IoVec, Ready, Span, WakeFd, access_of, advance, appends, close_fd, make_room, poll_fd, read_fd, read_scattered,
-    recv_fd, recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind,
-    write_fd, write_pipe,
+    IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, make_room, poll_fd, read_fd,
+    read_scattered, recv_fd, recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking,
+    shutdown_socket, socket_kind, write_fd, write_pipe,
 };
 use std::fs::File;
 use std::io;
@@ -64,7 +64,12 @@ pub struct FdChannel {
     stall: StallLimit,
     /// See `Channel::name`.
     name: Option<String>,
+    /// The process at the other end, if the library made the connection.
+    peer: Option<PeerProcess>,
 }
+
+/// How long the end of the peer's process may follow that of its connection.
+const PEER_ENDS_WITHIN: Duration = Duration::from_millis(100);
 
 fn direction_error(fd: &OwnedFd, writable: bool) -> Error {
     let (has, lacks) = if writable { ("reading", "written to") } else { ("writing", "read from") };
@@ -125,12 +130,21 @@ impl FdChannel {
             }
         }
         let descriptor = Mutex::new(Rank::Descriptor, Some(Arc::new(Descriptor { fd, was_blocking })));
-        Ok(Self { kind, descriptor, shut_down: AtomicBool::new(false), wake, stall: StallLimit::new(), name: None })
+        let (shut_down, stall) = (AtomicBool::new(false), StallLimit::new());
+        Ok(Self { kind, descriptor, shut_down, wake, stall, name: None, peer: None })
     }
 
     /// Sets the name that errors use.
     pub(super) fn named(mut self, name: impl std::fmt::Display) -> Self {
         self.name = Some(name.to_string());
+        self
+    }
+
+    /// Remembers the process at the other end of a Unix socket that this process has just connected or accepted. A socket
+    /// that came from elsewhere says who made it, which need not be the process that uses it.
+    pub(super) fn knowing_peer(mut self) -> Self {
+        let descriptor = self.descriptor.lock().clone();
+        self.peer = descriptor.and_then(|descriptor| PeerProcess::of(descriptor.fd.as_fd()));
         self
     }
 
@@ -199,6 +213,10 @@ fn shutdown_connection(fd: BorrowedFd<'_>) -> io::Result<()> {
 impl Channel for FdChannel {
     fn name(&self) -> Option<String> {
         self.name.clone()
+    }
+
+    fn peer_end(&self) -> Option<String> {
+        self.peer.as_ref().map(|peer| peer.describe(PEER_ENDS_WITHIN))
     }
 
     fn read(&self, into: Span<'_>) -> io::Result<usize> {

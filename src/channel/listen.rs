@@ -122,7 +122,8 @@ impl Listener {
         match &self.source {
             Source::Sockets(sockets) => {
                 let socket = accept_any(sockets, &wait)?;
-                Ok(Arc::new(FdChannel::new(socket, false)?.named(&self.uri)))
+                let channel = FdChannel::new(socket, false)?.named(&self.uri);
+                Ok(Arc::new(if matches!(self.uri, Uri::Unix(_)) { channel.knowing_peer() } else { channel }))
             }
             Source::Opened(slot) => {
                 let gone =

@@ -63,6 +63,12 @@ pub trait Channel: Send + Sync {
         None
     }
 
+    /// Returns how the process of the peer is, as a clause for the error of a connection that broke. `None` if that can't be
+    /// known. May wait a moment for a process that is about to end.
+    fn peer_end(&self) -> Option<String> {
+        None
+    }
+
     /// Returns whether bytes can flow in both directions, which a return path needs.
     fn is_duplex(&self) -> bool {
         false

@@ -89,6 +89,12 @@ impl Link {
         }
     }
 
+    /// Returns how the process at the other end is, if that can be known.
+    pub fn peer_end(&self) -> Option<String> {
+        let channel = self.0.lock().channel.clone();
+        channel.and_then(|channel| channel.peer_end())
+    }
+
     /// Shuts the channel down, if there is one, and releases it. Returns whether that ends the waits in it.
     pub fn drop_channel(&self) -> bool {
         let channel = self.0.lock().channel.take();
@@ -294,6 +300,20 @@ impl Core {
     /// Sets why the migration is about to be cancelled.
     pub(super) fn set_interruption(&self, reason: Error) {
         self.interruption.lock().get_or_insert(reason);
+    }
+
+    /// Adds how the peer's process ended to the error of a connection that broke, if that can be known. Before the connection
+    /// is closed here.
+    pub fn name_peer(&self, error: Error) -> Error {
+        let broke = error.code() == -libc::EIO && self.interrupted().is_none() && !self.link.is_closed_here();
+        match broke.then(|| self.link.peer_end()).flatten() {
+            Some(end) if !error.message().contains(&end) => {
+                let side = if self.incoming { "source" } else { "destination" };
+                let text = format!("{} (the {side}: {end})", error.message());
+                error.with_more(text)
+            }
+            _ => error,
+        }
     }
 
     /// Breaks the connection of a running postcopy.

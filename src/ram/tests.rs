@@ -518,7 +518,7 @@ fn a_load_without_a_setup_leaves_nobody_who_touches_memory() {
     machine.ram.load(&MigFile::new(Arc::new(memory::Reader::new(long_run())), false)).unwrap();
     // Other tests have theirs, for as long as a load takes.
     let since = Instant::now();
-    while prefault_threads() > 0 && since.elapsed() < Duration::from_secs(20) {
+    while prefault_threads() > 0 && since.elapsed() < Duration::from_secs(60) {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(prefault_threads(), 0);
@@ -592,7 +592,7 @@ fn zero_pages_of_a_postcopy_take_no_memory_and_are_there_when_touched() {
         let waiting = scope.spawn(|| read_page(&machine, 3));
         let faults = machine.ram.faults().unwrap();
         let since = Instant::now();
-        while !faults.is_waiting(0, 3 * PAGE) && since.elapsed() < Duration::from_secs(20) {
+        while !faults.is_waiting(0, 3 * PAGE) && since.elapsed() < Duration::from_secs(60) {
             thread::yield_now();
         }
         feed(&machine, records((1..7).map(|page| (page, None))));
@@ -603,7 +603,7 @@ fn zero_pages_of_a_postcopy_take_no_memory_and_are_there_when_touched() {
     // A fault in page 4 also places pages 5 and 6, after the thread that waits for page 4 was woken.
     assert_eq!(read_page(&machine, 4).unwrap(), 0);
     let since = Instant::now();
-    while present(&machine.memories[0]) < before + 4 * PAGE && since.elapsed() < Duration::from_secs(20) {
+    while present(&machine.memories[0]) < before + 4 * PAGE && since.elapsed() < Duration::from_secs(60) {
         thread::yield_now();
     }
     assert_eq!(present(&machine.memories[0]), before + 4 * PAGE);

@@ -7,6 +7,7 @@ mod fd;
 mod guest;
 mod iovec;
 mod pagemap;
+mod peer;
 mod positioned;
 mod signals;
 mod socket;
@@ -22,6 +23,7 @@ pub use fd::{
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages, with_piece};
 pub use pagemap::{PageScan, Residency, is_anonymous};
+pub use peer::PeerProcess;
 pub use positioned::{appends, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, tell};
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,

@@ -2,6 +2,7 @@
 //! The test machine's RAM in postcopy, and a guest that touches its pages.
 
 use super::machine::{PAGES, Ram};
+use super::precopy::LONG;
 use savevm::error::{Error, Result};
 use savevm::file::MigFile;
 use savevm::savevm::slot::{PageSource, PostcopyRam};
@@ -48,7 +49,7 @@ impl Ram {
     /// What a vCPU does: reads a page, and waits for it if it is not here yet.
     pub fn touch(&self, page: usize) -> Option<u64> {
         let parts = &self.postcopy;
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LONG;
         let mut received = parts.received.lock().unwrap();
         while !received.contains(&page) {
             if parts.ended().is_some() || Instant::now() > deadline {

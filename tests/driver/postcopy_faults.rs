@@ -15,8 +15,8 @@ use std::time::Duration;
 fn slow(extensions: bool) -> Params {
     Params {
         max_postcopy_bandwidth: 2_000,
-        switchover_timeout: Duration::from_millis(800),
-        stall_timeout: Some(Duration::from_secs(2)),
+        switchover_timeout: Duration::from_secs(3),
+        stall_timeout: Some(Duration::from_secs(4)),
         recover_timeout: None,
         ..params(extensions)
     }
@@ -175,6 +175,10 @@ fn a_lost_verdict_keeps_no_side_waiting() {
     let back = answers();
     for left in back - 8..back {
         for how in [Break::Whole, Break::Half, Break::Silent] {
+            if how == Break::Silent && left % 4 != 0 {
+                // Each silence lasts as long as its limit.
+                continue;
+            }
             let what = format!("{how:?} at {left} of {back}");
             let (source, destination, stage) = machines();
             let params = Params { max_postcopy_bandwidth: 0, ..slow(true) };
@@ -193,7 +197,7 @@ fn a_lost_report_that_all_pages_arrived_is_given_again_in_a_recovery() {
     for left in back - 16..back - 8 {
         let what = format!("{left} of {back}");
         let (source, destination, stage) = machines();
-        let params = Params { max_postcopy_bandwidth: 0, ..slow(true) };
+        let params = Params { max_postcopy_bandwidth: 0, recover_timeout: None, ..params(true) };
         let run = start(&source, &destination, &fragile(-1, left, Break::Whole), params);
         wait_status(|| run.out.info().status, Status::PostcopyPaused, &what);
         wait_status(|| run.into.info().status, Status::Completed, &what);

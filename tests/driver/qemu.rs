@@ -124,14 +124,19 @@ fn socket(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("savevm-qemu-{name}-{}", std::process::id()))
 }
 
-fn wait_for_file(path: &std::path::Path) {
+/// Waits until a process listens on a Unix socket. Connecting would take the connection of the source.
+fn wait_for_listener(path: &std::path::Path) {
+    const ACCEPTS: u32 = 0x10000;
+    let end = format!(" {}", path.display());
+    let listens = |line: &str| {
+        let flags = line.split_whitespace().nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        line.ends_with(&end) && flags.is_some_and(|flags| flags & ACCEPTS != 0)
+    };
     let since = Instant::now();
-    while !path.exists() {
+    while !std::fs::read_to_string("/proc/net/unix").unwrap().lines().any(listens) {
         assert!(since.elapsed() < LONG, "QEMU does not listen");
         thread::sleep(Duration::from_millis(10));
     }
-    // It is there before QEMU listens on it.
-    thread::sleep(Duration::from_millis(200));
 }
 
 #[test]
@@ -141,7 +146,7 @@ fn qemu_takes_a_guest_and_its_verdict_counts() {
         let Some(mut qemu) = Qemu::start(&["-incoming", &format!("unix:{}", path.display())]) else {
             return eprintln!("skipped: no QEMU 7.2");
         };
-        wait_for_file(&path);
+        wait_for_listener(&path);
         // QEMU's machine has no such devices: this one has none either.
         let (machine, _, stage) = Machine::two();
         machine.vm.unregister_name(None, b"ram", 1);
@@ -186,7 +191,7 @@ fn a_guest_that_is_stopped_stays_stopped_in_qemu_and_from_qemu() {
         let Some(mut qemu) = Qemu::start(&["-incoming", &format!("unix:{}", path.display())]) else {
             return eprintln!("skipped: no QEMU 7.2");
         };
-        wait_for_file(&path);
+        wait_for_listener(&path);
         let (machine, _, stage) = Machine::two();
         machine.vm.unregister_name(None, b"ram", 1);
         machine.vm.unregister_name(None, b"dev", 1);

@@ -259,7 +259,7 @@ fn a_source_that_waits_is_heard_of() {
         let before = ends.1.read_so_far();
         let now = source.host.clock_ns().unwrap();
         *source.host.frozen.lock().unwrap() = Some(now + 6_000_000_000);
-        assert!(read_more_within(before, Duration::from_secs(3)), "nothing arrives in {status}");
+        assert!(read_more_within(before, LONG), "nothing arrives in {status}");
         *source.host.frozen.lock().unwrap() = None;
         source.device.plugged.store(false, SeqCst);
     }
@@ -296,8 +296,7 @@ fn parameters_change_while_it_runs() {
     source.ram.writes.store(u32::MAX, SeqCst);
     let slow = Params { max_bandwidth: 50_000, downtime_limit: Duration::from_micros(1), ..quick() };
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (slow, quick()));
-    thread::sleep(Duration::from_millis(250));
-    assert_eq!(run.out.info().status, Status::Active);
+    wait_status(|| run.out.info().status, Status::Active, "rounds");
     run.out.set_params(&Params { max_bandwidth: 0, downtime_limit: Duration::from_secs(10), ..quick() }).unwrap();
     let (out, into) = run.wait("parameters");
     out.and(into).unwrap();

@@ -54,6 +54,9 @@ impl incoming::Incoming for Commands {
                 load::check_absent(&shared.core.vm, shared.core.params().strict)?;
                 worker.state().source_asked = true;
             }
+            message::PING_CANCELLED => {
+                return Err(Error::new(libc::ECANCELED, "the migration was cancelled at the source"));
+            }
             message::PING_GUEST_STOPPED => worker.state().guest_is_stopped = true,
             message::PING_ALL_SENT => worker.note_all_sent()?,
             // The RUN of a source without our extensions follows in the same package: it is too late to cancel.

@@ -65,6 +65,10 @@ impl Channel for Metered {
         self.inner.name()
     }
 
+    fn peer_end(&self) -> Option<String> {
+        self.inner.peer_end()
+    }
+
     fn is_duplex(&self) -> bool {
         self.inner.is_duplex()
     }

@@ -38,7 +38,7 @@ impl Worker {
         match self.postcopy_ram() {
             Some(ram) if matches!(stage, Stage::Running | Stage::Recover) && !abandoned => {
                 let core = &self.shared.core;
-                core.set_pause_error(PAUSED, &error);
+                core.set_pause_error(PAUSED, &core.name_peer(error));
                 core.link.drop_channel();
                 self.shared.sender.close();
                 drop(file.take());

@@ -117,6 +117,7 @@ impl Worker {
                 return;
             }
             if let Err(error) = self.step(stage, acceptor, &mut file) {
+                let error = self.shared.core.name_peer(error);
                 close(acceptor, &mut file);
                 return self.abort(error);
             }

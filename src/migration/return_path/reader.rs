@@ -101,6 +101,10 @@ impl Channel for NoTimeout {
         self.inner.name()
     }
 
+    fn peer_end(&self) -> Option<String> {
+        self.inner.peer_end()
+    }
+
     fn shutdown(&self) -> io::Result<()> {
         self.inner.shutdown()
     }
@@ -275,11 +279,14 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
             Err(error) => {
                 let text = match channel.ended.load(SeqCst) {
                     true if core.link.is_closed_here() => "the connection was closed on this side".to_owned(),
-                    true if file.position() == start => {
-                        "the destination closed the connection without a verdict: it ended, crashed or was killed"
-                            .to_owned()
+                    true => {
+                        let how = match file.position() == start {
+                            true => "the destination closed the connection without a verdict",
+                            false => "the connection to the destination ended within a message",
+                        };
+                        let why = channel.peer_end().unwrap_or_else(|| "it ended, crashed or was killed".to_owned());
+                        format!("{how}: {why}")
                     }
-                    true => "the connection to the destination ended within a message".to_owned(),
                     false => format!("return path: {}", error.message()),
                 };
                 shared.lock().broken = Some(error.with_message(text));

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+/// Limit for the report of a cancel to the destination.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(300);
 /// How long a step sleeps at most, so that nothing that was missed is missed for long.
 const NAP_MAX: Duration = Duration::from_millis(200);
 
@@ -130,12 +132,28 @@ impl Outgoing {
     /// Ends the migration. When it returns `Ok`, within a second, the guest is and runs where it was. `EBUSY` where it
     /// is too late: the destination may have the guest, or has it. Any thread; the big lock is released meanwhile.
     pub fn cancel(&self) -> Result<()> {
-        match self.shared.core.begin_cancel("the destination has, or may have, the guest", || ())? {
+        match self.shared.core.begin_cancel("the destination has, or may have, the guest", || self.await_farewell())? {
             true => {
                 self.work_off();
                 self.shared.core.wait_cancelled()
             }
             false => Ok(()),
+        }
+    }
+
+    /// Lets the worker report the cancel to the destination, before the connection is closed. The worker may be inside a
+    /// write that the destination does not take.
+    fn await_farewell(&self) {
+        let core = &self.shared.core;
+        if core.is_called_back() {
+            return;
+        }
+        if self.own_thread {
+            core.wait_quietly(FAREWELL_LIMIT, || {
+                self.shared.requests.farewell.load(SeqCst) || core.status().is_final()
+            });
+        } else {
+            let _ = self.run_step();
         }
     }
 

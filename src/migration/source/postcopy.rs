@@ -295,7 +295,7 @@ impl Source {
         if refused || core.vm.is_poisoned() || core.vm.slot.ram().is_none() || m.requests.abandon.load(SeqCst) {
             return Err(error);
         }
-        core.set_pause_error(PAUSED, &error);
+        core.set_pause_error(PAUSED, &core.name_peer(error));
         let owner = self.owner_in_postcopy(core);
         core.set_owner(owner);
         self.disconnect(core);

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 pub(super) struct Requests {
     /// Continue after pause-before-switchover.
     pub continue_: AtomicBool,
+    /// A cancelled migration has reported that to the destination, or can't.
+    pub farewell: AtomicBool,
     /// The handle is being freed: do not wait for a recovery any longer.
     pub abandon: AtomicBool,
     /// The new connection of a recovery.
@@ -22,6 +24,7 @@ impl Default for Requests {
     fn default() -> Self {
         Self {
             continue_: AtomicBool::new(false),
+            farewell: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
             recovery_channel: Mutex::new(Rank::OutgoingRecovery, None),
         }

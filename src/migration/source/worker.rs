@@ -516,6 +516,10 @@ impl Source {
             }
             None => (false, error),
         };
+        let error = if cancelled { error } else { core.name_peer(error) };
+        if cancelled {
+            self.report_cancel(m);
+        }
         let committed = core.status_machine.is_committed();
         let owner = match (committed, core.status().is_postcopy()) {
             (false, _) => Owner::Here,
@@ -541,6 +545,18 @@ impl Source {
         }
         m.finish(if cancelled && restarted { Status::Cancelled } else { Status::Failed });
         Next::Done
+    }
+
+    /// Reports to the destination that the migration was cancelled here. Only libsavevm understands that.
+    fn report_cancel(&self, m: &Shared) {
+        const LIMIT: Duration = Duration::from_millis(100);
+        let file = self.file.as_ref().filter(|file| self.peer_is_libsavevm() && file.error() == 0);
+        if let Some(file) = file {
+            m.core.link.set_stall_limit(LIMIT);
+            command::ping(&m.core.vm, file, message::PING_CANCELLED);
+        }
+        m.requests.farewell.store(true, SeqCst);
+        m.core.status_machine.notify();
     }
 
     /// A connection that breaks may do so because the destination gave up.

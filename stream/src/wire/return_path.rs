@@ -43,6 +43,8 @@ pub const PING_ALL_SENT: u32 = 0x5356_4d07;
 pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
 /// Follows [`PING_HELLO`]. A destination that answers this PING without [`PONG_HELLO`] before it is not libsavevm.
 pub const PING_HELLO_END: u32 = 0x5356_4d05;
+/// The migration was cancelled at the source, which closes the connection. It has no answer.
+pub const PING_CANCELLED: u32 = 0x5356_4d09;
 /// Sent before the guest stops for postcopy: the answer says that nothing is queued before what follows.
 pub const PING_DRAINED: u32 = 0x5356_4d06;
 /// The third answer to [`PING_HELLO`]: the destination takes part in a preflight.
