@@ -209,6 +209,16 @@ def made_here(corpus):
     corpus.add("return_path", "made", answers + message(1, bytes(4)))
     corpus.add("return_path", "bitmap", struct.pack("<Q", 32) + b"\xff" * 32 + struct.pack(">Q", 0x0123456789abcdef))
 
+    # The target `snapshot`: the length of the head, the head, and what is behind the places of the pages.
+    start = RAM_START + listed
+    mapped = b"\5\x1aconfiguration/capabilities\0\0\0\1\0\0\0\1\x0amapped-ram"
+    mapped = RAM_START.replace(b"none", b"none" + mapped) + listed
+    mapped += struct.pack(">IQQQ", 1, PAGE, len(mapped) + 28, 1 << 20) + bytes([0b1011, 0x80]) + bytes(30)
+    ended = word(0, 0x10) + b"\x7e\0\0\0\2" + b"\3\0\0\0\2" + word(0, 0x10) + b"\x7e\0\0\0\2\0"
+    corpus.add("snapshot", "mapped", struct.pack(">H", len(mapped)) + mapped + ended)
+    records = pages + zeros + word(0, 0x28) + b"more" * 1024
+    corpus.add("snapshot", "stream", struct.pack(">H", 0x8000 | len(start)) + start + records + ended)
+
     corpus.add("vmstate", "zeros", bytes(200))
     for number in range(24):
         choices = rng.randbytes(120)

@@ -253,7 +253,7 @@ instant() {
     say "$(ask "$1" "loadvm $work/mapped lazy" '^loaded')"
     beat "$1"
     [ "$number" -lt "$later" ] || fail "the guest did not return to its snapshot"
-    await "$1" '\[restore\] all memory is loaded'
+    await "$1" '\[restore\] all memory is loaded' >/dev/null || fail "the memory was not read"
     beat "$1"
     good "the guest runs while its memory is read, and its memory is correct"
 }

@@ -77,6 +77,13 @@ impl Machine {
         Self { vm, ram, memory }
     }
 
+    /// Returns the memory.
+    pub fn content(&self) -> Vec<u8> {
+        let mut content = vec![0; self.memory.len];
+        self.memory.memory().read(0, &mut content);
+        content
+    }
+
     /// Sets all memory to zero.
     pub fn reset(&self) {
         self.memory.memory().discard(0, self.memory.len, false).expect("a private mapping");

@@ -98,8 +98,17 @@ pub(super) struct Faults {
 
 impl Faults {
     /// `what` is the operation, for errors; `count` is the number of threads.
-    fn start(ram: &Arc<Ram>, blocks: Blocks, supply: Arc<dyn Supply>, what: &str, count: usize) -> Result<Arc<Self>> {
+    fn start(
+        ram: &Arc<Ram>,
+        blocks: Blocks,
+        supply: Arc<dyn Supply>,
+        what: &str,
+        count: usize,
+        discard: impl FnOnce() -> Result<()>,
+    ) -> Result<Arc<Self>> {
         let (uffd, method, can_zero) = register(&blocks, what)?;
+        // After an error, closing the descriptor ends the registration.
+        discard()?;
         let failed = |err| Error::io(format_args!("starting {what}"), &err);
         let wake = WakeFd::new().map_err(failed)?;
         let waiting = Mutex::new(Rank::FaultsWaiting, BTreeSet::new());
@@ -378,15 +387,22 @@ impl Ram {
     /// Starts to serve faults.
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
         self.stop_prefault();
-        self.serve_faults(Arc::new(Remote(source)), "postcopy", 1)
+        let discard = || self.sent_blocks().iter().try_for_each(|block| self.discard_missing(block));
+        self.serve_faults(Arc::new(Remote(source)), "postcopy", 1, discard)
     }
 
-    /// Starts to serve faults on `count` threads, for the operation `what`.
-    pub(super) fn serve_faults(self: &Arc<Self>, supply: Arc<dyn Supply>, what: &str, count: usize) -> Result<()> {
+    /// Starts to serve faults on `count` threads, for the operation `what`. `discard` discards all pages that are missing. It
+    /// is called when a touch of a missing page waits already: a page that was touched in between would count as present.
+    pub(super) fn serve_faults(
+        self: &Arc<Self>,
+        supply: Arc<dyn Supply>,
+        what: &str,
+        count: usize,
+        discard: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let blocks = self.sent_blocks();
         allow_huge(&blocks, false);
-        let discarded = blocks.iter().try_for_each(|block| self.discard_missing(block));
-        let started = discarded.and_then(|()| Faults::start(self, Arc::clone(&blocks), supply, what, count));
+        let started = Faults::start(self, Arc::clone(&blocks), supply, what, count, discard);
         let faults = started.inspect_err(|_| allow_huge(&blocks, true))?;
         *self.faults.lock() = Some(faults);
         Ok(())

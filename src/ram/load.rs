@@ -170,7 +170,6 @@ impl Loader {
         let (Some(plan), Some(index)) = (&plan, index) else { return self.records(ram, file) };
         if self.lazy.is_none() {
             let lazy = LazyLoad::from_index(ram, file, index, Arc::clone(plan))?;
-            ram.discard_all()?;
             self.lazy = Some(lazy);
         }
         lazy::skip_section(file, index)
@@ -355,7 +354,6 @@ impl Loader {
             return mapped.get_pages(ram, &plan);
         }
         let lazy = LazyLoad::from_mapped(ram, mapped, plan)?;
-        ram.discard_all()?;
         self.lazy = Some(lazy);
         Ok(())
     }

@@ -275,12 +275,6 @@ impl Ram {
     pub(super) fn start_lazy(self: &Arc<Self>, load: LazyLoad) -> Result<()> {
         let vm = self.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
         let LazyLoad { file, pages, plan } = load;
-        let mut total = 0;
-        for pages in &pages {
-            let block = pages.block();
-            mark_zero(pages);
-            total += ((block.pages() - block.received.count()) << self.page_bits) as u64;
-        }
         let path = plan.lazy.as_deref().and_then(|LazyPlan { working_set, .. }| working_set.as_deref());
         let failed = |err: std::io::Error| Error::io("starting a lazy restore", &err);
         let lazy = Arc::new(Lazy {
@@ -292,7 +286,16 @@ impl Ram {
             stopped: AtomicBool::new(false),
             failure: Mutex::new(Rank::LazyFailure, None),
         });
-        self.serve_faults(Arc::clone(&lazy) as _, "a lazy restore", FAULT_THREADS)?;
+        let mut total = 0;
+        self.serve_faults(Arc::clone(&lazy) as _, "a lazy restore", FAULT_THREADS, || {
+            self.discard_all()?;
+            for pages in &lazy.pages {
+                let block = pages.block();
+                mark_zero(pages);
+                total += ((block.pages() - block.received.count()) << self.page_bits) as u64;
+            }
+            Ok(())
+        })?;
         let Some(faults) = self.faults() else { return Ok(()) };
         vm.slot.restore.begin(total);
         *self.lazy.lock() = Some(Arc::clone(&lazy));
