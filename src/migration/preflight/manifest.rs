@@ -59,17 +59,14 @@ impl Described {
     }
 
     fn add_settings(&mut self, vm: &Vm, params: &Params, end: End, depth: u32, ignore_shared: Option<u64>) {
-        let limits = vm.limits();
-        let name_len = self.manifest.machine.as_ref().map_or(0, |machine| machine.name.len() as u64);
-        let (nesting, name_len) = match end {
-            End::Source(_) => (depth, name_len),
-            End::Destination => (limits.nesting, limits.machine_name.into()),
+        let nesting = match end {
+            End::Source(_) => depth,
+            End::Destination => vm.limits().nesting,
         };
         let strict = (matches!(end, End::Source(_)) && params.strict).then_some(1);
         let all = [
             (settings::POSTCOPY, Some(params.postcopy.into())),
             (settings::NESTING, Some(nesting.into())),
-            (settings::MACHINE_NAME, Some(name_len)),
             (settings::IGNORE_SHARED, ignore_shared),
             (settings::STRICT, strict),
         ];

@@ -13,8 +13,6 @@ pub mod settings {
     pub const POSTCOPY: &[u8] = b"postcopy";
     /// The nesting of the most deeply nested description.
     pub const NESTING: &[u8] = b"nesting";
-    /// Length of the machine's name in bytes.
-    pub const MACHINE_NAME: &[u8] = b"machine-name";
     /// Whether the host knows its blocks' guest addresses and does not send shared ones: 0 or 1.
     pub const IGNORE_SHARED: &[u8] = b"ignore-shared";
     /// The source wants what only the destination has to be an error: 1.
@@ -30,15 +28,15 @@ pub struct Machines {
     pub differing: Vec<(usize, usize)>,
 }
 
-/// Compares the machine of a source with the one here. Devices, and blocks of RAM, that only this side has are warnings,
-/// or errors if `strict`.
+/// Compares the machine of a source with the one here. Devices that only this side has are warnings, or errors if
+/// `strict`.
 pub fn machines(source: &Manifest, here: &Manifest, strict: bool) -> Machines {
     let mut findings = Findings::default();
     let extra = if strict { Severity::Error } else { Severity::Warning };
     configuration(source.machine.as_ref(), here.machine.as_ref(), &mut findings);
     compare_settings(source, here, &mut findings);
     if let (Some(have), Some(wanted)) = (&source.ram, &here.ram) {
-        ram(have, wanted, postcopy(source), extra, &mut findings);
+        ram(have, wanted, postcopy(source), &mut findings);
     }
     let differing = devices(source, here, extra, &mut findings);
     Machines { findings: findings.finish(), differing }
@@ -106,25 +104,22 @@ fn compare_settings(source: &Manifest, here: &Manifest, findings: &mut Findings)
             findings.error(format!("leaving out shared memory is {have} at the source and {wanted} on this side"));
         }
     }
-    for (name, what) in
-        [(settings::NESTING, "levels of nested descriptions"), (settings::MACHINE_NAME, "bytes of a machine's name")]
-    {
-        if let (Some(have), Some(limit)) = (setting(source, name), setting(here, name)) {
-            if have > limit {
-                findings.error(format!("{have} {what}, the limit of this side is {limit}"));
-            }
+    if let (Some(have), Some(limit)) = (setting(source, settings::NESTING), setting(here, settings::NESTING)) {
+        if have > limit {
+            findings.error(format!("{have} levels of nested descriptions, the limit of this side is {limit}"));
         }
     }
 }
 
-fn ram(have: &[wire::RamBlock], wanted: &[wire::RamBlock], postcopy: bool, extra: Severity, findings: &mut Findings) {
+fn ram(have: &[wire::RamBlock], wanted: &[wire::RamBlock], postcopy: bool, findings: &mut Findings) {
     let names = |blocks: &[wire::RamBlock]| -> Vec<(String, u64)> {
         blocks.iter().map(|block| (text(&block.name), block.length)).collect()
     };
     let (ours, theirs) = (names(have), names(wanted));
     let [ours, theirs] =
         [&ours, &theirs].map(|blocks| blocks.iter().map(|(name, length)| (name.as_str(), *length)).collect::<Vec<_>>());
-    findings.ram_blocks(&ours, &theirs, extra);
+    // The library's RAM loads no stream that lacks one of its blocks.
+    findings.ram_blocks(&ours, &theirs, Severity::Error);
     let known: HashMap<&[u8], &wire::RamBlock> = wanted.iter().map(|block| (&*block.name, block)).collect();
     for block in have {
         let Some(known) = known.get(&*block.name) else { continue };
@@ -312,9 +307,7 @@ mod tests {
         let found = changed(|here| here.ram.as_mut().unwrap()[0].length = 8192);
         assert_eq!(found, ["error RAM block pc.ram: 4096 bytes, the machine's has 8192"]);
         let renamed = changed(|here| here.ram.as_mut().unwrap()[0].name = b"ram".to_vec());
-        assert!(
-            renamed[0].ends_with("the machine has no such block") && renamed[1].starts_with("warning RAM block ram")
-        );
+        assert!(renamed[0].ends_with("the machine has no such block") && renamed[1].starts_with("error RAM block ram"));
         let shared = changed(|here| here.ram.as_mut().unwrap()[0].ignored = true);
         assert!(shared[0].contains("it is sent, and the machine's is shared"));
         let huge = |here: &mut Manifest| here.ram.as_mut().unwrap()[0].page_size = 2 << 20;
