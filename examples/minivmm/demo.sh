@@ -165,7 +165,32 @@ move() {
     tell "$1" "migrate unix:$work/$2.sock"
 }
 
+# try_out FROM TO: the verdict of TO and a rehearsal, after which it waits on.
+try_out() {
+    tell "$1" "preflight unix:$work/$2.sock"
+    await "$1" '^nothing prevents the migration$' "$3" >/dev/null || fail "the preflight does not pass"
+    tell "$1" "rehearse unix:$work/$2.sock"
+    await "$1" '^the destination has loaded all devices$' "$3" >/dev/null || fail "the rehearsal fails"
+    good "$2 accepts the guest, and has loaded its devices for a test"
+}
+
+# misfit FROM: the verdict of a destination that has other memory.
+misfit() {
+    local other=$((memory * 2))
+    memory=$other start X --incoming "unix:$work/X.sock"
+    await_listener "$work/X.sock"
+    say "$(ask "$1" "preflight unix:$work/X.sock" '^error: machine: RAM block memory: ')"
+    good "a process with $other MiB would refuse the guest"
+    stop_all X
+}
+
 precopy() {
+    title "$what: a preflight and a rehearsal"
+    misfit A
+    start T --incoming "unix:$work/T.sock" -S
+    await_listener "$work/T.sock"
+    try_out A T "$(next_line A)"
+    stop_all T
     title "$what: precopy to process B, which keeps the guest stopped to compare the memory"
     tell A "set downtime-limit 50"
     tell A "set max-bandwidth $((memory / 2))"

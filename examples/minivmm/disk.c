@@ -39,6 +39,11 @@ static void disk_port(Machine *m, uint16_t port, bool write, uint32_t *value)
     }
 }
 
+static void disk_reset(void)
+{
+    state.next = 0;
+}
+
 int disk_release(void *machine)
 {
     return state.fd < 0 || (fdatasync(state.fd) == 0 && flock(state.fd, LOCK_UN) == 0) ? 0 : -errno;
@@ -76,4 +81,4 @@ static bool disk_init(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_disk, &state) == 0;
 }
 
-const Device disk = { DISK_SECTOR, 12, disk_init, disk_port };
+const Device disk = { DISK_SECTOR, 12, disk_init, disk_port, disk_reset };

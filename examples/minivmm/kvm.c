@@ -152,6 +152,13 @@ static int reset(Machine *m)
     return kvm_post_load(NULL, 1);
 }
 
+static void kvm_reset(Machine *m)
+{
+    if (reset(m) < 0) {
+        perror("minivmm: resetting the CPU");
+    }
+}
+
 static bool kvm_open(Machine *m)
 {
     bool good = (kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) >= 0 && (vm = ioctl(kvm, KVM_CREATE_VM, 0)) >= 0 &&
@@ -166,4 +173,4 @@ static bool kvm_open(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-const Accel accel_kvm = { kvm_open, kvm_run_guest, SAVEVM_RAM_LOG_HOST, kvm_log };
+const Accel accel_kvm = { kvm_open, kvm_reset, kvm_run_guest, SAVEVM_RAM_LOG_HOST, kvm_log };

@@ -91,6 +91,15 @@ void machine_port(Machine *m, uint16_t port, bool write, uint32_t *value)
     machine_unlock(m);
 }
 
+void machine_reset(void *machine)
+{
+    Machine *m = machine;
+    m->accel->reset(m);
+    for (size_t at = 0; at < DEVICES; at++) {
+        devices[at]->reset();
+    }
+}
+
 bool machine_init(Machine *m)
 {
     m->ram = mmap(NULL, m->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

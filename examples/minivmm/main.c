@@ -80,6 +80,8 @@ static const struct {
     Command *run;
 } commands[] = {
     { "migrate", "URI", "migrate to unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND", migrate_to },
+    { "preflight", "URI", "ask the destination at URI whether it accepts the guest", migrate_preflight },
+    { "rehearse", "URI", "as preflight; then have the destination load the devices for a test", migrate_rehearse },
     { "cancel", "", "cancel the migration; the guest stays here", migrate_cancel },
     { "migrate-start-postcopy", "", "run the guest at the destination, then send the rest", migrate_start_postcopy },
     { "migrate-pause", "", "break the connection of a postcopy", migrate_pause },

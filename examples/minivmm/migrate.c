@@ -63,6 +63,7 @@ bool migrate_init(Machine *m)
     host_ops.vm_start = machine_start;
     host_ops.vm_running = machine_running;
     host_ops.machine_name = machine_name;
+    host_ops.reset = machine_reset;
     host_ops.stream_flags = stream_flags;
     host_ops.disks_inactivate = disk_release;
     host_ops.disks_activate = disk_acquire;
@@ -129,6 +130,41 @@ void migrate_to(Machine *m, const char *uri)
     } else {
         failed(uri, err);
     }
+}
+
+/* Prints all problems that the destination has with this guest, one in a line. */
+static void show_problems(const Error *err)
+{
+    static const char *const severities[] = { "note", "warning", "risk", "error" };
+    SaveVMProblem problem = SAVEVM_PROBLEM_INIT;
+    for (size_t at = 0; savevm_error_problem(err, at, &problem) == 0; at++) {
+        const char *idstr = problem.idstr ? problem.idstr : "machine", *path = problem.path ? problem.path : "";
+        printf("%s: %s: %s%s%s\n", severities[problem.severity], idstr, path, *path ? ": " : "", problem.message);
+    }
+}
+
+typedef int VisitFn(SaveVM *vm, const char *uri, const SaveVMParams *params, Error **errp);
+
+/* The destination goes on waiting afterwards. */
+static void visit(VisitFn *act, const char *uri, const char *success)
+{
+    Error *err = NULL;
+    if (act(vm, uri, &params, &err) == 0) {
+        printf("%s\n", success);
+    } else {
+        show_problems(err);
+        failed(uri, err);
+    }
+}
+
+void migrate_preflight(Machine *m, const char *uri)
+{
+    visit(savevm_preflight, uri, "nothing prevents the migration");
+}
+
+void migrate_rehearse(Machine *m, const char *uri)
+{
+    visit(savevm_rehearse, uri, "the destination has loaded all devices");
 }
 
 void migrate_trace(const char *path)

@@ -29,6 +29,7 @@ typedef struct Machine Machine;
 /* An implementation of the CPU. All functions are called with the big lock, except run(). */
 typedef struct Accel {
     bool (*open)(Machine *m);           /* false, with a message, if the CPU is not available */
+    void (*reset)(Machine *m);          /* sets the state after power-on; the machine is stopped */
     void (*run)(Machine *m);            /* runs the guest until the machine stops; KICK interrupts it then */
     SaveVMRamLog log;                   /* source of the dirty log */
     void (*log_ops)(SaveVMRamOps *ops); /* sets the functions of the dirty log; their `opaque` is the Machine; may be NULL */
@@ -42,6 +43,7 @@ typedef struct Device {
     uint16_t first_port, ports;
     bool (*init)(Machine *m); /* registers the device's state; false, with a message, on failure */
     void (*port)(Machine *m, uint16_t port, bool write, uint32_t *value);
+    void (*reset)(void); /* sets the state after power-on; the machine is stopped */
 } Device;
 
 extern const Device serial, timer, disk;
@@ -70,6 +72,7 @@ bool machine_locked(void *machine); /* whether this thread holds the lock */
 int machine_start(void *machine);   /* 0 */
 int machine_stop(void *machine);    /* returns 0 after the vCPU has stopped; from then on, the guest does not write to memory */
 bool machine_running(void *machine);
+void machine_reset(void *machine);  /* sets the state after power-on of the CPU and all devices */
 void machine_halt(Machine *m);      /* begins to stop the machine, and does not wait */
 void machine_port(Machine *m, uint16_t port, bool write, uint32_t *value); /* without the lock, by the vCPU's thread */
 
@@ -83,6 +86,7 @@ typedef void Command(Machine *m, const char *argument);
 
 /* migrate.c. A function that returns false has printed the reason, unless noted. */
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
+Command migrate_preflight, migrate_rehearse;
 Command snapshot_save, snapshot_load;
 Command checkpoint_make, checkpoint_return, checkpoint_free;
 bool migrate_init(Machine *m);     /* with the lock, before devices are registered */

@@ -29,6 +29,11 @@ static void serial_port(Machine *m, uint16_t port, bool write, uint32_t *value)
     }
 }
 
+static void serial_reset(void)
+{
+    state.used = 0;
+}
+
 /* `used` is an index, and the stream is not trusted. */
 static int serial_post_load(void *opaque, int version_id)
 {
@@ -52,4 +57,4 @@ static bool serial_init(Machine *m)
     return vmstate_register(NULL, 0, &vmstate_serial, &state) == 0;
 }
 
-const Device serial = { SERIAL_PORT, 1, serial_init, serial_port };
+const Device serial = { SERIAL_PORT, 1, serial_init, serial_port, serial_reset };

@@ -92,12 +92,17 @@ static const VMStateDescription vmstate_cpu = {
     }
 };
 
+static void soft_reset(Machine *m)
+{
+    cpu.guest = (Guest) { .pages = m->pages, .rate = m->rate };
+}
+
 static bool soft_open(Machine *m)
 {
     machine = m;
-    cpu.guest = (Guest) { .pages = m->pages, .rate = m->rate };
+    soft_reset(m);
     sigaction(KICK, &(struct sigaction) { .sa_handler = on_kick }, NULL);
     return vmstate_register(NULL, 0, &vmstate_cpu, &cpu) == 0;
 }
 
-const Accel accel_soft = { soft_open, soft_run, SAVEVM_RAM_LOG_MARKS, NULL };
+const Accel accel_soft = { soft_open, soft_reset, soft_run, SAVEVM_RAM_LOG_MARKS, NULL };

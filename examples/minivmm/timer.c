@@ -53,6 +53,11 @@ static void timer_port(Machine *m, uint16_t port, bool write, uint32_t *value)
     }
 }
 
+static void timer_reset(void)
+{
+    offset = 0;
+}
+
 /* Only called while the machine is stopped. */
 static void timer_save(QEMUFile *f, void *opaque)
 {
@@ -73,4 +78,4 @@ static bool timer_init(Machine *m)
     return register_savevm_live("timer", 0, 1, &timer_handlers, NULL) == 0;
 }
 
-const Device timer = { TIMER_TICK, 8, timer_init, timer_port };
+const Device timer = { TIMER_TICK, 8, timer_init, timer_port, timer_reset };
