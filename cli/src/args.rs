@@ -200,13 +200,14 @@ pub enum ReportFormat {
 const CHECK_EXAMPLES: &str = "Examples:
   savevm check vm.mig && echo well-formed
   savevm schema good.mig > machine.json; savevm check vm.mig --against machine.json
-  qemu-system-x86_64 -machine q35 -dump-vmstate q35.json; savevm check vm.mig --against q35.json";
+  qemu-system-x86_64 -machine q35 -dump-vmstate q35.json; savevm check vm.mig --against q35.json
+  savevm check old-qemu.json --against new-qemu.json";
 
 /// Check whether a stream is well-formed and whether it would load into a machine.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{CHECK_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Check {
-    /// File with the stream, or `-` for standard input
+    /// File with the stream, or `-` for standard input; with --against, also the output of QEMU's -dump-vmstate
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// Description of the machine to load into: written by `savevm schema` from one of its streams, or by QEMU's

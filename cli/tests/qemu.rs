@@ -259,6 +259,68 @@ fn a_schema_and_a_dump_accept_the_machine_and_no_other() {
     run(&["check", arg(&q35), "--against", arg(&dump)]).expect(1);
 }
 
+#[test]
+fn a_dump_is_checked_against_a_dump() {
+    let place = Place::new();
+    let Some(program) = find(X86) else { return skip(X86, "not installed") };
+    let dump = place.path("dump.json");
+    let made = Command::new(program).args(["-machine", "pc", "-dump-vmstate", arg(&dump)]).output().unwrap();
+    assert!(made.status.success());
+    let same = run(&["check", arg(&dump), "--against", arg(&dump), "--strict"]).expect(0);
+    assert!(same.contains("nothing prevents loading it") && same.contains("descriptions"), "{same}");
+    let text = std::fs::read_to_string(&dump).unwrap();
+    // An earlier program.
+    let older = place.file("older.json", text.replace("\"version_id\": 3", "\"version_id\": 2").as_bytes());
+    let found = run(&["check", arg(&dump), "--against", arg(&older)]).expect(1);
+    assert!(found.contains("version 3 is too new, the machine knows 2") && found.contains("would not load"), "{found}");
+    let schema = place.path("schema.json");
+    let Some(pc) = stream_of(&place, machine("pc")) else { return };
+    run(&["schema", arg(&pc), "-o", arg(&schema)]).expect(0);
+    run(&["check", arg(&dump), "--against", arg(&schema)]).expect(2);
+}
+
+/// Starts a QEMU with a further QMP socket.
+fn with_qmp(place: &Place, name: &str, args: &str) -> Option<(Qemu, PathBuf)> {
+    let socket = place.path(&format!("{name}.qmp"));
+    let monitor = format!("unix:{},server=on,wait=off", socket.display());
+    let words: Vec<_> = args.split_whitespace().chain(["-nodefaults", "-qmp", &monitor]).collect();
+    let qemu = Qemu::start(&find(X86)?, &words, place.path(&format!("{name}.monitor"))).unwrap();
+    Some((qemu, socket))
+}
+
+#[test]
+fn the_script_compares_two_running_qemus() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("check-qemus.py");
+    if Command::new("python3").arg("--version").output().is_err() {
+        return skip("check-qemus.py", "python3 is not installed");
+    }
+    let place = Place::new();
+    let source = with_qmp(&place, "source", "-machine pc -m 64 -device e1000");
+    let same = with_qmp(&place, "same", "-machine pc -m 64 -device e1000 -incoming defer");
+    let other = with_qmp(&place, "other", "-machine pc -m 128 -incoming defer");
+    let (Some((mut source, from)), Some((_same, same)), Some((_other, other))) = (source, same, other) else {
+        return skip(X86, "not installed");
+    };
+    let check = |to: &Path| {
+        let words = ["--savevm", env!("CARGO_BIN_EXE_savevm"), arg(&from), arg(to)];
+        let output = Command::new("python3").arg(&script).args(words).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (status, text) = check(&same);
+    assert!(status == Some(0) && text.ends_with("nothing prevents the migration\n"), "{status:?}: {text}");
+    let (status, text) = check(&other);
+    assert_eq!(status, Some(1), "{text}");
+    for part in [
+        "RAM block pc.ram: 67108864 bytes at the source, 134217728",
+        "e1000' instance 0: the machine has no such device",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let running = source.execute("query-status", "{}");
+    assert_eq!(running.get("running"), Some(&Json::Bool(true)), "the guest runs on");
+    assert_eq!(check(&place.path("nothing")).0, Some(2));
+}
+
 // TCG of QEMU 7.2 can miss what a guest writes between two rounds, so that restless guests run with KVM.
 
 /// So slow that a round takes seconds, in which the guest gets to write even on a busy host, and never small enough.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm check`: checks whether a stream is well-formed, and whether it would load into a machine.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
-use savevm_stream::inspect::compat::{Finding, Severity, Target};
+use savevm_stream::inspect::compat::{Dump, Finding, Severity, Target};
 use savevm_stream::inspect::json::{Emitter, Json};
 use savevm_stream::inspect::{Budget, Device, FieldSink, Group, Leaf, Stream, Unwatched, decode};
 
@@ -17,6 +18,9 @@ use crate::words::{plural, shown};
 /// Runs the command.
 pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
     let target = args.against.as_deref().map(|path| read_target(path, args.reading.max_memory)).transpose()?;
+    if let Some(target) = target.as_ref().filter(|_| is_json(&args.file)) {
+        return check_dump(args, target, colour);
+    }
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
     let stream = input.read(&mut Unwatched)?;
@@ -30,7 +34,43 @@ pub fn run(args: &Check, colour: ColourChoice) -> Result<Status> {
     if !args.quiet {
         let mut out = Output::stdout(colour);
         match args.format {
-            ReportFormat::Text => write_text(&name, &stream, &findings, verdict, &mut out)?,
+            ReportFormat::Text => {
+                let devices = plural(stream.devices().count() as u64, "device");
+                let about = format!("{devices}, {}", plural(stream.length, "byte"));
+                write_text(&name, &about, &findings, verdict, &mut out)?;
+            }
+            ReportFormat::Json => write_json(&findings, verdict, &mut out)?,
+        }
+        out.flush()?;
+    }
+    Ok(if verdict.fails() { Status::Found } else { Status::Success })
+}
+
+/// Returns whether a file begins as JSON. No stream begins with a brace.
+fn is_json(path: &Path) -> bool {
+    let mut first = [0];
+    let is_file = std::fs::metadata(path).is_ok_and(|data| data.is_file());
+    is_file && File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"{"
+}
+
+/// Checks what one QEMU sends, by the output of its -dump-vmstate, against that of another one.
+fn check_dump(args: &Check, target: &Target, colour: ColourChoice) -> Result<Status> {
+    let name = || shown(&args.file);
+    let text = std::fs::read(&args.file).context(name)?;
+    let json = Json::parse(&text, &mut Budget::new(args.reading.max_memory)).map_err(Failure::new).context(name)?;
+    let source = Dump::from_json(&json).map_err(Failure::new).context(name)?;
+    let mut findings = target
+        .check_dump(&source)
+        .ok_or_else(|| Failure::new("a dump can be checked against another dump only"))
+        .context(name)?;
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let fails_from = if args.strict { Severity::Warning } else { Severity::Risk };
+    let verdict = Verdict::of(&findings, fails_from, true);
+    if !args.quiet {
+        let mut out = Output::stdout(colour);
+        let about = plural(source.len() as u64, "description");
+        match args.format {
+            ReportFormat::Text => write_text(&name(), &about, &findings, verdict, &mut out)?,
             ReportFormat::Json => write_json(&findings, verdict, &mut out)?,
         }
         out.flush()?;
@@ -126,7 +166,7 @@ impl FieldSink for Unseen {
     fn field(&mut self, _leaf: &Leaf<'_>) {}
 }
 
-fn write_text(name: &str, stream: &Stream, findings: &[Finding], verdict: Verdict, out: &mut Output) -> Result<()> {
+fn write_text(name: &str, about: &str, findings: &[Finding], verdict: Verdict, out: &mut Output) -> Result<()> {
     for finding in findings {
         let style = match finding.severity {
             Severity::Error | Severity::Risk => Style::Bad,
@@ -138,8 +178,7 @@ fn write_text(name: &str, stream: &Stream, findings: &[Finding], verdict: Verdic
     }
     let style = if verdict.fails() { Style::Bad } else { Style::Good };
     let verdict = out.paint(style, verdict.names().0);
-    let devices = plural(stream.devices().count() as u64, "device");
-    writeln!(out, "{name}: {verdict} ({devices}, {})", plural(stream.length, "byte"))?;
+    writeln!(out, "{name}: {verdict} ({about})")?;
     Ok(())
 }
 

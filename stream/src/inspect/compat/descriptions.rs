@@ -156,8 +156,10 @@ fn gap(
         findings.within(&field.name, |findings| match theirs.iter().find(|known| known.name == field.name) {
             Some(known) => pair(field, known, findings),
             None if field.is_empty() => {}
-            None if moved(field, theirs, there) => findings.error("the machine reads this field at another place"),
-            None if !field.conditional => findings.error("the machine does not read this field"),
+            None if moved(field, theirs, there) => {
+                findings.add(field.certain(), "the machine reads this field at another place");
+            }
+            None if !field.conditional => findings.add(field.certain(), "the machine does not read this field"),
             None if field.present == Some(true) => {
                 findings.error("the machine does not read this field, which is sent now")
             }
@@ -167,7 +169,9 @@ fn gap(
     for field in theirs.iter().filter(|field| ours.iter().all(|other| other.name != field.name)) {
         findings.within(&field.name, |findings| match () {
             () if field.is_empty() || moved(field, ours, here) => {}
-            () if !field.conditional => findings.error("the stream does not have this field, which the machine reads"),
+            () if !field.conditional => {
+                findings.add(field.certain(), "the stream does not have this field, which the machine reads");
+            }
             () => findings.note("the stream does not have this field, which the machine does not always read"),
         });
     }
@@ -246,9 +250,22 @@ impl KnownField {
         self.elements == Some(0) || self.bytes == Some(0)
     }
 
-    /// Returns the bytes of all elements in a stream, if they are known.
+    /// Returns whether a dump of QEMU described it, which has neither types nor numbers of elements.
+    fn is_of_qemu(&self) -> bool {
+        self.type_name.is_none()
+    }
+
+    /// Returns the severity of a field without a partner. In a dump of QEMU fields beside it may have its bytes.
+    fn certain(&self) -> Severity {
+        if self.is_of_qemu() { Severity::Risk } else { Severity::Error }
+    }
+
+    /// Returns the bytes of all elements in a stream, if they are known. Those of a dump of QEMU are a guess.
     fn total(&self) -> Option<u64> {
-        self.bytes?.checked_mul(self.elements?)
+        match self.is_of_qemu() && self.inner.is_none() {
+            true => Some(self.size),
+            false => self.bytes?.checked_mul(self.elements?),
+        }
     }
 
     /// As `total`, unless the field may be absent.

@@ -67,6 +67,16 @@ impl Dump {
         if by_name.is_empty() { Err("no device in it".into()) } else { Ok(Self { machine, by_name }) }
     }
 
+    /// Returns the number of descriptions.
+    pub fn len(&self) -> usize {
+        self.by_name.values().map(Vec::len).sum()
+    }
+
+    /// Returns whether there are none, which `from_json` rejects.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     pub(super) fn check(&self, stream: &Stream, findings: &mut Findings) {
         findings.machine(stream.machine(), self.machine.as_deref());
         let mut unknown = 0u64;
@@ -104,7 +114,7 @@ impl Dump {
     }
 }
 
-/// Adds the findings of the candidate with the fewest errors, then risks, then warnings.
+/// Adds the findings of the candidate with the fewest errors, then risks, then warnings, then findings.
 fn best(candidates: &[Candidate], findings: &mut Findings, check: impl Fn(&Candidate, &mut Findings)) {
     let attempt = |known: &Candidate| {
         let mut found =
@@ -114,7 +124,7 @@ fn best(candidates: &[Candidate], findings: &mut Findings, check: impl Fn(&Candi
     };
     let weight = |list: &Vec<super::Finding>| {
         let of = |severity| list.iter().filter(|finding| finding.severity == severity).count();
-        (of(Severity::Error), of(Severity::Risk), of(Severity::Warning))
+        (of(Severity::Error), of(Severity::Risk), of(Severity::Warning), list.len())
     };
     for finding in candidates.iter().map(attempt).min_by_key(weight).unwrap_or_default() {
         findings.keep(finding);
