@@ -642,6 +642,52 @@ typedef enum SaveVMDeadlineAction {
 } SaveVMDeadlineAction;
 
 /**
+ * How pages of RAM are compressed on several connections.
+ */
+typedef enum SaveVMCompression {
+  /**
+   * Not at all.
+   */
+  SAVEVM_COMPRESSION_NONE = 0,
+  /**
+   * zlib. An error if the library was built without it (cargo feature `zlib`).
+   */
+  SAVEVM_COMPRESSION_ZLIB = 1,
+  /**
+   * zstd. An error if the library was built without it (cargo feature `zstd`).
+   */
+  SAVEVM_COMPRESSION_ZSTD = 2,
+  /**
+   * Outgoing: the format of zstd, but a packet is compressed only if that is measured to be faster: the link is the
+   * bottleneck, a CPU is free, and the content can be compressed. A QEMU at the other end sets zstd. Incoming: what the source
+   * uses.
+   */
+  SAVEVM_COMPRESSION_AUTO = 3,
+} SaveVMCompression;
+
+/**
+ * Variant of QEMU's format for several connections.
+ */
+typedef enum SaveVMMultifdFormat {
+  /**
+   * SAVEVM_MULTIFD_9_0 if the destination is libsavevm, else SAVEVM_MULTIFD_7_2.
+   */
+  SAVEVM_MULTIFD_AUTO = 0,
+  /**
+   * For QEMU with a machine type up to 8.0 (multifd-flush-after-each-section=on).
+   */
+  SAVEVM_MULTIFD_7_2 = 1,
+  /**
+   * For QEMU with a machine type 8.1 or 8.2.
+   */
+  SAVEVM_MULTIFD_8_1 = 2,
+  /**
+   * For QEMU with a machine type from 9.0 on: zero pages are found by the threads of the connections.
+   */
+  SAVEVM_MULTIFD_9_0 = 3,
+} SaveVMMultifdFormat;
+
+/**
  * Status of a migration: QEMU's MigrationStatus, with QEMU's numbers.
  */
 typedef enum SaveVMStatus {
@@ -934,6 +980,26 @@ typedef struct SaveVMParams {
    * memory is sent.
    */
   bool no_preflight;
+  /**
+   * Connections for the pages of RAM besides the main one, 2 to 64 (QEMU's capability multifd with multifd-channels); 0 and 1:
+   * none, everything goes over the main connection. Both sides must set the same number. It needs the RAM of this library
+   * (savevm_ram_new()) and `unix:PATH` or `tcp:HOST:PORT`. Postcopy may follow if both ends are libsavevm.
+   */
+  uint32_t channels;
+  /**
+   * How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. Without
+   * several channels it is an error.
+   */
+  enum SaveVMCompression compression;
+  /**
+   * Level of the compression, 1 to 9 for zlib, 1 to 20 for zstd; default 1.
+   */
+  int compression_level;
+  /**
+   * Outgoing: in which variant of QEMU's format pages are sent over several connections; default SAVEVM_MULTIFD_AUTO. A
+   * destination understands all of them.
+   */
+  enum SaveVMMultifdFormat multifd_format;
 } SaveVMParams;
 
 /**

@@ -43,6 +43,10 @@ pub enum Rank {
     ReturnPathSender,
     /// `migration::return_path::ReaderState`: what the destination sent.
     ReturnPathReader,
+    /// `migration::destination::sorter::Inner::state`: connections that are being sorted.
+    Sorter,
+    /// `migration::further::Further::state`: the further connections.
+    FurtherConnections,
     /// `migration::core::Link`: the connection in use.
     Connection,
     /// `migration::core::Core::phase`.
@@ -93,6 +97,10 @@ pub enum Rank {
     CheckpointThread,
     /// `ram::checkpoint::Session::pages`: the tree of checkpoints and the protection of memory.
     CheckpointPages,
+    /// `ram::multifd::queue::Shared::queues`: pages that wait for a connection.
+    MultifdQueues,
+    /// `ram::multifd::order::Shared::state`: how far the connections are.
+    MultifdReceive,
 
     // The engine.
     /// `savevm::restore::Restore`.
@@ -111,6 +119,8 @@ pub enum Rank {
     DeviceCosts,
     /// `savevm::slot::MigrationSlot::memory_plan`.
     SlotMemoryPlan,
+    /// `savevm::slot::MigrationSlot::connections`.
+    SlotConnections,
     /// `migration::preflight::rehearsal::Times`: an observer's.
     RehearsalTimes,
     /// `savevm::Vm::host`.

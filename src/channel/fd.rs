@@ -10,9 +10,9 @@ use super::{Channel, PositionedFile, StallLimit, aborted, closed, stalled};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
-    IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, make_room, poll_fd, read_fd,
-    read_scattered, recv_fd, recv_scattered, send_at_once, send_fd, set_close_on_exec, set_nonblocking,
-    shutdown_socket, socket_kind, write_fd, write_pipe,
+    IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, end_socket_reads, make_room,
+    poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, send_at_once, send_fd, set_close_on_exec,
+    set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
 };
 use std::fs::File;
 use std::io;
@@ -279,6 +279,17 @@ impl Channel for FdChannel {
             }
             Some(descriptor) => Descriptor::release(descriptor),
             None => Ok(()),
+        }
+    }
+
+    fn end_reads(&self) -> io::Result<()> {
+        let descriptor = self.descriptor.lock().clone();
+        match descriptor {
+            Some(descriptor) if self.kind == Kind::Socket => {
+                let result = end_socket_reads(descriptor.fd.as_fd());
+                result.and(Descriptor::release(descriptor))
+            }
+            _ => self.shutdown(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! A file and its return path share a channel (`Arc`). One thread reads and one thread writes at a time. Any thread may
 //! shut the channel down at any time, which ends every wait in it.
 
+mod begun;
 mod connect;
 pub mod exec;
 pub mod fd;
@@ -19,6 +20,7 @@ mod tls;
 mod uri;
 mod wait;
 
+pub use begun::Begun;
 pub use connect::connect;
 pub use listen::Listener;
 pub use named_fd::NamedFd;
@@ -54,6 +56,12 @@ pub trait Channel: Send + Sync {
     /// Ends both directions: waits in other threads end, and later reads and writes fail. Returns
     /// `ErrorKind::Unsupported` if the channel cannot be shut down.
     fn shutdown(&self) -> io::Result<()>;
+
+    /// Ends reads, as if the peer had ended the stream. Writes go on where the channel can tell the directions apart;
+    /// otherwise this is `shutdown`.
+    fn end_reads(&self) -> io::Result<()> {
+        self.shutdown()
+    }
 
     /// Closes the channel for both files that may share it. Its resources are freed with the last reference.
     fn close(&self) -> io::Result<()>;

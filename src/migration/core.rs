@@ -50,6 +50,8 @@ pub(super) struct Link(Mutex<LinkState>);
 #[derive(Default)]
 struct LinkState {
     channel: Option<Arc<dyn Channel>>,
+    /// The further connections of RAM.
+    further: Vec<Arc<dyn Channel>>,
     /// No further channel is accepted.
     closed: bool,
 }
@@ -81,6 +83,21 @@ impl Link {
         open
     }
 
+    /// Adds a further connection, which ends with the connection in use. Shuts it down and returns false if the connection
+    /// was closed for good.
+    pub fn add(&self, channel: &Arc<dyn Channel>) -> bool {
+        let mut state = self.0.lock();
+        let open = !state.closed;
+        if open {
+            state.further.push(Arc::clone(channel));
+        }
+        drop(state);
+        if !open {
+            let _ = channel.shutdown();
+        }
+        open
+    }
+
     /// Sets the longest wait of the channel until bytes arrive or are taken, if there is one.
     pub fn set_stall_limit(&self, limit: Duration) {
         let channel = self.0.lock().channel.clone();
@@ -95,17 +112,47 @@ impl Link {
         channel.and_then(|channel| channel.peer_end())
     }
 
+    /// Ends the reads of the channel, if there is one.
+    pub fn end_reads(&self) {
+        let channel = self.0.lock().channel.clone();
+        if let Some(channel) = channel {
+            let _ = channel.end_reads();
+        }
+    }
+
+    /// Shuts the main connection down and releases it. The further ones stay.
+    pub fn drop_main(&self) {
+        let channel = self.0.lock().channel.take();
+        if let Some(channel) = channel {
+            let _ = channel.shutdown();
+        }
+    }
+
     /// Shuts the channel down, if there is one, and releases it. Returns whether that ends the waits in it.
     pub fn drop_channel(&self) -> bool {
-        let channel = self.0.lock().channel.take();
+        let (channel, further) = {
+            let mut state = self.0.lock();
+            (state.channel.take(), std::mem::take(&mut state.further))
+        };
+        shut_down(&further);
         channel.is_none_or(|channel| channel.shutdown().is_ok())
     }
 
     /// As `drop_channel`, for good.
     pub fn close(&self) -> bool {
-        self.0.lock().closed = true;
-        let channel = self.0.lock().channel.clone();
+        let (channel, further) = {
+            let mut state = self.0.lock();
+            state.closed = true;
+            (state.channel.clone(), state.further.clone())
+        };
+        shut_down(&further);
         channel.is_none_or(|channel| channel.shutdown().is_ok())
+    }
+}
+
+fn shut_down(channels: &[Arc<dyn Channel>]) {
+    for channel in channels {
+        let _ = channel.shutdown();
     }
 }
 
@@ -288,6 +335,11 @@ impl Core {
             let text = format!("the migration can't go from {} to {to}", self.status());
             Error::new(libc::EIO, text)
         }))
+    }
+
+    /// Fails with the first error of a further connection.
+    pub(super) fn check_further(&self) -> Result<()> {
+        self.vm.slot.connections().and_then(|connections| connections.error()).map_or(Ok(()), Err)
     }
 
     /// Returns the error of a migration that is being cancelled.

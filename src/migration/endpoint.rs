@@ -21,6 +21,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// The address, if it is one.
+    pub(super) fn uri(&self) -> Option<&Uri> {
+        match self {
+            Self::Uri(uri) => Some(uri),
+            Self::Channel(_) => None,
+        }
+    }
+
     /// The endpoint as text for the trace.
     pub(super) fn text(&self) -> String {
         match self {

@@ -10,6 +10,7 @@
 //! - `preflight/`: whether the destination accepts the guest, before memory moves.
 //! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
 //!   the worker waits.
+//! - `further.rs`: the further connections, over which RAM sends pages.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
 //!   `file_source.rs` reads a file for it, and `page_index.rs` notes where its pages are.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them. `incremental.rs`: snapshots relative to a parent;
@@ -46,6 +47,7 @@ mod deadline;
 mod destination;
 mod endpoint;
 mod file_source;
+mod further;
 mod incremental;
 mod page_index;
 mod params;
@@ -60,6 +62,7 @@ mod stopped;
 mod trace;
 mod watch;
 
+pub use crate::savevm::connections::Compression;
 pub use crate::savevm::owner::Owner;
 pub use check::check;
 pub use checkpoint::Checkpoint;
@@ -67,7 +70,7 @@ pub use core::Migration;
 pub use destination::Incoming;
 pub use endpoint::Endpoint;
 pub use incremental::Parent;
-pub use params::{Choice, DeadlineAction, Params};
+pub use params::{Choice, DeadlineAction, MultifdFormat, Params};
 pub use progress::{Stall, StallReason};
 pub use snapshot::{
     SnapshotOptions, end_restore, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to,

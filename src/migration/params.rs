@@ -2,6 +2,7 @@
 //! What a migration may do and how long it may take. All may be changed while it runs; what has begun keeps its value.
 
 use crate::channel::TlsOptions;
+use crate::savevm::connections::Compression;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,20 @@ impl DeadlineAction {
     pub const fn moves_guest(self) -> bool {
         !matches!(self, Self::Cancel)
     }
+}
+
+/// The variant of the format in which a source sends pages over several connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MultifdFormat {
+    /// As QEMU 9.0 to a destination that is libsavevm, else as QEMU 7.2.
+    #[default]
+    Auto,
+    /// For machine types up to 8.0: zero pages on the main connection, each RAM section waits for all connections.
+    Qemu72,
+    /// For machine types 8.1 and 8.2: as before, but each pass over memory waits for all connections.
+    Qemu81,
+    /// For machine types from 9.0 on: as before, and zero pages in the packets.
+    Qemu90,
 }
 
 /// Parameters of either side.
@@ -108,6 +123,14 @@ pub struct Params {
     pub one_connection: bool,
     /// Every connection uses TLS, with these certificates and keys. `None`: plain connections.
     pub tls: Option<Arc<TlsOptions>>,
+    /// Connections for pages besides the main one; 0 and 1: none, all goes over the main connection.
+    pub channels: u32,
+    /// How pages are compressed on these connections.
+    pub compression: Compression,
+    /// Level of the compression; 0: 1.
+    pub compression_level: u32,
+    /// Source: the variant of the format.
+    pub multifd_format: MultifdFormat,
 }
 
 impl Default for Params {
@@ -141,11 +164,25 @@ impl Default for Params {
             strict: false,
             one_connection: false,
             tls: None,
+            channels: 0,
+            compression: Compression::None,
+            compression_level: 0,
+            multifd_format: MultifdFormat::Auto,
         }
     }
 }
 
 impl Params {
+    /// Whether there are connections besides the main one.
+    pub fn has_further(&self) -> bool {
+        self.channels > 1
+    }
+
+    /// The level of the compression.
+    pub fn compression_level(&self) -> i32 {
+        i32::try_from(self.compression_level.max(1)).unwrap_or(i32::MAX)
+    }
+
     /// Takes over what QEMU lets change while a migration runs.
     pub fn change(&mut self, new: &Self) {
         self.max_bandwidth = new.max_bandwidth;

@@ -388,6 +388,7 @@ impl Ram {
     pub(super) fn start_faults(self: &Arc<Self>, source: Arc<dyn PageSource>) -> Result<()> {
         self.stop_prefault();
         let discard = || self.sent_blocks().iter().try_for_each(|block| self.discard_missing(block));
+        self.finish_further()?;
         self.serve_faults(Arc::new(Remote(source)), "postcopy", 1, discard)
     }
 

@@ -6,6 +6,7 @@ use super::block::{self, Block, Blocks};
 use super::faults::Faults;
 use super::lazy::{self, LazyLoad};
 use super::mapped::MappedLoad;
+use super::multifd::Receivers;
 use super::run::Runs;
 use super::{Ram, wire};
 use crate::error::{Error, Result, exact_size, size};
@@ -29,6 +30,8 @@ pub(super) struct Loader {
     mapped: bool,
     /// Pages are read later.
     lazy: Option<LazyLoad>,
+    /// The further connections, until a switch to postcopy.
+    further: Option<Receivers>,
 }
 
 /// A host page that is arriving in postcopy. Its target pages arrive in order.
@@ -112,8 +115,11 @@ impl Ram {
         }
         self.advised.store(false, SeqCst);
         let loader = self.busy.lock().loading.take();
-        // Joins the prefault thread.
-        drop(loader);
+        // Joins the prefault thread and the threads of the connections.
+        if let Some(further) = loader.and_then(|loader| loader.further) {
+            // The driver gets the error.
+            let _ = further.finish();
+        }
         // A lazy restore sets it when it ends.
         if !lazy {
             self.busy.lock().incoming = false;
@@ -126,6 +132,13 @@ impl Ram {
         lazy.map_or(Ok(()), |lazy| self.start_lazy(lazy))
     }
 
+    /// Ends the further connections: the pages of a postcopy arrive on the main connection. An error if pages arrived
+    /// that the source did not wait for.
+    pub(super) fn finish_further(&self) -> Result<()> {
+        let further = self.busy.lock().loading.as_mut().and_then(|loader| loader.further.take());
+        further.map_or(Ok(()), Receivers::finish)
+    }
+
     /// Stops prefaulting: from here on only arriving pages become present.
     pub(super) fn stop_prefault(&self) {
         let prefaulter = self.busy.lock().loading.as_mut().and_then(|loader| loader.runs.stop_prefault());
@@ -135,19 +148,10 @@ impl Ram {
     /// Loads records up to the end of the section.
     pub(super) fn load(&self, file: &MigFile) -> Result<()> {
         let loader = self.busy.lock().loading.take();
-        let mut loader = loader.unwrap_or_else(|| {
-            let page = vec![0; self.page_size()].into_boxed_slice();
-            Box::new(Loader {
-                blocks: self.blocks(),
-                last_block: None,
-                encoded: page.clone(),
-                page,
-                unit: Unit::default(),
-                runs: Runs::new(),
-                mapped: false,
-                lazy: None,
-            })
-        });
+        let mut loader = match loader {
+            Some(loader) => loader,
+            None => self.new_loader()?,
+        };
         let result = loader.section(self, file);
         let incoming = {
             let mut busy = self.busy.lock();
@@ -159,6 +163,28 @@ impl Ram {
             self.stop_prefault();
         }
         result
+    }
+}
+
+impl Ram {
+    fn new_loader(&self) -> Result<Box<Loader>> {
+        let (page, blocks) = (vec![0; self.page_size()].into_boxed_slice(), self.blocks());
+        let vm = self.vm.upgrade();
+        let further = match vm.as_ref().and_then(|vm| vm.slot.connections().map(|connections| (vm, connections))) {
+            Some((vm, connections)) => Some(Receivers::start(vm, self, connections, &blocks)?),
+            None => None,
+        };
+        Ok(Box::new(Loader {
+            blocks,
+            last_block: None,
+            encoded: page.clone(),
+            page,
+            unit: Unit::default(),
+            runs: Runs::new(),
+            mapped: false,
+            lazy: None,
+            further,
+        }))
     }
 }
 
@@ -183,7 +209,11 @@ impl Loader {
             file.check()?;
             let (offset, flags) = wire::split(word, page_size);
             match flags & !wire::CONTINUE {
-                wire::EOS => return Ok(()),
+                wire::EOS => return self.further.as_mut().map_or(Ok(()), Receivers::section_ended),
+                wire::MULTIFD_FLUSH => match &mut self.further {
+                    Some(further) => further.record()?,
+                    None => return Err(several_connections(at)),
+                },
                 wire::MEM_SIZE => self.block_list(ram, file, offset)?,
                 kind @ (wire::ZERO | wire::PAGE | wire::XBZRLE) => {
                     if self.mapped {
@@ -380,6 +410,12 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+fn several_connections(at: u64) -> Error {
+    let text = "the source sends pages over several connections: set channels to the number of the source (QEMU: \
+                multifd-channels) before the migration begins";
+    Error::invalid(text).at_offset(at)
 }
 
 fn unsupported(what: &str, at: u64) -> Error {

@@ -11,6 +11,7 @@
 //! - `postcopy.rs`: the driver's interface in postcopy; `requests.rs`: the source, `faults.rs`: the destination,
 //!   `unreadable.rs`: memory of a failed postcopy.
 //! - `mapped/`: pages with fixed places in a file; `lazy/`: pages that are read when they are touched.
+//! - `multifd/`: pages over further connections.
 //! - `snapshot.rs`: snapshots of a running guest; `checkpoint/`: checkpoints in this process; `protect.rs`: the write
 //!   protection of both.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
@@ -24,6 +25,7 @@ mod handler;
 mod lazy;
 mod load;
 mod mapped;
+mod multifd;
 mod postcopy;
 mod prefault;
 mod protect;
@@ -168,7 +170,7 @@ pub struct Ram {
     /// it.
     dirty_pages: AtomicI64,
     /// Statistics.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
 }
 
 impl Ram {
@@ -203,7 +205,7 @@ impl Ram {
             snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
             dirty_pages: AtomicI64::new(0),
-            counters: Counters::default(),
+            counters: Arc::default(),
         });
         vm.register(Registration {
             path: None,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! RAM behind the driver's interface for postcopy.
 
-use super::{Ram, block};
+use super::{Ram, block, multifd};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::savevm::connections::Compression;
 use crate::savevm::slot::{LogTotals, PageSource, PostcopyRam};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,14 @@ impl PostcopyRam for RamPostcopy {
 
     fn log_totals(&self) -> Option<LogTotals> {
         Some(self.0.log_totals())
+    }
+
+    fn takes_connections(&self) -> bool {
+        true
+    }
+
+    fn check_compression(&self, compression: Compression, level: i32) -> Result<()> {
+        multifd::check_compression(compression, level)
     }
 
     fn send_discards(&self, file: &MigFile) -> Result<()> {

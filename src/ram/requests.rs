@@ -57,7 +57,7 @@ impl Ram {
     /// Sends POSTCOPY_RAM_DISCARD for all dirty pages: the destination's copies are stale.
     pub(super) fn discards(&self, file: &MigFile) -> Result<()> {
         let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
-        self.sync_for_postcopy()?;
+        self.sync_for_postcopy(file)?;
         for block in self.blocks().iter().filter(|block| !self.is_ignored(block)) {
             self.dirtied(grow_to_units(block));
             let (mut ranges, mut from) = (Vec::new(), 0);

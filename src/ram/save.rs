@@ -3,6 +3,7 @@
 
 use super::block::{Block, Blocks};
 use super::mapped::MappedSave;
+use super::multifd::{Page, Senders};
 use super::sender::{Differences, Sender};
 use super::tracker::Tracker;
 use super::{Ram, wire};
@@ -31,6 +32,8 @@ pub(super) struct Saver {
     /// For each block: the number of its first page, counted over all blocks.
     first_pages: Vec<u64>,
     sender: Sender,
+    /// The further connections, until a switch to postcopy.
+    further: Option<Senders>,
     tracker: Tracker,
     /// Finds pages that the guest never used, without touching them. `None` if the page map can't be read.
     residency: Option<Residency>,
@@ -47,6 +50,16 @@ pub(super) struct Saver {
     in_postcopy: bool,
     /// All pages are written to fixed places of a file when the saving is completed.
     mapped: Option<MappedSave>,
+}
+
+/// What `send_next` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Pages,
+    /// A pass over memory has ended, and with it the section.
+    RoundEnded,
+    /// No page is dirty.
+    Nothing,
 }
 
 impl Saver {
@@ -69,15 +82,26 @@ impl Saver {
         self.next_run(ram, most).map(|(at, start, count)| (at, start, count, false))
     }
 
-    /// Sends the next pages. Returns false if there are none.
-    fn send_next(&mut self, ram: &Ram, file: &MigFile) -> bool {
+    /// Sends the next pages. If the section must end first, and `may_end`, sends nothing.
+    fn send_next(&mut self, ram: &Ram, file: &MigFile, may_end: bool) -> Sent {
         let most = if self.in_postcopy { CHUNK_POSTCOPY } else { CHUNK };
-        let Some((at, start, count, urgent)) = self.next(ram, room(ram, file).min(most)) else { return false };
+        let round = self.sender.round;
+        let Some((at, start, count, urgent)) = self.next(ram, room(ram, file).min(most)) else { return Sent::Nothing };
+        if self.sender.round != round
+            && let Some(further) = &mut self.further
+        {
+            // From here on pages may be sent a second time.
+            if further.syncs_sections() && may_end {
+                self.cursor = (at, start);
+                return Sent::RoundEnded;
+            }
+            further.sync_if_loose(file);
+        }
         self.send(ram, file, at, start, count);
         if urgent || self.in_postcopy {
             file.flush();
         }
-        true
+        Sent::Pages
     }
 
     /// The next run of dirty pages: about `most` pages, in whole host pages. `None` if no page of any block is dirty.
@@ -116,8 +140,14 @@ impl Saver {
         let block = self.block(at);
         let first_page = self.first_pages[at];
         let mut page = start;
+        let (sender, further) = (&mut self.sender, &mut self.further);
         let mut send = |absent| {
-            self.sender.page(file, &ram.counters, at, &block, (page, absent), first_page);
+            match further {
+                Some(further) if further.takes(&block, page, absent) => {
+                    further.page(file, &block, Page { number: page, absent });
+                }
+                _ => sender.page(file, &ram.counters, at, &block, (page, absent), first_page),
+            }
             page += 1;
         };
         match &self.residency {
@@ -145,6 +175,18 @@ fn room(ram: &Ram, file: &MigFile) -> usize {
     match usize::try_from(left) {
         Ok(left) if file.status().rate_limit() > 0 => (left >> ram.page_bits).clamp(1, CHUNK),
         _ => CHUNK,
+    }
+}
+
+impl Saver {
+    /// Ends the records of a section. `all`: pages of the further connections belong to it.
+    fn end_section(&mut self, file: &MigFile, all: bool) -> Result<()> {
+        if let Some(further) = &mut self.further
+            && (all || further.syncs_sections())
+        {
+            further.sync(file);
+        }
+        end_of_records(file)
     }
 }
 
@@ -205,15 +247,17 @@ impl Ram {
         let cache = if self.snapshots.load(SeqCst) || frozen.is_some() { 0 } else { self.options().xbzrle_cache };
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
+        let further = self.start_further()?;
         self.put_blocks(file, &blocks, postcopy, mapped.as_mut())?;
         let residency = Residency::open().ok().filter(|_| self.page_size().is_multiple_of(system_page_size()));
         let anonymous = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
-        self.busy.lock().saving = Some(Box::new(Saver {
+        let mut saver = Box::new(Saver {
             residency,
             anonymous,
             blocks,
             first_pages,
             sender,
+            further,
             tracker,
             cursor: (0, 0),
             synced_round: 0,
@@ -221,8 +265,21 @@ impl Ram {
             read_after: READ_AFTER,
             in_postcopy: false,
             mapped,
-        }));
-        end_of_records(file)
+        });
+        let ended = saver.end_section(file, true);
+        self.busy.lock().saving = Some(saver);
+        ended
+    }
+
+    /// Starts the threads of the further connections, if the migration has some.
+    fn start_further(&self) -> Result<Option<Senders>> {
+        let Some(vm) = self.vm.upgrade() else { return Ok(None) };
+        let Some(connections) = vm.slot.connections() else { return Ok(None) };
+        if self.options().xbzrle_cache > 0 {
+            let text = "XBZRLE can't be combined with several connections: set channels to 1, or the XBZRLE cache to 0";
+            return Err(Error::invalid(text));
+        }
+        Senders::start(&vm, connections, self.page_bits, &self.counters).map(Some)
     }
 
     /// Writes the list of blocks.
@@ -254,9 +311,13 @@ impl Ram {
             let since = Instant::now();
             let mut done = saver.mapped.is_some();
             while !done && !file.rate_limit_reached() && since.elapsed() < ITERATE_MAX {
-                done = !saver.send_next(self, file);
+                match saver.send_next(self, file, true) {
+                    Sent::Pages => {}
+                    Sent::RoundEnded => break,
+                    Sent::Nothing => done = true,
+                }
             }
-            end_of_records(file)?;
+            saver.end_section(file, false)?;
             Ok(done)
         })
     }
@@ -272,8 +333,13 @@ impl Ram {
             if !in_postcopy {
                 saver.tracker.sync(self, &saver.blocks)?;
             }
-            while saver.send_next(self, file) {
+            while saver.send_next(self, file, false) == Sent::Pages {
                 file.check()?;
+            }
+            if let Some(mut further) = saver.further.take() {
+                further.sync(file);
+                // Errors of the connections show before the end of the stream. Nothing follows on them.
+                further.drain(file);
             }
             end_of_records(file)
         })
@@ -303,10 +369,14 @@ impl Ram {
         })
     }
 
-    /// Reads the dirty log for the last time. From here on whole host pages are sent, and the next record names its
-    /// block.
-    pub(super) fn sync_for_postcopy(&self) -> Result<()> {
+    /// Reads the dirty log for the last time. From here on whole host pages are sent over the main connection, and the
+    /// next record names its block. The last section has ended with a SYNC of the further connections.
+    pub(super) fn sync_for_postcopy(&self, file: &MigFile) -> Result<()> {
         self.with_saver(|saver| {
+            if let Some(further) = saver.further.take() {
+                further.drain(file);
+                file.check()?;
+            }
             saver.tracker.sync(self, &saver.blocks)?;
             saver.sender.forget_block();
             saver.sender.differences = None;

@@ -8,6 +8,7 @@
 pub mod checkpoint;
 pub mod command;
 pub mod config;
+pub mod connections;
 pub mod device_costs;
 pub mod fault;
 mod global_state;

@@ -8,6 +8,7 @@ use super::memory_plan::MemoryPlan;
 use super::restore::Restore;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::savevm::connections::{Compression, Connections};
 use crate::sync::{Mutex, MutexGuard, Rank, RwLock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +89,15 @@ pub trait PostcopyRam: Send + Sync {
     fn log_totals(&self) -> Option<LogTotals> {
         None
     }
+    /// Returns whether the RAM can send and receive pages over further connections.
+    fn takes_connections(&self) -> bool {
+        false
+    }
+    /// Fails if the RAM can't compress in this way.
+    fn check_compression(&self, _compression: Compression, _level: i32) -> Result<()> {
+        Ok(())
+    }
+
     /// Source, guest stopped, with the big lock: sends POSTCOPY_RAM_DISCARD for all pages that changed after they were
     /// sent.
     fn send_discards(&self, file: &MigFile) -> Result<()>;
@@ -177,6 +187,7 @@ pub struct MigrationSlot {
     memory_plan: RwLock<Arc<MemoryPlan>>,
     /// The lazy restore.
     pub restore: Restore,
+    connections: RwLock<Option<Arc<dyn Connections>>>,
 }
 
 /// The name under which a lazy restore occupies the slot.
@@ -192,6 +203,7 @@ impl Default for MigrationSlot {
             device_costs: DeviceCosts::default(),
             memory_plan: RwLock::new(Rank::SlotMemoryPlan, Arc::default()),
             restore: Restore::default(),
+            connections: RwLock::new(Rank::SlotConnections, None),
         }
     }
 }
@@ -358,6 +370,16 @@ impl MigrationSlot {
     /// Sets how the snapshot in progress saves or loads memory.
     pub fn set_memory_plan(&self, plan: MemoryPlan) {
         *self.memory_plan.write() = Arc::new(plan);
+    }
+
+    /// Returns the further connections of the migration in progress, if it has some.
+    pub fn connections(&self) -> Option<Arc<dyn Connections>> {
+        self.connections.read().clone()
+    }
+
+    /// Sets the further connections of the migration in progress.
+    pub fn set_connections(&self, connections: Option<Arc<dyn Connections>>) {
+        *self.connections.write() = connections;
     }
 }
 

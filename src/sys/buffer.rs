@@ -123,6 +123,24 @@ impl<const SIZE: usize> ByteBuffer<SIZE> {
     }
 }
 
+/// Bytes of the library that are sent without a copy.
+#[derive(Debug, Default)]
+pub struct SendBuffer(Vec<u8>);
+
+impl SendBuffer {
+    /// The bytes, to be changed when no piece of them is in use.
+    pub fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
+    /// `len` bytes at `at`, as a piece to write. It must be written or dropped before the buffer is changed or dropped.
+    pub fn piece(&self, at: usize, len: usize) -> IoVec {
+        let bytes = &self.0[at..at + len];
+        // SAFETY: the bytes are in the buffer; the thread that owns it writes its pieces first.
+        unsafe { IoVec::new(bytes.as_ptr(), bytes.len()) }
+    }
+}
+
 /// Memory that a channel may write into. It may alias anything: only raw copies touch it.
 #[derive(Clone, Copy)]
 pub struct Span<'a> {

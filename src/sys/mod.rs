@@ -14,7 +14,7 @@ mod socket;
 mod thread;
 mod uffd;
 
-pub use buffer::{ByteBuffer, Level, Span};
+pub use buffer::{ByteBuffer, Level, SendBuffer, Span};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, is_open_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop, read_fd,
     read_scattered, recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd,
@@ -26,8 +26,8 @@ pub use pagemap::{PageScan, Residency, is_anonymous};
 pub use peer::PeerProcess;
 pub use positioned::{appends, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, tell};
 pub use socket::{
-    SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, listen_tcp, listen_unix, make_room,
-    send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket,
+    SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, end_socket_reads, listen_tcp, listen_unix,
+    make_room, send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket,
 };
-pub use thread::{as_outside, spawn, spawn_scoped};
+pub use thread::{as_outside, spawn, spawn_scoped, thread_cpu_time};
 pub use uffd::{Feature, Mode, Userfault};

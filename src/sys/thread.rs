@@ -6,6 +6,7 @@ use super::signals::Signals;
 use std::cell::Cell;
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 /// Signals that a thread raises itself. They must not be blocked.
 const OWN_DOING: [libc::c_int; 6] =
@@ -52,6 +53,16 @@ pub fn as_outside<T>(body: impl FnOnce() -> T) -> T {
     match OUTSIDE.get() {
         Some(outside) => outside.alone_blocked(|_| body()),
         None => body(),
+    }
+}
+
+/// The CPU time that this thread has used.
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid for the call.
+    match unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } {
+        0 => Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0)),
+        _ => Duration::ZERO,
     }
 }
 

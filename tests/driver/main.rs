@@ -11,6 +11,7 @@ mod lazy;
 mod link;
 mod machine;
 mod mapped;
+mod multifd;
 mod ownership;
 mod postcopy;
 mod postcopy_faults;

@@ -3,7 +3,7 @@
 
 use crate::ffi::marshal::opaque::SaveVMMigration;
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
 /// Status of a migration: QEMU's MigrationStatus, with QEMU's numbers.
@@ -53,6 +53,38 @@ pub enum SaveVMReturnPath {
     SAVEVM_RETURN_PATH_ON = 1,
     /// It does not answer. The source completes the migration when it has written the stream.
     SAVEVM_RETURN_PATH_OFF = 2,
+}
+
+/// How pages of RAM are compressed on several connections.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMCompression {
+    /// Not at all.
+    SAVEVM_COMPRESSION_NONE = 0,
+    /// zlib. An error if the library was built without it (cargo feature `zlib`).
+    SAVEVM_COMPRESSION_ZLIB = 1,
+    /// zstd. An error if the library was built without it (cargo feature `zstd`).
+    SAVEVM_COMPRESSION_ZSTD = 2,
+    /// Outgoing: the format of zstd, but a packet is compressed only if that is measured to be faster: the link is the
+    /// bottleneck, a CPU is free, and the content can be compressed. A QEMU at the other end sets zstd. Incoming: what the source
+    /// uses.
+    SAVEVM_COMPRESSION_AUTO = 3,
+}
+
+/// Variant of QEMU's format for several connections.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMMultifdFormat {
+    /// SAVEVM_MULTIFD_9_0 if the destination is libsavevm, else SAVEVM_MULTIFD_7_2.
+    SAVEVM_MULTIFD_AUTO = 0,
+    /// For QEMU with a machine type up to 8.0 (multifd-flush-after-each-section=on).
+    SAVEVM_MULTIFD_7_2 = 1,
+    /// For QEMU with a machine type 8.1 or 8.2.
+    SAVEVM_MULTIFD_8_1 = 2,
+    /// For QEMU with a machine type from 9.0 on: zero pages are found by the threads of the connections.
+    SAVEVM_MULTIFD_9_0 = 3,
 }
 
 /// Which side may run the guest, as far as this side knows.
@@ -108,6 +140,8 @@ pub enum SaveVMStallReason {
 c_enums! {
     SaveVMDeadlineAction: SAVEVM_DEADLINE_CANCEL, SAVEVM_DEADLINE_POSTCOPY, SAVEVM_DEADLINE_FORCE;
     SaveVMReturnPath: SAVEVM_RETURN_PATH_AUTO, SAVEVM_RETURN_PATH_ON, SAVEVM_RETURN_PATH_OFF;
+    SaveVMCompression: SAVEVM_COMPRESSION_NONE, SAVEVM_COMPRESSION_ZLIB, SAVEVM_COMPRESSION_ZSTD, SAVEVM_COMPRESSION_AUTO;
+    SaveVMMultifdFormat: SAVEVM_MULTIFD_AUTO, SAVEVM_MULTIFD_7_2, SAVEVM_MULTIFD_8_1, SAVEVM_MULTIFD_9_0;
     SaveVMOwner: SAVEVM_OWNER_HERE, SAVEVM_OWNER_THERE, SAVEVM_OWNER_UNKNOWN, SAVEVM_OWNER_TORN;
 }
 
@@ -219,6 +253,18 @@ pub struct SaveVMParams {
     /// ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons before any
     /// memory is sent.
     pub no_preflight: bool,
+    /// Connections for the pages of RAM besides the main one, 2 to 64 (QEMU's capability multifd with multifd-channels); 0 and 1:
+    /// none, everything goes over the main connection. Both sides must set the same number. It needs the RAM of this library
+    /// (savevm_ram_new()) and `unix:PATH` or `tcp:HOST:PORT`. Postcopy may follow if both ends are libsavevm.
+    pub channels: u32,
+    /// How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. Without
+    /// several channels it is an error.
+    pub compression: MaybeUninit<SaveVMCompression>,
+    /// Level of the compression, 1 to 9 for zlib, 1 to 20 for zstd; default 1.
+    pub compression_level: c_int,
+    /// Outgoing: in which variant of QEMU's format pages are sent over several connections; default SAVEVM_MULTIFD_AUTO. A
+    /// destination understands all of them.
+    pub multifd_format: MaybeUninit<SaveVMMultifdFormat>,
 }
 
 /// Measurements of one device that is not a live device.

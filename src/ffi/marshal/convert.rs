@@ -5,12 +5,14 @@ use crate::channel::{TlsOptions, Uri};
 use crate::error::{Error, Phase, Result};
 use crate::ffi::callbacks::channel_ops::CChannel;
 use crate::ffi::exports::info::{
-    SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMInfo, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStallReason,
-    SaveVMStatus, SaveVMTls,
+    SaveVMCompression, SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMInfo, SaveVMMultifdFormat, SaveVMOwner,
+    SaveVMParams, SaveVMReturnPath, SaveVMStallReason, SaveVMStatus, SaveVMTls,
 };
 use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::channel_table::SaveVMChannelOps;
-use crate::migration::{Choice, DeadlineAction, DeviceTime, Endpoint, Info, Owner, Params, Status};
+use crate::migration::{
+    Choice, Compression, DeadlineAction, DeviceTime, Endpoint, Info, MultifdFormat, Owner, Params, Status,
+};
 use std::ffi::{OsStr, OsString, c_char, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -73,6 +75,21 @@ pub(in crate::ffi) unsafe fn params(from: *const SaveVMParams) -> Result<Option<
         SaveVMReturnPath::SAVEVM_RETURN_PATH_AUTO => Choice::Auto,
         SaveVMReturnPath::SAVEVM_RETURN_PATH_ON => Choice::On,
         SaveVMReturnPath::SAVEVM_RETURN_PATH_OFF => Choice::Off,
+    };
+    params.channels = from.channels;
+    params.compression = match structs::c_enum(from.compression)? {
+        SaveVMCompression::SAVEVM_COMPRESSION_NONE => Compression::None,
+        SaveVMCompression::SAVEVM_COMPRESSION_ZLIB => Compression::Zlib,
+        SaveVMCompression::SAVEVM_COMPRESSION_ZSTD => Compression::Zstd,
+        SaveVMCompression::SAVEVM_COMPRESSION_AUTO => Compression::Auto,
+    };
+    params.compression_level = u32::try_from(from.compression_level)
+        .map_err(|_| Error::invalid(format!("the compression level {} is negative", from.compression_level)))?;
+    params.multifd_format = match structs::c_enum(from.multifd_format)? {
+        SaveVMMultifdFormat::SAVEVM_MULTIFD_AUTO => MultifdFormat::Auto,
+        SaveVMMultifdFormat::SAVEVM_MULTIFD_7_2 => MultifdFormat::Qemu72,
+        SaveVMMultifdFormat::SAVEVM_MULTIFD_8_1 => MultifdFormat::Qemu81,
+        SaveVMMultifdFormat::SAVEVM_MULTIFD_9_0 => MultifdFormat::Qemu90,
     };
     params.throttle_initial = or(from.throttle_initial, params.throttle_initial).min(99);
     params.throttle_increment = or(from.throttle_increment, params.throttle_increment).min(99);

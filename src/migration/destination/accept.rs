@@ -3,6 +3,7 @@
 //! (another magic number, an early end, silence) is closed and reported, and the worker accepts the next one.
 
 use super::acceptor::Acceptor;
+use super::sorter::Sorter;
 use super::worker::Worker;
 use crate::channel::{Role, tls_on_one_side};
 use crate::error::Result;
@@ -18,6 +19,22 @@ const MAGIC_LEN: usize = 8;
 const HEAD_LEN: usize = MAGIC_LEN + 5;
 
 impl Worker {
+    /// As `accept_source`, from a source with further connections.
+    pub(super) fn accept_sorted(&self, sorter: &Sorter) -> Result<MigFile> {
+        let core = &self.shared.core;
+        let (limit, since) = (core.params().connect_timeout, Instant::now());
+        loop {
+            let channel = sorter.main(limit.map(|limit| limit.saturating_sub(since.elapsed())))?;
+            let file = self.attach(&channel)?;
+            self.handshake.start(core.params().handshake_timeout);
+            let Err(reason) = self.begins_as_stream(&file) else { return Ok(file) };
+            core.interrupted().map_or(Ok(()), Err)?;
+            core.link.drop_main();
+            let text = format!("closed a connection that is not the source's; waiting for the next: {reason}");
+            core.vm.host().report(Level::Warning, &text);
+        }
+    }
+
     /// Accepts connections until one begins as a stream.
     pub(super) fn accept_source(&self, acceptor: &Acceptor) -> Result<MigFile> {
         let core = &self.shared.core;

@@ -6,6 +6,7 @@ use super::stage::Stage;
 use super::worker::{DEVICE_LIMIT, Worker};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
+use crate::migration::further;
 use crate::migration::return_path::message::{self, Message};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Level;
@@ -49,6 +50,9 @@ impl incoming::Incoming for Commands {
     fn pong(&self, value: u32) -> Result<()> {
         let (worker, shared) = (&self.0, &self.0.shared);
         match value {
+            _ if message::announced_channels(value).is_some() => {
+                further::check_announced(&shared.core.params(), value)?;
+            }
             message::PING_LOADED => {
                 // Before the answer, so that the guest stays at its source.
                 load::check_absent(&shared.core.vm, shared.core.params().strict)?;

@@ -6,12 +6,14 @@
 use super::acceptor::Acceptor;
 use super::answering::Answering;
 use super::commands::Commands;
+use super::entrance::Entrance;
 use super::shared::{Failure, Shared};
 use super::worker::Worker;
 use crate::channel::Uri;
 use crate::error::{Error, Result};
 use crate::migration::core::{Core, Migration};
 use crate::migration::endpoint::Endpoint;
+use crate::migration::further;
 use crate::migration::params::Params;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
@@ -47,6 +49,7 @@ impl Incoming {
     /// Fails at once if another migration is in progress or if it can't listen.
     pub fn start(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_not_poisoned()?;
+        further::check(vm, &params, from.uri())?;
         let from_text = from.text();
         let core = Arc::new(Core::new(vm, params, true, from_text.clone())?);
         vm.prepare_global_state()?;
@@ -172,15 +175,15 @@ fn warn_if_running(vm: &Vm) -> bool {
 fn work(worker: &Arc<Worker>, acceptor: Acceptor) {
     let core = &worker.shared.core;
     let vm = &core.vm;
-    let mut acceptor = Some(acceptor);
+    let mut entrance = Entrance::new(acceptor);
     vm.on_thread(|| {
         let _working = core.working();
         let run = || {
             vm.set_incoming(Some(Arc::new(Commands(Arc::clone(worker)))));
-            worker.run(&mut acceptor);
+            worker.run(&mut entrance);
         };
         let Err(error) = catch(vm, run) else { return };
-        drop(acceptor.take());
+        entrance.close();
         if !retry(vm, || worker.abort(error.clone())) {
             worker.finish(Status::Failed);
         }

@@ -57,6 +57,10 @@ impl Channel for Metered {
         self.inner.shutdown()
     }
 
+    fn end_reads(&self) -> io::Result<()> {
+        self.inner.end_reads()
+    }
+
     fn close(&self) -> io::Result<()> {
         self.inner.close()
     }

@@ -5,12 +5,15 @@
 //! - `stage.rs`: the stages of the worker and the table of their changes.
 //! - `worker.rs`: the worker and the steps that read the stream. `takeover.rs`: how it ends. `recovery.rs`: a broken
 //!   postcopy. `package.rs`: the thread that loads the package of a postcopy. `answering.rs`: the verdict once more.
-//! - `commands.rs`: the commands of the stream. `accept.rs`, `acceptor.rs`, `handshake.rs`, `meter.rs`: the connection.
+//! - `sorter.rs`: the connections of a source that uses several.
+//! - `commands.rs`: the commands of the stream. `entrance.rs`, `accept.rs`, `acceptor.rs`, `handshake.rs`, `meter.rs`: the
+//!   connection.
 
 mod accept;
 mod acceptor;
 mod answering;
 mod commands;
+mod entrance;
 mod handle;
 mod handshake;
 mod meter;
@@ -18,6 +21,7 @@ mod negotiation;
 mod package;
 mod recovery;
 mod shared;
+mod sorter;
 mod stage;
 mod takeover;
 mod worker;

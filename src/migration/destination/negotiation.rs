@@ -101,7 +101,7 @@ impl Worker {
     pub(super) fn end_visit(&self, file: MigFile, accepts_more: bool) -> Result<()> {
         let core = &self.shared.core;
         self.shared.sender.close();
-        core.link.drop_channel();
+        core.link.drop_main();
         drop(file);
         {
             let mut info = core.stats.get();

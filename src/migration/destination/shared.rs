@@ -106,6 +106,7 @@ impl Shared {
             self.core.vm.set_incoming(self.previous_handler.take());
             self.core.watch.stop();
             self.core.vm.slot.set_observer(None);
+            self.core.vm.slot.set_connections(None);
             self.core.vm.slot.release();
         }
     }

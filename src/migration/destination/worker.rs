@@ -6,15 +6,17 @@
 //! called and while the guest and the disks change hands. It is released while bytes are waited for between two sections:
 //! QEMU keeps its main loop free by waiting in a coroutine.
 
-use super::acceptor::Acceptor;
+use super::entrance::Entrance;
 use super::handshake::Handshake;
 use super::meter::Metered;
 use super::shared::Shared;
+use super::sorter::Sorter;
 use super::stage::Stage;
 use crate::channel::Channel;
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::endpoint::DESTINATION_STALL;
+use crate::migration::further::Further;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::incoming::{LoadEnd, PostcopyState};
 use crate::savevm::load::{self, Opened};
@@ -61,9 +63,9 @@ pub(super) struct State {
 }
 
 /// Closes the listener and the file before the last status, so that they are closed when a wait for it returns.
-fn close(acceptor: &mut Option<Acceptor>, file: &mut Option<MigFile>) {
+fn close(entrance: &mut Entrance, file: &mut Option<MigFile>) {
     drop(file.take());
-    drop(acceptor.take());
+    entrance.close();
 }
 
 /// See the module.
@@ -108,7 +110,7 @@ impl Worker {
     }
 
     /// Does all of the work, from the connection to the last status.
-    pub fn run(&self, acceptor: &mut Option<Acceptor>) {
+    pub fn run(&self, entrance: &mut Entrance) {
         let _ = self.thread.set(thread::current().id());
         let mut file = None;
         loop {
@@ -116,28 +118,30 @@ impl Worker {
             if stage == Stage::Done {
                 return;
             }
-            if let Err(error) = self.step(stage, acceptor, &mut file) {
-                let error = self.shared.core.name_peer(error);
-                close(acceptor, &mut file);
+            if let Err(error) = self.step(stage, entrance, &mut file) {
+                let core = &self.shared.core;
+                // What ended the main connection may be the failure of a further one.
+                let error = core.check_further().err().unwrap_or_else(|| core.name_peer(error));
+                close(entrance, &mut file);
                 return self.abort(error);
             }
         }
     }
 
     /// Does the step of a stage. It ends in another stage, or with an error that ends the migration.
-    fn step(&self, stage: Stage, acceptor: &mut Option<Acceptor>, file: &mut Option<MigFile>) -> Result<()> {
+    fn step(&self, stage: Stage, entrance: &mut Entrance, file: &mut Option<MigFile>) -> Result<()> {
         if let Some(phase) = stage.phase() {
             self.shared.core.phase(Some(phase));
         }
         self.shared.core.fault_point();
         match stage {
-            Stage::Accept => self.accept(acceptor.as_ref(), file),
+            Stage::Accept => self.accept(entrance, file),
             Stage::Load => self.load(file),
             Stage::Listen | Stage::Running | Stage::Recover => self.receive_pages(file),
             Stage::Paused => self.wait_recovery(file),
             Stage::TakeOver => self.take_over(),
             Stage::Finish => {
-                close(acceptor, file);
+                close(entrance, file);
                 self.conclude()
             }
             Stage::Done => Ok(()),
@@ -163,19 +167,36 @@ impl Worker {
         self.shared.core.wait_quietly(limit, || done(&self.state()))
     }
 
-    fn accept(&self, acceptor: Option<&Acceptor>, file: &mut Option<MigFile>) -> Result<()> {
+    fn accept(&self, entrance: &mut Entrance, file: &mut Option<MigFile>) -> Result<()> {
         let core = &self.shared.core;
         let params = core.params();
         core.vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && core.vm.slot.ram().is_some());
+        let acceptor = entrance.acceptor.take();
         let acceptor = acceptor.ok_or_else(|| Error::new(libc::ENOTCONN, "there is nothing to listen on"))?;
+        if !params.has_further() {
+            // Then the listener is closed: a source that makes further connections fails.
+            return self.open_stream(file, acceptor.accepts_more(), || self.accept_source(&acceptor));
+        }
+        let further = Further::expect(core);
+        let sorter = entrance.sorter.insert(Sorter::start(core, &further, acceptor)?);
+        self.open_stream(file, true, || self.accept_sorted(sorter))
+    }
+
+    /// Takes connections until one brings the stream of a migration.
+    fn open_stream(
+        &self,
+        file: &mut Option<MigFile>,
+        accepts_more: bool,
+        next: impl Fn() -> Result<MigFile>,
+    ) -> Result<()> {
         loop {
             self.handshake.reset();
-            let new = file.insert(self.accept_source(acceptor)?);
-            match load::open(&core.vm, new)? {
+            let new = file.insert(next()?);
+            match load::open(&self.shared.core.vm, new)? {
                 Opened::Stream => return self.enter(Stage::Load),
                 Opened::Visit => {
                     if let Some(visitor) = file.take() {
-                        self.end_visit(visitor, acceptor.accepts_more())?;
+                        self.end_visit(visitor, accepts_more)?;
                     }
                 }
             }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::migration::core::{Core, Migration};
 use crate::migration::deadline::check_params;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint};
+use crate::migration::further;
 use crate::migration::params::Params;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
@@ -47,6 +48,7 @@ impl Outgoing {
     pub fn start(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Arc<Self>> {
         vm.check_migratable()?;
         check_params(&params, params.postcopy)?;
+        further::check(vm, &params, to.uri())?;
         let own_thread = params.own_thread;
         let core = Arc::new(Core::new(vm, params, false, to.text())?);
         vm.prepare_global_state()?;

@@ -61,6 +61,7 @@ impl Shared {
             drop(self.requests.recovery_channel.take());
             self.core.watch.stop();
             self.core.vm.slot.set_observer(None);
+            self.core.vm.slot.set_connections(None);
             self.core.vm.ownership.hold(false);
             self.core.vm.slot.release();
         }

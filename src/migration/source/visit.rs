@@ -48,7 +48,7 @@ fn visit(vm: &Arc<Vm>, to: Endpoint, params: Params, what: &'static str, purpose
 fn talk(shared: &Shared, source: &mut Source, purpose: Purpose) -> Result<()> {
     let core = &shared.core;
     source.connect(shared)?;
-    source.hello(shared)?;
+    source.hello(shared, false)?;
     let reader = source.reader()?;
     if !reader.knows_preflight() {
         let peer = if reader.peer_is_libsavevm() { "an older or restricted libsavevm" } else { "not libsavevm" };

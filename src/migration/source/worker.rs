@@ -13,6 +13,7 @@ use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::core::Core;
 use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
+use crate::migration::further::{self, Further};
 use crate::migration::params::{Choice, Params};
 use crate::migration::preflight;
 use crate::migration::progress::Decision;
@@ -96,6 +97,8 @@ impl Step {
 pub(super) struct Source {
     pub next: Step,
     to: Option<Endpoint>,
+    /// The further connections, if the migration uses some.
+    further: Option<Arc<Further>>,
     pub file: Option<MigFile>,
     pub channel: Option<Arc<dyn Channel>>,
     pub reader: Option<Reader>,
@@ -134,6 +137,7 @@ impl Source {
         Self {
             next: Step::Connect,
             to: Some(to),
+            further: None,
             file: None,
             channel: None,
             reader: None,
@@ -205,15 +209,15 @@ impl Source {
 
     pub(super) fn connect(&mut self, m: &Shared) -> Result<Next> {
         let params = m.core.params();
-        let to = self.to.take().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
+        let to = self.to.as_ref().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
         let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let channel = match &to {
+        let channel = match to {
             Endpoint::Uri(uri @ Uri::File { .. }) => {
                 let (sink, channel) = m.core.open_file(uri, limit, &m.core.cancel)?;
                 self.sink = Some(sink);
                 channel
             }
-            _ => m.core.connect(&to, limit, &m.core.cancel)?,
+            _ => m.core.connect(to, limit, &m.core.cancel)?,
         };
         self.attach(m, channel, false)?;
         self.go(Step::Setup)
@@ -248,30 +252,44 @@ impl Source {
         Ok(())
     }
 
-    /// Sends the header, and asks what the destination is. Returns the time of that round trip.
-    pub(super) fn hello(&self, m: &Shared) -> Result<Duration> {
+    /// Sends the header, and asks what the destination is. Makes the further connections, if it `migrates`. Returns the time
+    /// of that round trip.
+    pub(super) fn hello(&mut self, m: &Shared, migrates: bool) -> Result<Duration> {
         let (core, vm) = (&m.core, &m.core.vm);
         with_big_lock(&*vm.host(), || save::prepare(vm))?;
         let params = core.params();
         let file = self.file()?;
         save::header(vm, file);
         let mut round_trip = Duration::ZERO;
-        if let Some(reader) = &self.reader {
+        if self.reader.is_some() {
             command::open_return_path(vm, file);
             let mut last = message::PING_OPENED;
             command::ping(vm, file, last);
             if params.extensions {
                 command::ping(vm, file, message::PING_HELLO);
+                if migrates {
+                    command::ping(vm, file, further::announce(&params));
+                }
                 last = message::PING_HELLO_END;
                 command::ping(vm, file, last);
             }
+            file.flush();
             self.check()?;
+            if migrates {
+                self.connect_further(core, &params)?;
+            }
             let asked = core.now();
             // What does not fit at all shows here, before anything is sent.
-            core.wait_for("the destination's first answer", params.handshake_timeout, || reader.pong(last))?;
-            core.stats.get().peer_is_libsavevm = reader.peer_is_libsavevm();
+            let answer = || self.reader.as_ref().and_then(|reader| reader.pong(last));
+            core.wait_for("the destination's first answer", params.handshake_timeout, answer)?;
+            core.stats.get().peer_is_libsavevm = self.peer_is_libsavevm();
             round_trip = core.now().saturating_sub(asked);
+        } else {
+            file.flush();
+            self.connect_further(core, &params)?;
         }
+        // The address is not used again. A descriptor in it is closed here.
+        self.to = None;
         Ok(round_trip)
     }
 
@@ -284,13 +302,13 @@ impl Source {
         let (core, vm) = (&m.core, &m.core.vm);
         let params = core.params();
         vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && vm.slot.ram().is_some());
-        let round_trip = self.hello(m)?;
+        let round_trip = self.hello(m, true)?;
         if let Some(reader) = self.reader.as_ref().filter(|reader| params.preflight && reader.knows_preflight()) {
             preflight::ask(core, self.file()?, reader, Purpose::Migrate)?;
         }
-        let file = self.file()?;
+        self.settle_format(&params)?;
         if params.postcopy {
-            command::postcopy_advise(vm, file);
+            command::postcopy_advise(vm, self.file()?);
         }
         self.set_up = true;
         self.note_round_trip(round_trip);
@@ -304,6 +322,29 @@ impl Source {
             return self.go(Step::Unplug);
         }
         self.begin_rounds(m)
+    }
+
+    /// Makes the further connections. QEMU answers only when it has all of them.
+    fn connect_further(&mut self, core: &Arc<Core>, params: &Params) -> Result<()> {
+        let Some(to) = self.to.as_ref().filter(|_| params.has_further()) else { return Ok(()) };
+        let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let further = Further::connect(core, || core.connect(to, limit, &core.cancel));
+        // A destination with other parameters may have sent its reason.
+        let further = further.map_err(|error| self.final_error(core).unwrap_or(error))?;
+        self.further = Some(further);
+        Ok(())
+    }
+
+    /// Chooses the format for the destination.
+    fn settle_format(&self, params: &Params) -> Result<()> {
+        let Some(further) = &self.further else { return Ok(()) };
+        let peer_is_libsavevm = self.peer_is_libsavevm();
+        if params.postcopy && !peer_is_libsavevm {
+            let text = "postcopy with several connections needs libsavevm on both ends: disable postcopy, or set channels to 1";
+            return Err(Error::new(libc::ENOTSUP, text));
+        }
+        further.set_peer(params, peer_is_libsavevm);
+        Ok(())
     }
 
     fn wait_unplug(&mut self, m: &Shared) -> Result<Next> {

@@ -16,6 +16,7 @@ pub mod configuration;
 pub mod io;
 pub mod limits;
 pub mod mapped;
+pub mod multifd;
 pub mod preflight;
 pub mod ram;
 pub mod return_path;

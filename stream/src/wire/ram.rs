@@ -9,6 +9,7 @@
 //! PAGE           [block] page
 //! XBZRLE         [block] encoding(u8) len(be16) runs      the difference from the page that was sent before
 //! COMPRESS_PAGE  [block] len(be32) deflated page
+//! MULTIFD_FLUSH  pages of the other connections must have arrived
 //! EOS            the end of the section
 //! ```
 //! A record with CONTINUE is in the block of the record before and has no block name. The list of blocks has page sizes if
@@ -85,6 +86,11 @@ pub fn encode_page_head(out: &mut impl Output, kind: u64, offset: u64, block: Op
 /// Appends the end of the section's records.
 pub fn encode_end(out: &mut impl Output) {
     out.put_be64(EOS);
+}
+
+/// Appends the record behind which pages of the other connections must have arrived.
+pub fn encode_multifd_flush(out: &mut impl Output) {
+    out.put_be64(MULTIFD_FLUSH);
 }
 
 /// Encoding and length of the runs of an XBZRLE record.

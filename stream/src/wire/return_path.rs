@@ -19,6 +19,7 @@
 
 use super::io::{Input, Output};
 use super::limits::RETURN_PATH_PAYLOAD_MAX;
+use super::multifd::Method;
 use std::fmt;
 
 /// The first PING, right after OPEN_RETURN_PATH, as in QEMU 7.2.
@@ -49,6 +50,21 @@ pub const PING_CANCELLED: u32 = 0x5356_4d09;
 pub const PING_DRAINED: u32 = 0x5356_4d06;
 /// The third answer to [`PING_HELLO`]: the destination takes part in a preflight.
 pub const PONG_PREFLIGHT: u32 = 0x5356_4d09;
+/// Before RAM is set up: how many connections the source uses and how it compresses. The lowest byte has the number, the
+/// one above it the method. A destination with other parameters fails.
+pub const PING_CHANNELS: u32 = 0x534d_0000;
+
+/// Returns the PING that announces `count` connections and a method.
+pub fn channels_ping(count: u8, method: Method) -> u32 {
+    PING_CHANNELS | method.flags() << 8 | u32::from(count)
+}
+
+/// Returns the number of connections and the method in a PING, if it is [`PING_CHANNELS`].
+pub fn announced_channels(value: u32) -> Option<(u8, Method)> {
+    let [_, _, method, count] = value.to_be_bytes();
+    (value & 0xffff_0000 == PING_CHANNELS).then_some(())?;
+    Method::of_flags(u32::from(method)).map(|method| (count, method))
+}
 /// The value of SHUT if the destination failed.
 pub const SHUT_FAILED: u32 = 1;
 /// The value of SHUT if the destination was cancelled, which is possible only before it starts the guest. To QEMU every

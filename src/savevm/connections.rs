@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The further connections of a migration. The driver makes or accepts them; RAM sends its pages over them (QEMU's
+//! capability `multifd`).
+
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How pages are compressed on further connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// One zlib stream for each connection.
+    Zlib,
+    /// One zstd stream for each connection.
+    Zstd,
+    /// Source: zstd, which compresses only if that is faster. Destination: whatever the source uses.
+    Auto,
+}
+
+/// The variants of the format. A destination finds out by itself which one its source uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Zero pages are found by the connections' threads and are sent in packets (QEMU 9.0 and later), instead of records on
+    /// the main connection.
+    pub zero_in_packets: bool,
+    /// A record on the main connection follows each SYNC of the further ones (QEMU 8.1 and later). Without it the end of
+    /// every RAM section stands for that record.
+    pub flush_records: bool,
+}
+
+/// What both ends must agree on, and limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Number of further connections.
+    pub count: u32,
+    /// How pages are compressed.
+    pub compression: Compression,
+    /// Level of the compression.
+    pub level: i32,
+    /// Source: the variant of the format.
+    pub format: Format,
+    /// Longest wait until a connection takes or brings bytes.
+    pub stall: Duration,
+}
+
+/// The further connections of one migration. Any thread.
+pub trait Connections: Send + Sync {
+    /// Returns the settings.
+    fn settings(&self) -> Settings;
+    /// Returns the connections in the order of their numbers. At the destination this waits for those that are missing.
+    fn channels(&self) -> Result<Vec<Arc<dyn Channel>>>;
+    /// A connection failed: ends the migration with this error. Later errors are ignored.
+    fn failed(&self, error: Error);
+    /// Returns the first error of a connection.
+    fn error(&self) -> Option<Error>;
+    /// Counts bytes that were received.
+    fn received(&self, bytes: u64);
+}

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Whole migrations with several connections, between two machines with the library's RAM.
+
+use super::machine::Machine;
+use super::precopy::{LONG, quick};
+use savevm::channel::Uri;
+use savevm::migration::{Compression, Endpoint, Incoming, Migration, MultifdFormat, Outgoing, Owner, Params, Status};
+use savevm::ram::block::BlockInfo;
+use savevm::ram::tracker::Log;
+use savevm::ram::{Options, Ram};
+use savevm::sys::OwnMemory;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PAGE: usize = 4096;
+const PAGES: usize = 3000;
+
+/// The RAM of a machine.
+pub struct Memory {
+    pub ram: Arc<Ram>,
+    memory: OwnMemory,
+}
+
+impl Memory {
+    /// Replaces the machine's device "ram".
+    pub fn new(machine: &Machine) -> Self {
+        machine.vm.unregister_name(None, b"ram", 1);
+        machine.vm.slot.set_ram(None);
+        let ram = Ram::new(&machine.vm, Options { log: Log::Marks, ..Options::default() }, None).unwrap();
+        let memory = OwnMemory::new(PAGES * PAGE).unwrap();
+        let (name, block) = (b"pc.ram".to_vec(), memory.memory());
+        let info = BlockInfo { name, memory: block, page_size: 0, guest_address: 0, shared: false, opaque: 0 };
+        ram.add_block(info).unwrap();
+        Self { ram, memory }
+    }
+
+    pub fn fill(&self, seed: u64) {
+        let mut state = seed | 1;
+        let bytes: Vec<u8> = (0..PAGES / 2 * PAGE)
+            .map(|at| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if at / 64 % 2 == 0 { (state >> 56) as u8 } else { (at / 512) as u8 }
+            })
+            .collect();
+        self.memory.memory().write(16 * PAGE, &bytes);
+    }
+
+    pub fn write(&self, page: usize, byte: u8) {
+        let memory = self.memory.memory();
+        memory.write(page * PAGE + 7, &[byte]);
+        self.ram.set_dirty(memory.address() + page * PAGE, PAGE);
+    }
+
+    pub fn content(&self) -> Vec<u8> {
+        let mut bytes = vec![0; PAGES * PAGE];
+        self.memory.memory().read(0, &mut bytes);
+        bytes
+    }
+}
+
+fn socket_path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("savevm-multifd-{name}-{}", std::process::id()))
+}
+
+/// Parameters for so many connections.
+pub fn several(channels: u32, compression: Compression) -> Params {
+    Params { channels, compression, handshake_timeout: LONG, stall_timeout: Some(LONG), ..quick() }
+}
+
+fn uri(path: &Path) -> Endpoint {
+    Endpoint::Uri(Uri::Unix(path.to_owned()))
+}
+
+struct Pair {
+    source: Machine,
+    target: Machine,
+    stage: Arc<super::machine::Stage>,
+    near: Memory,
+    far: Memory,
+    path: PathBuf,
+}
+
+impl Pair {
+    fn new(name: &str) -> Self {
+        let (source, target, stage) = Machine::two();
+        let (near, far) = (Memory::new(&source), Memory::new(&target));
+        near.fill(1);
+        far.fill(2);
+        Self { source, target, stage, near, far, path: socket_path(name) }
+    }
+
+    fn run(&self, out: Params, into: Params, during: impl Fn(&Outgoing)) -> (Arc<Outgoing>, Arc<Incoming>) {
+        let into = Incoming::start(&self.target.vm, uri(&self.path), into).unwrap();
+        let out = Outgoing::start(&self.source.vm, uri(&self.path), out).unwrap();
+        during(&out);
+        (out, into)
+    }
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn guest_moves_over_several_connections() {
+    for (at, compression) in
+        [Compression::None, Compression::Zlib, Compression::Zstd, Compression::Auto].into_iter().enumerate()
+    {
+        for channels in [2, 4] {
+            let pair = Pair::new(&format!("several-{at}-{channels}"));
+            let (out, into) = pair.run(several(channels, compression), several(channels, compression), |out| {
+                for byte in 0..50 {
+                    if out.info().status != Status::Active {
+                        break;
+                    }
+                    pair.near.write(20 + usize::from(byte), byte);
+                }
+            });
+            out.wait_within(LONG).expect("it ends").unwrap();
+            into.wait_within(LONG).expect("it ends").unwrap();
+            assert!(pair.near.content() == pair.far.content(), "{compression:?}, {channels}");
+            assert!(pair.target.host.is_running() && !pair.source.host.is_running());
+            assert!(out.info().transferred > 1 << 20 && into.info().transferred > 1 << 20);
+            pair.stage.check("several connections");
+        }
+    }
+}
+
+#[test]
+fn every_format_is_understood() {
+    for format in [MultifdFormat::Qemu72, MultifdFormat::Qemu81, MultifdFormat::Qemu90] {
+        for extensions in [true, false] {
+            let pair = Pair::new(&format!("format-{format:?}-{extensions}"));
+            let params = Params { multifd_format: format, extensions, ..several(3, Compression::None) };
+            let (out, into) = pair.run(params.clone(), params, |_| ());
+            out.wait_within(LONG).expect("it ends").unwrap();
+            into.wait_within(LONG).expect("it ends").unwrap();
+            assert!(pair.near.content() == pair.far.content(), "{format:?}");
+        }
+    }
+}
+
+/// Both ends fail with a text that has `part`, and the guest runs on at the source.
+fn both_refuse(pair: &Pair, out: Params, into: Params, part: &str) {
+    let (out, into) = pair.run(out, into, |_| ());
+    let sent = out.wait_within(LONG).expect("it ends").unwrap_err();
+    let loaded = into.wait_within(LONG).expect("it ends").unwrap_err();
+    for error in [&sent, &loaded] {
+        assert!(error.to_string().contains(part), "{:?}: source: {sent}; destination: {loaded}", pair.path);
+    }
+    assert!(pair.source.host.is_running() && !pair.target.host.is_running());
+    assert_eq!(out.info().owner, Owner::Here);
+    pair.stage.check("refused");
+}
+
+#[test]
+fn different_settings_are_errors_on_both_ends() {
+    let none = Compression::None;
+    for (out, into) in [(4, 2), (2, 4), (1, 4), (4, 1), (0, 2)] {
+        let pair = Pair::new(&format!("count-{out}-{into}"));
+        both_refuse(&pair, several(out, none), several(into, none), "set the same number of channels on both ends");
+    }
+    let pair = Pair::new("methods");
+    let part = "set the same compression on both ends";
+    both_refuse(&pair, several(2, Compression::Zstd), several(2, none), part);
+    let pair = Pair::new("methods-2");
+    both_refuse(&pair, several(2, Compression::Zlib), several(2, Compression::Zstd), part);
+}
+
+#[test]
+fn impossible_parameters_are_refused_at_once() {
+    let (machine, _, _) = Machine::two();
+    let refused = |to: &str, params: Params| {
+        let to = Endpoint::Uri(to.parse().unwrap());
+        Outgoing::start(&machine.vm, to, params).err().unwrap().to_string()
+    };
+    let text = refused("unix:/tmp/none", several(4, Compression::None));
+    assert!(text.contains("savevm_ram_new"), "{text}");
+    let _memory = Memory::new(&machine);
+    let text = refused("file:/tmp/none", several(4, Compression::None));
+    assert!(text.contains("unix:PATH or tcp:HOST:PORT"), "{text}");
+    let text = refused("unix:/tmp/none", several(65, Compression::None));
+    assert!(text.contains("at most 64"), "{text}");
+    let text = refused("unix:/tmp/none", several(1, Compression::Zstd));
+    assert!(text.contains("set channels to 2 or more"), "{text}");
+    let text = refused("unix:/tmp/none", Params { compression_level: 10, ..several(2, Compression::Zlib) });
+    assert!(text.contains("levels 1 to 9"), "{text}");
+}
+
+#[test]
+fn connection_that_never_comes_is_an_error_that_says_what_to_set() {
+    // A source that announces nothing makes one connection only.
+    let pair = Pair::new("missing");
+    let into = Params { handshake_timeout: Duration::from_secs(2), ..several(4, Compression::None) };
+    let out = Params { extensions: false, ..several(1, Compression::None) };
+    let (out, into) = pair.run(out, into, |_| ());
+    let error = into.wait_within(LONG).expect("it ends").unwrap_err();
+    assert!(error.to_string().contains("0 of 4 further connections arrived"), "{error}");
+    assert!(out.wait_within(LONG).expect("it ends").is_err());
+    assert!(pair.source.host.is_running() && !pair.target.host.is_running());
+}
+
+#[test]
+fn strangers_do_not_disturb() {
+    let pair = Pair::new("strangers-several");
+    let params = several(3, Compression::None);
+    let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
+    let strangers: Vec<_> = [&b""[..], b"GET / HTTP/1.0\r\n\r\n", b"\x11\x22\x33\x44\0\0\0\x02", b"QE"]
+        .into_iter()
+        .map(|bytes| {
+            let mut stranger = UnixStream::connect(&pair.path).unwrap();
+            stranger.write_all(bytes).unwrap();
+            stranger
+        })
+        .collect();
+    let out = Outgoing::start(&pair.source.vm, uri(&pair.path), params).unwrap();
+    out.wait_within(LONG).expect("it ends").unwrap();
+    into.wait_within(LONG).expect("it ends").unwrap();
+    assert!(pair.near.content() == pair.far.content());
+    drop(strangers);
+}
+
+#[test]
+fn postcopy_follows_several_connections() {
+    let pair = Pair::new("postcopy-several");
+    let params = Params {
+        postcopy: true,
+        max_bandwidth: 20 << 20,
+        downtime_limit: Duration::from_millis(1),
+        ..several(3, Compression::Zstd)
+    };
+    let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
+    let out = Outgoing::start(&pair.source.vm, uri(&pair.path), params).unwrap();
+    out.start_postcopy().unwrap();
+    for number in 0..200 {
+        if pair.source.host.is_running() {
+            pair.near.write(16 + number, 5);
+        }
+    }
+    let result = out.wait_within(LONG).expect("it ends");
+    if let Err(error) = &result
+        && error.to_string().contains("userfaultfd")
+    {
+        return eprintln!("SKIPPED: {error}");
+    }
+    result.unwrap();
+    into.wait_within(LONG).expect("it ends").unwrap();
+    assert!(pair.near.content() == pair.far.content());
+    pair.stage.check("postcopy");
+}
+
+#[test]
+fn cancelled_migration_leaves_no_thread_and_no_descriptor() {
+    let pair = Pair::new("cancel-several");
+    let before = open_descriptors();
+    for at in 0..4 {
+        let params = Params { max_bandwidth: 4 << 20, ..several(4, Compression::None) };
+        let (out, into) = pair.run(params.clone(), params, |_| thread::sleep(Duration::from_millis(60 * at)));
+        if at % 2 == 0 {
+            out.cancel().unwrap();
+        } else {
+            into.cancel().unwrap();
+        }
+        let _ = out.wait_within(LONG).expect("it ends");
+        let _ = into.wait_within(LONG).expect("it ends");
+        assert!(pair.source.host.is_running() && !pair.target.host.is_running());
+        out.end();
+        into.end();
+    }
+    let since = Instant::now();
+    // Other tests of this process open descriptors as well.
+    while open_descriptors() > before + 40 {
+        assert!(since.elapsed() < LONG, "descriptors leak");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What happens to a connection that a proxy carries.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Cut,
+    Stall,
+    Flip,
+}
+
+/// Carries connections to `to`. The connection number `which`, in the order of arrival, meets its fate after `at` bytes.
+fn proxy(from: &Path, to: &Path, which: usize, at: usize, fate: Fate) -> thread::JoinHandle<()> {
+    let listener = UnixListener::bind(from).unwrap();
+    let to = to.to_owned();
+    let count = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for near in listener.incoming().take(4) {
+            let Ok(near) = near else { return };
+            let Ok(far) = UnixStream::connect(&to) else { return };
+            let number = count.fetch_add(1, SeqCst);
+            let place = (number == which).then_some(at);
+            let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            thread::spawn(move || drop(std::io::copy(&mut back_from, &mut back_to)));
+            thread::spawn(move || carry(near, far, place, fate));
+        }
+    })
+}
+
+fn carry(mut near: UnixStream, mut far: UnixStream, at: Option<usize>, fate: Fate) {
+    let (mut bytes, mut done) = (vec![0; 65536], 0);
+    while let Ok(count @ 1..) = near.read(&mut bytes) {
+        let hit = at.filter(|at| (done..done + count).contains(at)).map(|at| at - done);
+        match (hit, fate) {
+            (None, _) => {
+                if far.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            (Some(hit), Fate::Flip) => {
+                bytes[hit] ^= 0x41;
+                if far.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            (Some(hit), Fate::Cut) => {
+                let _ = far.write_all(&bytes[..hit]);
+                break;
+            }
+            (Some(hit), Fate::Stall) => {
+                let _ = far.write_all(&bytes[..hit]);
+                // Until the destination gives up.
+                let _ = far.read(&mut bytes);
+                break;
+            }
+        }
+        done += count;
+    }
+    let _ = near.shutdown(std::net::Shutdown::Both);
+    let _ = far.shutdown(std::net::Shutdown::Both);
+}
+
+/// Where a record begins or ends on a further connection with plain pages: hello, SYNC of setup, head, payload.
+const PLACES: [usize; 8] = [0, 64, 64 + 12, 64 + 1344, 64 + 2 * 1344, 64 + 2 * 1344 + 4096, 500_000, 1_000_001];
+
+/// One migration whose connection number `which` meets its fate.
+fn broken(fate: Fate, which: usize, at: usize) {
+    let pair = Pair::new(&format!("broken-{fate:?}-{which}-{at}"));
+    let way = socket_path(&format!("way-{fate:?}-{which}-{at}"));
+    let mut params = several(3, Compression::None);
+    params.stall_timeout = Some(Duration::from_secs(2));
+    params.handshake_timeout = Duration::from_secs(2);
+    let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
+    let carried = proxy(&way, &pair.path, which, at, fate);
+    let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
+    let sent = out.wait_within(LONG).expect("it ends");
+    let loaded = into.wait_within(LONG).expect("it ends");
+    let what = format!("{fate:?} of connection {which} at {at}: {sent:?}, {loaded:?}");
+    assert!(pair.stage.guests() <= 1, "{what}");
+    match (&sent, &loaded) {
+        // A byte of a page, or a reserved one of a head, does not show.
+        (Ok(()), Ok(())) => assert!(matches!(fate, Fate::Flip), "{what}"),
+        (Err(_), Err(_)) => {
+            assert_eq!(out.info().owner, Owner::Here, "{what}");
+            assert!(pair.source.host.is_running(), "{what}");
+        }
+        _ => panic!("{what}"),
+    }
+    pair.stage.check(&what);
+    drop(carried);
+    let _ = std::fs::remove_file(way);
+}
+
+#[test]
+fn broken_connection_leaves_one_owner() {
+    for fate in [Fate::Cut, Fate::Stall, Fate::Flip] {
+        for which in [1, 3] {
+            thread::scope(|scope| {
+                PLACES.iter().for_each(|at| drop(scope.spawn(move || broken(fate, which, *at))));
+            });
+        }
+    }
+}
