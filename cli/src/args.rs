@@ -51,6 +51,10 @@ pub enum Command {
     Schema(Schema),
     /// Write a RAM block as an image for debuggers and crash tools
     Extract(Extract),
+    /// Write a full snapshot from an incremental one and its ancestors
+    Merge(Merge),
+    /// List the snapshots of a directory
+    Snapshots(Snapshots),
     /// Draw the trace of a migration: bandwidth, dirty rate, remaining bytes, phases, downtime
     Plot(Plot),
     /// Write the manual pages
@@ -272,6 +276,51 @@ pub struct Extract {
     #[command(flatten)]
     /// How it is read
     pub reading: Reading,
+}
+
+const MERGE_EXAMPLES: &str = "Example:
+  savevm merge monday.snap -o whole.snap";
+
+/// Write a full snapshot from an incremental one and its ancestors.
+///
+/// The result is a stream that QEMU can load, with the devices of FILE and the last copy of each page. All files are checked
+/// before.
+#[derive(Args, Debug)]
+#[command(after_help = format!("{MERGE_EXAMPLES}\n\n{STATUS_HELP}"))]
+pub struct Merge {
+    /// Incremental snapshot
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// File to write; it is replaced only by a complete snapshot
+    #[arg(short, long, value_name = "WHOLE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Maximum memory for the places of pages (default 1G)
+    #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
+    #[arg(hide_default_value = true)]
+    pub max_memory: usize,
+}
+
+const SNAPSHOTS_EXAMPLES: &str = "Examples:
+  savevm snapshots /var/lib/vm
+  savevm snapshots /var/lib/vm --verify";
+
+/// List the snapshots of a directory.
+///
+/// The state of an incremental snapshot shows whether its parent exists and has the expected length. The exit status is 1 if
+/// one does not.
+#[derive(Args, Debug)]
+#[command(after_help = format!("{SNAPSHOTS_EXAMPLES}\n\n{STATUS_HELP}"))]
+pub struct Snapshots {
+    /// Directory
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// Read all files and check them, with their ancestors
+    #[arg(long)]
+    pub verify: bool,
+    /// Maximum memory for the places of pages (default 1G)
+    #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
+    #[arg(hide_default_value = true)]
+    pub max_memory: usize,
 }
 
 const PLOT_EXAMPLES: &str = "Examples:

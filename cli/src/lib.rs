@@ -45,6 +45,8 @@ pub fn run(cli: &Cli) -> Result<Status> {
         Command::Check(args) => commands::check::run(args, cli.colour),
         Command::Schema(args) => commands::schema::run(args),
         Command::Extract(args) => commands::extract::run(args),
+        Command::Merge(args) => commands::merge::run(args),
+        Command::Snapshots(args) => commands::snapshots::run(args, cli.colour),
         Command::Plot(args) => commands::plot::run(args),
         Command::Man { directory } => commands::pages::man(directory),
         Command::Completions { shell } => commands::pages::completions(*shell),

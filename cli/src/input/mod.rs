@@ -2,6 +2,7 @@
 //! Opens streams: in a file, a pipe, compressed, in a qcow2 image, or after libvirt's header.
 
 mod ahead;
+pub mod chain;
 mod libvirt;
 mod map;
 mod packing;
@@ -80,6 +81,12 @@ impl Input {
             return Self::from_file(name, file.into(), reading, snapshot);
         }
         let name = shown(path);
+        let is_plain = reading.offset == 0 && path.is_file();
+        if is_plain && chain::parent_of(path)?.is_some() {
+            no_snapshot(&name, snapshot)?;
+            let stream = chain::open(path, reading.max_memory)?.flatten();
+            return Ok(Self::new(name, Bytes::Piped(Box::new(stream)), 0, FoundIn::default(), reading));
+        }
         let file = File::open(path).context(|| format!("cannot open {name}"))?;
         Self::from_file(name, file, reading, snapshot)
     }

@@ -55,7 +55,7 @@ impl FrozenRam for FrozenMemory {
         let vm = self.ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
         self.ram.busy.lock().frozen = Some(Arc::clone(&self.frozen));
         let send = || {
-            save::setup(&vm, file);
+            save::setup(&vm, file)?;
             file.check()?;
             section(&vm, file, stream::SECTION_PART, || self.send_pages(file))?;
             section(&vm, file, stream::SECTION_END, || Ok(()))?;

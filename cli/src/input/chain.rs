@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Chains of incremental snapshots, which are read as one stream.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use savevm_stream::chain::{Chain, Files, Link, ReadAt, START, link};
+use savevm_stream::inspect::Budget;
+
+use crate::failure::{Context, Failure, Result};
+use crate::words::shown;
+
+/// A file on disk.
+pub struct DiskFile(File);
+
+impl ReadAt for DiskFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(into, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Opens files on disk.
+struct DiskFiles;
+
+impl Files for DiskFiles {
+    type File = DiskFile;
+
+    fn open(&mut self, path: &Path) -> io::Result<(DiskFile, u128)> {
+        // A FIFO must not make this wait.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let data = file.metadata()?;
+        if !data.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        Ok((DiskFile(file), u128::from(data.dev()) << 64 | u128::from(data.ino())))
+    }
+}
+
+/// Opens a snapshot with all its ancestors, and checks them.
+pub fn open(path: &Path, max_memory: usize) -> Result<Arc<Chain<DiskFile>>> {
+    Chain::open(&mut DiskFiles, path, &mut Budget::new(max_memory)).map_err(Failure::new)
+}
+
+/// Returns the first bytes of a file, up to `START`.
+pub fn start_of(path: &Path) -> Result<Vec<u8>> {
+    let (file, _) = DiskFiles.open(path).context(|| format!("cannot open {}", shown(path)))?;
+    let (mut start, mut count) = (vec![0; START], 0);
+    while count < START {
+        match file.read_at(count as u64, &mut start[count..]).context(|| shown(path))? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    start.truncate(count);
+    Ok(start)
+}
+
+/// Returns the parent of the snapshot in a file, if it is incremental.
+pub fn parent_of(path: &Path) -> Result<Option<Link<String>>> {
+    Ok(link(&start_of(path)?))
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the command does with incremental snapshots.
+
+mod support;
+
+use savevm_stream::chain::{Identity, Link, identify, seal};
+use savevm_stream::testing::{Builder, Ram, fields};
+use savevm_stream::wire::chain::{SECTION, SECTION_ID, VERSION};
+use support::{Place, arg, run};
+
+const PAGE: u64 = 4096;
+
+/// A snapshot of a machine with four pages and a counter, and its identity.
+fn snapshot(pages: &[(u64, u8)], count: u8, parent: Option<(Identity, &str)>) -> (Vec<u8>, Identity) {
+    let mut stream = Builder::new();
+    stream.configuration("pc-q35-7.2");
+    if let Some((parent, name)) = parent {
+        let mut state = Vec::new();
+        Link { parent, name }.encode(&mut state);
+        stream.named(4, SECTION_ID, SECTION, 0, VERSION, &state);
+    }
+    stream.named(1, 1, "ram", 0, 4, &Ram::default().blocks(&[("pc.ram", 4 * PAGE)]).end());
+    let records = pages.iter().fold(Ram::default(), |ram, (page, value)| match value {
+        0 => ram.zero(page * PAGE, Some("pc.ram")),
+        value => ram.page(page * PAGE, Some("pc.ram"), &[*value; PAGE as usize]),
+    });
+    stream.further(2, 1, &records.end()).further(3, 1, &Ram::default().end());
+    stream.device(2, "counter", 0, &[count], &fields("counter", &[("count", "uint8", 1)]));
+    let mut bytes = stream.finish(true);
+    if parent.is_some() {
+        let (trailer, identity) = seal(&&bytes[..]).unwrap();
+        bytes.extend(trailer);
+        return (bytes, identity);
+    }
+    let identity = identify(&&bytes[..]).unwrap();
+    (bytes, identity)
+}
+
+/// A directory with a chain of three files.
+fn chain() -> Place {
+    let place = Place::new();
+    let (base, id) = snapshot(&[(0, 1), (1, 2), (2, 3), (3, 4)], 1, None);
+    place.file("base", &base);
+    let (one, id) = snapshot(&[(1, 0), (2, 9)], 2, Some((id, "base")));
+    place.file("one", &one);
+    let (two, _) = snapshot(&[(2, 7)], 3, Some((id, "one")));
+    place.file("two", &two);
+    place
+}
+
+#[test]
+fn merged_chain_equals_the_full_snapshot() {
+    let place = chain();
+    let whole = place.path("whole");
+    let text = run(&["merge", arg(&place.path("two")), "-o", arg(&whole)]).expect(0);
+    assert!(text.contains("from 3 files"), "{text}");
+    let (full, _) = snapshot(&[(0, 1), (1, 0), (2, 7), (3, 4)], 3, None);
+    let full = place.file("full", &full);
+    run(&["diff", arg(&whole), arg(&full)]).expect(0);
+    run(&["check", arg(&whole)]).expect(0);
+    // Each command reads a chain as one stream.
+    run(&["diff", arg(&place.path("two")), arg(&full)]).expect(0);
+    run(&["check", arg(&place.path("two"))]).expect(0);
+    let table = run(&["inspect", arg(&place.path("two"))]).expect(0);
+    assert!(table.contains("pc-q35-7.2") && !table.contains("savevm/snapshot"), "{table}");
+    let image = place.path("image");
+    run(&["extract", arg(&place.path("two")), "--ram", "pc.ram", "-o", arg(&image)]).expect(0);
+    let image = std::fs::read(image).unwrap();
+    let first: Vec<_> = image.chunks(PAGE as usize).map(|page| page[0]).collect();
+    assert_eq!(first, [1, 0, 7, 4]);
+}
+
+#[test]
+fn broken_chain_is_refused_with_the_file_that_is_wrong() {
+    let place = chain();
+    let merge = |output: &str| run(&["merge", arg(&place.path("two")), "-o", arg(&place.path(output))]);
+    let refused = merge("one");
+    assert_eq!(refused.status, 2);
+    assert!(refused.err.contains("is a file of the chain"), "{}", refused.err);
+    let mut bytes = std::fs::read(place.path("base")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    place.file("base", &bytes);
+    for args in
+        [&["merge", arg(&place.path("two")), "-o", arg(&place.path("x"))][..], &["inspect", arg(&place.path("two"))]]
+    {
+        let refused = run(args);
+        assert_eq!(refused.status, 2, "{args:?}");
+        assert!(refused.err.contains("base' is not the parent of"), "{}", refused.err);
+    }
+    assert!(!place.path("x").exists());
+    let left: Vec<_> = std::fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn snapshots_of_a_directory_are_listed_with_their_parents() {
+    let place = chain();
+    place.file("notes.txt", b"not a snapshot");
+    let list = run(&["snapshots", arg(&place.path("."))]).expect(0);
+    let lines: Vec<Vec<_>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 4, "{list}");
+    assert_eq!((lines[1][0], lines[2][0], lines[3][0]), ("base", "one", "two"));
+    assert!(list.contains("full") && list.contains("incremental") && !list.contains("notes"), "{list}");
+    let list = run(&["snapshots", "--verify", arg(&place.path("."))]).expect(0);
+    assert!(list.contains("3 files, verified"), "{list}");
+    std::fs::remove_file(place.path("base")).unwrap();
+    let list = run(&["snapshots", arg(&place.path("."))]);
+    assert_eq!(list.status, 1);
+    assert!(list.out.contains("the parent") && list.out.contains("base"), "{}", list.out);
+    assert_eq!(run(&["snapshots", arg(&place.path("nowhere"))]).status, 2);
+}
