@@ -27,6 +27,9 @@ printf '\n## RAM over a unix socket\n\n'
 printf '\n## Checkpoints in the process\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-checkpoint-bench" "$here/checkpoint.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-checkpoint-bench" || missed=1
+printf '\n## Preflight and rehearsal\n\n'
+"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-preflight-bench" "$here/preflight.c" \
+    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-preflight-bench" || missed=1
 printf '\n## The savevm command\n\n'
 "$here/inspect.py" "$savevm" --script "$QEMU_SCRIPT" "$@" || missed=1
 exit $missed

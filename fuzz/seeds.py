@@ -219,6 +219,26 @@ def made_here(corpus):
     records = pages + zeros + word(0, 0x28) + b"more" * 1024
     corpus.add("snapshot", "stream", struct.pack(">H", 0x8000 | len(start)) + start + records + ended)
 
+    def name(text):
+        return bytes([len(text)]) + text.encode()
+
+    def device(text, digest):
+        return name(text) + struct.pack(">4I", 0, 1, 1, 0xffffffff) + b"\0" + bytes(4) + b"\3" + struct.pack(">Q", digest)
+
+    # The target `preflight`: where the first body ends, and two bodies.
+    machine = b"\1\0\4none\x0c\1" + bytes(16) + b"\0\1\0\1x"
+    block = b"\1\0\0\0\1" + name("ram") + struct.pack(">3QB", 1 << 20, PAGE, 0, 0)
+    settings = b"\0\1" + name("postcopy") + struct.pack(">Q", 1)
+    manifest = b"\1\0\1\0" + machine + settings + block + b"\0\0\0\2" + device("timer", 7) + device("nic", 0)
+    field = '{"field": "a", "version_id": 0, "field_exists": false, "size": 4, "type": "uint32", "bytes": 4, "elements": 1}'
+    head = '{"name": "d", "version_id": 1, "minimum_version_id": 1, "Fields": ['
+    layout = head + field + '], "Subsections": [' + head + "]}]}"
+    other = layout.replace('"bytes": 4', '"bytes": 2').replace('"a"', '"b"')
+    corpus.add("preflight", "manifests", b"\x80\0" + manifest + manifest)
+    corpus.add("preflight", "layouts", b"\x80\0" + (layout + other.ljust(len(layout))).encode())
+    corpus.add("preflight", "verdict", b"\0\0\1\0\1\1\0\0\0\1\3" + name("timer") + bytes(4) + b"\0\1a\0\2no")
+    corpus.add("preflight", "report", b"\0\0\3\0\0\0\0\0\1" + name("timer") + bytes(4) + struct.pack(">Q", 50))
+
     corpus.add("vmstate", "zeros", bytes(200))
     for number in range(24):
         choices = rng.randbytes(120)
