@@ -807,6 +807,28 @@ typedef enum SaveVMStallReason {
 } SaveVMStallReason;
 
 /**
+ * By what savevm_migration_device_by() sorts devices.
+ */
+typedef enum SaveVMDeviceOrder {
+  /**
+   * The order of the stream.
+   */
+  SAVEVM_DEVICES_IN_STREAM = 0,
+  /**
+   * Time for saving, longest first; on the destination as SAVEVM_DEVICES_BY_LOAD_TIME.
+   */
+  SAVEVM_DEVICES_BY_SAVE_TIME = 1,
+  /**
+   * Time for loading, longest first. On the source, a device whose load time was not reported counts with its save time.
+   */
+  SAVEVM_DEVICES_BY_LOAD_TIME = 2,
+  /**
+   * Bytes of the section, largest first.
+   */
+  SAVEVM_DEVICES_BY_BYTES = 3,
+} SaveVMDeviceOrder;
+
+/**
  * TLS for all connections of a migration, with X.509 certificates on both sides. The source is the TLS client, as in QEMU.
  * SAVEVM_TLS_INIT sets `verify_peer`. The struct and its strings are copied, and the files are read when the migration
  * begins.
@@ -1196,7 +1218,8 @@ typedef struct SaveVMDeviceInfo {
    */
   uint64_t save_time_us;
   /**
-   * Time for loading its state in microseconds; 0 on the source.
+   * Time for loading its state in microseconds. On the source: as a libsavevm destination reported it at the end of the
+   * migration, else 0.
    */
   uint64_t load_time_us;
 } SaveVMDeviceInfo;
@@ -1494,6 +1517,22 @@ int savevm_migration_query(SaveVMMigration *m, struct SaveVMInfo *info);
 int savevm_migration_device(SaveVMMigration *m,
                             size_t index,
                             struct SaveVMDeviceInfo *device);
+
+/**
+ * As savevm_migration_device(), with the devices in another order: the most expensive one has the index 0. The time of a call
+ * grows with the number of devices.
+ *
+ * Returns:
+ *   0        `device` is filled in
+ *   -ENOENT  there are not so many devices
+ *   -EINVAL  NULL, an unknown order, or the size of `device` is too small
+ *
+ * Thread: any. Lock: either. Does not wait; may be called from callbacks.
+ */
+int savevm_migration_device_by(SaveVMMigration *m,
+                               enum SaveVMDeviceOrder order,
+                               size_t index,
+                               struct SaveVMDeviceInfo *device);
 
 /**
  * Frees a migration. One that is in progress is cancelled if that is possible; otherwise the function waits for its end, and

@@ -4,7 +4,7 @@
 use super::deadline::Ending;
 use super::params::{DeadlineAction, Params};
 use super::progress::Stall;
-use super::stats::{DeviceTime, Info, Stats};
+use super::stats::{DeviceOrder, DeviceTime, Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
 use super::watch::Watch;
@@ -305,6 +305,15 @@ impl Core {
         self.vm.host().report(Level::Warning, &format!("{what}: {error}"));
         self.trace.write(self.now(), &Event::Error { text: &error.to_string() });
         self.stats.get().pause_error = Some(error.clone());
+    }
+
+    /// A recovery failed before the status changed for it: the host hears of it all the same.
+    pub fn report_failed_recovery(&self, error: &Error) {
+        self.set_pause_error(RECOVERY_FAILED, error);
+        if self.status() == Status::PostcopyPaused {
+            let _working = self.working();
+            let _ = catch(&self.vm, || self.report_status(Status::PostcopyPaused));
+        }
     }
 
     /// Begins another phase in the trace and the statistics; `None` ends the last one.
@@ -608,9 +617,9 @@ pub trait Migration {
         self.core().info()
     }
 
-    /// What was measured of the device at that place of the stream, among those that are saved whole.
-    fn device(&self, index: usize) -> Option<DeviceTime> {
-        self.core().stats.device_at(index)
+    /// What was measured of the device at that place of an order, among those that are saved whole.
+    fn device(&self, order: DeviceOrder, index: usize) -> Option<DeviceTime> {
+        self.core().stats.device_by(order, index)
     }
 
     /// The first error, once there is one.

@@ -20,6 +20,9 @@ pub(super) struct Ending {
     passed: AtomicBool,
 }
 
+/// How long the worker may take to notice the deadline, before another thread acts for it.
+pub(super) const NOTICED_WITHIN: Duration = Duration::from_millis(200);
+
 /// Fails if the parameters of a migration contradict each other.
 pub(super) fn check_params(params: &Params, postcopy: bool) -> Result<()> {
     if params.deadline.is_some() && params.deadline_action == DeadlineAction::Postcopy && !postcopy {
@@ -46,6 +49,14 @@ impl Core {
         self.ending.forced.load(SeqCst)
     }
 
+    /// Returns for how long the deadline has passed without an action.
+    pub fn deadline_missed(&self) -> Duration {
+        match self.deadline_left() {
+            Some(left) if left.is_zero() => self.now().saturating_sub(self.deadline().map_or(Duration::MAX, |at| at.0)),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Returns the time to the deadline; `None` without one, and after its action was taken.
     pub fn deadline_left(&self) -> Option<Duration> {
         if self.incoming || self.ending.passed.load(SeqCst) {
@@ -55,8 +66,8 @@ impl Core {
         Some(deadline.saturating_sub(self.now()))
     }
 
-    /// Takes the action of the deadline once it has passed.
-    pub fn check_deadline(&self) {
+    /// Takes the action of the deadline once it has passed. `before_close` runs before the connection is closed.
+    pub fn check_deadline(&self, before_close: impl FnOnce()) {
         if self.deadline_left().is_none_or(|left| !left.is_zero()) || self.ending.passed.swap(true, SeqCst) {
             return;
         }
@@ -76,7 +87,7 @@ impl Core {
             DeadlineAction::Cancel => {
                 self.set_interruption(Error::new(libc::ETIMEDOUT, format!("cancelled: {text}")));
                 // It ends by itself if it is too late now.
-                let _ = self.begin_cancel("the guest is about to leave", || ());
+                let _ = self.begin_cancel("the guest is about to leave", before_close);
             }
             DeadlineAction::Postcopy => {
                 self.vm.host().report(Level::Warning, &format!("{text}; it switches to postcopy"));

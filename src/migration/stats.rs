@@ -7,6 +7,8 @@ use crate::error::{Error, Phase};
 use crate::savevm::handler::Pending;
 use crate::savevm::owner::Owner;
 use crate::sync::{Mutex, MutexGuard, Rank};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -109,6 +111,22 @@ pub struct DeviceTime {
     pub bytes: u64,
     /// Time for its state.
     pub time: Duration,
+    /// Source: time that the destination took to load it, once the destination has reported that.
+    pub load: Option<Duration>,
+}
+
+/// By what devices are sorted, the largest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceOrder {
+    /// As in the stream.
+    #[default]
+    Stream,
+    /// Time to save it.
+    SaveTime,
+    /// Time to load it.
+    LoadTime,
+    /// Bytes of its section.
+    Bytes,
 }
 
 /// How many devices are remembered by name in `Info`.
@@ -116,10 +134,17 @@ const SLOWEST: usize = 16;
 /// How many devices are remembered at all: a stream may repeat a section without end.
 const MOST: usize = 1 << 16;
 
+#[derive(Default)]
+struct Devices {
+    /// Every device, in the order of the stream.
+    list: Vec<DeviceTime>,
+    /// Where a device is in the list. Filled when the first load time is reported.
+    places: HashMap<(Arc<CStr>, u32), usize>,
+}
+
 pub(super) struct Stats {
     info: Mutex<Info>,
-    /// Every device, in the order of the stream.
-    devices: Mutex<Vec<DeviceTime>>,
+    devices: Mutex<Devices>,
     /// Bytes that arrived, over all connections: counted on every read.
     received: AtomicU64,
     /// A read waits for the peer.
@@ -130,7 +155,7 @@ impl Default for Stats {
     fn default() -> Self {
         Self {
             info: Mutex::new(Rank::MigrationStats, Info::default()),
-            devices: Mutex::new(Rank::MigrationStats, Vec::new()),
+            devices: Mutex::new(Rank::MigrationStats, Devices::default()),
             received: AtomicU64::new(0),
             reading: AtomicBool::new(false),
         }
@@ -142,13 +167,52 @@ impl Stats {
         self.info.lock()
     }
 
-    fn devices(&self) -> MutexGuard<'_, Vec<DeviceTime>> {
+    fn devices(&self) -> MutexGuard<'_, Devices> {
         self.devices.lock()
     }
 
-    /// The device at that place of the stream.
-    pub fn device_at(&self, index: usize) -> Option<DeviceTime> {
-        self.devices().get(index).cloned()
+    /// The device at that place of an order. On the destination the time is that of the load.
+    pub fn device_by(&self, order: DeviceOrder, index: usize) -> Option<DeviceTime> {
+        let devices = &self.devices().list;
+        let key = |device: &DeviceTime| match order {
+            DeviceOrder::Stream => 0,
+            DeviceOrder::SaveTime => device.time.as_nanos(),
+            DeviceOrder::LoadTime => device.load.unwrap_or(device.time).as_nanos(),
+            DeviceOrder::Bytes => device.bytes.into(),
+        };
+        if order == DeviceOrder::Stream || index >= devices.len() {
+            return devices.get(index).cloned();
+        }
+        let mut places: Vec<_> =
+            devices.iter().enumerate().map(|(place, device)| (Reverse(key(device)), place)).collect();
+        let (_, (_, place), _) = places.select_nth_unstable(index);
+        devices.get(*place).cloned()
+    }
+
+    /// The devices that took longest, at most so many.
+    pub fn slowest_devices(&self, most: usize) -> Vec<DeviceTime> {
+        let mut devices = self.devices().list.clone();
+        if devices.len() > most {
+            devices.sort_by_key(|device| Reverse(device.time));
+            devices.truncate(most);
+        }
+        devices
+    }
+
+    /// The destination reported the load time of devices.
+    pub fn set_load_times(&self, times: &[(&[u8], u32, Duration)]) {
+        let Devices { list, places } = &mut *self.devices();
+        if places.is_empty() {
+            *places =
+                list.iter().enumerate().map(|(at, device)| ((device.name.clone(), device.instance), at)).collect();
+        }
+        for (name, instance, time) in times {
+            let Ok(name) = CString::new(*name) else { continue };
+            let place = places.get(&(Arc::from(name), *instance));
+            if let Some(device) = place.and_then(|at| list.get_mut(*at)) {
+                device.load = Some(*time);
+            }
+        }
     }
 
     /// So many bytes arrived.
@@ -184,8 +248,8 @@ impl Stats {
     pub fn device(&self, name: &str, instance: u32, time: Duration, bytes: u64) {
         let whole = CString::new(name.replace('\0', "\u{fffd}")).unwrap_or_default().into();
         let mut devices = self.devices();
-        if devices.len() < MOST {
-            devices.push(DeviceTime { name: whole, instance, bytes, time });
+        if devices.list.len() < MOST {
+            devices.list.push(DeviceTime { name: whole, instance, bytes, time, load: None });
         }
         drop(devices);
         let mut info = self.get();
@@ -221,5 +285,26 @@ mod tests {
         assert_eq!(info.phases, [(Phase::Setup, ms(4)), (Phase::Iterate, ms(2))]);
         assert_eq!(names, ["d9", "d7", "d5", "d1", "fast"]);
         assert_eq!((info.devices.len(), info.device_bytes, info.device_time), (SLOWEST, 80, Duration::from_millis(22)));
+    }
+
+    #[test]
+    fn devices_are_sorted_by_what_is_asked_for() {
+        let stats = Stats::default();
+        let ms = Duration::from_millis;
+        for (name, time, bytes) in [("a", 2, 30), ("b", 9, 10), ("c", 2, 20)] {
+            stats.device(name, 1, ms(time), bytes);
+        }
+        stats.set_load_times(&[(b"a", 1, ms(1)), (b"c", 1, ms(50)), (b"b", 0, ms(99)), (b"x", 1, ms(99))]);
+        let names = |order| -> String {
+            let device = |at| stats.device_by(order, at).map(|device| device.name.to_string_lossy().into_owned());
+            (0..9).map_while(device).collect()
+        };
+        assert_eq!(names(DeviceOrder::Stream), "abc");
+        assert_eq!(names(DeviceOrder::SaveTime), "bac");
+        assert_eq!(names(DeviceOrder::Bytes), "acb");
+        assert_eq!(names(DeviceOrder::LoadTime), "cba", "b was not reported: its own time counts");
+        assert_eq!(stats.device_by(DeviceOrder::Stream, 2).unwrap().load, Some(ms(50)));
+        let slowest: Vec<_> = stats.slowest_devices(1).iter().map(|device| device.name.to_bytes().to_vec()).collect();
+        assert_eq!(slowest, [b"b"]);
     }
 }

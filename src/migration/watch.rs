@@ -5,6 +5,7 @@
 //! calls the host. It is joined before the last status.
 
 use super::core::Core;
+use super::deadline::NOTICED_WITHIN;
 use super::endpoint::{DESTINATION_STALL, SOURCE_STALL};
 use super::progress::{Stall, StallReason};
 use super::trace::Event;
@@ -149,7 +150,10 @@ fn watch(core: &Weak<Core>, shared: &Shared) {
         let vm = Arc::clone(&core.vm);
         let look = || {
             let _working = core.working();
-            core.check_deadline();
+            if core.deadline_missed() > NOTICED_WITHIN {
+                // The worker has not noticed: it waits for the peer or for a callback.
+                core.check_deadline(|| ());
+            }
             core.look_at_peer(&mut seen)
         };
         let Ok(notice) = vm.on_thread(|| catch(&vm, look)) else { return };

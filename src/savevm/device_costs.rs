@@ -10,6 +10,8 @@
 //! - An incoming migration calls `set_loaded_here` for every device that it loads. If no better figure is known, that time
 //!   stands for both directions: the guest may go back, or on to a similar machine.
 //!
+//! A new time is averaged with the one that was known, since a busy machine makes single measurements wrong.
+//!
 //! Names are idstrs with the path, as in a section. Any thread may call, with or without the big lock.
 
 use super::registry::Registry;
@@ -99,6 +101,11 @@ impl Default for DeviceCosts {
     }
 }
 
+/// One measurement is often an accident: a new one is averaged with what was known.
+fn average(known: Option<Duration>, new: Duration) -> Option<Duration> {
+    Some(known.map_or(new, |known| (known + new) / 2))
+}
+
 impl DeviceCosts {
     fn update(&self, name: &[u8], instance: u32, change: impl FnOnce(&mut DeviceCost)) {
         let mut inner = self.0.lock();
@@ -112,30 +119,31 @@ impl DeviceCosts {
     /// Records that a device was saved here.
     pub fn set_saved(&self, name: &[u8], instance: u32, bytes: u64, time: Duration) {
         self.update(name, instance, |cost| {
-            cost.save = Some(time);
+            cost.save = average(cost.save, time);
             cost.bytes = bytes;
         });
     }
 
     /// Records that a destination has loaded a device in that time.
     pub fn set_loaded(&self, name: &[u8], instance: u32, time: Duration) {
-        self.update(name, instance, |cost| cost.load = Some(time));
+        self.update(name, instance, |cost| cost.load = average(cost.load, time));
     }
 
     /// Records that a device was loaded here.
     pub fn set_loaded_here(&self, name: &[u8], instance: u32, bytes: u64, time: Duration) {
         self.update(name, instance, |cost| {
-            cost.load_here = Some(time);
+            cost.load_here = average(cost.load_here, time);
             cost.bytes = bytes;
         });
     }
 
     /// Records the time of a switchover beside memory, devices and round trips: stopping and starting the guest, disks.
     pub fn set_rest(&self, time: Duration) {
-        self.0.lock().rest = Some(time);
+        let mut inner = self.0.lock();
+        inner.rest = average(inner.rest, time);
     }
 
-    /// Returns the time that `set_rest` recorded last, or 0.
+    /// Returns the time that `set_rest` recorded, or 0.
     pub fn rest(&self) -> Duration {
         self.0.lock().rest.unwrap_or_default()
     }
@@ -193,8 +201,8 @@ mod tests {
         for instance in 0..DEVICES_MAX as u32 + 10 {
             costs.set_loaded(b"d", instance, MS);
         }
-        costs.set_loaded(b"d", 0, 2 * MS);
+        costs.set_loaded(b"d", 0, 3 * MS);
         assert_eq!(costs.0.lock().devices.len(), DEVICES_MAX);
-        assert_eq!(costs.get(b"d", 0).unwrap().load, Some(2 * MS));
+        assert_eq!(costs.get(b"d", 0).unwrap().load, Some(2 * MS), "the average of both");
     }
 }

@@ -3,8 +3,10 @@
 
 use super::link::{Break, fragile};
 use super::machine::{Machine, Progress};
-use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick, wait_until};
-use savevm::migration::{DeadlineAction, Migration, Outgoing, Params, StallReason, Status};
+use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick, wait_status, wait_until};
+use super::rest::scratch;
+use savevm::channel::Uri;
+use savevm::migration::{DeadlineAction, DeviceOrder, Endpoint, Migration, Outgoing, Params, StallReason, Status};
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -203,4 +205,73 @@ fn a_source_that_is_silent_is_reported_by_the_destination() {
     wait_until(|| has_stall(&destination, StallReason::PeerNotSending).is_some(), state);
     assert!(has_stall(&destination, StallReason::PeerNotSending).unwrap().contains("the source has sent nothing"));
     assert!(into.wait_within(LONG).unwrap().is_err());
+}
+
+#[test]
+fn load_times_of_the_destination_reach_the_source_and_its_next_prediction() {
+    let (source, destination, stage) = Machine::two();
+    destination.device.slow.store(40, SeqCst);
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("times");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "times");
+    let device = run.out.device(DeviceOrder::LoadTime, 0).unwrap();
+    assert!(device.load.is_some_and(|load| load >= 40 * MS), "{device:?}");
+    let cost = source.vm.slot.device_costs.get(b"dev", 0).unwrap();
+    assert!(cost.load.is_some_and(|load| load >= 40 * MS), "{cost:?}");
+    // The guest comes back.
+    let run = Run::start(&destination, &source, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("back");
+    out.and(into).unwrap();
+    let third = Machine::third(&stage);
+    let run = Run::start(&source, &third, fragile(-1, -1, Break::Whole), (quick(), quick()));
+    let (out, into) = run.wait("again");
+    out.and(into).unwrap();
+    let prediction = run.out.info().prediction.unwrap();
+    assert!(prediction.load >= 40 * MS && prediction.total() > prediction.load, "{prediction:?}");
+}
+
+#[test]
+fn a_source_that_was_cancelled_is_named_at_the_destination() {
+    let (source, destination, stage) = busy();
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (endless(), quick()));
+    wait_status(|| run.out.info().status, Status::Active, "active");
+    run.out.cancel().unwrap();
+    let (out, into) = run.wait("cancelled");
+    assert_eq!(out.unwrap_err().errno(), libc::ECANCELED);
+    let text = into.unwrap_err().to_string();
+    assert!(text.contains("cancelled at the source"), "{text}");
+    check_stayed(&source, &destination, &stage, "cancelled");
+}
+
+#[test]
+fn a_recovery_that_fails_at_once_is_an_event_on_both_sides() {
+    let (source, destination, _stage) = busy();
+    let (source, destination) = (source.with_postcopy(), destination.with_postcopy());
+    let (out, into) = (Params { postcopy: true, ..endless() }, Params { postcopy: true, ..quick() });
+    let out = Params { max_postcopy_bandwidth: 10_000, recover_timeout: Some(LONG), ..out };
+    let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (out, into));
+    run.out.start_postcopy().unwrap();
+    wait_status(|| run.into.info().status, Status::PostcopyActive, "active");
+    run.out.pause().unwrap();
+    for status in [&|| run.out.info().status, &|| run.into.info().status] as [&dyn Fn() -> Status; 2] {
+        wait_status(status, Status::PostcopyPaused, "paused");
+    }
+    let nowhere = || Endpoint::Uri(Uri::Unix("/nonexistent/socket".into()));
+    assert!(run.out.recover(&nowhere()).is_err() && run.into.recover(nowhere()).is_err());
+    let named = |machine: &Machine| {
+        let errors = machine.host.event_errors.lock().unwrap();
+        errors.iter().any(|(status, text)| *status == "postcopy-paused" && text.contains("/nonexistent/socket"))
+    };
+    assert!(named(&source) && named(&destination), "events");
+    for error in [run.out.info().pause_error, run.into.info().pause_error] {
+        assert!(error.unwrap().to_string().contains("/nonexistent/socket"));
+    }
+    source.ram.writes.store(0, SeqCst);
+    let path = scratch("recovery");
+    run.into.recover(Endpoint::Uri(Uri::Unix(path.clone()))).unwrap();
+    run.out.recover(&Endpoint::Uri(Uri::Unix(path))).unwrap();
+    run.out.set_params(&Params { postcopy: true, ..quick() }).unwrap();
+    let (out, into) = run.wait("recovered");
+    out.and(into).unwrap();
 }

@@ -103,6 +103,21 @@ pub enum SaveVMOwner {
     SAVEVM_OWNER_TORN = 3,
 }
 
+/// By what savevm_migration_device_by() sorts devices.
+#[expect(non_camel_case_types, reason = "the names of the C interface")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveVMDeviceOrder {
+    /// The order of the stream.
+    SAVEVM_DEVICES_IN_STREAM = 0,
+    /// Time for saving, longest first; on the destination as SAVEVM_DEVICES_BY_LOAD_TIME.
+    SAVEVM_DEVICES_BY_SAVE_TIME = 1,
+    /// Time for loading, longest first. On the source, a device whose load time was not reported counts with its save time.
+    SAVEVM_DEVICES_BY_LOAD_TIME = 2,
+    /// Bytes of the section, largest first.
+    SAVEVM_DEVICES_BY_BYTES = 3,
+}
+
 /// What happens when a migration has not ended at its deadline (SaveVMParams.deadline_ms).
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
@@ -138,6 +153,7 @@ pub enum SaveVMStallReason {
 }
 
 c_enums! {
+    SaveVMDeviceOrder: SAVEVM_DEVICES_IN_STREAM, SAVEVM_DEVICES_BY_SAVE_TIME, SAVEVM_DEVICES_BY_LOAD_TIME, SAVEVM_DEVICES_BY_BYTES;
     SaveVMDeadlineAction: SAVEVM_DEADLINE_CANCEL, SAVEVM_DEADLINE_POSTCOPY, SAVEVM_DEADLINE_FORCE;
     SaveVMReturnPath: SAVEVM_RETURN_PATH_AUTO, SAVEVM_RETURN_PATH_ON, SAVEVM_RETURN_PATH_OFF;
     SaveVMCompression: SAVEVM_COMPRESSION_NONE, SAVEVM_COMPRESSION_ZLIB, SAVEVM_COMPRESSION_ZSTD, SAVEVM_COMPRESSION_AUTO;
@@ -281,7 +297,8 @@ pub struct SaveVMDeviceInfo {
     pub bytes: u64,
     /// Time for saving its state in microseconds; 0 on the destination.
     pub save_time_us: u64,
-    /// Time for loading its state in microseconds; 0 on the source.
+    /// Time for loading its state in microseconds. On the source: as a libsavevm destination reported it at the end of the
+    /// migration, else 0.
     pub load_time_us: u64,
 }
 

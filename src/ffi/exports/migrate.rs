@@ -4,17 +4,18 @@
 
 use crate::error::{Error, Result};
 use crate::ffi::exports::file::SaveVMChannelOps;
-use crate::ffi::exports::info::{SaveVMDeviceInfo, SaveVMInfo, SaveVMParams};
-use crate::ffi::marshal::convert::{channel_endpoint, device_info, info, params, uri_endpoint};
+use crate::ffi::exports::info::{SaveVMDeviceInfo, SaveVMDeviceOrder, SaveVMInfo, SaveVMParams};
+use crate::ffi::marshal::convert::{channel_endpoint, device_info, device_order, info, params, uri_endpoint};
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::handle::Handle;
 use crate::ffi::marshal::handle::{on_machine, try_on_machine};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM, SaveVMMigration};
 use crate::ffi::marshal::results::{code, value_or_error};
 use crate::ffi::marshal::{current, strings, structs};
-use crate::migration::{Endpoint, Incoming, Outgoing, Params, StallReason};
+use crate::migration::{DeviceOrder, Endpoint, Incoming, Outgoing, Params, StallReason};
 use crate::savevm::Vm;
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
 
@@ -423,9 +424,43 @@ pub unsafe extern "C" fn savevm_migration_device(
 ) -> c_int {
     // SAFETY: the contract of the function.
     on_machine(unsafe { Handle::from_c(m) }, |m| {
-        let Some(found) = m.device(index) else { return -libc::ENOENT };
         // SAFETY: the contract of the function.
-        unsafe { m.reported(structs::give_sized(device, &device_info(&found, m.is_incoming()))) }
+        unsafe { give_device(m, DeviceOrder::Stream, index, device) }
+    })
+}
+
+/// # Safety
+/// `device` is NULL or begins with its size and is writable for that.
+unsafe fn give_device(m: &Handle, order: DeviceOrder, index: usize, device: *mut SaveVMDeviceInfo) -> c_int {
+    let Some(found) = m.device(order, index) else { return -libc::ENOENT };
+    // SAFETY: the contract of the function.
+    unsafe { m.reported(structs::give_sized(device, &device_info(&found, m.is_incoming()))) }
+}
+
+/// As savevm_migration_device(), with the devices in another order: the most expensive one has the index 0. The time of a call
+/// grows with the number of devices.
+///
+/// Returns:
+///   0        `device` is filled in
+///   -ENOENT  there are not so many devices
+///   -EINVAL  NULL, an unknown order, or the size of `device` is too small
+///
+/// Thread: any. Lock: either. Does not wait; may be called from callbacks.
+///
+/// # Safety
+/// `m` is NULL or a migration; `device` is NULL or begins with its size and is writable for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_migration_device_by(
+    m: *mut SaveVMMigration,
+    order: MaybeUninit<SaveVMDeviceOrder>,
+    index: usize,
+    device: *mut SaveVMDeviceInfo,
+) -> c_int {
+    // SAFETY: the contract of the function.
+    on_machine(unsafe { Handle::from_c(m) }, |m| match device_order(order) {
+        // SAFETY: the contract of the function.
+        Ok(order) => unsafe { give_device(m, order, index, device) },
+        Err(err) => m.vm().report(err).code(),
     })
 }
 

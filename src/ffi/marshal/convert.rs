@@ -5,15 +5,16 @@ use crate::channel::{TlsOptions, Uri};
 use crate::error::{Error, Phase, Result};
 use crate::ffi::callbacks::channel_ops::CChannel;
 use crate::ffi::exports::info::{
-    SaveVMCompression, SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMInfo, SaveVMMultifdFormat, SaveVMOwner,
-    SaveVMParams, SaveVMReturnPath, SaveVMStallReason, SaveVMStatus, SaveVMTls,
+    SaveVMCompression, SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMDeviceOrder, SaveVMInfo, SaveVMMultifdFormat,
+    SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStallReason, SaveVMStatus, SaveVMTls,
 };
 use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::channel_table::SaveVMChannelOps;
 use crate::migration::{
-    Choice, Compression, DeadlineAction, DeviceTime, Endpoint, Info, MultifdFormat, Owner, Params, Status,
+    Choice, Compression, DeadlineAction, DeviceOrder, DeviceTime, Endpoint, Info, MultifdFormat, Owner, Params, Status,
 };
 use std::ffi::{OsStr, OsString, c_char, c_void};
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,6 +181,16 @@ pub(in crate::ffi) fn c_status(status: Status) -> (SaveVMStatus, *const c_char) 
     (status, name.as_ptr())
 }
 
+/// The order of devices that C means.
+pub(in crate::ffi) fn device_order(order: MaybeUninit<SaveVMDeviceOrder>) -> Result<DeviceOrder> {
+    Ok(match structs::c_enum(order)? {
+        SaveVMDeviceOrder::SAVEVM_DEVICES_IN_STREAM => DeviceOrder::Stream,
+        SaveVMDeviceOrder::SAVEVM_DEVICES_BY_SAVE_TIME => DeviceOrder::SaveTime,
+        SaveVMDeviceOrder::SAVEVM_DEVICES_BY_LOAD_TIME => DeviceOrder::LoadTime,
+        SaveVMDeviceOrder::SAVEVM_DEVICES_BY_BYTES => DeviceOrder::Bytes,
+    })
+}
+
 /// The reason of a stall as C sees it.
 pub(in crate::ffi) fn c_stall(number: i32) -> SaveVMStallReason {
     use SaveVMStallReason::*;
@@ -229,7 +240,7 @@ pub(in crate::ffi) fn device_info(from: &DeviceTime, incoming: bool) -> SaveVMDe
         instance_id: from.instance,
         bytes: from.bytes,
         save_time_us: if incoming { 0 } else { time },
-        load_time_us: if incoming { time } else { 0 },
+        load_time_us: if incoming { time } else { micros(from.load.unwrap_or_default()) },
     }
 }
 
@@ -286,7 +297,7 @@ mod tests {
     use super::*;
     use crate::ffi::marshal::structs::give_sized;
     use std::ffi::{CStr, c_int};
-    use std::mem::{MaybeUninit, offset_of, zeroed};
+    use std::mem::{offset_of, zeroed};
 
     #[test]
     fn a_status_for_c_has_the_number_and_the_name_of_qemu() {

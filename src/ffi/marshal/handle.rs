@@ -9,7 +9,7 @@ use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::Error as CError;
 use crate::ffi::marshal::opaque::{MigrationIncomingState, MigrationState, SaveVMMigration};
 use crate::ffi::marshal::results::code_or_error;
-use crate::migration::{DeviceTime, Incoming, Info, Migration, Outgoing};
+use crate::migration::{DeviceOrder, DeviceTime, Incoming, Info, Migration, Outgoing};
 use crate::savevm::Vm;
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -149,10 +149,10 @@ impl Handle {
         }
     }
 
-    pub(in crate::ffi) fn device(&self, index: usize) -> Option<DeviceTime> {
+    pub(in crate::ffi) fn device(&self, order: DeviceOrder, index: usize) -> Option<DeviceTime> {
         match self {
-            Self::Outgoing(m) => m.device(index),
-            Self::Incoming(m) => m.device(index),
+            Self::Outgoing(m) => m.device(order, index),
+            Self::Incoming(m) => m.device(order, index),
         }
     }
 }

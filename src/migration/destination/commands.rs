@@ -58,11 +58,16 @@ impl incoming::Incoming for Commands {
                 load::check_absent(&shared.core.vm, shared.core.params().strict)?;
                 worker.state().source_asked = true;
             }
+            message::PING_DEVICE_TIMES => shared.wants_times.store(true, SeqCst),
             message::PING_CANCELLED => {
                 return Err(Error::new(libc::ECANCELED, "the migration was cancelled at the source"));
             }
             message::PING_GUEST_STOPPED => worker.state().guest_is_stopped = true,
-            message::PING_ALL_SENT => worker.note_all_sent()?,
+            message::PING_ALL_SENT => {
+                worker.note_all_sent()?;
+                // Before the answer, behind which the source needs nothing but the verdict.
+                shared.send_times();
+            }
             // The RUN of a source without our extensions follows in the same package: it is too late to cancel.
             message::PING_PACKAGE_END if !worker.on_own_thread() && !shared.peer_is_libsavevm() => {
                 shared.core.commit()?;

@@ -136,7 +136,8 @@ impl Incoming {
         }
         core.check_paused(released.load(SeqCst))?;
         core.vm.check_not_poisoned()?;
-        core.offer(&requests.recovery_acceptor, Acceptor::open(from)?, released)
+        let acceptor = Acceptor::open(from).inspect_err(|error| core.report_failed_recovery(error))?;
+        core.offer(&requests.recovery_acceptor, acceptor, released)
     }
 
     /// Answers the source of a completed postcopy, which missed that it is completed.

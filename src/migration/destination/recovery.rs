@@ -6,7 +6,7 @@ use super::worker::{LAST_LIMIT, POLL, Worker};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
-use crate::migration::core::{PAUSED, RECOVERY_FAILED};
+use crate::migration::core::PAUSED;
 use crate::savevm::fault::FaultPoint;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -102,7 +102,7 @@ impl Worker {
                 Ok(channel) if channel.is_duplex() => match self.secure_recovery(channel) {
                     Ok(secured) => return Ok(secured),
                     Err(error) => {
-                        core.set_pause_error(RECOVERY_FAILED, &error);
+                        core.report_failed_recovery(&error);
                         if acceptor.accepts_more() {
                             requests.recovery_acceptor.lock().get_or_insert(acceptor);
                         }
@@ -110,13 +110,13 @@ impl Worker {
                 },
                 Ok(_) => {
                     let text = "this kind of connection has no return path";
-                    core.set_pause_error(RECOVERY_FAILED, &Error::new(libc::ENOTSUP, text));
+                    core.report_failed_recovery(&Error::new(libc::ENOTSUP, text));
                 }
                 Err(error) if error.errno() == libc::ETIMEDOUT => {
                     // One that was offered meanwhile replaces it.
                     requests.recovery_acceptor.lock().get_or_insert(acceptor);
                 }
-                Err(error) => core.set_pause_error(RECOVERY_FAILED, &error),
+                Err(error) => core.report_failed_recovery(&error),
             }
         }
     }

@@ -5,7 +5,7 @@
 use super::acceptor::Acceptor;
 use crate::error::{Error, Result};
 use crate::migration::core::Core;
-use crate::migration::return_path::message::{self, Message};
+use crate::migration::return_path::message::{self, DeviceTime, Message, pack_device_times};
 use crate::migration::return_path::sender::Sender;
 use crate::migration::trace::Event;
 use crate::savevm::incoming;
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Limit for sending the reason of a failure.
 const FAILURE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Most devices whose load times are reported: those that took longest.
+const REPORTED_MAX: usize = 4096;
 
 /// What the user has requested since the migration began.
 pub(super) struct Requests {
@@ -45,6 +48,8 @@ pub(super) struct Shared {
     pub requests: Requests,
     /// Pages can be requested: from LISTEN until the end of postcopy.
     pub pages_open: AtomicBool,
+    /// The source asked for the load times of the devices.
+    pub wants_times: AtomicBool,
     /// The migration slot of the context was released.
     pub released: AtomicBool,
     /// A postcopy was completed: its source may still ask for the verdict.
@@ -64,6 +69,7 @@ impl Shared {
             sender: Sender::default(),
             requests: Requests { abandon: AtomicBool::new(false), recovery_acceptor },
             pages_open: AtomicBool::new(false),
+            wants_times: AtomicBool::new(false),
             released: AtomicBool::new(false),
             completed_postcopy: AtomicBool::new(false),
             owner_before,
@@ -95,6 +101,23 @@ impl Shared {
             };
             let _ = self.sender.send_final(Message::Shut(value), FAILURE_LIMIT);
             self.sender.close();
+        }
+    }
+
+    /// Reports the load times of the devices, if the source asked for them. A failure is of no importance: the verdict follows.
+    pub fn send_times(&self) {
+        if !self.wants_times.swap(false, SeqCst) {
+            return;
+        }
+        let times = self.core.stats.slowest_devices(REPORTED_MAX).into_iter().map(|device| DeviceTime {
+            name: device.name.to_bytes().to_vec(),
+            instance: device.instance,
+            nanos: u64::try_from(device.time.as_nanos()).unwrap_or(u64::MAX),
+        });
+        for message in pack_device_times(times) {
+            if self.sender.send(message).is_err() {
+                return;
+            }
         }
     }
 

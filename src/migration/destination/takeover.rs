@@ -59,6 +59,7 @@ impl Worker {
     /// The guest is here with all of its memory: sends the verdict and ends the migration.
     pub(super) fn conclude(&self) -> Result<()> {
         if self.shared.sender.is_open() {
+            self.shared.send_times();
             // A source that misses this learns it from its operator.
             let _ = self.shared.sender.send_final(Message::Shut(0), self.shared.core.params().switchover_timeout);
         }

@@ -200,7 +200,9 @@ impl Outgoing {
         self.shared.core.vm.check_not_poisoned()?;
         let limit = self.shared.core.params().connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let host = self.shared.core.vm.host();
-        let recovery_channel = without_big_lock(&*host, || self.shared.core.connect(to, limit, &Cancel::new()?))?;
+        let connect = || self.shared.core.connect(to, limit, &Cancel::new()?);
+        let recovery_channel =
+            without_big_lock(&*host, connect).inspect_err(|error| self.shared.core.report_failed_recovery(error))?;
         self.shared.core.offer(&self.shared.requests.recovery_channel, recovery_channel, &self.shared.released)
     }
 

@@ -161,7 +161,7 @@ impl Source {
 
     /// Does what is next.
     pub fn step(&mut self, m: &Shared) -> Next {
-        m.core.check_deadline();
+        m.core.check_deadline(|| self.report_cancel(m));
         if let Some(error) = m.core.interrupted() {
             return self.abort(m, error);
         }
@@ -284,6 +284,9 @@ impl Source {
             core.wait_for("the destination's first answer", params.handshake_timeout, answer)?;
             core.stats.get().peer_is_libsavevm = self.peer_is_libsavevm();
             round_trip = core.now().saturating_sub(asked);
+            if migrates && self.peer_is_libsavevm() {
+                command::ping(vm, self.file()?, message::PING_DEVICE_TIMES);
+            }
         } else {
             file.flush();
             self.connect_further(core, &params)?;

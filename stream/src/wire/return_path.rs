@@ -11,6 +11,7 @@
 //! RESUME_ACK   = value(be32)
 //! ERROR_TEXT   = utf-8 text                       only if the peer is libsavevm
 //! PREFLIGHT    = length(be32)                     only in a preflight; an answer of that length follows, see `preflight`
+//! DEVICE_TIMES = (instance(be32) ns(be64) name)*  only if the peer asked for them by PING_DEVICE_TIMES
 //! ```
 //!
 //! Two ends that both are libsavevm recognise each other: the source sends [`PING_HELLO`], and the destination answers it
@@ -36,6 +37,8 @@ pub const PING_HELLO: u32 = 0x5356_4d01;
 pub const PONG_HELLO: u32 = 0x5356_4d02;
 /// Asks, after the last device and before EOF, whether everything is loaded.
 pub const PING_LOADED: u32 = 0x5356_4d03;
+/// Sent after [`PONG_HELLO`] arrived: the destination reports the load time of each device before SHUT 0.
+pub const PING_DEVICE_TIMES: u32 = 0x5356_4d10;
 /// Comes before [`PING_LOADED`]: the guest was stopped at the source, so the destination does not start it.
 pub const PING_GUEST_STOPPED: u32 = 0x5356_4d08;
 /// Asks, after the last page of a postcopy and before EOF: did everything arrive?
@@ -85,6 +88,43 @@ const RECV_BITMAP: u16 = 5;
 const RESUME_ACK: u16 = 6;
 const ERROR_TEXT: u16 = 0x5356;
 const PREFLIGHT: u16 = 0x5357;
+const DEVICE_TIMES: u16 = 0x5360;
+
+/// How long a device took to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceTime {
+    /// Name, with the path, as in its section.
+    pub name: Vec<u8>,
+    /// Instance id.
+    pub instance: u32,
+    /// Time in nanoseconds.
+    pub nanos: u64,
+}
+
+impl DeviceTime {
+    /// Bytes of an entry in a message.
+    fn encoded_len(&self) -> usize {
+        4 + 8 + 1 + self.name.len()
+    }
+}
+
+/// Packs load times into as few messages as possible. A time whose name has more than 255 bytes is left out.
+pub fn pack_device_times(times: impl IntoIterator<Item = DeviceTime>) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let (mut now, mut len) = (Vec::new(), 0);
+    for time in times.into_iter().filter(|time| (1..=255).contains(&time.name.len())) {
+        if len + time.encoded_len() > RETURN_PATH_PAYLOAD_MAX {
+            messages.push(Message::DeviceTimes(std::mem::take(&mut now)));
+            len = 0;
+        }
+        len += time.encoded_len();
+        now.push(time);
+    }
+    if !now.is_empty() {
+        messages.push(Message::DeviceTimes(now));
+    }
+    messages
+}
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +150,8 @@ pub enum Message {
     ErrorText(String),
     /// An answer of a preflight of this length in bytes follows.
     Preflight(u32),
+    /// How long devices took to load: as many as fit into a message.
+    DeviceTimes(Vec<DeviceTime>),
 }
 
 /// Type and payload length of a message.
@@ -168,6 +210,22 @@ fn block_name(payload: &[u8], name: &str) -> Result<Vec<u8>, MessageError> {
     }
 }
 
+/// Reads the entries of DEVICE_TIMES.
+fn device_times(payload: &[u8]) -> Result<Vec<DeviceTime>, MessageError> {
+    let wrong = || wrong_len("DEVICE_TIMES", payload.len(), "whole entries of instance, time and name");
+    let (mut input, mut times) = (payload, Vec::new());
+    while !input.is_empty() {
+        let instance = input.get_be32("an instance").map_err(|_| wrong())?;
+        let nanos = input.get_be64("a time").map_err(|_| wrong())?;
+        let name = input.get_name("the name of a device").map_err(|_| wrong())?.to_vec();
+        if name.is_empty() {
+            return Err(wrong());
+        }
+        times.push(DeviceTime { name, instance, nanos });
+    }
+    if times.is_empty() { Err(wrong()) } else { Ok(times) }
+}
+
 impl MessageHead {
     /// Reads the head of a message.
     pub fn decode<I: Input>(input: &mut I) -> Result<Self, I::Error> {
@@ -179,7 +237,7 @@ impl MessageHead {
     /// `peer_is_libsavevm`.
     pub fn check(&self, peer_is_libsavevm: bool) -> Result<(), MessageError> {
         let known = (SHUT..=RESUME_ACK).contains(&self.kind)
-            || (peer_is_libsavevm && matches!(self.kind, ERROR_TEXT | PREFLIGHT));
+            || (peer_is_libsavevm && matches!(self.kind, ERROR_TEXT | PREFLIGHT | DEVICE_TIMES));
         let len = usize::from(self.len);
         if !known {
             return Err(MessageError::UnknownType(*self));
@@ -235,6 +293,14 @@ impl Message {
                 payload.put_be32(*len);
                 PREFLIGHT
             }
+            Self::DeviceTimes(times) => {
+                for DeviceTime { name, instance, nanos } in times {
+                    payload.put_be32(*instance);
+                    payload.put_be64(*nanos);
+                    payload.put_name(name);
+                }
+                DEVICE_TIMES
+            }
         };
         (kind, payload)
     }
@@ -271,6 +337,7 @@ impl Message {
             }
             RECV_BITMAP => Self::ReceivedBitmap(block_name(payload, "RECV_BITMAP")?),
             RESUME_ACK => Self::ResumeAck(value(payload, "RESUME_ACK")?),
+            DEVICE_TIMES => Self::DeviceTimes(device_times(payload)?),
             ERROR_TEXT => Self::ErrorText(String::from_utf8_lossy(payload).into_owned()),
             PREFLIGHT => Self::Preflight(value(payload, "PREFLIGHT")?),
             _ => return Err(MessageError::UnknownType(head)),
@@ -328,6 +395,10 @@ mod tests {
             (Message::ResumeAck(1), "00060004 00000001"),
             (Message::ErrorText("no".into()), "53560002 6e6f"),
             (Message::Preflight(9), "53570004 00000009"),
+            (
+                Message::DeviceTimes(vec![DeviceTime { name: b"cpu".to_vec(), instance: 2, nanos: 0x1234 }]),
+                "53600010 00000002 0000000000001234 03 637075",
+            ),
         ];
         for (message, hex) in table {
             let text: String = encoded(&message).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -342,6 +413,34 @@ mod tests {
         assert!(short.len() == RETURN_PATH_PAYLOAD_MAX - 1 && text.starts_with(&short));
     }
 
+    #[test]
+    fn times_are_packed_into_messages_that_fit() {
+        let time = |at: u32| DeviceTime { name: format!("device/{at}").into_bytes(), instance: at, nanos: 5 };
+        let times: Vec<_> = (0..1000).map(time).collect();
+        let long = DeviceTime { name: vec![b'x'; 256], instance: 0, nanos: 0 };
+        let messages = pack_device_times(times.iter().cloned().chain([long]));
+        let mut found = Vec::new();
+        for message in &messages {
+            let Ok(Message::DeviceTimes(more)) = decode(&encoded(message)) else { panic!("{message:?}") };
+            found.extend(more);
+        }
+        assert_eq!(found, times);
+        assert!((40..60).contains(&messages.len()), "{}", messages.len());
+        assert_eq!(pack_device_times([]), []);
+    }
+
+    #[test]
+    fn damaged_times_are_rejected() {
+        let whole = encoded(&Message::DeviceTimes(vec![DeviceTime { name: b"d".to_vec(), instance: 0, nanos: 1 }]));
+        for cut in 4..whole.len() {
+            let mut bytes = whole[..cut].to_vec();
+            bytes[3] = (cut - 4) as u8;
+            assert!(decode(&bytes).is_err(), "cut at {cut}");
+        }
+        let head = MessageHead { kind: DEVICE_TIMES, len: 14 };
+        assert!(head.check(false).is_err() && head.check(true).is_ok());
+    }
+
     fn messages() -> impl Strategy<Value = Message> {
         let block = || proptest::collection::vec(any::<u8>(), 1..256);
         prop_oneof![
@@ -353,6 +452,8 @@ mod tests {
             any::<u32>().prop_map(Message::ResumeAck),
             "[a-z]{0,512}".prop_map(Message::ErrorText),
             any::<u32>().prop_map(Message::Preflight),
+            (block(), any::<u32>(), any::<u64>())
+                .prop_map(|(name, instance, nanos)| Message::DeviceTimes(vec![DeviceTime { name, instance, nanos }])),
         ]
     }
 
@@ -364,7 +465,8 @@ mod tests {
 
         #[test]
         fn decode_of_random_bytes_causes_no_panic(kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let head = MessageHead { kind: kind % 8, len: payload.len() as u16 };
+            let kind = if kind % 9 == 8 { DEVICE_TIMES } else { kind % 9 };
+            let head = MessageHead { kind, len: payload.len() as u16 };
             if head.check(true).is_ok() {
                 let _ = Message::decode(head, &payload);
             }
