@@ -346,6 +346,12 @@ impl Core {
         }))
     }
 
+    /// Fails if the further connections failed, or if pages arrived that the main connection did not wait for.
+    pub(super) fn check_further_settled(&self) -> Result<()> {
+        self.check_further()?;
+        self.vm.slot.connections().and_then(|connections| connections.unsettled_error()).map_or(Ok(()), Err)
+    }
+
     /// Fails with the first error of a further connection.
     pub(super) fn check_further(&self) -> Result<()> {
         self.vm.slot.connections().and_then(|connections| connections.error()).map_or(Ok(()), Err)

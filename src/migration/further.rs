@@ -22,6 +22,8 @@ struct State {
     settings: Settings,
     channels: Vec<Option<Arc<dyn Channel>>>,
     error: Option<Error>,
+    /// Pages arrived that the main connection did not wait for.
+    unsettled: Option<Error>,
     /// A connection shows that the source has other settings.
     mismatch: Option<Error>,
 }
@@ -94,7 +96,7 @@ fn format(params: &Params, peer_is_libsavevm: bool) -> Format {
 impl Further {
     fn new(core: &Arc<Core>, params: &Params, stall: Duration, is_incoming: bool) -> Arc<Self> {
         let channels = (0..params.channels).map(|_| None).collect();
-        let state = State { settings: settings(params, stall), channels, error: None, mismatch: None };
+        let state = State { settings: settings(params, stall), channels, error: None, unsettled: None, mismatch: None };
         Arc::new(Self {
             core: Arc::downgrade(core),
             state: Mutex::new(Rank::FurtherConnections, state),
@@ -252,6 +254,14 @@ impl Connections for Further {
 
     fn failed(&self, error: Error) {
         self.fail(error);
+    }
+
+    fn unsettled(&self, error: Error) {
+        self.state.lock().unsettled.get_or_insert(error);
+    }
+
+    fn unsettled_error(&self) -> Option<Error> {
+        self.state.lock().unsettled.clone()
     }
 
     fn error(&self) -> Option<Error> {

@@ -55,6 +55,11 @@ pub trait Connections: Send + Sync {
     fn channels(&self) -> Result<Vec<Arc<dyn Channel>>>;
     /// A connection failed: ends the migration with this error. Later errors are ignored.
     fn failed(&self, error: Error);
+    /// The load ends, and pages have arrived that the main connection did not wait for. If the load has another error, this
+    /// one is its consequence.
+    fn unsettled(&self, error: Error);
+    /// Returns the error of `unsettled`.
+    fn unsettled_error(&self) -> Option<Error>;
     /// Returns the first error of a connection.
     fn error(&self) -> Option<Error>;
     /// Counts bytes that were received.

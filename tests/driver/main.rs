@@ -12,6 +12,7 @@ mod link;
 mod machine;
 mod mapped;
 mod multifd;
+mod multifd_qemu;
 mod ownership;
 mod postcopy;
 mod postcopy_faults;

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PAGE: usize = 4096;
-const PAGES: usize = 3000;
+pub const PAGE: usize = 4096;
+pub const PAGES: usize = 3000;
 
 /// The RAM of a machine.
 pub struct Memory {
@@ -29,11 +29,16 @@ pub struct Memory {
 impl Memory {
     /// Replaces the machine's device "ram".
     pub fn new(machine: &Machine) -> Self {
+        Self::named(machine, "pc.ram")
+    }
+
+    /// With a block of this name.
+    pub fn named(machine: &Machine, name: &str) -> Self {
         machine.vm.unregister_name(None, b"ram", 1);
         machine.vm.slot.set_ram(None);
         let ram = Ram::new(&machine.vm, Options { log: Log::Marks, ..Options::default() }, None).unwrap();
         let memory = OwnMemory::new(PAGES * PAGE).unwrap();
-        let (name, block) = (b"pc.ram".to_vec(), memory.memory());
+        let (name, block) = (name.as_bytes().to_vec(), memory.memory());
         let info = BlockInfo { name, memory: block, page_size: 0, guest_address: 0, shared: false, opaque: 0 };
         ram.add_block(info).unwrap();
         Self { ram, memory }
@@ -56,6 +61,10 @@ impl Memory {
         self.ram.set_dirty(memory.address() + page * PAGE, PAGE);
     }
 
+    pub fn set(&self, bytes: &[u8]) {
+        self.memory.memory().write(0, bytes);
+    }
+
     pub fn content(&self) -> Vec<u8> {
         let mut bytes = vec![0; PAGES * PAGE];
         self.memory.memory().read(0, &mut bytes);
@@ -63,7 +72,7 @@ impl Memory {
     }
 }
 
-fn socket_path(name: &str) -> PathBuf {
+pub fn socket_path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("savevm-multifd-{name}-{}", std::process::id()))
 }
 

@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A QEMU whose monitor is on its standard input.
-struct Qemu {
+pub struct Qemu {
     child: Child,
     monitor: ChildStdin,
     lines: Receiver<String>,
@@ -32,12 +32,17 @@ struct Qemu {
 impl Qemu {
     fn start(arguments: &[&str]) -> Option<Self> {
         let name = std::env::var("QEMU").unwrap_or_else(|_| "qemu-system-x86_64".into());
-        let version = Command::new(&name).arg("--version").output().ok()?.stdout;
-        if !String::from_utf8_lossy(&version).contains("version 7.2") {
+        Self::start_version(&name, "version 7.2", &[&["-M", "none"], arguments].concat())
+    }
+
+    /// Starts a program if it is QEMU of this version.
+    pub fn start_version(name: &str, version: &str, arguments: &[&str]) -> Option<Self> {
+        let text = Command::new(name).arg("--version").output().ok()?.stdout;
+        if !String::from_utf8_lossy(&text).contains(version) {
             return None;
         }
         let mut child = Command::new(name)
-            .args(["-M", "none", "-nodefaults", "-display", "none", "-monitor", "stdio"])
+            .args(["-nodefaults", "-display", "none", "-monitor", "stdio"])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -52,12 +57,12 @@ impl Qemu {
         Some(Self { child, monitor, lines })
     }
 
-    fn command(&mut self, command: &str) {
+    pub fn command(&mut self, command: &str) {
         writeln!(self.monitor, "{command}").unwrap();
     }
 
     /// Asks until the answer has `part` in it.
-    fn ask_until(&mut self, command: &str, part: &str) {
+    pub fn ask_until(&mut self, command: &str, part: &str) {
         let since = Instant::now();
         while since.elapsed() < LONG {
             self.command(command);
@@ -105,19 +110,27 @@ impl Handler for Sink {
 
 /// A machine that can take what QEMU's machine `none` sends.
 fn none_machine(vm: &Vm) {
-    for (name, version, handler) in [("ram", 4, Sink::Ram), ("timer", 2, Sink::Bytes(24))] {
-        vm.register(Registration {
-            path: None,
-            name: name.into(),
-            instance_id: 0,
-            alias_id: -1,
-            version_id: version,
-            is_live: false,
-            registrant: Registrant { description: 0, opaque: 2 },
-            handler,
-        })
-        .unwrap();
-    }
+    register(vm, "ram", 4, Sink::Ram);
+    none_devices(vm);
+}
+
+/// The devices of QEMU's machine `none` besides its RAM.
+pub fn none_devices(vm: &Vm) {
+    register(vm, "timer", 2, Sink::Bytes(24));
+}
+
+fn register(vm: &Vm, name: &str, version: i32, handler: Sink) {
+    vm.register(Registration {
+        path: None,
+        name: name.into(),
+        instance_id: 0,
+        alias_id: -1,
+        version_id: version,
+        is_live: false,
+        registrant: Registrant { description: 0, opaque: 2 },
+        handler,
+    })
+    .unwrap();
 }
 
 fn socket(name: &str) -> PathBuf {
@@ -125,7 +138,7 @@ fn socket(name: &str) -> PathBuf {
 }
 
 /// Waits until a process listens on a Unix socket. Connecting would take the connection of the source.
-fn wait_for_listener(path: &std::path::Path) {
+pub fn wait_for_listener(path: &std::path::Path) {
     const ACCEPTS: u32 = 0x10000;
     let end = format!(" {}", path.display());
     let listens = |line: &str| {

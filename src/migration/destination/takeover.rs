@@ -31,7 +31,7 @@ impl Worker {
             return Err(Error::invalid("the stream ends where the source can't have ended it: it is damaged"));
         }
         load::check_live_ended(&core.vm)?;
-        core.check_further()?;
+        core.check_further_settled()?;
         core.commit()?;
         // A source that is QEMU starts its guest again if it misses the verdict. So the guest starts here only after the
         // channel has taken the verdict.

@@ -158,9 +158,6 @@ impl Shared {
     /// The load ends: whether pages have arrived that no SYNC follows.
     pub fn check_settled(&self) -> Result<()> {
         let state = self.state.lock();
-        if let Some(error) = &state.error {
-            return Err(error.clone());
-        }
         let loose = |progress: &Progress| progress.loose > 0 || progress.synced > state.released;
         match state.progress.iter().position(loose) {
             None => Ok(()),

@@ -58,7 +58,7 @@ impl Receivers {
     pub fn finish(self) -> Result<()> {
         let result = self.shared.check_settled();
         if let Err(error) = &result {
-            self.shared.connections.failed(error.clone());
+            self.shared.connections.unsettled(error.clone());
         }
         result
     }

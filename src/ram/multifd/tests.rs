@@ -40,6 +40,12 @@ impl Connections for Ends {
     fn failed(&self, error: Error) {
         self.error.lock().unwrap().get_or_insert(error);
     }
+    fn unsettled(&self, error: Error) {
+        self.failed(error);
+    }
+    fn unsettled_error(&self) -> Option<Error> {
+        None
+    }
     fn error(&self) -> Option<Error> {
         self.error.lock().unwrap().clone()
     }
@@ -141,7 +147,7 @@ fn migrate(settings: Settings, expected: Option<Compression>) -> (Machine, Machi
     let loading = thread::spawn(move || load::stream(&vm, &MigFile::new(end, false)).map(drop));
     let file = MigFile::new(main, true);
     save::header(&source.vm, &file);
-    save::setup(&source.vm, &file);
+    let _ = save::setup(&source.vm, &file);
     for round in 0..4 {
         for _ in 0..1000 {
             if save::iterate(&source.vm, &file, false).is_ok_and(|round| round != save::Round::Again) {
