@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One end of a postcopy whose other end is a QEMU with the machine "none":
- *     qemu-postcopy in|out URI CONTENT DUMP
+ * One end of a migration whose other end is a QEMU with the machine "none":
+ *     qemu-postcopy in|out URI CONTENT DUMP [TLS-DIRECTORY]
+ *     qemu-postcopy has-tls        status 0 if the library has TLS
  * CONTENT is the initial guest memory. On the destination, the guest reads
  * all pages in an order that looks random as soon as it runs, and compares them.
  * On the source, it writes to pages until it is stopped, and what was left is
  * written to DUMP.
  *
- * Commands on stdin: postcopy, pause, recover URI, wait. On stdout: one line
+ * Commands on stdin: postcopy, precopy (end it without a limit on the bandwidth), pause, recover URI, wait. On stdout: one line
  * for each status, and what was found.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -40,6 +42,7 @@ typedef struct Machine {
     pthread_mutex_t lock;
     SaveVMMigration *out;
     SaveVMMigration *in;
+    SaveVMParams params;
 } Machine;
 
 static int fail(const char *what, const Error *err)
@@ -189,9 +192,13 @@ static int make(Machine *m, const char *content)
     return 0;
 }
 
-static int begin(Machine *m, const char *uri)
+static int begin(Machine *m, const char *uri, const char *directory)
 {
+    SaveVMTls tls = SAVEVM_TLS_INIT;
     SaveVMParams params = SAVEVM_PARAMS_INIT;
+    tls.dir = directory;
+    tls.hostname = "localhost";
+    params.tls = directory ? &tls : NULL;
     params.postcopy = true;
     params.max_bandwidth = 4 << 20;
     params.max_postcopy_bandwidth = 4 << 20;
@@ -205,6 +212,8 @@ static int begin(Machine *m, const char *uri)
         vm_start(m);
         m->out = savevm_migrate(m->vm, uri, &params, &err);
     }
+    params.tls = NULL;
+    m->params = params;
     return m->in || m->out ? 0 : fail("begin", err);
 }
 
@@ -244,6 +253,10 @@ static int command(Machine *m, char *line)
 
     if (strcmp(line, "postcopy") == 0) {
         ret = savevm_migration_start_postcopy(m->out);
+    } else if (strcmp(line, "precopy") == 0) {
+        m->params.max_bandwidth = 0;
+        m->params.downtime_limit_ms = 2000;
+        ret = savevm_migration_set_params(m->out, &m->params, &err);
     } else if (strcmp(line, "pause") == 0) {
         ret = m->incoming ? savevm_migration_pause(m->in) : savevm_migration_pause(m->out);
     } else if (strncmp(line, "recover ", 8) == 0) {
@@ -253,17 +266,37 @@ static int command(Machine *m, char *line)
     return ret ? fail(line, err) : 0;
 }
 
+static bool has_tls(void)
+{
+    SaveVMTls tls = SAVEVM_TLS_INIT;
+    SaveVMParams params = SAVEVM_PARAMS_INIT;
+    Error *err = NULL;
+
+    tls.dir = "/nowhere";
+    params.tls = &tls;
+    SaveVM *vm = savevm_new(NULL, NULL);
+    savevm_migrate(vm, "unix:/nowhere", &params, &err);
+    const SaveVMErrorInfo *why = savevm_error_info(err);
+    bool has = why && why->error != ENOTSUP;
+    error_free(err);
+    savevm_free(vm);
+    return has;
+}
+
 int main(int argc, char **argv)
 {
     static Machine m;
     char line[4096];
 
-    if (argc != 5) {
-        return fail("qemu-postcopy in|out URI CONTENT DUMP", NULL);
+    if (argc == 2 && strcmp(argv[1], "has-tls") == 0) {
+        return !has_tls();
+    }
+    if (argc != 5 && argc != 6) {
+        return fail("qemu-postcopy in|out URI CONTENT DUMP [TLS-DIRECTORY]", NULL);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     m.incoming = strcmp(argv[1], "in") == 0;
-    if (make(&m, argv[3]) || begin(&m, argv[2])) {
+    if (make(&m, argv[3]) || begin(&m, argv[2], argc == 6 ? argv[5] : NULL)) {
         return 1;
     }
     while (fgets(line, sizeof(line), stdin)) {

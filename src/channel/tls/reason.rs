@@ -8,6 +8,12 @@ use rustls::{AlertDescription, CertRevocationListError, CertificateError, Error,
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+/// `host` for `DnsName("host")`, as rustls prints a name of a certificate.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
+}
+
 /// What the texts need to know of one connection.
 #[derive(Clone)]
 pub struct Reasons {
@@ -119,7 +125,8 @@ impl Reasons {
                 self.wrong_name(", and it has no subjectAltName at all")
             }
             E::NotValidForNameContext { presented, .. } => {
-                self.wrong_name(&format!(", but only for {}", presented.join(", ")))
+                let names: Vec<_> = presented.iter().map(|name| bare(name)).collect();
+                self.wrong_name(&format!(", but only for {}", names.join(", ")))
             }
             E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
                 "its extended key usage does not allow this use: a destination needs serverAuth, and a source needs clientAuth"

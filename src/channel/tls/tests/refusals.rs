@@ -122,7 +122,10 @@ fn bad_certificate_is_refused_on_both_ends_with_the_reason() {
             what: "the destination has another name",
             files: &|ca, _, destination| destination.put("server", &ca.issue(&elsewhere)),
             options: USUAL,
-            at_source: &["not for the name 'localhost'", "other.example", "10.0.0.7", "set SaveVMTls.hostname"],
+            at_source: &[
+                "not for the name 'localhost'",
+                "but only for other.example, 10.0.0.7: set SaveVMTls.hostname",
+            ],
             at_destination: &["the source refused this side's certificate", "not for the name"],
             own: None,
         },
