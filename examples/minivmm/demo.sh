@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Migrates a running guest between processes: by precopy, by postcopy, and by a postcopy whose connection breaks and is
-# recovered. Then saves it to a file and loads it, also from a damaged file, and rolls it back to a checkpoint. Checks the
+# recovered; and over TLS. Then saves it to a file and loads it, also from a damaged file, and rolls it back to a checkpoint. Checks the
 # guest after each step.
 #
 #   demo.sh MINIVMM [--quick|--large] [kvm|software]...
@@ -22,6 +22,7 @@ for word in "$@"; do
     esac
 done
 has_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }
+has_tls() { command -v openssl >/dev/null && grep -q ca-crl.pem "$(ldd "$minivmm" | sed -nE 's/.*libsavevm.* => (.*) \(.*/\1/p')" "$minivmm"; }
 has_userfaultfd() { [ -r /dev/userfaultfd ] || [ "$(cat /proc/sys/vm/unprivileged_userfaultfd 2>/dev/null)" = 1 ]; }
 if [ ${#modes[@]} -eq 0 ]; then
     has_kvm && modes+=(kvm)
@@ -298,6 +299,36 @@ undo() {
     tell "$1" 'checkpoint-free 1'
 }
 
+# make_certificates DIR: a CA, and certificates for both sides.
+make_certificates() {
+    local ca="$work/ca-key.pem" side
+    mkdir -p "$1"
+    openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj '/CN=demo CA' -keyout "$ca" -out "$1/ca-cert.pem"
+    for side in server client; do
+        openssl req -newkey rsa:2048 -nodes -subj "/O=demo/CN=$side" -keyout "$1/$side-key.pem" -out "$work/request"
+        openssl x509 -req -in "$work/request" -CA "$1/ca-cert.pem" -CAkey "$ca" -CAcreateserial -days 9 \
+            -extfile <(echo "subjectAltName=DNS:demo") -out "$1/$side-cert.pem"
+    done
+} 2>/dev/null
+
+# encrypted FROM TO: migrates over TLS. A source that does not use it is refused first.
+encrypted() {
+    title "$what: precopy to process $2 over TLS"
+    make_certificates "$work/certificates"
+    tell "$1" "set max-bandwidth 0"
+    move "$1" "$2" --tls-dir "$work/certificates"
+    reach "$1" outgoing failed
+    info "$1"
+    await "$1" 'only the destination uses: set SaveVMParams.tls on both sides' >/dev/null || fail "the reason is missing"
+    good "a plain connection is refused, and the guest continues in $1"
+    tell "$1" "set tls-dir $work/certificates"
+    tell "$1" "set tls-hostname demo"
+    tell "$1" "migrate unix:$work/$2.sock"
+    reach "$1" outgoing completed
+    phases "$1" setup precopy switchover downtime
+    goes_on "$1" "$2"
+}
+
 through_a_file() {
     title "$what: a snapshot to a file, loaded by another process"
     tell "$1" stop
@@ -344,6 +375,12 @@ run_mode() {
         last=E
     else
         say "postcopy is skipped: this user may not use userfaultfd"
+    fi
+    if has_tls; then
+        encrypted "$last" T
+        last=T
+    else
+        say "TLS is skipped: there is no openssl, or the library is built without TLS"
     fi
     through_a_file "$last"
 }

@@ -18,6 +18,7 @@ static const char usage[] =
     "  --dirty MIB       memory that the guest writes per second, in steps of 4 (64)\n"
     "  --disk FILE       image of the guest's disk; both sides of a migration use the same file\n"
     "  --incoming URI    receive a guest from unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
+    "  --tls-dir DIR     encrypt migrations with the certificates of DIR, as the command `set tls-dir`\n"
     "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
     "Commands are read from standard input. `help` lists them.\n";
 
@@ -90,6 +91,8 @@ static const struct {
     { "set", "max-bandwidth MIB", "bandwidth limit, in MiB per second; 0: none", migrate_set },
     { "set", "max-postcopy-bandwidth MIB", "bandwidth limit while the guest runs at the destination; 0: none", migrate_set },
     { "set", "postcopy-ram on", "allow migrations to switch to postcopy (on or off)", migrate_set },
+    { "set", "tls-dir DIR", "encrypt migrations with the certificates of DIR; off: do not", migrate_set },
+    { "set", "tls-hostname NAME", "the name in the destination's certificate; for unix:PATH", migrate_set },
     { "info migrate", "", "show the status of the migration", migrate_info },
     { "info status", "", "show whether the guest runs; if it is stopped, a hash of its memory", info_status },
     { "savevm", "FILE [mapped]", "save a snapshot to FILE; mapped: each page has a fixed place", snapshot_save },
@@ -152,6 +155,7 @@ int main(int argc, char **argv)
         { "dirty", required_argument, NULL, 'd' },
         { "disk", required_argument, NULL, 'f' },
         { "incoming", required_argument, NULL, 'i' },
+        { "tls-dir", required_argument, NULL, 'c' },
         { "trace", required_argument, NULL, 't' },
         { 0 },
     };
@@ -170,6 +174,7 @@ int main(int argc, char **argv)
         case 'd': good &= sscanf(optarg, "%ld%c", &dirty, &more) == 1; break;
         case 'f': m.disk_path = optarg; break;
         case 'i': incoming = optarg; break;
+        case 'c': migrate_tls(optarg); break;
         case 't': migrate_trace(optarg); break;
         default: good = false;
         }

@@ -17,6 +17,7 @@ static SaveVM *vm;
 static SaveVMMigration *outgoing; /* the latest outgoing migration, also after it ended */
 static SaveVMMigration *incoming; /* the migration of --incoming */
 static SaveVMParams params = SAVEVM_PARAMS_INIT;
+static SaveVMTls tls = SAVEVM_TLS_INIT;
 
 /* Prints and frees the error, if there is one. Returns false. */
 static bool failed(const char *what, Error *err)
@@ -172,6 +173,21 @@ void migrate_trace(const char *path)
     params.trace = path;
 }
 
+void migrate_tls(const char *dir)
+{
+    static char kept[4096];
+    snprintf(kept, sizeof(kept), "%s", dir);
+    tls.dir = kept;
+    params.tls = strcmp(dir, "off") == 0 ? NULL : &tls;
+}
+
+static void set_tls_hostname(const char *name)
+{
+    static char kept[256];
+    snprintf(kept, sizeof(kept), "%s", name);
+    tls.hostname = kept;
+}
+
 /* The source decides whether to use postcopy. This side allows it if the machine supports it. */
 bool migrate_from(Machine *m, const char *uri, bool start)
 {
@@ -227,6 +243,10 @@ void migrate_set(Machine *m, const char *argument)
         params.max_bandwidth = (uint64_t)number << 20;
     } else if (pair && strcmp(name, "max-postcopy-bandwidth") == 0) {
         params.max_postcopy_bandwidth = (uint64_t)number << 20;
+    } else if (strncmp(argument, "tls-dir ", strlen("tls-dir ")) == 0) {
+        migrate_tls(argument + strlen("tls-dir "));
+    } else if (strncmp(argument, "tls-hostname ", strlen("tls-hostname ")) == 0) {
+        set_tls_hostname(argument + strlen("tls-hostname "));
     } else if (strcmp(argument, "postcopy-ram on") == 0) {
         params.postcopy = true;
     } else if (strcmp(argument, "postcopy-ram off") == 0) {

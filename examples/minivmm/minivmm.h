@@ -90,6 +90,7 @@ Command migrate_preflight, migrate_rehearse;
 Command snapshot_save, snapshot_load;
 Command checkpoint_make, checkpoint_return, checkpoint_free;
 bool migrate_init(Machine *m);     /* with the lock, before devices are registered */
+void migrate_tls(const char *dir); /* the directory of certificates, or "off" */
 void migrate_trace(const char *path); /* the file for the trace of migrations; the string is not copied */
 bool migrate_from(Machine *m, const char *uri, bool start); /* starts to listen, and returns */
 bool migrate_may_start(void);      /* whether this side has the complete guest, and no migration has stopped it */

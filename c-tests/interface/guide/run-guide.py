@@ -43,7 +43,15 @@ def has_userfaultfd():
     return os.access('/dev/userfaultfd', os.R_OK) or allowed.exists() and allowed.read_text().strip() == '1'
 
 
-def run(commands, environment):
+def has_tls(library):
+    """Whether the library of this build has TLS: it then has the name of this file."""
+    return b'ca-crl.pem' in pathlib.Path(library, 'libsavevm.so').read_bytes()
+
+
+def run(commands, environment, library):
+    if 'TLS_DIR' in commands and not has_tls(library):
+        print('not run: the library is built without TLS')
+        return
     if 'postcopy' in commands and not has_userfaultfd():
         print('not run: this user may not use userfaultfd')
         return
@@ -74,7 +82,7 @@ def main(guide, include, library):
                 file = pathlib.Path(name)
                 file.write_text(apply(text, file.read_text()))
             else:
-                run(text, environment)
+                run(text, environment, library)
     kinds = [kind for kind, _, _ in blocks]
     print(f'{kinds.count("diff")} changes, {kinds.count("sh")} times built and run')
     if kinds.count('diff') < 8 or kinds.count('sh') < 8:

@@ -225,10 +225,13 @@ impl TlsChannel {
                     return Ok(0);
                 }
             }
-            let count = self.inner.read(Span::from_slice(buffer))?;
-            if count == 0 {
-                return self.ended();
-            }
+            let count = match self.inner.read(Span::from_slice(buffer)) {
+                Ok(0) => return self.ended(),
+                Ok(count) => count,
+                // As an end, but the peer has not read everything.
+                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return self.ended().and(Err(err)),
+                Err(err) => return Err(err),
+            };
             let result = self.process(&buffer[..count], &mut places);
             // Data that came before a damaged record is returned first. The next read returns the error again.
             if places.count == 0 {
