@@ -1712,7 +1712,7 @@ typedef struct SaveVMSnapshotOptions {
   enum SaveVMSnapshotFormat format;
   /**
    * Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
-   * most 8. A stream has one thread.
+   * most 8, or 8 with `direct`. A stream has one thread.
    */
   uint32_t threads;
   /**

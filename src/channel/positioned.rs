@@ -5,8 +5,8 @@
 
 use crate::error::{self, Error, Result};
 use crate::sys::{
-    IoVec, Span, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, system_page_size,
-    tell,
+    IoVec, Span, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, start_writing,
+    system_page_size, tell,
 };
 use std::fs::File;
 use std::io;
@@ -135,6 +135,11 @@ impl PositionedFile {
             }
         }
         Ok(())
+    }
+
+    /// Starts to write a range to the disk, so that a later sync has less to do. A failure shows at the sync.
+    pub fn start_writing(&self, offset: u64, len: u64) {
+        start_writing(self.fd.as_fd(), offset, len);
     }
 
     /// Writes bytes at `offset`.

@@ -34,6 +34,13 @@ pub fn pwrite_slice(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> io::Result
     check(unsafe { libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), offset) })
 }
 
+/// Starts to write a range of a file to its disk. It may wait while the disk's queue is full.
+pub fn start_writing(fd: BorrowedFd<'_>, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (offset_of(offset), offset_of(len)) else { return };
+    // SAFETY: no pointers. It is a hint; a failure shows at the next sync.
+    unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// The offset at which the next read or write takes place.
 pub fn tell(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: no pointers.

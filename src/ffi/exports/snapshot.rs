@@ -42,7 +42,7 @@ pub struct SaveVMSnapshotOptions {
     /// Format to save; default SAVEVM_SNAPSHOT_STREAM. savevm_snapshot_load() finds the format in the file.
     pub format: MaybeUninit<SaveVMSnapshotFormat>,
     /// Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
-    /// most 8. A stream has one thread.
+    /// most 8, or 8 with `direct`. A stream has one thread.
     pub threads: u32,
     /// Writes or reads pages with fixed places with O_DIRECT, past the page cache; default false. An error if the file system
     /// can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.

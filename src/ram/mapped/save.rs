@@ -10,10 +10,15 @@ use crate::ram::Ram;
 use crate::ram::bitmap::Bitmap;
 use crate::ram::block::{Block, Blocks};
 use crate::savevm::memory_plan::MemoryPlan;
-use crate::sys::{IoVec, Residency, is_anonymous};
+use crate::sys::{IoVec, Residency, is_anonymous, spawn_scoped};
 use crate::wire::mapped::Header;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+/// Number of written pieces that wait for the thread that starts their way to the disk.
+const PIECES_QUEUED: usize = 1024;
 
 /// The file of a save, and the places of the blocks in it.
 pub(in crate::ram) struct MappedSave {
@@ -56,12 +61,23 @@ impl MappedSave {
         let places: Vec<_> = (0..blocks.len()).filter(|at| is_sent(&&blocks[*at])).collect();
         let pieces = Pieces::new(blocks.iter().filter(is_sent), PIECE);
         let anonymous: Vec<_> = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
-        run_workers(&vm, "savevm-pages", self.threads, || {
+        let (queue, written_pieces) = sync_channel(PIECES_QUEUED);
+        let write = |queue: &SyncSender<_>| {
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let at = places[at];
             let residency = residency.as_ref().filter(|_| anonymous[at]);
             self.put_piece(ram, (&blocks[at], &self.headers[at], &written[at]), residency, (offset, len))?;
+            // If the queue is full, the disk is behind anyway.
+            let _ = queue.try_send((self.headers[at].pages_offset + offset as u64, len as u64));
             Ok(true)
+        };
+        thread::scope(|scope| {
+            // Most of the file is on the disk when the last page is written, so the sync is short.
+            let begin = move || written_pieces.iter().for_each(|(offset, len)| self.file.start_writing(offset, len));
+            // Without the thread the sync only takes longer.
+            let _syncs = self.direct.is_none().then(|| spawn_scoped(scope, "savevm-sync", begin));
+            let queue = queue;
+            run_workers(&vm, "savevm-pages", self.threads, || write(&queue))
         })?;
         for ((block, header), written) in blocks.iter().zip(&self.headers).zip(&written) {
             let bytes = written.to_native_bytes();
