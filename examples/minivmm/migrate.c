@@ -69,6 +69,7 @@ bool migrate_init(Machine *m)
     host_ops.disks_inactivate = disk_release;
     host_ops.disks_activate = disk_acquire;
     host_ops.migration_event = show_event;
+    host_ops.migration_stalled = progress_stalled;
     host_ops.restore_ended = show_restore_end;
     SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
     block.name = "memory";
@@ -126,8 +127,10 @@ void migrate_to(Machine *m, const char *uri)
     Error *err = NULL;
     SaveVMMigration *begun = savevm_migrate(vm, uri, &params, &err); /* fails if this side does not have the guest */
     if (begun) {
+        progress_end();
         savevm_migration_free(outgoing);
         outgoing = begun;
+        progress_begin(outgoing);
     } else {
         failed(uri, err);
     }
@@ -232,13 +235,50 @@ void migrate_recover(Machine *m, const char *uri)
     failed(uri, err);
 }
 
+/* Parameters in ms. */
+static bool set_time(const char *name, uint32_t ms)
+{
+    const struct {
+        const char *name;
+        uint32_t *value;
+    } times[] = {
+        { "downtime-limit", &params.downtime_limit_ms },
+        { "downtime-limit-max", &params.downtime_limit_max_ms },
+        { "downtime-step", &params.downtime_step_ms },
+        { "downtime-step-interval", &params.downtime_step_interval_ms },
+        { "deadline", &params.deadline_ms },
+    };
+    for (size_t at = 0; at < sizeof(times) / sizeof(times[0]); at++) {
+        if (strcmp(name, times[at].name) == 0) {
+            *times[at].value = ms;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool set_deadline_action(const char *argument)
+{
+    if (strcmp(argument, "deadline-action cancel") == 0) {
+        params.deadline_action = SAVEVM_DEADLINE_CANCEL;
+    } else if (strcmp(argument, "deadline-action postcopy") == 0) {
+        params.deadline_action = SAVEVM_DEADLINE_POSTCOPY;
+    } else if (strcmp(argument, "deadline-action force") == 0) {
+        params.deadline_action = SAVEVM_DEADLINE_FORCE;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 void migrate_set(Machine *m, const char *argument)
 {
     char name[32], digits[10], more;
     bool pair = sscanf(argument, "%31s %9[0-9] %c", name, digits, &more) == 2;
     unsigned long number = pair ? strtoul(digits, NULL, 10) : 0;
-    if (pair && strcmp(name, "downtime-limit") == 0) {
-        params.downtime_limit_ms = (uint32_t)number;
+    bool done = (pair && set_time(name, (uint32_t)number)) || set_deadline_action(argument);
+    if (done) {
+        /* It was a time or an action. */
     } else if (pair && strcmp(name, "max-bandwidth") == 0) {
         params.max_bandwidth = (uint64_t)number << 20;
     } else if (pair && strcmp(name, "max-postcopy-bandwidth") == 0) {
@@ -254,7 +294,11 @@ void migrate_set(Machine *m, const char *argument)
     } else {
         fprintf(stderr, "minivmm: unknown parameter or invalid value: %s\n", argument);
     }
-    savevm_migration_set_params(outgoing, &params, NULL); /* also for a migration in progress */
+    if (outgoing) {
+        Error *err = NULL;
+        savevm_migration_set_params(outgoing, &params, &err); /* also for a migration in progress */
+        failed("set", err);
+    }
 }
 
 void migrate_info(Machine *m, const char *unused)
@@ -273,6 +317,7 @@ void migrate_info(Machine *m, const char *unused)
     printf("switchover: %.1f ms\n", info.switchover_time_us / MS);
     printf("postcopy: %.1f ms\n", info.postcopy_time_us / MS);
     printf("paused: %.1f ms\n", info.paused_time_us / MS);
+    progress_info(&info);
     printf("expected downtime: %.1f ms\n", info.expected_downtime_us / MS);
     printf("downtime: %.1f ms\n", info.downtime_us / MS);
     if (info.status == SAVEVM_STATUS_FAILED) {
@@ -280,6 +325,11 @@ void migrate_info(Machine *m, const char *unused)
         savevm_migration_wait(current(), &err);
         failed("migration", err);
     }
+}
+
+void migrate_devices(Machine *m, const char *unused)
+{
+    progress_devices(current());
 }
 
 typedef int SnapshotFn(SaveVM *vm, const char *uri, const SaveVMSnapshotOptions *options, Error **errp);
@@ -398,6 +448,7 @@ void checkpoint_free(Machine *m, const char *number)
 
 void migrate_end(void)
 {
+    progress_end();
     savevm_migration_free(outgoing);
     savevm_migration_free(incoming);
     outgoing = NULL;

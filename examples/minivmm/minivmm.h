@@ -4,7 +4,8 @@
  *
  *   main.c     command line and monitor                       serial.c timer.c disk.c  devices
  *   machine.c  lock, memory, ports, thread of the vCPU        kvm.c soft.c             CPU on /dev/kvm, and in software
- *   migrate.c  migration, snapshots and checkpoints           guest/                   the guest's program
+ *   migrate.c  migration, snapshots and checkpoints           progress.c               shows the progress of a migration
+ *   guest/     the guest's program
  *
  * Devices register their state with libsavevm. Only migrate.c starts migrations and snapshots.
  *
@@ -86,6 +87,7 @@ typedef void Command(Machine *m, const char *argument);
 
 /* migrate.c. A function that returns false has printed the reason, unless noted. */
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
+Command migrate_devices;
 Command migrate_preflight, migrate_rehearse;
 Command snapshot_save, snapshot_load;
 Command checkpoint_make, checkpoint_return, checkpoint_free;
@@ -96,5 +98,12 @@ bool migrate_from(Machine *m, const char *uri, bool start); /* starts to listen,
 bool migrate_may_start(void);      /* whether this side has the complete guest, and no migration has stopped it */
 bool migrate_memory_is_here(void); /* whether all memory has arrived; prints nothing */
 void migrate_end(void);            /* cancels or abandons all migrations, and frees them */
+
+/* progress.c. libsavevm calls progress_stalled(). */
+void progress_begin(SaveVMMigration *migration); /* prints a line per second until the migration has ended */
+void progress_end(void);                         /* before the migration is freed */
+void progress_stalled(void *machine, const SaveVMStallEvent *event);
+void progress_info(const SaveVMInfo *info);
+void progress_devices(SaveVMMigration *migration);
 
 #endif /* MINIVMM_H */

@@ -16,7 +16,7 @@
 
 use super::registry::Registry;
 use crate::sync::{Mutex, Rank};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 /// Maximum number of devices that are remembered.
@@ -88,9 +88,12 @@ pub const SLOWEST: usize = 8;
 #[derive(Default)]
 struct Inner {
     devices: HashMap<(Box<[u8]>, u32), DeviceCost>,
-    /// Time of the last switchover beside memory, devices and round trips.
-    rest: Option<Duration>,
+    /// Times of the last switchovers beside memory, devices and round trips.
+    rests: VecDeque<Duration>,
 }
+
+/// Number of switchovers whose rest is remembered.
+const RESTS: usize = 15;
 
 /// The costs of all devices of a context. See the module.
 pub struct DeviceCosts(Mutex<Inner>);
@@ -139,13 +142,18 @@ impl DeviceCosts {
 
     /// Records the time of a switchover beside memory, devices and round trips: stopping and starting the guest, disks.
     pub fn set_rest(&self, time: Duration) {
-        let mut inner = self.0.lock();
-        inner.rest = average(inner.rest, time);
+        let rests = &mut self.0.lock().rests;
+        if rests.len() == RESTS {
+            rests.pop_front();
+        }
+        rests.push_back(time);
     }
 
-    /// Returns the time that `set_rest` recorded, or 0.
+    /// Returns the median of the times that `set_rest` recorded last, or 0. The times of single switchovers vary widely.
     pub fn rest(&self) -> Duration {
-        self.0.lock().rest.unwrap_or_default()
+        let mut rests: Vec<_> = self.0.lock().rests.iter().copied().collect();
+        rests.sort();
+        rests.get(rests.len() / 2).copied().unwrap_or_default()
     }
 
     /// Returns what is known of one device.
@@ -193,6 +201,18 @@ mod tests {
         let cost = costs.get(b"disk", 0).unwrap();
         assert_eq!((cost.expected(), cost.bytes), (8 * MS, 12));
         assert_eq!(costs.get(b"disk", 1), None);
+    }
+
+    #[test]
+    fn the_rest_is_the_median_of_the_last_ones() {
+        let costs = DeviceCosts::default();
+        assert_eq!(costs.rest(), Duration::ZERO);
+        for ms in [1, 2, 900] {
+            costs.set_rest(MS * ms);
+        }
+        assert_eq!(costs.rest(), 2 * MS);
+        (0..RESTS).for_each(|_| costs.set_rest(7 * MS));
+        assert_eq!(costs.rest(), 7 * MS);
     }
 
     #[test]

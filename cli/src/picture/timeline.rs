@@ -7,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use super::chart::{Panel, Series};
 use super::scale::{Scale, Unit};
 use super::svg::{Anchor, Rect, Svg, colour, escape, fit, fit_name, text_width};
-use super::trace::{Pending, Phase, Round, Trace};
+use super::trace::{Pending, Phase, Round, Stall, Trace};
 use crate::words::size;
 
 const WIDTH: f64 = 1000.0;
@@ -35,11 +35,17 @@ pub fn draw(trace: &Trace) -> String {
         svg.text((24.0, y + 4.0), &message, 12.0, colour::RED, Anchor::Start);
         y += 16.0;
     }
+    for message in trace.deadline.iter().map(deadline).chain(trace.stalls.iter().take(3).map(stall)) {
+        let message = fit(&message, 12.0, WIDTH - 48.0).unwrap_or_default();
+        svg.text((24.0, y + 4.0), &message, 12.0, colour::ORANGE, Anchor::Start);
+        y += 16.0;
+    }
     let mut picture = Picture { svg, trace, time: trace.end.max(1) as f64, y };
     picture.phases();
     picture.rates();
     picture.left();
     picture.throttle();
+    picture.percent();
     picture.devices();
     picture.svg.finish(picture.y + 20.0)
 }
@@ -73,11 +79,22 @@ pub fn page(trace: &Trace) -> String {
     )
 }
 
+fn deadline((at, action): &(u64, String)) -> String {
+    format!("deadline after {}: {action}", Unit::Nanoseconds.text(*at as f64))
+}
+
+fn stall(stall: &Stall) -> String {
+    let (begin, time) = (stall.begin as f64, (stall.end - stall.begin) as f64);
+    format!("stalled from {} for {}: {}", Unit::Nanoseconds.text(begin), Unit::Nanoseconds.text(time), stall.message)
+}
+
 fn headline(trace: &Trace) -> String {
     let mut parts = vec![format!("Migration {}", trace.outcome())];
     parts.push(format!("{} in all", Unit::Nanoseconds.text(trace.end as f64)));
     if let Some((begin, end)) = trace.downtime {
-        parts.push(format!("downtime {}", Unit::Nanoseconds.text((end - begin) as f64)));
+        let predicted = trace.predicted.map(|time| format!(" (predicted {})", Unit::Nanoseconds.text(time as f64)));
+        let downtime = Unit::Nanoseconds.text((end - begin) as f64);
+        parts.push(format!("downtime {downtime}{}", predicted.unwrap_or_default()));
     }
     if let Some(bytes) = trace.rounds.iter().map(|round| round.bytes).max() {
         parts.push(format!("{} sent", size(bytes)));
@@ -230,6 +247,23 @@ impl Picture<'_> {
         }
         let panel = self.panel("Throttling of the guest", 100.0, Unit::Percent);
         panel.line(&mut self.svg, &series, colour::RED);
+    }
+
+    /// Draws the percentage, with the times without progress in the background.
+    fn percent(&mut self) {
+        let percent = &self.trace.percent;
+        if percent.is_empty() {
+            return;
+        }
+        let area = Rect { x: LEFT, y: self.y + GAP, w: WIDTH - LEFT - RIGHT, h: PANEL };
+        let time = Scale::new(self.time, area.x, area.x + area.w);
+        for stall in &self.trace.stalls {
+            let (from, to) = (time.at(stall.begin as f64), time.at(stall.end as f64));
+            self.svg.rect(Rect { x: from, y: area.y, w: (to - from).max(1.5), h: area.h }, colour::SKY, &stall.message);
+        }
+        let series: Series = percent.iter().map(|(at, percent)| (*at as f64, *percent)).collect();
+        let panel = self.panel("Progress", 100.0, Unit::Percent);
+        panel.line(&mut self.svg, &series, colour::GREEN);
     }
 
     /// Draws the time of each device during the downtime, or in total if there was none.

@@ -42,6 +42,14 @@ pub struct Trace {
     pub devices: Vec<DeviceCost>,
     /// Begin and end of the downtime.
     pub downtime: Option<(u64, u64)>,
+    /// Percentage over time.
+    pub percent: Vec<(u64, f64)>,
+    /// Downtime that was predicted when the guest was stopped, in nanoseconds.
+    pub predicted: Option<u64>,
+    /// Times without progress.
+    pub stalls: Vec<Stall>,
+    /// When the deadline passed, and what was done.
+    pub deadline: Option<(u64, String)>,
     /// The error of the migration.
     pub errors: Vec<(u64, String)>,
     /// Number of invalid lines, and the first of them with the reason.
@@ -89,6 +97,17 @@ pub struct Phase {
     pub begin: u64,
     /// End; the end of the trace if the interval did not end.
     pub end: u64,
+}
+
+/// A time without progress.
+#[derive(Clone, Debug)]
+pub struct Stall {
+    /// Begin.
+    pub begin: u64,
+    /// End; the end of the trace if it did not end.
+    pub end: u64,
+    /// The reason in words.
+    pub message: String,
 }
 
 /// Cost of one section of a device.
@@ -140,6 +159,7 @@ impl Trace {
             open.into_iter().flat_map(|(name, begins)| begins.into_iter().map(move |begin| (name.clone(), begin)));
         trace.phases.extend(open.map(|(name, begin)| Phase { name, begin, end }));
         trace.phases.sort_by(|a, b| (a.begin, &a.name).cmp(&(b.begin, &b.name)));
+        trace.end_stall(end);
         if let Some((_, downtime_end)) = trace.downtime.as_mut().filter(|(begin, end)| end < begin) {
             *downtime_end = end;
         }
@@ -189,11 +209,27 @@ impl Trace {
             }
             // An open interval ends before its begin.
             "downtime" => self.downtime = Some((at, 0)),
+            "progress" => self.percent.push((at, float("percent").min(100.0))),
+            "budget" => self.predicted = Some(number("predicted_ns")),
+            "stalled" => {
+                self.end_stall(at);
+                if wanted("reason")? != "none" {
+                    self.stalls.push(Stall { begin: at, end: u64::MAX, message: wanted("message")? });
+                }
+            }
+            "deadline" => self.deadline = Some((at, wanted("action")?)),
             "error" => self.errors.push((at, wanted("message")?)),
             // Later drivers may add events.
             _ => {}
         }
         Ok(())
+    }
+
+    /// Ends the last time without progress, if that has not ended.
+    fn end_stall(&mut self, at: u64) {
+        if let Some(stall) = self.stalls.last_mut().filter(|stall| stall.end == u64::MAX) {
+            stall.end = at.max(stall.begin);
+        }
     }
 
     fn phase(&mut self, at: u64, name: String, is_end: bool, open: &mut Open) {
@@ -254,8 +290,8 @@ fn cost(json: &Json<'_>) -> usize {
         Some("status") => "status",
         Some("phase") => "phase",
         Some("device") => "idstr",
-        Some("error") => "message",
-        Some("round" | "pending") => return EVENT_COST,
+        Some("error" | "stalled") => "message",
+        Some("round" | "pending" | "progress") => return EVENT_COST,
         _ => return 0,
     };
     EVENT_COST + json.get(text).and_then(Json::as_str).map_or(0, str::len)
@@ -284,6 +320,12 @@ mod tests {
             {"t_ns":9,"event":"phase","phase":"setup","edge":"end"}
             {"t_ns":9,"event":"phase","phase":"iterate","edge":"begin"}
             {"t_ns":10,"event":"round","round":1,"bytes":100,"bandwidth":1e6,"dirty_rate":5}
+            {"t_ns":10,"event":"progress","percent":40,"expected_total_ns":31}
+            {"t_ns":10,"event":"stalled","reason":"dirty-rate","excess":5,"message":"too fast"}
+            {"t_ns":15,"event":"stalled","reason":"none","excess":0,"message":""}
+            {"t_ns":16,"event":"stalled","reason":"devices","excess":0,"message":"too slow"}
+            {"t_ns":17,"event":"deadline","action":"force"}
+            {"t_ns":19,"event":"budget","left":1,"limit_ns":2,"predicted_ns":9}
             {"t_ns":11,"event":"pending","precopy":1,"compatible":2,"postcopy":3,"threshold":4}
             {"t_ns":20,"event":"downtime","edge":"begin"}
             {"t_ns":22,"event":"device","idstr":"cpu","instance":1,"bytes":7,"duration_ns":2}
@@ -299,6 +341,10 @@ mod tests {
         assert_eq!(phases, [("setup", 5, 9), ("iterate", 9, 32)]);
         assert_eq!(trace.rounds[0].bandwidth, 1e6);
         assert!(trace.bad_lines.is_none());
+        assert_eq!((trace.percent, trace.predicted), (vec![(10, 40.0)], Some(9)));
+        let stalls: Vec<_> = trace.stalls.iter().map(|stall| (stall.begin, stall.end, &*stall.message)).collect();
+        assert_eq!(stalls, [(10, 15, "too fast"), (16, 32, "too slow")]);
+        assert_eq!(trace.deadline, Some((17, "force".to_owned())));
     }
 
     #[test]
