@@ -296,8 +296,9 @@ class Run:
                 raise Violation("the snapshot is not saved")
             self.check_progress(source)
             source.quit()
+        # A file with this name is whole, also if the process was killed before it could report that.
         if os.path.exists(state):
-            self.load(state, whole)
+            self.load(state, True)
 
     def load(self, state, whole):
         size = os.path.getsize(state)

@@ -1,203 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #define _GNU_SOURCE
-#include "session.h"
+#include "session-host.h"
 
 #include "migration/qemu-file-types.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
-#include "migration/vmstate.h"
 #include "savevm/file.h"
-#include "savevm/ram.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-
-#define HOSTS 3
-#define SLOTS 2
-#define PAGE 4096
-#define PAGES 512
-#define EXTRA_PAGES 16
-
-typedef struct Device {
-    uint32_t value;
-    uint8_t bytes[64];
-} Device;
-
-static const VMStateDescription vmstate_device = {
-    .name = "device",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT32(value, Device),
-        VMSTATE_BUFFER(bytes, Device),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
-/* A migration and the lock that keeps it from being freed during a call. */
-typedef struct Slot {
-    pthread_rwlock_t lock;
-    SaveVMMigration *_Atomic migration;
-    bool outgoing;
-} Slot;
-
-/* A virtual machine. */
-typedef struct Host {
-    Session *session;
-    unsigned number;
-    SaveVM *vm;
-    SaveVMRam *ram;
-    uint8_t *memory, *extra;
-    pthread_mutex_t big;
-    atomic_bool running, quit;
-    atomic_bool had_guest; /* the guest runs here, or did */
-    pthread_t guest;
-    Device device, plugged;
-    Slot slots[SLOTS];
-    pthread_mutex_t address_lock;
-    char address[300]; /* what its incoming migration listened on last */
-    atomic_uint addresses;
-    atomic_bool saved;
-    atomic_llong blocker;
-    atomic_bool has_extra, has_plugged;
-} Host;
-
-struct Session {
-    Journal *journal;
-    char directory[200];
-    Host hosts[HOSTS];
-    atomic_int guests;
-    atomic_bool copied; /* a snapshot was loaded: there may be two guests */
-};
-
-static _Thread_local Host *holder;
-
-Journal *journal_new(void)
-{
-    return mmap(NULL, sizeof(Journal), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-}
-
-static void violation(Session *session, const char *text)
-{
-    session->journal->violations++;
-    fprintf(stderr, "violation: %s\n", text);
-}
-
-static uint64_t draw(uint64_t *seed, uint64_t limit)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return (*seed >> 11) % limit;
-}
-
-/* Host */
-
-static void host_lock(void *opaque)
-{
-    Host *host = opaque;
-
-    pthread_mutex_lock(&host->big);
-    if (holder) {
-        violation(host->session, "the library takes a second lock");
-    }
-    holder = host;
-}
-
-static void host_unlock(void *opaque)
-{
-    Host *host = opaque;
-
-    if (holder != host) {
-        violation(host->session, "the library releases a lock that it does not hold");
-    }
-    holder = NULL;
-    pthread_mutex_unlock(&host->big);
-}
-
-static bool host_locked(void *opaque)
-{
-    return holder == opaque;
-}
-
-static int vm_stop(void *opaque)
-{
-    Host *host = opaque;
-
-    if (holder != host) {
-        violation(host->session, "vm_stop without the lock");
-    }
-    if (atomic_exchange(&host->running, false)) {
-        host->session->guests--;
-    }
-    return 0;
-}
-
-static int vm_start(void *opaque)
-{
-    Host *host = opaque;
-
-    if (holder != host) {
-        violation(host->session, "vm_start without the lock");
-    }
-    host->had_guest = true;
-    if (!atomic_exchange(&host->running, true) && host->session->guests++ > 0 && !host->session->copied) {
-        violation(host->session, "two guests run");
-    }
-    return 0;
-}
-
-static bool vm_running(void *opaque)
-{
-    return ((Host *)opaque)->running;
-}
-
-/* It calls the library back, as a monitor does that shows the progress. */
-static void migration_event(void *opaque, const SaveVMEvent *event)
-{
-    SaveVMInfo info = SAVEVM_INFO_INIT;
-    Host *host = opaque;
-
-    if (savevm_migration_query(event->migration, &info) != 0) {
-        violation(host->session, "no query inside an event");
-    }
-    host->session->journal->completed += event->status == SAVEVM_STATUS_COMPLETED;
-    host->session->journal->failed += event->status == SAVEVM_STATUS_FAILED;
-    host->session->journal->paused += event->status == SAVEVM_STATUS_POSTCOPY_PAUSED;
-    host->session->journal->recovered += event->status == SAVEVM_STATUS_COMPLETED && info.recoveries > 0;
-}
-
-/* It may wait for a page as long as a postcopy is paused, so it holds no lock. */
-static void *guest(void *opaque)
-{
-    Host *host = opaque;
-    uint64_t seed = host->number + 1;
-
-    while (!host->quit) {
-        if (host->running) {
-            uint8_t *page = host->memory + draw(&seed, PAGES) * PAGE;
-
-            (*(volatile uint8_t *)page)++;
-            savevm_ram_set_dirty(host->ram, page, 1);
-        }
-        nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
-    }
-    return NULL;
-}
-
-static const SaveVMHostOps host_ops = {
-    .size = sizeof(host_ops),
-    .lock = host_lock,
-    .unlock = host_unlock,
-    .locked = host_locked,
-    .vm_stop = vm_stop,
-    .vm_start = vm_start,
-    .vm_running = vm_running,
-    .migration_event = migration_event,
-};
 
 /* Calls. Each takes the host, a slot of it, and draws its arguments. */
 
@@ -466,7 +279,7 @@ static void op_save(Host *host, Slot *slot, uint64_t *seed)
     snprintf(uri, sizeof(uri), draw(seed, 8) ? "file:%s/state%u" : "file:/dev/full", host->session->directory,
              host->number);
     /* The live form is called without the lock. */
-    ret = live && holder == NULL ? savevm_ram_snapshot(host->ram, uri, &err)
+    ret = live && !holds_lock() ? savevm_ram_snapshot(host->ram, uri, &err)
                                  : savevm_snapshot_save(host->vm, uri, NULL, &err);
     if (ret < 0 && !err) {
         violation(host->session, "a snapshot failed without an error");
@@ -538,7 +351,7 @@ static void op_blocker(Host *host, Slot *slot, uint64_t *seed)
 static void op_hotplug(Host *host, Slot *slot, uint64_t *seed)
 {
     Error *err = NULL;
-    bool mine = holder == NULL;
+    bool mine = !holds_lock();
 
     (void)slot, (void)seed;
     if (mine) {
@@ -643,39 +456,6 @@ void session_step(Session *session, unsigned thread, uint64_t *seed)
     }
 }
 
-/* Begin and end */
-
-static void host_init(Host *host, Session *session, unsigned number)
-{
-    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    Error *err = NULL;
-
-    host->session = session;
-    host->number = number;
-    pthread_mutex_init(&host->big, NULL);
-    pthread_mutex_init(&host->address_lock, NULL);
-    for (unsigned i = 0; i < SLOTS; i++) {
-        pthread_rwlock_init(&host->slots[i].lock, NULL);
-    }
-    host->memory = mmap(NULL, (PAGES + EXTRA_PAGES) * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    host->extra = host->memory + PAGES * PAGE;
-    host->vm = savevm_new(&host_ops, host);
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    block.name = "memory";
-    block.host = host->memory;
-    block.length = PAGES * PAGE;
-    host_lock(host);
-    host->ram = savevm_ram_new(host->vm, &options, NULL, host, &err);
-    if (!host->ram || savevm_ram_add_block(host->ram, &block, &err) < 0 ||
-        savevm_register_vmstate(host->vm, NULL, 0, &vmstate_device, &host->device, -1, 0, &err) < 0) {
-        violation(session, error_get_pretty(err));
-        exit(EXIT_FAILURE);
-    }
-    host_unlock(host);
-    pthread_create(&host->guest, NULL, guest, host);
-}
-
 Session *session_new(uint64_t seed, const char *directory, Journal *journal)
 {
     Session *session = calloc(1, sizeof(*session));
@@ -701,15 +481,7 @@ void session_free(Session *session)
         }
     }
     for (unsigned i = 0; i < HOSTS; i++) {
-        Host *host = &session->hosts[i];
-
-        host->quit = true;
-        pthread_join(host->guest, NULL);
-        host_lock(host);
-        savevm_ram_free(host->ram);
-        host_unlock(host);
-        savevm_free(host->vm);
-        munmap(host->memory, (PAGES + EXTRA_PAGES) * PAGE);
+        host_free(&session->hosts[i]);
     }
     free(session);
 }
