@@ -61,6 +61,7 @@ const HEADERS: [Header; 8] = [
         preamble: "",
         groups: &[
             Group { title: "The library's RAM device", sources: &["types/ram_tables.rs", "exports/ram.rs"] },
+            Group { title: "Live update on one host", sources: &["exports/live_update.rs"] },
             Group { title: "A RAM device of the host's own in postcopy", sources: &["exports/postcopy.rs"] },
         ],
     },

@@ -195,6 +195,37 @@ typedef struct SaveVMRamInfo {
 #define SAVEVM_RAM_INFO_INIT SAVEVM_INITIALISED(SaveVMRamInfo)
 
 /**
+ * A block of memory that the old process of a live update has passed.
+ */
+typedef struct SaveVMPassedBlock {
+  /**
+   * sizeof(SaveVMPassedBlock).
+   */
+  size_t size;
+  /**
+   * Its name; owned by the SaveVMLiveUpdate.
+   */
+  const char *name;
+  /**
+   * Its length in bytes. The file is at least as long.
+   */
+  uint64_t length;
+  /**
+   * Its guest-physical address.
+   */
+  uint64_t guest_address;
+  /**
+   * The file of its memory, to be mapped with MAP_SHARED; owned by the SaveVMLiveUpdate.
+   */
+  int descriptor;
+} SaveVMPassedBlock;
+
+/**
+ * Initialises a SaveVMPassedBlock.
+ */
+#define SAVEVM_PASSED_BLOCK_INIT SAVEVM_INITIALISED(SaveVMPassedBlock)
+
+/**
  * Adds RAM to a context: the live device "ram". It has no blocks at first. It takes part in all migrations and snapshots that
  * begin afterwards, and in postcopy. Call it after savevm_set_host(). `options` (NULL: defaults) and `ops` (NULL: no dirty
  * log of the hypervisor) are copied.
@@ -297,6 +328,93 @@ int savevm_ram_snapshot(struct SaveVMRam *ram,
  * Thread: any. Lock: either.
  */
 int savevm_ram_query(struct SaveVMRam *ram, struct SaveVMRamInfo *info);
+
+/* ---- Live update on one host ---- */
+
+/**
+ * The memory that an old process has passed, and the connection to it.
+ */
+typedef struct SaveVMLiveUpdate SaveVMLiveUpdate;
+
+/**
+ * Sets the descriptor of a shared block's memory, such as a memfd, for savevm_live_update(). The hypervisor owns it and keeps
+ * it open while the block exists.
+ *
+ * Returns:
+ *   0        the descriptor is set
+ *   -ENOENT  there is no block of that name
+ *   -EINVAL  the block is not shared (SaveVMRamBlock.shared)
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ */
+int savevm_ram_set_descriptor(SaveVMRam *ram,
+                              const char *name,
+                              int descriptor,
+                              Error **errp);
+
+/**
+ * Begins a live update in the old process: connects to the new one, which waits in savevm_live_update_accept() on
+ * `unix:PATH`, passes it the descriptors of all shared blocks (savevm_ram_set_descriptor()), and begins a migration over the
+ * same connection. Shared memory is not sent, because both processes map it. Blocks that are not shared are sent.
+ *
+ * The migration has the rules of savevm_migrate(): if the new process fails before it has the guest, the guest continues
+ * here. A device must not write to guest memory while it is loaded, because that memory is this guest's until then.
+ *
+ * Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin.
+ *
+ * Thread: any. Lock: either. Waits for the connection, at most 30 seconds. Since 0.1.
+ */
+SaveVMMigration *savevm_live_update(SaveVMRam *ram,
+                                    const char *uri,
+                                    const SaveVMParams *params,
+                                    Error **errp);
+
+/**
+ * Waits in the new process for savevm_live_update() of the old one, on `unix:PATH`, and receives its memory. Then map each
+ * block (savevm_live_update_block()), create the machine, add the blocks to its RAM with `shared` set, set their descriptors,
+ * and call savevm_live_update_load().
+ *
+ * Returns: the memory, to be freed with savevm_live_update_free(); NULL on failure.
+ *
+ * Thread: any. Lock: not held. Since 0.1.
+ */
+struct SaveVMLiveUpdate *savevm_live_update_accept(const char *uri,
+                                                   Error **errp);
+
+/**
+ * Returns a block of the memory that the old process has passed. `index` counts from 0.
+ *
+ * Returns:
+ *   0        `block` is filled in
+ *   -ENOENT  there are not so many blocks
+ *   -EINVAL  NULL, or the size of `block` is too small
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ */
+int savevm_live_update_block(const struct SaveVMLiveUpdate *update,
+                             size_t index,
+                             SaveVMPassedBlock *block);
+
+/**
+ * Begins to load the guest of the old process into `vm`. The migration has the rules of savevm_incoming(). Call it once for
+ * each `update`, which may be freed afterwards.
+ *
+ * Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin.
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ */
+SaveVMMigration *savevm_live_update_load(const struct SaveVMLiveUpdate *update,
+                                         SaveVM *vm,
+                                         const SaveVMParams *params,
+                                         Error **errp);
+
+/**
+ * Frees the memory that an old process has passed: closes its descriptors. Mappings stay. If savevm_live_update_load() was not
+ * called, the connection ends and the guest continues in the old process.
+ *
+ * Thread: any. Lock: either. Since 0.1.
+ */
+void savevm_live_update_free(struct SaveVMLiveUpdate *update);
 
 /* ---- A RAM device of the host's own in postcopy ---- */
 

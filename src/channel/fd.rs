@@ -10,9 +10,9 @@ use super::{Channel, PositionedFile, StallLimit, aborted, closed, stalled};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
-    IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, end_socket_reads, make_room,
-    poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, send_at_once, send_fd, set_close_on_exec,
-    set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
+    DESCRIPTORS_MAX, IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, end_socket_reads,
+    make_room, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, recv_with_fds, send_at_once, send_fd,
+    send_with_fds, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
 };
 use std::fs::File;
 use std::io;
@@ -311,6 +311,42 @@ impl Channel for FdChannel {
 
     fn set_stall_limit(&self, limit: Option<Duration>) {
         self.stall.set(limit);
+    }
+
+    fn send_descriptors(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if self.kind != Kind::Socket {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.with(|fd| {
+            let (mut done, mut fds) = (0, fds);
+            while done < bytes.len() {
+                done += self.retry(fd, true, || send_with_fds(fd, &bytes[done..], fds))?;
+                // They travel with the first byte.
+                fds = &[];
+            }
+            Ok(())
+        })
+    }
+
+    fn receive_descriptors(&self, into: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+        if self.kind != Kind::Socket {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.with(|fd| {
+            let (mut done, mut all) = (0, Vec::new());
+            while done < into.len() {
+                let count = self.retry(fd, false, || {
+                    let (count, fds) = recv_with_fds(fd, &mut into[done..])?;
+                    all.extend(fds);
+                    Ok(count)
+                })?;
+                if count == 0 || all.len() > DESCRIPTORS_MAX {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                done += count;
+            }
+            Ok(all)
+        })
     }
 
     fn positioned(&self) -> io::Result<Option<PositionedFile>> {

@@ -33,6 +33,7 @@ pub use wait::Cancel;
 
 use crate::sys::{IoVec, Span};
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -98,6 +99,16 @@ pub trait Channel: Send + Sync {
     /// Returns address and length of the bytes that a channel to memory has collected, valid until the next write.
     fn collected(&self) -> Option<(*const u8, usize)> {
         None
+    }
+
+    /// Writes a few bytes with descriptors, which stay open here. `ErrorKind::Unsupported` unless it is a Unix socket.
+    fn send_descriptors(&self, _bytes: &[u8], _fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Fills `into` and returns the descriptors that came with these bytes.
+    fn receive_descriptors(&self, _into: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Returns the regular file or disk behind the channel, for positioned reads and writes. `None` if there is none.

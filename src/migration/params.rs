@@ -131,6 +131,8 @@ pub struct Params {
     pub compression_level: u32,
     /// Source: the variant of the format.
     pub multifd_format: MultifdFormat,
+    /// Live update: both sides map the same shared memory.
+    pub share_memory: bool,
 }
 
 impl Default for Params {
@@ -168,6 +170,7 @@ impl Default for Params {
             compression: Compression::None,
             compression_level: 0,
             multifd_format: MultifdFormat::Auto,
+            share_memory: false,
         }
     }
 }

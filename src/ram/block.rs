@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::sys::{GuestMemory, system_page_size};
 use crate::wire::limits::NAME_MAX;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 /// The host's description of a block.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Block {
     pub received: Bitmap,
     /// Destination: memory that did not arrive reads as zero, so a zero page needs no work. See `Ram::advised`.
     pub emptied: AtomicBool,
+    /// The descriptor of the memory for a live update, or -1. The host owns it.
+    pub descriptor: AtomicI32,
     /// log2 of the target's page size.
     page_bits: u32,
 }
@@ -65,6 +67,7 @@ impl Block {
             dirty: Bitmap::new(pages),
             received: Bitmap::new(pages),
             emptied: AtomicBool::new(false),
+            descriptor: AtomicI32::new(-1),
             page_bits,
             info,
         })

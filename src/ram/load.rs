@@ -399,7 +399,7 @@ impl Loader {
                 return Err(Error::invalid(text));
             }
         }
-        if ram.options().ignore_shared {
+        if ram.ignores_shared() {
             let address = wire::decode_block_address(&mut file)?;
             file.check()?;
             if ram.is_ignored(block) && address != block.info.guest_address {

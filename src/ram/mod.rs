@@ -14,6 +14,7 @@
 //! - `multifd/`: pages over further connections.
 //! - `snapshot.rs`: snapshots of a running guest; `checkpoint/`: checkpoints in this process; `protect.rs`: the write
 //!   protection of both.
+//! - `live_update.rs`: passes shared memory to another process of this host.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
 
 pub mod bitmap;
@@ -23,6 +24,7 @@ mod checkpoint;
 mod faults;
 mod handler;
 mod lazy;
+pub mod live_update;
 mod load;
 mod mapped;
 mod multifd;
@@ -277,7 +279,12 @@ impl Ram {
 
     /// Whether a block is not sent because both sides share its memory.
     pub fn is_ignored(&self, block: &Block) -> bool {
-        block.info.shared && self.options().ignore_shared
+        block.info.shared && self.ignores_shared()
+    }
+
+    /// Whether shared blocks are not sent.
+    fn ignores_shared(&self) -> bool {
+        self.options().ignore_shared || self.vm().is_some_and(|vm| vm.slot.shares_memory())
     }
 
     /// Adds a block. Fails with `EBUSY` during a migration, with `EEXIST` if the name is registered, and with `EINVAL`

@@ -76,7 +76,7 @@ impl Ram {
     pub(super) fn request(&self, name: Option<&[u8]>, start: u64, len: u32) -> Result<()> {
         let blocks = self.blocks();
         // Read before `requests` is locked: the options have the lower rank.
-        let ignore_shared = self.options().ignore_shared;
+        let ignore_shared = self.ignores_shared();
         let mut requests = self.requests.lock();
         let place = match name {
             Some(name) => block::find(&blocks, name).map(|(place, _)| place).ok_or_else(|| {

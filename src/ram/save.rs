@@ -291,7 +291,7 @@ impl Ram {
         mut mapped: Option<&mut MappedSave>,
     ) -> Result<()> {
         let total: u64 = blocks.iter().map(|block| block.len()).sum();
-        let ignore_shared = self.options().ignore_shared;
+        let ignore_shared = self.ignores_shared();
         wire::encode_block_list(&mut file, total);
         for block in blocks {
             let info = &block.info;

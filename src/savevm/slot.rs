@@ -11,6 +11,7 @@ use crate::file::MigFile;
 use crate::savevm::connections::{Compression, Connections};
 use crate::sync::{Mutex, MutexGuard, Rank, RwLock};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 /// A change of the status of a migration, as the host receives it.
@@ -178,6 +179,8 @@ struct Inner {
 
 /// The migration slot of a context. See the module.
 pub struct MigrationSlot {
+    /// In the operation in progress, both sides map the same shared memory, which is not sent.
+    shares_memory: AtomicBool,
     inner: Mutex<Inner>,
     ram: RwLock<Option<Arc<dyn PostcopyRam>>>,
     checkpoint_ram: RwLock<Option<Arc<dyn CheckpointRam>>>,
@@ -196,6 +199,7 @@ const RESTORE: &str = "a lazy restore";
 impl Default for MigrationSlot {
     fn default() -> Self {
         Self {
+            shares_memory: AtomicBool::new(false),
             inner: Mutex::new(Rank::MigrationSlot, Inner::default()),
             ram: RwLock::new(Rank::SlotRam, None),
             checkpoint_ram: RwLock::new(Rank::SlotCheckpointRam, None),
@@ -282,6 +286,7 @@ impl MigrationSlot {
 
     /// Ends the operation. A lazy restore that it has begun, or has not replaced, occupies the slot from now on.
     pub fn release(&self) {
+        self.shares_memory.store(false, SeqCst);
         let (running, _stage) = self.restore.hold();
         let mut inner = self.inner();
         inner.driver = running.then_some(RESTORE);
@@ -318,6 +323,16 @@ impl MigrationSlot {
     /// Sets the part of RAM in postcopy.
     pub fn set_ram(&self, ram: Option<Arc<dyn PostcopyRam>>) {
         *self.ram.write() = ram;
+    }
+
+    /// Says that both sides of the operation in progress map the same shared memory. `release` ends that.
+    pub fn share_memory(&self) {
+        self.shares_memory.store(true, SeqCst);
+    }
+
+    /// Returns whether both sides of the operation in progress map the same shared memory.
+    pub fn shares_memory(&self) -> bool {
+        self.shares_memory.load(SeqCst)
     }
 
     /// Returns the RAM that takes part in checkpoints, if there is one.

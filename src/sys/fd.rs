@@ -117,6 +117,14 @@ pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     })
 }
 
+/// A duplicate of a descriptor that the host owns, closed on exec.
+pub fn duplicate_fd(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) } as isize)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// `recv(2)` that does not block, whatever the mode of the descriptor (which other processes may share).
 pub fn recv_fd(fd: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
     // SAFETY: a span is valid for writes of its length.

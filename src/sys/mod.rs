@@ -2,6 +2,7 @@
 //! System calls and raw memory, each wrapped so that the rest of the library stays safe code.
 #![allow(unsafe_code)]
 
+mod ancillary;
 mod buffer;
 mod fd;
 mod guest;
@@ -14,11 +15,12 @@ mod socket;
 mod thread;
 mod uffd;
 
+pub use ancillary::{DESCRIPTORS_MAX, recv_with_fds, send_with_fds};
 pub use buffer::{ByteBuffer, Level, SendBuffer, Span};
 pub use fd::{
-    Ready, WakeFd, access_of, close_fd, is_open_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop, read_fd,
-    read_scattered, recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group, take_named_fd,
-    write_fd, write_pipe,
+    Ready, WakeFd, access_of, close_fd, duplicate_fd, is_open_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop,
+    read_fd, read_scattered, recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group,
+    take_named_fd, write_fd, write_pipe,
 };
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages, with_piece};

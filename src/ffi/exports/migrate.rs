@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// # Safety
 /// `vm` is NULL or a context; `params` and `errp` as savevm_migrate() wants them.
-unsafe fn start(
+pub(in crate::ffi) unsafe fn start(
     vm: *mut SaveVM,
     other: impl FnOnce() -> Result<Endpoint>,
     from_c: *const SaveVMParams,
@@ -42,11 +42,11 @@ unsafe fn start(
     unsafe { guard_error(errp, ptr::null_mut(), body) }
 }
 
-fn start_outgoing(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Handle> {
+pub(in crate::ffi) fn start_outgoing(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<Handle> {
     Outgoing::start(vm, to, params).map(Handle::Outgoing)
 }
 
-fn start_incoming(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Handle> {
+pub(in crate::ffi) fn start_incoming(vm: &Arc<Vm>, from: Endpoint, params: Params) -> Result<Handle> {
     Incoming::start(vm, from, params).map(Handle::Incoming)
 }
 

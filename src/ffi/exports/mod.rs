@@ -4,7 +4,7 @@
 //! | module | header |
 //! |---|---|
 //! | `context`, `device`, `host`, `owner`, `info`, `migrate`, `preflight`, `snapshot`, `restore`, `checkpoint`, `error`, `log` | `savevm.h` (generated) |
-//! | `ram`, `postcopy` | `savevm/ram.h` (generated) |
+//! | `ram`, `postcopy`, `live_update` | `savevm/ram.h` (generated) |
 //! | `file` | `savevm/file.h` (generated) |
 //! | `inspect` | `savevm/inspect.h` (generated) |
 //! | `host_driver`, `driver_phases` | `savevm/host-driver.h` (generated) |
@@ -24,6 +24,7 @@ pub mod host;
 pub mod host_driver;
 pub mod info;
 pub mod inspect;
+pub mod live_update;
 pub mod log;
 pub mod migrate;
 pub mod owner;

@@ -45,14 +45,14 @@ fn chosen(options: &SaveVMRamOptions) -> Result<Options> {
 ///
 /// # Safety
 /// As `ram_of`.
-unsafe fn with_ram<T>(ram: *mut SaveVMRam, body: impl FnOnce(&Ram) -> Result<T>) -> Result<T> {
+pub(in crate::ffi) unsafe fn with_ram<T>(ram: *mut SaveVMRam, body: impl FnOnce(&Ram) -> Result<T>) -> Result<T> {
     // SAFETY: as the caller promised.
     unsafe { ram_of(ram) }.and_then(|ram| unwind::attribute_panic_to(|| ram.vm(), || body(ram)))
 }
 
 /// # Safety
 /// `ram` must be NULL or come from savevm_ram_new() and be alive.
-unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
+pub(in crate::ffi) unsafe fn ram_of<'a>(ram: *mut SaveVMRam) -> Result<&'a Ram> {
     // SAFETY: as the caller promised.
     unsafe { castable::object(ram) }.map(|ram| &*ram.ram).ok_or_else(|| Error::invalid("the RAM is NULL"))
 }

@@ -30,6 +30,7 @@ sized_structs! {
     SaveVMRamOptions, SAVEVM_RAM_OPTIONS_INIT, xbzrle_cache;
     SaveVMRamOps, SAVEVM_RAM_OPS_INIT, log_stop;
     SaveVMRamInfo, SAVEVM_RAM_INFO_INIT, page_requests;
+    SaveVMPassedBlock, SAVEVM_PASSED_BLOCK_INIT, descriptor;
 }
 
 /// A block of guest memory.
@@ -114,4 +115,20 @@ pub struct SaveVMRamInfo {
     pub syncs: u64,
     /// Ranges that the destination requested in postcopy.
     pub page_requests: u64,
+}
+
+/// A block of memory that the old process of a live update has passed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMPassedBlock {
+    /// sizeof(SaveVMPassedBlock).
+    pub size: usize,
+    /// Its name; owned by the SaveVMLiveUpdate.
+    pub name: *const c_char,
+    /// Its length in bytes. The file is at least as long.
+    pub length: u64,
+    /// Its guest-physical address.
+    pub guest_address: u64,
+    /// The file of its memory, to be mapped with MAP_SHARED; owned by the SaveVMLiveUpdate.
+    pub descriptor: c_int,
 }

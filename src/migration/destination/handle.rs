@@ -57,6 +57,9 @@ impl Incoming {
         vm.slot.check_no_checkpoints("an incoming migration").inspect_err(|_| vm.slot.release())?;
         let acceptor = Acceptor::open(from).inspect_err(|_| vm.slot.release())?;
         vm.begin_global_state();
+        if core.params().share_memory {
+            vm.slot.share_memory();
+        }
         let runs = warn_if_running(vm);
         let owner_before = (runs || vm.ownership.owner() != Owner::Here).then(|| vm.ownership.remember());
         core.trace.write(core.now(), &Event::Trace { side: "destination", uri: &from_text });

@@ -56,6 +56,9 @@ impl Outgoing {
         vm.ownership.check("a migration").inspect_err(|_| vm.slot.release())?;
         vm.slot.check_blockers("migration").inspect_err(|_| vm.slot.release())?;
         vm.begin_global_state();
+        if core.params().share_memory {
+            vm.slot.share_memory();
+        }
         core.trace.write(core.now(), &Event::Trace { side: "source", uri: &to.text() });
         let shared = Arc::new(Shared::new(core));
         let work = Mutex::new(Rank::OutgoingWork, Some(Box::new(Source::new(to))));
