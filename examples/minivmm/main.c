@@ -19,6 +19,7 @@ static const char usage[] =
     "  --disk FILE       image of the guest's disk; both sides of a migration use the same file\n"
     "  --incoming URI    receive a guest from unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
     "  --tls-dir DIR     encrypt migrations with the certificates of DIR, as the command `set tls-dir`\n"
+    "  --set 'NAME VALUE' as the command `set`, before a guest is received; may be repeated\n"
     "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
     "Commands are read from standard input. `help` lists them.\n";
 
@@ -95,6 +96,9 @@ static const struct {
     { "set", "deadline-action ACTION", "what happens then: cancel, postcopy or force", migrate_set },
     { "set", "max-bandwidth MIB", "bandwidth limit, in MiB per second; 0: none", migrate_set },
     { "set", "max-postcopy-bandwidth MIB", "bandwidth limit while the guest runs at the destination; 0: none", migrate_set },
+    { "set", "channels NUMBER", "connections for memory, 2 to 64 (--set at the destination); 0: one for all", migrate_set },
+    { "set", "compression METHOD", "with channels: none, zlib, zstd, or auto, which compresses only if that is faster", migrate_set },
+    { "set", "compression-level LEVEL", "1 to 9 for zlib, 1 to 20 for zstd; 0: 1", migrate_set },
     { "set", "postcopy-ram on", "allow migrations to switch to postcopy (on or off)", migrate_set },
     { "set", "tls-dir DIR", "encrypt migrations with the certificates of DIR; off: do not", migrate_set },
     { "set", "tls-hostname NAME", "the name in the destination's certificate; for unix:PATH", migrate_set },
@@ -162,6 +166,7 @@ int main(int argc, char **argv)
         { "disk", required_argument, NULL, 'f' },
         { "incoming", required_argument, NULL, 'i' },
         { "tls-dir", required_argument, NULL, 'c' },
+        { "set", required_argument, NULL, 'p' },
         { "trace", required_argument, NULL, 't' },
         { 0 },
     };
@@ -181,6 +186,7 @@ int main(int argc, char **argv)
         case 'f': m.disk_path = optarg; break;
         case 'i': incoming = optarg; break;
         case 'c': migrate_tls(optarg); break;
+        case 'p': migrate_set(&m, optarg); break;
         case 't': migrate_trace(optarg); break;
         default: good = false;
         }

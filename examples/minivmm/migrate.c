@@ -287,6 +287,18 @@ void migrate_set(Machine *m, const char *argument)
         migrate_tls(argument + strlen("tls-dir "));
     } else if (strncmp(argument, "tls-hostname ", strlen("tls-hostname ")) == 0) {
         set_tls_hostname(argument + strlen("tls-hostname "));
+    } else if (pair && strcmp(name, "channels") == 0) {
+        params.channels = (uint32_t)number;
+    } else if (pair && strcmp(name, "compression-level") == 0) {
+        params.compression_level = (int)number;
+    } else if (strcmp(argument, "compression none") == 0) {
+        params.compression = SAVEVM_COMPRESSION_NONE;
+    } else if (strcmp(argument, "compression zlib") == 0) {
+        params.compression = SAVEVM_COMPRESSION_ZLIB;
+    } else if (strcmp(argument, "compression zstd") == 0) {
+        params.compression = SAVEVM_COMPRESSION_ZSTD;
+    } else if (strcmp(argument, "compression auto") == 0) {
+        params.compression = SAVEVM_COMPRESSION_AUTO;
     } else if (strcmp(argument, "postcopy-ram on") == 0) {
         params.postcopy = true;
     } else if (strcmp(argument, "postcopy-ram off") == 0) {

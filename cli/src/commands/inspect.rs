@@ -6,7 +6,7 @@ use std::io::Write;
 use savevm_stream::inspect::{SectionKind, Stream, Unwatched, printable, write_analyze, write_description, write_json};
 
 use super::select::Selection;
-use super::{fields, table};
+use super::{captures, fields, table};
 use crate::args::{ColourChoice, Format, Inspect, InspectPlot};
 use crate::failure::{Failure, Result, Status};
 use crate::input::Input;
@@ -16,10 +16,13 @@ use crate::report;
 
 /// Runs the command.
 pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
+    let mut out = Output::create(args.output.as_deref(), colour)?;
+    if let Some(status) = captures::run(args, &mut out)? {
+        return Ok(status);
+    }
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
     let stream = input.read(&mut Unwatched)?;
-    let mut out = Output::create(args.output.as_deref(), colour)?;
     print(args, &name, &stream, &mut out)?;
     out.flush()?;
     Ok(report_damage(&name, &stream))

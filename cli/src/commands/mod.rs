@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The subcommands, one module each.
 
+pub mod captures;
 pub mod check;
 pub mod diff;
 pub mod extract;

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Captures of the connections of one migration.
+
+mod support;
+
+use savevm_stream::testing::{Builder, Ram};
+use savevm_stream::wire::multifd::{Head, Hello, Method, Packet};
+use support::{Place, arg, run};
+
+/// The main connection, with one zero page of four.
+fn main_stream() -> Vec<u8> {
+    let mut pages = Ram::default();
+    pages.0.extend([0, 0, 0, 0, 0, 0, 0, 2, 6]);
+    pages.0.extend(b"pc.ram\0");
+    let mut stream = Builder::new();
+    stream.named(1, 1, "ram", 0, 4, &Ram::default().blocks(&[("pc.ram", 4 * 4096)]).end()).further(3, 1, &pages.end());
+    stream.finish(false)
+}
+
+/// A further connection with these normal and zero pages.
+fn channel(id: u8, normal: &[u64], zero: &[u64]) -> Vec<u8> {
+    let mut bytes = Hello { uuid: [0x5a; 16], id }.encode().to_vec();
+    Packet::encode(&mut bytes, Head { sync: true, ..Head::default() }, b"", &[], 12);
+    let payload = 77 * normal.len() as u32;
+    let (normal_pages, zero_pages) = (normal.len() as u32, zero.len() as u32);
+    let head = Head { method: Method::Zstd, normal: normal_pages, zero: zero_pages, payload, ..Head::default() };
+    let offsets: Vec<u64> = normal.iter().chain(zero).map(|page| page * 4096).collect();
+    Packet::encode(&mut bytes, head, b"pc.ram", &offsets, 12);
+    bytes.extend(vec![1; payload as usize]);
+    bytes
+}
+
+#[test]
+fn capture_of_a_further_connection_is_named() {
+    let place = Place::new();
+    let file = place.file("x", &channel(2, &[1, 2], &[3]));
+    let text = run(&["inspect", arg(&file)]).expect(0);
+    for part in ["multifd channel 2", "UUID 5a5a5a5a-5a5a-", "2 packets, 1 sync, page size 4096, compression zstd"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.contains("pc.ram: 2 pages with content, 1 zero"), "{text}");
+    let cut = place.file("cut", &channel(2, &[1], &[])[..64 + 1344 + 100]);
+    let run = run(&["inspect", arg(&cut)]);
+    assert!(run.err.contains("offset 1408: the capture ends in a packet"), "{}", run.err);
+    run.expect(1);
+}
+
+#[test]
+fn directory_of_captures_accounts_for_all_pages() {
+    let place = Place::new();
+    let directory = place.path("captures");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("c"), main_stream()).unwrap();
+    std::fs::write(directory.join("a"), channel(1, &[1], &[3])).unwrap();
+    std::fs::write(directory.join("b"), channel(0, &[1, 2], &[])).unwrap();
+    let text = run(&["inspect", arg(&directory)]).expect(0);
+    assert!(
+        text.contains("block pc.ram: 4 pages; sent on the main connection 1, on channels 4; none missing"),
+        "{text}"
+    );
+    assert!(text.contains("multifd channel 0") && text.contains("multifd channel 1"), "{text}");
+    std::fs::remove_file(directory.join("a")).unwrap();
+    std::fs::write(directory.join("note.txt"), "not a capture").unwrap();
+    let run_again = run(&["inspect", arg(&directory)]);
+    assert!(run_again.err.contains("note.txt: note: no capture"), "{}", run_again.err);
+    assert!(run_again.expect(1).contains("1 missing"));
+    std::fs::write(directory.join("a"), channel(3, &[1], &[3])).unwrap();
+    let gap = run(&["inspect", arg(&directory)]);
+    assert!(gap.err.contains("the channels have the numbers [0, 3]"), "{}", gap.err);
+    gap.expect(1);
+    std::fs::remove_file(directory.join("c")).unwrap();
+    let without = run(&["inspect", arg(&directory)]);
+    assert!(without.err.contains("0 main connections, expected 1"), "{}", without.err);
+    without.expect(2);
+}
