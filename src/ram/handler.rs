@@ -43,7 +43,8 @@ impl RamHandler {
 
 impl Handler for RamHandler {
     fn has(&self, callback: Callback) -> bool {
-        !matches!(callback, Callback::SaveState)
+        // An empty section of SavePostcopyPrepare could not be loaded.
+        !matches!(callback, Callback::SaveState | Callback::SavePostcopyPrepare)
     }
 
     fn is_active(&self) -> bool {

@@ -375,7 +375,7 @@ impl Ram {
 
 impl Handler for super::Shared<Ram> {
     fn has(&self, callback: Callback) -> bool {
-        callback != Callback::SaveState
+        !matches!(callback, Callback::SaveState | Callback::SavePostcopyPrepare)
     }
     fn has_postcopy(&self) -> bool {
         self.postcopy.enabled.load(SeqCst)
@@ -584,7 +584,8 @@ pub struct Early {
 
 impl Handler for super::Shared<Early> {
     fn has(&self, callback: Callback) -> bool {
-        !matches!(callback, Callback::SaveState | Callback::SaveLiveCompletePostcopy)
+        use Callback::{SaveLiveCompletePostcopy, SavePostcopyPrepare, SaveState};
+        !matches!(callback, SaveState | SaveLiveCompletePostcopy | SavePostcopyPrepare)
     }
     fn save_setup(&self, file: &MigFile) -> i32 {
         file.put_be32(self.left.load(SeqCst));

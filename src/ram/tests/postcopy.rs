@@ -261,3 +261,19 @@ fn huge_pages_are_forbidden_only_while_pages_can_be_missing() {
         assert!(!forbids_huge(&machine.memories[0]), "after {what}");
     }
 }
+
+#[test]
+fn the_switch_to_postcopy_writes_no_section_before_the_discards() {
+    let machine = Machine::new(&[8]);
+    let writer = Arc::new(memory::Writer::new());
+    let file = MigFile::new(writer.clone(), true);
+    machine.vm.set_flags(crate::savevm::host::Flags::POSTCOPY_RAM, true);
+    save::header(&machine.vm, &file);
+    save::setup(&machine.vm, &file).unwrap();
+    file.flush();
+    let before = writer.len();
+    save::postcopy_prepare(&machine.vm, &file).unwrap();
+    file.flush();
+    assert_eq!(writer.len(), before, "an empty section can't be loaded");
+    save::cleanup(&machine.vm);
+}
