@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A connection whose first bytes were read to find out what it is. They are read once more.
 
-use super::Channel;
+use super::{Channel, PositionedFile};
 use crate::sys::{IoVec, Span};
 use std::io;
 use std::sync::Arc;
@@ -63,6 +63,13 @@ impl Channel for Begun {
 
     fn peer_end(&self) -> Option<String> {
         self.inner.peer_end()
+    }
+
+    fn positioned(&self) -> io::Result<Option<PositionedFile>> {
+        match self.taken.load(Relaxed) < self.first.len() {
+            true => Ok(None),
+            false => self.inner.positioned(),
+        }
     }
 
     fn is_duplex(&self) -> bool {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Snapshots in which each page has a fixed place in the file (mapped-ram).
 
+use super::precopy::{LONG, quick};
 use savevm::channel::Uri;
 use savevm::error::Error;
 use savevm::inspect::{Options as ReadOptions, read_slice};
-use savevm::migration::{SnapshotOptions, snapshot_load, snapshot_save};
+use savevm::migration::{Endpoint, Incoming, Migration, SnapshotOptions, snapshot_load, snapshot_save};
 use savevm::ram::block::BlockInfo;
 use savevm::ram::tracker::Log;
 use savevm::ram::{Options, Ram};
@@ -110,6 +111,19 @@ fn memory_comes_back_page_by_page_from_a_sparse_file() {
         assert!(read.damage.is_none() && read.complete, "{:?}", read.damage.map(|damage| damage.to_string()));
         assert!(read.ram.blocks.iter().all(|block| block.mapped.is_some()));
     }
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn incoming_migration_reads_the_file_as_well() {
+    let (source, target) = (Machine::new(&[300, 7]), Machine::new(&[300, 7]));
+    let path = scratch("incoming");
+    source.randomize(4, 60);
+    target.fill(0xee);
+    snapshot_save(&source.vm, &uri(&path), &mapped()).unwrap();
+    let incoming = Incoming::start(&target.vm, Endpoint::Uri(uri(&path)), quick()).unwrap();
+    incoming.wait_within(LONG).unwrap().unwrap();
+    assert!(source.contents() == target.contents());
     fs::remove_file(path).unwrap();
 }
 

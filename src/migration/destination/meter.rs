@@ -2,7 +2,7 @@
 //! Counts received bytes, so that an incoming migration can report progress while a thread waits for the rest.
 
 use super::handshake::Handshake;
-use crate::channel::Channel;
+use crate::channel::{Channel, PositionedFile};
 use crate::migration::stats::Stats;
 use crate::sys::{IoVec, Span};
 use std::io;
@@ -87,6 +87,11 @@ impl Channel for Metered {
 
     fn set_stall_limit(&self, limit: Option<Duration>) {
         self.inner.set_stall_limit(limit);
+    }
+
+    /// Pages with fixed places are not counted: RAM reads them past this channel.
+    fn positioned(&self) -> io::Result<Option<PositionedFile>> {
+        self.inner.positioned()
     }
 
     fn collected(&self) -> Option<(*const u8, usize)> {
