@@ -86,6 +86,8 @@ pub struct TestHost {
     pub fail_stop: AtomicBool,
     /// How long it takes to notice a change.
     pub slow_event: AtomicU32,
+    /// Name of the machine in the configuration section.
+    pub machine_name: Mutex<Vec<u8>>,
     pub fail_disks: AtomicBool,
     /// `Flags` of the host.
     pub flags: AtomicU32,
@@ -112,6 +114,7 @@ impl TestHost {
             fail_start: AtomicBool::new(false),
             fail_stop: AtomicBool::new(false),
             slow_event: AtomicU32::new(0),
+            machine_name: Mutex::new(b"none".to_vec()),
             fail_disks: AtomicBool::new(false),
             flags: AtomicU32::new(0),
             unlocked: Mutex::default(),
@@ -231,6 +234,10 @@ impl Host for TestHost {
             self.stage.violation(format!("{}: the machine was reset under its guest", self.name));
         }
         self.resets.fetch_add(1, SeqCst);
+    }
+
+    fn machine_name(&self) -> Vec<u8> {
+        self.machine_name.lock().unwrap().clone()
     }
 
     fn knows_reset(&self) -> bool {

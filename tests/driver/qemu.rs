@@ -13,7 +13,9 @@ use savevm::savevm::handler::{Callback, Handler};
 use savevm::savevm::host::Flags;
 use savevm::savevm::registry::{Registrant, Registration};
 use savevm::vmstate::Recorder;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -194,6 +196,81 @@ fn qemu_gives_its_guest_and_hears_the_verdict() {
         assert_eq!((into.info().return_path, into.info().peer_is_libsavevm), (return_path == "on", false));
         qemu.ask_until("info migrate", "Migration status: completed");
         stage.check("from QEMU");
+    }
+}
+
+/// Forwards one connection from `from` to `to`. Returns what went each way once both ends have closed it.
+fn recorded(from: &std::path::Path, to: &std::path::Path) -> thread::JoinHandle<(Vec<u8>, Vec<u8>)> {
+    let listener = UnixListener::bind(from).unwrap();
+    let to = to.to_owned();
+    let pump = |mut from: UnixStream, mut to: UnixStream| {
+        let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = from.read(&mut chunk) {
+            all.extend(&chunk[..count]);
+            if to.write_all(&chunk[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+        all
+    };
+    thread::spawn(move || {
+        let (here, _) = listener.accept().unwrap();
+        let there = UnixStream::connect(to).unwrap();
+        let (here_too, there_too) = (here.try_clone().unwrap(), there.try_clone().unwrap());
+        let back = thread::spawn(move || pump(there_too, here_too));
+        (pump(here, there), back.join().unwrap())
+    })
+}
+
+/// What the library sends to a QEMU does not depend on whether it would take part in a preflight.
+#[test]
+fn preflight_changes_no_byte_to_and_from_qemu() {
+    let to_qemu = |preflight: bool, fits: bool| {
+        let (path, relay) = (socket(&format!("same-{preflight}-{fits}")), socket(&format!("relay-{preflight}-{fits}")));
+        let _qemu = Qemu::start(&["-incoming", &format!("unix:{}", path.display())])?;
+        wait_for_listener(&path);
+        let recorded = recorded(&relay, &path);
+        let (machine, _, stage) = Machine::two();
+        machine.vm.unregister_name(None, b"ram", 1);
+        if fits {
+            machine.vm.unregister_name(None, b"dev", 1);
+        }
+        let params = Params { preflight, ..quick() };
+        let out = Outgoing::start(&machine.vm, Endpoint::Uri(Uri::Unix(relay.clone())), params).unwrap();
+        assert_eq!(out.wait_within(LONG).unwrap().is_ok(), fits);
+        stage.check("to QEMU, recorded");
+        let _ = (std::fs::remove_file(path), std::fs::remove_file(relay));
+        Some(recorded.join().unwrap())
+    };
+    let from_qemu = |preflight: bool, fits: bool| {
+        let mut qemu = Qemu::start(&[])?;
+        let (path, relay) = (socket(&format!("back-{preflight}-{fits}")), socket(&format!("tap-{preflight}-{fits}")));
+        let (_, machine, stage) = Machine::two();
+        machine.vm.unregister_name(None, b"ram", 1);
+        machine.vm.unregister_name(None, b"dev", 1);
+        none_machine(&machine.vm);
+        if !fits {
+            *machine.host.machine_name.lock().unwrap() = b"other".to_vec();
+        }
+        stage.qemu_has_the_guest();
+        let params = Params { preflight, ..quick() };
+        let into = Incoming::start(&machine.vm, Endpoint::Uri(Uri::Unix(path.clone())), params).unwrap();
+        let recorded = recorded(&relay, &path);
+        qemu.command("migrate_set_capability return-path on");
+        qemu.command(&format!("migrate -d unix:{}", relay.display()));
+        assert_eq!(into.wait_within(LONG).unwrap().is_ok(), fits);
+        let _ = (std::fs::remove_file(path), std::fs::remove_file(relay));
+        // The source's stream has times in it.
+        Some((Vec::new(), recorded.join().unwrap().1))
+    };
+    let runs: [&dyn Fn(bool, bool) -> Option<(Vec<u8>, Vec<u8>)>; 2] = [&to_qemu, &from_qemu];
+    for (run, fits) in runs.into_iter().flat_map(|run| [(run, true), (run, false)]) {
+        let (Some(with), Some(without)) = (run(true, fits), run(false, fits)) else {
+            return eprintln!("skipped: no QEMU 7.2");
+        };
+        assert_eq!(with, without, "fits: {fits}");
+        assert!(!fits || with.1.len() >= 16, "{with:?}");
     }
 }
 

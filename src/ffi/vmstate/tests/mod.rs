@@ -8,5 +8,6 @@ mod fixture;
 mod host;
 mod hostile;
 mod kinds;
+mod layout;
 mod random;
 mod subsections;
