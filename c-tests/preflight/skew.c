@@ -15,6 +15,7 @@ typedef void Change(Plan *source, Plan *destination);
 
 typedef enum Kind {
     REFUSED, /* by the verdict */
+    VISITED, /* by the verdict alone; in a migration, before the verdict */
     REHEARSAL, /* the verdict passes; a rehearsal fails */
     ACCEPTED, /* the migration succeeds, and `message` is reported if there is one */
 } Kind;
@@ -107,6 +108,8 @@ CHANGE(uuid) { UNUSED_SOURCE; destination->uuid = 9; }
 CHANGE(capability_on) { (void)destination; source->capabilities[1] = "x-colour"; }
 CHANGE(capability_off) { UNUSED_SOURCE; destination->capabilities[1] = "x-sound"; }
 CHANGE(postcopy) { (void)destination; source->params.postcopy = true; }
+CHANGE(channels) { source->params.channels = 4; destination->params.channels = 2; }
+CHANGE(channels_one) { (void)destination; source->params.channels = 4; }
 CHANGE(limit_nesting) { UNUSED_SOURCE; destination->limits.nesting = 1; }
 CHANGE(no_reset) { UNUSED_SOURCE; destination->no_reset = true; }
 VMSD(post_load, "timer", vmstate_timer_post_load)
@@ -168,6 +171,8 @@ static const Skew skews[] = {
     S(capability_on, REFUSED, NULL, NULL, "the capability x-colour is on in the stream alone", false),
     S(capability_off, REFUSED, NULL, NULL, "the capability x-sound is off in the stream alone", false),
     S(postcopy, REFUSED, NULL, NULL, "postcopy is enabled at the source and not on this side", false),
+    S(channels, VISITED, NULL, NULL, "the source uses 4 connections for RAM, this side expects 2", false),
+    S(channels_one, VISITED, NULL, NULL, "the source uses 4 connections for RAM, this side expects 1", false),
     S(limit_nesting, REFUSED, NULL, NULL, "2 levels of nested descriptions, the limit of this side is 1", true),
     S(no_reset, REHEARSAL, NULL, NULL, "the host can't reset its machine", true),
     S(post_load, REHEARSAL, "timer", NULL, "post_load returned -95", false),
@@ -280,6 +285,24 @@ static void refused(Pair *pair, const Skew *skew)
     check_untouched(pair, skew);
 }
 
+static void refused_in_visit(Pair *pair, const Skew *skew)
+{
+    Error *err = NULL, *in_err = NULL;
+
+    CHECK_EQ(savevm_preflight(pair->source->vm, pair->uri, &pair->source->plan.params, &err), -EREMOTEIO);
+    check_named(err, skew);
+    CHECK(machine_reported(pair->destination, skew->message));
+    error_free(err);
+    err = NULL;
+    check_untouched(pair, skew);
+    CHECK(migrate(pair, &pair->source->plan.params, &err, &in_err) < 0);
+    REQUIRE(err && in_err);
+    CHECK_HAS(error_get_pretty(in_err), skew->message);
+    error_free(err);
+    error_free(in_err);
+    check_untouched(pair, skew);
+}
+
 static void accepted(Pair *pair, const Skew *skew)
 {
     Error *err = NULL, *in_err = NULL;
@@ -359,6 +382,7 @@ TEST(each_skew_is_named_at_both_ends_before_memory_is_sent)
         Pair pair = pair_new(&source, &destination);
         switch (skew->kind) {
         case REFUSED: refused(&pair, skew); break;
+        case VISITED: refused_in_visit(&pair, skew); break;
         case ACCEPTED: accepted(&pair, skew); break;
         case REHEARSAL: found_in_rehearsal(&pair, skew); break;
         }

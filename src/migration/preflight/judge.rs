@@ -7,6 +7,7 @@ use super::{general, problem, refusal, refuses_from, rehearsal, report_warnings}
 use crate::error::{Error, Problem, Result};
 use crate::inspect::compat::{self, Finding, Severity, settings};
 use crate::inspect::{Budget, Device};
+use crate::migration::further;
 use crate::migration::params::Params;
 use crate::savevm::Vm;
 use crate::savevm::host::{Level, with_big_lock};
@@ -98,6 +99,7 @@ impl<'a> Judge<'a> {
         let strict = self.is_strict(&source);
         let compat::Machines { mut findings, differing } = compat::machines(&source, &here.manifest, strict);
         self.compare_ram_of_host(&source, &here.manifest, &mut findings);
+        self.compare_connections(&source);
         if differing.is_empty() {
             return self.verdict(&source, findings);
         }
@@ -109,6 +111,13 @@ impl<'a> Judge<'a> {
     fn is_strict(&self, source: &Manifest) -> bool {
         let asked = source.settings.iter().any(|setting| setting.name == settings::STRICT && setting.value == 1);
         self.params.strict || self.vm.is_strict() || asked
+    }
+
+    /// Those of a migration were compared when the source announced them.
+    fn compare_connections(&mut self, source: &Manifest) {
+        let announced = source.settings.iter().find(|setting| setting.name == settings::CONNECTIONS);
+        let announced = announced.and_then(|setting| u32::try_from(setting.value).ok()).filter(|_| self.is_visit);
+        self.refused.extend(announced.and_then(|value| further::check_announced(self.params, value).err()));
     }
 
     /// A host with a RAM device of its own may know which blocks fit.

@@ -2,6 +2,7 @@
 //! Describes the machine of a context: at the source what it would send, at the destination what it loads.
 
 use crate::inspect::compat::settings;
+use crate::migration::further;
 use crate::migration::params::Params;
 use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Digests};
@@ -63,11 +64,13 @@ impl Described {
             End::Source(_) => depth,
             End::Destination => vm.limits().nesting,
         };
+        let connections = matches!(end, End::Source(_)).then(|| u64::from(further::announce(params)));
         let strict = (matches!(end, End::Source(_)) && params.strict).then_some(1);
         let all = [
             (settings::POSTCOPY, Some(params.postcopy.into())),
             (settings::NESTING, Some(nesting.into())),
             (settings::IGNORE_SHARED, ignore_shared),
+            (settings::CONNECTIONS, connections),
             (settings::STRICT, strict),
         ];
         let setting = |(name, value): (&[u8], Option<u64>)| Some(Setting { name: name.to_vec(), value: value? });

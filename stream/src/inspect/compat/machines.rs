@@ -15,6 +15,8 @@ pub mod settings {
     pub const NESTING: &[u8] = b"nesting";
     /// Whether the host knows its blocks' guest addresses and does not send shared ones: 0 or 1.
     pub const IGNORE_SHARED: &[u8] = b"ignore-shared";
+    /// The value of the PING that announces connections and compression. `machines` leaves it to the driver.
+    pub const CONNECTIONS: &[u8] = b"connections";
     /// The source wants what only the destination has to be an error: 1.
     pub const STRICT: &[u8] = b"strict";
 }
