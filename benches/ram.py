@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "ports/qemu-7.2/tests"))
+sys.path.insert(0, str(ROOT / "ports/common/tests"))
 from qemu import Place, Qemu  # noqa: E402
 
 # At least these times QEMU's throughput and the bare loop's; at most so many milliseconds of downtime.

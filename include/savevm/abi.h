@@ -147,9 +147,14 @@ extern "C" {
 #define SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS (1 << 8)
 
 /**
+ * The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 10.0).
+ */
+#define SAVEVM_SEMANTICS_DUMP_COUNTS (1 << 9)
+
+/**
  * All switches that `qemu_version` has, in addition to the others that are set.
  */
-#define SAVEVM_SEMANTICS_OF_VERSION (1 << 63)
+#define SAVEVM_SEMANTICS_OF_VERSION (1 << 30)
 
 /**
  * The version argument of savevm_abi_vmstate_save(): that of the description.
@@ -696,19 +701,19 @@ typedef struct SaveVMAbiDescription {
    */
   uint64_t semantics;
   /**
-   * sizeof(SaveVMHandlers) of the version.
+   * Size of a SaveVMHandlers of the version in bytes.
    */
   size_t handlers_size;
   /**
-   * sizeof(VMStateDescription) of the version.
+   * Size of a VMStateDescription of the version in bytes.
    */
   size_t description_size;
   /**
-   * sizeof(VMStateField) of the version.
+   * Size of a VMStateField of the version in bytes.
    */
   size_t field_size;
   /**
-   * sizeof(VMStateInfo) of the version.
+   * Size of a VMStateInfo of the version in bytes.
    */
   size_t info_size;
   /**
@@ -728,6 +733,11 @@ typedef struct SaveVMAbiDescription {
    */
   size_t constant_count;
 } SaveVMAbiDescription;
+
+/**
+ * Initialises a SaveVMAbiDescription.
+ */
+#define SAVEVM_ABI_DESCRIPTION_INIT SAVEVM_INITIALISED(SaveVMAbiDescription)
 
 /**
  * Makes a layout from its description. It is never freed, because devices and files refer to it: make one per version.

@@ -137,7 +137,11 @@ typedef struct SaveVMIncomingOps {
 
 /* ---- Phases of newer QEMU versions ---- */
 
-typedef struct Option_SaveVMLoadThread *Option_SaveVMLoadThread;
+/**
+ * The function of a thread that a device starts for a load. It returns false with an error if it failed, and ends soon when
+ * `*should_quit` is true.
+ */
+typedef bool SaveVMLoadThread(void *opaque, bool *should_quit, Error **errp);
 
 /**
  * Calls save_prepare of all active devices, before a migration starts, until one fails.
@@ -178,6 +182,17 @@ void savevm_state_pending(bool exact,
  */
 int savevm_state_complete_precopy_iterable(QEMUFile *f,
                                            bool in_postcopy);
+
+/**
+ * Saves all devices that are saved whole. Then writes EOF and the description of the stream, unless `in_postcopy`. The disks
+ * stay active.
+ *
+ * Returns: 0 or -errno. The error is latched on the file.
+ *
+ * Thread: any. Lock: held. QEMU 9.2: qemu_savevm_state_complete_precopy_non_iterable, migration/savevm.c.
+ */
+int savevm_state_complete_precopy_non_iterable(QEMUFile *f,
+                                               bool in_postcopy);
 
 /**
  * Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy.
@@ -236,7 +251,7 @@ int savevm_load_state_buffer(const char *idstr,
  *
  * Thread: any. Lock: either. QEMU 10.0: qemu_loadvm_start_load_thread, migration/savevm.c.
  */
-int savevm_start_load_thread(struct Option_SaveVMLoadThread *function,
+int savevm_start_load_thread(SaveVMLoadThread *function,
                              void *opaque);
 
 /**

@@ -30,9 +30,12 @@ impl MigFile {
     }
 
     /// Drops bytes that were read from the channel and not used yet, because the next byte comes from another place of it.
+    /// Does nothing to a file for writing.
     pub fn drop_input(&self) {
-        self.index.set(0);
-        self.filled.set(0);
+        if !self.writable {
+            self.index.set(0);
+            self.filled.set(0);
+        }
     }
 
     fn read_channel(&self, into: Span<'_>) -> usize {

@@ -240,3 +240,16 @@ fn collected_bytes_move_to_another_file() {
     to.flush();
     assert_eq!(sink.contents(), [1, 2, 3]);
 }
+
+#[test]
+fn dropped_input_is_read_from_the_channel_again_and_output_stays() {
+    let file = trickle(b"abcdef", 3);
+    assert_eq!(file.get_byte(), b'a');
+    file.drop_input();
+    assert_eq!((file.get_byte(), file.error()), (b'd', 0));
+    let (file, sink) = writer();
+    file.put(b"kept");
+    file.drop_input();
+    file.flush();
+    assert_eq!(sink.contents(), b"kept");
+}

@@ -33,9 +33,11 @@ impl Profile {
     pub const DESCRIBE_NULLS: Self = Self(1 << 7);
     /// Lists of fields must have their end marker, and names of subsections must begin with the parent's name (8.0).
     pub const CHECK_DESCRIPTIONS: Self = Self(1 << 8);
+    /// The dump of a description has the number of elements of arrays (10.0).
+    pub const DUMP_COUNTS: Self = Self(1 << 9);
 
     /// All switches with the version that introduced them, as major * 100 + minor.
-    pub const ALL: [(Self, u32, &'static str); 9] = [
+    pub const ALL: [(Self, u32, &'static str); 10] = [
         (Self::CHECK_DESCRIPTIONS, 800, "CHECK_DESCRIPTIONS"),
         (Self::SETUP_LOCKED, 802, "SETUP_LOCKED"),
         (Self::REFUSE_DUPLICATES, 802, "REFUSE_DUPLICATES"),
@@ -45,6 +47,7 @@ impl Profile {
         (Self::SWITCHOVER_START, 1000, "SWITCHOVER_START"),
         (Self::DESCRIBE_CONFIGURATION, 1000, "DESCRIBE_CONFIGURATION"),
         (Self::DESCRIBE_NULLS, 1000, "DESCRIBE_NULLS"),
+        (Self::DUMP_COUNTS, 1000, "DUMP_COUNTS"),
     ];
 
     /// Returns whether all switches of `other` are set.

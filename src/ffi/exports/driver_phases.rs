@@ -9,6 +9,7 @@ use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
 use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::marshal::{c_error, current, strings};
 use crate::file::MigFile;
+use crate::savevm::save::Disks;
 use crate::savevm::{Vm, load, save, switchover};
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::AtomicBool;
@@ -110,6 +111,22 @@ pub unsafe extern "C" fn savevm_state_complete_precopy_iterable(f: *mut QEMUFile
     unsafe { on_file(f, std::ptr::null_mut(), |vm, file| save::complete_precopy_iterable(vm, file, in_postcopy)) }
 }
 
+/// Saves all devices that are saved whole. Then writes EOF and the description of the stream, unless `in_postcopy`. The disks
+/// stay active.
+///
+/// Returns: 0 or -errno. The error is latched on the file.
+///
+/// Thread: any. Lock: held. QEMU 9.2: qemu_savevm_state_complete_precopy_non_iterable, migration/savevm.c.
+///
+/// # Safety
+/// `f` is NULL or an open file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_state_complete_precopy_non_iterable(f: *mut QEMUFile, in_postcopy: bool) -> c_int {
+    let complete = |vm: &Vm, file: &MigFile| save::complete_precopy_non_iterable(vm, file, in_postcopy, Disks::Keep);
+    // SAFETY: the contract of the function.
+    unsafe { on_file(f, std::ptr::null_mut(), complete) }
+}
+
 /// Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy.
 ///
 /// Returns: 0 or -errno with an error.
@@ -190,7 +207,7 @@ pub unsafe extern "C" fn savevm_load_state_buffer(
 /// The function of a thread that a device starts for a load. It returns false with an error if it failed, and ends soon when
 /// `*should_quit` is true.
 pub type SaveVMLoadThread =
-    unsafe extern "C" fn(opaque: *mut c_void, should_quit: *mut bool, errp: *mut *mut CError) -> bool;
+    Option<unsafe extern "C" fn(opaque: *mut c_void, should_quit: *mut bool, errp: *mut *mut CError) -> bool>;
 
 /// Runs `function` on a new thread during a load. The load succeeds only after all such threads have; it waits for them with the
 /// lock released. All of them have ended when the devices are cleaned up.
@@ -206,7 +223,7 @@ pub type SaveVMLoadThread =
 /// # Safety
 /// `function` may be called with `opaque` on another thread until the load has ended.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_start_load_thread(function: Option<SaveVMLoadThread>, opaque: *mut c_void) -> c_int {
+pub unsafe extern "C" fn savevm_start_load_thread(function: SaveVMLoadThread, opaque: *mut c_void) -> c_int {
     struct Opaque(*mut c_void);
     // SAFETY: the contract of the function: it may be called with `opaque` on another thread.
     unsafe impl Send for Opaque {}

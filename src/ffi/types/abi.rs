@@ -302,8 +302,10 @@ pub const SAVEVM_SEMANTICS_DESCRIBE_NULLS: u64 = 1 << 7;
 /// Lists of fields must have their end marker VMS_END, and names of subsections must begin with their parent's name
 /// (QEMU 8.0).
 pub const SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS: u64 = 1 << 8;
+/// The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 10.0).
+pub const SAVEVM_SEMANTICS_DUMP_COUNTS: u64 = 1 << 9;
 /// All switches that `qemu_version` has, in addition to the others that are set.
-pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 63;
+pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 
 sized_structs! {
     SaveVMAbiDescription, SAVEVM_ABI_DESCRIPTION_INIT, constant_count;
@@ -320,13 +322,13 @@ pub struct SaveVMAbiDescription {
     pub qemu_version: u32,
     /// SAVEVM_SEMANTICS_*.
     pub semantics: u64,
-    /// sizeof(SaveVMHandlers) of the version.
+    /// Size of a SaveVMHandlers of the version in bytes.
     pub handlers_size: usize,
-    /// sizeof(VMStateDescription) of the version.
+    /// Size of a VMStateDescription of the version in bytes.
     pub description_size: usize,
-    /// sizeof(VMStateField) of the version.
+    /// Size of a VMStateField of the version in bytes.
     pub field_size: usize,
-    /// sizeof(VMStateInfo) of the version.
+    /// Size of a VMStateInfo of the version in bytes.
     pub info_size: usize,
     /// The members of all four structs, in any order.
     pub members: *const SaveVMAbiMember,

@@ -15,6 +15,7 @@ use crate::ffi::marshal::{current, strings, structs};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::handler::Callback;
+use crate::savevm::profile::Profile;
 use crate::savevm::registry::Call;
 use crate::vmstate::conformance::{CheckOptions, CheckedDevice, DeviceFactory, Finding, Loaded, Severity, check, lint};
 use crate::vmstate::describe;
@@ -289,12 +290,14 @@ pub unsafe extern "C" fn savevm_describe(vmsd: *const VMStateDescription, type_n
     guard(std::ptr::null_mut(), || {
         // SAFETY: the contract of the function.
         let name = unsafe { strings::string(type_name) };
+        let counts = current::current().profile().has(Profile::DUMP_COUNTS);
         with_layout!(abi::of_context(&current::current()), |layout| {
             // SAFETY: as above.
             let description = unsafe { CDescription::new(layout, vmsd) };
             let Some(description) = description else { return std::ptr::null_mut() };
             let name = name.unwrap_or_else(|| description.name().to_vec());
-            CString::new(describe(description, &name)).map_or(std::ptr::null_mut(), |json| strings::malloced(&json))
+            CString::new(describe(description, &name, counts))
+                .map_or(std::ptr::null_mut(), |json| strings::malloced(&json))
         })
     })
 }

@@ -223,6 +223,23 @@ fn describe(table: VMStateDescription, name: *const c_char) -> String {
 }
 
 #[test]
+fn dump_has_the_number_of_elements_with_the_switch_only() {
+    use crate::savevm::profile::Profile;
+    let array = VMStateField { num: 2, flags: ARRAY, ..plain(c"speed", 0, 2, &vmstate_info_uint16) };
+    for (profile, has) in [(Profile::NONE, false), (Profile::DUMP_COUNTS, true)] {
+        let vm = std::sync::Arc::new(crate::savevm::Vm::default());
+        vm.set_layout(profile, 0);
+        let text = crate::ffi::marshal::current::with(&vm, || describe(table(c"fan", [array_of(&array)]), ptr::null()));
+        assert_eq!(text.contains(r#""num": 2, "size": 2"#), has, "{text}");
+    }
+}
+
+/// A copy of a field.
+fn array_of(field: &VMStateField) -> VMStateField {
+    VMStateField { name: field.name, size: field.size, info: field.info, num: field.num, flags: field.flags, ..FIELD }
+}
+
+#[test]
 fn describe_returns_qemus_json() {
     let speed = plain(c"speed", offset_of!(Fan, speed), 2, &vmstate_info_uint16);
     let more = leak(table(c"fan/more", [speed]));

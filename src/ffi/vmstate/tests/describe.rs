@@ -10,7 +10,13 @@ use std::ptr;
 
 /// Returns the description after the device's instance id.
 fn describe<T>(table: &'static VMStateDescription, object: &mut T) -> String {
+    describe_as(table, object, false)
+}
+
+/// As `describe`, with null pointers as from QEMU 10.0 on if `nulls`.
+fn describe_as<T>(table: &'static VMStateDescription, object: &mut T, nulls: bool) -> String {
     let recorder = Recorder::new();
+    recorder.set_describe_nulls(nulls);
     recorder.device_start(b"dev", 0);
     assert_eq!(save_at(table, ptr::from_mut(object).cast(), Some(&recorder)).ret, 0);
     recorder.device_end();
@@ -76,6 +82,33 @@ fn arrays_have_one_entry_or_one_per_element() {
             r#""size": 1}, {"name": "one", "type": "uint8", "size": 1}]"#
         )
     );
+}
+
+#[test]
+fn null_pointers_are_described_in_runs_from_10_0_on() {
+    let mut value = 1u8;
+    let at = ptr::from_mut(&mut value);
+    let mut pointers = [at, ptr::null_mut(), ptr::null_mut(), at];
+    let field = |exists| VMStateField {
+        num: 4,
+        size: size_of::<*mut u8>(),
+        flags: ARRAY | ARRAY_OF_POINTER,
+        field_exists: exists,
+        ..byte(c"p", 0)
+    };
+    let compressed = leak(table(c"t", [field(None)]));
+    let whole =
+        r#""vmsd_name": "t", "version": 1, "fields": [{"name": "p", "array_len": 4, "type": "uint8", "size": 1}"#;
+    assert_eq!(describe_as(compressed, &mut pointers, false), format!("{whole}]"));
+    let rest =
+        r#", {"name": "p", "array_len": 2, "type": "nullptr", "size": 1}, {"name": "p", "type": "uint8", "size": 1}]"#;
+    assert_eq!(describe_as(compressed, &mut pointers, true), format!("{whole}{rest}"));
+    // The last element of an array that is not compressed has no index.
+    let each = leak(table(c"t", [VMStateField { flags: ARRAY, num: 2, field_exists: Some(always), ..byte(c"b", 0) }]));
+    let text = describe_as(each, &mut [0u8; 2], true);
+    assert!(text.ends_with(
+        r#"{"name": "b", "index": 0, "type": "uint8", "size": 1}, {"name": "b", "type": "uint8", "size": 1}]"#
+    ));
 }
 
 #[test]

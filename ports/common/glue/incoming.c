@@ -18,11 +18,18 @@
 #include "migration/savevm.h"
 #include "migration/yank_functions.h"
 #include "net/announce.h"
+#include "migration/trace.h"
+#include "glue.h"
+#if GLUE_VERSION >= 1000
+#include "migration/options.h"
+#include "system/cpus.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#else
 #include "sysemu/cpus.h"
 #include "sysemu/runstate.h"
 #include "sysemu/sysemu.h"
-#include "migration/trace.h"
-#include "glue.h"
+#endif
 
 static int open_return_path(void *host, QEMUFile *f)
 {
@@ -76,7 +83,14 @@ static int postcopy_advise(void *host, bool ram)
     if (!ram) {
         return 0;
     }
+#if GLUE_VERSION >= 1000
+    Error *err = NULL;
+
+    if (!postcopy_ram_supported_by_host(mis, &err)) {
+        error_report_err(err);
+#else
     if (!postcopy_ram_supported_by_host(mis)) {
+#endif
         postcopy_state_set(POSTCOPY_INCOMING_NONE);
         return -EPERM;
     }
@@ -159,8 +173,14 @@ static void *listen_thread(void *opaque)
     }
     migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
                       MIGRATION_STATUS_COMPLETED);
+#if GLUE_VERSION >= 1000
+    bql_lock();
+    migration_incoming_state_destroy();
+    bql_unlock();
+#else
     migration_incoming_state_destroy();
     qemu_loadvm_state_cleanup();
+#endif
 
     rcu_unregister_thread();
     mis->have_listen_thread = false;
@@ -173,6 +193,17 @@ static int postcopy_listen(void *host)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
 
+#if GLUE_VERSION >= 1000
+    /*
+     * The devices that follow may touch missing pages, which come over the
+     * channel for urgent pages. The main loop accepts that channel.
+     */
+    while (migrate_postcopy_preempt() && qemu_in_coroutine() &&
+           !mis->postcopy_qemufile_dst) {
+        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+#endif
     trace_loadvm_postcopy_handle_listen("after discard");
     if (migrate_postcopy_ram() && postcopy_ram_incoming_setup(mis)) {
         postcopy_ram_incoming_cleanup(mis);
@@ -183,11 +214,41 @@ static int postcopy_listen(void *host)
         return -EPERM;
     }
     mis->have_listen_thread = true;
-    postcopy_thread_create(mis, &mis->listen_thread, "postcopy/listen",
+    postcopy_thread_create(mis, &mis->listen_thread,
+                           GLUE_VERSION >= 1000 ? "mig/dst/listen"
+                                                : "postcopy/listen",
                            listen_thread, QEMU_THREAD_DETACHED);
     return 0;
 }
 
+#if GLUE_VERSION >= 1000
+/* Starts the guest. Runs in the main loop, outside of the load. */
+static void run_bh(void *opaque)
+{
+    MigrationIncomingState *mis = opaque;
+
+    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-enter");
+    cpu_synchronize_all_post_init();
+    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-cpu-synced");
+    qemu_announce_self(&mis->announce_timer, migrate_announce_params());
+    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-announced");
+    dirty_bitmap_mig_before_vm_start();
+    if (!autostart) {
+        runstate_set(RUN_STATE_PAUSED);
+    } else if (migration_block_activate(NULL)) {
+        /* Without disks the guest stays paused until the user continues it. */
+        trace_vmstate_downtime_checkpoint("dst-postcopy-bh-cache-invalidated");
+        vm_start();
+    }
+    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-vm-started");
+}
+
+static int postcopy_run(void *host)
+{
+    migration_bh_schedule(run_bh, migration_incoming_get_current());
+    return 0;
+}
+#else
 /* Starts the guest. Runs in the main loop, outside of the load. */
 static void run_bh(void *opaque)
 {
@@ -224,6 +285,7 @@ static int postcopy_run(void *host)
     qemu_bh_schedule(mis->bh);
     return 0;
 }
+#endif
 
 /* Recovery of a broken postcopy */
 
@@ -261,6 +323,9 @@ static int postcopy_resume(void *host)
     /* From here on, the other threads may use the return path. */
     qemu_sem_post(&mis->postcopy_pause_sem_fault);
     if (migrate_postcopy_preempt()) {
+#if GLUE_VERSION >= 1000
+        qemu_sem_wait(&mis->postcopy_qemufile_dst_done);
+#endif
         assert(mis->postcopy_qemufile_dst);
         qemu_sem_post(&mis->postcopy_pause_sem_fast_load);
     }
@@ -298,7 +363,7 @@ static QEMUFile *recover(void *host)
         shut_and_close(&mis->postcopy_qemufile_dst,
                        &mis->postcopy_prio_thread_mutex, true);
     }
-    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
+    migrate_set_state(&mis->state, mis->state,
                       MIGRATION_STATUS_POSTCOPY_PAUSED);
     postcopy_fault_thread_notify(mis);
     /* The source sends a page again that arrived only in part. */
@@ -306,9 +371,15 @@ static QEMUFile *recover(void *host)
         postcopy_temp_page_reset(&mis->postcopy_tmp_pages[i]);
     }
     error_report("Detected IO failure for postcopy. Migration paused.");
+#if GLUE_VERSION >= 1000
+    do {
+        qemu_sem_wait(&mis->postcopy_pause_sem_dst);
+    } while (postcopy_is_paused(mis->state));
+#else
     while (mis->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
         qemu_sem_wait(&mis->postcopy_pause_sem_dst);
     }
+#endif
     trace_postcopy_pause_incoming_continued();
     return mis->from_src_file;
 }
@@ -359,6 +430,13 @@ static bool main_loop_done(void *host)
     return mis->have_listen_thread;
 }
 
+#if GLUE_VERSION >= 1000
+static int switchover_ack(void *host)
+{
+    return migrate_send_rp_switchover_ack(migration_incoming_get_current());
+}
+#endif
+
 const SaveVMIncomingOps glue_incoming_ops = {
     .size = sizeof(SaveVMIncomingOps),
     .open_return_path = open_return_path,
@@ -376,4 +454,7 @@ const SaveVMIncomingOps glue_incoming_ops = {
     .load_failed = load_failed,
     .recover = recover,
     .main_loop_done = main_loop_done,
+#if GLUE_VERSION >= 1000
+    .switchover_ack = switchover_ack,
+#endif
 };

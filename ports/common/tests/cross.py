@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 import machines
-from qemu import Failure, Qemu, check_letters, run_case
+from qemu import Failure, Qemu, check_letters, major_version, run_case
 
 def set_up(vm, capabilities=(), **parameters):
     if capabilities:
@@ -154,7 +154,8 @@ def compare(*streams):
 
 def described(stream):
     """Returns the size of the description at the end of the stream."""
-    at = stream.rfind(b'{"page_size"')
+    # From QEMU 10.0 on, the configuration section comes first.
+    at = max(stream.rfind(b'{"page_size"'), stream.rfind(b'{"configuration"'))
     if at < 0 or int.from_bytes(stream[at - 4:at], "big") != len(stream) - at or stream[at - 5] != 6:
         raise Failure("no description ends the stream")
     return len(stream) - at
@@ -307,6 +308,7 @@ def main():
     ported, unmodified = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
     target, selection = sys.argv[3:5]
     foreign = selection == "foreign"
+    old = major_version(ported) < 8
     results = []
 
     def run(title, case, *binaries):
@@ -317,10 +319,12 @@ def main():
     if not foreign:
         run("the same bytes from machines that never ran", case_same_bytes_new, ported, unmodified)
         run("the same bytes from what both loaded", case_same_bytes, ported, unmodified)
-        if target == "x86_64":
+        if target == "x86_64" and old:
             run("the same device state, as for Xen", case_same_devices, ported, unmodified)
-        run("the same traces of all fields", case_same_traces, ported, unmodified)
-        run("the same traces of a postcopy", case_same_postcopy_traces, ported, unmodified)
+        if old:
+            # The library has the trace events of QEMU 7.2.
+            run("the same traces of all fields", case_same_traces, ported, unmodified)
+            run("the same traces of a postcopy", case_same_postcopy_traces, ported, unmodified)
         run("the same descriptions", case_same_descriptions, ported, unmodified)
     pairs = [("ported to unmodified", ported, unmodified), ("unmodified to ported", unmodified, ported),
              ("ported to ported", ported, ported)]
@@ -328,7 +332,8 @@ def main():
         run(f"precopy, {names}", case_precopy, *pair)
         if selection != "quick":
             run(f"postcopy, {names}", case_postcopy, *pair)
-            run(f"compressed, {names}", case_compressed, *pair)
+            if old:
+                run(f"compressed, {names}", case_compressed, *pair)
             run(f"through a file, {names}", case_file, *pair)
             run(f"a background snapshot, {names}", case_background, *pair)
     sys.exit(not all(results))

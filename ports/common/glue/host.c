@@ -13,10 +13,21 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
+#include "glue.h"
+#if GLUE_VERSION >= 1000
+#include "migration/cpr.h"
+#include "migration/migration-stats.h"
+#include "migration/multifd.h"
+#include "migration/qemu-file.h"
+#include "migration/options.h"
+#include "system/cpus.h"
+#include "system/system.h"
+#include "system/xen.h"
+#else
 #include "sysemu/cpus.h"
 #include "sysemu/sysemu.h"
 #include "sysemu/xen.h"
-#include "glue.h"
+#endif
 #include "savevm/check.h"
 
 /* Defines a host function that is one call of a QEMU function. */
@@ -26,9 +37,9 @@
         return call;                \
     }
 
-HOST_CALL(void, host_lock, qemu_mutex_lock_iothread())
-HOST_CALL(void, host_unlock, qemu_mutex_unlock_iothread())
-HOST_CALL(bool, host_locked, qemu_mutex_iothread_locked())
+HOST_CALL(void, host_lock, bql_lock())
+HOST_CALL(void, host_unlock, bql_unlock())
+HOST_CALL(bool, host_locked, bql_locked())
 HOST_CALL(void, host_cpu_states, cpu_synchronize_all_states())
 HOST_CALL(void, host_cpu_pre_load, cpu_synchronize_all_pre_loadvm())
 HOST_CALL(void, host_cpu_post_load, cpu_synchronize_all_post_init())
@@ -37,7 +48,9 @@ HOST_CALL(const char *, host_machine_name,
 HOST_CALL(unsigned int, host_page_bits, qemu_target_page_bits())
 HOST_CALL(unsigned int, host_page_bits_min, qemu_target_page_bits_min())
 HOST_CALL(uint64_t, host_ram_page_sizes, ram_pagesize_summary())
+#if GLUE_VERSION < 1000
 HOST_CALL(int, host_disks_inactivate, bdrv_inactivate_all())
+#endif
 
 static bool host_uuid(void *host, uint8_t *uuid)
 {
@@ -49,9 +62,19 @@ static bool host_uuid(void *host, uint8_t *uuid)
 
 static const char *const *host_capabilities(void *host)
 {
-    static const char *const shared[] = { "x-ignore-shared", NULL };
+    static const char *names[3];
+    int count = 0;
 
-    return migrate_ignore_shared() ? shared : shared + 1;
+    if (migrate_ignore_shared()) {
+        names[count++] = "x-ignore-shared";
+    }
+#if GLUE_VERSION >= 1000
+    if (migrate_mapped_ram()) {
+        names[count++] = "mapped-ram";
+    }
+#endif
+    names[count] = NULL;
+    return names;
 }
 
 static uint32_t host_stream_flags(void *host)
@@ -67,6 +90,11 @@ static uint32_t host_stream_flags(void *host)
     flags |= migrate_postcopy_ram() ? SAVEVM_FLAG_POSTCOPY_RAM : 0;
     flags |= migrate_validate_uuid() ? 0 : SAVEVM_FLAG_NO_UUID;
     flags |= xen_enabled() ? SAVEVM_FLAG_NO_LIVE_LOAD : 0;
+#if GLUE_VERSION >= 1000
+    flags |= s->send_switchover_start ? 0 : SAVEVM_FLAG_NO_SWITCHOVER_START;
+    flags |= migrate_switchover_ack() ? SAVEVM_FLAG_SWITCHOVER_ACK : 0;
+    flags |= SAVEVM_FLAG_HOST_CLEANS_LOAD;
+#endif
     return flags;
 }
 
@@ -88,12 +116,44 @@ static char *host_object_path(void *host, VMStateIf *object)
 static int host_precopy_notify(void *host, SaveVMPrecopyNotice notice)
 {
     Error *err = NULL;
+    int ret;
 
-    if (precopy_notify(notice, &err)) {
+    if (GLUE_VERSION >= 1000 && notice == SAVEVM_PRECOPY_COMPLETE) {
+        /* migration.c sends this notice itself. */
+        return 0;
+    }
+    ret = precopy_notify((PrecopyNotifyReason)notice, &err);
+    if (err) {
         error_report_err(err);
     }
-    return 0;
+    return GLUE_VERSION >= 1000 && ret ? -EINVAL : 0;
 }
+
+#if GLUE_VERSION >= 1000
+HOST_CALL(bool, host_threads, multifd_device_state_supported())
+HOST_CALL(void, host_threads_abort, multifd_abort_device_state_save_threads())
+
+static void host_thread_start(void *host, void *function, const char *idstr,
+                              uint32_t instance_id, void *device)
+{
+    multifd_spawn_device_state_save_thread(
+        (SaveLiveCompletePrecopyThreadHandler)function, (char *)idstr,
+        instance_id, device);
+}
+
+static bool host_threads_join(void *host)
+{
+    if (migrate_has_error(migrate_get_current())) {
+        multifd_abort_device_state_save_threads();
+    }
+    return multifd_join_device_state_save_threads();
+}
+
+static bool host_rate_exceeded(void *host, QEMUFile *f)
+{
+    return migration_rate_exceeded(f);
+}
+#endif
 
 static int64_t host_timer_expire(void *host, QEMUTimer *timer)
 {
@@ -129,7 +189,15 @@ static void __attribute__((constructor(102))) host_init(void)
     ops.ram_page_sizes = host_ram_page_sizes;
     ops.ram_fits = host_ram_fits;
     ops.object_path = host_object_path;
+#if GLUE_VERSION >= 1000
+    ops.device_threads = host_threads;
+    ops.device_thread_start = host_thread_start;
+    ops.device_threads_abort = host_threads_abort;
+    ops.device_threads_join = host_threads_join;
+    ops.rate_exceeded = host_rate_exceeded;
+#else
     ops.disks_inactivate = host_disks_inactivate;
+#endif
     ops.precopy_notify = host_precopy_notify;
     ops.timer_expire_ns = host_timer_expire;
     ops.timer_set_ns = host_timer_set;
@@ -176,6 +244,9 @@ void vmstate_register_ram(MemoryRegion *mr, DeviceState *dev)
 {
     qemu_ram_set_idstr(mr->ram_block, memory_region_name(mr), dev);
     qemu_ram_set_migratable(mr->ram_block);
+#if GLUE_VERSION >= 1000
+    ram_block_add_cpr_blocker(mr->ram_block, &error_fatal);
+#endif
 }
 
 void vmstate_register_ram_global(MemoryRegion *mr)
@@ -187,6 +258,9 @@ void vmstate_unregister_ram(MemoryRegion *mr, DeviceState *dev)
 {
     qemu_ram_unset_migratable(mr->ram_block);
     qemu_ram_unset_idstr(mr->ram_block);
+#if GLUE_VERSION >= 1000
+    ram_block_del_cpr_blocker(mr->ram_block);
+#endif
 }
 
 bool vmstate_check_only_migratable(const VMStateDescription *vmsd)

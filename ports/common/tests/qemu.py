@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,12 @@ DEADLINE = 120
 
 class Failure(Exception):
     """A failed check."""
+
+
+def major_version(binary):
+    """Returns the major version of an emulator."""
+    text = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
+    return int(re.search(r"version (\d+)", text).group(1))
 
 
 class Place:

@@ -4,7 +4,6 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-builtin-visit.h"
 #include "qapi/qapi-commands-migration.h"
-#include "qapi/qmp/qerror.h"
 #include "qemu/cutils.h"
 #include "qemu/job.h"
 #include "qemu/main-loop.h"
@@ -19,9 +18,34 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/snapshot.h"
+#include "glue.h"
+#if GLUE_VERSION >= 1000
+#include "migration/misc.h"
+#include "system/replay.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#else
+#include "qapi/qmp/qerror.h"
 #include "sysemu/replay.h"
 #include "sysemu/runstate.h"
-#include "glue.h"
+#endif
+
+#if GLUE_VERSION >= 1000
+#define IO_ERROR_TEXT "An IO error has occurred"
+#else
+#define IO_ERROR_TEXT QERR_IO_ERROR
+#endif
+
+/* Up to QEMU 8.2 the context of a disk is locked while the disk is used. */
+#if GLUE_VERSION >= 1000
+#define LOCK_CONTEXT(ctx, bs) do { } while (0)
+#define UNLOCK_CONTEXT(ctx) do { } while (0)
+#else
+#define LOCK_CONTEXT(ctx, bs)                     \
+    AioContext *ctx = bdrv_get_aio_context(bs);   \
+    aio_context_acquire(ctx)
+#define UNLOCK_CONTEXT(ctx) aio_context_release(ctx)
+#endif
 
 /* The disks of a snapshot, in the form that QEMU's block functions take. */
 typedef struct Disks {
@@ -49,6 +73,16 @@ static int save_vmstate(QEMUFile *f, Error **errp)
     MigrationState *ms = migrate_get_current();
     int ret;
 
+#if GLUE_VERSION >= 1000
+    if (migration_is_running()) {
+        error_setg(errp, "There's a migration process in progress");
+        return -EINVAL;
+    }
+    ret = migrate_init(ms, errp);
+    if (ret) {
+        return ret;
+    }
+#else
     if (migration_is_running(ms->state)) {
         error_setg(errp, QERR_MIGRATION_ACTIVE);
         return -EINVAL;
@@ -60,6 +94,7 @@ static int save_vmstate(QEMUFile *f, Error **errp)
     migrate_init(ms);
     memset(&ram_counters, 0, sizeof(ram_counters));
     memset(&compression_counters, 0, sizeof(compression_counters));
+#endif
     ms->to_dst_file = f;
     ret = savevm_snapshot_save_file(NULL, f);
     ms->to_dst_file = NULL;
@@ -75,16 +110,19 @@ static int save_vmstate(QEMUFile *f, Error **errp)
 /* Writes the VM state to the image of `bs`; stores its length in `*size`. */
 static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
 {
-    AioContext *ctx = bdrv_get_aio_context(bs);
+    LOCK_CONTEXT(ctx, bs);
     QEMUFile *f;
     int saved, closed;
 
-    aio_context_acquire(ctx);
     f = vmstate_file(bs, true);
     saved = save_vmstate(f, errp);
+#if GLUE_VERSION >= 1000
+    *size = qemu_file_transferred(f);
+#else
     *size = qemu_file_total_transferred(f);
+#endif
     closed = qemu_fclose(f);
-    aio_context_release(ctx);
+    UNLOCK_CONTEXT(ctx);
     if (saved == 0 && closed < 0) {
         error_setg_errno(errp, -closed, "Error while closing VM state");
     }
@@ -151,7 +189,12 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
 {
     Disks disks = { has_devices, devices };
     BlockDriverState *bs;
-    bool running, saved;
+    bool saved;
+#if GLUE_VERSION >= 1000
+    RunState before = runstate_get();
+#else
+    bool running;
+#endif
 
     GLOBAL_STATE_CODE();
     if (migration_is_blocked(errp)) {
@@ -170,18 +213,26 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
     if (!bs) {
         return false;
     }
+#if GLUE_VERSION >= 1000
+    global_state_store();
+#else
     if (global_state_store()) {
         error_setg(errp, "Error saving global state");
         return false;
     }
     running = runstate_is_running();
+#endif
     vm_stop(RUN_STATE_SAVE_VM);
     bdrv_drain_all_begin();
     saved = save_stopped(bs, name, disks, errp);
     bdrv_drain_all_end();
+#if GLUE_VERSION >= 1000
+    vm_resume(before);
+#else
     if (running) {
         vm_start();
     }
+#endif
     return saved;
 }
 
@@ -189,13 +240,12 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
 static uint64_t vmstate_size(BlockDriverState *bs, const char *name,
                              Error **errp)
 {
-    AioContext *ctx = bdrv_get_aio_context(bs);
+    LOCK_CONTEXT(ctx, bs);
     QEMUSnapshotInfo sn;
     int ret;
 
-    aio_context_acquire(ctx);
     ret = bdrv_snapshot_find(bs, &sn, name);
-    aio_context_release(ctx);
+    UNLOCK_CONTEXT(ctx);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Snapshot '%s' was not found", name);
         return 0;
@@ -256,7 +306,7 @@ static bool check_vmstate(BlockDriverState *bs, const char *name, uint64_t size,
 static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
                          Error **errp)
 {
-    AioContext *ctx = bdrv_get_aio_context(bs);
+    LOCK_CONTEXT(ctx, bs);
     MigrationIncomingState *mis = migration_incoming_get_current();
     int ret;
 
@@ -267,10 +317,9 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
     }
     qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
     mis->from_src_file = vmstate_file(bs, false);
-    aio_context_acquire(ctx);
     ret = qemu_loadvm_state(mis->from_src_file);
     migration_incoming_state_destroy();
-    aio_context_release(ctx);
+    UNLOCK_CONTEXT(ctx);
     if (ret < 0) {
         error_setg(errp, "Error %d while loading VM state", ret);
     }
@@ -361,13 +410,24 @@ typedef struct SnapshotJob {
 
 static bool job_load(SnapshotJob *s)
 {
-    bool loaded, running = runstate_is_running();
+    bool loaded;
+#if GLUE_VERSION >= 1000
+    RunState before = runstate_get();
+#else
+    bool running = runstate_is_running();
+#endif
 
     vm_stop(RUN_STATE_RESTORE_VM);
     loaded = load_snapshot(s->tag, s->vmstate, true, s->devices, s->errp);
+#if GLUE_VERSION >= 1000
+    if (loaded) {
+        load_snapshot_resume(before);
+    }
+#else
     if (loaded && running) {
         vm_start();
     }
+#endif
     return loaded;
 }
 
@@ -476,9 +536,13 @@ static void xen_save_stopped(const char *filename, bool give_disks_up,
     saved = qemu_save_device_state(f);
     closed = qemu_fclose(f);
     if (saved < 0 || closed < 0) {
-        error_setg(errp, QERR_IO_ERROR);
+        error_setg(errp, IO_ERROR_TEXT);
     } else if (give_disks_up) {
+#if GLUE_VERSION >= 1000
+        ret = migration_block_inactivate() ? 0 : -EIO;
+#else
         ret = bdrv_inactivate_all();
+#endif
         if (ret) {
             error_setg(errp, "%s: bdrv_inactivate_all() failed (%d)",
                        __func__, ret);
@@ -523,7 +587,7 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     ret = qemu_loadvm_state(f);
     qemu_fclose(f);
     if (ret < 0) {
-        error_setg(errp, QERR_IO_ERROR);
+        error_setg(errp, IO_ERROR_TEXT);
     }
     migration_incoming_state_destroy();
 }

@@ -5,7 +5,6 @@
  * io and util.
  */
 #include "qemu/osdep.h"
-#include "qemu/bswap.h"
 #include "qemu/coroutine.h"
 #include "qemu/error-report.h"
 #include "qemu/log.h"
@@ -13,16 +12,6 @@
 #include "trace/control.h"
 #include "glue.h"
 #include "savevm/file.h"
-
-/*
- * The channel of a file. A file and its return path share one channel. Hooks
- * and errors exist once per direction, because each direction has one user.
- */
-typedef struct GlueChannel {
-    QIOChannel *ioc;
-    const QEMUFileHooks *hooks[2];
-    char *failure[2];
-} GlueChannel;
 
 static ssize_t channel_done(GlueChannel *c, bool write, ssize_t ret, Error *err)
 {
@@ -42,7 +31,7 @@ static ssize_t channel_read(void *channel, uint8_t *buf, size_t len)
 {
     GlueChannel *c = channel;
     Error *err = NULL;
-    ssize_t ret = qio_channel_read(c->ioc, (char *)buf, len, &err);
+    ssize_t ret = glue_read(c, buf, len, &err);
 
     return channel_done(c, false, ret, err);
 }
@@ -53,6 +42,10 @@ static ssize_t channel_writev(void *channel, const struct iovec *iov, int count)
     Error *err = NULL;
     ssize_t ret = qio_channel_writev(c->ioc, iov, count, &err);
 
+    if (ret > 0) {
+        c->written += ret;
+        glue_account(ret);
+    }
     return channel_done(c, true, ret, err);
 }
 
@@ -107,6 +100,7 @@ static void channel_free(void *channel)
 {
     GlueChannel *c = channel;
 
+    glue_channel_clear(c);
     object_unref(OBJECT(c->ioc));
     g_free(c->failure[false]);
     g_free(c->failure[true]);
@@ -127,12 +121,10 @@ static const SaveVMChannelOps channel_ops = {
 
 static QEMUFile *file_over(QIOChannel *ioc, bool writable)
 {
-    static const QEMUFileHooks none;
     GlueChannel *c = g_new0(GlueChannel, 1);
 
     object_ref(OBJECT(ioc));
     c->ioc = ioc;
-    c->hooks[false] = c->hooks[true] = &none;
     return savevm_file_from_channel(&channel_ops, c, writable);
 }
 
@@ -151,97 +143,6 @@ QIOChannel *qemu_file_get_ioc(QEMUFile *f)
     GlueChannel *c = savevm_file_channel(f);
 
     return c->ioc;
-}
-
-/* RAM hooks (RDMA) */
-
-static const QEMUFileHooks **file_hooks(QEMUFile *f)
-{
-    GlueChannel *c = savevm_file_channel(f);
-
-    return &c->hooks[qemu_file_is_writable(f)];
-}
-
-void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks)
-{
-    *file_hooks(f) = hooks;
-}
-
-static void run_hook(QEMUFile *f, QEMURamHookFunc *hook, uint64_t flags,
-                     void *data)
-{
-    int ret = hook ? hook(f, flags, data) : 0;
-
-    if (ret < 0) {
-        qemu_file_set_error(f, ret);
-    }
-}
-
-void ram_control_before_iterate(QEMUFile *f, uint64_t flags)
-{
-    run_hook(f, (*file_hooks(f))->before_ram_iterate, flags, NULL);
-}
-
-void ram_control_after_iterate(QEMUFile *f, uint64_t flags)
-{
-    run_hook(f, (*file_hooks(f))->after_ram_iterate, flags, NULL);
-}
-
-void ram_control_load_hook(QEMUFile *f, uint64_t flags, void *data)
-{
-    QEMURamHookFunc *hook = (*file_hooks(f))->hook_ram_load;
-
-    run_hook(f, hook, flags, data);
-    if (!hook && flags == RAM_CONTROL_HOOK) {
-        /* The source requires a hook that this side does not have. */
-        qemu_file_set_error(f, -EINVAL);
-    }
-}
-
-size_t ram_control_save_page(QEMUFile *f, ram_addr_t block_offset,
-                             ram_addr_t offset, size_t size,
-                             uint64_t *bytes_sent)
-{
-    QEMURamSaveFunc *save = (*file_hooks(f))->save_page;
-    int ret = save ? save(f, block_offset, offset, size, bytes_sent)
-                   : RAM_SAVE_CONTROL_NOT_SUPP;
-
-    if (ret == RAM_SAVE_CONTROL_NOT_SUPP) {
-        return ret;
-    }
-    qemu_file_acct_rate_limit(f, size);
-    if (ret != RAM_SAVE_CONTROL_DELAYED) {
-        if (bytes_sent && *bytes_sent > 0) {
-            qemu_file_credit_transfer(f, *bytes_sent);
-        } else if (ret < 0) {
-            qemu_file_set_error(f, ret);
-        }
-    }
-    return ret;
-}
-
-/* Writes a page as be32 length and deflated bytes; -1 if the buffer is full. */
-ssize_t qemu_put_compression_data(QEMUFile *f, z_stream *stream,
-                                  const uint8_t *p, size_t size)
-{
-    uLong room = compressBound(size);
-    uint8_t *to = savevm_file_reserve(f, sizeof(uint32_t) + room);
-    size_t len;
-
-    if (!to || deflateReset(stream) != Z_OK) {
-        return -1;
-    }
-    stream->next_in = (uint8_t *)p;
-    stream->avail_in = size;
-    stream->next_out = to + sizeof(uint32_t);
-    stream->avail_out = room;
-    if (deflate(stream, Z_FINISH) != Z_STREAM_END) {
-        return -1;
-    }
-    len = room - stream->avail_out;
-    stl_be_p(to, len);
-    savevm_file_commit(f, sizeof(uint32_t) + len);
-    return sizeof(uint32_t) + len;
 }
 
 /* Host operations of every program */
@@ -348,4 +249,5 @@ static void __attribute__((constructor(101))) program_init(void)
 
     glue_program_ops(&ops);
     savevm_set_host(savevm_default(), &ops, NULL);
+    glue_set_layout();
 }

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# QEMU 10.0, for ../common/run.sh.
+version=10.0
+suite=trixie
+options=(--disable-install-blobs)
+skipped=()
+quick_cases=(precopy/unix/plain precopy/tcp/tls/psk/match postcopy/plain postcopy/recovery/plain
+             multifd/file/mapped-ram/dio multifd/tcp/plain/cancel)
+cases=14
+image_tests="007 015 068 091 181 194 201 203 234 262 267 280 286 300 backing-file-invalidation export-incoming-iothread
+             migrate-bitmaps-postcopy-test migrate-bitmaps-test migrate-during-backup qcow2-internal-snapshots"
+own_tests="snapshot damaged"
