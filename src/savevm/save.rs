@@ -6,7 +6,7 @@ use super::fault::FaultPoint;
 use super::handler::{Callback, Pending};
 use super::host::{Flags, Level, PrecopyNotice, with_big_lock};
 use super::profile::Profile;
-use super::registry::Entry;
+use super::registry::{Entry, Ticket};
 use super::section_context::SectionContext;
 use super::unwind::catch;
 use super::{Vm, config, switchover};
@@ -472,25 +472,41 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     }
 }
 
+/// A device that was saved for a rehearsal.
+pub struct SavedDevice {
+    /// The device.
+    pub ticket: Ticket,
+    /// Bytes of its section.
+    pub bytes: u64,
+    /// Time for saving it.
+    pub time: Duration,
+}
+
 /// Saves every device that is not live for a rehearsal, each in a FULL section, with the guest stopped. Gives up before the next
 /// device once that takes longer than `limit`.
-pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration) -> Result<()> {
+pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration) -> Result<Vec<SavedDevice>> {
     vm.fault_point(FaultPoint::Engine);
+    // Reserved here, since the guest is stopped.
+    let mut saved = Vec::with_capacity(vm.registry.len());
     let since = Instant::now();
+    let (mut last, mut at) = (since, file.position());
     vm.host().cpu_synchronize_states();
     let context = SectionContext::new(vm, file);
     for entry in vm.registry.walk() {
         if !context.wants_whole(&entry) {
             continue;
         }
-        if since.elapsed() > limit {
+        if last.duration_since(since) > limit {
             let text =
                 format!("saving the devices takes longer than {limit:?}: '{}' and others are not saved", entry.name());
             return Err(Error::new(libc::ETIMEDOUT, text).at_side(Side::Source).in_phase(Phase::Check));
         }
         context.full(&entry, None).map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Check, err))?;
+        let (now, end) = (Instant::now(), file.position());
+        saved.push(SavedDevice { ticket: entry.ticket(), bytes: end.saturating_sub(at), time: now - last });
+        (last, at) = (now, end);
     }
-    file.check()
+    file.check().map(|()| saved)
 }
 
 /// As `complete_postcopy` without EOF. False if a handler failed, which is latched on the file.

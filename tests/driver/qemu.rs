@@ -269,7 +269,13 @@ fn preflight_changes_no_byte_to_and_from_qemu() {
         let (Some(with), Some(without)) = (run(true, fits), run(false, fits)) else {
             return eprintln!("skipped: no QEMU 7.2");
         };
-        assert_eq!(with, without, "fits: {fits}");
+        if fits {
+            assert_eq!(with, without);
+        }
+        // How much is sent before a QEMU that fails closes the connection depends on the time that it takes.
+        for (one, other) in [(&with.0, &without.0), (&with.1, &without.1)] {
+            assert!(one.starts_with(other) || other.starts_with(one), "{one:?}\n{other:?}");
+        }
         assert!(!fits || with.1.len() >= 16, "{with:?}");
     }
 }

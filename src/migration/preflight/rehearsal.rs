@@ -12,6 +12,7 @@ use crate::migration::core::Core;
 use crate::migration::return_path::reader::Reader;
 use crate::savevm::Vm;
 use crate::savevm::host::with_big_lock;
+use crate::savevm::save::SavedDevice;
 use crate::savevm::slot::{Observer, SectionTime};
 use crate::savevm::unwind::finally;
 use crate::savevm::{load, save};
@@ -81,44 +82,34 @@ pub(in crate::migration) fn report_times(core: &Core, times: &[LoadTime]) {
     }
 }
 
-/// Keeps the save times of the devices.
-struct Saved(Arc<Vm>);
-
-impl Observer for Saved {
-    fn section(&self, section: &SectionTime<'_>) {
-        self.0.slot.device_costs.set_saved(section.name, section.instance, section.bytes, section.time);
-    }
-}
-
 /// Saves all devices that are saved whole. The guest is paused for that, for at most the downtime limit and one device.
 fn save_devices(core: &Core) -> Result<Vec<u8>> {
     let (vm, host) = (&core.vm, core.vm.host());
     let writer = Arc::new(memory::Writer::new());
     let file = MigFile::new(Arc::clone(&writer) as _, true);
     let limit = core.params().downtime_limit;
-    let before = vm.slot.observer();
-    vm.slot.set_observer(Some(Arc::new(Saved(Arc::clone(vm)))));
-    let paused = || {
-        with_big_lock(&*host, || {
-            vm.ownership.check("a rehearsal")?;
-            vm.ownership.hold(true);
-            let was_running = host.vm_running();
-            let since = Instant::now();
-            let restart = || {
-                vm.ownership.hold(false);
-                if was_running { error::check("vm_start", host.vm_start()) } else { Ok(()) }
-            };
-            let save = || {
-                error::check("vm_stop", if was_running { host.vm_stop() } else { 0 })?;
-                save::rehearse(vm, &file, limit)
-            };
-            let (saved, restarted) = finally(save, restart);
-            log::info!("rehearsal: the guest was paused for {:?}", since.elapsed());
-            restarted.and(saved)
-        })
-    };
-    let (saved, ()) = finally(paused, || vm.slot.set_observer(before));
-    saved?;
+    let saved = with_big_lock(&*host, || {
+        vm.ownership.check("a rehearsal")?;
+        vm.ownership.hold(true);
+        let was_running = host.vm_running();
+        let since = Instant::now();
+        let restart = || {
+            vm.ownership.hold(false);
+            if was_running { error::check("vm_start", host.vm_start()) } else { Ok(()) }
+        };
+        let save = || {
+            error::check("vm_stop", if was_running { host.vm_stop() } else { 0 })?;
+            save::rehearse(vm, &file, limit)
+        };
+        let (saved, restarted) = finally(save, restart);
+        log::info!("rehearsal: the guest was paused for {:?}", since.elapsed());
+        restarted.and(saved)
+    })?;
+    for SavedDevice { ticket, bytes, time } in saved {
+        if let Some(device) = vm.registry.find_again(ticket) {
+            vm.slot.device_costs.set_saved(&device.idstr, device.instance_id, bytes, time);
+        }
+    }
     file.put_byte(wire::EOF);
     file.close()?;
     Ok(writer.take())
