@@ -382,10 +382,51 @@ fn broken(fate: Fate, which: usize, at: usize) {
 #[test]
 fn broken_connection_leaves_one_owner() {
     for fate in [Fate::Cut, Fate::Stall, Fate::Flip] {
-        for which in [1, 3] {
+        // The main connection has its own tests; here it ends while the others have work.
+        for (which, places) in [(0, &[0, 8, 64, 150][..]), (1, &PLACES), (3, &PLACES)] {
             thread::scope(|scope| {
-                PLACES.iter().for_each(|at| drop(scope.spawn(move || broken(fate, which, *at))));
+                places.iter().for_each(|at| drop(scope.spawn(move || broken(fate, which, *at))));
             });
         }
+    }
+}
+
+#[test]
+fn damage_at_random_places_leaves_one_owner() {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..4 {
+        thread::scope(|scope| {
+            for which in 1..4 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let at = (state % 1_500_000) as usize;
+                let fate = if state & 0x100_0000 == 0 { Fate::Flip } else { Fate::Cut };
+                scope.spawn(move || broken(fate, which, at));
+            }
+        });
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn all_connections_use_tls() {
+    use super::certificates::{Authority, Dir};
+    use savevm::channel::TlsOptions;
+    let dir = Dir::standard(&Authority::new("CA"));
+    let tls = TlsOptions {
+        dir: dir.path().into(),
+        hostname: Some("localhost".into()),
+        verify_peer: true,
+        allowed_peers: None,
+    };
+    for compression in [Compression::None, Compression::Zstd] {
+        let pair = Pair::new(&format!("tls-{compression:?}"));
+        let params = Params { tls: Some(Arc::new(tls.clone())), ..several(3, compression) };
+        let (out, into) = pair.run(params.clone(), params, |_| ());
+        out.wait_within(LONG).expect("it ends").unwrap();
+        into.wait_within(LONG).expect("it ends").unwrap();
+        assert!(pair.near.content() == pair.far.content());
+        pair.stage.check("several connections with TLS");
     }
 }

@@ -333,6 +333,10 @@ impl Channel for TlsChannel {
         self.inner.shutdown()
     }
 
+    fn end_reads(&self) -> io::Result<()> {
+        self.inner.end_reads()
+    }
+
     fn close(&self) -> io::Result<()> {
         self.send_last(true);
         self.inner.close()

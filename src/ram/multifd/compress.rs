@@ -138,21 +138,26 @@ impl Decoder {
     pub fn decode(&mut self, method: Method, payload: Vec<u8>, len: usize) -> Result<&[u8]> {
         self.payload = payload;
         self.pages.resize(len, 0);
+        self.unpack(method)?;
+        Ok(&self.pages)
+    }
+
+    /// Decompresses the payload into the pages.
+    fn unpack(&mut self, method: Method) -> Result<()> {
         match method {
             #[cfg(feature = "zlib")]
-            Method::Zlib => self.zlib.get_or_insert_default().decode(&self.payload, &mut self.pages)?,
+            Method::Zlib => self.zlib.get_or_insert_default().decode(&self.payload, &mut self.pages),
             #[cfg(not(feature = "zlib"))]
-            Method::Zlib => return Err(left_out("zlib")),
+            Method::Zlib => Err(left_out("zlib")),
             #[cfg(feature = "zstd")]
             Method::Zstd => match &mut self.zstd {
-                Some(zstd) => zstd.decode(&self.payload, &mut self.pages)?,
-                None => self.zstd.insert(zstd::Decoder::new()?).decode(&self.payload, &mut self.pages)?,
+                Some(zstd) => zstd.decode(&self.payload, &mut self.pages),
+                None => self.zstd.insert(zstd::Decoder::new()?).decode(&self.payload, &mut self.pages),
             },
             #[cfg(not(feature = "zstd"))]
-            Method::Zstd => return Err(left_out("zstd")),
-            Method::None => return Err(Error::invalid("plain pages are not decompressed")),
+            Method::Zstd => Err(left_out("zstd")),
+            Method::None => Err(Error::invalid("plain pages are not decompressed")),
         }
-        Ok(&self.pages)
     }
 }
 

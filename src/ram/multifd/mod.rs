@@ -12,6 +12,7 @@
 //! The driver makes the connections and closes them (`savevm::connections`). Closing them ends every wait of these threads.
 
 mod compress;
+#[cfg(feature = "zstd")]
 mod judge;
 mod order;
 mod queue;

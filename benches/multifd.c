@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What moving RAM over several connections costs: one migration over a socket to another process.
+ *
+ * usage: multifd ADDRESS MIB CHANNELS none|zlib|zstd|auto FILE
+ * FILE has the content of the memory, which must be as long. Prints seconds, CPU seconds of the source and of the destination, and MiB
+ * on the wire.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "savevm.h"
+#include "savevm/ram.h"
+
+static size_t length;
+static SaveVMParams params = SAVEVM_PARAMS_INIT;
+
+static void check(bool good, const char *what, Error *err)
+{
+    if (!good) {
+        fprintf(stderr, "%s%s%s\n", what, err ? ": " : "", err ? error_get_pretty(err) : "");
+        exit(1);
+    }
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* CPU seconds of this process so far. */
+static double cpu(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+        1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+}
+
+static uint8_t *memory_new(void)
+{
+    uint8_t *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(memory != MAP_FAILED, "there is no memory", NULL);
+    madvise(memory, length, MADV_HUGEPAGE);
+    return memory;
+}
+
+static SaveVM *machine(uint8_t *memory)
+{
+    SaveVM *vm = savevm_new(NULL, NULL);
+    Error *err = NULL;
+    SaveVMRam *ram = savevm_ram_new(vm, NULL, NULL, NULL, &err);
+    check(ram != NULL, "there is no RAM", err);
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    block.name = "m";
+    block.host = memory;
+    block.length = length;
+    check(savevm_ram_add_block(ram, &block, &err) == 0, "there is no RAM", err);
+    return vm;
+}
+
+static void destination(const char *uri, const uint8_t *content, int ready)
+{
+    uint8_t *memory = memory_new();
+    Error *err = NULL;
+    SaveVMMigration *in = savevm_incoming(machine(memory), uri, &params, &err);
+    check(in != NULL, "incoming", err);
+    check(write(ready, "", 1) == 1, "the parent is gone", NULL);
+    double used = cpu();
+    check(savevm_migration_wait(in, &err) == 0, "incoming", err);
+    used = cpu() - used;
+    check(memcmp(memory, content, length) == 0, "the memory did not arrive", NULL);
+    check(write(ready, &used, sizeof(used)) == sizeof(used), "the parent is gone", NULL);
+    savevm_migration_free(in);
+    _exit(0);
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const names[] = { "none", "zlib", "zstd", "auto" };
+    int up[2], file, status, method = 0;
+    char ready;
+    double used;
+
+    check(argc == 6, "usage: multifd ADDRESS MIB CHANNELS none|zlib|zstd|auto FILE", NULL);
+    length = strtoul(argv[2], NULL, 0) << 20;
+    params.channels = (uint32_t)strtoul(argv[3], NULL, 0);
+    while (method < 3 && strcmp(names[method], argv[4]) != 0) {
+        method++;
+    }
+    params.compression = (SaveVMCompression)method;
+    file = open(argv[5], O_RDONLY);
+    uint8_t *content = mmap(NULL, length, PROT_READ, MAP_PRIVATE, file, 0);
+    check(file >= 0 && content != MAP_FAILED, argv[5], NULL);
+    uint8_t *memory = memory_new();
+    memcpy(memory, content, length);
+    check(pipe(up) == 0, "pipe", NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        destination(argv[1], content, up[1]);
+    }
+    check(read(up[0], &ready, 1) == 1, "the destination failed", NULL);
+    SaveVM *vm = machine(memory);
+    Error *err = NULL;
+    double time = now(), sender = cpu();
+    SaveVMMigration *out = savevm_migrate(vm, argv[1], &params, &err);
+    check(out && savevm_migration_wait(out, &err) == 0, "migrate", err);
+    time = now() - time;
+    sender = cpu() - sender;
+    SaveVMInfo info = SAVEVM_INFO_INIT;
+    savevm_migration_query(out, &info);
+    check(read(up[0], &used, sizeof(used)) == sizeof(used), "the destination failed", NULL);
+    waitpid(child, &status, 0);
+    check(status == 0, "the destination failed", NULL);
+    savevm_migration_free(out);
+    printf("%.3f %.3f %.3f %.1f\n", time, sender, used, (double)info.transferred / 1048576);
+    return 0;
+}
