@@ -26,6 +26,8 @@ printf '\n## RAM over a unix socket\n\n'
 "$here/ram.py" "$lib" --growth || missed=1
 printf '\n## RAM over several connections\n\n'
 "$here/multifd.py" "$lib" || missed=1
+printf '\n## TLS\n\n'
+"$here/tls.py" "$lib" || missed=1
 printf '\n## Checkpoints in the process\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-checkpoint-bench" "$here/checkpoint.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-checkpoint-bench" || missed=1

@@ -6,6 +6,7 @@
  * sender and receiver, and what the guest lost.
  *
  * usage: ram [MIB [RUNS]]     Fails if a goal is missed: 85% of the bare loop, 10 ms of downtime.
+ *        ram MIB RUNS DIR     The migration uses TLS with the certificates of DIR; no goals.
  *        ram MIB warm         Only makes the system ready for somebody else's run.
  */
 #define _GNU_SOURCE
@@ -30,6 +31,8 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 
 static size_t length;
+/* The directory of certificates, if there is one. */
+static const char *certificates;
 
 static double now(void)
 {
@@ -164,6 +167,16 @@ static SaveVM *machine(uint8_t *memory)
     return vm;
 }
 
+static const SaveVMParams *params(void)
+{
+    static SaveVMTls tls = SAVEVM_TLS_INIT;
+    static SaveVMParams params = SAVEVM_PARAMS_INIT;
+    tls.dir = certificates;
+    tls.hostname = "localhost";
+    params.tls = certificates ? &tls : NULL;
+    return &params;
+}
+
 static void destination(int to_parent, int from_parent, const char *uri)
 {
     uint8_t *target = memory_new();
@@ -171,7 +184,7 @@ static void destination(int to_parent, int from_parent, const char *uri)
     madvise(target, length, MADV_HUGEPAGE);
     SaveVM *vm = machine(target);
     Error *err = NULL;
-    SaveVMMigration *in = savevm_incoming(vm, uri, NULL, &err);
+    SaveVMMigration *in = savevm_incoming(vm, uri, params(), &err);
     check(in != NULL, err ? error_get_pretty(err) : "incoming");
     check(write(to_parent, "", 1) == 1, "the parent is gone");
     double used = cpu();
@@ -201,7 +214,7 @@ static Cost migrate(SaveVM *vm, uint64_t want)
     check(read(up[0], &ready, 1) == 1, "the destination failed");
     SaveVMInfo info = SAVEVM_INFO_INIT;
     Cost cost = { .time = now(), .sender = cpu() };
-    SaveVMMigration *out = savevm_migrate(vm, uri, NULL, &err);
+    SaveVMMigration *out = savevm_migrate(vm, uri, params(), &err);
     check(out && savevm_migration_wait(out, &err) == 0, err ? error_get_pretty(err) : "migrate");
     cost.time = now() - cost.time;
     cost.sender = cpu() - cost.sender;
@@ -231,6 +244,7 @@ int main(int argc, char **argv)
         return 0;
     }
     int runs = argc > 2 ? atoi(argv[2]) : 5;
+    certificates = argc > 3 ? argv[3] : NULL;
     uint8_t *source = memory_new();
     /* As QEMU advises the memory of its guests. */
     madvise(source, length, MADV_HUGEPAGE);
@@ -260,5 +274,5 @@ int main(int argc, char **argv)
     }
     printf("best: %.2f GB/s of %.2f GB/s (%.0f%%, goal 85%%), downtime %.2f to %.2f ms (goal 10 ms)\n", gb / best,
            gb / best_bare, 100 * best_bare / best, 1e3 * least, 1e3 * most);
-    return best_bare / best < 0.85 || least > 0.01;
+    return !certificates && (best_bare / best < 0.85 || least > 0.01);
 }

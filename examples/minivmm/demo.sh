@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Migrates a running guest between processes: by precopy, by postcopy, and by a postcopy whose connection breaks and is
-# recovered; and over TLS. Then saves it to a file and loads it, also from a damaged file, and rolls it back to a checkpoint. Checks the
-# guest after each step.
+# recovered; and over TLS. Then saves it to a file and loads it, also from a damaged file, and rolls it back to a
+# checkpoint. Checks the guest after each step.
 #
 #   demo.sh MINIVMM [--quick|--large] [kvm|software]...
 #
@@ -22,7 +22,12 @@ for word in "$@"; do
     esac
 done
 has_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }
-has_tls() { command -v openssl >/dev/null && grep -q ca-crl.pem "$(ldd "$minivmm" | sed -nE 's/.*libsavevm.* => (.*) \(.*/\1/p')" "$minivmm"; }
+# The library with TLS has the name of this file in it. It is a part of the program, or a shared library.
+has_tls() {
+    local library
+    library=$(ldd "$minivmm" | sed -nE 's/.*libsavevm.* => (.*) \(.*/\1/p')
+    command -v openssl >/dev/null && grep -q ca-crl.pem "$minivmm" ${library:+"$library"}
+}
 has_userfaultfd() { [ -r /dev/userfaultfd ] || [ "$(cat /proc/sys/vm/unprivileged_userfaultfd 2>/dev/null)" = 1 ]; }
 if [ ${#modes[@]} -eq 0 ]; then
     has_kvm && modes+=(kvm)
