@@ -12,7 +12,8 @@ use crate::sync::{Mutex, Rank};
 use crate::sys::{
     DESCRIPTORS_MAX, IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, end_socket_reads,
     make_room, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, recv_with_fds, send_at_once, send_fd,
-    send_with_fds, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, write_fd, write_pipe,
+    send_with_fds, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, unsent_bytes, write_fd,
+    write_pipe,
 };
 use std::fs::File;
 use std::io;
@@ -309,6 +310,13 @@ impl Channel for FdChannel {
         self.kind == Kind::Socket
     }
 
+    fn in_flight(&self) -> u64 {
+        match self.kind {
+            Kind::Socket => self.with(|fd| unsent_bytes(fd)).unwrap_or(0),
+            Kind::Pipe | Kind::Device | Kind::File => 0,
+        }
+    }
+
     fn set_stall_limit(&self, limit: Option<Duration>) {
         self.stall.set(limit);
     }
@@ -392,6 +400,18 @@ mod tests {
 
     /// Bytes that exceed any socket's or pipe's buffer, so that writes are short and return EAGAIN.
     const BIG: usize = 3 << 20;
+
+    #[test]
+    fn bytes_that_the_peer_has_not_read_are_in_flight() {
+        let (near, mut far) = sockets();
+        assert_eq!(near.in_flight(), 0);
+        write(&*near, &pattern(10_000)).unwrap();
+        assert!(near.in_flight() >= 10_000, "{}", near.in_flight());
+        far.read_exact(&mut [0; 10_000]).unwrap();
+        assert_eq!(near.in_flight(), 0);
+        let (read, write) = pipes();
+        assert_eq!((read.in_flight(), write.in_flight()), (0, 0));
+    }
 
     #[test]
     fn socket_carries_more_than_its_buffer_in_both_directions() {

@@ -116,6 +116,11 @@ pub trait Channel: Send + Sync {
         Ok(None)
     }
 
+    /// Returns the bytes that were written and wait to be sent or read, as far as that is known.
+    fn in_flight(&self) -> u64 {
+        0
+    }
+
     /// Returns the host's pointer of a channel of the host, as an address.
     fn host_channel(&self) -> Option<usize> {
         None

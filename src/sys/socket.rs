@@ -68,6 +68,15 @@ pub fn send_at_once(fd: BorrowedFd<'_>) {
     let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
+/// Returns the bytes that were written to a socket and that the peer, or its kernel, has not taken yet (`SIOCOUTQ`). For a
+/// Unix socket the kernel counts its own overhead as well.
+pub fn unsent_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel stores an int in `bytes`, which lives until the call returns.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } as isize)?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 /// `shutdown(2)` of both directions.
 pub fn shutdown_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.

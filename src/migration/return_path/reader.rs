@@ -18,12 +18,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub struct ReaderData {
     /// Value of the last PONG.
     last: Option<u32>,
+    /// When PONG arrived for the PING that no work of the destination precedes.
+    answered_at: Option<Instant>,
     /// The destination is libsavevm.
     peer_is_libsavevm: bool,
     /// The destination takes part in a preflight.
@@ -179,6 +181,11 @@ impl ReaderState {
         found.map(Ok).or_else(|| self.trouble().map(Err))
     }
 
+    /// When the destination's answer to PING_DEVICE_TIMES arrived.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.0.lock().answered_at
+    }
+
     /// The answer to a PING, which is the last one that was sent.
     pub fn pong(&self, value: u32) -> Option<Result<()>> {
         self.look_for(|data| (data.last == Some(value)).then_some(()))
@@ -321,6 +328,9 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
         Message::Pong(value) => {
             let mut data = shared.lock();
             data.last = Some(value);
+            if value == message::PING_DEVICE_TIMES {
+                data.answered_at = Some(Instant::now());
+            }
             data.peer_is_libsavevm |= value == message::PONG_HELLO;
             data.knows_preflight |= value == message::PONG_PREFLIGHT;
             data.loaded |= value == message::PING_LOADED;

@@ -11,7 +11,7 @@ use crate::migration::stats::Prediction;
 use crate::migration::trace::Event;
 use crate::savevm::device_costs::CostSum;
 use crate::savevm::handler::Pending;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Answers that the source waits for while the guest is stopped: that everything is loaded, and the verdict.
 const ROUND_TRIPS: u32 = 2;
@@ -27,8 +27,10 @@ pub(super) struct Steering {
     percent: Percent,
     /// What the devices will cost in the switchover, as far as that is known.
     costs: CostSum,
-    /// Time between a question to the destination and its answer.
+    /// Time between the first question to the destination and its answer, which the destination's start may delay.
     round_trip: Duration,
+    /// When the question was sent whose answer nothing delays.
+    pub asked_at: Option<Instant>,
     /// Since when no end is in sight.
     endless: Option<Duration>,
     /// Bytes sent when the guest was stopped, and what was predicted then.
@@ -87,7 +89,11 @@ impl Source {
 
     /// The rounds begin: looks up what the devices cost.
     pub(super) fn begin_steering(&mut self, core: &Core) {
+        let answered = self.reader.as_ref().and_then(|reader| reader.answered_at());
         let steering = &mut self.steering;
+        if let (Some(asked), Some(answered)) = (steering.asked_at, answered) {
+            steering.round_trip = steering.round_trip.min(answered.saturating_duration_since(asked));
+        }
         let costs = core.vm.slot.device_costs.sum(&core.vm.registry);
         let answers = if self.reader.is_some() { ROUND_TRIPS } else { 0 };
         steering.budget = Budget {
@@ -102,7 +108,13 @@ impl Source {
 
     /// Returns what may be left when the guest is stopped.
     pub(super) fn threshold(&self, params: &Params) -> u64 {
-        self.steering.budget.threshold(self.steering.limit(params), self.rate.last.link)
+        let whole = self.steering.budget.threshold(self.steering.limit(params), self.rate.last.link);
+        whole - self.in_flight().min(whole / 2)
+    }
+
+    /// Returns the bytes that wait in the connection. What is sent while the guest is stopped follows them.
+    fn in_flight(&self) -> u64 {
+        self.channel.as_ref().map_or(0, |channel| channel.in_flight())
     }
 
     /// Takes in what is left, and decides whether to stop the guest.
@@ -150,7 +162,7 @@ impl Source {
         let paused = core.stats.get().time_paused();
         let percent = self.steering.percent.update(now.saturating_sub(paused), rest);
         let left = core.stats.get().remaining.total();
-        let prediction = self.steering.prediction(left, link);
+        let prediction = self.steering.prediction(left.saturating_add(self.in_flight()), link);
         {
             let mut info = core.stats.get();
             info.percent = percent;
@@ -191,8 +203,9 @@ impl Source {
     pub(super) fn note_stop(&mut self, core: &Core, postcopy: bool) {
         let limit = self.steering.limit(&core.params());
         let left = if postcopy { 0 } else { core.stats.get().remaining.total() };
-        let prediction = self.steering.prediction(left, self.rate.last.link);
-        self.steering.stopped = Some((self.transferred(), prediction));
+        let in_flight = self.in_flight();
+        let prediction = self.steering.prediction(left.saturating_add(in_flight), self.rate.last.link);
+        self.steering.stopped = Some((self.transferred().saturating_sub(in_flight), prediction));
         {
             let mut info = core.stats.get();
             (info.prediction, info.downtime_limit) = (Some(prediction), limit);

@@ -28,7 +28,7 @@ use crate::savevm::{Vm, command};
 use crate::wire::preflight::Purpose;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What comes after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,6 +286,7 @@ impl Source {
             round_trip = core.now().saturating_sub(asked);
             if migrates && self.peer_is_libsavevm() {
                 command::ping(vm, self.file()?, message::PING_DEVICE_TIMES);
+                self.steering.asked_at = Some(Instant::now());
             }
         } else {
             file.flush();
