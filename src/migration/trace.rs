@@ -82,7 +82,13 @@ pub(super) enum Event<'a> {
 
 /// Where the lines go; nowhere by default.
 #[derive(Default)]
-pub(super) struct Trace(Option<Mutex<File>>);
+pub(super) struct Trace(Option<Mutex<Lines>>);
+
+/// The file, and the time of the last line.
+struct Lines {
+    file: File,
+    last: Duration,
+}
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -157,13 +163,17 @@ impl Trace {
     /// A trace that goes to a new file.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(|err| Error::io(format_args!("the trace {}", path.display()), &err))?;
-        Ok(Self(Some(Mutex::new(Rank::MigrationTrace, file))))
+        Ok(Self(Some(Mutex::new(Rank::MigrationTrace, Lines { file, last: Duration::ZERO }))))
     }
 
-    /// Writes a line. A full disk costs lines, not the migration.
+    /// Writes a line. A full disk costs lines, not the migration. The time never goes back: of two threads, the one that read
+    /// the clock first may write last.
     pub fn write(&self, time: Duration, event: &Event<'_>) {
-        if let Some(file) = &self.0 {
-            let _ = file.lock().write_all(&line(time, event));
+        if let Some(lines) = &self.0 {
+            let mut lines = lines.lock();
+            lines.last = lines.last.max(time);
+            let line = line(lines.last, event);
+            let _ = lines.file.write_all(&line);
         }
     }
 }

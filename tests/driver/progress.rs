@@ -101,12 +101,14 @@ fn deadline_ends_a_write_that_the_peer_does_not_take() {
 #[test]
 fn deadline_with_force_moves_a_guest_that_never_fits() {
     let (source, destination, stage) = busy();
-    let params = Params { deadline: Some(400 * MS), deadline_action: DeadlineAction::Force, ..endless() };
+    let params = Params { deadline: Some(4000 * MS), deadline_action: DeadlineAction::Force, ..endless() };
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (params, quick()));
     let (out, into) = run.wait("force");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "force");
-    assert!(run.out.info().total_time >= 400 * MS);
+    assert!(run.out.info().total_time >= 4000 * MS);
+    let stalled = has_stall(&source, StallReason::DirtyRate).or(has_stall(&source, StallReason::MaxBandwidth));
+    assert!(stalled.is_some(), "a deadline does not hide that there is no progress");
 }
 
 #[test]

@@ -158,7 +158,10 @@ impl Source {
         let (now, link) = (core.now(), self.rate.last.link);
         let is_postcopy = core.status().is_postcopy();
         self.rate.last.threshold = self.threshold(params);
-        let rest = self.steering.estimate(core, params, link, self.throttle).rest();
+        let estimate = self.steering.estimate(core, params, link, self.throttle);
+        let rest = estimate.rest();
+        // A deadline gives an end to a migration that does not come nearer to one.
+        let is_endless = Estimate { deadline: None, ..estimate }.rest().is_none();
         let paused = core.stats.get().time_paused();
         let percent = self.steering.percent.update(now.saturating_sub(paused), rest);
         let left = core.stats.get().remaining.total();
@@ -175,7 +178,7 @@ impl Source {
         }
         let expected = rest.map(|rest| now + rest);
         core.trace.write(now, &Event::Progress { percent, expected });
-        self.judge_stall(core, params, rest.is_none() && !is_postcopy);
+        self.judge_stall(core, params, is_endless && !is_postcopy);
     }
 
     /// Whether the migration makes progress, as far as the speeds show that.
