@@ -4,12 +4,14 @@
 use super::link::{Break, Fragile, corrupting, fragile};
 use super::machine::{Machine, PAGES, Stage};
 use super::precopy::{LONG, Run, over, quick, wait_status, wait_until};
-use savevm::channel::memory;
+use savevm::channel::{Uri, memory};
 use savevm::error::Error;
 use savevm::file::MigFile;
 use savevm::migration::{Endpoint, Incoming, Migration, Owner, Params, Status};
 use savevm::savevm::host::Flags;
 use savevm::savevm::{command, save};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -558,6 +560,28 @@ fn a_silent_stranger_delays_a_recovery_by_the_limit_of_the_handshake() {
     check_whole(&source, &destination, &stage, "a silent stranger");
     // The limit does not hold for the pages that follow.
     assert_eq!(reports(&source, &destination).matches("postcopy is paused").count(), 3);
+}
+
+#[test]
+fn strangers_at_a_listener_do_not_delay_a_recovery() {
+    let (source, destination, stage) = machines();
+    let params = Params { handshake_timeout: LONG, recover_timeout: None, ..params(true) };
+    let run = paused_with(&source, &destination, params);
+    let path = super::rest::scratch("recovery");
+    let at = || Endpoint::Uri(Uri::Unix(path.clone()));
+    run.into.recover(at()).unwrap();
+    let _silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for bytes in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"\x08\0\x02\0\x04", b""] {
+        UnixStream::connect(&path).unwrap().write_all(bytes).unwrap();
+    }
+    wait_reports((&source, &destination), "closed a connection that did not begin a recovery", 3);
+    let since = Instant::now();
+    run.out.recover(&at()).unwrap();
+    let (out, into) = run.wait("strangers at a listener");
+    out.and(into).unwrap();
+    assert!(since.elapsed() < LONG / 2, "silent clients have a minute");
+    assert!(!path.exists() || UnixStream::connect(&path).is_err(), "the listener is closed");
+    check_whole(&source, &destination, &stage, "strangers at a listener");
 }
 
 #[test]

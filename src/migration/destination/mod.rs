@@ -5,6 +5,7 @@
 //! - `stage.rs`: the stages of the worker and the table of their changes.
 //! - `worker.rs`: the worker and the steps that read the stream. `takeover.rs`: how it ends. `recovery.rs`: a broken
 //!   postcopy. `package.rs`: the thread that loads the package of a postcopy. `answering.rs`: the verdict once more.
+//!   `candidates.rs`: the clients that connect for a recovery.
 //! - `sorter.rs`: the connections of a source that uses several.
 //! - `commands.rs`: the commands of the stream. `entrance.rs`, `accept.rs`, `acceptor.rs`, `handshake.rs`, `meter.rs`: the
 //!   connection.
@@ -12,6 +13,7 @@
 mod accept;
 mod acceptor;
 mod answering;
+mod candidates;
 mod commands;
 mod entrance;
 mod handle;

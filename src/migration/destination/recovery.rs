@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The destination's side of a broken postcopy: pausing, and going on over a new connection.
 
+use super::candidates::Candidates;
 use super::stage::Stage;
 use super::worker::{LAST_LIMIT, POLL, Worker};
 use crate::channel::Channel;
@@ -10,6 +11,7 @@ use crate::migration::core::PAUSED;
 use crate::savevm::fault::FaultPoint;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 /// Whether the connection is broken, rather than what came over it.
 fn is_broken(file: &MigFile) -> bool {
@@ -84,8 +86,11 @@ impl Worker {
     }
 
     fn accept_recovery(&self) -> Result<Arc<dyn Channel>> {
+        /// How often the listener is left to look for the source, while connections are examined.
+        const SOON: Duration = Duration::from_millis(5);
         let (core, requests) = (&self.shared.core, &self.shared.requests);
         let since = core.now();
+        let (mut candidates, mut listening) = (Candidates::new(core), None);
         loop {
             if requests.abandon.load(SeqCst) {
                 return Err(Error::new(libc::ECANCELED, "the paused postcopy was aborted"));
@@ -94,28 +99,33 @@ impl Worker {
                 return Err(Error::new(libc::ETIMEDOUT, "the paused postcopy was not recovered in time"));
             }
             let generation = core.status_machine.generation();
-            let Some(acceptor) = requests.recovery_acceptor.take() else {
+            for error in candidates.take_refused() {
+                let text = format!("closed a connection that did not begin a recovery: {}", error.message());
+                core.report_failed_recovery(&error.with_message(text));
+            }
+            if let Some(channel) = candidates.take_source() {
+                return Ok(channel);
+            }
+            // One that was offered meanwhile replaces the one before.
+            listening = requests.recovery_acceptor.take().or(listening);
+            let Some(acceptor) = listening.take_if(|_| !candidates.is_full()) else {
                 core.status_machine.wait_changed(generation, POLL);
                 continue;
             };
-            match acceptor.accept(Some(POLL), &core.cancel) {
+            match acceptor.accept(Some(if candidates.is_idle() { POLL } else { SOON }), &core.cancel) {
+                Ok(channel) if channel.is_duplex() && acceptor.accepts_more() => {
+                    candidates.examine(channel);
+                    listening = Some(acceptor);
+                }
                 Ok(channel) if channel.is_duplex() => match self.secure_recovery(channel) {
                     Ok(secured) => return Ok(secured),
-                    Err(error) => {
-                        core.report_failed_recovery(&error);
-                        if acceptor.accepts_more() {
-                            requests.recovery_acceptor.lock().get_or_insert(acceptor);
-                        }
-                    }
+                    Err(error) => core.report_failed_recovery(&error),
                 },
                 Ok(_) => {
                     let text = "this kind of connection has no return path";
                     core.report_failed_recovery(&Error::new(libc::ENOTSUP, text));
                 }
-                Err(error) if error.errno() == libc::ETIMEDOUT => {
-                    // One that was offered meanwhile replaces it.
-                    requests.recovery_acceptor.lock().get_or_insert(acceptor);
-                }
+                Err(error) if error.errno() == libc::ETIMEDOUT => listening = Some(acceptor),
                 Err(error) => core.report_failed_recovery(&error),
             }
         }

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Clients that connect while a paused postcopy waits for its source.
+//!
+//! Any client may connect to a listener, and one that is silent must not keep the source waiting. So each connection is
+//! examined on a thread of its own: it shakes hands if the migration uses TLS, and must begin with a command of a recovery
+//! within the limit of the handshake. The first one that does is the source.
+
+use crate::channel::{Begun, Channel};
+use crate::error::{Error, Result};
+use crate::migration::core::Core;
+use crate::savevm::unwind::catch;
+use crate::sync::{Mutex, Rank};
+use crate::sys::{Span, spawn};
+use crate::wire::{self, Command};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Connections that are examined at the same time. Further clients wait in the listener's queue.
+const MOST: usize = 16;
+
+#[derive(Default)]
+struct State {
+    source: Option<Arc<dyn Channel>>,
+    refused: Vec<Error>,
+    /// The connections that are being examined.
+    pending: Vec<Weak<dyn Channel>>,
+}
+
+/// See the module. Dropping it closes the connections that are being examined.
+pub(super) struct Candidates {
+    core: Arc<Core>,
+    state: Arc<Mutex<State>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Candidates {
+    pub fn new(core: &Arc<Core>) -> Self {
+        let state = Arc::new(Mutex::new(Rank::IncomingRecovery, State::default()));
+        Self { core: Arc::clone(core), state, threads: Vec::new() }
+    }
+
+    /// Examines a connection that was accepted.
+    pub fn examine(&mut self, raw: Arc<dyn Channel>) {
+        self.threads.retain(|thread| !thread.is_finished());
+        self.state.lock().pending.push(Arc::downgrade(&raw));
+        let (core, state) = (Arc::clone(&self.core), Arc::clone(&self.state));
+        let body = move || {
+            let result = catch(&core.vm, || begin(&core, &raw)).and_then(|result| result);
+            let second = {
+                let mut state = state.lock();
+                state.pending.retain(|other| !std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(&raw)));
+                match result {
+                    Ok(channel) if state.source.is_none() => state.source.replace(channel),
+                    Ok(channel) => Some(channel),
+                    Err(error) => {
+                        state.refused.push(error);
+                        None
+                    }
+                }
+            };
+            // Closes it without the lock.
+            drop(second);
+            core.status_machine.notify();
+        };
+        match spawn("savevm-client", body) {
+            Ok(thread) => self.threads.push(thread),
+            Err(err) => self.state.lock().refused.push(Error::io("starting a thread for a connection", &err)),
+        }
+    }
+
+    /// Returns the connection of the source, once it is known.
+    pub fn take_source(&self) -> Option<Arc<dyn Channel>> {
+        self.state.lock().source.take()
+    }
+
+    /// Returns why connections were closed since the last call.
+    pub fn take_refused(&self) -> Vec<Error> {
+        std::mem::take(&mut self.state.lock().refused)
+    }
+
+    /// Returns whether no further connection can be examined now.
+    pub fn is_full(&self) -> bool {
+        self.state.lock().pending.len() >= MOST
+    }
+
+    /// Returns whether no connection is being examined.
+    pub fn is_idle(&self) -> bool {
+        self.state.lock().pending.is_empty()
+    }
+}
+
+impl Drop for Candidates {
+    fn drop(&mut self) {
+        let pending = std::mem::take(&mut self.state.lock().pending);
+        for channel in pending.iter().filter_map(Weak::upgrade) {
+            let _ = channel.shutdown();
+        }
+        for thread in self.threads.drain(..) {
+            // A panic in it was caught and reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes a channel a connection, and reads its first bytes, which the returned channel brings once more.
+fn begin(core: &Core, raw: &Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
+    let (limit, since) = (core.params().handshake_timeout, Instant::now());
+    let channel = core.secure_accepted(Arc::clone(raw), limit)?;
+    // The tag of a command, and its number.
+    let mut head = [0; 3];
+    let mut count = 0;
+    while count < head.len() {
+        let left = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
+        let late = || Error::new(libc::ETIMEDOUT, format!("it did not begin within {limit:?}"));
+        channel.set_stall_limit(Some(left.ok_or_else(late)?));
+        match channel.read(Span::from_slice(&mut head[count..])) {
+            Ok(0) => return Err(Error::new(libc::EIO, "it ends")),
+            Ok(more) => count += more,
+            Err(err) => return Err(Error::channel("reading its first bytes", &err)),
+        }
+    }
+    let number = u16::from_be_bytes([head[1], head[2]]);
+    if head[0] != wire::COMMAND || ![Command::RecvBitmap as u16, Command::PostcopyResume as u16].contains(&number) {
+        return Err(Error::invalid(format!("it begins with {head:02x?}, which is no command of a recovery")));
+    }
+    Ok(Arc::new(Begun::new(head.to_vec(), channel)))
+}
