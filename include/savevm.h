@@ -959,8 +959,8 @@ typedef struct SaveVMParams {
   const char *trace;
   /**
    * Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and
-   * if a preflight finds that a state may be loaded wrongly. Outgoing, it only has an effect on a preflight. Otherwise
-   * that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
+   * if a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
+   * keeps the state that it has. Outgoing, it only has an effect on a preflight.
    */
   bool strict;
   /**

@@ -243,8 +243,8 @@ pub struct SaveVMParams {
     /// Path of a new file for a trace in JSON lines; NULL: none.
     pub trace: *const c_char,
     /// Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and
-    /// if a preflight finds that a state may be loaded wrongly. Outgoing, it only has an effect on a preflight. Otherwise
-    /// that is a warning (SaveVMHostOps.report), and the device keeps the state that it has.
+    /// if a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
+    /// keeps the state that it has. Outgoing, it only has an effect on a preflight.
     pub strict: bool,
     /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not
     /// begin with the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is
