@@ -21,6 +21,9 @@ pub struct Dump {
     by_name: HashMap<String, Vec<Candidate>>,
 }
 
+/// Most descriptions of one name that two dumps compare with each other. QEMU has up to four.
+const NAMESAKES_MAX: usize = 64;
+
 /// A VMStateDescription.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
@@ -106,7 +109,12 @@ impl Dump {
                 let Some(candidates) = self.by_name.get(name) else {
                     return findings.warning("the machine has no description of this name");
                 };
-                for sent in &source.by_name[name] {
+                let all = &source.by_name[name];
+                if all.len().max(candidates.len()) > NAMESAKES_MAX {
+                    findings.warning(format!("only {NAMESAKES_MAX} descriptions of this name are compared"));
+                }
+                let candidates = &candidates[..candidates.len().min(NAMESAKES_MAX)];
+                for sent in all.iter().take(NAMESAKES_MAX) {
                     best(candidates, findings, |known, found| super::descriptions::compare(sent, known, found));
                 }
             });
