@@ -32,7 +32,8 @@ pub fn run(args: &Inspect, out: &mut Output) -> Result<Option<Status>> {
     let path = &args.file;
     let is_directory = path.is_dir();
     // A pipe can't be looked at twice.
-    if !is_directory && !(path.is_file() && first_bytes(path).is_ok_and(|first| is_multifd(&first))) {
+    let is_channel = path.is_file() && first_bytes(path).is_ok_and(|first| is_multifd(&first));
+    if !is_directory && !is_channel {
         return Ok(None);
     }
     if args.format != Format::Table {
