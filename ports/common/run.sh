@@ -24,6 +24,7 @@ environment:
   QEMU_UNMODIFIED  directory with further unmodified qemu-system-* of this version to migrate to and from, such as /usr/bin;
                    streams are always compared with emulators that are linked with QEMU's own four files
   QEMU_FIRMWARE    directories with BIOS and option ROMs; default: those of Debian's packages
+  QEMU_CONFIGURE   further options of QEMU's configure, such as "--enable-zstd --python=/opt/meson/bin/python3"
   QEMU_TARGETS     further targets to build, such as "s390x-softmmu ppc64-softmmu"
 EOF
     exit 2
@@ -119,7 +120,7 @@ configure() {
     local list=${targets[*]}
     local all=("--target-list=${list// /,}" --without-default-features --enable-system --enable-tools --enable-kvm
                    --enable-tcg --enable-gnutls --enable-fdt=system --enable-replication --disable-docs --disable-werror
-                   "${options[@]}")
+                   "${options[@]}" ${QEMU_CONFIGURE:-})
     [ "$(cat "$dir/build/configured" 2>/dev/null)" != "${all[*]}" ] || return 0
     rm -rf "$dir/build/unmodified"
     mkdir -p "$dir/build"
