@@ -289,6 +289,29 @@ instant() {
     good "the guest runs while its memory is read, and its memory is correct"
 }
 
+# A chain of snapshots, and a live update to a new process.
+in_place() {
+    title "$what: a new process takes the guest over, with its memory in place"
+    start N --shared
+    await N 'round [1-9]' >/dev/null || fail "the guest does not start"
+    if has_userfaultfd; then
+        ask N "savevm $work/base parent none" '^saved' >/dev/null
+        beat N
+        ask N "savevm $work/child parent $work/base" '^saved' >/dev/null
+        good "an incremental snapshot has $(du -h --apparent-size "$work/child" | cut -f 1) of $(du -h --apparent-size "$work/base" | cut -f 1)"
+    fi
+    start O --live-update "unix:$work/O.sock"
+    await_listener "$work/O.sock"
+    tell N "live-update unix:$work/O.sock"
+    reach N outgoing completed
+    reach O incoming completed
+    info N
+    good "sent $(value N transferred), downtime $(value N downtime)"
+    goes_on N O
+    say "gap measured by the guest: $bold$gap ms$plain"
+    stop_all N O
+}
+
 # undo NAME: makes a checkpoint, and returns to it when the guest has written to its memory.
 undo() {
     local later
@@ -388,6 +411,7 @@ run_mode() {
         say "TLS is skipped: there is no openssl, or the library is built without TLS"
     fi
     through_a_file "$last"
+    in_place
 }
 
 began=$SECONDS

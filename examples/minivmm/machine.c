@@ -102,7 +102,8 @@ void machine_reset(void *machine)
 
 bool machine_init(Machine *m)
 {
-    m->ram = mmap(NULL, m->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int kind = m->memory_file >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+    m->ram = mmap(NULL, m->ram_size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, m->memory_file, 0);
     if (m->ram == MAP_FAILED) {
         perror("minivmm: memory");
         return false;

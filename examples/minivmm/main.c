@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The command line, and the monitor. The monitor reads one command per line from standard input; the names are QEMU's. */
+#define _GNU_SOURCE
 #include "minivmm.h"
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define MIN_MIB 4
@@ -20,6 +22,8 @@ static const char usage[] =
     "  --incoming URI    receive a guest from unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
     "  --tls-dir DIR     encrypt migrations with the certificates of DIR, as the command `set tls-dir`\n"
     "  --set 'NAME VALUE' as the command `set`, before a guest is received; may be repeated\n"
+    "  --shared          keep the guest's memory in a memfd, so that a live update is possible\n"
+    "  --live-update URI take the guest over from a minivmm with --shared on this host, which runs live-update URI\n"
     "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
     "Commands are read from standard input. `help` lists them.\n";
 
@@ -106,10 +110,12 @@ static const struct {
     { "info devices", "", "list the devices by the time that the migration took to save them", migrate_devices },
     { "info status", "", "show whether the guest runs; if it is stopped, a hash of its memory", info_status },
     { "savevm", "FILE [mapped]", "save a snapshot to FILE; mapped: each page has a fixed place", snapshot_save },
+    { "savevm", "FILE parent FILE", "save what changed since the parent; parent none: begin a chain", snapshot_save },
     { "loadvm", "FILE [lazy]", "load a snapshot from FILE; lazy: read memory while the guest runs", snapshot_load },
     { "checkpoint", "", "keep the state of the machine in memory; prints a number", checkpoint_make },
     { "rollback", "NUMBER", "return to a checkpoint", checkpoint_return },
     { "checkpoint-free", "NUMBER", "free a checkpoint", checkpoint_free },
+    { "live-update", "URI", "give the guest to a minivmm with --live-update URI, with its memory in place", update_to },
     { "stop", "", "stop the guest", stop },
     { "cont", "", "start or continue the guest", cont },
     { "quit", "", "end minivmm", quit },
@@ -168,12 +174,15 @@ int main(int argc, char **argv)
         { "tls-dir", required_argument, NULL, 'c' },
         { "set", required_argument, NULL, 'p' },
         { "trace", required_argument, NULL, 't' },
+        { "shared", no_argument, NULL, 'h' },
+        { "live-update", required_argument, NULL, 'u' },
         { 0 },
     };
-    static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+    static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER,
+                         .memory_file = -1 };
     long mib = 1024, dirty = 64;
-    const char *incoming = NULL;
-    bool paused = false, good = true;
+    const char *incoming = NULL, *old = NULL;
+    bool paused = false, shared = false, good = true;
     char more;
 
     m.accel = &accel_kvm && access("/dev/kvm", R_OK | W_OK) == 0 ? &accel_kvm : &accel_soft;
@@ -188,6 +197,8 @@ int main(int argc, char **argv)
         case 'c': migrate_tls(optarg); break;
         case 'p': migrate_set(&m, optarg); break;
         case 't': migrate_trace(optarg); break;
+        case 'h': shared = true; break;
+        case 'u': old = optarg; break;
         default: good = false;
         }
     }
@@ -199,7 +210,14 @@ int main(int argc, char **argv)
     m.rate = (uint64_t)dirty * (1048576 / PAGE_SIZE) / TICKS_PER_SECOND;
 
     savevm_log_init(NULL); /* messages of the library go to stderr; RUST_LOG sets their level */
-    if (!machine_init(&m) || !(incoming ? migrate_from(&m, incoming, !paused) : paused || start(&m))) {
+    if (shared && ((m.memory_file = memfd_create("memory", MFD_CLOEXEC)) < 0 || ftruncate(m.memory_file, mib << 20) < 0)) {
+        perror("minivmm: shared memory");
+        return EXIT_FAILURE;
+    }
+    if ((old && !update_accept(&m, old)) || !machine_init(&m)) {
+        return EXIT_FAILURE;
+    }
+    if (!(old ? update_load(&m, !paused) : incoming ? migrate_from(&m, incoming, !paused) : paused || start(&m))) {
         return EXIT_FAILURE;
     }
     run_monitor(&m);

@@ -75,6 +75,7 @@ bool migrate_init(Machine *m)
     block.name = "memory";
     block.host = m->ram;
     block.length = m->ram_size;
+    block.shared = m->memory_file >= 0;
     Error *err = NULL;
     vm = savevm_new(&host_ops, m);
     savevm_set_current(vm); /* this thread registers devices in this context */
@@ -85,7 +86,11 @@ bool migrate_init(Machine *m)
         m->accel->log_ops(&log_ops);
     }
     m->ram_module = savevm_ram_new(vm, &options, &log_ops, m, &err);
-    return (m->ram_module && savevm_ram_add_block(m->ram_module, &block, &err) == 0) || failed("memory", err);
+    bool good = m->ram_module && savevm_ram_add_block(m->ram_module, &block, &err) == 0;
+    if (good && block.shared) {
+        good = savevm_ram_set_descriptor(m->ram_module, block.name, m->memory_file, &err) == 0;
+    }
+    return good || failed("memory", err);
 }
 
 /* Returns the outgoing migration, else the incoming one, else NULL. */
@@ -365,11 +370,18 @@ static bool snapshot(SnapshotFn *act, const char *path, const SaveVMSnapshotOpti
     return act(vm, uri, options, &err) == 0 || failed(path, err);
 }
 
+/* The words after "FILE" are optional. A chain of snapshots begins with `parent none`. */
 void snapshot_save(Machine *m, const char *argument)
 {
-    char path[4096];
+    char path[4096], parent[4096];
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     snprintf(path, sizeof(path), "%s", argument);
+    char *relative = strstr(path, " parent ");
+    if (relative) {
+        *relative = 0;
+        snprintf(parent, sizeof(parent), "file:%s", relative + strlen(" parent "));
+        options.parent = strcmp(parent, "file:none") == 0 ? "" : parent;
+    }
     options.format = take_word(path, "mapped") ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM;
     if (snapshot(savevm_snapshot_save, path, &options)) {
         printf("saved\n");
@@ -393,6 +405,44 @@ void snapshot_load(Machine *m, const char *argument)
         migrate_end();
         printf("loaded in %.1f ms\n", (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
     }
+}
+
+/* Live update: a new minivmm takes the running guest over, with its memory in place. */
+
+static SaveVMLiveUpdate *update; /* what the old process has passed */
+
+void update_to(Machine *m, const char *uri)
+{
+    Error *err = NULL;
+    SaveVMMigration *begun = savevm_live_update(m->ram_module, uri, &params, &err);
+    if (begun) {
+        savevm_migration_free(outgoing);
+        outgoing = begun;
+    } else {
+        failed(uri, err);
+    }
+}
+
+bool update_accept(Machine *m, const char *uri)
+{
+    SaveVMPassedBlock block = SAVEVM_PASSED_BLOCK_INIT;
+    Error *err = NULL;
+    update = savevm_live_update_accept(uri, &err);
+    if (!update || savevm_live_update_block(update, 0, &block) != 0) {
+        return failed(uri, err);
+    }
+    m->memory_file = block.descriptor;
+    m->ram_size = block.length;
+    return true;
+}
+
+bool update_load(Machine *m, bool start)
+{
+    Error *err = NULL;
+    SaveVMParams in = params;
+    in.no_autostart = !start;
+    incoming = savevm_live_update_load(update, vm, &in, &err);
+    return incoming || failed("live update", err);
 }
 
 /* Checkpoints. Their numbers begin with 1. */

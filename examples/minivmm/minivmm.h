@@ -53,6 +53,7 @@ struct Machine {
     const Accel *accel;
     uint8_t *ram;
     uint64_t ram_size;
+    int memory_file;        /* the file of the memory, which a live update passes on; -1: private memory */
     SaveVMRam *ram_module;  /* libsavevm's RAM device for this memory */
     uint64_t pages;         /* number of pages that the guest writes to */
     uint64_t rate;          /* number of pages that the guest writes per tick */
@@ -91,6 +92,9 @@ Command migrate_devices;
 Command migrate_preflight, migrate_rehearse;
 Command snapshot_save, snapshot_load;
 Command checkpoint_make, checkpoint_return, checkpoint_free;
+Command update_to;
+bool update_accept(Machine *m, const char *uri); /* waits for the old process; before machine_init() */
+bool update_load(Machine *m, bool start); /* begins to load the guest of the old process */
 bool migrate_init(Machine *m);     /* with the lock, before devices are registered */
 void migrate_tls(const char *dir); /* the directory of certificates, or "off" */
 void migrate_trace(const char *path); /* the file for the trace of migrations; the string is not copied */
