@@ -3,7 +3,6 @@
 
 mod absent;
 mod break_points;
-#[cfg(feature = "tls")]
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod cuts;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Several connections with an unmodified QEMU at the other end: 7.2 (`QEMU`, or qemu-system-x86_64), and 10.0 if `QEMU_10`
-//! names one. Its machine `none` has one block of RAM, which is a file that the test compares page by page.
+//! names one; plain, and with TLS if the library has it. Its machine `none` has one block of RAM, which is a file that the test compares page by page.
 
+use super::certificates::{Authority, Dir};
 use super::machine::Machine;
 use super::multifd::{Memory, PAGE, PAGES, several, socket_path};
 use super::precopy::LONG;
 use super::qemu::{Qemu, none_devices, wait_for_listener};
-use savevm::channel::Uri;
+use savevm::channel::{TlsOptions, Uri};
 use savevm::migration::{Compression, Endpoint, Incoming, Migration, MultifdFormat, Outgoing, Params};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A QEMU for the tests.
 struct Version {
@@ -62,7 +64,8 @@ fn content() -> Vec<u8> {
     bytes
 }
 
-fn start(version: &Version, memory: &Path, option: &str, incoming: bool) -> Option<Qemu> {
+fn start(version: &Version, case: &Case, option: &str, incoming: bool) -> Option<Qemu> {
+    let memory = &case.memory;
     let backend = format!("memory-backend-file,id=m,size={},mem-path={},share=on", PAGES * PAGE, memory.display());
     let size = format!("size={}B", PAGES * PAGE);
     let mut arguments = vec!["-M", "none,memory-backend=m", "-object", &backend, "-m", &size];
@@ -76,10 +79,19 @@ fn start(version: &Version, memory: &Path, option: &str, incoming: bool) -> Opti
     if incoming {
         arguments.extend(["-incoming", "defer"]);
     }
+    let credentials = case.params.tls.as_ref().map(|tls| {
+        let endpoint = if incoming { "server" } else { "client" };
+        format!("tls-creds-x509,id=tls,dir={},endpoint={endpoint}", tls.dir.display())
+    });
+    credentials.iter().for_each(|object| arguments.extend(["-object", object]));
     Qemu::start_version(&version.program, version.text, &arguments)
 }
 
-fn set_up(qemu: &mut Qemu, channels: u32, method: &str) {
+fn set_up(qemu: &mut Qemu, case: &Case, channels: u32, method: &str) {
+    if case.params.tls.is_some() {
+        qemu.command("migrate_set_parameter tls-creds tls");
+        qemu.command("migrate_set_parameter tls-hostname localhost");
+    }
     qemu.command("migrate_set_capability multifd on");
     qemu.command(&format!("migrate_set_parameter multifd-channels {channels}"));
     qemu.command(&format!("migrate_set_parameter multifd-compression {method}"));
@@ -105,17 +117,35 @@ impl Drop for Case {
     }
 }
 
+/// No TLS and, if the library has it, TLS with these certificates.
+fn protections(dir: &Dir) -> Vec<Option<Arc<TlsOptions>>> {
+    let tls = TlsOptions {
+        dir: dir.path().into(),
+        hostname: Some("localhost".into()),
+        verify_peer: true,
+        allowed_peers: None,
+    };
+    let mut protections = vec![None];
+    protections.extend(cfg!(feature = "tls").then(|| Some(Arc::new(tls))));
+    protections
+}
+
 /// Runs `case` for every version, number of connections, format and method. QEMU's memory has `content` at first.
 fn each(direction: &str, content: &[u8], case: impl Fn(&Version, &Case, u32, &str, &str)) {
+    let dir = Dir::standard(&Authority::new("CA"));
     for version in versions() {
         for channels in [2, 4] {
             for (format, option) in version.formats {
                 for (compression, method) in version.methods {
-                    let what = format!("{direction}-{}-{channels}-{format:?}-{method}", version.text.replace(' ', "-"));
-                    let params = Params { multifd_format: *format, ..several(channels, *compression) };
-                    let (socket, memory) = (socket_path(&what), socket_path(&format!("{what}-memory")));
-                    std::fs::write(&memory, content).unwrap();
-                    case(&version, &Case { socket, memory, what, params }, channels, option, method);
+                    for tls in protections(&dir) {
+                        let text = version.text.replace(' ', "-");
+                        let secured = if tls.is_some() { "-tls" } else { "" };
+                        let what = format!("{direction}-{text}-{channels}-{format:?}-{method}{secured}");
+                        let params = Params { multifd_format: *format, tls, ..several(channels, *compression) };
+                        let (socket, memory) = (socket_path(&what), socket_path(&format!("{what}-memory")));
+                        std::fs::write(&memory, content).unwrap();
+                        case(&version, &Case { socket, memory, what, params }, channels, option, method);
+                    }
                 }
             }
         }
@@ -129,10 +159,10 @@ fn qemu_takes_memory_over_several_connections() {
         // QEMU 9.0 and later takes its memory to be zero where nothing has arrived, and leaves zero pages out.
         let before = if case.params.multifd_format == MultifdFormat::Qemu90 { 0 } else { 0xee };
         std::fs::write(&case.memory, vec![before; PAGES * PAGE]).unwrap();
-        let Some(mut qemu) = start(version, &case.memory, option, true) else {
+        let Some(mut qemu) = start(version, case, option, true) else {
             return eprintln!("SKIPPED: {} is not QEMU {}", version.program, version.text);
         };
-        set_up(&mut qemu, channels, method);
+        set_up(&mut qemu, case, channels, method);
         qemu.command(&format!("migrate_incoming unix:{}", case.socket.display()));
         wait_for_listener(&case.socket);
         let (machine, _, stage) = Machine::two();
@@ -154,7 +184,7 @@ fn qemu_takes_memory_over_several_connections() {
 fn qemu_gives_memory_over_several_connections() {
     let wanted = content();
     each("from", &wanted, |version, case, channels, option, method| {
-        let Some(mut qemu) = start(version, &case.memory, option, false) else {
+        let Some(mut qemu) = start(version, case, option, false) else {
             return eprintln!("SKIPPED: {} is not QEMU {}", version.program, version.text);
         };
         let (_, machine, stage) = Machine::two();
@@ -165,7 +195,7 @@ fn qemu_gives_memory_over_several_connections() {
         stage.qemu_has_the_guest();
         let into = Incoming::start(&machine.vm, Endpoint::Uri(Uri::Unix(case.socket.clone())), case.params.clone());
         let into = into.unwrap();
-        set_up(&mut qemu, channels, method);
+        set_up(&mut qemu, case, channels, method);
         qemu.command("migrate_set_capability return-path on");
         qemu.command(&format!("migrate -d unix:{}", case.socket.display()));
         into.wait_within(LONG).expect("it ends").unwrap_or_else(|error| panic!("{}: {error}", case.what));

@@ -6,9 +6,9 @@ use super::link::{Break, fragile};
 use super::machine::{Machine, Stage};
 use super::precopy::{LONG, Run, check_moved, check_stayed, quick, wait_status, wait_until};
 use super::rest::scratch;
-use super::{cuts, postcopy_runs};
+use super::{cuts, multifd, postcopy_runs};
 use savevm::channel::{TlsOptions, Uri};
-use savevm::migration::{Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
+use savevm::migration::{Choice, Compression, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -58,6 +58,30 @@ fn guest_moves_over_every_kind_of_connection() {
             out.and(into).unwrap();
             check_moved(&source, &destination, &stage, &what);
         }
+    }
+}
+
+#[test]
+fn several_connections_all_use_tls() {
+    let dir = standard();
+    for compression in [Compression::None, Compression::Zstd] {
+        let (source, destination, stage) = Machine::two();
+        let (near, far) = (multifd::Memory::new(&source), multifd::Memory::new(&destination));
+        near.fill(1);
+        far.fill(2);
+        let path = multifd::socket_path("tls");
+        let params = with(multifd::several(4, compression), &dir);
+        let into = Incoming::start(&destination.vm, at(&path), params.clone()).unwrap();
+        // Neither a plain connection with the head of a channel nor a silent one is taken for one of the source's.
+        let mut stranger = UnixStream::connect(&path).unwrap();
+        stranger.write_all(&[0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1]).unwrap();
+        let _silent = UnixStream::connect(&path).unwrap();
+        let out = Outgoing::start(&source.vm, at(&path), params).unwrap();
+        out.wait_within(LONG).expect("it ends").unwrap();
+        into.wait_within(LONG).expect("it ends").unwrap();
+        assert!(near.content() == far.content(), "{compression:?}");
+        assert!(destination.host.is_running() && !source.host.is_running());
+        stage.check("several connections with TLS");
     }
 }
 

@@ -253,10 +253,12 @@ impl ReaderState {
         core.wait_for("the destination's words", MOMENT, || self.verdict().map(Ok)).ok()
     }
 
-    /// As `final_verdict`, for the error of a destination that failed.
+    /// As `final_verdict`, for the error of a destination that failed. What it sent instead of a message, for example bytes
+    /// of TLS, says more than a connection that broke.
     pub fn final_error(&self, core: &Core) -> Option<Error> {
         match self.final_verdict(core) {
             Some(Verdict::Shut(value, text)) if value != 0 => Some(refusal(value, text.as_deref())),
+            Some(Verdict::Broken(error)) if [libc::EINVAL, libc::EPROTO].contains(&error.errno()) => Some(error),
             _ => None,
         }
     }
