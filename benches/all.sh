@@ -28,6 +28,12 @@ printf '\n## RAM over several connections\n\n'
 "$here/multifd.py" "$lib" || missed=1
 printf '\n## TLS\n\n'
 "$here/tls.py" "$lib" || missed=1
+printf '\n## Downtime of postcopy\n\n'
+"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-downtime-bench" "$here/downtime.c" \
+    "$lib/libsavevm.a" -lpthread -ldl -lm || missed=1
+for busy in 0 2 6; do
+    "${TMPDIR:-/tmp}/savevm-downtime-bench" 16384 15 "$busy" || missed=1
+done
 printf '\n## Checkpoints in the process\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-checkpoint-bench" "$here/checkpoint.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-checkpoint-bench" || missed=1
