@@ -312,7 +312,7 @@ impl Channel for FdChannel {
 
     fn in_flight(&self) -> u64 {
         match self.kind {
-            Kind::Socket => self.with(|fd| unsent_bytes(fd)).unwrap_or(0),
+            Kind::Socket => self.with(unsent_bytes).unwrap_or(0),
             Kind::Pipe | Kind::Device | Kind::File => 0,
         }
     }

@@ -266,7 +266,7 @@ impl Handler for DescribedHandler {
     fn save_thread(&self) -> Option<SaveThread> {
         // SAFETY: the table is one of this layout, and callbacks are as wide as a pointer.
         let function = unsafe { self.abi.read::<*const ()>(self.thread_member(), self.ops) };
-        (!function.is_null()).then(|| SaveThread { function: function as usize, opaque: self.opaque as usize })
+        (!function.is_null()).then_some(SaveThread { function: function as usize, opaque: self.opaque as usize })
     }
 
     fn load_state_buffer(&self, data: &mut [u8]) -> Result<()> {

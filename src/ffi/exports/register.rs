@@ -60,14 +60,15 @@ pub(in crate::ffi) unsafe fn register(
     ops: *const SaveVMHandlers,
     opaque: *mut c_void,
 ) -> Result<()> {
-    // SAFETY: the contract of the function.
     match abi.filter(|abi| !abi.has_native_handlers()) {
         None => {
+            // SAFETY: the contract of the function.
             let handler = unsafe { CHandler::new(ops, opaque) };
             let is_live = handler.as_ref().is_some_and(CHandler::is_live);
             register_handler(vm, name, ids, handler, is_live, opaque)
         }
         Some(abi) => {
+            // SAFETY: the contract of the function; the table has the layout of `abi`.
             let handler = unsafe { DescribedHandler::new(abi, ops, opaque) };
             let is_live = handler.as_ref().is_some_and(DescribedHandler::is_live);
             register_handler(vm, name, ids, handler, is_live, opaque)

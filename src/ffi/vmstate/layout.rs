@@ -91,7 +91,6 @@ macro_rules! plain_members {
         ///
         /// # Safety
         /// The pointers that the functions receive must be tables of this layout that stay as they are.
-        #[expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the trait")]
         pub(crate) trait Layout: Copy + 'static {
             $(unsafe fn $name(self, table: NonNull<$table>) -> $type;)*
             unsafe fn field_flags(self, field: NonNull<VMStateField>) -> u32;

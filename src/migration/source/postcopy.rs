@@ -246,7 +246,8 @@ impl Source {
         if let Err(error) = verdict.and_then(|()| file.check()) {
             // A QEMU is known to have all pages, but may never have started the guest.
             let arrived = self.arrived || reader.is_some_and(|reader| reader.handed_over());
-            if !peer_is_libsavevm && !(lost && arrived) {
+            let is_whole_there = peer_is_libsavevm || (lost && arrived);
+            if !is_whole_there {
                 return Err(error);
             }
             log::info!("the destination has all of the guest, but its verdict was lost: {error}");
