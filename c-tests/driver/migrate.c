@@ -51,7 +51,7 @@ TEST(a_guest_moves)
     SaveVMDeviceInfo device = SAVEVM_DEVICE_INFO_INIT;
     CHECK_EQ(savevm_migration_device(out, 0, &device), 0);
     CHECK_STR(device.name, "dev");
-    CHECK(device.bytes > 0 && device.load_time_us == 0);
+    CHECK(device.bytes > 0); /* the destination has reported the load time, which may be 0 us */
     CHECK_EQ(savevm_migration_device(in, 0, &device), 0);
     CHECK_STR(device.name, "dev");
     CHECK(device.bytes > 0 && device.save_time_us == 0);
