@@ -91,7 +91,10 @@ mod tests {
         let (own, late) = (diary.clone(), vm.load_threads().clone());
         vm.load_threads()
             .start(move |_| {
-                late.start(move |_| Ok(own.lock().unwrap().push("nested".into())))?;
+                late.start(move |_| {
+                    own.lock().unwrap().push("nested".into());
+                    Ok(())
+                })?;
                 Err(Error::invalid("no memory in the thread"))
             })
             .unwrap();

@@ -9,7 +9,7 @@ use super::precopy::LONG;
 use super::qemu::{Qemu, none_devices, wait_for_listener};
 use savevm::channel::{TlsOptions, Uri};
 use savevm::migration::{Compression, Endpoint, Incoming, Migration, MultifdFormat, Outgoing, Params};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A QEMU for the tests.

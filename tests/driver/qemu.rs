@@ -264,7 +264,9 @@ fn preflight_changes_no_byte_to_and_from_qemu() {
         // The source's stream has times in it.
         Some((Vec::new(), recorded.join().unwrap().1))
     };
-    let runs: [&dyn Fn(bool, bool) -> Option<(Vec<u8>, Vec<u8>)>; 2] = [&to_qemu, &from_qemu];
+    /// What both sides sent, with or without a preflight, if the preflight fits or not.
+    type Run<'a> = &'a dyn Fn(bool, bool) -> Option<(Vec<u8>, Vec<u8>)>;
+    let runs: [Run<'_>; 2] = [&to_qemu, &from_qemu];
     for (run, fits) in runs.into_iter().flat_map(|run| [(run, true), (run, false)]) {
         let (Some(with), Some(without)) = (run(true, fits), run(false, fits)) else {
             return eprintln!("skipped: no QEMU 7.2");
