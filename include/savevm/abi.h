@@ -516,7 +516,8 @@ typedef enum SaveVMAbiKind {
    */
   SAVEVM_ABI_LOAD_BUFFER = 23,
   /**
-   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1)
+   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). The library does not call it yet: such a
+   * device is not asked how much it has left.
    */
   SAVEVM_ABI_QUERY_PENDING = 24,
   /**

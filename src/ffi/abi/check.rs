@@ -205,6 +205,9 @@ fn check_profile(abi: &Abi) -> Result<()> {
     needs(Profile::SWITCHOVER_START, start, "SaveVMHandlers.switchover_start")?;
     let end = abi.constant(SAVEVM_ABI_VMS_END).is_some();
     needs(Profile::CHECK_DESCRIPTIONS, end, "VMS_END")?;
+    if abi.slots[SAVEVM_ABI_VMStateInfo_name as usize].offset != 0 {
+        return Err(Error::invalid("VMStateInfo.name is not at offset 0, where the library's own infos have it"));
+    }
     let infos = [SAVEVM_ABI_VMStateInfo_get, SAVEVM_ABI_VMStateInfo_put];
     let errors = [SAVEVM_ABI_VMStateInfo_load, SAVEVM_ABI_VMStateInfo_save];
     if [infos, errors].iter().any(|pair| pair.iter().all(|id| abi.kind(*id).is_some())) {

@@ -86,15 +86,15 @@ fn priorities_of_all_versions_are_in_one_order() {
 }
 
 /// A layout that a test changes before it is built.
-struct Draft {
+pub(super) struct Draft {
     profile: Profile,
-    sizes: [usize; STRUCTS],
-    members: Vec<SaveVMAbiMember>,
+    pub(super) sizes: [usize; STRUCTS],
+    pub(super) members: Vec<SaveVMAbiMember>,
     constants: Vec<SaveVMAbiConstant>,
 }
 
 impl Draft {
-    fn of(version: u32) -> Self {
+    pub(super) fn of(version: u32) -> Self {
         let abi = known(version).unwrap();
         let members = MEMBERS.iter().filter_map(|known| {
             let kind = MaybeUninit::new(abi.kind(known.id)?);
@@ -107,22 +107,22 @@ impl Draft {
         Self { profile: abi.profile, sizes, members: members.collect(), constants: constants.collect() }
     }
 
-    fn member(&mut self, id: Id) -> &mut SaveVMAbiMember {
+    pub(super) fn member(&mut self, id: Id) -> &mut SaveVMAbiMember {
         // SAFETY: the drafts of the tests have initialised members.
         self.members.iter_mut().find(|member| unsafe { member.member.assume_init() } == id).unwrap()
     }
 
-    fn constant(&mut self, id: Constant) -> &mut SaveVMAbiConstant {
+    pub(super) fn constant(&mut self, id: Constant) -> &mut SaveVMAbiConstant {
         // SAFETY: the drafts of the tests have initialised constants.
         self.constants.iter_mut().find(|constant| unsafe { constant.constant.assume_init() } == id).unwrap()
     }
 
-    fn without(&mut self, id: Id) {
+    pub(super) fn without(&mut self, id: Id) {
         // SAFETY: the drafts of the tests have initialised members.
         self.members.retain(|member| unsafe { member.member.assume_init() } != id);
     }
 
-    fn build(&self) -> crate::error::Result<Abi> {
+    pub(super) fn build(&self) -> crate::error::Result<Abi> {
         build(1000, self.profile, self.sizes, &self.members, &self.constants)
     }
 }

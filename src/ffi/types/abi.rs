@@ -188,7 +188,8 @@ pub enum SaveVMAbiKind {
     SAVEVM_ABI_SAVE_THREAD = 22,
     /// `bool (*)(void *opaque, char *buf, size_t len, Error **errp)`
     SAVEVM_ABI_LOAD_BUFFER = 23,
-    /// `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1)
+    /// `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). The library does not call it yet: such a
+    /// device is not asked how much it has left.
     SAVEVM_ABI_QUERY_PENDING = 24,
     /// `VMStateInfo.get`
     SAVEVM_ABI_GET = 25,

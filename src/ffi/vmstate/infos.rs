@@ -69,6 +69,9 @@ macro_rules! infos {
             };
         )*
 
+        /// The infos, in the order of `OWN_INFOS`.
+        static OWN_ADDRESSES: [&VMStateInfo; $count] = [$(&$symbol),*];
+
         const fn kind_of(number: u8) -> Kind {
             $(if number == Kind::$kind as u8 { return Kind::$kind; })*
             Kind::Custom
@@ -132,10 +135,18 @@ infos! { 25:
 /// Returns how an info stores its elements, as far as the function of `direction` is concerned.
 ///
 /// # Safety
-/// `info` must be NULL or an info of that layout.
+/// `info` must be NULL, one of the library's, or an info of that layout.
 #[inline]
 pub(super) unsafe fn kind<L: Layout>(layout: L, info: *const VMStateInfo, direction: Direction) -> Kind {
     let Some(info) = NonNull::new(info.cast_mut()) else { return Kind::Custom };
+    if !L::NATIVE_INFOS {
+        // The library's own infos are shorter than those of the layout may be.
+        let own = OWN_ADDRESSES.iter().position(|own| std::ptr::eq(*own, info.as_ptr()));
+        return own.map_or(Kind::Custom, |at| match direction {
+            Direction::Save => OWN_INFOS[at].kinds.1,
+            Direction::Load => OWN_INFOS[at].kinds.0,
+        });
+    }
     // SAFETY: `info` is an info of that layout (contract of `kind`).
     let name = unsafe { layout.info_name(info) };
     let offset = (name as usize).wrapping_sub(NAMES.as_ptr() as usize);

@@ -102,6 +102,8 @@ macro_rules! plain_members {
             unsafe fn post_save(self, description: NonNull<VMStateDescription>) -> Hook;
             unsafe fn getter(self, info: NonNull<VMStateInfo>) -> Getter;
             unsafe fn putter(self, info: NonNull<VMStateInfo>) -> Putter;
+            /// Whether infos are as those of QEMU 7.2, as the library's own are in every layout.
+            const NATIVE_INFOS: bool;
         }
 
         impl Layout for Native {
@@ -113,6 +115,7 @@ macro_rules! plain_members {
                 }
             )*
             native_members!();
+            const NATIVE_INFOS: bool = true;
         }
 
         impl Layout for Descriptions {
@@ -125,6 +128,7 @@ macro_rules! plain_members {
             )*
             described_hooks!();
             native_fields!();
+            const NATIVE_INFOS: bool = true;
         }
 
         impl Layout for Described {
@@ -137,6 +141,7 @@ macro_rules! plain_members {
                 }
             )*
             described_hooks!();
+            const NATIVE_INFOS: bool = false;
 
             unsafe fn field_flags(self, field: NonNull<VMStateField>) -> u32 {
                 // SAFETY: a table of this layout (contract of `Layout`).
