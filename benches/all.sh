@@ -34,6 +34,8 @@ printf '\n## Downtime of postcopy\n\n'
 for busy in 0 2 6; do
     "${TMPDIR:-/tmp}/savevm-downtime-bench" 16384 15 "$busy" || missed=1
 done
+printf '\n## Snapshots\n'
+"$here/snapshot.py" "$lib"
 printf '\n## Checkpoints in the process\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-checkpoint-bench" "$here/checkpoint.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-checkpoint-bench" || missed=1

@@ -273,6 +273,55 @@ fn guest_stops_before_it_reads_a_page_that_the_file_lost() {
     }
 }
 
+/// Loads the file at once and lazily. If both succeed, the memory is the same. Returns whether they did.
+fn loads_equally(machine: &Machine, path: &Path) -> bool {
+    let mut contents = Vec::new();
+    for lazy in [false, true] {
+        machine.fill(0x5a);
+        let options = SnapshotOptions { lazy, threads: 1, ..SnapshotOptions::default() };
+        let loaded = load(machine, path, &options).and_then(|()| machine.vm.slot.restore.wait());
+        contents.extend(loaded.ok().map(|()| machine.contents()));
+        end_restore(&machine.vm);
+    }
+    assert!(contents.len() < 2 || contents[0] == contents[1]);
+    contents.len() == 2
+}
+
+#[test]
+fn mutated_files_give_the_same_memory_at_once_and_lazily() {
+    if !possible() {
+        return;
+    }
+    let (source, target) = (Machine::new(&[20, 3]), Machine::new(&[20, 3]));
+    let (path, mut state, mut good) = (scratch("mutated"), 99u64, 0);
+    let mut random = |most: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % most
+    };
+    source.randomize(1, 60);
+    for save in [mapped(), SnapshotOptions::default()] {
+        snapshot_save(&source.vm, &uri(&path), &save).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        // The structure is in the first bytes, around the pages of each block, and at the end.
+        let places = [0..300, (1 << 20) + 20 * PAGE..(1 << 20) + 20 * PAGE + 80, bytes.len() - 120..bytes.len()];
+        for _ in 0..150 {
+            let mut mutated = bytes.clone();
+            for _ in 0..=random(3) {
+                let place = &places[random(3)];
+                let at = (place.start + random(place.len())).min(bytes.len() - 1);
+                mutated[at] = if random(2) == 0 { mutated[at] ^ 1 << random(8) } else { random(256) as u8 };
+            }
+            if random(8) == 0 {
+                mutated.truncate(random(bytes.len()));
+            }
+            fs::write(&path, &mutated).unwrap();
+            good += u32::from(loads_equally(&target, &path));
+        }
+    }
+    assert!(good > 0);
+    fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn impossible_restores_are_refused_while_the_guest_runs_on() {
     let (source, path) = (Machine::new(&[70]), scratch("refused"));

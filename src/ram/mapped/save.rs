@@ -17,8 +17,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-/// Number of written pieces that wait for the thread that starts their way to the disk.
-const PIECES_QUEUED: usize = 1024;
+/// Number of written pieces that wait for the thread that starts their way to the disk. The guest is stopped until this
+/// thread has ended, so they are few.
+const PIECES_QUEUED: usize = 2;
 
 /// The file of a save, and the places of the blocks in it.
 pub(in crate::ram) struct MappedSave {
@@ -67,12 +68,12 @@ impl MappedSave {
             let at = places[at];
             let residency = residency.as_ref().filter(|_| anonymous[at]);
             self.put_piece(ram, (&blocks[at], &self.headers[at], &written[at]), residency, (offset, len))?;
-            // If the queue is full, the disk is behind anyway.
+            // If the queue is full, the disk is busy anyway.
             let _ = queue.try_send((self.headers[at].pages_offset + offset as u64, len as u64));
             Ok(true)
         };
         thread::scope(|scope| {
-            // Most of the file is on the disk when the last page is written, so the sync is short.
+            // The disk is busy while pages are written, so the sync at the end is shorter.
             let begin = move || written_pieces.iter().for_each(|(offset, len)| self.file.start_writing(offset, len));
             // Without the thread the sync only takes longer.
             let _syncs = self.direct.is_none().then(|| spawn_scoped(scope, "savevm-sync", begin));
