@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "ports/qemu-7.2/tests"))
+sys.path.insert(0, str(ROOT / "ports/common/tests"))
 sys.path.insert(0, str(ROOT / "benches"))
 from qemu import Place, Qemu  # noqa: E402
 from ram import build  # noqa: E402
