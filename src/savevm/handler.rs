@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A device as the phases see it, independent of the interface through which it was registered.
 
+use super::priority;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::Recorder;
@@ -200,9 +201,9 @@ pub trait Handler: Send + Sync {
     fn layout(&self, _saving: bool) -> Option<Vec<u8>> {
         None
     }
-    /// Returns the priority, of `registry::priority`. Devices with higher priorities are saved first.
+    /// Returns the priority, of `savevm::priority`. Devices with higher priorities are saved first.
     fn priority(&self) -> i32 {
-        super::registry::priority::DEFAULT
+        priority::DEFAULT
     }
     /// Returns whether the description is saved during setup (8.0).
     fn is_early(&self) -> bool {

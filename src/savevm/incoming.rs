@@ -2,10 +2,18 @@
 //! What the commands of an incoming stream ask of the side that loads it: the migration driver, or a host with a driver
 //! of its own.
 
-use super::load::Opened;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use std::ops::Deref;
+
+/// What follows the beginning of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The rest of the stream.
+    Stream,
+    /// Nothing: the source wanted an answer, and has it.
+    Visit,
+}
 
 /// How the load of a stream or a package ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use super::fault::FaultPoint;
 use super::handler::Callback;
 use super::host::{Flags, Host, Level, with_big_lock};
-use super::incoming::{FileHandle, Incoming, LoadEnd, PostcopyState};
+use super::incoming::{FileHandle, Incoming, LoadEnd, Opened, PostcopyState};
 use super::load_command::Outcome;
 use super::registry::{Call, Entry};
 use super::section_context::SectionContext;
@@ -27,15 +27,6 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
         Opened::Stream => opened(vm, file),
         Opened::Visit => Err(Error::invalid("the source does not migrate")),
     }
-}
-
-/// What follows the beginning of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// The rest of the stream.
-    Stream,
-    /// Nothing: the source wanted an answer, and has it.
-    Visit,
 }
 
 /// Reads the header of a stream. If the handler of commands negotiates, it reads the commands before the first section, and
@@ -122,7 +113,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
         return result;
     }
     result = result.and_then(|end| {
-        vm.load_threads().wait(vm).map_err(|err| failed(vm, file, err, Phase::Load))?;
+        vm.load_threads().wait(host).map_err(|err| failed(vm, file, err, Phase::Load))?;
         file.check().map(|()| end)
     });
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) {
@@ -316,7 +307,7 @@ pub fn cleanup(vm: &Vm) {
     for entry in vm.registry.walk().filter(|entry| entry.handler.has(Callback::LoadCleanup)) {
         let _ = catch(vm, || entry.handler.load_cleanup());
     }
-    vm.load_threads().end(vm);
+    vm.load_threads().end(&*vm.host());
 }
 
 /// Gives a device a buffer that came outside of the main stream (QEMU 10.0, `qemu_loadvm_load_state_buffer`).

@@ -2,8 +2,7 @@
 //! Threads that devices start while a stream is loaded (QEMU 10.0, `qemu_loadvm_start_load_thread` in
 //! `migration/savevm.c`). The load is complete when all of them have ended.
 
-use super::Vm;
-use super::host::without_big_lock;
+use super::host::{Host, without_big_lock};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::spawn;
@@ -53,10 +52,10 @@ impl LoadThreads {
     }
 
     /// Waits for all threads, with the big lock released. Returns the first error of one.
-    pub(super) fn wait(&self, vm: &Vm) -> Result<()> {
+    pub(super) fn wait(&self, host: &dyn Host) -> Result<()> {
         let next = || self.inner.lock().threads.pop();
         if let Some(first) = next() {
-            without_big_lock(&*vm.host(), || {
+            without_big_lock(host, || {
                 let mut thread = Some(first);
                 while let Some(handle) = thread {
                     if handle.join().is_err() {
@@ -70,9 +69,9 @@ impl LoadThreads {
     }
 
     /// The load has ended: asks the threads to end, and waits for them.
-    pub(super) fn end(&self, vm: &Vm) {
+    pub(super) fn end(&self, host: &dyn Host) {
         self.abort.store(true, SeqCst);
-        if let Err(error) = self.wait(vm) {
+        if let Err(error) = self.wait(host) {
             log::debug!("a thread of a load that has ended: {error}");
         }
     }
@@ -81,6 +80,7 @@ impl LoadThreads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::savevm::Vm;
     use crate::savevm::testing::Diary;
 
     #[test]
@@ -98,10 +98,10 @@ mod tests {
                 Err(Error::invalid("no memory in the thread"))
             })
             .unwrap();
-        let error = vm.load_threads().wait(&vm).unwrap_err();
+        let error = vm.load_threads().wait(&*vm.host()).unwrap_err();
         assert!(error.message().contains("in the thread"));
         assert_eq!(*diary.lock().unwrap(), ["nested"]);
-        vm.load_threads().end(&vm);
+        vm.load_threads().end(&*vm.host());
         assert_eq!(vm.load_threads().start(|_| Ok(())).unwrap_err().errno(), libc::ECANCELED);
     }
 }

@@ -23,6 +23,7 @@ mod load_state;
 pub mod load_threads;
 pub mod memory_plan;
 pub mod owner;
+pub mod priority;
 pub mod profile;
 #[cfg(test)]
 mod profile_tests;

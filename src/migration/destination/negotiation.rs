@@ -8,7 +8,8 @@ use crate::file::MigFile;
 use crate::migration::preflight::{Judge, Outcome};
 use crate::migration::return_path::message;
 use crate::savevm::host::{Flags, Level};
-use crate::savevm::load::{self, Opened};
+use crate::savevm::incoming::Opened;
+use crate::savevm::load;
 use crate::wire::command::{self, Command, CommandHead};
 use std::time::Duration;
 

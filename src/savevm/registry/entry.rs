@@ -6,31 +6,6 @@ use crate::error::Section;
 use crate::savevm::handler::Handler;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// Priorities of all QEMU versions in one order. Higher ones are saved first.
-pub mod priority {
-    /// 10.1: after all others.
-    pub const LOW: i32 = 0;
-    /// No special order.
-    pub const DEFAULT: i32 = 1;
-    /// An IOMMU, before PCI devices.
-    pub const IOMMU: i32 = 2;
-    /// A PCI bus, before the IOMMU.
-    pub const PCI_BUS: i32 = 3;
-    /// virtio-mem, before the IOMMU.
-    pub const VIRTIO_MEM: i32 = 4;
-    /// 10.2: the APIC.
-    pub const APIC: i32 = 5;
-    /// The GIC's ITS, before PCI devices.
-    pub const GICV3_ITS: i32 = 6;
-    /// The GIC, before the ITS.
-    pub const GICV3: i32 = 7;
-    /// `MIG_PRI_MAX`, which QEMU accepts as a priority.
-    pub const MAX: i32 = 8;
-}
-
-/// Highest priority of a description.
-pub const PRIORITY_MAX: i32 = priority::MAX;
-
 /// What a registration refuses instead of warning of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -57,7 +32,7 @@ pub struct Compat {
 /// Position of an entry in the order. Keys compare as the entries are saved: lower first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// `PRIORITY_MAX` minus the priority, so that higher priorities come first.
+    /// `priority::MAX` minus the priority, so that higher priorities come first.
     pub rank: u32,
     /// Number of the registration. It is never reused.
     pub sequence: u64,

@@ -23,6 +23,7 @@ mod order;
 mod tests;
 
 use super::handler::Handler;
+use super::priority;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, MutexGuard, Rank};
 use calls::Calls;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 pub use calls::Call;
-pub use entry::{Compat, Entry, INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Rules, Ticket, priority};
+pub use entry::{Compat, Entry, INSTANCE_ID_ANY, Registrant, Registration, Rules, Ticket};
 
 /// The devices of one context.
 pub struct Registry {
@@ -60,15 +61,15 @@ impl Registry {
     where
         H: Handler + 'static,
     {
-        let priority = new.handler.priority();
-        if !(0..=PRIORITY_MAX).contains(&priority) {
-            return Err(Error::invalid(format!("priority {priority} is not between 0 and {PRIORITY_MAX}")));
+        let own = new.handler.priority();
+        if !(0..=priority::MAX).contains(&own) {
+            return Err(Error::invalid(format!("priority {own} is not between 0 and {}", priority::MAX)));
         }
         let mut index = self.index();
         let section_id = index.next_section_id();
         let Identity { idstr, instance_id, compat } = identify(&index, &new, rules, warnings)?;
         let key = Key {
-            rank: (PRIORITY_MAX - priority) as u32,
+            rank: (priority::MAX - own) as u32,
             sequence: index.next_sequence(),
             place: index.order.next_place(),
         };

@@ -4,14 +4,15 @@
 //! A place stays in the list while a walk is at it, even after its device is removed. A walk therefore never has to
 //! search for its position.
 
-use super::entry::{Entry, Key, PRIORITY_MAX, Place};
+use super::entry::{Entry, Key, Place};
+use crate::savevm::priority;
 use std::sync::Arc;
 
 /// The place at which every walk begins, before all devices.
 pub(super) const START: Place = 0;
 /// The place behind all devices. Places up to this one hold no device: each precedes the devices of one priority, from
 /// the highest priority to the lowest.
-const END: Place = PRIORITY_MAX as Place + 1;
+const END: Place = priority::MAX as Place + 1;
 
 struct Slot {
     /// `None` at the start of a priority and after the device is removed.

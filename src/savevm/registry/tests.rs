@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The registry compared with the plain list that QEMU 7.2 searches.
 
-use super::{INSTANCE_ID_ANY, PRIORITY_MAX, Registrant, Registration, Registry, Rules};
+use super::{INSTANCE_ID_ANY, Registrant, Registration, Registry, Rules};
+use crate::savevm::priority;
 use crate::savevm::testing::Device;
 use proptest::prelude::*;
 
@@ -90,7 +91,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop::option::of(0..4u8),
         prop_oneof![Just(INSTANCE_ID_ANY), 0..4u32],
         prop_oneof![Just(-1), 0..3i32],
-        0..=PRIORITY_MAX,
+        0..=priority::MAX,
         0..3usize,
     );
     let step = step.prop_map(|(add, name, path, instance, alias, priority, opaque)| Step {
