@@ -55,7 +55,7 @@ pub enum Rank {
     MigrationParams,
     /// `migration::core::Core::error`, `interruption`.
     MigrationError,
-    /// `migration::watch::Watch`.
+    /// `migration::watch_state::Watch`.
     MigrationWatch,
     /// `migration::stats::Stats::info`.
     MigrationStats,

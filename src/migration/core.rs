@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What both ends share: status, parameters, statistics, the connection, the error, the trace.
 
-use super::deadline::Ending;
+use super::ending::Ending;
 use super::params::{DeadlineAction, Params};
 use super::progress::Stall;
 use super::stats::{DeviceOrder, DeviceTime, Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
-use super::watch::Watch;
+use super::watch_state::Watch;
 use crate::channel::{Cancel, Channel, Role, Security};
 use crate::error::{Error, Phase, Result, Side};
 use crate::savevm::Vm;

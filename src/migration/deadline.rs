@@ -6,19 +6,8 @@ use super::params::{DeadlineAction, Params};
 use super::trace::Event;
 use crate::error::{Error, Result};
 use crate::savevm::host::Level;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
-
-/// Requests that change how the rounds end: from the user, or from the deadline.
-#[derive(Default)]
-pub(super) struct Ending {
-    /// Switch to postcopy.
-    postcopy: AtomicBool,
-    /// Stop the guest now, whatever is left.
-    forced: AtomicBool,
-    /// The deadline has passed, and its action was taken.
-    passed: AtomicBool,
-}
 
 /// How long the worker may take to notice the deadline, before another thread acts for it.
 pub(super) const NOTICED_WITHIN: Duration = Duration::from_millis(200);

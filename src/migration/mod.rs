@@ -9,7 +9,7 @@
 //!   destination sends to the source.
 //! - `preflight/`: whether the destination accepts the guest, before memory moves.
 //! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
-//!   the worker waits.
+//!   the worker waits; `watch_state.rs`, `ending.rs`: their data.
 //! - `further.rs`: the further connections, over which RAM sends pages.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
 //!   `file_source.rs` reads a file for it, and `page_index.rs` notes where its pages are.
@@ -45,6 +45,7 @@ mod connection;
 mod core;
 mod deadline;
 mod destination;
+mod ending;
 mod endpoint;
 mod file_source;
 mod further;
@@ -61,6 +62,7 @@ mod status;
 mod stopped;
 mod trace;
 mod watch;
+mod watch_state;
 
 pub use crate::savevm::connections::Compression;
 pub use crate::savevm::owner::Owner;

@@ -9,15 +9,12 @@ use super::deadline::NOTICED_WITHIN;
 use super::endpoint::{DESTINATION_STALL, SOURCE_STALL};
 use super::progress::{Stall, StallReason};
 use super::trace::Event;
+use super::watch_state::{Reasons, Shared};
 use crate::error::{Error, Result};
-use crate::file::Writes;
 use crate::savevm::slot::StallEvent;
 use crate::savevm::unwind::catch;
-use crate::sync::{Condvar, Mutex, Rank};
 use crate::sys::spawn;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// A source whose peer does not read, or does not answer, for so long is stalled.
@@ -28,52 +25,6 @@ const NOTICE_INCOMING: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(500);
 /// Shortest one.
 const TICK_MIN: Duration = Duration::from_millis(2);
-
-/// The reasons of a stall: what the speeds show, and what the peer shows.
-#[derive(Default)]
-struct Reasons {
-    speeds: Option<Stall>,
-    peer: Option<Stall>,
-    /// The reason that the host was told last.
-    reported: StallReason,
-}
-
-#[derive(Default)]
-struct State {
-    stop: bool,
-}
-
-/// What the thread shares with the migration.
-struct Shared {
-    state: Mutex<State>,
-    stopped: Condvar,
-}
-
-/// See the module.
-pub(super) struct Watch {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    reasons: Mutex<Reasons>,
-    /// The file in use.
-    writes: Mutex<Option<Arc<Writes>>>,
-    began: Instant,
-    /// Nanoseconds since `began` at which the source began to wait for an answer; 0: it does not wait.
-    asked: AtomicU64,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        let state = Mutex::new(Rank::MigrationWatch, State::default());
-        Self {
-            shared: Arc::new(Shared { state, stopped: Condvar::new() }),
-            thread: Mutex::new(Rank::MigrationWatch, None),
-            reasons: Mutex::new(Rank::MigrationWatch, Reasons::default()),
-            writes: Mutex::new(Rank::MigrationWatch, None),
-            began: Instant::now(),
-            asked: AtomicU64::new(0),
-        }
-    }
-}
 
 /// What the thread has seen of the peer.
 #[derive(Default)]
@@ -94,58 +45,10 @@ impl Seen {
     }
 }
 
-impl Watch {
-    /// The file over which the source sends from now on.
-    pub fn set_writes(&self, writes: Option<Arc<Writes>>) {
-        *self.writes.lock() = writes;
-    }
-
-    /// Runs `wait`, in which the source waits for an answer.
-    pub fn asking<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        self.asked.store(now, SeqCst);
-        let result = wait();
-        self.asked.store(0, SeqCst);
-        result
-    }
-
-    fn asked_for(&self) -> Duration {
-        match self.asked.load(SeqCst) {
-            0 => Duration::ZERO,
-            since => self.began.elapsed().saturating_sub(Duration::from_nanos(since)),
-        }
-    }
-
-    /// Ends the thread and joins it, unless this is the thread.
-    pub fn stop(&self) {
-        self.shared.state.lock().stop = true;
-        self.shared.stopped.notify_all();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
-            // A panic of it was caught there.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Sleeps for a tick. Returns false when the thread is to end.
-fn sleep(shared: &Shared, tick: Duration) -> bool {
-    let until = Instant::now() + tick;
-    let mut state = shared.state.lock();
-    while !state.stop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
-        }
-        state = shared.stopped.wait_timeout(state, left);
-    }
-    false
-}
-
 fn watch(core: &Weak<Core>, shared: &Shared) {
     let mut seen = Seen::default();
     let mut tick = TICK_MIN;
-    while sleep(shared, tick) {
+    while shared.sleep(tick) {
         let Some(core) = core.upgrade() else { return };
         let vm = Arc::clone(&core.vm);
         let look = || {

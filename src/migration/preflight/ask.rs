@@ -2,7 +2,7 @@
 //! The source's side: sends the manifest and the layouts that are wanted, and returns the verdict.
 
 use super::manifest::{Described, End};
-use super::{refusal, report_warnings};
+use super::problems::{refusal, report_warnings};
 use crate::error::{Error, Result, Side};
 use crate::file::MigFile;
 use crate::migration::core::Core;

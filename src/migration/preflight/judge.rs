@@ -3,7 +3,8 @@
 //! the questions of a manifest.
 
 use super::manifest::{Described, End};
-use super::{general, problem, refusal, refuses_from, rehearsal, report_warnings};
+use super::problems::{general, problem, refusal, refuses_from, report_warnings};
+use super::rehearsal;
 use crate::error::{Error, Problem, Result};
 use crate::inspect::compat::{self, Finding, Severity, settings};
 use crate::inspect::{Budget, Device};

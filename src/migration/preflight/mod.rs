@@ -22,128 +22,16 @@
 //! - `manifest.rs`: describes the machine of a context.
 //! - `judge.rs`: the destination's side of the exchange, without its connection.
 //! - `ask.rs`: the source's side. `rehearsal.rs`: loads devices for a test.
+//! - `problems.rs`: the problems as errors and warnings.
 //!
 //! `wire::preflight` has the format, `inspect::compat` decides, as for the check command.
 
 mod ask;
 mod judge;
 mod manifest;
+mod problems;
 mod rehearsal;
 
 pub(super) use ask::ask;
 pub(super) use judge::{Judge, Outcome};
 pub(super) use rehearsal::{report_times, send};
-
-use crate::error::{Error, Phase, Problem};
-use crate::inspect::compat::{Finding, Severity};
-use crate::savevm::Vm;
-use crate::savevm::host::Level;
-use crate::wire::preflight as wire;
-
-/// Most problems in the text of an error. All of them are in its list.
-const TEXT_PROBLEMS: usize = 64;
-/// Longest path and longest message of a problem in bytes.
-const PROBLEM_TEXT_MAX: usize = 1024;
-
-fn cut(mut text: String) -> String {
-    if text.len() > PROBLEM_TEXT_MAX {
-        let end = (0..=PROBLEM_TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
-}
-
-fn problem(finding: Finding) -> Problem {
-    let severity = match finding.severity {
-        Severity::Note => wire::Severity::Note,
-        Severity::Warning => wire::Severity::Warning,
-        Severity::Risk => wire::Severity::Risk,
-        Severity::Error => wire::Severity::Error,
-    };
-    let device = finding.device.map(|device| (device.name.as_bytes().to_vec(), device.instance));
-    Problem { severity, device, path: cut(finding.path), message: cut(finding.message) }
-}
-
-/// A problem that is not about a device.
-fn general(message: impl Into<String>) -> Problem {
-    let message = cut(message.into());
-    Problem { severity: wire::Severity::Error, device: None, path: String::new(), message }
-}
-
-fn text(problem: &Problem) -> String {
-    let mut text = String::new();
-    if let Some((name, instance)) = &problem.device {
-        text += &format!("'{}' instance {instance}: ", String::from_utf8_lossy(name));
-    }
-    if !problem.path.is_empty() {
-        text += &format!("{}: ", problem.path);
-    }
-    text + &problem.message
-}
-
-/// The severity from which on a problem refuses the guest.
-fn refuses_from(strict: bool) -> wire::Severity {
-    if strict { wire::Severity::Risk } else { wire::Severity::Error }
-}
-
-/// The error that names all problems that refuse the guest. `head` says who refuses it.
-pub(super) fn refusal(errno: i32, head: &str, problems: Vec<Problem>, strict: bool) -> Error {
-    let worst: Vec<_> = problems.iter().filter(|problem| problem.severity >= refuses_from(strict)).collect();
-    let listed = worst.iter().take(TEXT_PROBLEMS).map(|problem| text(problem)).collect::<Vec<_>>().join("; ");
-    let more = match worst.len().saturating_sub(TEXT_PROBLEMS) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    let count = match worst.len() {
-        1 => String::new(),
-        count => format!(" {count} problems:"),
-    };
-    Error::new(errno, format!("{head}:{count} {listed}{more}")).in_phase(Phase::Check).with_problems(problems)
-}
-
-/// Reports the problems that do not refuse the guest to the host.
-pub(super) fn report_warnings(vm: &Vm, problems: &[Problem], strict: bool) {
-    let reported =
-        |problem: &&Problem| problem.severity < refuses_from(strict) && problem.severity >= wire::Severity::Warning;
-    let host = vm.host();
-    let warnings: Vec<_> = problems.iter().filter(reported).collect();
-    for warning in warnings.iter().take(TEXT_PROBLEMS) {
-        host.report(Level::Warning, &crate::error::printable(format!("preflight: {}", text(warning))));
-    }
-    if let Some(more) = warnings.len().checked_sub(TEXT_PROBLEMS).filter(|more| *more > 0) {
-        host.report(Level::Warning, &format!("preflight: {more} more differences"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusal_names_all_problems_that_refuse() {
-        let mut problems = vec![general("pages of 4096 bytes")];
-        problems.push(Problem {
-            severity: wire::Severity::Error,
-            device: Some((b"timer".to_vec(), 0)),
-            path: "fifo".into(),
-            message: "4 bytes, the machine reads 8".into(),
-        });
-        problems.push(Problem { severity: wire::Severity::Risk, ..general("a risk") });
-        let error = refusal(libc::EINVAL, "no", problems.clone(), false);
-        assert_eq!(
-            error.message(),
-            "no: 2 problems: pages of 4096 bytes; 'timer' instance 0: fifo: 4 bytes, the machine reads 8"
-        );
-        assert_eq!(error.problems(), problems);
-        assert!(refusal(libc::EINVAL, "no", problems, true).message().ends_with("a risk"));
-        let many = refusal(libc::EINVAL, "no", vec![general("x"); 100], false);
-        assert!(many.message().contains("no: 100 problems: x; x") && many.message().ends_with("; and 36 more"));
-    }
-
-    #[test]
-    fn long_texts_are_cut_at_a_character() {
-        let problem = general("é".repeat(PROBLEM_TEXT_MAX));
-        assert_eq!(problem.message.len(), PROBLEM_TEXT_MAX);
-        assert_eq!(general(format!("x{}", "é".repeat(PROBLEM_TEXT_MAX))).message.len(), PROBLEM_TEXT_MAX - 1);
-    }
-}

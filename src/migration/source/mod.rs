@@ -5,13 +5,15 @@
 //! - `shared.rs`: what the handle and the worker share.
 //! - `worker.rs`: the work, a step at a time. `switchover.rs` and `postcopy.rs` have the two ways to hand the guest over.
 //! - `visit.rs`: a connection for a preflight or a rehearsal alone.
-//! - `steering.rs`: progress, and when to stop the guest. `rate.rs`: bandwidth, dirty rate and convergence.
+//! - `steering.rs`: progress, and when to stop the guest; `steering_state.rs`: its data. `rate.rs`: bandwidth,
+//!   dirty rate and convergence.
 
 mod handle;
 mod postcopy;
 mod rate;
 mod shared;
 mod steering;
+mod steering_state;
 mod switchover;
 mod visit;
 mod worker;

@@ -1,85 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Steers the rounds: feeds what the source sees into `progress`, and acts on what that decides.
 
+use super::steering_state::limits;
 use super::worker::Source;
 use crate::migration::core::Core;
 use crate::migration::params::Params;
-use crate::migration::progress::{
-    Budget, Decision, Estimate, Flow, Limits, Look, Percent, Sight, Stall, Switchover, Throttle, time_for,
-};
-use crate::migration::stats::Prediction;
+use crate::migration::progress::{Budget, Decision, Estimate, Look, Sight, Stall, time_for};
 use crate::migration::trace::Event;
-use crate::savevm::device_costs::CostSum;
 use crate::savevm::handler::Pending;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Answers that the source waits for while the guest is stopped: that everything is loaded, and the verdict.
 const ROUND_TRIPS: u32 = 2;
 /// How long there must be no end in sight before the migration counts as stalled.
 const ENDLESS: Duration = Duration::from_secs(1);
-
-/// What the source knows of its progress.
-#[derive(Default)]
-pub(super) struct Steering {
-    pub flow: Flow,
-    pub budget: Budget,
-    switchover: Switchover,
-    percent: Percent,
-    /// What the devices will cost in the switchover, as far as that is known.
-    costs: CostSum,
-    /// Time between the first question to the destination and its answer, which the destination's start may delay.
-    round_trip: Duration,
-    /// When the question was sent whose answer nothing delays.
-    pub asked_at: Option<Instant>,
-    /// Since when no end is in sight.
-    endless: Option<Duration>,
-    /// Bytes sent when the guest was stopped, and what was predicted then.
-    stopped: Option<(u64, Prediction)>,
-}
-
-/// The limits on the downtime, as the user set them.
-fn limits(params: &Params) -> Limits {
-    let most = params.downtime_limit_max.unwrap_or(Duration::ZERO);
-    let step = params.downtime_step.unwrap_or_else(|| most.saturating_sub(params.downtime_limit) / 10);
-    Limits {
-        first: params.downtime_limit,
-        most,
-        step: step.max(Duration::from_millis(1)),
-        interval: params.downtime_step_interval,
-    }
-}
-
-impl Steering {
-    /// Returns the downtime limit in force.
-    fn limit(&self, params: &Params) -> Duration {
-        self.switchover.limit(&limits(params))
-    }
-
-    fn estimate<'a>(&'a self, core: &Core, params: &Params, link: u64, throttle: u32) -> Estimate<'a> {
-        let most = if params.auto_converge { params.throttle_max } else { 0 };
-        Estimate {
-            flow: &self.flow,
-            budget: &self.budget,
-            limit: self.limit(params),
-            limits: limits(params),
-            link,
-            throttle: Throttle {
-                now: throttle,
-                initial: params.throttle_initial,
-                increment: params.throttle_increment,
-                most,
-            },
-            is_postcopy: core.status().is_postcopy() || core.is_postcopy_requested(),
-            deadline: core.deadline_left().map(|left| (left, params.deadline_action.moves_guest())),
-        }
-    }
-
-    /// What would be predicted if so many bytes were left.
-    fn prediction(&self, left: u64, link: u64) -> Prediction {
-        let Budget { save, load, round_trips, rest, .. } = self.budget;
-        Prediction { memory: time_for(left, link), save, load, round_trips, rest }
-    }
-}
 
 impl Source {
     /// Notes the time of a question to the destination and its answer.

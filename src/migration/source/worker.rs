@@ -7,7 +7,7 @@
 
 use super::rate::Rate;
 use super::shared::Shared;
-use super::steering::Steering;
+use super::steering_state::Steering;
 use crate::channel::{Channel, Sink, Uri};
 use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
