@@ -48,11 +48,11 @@ def has_tls(library):
     return b'ca-crl.pem' in pathlib.Path(library, 'libsavevm.so').read_bytes()
 
 
-def run(commands, environment, library):
+def run(step, commands, environment, library):
     if 'TLS_DIR' in commands and not has_tls(library):
         print('not run: the library is built without TLS')
         return
-    if 'postcopy' in commands and not has_userfaultfd():
+    if 'params.postcopy = true' in pathlib.Path('vmm.c').read_text() and not has_userfaultfd():
         print('not run: this user may not use userfaultfd')
         return
     print(''.join(f'$ {line}\n' for line in commands.splitlines()), end='', flush=True)
@@ -62,28 +62,30 @@ def run(commands, environment, library):
         status = shell.wait(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(shell.pid, signal.SIGKILL)
-        sys.exit(f'does not end within {SECONDS} s')
+        sys.exit(f'step "{step}" does not end within {SECONDS} s')
     if status != 0:
-        sys.exit(f'failed with status {status}')
+        sys.exit(f'step "{step}" failed with status {status}')
 
 
 def main(guide, include, library):
     include, library = os.path.abspath(include), os.path.abspath(library)
-    blocks = re.findall(r'^```(c|diff|sh)(?: (\S+))?\n(.*?)^```$', pathlib.Path(guide).read_text(),
+    blocks = re.findall(r'^## (.*?)$|^```(c|diff|sh)(?: (\S+))?\n(.*?)^```$', pathlib.Path(guide).read_text(),
                         re.MULTILINE | re.DOTALL)
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         pathlib.Path('savevm.pc').write_text(PC_FILE.format(include=include, library=library))
         environment = dict(os.environ, PKG_CONFIG_PATH=directory)
-        for kind, name, text in blocks:
-            if kind == 'c':
+        for heading, kind, name, text in blocks:
+            if heading:
+                step = heading
+            elif kind == 'c':
                 pathlib.Path(name).write_text(text)
             elif kind == 'diff':
                 file = pathlib.Path(name)
                 file.write_text(apply(text, file.read_text()))
             else:
-                run(text, environment, library)
-    kinds = [kind for kind, _, _ in blocks]
+                run(step, text, environment, library)
+    kinds = [kind for _, kind, _, _ in blocks]
     print(f'{kinds.count("diff")} changes, {kinds.count("sh")} times built and run')
     if kinds.count('diff') < 8 or kinds.count('sh') < 8:
         sys.exit('the guide has lost some of its steps')
