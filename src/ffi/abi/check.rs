@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Makes a layout from the description of a program. A wrong description is refused with the name of the member.
 
-use super::members::{CONSTANTS, KINDS, Known, MEMBERS, STRUCTS};
-use super::{Abi, Reader, Slot, Struct, known};
+use super::layout::{Abi, Reader, Slot, Struct};
+use super::members::{CONSTANTS, KINDS, Known, MEMBERS, STRUCTS, width};
+use super::tables;
 use crate::error::{Error, Result};
 use crate::ffi::types::abi::SaveVMAbiConstantId::*;
 use crate::ffi::types::abi::SaveVMAbiKind::{self as Kind, *};
@@ -34,15 +35,6 @@ const REQUIRED: [Id; 17] = [
     SAVEVM_ABI_VMStateField_version_id,
     SAVEVM_ABI_VMStateInfo_name,
 ];
-
-/// Returns the width of a type in bytes.
-pub(super) const fn width(kind: Kind) -> usize {
-    match kind {
-        SAVEVM_ABI_INT32 | SAVEVM_ABI_UINT32 => 4,
-        SAVEVM_ABI_BOOL8 => 1,
-        _ => size_of::<usize>(),
-    }
-}
 
 /// A number that C stored in an enumeration.
 fn number<E: Copy>(value: &MaybeUninit<E>) -> u32 {
@@ -228,9 +220,9 @@ fn moved_flags(abi: &Abi) -> Vec<(u32, u32)> {
 fn is_native(abi: &Abi, of: Struct) -> bool {
     // These members are read by their offsets in any case, when a device is registered.
     let at_registration = [SAVEVM_ABI_VMStateDescription_unmigratable, SAVEVM_ABI_VMStateDescription_early_setup];
-    let native = known::native_slots();
+    let native = tables::native_slots();
     let mut members = MEMBERS.iter().filter(|known| known.of == of as usize && !at_registration.contains(&known.id));
-    abi.size(of) == known::native_size(of as usize)
+    abi.size(of) == tables::native_size(of as usize)
         && members.all(|known| abi.slots[known.id as usize] == native[known.id as usize])
 }
 

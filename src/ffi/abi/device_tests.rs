@@ -10,6 +10,7 @@ use crate::ffi::exports::register::register_savevm_live;
 use crate::ffi::marshal::c_file::as_c;
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVMAbi};
 use crate::ffi::marshal::{c_error, current};
+use crate::ffi::types::abi::SaveVMAbiConstantId;
 use crate::ffi::types::abi::SaveVMAbiMemberId::{self as Id, *};
 use crate::ffi::vmstate::register::vmstate_unregister;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField};
@@ -215,7 +216,7 @@ fn number(name: &'static CStr) -> VMStateField {
 /// A description of one number.
 fn description(version: u32, end: u32) -> Table {
     let fields = vec![number(c"number"), VMStateField { flags: end, ..END }].leak();
-    let priority = known(version).unwrap().constant(super::Constant::SAVEVM_ABI_MIG_PRI_DEFAULT).unwrap();
+    let priority = known(version).unwrap().constant(SaveVMAbiConstantId::SAVEVM_ABI_MIG_PRI_DEFAULT).unwrap();
     Table::new(version, Struct::Description)
         .set(SAVEVM_ABI_VMStateDescription_name, c"numbers".as_ptr())
         .set(SAVEVM_ABI_VMStateDescription_version_id, 1 as c_int)

@@ -16,6 +16,15 @@ pub(super) struct Known {
     pub kinds: &'static [Kind],
 }
 
+/// Returns the width of a type in bytes.
+pub(super) const fn width(kind: Kind) -> usize {
+    match kind {
+        SAVEVM_ABI_INT32 | SAVEVM_ABI_UINT32 => 4,
+        SAVEVM_ABI_BOOL8 => 1,
+        _ => size_of::<usize>(),
+    }
+}
+
 /// The structs of a layout.
 pub(super) const STRUCTS: [&str; 4] = ["SaveVMHandlers", "VMStateDescription", "VMStateField", "VMStateInfo"];
 

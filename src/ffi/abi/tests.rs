@@ -3,15 +3,17 @@
 
 use super::check::build;
 use super::known::VERSIONS;
-use super::members::{CONSTANTS, KINDS, MEMBERS};
+use super::members::{CONSTANTS, KINDS, MEMBERS, STRUCTS};
 use super::*;
+use crate::ffi::types::abi::SaveVMAbiConstantId::{self as Constant, *};
+use crate::ffi::types::abi::SaveVMAbiKind::*;
+use crate::ffi::types::abi::SaveVMAbiMemberId::{self as Id, *};
 use crate::ffi::types::abi::{SaveVMAbiConstant, SaveVMAbiMember};
 use crate::ffi::types::handler_table::SaveVMHandlers;
 use crate::ffi::vmstate::types::{VMStateDescription, VMStateField, VMStateInfo};
-use Constant::*;
-use Id::*;
-use Kind::*;
-use std::mem::offset_of;
+use crate::savevm::priority;
+use crate::savevm::profile::Profile;
+use std::mem::{MaybeUninit, offset_of};
 
 fn at(version: u32, id: Id) -> Option<usize> {
     let abi = known(version).unwrap();
@@ -88,7 +90,7 @@ fn priorities_of_all_versions_are_in_one_order() {
 /// A layout that a test changes before it is built.
 pub(super) struct Draft {
     profile: Profile,
-    pub(super) sizes: [usize; STRUCTS],
+    pub(super) sizes: [usize; STRUCTS.len()],
     pub(super) members: Vec<SaveVMAbiMember>,
     constants: Vec<SaveVMAbiConstant>,
 }
