@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-SOURCES = ["main.c", "machine.c", "migrate.c", "serial.c", "timer.c", "disk.c", "soft.c", "guest/guest.c"]
+SOURCES = ["main.c", "machine.c", "migrate.c", "progress.c", "serial.c", "timer.c", "disk.c", "soft.c", "guest/guest.c"]
 DEADLINE = 60 * int(os.environ.get("SAVEVM_TEST_SLOW", "1"))
 
 # What the destination has instead: file, text, another text; and what is found there.

@@ -156,7 +156,7 @@ static const Skew skews[] = {
     S(queue_gone, REFUSED, "disk", "queue", "the machine does not read this field", false),
     S(no_load, REFUSED, "serial", NULL, "the machine's device can't be loaded", false),
     S(unmigratable, REFUSED, NULL, NULL, "State blocked by non-migratable device 'timer'", false),
-    S(ram_length, REFUSED, NULL, "RAM block vga", "65536 bytes, the machine's has 131072", false),
+    S(ram_length, REFUSED, NULL, "RAM block vga", "64 KiB (0x10000 bytes), the machine's has 128 KiB (0x20000 bytes)", false),
     S(ram_name, REFUSED, NULL, "RAM block vga", "the machine has no such block", false),
     S(ram_missing, REFUSED, NULL, "RAM block vga", "the machine has no such block", false),
     S(ram_extra, REFUSED, NULL, "RAM block rom", "the stream does not have it", false),

@@ -216,9 +216,8 @@ static void recover(Memory kind)
     to_postcopy(&pair);
     WAIT_FOR(atomic_load(&pair.to->steps) > (kind == MEMORY_HUGE ? 0 : 20));
     CHECK_EQ(savevm_migration_pause(pair.out), 0);
-    /* 6: postcopy-paused */
-    WAIT_FOR(savevm_migration_query(pair.out, &info) == 0 && info.status == 6);
-    WAIT_FOR(savevm_migration_query(pair.in, &info) == 0 && info.status == 6);
+    WAIT_FOR(savevm_migration_query(pair.out, &info) == 0 && info.status == SAVEVM_STATUS_POSTCOPY_PAUSED);
+    WAIT_FOR(savevm_migration_query(pair.in, &info) == 0 && info.status == SAVEVM_STATUS_POSTCOPY_PAUSED);
     unlink(uri + strlen("unix:"));
     CHECK_EQ(savevm_migration_recover(pair.in, new_uri(), &err), 0);
     CHECK_EQ(savevm_migration_recover(pair.out, uri, &err), 0);
@@ -362,7 +361,7 @@ TEST(machines_that_differ_are_refused)
     block.length = 8192;
 
     CHECK_EQ(savevm_ram_add_block(pair.to->ram, &block, NULL), 0);
-    check_refused(&pair, "block 'vga' is here, but not in the stream");
+    check_refused(&pair, "RAM block vga: the stream does not have it");
     block.length = 4096;
     /* Only the host's log of this test minds a second block. */
     pair.from->log = false;
@@ -370,7 +369,7 @@ TEST(machines_that_differ_are_refused)
     CHECK_EQ(savevm_ram_remove_block(pair.to->ram, "vga", NULL), 0);
     Guest *large = pair.to;
     pair.to = other;
-    check_refused(&pair, "block 'pc.ram': 48 MiB (0x3000000 bytes) in the stream, 24 MiB (0x1800000 bytes) here");
+    check_refused(&pair, "RAM block pc.ram: 48 MiB (0x3000000 bytes), the machine's has 24 MiB (0x1800000 bytes)");
     guest_free(large);
     guest_stop(pair.from);
     release(&pair);

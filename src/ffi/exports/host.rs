@@ -61,7 +61,7 @@ pub enum SaveVMPrecopyNotice {
 }
 
 sized_structs! {
-    SaveVMHostOps, SAVEVM_HOST_OPS_INIT, reset;
+    SaveVMHostOps, SAVEVM_HOST_OPS_INIT, rate_exceeded;
 }
 
 /// Functions of the hypervisor that the library calls. Every member may be NULL; its comment states what NULL means. The table

@@ -162,9 +162,9 @@ c_enums! {
 }
 
 sized_structs! {
-    SaveVMParams, SAVEVM_PARAMS_INIT, one_connection;
+    SaveVMParams, SAVEVM_PARAMS_INIT, multifd_format;
     SaveVMTls, SAVEVM_TLS_INIT, allowed_peers;
-    SaveVMInfo, SAVEVM_INFO_INIT, paused_time_us;
+    SaveVMInfo, SAVEVM_INFO_INIT, predicted_rest_us;
     SaveVMDeviceInfo, SAVEVM_DEVICE_INFO_INIT, load_time_us;
 }
 

@@ -61,7 +61,7 @@ pub struct SaveVMSnapshotOptions {
 }
 
 sized_structs! {
-    SaveVMSnapshotOptions, SAVEVM_SNAPSHOT_OPTIONS_INIT, format;
+    SaveVMSnapshotOptions, SAVEVM_SNAPSHOT_OPTIONS_INIT, parent;
 }
 
 /// # Safety

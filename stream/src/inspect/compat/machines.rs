@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn each_difference_of_ram_is_found() {
         let found = changed(|here| here.ram.as_mut().unwrap()[0].length = 8192);
-        assert_eq!(found, ["error RAM block pc.ram: 4096 bytes, the machine's has 8192"]);
+        assert_eq!(found, ["error RAM block pc.ram: 4 KiB (0x1000 bytes), the machine's has 8 KiB (0x2000 bytes)"]);
         let renamed = changed(|here| here.ram.as_mut().unwrap()[0].name = b"ram".to_vec());
         assert!(renamed[0].ends_with("the machine has no such block") && renamed[1].starts_with("error RAM block ram"));
         let shared = changed(|here| here.ram.as_mut().unwrap()[0].ignored = true);

@@ -25,6 +25,7 @@ use std::fmt;
 
 use super::json::Json;
 use super::printable::printable;
+use super::size::exact_size;
 use super::stream::{Device, Stream};
 
 /// The machine into which a stream would be loaded.
@@ -247,7 +248,8 @@ impl Findings {
                     findings.note(format!("{length} bytes instead of {wanted}; it is resized"));
                 }
                 Some(&wanted) if wanted != length => {
-                    findings.error(format!("{length} bytes, the machine's has {wanted}"));
+                    let (length, wanted) = (exact_size(length), exact_size(wanted));
+                    findings.error(format!("{length}, the machine's has {wanted}"));
                 }
                 Some(_) => {}
             });
