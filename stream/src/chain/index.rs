@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Where the pages are in one file.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -29,17 +30,36 @@ pub(super) struct BlockPages {
     pub places: Vec<Place>,
 }
 
+/// The blocks of one file. A file may have a great many.
+#[derive(Default)]
+pub(super) struct Blocks {
+    list: Vec<BlockPages>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+impl Blocks {
+    /// Returns the block of a name.
+    pub fn get(&self, name: &str) -> Option<&BlockPages> {
+        self.by_name.get(name).and_then(|at| self.list.get(*at))
+    }
+
+    /// All blocks, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &BlockPages> {
+        self.list.iter()
+    }
+}
+
 /// Collects the places of all pages.
 pub(super) struct Indexer<'a> {
     budget: &'a mut Budget,
-    blocks: Vec<BlockPages>,
+    blocks: Blocks,
     /// Index of the block of the last page.
     last: usize,
 }
 
 impl<'a> Indexer<'a> {
     pub fn new(budget: &'a mut Budget) -> Self {
-        Self { budget, blocks: Vec::new(), last: 0 }
+        Self { budget, blocks: Blocks::default(), last: 0 }
     }
 
     /// The memory in bytes that is left.
@@ -47,7 +67,7 @@ impl<'a> Indexer<'a> {
         self.budget.left()
     }
 
-    pub fn finish(self) -> Vec<BlockPages> {
+    pub fn finish(self) -> Blocks {
         self.blocks
     }
 
@@ -56,19 +76,20 @@ impl<'a> Indexer<'a> {
     }
 
     fn block_of(&mut self, block: &Block) -> io::Result<&mut BlockPages> {
-        if self.blocks.get(self.last).is_none_or(|last| *last.name != *block.name) {
-            let found = self.blocks.iter().position(|known| *known.name == *block.name);
-            self.last = match found {
-                Some(found) => found,
+        if self.blocks.list.get(self.last).is_none_or(|last| *last.name != *block.name) {
+            self.last = match self.blocks.by_name.get(&block.name) {
+                Some(found) => *found,
                 None => {
-                    self.pay(size_of::<BlockPages>() + block.name.len())?;
+                    // A growing table is copied.
+                    self.pay(3 * (size_of::<BlockPages>() + size_of::<(Arc<str>, usize)>()) + block.name.len())?;
                     let (name, length) = (Arc::clone(&block.name), block.length);
-                    self.blocks.push(BlockPages { name, length, places: Vec::new() });
-                    self.blocks.len() - 1
+                    self.blocks.by_name.insert(Arc::clone(&name), self.blocks.list.len());
+                    self.blocks.list.push(BlockPages { name, length, places: Vec::new() });
+                    self.blocks.list.len() - 1
                 }
             };
         }
-        Ok(&mut self.blocks[self.last])
+        Ok(&mut self.blocks.list[self.last])
     }
 }
 

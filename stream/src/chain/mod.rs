@@ -23,7 +23,7 @@ use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, pr
 pub use crate::wire::chain::{Identity, Link};
 use crate::wire::chain::{TRAILER_LEN, trailer};
 pub use flat::Flat;
-use index::{BlockPages, Indexer};
+use index::{Blocks, Indexer};
 
 /// Most files in a chain.
 pub const FILES_MAX: usize = 256;
@@ -133,7 +133,7 @@ struct Layer<F> {
     link: Option<Link<String>>,
     configuration: Option<Configuration>,
     /// The pages that the file has, by block.
-    blocks: Vec<BlockPages>,
+    blocks: Blocks,
     page_size: u64,
 }
 
@@ -224,7 +224,7 @@ impl<F: ReadAt> Chain<F> {
     fn pages(&self, block: &str) -> Vec<(usize, index::Place)> {
         let mut all = Vec::new();
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let pages = layer.blocks.iter().find(|pages| *pages.name == *block);
+            let pages = layer.blocks.get(block);
             all.extend(pages.iter().flat_map(|pages| pages.places.iter().map(|place| (at, *place))));
         }
         // Stable: of two copies of a page, the younger one is last.

@@ -181,6 +181,24 @@ fn chains_are_limited_in_files_and_memory() {
 }
 
 #[test]
+fn many_blocks_are_indexed_in_time() {
+    // A search through all blocks for each of them would be too slow.
+    const BLOCKS: u64 = 100_000;
+    let mut list = Vec::new();
+    flag::encode_block_list(&mut list, BLOCKS * PAGE as u64);
+    for number in 0..BLOCKS {
+        flag::BlockEntry { name: format!("{number:05}").as_bytes(), length: PAGE as u64 }.encode(&mut list, None, None);
+    }
+    flag::encode_end(&mut list);
+    let mut stream = Builder::new();
+    stream.configuration("pc").named(1, 3, "ram", 0, 4, &list).raw(&[0]);
+    let mut files = Memory::default();
+    files.put("x", stream.bytes);
+    let error = files.open("x").err().unwrap();
+    assert!(error.contains("have 0 of the 1 pages of block '00000'"), "{error}");
+}
+
+#[test]
 fn page_that_changes_while_it_is_read_is_refused() {
     /// A file whose last read shows other bytes.
     struct Changing(std::cell::Cell<bool>, Vec<u8>);
