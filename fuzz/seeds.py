@@ -13,12 +13,14 @@ import pathlib
 import random
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "c-tests/lib"))
 from qmp import Qmp  # noqa: E402
@@ -180,11 +182,66 @@ def postcopy(emulator, work, corpus, memory):
         destination.close()
 
 
+def word(offset, flags):
+    return struct.pack(">Q", offset | flags)
+
+
+def chain(corpus):
+    """Adds a parent with all pages of a block of 16 KiB, and what is behind the link in a child with some of them."""
+    start, footer, end = RAM_START[RAM_START.index(b"\1\0\0\0\2"):], b"\x7e\0\0\0\2", word(0, 0x10)
+    listed = word(4 * PAGE, 4) + b"\3ram" + struct.pack(">Q", 4 * PAGE) + end + footer
+
+    def sections(records):
+        device = b"\4\0\0\0\3\3dev" + bytes(4) + b"\0\0\0\1state\x7e\0\0\0\3"
+        parts = b"\2\0\0\0\2" + records + end + footer + b"\3\0\0\0\2" + end + footer
+        return start + listed + parts + device + b"\0"
+
+    zeros = word(PAGE, 2) + b"\3ram\0" + word(2 * PAGE, 0x22) + b"\0" + word(3 * PAGE, 0x22) + b"\7"
+    parent = RAM_START[:RAM_START.index(start)] + sections(word(0, 8) + b"\3ram" + b"page" * 1024 + zeros)
+    child = sections(word(PAGE, 8) + b"\3ram" + b"more" * 1024 + word(3 * PAGE, 0x22) + b"\0")
+    place = -(-len(parent) * 65536 // (len(parent) + len(child)))
+    corpus.add("chain", "two", struct.pack(">H", place) + parent + child)
+
+
+def multifd(corpus):
+    """Adds captures of a further connection: a hello, packets with pages, and a SYNC."""
+    magic = struct.pack(">II", 0x11223344, 1)
+
+    def packet(flags, normal=(), zero=(), payload=b""):
+        numbers = struct.pack(">4IQI", flags, 128, len(normal), len(payload), 0, len(zero))
+        name = b"ram" if normal or zero else b""
+        offsets = b"".join(page.to_bytes(8, "big") for page in (*normal, *zero))
+        return magic + numbers + bytes(28) + name.ljust(256, b"\0") + offsets.ljust(8 * 128, b"\0") + payload
+
+    content = b"page" * 1024 + bytes(PAGE)
+    stream = zlib.compressobj(1)
+    packed = [stream.compress(content) + stream.flush(zlib.Z_SYNC_FLUSH) for _ in range(2)]
+    # A frame with a content size and one block that repeats a byte.
+    frame = struct.pack("<IBI", 0xfd2fb528, 0xa0, 2 * PAGE) + (2 * PAGE << 3 | 3).to_bytes(3, "little") + b"\x55"
+    for name, method, payloads in ("none", 0, [content] * 2), ("zlib", 2, packed), ("zstd", 4, [frame] * 2):
+        packets = packet(method, [0, PAGE], [5 * PAGE], payloads[0]) + packet(method, [9 * PAGE, 3 * PAGE], [], payloads[1])
+        corpus.add("multifd", name, magic + bytes(56) + packets + packet(1))
+
+
+def tls(corpus):
+    """Adds the first message of a client, an alert of a server, and plans for a connection."""
+    sent = ssl.MemoryBIO()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
+    try:
+        client.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    corpus.add("tls", "client", b"\0" + sent.read())
+    corpus.add("tls", "alert", b"\1\x15\3\3\0\2\2\x28")
+    corpus.add("tls", "pieces", b"\2" + bytes(range(20)))
+    corpus.add("tls", "changed", b"\2" + b"\xfd" * 6 + b"\xfe")
+
+
 def made_here(corpus):
     rng = random.Random(1)
-
-    def word(offset, flags):
-        return struct.pack(">Q", offset | flags)
+    chain(corpus)
+    multifd(corpus)
+    tls(corpus)
 
     listed = word(1 << 20, 4) + b"\3ram" + struct.pack(">Q", 1 << 20)
     pages = word(0, 8) + b"\3ram" + b"page" * 1024 + word(PAGE, 0x28) + bytes(PAGE)

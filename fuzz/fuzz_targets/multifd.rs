@@ -11,6 +11,7 @@ use savevm::savevm::connections::{Compression, Connections, Format, Settings};
 use savevm::savevm::load;
 use savevm_fuzz::{Machine, reader};
 use savevm_stream::inspect::read_multifd;
+use savevm_stream::wire::multifd::HELLO_LEN;
 use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,9 @@ fuzz_target!(|data: &[u8]| {
     let _ = read_multifd(data, |_| Ok(()));
     MACHINE.with(|machine| {
         machine.reset();
-        machine.vm.slot.set_connections(Some(Arc::new(Bytes(data.to_vec()))));
+        // The hello is read before a connection belongs to a migration.
+        let packets = data.get(HELLO_LEN..).unwrap_or_default().to_vec();
+        machine.vm.slot.set_connections(Some(Arc::new(Bytes(packets))));
         let _ = load::stream(&machine.vm, &reader(MAIN) as &MigFile);
         machine.vm.slot.set_connections(None);
     });
