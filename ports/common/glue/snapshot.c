@@ -38,13 +38,11 @@
 
 /* Up to QEMU 8.2 the context of a disk is locked while the disk is used. */
 #if GLUE_VERSION >= 1000
-#define LOCK_CONTEXT(ctx, bs) do { } while (0)
-#define UNLOCK_CONTEXT(ctx) do { } while (0)
+#define LOCK_CONTEXT(bs) do { } while (0)
+#define UNLOCK_CONTEXT(bs) do { } while (0)
 #else
-#define LOCK_CONTEXT(ctx, bs)                     \
-    AioContext *ctx = bdrv_get_aio_context(bs);   \
-    aio_context_acquire(ctx)
-#define UNLOCK_CONTEXT(ctx) aio_context_release(ctx)
+#define LOCK_CONTEXT(bs) aio_context_acquire(bdrv_get_aio_context(bs))
+#define UNLOCK_CONTEXT(bs) aio_context_release(bdrv_get_aio_context(bs))
 #endif
 
 /* The disks of a snapshot, in the form that QEMU's block functions take. */
@@ -110,10 +108,10 @@ static int save_vmstate(QEMUFile *f, Error **errp)
 /* Writes the VM state to the image of `bs`; stores its length in `*size`. */
 static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
 {
-    LOCK_CONTEXT(ctx, bs);
     QEMUFile *f;
     int saved, closed;
 
+    LOCK_CONTEXT(bs);
     f = vmstate_file(bs, true);
     saved = save_vmstate(f, errp);
 #if GLUE_VERSION >= 1000
@@ -122,7 +120,7 @@ static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
     *size = qemu_file_total_transferred(f);
 #endif
     closed = qemu_fclose(f);
-    UNLOCK_CONTEXT(ctx);
+    UNLOCK_CONTEXT(bs);
     if (saved == 0 && closed < 0) {
         error_setg_errno(errp, -closed, "Error while closing VM state");
     }
@@ -240,12 +238,12 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
 static uint64_t vmstate_size(BlockDriverState *bs, const char *name,
                              Error **errp)
 {
-    LOCK_CONTEXT(ctx, bs);
     QEMUSnapshotInfo sn;
     int ret;
 
+    LOCK_CONTEXT(bs);
     ret = bdrv_snapshot_find(bs, &sn, name);
-    UNLOCK_CONTEXT(ctx);
+    UNLOCK_CONTEXT(bs);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Snapshot '%s' was not found", name);
         return 0;
@@ -306,7 +304,6 @@ static bool check_vmstate(BlockDriverState *bs, const char *name, uint64_t size,
 static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
                          Error **errp)
 {
-    LOCK_CONTEXT(ctx, bs);
     MigrationIncomingState *mis = migration_incoming_get_current();
     int ret;
 
@@ -316,10 +313,11 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
         return false;
     }
     qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
+    LOCK_CONTEXT(bs);
     mis->from_src_file = vmstate_file(bs, false);
     ret = qemu_loadvm_state(mis->from_src_file);
     migration_incoming_state_destroy();
-    UNLOCK_CONTEXT(ctx);
+    UNLOCK_CONTEXT(bs);
     if (ret < 0) {
         error_setg(errp, "Error %d while loading VM state", ret);
     }
