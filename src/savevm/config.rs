@@ -8,6 +8,7 @@ use super::Vm;
 use super::host::{Host, Level};
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
+use crate::inspect::uuid_text;
 use crate::wire::configuration::{self, Content, ContentError, Subsection};
 use crate::wire::limits::{CAPABILITIES_MAX, Limits};
 use crate::wire::{CONFIGURATION_SUBSECTION_VERSION as SUBSECTION_VERSION, SUBSECTION};
@@ -199,26 +200,13 @@ fn check_uuid(host: &dyn Host, received: Option<[u8; 16]>) -> Result<()> {
     let Some(received) = received else { return Ok(()) };
     match host.uuid() {
         Some(uuid) if uuid == received => Ok(()),
-        Some(uuid) => Err(Error::invalid(format!(
-            "UUID received is {} and local is {}",
-            format_uuid(&received),
-            format_uuid(&uuid)
-        ))),
+        Some(uuid) => {
+            Err(Error::invalid(format!("UUID received is {} and local is {}", uuid_text(&received), uuid_text(&uuid))))
+        }
         None => {
-            let text = format!("UUID is received {}, but local uuid isn't set", format_uuid(&received));
+            let text = format!("UUID is received {}, but local uuid isn't set", uuid_text(&received));
             host.report(Level::Warning, &text);
             Ok(())
         }
     }
-}
-
-fn format_uuid(uuid: &[u8; 16]) -> String {
-    let mut text = String::new();
-    for (at, byte) in uuid.iter().enumerate() {
-        if [4, 6, 8, 10].contains(&at) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }

@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
-use savevm_stream::inspect::{Block, Budget, Multifd, Page, Stream, Visitor, is_multifd, printable, read_multifd};
+use savevm_stream::inspect::{
+    Block, Budget, Multifd, Page, Stream, Visitor, is_multifd, printable, read_multifd, uuid_text,
+};
 
 use crate::args::{Format, Inspect};
 use crate::failure::{Context, Failure, Result, Status};
@@ -58,11 +60,6 @@ fn damage(path: &Path, capture: &Multifd) -> Status {
     }
 }
 
-fn uuid(bytes: [u8; 16]) -> String {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
 /// Shows one capture of a further connection.
 fn channel(path: &Path, out: &mut Output) -> Result<Status> {
     let mut blocks = BTreeMap::<String, (u64, u64)>::new();
@@ -78,7 +75,7 @@ fn channel(path: &Path, out: &mut Output) -> Result<Status> {
     let title = out.paint(Style::Heading, shown(path));
     writeln!(out, "{title}: multifd channel {} of a migration", capture.hello.id)?;
     if capture.hello.uuid != [0; 16] {
-        writeln!(out, "UUID {}", uuid(capture.hello.uuid))?;
+        writeln!(out, "UUID {}", uuid_text(&capture.hello.uuid))?;
     }
     let method = capture.method.map_or("none", |method| method.name());
     writeln!(

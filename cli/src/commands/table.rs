@@ -6,6 +6,7 @@ use std::io::Write;
 
 use savevm_stream::inspect::{
     Block, Command, Damage, Device, Item, ItemKind, Section, SectionKind, Span, Stream, guest_spans, printable,
+    uuid_text,
 };
 
 use crate::failure::Result;
@@ -101,14 +102,6 @@ fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
         line("behind it", plural(stream.trailing, "byte"))?;
     }
     Ok(())
-}
-
-fn uuid_text(uuid: &[u8; 16]) -> String {
-    let mut text: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    for at in [20, 16, 12, 8] {
-        text.insert(at, '-');
-    }
-    text
 }
 
 fn write_items(stream: &Stream, out: &mut Output) -> Result<()> {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::super::stream::Device;
+use super::super::uuid::uuid_text;
 use super::{Finding, Findings, Severity};
 use crate::wire::preflight::{self as wire, Manifest};
 
@@ -75,22 +76,11 @@ fn configuration(have: Option<&wire::Machine>, wanted: Option<&wire::Machine>, f
     findings.capabilities(&sent, &known);
     match (have.uuid, wanted.uuid) {
         (Some(have), Some(wanted)) if have != wanted => {
-            findings.error(format!("the UUID is {}, the machine's is {}", uuid(&have), uuid(&wanted)));
+            findings.error(format!("the UUID is {}, the machine's is {}", uuid_text(&have), uuid_text(&wanted)));
         }
-        (Some(have), None) => findings.note(format!("the UUID is {}, the machine has none", uuid(&have))),
+        (Some(have), None) => findings.note(format!("the UUID is {}, the machine has none", uuid_text(&have))),
         _ => {}
     }
-}
-
-fn uuid(uuid: &[u8; 16]) -> String {
-    let mut text = String::new();
-    for (at, byte) in uuid.iter().enumerate() {
-        if [4, 6, 8, 10].contains(&at) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 /// Compares the settings that the source named. Those of this side are what it allows.
