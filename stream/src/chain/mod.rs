@@ -19,7 +19,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::budget::Budget;
-use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, printable, read, read_slice};
+use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, printable, read, read_slice, uuid_text};
 pub use crate::wire::chain::{Identity, Link};
 use crate::wire::chain::{TRAILER_LEN, trailer};
 pub use flat::Flat;
@@ -308,7 +308,7 @@ impl<F: ReadAt> Layer<F> {
         if let (Some(own), Some(others)) = (uuid(self), uuid(other))
             && own != others
         {
-            return differ("the UUIDs", format!("{own:02x?}"), format!("{others:02x?}"));
+            return differ("the UUIDs", uuid_text(&own), uuid_text(&others));
         }
         if self.page_size != other.page_size {
             return differ("pages of", format!("{} bytes", self.page_size), format!("{} bytes", other.page_size));
