@@ -13,7 +13,7 @@ use crate::migration::params::Params;
 use crate::savevm::Vm;
 use crate::savevm::host::{Level, with_big_lock};
 use crate::wire::limits::{PREFLIGHT_PROBLEMS_MAX, PREFLIGHT_REQUEST_MAX};
-use crate::wire::preflight::{self as wire, Answer, Manifest, Purpose, Request};
+use crate::wire::preflight::{Answer, Manifest, Purpose, Request};
 
 /// Memory for reading layouts, in bytes.
 const LAYOUT_MEMORY: usize = 64 << 20;
@@ -157,7 +157,7 @@ impl<'a> Judge<'a> {
     fn verdict(&mut self, source: &Manifest, findings: Vec<Finding>) -> (Answer, Outcome) {
         let strict = self.is_strict(source);
         let mut problems: Vec<_> = findings.into_iter().map(problem).collect();
-        let configured = problems.iter().any(|problem| problem.severity == wire::Severity::Error);
+        let configured = problems.iter().any(|problem| problem.severity == Severity::Error);
         for error in self.refused.drain(..) {
             // The comparison names what differs in the configuration section.
             if error.phase() != Some(crate::error::Phase::Configuration) || !configured {
@@ -170,7 +170,7 @@ impl<'a> Judge<'a> {
         problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
         if let Some(more) = problems.len().checked_sub(PREFLIGHT_PROBLEMS_MAX).filter(|more| *more > 0) {
             problems.truncate(PREFLIGHT_PROBLEMS_MAX);
-            problems.push(Problem { severity: wire::Severity::Note, ..general(format!("{more} more are not listed")) });
+            problems.push(Problem { severity: Severity::Note, ..general(format!("{more} more are not listed")) });
         }
         report_warnings(self.vm, &problems, strict);
         let passes = problems.iter().all(|problem| problem.severity < refuses_from(strict));

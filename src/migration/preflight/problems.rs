@@ -5,7 +5,6 @@ use crate::error::{Error, Phase, Problem};
 use crate::inspect::compat::{Finding, Severity};
 use crate::savevm::Vm;
 use crate::savevm::host::Level;
-use crate::wire::preflight as wire;
 
 /// Most problems in the text of an error. All of them are in its list.
 const TEXT_PROBLEMS: usize = 64;
@@ -21,20 +20,14 @@ fn cut(mut text: String) -> String {
 }
 
 pub(super) fn problem(finding: Finding) -> Problem {
-    let severity = match finding.severity {
-        Severity::Note => wire::Severity::Note,
-        Severity::Warning => wire::Severity::Warning,
-        Severity::Risk => wire::Severity::Risk,
-        Severity::Error => wire::Severity::Error,
-    };
     let device = finding.device.map(|device| (device.name.as_bytes().to_vec(), device.instance));
-    Problem { severity, device, path: cut(finding.path), message: cut(finding.message) }
+    Problem { severity: finding.severity, device, path: cut(finding.path), message: cut(finding.message) }
 }
 
 /// A problem that is not about a device.
 pub(super) fn general(message: impl Into<String>) -> Problem {
     let message = cut(message.into());
-    Problem { severity: wire::Severity::Error, device: None, path: String::new(), message }
+    Problem { severity: Severity::Error, device: None, path: String::new(), message }
 }
 
 fn text(problem: &Problem) -> String {
@@ -49,8 +42,8 @@ fn text(problem: &Problem) -> String {
 }
 
 /// The severity from which on a problem refuses the guest.
-pub(super) fn refuses_from(strict: bool) -> wire::Severity {
-    if strict { wire::Severity::Risk } else { wire::Severity::Error }
+pub(super) fn refuses_from(strict: bool) -> Severity {
+    if strict { Severity::Risk } else { Severity::Error }
 }
 
 /// The error that names all problems that refuse the guest. `head` says who refuses it.
@@ -71,7 +64,7 @@ pub(super) fn refusal(errno: i32, head: &str, problems: Vec<Problem>, strict: bo
 /// Reports the problems that do not refuse the guest to the host.
 pub(super) fn report_warnings(vm: &Vm, problems: &[Problem], strict: bool) {
     let reported =
-        |problem: &&Problem| problem.severity < refuses_from(strict) && problem.severity >= wire::Severity::Warning;
+        |problem: &&Problem| problem.severity < refuses_from(strict) && problem.severity >= Severity::Warning;
     let host = vm.host();
     let warnings: Vec<_> = problems.iter().filter(reported).collect();
     for warning in warnings.iter().take(TEXT_PROBLEMS) {
@@ -90,12 +83,12 @@ mod tests {
     fn refusal_names_all_problems_that_refuse() {
         let mut problems = vec![general("pages of 4096 bytes")];
         problems.push(Problem {
-            severity: wire::Severity::Error,
+            severity: Severity::Error,
             device: Some((b"timer".to_vec(), 0)),
             path: "fifo".into(),
             message: "4 bytes, the machine reads 8".into(),
         });
-        problems.push(Problem { severity: wire::Severity::Risk, ..general("a risk") });
+        problems.push(Problem { severity: Severity::Risk, ..general("a risk") });
         let error = refusal(libc::EINVAL, "no", problems.clone(), false);
         assert_eq!(
             error.message(),

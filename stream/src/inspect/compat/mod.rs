@@ -15,6 +15,7 @@ mod layouts;
 mod machines;
 mod schema;
 
+pub use crate::wire::preflight::Severity;
 pub use descriptions::descriptions;
 pub use dump::Dump;
 pub use machines::{Machines, machines, settings};
@@ -48,31 +49,6 @@ pub struct Finding {
     pub path: String,
     /// The finding as text.
     pub message: String,
-}
-
-/// The severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// A note. It has no effect on loading.
-    Note,
-    /// An unusual difference that QEMU accepts in most cases.
-    Warning,
-    /// A difference that makes QEMU read later bytes as other fields, unless the machine's own state happens to match.
-    Risk,
-    /// The stream will not load.
-    Error,
-}
-
-impl Severity {
-    /// Returns the name for reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Risk => "risk",
-            Self::Error => "error",
-        }
-    }
 }
 
 impl fmt::Display for Finding {

@@ -143,15 +143,16 @@ pub enum Request {
     Rehearsal(Vec<u8>),
 }
 
-/// How serious a problem is. The numbers are those on the wire.
+/// How serious a difference is. The numbers are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Severity {
-    /// Without effect on loading.
+    /// A note. It has no effect on loading.
     Note = 0,
-    /// Unusual, and accepted in most cases.
+    /// An unusual difference that is accepted in most cases.
     Warning = 1,
-    /// The state may be loaded wrongly.
+    /// A difference that makes the destination read later bytes as other fields, unless the machine's own state happens to
+    /// match.
     Risk = 2,
     /// The stream will not load.
     Error = 3,
@@ -299,6 +300,16 @@ impl Purpose {
 }
 
 impl Severity {
+    /// Returns the name for reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Risk => "risk",
+            Self::Error => "error",
+        }
+    }
+
     fn from_wire(value: u8) -> Result<Self> {
         match value {
             0 => Ok(Self::Note),
