@@ -5,6 +5,7 @@ use crate::error::{Error, Phase, Problem};
 use crate::inspect::compat::{Finding, Severity};
 use crate::savevm::Vm;
 use crate::savevm::host::Level;
+use crate::wire::io::text_start;
 
 /// Most problems in the text of an error. All of them are in its list.
 const TEXT_PROBLEMS: usize = 64;
@@ -12,10 +13,7 @@ const TEXT_PROBLEMS: usize = 64;
 const PROBLEM_TEXT_MAX: usize = 1024;
 
 fn cut(mut text: String) -> String {
-    if text.len() > PROBLEM_TEXT_MAX {
-        let end = (0..=PROBLEM_TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
+    text.truncate(text_start(&text, PROBLEM_TEXT_MAX).len());
     text
 }
 

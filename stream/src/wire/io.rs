@@ -117,6 +117,15 @@ impl<'a> Input for &'a [u8] {
     }
 }
 
+/// Returns the start of a text that has at most `most` bytes and ends with a whole character.
+pub fn text_start(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +148,14 @@ mod tests {
             prop_assert_eq!(input.get_name("name"), Ok(&name[..name.len().min(255)]));
             prop_assert!(input.is_empty());
         }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(text_start("aé", 9), "aé");
+        assert_eq!(text_start("aé", 3), "aé");
+        assert_eq!(text_start("aé", 2), "a");
+        assert_eq!(text_start("é", 1), "");
     }
 
     #[test]

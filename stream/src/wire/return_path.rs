@@ -18,7 +18,7 @@
 //! with a second PONG, [`PONG_HELLO`], which QEMU never sends and ignores. Messages that QEMU does not have are only sent
 //! after that.
 
-use super::io::{Input, Output};
+use super::io::{Input, Output, text_start};
 use super::limits::RETURN_PATH_PAYLOAD_MAX;
 use super::multifd::Method;
 use std::fmt;
@@ -282,11 +282,7 @@ impl Message {
                 RESUME_ACK
             }
             Self::ErrorText(text) => {
-                let mut end = text.len().min(RETURN_PATH_PAYLOAD_MAX);
-                while !text.is_char_boundary(end) {
-                    end -= 1;
-                }
-                payload.put(&text.as_bytes()[..end]);
+                payload.put(text_start(text, RETURN_PATH_PAYLOAD_MAX).as_bytes());
                 ERROR_TEXT
             }
             Self::Preflight(len) => {

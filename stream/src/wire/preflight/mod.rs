@@ -23,7 +23,7 @@
 //! ```
 //! `name` is a counted string. Bytes after the known members of a body are ignored, so that later releases may append members.
 
-use super::io::{Cut, Input, Output};
+use super::io::{Cut, Input, Output, text_start};
 use std::fmt;
 
 /// The version of manifests and verdicts.
@@ -244,11 +244,7 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
-    let mut end = text.len().min(TEXT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    put_text(out, &text.as_bytes()[..end]);
+    put_text(out, text_start(text, TEXT_MAX).as_bytes());
 }
 
 fn take<'a>(input: &mut &'a [u8], len: usize, what: &'static str) -> Result<&'a [u8]> {
