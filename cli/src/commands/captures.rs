@@ -110,15 +110,19 @@ struct Account {
 }
 
 impl Account {
-    fn arrived(&mut self, name: &str, address: u64, page_size: u64, is_main: bool) -> io::Result<()> {
-        let budget = self.budget.clone();
-        let block = self.blocks.entry(printable(name).into_owned()).or_insert_with(|| Arrived {
+    /// Returns the pages of a block. A new one has no length yet.
+    fn block(&mut self, name: &str, page_size: u64) -> &mut Arrived {
+        self.blocks.entry(printable(name).into_owned()).or_insert_with(|| Arrived {
             length: 0,
             page_size,
             main: 0,
             further: 0,
-            pages: PageSet::new(budget),
-        });
+            pages: PageSet::new(self.budget.clone()),
+        })
+    }
+
+    fn arrived(&mut self, name: &str, address: u64, page_size: u64, is_main: bool) -> io::Result<()> {
+        let block = self.block(name, page_size);
         block.page_size = page_size;
         *(if is_main { &mut block.main } else { &mut block.further }) += 1;
         block.pages.set(address / page_size.max(1), true)
@@ -156,17 +160,9 @@ fn directory(args: &Inspect, out: &mut Output) -> Result<Status> {
     let mut account = Account { blocks: BTreeMap::new(), budget };
     let input = Input::open(main, &args.reading)?;
     let stream = input.read(&mut account)?;
+    let page_size = stream.ram.page_size.map_or(4096, |(size, _)| size);
     for block in &stream.ram.blocks {
-        let page_size = stream.ram.page_size.map_or(4096, |(size, _)| size);
-        let budget = account.budget.clone();
-        let arrived = account.blocks.entry(printable(&block.name).into_owned()).or_insert_with(|| Arrived {
-            length: 0,
-            page_size,
-            main: 0,
-            further: 0,
-            pages: PageSet::new(budget),
-        });
-        arrived.length = block.length;
+        account.block(&block.name, page_size).length = block.length;
     }
     let mut status = super::inspect::report_damage(&shown(main), &stream);
     write_main(main, &stream, out)?;
