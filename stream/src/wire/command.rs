@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoded_commands_equal_the_encoded(number in 0usize..11, payload in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn decoded_commands_equal_the_encoded(number in 0..Command::ALL.len(), payload in proptest::collection::vec(any::<u8>(), 0..600)) {
             let command = Command::ALL[number];
             let mut bytes = Vec::new();
             encode(&mut bytes, command, &payload);
