@@ -194,7 +194,7 @@ pub unsafe extern "C" fn savevm_abi_vmstate_save(
         let version = (version_id != SAVEVM_ABI_OWN_VERSION).then_some(version_id);
         // SAFETY: the contract of the function.
         unsafe {
-            let ret = save_with(from_c(abi), f, vmsd.cast(), opaque, vmdesc, version);
+            let ret = save_with(&current::current(), from_c(abi), f, vmsd.cast(), opaque, vmdesc, version);
             give_pending(f, ret, errp);
             ret
         }
@@ -223,7 +223,7 @@ pub unsafe extern "C" fn savevm_abi_vmstate_load(
     let body = || {
         // SAFETY: the contract of the function.
         unsafe {
-            let ret = load_with(from_c(abi), f, vmsd.cast(), opaque, version_id);
+            let ret = load_with(&current::current(), from_c(abi), f, vmsd.cast(), opaque, version_id);
             give_pending(f, ret, errp);
             ret
         }

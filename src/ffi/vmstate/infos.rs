@@ -178,11 +178,12 @@ unsafe extern "C" fn get<const KIND: u8>(
     guard(-libc::EIO, || {
         // SAFETY: C calls an info's function with a file.
         let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
-        with_layout!(abi::of_context(&current::current()), |layout| {
+        let vm = current::current();
+        with_layout!(abi::of_context(&vm), |layout| {
             // SAFETY: C calls an info's function with memory and a field of this context's layout that fit the info.
             let item = unsafe { CItem::new(layout, field, pv, size, const { kind_of(KIND) }) };
             let Some(item) = item else { return -libc::EINVAL };
-            with_io(file, |io| get_item(io, &item, const { kind_of(KIND) }))
+            with_io(&vm, file, |io| get_item(io, &item, const { kind_of(KIND) }))
         })
     })
 }
@@ -198,11 +199,12 @@ unsafe extern "C" fn put<const KIND: u8>(
         // SAFETY: C calls an info's function with a file, and `vmdesc` is what a `put` received, or NULL.
         let (file, recorder) = unsafe { (file_ref(f), recorder_ref(vmdesc)) };
         let Some(file) = file else { return -libc::EINVAL };
-        with_layout!(abi::of_context(&current::current()), |layout| {
+        let vm = current::current();
+        with_layout!(abi::of_context(&vm), |layout| {
             // SAFETY: C calls an info's function with memory and a field of this context's layout that fit the info.
             let item = unsafe { CItem::new(layout, field, pv, size, const { kind_of(KIND) }) };
             let Some(item) = item else { return -libc::EINVAL };
-            with_io(file, |io| put_item(io, &item, const { kind_of(KIND) }, recorder))
+            with_io(&vm, file, |io| put_item(io, &item, const { kind_of(KIND) }, recorder))
         })
     })
 }

@@ -69,11 +69,10 @@ impl VmStateHost for LazyHost<'_> {
     }
 }
 
-/// Runs `body` with the limits and the host of this thread's context. A panic in it leaves an error in the file.
+/// Runs `body` with the limits and the host of `vm`, this thread's context. A panic in it leaves an error in the file.
 #[inline]
-fn with_io<T>(file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
-    let vm = current::current();
-    on_panic(|| body(&Io::new(file, &vm.limits(), &LazyHost(&vm))), || file.set_error(-libc::EIO))
+fn with_io<T>(vm: &Vm, file: &MigFile, body: impl FnOnce(&Io<'_>) -> T) -> T {
+    on_panic(|| body(&Io::new(file, &vm.limits(), &LazyHost(vm))), || file.set_error(-libc::EIO))
 }
 
 /// Returns the recorder behind a C pointer.
@@ -86,11 +85,12 @@ unsafe fn recorder_ref<'a>(vmdesc: *mut JSONWriter) -> Option<&'a Recorder> {
     unsafe { vmdesc.cast::<Recorder>().as_ref() }
 }
 
-/// Saves `opaque` as `vmsd` of the layout `abi` describes it, by default in its own version.
+/// Saves `opaque` as `vmsd` of the layout `abi` describes it, by default in its own version. `vm` is this thread's context.
 ///
 /// # Safety
 /// As vmstate_save_state(), with a description of that layout.
 pub(in crate::ffi) unsafe fn save_with(
+    vm: &Vm,
     abi: Option<&'static Abi>,
     f: *mut QEMUFile,
     vmsd: *const VMStateDescription,
@@ -103,15 +103,16 @@ pub(in crate::ffi) unsafe fn save_with(
         let (file, state, recorder) = unsafe { (file_ref(f), CState::new(layout, vmsd, opaque), recorder_ref(vmdesc)) };
         let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
         let version = version.unwrap_or_else(|| state.description().version());
-        with_io(file, |io| save_state(io, state, version, recorder))
+        with_io(vm, file, |io| save_state(io, state, version, recorder))
     })
 }
 
-/// Loads `opaque` as `vmsd` of the layout `abi` describes it.
+/// Loads `opaque` as `vmsd` of the layout `abi` describes it. `vm` is this thread's context.
 ///
 /// # Safety
 /// As vmstate_load_state(), with a description of that layout.
 pub(in crate::ffi) unsafe fn load_with(
+    vm: &Vm,
     abi: Option<&'static Abi>,
     f: *mut QEMUFile,
     vmsd: *const VMStateDescription,
@@ -122,7 +123,7 @@ pub(in crate::ffi) unsafe fn load_with(
         // SAFETY: the contract of the function.
         let (file, state) = unsafe { (file_ref(f), CState::new(layout, vmsd, opaque)) };
         let (Some(file), Some(state)) = (file, state) else { return -libc::EINVAL };
-        with_io(file, |io| load_state(io, state, version))
+        with_io(vm, file, |io| load_state(io, state, version))
     })
 }
 
@@ -151,8 +152,11 @@ pub unsafe extern "C" fn vmstate_save_state(
     opaque: *mut c_void,
     vmdesc: *mut JSONWriter,
 ) -> c_int {
-    // SAFETY: the contract of the function.
-    guard(-libc::EIO, || unsafe { save_with(abi::of_context(&current::current()), f, vmsd, opaque, vmdesc, None) })
+    guard(-libc::EIO, || {
+        let vm = current::current();
+        // SAFETY: the contract of the function.
+        unsafe { save_with(&vm, abi::of_context(&vm), f, vmsd, opaque, vmdesc, None) }
+    })
 }
 
 /// Saves `opaque` in a given version. Otherwise as vmstate_save_state().
@@ -168,9 +172,9 @@ pub unsafe extern "C" fn vmstate_save_state_v(
     version_id: c_int,
 ) -> c_int {
     guard(-libc::EIO, || {
-        let abi = abi::of_context(&current::current());
+        let vm = current::current();
         // SAFETY: the contract of the function.
-        unsafe { save_with(abi, f, vmsd, opaque, vmdesc, Some(version_id)) }
+        unsafe { save_with(&vm, abi::of_context(&vm), f, vmsd, opaque, vmdesc, Some(version_id)) }
     })
 }
 
@@ -186,8 +190,11 @@ pub unsafe extern "C" fn vmstate_load_state(
     opaque: *mut c_void,
     version_id: c_int,
 ) -> c_int {
-    // SAFETY: the contract of the function.
-    guard(-libc::EIO, || unsafe { load_with(abi::of_context(&current::current()), f, vmsd, opaque, version_id) })
+    guard(-libc::EIO, || {
+        let vm = current::current();
+        // SAFETY: the contract of the function.
+        unsafe { load_with(&vm, abi::of_context(&vm), f, vmsd, opaque, version_id) }
+    })
 }
 
 /// Returns the result of the `needed` hook: true without a hook, false for NULL.

@@ -45,12 +45,12 @@ impl<L: Layout> Handler for Registered<L> {
     }
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
         file.pending_error().clear();
-        with_io(file, |io| save(io, self.state, recorder))
+        with_io(&current::current(), file, |io| save(io, self.state, recorder))
     }
 
     fn load(&self, file: &MigFile, version: i32) -> Result<()> {
         file.pending_error().clear();
-        with_io(file, |io| load(io, self.state, version))
+        with_io(&current::current(), file, |io| load(io, self.state, version))
     }
 
     fn is_description(&self) -> bool {
