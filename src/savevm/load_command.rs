@@ -33,24 +33,21 @@ pub(super) enum Outcome {
     Package(Vec<u8>),
 }
 
-/// A command of QEMU 10.0 without a payload, which QEMU 7.2 does not know.
-const SWITCHOVER_START: u16 = 11;
-
 /// Reads one command and executes it. `depth` counts the packages around it.
 pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome> {
     vm.fault_point(FaultPoint::Engine);
     let offset = file.position();
     let CommandHead { number, len } = CommandHead::decode(&mut file)?;
     file.check()?;
-    if (number, len) == (SWITCHOVER_START, 0) && vm.load_state().is_mapped() {
-        // A file with fixed places of pages comes from QEMU 9.0 or later. QEMU 10.0 announces the last sections by this
-        // command.
-        return Ok(Outcome::Done);
-    }
     let Some(command) = Command::from_wire(number) else {
         return Err(Error::invalid(format!("MIG_CMD 0x{number:x} unknown (len 0x{len:x})")).at_offset(offset));
     };
     if command == Command::SwitchoverStart && !vm.profile().has(Profile::SWITCHOVER_START) {
+        if len == 0 && vm.load_state().is_mapped() {
+            // A file with fixed places of pages comes from QEMU 9.0 or later. QEMU 10.0 announces the last sections by
+            // this command.
+            return Ok(Outcome::Done);
+        }
         let text = format!(
             "MIG_CMD 0x{number:x} ({}) unknown: it is of QEMU 10.0 and newer, and this machine has the semantics of an older \
              version; use a machine type that the source knows from before 10.0, or select a newer layout here",

@@ -171,6 +171,17 @@ fn switchover_start_is_sent_and_understood_with_the_switch_only() {
 }
 
 #[test]
+fn switchover_start_in_a_file_with_fixed_places_is_understood_or_skipped() {
+    for (profile, calls) in [(Profile::SWITCHOVER_START, 1), (Profile::NONE, 0)] {
+        let start = Device { name: "a", callbacks: &[Callback::SwitchoverStart], ..Device::default() };
+        let (vm, diary) = noted(profile, vec![start], |_| {});
+        vm.load_state().set_mapped();
+        load::sections(&vm, &reader(START)).unwrap();
+        assert_eq!(read(&diary), vec!["a: switchover start"; calls]);
+    }
+}
+
+#[test]
 fn failing_switchover_start_fails_the_load() {
     let callbacks: &[Callback] = &[Callback::SwitchoverStart];
     let (vm, _) = noted(
