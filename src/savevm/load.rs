@@ -122,9 +122,9 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     }
     if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) {
         vm.ownership.loaded();
-    }
-    if result.as_ref().is_ok_and(|end| *end == LoadEnd::Finished) && expects_description(vm) {
-        skip_description(vm, file);
+        if expects_description(vm) {
+            skip_description(vm, file);
+        }
     }
     with_devices(host, incoming, || {
         set_up.set(false);
