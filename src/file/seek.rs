@@ -37,21 +37,15 @@ impl MigFile {
             return Ok(());
         }
         file.seek(offset)?;
-        self.move_position(step);
+        let position = self.position();
+        self.drop_input();
+        self.through.set(position + step);
         Ok(())
     }
 
     /// Number of bytes that were read from the channel and are not consumed.
     fn buffered_ahead(&self) -> u64 {
         if self.is_writable() { 0 } else { self.buffered() as u64 }
-    }
-
-    /// Moves the position by `step` bytes, and drops what was read ahead.
-    fn move_position(&self, step: u64) {
-        let position = self.position();
-        self.index.set(0);
-        self.filled.set(0);
-        self.through.set(position + step);
     }
 }
 
