@@ -326,33 +326,41 @@ pub(super) const FLAGS: &[Constant] = &[
     SAVEVM_ABI_VMS_END,
 ];
 
-/// Returns the members with the offsets that a C compiler gives them, and the size of the struct.
-pub(super) fn laid_out(members: &[(Id, Kind)]) -> (Vec<SaveVMAbiMember>, usize) {
-    let mut end = 0usize;
-    let placed = members.iter().map(|(id, kind)| {
+/// The structs of QEMU 7.2, in the order of `STRUCTS`.
+const NATIVE: [&[(Id, Kind)]; STRUCTS.len()] = [L1, DESCRIPTION_7_0, FIELD, INFO];
+
+/// Returns the members with the offsets that a C compiler gives them.
+fn placed(members: &[(Id, Kind)]) -> impl Iterator<Item = (Id, Kind, usize)> {
+    members.iter().scan(0usize, |end, (id, kind)| {
         let offset = end.next_multiple_of(width(*kind));
-        end = offset + width(*kind);
-        SaveVMAbiMember { member: MaybeUninit::new(*id), kind: MaybeUninit::new(*kind), offset }
-    });
-    (placed.collect(), end.next_multiple_of(size_of::<usize>()))
+        *end = offset + width(*kind);
+        Some((*id, *kind, offset))
+    })
+}
+
+/// Returns the size that a C compiler gives a struct.
+fn size(members: &[(Id, Kind)]) -> usize {
+    let end = placed(members).last().map_or(0, |(_, kind, offset)| offset + width(kind));
+    end.next_multiple_of(size_of::<usize>())
+}
+
+/// Returns the members of a struct as a program describes them, and the size of the struct.
+pub(super) fn laid_out(members: &[(Id, Kind)]) -> (Vec<SaveVMAbiMember>, usize) {
+    let described =
+        |(id, kind, offset)| SaveVMAbiMember { member: MaybeUninit::new(id), kind: MaybeUninit::new(kind), offset };
+    (placed(members).map(described).collect(), size(members))
 }
 
 /// Returns the places of the members in QEMU 7.2.
 pub(super) fn native_slots() -> [Slot; MEMBERS.len()] {
     let mut slots = [Slot::default(); MEMBERS.len()];
-    for members in [L1, DESCRIPTION_7_0, FIELD, INFO] {
-        let mut end = 0usize;
-        for (id, kind) in members {
-            let offset = end.next_multiple_of(width(*kind));
-            end = offset + width(*kind);
-            slots[*id as usize] = Slot { offset: offset as u16, kind: *kind as u8 };
-        }
+    for (id, kind, offset) in NATIVE.into_iter().flat_map(placed) {
+        slots[id as usize] = Slot { offset: offset as u16, kind: kind as u8 };
     }
     slots
 }
 
 /// Returns the size of a struct in QEMU 7.2.
 pub(super) fn native_size(of: usize) -> usize {
-    let tables: [&[(Id, Kind)]; STRUCTS.len()] = [L1, DESCRIPTION_7_0, FIELD, INFO];
-    laid_out(tables[of]).1
+    size(NATIVE[of])
 }
