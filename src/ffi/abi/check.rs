@@ -43,31 +43,31 @@ fn number<E: Copy>(value: &MaybeUninit<E>) -> u32 {
     unsafe { value.as_ptr().cast::<u32>().read() }
 }
 
+/// Returns the array of a description that has the name `what`.
+///
+/// # Safety
+/// `first` must be NULL or an array of `count` elements.
+unsafe fn array<'a, T>(what: &str, first: *const T, count: usize, most: usize) -> Result<&'a [T]> {
+    if first.is_null() {
+        return Err(Error::invalid(format!("SaveVMAbiDescription.{what} is NULL")));
+    }
+    if count > most {
+        return Err(Error::invalid(format!("{count} {what}, at most {most} are known")));
+    }
+    // SAFETY: the array has that many elements (contract of `array`).
+    Ok(unsafe { std::slice::from_raw_parts(first, count) })
+}
+
 /// Checks a description and makes a layout of it.
 ///
 /// # Safety
 /// `members` and `constants` of the description must be arrays of the counts that it names.
 pub(in crate::ffi) unsafe fn create(from: &SaveVMAbiDescription) -> Result<Abi> {
-    let null = |what: &str| Error::invalid(format!("SaveVMAbiDescription.{what} is NULL"));
-    if from.members.is_null() || from.member_count > MEMBERS.len() {
-        return Err(match from.members.is_null() {
-            true => null("members"),
-            false => Error::invalid(format!("{} members, at most {} are known", from.member_count, MEMBERS.len())),
-        });
-    }
-    if from.constants.is_null() || from.constant_count > CONSTANTS.len() {
-        return Err(match from.constants.is_null() {
-            true => null("constants"),
-            false => {
-                Error::invalid(format!("{} constants, at most {} are known", from.constant_count, CONSTANTS.len()))
-            }
-        });
-    }
     // SAFETY: the arrays have that many entries (contract of `create`).
     let (members, constants) = unsafe {
         (
-            std::slice::from_raw_parts(from.members, from.member_count),
-            std::slice::from_raw_parts(from.constants, from.constant_count),
+            array("members", from.members, from.member_count, MEMBERS.len())?,
+            array("constants", from.constants, from.constant_count, CONSTANTS.len())?,
         )
     };
     let semantics = match from.semantics & SAVEVM_SEMANTICS_OF_VERSION {
