@@ -135,6 +135,11 @@ pub(in crate::ffi) unsafe fn register(
     })
 }
 
+/// Returns the name of a description for an error text.
+fn name_of<L: Layout>(description: &CDescription<L>) -> String {
+    String::from_utf8_lossy(description.name()).into_owned()
+}
+
 fn priority_of(abi: Option<&Abi>, value: u32) -> Option<i32> {
     abi.map_or_else(|| abi::native_priority(value), |abi| abi.priority(value))
 }
@@ -153,19 +158,19 @@ fn register_state<L: Layout>(
     let checked = checks.map_or(Ok(()), |abi| check_lists(abi, description, &mut HashSet::new()));
     checked.map_err(|error| vm.report(error.in_phase(Phase::Register)))?;
     if priority_of(abi, description.priority()).is_none() {
-        let name = String::from_utf8_lossy(description.name()).into_owned();
+        let name = name_of(&description);
         let text = format!("'{name}' has the priority {}, which is no MigrationPriority", description.priority());
         return Err(vm.report(Error::invalid(text).in_phase(Phase::Register)));
     }
     if alias_id != -1 && required_for_version < description.minimum_version() {
-        let name = String::from_utf8_lossy(description.name()).into_owned();
+        let name = name_of(&description);
         return Err(vm.report(Error::invalid(format!(
             "the alias of '{name}' is for version {required_for_version}, but streams before version {} are refused",
             description.minimum_version()
         ))));
     }
     if description.minimum_version() > description.version() {
-        let name = String::from_utf8_lossy(description.name()).into_owned();
+        let name = name_of(&description);
         let (oldest, version) = (description.minimum_version(), description.version());
         let text = format!("'{name}' has version {version} and reads only versions from {oldest} on, so not its own");
         if vm.is_strict() {
@@ -188,13 +193,12 @@ fn register_state<L: Layout>(
 /// Checks that all lists of fields end with VMS_END, and that the name of a subsection begins with its parent's, as QEMU
 /// 8.0 and newer check it in tests.
 fn check_lists<L: Layout>(abi: &Abi, description: CDescription<L>, seen: &mut HashSet<usize>) -> Result<()> {
-    let name = |description: &CDescription<L>| String::from_utf8_lossy(description.name()).into_owned();
     if !seen.insert(description.identity()) {
         return Ok(());
     }
     let end = abi.constant(SAVEVM_ABI_VMS_END);
     if let Some(found) = description.end_flags().filter(|found| Some(*found) != end) {
-        let own = name(&description);
+        let own = name_of(&description);
         return Err(Error::invalid(format!(
             "'{own}': the list of fields ends with flags 0x{found:x} in place of VMS_END: is VMSTATE_END_OF_LIST() missing?"
         )));
@@ -205,7 +209,7 @@ fn check_lists<L: Layout>(abi: &Abi, description: CDescription<L>, seen: &mut Ha
     }
     for subsection in description.subsections() {
         if !subsection.name().starts_with(description.name()) {
-            let (own, parent) = (name(&subsection), name(&description));
+            let (own, parent) = (name_of(&subsection), name_of(&description));
             return Err(Error::invalid(format!("subsection '{own}' does not begin with the name of '{parent}'")));
         }
         check_lists(abi, subsection, seen)?;
