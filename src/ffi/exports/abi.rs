@@ -8,7 +8,7 @@ use crate::ffi::marshal::c_file::file_ref;
 use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, JSONWriter, QEMUFile, SaveVM, SaveVMAbi, VMStateIf};
-use crate::ffi::marshal::results::{code_or_error, value_or_error};
+use crate::ffi::marshal::results::{code, code_or_error, value_or_error};
 use crate::ffi::marshal::{c_error, current, strings, structs};
 use crate::ffi::types::abi::SaveVMAbiDescription;
 use crate::ffi::types::handler_table::SaveVMHandlers;
@@ -119,10 +119,9 @@ pub unsafe extern "C" fn savevm_abi_register_savevm_live(
         let vm = current::current();
         let ops = ops.cast::<SaveVMHandlers>();
         // SAFETY: the contract of the function.
-        let result = unsafe {
+        code(unsafe {
             register(&vm, from_c(abi), strings::name(idstr), (instance_id as c_int, version_id), ops, opaque)
-        };
-        result.map_or_else(|error| error.code(), |()| 0)
+        })
     })
 }
 

@@ -5,6 +5,7 @@ use crate::ffi::marshal::c_error::owned;
 use crate::ffi::marshal::castable;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::Error;
+use crate::ffi::marshal::results::code;
 use crate::ffi::marshal::structs::give_sized;
 pub use crate::ffi::types::error_info::*;
 use std::ffi::{c_char, c_int};
@@ -66,6 +67,6 @@ pub unsafe extern "C" fn savevm_error_problem(err: *const Error, index: usize, p
         let Some(owned) = (unsafe { owned(err) }) else { return -libc::EINVAL };
         let Some(found) = owned.problems.get(index) else { return -libc::ENOENT };
         // SAFETY: the contract of the function.
-        unsafe { give_sized(problem, found) }.map_or_else(|error| error.code(), |()| 0)
+        code(unsafe { give_sized(problem, found) })
     })
 }

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::ffi::marshal::c_file::{close, file_ref, into_c};
 use crate::ffi::marshal::guard::{guard, guard_file};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
+use crate::ffi::marshal::results::code;
 use crate::ffi::marshal::{c_error, current, strings};
 use crate::file::{BUFFER_SIZE, MigFile};
 use crate::sys::{IoVec, Span};
@@ -331,7 +332,7 @@ pub unsafe extern "C" fn qemu_file_set_error(f: *mut QEMUFile, ret: c_int) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_shutdown(f: *mut QEMUFile) -> c_int {
     let file = file!(f, -libc::EINVAL);
-    guard_file(file, -libc::EIO, || file.shutdown().map_or_else(|err| err.code(), |()| 0))
+    guard_file(file, -libc::EIO, || code(file.shutdown()))
 }
 
 #[unsafe(no_mangle)]

@@ -7,6 +7,7 @@ use crate::ffi::callbacks::described::DescribedHandler;
 use crate::ffi::callbacks::handlers::CHandler;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::VMStateIf;
+use crate::ffi::marshal::results::code;
 use crate::ffi::marshal::{current, strings};
 pub use crate::ffi::types::handler_table::*;
 use crate::savevm::Vm;
@@ -41,10 +42,7 @@ pub unsafe extern "C" fn register_savevm_live(
         // SAFETY: the contract of the function.
         let name = unsafe { strings::name(idstr) };
         // SAFETY: as above.
-        match unsafe { register(&vm, abi::of_context(&vm), name, (instance_id, version_id), ops, opaque) } {
-            Ok(()) => 0,
-            Err(err) => err.code(),
-        }
+        code(unsafe { register(&vm, abi::of_context(&vm), name, (instance_id, version_id), ops, opaque) })
     })
 }
 
