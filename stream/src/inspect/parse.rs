@@ -272,7 +272,7 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
             return self.cursor.fault(start, "a known command", format!("command {number} of {len} bytes"));
         }
         let payload = self.cursor.copy(len.into(), "a command's payload")?;
-        let name = known.map(wire::Command::name).or((number == SWITCHOVER_START).then_some("SWITCHOVER_START"));
+        let name = known.map(wire::Command::name);
         let detail = self.command_detail(known, &payload);
         let packaged = command::decode_packaged(&mut &payload[..]).ok();
         self.item(start, ItemKind::Command(Command { number, name, detail }))?;
@@ -540,6 +540,3 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
         }
     }
 }
-
-/// Number of a command of QEMU 10.0 and later: the source is about to stop the guest.
-const SWITCHOVER_START: u16 = 11;
