@@ -114,6 +114,32 @@ fn range_of(memory: &GuestMemory, offset: usize, len: usize) -> Range {
 #[derive(Debug)]
 pub struct Userfault(OwnedFd);
 
+/// What a page that is present means for a request that changes missing pages.
+#[derive(Clone, Copy)]
+enum Present {
+    /// The request fails with `EEXIST`.
+    Fails,
+    /// The page is left out. It has this size in bytes.
+    Stays(usize),
+}
+
+/// Repeats a request until all `len` bytes are done. `request` gets the number of bytes that are done, and returns its
+/// result and the number of bytes that the kernel has done in it.
+fn in_parts(len: usize, present: Present, mut request: impl FnMut(usize) -> (io::Result<()>, i64)) -> io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        let (result, count) = request(done);
+        let Err(err) = result else { return Ok(()) };
+        done += match (err.raw_os_error(), present) {
+            (Some(libc::EEXIST), Present::Stays(page)) => page,
+            // The address space is changing, or a part is done: the rest is retried.
+            (Some(libc::EAGAIN), _) => usize::try_from(count).unwrap_or(0),
+            _ => return Err(err),
+        };
+    }
+    Ok(())
+}
+
 impl Userfault {
     fn descriptor() -> io::Result<OwnedFd> {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -162,77 +188,42 @@ impl Userfault {
         self.ioctl(WAKE, &mut range_of(memory, offset, len))
     }
 
-    /// Places missing pages atomically and wakes the threads that wait for them. Fails with `EEXIST` if one is present.
-    pub fn place(&self, memory: &GuestMemory, offset: usize, content: &[u8]) -> io::Result<()> {
-        let mut done = 0;
-        while done < content.len() {
+    fn copy(&self, memory: &GuestMemory, offset: usize, content: &[u8], present: Present) -> io::Result<()> {
+        in_parts(content.len(), present, |done| {
             let to = range_of(memory, offset + done, content.len() - done);
             let from = content[done..].as_ptr() as u64;
             let mut copy = Copy_ { to: to.start, from, len: to.len, mode: 0, copied: 0 };
-            let result = self.ioctl(COPY, &mut copy);
-            match result {
-                Ok(()) => return Ok(()),
-                // The address space is changing, or a part is done: the rest is retried.
-                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
-                    done += usize::try_from(copy.copied).unwrap_or(0)
-                }
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(())
+            (self.ioctl(COPY, &mut copy), copy.copied)
+        })
+    }
+
+    /// Places missing pages atomically and wakes the threads that wait for them. Fails with `EEXIST` if one is present.
+    pub fn place(&self, memory: &GuestMemory, offset: usize, content: &[u8]) -> io::Result<()> {
+        self.copy(memory, offset, content, Present::Fails)
     }
 
     /// As `place`, for a range in which some pages may be present: they stay as they are. `page` is the size of the
     /// memory's pages.
     pub fn place_missing(&self, memory: &GuestMemory, offset: usize, content: &[u8], page: usize) -> io::Result<()> {
-        let mut done = 0;
-        while done < content.len() {
-            let to = range_of(memory, offset + done, content.len() - done);
-            let from = content[done..].as_ptr() as u64;
-            let mut copy = Copy_ { to: to.start, from, len: to.len, mode: 0, copied: 0 };
-            match self.ioctl(COPY, &mut copy) {
-                Ok(()) => return Ok(()),
-                Err(err) if err.raw_os_error() == Some(libc::EEXIST) => done += page,
-                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
-                    done += usize::try_from(copy.copied).unwrap_or(0)
-                }
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(())
+        self.copy(memory, offset, content, Present::Stays(page))
     }
 
     /// As `place`, with zero pages. Only for ranges for which `register` returned true.
     pub fn place_zero(&self, memory: &GuestMemory, offset: usize, len: usize) -> io::Result<()> {
-        let mut done = 0;
-        while done < len {
+        in_parts(len, Present::Fails, |done| {
             let mut zero = ZeroPage { range: range_of(memory, offset + done, len - done), mode: 0, done: 0 };
-            match self.ioctl(ZEROPAGE, &mut zero) {
-                Ok(()) => return Ok(()),
-                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => done += usize::try_from(zero.done).unwrap_or(0),
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(())
+            (self.ioctl(ZEROPAGE, &mut zero), zero.done)
+        })
     }
 
     /// Makes the missing pages of a range unreadable and wakes the threads that wait for them: a thread that touches
     /// one gets SIGBUS, a system call `EFAULT`. Pages that are present stay as they are. `page` is the size of the
     /// memory's pages. Needs `Feature::Poison`; `MADV_DONTNEED` makes the pages missing again.
     pub fn poison(&self, memory: &GuestMemory, offset: usize, len: usize, page: usize) -> io::Result<()> {
-        let mut done = 0;
-        while done < len {
+        in_parts(len, Present::Stays(page), |done| {
             let mut poison = Poison { range: range_of(memory, offset + done, len - done), mode: 0, done: 0 };
-            match self.ioctl(POISON, &mut poison) {
-                Ok(()) => return Ok(()),
-                Err(err) if err.raw_os_error() == Some(libc::EEXIST) => done += page,
-                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
-                    done += usize::try_from(poison.done).unwrap_or(0)
-                }
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(())
+            (self.ioctl(POISON, &mut poison), poison.done)
+        })
     }
 
     /// Protects a range from writes, or ends the protection and wakes the threads that wait in it.
