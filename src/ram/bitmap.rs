@@ -83,60 +83,56 @@ impl Bitmap {
         new
     }
 
-    fn search(&self, from: usize, flip: u64) -> usize {
-        if from >= self.len {
-            return self.len;
+    /// The first set bit of `from..to`, or `to`. With `flip` of all ones, the first clear bit. The bitmap ends before `to`
+    /// at the latest.
+    fn search(&self, from: usize, to: usize, flip: u64) -> usize {
+        let to = to.min(self.len);
+        if from >= to {
+            return to;
         }
         let mut at = from / BITS;
         let mut word = (self.words[at].load(Acquire) ^ flip) & mask(from % BITS, BITS);
         while word == 0 {
             at += 1;
-            match self.words.get(at) {
-                Some(next) => word = next.load(Acquire) ^ flip,
-                None => return self.len,
+            if at * BITS >= to {
+                return to;
             }
+            word = self.words[at].load(Acquire) ^ flip;
         }
-        (at * BITS + word.trailing_zeros() as usize).min(self.len)
+        (at * BITS + word.trailing_zeros() as usize).min(to)
     }
 
     /// The first run of set bits at or after `from`, as start and length. The length is at most `most`.
     pub fn run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
-        let start = self.search(from, 0);
+        let start = self.search(from, self.len, 0);
         if start == self.len {
             return None;
         }
-        // Stops at `most`: a full search for the end of a long run would be wasted.
-        let mut end = start;
-        while end < self.len && end - start < most && self.get(end) {
-            let next =
-                if end.is_multiple_of(BITS) && self.words[end / BITS].load(Acquire) == u64::MAX { BITS } else { 1 };
-            end = (end + next).min(self.len);
-        }
-        let end = end.max(start + 1).min(start.saturating_add(most.max(1)));
+        // The bit at `start` was set; another thread may clear it.
+        let end = self.search(start + 1, start.saturating_add(most), u64::MAX).max(start + 1);
         Some((start, end - start))
+    }
+
+    /// All runs of set bits, as start and length.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let (start, count) = self.run(from, usize::MAX)?;
+            from = start + count;
+            Some((start, count))
+        })
     }
 
     /// The first run of clear bits in `from..to`, as start and length.
     pub fn clear_run(&self, from: usize, to: usize) -> Option<(usize, usize)> {
         let to = to.min(self.len);
-        let search = |from: usize, flip: u64| {
-            let mut at = from;
-            while at < to {
-                let word = (self.words[at / BITS].load(Acquire) ^ flip) & mask(at % BITS, BITS);
-                if word != 0 {
-                    return (at - at % BITS + word.trailing_zeros() as usize).min(to);
-                }
-                at = at - at % BITS + BITS;
-            }
-            to
-        };
-        let start = search(from, u64::MAX);
-        (start < to).then(|| (start, search(start, 0) - start))
+        let start = self.search(from, to, u64::MAX);
+        (start < to).then(|| (start, self.search(start, to, 0) - start))
     }
 
     /// The first clear bit at or after `from`, or the number of bits.
     pub fn next_clear(&self, from: usize) -> usize {
-        self.search(from, u64::MAX)
+        self.search(from, self.len, u64::MAX)
     }
 
     /// The bits in the form on the wire: little-endian, padded to whole 64-bit words.

@@ -60,11 +60,8 @@ impl Ram {
         self.sync_for_postcopy(file)?;
         for block in self.blocks().iter().filter(|block| !self.is_ignored(block)) {
             self.dirtied(grow_to_units(block));
-            let (mut ranges, mut from) = (Vec::new(), 0);
-            while let Some((start, count)) = block.dirty.run(from, usize::MAX) {
-                ranges.push(((start as u64) << self.page_bits, (count as u64) << self.page_bits));
-                from = start + count;
-            }
+            let bytes = |pages: usize| (pages as u64) << self.page_bits;
+            let ranges: Vec<_> = block.dirty.runs().map(|(start, count)| (bytes(start), bytes(count))).collect();
             for part in ranges.chunks(Discard::RANGES_MAX) {
                 command::postcopy_ram_discard(&vm, file, &block.info.name, part)?;
             }

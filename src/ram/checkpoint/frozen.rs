@@ -85,10 +85,7 @@ impl Drop for FrozenMemory {
 impl Frozen {
     /// Calls `each` with the first target page and the count of each run of units of a block.
     pub fn each_run(&self, at: usize, block: &Block, mut each: impl FnMut(usize, usize)) {
-        let (mut from, pages) = (0, block.pages_per_unit());
-        while let Some((start, count)) = self.units[at].run(from, usize::MAX) {
-            each(start * pages, count * pages);
-            from = start + count;
-        }
+        let pages = block.pages_per_unit();
+        self.units[at].runs().for_each(|(start, count)| each(start * pages, count * pages));
     }
 }

@@ -298,10 +298,8 @@ impl Session {
             (Some(saved), Some(log)) => log.parent = Some(saved),
             (None, Some(log)) if !frozen.is_full => {
                 for (changed, units) in log.changed.iter().zip(&frozen.units) {
-                    let mut from = 0;
-                    while let Some((start, count)) = units.run(from, usize::MAX) {
+                    for (start, count) in units.runs() {
                         changed.set(start, count);
-                        from = start + count;
                     }
                 }
             }
