@@ -130,6 +130,17 @@ impl Bitmap {
         (start < to).then(|| (start, self.search(start, to, 0) - start))
     }
 
+    /// Number of bits from `start` on that are all like the bit at `start`; at most `most`.
+    pub fn alike(&self, start: usize, most: usize) -> usize {
+        let flip = if self.get(start) { u64::MAX } else { 0 };
+        self.search(start, start.saturating_add(most), flip).saturating_sub(start)
+    }
+
+    /// The bits with their values inverted, in 64-bit words.
+    pub fn inverted(&self) -> Vec<u64> {
+        self.words.iter().map(|word| !word.load(Acquire)).collect()
+    }
+
     /// The first clear bit at or after `from`, or the number of bits.
     pub fn next_clear(&self, from: usize) -> usize {
         self.search(from, self.len, u64::MAX)
@@ -233,6 +244,21 @@ mod tests {
                 at = if count == 0 { (at + most).min(len) } else { start + count };
             }
             prop_assert_eq!(clear, model);
+        }
+
+        #[test]
+        fn runs_are_those_of_a_vector_of_bools(bits in proptest::collection::vec(0..4u8, 1..400), start in 0..400usize, most in 1..400usize) {
+            // Long runs are likely.
+            let bits: Vec<bool> = bits.iter().scan(false, |state, step| { if *step == 0 { *state = !*state; } Some(*state) }).collect();
+            let start = start % bits.len();
+            let most = most.min(bits.len() - start);
+            let bitmap = Bitmap::new(bits.len());
+            bits.iter().enumerate().filter(|(_, bit)| **bit).for_each(|(at, _)| { bitmap.set(at, 1); });
+            let expected = bits[start..start + most].iter().take_while(|bit| **bit == bits[start]).count();
+            prop_assert_eq!((bitmap.get(start), bitmap.alike(start, most)), (bits[start], expected));
+            let inverted = Bitmap::new(bits.len());
+            inverted.merge(&bitmap.inverted());
+            prop_assert!((0..bits.len()).all(|at| inverted.get(at) != bits[at]));
         }
     }
 }

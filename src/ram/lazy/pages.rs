@@ -36,7 +36,7 @@ impl Pages {
 
     fn find(&self, page: usize, page_size: usize) -> Found {
         match self {
-            Self::Mapped(mapped) if mapped.has(page) => Ok(mapped.pages_offset + (page * page_size) as u64),
+            Self::Mapped(mapped) if mapped.bitmap.get(page) => Ok(mapped.pages_offset + (page * page_size) as u64),
             Self::Mapped(_) => Err(0),
             Self::Indexed { base, places, .. } => {
                 places.get(page).copied().unwrap_or(Place::ZERO).get().map(|offset| base + offset)
@@ -47,7 +47,7 @@ impl Pages {
     /// Whether a page is zero, which is known without the file.
     pub fn is_zero(&self, page: usize) -> bool {
         match self {
-            Self::Mapped(mapped) => !mapped.has(page),
+            Self::Mapped(mapped) => !mapped.bitmap.get(page),
             Self::Indexed { places, .. } => places.get(page).is_none_or(|place| *place == Place::ZERO),
         }
     }
@@ -55,7 +55,7 @@ impl Pages {
     /// One bit per page that is known to be zero, in 64-bit words.
     pub fn zero_words(&self) -> Vec<u64> {
         match self {
-            Self::Mapped(mapped) => mapped.bitmap.iter().map(|word| !word).collect(),
+            Self::Mapped(mapped) => mapped.bitmap.inverted(),
             Self::Indexed { block, .. } => (0..block.pages().div_ceil(64))
                 .map(|word| (0..64).fold(0, |bits, bit| bits | u64::from(self.is_zero(word * 64 + bit)) << bit))
                 .collect(),
@@ -93,7 +93,7 @@ impl Pages {
     /// returns the number of bytes between two of them.
     fn run(&self, page: usize, most: usize, page_size: usize) -> (usize, usize) {
         if let Self::Mapped(mapped) = self {
-            return (mapped.run(page, most), 0);
+            return (mapped.bitmap.alike(page, most), 0);
         }
         let Ok(offset) = self.find(page, page_size) else { return (1, 0) };
         let follows = |at: &usize| self.find(page + at, page_size) == Ok(offset + (at * (page_size + HEADER)) as u64);

@@ -7,6 +7,7 @@ use crate::channel::PositionedFile;
 use crate::error::{Error, Result, exact_size};
 use crate::file::MigFile;
 use crate::ram::Ram;
+use crate::ram::bitmap::Bitmap;
 use crate::ram::block::Block;
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::sys::{Residency, is_anonymous};
@@ -24,32 +25,7 @@ pub(in crate::ram) struct MappedBlock {
     /// Offset of the first page in the file.
     pub pages_offset: u64,
     /// One bit per page that is in the file. All other pages are zero.
-    pub bitmap: Vec<u64>,
-}
-
-impl MappedBlock {
-    /// Whether a page is in the file.
-    pub fn has(&self, page: usize) -> bool {
-        self.bitmap.get(page / 64).is_some_and(|word| word >> (page % 64) & 1 == 1)
-    }
-
-    /// Number of consecutive pages from `start` on that are all in the file, or all not; at most `most`.
-    pub fn run(&self, start: usize, most: usize) -> usize {
-        let first = self.has(start);
-        let mut count = 1;
-        while count < most {
-            let page = start + count;
-            let whole = if first { u64::MAX } else { 0 };
-            if page.is_multiple_of(64) && most - count >= 64 && self.bitmap.get(page / 64) == Some(&whole) {
-                count += 64;
-            } else if self.has(page) == first {
-                count += 1;
-            } else {
-                break;
-            }
-        }
-        count
-    }
+    pub bitmap: Bitmap,
 }
 
 /// The file of a load, and the blocks whose headers were read.
@@ -101,7 +77,7 @@ impl MappedLoad {
         file.continue_at(&self.file, end)
     }
 
-    fn bitmap(&self, header: &Header, block: &Block) -> Result<Vec<u64>> {
+    fn bitmap(&self, header: &Header, block: &Block) -> Result<Bitmap> {
         let mut bytes = vec![0; bitmap_size(block.len(), header.page_size) as usize];
         let read = self.file.read_some(&mut bytes, header.bitmap_offset);
         let read = read.map_err(|err| self.file.error("reading a bitmap from", &err))?;
@@ -109,14 +85,16 @@ impl MappedLoad {
             return Err(Error::invalid(format!("its bitmap at 0x{:x} is cut", header.bitmap_offset)));
         }
         let words = bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_ne_bytes));
-        let bitmap: Vec<u64> = words.collect();
+        let words: Vec<u64> = words.collect();
         let surplus = block.pages() % 64;
-        if surplus > 0 && bitmap.last().is_some_and(|last| last >> surplus != 0) {
+        if surplus > 0 && words.last().is_some_and(|last| last >> surplus != 0) {
             return Err(Error::invalid(format!(
                 "its bitmap at 0x{:x} has bits behind its last page",
                 header.bitmap_offset
             )));
         }
+        let bitmap = Bitmap::new(block.pages());
+        bitmap.merge(&words);
         Ok(bitmap)
     }
 
@@ -152,9 +130,9 @@ fn get_piece(
     let (block, size) = (&mapped.block, ram.page_size());
     let (mut page, end) = (offset / size, (offset + len) / size);
     while page < end {
-        let count = mapped.run(page, end - page);
+        let count = mapped.bitmap.alike(page, end - page);
         let (start, len) = (page * size, count * size);
-        if mapped.has(page) {
+        if mapped.bitmap.get(page) {
             get_run(from, mapped, (start, len))?;
             ram.counters.normal.fetch_add(count as u64, Relaxed);
         } else {
@@ -193,30 +171,5 @@ fn clear_run(block: &Block, residency: Option<&Residency>, (start, len): (usize,
     match residency {
         Some(residency) => residency.absent(memory, start, len, size, clear),
         None => (0..len / size).for_each(|_| clear(false)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ram::block::BlockInfo;
-    use crate::sys::OwnMemory;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn runs_are_those_of_a_vector_of_bools(bits in proptest::collection::vec(0..4u8, 1..400), start in 0..400usize, most in 1..400usize) {
-            // Long runs are likely.
-            let bits: Vec<bool> = bits.iter().scan(false, |state, step| { if *step == 0 { *state = !*state; } Some(*state) }).collect();
-            let start = start % bits.len();
-            let most = most.min(bits.len() - start);
-            let memory = OwnMemory::new(bits.len() * 4096).unwrap();
-            let info = BlockInfo { name: b"a".to_vec(), memory: memory.memory(), page_size: 0, guest_address: 0, shared: false, opaque: 0 };
-            let mut bitmap = vec![0; bits.len().div_ceil(64)];
-            bits.iter().enumerate().filter(|(_, bit)| **bit).for_each(|(at, _)| bitmap[at / 64] |= 1 << (at % 64));
-            let mapped = MappedBlock { block: Arc::new(Block::new(info, 12).unwrap()), pages_offset: 0, bitmap };
-            let expected = bits[start..start + most].iter().take_while(|bit| **bit == bits[start]).count();
-            prop_assert_eq!((mapped.has(start), mapped.run(start, most)), (bits[start], expected));
-        }
     }
 }
