@@ -5,8 +5,8 @@
 
 use crate::error::{self, Error, Result};
 use crate::sys::{
-    IoVec, Span, direct_alignment, open_again, pread_scattered, pwrite_fd, pwrite_slice, seek_to, start_writing,
-    system_page_size, tell,
+    IoVec, Span, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing,
+    system_page_size, tell, with_piece,
 };
 use std::fs::File;
 use std::io;
@@ -144,16 +144,7 @@ impl PositionedFile {
 
     /// Writes bytes at `offset`.
     pub fn write_slice(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match pwrite_slice(self.fd.as_fd(), &bytes[done..], offset + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => done += count,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(())
+        with_piece(bytes, |piece| self.write_at(piece, offset))
     }
 }
 

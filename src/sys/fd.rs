@@ -164,7 +164,7 @@ pub fn send_fd(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
     check(unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
-fn status_flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+pub(super) fn status_flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: no pointers.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } as isize).map(|flags| flags as libc::c_int)
 }

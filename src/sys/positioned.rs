@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Positioned reads and writes of files.
 
-use super::fd::{check, places};
+use super::fd::{check, places, status_flags};
 use super::{IoVec, Span};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -27,13 +27,6 @@ pub fn pwrite_fd(fd: BorrowedFd<'_>, piece: IoVec, offset: u64) -> io::Result<us
     check(unsafe { libc::pwrite(fd.as_raw_fd(), piece.address().cast(), piece.len(), offset) })
 }
 
-/// `pwrite(2)` of a slice.
-pub fn pwrite_slice(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    let offset = offset_of(offset)?;
-    // SAFETY: the slice is readable for its length.
-    check(unsafe { libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), offset) })
-}
-
 /// Starts to write a range of a file to its disk. It may wait while the disk's queue is full.
 pub fn start_writing(fd: BorrowedFd<'_>, offset: u64, len: u64) {
     let (Ok(offset), Ok(len)) = (offset_of(offset), offset_of(len)) else { return };
@@ -55,9 +48,7 @@ pub fn seek_to(fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
 
 /// Whether every write goes to the end of the file, whatever its offset is.
 pub fn appends(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    // SAFETY: no pointers.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } as isize)?;
-    Ok(flags as libc::c_int & libc::O_APPEND != 0)
+    Ok(status_flags(fd)? & libc::O_APPEND != 0)
 }
 
 /// Opens the file of a descriptor again, for reading or for writing, with further flags. Also works for a file without a

@@ -10,7 +10,7 @@ use crate::ram::Ram;
 use crate::ram::bitmap::Bitmap;
 use crate::ram::block::{Block, Blocks};
 use crate::savevm::memory_plan::MemoryPlan;
-use crate::sys::{IoVec, Residency, is_anonymous, spawn_scoped};
+use crate::sys::{Residency, is_anonymous, spawn_scoped};
 use crate::wire::mapped::Header;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -106,7 +106,7 @@ impl MappedSave {
         for (at, zero) in zero.iter_mut().enumerate() {
             *zero = *zero || memory.is_zero(offset + at * page, page);
         }
-        let mut at = 0;
+        let (mut at, to) = (0, self.direct.as_ref().unwrap_or(&self.file));
         for run in zero.chunk_by(|one, next| one == next) {
             let (start, len) = (offset + at * page, run.len() * page);
             at += run.len();
@@ -115,7 +115,7 @@ impl MappedSave {
                 continue;
             }
             let place = header.pages_offset + start as u64;
-            self.put_run(memory.piece(start, len), place).map_err(|err| {
+            to.write_at(memory.piece(start, len), place).map_err(|err| {
                 let what = format_args!(
                     "writing {} of block '{}' from 0x{start:x} on, at offset 0x{place:x} of",
                     size(len as u64),
@@ -127,12 +127,5 @@ impl MappedSave {
             ram.counters.normal.fetch_add(run.len() as u64, Relaxed);
         }
         Ok(())
-    }
-
-    fn put_run(&self, piece: IoVec, place: u64) -> std::io::Result<()> {
-        match &self.direct {
-            Some(direct) => direct.write_at(piece, place),
-            None => self.file.write_at(piece, place),
-        }
     }
 }
