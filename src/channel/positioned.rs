@@ -5,7 +5,7 @@
 
 use crate::error::{self, Error, Result};
 use crate::sys::{
-    IoVec, Span, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing,
+    IoVec, Span, advance_spans, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing,
     system_page_size, tell, with_piece,
 };
 use std::fs::File;
@@ -101,7 +101,7 @@ impl PositionedFile {
                 Err(err) => return Err(err),
             };
             at += count as u64;
-            rest = skip(rest, count);
+            rest = advance_spans(rest, count);
         }
         Ok(())
     }
@@ -146,19 +146,6 @@ impl PositionedFile {
     pub fn write_slice(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         with_piece(bytes, |piece| self.write_at(piece, offset))
     }
-}
-
-/// Removes `count` bytes from the front of the spans.
-fn skip<'s, 'm>(mut spans: &'s mut [Span<'m>], mut count: usize) -> &'s mut [Span<'m>] {
-    while let Some(first) = spans.first_mut() {
-        if count < first.len() {
-            *first = first.skip(count);
-            break;
-        }
-        count -= first.len();
-        spans = &mut spans[1..];
-    }
-    spans
 }
 
 #[cfg(test)]

@@ -205,6 +205,19 @@ impl<'a> Span<'a> {
     }
 }
 
+/// Removes `count` bytes from the front of the spans, and returns the rest.
+pub fn advance_spans<'s, 'm>(mut spans: &'s mut [Span<'m>], mut count: usize) -> &'s mut [Span<'m>] {
+    while let Some(first) = spans.first_mut() {
+        if count < first.len() {
+            *first = first.skip(count);
+            break;
+        }
+        count -= first.len();
+        spans = &mut spans[1..];
+    }
+    spans
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

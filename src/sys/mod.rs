@@ -16,7 +16,7 @@ mod thread;
 mod uffd;
 
 pub use ancillary::{DESCRIPTORS_MAX, recv_with_fds, send_with_fds};
-pub use buffer::{ByteBuffer, Level, SendBuffer, Span};
+pub use buffer::{ByteBuffer, Level, SendBuffer, Span, advance_spans};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, duplicate_fd, is_open_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop,
     read_fd, read_scattered, recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group,

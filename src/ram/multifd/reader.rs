@@ -10,7 +10,7 @@ use crate::ram::block::Block;
 use crate::savevm::Vm;
 use crate::savevm::connections::Compression;
 use crate::savevm::unwind::catch;
-use crate::sys::Span;
+use crate::sys::{Span, advance_spans};
 use crate::wire::multifd::{Head, Method, Packet, head_len};
 use std::io;
 use std::sync::Arc;
@@ -42,14 +42,14 @@ pub(super) fn run(vm: &Arc<Vm>, mut reader: Reader) {
     }
 }
 
-/// Reads until the spans are full. `arrived` gets the number of bytes of each read. Returns false if the stream ends before
-/// the first byte. Before the first byte it waits for any time, unless `stops`.
+/// Reads until the spans are full. With `may_end`, returns false if the stream ends before the first byte, and waits for
+/// that byte without a limit.
 fn read_all(channel: &dyn Channel, spans: &mut [Span<'_>], shared: &Shared, may_end: bool) -> io::Result<bool> {
-    let mut at = 0;
+    let mut rest = spans;
     let mut is_first = true;
     let since = Instant::now();
-    while at < spans.len() {
-        let mut count = match channel.read_scattered(&spans[at..]) {
+    while !rest.is_empty() {
+        let count = match channel.read_scattered(rest) {
             Ok(0) if is_first && may_end => return Ok(false),
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends inside of a packet")),
             Ok(count) => count,
@@ -62,12 +62,7 @@ fn read_all(channel: &dyn Channel, spans: &mut [Span<'_>], shared: &Shared, may_
         };
         is_first = false;
         shared.arrived(count);
-        while count > 0 {
-            let taken = count.min(spans[at].len());
-            spans[at] = spans[at].skip(taken);
-            count -= taken;
-            at += usize::from(spans[at].is_empty());
-        }
+        rest = advance_spans(rest, count);
     }
     Ok(true)
 }
