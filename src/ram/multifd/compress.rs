@@ -40,12 +40,8 @@ pub(super) enum Encoder {
 
 /// Appends pages without a copy. Consecutive pages take one piece.
 fn add_pages(block: &Block, pages: &[usize], page_bits: u32, pieces: &mut Vec<IoVec>) -> usize {
-    let mut at = 0;
-    while at < pages.len() {
-        let start = pages[at];
-        let run = pages[at..].iter().enumerate().take_while(|(ahead, page)| **page == start + ahead).count();
-        pieces.push(block.memory().piece(start << page_bits, run << page_bits));
-        at += run;
+    for run in pages.chunk_by(|page, next| page + 1 == *next) {
+        pieces.push(block.memory().piece(run[0] << page_bits, run.len() << page_bits));
     }
     pages.len() << page_bits
 }

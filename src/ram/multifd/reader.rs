@@ -119,24 +119,19 @@ impl Reader {
     }
 
     fn check_method(&self, found: Method) -> Result<()> {
-        let fits = match self.shared.settings.compression {
-            Compression::Auto => true,
-            Compression::None => found == Method::None,
-            Compression::Zlib => found == Method::Zlib,
-            Compression::Zstd => found == Method::Zstd,
-        };
-        if fits {
-            return Ok(());
-        }
-        let have = match self.shared.settings.compression {
+        let expected = match self.shared.settings.compression {
+            Compression::Auto => return Ok(()),
+            Compression::None => Method::None,
             Compression::Zlib => Method::Zlib,
             Compression::Zstd => Method::Zstd,
-            Compression::None | Compression::Auto => Method::None,
         };
+        if found == expected {
+            return Ok(());
+        }
         let text = format!(
             "the source compresses with '{}', this side expects '{}': set the same compression on both ends",
             found.name(),
-            have.name()
+            expected.name()
         );
         Err(Error::invalid(text))
     }
@@ -145,12 +140,8 @@ impl Reader {
     fn read_pages(&mut self, block: &Block) -> Result<()> {
         let size = 1 << self.shared.page_bits;
         let mut spans: Vec<Span<'_>> = Vec::with_capacity(self.normal.len());
-        let mut at = 0;
-        while at < self.normal.len() {
-            let start = self.normal[at];
-            let run = self.normal[at..].iter().enumerate().take_while(|(ahead, page)| **page == start + ahead).count();
-            spans.push(block.memory().span(start * size, run * size));
-            at += run;
+        for run in self.normal.chunk_by(|page, next| page + 1 == *next) {
+            spans.push(block.memory().span(run[0] * size, run.len() * size));
         }
         read_all(&*self.channel, &mut spans, &self.shared, false).map_err(|err| self.payload_error(block, &err))?;
         self.arrived(block);
