@@ -134,11 +134,11 @@ impl Supply for Lazy {
 }
 
 impl Lazy {
-    /// Reads the missing units of a range, from `start` on up to the first run of units that are present.
-    fn read(&self, ram: &Ram, faults: &Faults, at: usize, (start, end): (usize, usize)) -> Result<()> {
+    /// Reads the first missing units of a range, up to units that are present. Returns whether any were missing.
+    fn read(&self, ram: &Ram, faults: &Faults, at: usize, (start, end): (usize, usize)) -> Result<bool> {
         let (pages, page_size) = (&self.pages[at], ram.page_size());
         let received = &pages.block().received;
-        let Some((first, count)) = received.clear_run(start / page_size, end / page_size) else { return Ok(()) };
+        let Some((first, count)) = received.clear_run(start / page_size, end / page_size) else { return Ok(false) };
         BUFFERS.with_borrow_mut(|buffers| {
             let len = count * page_size;
             if buffers.content.len() < len {
@@ -150,16 +150,15 @@ impl Lazy {
             if let Some(vm) = ram.vm() {
                 vm.slot.restore.count_loaded(len as u64);
             }
-            Ok(())
+            Ok(true)
         })
     }
 
     /// Reads everything in a range that is missing.
-    fn read_piece(&self, ram: &Ram, faults: &Faults, at: usize, (start, end): (usize, usize)) -> Result<()> {
-        let received = &self.pages[at].block().received;
-        let page_size = ram.page_size();
-        while !self.stopped.load(SeqCst) && received.clear_run(start / page_size, end / page_size).is_some() {
-            self.read(ram, faults, at, (start, end))?;
+    fn read_piece(&self, ram: &Ram, faults: &Faults, at: usize, range: (usize, usize)) -> Result<()> {
+        let mut more = true;
+        while more && !self.stopped.load(SeqCst) {
+            more = self.read(ram, faults, at, range)?;
         }
         Ok(())
     }
