@@ -224,16 +224,12 @@ impl Lazy {
             }
             None => {
                 ram.stop_faults(true);
-                self.working_set.store(&faults.blocks)
-            }
-        };
-        let result = match result {
-            // The memory is complete. Only a hint for the next restore is missing.
-            Err(error) if self.failure.lock().is_none() && !self.stopped.load(SeqCst) => {
-                vm.host().report(Level::Warning, &error.to_string());
+                if let Err(error) = self.working_set.store(&faults.blocks) {
+                    // The memory is complete. Only a hint for the next restore is missing.
+                    vm.host().report(Level::Warning, &error.to_string());
+                }
                 Ok(())
             }
-            result => result,
         };
         let _ = catch(vm, || vm.host().restore_ended(result.as_ref().err()));
         ram.lazy_ended();
