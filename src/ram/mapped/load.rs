@@ -104,11 +104,12 @@ impl MappedLoad {
         let direct = plan.direct.then(|| self.file.direct(false, ram.page_size() as u64)).transpose()?;
         let from = direct.as_ref().unwrap_or(&self.file);
         let residency = Residency::open().ok();
+        let anonymous: Vec<_> = self.blocks.iter().map(|mapped| is_anonymous(mapped.block.memory())).collect();
         let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block), PIECE);
         run_workers(&vm, "savevm-pages", plan.threads(), || {
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let mapped = &self.blocks[at];
-            let residency = residency.as_ref().filter(|_| is_anonymous(mapped.block.memory()));
+            let residency = residency.as_ref().filter(|_| anonymous[at]);
             get_piece(ram, from, mapped, residency, (offset, len))?;
             Ok(true)
         })
