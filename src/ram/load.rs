@@ -347,7 +347,7 @@ impl Loader {
     /// Checks the list of blocks: both sides must have the same blocks.
     fn block_list(&mut self, ram: &Ram, file: &MigFile, total: u64) -> Result<()> {
         let start = file.position();
-        let vm = ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = ram.context()?;
         let mut mapped = vm.load_state().is_mapped().then(|| MappedLoad::new(file)).transpose()?;
         let (mut left, mut seen) = (total, vec![false; self.blocks.len()]);
         while left > 0 {

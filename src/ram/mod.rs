@@ -229,6 +229,11 @@ impl Ram {
         self.vm.upgrade()
     }
 
+    /// As `vm`. The error says that the context was freed.
+    fn context(&self) -> Result<Arc<Vm>> {
+        self.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))
+    }
+
     /// The opaque pointer that identifies the device in the registry.
     fn opaque(&self) -> usize {
         std::ptr::from_ref(self) as usize

@@ -56,7 +56,7 @@ fn grow_to_units(block: &Block) -> usize {
 impl Ram {
     /// Sends POSTCOPY_RAM_DISCARD for all dirty pages: the destination's copies are stale.
     pub(super) fn discards(&self, file: &MigFile) -> Result<()> {
-        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = self.context()?;
         self.sync_for_postcopy(file)?;
         for block in self.blocks().iter().filter(|block| !self.is_ignored(block)) {
             self.dirtied(grow_to_units(block));

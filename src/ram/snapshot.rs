@@ -56,12 +56,12 @@ struct Protection {
 impl Protection {
     /// Opens the descriptors, while the guest still runs.
     fn new(ram: &Ram) -> Result<Self> {
-        let blocks: Vec<_> = ram.blocks().iter().filter(|block| !ram.is_ignored(block)).cloned().collect();
+        let blocks = ram.sent_blocks();
         let faults = WriteFaults::open(&blocks, "a snapshot of a running guest")?;
         let wake = WakeFd::new().map_err(|err| Error::io("preparing a snapshot", &err))?;
         let (copies, room, copying) =
             (Mutex::new(Rank::SnapshotCopies, Copies::default()), Condvar::new(), AtomicUsize::new(0));
-        let (blocks, over) = (Arc::new(blocks), AtomicBool::new(false));
+        let over = AtomicBool::new(false);
         Ok(Self { blocks, faults, wake, copies, room, copying, over })
     }
 
@@ -157,7 +157,7 @@ fn check_devices(vm: &Vm) -> Result<()> {
 impl Ram {
     /// Saves the current state of the machine while its guest continues.
     pub fn snapshot_running(&self, to: &Uri) -> Result<()> {
-        let vm = self.vm.upgrade().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = self.context()?;
         let host = vm.host();
         if host.locked() {
             return Err(Error::new(libc::EDEADLK, "a snapshot of a running guest is taken without the lock"));

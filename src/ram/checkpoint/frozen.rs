@@ -52,7 +52,7 @@ impl FrozenMemory {
 
 impl FrozenRam for FrozenMemory {
     fn send(&self, file: &MigFile) -> Result<()> {
-        let vm = self.ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = self.ram.context()?;
         self.ram.busy.lock().frozen = Some(Arc::clone(&self.frozen));
         let send = || {
             save::setup(&vm, file)?;

@@ -268,7 +268,7 @@ fn fail_restore(vm: &Arc<Vm>, ram: &Ram, error: Error) -> Error {
 impl Ram {
     /// Starts a lazy restore: from now on pages come from the file.
     pub(super) fn start_lazy(self: &Arc<Self>, load: LazyLoad) -> Result<()> {
-        let vm = self.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = self.context()?;
         let LazyLoad { file, pages, plan } = load;
         let path = plan.lazy.as_deref().and_then(|LazyPlan { working_set, .. }| working_set.as_deref());
         let failed = |err: std::io::Error| Error::io("starting a lazy restore", &err);

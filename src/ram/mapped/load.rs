@@ -100,7 +100,7 @@ impl MappedLoad {
 
     /// Reads all pages, and clears the pages that are not in the file.
     pub fn get_pages(&self, ram: &Ram, plan: &MemoryPlan) -> Result<()> {
-        let vm = ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = ram.context()?;
         let direct = plan.direct.then(|| self.file.direct(false, ram.page_size() as u64)).transpose()?;
         let from = direct.as_ref().unwrap_or(&self.file);
         let residency = Residency::open().ok();

@@ -54,7 +54,7 @@ impl MappedSave {
 
     /// Writes all pages and the bitmaps.
     pub fn put_pages(&self, ram: &Ram, blocks: &Blocks) -> Result<()> {
-        let vm = ram.vm().ok_or_else(|| Error::new(libc::ENODEV, "the context was freed"))?;
+        let vm = ram.context()?;
         let written: Vec<_> = blocks.iter().map(|block| Bitmap::new(block.pages())).collect();
         // Where the page map can't be read, all pages are looked at.
         let residency = Residency::open().ok();
