@@ -127,7 +127,16 @@ const RECORD_MAJOR: u8 = 3;
 
 /// Returns whether these bytes begin a TLS record.
 fn looks_like_tls(first: &[u8]) -> bool {
-    matches!(first, [kind, RECORD_MAJOR, ..] if RECORD_TYPES.contains(kind))
+    first.len() >= 2 && may_be_tls(first)
+}
+
+/// Returns whether these bytes are the begin of a TLS record, as far as they go.
+pub(super) fn may_be_tls(first: &[u8]) -> bool {
+    match first {
+        [] => true,
+        [kind] => RECORD_TYPES.contains(kind),
+        [kind, major, ..] => RECORD_TYPES.contains(kind) && *major == RECORD_MAJOR,
+    }
 }
 
 #[cfg(test)]

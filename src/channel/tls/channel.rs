@@ -277,7 +277,7 @@ impl TlsChannel {
 }
 
 /// Sends records and removes them.
-fn send(channel: &dyn Channel, outgoing: &mut Outgoing) -> io::Result<()> {
+pub fn send(channel: &dyn Channel, outgoing: &mut Outgoing) -> io::Result<()> {
     let result = with_piece(outgoing.bytes(), |piece| channel.write_all(&mut [piece]));
     outgoing.clear();
     result

@@ -18,9 +18,9 @@ mod tests;
 mod verify;
 
 use super::Channel;
-use super::security::{HandshakeLimits, Role, TlsOptions};
+use super::security::{HandshakeLimits, Role, TlsOptions, may_be_tls};
 use crate::error::{Error, Result, system_text};
-use crate::sys::{Span, with_piece};
+use crate::sys::Span;
 use certificate::Certificate;
 use channel::{CHUNK, TlsChannel};
 use files::Files;
@@ -268,8 +268,8 @@ impl Handshake<'_> {
             let result = self.session.process(&mut outgoing, &mut |data| early.extend_from_slice(data));
             let sent = self.send(&mut outgoing);
             let progress = result.map_err(|err| {
-                let is_tls = matches!(self.first.as_slice(), [0x14..=0x17, 3, ..] | [0x14..=0x17] | []);
-                let text = if is_tls { self.reasons.of(&err) } else { self.reasons.not_tls(&self.first) };
+                let text =
+                    if may_be_tls(&self.first) { self.reasons.of(&err) } else { self.reasons.not_tls(&self.first) };
                 broken(text)
             })?;
             sent?;
@@ -312,9 +312,7 @@ impl Handshake<'_> {
             return Ok(());
         }
         self.limit()?;
-        let sent = with_piece(outgoing.bytes(), |piece| self.raw.write_all(&mut [piece]));
-        outgoing.clear();
-        sent.map_err(|err| self.failed(&err))
+        channel::send(&**self.raw, outgoing).map_err(|err| self.failed(&err))
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<()> {
