@@ -37,8 +37,7 @@ pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Ar
         Uri::File { path, offset } => create(path, *offset, &wait)?,
         Uri::Exec(command) => return Ok(Arc::new(ExecChannel::spawn(command, true)?)),
     };
-    let channel = FdChannel::new(fd, true)?.named(uri);
-    Ok(Arc::new(if matches!(uri, Uri::Unix(_)) { channel.knowing_peer() } else { channel }))
+    Ok(Arc::new(FdChannel::new(fd, true)?.named(uri).knowing_peer(uri)))
 }
 
 fn to_unix(path: &Path, wait: &Wait<'_>) -> Result<OwnedFd> {

@@ -6,7 +6,7 @@
 //! wait, even where the kernel would not. Each operation holds a reference to the descriptor. `close` drops its own
 //! reference at once; the number is reused only after the last operation has ended.
 
-use super::{Channel, PositionedFile, StallLimit, aborted, closed, stalled};
+use super::{Channel, PositionedFile, StallLimit, Uri, aborted, closed, stalled};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
@@ -141,11 +141,13 @@ impl FdChannel {
         self
     }
 
-    /// Remembers the process at the other end of a Unix socket that this process has just connected or accepted. A socket
-    /// that came from elsewhere says who made it, which need not be the process that uses it.
-    pub(super) fn knowing_peer(mut self) -> Self {
-        let descriptor = self.descriptor.lock().clone();
-        self.peer = descriptor.and_then(|descriptor| PeerProcess::of(descriptor.fd.as_fd()));
+    /// Remembers the process at the other end, if `uri` is a Unix socket. This process has just connected or accepted it: a
+    /// socket that came from elsewhere says who made it, which need not be the process that uses it.
+    pub(super) fn knowing_peer(mut self, uri: &Uri) -> Self {
+        if matches!(uri, Uri::Unix(_)) {
+            let descriptor = self.descriptor.lock().clone();
+            self.peer = descriptor.and_then(|descriptor| PeerProcess::of(descriptor.fd.as_fd()));
+        }
         self
     }
 

@@ -122,8 +122,7 @@ impl Listener {
         match &self.source {
             Source::Sockets(sockets) => {
                 let socket = accept_any(sockets, &wait)?;
-                let channel = FdChannel::new(socket, false)?.named(&self.uri);
-                Ok(Arc::new(if matches!(self.uri, Uri::Unix(_)) { channel.knowing_peer() } else { channel }))
+                Ok(Arc::new(FdChannel::new(socket, false)?.named(&self.uri).knowing_peer(&self.uri)))
             }
             Source::Opened(slot) => {
                 let gone =
