@@ -267,6 +267,7 @@ static int migrate(Pair *pair, const SaveVMParams *params, Error **err, Error **
     return ret;
 }
 
+/* The verdict refuses the guest. In a migration the skew is found by the verdict, or before it (VISITED). */
 static void refused(Pair *pair, const Skew *skew)
 {
     Error *err = NULL, *in_err = NULL;
@@ -278,26 +279,13 @@ static void refused(Pair *pair, const Skew *skew)
     err = NULL;
     check_untouched(pair, skew);
     CHECK(migrate(pair, &pair->source->plan.params, &err, &in_err) < 0);
-    check_named(err, skew);
-    check_named(in_err, skew);
-    error_free(err);
-    error_free(in_err);
-    check_untouched(pair, skew);
-}
-
-static void refused_in_visit(Pair *pair, const Skew *skew)
-{
-    Error *err = NULL, *in_err = NULL;
-
-    CHECK_EQ(savevm_preflight(pair->source->vm, pair->uri, &pair->source->plan.params, &err), -EREMOTEIO);
-    check_named(err, skew);
-    CHECK(machine_reported(pair->destination, skew->message));
-    error_free(err);
-    err = NULL;
-    check_untouched(pair, skew);
-    CHECK(migrate(pair, &pair->source->plan.params, &err, &in_err) < 0);
-    REQUIRE(err && in_err);
-    CHECK_HAS(error_get_pretty(in_err), skew->message);
+    if (skew->kind == VISITED) {
+        REQUIRE(err && in_err);
+        CHECK_HAS(error_get_pretty(in_err), skew->message);
+    } else {
+        check_named(err, skew);
+        check_named(in_err, skew);
+    }
     error_free(err);
     error_free(in_err);
     check_untouched(pair, skew);
@@ -381,8 +369,8 @@ TEST(each_skew_is_named_at_both_ends_before_memory_is_sent)
         skew->change(&source, &destination);
         Pair pair = pair_new(&source, &destination);
         switch (skew->kind) {
-        case REFUSED: refused(&pair, skew); break;
-        case VISITED: refused_in_visit(&pair, skew); break;
+        case REFUSED:
+        case VISITED: refused(&pair, skew); break;
         case ACCEPTED: accepted(&pair, skew); break;
         case REHEARSAL: found_in_rehearsal(&pair, skew); break;
         }
@@ -405,33 +393,41 @@ TEST(each_skew_without_a_preflight_leaves_one_guest)
     }
 }
 
-TEST(many_skews_are_named_at_once)
+/* Whether a skew is one of those that are made at once. */
+static bool is_together(const Skew *skew)
 {
     static const char *const together[] = {
         "missing", "renamed", "fewer", "version_old", "array_length", "ram_length", "ram_name", "machine_name", "page_bits",
         "uuid", "capability_on", "capability_off", "postcopy",
     };
-    static const char *const lost[] = { "ram_length" }; /* the renamed block is the same one */
+
+    for (size_t at = 0; at < sizeof(together) / sizeof(together[0]); at++) {
+        if (strcmp(skew->name, together[at]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+TEST(many_skews_are_named_at_once)
+{
+    static const char hidden[] = "ram_length"; /* ram_name renames the same block */
     Plan source = plan_default(), destination = plan_default();
     Error *err = NULL;
     unsigned expected = 0;
 
     source.blocks[2] = destination.blocks[2] = (Block){ .name = "rom", .length = BLOCK_LENGTH };
     for (size_t at = 0; at < SKEWS; at++) {
-        for (size_t other = 0; other < sizeof(together) / sizeof(together[0]); other++) {
-            if (strcmp(skews[at].name, together[other]) == 0) {
-                skews[at].change(&source, &destination);
-            }
+        if (is_together(&skews[at])) {
+            skews[at].change(&source, &destination);
         }
     }
     Pair pair = pair_new(&source, &destination);
     CHECK_EQ(savevm_preflight(pair.source->vm, pair.uri, &source.params, &err), -EREMOTEIO);
     for (size_t at = 0; at < SKEWS; at++) {
-        for (size_t other = 0; other < sizeof(together) / sizeof(together[0]); other++) {
-            if (strcmp(skews[at].name, together[other]) == 0 && strcmp(skews[at].name, lost[0]) != 0) {
-                check_named(err, &skews[at]);
-                expected++;
-            }
+        if (is_together(&skews[at]) && strcmp(skews[at].name, hidden) != 0) {
+            check_named(err, &skews[at]);
+            expected++;
         }
     }
     CHECK_EQ(expected, 12);
