@@ -47,17 +47,16 @@ static bool rests(bool at_source)
  * when a message took longer although no failure was injected, because the machine is busy. */
 static unsigned patience = 500;
 
-static void sides_init(void)
+static void fixture_init(void)
 {
     params.switchover_timeout_ms = params.handshake_timeout_ms = patience * harness_slow();
-    side_init(&source, true, true);
-    side_init(&destination, false, true);
+    sides_init(&source, &destination, true);
     /* Precopy never gets there. */
     source.keep_dirty = true;
 }
 
 /* The end of both; what is paused is given up. */
-static void sides_free(void)
+static void fixture_free(void)
 {
     savevm_migration_free(out);
     savevm_migration_free(in);
@@ -69,8 +68,7 @@ static void sides_free(void)
     CHECK(savevm_add_blocker(source.vm, "free", NULL) > 0);
     CHECK(savevm_add_blocker(destination.vm, "free", NULL) > 0);
     guests = 0;
-    side_free(&source);
-    side_free(&destination);
+    sides_free(&source, &destination);
 }
 
 static void recover(const char *incoming, const char *outgoing)
@@ -100,7 +98,7 @@ static int postcopy_once(bool at_source, Failure failure, int fail_at, int *owne
     int fds[2];
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    sides_init();
+    fixture_init();
     for (int i = 0; i < 2; i++) {
         faulty_init(&ends[i], fds[i], SIZE_MAX, failure, &ends[i] == faulty ? fail_at : 0);
     }
@@ -136,7 +134,7 @@ static int postcopy_once(bool at_source, Failure failure, int fail_at, int *owne
         fprintf(stderr, "failure %d at call %d: owner %d, %s, %s\n", failure, fail_at, *owner, source.statuses,
                 destination.statuses);
     }
-    sides_free();
+    fixture_free();
     WAIT_FOR(ends[0].frees == 1 && ends[1].frees == 1);
     return faulty->calls;
 }
@@ -224,7 +222,7 @@ static bool recover_once(int cut)
     Relay relay = { .left = cut };
     char uris[2][20];
 
-    sides_init();
+    fixture_init();
     p.max_postcopy_bandwidth = 400;
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
@@ -256,7 +254,7 @@ static bool recover_once(int cut)
         CHECK(is(false, SAVEVM_STATUS_COMPLETED) && destination.ended == 1);
     }
     CHECK(relay.left == 0 || is(true, SAVEVM_STATUS_COMPLETED));
-    sides_free();
+    fixture_free();
     return relay.left == 0;
 }
 

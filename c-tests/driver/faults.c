@@ -144,8 +144,7 @@ static bool migrate_once(bool at_source, Failure failure, int fail_at)
     int fds[2], sent, came;
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    side_init(&source, true, false);
-    side_init(&destination, false, false);
+    sides_init(&source, &destination, false);
     for (int i = 0; i < 2; i++) {
         faulty_init(&ends[i], fds[i], SIZE_MAX, failure, &ends[i] == faulty ? fail_at : 0);
     }
@@ -179,8 +178,7 @@ static bool migrate_once(bool at_source, Failure failure, int fail_at)
     CHECK_EQ(savevm_add_blocker(source.vm, "free", NULL) > 0, true);
     CHECK_EQ(savevm_add_blocker(destination.vm, "free", NULL) > 0, true);
     guests = 0;
-    side_free(&source);
-    side_free(&destination);
+    sides_free(&source, &destination);
     return failed;
 }
 

@@ -54,8 +54,7 @@ static void begin(bool plain)
     SaveVMParams p = params(plain);
     const char *uri = side_uri();
 
-    side_init(&source, true, true);
-    side_init(&destination, false, true);
+    sides_init(&source, &destination, true);
     source.keep_dirty = true;
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
@@ -71,8 +70,7 @@ static void finish(void)
     CHECK_EQ(destination.ended, 1);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    side_free(&source);
-    side_free(&destination);
+    sides_free(&source, &destination);
 }
 
 TEST(pages_come_when_they_are_asked_for)
@@ -130,8 +128,7 @@ TEST(devices_that_do_not_load_give_the_guest_back)
 {
     Error *err = NULL;
 
-    side_init(&source, true, true);
-    side_init(&destination, false, true);
+    sides_init(&source, &destination, true);
     SaveVMParams p = params(false);
     const char *uri = side_uri();
     source.keep_dirty = true;
@@ -150,6 +147,5 @@ TEST(devices_that_do_not_load_give_the_guest_back)
     CHECK_EQ(source.cleanups, source.setups);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    side_free(&source);
-    side_free(&destination);
+    sides_free(&source, &destination);
 }

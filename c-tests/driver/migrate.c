@@ -16,18 +16,6 @@ static SaveVMParams params(void)
     return (SaveVMParams){ .size = sizeof(SaveVMParams), .switchover_timeout_ms = 5000, .handshake_timeout_ms = 5000 };
 }
 
-static void both(void)
-{
-    side_init(&source, true, false);
-    side_init(&destination, false, false);
-}
-
-static void both_free(void)
-{
-    side_free(&source);
-    side_free(&destination);
-}
-
 TEST(a_guest_moves)
 {
     const char *uri = side_uri();
@@ -35,7 +23,7 @@ TEST(a_guest_moves)
     uint64_t sent;
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, &err);
     REQUIRE(in && !err);
     SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, &err);
@@ -66,7 +54,7 @@ TEST(a_guest_moves)
     CHECK_STR(destination.statuses, "setup active completed");
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 /* A command that stores a stream does not answer, so the source does not wait for an answer. */
@@ -80,7 +68,7 @@ TEST(a_command_may_only_store_the_guest)
     snprintf(path, sizeof(path), "/tmp/savevm-stored-%d", (int)getpid());
     snprintf(to, sizeof(to), "exec:cat >%s", path);
     snprintf(from, sizeof(from), "file:%s", path);
-    both();
+    sides_init(&source, &destination, false);
     SaveVMMigration *out = savevm_migrate(source.vm, to, &p, &err);
     REQUIRE(out && !err);
     CHECK_EQ(savevm_migration_wait(out, &err), 0);
@@ -94,7 +82,7 @@ TEST(a_command_may_only_store_the_guest)
     savevm_migration_free(out);
     savevm_migration_free(in);
     unlink(path);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(the_caller_does_the_work)
@@ -104,7 +92,7 @@ TEST(the_caller_does_the_work)
     unsigned steps = 0;
     int ret;
 
-    both();
+    sides_init(&source, &destination, false);
     p.no_thread = true;
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
     SaveVMMigration *out = savevm_migrate(source.vm, uri, &p, NULL);
@@ -118,7 +106,7 @@ TEST(the_caller_does_the_work)
     check_moved(&source, &destination);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(the_destinations_reason_arrives)
@@ -127,7 +115,7 @@ TEST(the_destinations_reason_arrives)
     SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL, *again = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     destination.fail_load = true;
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
     SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, NULL);
@@ -147,14 +135,14 @@ TEST(the_destinations_reason_arrives)
     CHECK(savevm_migration_wait(in, NULL) < 0);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(blockers_have_reasons)
 {
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     int64_t blocker = savevm_add_blocker(source.vm, "a device is passed through", &err);
     CHECK(blocker > 0);
     CHECK(!savevm_migrate(source.vm, side_uri(), NULL, &err));
@@ -163,7 +151,7 @@ TEST(blockers_have_reasons)
     error_free(err);
     CHECK_EQ(savevm_del_blocker(source.vm, blocker), 0);
     CHECK_EQ(savevm_del_blocker(source.vm, blocker), -ENOENT);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(pause_continue_cancel)
@@ -173,7 +161,7 @@ TEST(pause_continue_cancel)
         const char *uri = side_uri();
         SaveVMInfo info = SAVEVM_INFO_INIT;
 
-        both();
+        sides_init(&source, &destination, false);
         p.pause_before_switchover = true;
         SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, NULL);
         SaveVMMigration *out = savevm_migrate(source.vm, uri, &p, NULL);
@@ -197,7 +185,7 @@ TEST(pause_continue_cancel)
         }
         savevm_migration_free(out);
         savevm_migration_free(in);
-        both_free();
+        sides_free(&source, &destination);
         guests = 0;
     }
 }
@@ -206,7 +194,7 @@ TEST(freeing_ends_what_runs)
 {
     const char *uri = side_uri();
 
-    both();
+    sides_init(&source, &destination, false);
     source.keep_dirty = true;
     SaveVMParams p = params();
     p.max_bandwidth = 1000;
@@ -219,7 +207,7 @@ TEST(freeing_ends_what_runs)
     CHECK(source.runs);
     savevm_migration_free(in);
     CHECK(!destination.runs);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(ports_that_the_system_chooses)
@@ -227,7 +215,7 @@ TEST(ports_that_the_system_chooses)
     char uri[128];
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     SaveVMMigration *in = savevm_incoming(destination.vm, "tcp:127.0.0.1:0", NULL, &err);
     REQUIRE(in != NULL);
     CHECK_EQ(savevm_migration_uri(in, uri, 4), -ERANGE);
@@ -240,7 +228,7 @@ TEST(ports_that_the_system_chooses)
     check_moved(&source, &destination);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 /* RAM expects rounds without the lock, which is a migration's rule: a snapshot is taken of the device alone. */
@@ -250,7 +238,7 @@ TEST(a_snapshot_is_loaded_into_a_machine_that_was_reset)
     int file = mkstemp(uri + strlen("file:"));
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     REQUIRE(file >= 0);
     close(file);
     for (Side *side = &source; side; side = side == &source ? &destination : NULL) {
@@ -268,7 +256,7 @@ TEST(a_snapshot_is_loaded_into_a_machine_that_was_reset)
     CHECK(source.runs && source.resets == 1 && source.state == destination.state);
     CHECK(!err);
     unlink(uri + strlen("file:"));
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(nothing_crashes_on_null)
@@ -276,7 +264,7 @@ TEST(nothing_crashes_on_null)
     Error *err = NULL;
     SaveVMInfo info = SAVEVM_INFO_INIT;
 
-    both();
+    sides_init(&source, &destination, false);
     CHECK(!savevm_migrate(source.vm, NULL, NULL, &err));
     CHECK_HAS(error_get_pretty(err), "NULL");
     error_free(err);
@@ -310,5 +298,5 @@ TEST(nothing_crashes_on_null)
     CHECK_EQ(savevm_snapshot_save(source.vm, NULL, NULL, NULL), -EINVAL);
     CHECK_EQ(savevm_snapshot_load(source.vm, NULL, NULL, NULL), -EINVAL);
     CHECK(savevm_add_blocker(source.vm, NULL, NULL) < 0);
-    both_free();
+    sides_free(&source, &destination);
 }

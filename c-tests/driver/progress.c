@@ -6,25 +6,13 @@
 
 static Side source, destination;
 
-static void both(void)
-{
-    side_init(&source, true, false);
-    side_init(&destination, false, false);
-}
-
-static void both_free(void)
-{
-    side_free(&source);
-    side_free(&destination);
-}
-
 TEST(the_end_is_100_percent_with_predicted_and_actual_downtime)
 {
     const char *uri = side_uri();
     SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, &err);
     REQUIRE(in && !err);
     SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, &err);
@@ -47,7 +35,7 @@ TEST(the_end_is_100_percent_with_predicted_and_actual_downtime)
     CHECK_EQ(info.percent, 100);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(devices_are_listed_in_every_order)
@@ -59,7 +47,7 @@ TEST(devices_are_listed_in_every_order)
     SaveVMDeviceInfo device = SAVEVM_DEVICE_INFO_INIT;
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, &err);
     REQUIRE(in);
     SaveVMMigration *out = savevm_migrate(source.vm, uri, NULL, &err);
@@ -76,7 +64,7 @@ TEST(devices_are_listed_in_every_order)
     CHECK_EQ(savevm_migration_device_by(out, SAVEVM_DEVICES_BY_BYTES, 0, NULL), -EINVAL);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(a_deadline_cancels_a_migration_that_does_not_end)
@@ -86,7 +74,7 @@ TEST(a_deadline_cancels_a_migration_that_does_not_end)
     SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     p.deadline_ms = 500;
     p.pause_before_switchover = true; /* nobody continues it */
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, &err);
@@ -104,7 +92,7 @@ TEST(a_deadline_cancels_a_migration_that_does_not_end)
     CHECK(source.runs && !destination.runs);
     savevm_migration_free(out);
     savevm_migration_free(in);
-    both_free();
+    sides_free(&source, &destination);
 }
 
 TEST(parameters_that_contradict_each_other_are_refused)
@@ -112,7 +100,7 @@ TEST(parameters_that_contradict_each_other_are_refused)
     SaveVMParams p = SAVEVM_PARAMS_INIT;
     Error *err = NULL;
 
-    both();
+    sides_init(&source, &destination, false);
     p.deadline_ms = 500;
     p.deadline_action = SAVEVM_DEADLINE_POSTCOPY;
     CHECK(!savevm_migrate(source.vm, "unix:/tmp/nobody", &p, &err));
@@ -126,5 +114,5 @@ TEST(parameters_that_contradict_each_other_are_refused)
     CHECK_HAS(error_get_pretty(err), "9 is no value of SaveVMDeadlineAction");
     error_free(err);
     CHECK_EQ(savevm_migration_stall(NULL, NULL), -EINVAL);
-    both_free();
+    sides_free(&source, &destination);
 }

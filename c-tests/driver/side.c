@@ -375,6 +375,18 @@ void side_free(Side *side)
     pthread_mutex_destroy(&side->mutex);
 }
 
+void sides_init(Side *source, Side *destination, bool postcopy)
+{
+    side_init(source, true, postcopy);
+    side_init(destination, false, postcopy);
+}
+
+void sides_free(Side *source, Side *destination)
+{
+    side_free(source);
+    side_free(destination);
+}
+
 void check_moved(Side *from, Side *to)
 {
     CHECK(!from->runs);

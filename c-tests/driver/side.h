@@ -55,6 +55,10 @@ extern atomic_int guests;
 void side_init(Side *side, bool runs, bool postcopy);
 void side_free(Side *side);
 
+/* Two sides, the first of which runs. */
+void sides_init(Side *source, Side *destination, bool postcopy);
+void sides_free(Side *source, Side *destination);
+
 /* Checks that both hold the same, that `to` runs, and that cleanups match. */
 void check_moved(Side *from, Side *to);
 

@@ -183,8 +183,7 @@ static void begin(Stress *stress, uint64_t *seed)
     params.connect_timeout_ms = 5000 * harness_slow();
     const char *uri = side_uri();
 
-    side_init(&stress->source, true, postcopy);
-    side_init(&stress->destination, false, postcopy);
+    sides_init(&stress->source, &stress->destination, postcopy);
     stress->source.keep_dirty = below(seed, 2);
     stress->in = savevm_incoming(stress->destination.vm, uri, &params, NULL);
     stress->out = savevm_migrate(stress->source.vm, uri, &params, NULL);
@@ -217,8 +216,7 @@ static void end(Stress *stress, unsigned counts[3])
     CHECK_EQ(stress->source.cleanups, stress->source.setups);
     counts[out == 0 ? 0 : info.owner == SAVEVM_OWNER_HERE ? 1 : 2]++;
     guests = 0;
-    side_free(&stress->source);
-    side_free(&stress->destination);
+    sides_free(&stress->source, &stress->destination);
 }
 
 /* Entries of a directory of this process: its descriptors, or its threads. */
