@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <time.h>
 
 #define MIB 1048576.0
 #define MS 1000.0 /* from us */
@@ -27,6 +26,13 @@ static bool failed(const char *what, Error *err)
     }
     error_free(err);
     return false;
+}
+
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
 }
 
 /* Functions that libsavevm calls. */
@@ -392,18 +398,17 @@ void snapshot_save(Machine *m, const char *argument)
 void snapshot_load(Machine *m, const char *argument)
 {
     char path[4096];
-    struct timespec begin, end;
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     snprintf(path, sizeof(path), "%s", argument);
     options.lazy = take_word(path, "lazy");
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    double start = now_ms();
     machine_lock(m);
     bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path, &options);
     machine_unlock(m);
-    clock_gettime(CLOCK_MONOTONIC, &end);
+    double duration = now_ms() - start;
     if (loaded) {
         migrate_end();
-        printf("loaded in %.1f ms\n", (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
+        printf("loaded in %.1f ms\n", duration);
     }
 }
 
@@ -450,13 +455,6 @@ bool update_load(Machine *m, bool start)
 #define MAX_CHECKPOINTS 64
 
 static SaveVMCheckpoint *checkpoints[MAX_CHECKPOINTS];
-
-static double now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-}
 
 /* Returns the place of a checkpoint, or NULL after a message. */
 static SaveVMCheckpoint **find_checkpoint(const char *number)
