@@ -133,10 +133,9 @@ bool migrate_memory_is_here(void)
 
 /* Commands of the user. */
 
-void migrate_to(Machine *m, const char *uri)
+/* Replaces the previous outgoing migration by the one that was begun, or prints why none was. */
+static void set_outgoing(SaveVMMigration *begun, const char *uri, Error *err)
 {
-    Error *err = NULL;
-    SaveVMMigration *begun = savevm_migrate(vm, uri, &params, &err); /* fails if this side does not have the guest */
     if (begun) {
         progress_end();
         savevm_migration_free(outgoing);
@@ -145,6 +144,13 @@ void migrate_to(Machine *m, const char *uri)
     } else {
         failed(uri, err);
     }
+}
+
+void migrate_to(Machine *m, const char *uri)
+{
+    Error *err = NULL;
+    SaveVMMigration *begun = savevm_migrate(vm, uri, &params, &err); /* fails if this side does not have the guest */
+    set_outgoing(begun, uri, err);
 }
 
 /* Prints all problems that the destination has with this guest, one in a line. */
@@ -420,12 +426,7 @@ void update_to(Machine *m, const char *uri)
 {
     Error *err = NULL;
     SaveVMMigration *begun = savevm_live_update(m->ram_module, uri, &params, &err);
-    if (begun) {
-        savevm_migration_free(outgoing);
-        outgoing = begun;
-    } else {
-        failed(uri, err);
-    }
+    set_outgoing(begun, uri, err);
 }
 
 bool update_accept(Machine *m, const char *uri)
