@@ -7,7 +7,7 @@
  *
  * usage: ram [MIB [RUNS]]     Fails if a goal is missed: 85% of the bare loop, 10 ms of downtime.
  *        ram MIB RUNS DIR     The migration uses TLS with the certificates of DIR; no goals.
- *        ram MIB warm         Only makes the system ready for somebody else's run.
+ *        ram MIB warm         Only makes the system ready for the run of another program.
  */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -76,7 +76,7 @@ TEST(a_deadline_cancels_a_migration_that_does_not_end)
 
     sides_init(&source, &destination, false);
     p.deadline_ms = 500;
-    p.pause_before_switchover = true; /* nobody continues it */
+    p.pause_before_switchover = true; /* and it is not continued */
     SaveVMMigration *in = savevm_incoming(destination.vm, uri, NULL, &err);
     REQUIRE(in);
     SaveVMMigration *out = savevm_migrate(source.vm, uri, &p, &err);
@@ -103,13 +103,13 @@ TEST(parameters_that_contradict_each_other_are_refused)
     sides_init(&source, &destination, false);
     p.deadline_ms = 500;
     p.deadline_action = SAVEVM_DEADLINE_POSTCOPY;
-    CHECK(!savevm_migrate(source.vm, "unix:/tmp/nobody", &p, &err));
+    CHECK(!savevm_migrate(source.vm, "unix:/tmp/savevm-no-such-socket", &p, &err));
     REQUIRE(err);
     CHECK_HAS(error_get_pretty(err), "postcopy is not enabled");
     error_free(err);
     err = NULL;
     p.deadline_action = (SaveVMDeadlineAction)9;
-    CHECK(!savevm_migrate(source.vm, "unix:/tmp/nobody", &p, &err));
+    CHECK(!savevm_migrate(source.vm, "unix:/tmp/savevm-no-such-socket", &p, &err));
     REQUIRE(err);
     CHECK_HAS(error_get_pretty(err), "9 is no value of SaveVMDeadlineAction");
     error_free(err);

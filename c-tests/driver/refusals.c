@@ -93,7 +93,7 @@ TEST(mapped_snapshots_need_the_librarys_ram)
 
 TEST(tls_without_its_files_is_refused)
 {
-    static const char *const nobody[] = { NULL };
+    static const char *const no_peers[] = { NULL };
     SaveVMTls tls = SAVEVM_TLS_INIT;
     SaveVMParams params = SAVEVM_PARAMS_INIT;
     SaveVM *vm = savevm_new(&reporting, NULL);
@@ -108,7 +108,7 @@ TEST(tls_without_its_files_is_refused)
     check_error(&err, EINVAL, "SAVEVM_TLS_INIT");
     tls.size = sizeof(tls);
     tls.dir = "/no-such-directory";
-    tls.allowed_peers = nobody;
+    tls.allowed_peers = no_peers;
     CHECK(!savevm_incoming(vm, side_uri(), &params, &err));
     REQUIRE(err != NULL);
     if (savevm_error_info(err)->error == ENOTSUP) {

@@ -229,7 +229,7 @@ static void readers(void)
     say("only the low byte of a version counts");
     case_load_hex(&dev, 2, "01" SUB_A "00000102 02");
     case_load_hex(&dev, 2, "01" SUB_C "ffffff04 02");
-    say("a subsection that nobody knows");
+    say("an unknown subsection");
     case_load_hex(&dev, 2, "01 05 05 " H_DEV "2f78 00000001 02");
     case_load_hex(&dev, 2, "01" SUB_B "00000001 02 05 05 " H_DEV "2f78");
     case_load_hex(&plain, 1, "01" SUB_A "00000001 02");

@@ -198,7 +198,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens on one socket, and connects to the other when somebody comes.
+    /// Listens on one socket, and connects to the other when a peer connects.
     pub fn new(listen: &Path, connect: &Path) -> Self {
         let listener = UnixListener::bind(listen).unwrap();
         let (heard, connect) = (Arc::new(Mutex::new(Vec::new())), connect.to_path_buf());

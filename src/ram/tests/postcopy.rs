@@ -54,10 +54,10 @@ fn a_load_without_a_setup_leaves_nobody_who_touches_memory() {
     machine.ram.remove_block(b"a").unwrap();
 }
 
-/// Asks nobody.
-struct Nobody;
+/// Ignores requests for pages.
+struct IgnoresRequests;
 
-impl PageSource for Nobody {
+impl PageSource for IgnoresRequests {
     fn request_pages(&self, _block: &[u8], _start: u64, _len: u32) -> Result<(), Error> {
         Ok(())
     }
@@ -73,7 +73,7 @@ fn what_was_prepared_is_missing_all_the_same_in_postcopy() {
         return eprintln!("SKIPPED: {error}");
     }
     machine.ram.load(&MigFile::new(Arc::new(memory::Reader::new(long_run())), false)).unwrap();
-    machine.ram.start_faults(Arc::new(Nobody)).unwrap();
+    machine.ram.start_faults(Arc::new(IgnoresRequests)).unwrap();
     assert_eq!(present(&machine.memories[0]), RUN * PAGE);
     machine.ram.load_cleanup();
 }
@@ -89,7 +89,7 @@ fn listening() -> Option<Machine> {
     }
     machine.write(0, 0, b"here");
     machine.ram.blocks()[0].received.set(0, 1);
-    machine.ram.start_faults(Arc::new(Nobody)).unwrap();
+    machine.ram.start_faults(Arc::new(IgnoresRequests)).unwrap();
     Some(machine)
 }
 
@@ -254,7 +254,7 @@ fn huge_pages_are_forbidden_only_while_pages_can_be_missing() {
             return eprintln!("SKIPPED: {error}");
         }
         if listens {
-            machine.ram.start_faults(Arc::new(Nobody)).unwrap();
+            machine.ram.start_faults(Arc::new(IgnoresRequests)).unwrap();
         }
         assert_eq!(forbids_huge(&machine.memories[0]), listens, "during {what}");
         machine.ram.load_cleanup();

@@ -33,8 +33,8 @@ pub fn trailer(hash: [u8; 16]) -> [u8; TRAILER_LEN] {
     bytes
 }
 
-/// Identifies the contents of a file: its length, and XXH3 (128 bits) of all its bytes. It detects changes; it does not
-/// protect from somebody who wants to replace the file by another one with the same hash.
+/// Identifies the contents of a file: its length, and XXH3 (128 bits) of all its bytes. It detects changes. It does not
+/// protect from an attacker, who can make another file with the same hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Length of the file in bytes.
