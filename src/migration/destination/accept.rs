@@ -4,11 +4,12 @@
 
 use super::acceptor::Acceptor;
 use super::sorter::Sorter;
+use super::strangers;
 use super::worker::Worker;
 use crate::channel::{Role, tls_on_one_side};
 use crate::error::Result;
 use crate::file::{BUFFER_SIZE, MigFile};
-use crate::savevm::host::{Flags, Level};
+use crate::savevm::host::Flags;
 use crate::wire;
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,7 @@ impl Worker {
             let Err(reason) = self.begins_as_stream(&file) else { return Ok(file) };
             core.interrupted().map_or(Ok(()), Err)?;
             core.link.drop_main();
-            let text = format!("closed a connection that is not the source's; waiting for the next: {reason}");
-            core.vm.host().report(Level::Warning, &text);
+            strangers::report(core, &reason);
         }
     }
 
@@ -61,8 +61,7 @@ impl Worker {
             if let Some(error) = core.interrupted() {
                 return Err(error);
             }
-            let text = format!("closed a connection that is not the source's; waiting for the next: {reason}");
-            core.vm.host().report(Level::Warning, &text);
+            strangers::report(core, &reason);
         }
     }
 

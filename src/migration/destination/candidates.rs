@@ -5,14 +5,16 @@
 //! examined on a thread of its own: it shakes hands if the migration uses TLS, and must begin with a command of a recovery
 //! within the limit of the handshake. The first one that does is the source.
 
+use super::strangers::{Pending, read_first};
 use crate::channel::{Begun, Channel};
 use crate::error::{Error, Result};
 use crate::migration::core::Core;
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
-use crate::sys::{Span, spawn};
+use crate::sys::spawn;
 use crate::wire::{self, Command};
-use std::sync::{Arc, Weak};
+use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -23,8 +25,7 @@ const MOST: usize = 16;
 struct State {
     source: Option<Arc<dyn Channel>>,
     refused: Vec<Error>,
-    /// The connections that are being examined.
-    pending: Vec<Weak<dyn Channel>>,
+    pending: Pending,
 }
 
 /// See the module. Dropping it closes the connections that are being examined.
@@ -43,13 +44,13 @@ impl Candidates {
     /// Examines a connection that was accepted.
     pub fn examine(&mut self, raw: Arc<dyn Channel>) {
         self.threads.retain(|thread| !thread.is_finished());
-        self.state.lock().pending.push(Arc::downgrade(&raw));
+        self.state.lock().pending.add(&raw);
         let (core, state) = (Arc::clone(&self.core), Arc::clone(&self.state));
         let body = move || {
             let result = catch(&core.vm, || begin(&core, &raw)).and_then(|result| result);
             let second = {
                 let mut state = state.lock();
-                state.pending.retain(|other| !std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(&raw)));
+                state.pending.remove(&raw);
                 match result {
                     Ok(channel) if state.source.is_none() => state.source.replace(channel),
                     Ok(channel) => Some(channel),
@@ -86,16 +87,14 @@ impl Candidates {
 
     /// Returns whether no connection is being examined.
     pub fn is_idle(&self) -> bool {
-        self.state.lock().pending.is_empty()
+        self.state.lock().pending.len() == 0
     }
 }
 
 impl Drop for Candidates {
     fn drop(&mut self) {
         let pending = std::mem::take(&mut self.state.lock().pending);
-        for channel in pending.iter().filter_map(Weak::upgrade) {
-            let _ = channel.shutdown();
-        }
+        pending.shut_down();
         for thread in self.threads.drain(..) {
             // A panic in it was caught and reported.
             let _ = thread.join();
@@ -105,20 +104,18 @@ impl Drop for Candidates {
 
 /// Makes a channel a connection, and reads its first bytes, which the returned channel brings once more.
 fn begin(core: &Core, raw: &Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
-    let (limit, since) = (core.params().handshake_timeout, Instant::now());
+    let limit = core.params().handshake_timeout;
+    let until = Instant::now() + limit;
     let channel = core.secure_accepted(Arc::clone(raw), limit)?;
     // The tag of a command, and its number.
     let mut head = [0; 3];
-    let mut count = 0;
-    while count < head.len() {
-        let left = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
-        let late = || Error::new(libc::ETIMEDOUT, format!("it did not begin within {limit:?}"));
-        channel.set_stall_limit(Some(left.ok_or_else(late)?));
-        match channel.read(Span::from_slice(&mut head[count..])) {
-            Ok(0) => return Err(Error::new(libc::EIO, "it ends")),
-            Ok(more) => count += more,
-            Err(err) => return Err(Error::channel("reading its first bytes", &err)),
+    match read_first(&*channel, &mut head, until) {
+        Ok(true) => {}
+        Ok(false) => return Err(Error::new(libc::EIO, "it ends")),
+        Err(err) if err.kind() == io::ErrorKind::TimedOut => {
+            return Err(Error::new(libc::ETIMEDOUT, format!("it did not begin within {limit:?}")));
         }
+        Err(err) => return Err(Error::channel("reading its first bytes", &err)),
     }
     let number = u16::from_be_bytes([head[1], head[2]]);
     if head[0] != wire::COMMAND || ![Command::RecvBitmap as u16, Command::PostcopyResume as u16].contains(&number) {

@@ -6,19 +6,19 @@
 //! only after the others are made, and because a stranger may be silent.
 
 use super::acceptor::Acceptor;
+use super::strangers::{self, Pending, read_first};
 use crate::channel::{Begun, Cancel, Channel, Role, tls_on_one_side};
 use crate::error::{Error, Result};
 use crate::migration::core::Core;
 use crate::migration::further::{Further, Introduced};
 use crate::savevm::connections::Connections;
-use crate::savevm::host::Level;
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
-use crate::sys::{Span, spawn, spawn_scoped};
+use crate::sys::{spawn, spawn_scoped};
 use crate::wire;
 use crate::wire::multifd::{HELLO_LEN, Hello, MAGIC};
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ struct State {
     /// The main connection was found.
     has_main: bool,
     /// Connections that are being greeted.
-    pending: Vec<Weak<dyn Channel>>,
+    pending: Pending,
     error: Option<Error>,
 }
 
@@ -114,9 +114,7 @@ impl Inner {
 
     fn close_pending(&self) {
         let pending = std::mem::take(&mut self.state.lock().pending);
-        for channel in pending.iter().filter_map(Weak::upgrade) {
-            let _ = channel.shutdown();
-        }
+        pending.shut_down();
     }
 
     fn accept_all(&self, acceptor: &Acceptor) {
@@ -136,12 +134,12 @@ impl Inner {
                         break;
                     }
                 };
-                self.state.lock().pending.push(Arc::downgrade(&raw));
+                self.state.lock().pending.add(&raw);
                 let greet = move || {
                     if let Err(error) = catch(&self.core.vm, || self.greet(&raw)) {
                         self.fail(error);
                     }
-                    self.state.lock().pending.retain(|other| !std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(&raw)));
+                    self.state.lock().pending.remove(&raw);
                     self.core.status_machine.notify();
                 };
                 if let Err(err) = spawn_scoped(scope, "savevm-greet", greet) {
@@ -166,8 +164,7 @@ impl Inner {
             && !self.stop.is_cancelled()
             && !self.is_done()
         {
-            let text = format!("closed a connection that is not the source's; waiting for the next: {reason}");
-            self.core.vm.host().report(Level::Warning, &text);
+            strangers::report(&self.core, &reason);
         }
     }
 
@@ -206,17 +203,12 @@ impl Inner {
     }
 }
 
-/// Reads bytes until a deadline.
-fn read(channel: &dyn Channel, mut into: &mut [u8], until: Instant) -> std::result::Result<(), String> {
-    while !into.is_empty() {
-        let left = until.saturating_duration_since(Instant::now());
-        channel.set_stall_limit(Some(left));
-        match channel.read(Span::from_slice(into)) {
-            Ok(0) => return Err("it ends".to_owned()),
-            Ok(count) => into = &mut into[count..],
-            Err(err) if err.kind() == io::ErrorKind::TimedOut => return Err("it is silent".to_owned()),
-            Err(err) => return Err(err.to_string()),
-        }
+/// Reads the first bytes of a connection, or returns why they are not there.
+fn read(channel: &dyn Channel, into: &mut [u8], until: Instant) -> std::result::Result<(), String> {
+    match read_first(channel, into, until) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("it ends".to_owned()),
+        Err(err) if err.kind() == io::ErrorKind::TimedOut => Err("it is silent".to_owned()),
+        Err(err) => Err(err.to_string()),
     }
-    Ok(())
 }

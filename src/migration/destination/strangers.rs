@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Connections that may not be the source's: any client can connect to a listener. `sorter.rs` examines those of a new
+//! migration with several connections, `candidates.rs` those of a recovery.
+
+use crate::channel::Channel;
+use crate::migration::core::Core;
+use crate::savevm::host::Level;
+use crate::sys::Span;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// The connections that are being examined.
+#[derive(Default)]
+pub(super) struct Pending(Vec<Weak<dyn Channel>>);
+
+impl Pending {
+    pub fn add(&mut self, channel: &Arc<dyn Channel>) {
+        self.0.push(Arc::downgrade(channel));
+    }
+
+    pub fn remove(&mut self, channel: &Arc<dyn Channel>) {
+        self.0.retain(|other| !std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(channel)));
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Ends the waits of the threads that examine them. Channels are called, so no lock may be held.
+    pub fn shut_down(self) {
+        for channel in self.0.iter().filter_map(Weak::upgrade) {
+            let _ = channel.shutdown();
+        }
+    }
+}
+
+/// Reads bytes until a deadline. Returns false if the connection ends before they are there.
+pub(super) fn read_first(channel: &dyn Channel, mut into: &mut [u8], until: Instant) -> io::Result<bool> {
+    while !into.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        channel.set_stall_limit(Some(left));
+        match channel.read(Span::from_slice(into))? {
+            0 => return Ok(false),
+            count => into = &mut into[count..],
+        }
+    }
+    Ok(true)
+}
+
+/// Reports that a connection was closed, for this reason, and that the migration waits for the next one.
+pub(super) fn report(core: &Core, reason: &str) {
+    let text = format!("closed a connection that is not the source's; waiting for the next: {reason}");
+    core.vm.host().report(Level::Warning, &text);
+}
