@@ -278,11 +278,8 @@ impl Connections for Further {
 /// What the ends of this library tell each other before RAM is set up: PING with `message::PING_CHANNELS`, the method and
 /// the number of connections.
 pub(super) fn announce(params: &Params) -> u32 {
-    let method = match params.compression {
-        Compression::None => Method::None,
-        Compression::Zlib => Method::Zlib,
-        Compression::Zstd | Compression::Auto => Method::Zstd,
-    };
+    // SAVEVM_COMPRESSION_AUTO keeps to the format of zstd.
+    let method = params.compression.method().unwrap_or(Method::Zstd);
     let count = if params.has_further() { params.channels } else { 1 };
     crate::wire::return_path::channels_ping(count as u8, method)
 }
@@ -297,19 +294,5 @@ pub(super) fn check_announced(params: &Params, value: u32) -> Result<()> {
         );
         return Err(Error::invalid(text));
     }
-    let expected = match params.compression {
-        Compression::Auto => return Ok(()),
-        Compression::None => Method::None,
-        Compression::Zlib => Method::Zlib,
-        Compression::Zstd => Method::Zstd,
-    };
-    if method == expected {
-        return Ok(());
-    }
-    let text = format!(
-        "the source compresses with '{}', this side expects '{}': set the same compression on both ends",
-        method.name(),
-        expected.name()
-    );
-    Err(Error::invalid(text))
+    params.compression.check_method(method)
 }

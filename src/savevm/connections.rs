@@ -4,6 +4,7 @@
 
 use crate::channel::Channel;
 use crate::error::{Error, Result};
+use crate::wire::multifd::Method;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,30 @@ pub enum Compression {
     Zstd,
     /// Source: zstd, which compresses only if that is faster. Destination: whatever the source uses.
     Auto,
+}
+
+impl Compression {
+    /// Returns the method of the packets; `None`: the source may use any.
+    pub fn method(self) -> Option<Method> {
+        match self {
+            Self::None => Some(Method::None),
+            Self::Zlib => Some(Method::Zlib),
+            Self::Zstd => Some(Method::Zstd),
+            Self::Auto => None,
+        }
+    }
+
+    /// Destination: fails if the source uses another method.
+    pub fn check_method(self, found: Method) -> Result<()> {
+        match self.method() {
+            Some(expected) if expected != found => Err(Error::invalid(format!(
+                "the source compresses with '{}', this side expects '{}': set the same compression on both ends",
+                found.name(),
+                expected.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The variants of the format. A destination finds out by itself which one its source uses.

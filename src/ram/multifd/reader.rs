@@ -8,7 +8,6 @@ use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::ram::block::Block;
 use crate::savevm::Vm;
-use crate::savevm::connections::Compression;
 use crate::savevm::unwind::catch;
 use crate::sys::{Span, advance_spans};
 use crate::wire::multifd::{Head, Method, Packet, head_len};
@@ -107,7 +106,7 @@ impl Reader {
         (self.normal, self.zero) = (normal, zero);
         checked?;
         if head.normal > 0 {
-            self.check_method(head.method)?;
+            shared.settings.compression.check_method(head.method)?;
             match head.method {
                 Method::None => self.read_pages(block)?,
                 method => self.unpack_pages(block, method, head.payload as usize)?,
@@ -116,24 +115,6 @@ impl Reader {
         self.fill_zeros(block);
         shared.loaded(self.number);
         Ok(head)
-    }
-
-    fn check_method(&self, found: Method) -> Result<()> {
-        let expected = match self.shared.settings.compression {
-            Compression::Auto => return Ok(()),
-            Compression::None => Method::None,
-            Compression::Zlib => Method::Zlib,
-            Compression::Zstd => Method::Zstd,
-        };
-        if found == expected {
-            return Ok(());
-        }
-        let text = format!(
-            "the source compresses with '{}', this side expects '{}': set the same compression on both ends",
-            found.name(),
-            expected.name()
-        );
-        Err(Error::invalid(text))
     }
 
     /// Reads normal pages into memory. Consecutive pages take one span.
