@@ -3,11 +3,14 @@
 //!
 //! - `handle.rs`: the migration as its user holds it.
 //! - `shared.rs`: what the handle and the worker share.
-//! - `worker.rs`: the work, a step at a time. `switchover.rs` and `postcopy.rs` have the two ways to hand the guest over.
+//! - `worker.rs`: the work, a step at a time. `connect.rs`: the connections. `switchover.rs` and `postcopy.rs`: the two ways to
+//!   hand the guest over. `ending.rs`: success, failure, and what is released.
 //! - `visit.rs`: a connection for a preflight or a rehearsal alone.
 //! - `steering.rs`: progress, and when to stop the guest; `steering_state.rs`: its data. `rate.rs`: bandwidth,
 //!   dirty rate and convergence.
 
+mod connect;
+mod ending;
 mod handle;
 mod postcopy;
 mod rate;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The work of the source, a step at a time: connect, setup, rounds, and how it ends. `switchover.rs` and `postcopy.rs` have
-//! the steps in which the guest changes hands.
+//! The work of the source, a step at a time: setup, rounds, stopping the guest. `connect.rs` has the first step and
+//! `ending.rs` the end; `switchover.rs` and `postcopy.rs` have the steps in which the guest changes hands.
 //!
 //! Locks are those of `SaveVMHandlers`: header, setup, pending and rounds run outside the big lock; stopping the guest,
 //! completion, disks and cleanup inside. No lock is held while the network is waited for, but by a handler that writes.
@@ -12,9 +12,9 @@ use crate::channel::{Channel, Sink, Uri};
 use crate::error::{self, Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::core::Core;
-use crate::migration::endpoint::{CONNECT_TIMEOUT, Endpoint, SOURCE_STALL};
-use crate::migration::further::{self, Further};
-use crate::migration::params::{Choice, Params};
+use crate::migration::endpoint::Endpoint;
+use crate::migration::further::Further;
+use crate::migration::params::Params;
 use crate::migration::preflight;
 use crate::migration::progress::Decision;
 use crate::migration::return_path::message;
@@ -22,13 +22,12 @@ use crate::migration::return_path::reader::Reader;
 use crate::migration::status::Status;
 use crate::migration::trace::Event;
 use crate::savevm::host::{Flags, with_big_lock};
-use crate::savevm::owner::Owner;
 use crate::savevm::save::{self, Round};
 use crate::savevm::{Vm, command};
 use crate::wire::preflight::Purpose;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What comes after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +95,10 @@ impl Step {
 /// See the module.
 pub(super) struct Source {
     pub next: Step,
-    to: Option<Endpoint>,
+    /// `None` once it was used.
+    pub to: Option<Endpoint>,
     /// The further connections, if the migration uses some.
-    further: Option<Arc<Further>>,
+    pub further: Option<Arc<Further>>,
     pub file: Option<MigFile>,
     pub channel: Option<Arc<dyn Channel>>,
     pub reader: Option<Reader>,
@@ -106,7 +106,7 @@ pub(super) struct Source {
     /// Bytes of earlier connections.
     pub earlier_bytes: u64,
     /// `save_setup` was called: there is something to clean up.
-    set_up: bool,
+    pub set_up: bool,
     /// The guest ran when it was stopped here.
     pub was_running: bool,
     /// When it was stopped.
@@ -202,99 +202,9 @@ impl Source {
         self.earlier_bytes + here
     }
 
-    fn go(&mut self, step: Step) -> Result<Next> {
+    pub fn go(&mut self, step: Step) -> Result<Next> {
         self.next = step;
         Ok(NOW)
-    }
-
-    pub(super) fn connect(&mut self, m: &Shared) -> Result<Next> {
-        let params = m.core.params();
-        let to = self.to.as_ref().ok_or_else(|| Error::new(libc::EALREADY, "already connected"))?;
-        let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let channel = match to {
-            Endpoint::Uri(uri @ Uri::File { .. }) => {
-                let (sink, channel) = m.core.open_file(uri, limit, &m.core.cancel)?;
-                self.sink = Some(sink);
-                channel
-            }
-            _ => m.core.connect(to, limit, &m.core.cancel)?,
-        };
-        self.attach(m, channel, false)?;
-        self.go(Step::Setup)
-    }
-
-    /// Makes a channel the connection of the moment.
-    pub fn attach(&mut self, m: &Shared, channel: Arc<dyn Channel>, peer_is_libsavevm: bool) -> Result<()> {
-        let params = m.core.params();
-        if !m.core.link.set(&channel) {
-            return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
-        }
-        channel.set_stall_limit(Some(params.stall_timeout.unwrap_or(SOURCE_STALL)));
-        let wanted = match params.return_path {
-            Choice::Off => false,
-            Choice::On => true,
-            Choice::Auto => channel.has_peer() || params.postcopy,
-        };
-        if !channel.is_duplex() && (params.return_path == Choice::On || params.postcopy) {
-            return Err(Error::new(libc::ENOTSUP, "there is no way back on this kind of connection"));
-        }
-        if wanted && channel.is_duplex() {
-            self.reader = Some(Reader::start(&m.core, &channel, peer_is_libsavevm)?);
-            m.core.stats.get().return_path = true;
-        } else if params.postcopy {
-            return Err(Error::invalid("postcopy needs the return path"));
-        }
-        let file = MigFile::new(Arc::clone(&channel), true);
-        set_rate_limit(&file, params.max_bandwidth);
-        m.core.watch.set_writes(Some(file.writes()));
-        self.file = Some(file);
-        self.channel = Some(channel);
-        Ok(())
-    }
-
-    /// Sends the header, and asks what the destination is. Makes the further connections, if it `migrates`. Returns the time
-    /// of that round trip.
-    pub(super) fn hello(&mut self, m: &Shared, migrates: bool) -> Result<Duration> {
-        let (core, vm) = (&m.core, &m.core.vm);
-        with_big_lock(&*vm.host(), || save::prepare(vm))?;
-        let params = core.params();
-        let file = self.file()?;
-        save::header(vm, file);
-        let mut round_trip = Duration::ZERO;
-        if self.reader.is_some() {
-            command::open_return_path(vm, file);
-            let mut last = message::PING_OPENED;
-            command::ping(vm, file, last);
-            if params.extensions {
-                command::ping(vm, file, message::PING_HELLO);
-                if migrates {
-                    command::ping(vm, file, further::announce(&params));
-                }
-                last = message::PING_HELLO_END;
-                command::ping(vm, file, last);
-            }
-            file.flush();
-            self.check()?;
-            if migrates {
-                self.connect_further(core, &params)?;
-            }
-            let asked = core.now();
-            // What does not fit at all shows here, before anything is sent.
-            let answer = || self.reader.as_ref().and_then(|reader| reader.pong(last));
-            core.wait_for("the destination's first answer", params.handshake_timeout, answer)?;
-            core.stats.get().peer_is_libsavevm = self.peer_is_libsavevm();
-            round_trip = core.now().saturating_sub(asked);
-            if migrates && self.peer_is_libsavevm() {
-                command::ping(vm, self.file()?, message::PING_DEVICE_TIMES);
-                self.steering.asked_at = Some(Instant::now());
-            }
-        } else {
-            file.flush();
-            self.connect_further(core, &params)?;
-        }
-        // The address is not used again. A descriptor in it is closed here.
-        self.to = None;
-        Ok(round_trip)
     }
 
     /// The reader of the return path.
@@ -326,29 +236,6 @@ impl Source {
             return self.go(Step::Unplug);
         }
         self.begin_rounds(m)
-    }
-
-    /// Makes the further connections. QEMU answers only when it has all of them.
-    fn connect_further(&mut self, core: &Arc<Core>, params: &Params) -> Result<()> {
-        let Some(to) = self.to.as_ref().filter(|_| params.has_further()) else { return Ok(()) };
-        let limit = params.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let further = Further::connect(core, || core.connect(to, limit, &core.cancel));
-        // A destination with other parameters may have sent its reason.
-        let further = further.map_err(|error| self.final_error(core).unwrap_or(error))?;
-        self.further = Some(further);
-        Ok(())
-    }
-
-    /// Chooses the format for the destination.
-    fn settle_format(&self, params: &Params) -> Result<()> {
-        let Some(further) = &self.further else { return Ok(()) };
-        let peer_is_libsavevm = self.peer_is_libsavevm();
-        if params.postcopy && !peer_is_libsavevm {
-            let text = "postcopy with several connections needs libsavevm on both ends: disable postcopy, or set channels to 1";
-            return Err(Error::new(libc::ENOTSUP, text));
-        }
-        further.set_peer(params, peer_is_libsavevm);
-        Ok(())
     }
 
     fn wait_unplug(&mut self, m: &Shared) -> Result<Next> {
@@ -528,174 +415,10 @@ impl Source {
         m.core.enter(Status::Device)?;
         self.go(if postcopy { Step::StartPostcopy } else { Step::Complete })
     }
-
-    /// The guest has moved, or the stream is whole.
-    pub fn succeed(&mut self, m: &Shared) -> Result<Next> {
-        let core = &m.core;
-        core.fault_point();
-        if let Some(stopped) = self.stopped_at.filter(|_| !core.status().is_postcopy()) {
-            let time = core.now().saturating_sub(stopped);
-            core.stats.get().downtime = time;
-            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
-            self.note_downtime(core, time);
-        }
-        core.set_owner(Owner::There);
-        {
-            let mut info = core.stats.get();
-            info.transferred = info.transferred.max(self.transferred());
-            info.remaining = Default::default();
-        }
-        self.release(m, true);
-        m.finish(Status::Completed);
-        Ok(Next::Done)
-    }
-
-    /// It failed or was cancelled. Where the destination can't have the guest, it runs on here.
-    pub fn abort(&mut self, m: &Shared, error: Error) -> Next {
-        let core = &m.core;
-        core.fault_point();
-        let (cancelled, error) = match core.interrupted() {
-            Some(cancelled) => (true, cancelled),
-            None if error.code() == -libc::EIO && !core.vm.is_poisoned() => {
-                (false, self.final_error(core).unwrap_or(error))
-            }
-            None => (false, error),
-        };
-        let error = if cancelled { error } else { core.name_peer(error) };
-        if cancelled {
-            self.report_cancel(m);
-        }
-        let committed = core.status_machine.is_committed();
-        let owner = match (committed, core.status().is_postcopy()) {
-            (false, _) => Owner::Here,
-            (true, true) => self.owner_in_postcopy(core),
-            (true, false) => Owner::Unknown,
-        };
-        let error = match committed {
-            true => not_ours(error, owner == Owner::There),
-            false => error,
-        };
-        core.set_owner(owner);
-        // First of all, so that nothing more gets out that could start the destination.
-        let ended = core.link.close();
-        self.close_reader(ended);
-        let failed = if committed { Ok(()) } else { self.rollback(core) };
-        self.release(m, ended);
-        let restarted = failed.is_ok();
-        if let Err(more) = failed {
-            let text = format!("{}; then, going on here: {}", error.message(), more.message());
-            core.set_error(error.with_message(text));
-        } else {
-            core.set_error(error);
-        }
-        m.finish(if cancelled && restarted { Status::Cancelled } else { Status::Failed });
-        Next::Done
-    }
-
-    /// Reports to the destination that the migration was cancelled here. Only libsavevm understands that.
-    fn report_cancel(&self, m: &Shared) {
-        const LIMIT: Duration = Duration::from_millis(100);
-        let file = self.file.as_ref().filter(|file| self.peer_is_libsavevm() && file.error() == 0);
-        if let Some(file) = file {
-            m.core.link.set_stall_limit(LIMIT);
-            command::ping(&m.core.vm, file, message::PING_CANCELLED);
-        }
-        m.requests.farewell.store(true, SeqCst);
-        m.core.status_machine.notify();
-    }
-
-    /// A connection that breaks may do so because the destination gave up.
-    fn final_error(&self, core: &Core) -> Option<Error> {
-        self.reader.as_ref().and_then(|reader| reader.final_error(core))
-    }
-
-    /// Takes the disks and the guest back.
-    fn rollback(&mut self, core: &Core) -> Result<()> {
-        core.fault_point();
-        let host = core.vm.host();
-        with_big_lock(&*host, || {
-            if std::mem::take(&mut self.disks_inactive) {
-                take_disks_back(core)?;
-            }
-            core.vm.ownership.hold(false);
-            if self.stopped_at.is_some() && std::mem::take(&mut self.was_running) {
-                error::check("vm_start", host.vm_start())?;
-            }
-            Ok(())
-        })?;
-        if let Some(stopped) = self.stopped_at.take() {
-            let time = core.now().saturating_sub(stopped);
-            core.stats.get().downtime = time;
-            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
-        }
-        Ok(())
-    }
-
-    /// Ends a connection that no migration uses.
-    pub(super) fn end_visit(&mut self, m: &Shared) {
-        let ended = m.core.link.close();
-        self.close_reader(ended);
-        self.release(m, ended);
-    }
-
-    pub fn close_reader(&mut self, connection_ended: bool) {
-        if let Some(mut reader) = self.reader.take() {
-            reader.stop(connection_ended);
-        }
-    }
-
-    /// Releases everything that was taken, in any case.
-    fn release(&mut self, m: &Shared, connection_ended: bool) {
-        let (core, vm) = (&m.core, &m.core.vm);
-        if self.throttle != 0 {
-            vm.host().throttle(0);
-            self.throttle = 0;
-        }
-        if let Some(file) = self.file.take() {
-            // Its error was looked at before, where it means something.
-            let _ = file.close();
-        }
-        self.close_reader(connection_ended);
-        core.link.drop_channel();
-        self.channel = None;
-        self.sink = None;
-        // An endpoint that was not used yet may own a descriptor.
-        self.to = None;
-        if std::mem::take(&mut self.set_up) {
-            with_big_lock(&*vm.host(), || save::cleanup(vm));
-        }
-        vm.set_flags(Flags::IN_POSTCOPY, false);
-        vm.set_flags(Flags::POSTCOPY_RAM, false);
-    }
-}
-
-/// Activates the disks of a guest that stays here; with the big lock. Without them the guest may not run.
-fn take_disks_back(core: &Core) -> Result<()> {
-    let ownership = &core.vm.ownership;
-    error::check("disks_activate", core.vm.host().disks_activate()).map_err(|error| {
-        ownership.set_without_disks(error.to_string());
-        let text = format!("{}, so the guest is here, stays stopped and may not run", error.message());
-        error.with_message(text)
-    })?;
-    ownership.clear_without_disks();
-    Ok(())
 }
 
 /// Bytes per second, as the file counts them: in a window.
 pub(super) fn set_rate_limit(file: &MigFile, max_bandwidth: u64) {
     let limit = i64::try_from(max_bandwidth / 10).unwrap_or(i64::MAX);
     file.status().set_rate_limit(if max_bandwidth == 0 { 0 } else { limit.max(1) });
-}
-
-/// The error of a migration whose guest is not this side's any more.
-fn not_ours(error: Error, handed: bool) -> Error {
-    let cause = error.message();
-    let text = match handed {
-        true => format!("{cause}; the guest was handed over and does not run here"),
-        false => format!(
-            "{cause}; the destination may run the guest, so it stays stopped here until an operator with access to both sides \
-             decides"
-        ),
-    };
-    error.with_message(text)
 }
