@@ -20,9 +20,7 @@ impl Source {
         let core = &m.core;
         core.fault_point();
         if let Some(stopped) = self.stopped_at.filter(|_| !core.status().is_postcopy()) {
-            let time = core.now().saturating_sub(stopped);
-            core.stats.get().downtime = time;
-            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
+            let time = record_downtime(core, stopped);
             self.note_downtime(core, time);
         }
         core.set_owner(Owner::There);
@@ -110,9 +108,7 @@ impl Source {
             Ok(())
         })?;
         if let Some(stopped) = self.stopped_at.take() {
-            let time = core.now().saturating_sub(stopped);
-            core.stats.get().downtime = time;
-            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
+            record_downtime(core, stopped);
         }
         Ok(())
     }
@@ -153,6 +149,14 @@ impl Source {
         vm.set_flags(Flags::IN_POSTCOPY, false);
         vm.set_flags(Flags::POSTCOPY_RAM, false);
     }
+}
+
+/// The guest runs again, here or there: writes down how long it was stopped.
+pub(super) fn record_downtime(core: &Core, stopped_at: Duration) -> Duration {
+    let time = core.now().saturating_sub(stopped_at);
+    core.stats.get().downtime = time;
+    core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
+    time
 }
 
 /// Activates the disks of a guest that stays here; with the big lock. Without them the guest may not run.

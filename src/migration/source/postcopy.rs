@@ -25,6 +25,7 @@
 //! PING 0x53564d07 is `message::PING_ALL_SENT`. After its PONG the source needs nothing more, so a lost SHUT does not
 //! delay the end. `docs/stream-format.md` has all messages.
 
+use super::ending::record_downtime;
 use super::rate::Rate;
 use super::shared::Shared;
 use super::worker::{NOW, Next, POLL, Source, Step, set_rate_limit};
@@ -35,7 +36,6 @@ use crate::migration::core::{AskBitmap, Core, PAUSED, RECOVERY_FAILED};
 use crate::migration::return_path::message;
 use crate::migration::return_path::reader::{Reader, Verdict, refusal};
 use crate::migration::status::Status;
-use crate::migration::trace::Event;
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::owner::Owner;
@@ -119,9 +119,7 @@ impl Source {
         core.enter(Status::PostcopyActive)?;
         // The owner stays unknown until the destination has shown that the guest arrived.
         if let Some(stopped) = self.stopped_at {
-            let time = core.now().saturating_sub(stopped);
-            core.stats.get().downtime = time;
-            core.trace.write(core.now(), &Event::Downtime { time: Some(time) });
+            record_downtime(core, stopped);
         }
         if core.vm.slot.ram().is_some() {
             command::ping(&core.vm, self.file()?, message::PING_HANDED_OVER);
