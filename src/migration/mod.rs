@@ -3,7 +3,7 @@
 //! `migration/migration.c`).
 //!
 //! - `core.rs`: what both ends share: status, parameters, statistics, connection, error, trace.
-//! - `connection.rs`: makes connections, with or without TLS.
+//! - `connection.rs`: makes connections, with or without TLS. `link.rs`: those in use.
 //! - `status.rs`: the statuses and the table of their changes.
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
@@ -50,6 +50,7 @@ mod endpoint;
 mod file_source;
 mod further;
 mod incremental;
+mod link;
 mod page_index;
 mod params;
 mod preflight;
