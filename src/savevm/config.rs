@@ -8,9 +8,9 @@ use super::Vm;
 use super::host::{Host, Level};
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
-use crate::inspect::uuid_text;
 use crate::wire::configuration::{self, Content, ContentError, Subsection};
 use crate::wire::limits::{CAPABILITIES_MAX, Limits};
+use crate::wire::uuid_text;
 use crate::wire::{CONFIGURATION_SUBSECTION_VERSION as SUBSECTION_VERSION, SUBSECTION};
 
 /// The capability of streams in which RAM has fixed places.

@@ -7,9 +7,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
-use savevm_stream::inspect::{
-    Block, Budget, Multifd, Page, Stream, Visitor, is_multifd, printable, read_multifd, uuid_text,
-};
+use savevm_stream::inspect::{Block, Budget, Multifd, Page, Stream, Visitor, is_multifd, printable, read_multifd};
+use savevm_stream::wire::uuid_text;
 
 use crate::args::{Format, Inspect};
 use crate::failure::{Context, Failure, Result, Status};

@@ -6,8 +6,8 @@ use std::io::Write;
 
 use savevm_stream::inspect::{
     Block, Command, Damage, Device, Item, ItemKind, Section, SectionKind, Span, Stream, guest_spans, printable,
-    uuid_text,
 };
+use savevm_stream::wire::uuid_text;
 
 use crate::failure::Result;
 use crate::output::{Output, Style};

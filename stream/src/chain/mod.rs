@@ -19,9 +19,10 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::budget::Budget;
-use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, printable, read, read_slice, uuid_text};
+use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, printable, read, read_slice};
 pub use crate::wire::chain::{Identity, Link};
 use crate::wire::chain::{TRAILER_LEN, trailer};
+use crate::wire::uuid_text;
 pub use flat::Flat;
 use index::{Blocks, Indexer};
 

@@ -26,7 +26,6 @@ mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod uuid;
 mod visit;
 
 use crate::budget;
@@ -46,5 +45,4 @@ pub use stream::{
     Block, Command, Configuration, Count, Damage, Device, Framing, Item, ItemKind, Mapped, PageSizeFrom, Ram, Section,
     SectionKind, Stream,
 };
-pub use uuid::uuid_text;
 pub use visit::{Form, Page, Unwatched, Visitor};

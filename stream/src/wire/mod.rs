@@ -21,9 +21,11 @@ pub mod preflight;
 pub mod ram;
 pub mod return_path;
 pub mod section;
+mod uuid;
 pub mod xbzrle;
 
 pub use command::Command;
+pub use uuid::uuid_text;
 
 /// First word of every stream: "QEVM".
 pub const FILE_MAGIC: u32 = 0x5145_564d;

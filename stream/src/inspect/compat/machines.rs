@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use super::super::stream::Device;
-use super::super::uuid::uuid_text;
 use super::{Finding, Findings, Severity};
 use crate::wire::preflight::{self as wire, Manifest};
+use crate::wire::uuid_text;
 
 /// The settings of a source that a destination compares. Unknown names are ignored.
 pub mod settings {
