@@ -38,6 +38,7 @@ typedef struct Machine {
     uint8_t *memory;
     size_t length;
     atomic_bool runs;
+    atomic_int writes;
     pthread_t guest;
     pthread_mutex_t lock;
     SaveVMMigration *out;
@@ -83,9 +84,20 @@ static void write_some(Machine *m)
         if (atomic_load(&m->runs)) {
             ++*(volatile uint64_t *)page;
             savevm_ram_set_dirty(m->ram, page, PAGE);
+            m->writes++;
         }
         pthread_mutex_unlock(&m->lock);
         usleep(100);
+    }
+}
+
+/* Until the guest has written to some more pages. */
+static void let_it_write(Machine *m)
+{
+    int until = m->writes + 16;
+
+    while (m->runs && m->writes < until) {
+        usleep(1000);
     }
 }
 
@@ -251,6 +263,9 @@ static int command(Machine *m, char *line)
     Error *err = NULL;
     int ret = -1;
 
+    if (!m->incoming) {
+        let_it_write(m);
+    }
     if (strcmp(line, "postcopy") == 0) {
         ret = savevm_migration_start_postcopy(m->out);
     } else if (strcmp(line, "precopy") == 0) {
