@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Incremental snapshots: all devices, and the pages that changed since a parent. A chain begins with a full snapshot.
 //!
-//! The guest is stopped while its devices are saved to memory and its RAM is write-protected. Then it runs while RAM is
-//! written to the file. `chain` has the format.
+//! RAM is write-protected while the guest runs. The guest is stopped while its devices are saved to memory and the pages are
+//! protected that it wrote to meanwhile. Then it runs while RAM is written to the file. `chain` has the format.
 
 use super::chain_files::{DiskFile, check_unchanged, describe};
 use super::checkpoint::check_live;
@@ -12,7 +12,7 @@ use crate::channel::{Cancel, Sink, Uri, memory};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
-use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, SavedSnapshot};
+use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, SavedSnapshot};
 use crate::savevm::host::{Flags, without_big_lock};
 use crate::savevm::save::{self, Disks};
 use crate::savevm::unwind::finally;
@@ -94,8 +94,10 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, to: &Uri, parent: Option<&Save
     let link = parent.map(|parent| link_to(path, parent)).transpose()?;
     let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
     let file = MigFile::new(Arc::clone(sink.channel()), true);
-    let (frozen, devices) = freeze(vm, ram, parent.is_some())?;
     let host = vm.host();
+    let prepared = without_big_lock(&*host, || ram.prepare())?;
+    let (frozen, devices) = freeze(vm, &*prepared, parent.is_some())?;
+    drop(prepared);
     // The guest runs.
     without_big_lock(&*host, || {
         vm.on_thread(|| {
@@ -109,7 +111,7 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, to: &Uri, parent: Option<&Save
 }
 
 /// Stops the guest for as long as its devices are saved and its memory is protected.
-fn freeze(vm: &Arc<Vm>, ram: &dyn CheckpointRam, changed: bool) -> Result<(Box<dyn FrozenRam>, Vec<u8>)> {
+fn freeze(vm: &Arc<Vm>, ram: &dyn PreparedRam, changed: bool) -> Result<(Box<dyn FrozenRam>, Vec<u8>)> {
     let began = Instant::now();
     let frozen = within(vm, |host| {
         check_live(vm, true)?;

@@ -12,15 +12,22 @@ pub trait CheckpointRam: Send + Sync {
     /// Makes a checkpoint of all memory.
     fn checkpoint(&self) -> Result<Box<dyn RamCheckpoint>>;
 
-    /// Keeps the present memory for an incremental snapshot, and logs what changes from now on. With `changed`, only the
-    /// pages are kept that changed since `parent`. Fails with `ESTALE` if that is not known.
-    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>>;
+    /// Prepares an incremental snapshot while the guest runs, so that `PreparedRam::freeze` has less to do. Called without the
+    /// big lock.
+    fn prepare(&self) -> Result<Box<dyn PreparedRam>>;
 
     /// Logs what changes from now on. Memory is that of `parent`.
     fn log_since(&self, parent: SavedSnapshot) -> Result<()>;
 
     /// The snapshot since which changes are logged. Any thread, with or without the big lock.
     fn parent(&self) -> Option<SavedSnapshot>;
+}
+
+/// Memory that was prepared for an incremental snapshot. Dropping it: any thread, with or without the big lock.
+pub trait PreparedRam: Send {
+    /// Keeps the present memory, and logs what changes from now on. With `changed`, only the pages are kept that changed since
+    /// `CheckpointRam::parent`. Fails with `ESTALE` if that is not known. Called with the big lock and a stopped guest.
+    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>>;
 }
 
 /// A checkpoint of all memory. Dropping it frees the checkpoint: any thread, with or without the big lock.

@@ -13,7 +13,7 @@ mod tree;
 
 use super::Ram;
 use crate::error::Result;
-use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, RamCheckpoint, SavedSnapshot};
+use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, RamCheckpoint, SavedSnapshot};
 pub(super) use frozen::FrozenMemory;
 pub(super) use session::{Frozen, Session};
 use std::sync::Arc;
@@ -28,6 +28,12 @@ struct Checkpoint {
     id: tree::Id,
 }
 
+/// Memory that is protected for an incremental snapshot. Dropping it ends the tracking, unless the snapshot needs it.
+struct Prepared {
+    ram: Arc<Ram>,
+    session: Arc<Session>,
+}
+
 impl CheckpointRam for Checkpoints {
     fn checkpoint(&self) -> Result<Box<dyn RamCheckpoint>> {
         let session = self.0.session()?;
@@ -40,15 +46,10 @@ impl CheckpointRam for Checkpoints {
         }
     }
 
-    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>> {
-        let session = self.0.session()?;
-        match FrozenMemory::new(&self.0, &session, changed) {
-            Ok(frozen) => Ok(Box::new(frozen)),
-            Err(error) => {
-                self.0.end_session(&session);
-                Err(error)
-            }
-        }
+    fn prepare(&self) -> Result<Box<dyn PreparedRam>> {
+        let prepared = Prepared { ram: Arc::clone(&self.0), session: self.0.session()? };
+        prepared.session.prepare()?;
+        Ok(Box::new(prepared))
     }
 
     fn log_since(&self, parent: SavedSnapshot) -> Result<()> {
@@ -61,6 +62,18 @@ impl CheckpointRam for Checkpoints {
     fn parent(&self) -> Option<SavedSnapshot> {
         let session = self.0.busy.lock().session.clone();
         session.and_then(|session| session.parent())
+    }
+}
+
+impl PreparedRam for Prepared {
+    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>> {
+        Ok(Box::new(FrozenMemory::new(&self.ram, &self.session, changed)?))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.ram.end_session(&self.session);
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Memory is protected from writes. The first write to a unit after a checkpoint waits until the thread "savevm-undo" has
 //! kept the unit's content and ended its protection. A checkpoint or a rollback protects only the units again that were
-//! written since the last one, so that its time does not grow with the size of memory.
+//! written since the last one, so that its time does not grow with the size of memory. Before an incremental snapshot, this
+//! happens while the guest runs, and only the units that it writes to meanwhile are protected when it is stopped.
 //!
 //! The same faults log what changes since a snapshot, for incremental ones. While there is no checkpoint, contents are not
 //! kept.
@@ -23,11 +24,19 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::sys::{WakeFd, spawn};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 /// Units that are protected again with one system call although they are protected already, because two calls would take
 /// longer.
 const GAP_MAX: usize = 32;
+/// Runs of units that are protected while the guest runs before a write fault may be served.
+const RUNS_PER_STEP: usize = 32;
+/// Most times that the units are protected that the guest wrote to meanwhile.
+const PREPARE_ROUNDS: usize = 4;
+/// Number of open units whose protection takes well below a millisecond, so that the guest may wait for it.
+const OPEN_ENOUGH: usize = 64;
+/// Most times that a step lets other threads run before it takes the lock.
+const YIELDS_MAX: usize = 1000;
 
 /// What the lock guards.
 struct Pages {
@@ -61,6 +70,8 @@ pub(in crate::ram) struct Session {
     faults: WriteFaults,
     wake: WakeFd,
     pages: Mutex<Pages>,
+    /// The thread "savevm-undo" wants the lock, or has it.
+    serving: AtomicBool,
     /// A write was not kept, or memory could not be protected: no checkpoint can be trusted any more.
     broken: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -109,12 +120,13 @@ impl Session {
             blocks,
             wake: WakeFd::new().map_err(|err| Error::io("preparing a checkpoint", &err))?,
             pages: Mutex::new(Rank::CheckpointPages, Pages { tree: Tree::default(), open, log: None }),
+            serving: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             thread: Mutex::new(Rank::CheckpointThread, None),
         })
     }
 
-    /// Protects all memory and starts the thread. The guest is stopped. After an error, call `stop`.
+    /// Protects all memory and starts the thread. The guest may run. After an error, call `stop`.
     pub fn start(self: &Arc<Self>) -> Result<()> {
         let session = Arc::clone(self);
         let thread = spawn("savevm-undo", move || session.run());
@@ -153,6 +165,7 @@ impl Session {
             if let Some(vm) = self.vm.upgrade() {
                 vm.fault_point(FaultPoint::WriteFault);
             }
+            self.serving.store(true, SeqCst);
             let mut pages = self.pages();
             pages.tree.keep((at, unit), || content_of(block, unit));
             pages.open[at].set(unit, 1);
@@ -164,6 +177,7 @@ impl Session {
             Some(vm) => catch(&vm, keep).and_then(|served| served),
             None => keep(),
         };
+        self.serving.store(false, SeqCst);
         if let Err(error) = served {
             self.broken.store(true, SeqCst);
             log::error!("keeping a page of block '{}' for checkpoints: {error}", block.name());
@@ -181,18 +195,70 @@ impl Session {
         Ok(())
     }
 
+    /// Protects the next run of open units from a place on, with short gaps. Returns the place behind the run, or `None` if all
+    /// units behind `from` are protected.
+    fn protect_run(&self, pages: &Pages, from: Place) -> Result<Option<Place>> {
+        let (mut at, mut first) = from;
+        while let (Some(block), Some(open)) = (self.blocks.get(at), pages.open.get(at)) {
+            let Some((start, count)) = open.run(first, usize::MAX) else {
+                (at, first) = (at + 1, 0);
+                continue;
+            };
+            let mut end = start + count;
+            while let Some((next, more)) = open.run(end, usize::MAX).filter(|(next, _)| next - end <= GAP_MAX) {
+                end = next + more;
+            }
+            self.faults.protect(block, start * block.unit(), (end - start) * block.unit(), true)?;
+            open.clear(start, end - start);
+            return Ok(Some((at, end)));
+        }
+        Ok(None)
+    }
+
     /// Protects all units again that are open.
     fn protect_open(&self, pages: &Pages) -> Result<()> {
-        for (block, open) in self.blocks.iter().zip(&pages.open) {
-            let mut from = 0;
-            while let Some((start, count)) = open.run(from, usize::MAX) {
-                let mut end = start + count;
-                while let Some((next, more)) = open.run(end, usize::MAX).filter(|(next, _)| next - end <= GAP_MAX) {
-                    end = next + more;
+        let mut from = Some((0, 0));
+        while let Some(place) = from {
+            from = self.protect_run(pages, place)?;
+        }
+        Ok(())
+    }
+
+    /// Protects open units while the guest runs, so that few are left when it is stopped. A unit that is written again becomes
+    /// open again; what changed is known from its first write.
+    pub fn prepare(&self) -> Result<()> {
+        self.check()?;
+        let open = |pages: &Pages| pages.open.iter().map(Bitmap::count).sum::<usize>();
+        let mut before = open(&self.pages());
+        for _ in 0..PREPARE_ROUNDS {
+            if before <= OPEN_ENOUGH {
+                break;
+            }
+            self.protect_in_steps()?;
+            let after = open(&self.pages());
+            // The guest writes as fast as its pages are protected.
+            if after > before / 2 {
+                break;
+            }
+            before = after;
+        }
+        Ok(())
+    }
+
+    /// As `protect_open`, but write faults are served meanwhile.
+    fn protect_in_steps(&self) -> Result<()> {
+        let mut from = Some((0, 0));
+        while from.is_some() {
+            for _ in 0..YIELDS_MAX {
+                if !self.serving.load(SeqCst) {
+                    break;
                 }
-                self.faults.protect(block, start * block.unit(), (end - start) * block.unit(), true)?;
-                open.clear(start, end - start);
-                from = end;
+                thread::yield_now();
+            }
+            let pages = self.pages();
+            for _ in 0..RUNS_PER_STEP {
+                let Some(place) = from else { break };
+                from = self.protect_run(&pages, place)?;
             }
         }
         Ok(())

@@ -5,10 +5,12 @@ use crate::ram::block::BlockInfo;
 use crate::ram::tracker::Log;
 use crate::ram::{Options, Ram};
 use crate::savevm::Vm;
-use crate::savevm::checkpoint::RamCheckpoint;
+use crate::savevm::checkpoint::{RamCheckpoint, SavedSnapshot};
 use crate::sys::OwnMemory;
+use crate::wire::chain::Identity;
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 const PAGE: usize = 4096;
 
@@ -204,4 +206,63 @@ proptest! {
             prop_assert_eq!(machine.is_tracked(), !held.is_empty());
         }
     }
+}
+
+#[test]
+fn memory_that_changes_while_it_is_prepared_is_frozen_whole() {
+    const PAGES: [usize; 2] = [3000, 20];
+    let machine = Machine::new(PAGES);
+    let session = match machine.ram.session() {
+        Ok(session) => session,
+        Err(error) => {
+            assert!(error.message().contains("userfaultfd"), "{error}");
+            return eprintln!("SKIPPED: {error}");
+        }
+    };
+    let saved = || {
+        let (path, identity) = ("parent".into(), Identity::default());
+        SavedSnapshot { path, identity, state: (0, 0, 0), ancestors: Vec::new() }
+    };
+    let parent = session.freeze(false).unwrap();
+    let mut before = machine.contents();
+    session.thaw(&parent, Some(saved()));
+    for round in 0..4u8 {
+        let (stop, written) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut place = usize::from(round);
+                while !stop.load(SeqCst) {
+                    place = (place * 7919 + 13) % (PAGES[0] + PAGES[1]);
+                    let (block, page) = if place < PAGES[0] { (0, place) } else { (1, place - PAGES[0]) };
+                    machine.write(block, page, round + 1);
+                    written.fetch_add(1, SeqCst);
+                }
+            });
+            for least in [1, 500, 2500] {
+                while written.load(SeqCst) < least {
+                    std::thread::yield_now();
+                }
+                session.prepare().unwrap();
+            }
+            stop.store(true, SeqCst);
+        });
+        let now = machine.contents();
+        let frozen = session.freeze(true).unwrap();
+        (0..PAGES[0]).for_each(|page| machine.write(0, page, 100 + round));
+        for (block, pages) in PAGES.into_iter().enumerate() {
+            let mut kept = vec![0; pages * PAGE];
+            session.read_frozen(block, 0, &mut kept);
+            assert!(kept == now[block], "block {block} in round {round}");
+            for page in 0..pages {
+                let bytes = page * PAGE..(page + 1) * PAGE;
+                let same = now[block][bytes.clone()] == before[block][bytes];
+                assert!(same || frozen.units[block].get(page), "page {page} of block {block} in round {round}");
+            }
+        }
+        session.thaw(&frozen, Some(saved()));
+        before = now;
+    }
+    session.end_log();
+    machine.ram.end_session(&session);
+    assert!(!machine.is_tracked());
 }
