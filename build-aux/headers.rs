@@ -21,6 +21,8 @@ struct Header {
     includes: &'static [&'static str],
     /// C that comes before the groups: declarations that cbindgen does not know.
     preamble: &'static str,
+    /// The header that replaces the groups if SAVEVM_QEMU_VERSION is defined, or an empty text.
+    of_versions: &'static str,
     groups: &'static [Group],
 }
 
@@ -29,8 +31,9 @@ const HEADERS: [Header; 8] = [
         path: "migration/register.h",
         guard: "MIGRATION_REGISTER_H",
         about: "A device's callbacks, and their registration.",
-        includes: &["hw/vmstate-if.h", "qemu/typedefs.h"],
+        includes: &["hw/vmstate-if.h", "qemu/typedefs.h", "savevm/qemu-version.h"],
         preamble: "",
+        of_versions: "migration/register-versions.h",
         groups: &[Group { title: "", sources: &["types/handler_table.rs", "exports/register.rs"] }],
     },
     Header {
@@ -39,6 +42,7 @@ const HEADERS: [Header; 8] = [
         about: include_str!("headers/savevm.txt"),
         includes: &["hw/vmstate-if.h", "qemu/typedefs.h"],
         preamble: include_str!("headers/savevm.h"),
+        of_versions: "",
         groups: &[
             Group { title: "Context: one virtual machine with its devices", sources: &["exports/context.rs"] },
             Group { title: "Devices by description, in a named context", sources: &["exports/device.rs"] },
@@ -59,6 +63,7 @@ const HEADERS: [Header; 8] = [
                 general\n * rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "",
+        of_versions: "",
         groups: &[
             Group { title: "The library's RAM device", sources: &["types/ram_tables.rs", "exports/ram.rs"] },
             Group { title: "Live update on one host", sources: &["exports/live_update.rs"] },
@@ -72,6 +77,7 @@ const HEADERS: [Header; 8] = [
                 savevm.h hold. Free a file with qemu_fclose() of migration/qemu-file.h.",
         includes: &["savevm.h"],
         preamble: "",
+        of_versions: "",
         groups: &[Group { title: "", sources: &["types/channel_table.rs", "exports/file.rs"] }],
     },
     Header {
@@ -81,6 +87,7 @@ const HEADERS: [Header; 8] = [
                 change:\n * any threads may use it at the same time. The general rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "/** A stream that was read without loading it. */\ntypedef struct SaveVMInspect SaveVMInspect;\n",
+        of_versions: "",
         groups: &[Group { title: "", sources: &["types/inspect_items.rs", "exports/inspect.rs"] }],
     },
     Header {
@@ -89,6 +96,7 @@ const HEADERS: [Header; 8] = [
         about: "Checks of devices and descriptions, for the tests of their authors. The general rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "",
+        of_versions: "",
         groups: &[Group { title: "", sources: &["vmstate/check.rs"] }],
     },
     Header {
@@ -98,6 +106,7 @@ const HEADERS: [Header; 8] = [
                 The\n * general rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "",
+        of_versions: "",
         groups: &[
             Group { title: "Commands of an incoming stream", sources: &["exports/host_driver.rs"] },
             Group { title: "Phases of newer QEMU versions", sources: &["exports/driver_phases.rs"] },
@@ -110,6 +119,7 @@ const HEADERS: [Header; 8] = [
                 hold.",
         includes: &["savevm.h"],
         preamble: include_str!("headers/abi.h"),
+        of_versions: "",
         groups: &[Group { title: "", sources: &["types/abi.rs", "exports/abi.rs"] }],
     },
 ];
@@ -152,6 +162,9 @@ fn render(header: &Header) -> String {
     if !preamble.is_empty() {
         text += &format!("\n{}\n", preamble.trim_end());
     }
+    if !header.of_versions.is_empty() {
+        text += &format!("\n#ifdef SAVEVM_QEMU_SELECTED_\n#include \"{}\"\n#else\n", header.of_versions);
+    }
     text += "\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n";
     for group in header.groups {
         if !group.title.is_empty() {
@@ -159,7 +172,11 @@ fn render(header: &Header) -> String {
         }
         text += &format!("\n{}\n", items(group).trim());
     }
-    text + "\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n"
+    text += "\n#ifdef __cplusplus\n}\n#endif\n";
+    if !header.of_versions.is_empty() {
+        text += "\n#endif\n";
+    }
+    text + "\n#endif\n"
 }
 
 /// What cbindgen says of the group's sources.

@@ -2197,6 +2197,17 @@ const char *error_get_pretty(const Error *err);
 void error_free(Error *err);
 
 /**
+ * Stores a new error in `*errp`, for a callback that reports its failure through an `Error **`. `error` is an errno value, with
+ * either sign; 0 means EINVAL. Does nothing if `errp` is NULL or an error is stored already. qapi/error.h has QEMU's functions,
+ * which take a format.
+ *
+ * Thread: any. Lock: either. QEMU: error_setg_errno, util/error.c.
+ */
+void savevm_error_set(Error **errp,
+                      int error,
+                      const char *text);
+
+/**
  * Returns the parts of an error, for a program to read. They are owned by the error.
  *
  * Thread: any. Lock: either.

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Compiles the device files of a built QEMU 7.2 with its own migration/vmstate.h and with ours: the objects are the same.
+"""Compiles the device files of a built QEMU with its own migration/vmstate.h and register.h and with ours: the objects are
+the same.
 
-usage: QEMU_BUILD=tree qemu-devices.py INCLUDE [PART]
+usage: QEMU_BUILD=tree qemu-devices.py INCLUDE [PART]         QEMU 7.2
+       QEMU_BUILD_10=tree qemu-devices.py --10.0 INCLUDE [PART]
 
-Every C file of the tree that has a VMStateDescription is compiled twice, unchanged. The objects have to be equal to the
+Every C file of the tree that has a VMStateDescription or SaveVMHandlers is compiled twice, unchanged. The objects have to be equal to the
 byte, code and tables, but for one thing: where an array in place has a count from the stream, our macros write the size
 of that array into the field's `start`, which QEMU leaves at 0 and does not read, so that the loader knows its end.
 PART is a piece of the path: only those files.
@@ -33,11 +35,11 @@ def device_files(build, part):
         if {"tests", "migration"} & set(path.parts):
             continue
         seen.add(path)
-        if path.exists() and re.search(r"VMSTATE_|VMStateDescription", path.read_text(errors="replace")):
+        if path.exists() and re.search(r"VMSTATE_|VMStateDescription|SaveVMHandlers", path.read_text(errors="replace")):
             yield shlex.split(entry["command"]), entry["directory"], path
 
 
-def compile_to(target, command, directory, headers):
+def compile_to(target, command, directory, headers, version):
     """Compiles without optimisation and debugging information; `headers` come before QEMU's."""
     kept, words = [], iter(command[1:])
     for word in words:
@@ -45,7 +47,7 @@ def compile_to(target, command, directory, headers):
             next(words)
         elif word not in ("-MD", "-g", "-c") and not word.startswith("-O"):
             kept.append(word)
-    before = ["-iquote", headers, "-I", headers] if headers else []
+    before = ["-iquote", headers, "-I", headers, f"-DSAVEVM_QEMU_VERSION={version}"] if headers else []
     subprocess.run([command[0], *before, *kept, "-O0", "-g0", "-c", "-o", target], cwd=directory, check=True)
     return target.read_bytes()
 
@@ -64,23 +66,27 @@ def array_sizes(theirs, ours):
 
 
 def main():
-    build = os.environ.get("QEMU_BUILD")
+    variable, version, arguments = "QEMU_BUILD", 702, sys.argv[1:]
+    if arguments[0] == "--10.0":
+        variable, version, arguments = "QEMU_BUILD_10", 1000, arguments[1:]
+    build = os.environ.get(variable)
     if not build or not (pathlib.Path(build) / "compile_commands.json").exists():
-        print("QEMU_BUILD names no built QEMU 7.2 tree: skipped")
+        print(f"{variable} names no built QEMU {version // 100}.{version % 100} tree: skipped")
         return SKIPPED
-    include = pathlib.Path(sys.argv[1])
-    part = sys.argv[2] if len(sys.argv) > 2 else ""
+    include = pathlib.Path(arguments[0])
+    part = arguments[1] if len(arguments) > 1 else ""
     files, sizes, wrong = 0, 0, []
     with tempfile.TemporaryDirectory() as work:
-        # Only the header in question: the others are QEMU's.
+        # Only the headers in question: the others are QEMU's.
         headers = pathlib.Path(work) / "headers"
-        (headers / "migration").mkdir(parents=True)
-        for header in (include / "migration").glob("vmstate*.h"):
-            shutil.copy(header, headers / "migration")
+        for folder, pattern in [("migration", "vmstate*.h"), ("migration", "register*.h"), ("savevm", "qemu-version.h")]:
+            (headers / folder).mkdir(parents=True, exist_ok=True)
+            for header in (include / folder).glob(pattern):
+                shutil.copy(header, headers / folder)
         for command, directory, path in device_files(pathlib.Path(build), part):
             target = pathlib.Path(work) / "device.o"
-            theirs = compile_to(target, command, directory, None)
-            ours = compile_to(target, command, directory, headers)
+            theirs = compile_to(target, command, directory, None, version)
+            ours = compile_to(target, command, directory, headers, version)
             found = array_sizes(theirs, ours)
             files += 1
             if found is None:

@@ -203,6 +203,14 @@ void qemu_put_counted_string(QEMUFile *f, const char *name);
  */
 int qemu_file_rate_limit(QEMUFile *f);
 
+#if SAVEVM_QEMU_VERSION >= 801 && !defined(QEMU_OSDEP_H)
+/* The same. QEMU 8.1 and newer have this name. */
+static inline bool migration_rate_exceeded(QEMUFile *f)
+{
+    return qemu_file_rate_limit(f) != 0;
+}
+#endif
+
 #ifdef __cplusplus
 }
 #endif

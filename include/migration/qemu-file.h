@@ -13,6 +13,9 @@
 #define MIGRATION_QEMU_FILE_H
 
 #include "migration/qemu-file-types.h"
+#if SAVEVM_QEMU_VERSION >= 802 && defined(SAVEVM_QEMU_INLINE_)
+#include "savevm/file.h"
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,7 +34,15 @@ int qemu_fclose(QEMUFile *f);
  * Writes all pending data to the channel, and waits until it is written. Does
  * nothing if the file is open for reading or was shut down.
  */
+#if SAVEVM_QEMU_VERSION >= 802 && defined(SAVEVM_QEMU_INLINE_)
+/* Returns the error of the file, as QEMU 8.2 and newer do. */
+static inline int qemu_fflush(QEMUFile *f)
+{
+    return savevm_file_flush(f);
+}
+#else
 void qemu_fflush(QEMUFile *f);
+#endif
 
 /*
  * Stops the transfer in both directions, and wakes threads that wait in `f`.

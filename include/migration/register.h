@@ -12,6 +12,11 @@
 #include <sys/uio.h>
 #include "hw/vmstate-if.h"
 #include "qemu/typedefs.h"
+#include "savevm/qemu-version.h"
+
+#ifdef SAVEVM_QEMU_SELECTED_
+#include "migration/register-versions.h"
+#else
 
 #ifdef __cplusplus
 extern "C" {
@@ -130,6 +135,8 @@ void unregister_savevm(VMStateIf *obj,
 
 #ifdef __cplusplus
 }
+#endif
+
 #endif
 
 #endif

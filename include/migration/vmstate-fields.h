@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The macros that describe one field: structures, arrays, buffers, lists.
- * Part of migration/vmstate.h; names and arguments are QEMU 7.2's.
+ * Part of migration/vmstate.h; names and arguments are those of QEMU 5.0 to
+ * 10.2. Macros that only some versions have are defined for all.
  *
  * Arguments have the same meaning in all macros:
  *   _field       the member, as written after `state->`
@@ -352,6 +353,16 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
                    vmstate_offset_value(_state, _field_num, uint32_t),      \
                    _info, _version, NULL)
 
+/* As many pointers as the uint32_t says, behind a pointer; _type is the
+ * pointers' type, star included. */
+#define VMSTATE_VARRAY_OF_POINTER_UINT32(_field, _state, _field_num,        \
+                                         _version, _info, _type)            \
+    VMSTATE_PLAIN_(_field, vmstate_offset_pointer(_state, _field, _type),   \
+                   sizeof(_type),                                           \
+                   VMS_VARRAY_UINT32 | VMS_ARRAY_OF_POINTER | VMS_POINTER,  \
+                   0, vmstate_offset_value(_state, _field_num, uint32_t),   \
+                   _info, _version, NULL)
+
 #define VMSTATE_VARRAY_UINT32_ALLOC(_field, _state, _field_num, _version,   \
                                     _info, _type)                           \
     VMSTATE_PLAIN_(_field, vmstate_offset_pointer(_state, _field, _type),   \
@@ -582,9 +593,12 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
                    VMS_MULTIPLY, vmstate_info_buffer, _version, _test)
 
 /* A pointer to unsigned longs; _field_size is an int32_t and counts bits. */
-#define VMSTATE_BITMAP(_field, _state, _version, _field_size)               \
+#define VMSTATE_BITMAP_TEST(_field, _state, _test, _version, _field_size)   \
     VMSTATE_SIZED_(_field, _state, 0, _field_size, int32_t, 0,              \
-                   vmstate_info_bitmap, _version, NULL)
+                   vmstate_info_bitmap, _version, _test)
+
+#define VMSTATE_BITMAP(_field, _state, _version, _field_size)               \
+    VMSTATE_BITMAP_TEST(_field, _state, NULL, _version, _field_size)
 
 /*
  * Bytes that are in the stream but no longer in the state. _size counts what
@@ -610,14 +624,17 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
  * `parent`, points to the state. The functions of _vmsd copy the values between
  * both. The temporary exists for one save or load, and is not zeroed.
  */
-#define VMSTATE_WITH_TMP(_state, _tmp_type, _vmsd)                          \
+#define VMSTATE_WITH_TMP_TEST(_state, _test, _tmp_type, _vmsd)              \
     VMSTATE_FIELD_("tmp", NULL, 0,                                          \
                    sizeof(_tmp_type) +                                      \
                    VMSTATE_ASSERT_(offsetof(_tmp_type, parent) == 0,        \
                                    "parent must be the first member of "    \
                                    #_tmp_type) +                            \
                    0 * vmstate_offset_pointer(_tmp_type, parent, _state),   \
-                   0, 0, 0, 0, &vmstate_info_tmp, 0, &(_vmsd), 0, 0, NULL)
+                   0, 0, 0, 0, &vmstate_info_tmp, 0, &(_vmsd), 0, 0, _test)
+
+#define VMSTATE_WITH_TMP(_state, _tmp_type, _vmsd) \
+    VMSTATE_WITH_TMP_TEST(_state, NULL, _tmp_type, _vmsd)
 
 /*
  * Containers. Loading allocates each element with malloc() and adds it to what
@@ -651,7 +668,10 @@ template <> struct vmstate_twin_<unsigned VMSTATE_LONG_TWIN_> {
                        vmstate_info_gtree, _vmsd, _version)
 
 /* The end of every table. */
-#ifdef __cplusplus
+#if SAVEVM_QEMU_VERSION >= 800
+#define VMSTATE_END_OF_LIST() \
+    VMSTATE_FIELD_(NULL, NULL, 0, 0, 0, 0, 0, 0, NULL, VMS_END, NULL, 0, 0, NULL)
+#elif defined(__cplusplus)
 #define VMSTATE_END_OF_LIST() {}
 #else
 #define VMSTATE_END_OF_LIST() { 0 }

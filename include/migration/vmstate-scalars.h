@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Short forms for common types. Part of migration/vmstate.h; names and
- * arguments are QEMU 7.2's.
+ * arguments are those of QEMU 5.0 to 10.2.
  *
  *   _f           the member          _s         the state's type
  *   _v           the first version   _t, _test  decides instead of _v
@@ -71,6 +71,18 @@
 #define VMSTATE_BOOL_V(_f, _s, _v) \
     VMSTATE_SINGLE(_f, _s, _v, vmstate_info_bool, bool)
 #define VMSTATE_BOOL(_f, _s) VMSTATE_BOOL_V(_f, _s, 0)
+
+/*
+ * One open file descriptor, an int32_t, which goes over a unix socket beside the
+ * stream (QEMU 10.0). vmstate_info_fd is an object of the program.
+ */
+#if SAVEVM_QEMU_VERSION >= 1000
+#define VMSTATE_FD_TEST(_f, _s, _t) \
+    VMSTATE_SINGLE_TEST(_f, _s, _t, 0, vmstate_info_fd, int32_t)
+#define VMSTATE_FD_V(_f, _s, _v) \
+    VMSTATE_SINGLE(_f, _s, _v, vmstate_info_fd, int32_t)
+#define VMSTATE_FD(_f, _s) VMSTATE_FD_V(_f, _s, 0)
+#endif
 
 /*
  * One integer of the kernel's type; include <linux/types.h>. VMSTATE_UINT8 to

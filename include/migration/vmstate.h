@@ -19,16 +19,21 @@
  * fill the structures: migration/vmstate-fields.h (general macros) and
  * migration/vmstate-scalars.h (short forms for common types).
  *
- * Layout, values and meaning are those of QEMU 7.2: migration/vmstate.c,
- * migration/vmstate-types.c, include/migration/vmstate.h. Tables may be shared
+ * Layout, values and meaning are those of QEMU 7.2 (migration/vmstate.c,
+ * migration/vmstate-types.c, include/migration/vmstate.h), or of the version
+ * that SAVEVM_QEMU_VERSION selects (savevm/qemu-version.h). Tables may be shared
  * between devices and threads. libsavevm only reads them, and keeps pointers
  * to them while a device is registered.
  */
 #ifndef QEMU_VMSTATE_H
 #define QEMU_VMSTATE_H
 
+#include "savevm/qemu-version.h"
 #include "qemu/typedefs.h"
 #include "hw/vmstate-if.h"
+#ifdef SAVEVM_QEMU_INLINE_
+#include "savevm/abi.h"
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,6 +42,13 @@ extern "C" {
 /* An entry of the table, and functions to write and read an element. */
 typedef struct VMStateField VMStateField;
 typedef struct VMStateInfo VMStateInfo;
+
+/* Collects the description of the stream. */
+#if SAVEVM_QEMU_VERSION < 600
+#define SAVEVM_JSON_ QJSON
+#else
+#define SAVEVM_JSON_ JSONWriter
+#endif
 
 /*
  * Functions that write one element of a field to the stream, and read it.
@@ -52,7 +64,7 @@ struct VMStateInfo {
     int (*get)(QEMUFile *f, void *pv, size_t size, const VMStateField *field);
     /* Writes the element to `f`. */
     int (*put)(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
-               JSONWriter *vmdesc);
+               SAVEVM_JSON_ *vmdesc);
 };
 
 /*
@@ -99,7 +111,11 @@ enum VMStateFlags {
     /* With VMS_VARRAY_*: the count is multiplied by `num`. */
     VMS_MULTIPLY_ELEMENTS = 0x4000,
     /* As VMS_STRUCT, with the version `struct_version_id`. */
-    VMS_VSTRUCT           = 0x8000
+    VMS_VSTRUCT           = 0x8000,
+#if SAVEVM_QEMU_VERSION >= 800
+    /* The entry that ends the table, see VMSTATE_END_OF_LIST(). */
+    VMS_END               = 0x10000
+#endif
 };
 
 /*
@@ -107,10 +123,21 @@ enum VMStateFlags {
  * priorities in order of registration.
  */
 typedef enum {
+#if SAVEVM_QEMU_VERSION >= 1001
+    MIG_PRI_UNINITIALIZED = 0, /* not set: MIG_PRI_DEFAULT */
+    MIG_PRI_LOW,        /* behind the devices that do not set it */
+    MIG_PRI_DEFAULT,
+#else
     MIG_PRI_DEFAULT = 0,
+#endif
     MIG_PRI_IOMMU,      /* ahead of the PCI devices behind it */
     MIG_PRI_PCI_BUS,    /* ahead of the IOMMU */
+#if SAVEVM_QEMU_VERSION >= 601
     MIG_PRI_VIRTIO_MEM, /* ahead of the IOMMU */
+#endif
+#if SAVEVM_QEMU_VERSION >= 1002
+    MIG_PRI_APIC,       /* ahead of PCI devices */
+#endif
     MIG_PRI_GICV3_ITS,  /* ahead of PCI devices */
     MIG_PRI_GICV3,      /* ahead of the ITS */
     MIG_PRI_MAX
@@ -118,7 +145,8 @@ typedef enum {
 
 /*
  * One entry of the table. The macros fill it; members that they do not set are
- * zero. An entry with the name NULL ends the table.
+ * zero. An entry with the name NULL ends the table. From QEMU 8.0 on, it must
+ * have the flag VMS_END.
  *
  * The field exists if `field_exists` returns true; if that is NULL, the field
  * exists if the version of the stream is at least `version_id`. Nested
@@ -147,24 +175,50 @@ struct VMStateField {
 /*
  * The description of a device or structure. All functions may be NULL. They get
  * the state. An int result is 0 or a negative errno value, which ends the save
- * or load. Lock: held.
+ * or load; so does false, with an error. Of a function and its form with an
+ * error, only the latter is called. Lock: held.
  */
 struct VMStateDescription {
     const char *name;       /* of a subsection: "parent's name/own name" */
+#if SAVEVM_QEMU_VERSION >= 800
+    bool unmigratable;      /* true: forbids migration while registered */
+    bool early_setup;       /* true: saved in setup, before the live devices */
+#else
     int unmigratable;       /* not 0: forbids migration while registered */
+#endif
     int version_id;         /* version written, and newest version read */
     int minimum_version_id; /* oldest version read */
+#if SAVEVM_QEMU_VERSION < 700
+    int minimum_version_id_old; /* not used: see load_state_old */
+#endif
     MigrationPriority priority; /* used if it is registered itself */
+#if SAVEVM_QEMU_VERSION < 700
+    LoadStateHandler *load_state_old; /* not called: such streams are refused */
+#endif
     int (*pre_load)(void *opaque);   /* before the first field is read */
+#if SAVEVM_QEMU_VERSION >= 1002
+    bool (*pre_load_errp)(void *opaque, Error **errp);
+#endif
     int (*post_load)(void *opaque, int version_id); /* the stream's version */
+#if SAVEVM_QEMU_VERSION >= 1002
+    bool (*post_load_errp)(void *opaque, int version_id, Error **errp);
+#endif
     int (*pre_save)(void *opaque);   /* before the first field is written */
+#if SAVEVM_QEMU_VERSION >= 1002
+    bool (*pre_save_errp)(void *opaque, Error **errp);
+#endif
     int (*post_save)(void *opaque);  /* after the fields, also if one failed */
     bool (*needed)(void *opaque);    /* whether it is saved; NULL: yes */
     /* whether the guest has yet to unplug the device; NULL: no */
     bool (*dev_unplug_pending)(void *opaque);
 
     const VMStateField *fields; /* in the order of the stream */
-    const VMStateDescription **subsections; /* ends with NULL; may be NULL */
+    /* ends with NULL; may be NULL */
+#if SAVEVM_QEMU_VERSION >= 900
+    const VMStateDescription *const *subsections;
+#else
+    const VMStateDescription **subsections;
+#endif
 };
 
 /*
@@ -201,6 +255,9 @@ extern const VMStateInfo vmstate_info_tmp;       /* VMSTATE_WITH_TMP */
 extern const VMStateInfo vmstate_info_qtailq;    /* VMSTATE_QTAILQ_V */
 extern const VMStateInfo vmstate_info_qlist;     /* VMSTATE_QLIST_V */
 extern const VMStateInfo vmstate_info_gtree;     /* VMSTATE_GTREE_V */
+#if SAVEVM_QEMU_VERSION >= 1000
+extern const VMStateInfo vmstate_info_fd; /* VMSTATE_FD; of the program */
+#endif
 
 /* Represents a NULL in an array of pointers in the stream: an ASCII zero. */
 #define VMS_NULLPTR_MARKER (0x30U)
@@ -230,10 +287,24 @@ extern const VMStateInfo vmstate_info_nullptr;
  * On failure, stores the reason in `*errp` (unless `errp` is NULL). A program
  * for QEMU as well should test for a negative result: QEMU returns -1.
  */
+#ifdef SAVEVM_QEMU_INLINE_
+static inline int vmstate_register_with_alias_id(VMStateIf *obj,
+                                                 uint32_t instance_id,
+                                                 const VMStateDescription *vmsd,
+                                                 void *base, int alias_id,
+                                                 int required_for_version,
+                                                 Error **errp)
+{
+    return savevm_abi_vmstate_register(SAVEVM_QEMU_ABI, obj, instance_id, vmsd,
+                                       base, alias_id, required_for_version,
+                                       errp);
+}
+#else
 int vmstate_register_with_alias_id(VMStateIf *obj, uint32_t instance_id,
                                    const VMStateDescription *vmsd,
                                    void *base, int alias_id,
                                    int required_for_version, Error **errp);
+#endif
 
 /* As vmstate_register_with_alias_id(), without an alias and an error. */
 static inline int vmstate_register(VMStateIf *obj, int instance_id,
@@ -244,6 +315,18 @@ static inline int vmstate_register(VMStateIf *obj, int instance_id,
                                           opaque, -1, 0, NULL);
 }
 
+#if SAVEVM_QEMU_VERSION >= 802
+/* As vmstate_register(), with the highest instance of the name plus one. */
+static inline int vmstate_register_any(VMStateIf *obj,
+                                       const VMStateDescription *vmsd,
+                                       void *opaque)
+{
+    return vmstate_register_with_alias_id(obj,
+                                          (uint32_t)VMSTATE_INSTANCE_ID_ANY,
+                                          vmsd, opaque, -1, 0, NULL);
+}
+#endif
+
 /*
  * Unregisters all devices with this `vmsd` and this `opaque`, if there are any.
  * `obj` is ignored. After it returns, none of their callbacks runs in another
@@ -253,29 +336,48 @@ void vmstate_unregister(VMStateIf *obj, const VMStateDescription *vmsd,
                         void *opaque);
 
 /*
- * Writes `opaque` as `vmsd` describes, in the version of `vmsd` or, with the _v
- * form, in `version_id`. `vmdesc` is that of the caller, or NULL.
+ * vmstate_save_state() writes `opaque` as `vmsd` describes, in the version of
+ * `vmsd` or, with the _v form, in `version_id`. `vmdesc` is that of the caller,
+ * or NULL. vmstate_load_state() reads what was written in version `version_id`;
+ * after a failure `opaque` may be loaded partially.
  * For handlers and VMStateInfo functions with nested structures.
  *
- * Returns 0, or a negative errno value: the result of a callback, or -EINVAL.
- */
-int vmstate_save_state(QEMUFile *f, const VMStateDescription *vmsd,
-                       void *opaque, JSONWriter *vmdesc);
-int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
-                         void *opaque, JSONWriter *vmdesc, int version_id);
-
-/*
- * Reads what vmstate_save_state() wrote in version `version_id`. After a
- * failure `opaque` may be loaded partially.
+ * They return 0, or a negative errno value: the result of a callback, the error
+ * of the file, or -EINVAL. With an `errp`, they store the reason in it.
  *
- * Returns 0, or a negative errno value: the result of a callback, the error of
- * the file, or -EINVAL.
+ * vmstate_save_needed(), in newer versions vmstate_section_needed(), returns
+ * the result of `needed`; true if that is NULL.
  */
+#ifdef SAVEVM_QEMU_INLINE_
+#include "migration/vmstate-versions.h"
+#elif SAVEVM_QEMU_VERSION >= 1002
+int vmstate_load_state(QEMUFile *f, const VMStateDescription *vmsd,
+                       void *opaque, int version_id, Error **errp);
+int vmstate_save_state(QEMUFile *f, const VMStateDescription *vmsd,
+                       void *opaque, JSONWriter *vmdesc, Error **errp);
+int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
+                         void *opaque, JSONWriter *vmdesc, int version_id,
+                         Error **errp);
+bool vmstate_section_needed(const VMStateDescription *vmsd, void *opaque);
+#else
 int vmstate_load_state(QEMUFile *f, const VMStateDescription *vmsd,
                        void *opaque, int version_id);
-
-/* Returns the result of `needed`; true if that is NULL. */
+int vmstate_save_state(QEMUFile *f, const VMStateDescription *vmsd,
+                       void *opaque, SAVEVM_JSON_ *vmdesc);
+#if SAVEVM_QEMU_VERSION >= 802
+int vmstate_save_state_with_err(QEMUFile *f, const VMStateDescription *vmsd,
+                                void *opaque, JSONWriter *vmdesc,
+                                Error **errp);
+int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
+                         void *opaque, JSONWriter *vmdesc, int version_id,
+                         Error **errp);
+bool vmstate_section_needed(const VMStateDescription *vmsd, void *opaque);
+#else
+int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
+                         void *opaque, SAVEVM_JSON_ *vmdesc, int version_id);
 bool vmstate_save_needed(const VMStateDescription *vmsd, void *opaque);
+#endif
+#endif
 
 /* These exist in QEMU only. They belong to its memory API. */
 #ifdef QEMU_OSDEP_H

@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "savevm/qemu-version.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -40,6 +42,11 @@ typedef struct QEMUFile QEMUFile;
  */
 typedef struct QEMUTimer QEMUTimer;
 
+#if SAVEVM_QEMU_VERSION < 600
+/* What JSONWriter is called up to QEMU 5.2. */
+typedef struct QJSON QJSON;
+#endif
+
 /* The description of a device's fields; see migration/vmstate.h. */
 typedef struct VMStateDescription VMStateDescription;
 
@@ -58,6 +65,26 @@ typedef void SaveStateHandler(QEMUFile *f, void *opaque);
  * negative errno value, which ends the load.
  */
 typedef int LoadStateHandler(QEMUFile *f, void *opaque, int version_id);
+
+/*
+ * Function pointers of QEMU 10.0 and newer: a device's thread at the end of
+ * precopy (migration/register.h), and during a load
+ * (savevm_start_load_thread()). They return false with an error.
+ */
+#if SAVEVM_QEMU_VERSION >= 1001
+typedef struct SaveCompletePrecopyThreadData SaveCompletePrecopyThreadData;
+typedef bool (*SaveCompletePrecopyThreadHandler)(
+    SaveCompletePrecopyThreadData *d, Error **errp);
+#elif SAVEVM_QEMU_VERSION >= 1000
+typedef struct SaveLiveCompletePrecopyThreadData
+    SaveLiveCompletePrecopyThreadData;
+typedef bool (*SaveLiveCompletePrecopyThreadHandler)(
+    SaveLiveCompletePrecopyThreadData *d, Error **errp);
+#endif
+#if SAVEVM_QEMU_VERSION >= 1000
+typedef bool (*MigrationLoadThread)(void *opaque, bool *should_quit,
+                                    Error **errp);
+#endif
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@ use crate::file::MigFile;
 use crate::vmstate::Recorder;
 pub use crate::vmstate::layout::Digests;
 use crate::wire::preflight::RamBlock;
+use std::cell::LazyCell;
 
 /// The optional callbacks of a handler, with QEMU 7.2's names (`include/migration/register.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +157,8 @@ pub trait Handler: Send + Sync {
         Ok(())
     }
     /// Returns how much is left: an exact number, or an estimate (8.0). Devices of older layouts have one callback for
-    /// both.
-    fn state_pending(&self, file: &MigFile, exact: bool, pending: Pending) -> Pending {
+    /// both, which receives the file.
+    fn state_pending(&self, file: &LazyCell<MigFile>, exact: bool, pending: Pending) -> Pending {
         self.save_live_pending(file, if exact { u64::MAX } else { 0 }, pending)
     }
     /// `resume_prepare`, with the address of the driver's state.

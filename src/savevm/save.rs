@@ -17,6 +17,7 @@ use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
 use crate::wire;
 use crate::wire::section::{self, DeviceHead};
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -254,8 +255,8 @@ pub fn pending(vm: &Vm, file: &MigFile, threshold: u64) -> Pending {
 
 /// Returns how much all active handlers have left to send, exactly or by an estimate (QEMU 8.0).
 pub fn state_pending(vm: &Vm, exact: bool) -> Pending {
-    // Only devices of layouts older than 8.0 receive a file with this question.
-    let file = MigFile::new(Arc::new(memory::Writer::new()), true);
+    // Only devices of layouts older than 8.0 receive a file with this question. A file has a large buffer.
+    let file = LazyCell::<MigFile>::new(|| MigFile::new(Arc::new(memory::Writer::new()), true));
     let mut pending = Pending::default();
     for entry in vm.registry.walk() {
         let handler = &entry.handler;

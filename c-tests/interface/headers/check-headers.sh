@@ -5,6 +5,8 @@
 # company, from two units of one program, as strict C99 and as C++. Then the
 # type checks of the VMState macros: each wrong use is refused with one error, in
 # all C standards, and by clang too where it is installed.
+# All of it is done once for each QEMU version as well, except the single headers
+# and the wrong uses.
 #
 # usage: check-headers.sh INCLUDE_DIR [INCLUDE_DIR...]
 # CC and CXX name the compilers; without a C++ compiler that half is skipped
@@ -86,6 +88,31 @@ done
 # shellcheck disable=SC2086
 include $headers $headers >"$work/unit.c"
 both_languages "all headers twice"
+
+# The headers of each QEMU version, with inline functions and without; every
+# macro of the version; and a version that does not exist.
+macros() {
+    printf '#define SAVEVM_QEMU_VERSION %s\n%s\n' "$1" "$2"
+    cat "$here/macros.c"
+}
+# shellcheck disable=SC2086
+for version in 500 502 600 601 700 702 800 801 802 900 901 902 1000 1001 1002; do
+    for names in '' '#define SAVEVM_PLAIN_NAMES'; do
+        { printf '#define SAVEVM_QEMU_VERSION %s\n%s\n' $version "$names"; include $headers $headers; } >"$work/unit.c"
+        both_languages "all headers of QEMU $version $names"
+        macros $version "$names" >"$work/unit.c"
+        both_languages "every macro of QEMU $version $names"
+    done
+done
+for version in 402 1100; do
+    { echo "#define SAVEVM_QEMU_VERSION $version"; include migration/vmstate.h; } >"$work/unit.c"
+    # shellcheck disable=SC2086
+    if $c99 -c -o /dev/null "$work/unit.c" >"$work/log" 2>&1; then
+        complain "QEMU version $version is accepted"
+    elif ! grep -q 'SAVEVM_QEMU_VERSION must be 500 to 1002' "$work/log"; then
+        complain "QEMU version $version"
+    fi
+done
 
 # Two units, and a third in C++, in one program: nothing is defined twice.
 # shellcheck disable=SC2086

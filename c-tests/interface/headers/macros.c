@@ -37,7 +37,7 @@ typedef struct S {
     uint32_t *p32, *ps[4];
     uint16_t *p16;
     uint8_t *bytes;
-    QEMUTimer timer, timers[2], *timer_p, *timer_ps[2];
+    QEMUTimer timer, timers[2], *timer_p, *timer_ps[2], **p_timers;
     Item item, items[4], itemt[2][3], *item_p, *item_ps[4];
     QTAILQ_HEAD(, Item) queue;
     QLIST_HEAD(, Item) list;
@@ -91,6 +91,9 @@ const VMStateField single[] = {
     VMSTATE_TIMER_TEST(timer, S, test), VMSTATE_TIMER_PTR(timer_p, S),
     VMSTATE_TIMER_PTR_V(timer_p, S, 2), VMSTATE_TIMER_PTR_TEST(timer_p, S, test),
     VMSTATE_VALIDATE("valid", test),
+#if SAVEVM_QEMU_VERSION >= 1000
+    VMSTATE_FD(i32, S), VMSTATE_FD_V(i32, S, 2), VMSTATE_FD_TEST(i32, S, test),
+#endif
     VMSTATE_END_OF_LIST()
 };
 
@@ -127,6 +130,7 @@ const VMStateField arrays[] = {
     VMSTATE_ARRAY_OF_POINTER(ps, S, 4, 0, vmstate_info_uint32, uint32_t *),
     VMSTATE_VARRAY_INT32(p32, S, n32, 0, vmstate_info_uint32, uint32_t),
     VMSTATE_VARRAY_UINT32(p32, S, nu32, 0, vmstate_info_uint32, uint32_t),
+    VMSTATE_VARRAY_OF_POINTER_UINT32(p_timers, S, nu32, 0, vmstate_info_timer, QEMUTimer *),
     VMSTATE_VARRAY_UINT32_ALLOC(p32, S, nu32, 0, vmstate_info_uint32, uint32_t),
     VMSTATE_VARRAY_UINT16_ALLOC(p16, S, n16, 0, vmstate_info_uint16, uint16_t),
     VMSTATE_VARRAY_UINT16_UNSAFE(u16s, S, n16, 0, vmstate_info_uint16,
@@ -161,7 +165,7 @@ const VMStateField structs[] = {
     VMSTATE_STRUCT_VARRAY_POINTER_UINT32(item_p, S, nu32, vmsd, Item),
     VMSTATE_STRUCT_VARRAY_POINTER_UINT16(item_p, S, n16, vmsd, Item),
     VMSTATE_STRUCT_VARRAY_ALLOC(item_p, S, n32, 0, vmsd, Item),
-    VMSTATE_WITH_TMP(S, Tmp, vmsd),
+    VMSTATE_WITH_TMP(S, Tmp, vmsd), VMSTATE_WITH_TMP_TEST(S, test, Tmp, vmsd),
     VMSTATE_QTAILQ_V(queue, S, 1, vmsd, Item, in_queue),
     VMSTATE_QLIST_V(list, S, 1, vmsd, Item, in_list),
     VMSTATE_GTREE_V(tree, S, 1, pair, uint64_t, Item),
@@ -186,7 +190,7 @@ const VMStateField buffers[] = {
     VMSTATE_VBUFFER_MULTIPLY(bytes, S, 0, test, ulen, 4),
     VMSTATE_PARTIAL_VBUFFER(bytes, S, len),
     VMSTATE_PARTIAL_VBUFFER_UINT32(bytes, S, ulen),
-    VMSTATE_BITMAP(p32, S, 0, len),
+    VMSTATE_BITMAP(p32, S, 0, len), VMSTATE_BITMAP_TEST(p32, S, test, 0, len),
     VMSTATE_UNUSED(4), VMSTATE_UNUSED_V(2, 4), VMSTATE_UNUSED_TEST(test, 4),
     VMSTATE_UNUSED_BUFFER(test, 2, 4),
     VMSTATE_UNUSED_VARRAY_UINT32(S, test, 2, nu32, 4),

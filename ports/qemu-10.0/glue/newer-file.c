@@ -35,7 +35,6 @@ void glue_set_layout(void)
 
     layout.qemu_version = GLUE_VERSION;
     layout.semantics = SAVEVM_SEMANTICS_OF_VERSION;
-    /* QEMU checks descriptions in its tests only. */
     layout.handlers_size = sizeof(SaveVMHandlers);
     layout.description_size = sizeof(VMStateDescription);
     layout.field_size = sizeof(VMStateField);

@@ -12,6 +12,8 @@
 mod check;
 #[cfg(test)]
 mod device_tests;
+#[cfg(test)]
+mod header_tests;
 mod known;
 mod layout;
 mod members;

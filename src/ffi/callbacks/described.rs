@@ -14,6 +14,7 @@ use crate::file::MigFile;
 use crate::savevm::handler::{Callback, Handler, Pending, SaveThread};
 use crate::sync::check_none_held;
 use crate::vmstate::Recorder;
+use std::cell::LazyCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 
@@ -217,7 +218,7 @@ impl Handler for DescribedHandler {
         Pending { precopy_only, compatible, postcopy_only }
     }
 
-    fn state_pending(&self, file: &MigFile, exact: bool, pending: Pending) -> Pending {
+    fn state_pending(&self, file: &LazyCell<MigFile>, exact: bool, pending: Pending) -> Pending {
         if self.has_state_pending() {
             return self.ask_pending(exact, pending);
         }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Errors for C.
 
-use crate::ffi::marshal::c_error::owned;
+use crate::ffi::marshal::c_error::{self, owned};
 use crate::ffi::marshal::castable;
 use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::Error;
 use crate::ffi::marshal::results::code;
+use crate::ffi::marshal::strings;
 use crate::ffi::marshal::structs::give_sized;
 pub use crate::ffi::types::error_info::*;
 use std::ffi::{c_char, c_int};
@@ -34,6 +35,26 @@ pub unsafe extern "C" fn error_free(err: *mut Error) {
     guard((), || {
         // SAFETY: the contract of the function.
         drop(unsafe { castable::take(err) });
+    });
+}
+
+/// Stores a new error in `*errp`, for a callback that reports its failure through an `Error **`. `error` is an errno value, with
+/// either sign; 0 means EINVAL. Does nothing if `errp` is NULL or an error is stored already. qapi/error.h has QEMU's functions,
+/// which take a format.
+///
+/// Thread: any. Lock: either. QEMU: error_setg_errno, util/error.c.
+///
+/// # Safety
+/// `errp` is NULL or points to NULL or an error; `text` is NULL or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_error_set(errp: *mut *mut Error, error: c_int, text: *const c_char) {
+    guard((), || {
+        // SAFETY: the contract of the function.
+        let text = unsafe { strings::string(text) }.map(|text| String::from_utf8_lossy(&text).into_owned());
+        let text = text.unwrap_or_else(|| "failed without a text".to_owned());
+        let errno = if error == 0 { libc::EINVAL } else { error.saturating_abs() };
+        // SAFETY: as above.
+        unsafe { c_error::give(errp, crate::error::Error::new(errno, text)) };
     });
 }
 
