@@ -223,6 +223,15 @@ def multifd(corpus):
         corpus.add("multifd", name, magic + bytes(56) + packets + packet(1))
 
 
+def page_index(corpus):
+    """Adds an index of two blocks, without its magic number and hash."""
+    run = struct.Struct(">QQQ").pack
+    state = struct.pack(">IQQQQQ", PAGE, 0, 40000, 1, 2, 3) + struct.pack(">IQQ", 1, 100, 3 * (PAGE + 8))
+    runs = run(0, 3, 108 | 1 << 63) + run(5, 2, 7)
+    blocks = b"\6pc.ram" + struct.pack(">QQ", 9 * PAGE, 2) + runs + b"\3rom" + struct.pack(">QQ", 100, 0)
+    corpus.add("page_index", "two", state + struct.pack(">I", 2) + blocks)
+
+
 def tls(corpus):
     """Adds the first message of a client, an alert of a server, and plans for a connection."""
     sent = ssl.MemoryBIO()
@@ -241,6 +250,7 @@ def made_here(corpus):
     rng = random.Random(1)
     chain(corpus)
     multifd(corpus)
+    page_index(corpus)
     tls(corpus)
 
     listed = word(1 << 20, 4) + b"\3ram" + struct.pack(">Q", 1 << 20)

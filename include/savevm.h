@@ -1737,6 +1737,14 @@ typedef struct SaveVMSnapshotOptions {
    * saved. When loading: not NULL logs what changes, so that the loaded snapshot can be a parent.
    */
   const char *parent;
+  /**
+   * Path of a file with the places of all pages of a stream, so that a lazy restore need not look at every page before the
+   * guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it when all pages are
+   * read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: it is written after the snapshot. Default NULL: none. The index
+   * belongs to one file as it is now: copying, renaming, linking or changing the snapshot makes it invalid. Protect it as the
+   * snapshot: it determines the contents of guest memory.
+   */
+  const char *index;
 } SaveVMSnapshotOptions;
 
 /**

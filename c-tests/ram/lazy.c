@@ -67,10 +67,11 @@ static void save(Guest *guest, SaveVMSnapshotFormat format)
     good(ret, err);
 }
 
-static void load(Guest *guest)
+static void load(Guest *guest, const char *index)
 {
     SaveVMSnapshotOptions options = lazy();
     Error *err = NULL;
+    options.index = index;
     int ret = savevm_snapshot_load(guest->vm, uri, &options, &err);
     good(ret, err);
 }
@@ -89,8 +90,9 @@ static void run(Guest *guest, uint64_t steps)
     WAIT_FOR(atomic_load(&guest->steps) >= before + steps);
 }
 
-/* A guest works on memory that arrives meanwhile, in a new machine and then in the same one again. */
-static void restore(Memory kind, SaveVMSnapshotFormat format)
+/* A guest works on memory that arrives meanwhile, in a new machine and then in the same one again. The first restore may write an
+ * index, which the others use. */
+static void restore_with(Memory kind, SaveVMSnapshotFormat format, const char *index)
 {
     Guest *from = machine(kind, SIZE), *to = machine(kind, SIZE);
     guest_fill(from);
@@ -98,7 +100,7 @@ static void restore(Memory kind, SaveVMSnapshotFormat format)
     guest_stop(from);
     save(from, format);
     for (int time = 0; time < 3; time++) {
-        load(to);
+        load(to, index);
         run(to, 2000);
         SaveVMRestoreInfo info = SAVEVM_RESTORE_INFO_INIT;
         wait_for(to);
@@ -107,10 +109,26 @@ static void restore(Memory kind, SaveVMSnapshotFormat format)
         run(to, 1000);
         guest_stop(to);
         CHECK(guest_whole(to));
+        CHECK(!index || access(index, F_OK) == 0);
     }
     unlink(path);
     guest_free(from);
     guest_free(to);
+}
+
+static void restore(Memory kind, SaveVMSnapshotFormat format)
+{
+    restore_with(kind, format, NULL);
+}
+
+static void restore_with_index(Memory kind)
+{
+    char index[80];
+
+    snprintf(index, sizeof(index), "/tmp/savevm-lazy-%d.index", (int)getpid());
+    unlink(index);
+    restore_with(kind, SAVEVM_SNAPSHOT_STREAM, index);
+    unlink(index);
 }
 
 TEST(mapped_into_private_memory)
@@ -141,6 +159,21 @@ TEST(stream_into_shared_memory)
 TEST(stream_into_huge_pages)
 {
     restore(MEMORY_HUGE, SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(stream_with_index_into_private_memory)
+{
+    restore_with_index(MEMORY_PRIVATE);
+}
+
+TEST(stream_with_index_into_shared_memory)
+{
+    restore_with_index(MEMORY_SHARED);
+}
+
+TEST(stream_with_index_into_huge_pages)
+{
+    restore_with_index(MEMORY_HUGE);
 }
 
 /* Saves, loads (lazily or not) and runs in random order. A load may replace a restore in progress. */

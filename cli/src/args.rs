@@ -53,6 +53,8 @@ pub enum Command {
     Extract(Extract),
     /// Write a full snapshot from an incremental one and its ancestors
     Merge(Merge),
+    /// Write where the pages of a snapshot are, so that a lazy restore starts at once
+    Index(Index),
     /// List the snapshots of a directory
     Snapshots(Snapshots),
     /// Draw the trace of a migration: bandwidth, dirty rate, remaining bytes, phases, downtime
@@ -298,6 +300,28 @@ pub struct Merge {
     #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
     #[arg(hide_default_value = true)]
     pub max_memory: usize,
+}
+
+const INDEX_EXAMPLES: &str = "Example:
+  savevm index vm.mig -o vm.mig.index";
+
+/// Write where the pages of a snapshot are, so that a lazy restore starts at once.
+///
+/// Without an index, a lazy restore looks at the record of every page before the guest runs. A program names the index in
+/// SaveVMSnapshotOptions.index. It belongs to FILE as it is now: copying, renaming, linking or changing FILE makes it invalid.
+/// It determines the contents of guest memory, so protect it as FILE.
+#[derive(Args, Debug)]
+#[command(after_help = format!("{INDEX_EXAMPLES}\n\n{STATUS_HELP}"))]
+pub struct Index {
+    /// Full snapshot whose pages have no fixed places
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Index file to write
+    #[arg(short, long, value_name = "INDEX", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    #[command(flatten)]
+    /// How it is read
+    pub reading: Reading,
 }
 
 const SNAPSHOTS_EXAMPLES: &str = "Examples:

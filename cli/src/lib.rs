@@ -46,6 +46,7 @@ pub fn run(cli: &Cli) -> Result<Status> {
         Command::Schema(args) => commands::schema::run(args),
         Command::Extract(args) => commands::extract::run(args),
         Command::Merge(args) => commands::merge::run(args),
+        Command::Index(args) => commands::index::run(args),
         Command::Snapshots(args) => commands::snapshots::run(args, cli.colour),
         Command::Plot(args) => commands::plot::run(args),
         Command::Man { directory } => commands::pages::man(directory),

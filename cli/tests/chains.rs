@@ -6,6 +6,7 @@ mod support;
 use savevm_stream::chain::{Identity, Link, identify, seal};
 use savevm_stream::testing::{Builder, Ram, fields};
 use savevm_stream::wire::chain::{SECTION, SECTION_ID, VERSION};
+use savevm_stream::wire::page_index::{FileState, PageIndex};
 use support::{Place, arg, run};
 
 const PAGE: u64 = 4096;
@@ -109,4 +110,28 @@ fn snapshots_of_a_directory_are_listed_with_their_parents() {
     assert_eq!(list.status, 1);
     assert!(list.out.contains("the parent") && list.out.contains("base"), "{}", list.out);
     assert_eq!(run(&["snapshots", arg(&place.path("nowhere"))]).status, 2);
+}
+
+#[test]
+fn index_has_the_last_copy_of_each_page() {
+    let place = chain();
+    let (path, index) = (place.path("base"), place.path("index"));
+    let text = run(&["index", arg(&path), "-o", arg(&index)]).expect(0);
+    assert!(text.ends_with(", 4 runs of pages\n"), "{text}");
+    let found = PageIndex::decode(&std::fs::read(&index).unwrap()).unwrap();
+    assert_eq!(found.file, FileState::from(&std::fs::metadata(&path).unwrap()));
+    let [block] = &found.blocks[..] else { panic!("{found:?}") };
+    assert_eq!((&*block.name, block.length, block.runs.len()), ("pc.ram", 4 * PAGE, 4));
+    let bytes = std::fs::read(&path).unwrap();
+    for (run, value) in block.runs.iter().zip(1..) {
+        let Ok(offset) = run.place.get() else { panic!("{run:?}") };
+        assert!(bytes[offset as usize..][..PAGE as usize].iter().all(|byte| *byte == value));
+    }
+    for wrong in ["one", "missing"] {
+        let refused = run(&["index", arg(&place.path(wrong)), "-o", arg(&place.path("none"))]);
+        assert_eq!(refused.status, 2, "{}", refused.err);
+    }
+    let cut = place.file("cut", &bytes[..bytes.len() / 2]);
+    assert_eq!(run(&["index", arg(&cut), "-o", arg(&place.path("none"))]).status, 1);
+    assert!(!place.path("none").exists());
 }

@@ -8,7 +8,7 @@ use crate::sys::{
     IoVec, Span, advance_spans, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing,
     system_page_size, tell, with_piece,
 };
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
@@ -28,9 +28,20 @@ impl PositionedFile {
     }
 
     /// Opens a file for reading.
-    #[cfg(test)]
     pub fn open(path: &std::path::Path) -> io::Result<Self> {
-        Ok(Self::new(File::open(path)?.into(), Some(path.display().to_string())))
+        Ok(Self::new(File::open(path)?.into(), Some(format!("file:{}", path.display()))))
+    }
+
+    /// Returns another value for the same file.
+    pub fn again(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|err| self.error("copying the descriptor of", &err))?;
+        Ok(Self { fd, name: self.name.clone() })
+    }
+
+    /// Returns the attributes of the file.
+    pub fn metadata(&self) -> Result<Metadata> {
+        let data = self.fd.try_clone().map(File::from).and_then(|file| file.metadata());
+        data.map_err(|err| self.error("looking at", &err))
     }
 
     /// Returns the name for errors.
@@ -55,13 +66,9 @@ impl PositionedFile {
 
     /// Returns the size of the file in bytes.
     pub fn size(&self) -> Result<u64> {
-        let copy = self.fd.try_clone().map(File::from);
-        let found = copy.and_then(|file| {
-            let data = file.metadata()?;
-            // A disk has no size here; its reads show the end.
-            Ok(if data.file_type().is_block_device() { i64::MAX as u64 } else { data.len() })
-        });
-        found.map_err(|err| self.error("finding the size of", &err))
+        let data = self.metadata()?;
+        // A disk has no size here; its reads show the end.
+        Ok(if data.file_type().is_block_device() { i64::MAX as u64 } else { data.len() })
     }
 
     /// Opens the same file again with O_DIRECT, for reading or for writing. Fails if the file system has no such access,

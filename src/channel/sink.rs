@@ -14,7 +14,7 @@ use super::{Cancel, Channel, Uri, connect};
 use crate::error::{self, Error, Result};
 use crate::sys::link_open_file;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -82,6 +82,17 @@ impl Sink {
             if new.is_committed() { error } else { error.with_message(text) }
         })
     }
+}
+
+/// Writes a file that is complete or, after a failure or a crash, as it was before.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |err| Error::io(format_args!("writing {}", path.display()), &err);
+    let sink = Sink::open(&Uri::File { path: path.to_owned(), offset: 0 }, None, &Cancel::new()?)?;
+    let written = match &sink.replacement {
+        Some(new) => (&new.file).write_all(bytes),
+        None => OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)),
+    };
+    sink.finish(written.map_err(failed))
 }
 
 /// A new file that will replace the target or be created under its name.

@@ -1,85 +1,155 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Notes where the pages of a stream are, while the stream is checked.
+//! Where the pages of a stream in a regular file are: found by reading all of its records, or in an index beside the snapshot.
+//!
+//! An index is used only if its file was not changed since the index was made. All else in the stream is checked as without
+//! an index; only the records of pages are left out.
 
-use crate::inspect::{Block, Form, Page, Stream, Visitor};
-use crate::savevm::restore::{IndexedBlock, PageIndex, Place};
-use crate::wire::mapped::CAPABILITY;
-use std::io;
+use super::check::check_source;
+use super::file_source::FileSource;
+use crate::channel::{PositionedFile, Uri, replace_file};
+use crate::error::{Error, Result};
+use crate::inspect::{Budget, Options, PageIndexer, Stream, Visitor, read};
+use crate::savevm::Vm;
+use crate::savevm::host::Level;
+use crate::savevm::restore::{IndexFile, IndexedBlock, PageIndex};
+use crate::wire::page_index::{self as wire, FileState};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
-/// Collects the places of pages.
-pub struct Indexer {
-    page_size: u64,
-    blocks: Vec<(Arc<str>, u64, Vec<Place>)>,
-    /// Index of the block of the last page.
-    last: usize,
-    section_ends: Vec<u64>,
+/// An index is never larger than its snapshot and this number of bytes.
+const SURPLUS_MAX: u64 = 64 << 10;
+
+/// The pages of a stream, and the file to write with them.
+#[derive(Default)]
+pub struct Pages {
+    /// `None` if the pages have fixed places.
+    pub index: Option<PageIndex>,
+    /// `None` if there is such a file already, or none is wanted.
+    pub file: Option<IndexFile>,
 }
 
-impl Indexer {
-    /// Returns an indexer for pages of `page_size` bytes.
-    pub fn new(page_size: u64) -> Self {
-        Self { page_size, blocks: Vec::new(), last: 0, section_ends: Vec::new() }
-    }
+/// The ends of RAM's sections.
+#[derive(Default)]
+struct SectionEnds(Vec<u64>);
 
-    #[inline]
-    fn put(&mut self, block: &Block, address: u64, place: Place) -> io::Result<()> {
-        if self.blocks.get(self.last).is_none_or(|(name, ..)| !Arc::ptr_eq(name, &block.name)) {
-            let found = self.blocks.iter().position(|(name, ..)| *name == block.name);
-            self.last = found.ok_or_else(|| io::Error::other("a page of a block that is not in the list of blocks"))?;
-        }
-        // The reader has checked that the page is within the block, whose length is that of a block of this machine.
-        let (page, places) = ((address / self.page_size) as usize, &mut self.blocks[self.last].2);
-        if page >= places.len() {
-            if place == Place::ZERO {
-                return Ok(());
-            }
-            places.resize(page + 1, Place::ZERO);
-        }
-        places[page] = place;
-        Ok(())
-    }
-
-    /// Returns the index of the stream that was read. `None` if its pages have fixed places.
-    pub fn finish(self, stream: &Stream) -> Option<PageIndex> {
-        let mapped = stream.configuration.as_ref().is_some_and(|configuration| configuration.has(CAPABILITY));
-        let blocks = self.blocks.into_iter().map(|(name, length, places)| IndexedBlock {
-            name: name.to_string(),
-            length,
-            places: Arc::new(places),
-        });
-        (!mapped).then(|| PageIndex { blocks: blocks.collect(), section_ends: self.section_ends })
-    }
-}
-
-impl Visitor for Indexer {
-    const WANTS_PLACES: bool = true;
+impl Visitor for SectionEnds {
     const WANTS_STATES: bool = false;
 
-    fn block(&mut self, block: &Block) -> io::Result<()> {
-        self.blocks.push((block.name.clone(), block.length, Vec::new()));
-        Ok(())
+    fn memory_section(&mut self, end: u64) {
+        self.0.push(end);
     }
+}
 
-    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, _offset: u64) -> io::Result<()> {
-        match page {
-            Page::Fill(byte, _) => self.put(block, address, Place::filled(byte)),
-            // Pages with contents come to `place`.
-            _ => Ok(()),
+/// Checks a stream, and finds its pages. Returns `None` if the stream can't be checked. `path` is the index.
+pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> Result<Option<Pages>> {
+    if let Some(path) = path {
+        match from_index(vm, file, base, path) {
+            Ok(Some(index)) => return Ok(Some(Pages { index: Some(index), file: None })),
+            Ok(None) => {}
+            Err(error) => log::warn!("the index {} is not used: {}", path.display(), error.message()),
         }
     }
+    // Before the file is read: a later change must not be missed.
+    let state = state_of(file)?;
+    let source = FileSource::new(file.again()?, base).map_err(|err| Error::io("checking it", &err))?;
+    let mut indexer = PageIndexer::new(1 << vm.host().target_page_bits(), Budget::default());
+    let Some(stream) = check_source(vm, source, base, &mut indexer)? else { return Ok(None) };
+    let Some(found) = indexer.finish(&stream, base) else { return Ok(Some(Pages::default())) };
+    let index = wire::PageIndex { file: state, ..found.index };
+    let bytes = path.map(|path| (path, index.encode())).filter(|(_, bytes)| bytes.len() as u64 <= most(state));
+    let file = bytes.map(|(path, bytes)| IndexFile { path: path.to_owned(), bytes });
+    Ok(Some(Pages { index: Some(index_of(index, found.section_ends)), file }))
+}
 
-    fn place(&mut self, block: &Block, address: u64, form: Form, offset: u64) -> io::Result<()> {
-        let form = match form {
-            Form::Plain => return self.put(block, address, Place::at(offset)),
-            Form::Xbzrle => "a difference to an earlier copy (XBZRLE)",
-            Form::Compressed => "compressed",
-        };
-        let text = format!("a page of '{}' is {form}: load the snapshot without the option `lazy`", block.name);
-        Err(io::Error::new(io::ErrorKind::Unsupported, text))
-    }
+fn state_of(file: &PositionedFile) -> Result<FileState> {
+    file.metadata().map(|data| FileState::from(&data))
+}
 
-    fn memory_section(&mut self, end: u64) {
-        self.section_ends.push(end);
+/// Largest size of an index in bytes.
+fn most(state: FileState) -> u64 {
+    state.length.saturating_add(SURPLUS_MAX)
+}
+
+fn index_of(index: wire::PageIndex, section_ends: Vec<u64>) -> PageIndex {
+    let blocks = index.blocks.into_iter().map(|block| IndexedBlock {
+        name: block.name,
+        length: block.length,
+        runs: Arc::new(block.runs),
+    });
+    PageIndex { blocks: blocks.collect(), section_ends }
+}
+
+/// Checks a stream without its pages, which are in the index. Returns `None` if there is no such file, or if it is the index
+/// of another snapshot.
+fn from_index(vm: &Vm, file: &PositionedFile, base: u64, path: &Path) -> Result<Option<PageIndex>> {
+    let state = state_of(file)?;
+    let Some(bytes) = read_index(path, most(state))? else { return Ok(None) };
+    let index = wire::PageIndex::decode(&bytes).map_err(Error::invalid)?;
+    let page_size = 1 << vm.host().target_page_bits();
+    if (index.file, index.base, index.page_size) != (state, base, page_size) {
+        log::info!("the index {} belongs to another snapshot, or the snapshot was changed", path.display());
+        return Ok(None);
     }
+    let source = FileSource::without(file.again()?, base, &index.records);
+    let mut ends = SectionEnds::default();
+    let source = source.map_err(|err| Error::io("checking it", &err))?;
+    let Some(stream) = check_source(vm, source, base, &mut ends)? else { return Ok(None) };
+    check_blocks(&index, &stream)?;
+    Ok(Some(index_of(index, ends.0)))
+}
+
+/// The bytes of the index, or `None` if it does not exist.
+fn read_index(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    // A FIFO must not make this wait.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|err| Error::io("opening it", &err))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|err| Error::io("reading it", &err))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::invalid(format!("it has more than {most} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Fails if the index has other blocks than the stream.
+fn check_blocks(index: &wire::PageIndex, stream: &Stream) -> Result<()> {
+    let blocks = stream.ram.blocks.iter().map(|block| (&*block.name, block.length));
+    if index.blocks.iter().map(|block| (&*block.name, block.length)).eq(blocks) {
+        return Ok(());
+    }
+    Err(Error::invalid("it has other blocks than the stream"))
+}
+
+/// Writes the index of a snapshot that was just saved. The snapshot is good without it, so a failure is a warning.
+pub fn write_for(vm: &Vm, saved: &Uri, path: &Path) {
+    if let Err(error) = index_saved(vm, saved, path) {
+        let text = format!("{saved} was saved, but not its index {}: {}", path.display(), error.message());
+        vm.host().report(Level::Warning, &text);
+    }
+}
+
+fn index_saved(vm: &Vm, saved: &Uri, path: &Path) -> Result<()> {
+    let (file, base) = match saved {
+        Uri::File { path, offset } => (PositionedFile::open(path), *offset),
+        _ => return Err(Error::invalid("an index needs a regular file (file:PATH)")),
+    };
+    let failed = |err| Error::io(format_args!("reading {saved}"), &err);
+    let file = file.map_err(failed)?;
+    let state = state_of(&file)?;
+    let page_size = 1 << vm.host().target_page_bits();
+    let mut indexer = PageIndexer::new(page_size, Budget::default());
+    let options =
+        Options { page_size: Some(page_size), footers: Some(true), sections_only: true, base, ..Options::default() };
+    let source = FileSource::new(file, base).map_err(failed)?;
+    let stream = read(source, options, &mut indexer).map_err(failed)?;
+    if let Some(damage) = &stream.damage {
+        return Err(Error::invalid(damage.to_string()));
+    }
+    let found = indexer.finish(&stream, base).ok_or_else(|| Error::invalid("its pages have fixed places"))?;
+    replace_file(path, &wire::PageIndex { file: state, ..found.index }.encode())
 }

@@ -6,7 +6,7 @@ use super::chain_files::{describe_chain, describe_full, open_incremental};
 use super::check::{Framing, check, check_source};
 use super::file_source::FileSource;
 use super::incremental::{self, Parent};
-use super::page_index::Indexer;
+use super::page_index::{self, Pages};
 use super::stopped::{LIMIT, start, stop, within};
 use crate::channel::{Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
 use crate::error::{Error, Phase, Result, Side};
@@ -14,13 +14,13 @@ use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::checkpoint::SavedSnapshot;
 use crate::savevm::config::maps_ram;
-use crate::savevm::host::{Host, Level, without_big_lock};
+use crate::savevm::host::{Flags, Host, Level, without_big_lock};
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
 use crate::savevm::profile::Profile;
-use crate::savevm::restore::{LazyPlan, PageIndex};
+use crate::savevm::restore::LazyPlan;
 use crate::savevm::save::{self, Completion, Disks, Round};
 use crate::savevm::switchover;
 use crate::savevm::unwind::finally;
@@ -40,13 +40,17 @@ pub struct SnapshotOptions {
     pub lazy: bool,
     /// Lazy: a file with the order of first touches. If it does not exist, it is written.
     pub working_set: Option<PathBuf>,
+    /// A file with the places of a stream's pages. Saving: it is written. Lazy: it spares the reading of all page records; if
+    /// it is missing or belongs to another snapshot, it is written.
+    pub index: Option<PathBuf>,
     /// What the snapshot is relative to. `Some` also logs what changes after it. A load only logs.
     pub parent: Option<Parent>,
 }
 
 impl SnapshotOptions {
-    fn plan(&self, index: Option<PageIndex>) -> MemoryPlan {
-        let lazy = || Arc::new(LazyPlan { index, working_set: self.working_set.clone() });
+    fn plan(&self, pages: Pages) -> MemoryPlan {
+        let Pages { index, file: index_file } = pages;
+        let lazy = || Arc::new(LazyPlan { index, index_file, working_set: self.working_set.clone() });
         let Self { mapped, threads, direct, .. } = *self;
         MemoryPlan { mapped, threads, direct, lazy: self.lazy.then(lazy) }
     }
@@ -55,6 +59,9 @@ impl SnapshotOptions {
     fn check_load(&self, vm: &Vm) -> Result<()> {
         if self.working_set.is_some() && !self.lazy {
             return Err(Error::invalid("a working set needs the option `lazy`"));
+        }
+        if self.index.is_some() && !self.lazy {
+            return Err(Error::invalid("an index of pages needs the option `lazy`"));
         }
         if self.lazy && self.direct {
             return Err(Error::invalid("a lazy restore reads through the page cache: leave out the option `direct`"));
@@ -70,7 +77,10 @@ impl SnapshotOptions {
     }
 
     /// Checks the options of a save.
-    fn check_save(&self, vm: &Vm) -> Result<()> {
+    fn check_save(&self, vm: &Vm, to: &Uri) -> Result<()> {
+        if self.index.is_some() {
+            self.check_save_index(vm, to)?;
+        }
         if self.lazy || self.working_set.is_some() {
             return Err(Error::invalid("the options `lazy` and `working_set` are for loading"));
         }
@@ -90,6 +100,18 @@ impl SnapshotOptions {
     }
 }
 
+impl SnapshotOptions {
+    fn check_save_index(&self, vm: &Vm, to: &Uri) -> Result<()> {
+        if self.mapped || self.parent.is_some() {
+            return Err(Error::invalid("an index is for a full snapshot whose pages have no fixed places"));
+        }
+        if !matches!(to, Uri::File { .. }) || vm.flags().has(Flags::NO_FOOTERS) {
+            return Err(Error::invalid("an index needs a regular file (file:PATH), and sections with footers"));
+        }
+        Ok(())
+    }
+}
+
 /// Runs `body` while the RAM device follows the plan.
 fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
     vm.slot.set_memory_plan(plan);
@@ -99,7 +121,7 @@ fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
 /// Stops the guest, saves everything (a regular file is replaced only by a whole one), and lets the guest run again if it ran, whether the saving went well or not.
 pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     vm.check_migratable()?;
-    options.check_save(vm)?;
+    options.check_save(vm, to)?;
     if let Some(parent) = &options.parent {
         return incremental::save(vm, to, parent);
     }
@@ -121,12 +143,16 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
         save::prepare(vm).inspect_err(|_| vm.ownership.hold(false))?;
         let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
         vm.global_state.store(ran || !host.knows_run_state());
-        let save = || with_plan(vm, options.plan(None), || save_whole(vm, &file));
+        let save = || with_plan(vm, options.plan(Pages::default()), || save_whole(vm, &file));
         let (saved, started) = finally(save, || restart(ran));
         started.and(saved)
     });
     // The guest runs again while the file is synced.
-    sink.finish(saved.and(file.close())).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
+    sink.finish(saved.and(file.close())).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))?;
+    if let Some(path) = &options.index {
+        page_index::write_for(vm, to, path);
+    }
+    Ok(())
 }
 
 /// Saves all phases into a file of the caller, including cleanup. The guest is stopped, and the caller holds the lock.
@@ -181,14 +207,14 @@ pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
     vm.prepare_global_state()?;
     vm.begin_global_state();
     let source = options.check_load(vm).and_then(|()| Source::open(vm, from, options));
-    let loaded = source.and_then(|Source { channel, index, snapshot }| {
+    let loaded = source.and_then(|Source { channel, pages, snapshot }| {
         within(vm, |host| {
             let ran = stop(host)?;
             vm.ownership.set(Owner::Torn, format!("loading {from} failed after it had reset the machine"));
             end_restore(vm);
             host.reset();
             let load = || {
-                with_plan(vm, options.plan(index), || load_all(vm, &channel))?;
+                with_plan(vm, options.plan(pages), || load_all(vm, &channel))?;
                 vm.check_not_poisoned()?;
                 vm.slot.restore.arm()
             };
@@ -220,8 +246,8 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
 /// A snapshot to load. A regular file was checked.
 struct Source {
     channel: Arc<dyn Channel>,
-    /// For a lazy load of a stream: its pages.
-    index: Option<PageIndex>,
+    /// For a lazy load of a stream.
+    pages: Pages,
     /// The snapshot, if it may be the parent of further ones.
     snapshot: Option<SavedSnapshot>,
 }
@@ -240,11 +266,11 @@ impl Source {
             }
             check(vm, chain.flatten())?;
             let channel = Arc::new(ReaderChannel::new(chain.flatten(), from.to_string()));
-            return Ok(Self { channel, index: None, snapshot: Some(describe_chain(&chain)?) });
+            return Ok(Self { channel, pages: Pages::default(), snapshot: Some(describe_chain(&chain)?) });
         }
-        let (channel, index) = check_first(vm, from, options)?;
+        let (channel, pages) = check_first(vm, from, options)?;
         let snapshot = path.filter(|_| options.parent.is_some()).map(|path| describe_full(path)).transpose()?;
-        Ok(Self { channel, index, snapshot })
+        Ok(Self { channel, pages, snapshot })
     }
 }
 
@@ -258,25 +284,23 @@ fn log_since(vm: &Vm, snapshot: SavedSnapshot) {
 }
 
 /// Opens `from`, and checks it if it is a regular file. For a lazy load of a stream, also finds its pages.
-fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dyn Channel>, Option<PageIndex>)> {
+fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dyn Channel>, Pages)> {
     let failed = |err| Error::io("checking it", &err);
     let channel = open(from)?;
     if !matches!(from, Uri::File { path, .. } if path.is_file()) {
         return match options.lazy {
             true => Err(Error::invalid(format!("a lazy restore needs a regular file (file:PATH), and {from} is none"))),
-            false => Ok((channel, None)),
+            false => Ok((channel, Pages::default())),
         };
     }
-    let Some(file) = channel.positioned().map_err(failed)? else { return Ok((channel, None)) };
+    let Some(file) = channel.positioned().map_err(failed)? else { return Ok((channel, Pages::default())) };
     let base = file.tell()?;
-    let source = FileSource::new(file, base).map_err(failed)?;
     if !options.lazy {
-        check_source(vm, source, base, &mut Framing)?;
-        return Ok((channel, None));
+        check_source(vm, FileSource::new(file, base).map_err(failed)?, base, &mut Framing)?;
+        return Ok((channel, Pages::default()));
     }
-    let mut indexer = Indexer::new(1 << vm.host().target_page_bits());
-    match check_source(vm, source, base, &mut indexer)? {
-        Some(stream) => Ok((channel, indexer.finish(&stream))),
+    match page_index::find(vm, &file, base, options.index.as_deref())? {
+        Some(pages) => Ok((channel, pages)),
         None => {
             Err(Error::new(libc::ENOTSUP, "a lazy restore needs sections with footers (SAVEVM_FLAG_NO_FOOTERS is set)"))
         }

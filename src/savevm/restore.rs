@@ -15,6 +15,7 @@
 
 use crate::error::{Error, Result};
 use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
+use crate::wire::page_index::Run;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,8 +26,19 @@ use std::thread::{self, ThreadId};
 pub struct LazyPlan {
     /// Where the pages of a stream are. `None` if pages have fixed places, which RAM finds in the stream.
     pub index: Option<PageIndex>,
+    /// A file to write with the places of the pages.
+    pub index_file: Option<IndexFile>,
     /// A file with the order in which a guest touched its pages first. If it does not exist, it is written.
     pub working_set: Option<PathBuf>,
+}
+
+/// A file to write with the index of a stream.
+#[derive(Debug)]
+pub struct IndexFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its contents.
+    pub bytes: Vec<u8>,
 }
 
 /// Where the pages of a stream are in its file.
@@ -45,33 +57,8 @@ pub struct IndexedBlock {
     pub name: String,
     /// Size of the block in bytes.
     pub length: u64,
-    /// The last copy of each page. Pages behind the end are zero.
-    pub places: Arc<Vec<Place>>,
-}
-
-/// The content of a page: a byte that fills it, or an offset in the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place(u64);
-
-impl Place {
-    const AT: u64 = 1 << 63;
-    /// A page of zeros.
-    pub const ZERO: Self = Self(0);
-
-    /// A page that is filled with a byte.
-    pub fn filled(byte: u8) -> Self {
-        Self(byte.into())
-    }
-
-    /// A page whose content is at an offset of the stream.
-    pub fn at(offset: u64) -> Self {
-        Self(offset | Self::AT)
-    }
-
-    /// The offset, or the byte.
-    pub fn get(self) -> std::result::Result<u64, u8> {
-        if self.0 & Self::AT != 0 { Ok(self.0 & !Self::AT) } else { Err(self.0 as u8) }
-    }
+    /// The last copy of each page, in ascending order. Pages in no run are zero.
+    pub runs: Arc<Vec<Run>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,16 +206,6 @@ impl RestoreGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn place_is_a_byte_or_an_offset() {
-        assert_eq!(Place::default().get(), Err(0));
-        assert_eq!(Place::ZERO, Place::filled(0));
-        assert_eq!(
-            (Place::filled(7).get(), Place::at(0).get(), Place::at(1 << 40).get()),
-            (Err(7), Ok(0), Ok(1 << 40))
-        );
-    }
 
     #[test]
     fn failure_before_the_guest_runs_fails_the_load() {

@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-fn lazy() -> SnapshotOptions {
+pub fn lazy() -> SnapshotOptions {
     SnapshotOptions { lazy: true, threads: 2, ..SnapshotOptions::default() }
 }
 
-fn load(machine: &Machine, path: &Path, options: &SnapshotOptions) -> Result<(), Error> {
+pub fn load(machine: &Machine, path: &Path, options: &SnapshotOptions) -> Result<(), Error> {
     snapshot_load(&machine.vm, &uri(path), options)
 }
 
 /// Whether lazy restores are possible here. Says why not.
-fn possible() -> bool {
+pub fn possible() -> bool {
     let machine = Machine::new(&[2]);
     match machine.vm.slot.ram().unwrap().check_lazy() {
         Ok(()) => true,
@@ -35,9 +35,9 @@ fn possible() -> bool {
 
 /// A host whose guest runs until it is stopped.
 #[derive(Default)]
-struct Guest {
+pub struct Guest {
     runs: AtomicBool,
-    stops: AtomicU32,
+    pub stops: AtomicU32,
     ends: Mutex<Vec<Option<String>>>,
 }
 
@@ -61,7 +61,7 @@ impl Host for Guest {
 
 impl VmStateHost for Guest {}
 
-fn with_guest(machine: &Machine) -> Arc<Guest> {
+pub fn with_guest(machine: &Machine) -> Arc<Guest> {
     let guest = Arc::new(Guest::default());
     guest.runs.store(true, SeqCst);
     machine.vm.set_host(guest.clone());
@@ -133,13 +133,17 @@ fn last_copy_of_a_page_wins() {
     stream.push(0);
     let path = scratch("copies");
     fs::write(&path, &stream).unwrap();
-    load(&target, &path, &lazy()).unwrap();
-    let contents = &target.contents()[0];
-    for (page, value) in [3, 0, 4, 7].iter().enumerate() {
-        assert!(contents[page * PAGE..(page + 1) * PAGE].iter().all(|byte| byte == value), "page {page}");
+    let index = scratch("index");
+    // The second load uses the index that the first one writes.
+    for _ in 0..2 {
+        load(&target, &path, &SnapshotOptions { index: Some(index.clone()), ..lazy() }).unwrap();
+        let contents = &target.contents()[0];
+        for (page, value) in [3, 0, 4, 7].iter().enumerate() {
+            assert!(contents[page * PAGE..(page + 1) * PAGE].iter().all(|byte| byte == value), "page {page}");
+        }
+        target.vm.slot.restore.wait().unwrap();
     }
-    target.vm.slot.restore.wait().unwrap();
-    fs::remove_file(path).unwrap();
+    [path, index].iter().for_each(|path| fs::remove_file(path).unwrap());
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod mapped;
 mod multifd;
 mod multifd_qemu;
 mod ownership;
+mod page_index;
 mod postcopy;
 mod postcopy_faults;
 mod postcopy_runs;

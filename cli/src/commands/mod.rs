@@ -6,6 +6,7 @@ pub mod check;
 pub mod diff;
 pub mod extract;
 mod fields;
+pub mod index;
 pub mod inspect;
 pub mod merge;
 pub mod pages;

@@ -11,14 +11,15 @@ mod spool;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use savevm_stream::inspect::{
-    Block, Budget, Container, Description, Libvirt, Options, Page, ReadSource, Stream, Unwatched, Visitor, printable,
-    qcow2, read, read_whole,
+    Block, Budget, Container, Description, Form, Libvirt, Options, Page, ReadSource, Stream, Unwatched, Visitor,
+    printable, qcow2, read, read_whole,
 };
 
 use crate::args::Reading;
@@ -154,6 +155,17 @@ impl Input {
         Ok(Self::new(name, Bytes::Piped(unpacked), base, FoundIn { libvirt, compression }, reading))
     }
 
+    /// Returns the offset in its file at which the stream starts, or `None` if its bytes are not as such in a regular file.
+    pub fn base(&self) -> Option<u64> {
+        matches!(self.bytes, Bytes::Mapped(_)).then_some(self.options.base)
+    }
+
+    /// Sets the page size, which is inferred otherwise.
+    pub fn with_page_size(mut self, page_size: u64) -> Self {
+        self.options.page_size = Some(page_size);
+        self
+    }
+
     /// Reads the stream, with a progress bar.
     pub fn read<V: Visitor>(self, visitor: &mut V) -> Result<Stream> {
         let mut stream = match self.bytes {
@@ -226,6 +238,7 @@ struct Watched<'v, V> {
 
 impl<V: Visitor> Visitor for Watched<'_, V> {
     const WANTS_PAGES: bool = V::WANTS_PAGES;
+    const WANTS_PLACES: bool = V::WANTS_PLACES;
     const WANTS_STATES: bool = V::WANTS_STATES;
 
     fn progress(&mut self, offset: u64) {
@@ -242,6 +255,18 @@ impl<V: Visitor> Visitor for Watched<'_, V> {
 
     fn page(&mut self, block: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
         self.visitor.page(block, address, page, offset)
+    }
+
+    fn place(&mut self, block: &Block, address: u64, form: Form, offset: u64) -> io::Result<()> {
+        self.visitor.place(block, address, form, offset)
+    }
+
+    fn memory_records(&mut self, records: Range<u64>) -> io::Result<()> {
+        self.visitor.memory_records(records)
+    }
+
+    fn memory_section(&mut self, end: u64) {
+        self.visitor.memory_section(end);
     }
 }
 

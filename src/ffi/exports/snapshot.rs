@@ -58,6 +58,12 @@ pub struct SaveVMSnapshotOptions {
     /// "file:PATH": the snapshot that was saved or loaded last in this chain; only the pages that changed since then are
     /// saved. When loading: not NULL logs what changes, so that the loaded snapshot can be a parent.
     pub parent: *const c_char,
+    /// Path of a file with the places of all pages of a stream, so that a lazy restore need not look at every page before the
+    /// guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it when all pages are
+    /// read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: it is written after the snapshot. Default NULL: none. The index
+    /// belongs to one file as it is now: copying, renaming, linking or changing the snapshot makes it invalid. Protect it as the
+    /// snapshot: it determines the contents of guest memory.
+    pub index: *const c_char,
 }
 
 sized_structs! {
@@ -71,12 +77,13 @@ unsafe fn chosen(options: *const SaveVMSnapshotOptions) -> Result<SnapshotOption
     let Some(options) = unsafe { structs::sized_struct(options) }? else { return Ok(SnapshotOptions::default()) };
     let mapped = structs::c_enum(options.format)? == SaveVMSnapshotFormat::SAVEVM_SNAPSHOT_MAPPED;
     // SAFETY: as the caller promised.
-    let working_set = unsafe { strings::string(options.working_set) };
-    let working_set = working_set.filter(|path| !path.is_empty()).map(|path| OsString::from_vec(path).into());
+    let (working_set, index) = unsafe { (strings::string(options.working_set), strings::string(options.index)) };
+    let path = |path: Option<Vec<u8>>| path.filter(|path| !path.is_empty()).map(|path| OsString::from_vec(path).into());
+    let (working_set, index) = (path(working_set), path(index));
     let SaveVMSnapshotOptions { threads, direct, lazy, .. } = options;
     // SAFETY: as the caller promised.
     let parent = unsafe { chosen_parent(options.parent) }?;
-    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set, parent })
+    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set, index, parent })
 }
 
 /// # Safety

@@ -15,17 +15,18 @@ mod working_set;
 use super::Ram;
 use super::faults::{Faults, Supply};
 use super::mapped::{MappedLoad, Pieces, run_workers};
-use crate::channel::PositionedFile;
+use crate::channel::{PositionedFile, replace_file};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::host::{Level, with_big_lock, without_big_lock};
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
-use crate::savevm::restore::{LazyPlan, PageIndex};
+use crate::savevm::restore::{IndexFile, LazyPlan, PageIndex};
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
 use crate::sys::{Ready, WakeFd, poll_any, spawn};
+use crate::wire::page_index::Run;
 use pages::{Buffers, Pages};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -79,10 +80,11 @@ impl LazyLoad {
         let pages = sent.iter().map(|block| {
             let indexed = index.blocks.iter().find(|indexed| indexed.name == block.name());
             let indexed = indexed.ok_or_else(|| missing(&block.name()))?;
-            if indexed.length != block.len() || indexed.places.len() > block.pages() {
+            let end = indexed.runs.last().map_or(0, Run::end);
+            if indexed.length != block.len() || end > block.pages() as u64 {
                 return Err(Error::invalid(format!("block '{}' has another size in the stream", block.name())));
             }
-            Ok(Pages::Indexed { block: Arc::clone(block), base, places: Arc::clone(&indexed.places) })
+            Ok(Pages::Indexed { block: Arc::clone(block), base, runs: Arc::clone(&indexed.runs) })
         });
         Ok(Self { pages: pages.collect::<Result<_>>()?, file: positioned, plan })
     }
@@ -109,7 +111,7 @@ pub(super) struct Lazy {
     file: PositionedFile,
     pages: Vec<Pages>,
     working_set: WorkingSet,
-    threads: usize,
+    plan: Arc<MemoryPlan>,
     /// No more pages are read: the restore failed, or it was ended.
     stop: WakeFd,
     stopped: AtomicBool,
@@ -145,7 +147,7 @@ impl Lazy {
                 buffers.content.resize(len, 0);
             }
             let content = &mut buffers.content[..len];
-            pages.read(&self.file, first, content, page_size, &mut buffers.scratch)?;
+            pages.read(&self.file, first, content, page_size, &mut buffers.records)?;
             faults.place_run(ram, at, first * page_size, content)?;
             if let Some(vm) = ram.vm() {
                 vm.slot.restore.count_loaded(len as u64);
@@ -193,7 +195,7 @@ impl Lazy {
             }
         }
         let pieces = Pieces::new(self.pages.iter().map(Pages::block), PIECE);
-        run_workers(vm, "savevm-lazy", self.threads, || {
+        run_workers(vm, "savevm-lazy", self.plan.threads(), || {
             if self.stopped.load(SeqCst) {
                 return Ok(false);
             }
@@ -208,12 +210,24 @@ impl Lazy {
         })
     }
 
+    /// Writes the index of the stream, if one is wanted. Without it only the next restore takes longer.
+    fn write_index(&self, vm: &Vm) {
+        let Some(IndexFile { path, bytes }) = self.plan.lazy.as_deref().and_then(|plan| plan.index_file.as_ref())
+        else {
+            return;
+        };
+        if let Err(error) = replace_file(path, bytes) {
+            vm.host().report(Level::Warning, &format!("the index of the snapshot: {}", error.message()));
+        }
+    }
+
     /// The thread "savevm-restore".
     fn run(&self, vm: &Arc<Vm>, ram: &Arc<Ram>, faults: &Faults) {
         vm.slot.restore.set_thread();
         let read = catch(vm, || self.read_all(vm, ram, faults)).and_then(|read| read);
-        if let Err(error) = read {
-            self.fail(error);
+        match read {
+            Ok(()) => self.write_index(vm),
+            Err(error) => self.fail(error),
         }
         let failure = self.failure.lock().clone();
         let result = match failure {
@@ -271,12 +285,13 @@ impl Ram {
         let vm = self.context()?;
         let LazyLoad { file, pages, plan } = load;
         let path = plan.lazy.as_deref().and_then(|LazyPlan { working_set, .. }| working_set.as_deref());
+        let working_set = WorkingSet::open(path, &self.sent_blocks());
         let failed = |err: std::io::Error| Error::io("starting a lazy restore", &err);
         let lazy = Arc::new(Lazy {
             file,
-            working_set: WorkingSet::open(path, &self.sent_blocks()),
+            working_set,
             pages,
-            threads: plan.threads(),
+            plan,
             stop: WakeFd::new().map_err(failed)?,
             stopped: AtomicBool::new(false),
             failure: Mutex::new(Rank::LazyFailure, None),
@@ -336,13 +351,10 @@ impl Ram {
 fn mark_zero(pages: &Pages) {
     let block = pages.block();
     let unit = block.pages_per_unit();
-    if unit == 1 {
-        block.received.merge(&pages.zero_words());
-        return;
-    }
-    for start in (0..block.pages()).step_by(unit) {
-        if (start..start + unit).all(|page| pages.is_zero(page)) {
-            block.received.set(start, unit);
+    pages.each_zero_run(|start, count| {
+        let (start, end) = (start.next_multiple_of(unit), (start + count) / unit * unit);
+        if start < end {
+            block.received.set(start, end - start);
         }
-    }
+    });
 }

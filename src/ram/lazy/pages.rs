@@ -1,25 +1,31 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads single pages of a snapshot from its file: from fixed places, or from the places that an index of the stream has.
+//!
+//! The record of each page in a stream is read with the page and compared with the expected one. A file that was changed after
+//! it was checked is therefore noticed, unless its records are where they were.
 
 use crate::channel::PositionedFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ram::block::Block;
 use crate::ram::mapped::MappedBlock;
-use crate::savevm::restore::Place;
 use crate::sys::Span;
+use crate::wire::page_index::{self, Run};
+use crate::wire::ram::{CONTINUE, PAGE};
 use std::sync::Arc;
 
 /// Size of the header between consecutive pages of a stream, in bytes.
-const HEADER: usize = 8;
+const HEADER: usize = page_index::HEADER as usize;
 /// Most pages that one system call reads from a stream. Each needs two buffers.
 const PAGES_MAX: usize = 256;
+/// Size of the record before a page that names its block, in bytes.
+const RECORD_MAX: usize = HEADER + 1 + 255;
 
 /// The pages of a block in the file.
 pub(super) enum Pages {
     /// All pages have fixed places.
     Mapped(MappedBlock),
-    /// The last copy of each page, with offsets from `base` of the file on. Pages behind the end are zero.
-    Indexed { block: Arc<Block>, base: u64, places: Arc<Vec<Place>> },
+    /// The last copy of each page, with offsets from `base` of the file on. Pages in no run are zero.
+    Indexed { block: Arc<Block>, base: u64, runs: Arc<Vec<Run>> },
 }
 
 /// Where a page is: its offset in the file, or the byte that fills it.
@@ -34,96 +40,155 @@ impl Pages {
         }
     }
 
-    fn find(&self, page: usize, page_size: usize) -> Found {
+    /// Where a page is, and the number of pages from it on that follow it there, or that have the same content; at most `most`.
+    fn find(&self, page: usize, most: usize, page_size: usize) -> (Found, usize) {
         match self {
-            Self::Mapped(mapped) if mapped.bitmap.get(page) => Ok(mapped.pages_offset + (page * page_size) as u64),
-            Self::Mapped(_) => Err(0),
-            Self::Indexed { base, places, .. } => {
-                places.get(page).copied().unwrap_or(Place::ZERO).get().map(|offset| base + offset)
+            Self::Mapped(mapped) => {
+                let found =
+                    if mapped.bitmap.get(page) { Ok(mapped.pages_offset + (page * page_size) as u64) } else { Err(0) };
+                (found, mapped.bitmap.alike(page, most))
+            }
+            Self::Indexed { base, runs, .. } => {
+                let number = page as u64;
+                let limit = |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(most);
+                let next = runs.get(runs.partition_point(|run| run.end() <= number));
+                match next {
+                    None => (Err(0), most),
+                    Some(run) if run.page > number => (Err(0), limit(run.page - number)),
+                    Some(run) => {
+                        let rest = run.from(number, page_size as u64);
+                        (rest.place.get().map(|offset| base + offset), limit(rest.count))
+                    }
+                }
             }
         }
     }
 
-    /// Whether a page is zero, which is known without the file.
-    pub fn is_zero(&self, page: usize) -> bool {
+    /// Calls `each` with the first page and the count of each run of pages that are zero, which is known without the file.
+    pub fn each_zero_run(&self, mut each: impl FnMut(usize, usize)) {
         match self {
-            Self::Mapped(mapped) => !mapped.bitmap.get(page),
-            Self::Indexed { places, .. } => places.get(page).is_none_or(|place| *place == Place::ZERO),
+            Self::Mapped(mapped) => {
+                let (mut page, pages) = (0, mapped.block.pages());
+                while page < pages {
+                    let count = mapped.bitmap.alike(page, pages - page);
+                    if !mapped.bitmap.get(page) {
+                        each(page, count);
+                    }
+                    page += count;
+                }
+            }
+            Self::Indexed { block, runs, .. } => {
+                let mut page = 0;
+                for run in runs.iter() {
+                    each(page, run.page as usize - page);
+                    page = run.end() as usize;
+                }
+                each(page, block.pages() - page);
+            }
         }
     }
 
-    /// One bit per page that is known to be zero, in 64-bit words.
-    pub fn zero_words(&self) -> Vec<u64> {
-        match self {
-            Self::Mapped(mapped) => mapped.bitmap.inverted(),
-            Self::Indexed { block, .. } => (0..block.pages().div_ceil(64))
-                .map(|word| (0..64).fold(0, |bits, bit| bits | u64::from(self.is_zero(word * 64 + bit)) << bit))
-                .collect(),
-        }
-    }
-
-    /// Reads consecutive pages, the first of which is `page`. `scratch` is a buffer for what is between them.
+    /// Reads consecutive pages, the first of which is `page`. `records` is a buffer for what is between them.
     pub fn read(
         &self,
         file: &PositionedFile,
         page: usize,
         into: &mut [u8],
         page_size: usize,
-        scratch: &mut [u8; HEADER * PAGES_MAX],
+        records: &mut Records,
     ) -> Result<()> {
         let count = into.len() / page_size;
         let mut done = 0;
         while done < count {
-            let (pages, gap) = self.run(page + done, count - done, page_size);
+            let (found, mut pages) = self.find(page + done, count - done, page_size);
+            if matches!(self, Self::Indexed { .. }) && found.is_ok() {
+                pages = pages.min(PAGES_MAX);
+            }
             let part = &mut into[done * page_size..(done + pages) * page_size];
-            match self.find(page + done, page_size) {
-                Err(byte) => part.fill(byte),
-                Ok(offset) => file.read_at(&spans(part, page_size, gap, scratch), offset).map_err(|err| {
-                    let (block, at) = (self.block().name(), (page + done) * page_size);
-                    let what = format_args!("reading block '{block}' from 0x{at:x} on, at offset 0x{offset:x} of");
-                    file.error(what, &err)
-                })?,
+            if let Some(offset) = found.map_or_else(|byte| (part.fill(byte), None).1, Some) {
+                self.read_run(file, page + done, offset, part, page_size, records)?;
             }
             done += pages;
         }
         Ok(())
     }
 
-    /// The number of pages from `page` on that are one behind the other in the file, or that are all zero; at most `most`. Also
-    /// returns the number of bytes between two of them.
-    fn run(&self, page: usize, most: usize, page_size: usize) -> (usize, usize) {
-        if let Self::Mapped(mapped) = self {
-            return (mapped.bitmap.alike(page, most), 0);
+    /// Reads pages that follow each other in the file from an offset on.
+    fn read_run(
+        &self,
+        file: &PositionedFile,
+        page: usize,
+        offset: u64,
+        into: &mut [u8],
+        page_size: usize,
+        records: &mut Records,
+    ) -> Result<()> {
+        let name = self.block().name();
+        let failed = |err: std::io::Error| {
+            let what =
+                format_args!("reading block '{name}' from 0x{:x} on, at offset 0x{offset:x} of", page * page_size);
+            file.error(what, &err)
+        };
+        let Self::Indexed { block, base, .. } = self else {
+            return file.read_at(&[Span::from_slice(into)], offset).map_err(failed);
+        };
+        let before = (HEADER + 1 + block.info.name.len()).min((offset - base) as usize);
+        let pages = into.len() / page_size;
+        file.read_at(&records.spans(into, page_size, before), offset - before as u64).map_err(failed)?;
+        if records.are_of(&block.info.name, page, (pages, page_size), before) {
+            return Ok(());
         }
-        let Ok(offset) = self.find(page, page_size) else { return (1, 0) };
-        let follows = |at: &usize| self.find(page + at, page_size) == Ok(offset + (at * (page_size + HEADER)) as u64);
-        (1 + (1..most.min(PAGES_MAX)).take_while(follows).count(), HEADER)
+        let text = format!(
+            "the file was changed after it was checked: there are no records of the {pages} pages of block '{name}' from \
+             0x{:x} on, at offset 0x{offset:x} of {}",
+            page * page_size,
+            file.name()
+        );
+        Err(Error::new(libc::ESTALE, text))
     }
 }
 
-/// The spans of pages with gaps between them, which are read into `scratch`.
-fn spans<'a>(pages: &'a mut [u8], page_size: usize, gap: usize, scratch: &'a mut [u8]) -> Vec<Span<'a>> {
-    if gap == 0 {
-        return vec![Span::from_slice(pages)];
-    }
-    let mut spans = Vec::with_capacity(2 * pages.len() / page_size);
-    for (page, gap) in pages.chunks_mut(page_size).zip(scratch.chunks_mut(gap)) {
-        if !spans.is_empty() {
-            spans.push(Span::from_slice(gap));
+/// A buffer for the records before some consecutive pages.
+pub(super) struct Records {
+    /// The end of the record before the first page.
+    first: [u8; RECORD_MAX],
+    /// The headers before the others.
+    others: [u8; HEADER * PAGES_MAX],
+}
+
+impl Records {
+    /// The buffers for pages with the headers between them, and for `before` bytes before the first.
+    fn spans<'a>(&'a mut self, pages: &'a mut [u8], page_size: usize, before: usize) -> Vec<Span<'a>> {
+        let mut spans = Vec::with_capacity(1 + 2 * pages.len() / page_size);
+        spans.push(Span::from_slice(&mut self.first[..before]));
+        for (at, (page, header)) in pages.chunks_mut(page_size).zip(self.others.chunks_mut(HEADER)).enumerate() {
+            if at > 0 {
+                spans.push(Span::from_slice(header));
+            }
+            spans.push(Span::from_slice(page));
         }
-        spans.push(Span::from_slice(page));
+        spans
     }
-    spans
+
+    /// Whether they are the records of some consecutive pages of the block from `page` on.
+    fn are_of(&self, name: &[u8], page: usize, (pages, page_size): (usize, usize), before: usize) -> bool {
+        let header = |at: usize, flags: u64| (((page + at) * page_size) as u64 | flags).to_be_bytes();
+        let first = &self.first[..before];
+        let named = [&header(0, PAGE)[..], &[name.len() as u8], name].concat();
+        (first.ends_with(&header(0, PAGE | CONTINUE)) || *first == named)
+            && (1..pages).all(|at| self.others[at * HEADER..(at + 1) * HEADER] == header(at, PAGE | CONTINUE))
+    }
 }
 
 /// Buffers of a thread that reads pages.
 pub(super) struct Buffers {
     pub content: Vec<u8>,
-    pub scratch: Box<[u8; HEADER * PAGES_MAX]>,
+    pub records: Box<Records>,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self { content: Vec::new(), scratch: Box::new([0; HEADER * PAGES_MAX]) }
+        let (first, others) = ([0; RECORD_MAX], [0; HEADER * PAGES_MAX]);
+        Self { content: Vec::new(), records: Box::new(Records { first, others }) }
     }
 }

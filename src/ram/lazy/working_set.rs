@@ -8,11 +8,12 @@
 //! Each line has an offset in hexadecimal and the name of a block. The file is a hint: what is wrong in it is ignored, and
 //! costs time only.
 
-use crate::error::{Error, Result};
+use crate::channel::replace_file;
+use crate::error::Result;
 use crate::ram::block::{self, Blocks};
 use crate::sync::{Mutex, Rank};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -88,13 +89,10 @@ impl WorkingSet {
                 text.push(b'\n');
             }
         }
-        let mut beside = path.clone().into_os_string();
-        beside.push(format!(".{}", std::process::id()));
-        let written = File::create_new(&beside).and_then(|mut file| {
-            let written = file.write_all(&text).and_then(|()| fs::rename(&beside, path));
-            written.inspect_err(|_| drop(fs::remove_file(&beside)))
-        });
-        written.map_err(|err| Error::io(format_args!("writing the working set {}", path.display()), &err))
+        replace_file(path, &text).map_err(|error| {
+            let text = format!("the working set: {}", error.message());
+            error.with_message(text)
+        })
     }
 }
 
@@ -136,6 +134,7 @@ mod tests {
     use super::*;
     use crate::ram::block::{Block, BlockInfo};
     use crate::sys::OwnMemory;
+    use std::fs;
     use std::sync::Arc;
 
     fn blocks(memory: &OwnMemory) -> Blocks {

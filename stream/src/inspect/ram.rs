@@ -85,6 +85,8 @@ impl RamReader {
         configuration: Option<&Configuration>,
         visitor: &mut V,
     ) -> Result<()> {
+        // Offset of the first of the page records that were not reported yet.
+        let mut records = None;
         loop {
             if self.ram.page_size.is_none() && self.inferences < MAX_INFERENCES {
                 self.infer_page_size(cursor)?;
@@ -97,12 +99,16 @@ impl RamReader {
                 visitor.progress(start);
             }
             if flags & ANY_PAGE != 0 {
+                records.get_or_insert(start);
                 let block = self.block_of(cursor, flags, start)?;
                 self.page(cursor, visitor, flags & !flag::CONTINUE, &At { block, address, start })?;
                 if flags & flag::ZERO != 0 && self.ram.page_size.is_some() {
                     self.run_of_zeroes(cursor, visitor, block)?;
                 }
                 continue;
+            }
+            if let Some(first) = records.take() {
+                visitor.memory_records(first..start)?;
             }
             self.ram.framing += 8;
             // The total may precede the page size. It is a multiple of the smallest page size.

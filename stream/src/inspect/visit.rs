@@ -2,6 +2,7 @@
 //! Receives what passes while a stream is read. Guest memory is not kept.
 
 use std::io;
+use std::ops::Range;
 
 use super::stream::Block;
 
@@ -25,6 +26,11 @@ pub trait Visitor {
     /// A page at this address within a block. `offset` is the place of its bytes in the stream. A later page replaces
     /// an earlier one.
     fn page(&mut self, _block: &Block, _address: u64, _page: Page<'_>, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// These bytes of the stream were records of pages, and nothing else. Called behind the last of them.
+    fn memory_records(&mut self, _records: Range<u64>) -> io::Result<()> {
         Ok(())
     }
 

@@ -17,6 +17,7 @@ pub mod io;
 pub mod limits;
 pub mod mapped;
 pub mod multifd;
+pub mod page_index;
 pub mod preflight;
 pub mod ram;
 pub mod return_path;

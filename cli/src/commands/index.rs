@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `savevm index`: writes where the pages of a snapshot are, so that a lazy restore starts at once.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use savevm_stream::inspect::{Budget, PageIndexer, Unwatched};
+use savevm_stream::wire::page_index::{FileState, PageIndex};
+
+use super::inspect::report_damage;
+use crate::args::Index;
+use crate::failure::{Context, Failure, Result, Status};
+use crate::input::Input;
+use crate::words::{plural, shown, size};
+
+/// Page size in bytes if the stream shows none.
+const USUAL_PAGE_SIZE: u64 = 4096;
+
+/// Runs the command.
+pub fn run(args: &Index) -> Result<Status> {
+    // Before the file is read: a later change must not be missed.
+    let data = fs::metadata(&args.file).context(|| format!("cannot open {}", shown(&args.file)))?;
+    let input = Input::open(&args.file, &args.reading)?;
+    let name = input.name.clone();
+    let Some(base) = input.base().filter(|_| data.is_file()) else {
+        let why = "an index needs a full stream in a regular file, which is not compressed or in an image";
+        return Err(Failure::new(format!("{name}: {why}")));
+    };
+    let stream = input.read(&mut Unwatched)?;
+    let status = report_damage(&name, &stream);
+    if status != Status::Success {
+        return Ok(status);
+    }
+    let page_size = stream.ram.page_size.map_or(USUAL_PAGE_SIZE, |(size, _)| size);
+    let mut indexer = PageIndexer::new(page_size, Budget::new(args.reading.max_memory));
+    let stream = Input::open(&args.file, &args.reading)?.with_page_size(page_size).read(&mut indexer)?;
+    let Some(found) = indexer.finish(&stream, base) else {
+        return Err(Failure::new(format!("{name}: its pages have fixed places, so it needs no index")));
+    };
+    let index = PageIndex { file: FileState::from(&data), ..found.index };
+    let bytes = index.encode();
+    write_whole(&args.output, &bytes)?;
+    let runs = index.blocks.iter().map(|block| block.runs.len() as u64).sum();
+    let (length, runs) = (size(bytes.len() as u64), plural(runs, "run"));
+    writeln!(std::io::stdout(), "{}: {length}, {runs} of pages", shown(&args.output))?;
+    Ok(status)
+}
+
+/// A file that is removed unless it was renamed.
+struct Temporary(Option<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Replaces a file by one that is complete and on the disk.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let what = || format!("cannot write {}", shown(path));
+    let name = path.file_name().ok_or_else(|| Failure::new(format!("{} is no file", shown(path))))?;
+    let directory = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let mut file = File::options().write(true).create_new(true).open(&beside).context(what)?;
+    let mut temporary = Temporary(Some(beside.clone()));
+    file.write_all(bytes).context(what)?;
+    file.sync_all().context(what)?;
+    fs::rename(&beside, path).context(what)?;
+    temporary.0 = None;
+    // Some file systems cannot sync a directory.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
+}
