@@ -195,11 +195,12 @@ int savevm_state_complete_precopy_non_iterable(QEMUFile *f,
                                                bool in_postcopy);
 
 /**
- * Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy.
+ * Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy, while the guest still
+ * runs.
  *
  * Returns: 0 or -errno with an error.
  *
- * Thread: any. Lock: held. QEMU 10.1: qemu_savevm_state_postcopy_prepare, migration/savevm.c.
+ * Thread: any. Lock: either. QEMU 10.1: qemu_savevm_state_postcopy_prepare, migration/savevm.c.
  */
 int savevm_state_postcopy_prepare(QEMUFile *f,
                                   Error **errp);

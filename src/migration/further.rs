@@ -89,8 +89,7 @@ fn format(params: &Params, peer_is_libsavevm: bool) -> Format {
         MultifdFormat::Qemu81 => (false, true),
         MultifdFormat::Qemu90 => (true, true),
     };
-    // A SYNC behind each section leaves nothing under way at the switch to postcopy.
-    Format { zero_in_packets, flush_records: flush_records && !params.postcopy }
+    Format { zero_in_packets, flush_records }
 }
 
 impl Further {

@@ -43,8 +43,11 @@ impl RamHandler {
 
 impl Handler for RamHandler {
     fn has(&self, callback: Callback) -> bool {
-        // An empty section of SavePostcopyPrepare could not be loaded.
-        !matches!(callback, Callback::SaveState | Callback::SavePostcopyPrepare)
+        match callback {
+            Callback::SaveState => false,
+            Callback::SavePostcopyPrepare => self.0.sends_over_connections(),
+            _ => true,
+        }
     }
 
     fn is_active(&self) -> bool {
@@ -107,6 +110,10 @@ impl Handler for RamHandler {
             pending.precopy_only = pending.precopy_only.saturating_add(left);
         }
         pending
+    }
+
+    fn save_postcopy_prepare(&self, file: &MigFile) -> Result<()> {
+        self.0.save_postcopy_prepare(file)
     }
 
     fn save_live_complete_precopy(&self, file: &MigFile) -> i32 {

@@ -369,8 +369,19 @@ impl Ram {
         })
     }
 
+    /// Whether pages are sent over further connections at present.
+    pub(super) fn sends_over_connections(&self) -> bool {
+        self.busy.lock().saving.as_ref().is_some_and(|saver| saver.further.is_some())
+    }
+
+    /// Before the switch to postcopy, while the guest runs: a section that ends with a SYNC of the further connections, so that
+    /// the destination has loaded all of their pages before the guest moves (QEMU 10.1, `ram_save_postcopy_prepare`).
+    pub(super) fn save_postcopy_prepare(&self, file: &MigFile) -> Result<()> {
+        self.with_saver(|saver| saver.end_section(file, true))
+    }
+
     /// Reads the dirty log for the last time. From here on whole host pages are sent over the main connection, and the
-    /// next record names its block. The last section has ended with a SYNC of the further connections.
+    /// next record names its block. `save_postcopy_prepare` has ended the pages of the further connections with a SYNC.
     pub(super) fn sync_for_postcopy(&self, file: &MigFile) -> Result<()> {
         self.with_saver(|saver| {
             if let Some(further) = saver.further.take() {

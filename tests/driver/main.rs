@@ -11,6 +11,7 @@ mod link;
 mod machine;
 mod mapped;
 mod multifd;
+mod multifd_postcopy;
 mod multifd_qemu;
 mod ownership;
 mod page_index;

@@ -81,21 +81,22 @@ pub fn several(channels: u32, compression: Compression) -> Params {
     Params { channels, compression, handshake_timeout: LONG, stall_timeout: Some(LONG), ..quick() }
 }
 
-fn uri(path: &Path) -> Endpoint {
+pub fn uri(path: &Path) -> Endpoint {
     Endpoint::Uri(Uri::Unix(path.to_owned()))
 }
 
-struct Pair {
-    source: Machine,
-    target: Machine,
-    stage: Arc<super::machine::Stage>,
-    near: Memory,
-    far: Memory,
-    path: PathBuf,
+/// Two machines with the library's RAM.
+pub struct Pair {
+    pub source: Machine,
+    pub target: Machine,
+    pub stage: Arc<super::machine::Stage>,
+    pub near: Memory,
+    pub far: Memory,
+    pub path: PathBuf,
 }
 
 impl Pair {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let (source, target, stage) = Machine::two();
         let (near, far) = (Memory::new(&source), Memory::new(&target));
         near.fill(1);
@@ -103,7 +104,7 @@ impl Pair {
         Self { source, target, stage, near, far, path: socket_path(name) }
     }
 
-    fn run(&self, out: Params, into: Params, during: impl Fn(&Outgoing)) -> (Arc<Outgoing>, Arc<Incoming>) {
+    pub fn run(&self, out: Params, into: Params, during: impl Fn(&Outgoing)) -> (Arc<Outgoing>, Arc<Incoming>) {
         let into = Incoming::start(&self.target.vm, uri(&self.path), into).unwrap();
         let out = Outgoing::start(&self.source.vm, uri(&self.path), out).unwrap();
         during(&out);
@@ -232,35 +233,6 @@ fn strangers_do_not_disturb() {
     into.wait_within(LONG).expect("it ends").unwrap();
     assert!(pair.near.content() == pair.far.content());
     drop(strangers);
-}
-
-#[test]
-fn postcopy_follows_several_connections() {
-    let pair = Pair::new("postcopy-several");
-    let params = Params {
-        postcopy: true,
-        max_bandwidth: 20 << 20,
-        downtime_limit: Duration::from_millis(1),
-        ..several(3, Compression::Zstd)
-    };
-    let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
-    let out = Outgoing::start(&pair.source.vm, uri(&pair.path), params).unwrap();
-    out.start_postcopy().unwrap();
-    for number in 0..200 {
-        if pair.source.host.is_running() {
-            pair.near.write(16 + number, 5);
-        }
-    }
-    let result = out.wait_within(LONG).expect("it ends");
-    if let Err(error) = &result
-        && error.to_string().contains("userfaultfd")
-    {
-        return eprintln!("SKIPPED: {error}");
-    }
-    result.unwrap();
-    into.wait_within(LONG).expect("it ends").unwrap();
-    assert!(pair.near.content() == pair.far.content());
-    pair.stage.check("postcopy");
 }
 
 #[test]

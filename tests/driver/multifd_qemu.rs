@@ -205,3 +205,27 @@ fn qemu_gives_memory_over_several_connections() {
         println!("{}: ok", case.what);
     });
 }
+
+#[test]
+fn qemu_without_postcopy_after_several_connections_refuses_it() {
+    each("postcopy", &[], |version, case, channels, option, method| {
+        std::fs::write(&case.memory, vec![0; PAGES * PAGE]).unwrap();
+        let Some(mut qemu) = start(version, case, option, true) else {
+            return eprintln!("SKIPPED: {} is not QEMU {}", version.program, version.text);
+        };
+        set_up(&mut qemu, case, channels, method);
+        qemu.command(&format!("migrate_incoming unix:{}", case.socket.display()));
+        wait_for_listener(&case.socket);
+        let (machine, _, stage) = Machine::two();
+        machine.vm.unregister_name(None, b"dev", 1);
+        let memory = Memory::named(&machine, "m");
+        memory.set(&content());
+        let params = Params { postcopy: true, ..case.params.clone() };
+        let out = Outgoing::start(&machine.vm, Endpoint::Uri(Uri::Unix(case.socket.clone())), params).unwrap();
+        let error = out.wait_within(LONG).expect("it ends").unwrap_err();
+        assert!(error.to_string().contains("QEMU before 10.1"), "{}: {error}", case.what);
+        assert!(machine.host.is_running(), "{}", case.what);
+        stage.check(&case.what);
+        println!("{}: ok", case.what);
+    });
+}

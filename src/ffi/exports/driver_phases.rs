@@ -127,11 +127,12 @@ pub unsafe extern "C" fn savevm_state_complete_precopy_non_iterable(f: *mut QEMU
     unsafe { on_file(f, std::ptr::null_mut(), complete) }
 }
 
-/// Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy.
+/// Calls save_postcopy_prepare of all active devices, each in a section, before the switch to postcopy, while the guest still
+/// runs.
 ///
 /// Returns: 0 or -errno with an error.
 ///
-/// Thread: any. Lock: held. QEMU 10.1: qemu_savevm_state_postcopy_prepare, migration/savevm.c.
+/// Thread: any. Lock: either. QEMU 10.1: qemu_savevm_state_postcopy_prepare, migration/savevm.c.
 ///
 /// # Safety
 /// `f` is NULL or an open file; `errp` is NULL or points to NULL.

@@ -271,7 +271,8 @@ pub struct SaveVMParams {
     pub no_preflight: bool,
     /// Connections for the pages of RAM besides the main one, 2 to 64 (QEMU's capability multifd with multifd-channels); 0 and 1:
     /// none, everything goes over the main connection. Both sides must set the same number. It needs the RAM of this library
-    /// (savevm_ram_new()) and `unix:PATH` or `tcp:HOST:PORT`. Postcopy may follow if both ends are libsavevm.
+    /// (savevm_ram_new()) and `unix:PATH` or `tcp:HOST:PORT`. Postcopy may follow, also from and to QEMU 10.1 and later; its
+    /// pages and its recovery use the main connection alone.
     pub channels: u32,
     /// How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. Without
     /// several channels it is an error.

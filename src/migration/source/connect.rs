@@ -120,14 +120,9 @@ impl Source {
     }
 
     /// Chooses the format for the destination.
-    pub(super) fn settle_format(&self, params: &Params) -> Result<()> {
-        let Some(further) = &self.further else { return Ok(()) };
-        let peer_is_libsavevm = self.peer_is_libsavevm();
-        if params.postcopy && !peer_is_libsavevm {
-            let text = "postcopy with several connections needs libsavevm on both ends: disable postcopy, or set channels to 1";
-            return Err(Error::new(libc::ENOTSUP, text));
+    pub(super) fn settle_format(&self, params: &Params) {
+        if let Some(further) = &self.further {
+            further.set_peer(params, self.peer_is_libsavevm());
         }
-        further.set_peer(params, peer_is_libsavevm);
-        Ok(())
     }
 }

@@ -45,7 +45,7 @@ impl Source {
             }
             None => (false, error),
         };
-        let error = if cancelled { error } else { core.name_peer(error) };
+        let error = if cancelled { error } else { self.suggest(core, core.name_peer(error)) };
         if cancelled {
             self.report_cancel(m);
         }
@@ -74,6 +74,19 @@ impl Source {
         }
         m.finish(if cancelled && restarted { Status::Cancelled } else { Status::Failed });
         Next::Done
+    }
+
+    /// Adds what to set if the destination may be a QEMU that refused postcopy after several connections. It gives no reason.
+    fn suggest(&self, core: &Core, error: Error) -> Error {
+        let asked = self.further.is_some() && core.params().postcopy;
+        if !asked || self.peer_is_libsavevm() || core.status().is_postcopy() {
+            return error;
+        }
+        let text = format!(
+            "{} (a QEMU before 10.1 has no postcopy after several connections: disable postcopy, or set channels to 1)",
+            error.message()
+        );
+        error.with_message(text)
     }
 
     /// Reports to the destination that the migration was cancelled here. Only libsavevm understands that.

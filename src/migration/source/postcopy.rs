@@ -79,7 +79,6 @@ impl Source {
         let stream = with_big_lock(&*host, || {
             error::check("disks_inactivate", host.disks_inactivate())?;
             switchover::send_start(vm, file);
-            save::postcopy_prepare(vm, file)?;
             save::complete_precopy(vm, file, Completion::Live).map_err(|error| file.explain(error))?;
             if let Some(ram) = vm.slot.ram() {
                 ram.send_discards(file)?;

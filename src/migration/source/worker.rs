@@ -220,7 +220,7 @@ impl Source {
         if let Some(reader) = self.reader.as_ref().filter(|reader| params.preflight && reader.knows_preflight()) {
             preflight::ask(core, self.file()?, reader, Purpose::Migrate)?;
         }
-        self.settle_format(&params)?;
+        self.settle_format(&params);
         if params.postcopy {
             command::postcopy_advise(vm, self.file()?);
         }
@@ -267,15 +267,19 @@ impl Source {
         self.go(Step::Iterate)
     }
 
-    /// Whether the destination has read everything that was sent. The package of a postcopy follows everything that is
-    /// queued in the connection: a megabyte, or 100,000 records of zero pages. The guest runs while the queue empties.
+    /// Prepares the devices for the switch to postcopy. Returns whether the destination has read everything that was sent. The
+    /// package of a postcopy follows everything that is queued in the connections: a megabyte, or 100,000 records of zero
+    /// pages. The guest runs while the queues empty.
     fn is_drained(&mut self, core: &Core) -> Result<bool> {
-        let Some(reader) = &self.reader else { return Ok(true) };
         let Some(since) = self.draining else {
             self.draining = Some(core.now());
-            command::ping(&core.vm, self.file()?, message::PING_DRAINED);
-            return Ok(false);
+            save::postcopy_prepare(&core.vm, self.file()?)?;
+            if self.reader.is_some() {
+                command::ping(&core.vm, self.file()?, message::PING_DRAINED);
+            }
+            return Ok(self.reader.is_none());
         };
+        let Some(reader) = &self.reader else { return Ok(true) };
         match reader.pong(message::PING_DRAINED) {
             Some(answer) => answer.map(|()| true),
             None => Ok(core.now().saturating_sub(since) > DRAIN_MAX),

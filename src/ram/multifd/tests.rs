@@ -10,8 +10,8 @@ use crate::ram::{Options, Ram};
 use crate::savevm::connections::{Compression, Connections, Format, Settings};
 use crate::savevm::save::{self, Completion, Disks};
 use crate::savevm::{Vm, load};
-use crate::sys::{IoVec, OwnMemory, SendBuffer};
-use crate::wire::multifd::{FLAG_SYNC, Head, Method, PACKET_PAGES_SIZE, Packet};
+use crate::sys::{IoVec, OwnMemory, SendBuffer, Span};
+use crate::wire::multifd::{FLAG_SYNC, Head, Method, PACKET_PAGES_SIZE, Packet, head_len};
 use proptest::prelude::*;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -183,6 +183,55 @@ fn memory_arrives_over_any_number_of_connections_in_every_format() {
             assert!(counters(&target).0 >= 609 && counters(&target).1 >= 98);
         }
     }
+}
+
+#[test]
+fn switch_to_postcopy_follows_a_sync_of_all_connections() {
+    const COUNT: usize = 2;
+    for format in FORMATS {
+        let (near, far) = ends(settings(COUNT as u32, Compression::None, format));
+        let source = Machine::new(&near);
+        source.write(0, 0, &content(10 * PAGE, 1));
+        let sink = Arc::new(crate::channel::memory::Writer::new());
+        let file = MigFile::new(Arc::clone(&sink) as _, true);
+        save::setup(&source.vm, &file).unwrap();
+        while save::iterate(&source.vm, &file, false).unwrap() == save::Round::Again {}
+        file.flush();
+        let before = sink.contents().len();
+        source.write(0, 0, &content(10 * PAGE, 2));
+        while save::iterate(&source.vm, &file, false).unwrap() == save::Round::Again {}
+        save::postcopy_prepare(&source.vm, &file).unwrap();
+        file.flush();
+        // The PART section of QEMU 10.1: the record, if the format has it, and the end of the section.
+        let record = if format.flush_records { &0x200_u64.to_be_bytes()[..] } else { &[] };
+        let section = [b"\x02\0\0\0\0", record, &0x10_u64.to_be_bytes(), b"\x7e\0\0\0\0"].concat();
+        let stream = sink.contents();
+        assert!(stream.len() > before && stream.ends_with(&section), "{format:?}: {:?}", &stream[before..]);
+        source.ram.sync_for_postcopy(&file).unwrap();
+        save::cleanup(&source.vm);
+        for channel in &far.channels {
+            let (mut last, mut head) = (false, vec![0; head_len(12)]);
+            while let Some(count @ 1..) = read_whole(&**channel, &mut head) {
+                assert_eq!(count, head.len());
+                let packet = Packet::decode(&head, 12).unwrap();
+                last = packet.head.sync;
+                read_whole(&**channel, &mut vec![0; packet.head.payload as usize]);
+            }
+            assert!(last, "{format:?}: the last packet has SYNC");
+        }
+    }
+}
+
+/// Fills `bytes`. `None` at an error.
+fn read_whole(channel: &dyn Channel, bytes: &mut [u8]) -> Option<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match channel.read(Span::from_slice(&mut bytes[done..])).ok()? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Some(done)
 }
 
 #[cfg(all(feature = "zlib", feature = "zstd"))]
