@@ -39,6 +39,9 @@ printf '\n## Snapshots\n'
 printf '\n## Checkpoints in the process\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-checkpoint-bench" "$here/checkpoint.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-checkpoint-bench" || missed=1
+printf '\n## Live update\n\n'
+"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-live-update-bench" "$here/live-update.c" \
+    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-live-update-bench" || missed=1
 printf '\n## Preflight and rehearsal\n\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-preflight-bench" "$here/preflight.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-preflight-bench" || missed=1

@@ -3,9 +3,10 @@
  * One snapshot in a process of its own, for snapshot.py:
  *     snapshot save FILE MIB stream|mapped THREADS buffered|direct CONTENT    prints the pause and the whole time, in ms
  *     snapshot load FILE MIB THREADS buffered|direct                          prints the time of the load, in ms
- *     snapshot first FILE MIB THREADS                                         prints the time from the call of a lazy load to the
+ *     snapshot first FILE MIB THREADS [INDEX]                                 prints the time from the call of a lazy load to the
  *                                                                             guest's first access to memory, and ends
- *     snapshot lazy FILE MIB THREADS                                          also prints the time to the end of all reading
+ *     snapshot lazy FILE MIB THREADS [INDEX]                                  also prints the time to the end of all reading
+ *     snapshot index FILE MIB THREADS INDEX                                   as lazy, and checks that the index was written
  * There are 20 devices besides memory. The guest is a thread that touches pages in random order.
  */
 #define _GNU_SOURCE
@@ -119,7 +120,7 @@ int main(int argc, char **argv)
     Error *err = NULL;
     char uri[4096];
     if (argc < 5) {
-        fail("snapshot save|load|first|lazy FILE MIB ...", NULL);
+        fail("snapshot save|load|first|lazy|index FILE MIB ...", NULL);
     }
     bool saves = strcmp(argv[1], "save") == 0;
     snprintf(uri, sizeof(uri), "file:%s", argv[2]);
@@ -167,6 +168,7 @@ int main(int argc, char **argv)
     pthread_t thread;
     atomic_bool started = false;
     options.lazy = true;
+    options.index = more[1];
     pthread_create(&thread, NULL, guest, &started);
     while (!started) {
     }
@@ -188,5 +190,8 @@ int main(int argc, char **argv)
         fail("lazy load", err);
     }
     printf("%.3f %.3f\n", touched_at - begin, now_ms() - begin);
+    if (strcmp(argv[1], "index") == 0 && access(more[1], F_OK) != 0) {
+        fail("no index", NULL);
+    }
     return 0;
 }

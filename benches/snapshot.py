@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """How long snapshots take, beside an unmodified QEMU with mapped-ram and dd: saves and loads of 2 GiB of random bytes, and the time
-from a lazy load's call to the guest's first access. Full loads in that part run a tenth as often.
+from a lazy load's call to the guest's first access. In that part full loads run a tenth as often, and at most 2 GiB of the memory
+have random bytes; the rest is zero.
 
 usage: snapshot.py LIBDIR [--runs N] [--mib MIB] [--start MIB...] [--directory DIR] [--only start|copy]
 
@@ -26,6 +27,8 @@ from qmp import Qmp  # noqa: E402
 
 # libsavevm's default; QEMU's default number of channels, and more of them.
 THREADS, CHANNELS = 0, (2, 8)
+# Memory with random bytes in the measurements of starts, in MiB.
+RANDOM_MAX = 2048
 
 
 def build(library, work):
@@ -53,8 +56,10 @@ class Qemu:
                 memory.write(part)
 
     def use(self, direct, channels):
-        self.qmp.capabilities("mapped-ram", "multifd")
-        self.qmp("migrate-set-parameters", **{"multifd-channels": channels, "direct-io": direct})
+        """No channels: a plain stream."""
+        if channels:
+            self.qmp.capabilities("mapped-ram", "multifd")
+            self.qmp("migrate-set-parameters", **{"multifd-channels": channels, "direct-io": direct})
         self.qmp("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
 
     def wait(self):
@@ -200,26 +205,37 @@ def copies(bench, mib, runs):
 
 def starts(bench, sizes, runs):
     for mib in sizes:
-        bench.make(mib)
+        bench.make(min(mib, RANDOM_MAX))
         first, columns = [], []
-        for form in ("mapped", "stream"):
-            path = bench.directory / form
-            bench.ours("save", path, mib, form, THREADS, "buffered", bench.content)
-            first.append((f"libsavevm, lazy, {form}: first access", lambda path=path: bench.ours("first", path, mib, THREADS)))
-            columns += [(f"libsavevm, lazy, {form}: first access, then libsavevm, lazy, {form}: all read",
-                         lambda path=path: bench.ours("lazy", path, mib, THREADS)),
-                        (f"libsavevm, full load, {form}", lambda path=path: bench.ours("load", path, mib, THREADS, "buffered"))]
+        for name, form in ("fixed places", "mapped"), ("stream", "stream"), ("stream with index", "stream"):
+            path, index = bench.directory / form, []
+            if name == "stream with index":
+                index = [bench.directory / "index"]
+                bench.ours("index", path, mib, THREADS, *index)
+            else:
+                bench.ours("save", path, mib, form, THREADS, "buffered", bench.content)
+                columns.append((f"libsavevm, full load, {name}",
+                                lambda path=path: bench.ours("load", path, mib, THREADS, "buffered")))
+            arguments = (path, mib, THREADS, *index)
+            first.append((f"libsavevm, lazy, {name}: first access", lambda rest=arguments: bench.ours("first", *rest)))
+            columns.append((f"libsavevm, lazy, {name}: first access, then libsavevm, lazy, {name}: all read",
+                            lambda rest=arguments: bench.ours("lazy", *rest)))
+        for name, channels in ("mapped-ram", 2), ("plain", 0):
+            path = bench.directory / f"qemu-{name}"
+            bench.file = path
+            bench.qemu_save(mib, False, channels)
+
+            def load(path=path, channels=channels):
+                bench.file = path
+                return bench.qemu_load(mib, False, channels)
+
+            columns.append((f"QEMU, full load, {name}", load))
         bench.content.unlink()
-        if bench.qemu:
-            bench.make(mib)
-            bench.qemu_save(mib, False)
-            bench.content.unlink()
-            columns.append(("QEMU, full load, mapped-ram", lambda: bench.qemu_load(mib, False)))
         rows(f"From the load's call to the guest, {mib} MiB in the page cache (goal 5 ms)", first, runs)
         rows(f"The same with the end of the reading, and full loads, {mib} MiB", columns, max(runs // 10, 1))
-        for form in ("mapped", "stream"):
-            (bench.directory / form).unlink()
-        bench.forget()
+        for name in "mapped", "stream", "index", "qemu-mapped-ram", "qemu-plain":
+            (bench.directory / name).unlink()
+        bench.file = bench.directory / "file"
 
 
 def main():

@@ -77,6 +77,9 @@ static void step(Guest *guest)
     head->steps++;
     wrote(guest, 0);
     atomic_fetch_add(&guest->steps, 1);
+    if (guest->ran) {
+        atomic_store(guest->ran, true);
+    }
 }
 
 static void *cpu(void *opaque)

@@ -35,6 +35,7 @@ typedef struct Guest {
     bool run, runs, quit;
     _Atomic uint64_t steps;  /* by this machine */
     atomic_bool broken;      /* found a page that can't be */
+    atomic_bool *ran;        /* set by each step, unless NULL */
     atomic_int logs;         /* log_start less log_stop */
     _Atomic uint64_t longest_ns; /* longest step since the start */
     atomic_int throttle, most_throttle; /* in percent: now, and the most of it */

@@ -29,6 +29,8 @@ typedef enum { NEVER, BEFORE_ACCEPT, AFTER_ACCEPT, BEFORE_LOAD, IN_DEVICE, AS_DE
 static char uri[64];
 static Failure failure;
 static uint32_t device_value;
+/* Whether the guest made a step in the new process; in memory of both processes. */
+static atomic_bool *ran_there;
 
 static void device_save(QEMUFile *f, void *opaque)
 {
@@ -96,6 +98,7 @@ static void new_process(void)
         _exit(4);
     }
     Guest *guest = guest_in(block.descriptor, block.length);
+    guest->ran = ran_there;
     if (failure == BEFORE_LOAD) {
         _exit(3);
     }
@@ -191,6 +194,132 @@ TEST(guest_has_one_owner_at_each_failure_and_moves_in_the_end)
     CHECK(savevm_live_update(guest->ram, uri, NULL, &err) == NULL);
     error_free(err);
     guest_free(guest);
+}
+
+static void *kill_later(void *opaque)
+{
+    pid_t child = *(pid_t *)opaque;
+    usleep((useconds_t)(rand() % 40000));
+    kill(child, SIGKILL);
+    return NULL;
+}
+
+static int new_memory(void)
+{
+    int memory = memfd_create("guest", MFD_CLOEXEC);
+    REQUIRE(memory >= 0 && ftruncate(memory, LENGTH) == 0);
+    return memory;
+}
+
+TEST(new_process_killed_at_any_moment_leaves_one_owner)
+{
+    int rounds = 40 / (int)harness_slow(), stayed = 0, moved = 0;
+
+    ran_there = mmap(NULL, sizeof(*ran_there), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(ran_there != MAP_FAILED);
+    srand((unsigned)getpid());
+    failure = NEVER;
+    for (int round = 0; round < rounds; round++) {
+        int memory = new_memory();
+        Guest *guest = guest_in(memory, LENGTH);
+        pthread_t killer;
+        Error *err = NULL;
+
+        atomic_store(ran_there, false);
+        device_value = 77;
+        guest_fill(guest);
+        guest_start(guest);
+        pid_t child = start_new_process();
+        REQUIRE(pthread_create(&killer, NULL, kill_later, &child) == 0);
+        SaveVMMigration *out = savevm_live_update(guest->ram, uri, NULL, &err);
+        int moves = out ? savevm_migration_wait(out, &err) : -1;
+        savevm_migration_free(out);
+        pthread_join(killer, NULL);
+        int end = end_of(child);
+        if (moves == 0) {
+            moved++;
+            CHECK_EQ(savevm_owner(guest->vm), SAVEVM_OWNER_THERE);
+            CHECK(!savevm_may_run(guest->vm));
+        } else if (savevm_may_run(guest->vm)) {
+            stayed++;
+            uint64_t steps = atomic_load(&guest->steps);
+            WAIT_FOR(atomic_load(&guest->steps) > steps + 50);
+            CHECK(!atomic_load(ran_there));
+            guest_stop(guest);
+            CHECK(guest_whole(guest));
+        }
+        /* Otherwise it is unknown whether the new process has started the guest, so it does not run here. */
+        CHECK(savevm_may_run(guest->vm) == (savevm_owner(guest->vm) == SAVEVM_OWNER_HERE));
+        CHECK(end == 0 || end == 128 + SIGKILL);
+        error_free(err);
+        guest_free(guest);
+        close(memory);
+    }
+    fprintf(stderr, "of %d guests, %d stayed and %d moved\n", rounds, stayed, moved);
+    CHECK(stayed + moved > 0);
+}
+
+/* The old process, which is killed after a time, or ends when the guest has moved. */
+static void old_process(void)
+{
+    int memory = new_memory();
+    Guest *guest = guest_in(memory, LENGTH);
+    pid_t self = getpid();
+    pthread_t killer;
+    Error *err = NULL;
+
+    guest_fill(guest);
+    guest_start(guest);
+    device_value = 77;
+    while (!harness_listens(uri + strlen("unix:"))) {
+        usleep(1000);
+    }
+    srand((unsigned)self);
+    SaveVMMigration *out = savevm_live_update(guest->ram, uri, NULL, &err);
+    if (!out || pthread_create(&killer, NULL, kill_later, &self) != 0) {
+        _exit(3);
+    }
+    _exit(savevm_migration_wait(out, &err) == 0 ? 0 : 4);
+}
+
+TEST(old_process_killed_at_any_moment_leaves_at_most_one_owner)
+{
+    int rounds = 30 / (int)harness_slow(), arrived = 0;
+
+    failure = NEVER;
+    for (int round = 0; round < rounds; round++) {
+        SaveVMPassedBlock block = SAVEVM_PASSED_BLOCK_INIT;
+        Error *err = NULL;
+
+        snprintf(uri, sizeof(uri), "unix:/tmp/savevm-live-old-%d-%d", (int)getpid(), round);
+        pid_t child = fork();
+        if (child == 0) {
+            old_process();
+        }
+        device_value = 0;
+        SaveVMLiveUpdate *update = savevm_live_update_accept(uri, &err);
+        REQUIRE(update != NULL);
+        CHECK_EQ(savevm_live_update_block(update, 0, &block), 0);
+        Guest *guest = guest_in(block.descriptor, block.length);
+        SaveVMMigration *in = savevm_live_update_load(update, guest->vm, NULL, &err);
+        savevm_live_update_free(update);
+        REQUIRE(in != NULL);
+        if (savevm_migration_wait(in, &err) == 0) {
+            arrived++;
+            CHECK(savevm_may_run(guest->vm));
+            WAIT_FOR(atomic_load(&guest->steps) > 50);
+            guest_stop(guest);
+            CHECK(guest_whole(guest) && device_value == 77);
+        } else {
+            CHECK(!savevm_may_run(guest->vm) && atomic_load(&guest->steps) == 0);
+        }
+        int end = end_of(child);
+        CHECK(end == 0 || end == 128 + SIGKILL);
+        error_free(err);
+        savevm_migration_free(in);
+        guest_free(guest);
+    }
+    fprintf(stderr, "%d of %d guests arrived\n", arrived, rounds);
 }
 
 TEST(live_update_needs_descriptors_and_a_unix_socket)
