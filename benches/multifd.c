@@ -2,9 +2,10 @@
 /*
  * What moving RAM over several connections costs: one migration over a socket to another process.
  *
- * usage: multifd ADDRESS MIB CHANNELS none|zlib|zstd|auto FILE
- * FILE has the content of the memory, which must be as long. Prints seconds, CPU seconds of the source and of the destination, and MiB
- * on the wire.
+ * usage: multifd ADDRESS MIB CHANNELS none|zlib|zstd|auto FILE touched|fresh
+ * FILE has the content of the memory, which must be as long. The source's memory is a private mapping of it, of which every page was
+ * written to. The destination's memory was written to before ("touched"), or is new ("fresh"). Prints seconds, CPU seconds of the
+ * source and of the destination, and MiB on the wire.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -12,13 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "savevm.h"
 #include "savevm/ram.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 static size_t length;
 static SaveVMParams params = SAVEVM_PARAMS_INIT;
@@ -31,35 +33,64 @@ static void check(bool good, const char *what, Error *err)
     }
 }
 
-static double now(void)
+static double seconds(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static double now(void)
+{
+    return seconds(CLOCK_MONOTONIC);
 }
 
 /* CPU seconds of this process so far. */
 static double cpu(void)
 {
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
-    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-        1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    return seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-static uint8_t *memory_new(void)
+/* New memory, aligned so that all of it can have huge pages, as QEMU's. */
+static uint8_t *memory_new(bool touched)
 {
-    uint8_t *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *memory = mmap(NULL, length + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(memory != MAP_FAILED, "there is no memory", NULL);
+    memory += (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
     madvise(memory, length, MADV_HUGEPAGE);
+    if (touched) {
+        memset(memory, 0, length);
+    }
     return memory;
+}
+
+/* The dirty log of a hypervisor whose guest is stopped, as QEMU's in this measurement. */
+static int log_start(void *opaque)
+{
+    (void)opaque;
+    return 0;
+}
+
+static int log_sync(void *opaque, const SaveVMRamBlock *block, uint64_t *bitmap, size_t words)
+{
+    (void)opaque, (void)block, (void)bitmap, (void)words;
+    return 0;
+}
+
+static void log_stop(void *opaque)
+{
+    (void)opaque;
 }
 
 static SaveVM *machine(uint8_t *memory)
 {
+    SaveVMRamOps ops = SAVEVM_RAM_OPS_INIT;
+    ops.log_start = log_start;
+    ops.log_sync = log_sync;
+    ops.log_stop = log_stop;
     SaveVM *vm = savevm_new(NULL, NULL);
     Error *err = NULL;
-    SaveVMRam *ram = savevm_ram_new(vm, NULL, NULL, NULL, &err);
+    SaveVMRam *ram = savevm_ram_new(vm, NULL, &ops, NULL, &err);
     check(ram != NULL, "there is no RAM", err);
     SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
     block.name = "m";
@@ -69,9 +100,9 @@ static SaveVM *machine(uint8_t *memory)
     return vm;
 }
 
-static void destination(const char *uri, const uint8_t *content, int ready)
+static void destination(const char *uri, const uint8_t *content, bool touched, int ready)
 {
-    uint8_t *memory = memory_new();
+    uint8_t *memory = memory_new(touched);
     Error *err = NULL;
     SaveVMMigration *in = savevm_incoming(machine(memory), uri, &params, &err);
     check(in != NULL, "incoming", err);
@@ -92,7 +123,7 @@ int main(int argc, char **argv)
     char ready;
     double used;
 
-    check(argc == 6, "usage: multifd ADDRESS MIB CHANNELS none|zlib|zstd|auto FILE", NULL);
+    check(argc == 7, "usage: multifd ADDRESS MIB CHANNELS none|zlib|zstd|auto FILE touched|fresh", NULL);
     length = strtoul(argv[2], NULL, 0) << 20;
     params.channels = (uint32_t)strtoul(argv[3], NULL, 0);
     while (method < 3 && strcmp(names[method], argv[4]) != 0) {
@@ -102,12 +133,12 @@ int main(int argc, char **argv)
     file = open(argv[5], O_RDONLY);
     uint8_t *content = mmap(NULL, length, PROT_READ, MAP_PRIVATE, file, 0);
     check(file >= 0 && content != MAP_FAILED, argv[5], NULL);
-    uint8_t *memory = memory_new();
-    memcpy(memory, content, length);
+    uint8_t *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    check(memory != MAP_FAILED && madvise(memory, length, MADV_POPULATE_WRITE) == 0, "there is no memory", NULL);
     check(pipe(up) == 0, "pipe", NULL);
     pid_t child = fork();
     if (child == 0) {
-        destination(argv[1], content, up[1]);
+        destination(argv[1], content, strcmp(argv[6], "touched") == 0, up[1]);
     }
     check(read(up[0], &ready, 1) == 1, "the destination failed", NULL);
     SaveVM *vm = machine(memory);

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The lock order: a lock may be taken while locks above it in this list are held, never while one below it is held.
@@ -313,26 +314,33 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A condition variable for a [`Mutex`].
+/// A condition variable for a [`Mutex`]. What its waiting threads look at is changed only while that mutex is locked. So a
+/// notification that no thread waits for needs no system call, which one of `std` always makes.
 #[derive(Debug, Default)]
-pub struct Condvar(std::sync::Condvar);
+pub struct Condvar {
+    inner: std::sync::Condvar,
+    /// Number of threads that wait. Changed with the mutex locked, except that a thread may be counted a little longer.
+    waiting: AtomicUsize,
+}
 
 impl Condvar {
     /// A condition that no thread waits for.
     pub const fn new() -> Self {
-        Self(std::sync::Condvar::new())
+        Self { inner: std::sync::Condvar::new(), waiting: AtomicUsize::new(0) }
     }
 
     /// Releases the lock, waits for a notification and takes the lock again. May return without a notification.
     #[track_caller]
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.with_released(guard, |inner| self.0.wait(inner).unwrap_or_else(PoisonError::into_inner))
+        self.with_released(guard, |inner| self.inner.wait(inner).unwrap_or_else(PoisonError::into_inner))
     }
 
     /// As [`Condvar::wait`], at most for `limit`.
     #[track_caller]
     pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
-        self.with_released(guard, |inner| self.0.wait_timeout(inner, limit).unwrap_or_else(PoisonError::into_inner).0)
+        self.with_released(guard, |inner| {
+            self.inner.wait_timeout(inner, limit).unwrap_or_else(PoisonError::into_inner).0
+        })
     }
 
     /// The wait itself. No second lock may be held during it.
@@ -349,7 +357,10 @@ impl Condvar {
             check_none_held("a thread waits for a condition");
             rank
         };
+        // A thread that takes the mutex behind this one, and then notifies, sees the count.
+        self.waiting.fetch_add(1, Relaxed);
         let inner = wait(guard.inner);
+        self.waiting.fetch_sub(1, Relaxed);
         MutexGuard {
             inner,
             #[cfg(debug_assertions)]
@@ -359,12 +370,16 @@ impl Condvar {
 
     /// Wakes one waiting thread.
     pub fn notify_one(&self) {
-        self.0.notify_one();
+        if self.waiting.load(Relaxed) > 0 {
+            self.inner.notify_one();
+        }
     }
 
     /// Wakes all waiting threads.
     pub fn notify_all(&self) {
-        self.0.notify_all();
+        if self.waiting.load(Relaxed) > 0 {
+            self.inner.notify_all();
+        }
     }
 }
 

@@ -60,6 +60,15 @@ pub(super) struct Queues {
     pub quit: bool,
 }
 
+impl Queues {
+    /// Whether the phase's thread is woken: with room for several batches it is woken less often, and while the others still
+    /// have one. A queue that is empty would let its thread wait.
+    pub fn is_worth_waking(&self, at: usize) -> bool {
+        let free: usize = self.queues.iter().map(|queue| QUEUE_MAX.saturating_sub(queue.len())).sum();
+        self.queues[at].len() == 0 || 2 * free >= self.queues.len()
+    }
+}
+
 /// What the phase's thread and the connections' threads share.
 pub(super) struct Shared {
     pub queues: Mutex<Queues>,

@@ -89,8 +89,11 @@ impl Worker {
             spare.clear();
             queues.spare.push(spare);
         }
+        let wakes = queues.is_worth_waking(self.number);
         drop(queues);
-        self.shared.done.notify_all();
+        if wakes {
+            self.shared.done.notify_all();
+        }
     }
 
     /// Sorts the pages of a batch by content. Without zero pages in packets, the phase's thread has found them already.
