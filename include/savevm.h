@@ -793,11 +793,11 @@ typedef enum SaveVMStallReason {
    */
   SAVEVM_STALL_DEVICES = 3,
   /**
-   * The destination does not read what is sent.
+   * The destination does not read what is sent, over the main connection or one of several others. The text names it.
    */
   SAVEVM_STALL_PEER_NOT_READING = 4,
   /**
-   * Incoming: the source sends nothing.
+   * Incoming: the source sends nothing. With several connections, the text names those that the load waits for.
    */
   SAVEVM_STALL_PEER_NOT_SENDING = 5,
   /**

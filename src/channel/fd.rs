@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How a descriptor is used.
@@ -63,6 +63,9 @@ pub struct FdChannel {
     shut_down: AtomicBool,
     wake: WakeFd,
     stall: StallLimit,
+    /// See `Channel::written`.
+    written: AtomicU64,
+    writing: AtomicBool,
     /// See `Channel::name`.
     name: Option<String>,
     /// The process at the other end, if the library made the connection.
@@ -132,7 +135,8 @@ impl FdChannel {
         }
         let descriptor = Mutex::new(Rank::Descriptor, Some(Arc::new(Descriptor { fd, was_blocking })));
         let (shut_down, stall) = (AtomicBool::new(false), StallLimit::new());
-        Ok(Self { kind, descriptor, shut_down, wake, stall, name: None, peer: None })
+        let (written, writing) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { kind, descriptor, shut_down, wake, stall, written, writing, name: None, peer: None })
     }
 
     /// Sets the name that errors use.
@@ -250,7 +254,8 @@ impl Channel for FdChannel {
     }
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
-        self.with(|fd| {
+        self.writing.store(true, Ordering::Relaxed);
+        let result = self.with(|fd| {
             self.check()?;
             let mut left = advance(pieces, 0);
             while !left.is_empty() {
@@ -261,13 +266,18 @@ impl Channel for FdChannel {
                 });
                 match count {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(count) => left = advance(left, count),
+                    Ok(count) => {
+                        self.written.fetch_add(count as u64, Ordering::Relaxed);
+                        left = advance(left, count);
+                    }
                     // A broken pipe after `shutdown` is caused by this side.
                     Err(err) => return Err(self.check().err().unwrap_or(err)),
                 }
             }
             Ok(())
-        })
+        });
+        self.writing.store(false, Ordering::Relaxed);
+        result
     }
 
     /// Shuts a socket down for the peer too. The peer of a pipe sees nothing before `close`. Waits on this side end in
@@ -310,6 +320,10 @@ impl Channel for FdChannel {
 
     fn is_duplex(&self) -> bool {
         self.kind == Kind::Socket
+    }
+
+    fn written(&self) -> (u64, bool) {
+        (self.written.load(Ordering::Relaxed), self.writing.load(Ordering::Relaxed))
     }
 
     fn in_flight(&self) -> u64 {

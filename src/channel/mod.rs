@@ -121,6 +121,12 @@ pub trait Channel: Send + Sync {
         0
     }
 
+    /// Returns the bytes that all writes have passed on so far, also one in progress, and whether one is in progress. Zero if
+    /// the channel does not count them.
+    fn written(&self) -> (u64, bool) {
+        (0, false)
+    }
+
     /// Returns the host's pointer of a channel of the host, as an address.
     fn host_channel(&self) -> Option<usize> {
         None

@@ -7,6 +7,7 @@
 use super::core::Core;
 use super::endpoint::{DESTINATION_STALL, SOURCE_STALL};
 use super::params::{MultifdFormat, Params};
+use super::watch_state::Probe;
 use crate::channel::{Channel, Uri};
 use crate::error::{Error, Result};
 use crate::savevm::Vm;
@@ -15,6 +16,7 @@ use crate::savevm::host::without_big_lock;
 use crate::sync::{Mutex, Rank};
 use crate::sys::IoVec;
 use crate::wire::multifd::{CHANNELS_MAX, Hello, Method};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -28,6 +30,21 @@ struct State {
     mismatch: Option<Error>,
 }
 
+/// What a destination knows of a connection while its bytes arrive.
+#[derive(Default)]
+struct Meter {
+    bytes: AtomicU64,
+    /// A part of a packet has arrived.
+    within: AtomicBool,
+}
+
+/// The meters of all connections.
+struct Meters {
+    each: Vec<Meter>,
+    /// The connection that the load waits for, or `usize::MAX`.
+    late: AtomicUsize,
+}
+
 /// See the module.
 pub(super) struct Further {
     core: Weak<Core>,
@@ -35,6 +52,7 @@ pub(super) struct Further {
     /// How long the destination waits for connections that are missing.
     limit: Duration,
     is_incoming: bool,
+    meters: Arc<Meters>,
 }
 
 /// What a hello says to a destination with these settings.
@@ -96,7 +114,9 @@ impl Further {
     fn new(core: &Arc<Core>, params: &Params, stall: Duration, is_incoming: bool) -> Arc<Self> {
         let channels = (0..params.channels).map(|_| None).collect();
         let state = State { settings: settings(params, stall), channels, error: None, unsettled: None, mismatch: None };
+        let each = (0..params.channels).map(|_| Meter::default()).collect();
         Arc::new(Self {
+            meters: Arc::new(Meters { each, late: AtomicUsize::new(usize::MAX) }),
             core: Arc::downgrade(core),
             state: Mutex::new(Rank::FurtherConnections, state),
             limit: params.handshake_timeout,
@@ -116,6 +136,7 @@ impl Further {
         let stall = params.stall_timeout.unwrap_or(SOURCE_STALL);
         let this = Self::new(core, &params, stall, false);
         let uuid = core.vm.host().uuid().unwrap_or_default();
+        let mut probes = Vec::new();
         for number in 0..params.channels {
             let named = |error: Error| {
                 let text = format!(
@@ -135,14 +156,18 @@ impl Further {
             let hello = Hello { uuid, id: number as u8 }.encode();
             send(&*channel, &hello).map_err(|err| named(Error::channel("writing the hello", &err)))?;
             this.put(number, &channel);
+            probes.push(probe(&channel));
         }
+        core.watch.set_further(probes);
         Ok(this.offer(core))
     }
 
     /// Those of a destination, which are still to be accepted.
     pub fn expect(core: &Arc<Core>) -> Arc<Self> {
         let params = core.params();
-        Self::new(core, &params, params.stall_timeout.unwrap_or(DESTINATION_STALL), true).offer(core)
+        let this = Self::new(core, &params, params.stall_timeout.unwrap_or(DESTINATION_STALL), true);
+        core.watch.set_further((0..params.channels as usize).map(|number| this.meters.probe(number)).collect());
+        this.offer(core)
     }
 
     /// Source: the destination has shown whether it is libsavevm.
@@ -232,6 +257,28 @@ impl Further {
     }
 }
 
+/// Lets the watch look at a connection of a source. It waits for the peer while bytes are not read.
+fn probe(channel: &Arc<dyn Channel>) -> Probe {
+    let channel = Arc::downgrade(channel);
+    Box::new(move || {
+        let Some(channel) = channel.upgrade() else { return (0, false) };
+        let (unread, (written, is_writing)) = (channel.in_flight(), channel.written());
+        (written.wrapping_sub(unread), is_writing || unread > 0)
+    })
+}
+
+impl Meters {
+    /// Lets the watch look at a connection of a destination. It waits for the peer in a packet, and if the load needs it.
+    fn probe(self: &Arc<Self>, number: usize) -> Probe {
+        let meters = Arc::clone(self);
+        Box::new(move || {
+            let meter = &meters.each[number];
+            let waits = meter.within.load(Relaxed) || meters.late.load(Relaxed) == number;
+            (meter.bytes.load(Relaxed), waits)
+        })
+    }
+}
+
 fn send(channel: &dyn Channel, bytes: &[u8]) -> std::io::Result<()> {
     let mut buffer = crate::sys::SendBuffer::default();
     buffer.bytes().extend_from_slice(bytes);
@@ -267,10 +314,23 @@ impl Connections for Further {
         self.state.lock().error.clone()
     }
 
-    fn received(&self, bytes: u64) {
+    fn received(&self, number: usize, bytes: u64) {
+        if let Some(meter) = self.meters.each.get(number) {
+            meter.bytes.fetch_add(bytes, Relaxed);
+        }
         if let Some(core) = self.core.upgrade() {
             core.stats.add_received(bytes);
         }
+    }
+
+    fn set_within(&self, number: usize, within: bool) {
+        if let Some(meter) = self.meters.each.get(number) {
+            meter.within.store(within, Relaxed);
+        }
+    }
+
+    fn set_late(&self, number: Option<usize>) {
+        self.meters.late.store(number.unwrap_or(usize::MAX), Relaxed);
     }
 }
 

@@ -56,6 +56,12 @@ impl Link {
         open
     }
 
+    /// Returns the bytes that wait in the further connections.
+    pub fn further_in_flight(&self) -> u64 {
+        let further = self.0.lock().further.clone();
+        further.iter().map(|channel| channel.in_flight()).sum()
+    }
+
     /// Sets the longest wait of the channel until bytes arrive or are taken, if there is one.
     pub fn set_stall_limit(&self, limit: Duration) {
         let channel = self.0.lock().channel.clone();

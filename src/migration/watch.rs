@@ -9,11 +9,12 @@ use super::deadline::NOTICED_WITHIN;
 use super::endpoint::{DESTINATION_STALL, SOURCE_STALL};
 use super::progress::{Stall, StallReason};
 use super::trace::Event;
-use super::watch_state::{Reasons, Shared};
+use super::watch_state::{Probe, Reasons, Shared};
 use crate::error::{Error, Result};
 use crate::savevm::slot::StallEvent;
 use crate::savevm::unwind::catch;
 use crate::sys::spawn;
+use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,13 @@ const TICK: Duration = Duration::from_millis(500);
 const TICK_MIN: Duration = Duration::from_millis(2);
 
 /// What the thread has seen of the peer.
+#[derive(Default)]
+struct Peer {
+    main: Seen,
+    further: Vec<Seen>,
+}
+
+/// What it has seen of one connection.
 #[derive(Default)]
 struct Seen {
     bytes: u64,
@@ -45,8 +53,32 @@ impl Seen {
     }
 }
 
+impl Peer {
+    /// Names the further connections on which nothing has moved for longer than `notice`, while this side waits for the peer.
+    /// Returns the longest time as well.
+    fn still(&mut self, further: &[Probe], notice: Duration) -> Option<(String, Duration)> {
+        self.further.resize_with(further.len(), Seen::default);
+        let mut still: Vec<(Duration, usize)> = further
+            .iter()
+            .zip(&mut self.further)
+            .zip(1..)
+            .map(|((probe, seen), number)| {
+                let (bytes, waits) = probe();
+                (seen.still(bytes, waits), number)
+            })
+            .filter(|(time, _)| *time > notice)
+            .collect();
+        // Where nothing has moved for longest comes first: the others may wait for it.
+        still.sort_by_key(|(time, number)| (Reverse(*time), *number));
+        let (time, _) = *still.first()?;
+        let numbers: Vec<_> = still.iter().map(|(_, number)| number.to_string()).collect();
+        let word = if numbers.len() == 1 { "connection" } else { "connections" };
+        Some((format!(" over {word} {} of {}", numbers.join(", "), further.len()), time))
+    }
+}
+
 fn watch(core: &Weak<Core>, shared: &Shared) {
-    let mut seen = Seen::default();
+    let mut seen = Peer::default();
     let mut tick = TICK_MIN;
     while shared.sleep(tick) {
         let Some(core) = core.upgrade() else { return };
@@ -75,29 +107,32 @@ impl Core {
     }
 
     /// Looks whether the peer does its part. Returns how long it may take for that.
-    fn look_at_peer(&self, seen: &mut Seen) -> Duration {
+    fn look_at_peer(&self, seen: &mut Peer) -> Duration {
         let limit = self.params().stall_timeout;
-        if self.incoming {
-            let notice = (limit.unwrap_or(DESTINATION_STALL) / 2).min(NOTICE_INCOMING);
-            let still = seen.still(self.stats.received(), self.stats.is_reading());
-            self.set_peer_stall(StallReason::PeerNotSending, still, notice);
-            return notice;
-        }
-        let notice = (limit.unwrap_or(SOURCE_STALL) / 2).min(NOTICE);
-        let (sent, is_writing) = self.watch.writes.lock().as_ref().map_or((0, false), |writes| writes.get());
-        let still = seen.still(sent, is_writing);
-        let asked = self.watch.asked_for();
-        match still > notice {
-            true => self.set_peer_stall(StallReason::PeerNotReading, still, notice),
-            false => self.set_peer_stall(StallReason::PeerNotAnswering, asked, notice),
-        }
-        notice
-    }
-
-    fn set_peer_stall(&self, reason: StallReason, time: Duration, notice: Duration) {
-        let side = if self.incoming { "the source" } else { "the destination" };
-        let stall = (time > notice).then(|| Stall::peer(reason, side, time));
+        let (side, reason, notice, (bytes, waits), asked) = match self.incoming {
+            true => {
+                let notice = (limit.unwrap_or(DESTINATION_STALL) / 2).min(NOTICE_INCOMING);
+                let moved = (self.stats.received(), self.stats.is_reading());
+                ("the source", StallReason::PeerNotSending, notice, moved, Duration::ZERO)
+            }
+            false => {
+                let notice = (limit.unwrap_or(SOURCE_STALL) / 2).min(NOTICE);
+                let moved = self.watch.writes.lock().as_ref().map_or((0, false), |writes| writes.get());
+                ("the destination", StallReason::PeerNotReading, notice, moved, self.watch.asked_for())
+            }
+        };
+        let main = seen.main.still(bytes, waits);
+        let further = seen.still(&self.watch.further(), notice);
+        let stall = match further {
+            // The main connection of a destination waits as well while another one does.
+            Some((place, time)) if self.incoming || main <= notice => Some(Stall::peer(reason, side, &place, time)),
+            Some((place, time)) => Some(Stall::peer(reason, side, &format!("{place} and the main one"), time)),
+            None if main > notice => Some(Stall::peer(reason, side, "", main)),
+            None if asked > notice => Some(Stall::peer(StallReason::PeerNotAnswering, side, "", asked)),
+            None => None,
+        };
         self.change_stall(|reasons| reasons.peer = stall);
+        notice
     }
 
     /// Sets the reason of a stall that the speeds show.

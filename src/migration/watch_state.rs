@@ -18,6 +18,9 @@ pub(super) struct Reasons {
     pub reported: StallReason,
 }
 
+/// Returns the bytes that a further connection has moved, and whether this side waits for its peer.
+pub(super) type Probe = Box<dyn Fn() -> (u64, bool) + Send + Sync>;
+
 #[derive(Default)]
 struct State {
     stop: bool,
@@ -34,6 +37,8 @@ pub(super) struct Watch {
     pub shared: Arc<Shared>,
     pub thread: Mutex<Option<JoinHandle<()>>>,
     pub reasons: Mutex<Reasons>,
+    /// The further connections, in the order of their numbers.
+    further: Mutex<Arc<[Probe]>>,
     /// The file in use.
     pub writes: Mutex<Option<Arc<Writes>>>,
     began: Instant,
@@ -48,6 +53,7 @@ impl Default for Watch {
             shared: Arc::new(Shared { state, stopped: Condvar::new() }),
             thread: Mutex::new(Rank::MigrationWatch, None),
             reasons: Mutex::new(Rank::MigrationWatch, Reasons::default()),
+            further: Mutex::new(Rank::MigrationWatch, Arc::new([])),
             writes: Mutex::new(Rank::MigrationWatch, None),
             began: Instant::now(),
             asked: AtomicU64::new(0),
@@ -75,6 +81,16 @@ impl Watch {
     /// The file over which the source sends from now on.
     pub fn set_writes(&self, writes: Option<Arc<Writes>>) {
         *self.writes.lock() = writes;
+    }
+
+    /// The further connections of the migration.
+    pub fn set_further(&self, further: Vec<Probe>) {
+        *self.further.lock() = further.into();
+    }
+
+    /// Returns the further connections.
+    pub fn further(&self) -> Arc<[Probe]> {
+        Arc::clone(&self.further.lock())
     }
 
     /// Runs `wait`, in which the source waits for an answer.

@@ -87,6 +87,10 @@ pub trait Connections: Send + Sync {
     fn unsettled_error(&self) -> Option<Error>;
     /// Returns the first error of a connection.
     fn error(&self) -> Option<Error>;
-    /// Counts bytes that were received.
-    fn received(&self, bytes: u64);
+    /// Counts bytes that were received over a connection.
+    fn received(&self, number: usize, bytes: u64);
+    /// Destination: a connection has brought a part of a packet, and its thread waits for the rest; or no longer.
+    fn set_within(&self, number: usize, within: bool);
+    /// Destination: the load waits for this connection only.
+    fn set_late(&self, number: Option<usize>);
 }

@@ -2,9 +2,12 @@
 //! Whole migrations with several connections, between two machines with the library's RAM.
 
 use super::machine::Machine;
-use super::precopy::{LONG, quick};
+use super::precopy::{LONG, quick, wait_until};
+use super::progress::has_stall;
 use savevm::channel::Uri;
-use savevm::migration::{Compression, Endpoint, Incoming, Migration, MultifdFormat, Outgoing, Owner, Params, Status};
+use savevm::migration::{
+    Compression, Endpoint, Incoming, Migration, MultifdFormat, Outgoing, Owner, Params, StallReason, Status,
+};
 use savevm::ram::block::BlockInfo;
 use savevm::ram::tracker::Log;
 use savevm::ram::{Options, Ram};
@@ -378,6 +381,34 @@ fn damage_at_random_places_leaves_one_owner() {
             }
         });
     }
+}
+
+#[test]
+fn a_connection_that_stops_is_named_by_both_ends() {
+    let pair = Pair::new("stalled");
+    // More than the sockets on the way can hold.
+    pair.near.set(&(0..PAGES * PAGE).map(|at| (at / 3 % 251) as u8 + 1).collect::<Vec<_>>());
+    let way = socket_path("way-stalled");
+    let params = Params { stall_timeout: Some(Duration::from_secs(8)), ..several(3, Compression::None) };
+    let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
+    let carried = proxy(&way, &pair.path, 2, 500_000, Fate::Stall);
+    let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
+    let (near, far) = (&pair.source, &pair.target);
+    let (reading, sending) = (StallReason::PeerNotReading, StallReason::PeerNotSending);
+    wait_until(
+        || has_stall(near, reading).is_some() && has_stall(far, sending).is_some(),
+        || format!("{:?}, {:?}", out.info(), into.info()),
+    );
+    let text = has_stall(near, reading).unwrap();
+    assert!(text.contains("the destination has not read what was sent to it over connection 2 of 3 for"), "{text}");
+    let text = has_stall(far, sending).unwrap();
+    assert!(text.contains("the source has sent nothing over connection 2 of 3 for"), "{text}");
+    for result in [out.wait_within(LONG), into.wait_within(LONG)] {
+        assert!(result.expect("it ends").is_err(), "the stall limit ends it");
+    }
+    assert!(near.host.is_running() && !far.host.is_running());
+    drop(carried);
+    let _ = std::fs::remove_file(way);
 }
 
 #[cfg(feature = "tls")]

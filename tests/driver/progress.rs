@@ -26,7 +26,8 @@ fn busy() -> (Machine, Machine, std::sync::Arc<super::machine::Stage>) {
     (source, destination, stage)
 }
 
-fn has_stall(machine: &Machine, reason: StallReason) -> Option<String> {
+/// The text of the first report of this reason.
+pub fn has_stall(machine: &Machine, reason: StallReason) -> Option<String> {
     let stalls = machine.host.stalls.lock().unwrap();
     stalls.iter().find(|(number, _)| *number == reason as i32).map(|(_, text)| text.clone())
 }

@@ -354,6 +354,14 @@ impl Channel for TlsChannel {
         self.inner.has_peer()
     }
 
+    fn in_flight(&self) -> u64 {
+        self.inner.in_flight()
+    }
+
+    fn written(&self) -> (u64, bool) {
+        self.inner.written()
+    }
+
     fn set_blocking(&self, blocking: bool) -> io::Result<()> {
         self.inner.set_blocking(blocking)
     }

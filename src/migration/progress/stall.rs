@@ -102,12 +102,12 @@ impl Stall {
         Self { reason: StallReason::Devices, excess: 0, text }
     }
 
-    /// The peer does nothing.
-    pub fn peer(reason: StallReason, peer: &str, time: Duration) -> Self {
+    /// The peer does nothing. `place` names connections, if it is about some of them.
+    pub fn peer(reason: StallReason, peer: &str, place: &str, time: Duration) -> Self {
         let seconds = time.as_secs_f64();
         let text = match reason {
-            StallReason::PeerNotReading => format!("{peer} has not read what was sent to it for {seconds:.0} s"),
-            StallReason::PeerNotSending => format!("{peer} has sent nothing for {seconds:.0} s"),
+            StallReason::PeerNotReading => format!("{peer} has not read what was sent to it{place} for {seconds:.0} s"),
+            StallReason::PeerNotSending => format!("{peer} has sent nothing{place} for {seconds:.0} s"),
             _ => format!("{peer} has not answered for {seconds:.0} s"),
         };
         Self { reason, excess: 0, text }

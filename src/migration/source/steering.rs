@@ -41,14 +41,14 @@ impl Source {
     }
 
     /// Returns what may be left when the guest is stopped.
-    pub(super) fn threshold(&self, params: &Params) -> u64 {
+    pub(super) fn threshold(&self, core: &Core, params: &Params) -> u64 {
         let whole = self.steering.budget.threshold(self.steering.limit(params), self.rate.last.link);
-        whole - self.in_flight().min(whole / 2)
+        whole - self.in_flight(core).min(whole / 2)
     }
 
-    /// Returns the bytes that wait in the connection. What is sent while the guest is stopped follows them.
-    fn in_flight(&self) -> u64 {
-        self.channel.as_ref().map_or(0, |channel| channel.in_flight())
+    /// Returns the bytes that wait in the connections. What is sent while the guest is stopped follows them.
+    fn in_flight(&self, core: &Core) -> u64 {
+        self.channel.as_ref().map_or(0, |channel| channel.in_flight()) + core.link.further_in_flight()
     }
 
     /// Takes in what is left, and decides whether to stop the guest.
@@ -91,7 +91,7 @@ impl Source {
     pub(super) fn show_progress(&mut self, core: &Core, params: &Params) {
         let (now, link) = (core.now(), self.rate.last.link);
         let is_postcopy = core.status().is_postcopy();
-        self.rate.last.threshold = self.threshold(params);
+        self.rate.last.threshold = self.threshold(core, params);
         let estimate = self.steering.estimate(core, params, link, self.throttle);
         let rest = estimate.rest();
         // A deadline gives an end to a migration that does not come nearer to one.
@@ -99,7 +99,7 @@ impl Source {
         let paused = core.stats.get().time_paused();
         let percent = self.steering.percent.update(now.saturating_sub(paused), rest);
         let left = core.stats.get().remaining.total();
-        let prediction = self.steering.prediction(left.saturating_add(self.in_flight()), link);
+        let prediction = self.steering.prediction(left.saturating_add(self.in_flight(core)), link);
         {
             let mut info = core.stats.get();
             info.percent = percent;
@@ -140,7 +140,7 @@ impl Source {
     pub(super) fn note_stop(&mut self, core: &Core, postcopy: bool) {
         let limit = self.steering.limit(&core.params());
         let left = if postcopy { 0 } else { core.stats.get().remaining.total() };
-        let in_flight = self.in_flight();
+        let in_flight = self.in_flight(core);
         let prediction = self.steering.prediction(left.saturating_add(in_flight), self.rate.last.link);
         self.steering.stopped = Some((self.transferred().saturating_sub(in_flight), prediction));
         {

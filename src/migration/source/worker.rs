@@ -322,7 +322,7 @@ impl Source {
         if let Some(next) = self.pace(core, params.max_bandwidth)? {
             return Ok(next);
         }
-        let threshold = self.threshold(&params);
+        let threshold = self.threshold(core, &params);
         let pending = save::pending(vm, self.file()?, threshold);
         core.stats.get().remaining = pending;
         let too_fast = self.rate.too_fast(core.now(), self.transferred(), pending.total());

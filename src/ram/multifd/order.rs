@@ -84,10 +84,10 @@ impl Shared {
         format!("connection {} of {}", number + 1, self.settings.count)
     }
 
-    /// Bytes arrived.
-    pub fn arrived(&self, bytes: usize) {
+    /// Bytes arrived over a connection.
+    pub fn arrived(&self, number: usize, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Relaxed);
-        self.connections.received(bytes as u64);
+        self.connections.received(number, bytes as u64);
     }
 
     /// A packet with pages is loaded.
@@ -126,6 +126,12 @@ impl Shared {
 
     /// Waits until every connection is at its next SYNC, and lets all of them read on.
     pub fn sync(&self) -> Result<()> {
+        let result = self.wait_for_all();
+        self.connections.set_late(None);
+        result
+    }
+
+    fn wait_for_all(&self) -> Result<()> {
         let (mut seen, mut since) = (self.bytes.load(Relaxed), Instant::now());
         let mut state = self.state.lock();
         loop {
@@ -151,6 +157,7 @@ impl Shared {
                 let text = format!("{} brought no pages within {:?}", self.name(late), self.settings.stall);
                 return Err(Error::new(libc::ETIMEDOUT, text));
             }
+            self.connections.set_late(Some(late));
             state = self.changed.wait_timeout(state, POLL.min(self.settings.stall));
         }
     }

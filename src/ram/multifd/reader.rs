@@ -41,10 +41,16 @@ pub(super) fn run(vm: &Arc<Vm>, mut reader: Reader) {
     }
 }
 
-/// Reads until the spans are full. With `may_end`, returns false if the stream ends before the first byte, and waits for
-/// that byte without a limit.
-fn read_all(channel: &dyn Channel, spans: &mut [Span<'_>], shared: &Shared, may_end: bool) -> io::Result<bool> {
+/// Reads from connection `number` until the spans are full. With `may_end`, returns false if the stream ends before the first
+/// byte, and waits for that byte without a limit.
+fn read_all(
+    (channel, number): (&dyn Channel, usize),
+    spans: &mut [Span<'_>],
+    shared: &Shared,
+    may_end: bool,
+) -> io::Result<bool> {
     let mut rest = spans;
+    shared.connections.set_within(number, !may_end);
     let mut is_first = true;
     let since = Instant::now();
     while !rest.is_empty() {
@@ -59,10 +65,14 @@ fn read_all(channel: &dyn Channel, spans: &mut [Span<'_>], shared: &Shared, may_
             }
             Err(err) => return Err(err),
         };
-        is_first = false;
-        shared.arrived(count);
+        if is_first {
+            is_first = false;
+            shared.connections.set_within(number, true);
+        }
+        shared.arrived(number, count);
         rest = advance_spans(rest, count);
     }
+    shared.connections.set_within(number, false);
     Ok(true)
 }
 
@@ -72,10 +82,14 @@ impl Reader {
         Self { shared, channel, number, head, decoder: Decoder::default(), normal: Vec::new(), zero: Vec::new() }
     }
 
+    fn from(&self) -> (&dyn Channel, usize) {
+        (&*self.channel, self.number)
+    }
+
     fn packets(&mut self) -> Result<()> {
         while !self.shared.stops() {
             let mut head = std::mem::take(&mut self.head);
-            let read = read_all(&*self.channel, &mut [Span::from_slice(&mut head)], &self.shared, true);
+            let read = read_all(self.from(), &mut [Span::from_slice(&mut head)], &self.shared, true);
             self.head = head;
             match read {
                 Ok(true) => {}
@@ -124,14 +138,14 @@ impl Reader {
         for run in self.normal.chunk_by(|page, next| page + 1 == *next) {
             spans.push(block.memory().span(run[0] * size, run.len() * size));
         }
-        read_all(&*self.channel, &mut spans, &self.shared, false).map_err(|err| self.payload_error(block, &err))?;
+        read_all(self.from(), &mut spans, &self.shared, false).map_err(|err| self.payload_error(block, &err))?;
         self.arrived(block);
         Ok(())
     }
 
     fn unpack_pages(&mut self, block: &Block, method: Method, len: usize) -> Result<()> {
         let mut payload = self.decoder.take_payload(len);
-        let read = read_all(&*self.channel, &mut [Span::from_slice(&mut payload)], &self.shared, false);
+        let read = read_all(self.from(), &mut [Span::from_slice(&mut payload)], &self.shared, false);
         read.map_err(|err| self.payload_error(block, &err))?;
         let size = 1 << self.shared.page_bits;
         let pages = self.decoder.decode(method, payload, self.normal.len() * size).map_err(|error| {

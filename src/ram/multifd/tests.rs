@@ -49,9 +49,11 @@ impl Connections for Ends {
     fn error(&self) -> Option<Error> {
         self.error.lock().unwrap().clone()
     }
-    fn received(&self, bytes: u64) {
+    fn received(&self, _: usize, bytes: u64) {
         self.received.fetch_add(bytes, Relaxed);
     }
+    fn set_within(&self, _: usize, _: bool) {}
+    fn set_late(&self, _: Option<usize>) {}
 }
 
 fn settings(count: u32, compression: Compression, format: Format) -> Settings {
