@@ -964,9 +964,10 @@ typedef struct SaveVMParams {
    */
   bool strict;
   /**
-   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not
-   * begin with the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is
-   * accepted.
+   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: up to 17 connections (with
+   * `channels`: so many more) are examined at the same time. A connection that does not begin with the header of a stream,
+   * ends early, or is silent for `handshake_timeout_ms` is closed and reported. So is one that is silent for 5 s while
+   * further clients wait.
    */
   bool one_connection;
   /**

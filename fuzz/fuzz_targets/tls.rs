@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use savevm::channel::{Cancel, Channel, HandshakeLimits, Role, Security, TlsOptions, memory};
+use savevm::channel::{Cancel, Channel, Role, Security, TlsOptions, memory};
 use savevm::sys::{IoVec, Span};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -15,7 +15,7 @@ use std::time::Duration;
 #[path = "../../tests/certificates/mod.rs"]
 mod certificates;
 
-const LIMITS: HandshakeLimits = HandshakeLimits::of(Duration::from_secs(5));
+const LIMIT: Duration = Duration::from_secs(5);
 static CONTENT: [u8; 40_000] = {
     let (mut bytes, mut at) = ([0; 40_000], 0);
     while at < bytes.len() {
@@ -93,7 +93,7 @@ fn stranger(role: Role, bytes: &[u8]) {
     near.close().unwrap();
     let (source, destination) = sides();
     let side = if role == Role::Source { source } else { destination };
-    assert!(side.secure(far, None, LIMITS, &Cancel::new().unwrap()).is_err());
+    assert!(side.secure(far, None, LIMIT, &Cancel::new().unwrap()).is_err());
     // SAFETY: the channel was closed and keeps no reference; the bytes came from a vector of this length.
     drop(unsafe { Vec::from_raw_parts(written.as_ptr().cast_mut(), written.len(), written.len()) });
 }
@@ -105,14 +105,14 @@ fn mangled(plan: &[u8]) {
     let writer = thread::spawn(move || {
         let near: Arc<dyn Channel> = near;
         let cancel = Cancel::new().unwrap();
-        let Ok(tls) = sides().0.secure(Arc::clone(&near), None, LIMITS, &cancel) else { return near.close() };
+        let Ok(tls) = sides().0.secure(Arc::clone(&near), None, LIMIT, &cancel) else { return near.close() };
         tls.set_stall_limit(Some(Duration::from_secs(5)));
         let sent = tls.write_all(&mut [IoVec::from_static(&CONTENT)]);
         sent.and(tls.close())
     });
     let cancel = Cancel::new().unwrap();
     let mut received = Vec::new();
-    if let Ok(tls) = sides().1.secure(Arc::clone(&far), None, LIMITS, &cancel) {
+    if let Ok(tls) = sides().1.secure(Arc::clone(&far), None, LIMIT, &cancel) {
         tls.set_stall_limit(Some(Duration::from_secs(5)));
         let mut buffer = [0; 3000];
         while let Ok(count @ 1..) = tls.read(Span::from_slice(&mut buffer)) {

@@ -72,6 +72,10 @@ impl Channel for Begun {
         }
     }
 
+    fn in_flight(&self) -> u64 {
+        self.inner.in_flight()
+    }
+
     fn is_duplex(&self) -> bool {
         self.inner.is_duplex()
     }
@@ -104,5 +108,10 @@ mod tests {
         assert_eq!(read_some(&begun, 1).unwrap(), b"s");
         assert_eq!(read_some(&begun, 9).unwrap(), b"t");
         assert_eq!(read_some(&begun, 9).unwrap(), b"ream");
+    }
+
+    #[test]
+    fn what_the_channel_knows_of_its_peer_is_forwarded() {
+        check_forwards(&Begun::new(b"x".to_vec(), Arc::new(Known(memory::pair(16).0))));
     }
 }

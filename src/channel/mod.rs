@@ -26,7 +26,7 @@ pub use listen::Listener;
 pub use named_fd::NamedFd;
 pub use positioned::PositionedFile;
 pub use reader::ReaderChannel;
-pub use security::{HandshakeLimits, Role, Security, TlsOptions, tls_on_one_side};
+pub use security::{Role, Security, TlsOptions, tls_on_one_side};
 pub use sink::{Sink, replace_file};
 pub use uri::Uri;
 pub use wait::Cancel;

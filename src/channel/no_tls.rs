@@ -2,9 +2,10 @@
 //! Stands for TLS in a library that was built without the feature `tls`: no credentials exist.
 
 use super::Channel;
-use super::security::{HandshakeLimits, Role, TlsOptions};
+use super::security::{Role, TlsOptions};
 use crate::error::{Error, Result};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// There is no value of this type.
 pub enum Credentials {}
@@ -22,7 +23,7 @@ impl Credentials {
         &self,
         _raw: &Arc<dyn Channel>,
         _host: Option<&str>,
-        _limits: HandshakeLimits,
+        _limit: Duration,
     ) -> Result<Arc<dyn Channel>> {
         match *self {}
     }

@@ -52,22 +52,6 @@ impl Role {
     }
 }
 
-/// Limits of a handshake.
-#[derive(Clone, Copy, Debug)]
-pub struct HandshakeLimits {
-    /// Until the first bytes of the peer arrive.
-    pub first_bytes: Duration,
-    /// For the whole handshake.
-    pub whole: Duration,
-}
-
-impl HandshakeLimits {
-    /// One limit for the whole handshake.
-    pub const fn of(limit: Duration) -> Self {
-        Self { first_bytes: limit, whole: limit }
-    }
-}
-
 /// How the connections of one side of a migration are protected.
 #[derive(Default)]
 pub struct Security(Option<Credentials>);
@@ -86,12 +70,12 @@ impl Security {
     /// Makes a connected or accepted channel a connection of the migration: returns it as it is, or shakes hands.
     ///
     /// `to` is what the source connected to. The destination's certificate must have the name of that host, unless the
-    /// options name another one. The call ends at the limits, or when `cancel` is cancelled.
+    /// options name another one. The call ends at the limit, or when `cancel` is cancelled.
     pub fn secure(
         &self,
         raw: Arc<dyn Channel>,
         to: Option<&Uri>,
-        limits: HandshakeLimits,
+        limit: Duration,
         cancel: &Cancel,
     ) -> Result<Arc<dyn Channel>> {
         let Some(credentials) = &self.0 else { return Ok(raw) };
@@ -101,7 +85,7 @@ impl Security {
             return Err(Error::new(libc::ENOTSUP, text));
         }
         let _shut_down = cancel.shuts_down(&raw);
-        let secured = credentials.handshake(&raw, to.and_then(Uri::host), limits);
+        let secured = credentials.handshake(&raw, to.and_then(Uri::host), limit);
         secured.map_err(|error| {
             let _ = raw.shutdown();
             match cancel.is_cancelled() {
@@ -149,8 +133,7 @@ mod tests {
         let (near, _far) = memory::pair(16);
         let near: Arc<dyn Channel> = near;
         let security = Security::new(None, Role::Source).unwrap();
-        let limits = HandshakeLimits::of(Duration::ZERO);
-        let same = security.secure(Arc::clone(&near), None, limits, &Cancel::new().unwrap()).unwrap();
+        let same = security.secure(Arc::clone(&near), None, Duration::ZERO, &Cancel::new().unwrap()).unwrap();
         assert!(Arc::ptr_eq(&near, &same) && !security.is_tls());
     }
 

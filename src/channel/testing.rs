@@ -80,3 +80,57 @@ where
     assert_eq!(read_some(&**channel, 1).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     assert_eq!(write(&**channel, b"x").unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
 }
+
+/// A channel that forwards bytes, and knows how its peer is and how many bytes are on their way.
+pub struct Known(pub Arc<dyn Channel>);
+
+impl Known {
+    pub const PEER_END: &str = "its process was killed";
+    pub const IN_FLIGHT: u64 = 1234;
+}
+
+impl Channel for Known {
+    fn read(&self, into: Span<'_>) -> io::Result<usize> {
+        self.0.read(into)
+    }
+
+    fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
+        self.0.write_all(pieces)
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        self.0.shutdown()
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn name(&self) -> Option<String> {
+        Some("known".to_owned())
+    }
+
+    fn peer_end(&self) -> Option<String> {
+        Some(Self::PEER_END.to_owned())
+    }
+
+    fn in_flight(&self) -> u64 {
+        Self::IN_FLIGHT
+    }
+
+    fn is_duplex(&self) -> bool {
+        true
+    }
+
+    fn set_stall_limit(&self, limit: Option<Duration>) {
+        self.0.set_stall_limit(limit);
+    }
+}
+
+/// Checks that `wrapper`, a channel over `Known`, forwards what `Known` knows.
+pub fn check_forwards(wrapper: &dyn Channel) {
+    assert_eq!(wrapper.name().as_deref(), Some("known"));
+    assert_eq!(wrapper.peer_end().as_deref(), Some(Known::PEER_END));
+    assert_eq!(wrapper.in_flight(), Known::IN_FLIGHT);
+    assert!(wrapper.is_duplex() && wrapper.has_peer());
+}

@@ -4,7 +4,7 @@
 
 use super::core::Core;
 use super::endpoint::Endpoint;
-use crate::channel::{self, Cancel, Channel, HandshakeLimits, Sink, Uri};
+use crate::channel::{self, Cancel, Channel, Sink, Uri};
 use crate::error::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,22 +19,19 @@ impl Core {
             Endpoint::Uri(uri) => (channel::connect(uri, Some(limit), cancel)?, Some(uri)),
         };
         let left = limit.saturating_sub(since.elapsed());
-        self.security.secure(raw, uri, HandshakeLimits::of(left), cancel)
+        self.security.secure(raw, uri, left, cancel)
     }
 
     /// Source: opens a file, which becomes visible with `Sink::finish`.
     pub(super) fn open_file(&self, uri: &Uri, limit: Duration, cancel: &Cancel) -> Result<(Sink, Arc<dyn Channel>)> {
         let sink = Sink::open(uri, Some(limit), cancel)?;
-        let limits = HandshakeLimits::of(limit);
-        let channel = self.security.secure(Arc::clone(sink.channel()), Some(uri), limits, cancel)?;
+        let channel = self.security.secure(Arc::clone(sink.channel()), Some(uri), limit, cancel)?;
         Ok((sink, channel))
     }
 
-    /// Destination: makes an accepted channel a connection of the migration. With TLS the peer must begin the handshake
-    /// within `first_bytes` and complete it within `Params::handshake_timeout`.
-    pub(super) fn secure_accepted(&self, raw: Arc<dyn Channel>, first_bytes: Duration) -> Result<Arc<dyn Channel>> {
-        let whole = self.params().handshake_timeout;
-        let limits = HandshakeLimits { first_bytes: first_bytes.min(whole), whole };
-        self.security.secure(raw, None, limits, &self.cancel)
+    /// Destination: makes an accepted channel a connection of the migration. With TLS the peer must complete the handshake
+    /// within `Params::handshake_timeout`.
+    pub(super) fn secure_accepted(&self, raw: Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
+        self.security.secure(raw, None, self.params().handshake_timeout, &self.cancel)
     }
 }

@@ -42,13 +42,20 @@ pub struct Fragile {
     stall: Mutex<Option<Duration>>,
     /// The action at the time of the accept.
     happens: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// How the peer's process is after the break.
+    peer_end: Mutex<Option<&'static str>>,
 }
 
 impl Fragile {
     fn new(inner: Arc<dyn Channel>, left: i64, how: Break, damage: Option<(i64, Damage)>) -> Arc<Self> {
         let (left, read) = (AtomicI64::new(left), AtomicI64::new(0));
-        let (shut, stall, happens) = Default::default();
-        Arc::new(Self { inner, left, how, read, damage: Mutex::new(damage), shut, stall, happens })
+        let (shut, stall, happens, peer_end) = Default::default();
+        Arc::new(Self { inner, left, how, read, damage: Mutex::new(damage), shut, stall, happens, peer_end })
+    }
+
+    /// Lets the connection know how the peer's process ended.
+    pub fn know_peer_end(&self, how: &'static str) {
+        *self.peer_end.lock().unwrap() = Some(how);
     }
 
     /// Runs an action when the connection is accepted, before it is read.
@@ -132,6 +139,10 @@ impl Channel for Fragile {
 
     fn is_duplex(&self) -> bool {
         true
+    }
+
+    fn peer_end(&self) -> Option<String> {
+        self.peer_end.lock().unwrap().map(str::to_owned)
     }
 
     fn set_stall_limit(&self, limit: Option<Duration>) {

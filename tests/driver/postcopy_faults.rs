@@ -4,9 +4,13 @@
 use super::link::{Break, Damage, Fragile, Refuses, fragile};
 use super::machine::{Machine, PAGES};
 use super::postcopy_runs::{check_whole, guest, machines, params, recover_all, start};
-use super::precopy::{Run, over, quick, wait_status, wait_until};
-use savevm::migration::{Incoming, Migration, Outgoing, Owner, Params, Status};
+use super::precopy::{LONG, Run, over, quick, wait_status, wait_until};
+use super::rest::scratch;
+use savevm::channel::Uri;
+use savevm::migration::{Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
 use savevm::savevm::host::Flags;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -217,6 +221,35 @@ fn a_lost_report_that_all_pages_arrived_is_given_again_in_a_recovery() {
         run.into.recover(over(&fragile(-1, -1, Break::Whole).1)).unwrap();
         run.into.end();
     }
+}
+
+#[test]
+fn silent_clients_do_not_delay_a_lost_report_that_is_given_again() {
+    let left = answers() - 10;
+    let (source, destination, stage) = machines();
+    let params =
+        Params { max_postcopy_bandwidth: 0, recover_timeout: None, handshake_timeout: 100 * LONG, ..params(true) };
+    let run = start(&source, &destination, &fragile(-1, left, Break::Whole), params);
+    wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
+    wait_status(|| run.into.info().status, Status::Completed, "the destination");
+    let path = scratch("verdict");
+    let at = || Endpoint::Uri(Uri::Unix(path.clone()));
+    run.into.recover(at()).unwrap();
+    let _silent: Vec<_> = [&b""[..], b"\x08", b"\x08\0"]
+        .iter()
+        .map(|bytes| {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.write_all(bytes).unwrap();
+            client
+        })
+        .collect();
+    UnixStream::connect(&path).unwrap().write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    run.out.recover(&at()).unwrap();
+    let (out, into) = run.wait("silent clients");
+    assert!(out.is_ok() && into.is_ok(), "{out:?} {into:?}");
+    assert_eq!((run.out.info().owner, run.into.info().owner), (Owner::There, Owner::Here));
+    check_whole(&source, &destination, &stage, "silent clients");
+    run.into.end();
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //! Clients that connect to a waiting destination and are not its source.
 
 use super::machine::Machine;
-use super::precopy::{LONG, Run, check_moved, quick};
+use super::precopy::{LONG, Run, check_moved, quick, wait_until};
 use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::migration::{Endpoint, Incoming, Migration, Outgoing, Owner, Params};
-use std::io::Write;
+use std::io::ErrorKind::ConnectionReset;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -15,6 +16,14 @@ use std::time::{Duration, Instant};
 
 fn at(path: &Path) -> Endpoint {
     Endpoint::Uri(Uri::Unix(path.into()))
+}
+
+/// Waits until the destination has reported so many connections that it closed.
+fn wait_closed(destination: &Machine, times: usize) {
+    let closed = |text: &&String| text.contains("closed a connection that is not the source's");
+    let count = || destination.host.reports.lock().unwrap().iter().filter(closed).count();
+    wait_until(|| count() >= times, || format!("{:?}", destination.host.reports.lock().unwrap()));
+    assert_eq!(count(), times);
 }
 
 #[test]
@@ -29,12 +38,68 @@ fn strangers_do_not_end_the_wait_for_the_source() {
         stranger.write_all(bytes).unwrap();
     }
     let _silent = UnixStream::connect(&path).unwrap();
+    wait_closed(&destination, 6);
     let out = Outgoing::start(&source.vm, at(&path), quick()).unwrap();
     let (out, into) = Run { out, into }.wait("strangers");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "strangers");
-    let closed = |text: &&String| text.contains("closed a connection that is not the source's");
-    assert_eq!(destination.host.reports.lock().unwrap().iter().filter(closed).count(), 6);
+}
+
+/// Clients that have much more time than the test, and use it.
+fn clients_that_hold_on(path: &Path) -> Vec<UnixStream> {
+    let begins = [&b""[..], b"Q", b"QEVM", b"QEVM\0\0\0\x03\x07\0\0\0\x09x"];
+    let connect = |bytes: &&[u8]| {
+        let mut client = UnixStream::connect(path).unwrap();
+        client.write_all(bytes).unwrap();
+        client
+    };
+    begins.iter().map(connect).collect()
+}
+
+#[test]
+fn the_source_does_not_wait_for_clients_that_are_silent_or_slow() {
+    let (source, destination, stage) = Machine::two();
+    let path = scratch("hold-on");
+    let params = Params { handshake_timeout: 100 * LONG, ..quick() };
+    let into = Incoming::start(&destination.vm, at(&path), params).unwrap();
+    let mut clients = clients_that_hold_on(&path);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut trickle = UnixStream::connect(&path).unwrap();
+        let over = &over;
+        scope.spawn(move || {
+            for byte in b"QEVM\0\0\0\x03\x07\0\0\x0f\xa0".iter().chain([b'x'; 4000].iter()) {
+                if over.load(SeqCst) || trickle.write_all(&[*byte]).is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let out = Outgoing::start(&source.vm, at(&path), quick()).unwrap();
+        let (out, into) = Run { out, into }.wait("clients that hold on");
+        over.store(true, SeqCst);
+        out.and(into).unwrap();
+    });
+    check_moved(&source, &destination, &stage, "clients that hold on");
+    // Their connections are closed with the listener.
+    for client in &mut clients {
+        client.set_read_timeout(Some(LONG)).unwrap();
+        let ended = client.read(&mut [0; 8]);
+        assert!(matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(|err| err.kind() == ConnectionReset), "{ended:?}");
+    }
+}
+
+#[test]
+fn silent_clients_in_all_places_make_room_for_the_source() {
+    let (source, destination, stage) = Machine::two();
+    let path = scratch("crowd");
+    let params = Params { handshake_timeout: 100 * LONG, connect_timeout: None, ..quick() };
+    let into = Incoming::start(&destination.vm, at(&path), params.clone()).unwrap();
+    let _silent: Vec<_> = (0..30).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let out = Outgoing::start(&source.vm, at(&path), params).unwrap();
+    let (out, into) = Run { out, into }.wait("a crowd");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "a crowd");
 }
 
 #[test]

@@ -106,6 +106,33 @@ fn cut_at_any_place_leaves_one_owner() {
 }
 
 #[test]
+fn the_error_of_a_broken_connection_says_how_the_process_of_the_peer_ended() {
+    const KILLED: &str = "its process 7 (vmm) was killed by signal 9";
+    let dir = standard();
+    let (stream, _) = cuts::lengths(&(quick(), quick()));
+    for params in [quick(), with(quick(), &dir)] {
+        let params = (params.clone(), params);
+        let what = format!("TLS: {}", params.0.tls.is_some());
+        let (forth, back) = cuts::lengths(&params);
+        // In the middle of the stream, or in the verdict. The handshake's length varies by some bytes.
+        let verdict = if params.0.tls.is_some() { 35 } else { 1 };
+        for (to_destination, to_source) in [(forth - stream / 2, -1), (-1, back - verdict)] {
+            let (source, destination, _stage) = Machine::two();
+            let ends = fragile(to_destination, to_source, Break::Whole);
+            ends.0.know_peer_end(KILLED);
+            ends.1.know_peer_end(KILLED);
+            let (out, into) = Run::start(&source, &destination, ends, params.clone()).wait(&what);
+            let error = out.unwrap_err().to_string();
+            assert!(error.contains(KILLED), "{what}: the source: {error}");
+            if to_source < 0 {
+                let error = into.unwrap_err().to_string();
+                assert!(error.contains(KILLED), "{what}: the destination: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn postcopy_and_its_recovery_use_tls() {
     let dir = standard();
     let params = with(postcopy_runs::params(true), &dir);
@@ -189,7 +216,7 @@ fn refused_certificate_leaves_the_guest_at_the_source_and_the_destination_waitin
 fn strangers_do_not_disturb_a_destination_that_uses_tls() {
     let dir = standard();
     let (source, destination, stage) = Machine::two();
-    let params = Params { handshake_timeout: Duration::from_secs(1), ..quick() };
+    let params = Params { handshake_timeout: Duration::from_secs(3), ..quick() };
     let listen = Endpoint::Uri("tcp:127.0.0.1:0".parse().unwrap());
     let into = Incoming::start(&destination.vm, listen, with(params, &dir)).unwrap();
     let Some(Uri::Tcp { port, .. }) = into.uri().cloned() else { panic!() };
@@ -200,12 +227,14 @@ fn strangers_do_not_disturb_a_destination_that_uses_tls() {
         stranger.write_all(bytes).unwrap();
     }
     let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let closed = || reports(&destination).matches("closed a connection that is not the source's").count();
+    wait_until(|| closed() >= 6, || reports(&destination));
     let to = Endpoint::Uri(into.uri().unwrap().clone());
     let out = Outgoing::start(&source.vm, to, with(quick(), &dir)).unwrap();
     let (out, into) = Run { out, into }.wait("strangers");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "strangers");
-    assert_eq!(reports(&destination).matches("closed a connection that is not the source's").count(), 6);
+    assert_eq!(closed(), 6);
 }
 
 #[test]

@@ -346,6 +346,14 @@ impl Channel for TlsChannel {
         self.inner.name()
     }
 
+    fn peer_end(&self) -> Option<String> {
+        self.inner.peer_end()
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.inner.in_flight()
+    }
+
     fn is_duplex(&self) -> bool {
         true
     }

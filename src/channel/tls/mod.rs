@@ -18,7 +18,7 @@ mod tests;
 mod verify;
 
 use super::Channel;
-use super::security::{HandshakeLimits, Role, TlsOptions, may_be_tls};
+use super::security::{Role, TlsOptions, may_be_tls};
 use crate::error::{Error, Result, system_text};
 use crate::sys::Span;
 use certificate::Certificate;
@@ -36,7 +36,7 @@ use rustls::{CertificateError, CipherSuite, ClientConfig, RootCertStore, ServerC
 use session::{Connection, Outgoing, Progress, Session};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use verify::{AcceptAny, ClientCheck, Policy, ServerCheck};
 
 /// The certificates, keys and rules of one side of a migration.
@@ -234,14 +234,9 @@ impl Credentials {
     }
 
     /// Shakes hands over `raw`, and returns the channel over it.
-    pub fn handshake(
-        &self,
-        raw: &Arc<dyn Channel>,
-        host: Option<&str>,
-        limits: HandshakeLimits,
-    ) -> Result<Arc<dyn Channel>> {
+    pub fn handshake(&self, raw: &Arc<dyn Channel>, host: Option<&str>, limit: Duration) -> Result<Arc<dyn Channel>> {
         let (session, reasons) = self.begin(host)?;
-        let mut handshake = Handshake { raw, session, reasons, limits, since: Instant::now(), first: Vec::new() };
+        let mut handshake = Handshake { raw, session, reasons, limit, since: Instant::now(), first: Vec::new() };
         let early = handshake.run()?;
         let Handshake { session, reasons, .. } = handshake;
         Ok(Arc::new(TlsChannel::new(Arc::clone(raw), session, early, reasons)))
@@ -253,7 +248,7 @@ struct Handshake<'a> {
     raw: &'a Arc<dyn Channel>,
     session: Session,
     reasons: Reasons,
-    limits: HandshakeLimits,
+    limit: Duration,
     since: Instant,
     /// The first bytes of the peer.
     first: Vec<u8>,
@@ -281,9 +276,8 @@ impl Handshake<'_> {
     }
 
     /// Sets the limit of the next wait.
-    fn limit(&self) -> Result<()> {
-        let limit = if self.first.is_empty() { self.limits.first_bytes } else { self.limits.whole };
-        match limit.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero()) {
+    fn limit_wait(&self) -> Result<()> {
+        match self.limit.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero()) {
             Some(left) => {
                 self.raw.set_stall_limit(Some(left));
                 Ok(())
@@ -293,8 +287,7 @@ impl Handshake<'_> {
     }
 
     fn timed_out(&self) -> Error {
-        let limit = if self.first.is_empty() { self.limits.first_bytes } else { self.limits.whole };
-        Error::new(libc::ETIMEDOUT, self.reasons.timed_out(limit))
+        Error::new(libc::ETIMEDOUT, self.reasons.timed_out(self.limit))
     }
 
     fn failed(&self, err: &io::Error) -> Error {
@@ -311,12 +304,12 @@ impl Handshake<'_> {
         if outgoing.bytes().is_empty() {
             return Ok(());
         }
-        self.limit()?;
+        self.limit_wait()?;
         channel::send(&**self.raw, outgoing).map_err(|err| self.failed(&err))
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<()> {
-        self.limit()?;
+        self.limit_wait()?;
         let count = self.raw.read(Span::from_slice(buffer)).map_err(|err| self.failed(&err))?;
         if count == 0 {
             return Err(Error::new(libc::ECONNRESET, self.reasons.closed_in_handshake()));

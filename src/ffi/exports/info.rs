@@ -246,9 +246,10 @@ pub struct SaveVMParams {
     /// if a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
     /// keeps the state that it has. Outgoing, it only has an effect on a preflight.
     pub strict: bool,
-    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: a connection that does not
-    /// begin with the header of a stream, ends early, or is silent for 5 s is closed and reported, and the next connection is
-    /// accepted.
+    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: up to 17 connections (with
+    /// `channels`: so many more) are examined at the same time. A connection that does not begin with the header of a stream,
+    /// ends early, or is silent for `handshake_timeout_ms` is closed and reported. So is one that is silent for 5 s while
+    /// further clients wait.
     pub one_connection: bool,
     /// Encrypt and authenticate every connection; NULL: plain connections. The peer must use TLS as well. An error if the
     /// library was built without TLS (meson option `tls`).

@@ -7,6 +7,8 @@
 //! The work is done on a thread of its own without any lock. It ends with the answer, after `LIMIT`, or with the handle.
 
 use super::acceptor::Acceptor;
+use super::candidates::Candidates;
+use super::worker::POLL;
 use crate::channel::{Cancel, Channel};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
@@ -70,30 +72,48 @@ fn end(thread: Option<(Arc<Cancel>, JoinHandle<()>)>) {
 }
 
 /// The body of the thread.
-fn answer(core: &Core, acceptor: &Acceptor, cancel: &Cancel) {
+fn answer(core: &Arc<Core>, acceptor: &Acceptor, cancel: &Cancel) {
     let since = Instant::now();
-    while let Some(left) = LIMIT.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
-        let Ok(raw) = acceptor.accept(Some(left), cancel) else { return };
-        let Ok(channel) = core.secure_accepted(raw, CLIENT_LIMIT) else { continue };
-        if !core.link.set(&channel) {
-            return;
+    if !acceptor.accepts_more() {
+        if let Ok(channel) = acceptor.accept(Some(LIMIT), cancel).and_then(|raw| core.secure_accepted(raw)) {
+            answer_client(core, &channel);
         }
-        let is_source = answer_client(&channel);
-        core.link.drop_channel();
-        if is_source || !acceptor.accepts_more() {
-            return;
+        return;
+    }
+    // Any client may connect to a listener.
+    let mut candidates = Candidates::new(core);
+    while let Some(left) = LIMIT.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+        let generation = core.status_machine.generation();
+        if let Some(channel) = candidates.take_source() {
+            return answer_client(core, &channel);
+        }
+        if candidates.is_full() {
+            core.status_machine.wait_changed(generation, POLL);
+            continue;
+        }
+        match acceptor.accept(Some(candidates.accept_limit(left)), cancel) {
+            Ok(raw) => candidates.examine(raw),
+            Err(error) if error.errno() == libc::ETIMEDOUT => {}
+            Err(_) => return,
         }
     }
 }
 
-/// Sends the verdict if the client is the source, which begins a recovery with a command. Returns whether it is.
-fn answer_client(channel: &Arc<dyn Channel>) -> bool {
+/// Sends the verdict if the client is the source, which begins a recovery with a command.
+fn answer_client(core: &Core, channel: &Arc<dyn Channel>) {
+    if core.link.set(channel) {
+        send_verdict(channel);
+        core.link.drop_channel();
+    }
+}
+
+fn send_verdict(channel: &Arc<dyn Channel>) {
     channel.set_stall_limit(Some(CLIENT_LIMIT));
     let file = MigFile::new(Arc::clone(channel), false);
     if file.get_byte() != wire::COMMAND || file.error() != 0 {
-        return false;
+        return;
     }
-    let Some(back) = file.return_path() else { return false };
+    let Some(back) = file.return_path() else { return };
     message::put(&back, &Message::Shut(0));
     back.flush();
     // Closing a socket with unread bytes could drop the verdict. So the source closes first.
@@ -102,5 +122,4 @@ fn answer_client(channel: &Arc<dyn Channel>) -> bool {
         file.get_byte();
         bytes += 1;
     }
-    true
 }

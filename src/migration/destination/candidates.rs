@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Clients that connect while a paused postcopy waits for its source.
+//! Clients that connect while a paused or completed postcopy waits for its source.
 //!
 //! Any client may connect to a listener, and one that is silent must not keep the source waiting. So each connection is
 //! examined on a thread of its own: it shakes hands if the migration uses TLS, and must begin with a command of a recovery
 //! within the limit of the handshake. The first one that does is the source.
 
-use super::strangers::{Pending, read_first};
+use super::strangers::{Pending, STRANGERS_MAX, read_first};
 use crate::channel::{Begun, Channel};
 use crate::error::{Error, Result};
 use crate::migration::core::Core;
@@ -16,10 +16,7 @@ use crate::wire::{self, Command};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
-
-/// Connections that are examined at the same time. Further clients wait in the listener's queue.
-const MOST: usize = 16;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct State {
@@ -80,14 +77,22 @@ impl Candidates {
         std::mem::take(&mut self.state.lock().refused)
     }
 
-    /// Returns whether no further connection can be examined now.
+    /// Returns whether no further connection can be examined now. Further clients wait in the listener's queue, at most
+    /// until those that are examined have had enough time.
     pub fn is_full(&self) -> bool {
-        self.state.lock().pending.len() >= MOST
+        let (is_full, late) = {
+            let mut state = self.state.lock();
+            let is_full = state.pending.len() >= STRANGERS_MAX;
+            (is_full, if is_full { state.pending.take_late() } else { Pending::default() })
+        };
+        late.shut_down();
+        is_full
     }
 
-    /// Returns whether no connection is being examined.
-    pub fn is_idle(&self) -> bool {
-        self.state.lock().pending.len() == 0
+    /// Returns how long the next accept may take: shorter than `idle` while connections are examined.
+    pub fn accept_limit(&self, idle: Duration) -> Duration {
+        const SOON: Duration = Duration::from_millis(5);
+        if self.state.lock().pending.len() == 0 { idle } else { idle.min(SOON) }
     }
 }
 
@@ -106,7 +111,7 @@ impl Drop for Candidates {
 fn begin(core: &Core, raw: &Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
     let limit = core.params().handshake_timeout;
     let until = Instant::now() + limit;
-    let channel = core.secure_accepted(Arc::clone(raw), limit)?;
+    let channel = core.secure_accepted(Arc::clone(raw))?;
     // The tag of a command, and its number.
     let mut head = [0; 3];
     match read_first(&*channel, &mut head, until) {

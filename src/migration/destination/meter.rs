@@ -89,6 +89,10 @@ impl Channel for Metered {
         self.inner.set_stall_limit(limit);
     }
 
+    fn in_flight(&self) -> u64 {
+        self.inner.in_flight()
+    }
+
     /// Pages with fixed places are not counted: RAM reads them past this channel.
     fn positioned(&self) -> io::Result<Option<PositionedFile>> {
         self.inner.positioned()

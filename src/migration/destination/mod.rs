@@ -6,13 +6,15 @@
 //! - `worker.rs`: the worker and the steps that read the stream. `takeover.rs`: how it ends. `recovery.rs`: a broken
 //!   postcopy. `package.rs`: the thread that loads the package of a postcopy. `answering.rs`: the verdict once more.
 //!   `candidates.rs`: the clients that connect for a recovery.
-//! - `sorter.rs`: the connections of a source that uses several. `strangers.rs`: what `sorter.rs` and `candidates.rs` share.
+//! - `sorter.rs`: the clients of a new migration. `beginning.rs`: the beginning of a stream. `strangers.rs`: what `sorter.rs`
+//!   and `candidates.rs` share.
 //! - `commands.rs`: the commands of the stream. `entrance.rs`, `accept.rs`, `acceptor.rs`, `handshake.rs`, `meter.rs`: the
 //!   connection.
 
 mod accept;
 mod acceptor;
 mod answering;
+mod beginning;
 mod candidates;
 mod commands;
 mod entrance;

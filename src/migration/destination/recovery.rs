@@ -11,7 +11,6 @@ use crate::migration::core::PAUSED;
 use crate::savevm::fault::FaultPoint;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
 
 /// Whether the connection is broken, rather than what came over it.
 fn is_broken(file: &MigFile) -> bool {
@@ -79,15 +78,7 @@ impl Worker {
         self.enter(Stage::Recover)
     }
 
-    /// Makes an accepted channel a connection. Without TLS it is one already.
-    fn secure_recovery(&self, raw: Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
-        let core = &self.shared.core;
-        core.secure_accepted(raw, core.params().handshake_timeout)
-    }
-
     fn accept_recovery(&self) -> Result<Arc<dyn Channel>> {
-        /// How often the listener is left to look for the source, while connections are examined.
-        const SOON: Duration = Duration::from_millis(5);
         let (core, requests) = (&self.shared.core, &self.shared.requests);
         let since = core.now();
         let (mut candidates, mut listening) = (Candidates::new(core), None);
@@ -112,12 +103,12 @@ impl Worker {
                 core.status_machine.wait_changed(generation, POLL);
                 continue;
             };
-            match acceptor.accept(Some(if candidates.is_idle() { POLL } else { SOON }), &core.cancel) {
+            match acceptor.accept(Some(candidates.accept_limit(POLL)), &core.cancel) {
                 Ok(channel) if channel.is_duplex() && acceptor.accepts_more() => {
                     candidates.examine(channel);
                     listening = Some(acceptor);
                 }
-                Ok(channel) if channel.is_duplex() => match self.secure_recovery(channel) {
+                Ok(channel) if channel.is_duplex() => match core.secure_accepted(channel) {
                     Ok(secured) => return Ok(secured),
                     Err(error) => core.report_failed_recovery(&error),
                 },

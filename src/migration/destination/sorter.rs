@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Sorts the connections of a source that uses several: the main one and the further ones, by their first bytes and in any
-//! order. A connection that is neither is closed and reported.
+//! Sorts what connects to a listener, by its first bytes and in any order: the main connection of a source and, of a source
+//! that uses several, the further ones. A connection that is neither is closed and reported.
 //!
 //! A thread accepts. Each connection is greeted on a thread of its own, because a source may send the first bytes of one
 //! only after the others are made, and because a stranger may be silent.
 
 use super::acceptor::Acceptor;
-use super::strangers::{self, Pending, read_first};
+use super::beginning::{MAGIC_LEN, read, read_beginning};
+use super::strangers::{self, Pending, STRANGERS_MAX};
 use crate::channel::{Begun, Cancel, Channel, Role, tls_on_one_side};
 use crate::error::{Error, Result};
 use crate::migration::core::Core;
@@ -17,24 +18,21 @@ use crate::sync::{Mutex, Rank};
 use crate::sys::{spawn, spawn_scoped};
 use crate::wire;
 use crate::wire::multifd::{HELLO_LEN, Hello, MAGIC};
-use std::io;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often the accepting thread looks whether all connections are there.
 const POLL: Duration = Duration::from_millis(50);
-/// Connections that may be greeted at the same time, besides those of the source.
-const STRANGERS_MAX: usize = 16;
-/// Bytes that tell the main connection from a further one.
-const MAGIC_LEN: usize = 4;
 
 #[derive(Default)]
 struct State {
-    /// The main connection, until the worker takes it.
-    main: Option<Arc<dyn Channel>>,
-    /// The main connection was found.
-    has_main: bool,
+    /// Connections that begin as a stream, until the worker takes them. The first one is the main connection. The next
+    /// one is, if the first was that of a preflight.
+    mains: VecDeque<Arc<dyn Channel>>,
+    /// The worker took a main connection, and has not asked for another one.
+    is_taken: bool,
     /// Connections that are being greeted.
     pending: Pending,
     error: Option<Error>,
@@ -42,7 +40,8 @@ struct State {
 
 struct Inner {
     core: Arc<Core>,
-    further: Arc<Further>,
+    /// Of a source that uses several connections.
+    further: Option<Arc<Further>>,
     stop: Cancel,
     state: Mutex<State>,
 }
@@ -54,11 +53,11 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Accepts until all connections are there.
-    pub fn start(core: &Arc<Core>, further: &Arc<Further>, acceptor: Acceptor) -> Result<Self> {
+    /// Accepts until all connections are there. Without further connections it accepts until it is dropped.
+    pub fn start(core: &Arc<Core>, further: Option<Arc<Further>>, acceptor: Acceptor) -> Result<Self> {
         let inner = Arc::new(Inner {
             core: Arc::clone(core),
-            further: Arc::clone(further),
+            further,
             stop: Cancel::new()?,
             state: Mutex::new(Rank::Sorter, State::default()),
         });
@@ -76,17 +75,15 @@ impl Sorter {
     pub fn main(&self, limit: Option<Duration>) -> Result<Arc<dyn Channel>> {
         const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
         let inner = &self.inner;
-        {
-            let mut state = inner.state.lock();
-            state.has_main = state.main.is_some();
-        }
+        inner.state.lock().is_taken = false;
         inner.core.wait_for("waiting for the source", limit.unwrap_or(FOREVER), || {
-            if let Some(error) = inner.further.error() {
+            if let Some(error) = inner.further.as_ref().and_then(|further| further.error()) {
                 return Some(Err(error));
             }
             let mut state = inner.state.lock();
-            let error = state.error.clone();
-            state.main.take().map(Ok).or(error.map(Err))
+            let main = state.mains.pop_front();
+            state.is_taken = main.is_some();
+            main.map(Ok).or_else(|| state.error.clone().map(Err))
         })
     }
 }
@@ -94,6 +91,7 @@ impl Sorter {
 impl Drop for Sorter {
     fn drop(&mut self) {
         self.inner.stop.cancel();
+        self.inner.core.status_machine.notify();
         self.inner.close_pending();
         if let Some(thread) = self.thread.take() {
             // A panic in it was caught and reported.
@@ -104,7 +102,13 @@ impl Drop for Sorter {
 
 impl Inner {
     fn is_done(&self) -> bool {
-        self.stop.is_cancelled() || (self.state.lock().has_main && self.further.is_complete())
+        let is_complete = || self.further.as_ref().is_some_and(|further| further.is_complete());
+        self.stop.is_cancelled() || (is_complete() && self.has_main())
+    }
+
+    fn has_main(&self) -> bool {
+        let state = self.state.lock();
+        state.is_taken || !state.mains.is_empty()
     }
 
     fn fail(&self, error: Error) {
@@ -117,16 +121,25 @@ impl Inner {
         pending.shut_down();
     }
 
-    fn accept_all(&self, acceptor: &Acceptor) {
+    /// Whether no further connection can be greeted now.
+    fn is_full(&self) -> bool {
         let most = self.core.params().channels as usize + 1 + STRANGERS_MAX;
+        let state = self.state.lock();
+        state.pending.len() + state.mains.len() >= most
+    }
+
+    fn accept_all(&self, acceptor: &Acceptor) {
+        let limit = self.further.as_ref().map(|_| POLL);
         std::thread::scope(|scope| {
             while !self.is_done() {
-                if self.state.lock().pending.len() >= most {
-                    let generation = self.core.status_machine.generation();
+                let generation = self.core.status_machine.generation();
+                if self.is_full() {
+                    let late = self.state.lock().pending.take_late();
+                    late.shut_down();
                     self.core.status_machine.wait_changed(generation, POLL);
                     continue;
                 }
-                let raw = match acceptor.accept(Some(POLL), &self.stop) {
+                let raw = match acceptor.accept(limit, &self.stop) {
                     Ok(raw) => raw,
                     Err(error) if error.errno() == libc::ETIMEDOUT => continue,
                     Err(error) => {
@@ -149,6 +162,13 @@ impl Inner {
             // Only strangers are left.
             self.close_pending();
         });
+        let rest = {
+            let mut state = self.state.lock();
+            let first = usize::from(!state.is_taken).min(state.mains.len());
+            state.mains.split_off(first)
+        };
+        // Closes them without the lock.
+        drop(rest);
     }
 
     /// Finds out what a connection is.
@@ -157,7 +177,7 @@ impl Inner {
         let until = Instant::now() + limit;
         let sorted = self
             .core
-            .secure_accepted(Arc::clone(raw), limit)
+            .secure_accepted(Arc::clone(raw))
             .map_err(|error| error.message().to_owned())
             .and_then(|channel| self.sort(&channel, until));
         if let Err(reason) = sorted
@@ -173,42 +193,32 @@ impl Inner {
         let mut first = [0; HELLO_LEN];
         read(&**channel, &mut first[..MAGIC_LEN], until)?;
         let magic = u32::from_be_bytes([first[0], first[1], first[2], first[3]]);
-        match magic {
-            wire::FILE_MAGIC => {
-                let mut state = self.state.lock();
-                if state.has_main {
-                    return Err("it begins as a stream, and the main connection is there already".to_owned());
-                }
-                state.has_main = true;
-                state.main = Some(Arc::new(Begun::new(first[..MAGIC_LEN].to_vec(), Arc::clone(channel))));
+        match (magic, &self.further) {
+            (wire::FILE_MAGIC, _) => {
+                let beginning = read_beginning(&self.core, &**channel, &first[..MAGIC_LEN])?;
+                let main = Arc::new(Begun::new(beginning, Arc::clone(channel)));
+                self.state.lock().mains.push_back(main);
             }
-            MAGIC => {
+            (MAGIC, Some(further)) => {
                 read(&**channel, &mut first[MAGIC_LEN..], until)?;
                 let hello = Hello::decode(&first).map_err(|wrong| format!("a wrong hello: {wrong}"))?;
-                match self.further.introduce(hello, channel) {
+                match further.introduce(hello, channel) {
                     Introduced::Accepted => drop(self.core.link.add(channel)),
                     Introduced::Stranger(reason) => return Err(reason),
                 }
             }
-            _ => {
-                let text =
-                    format!("it begins with 0x{magic:08x}, expected 0x{:08x} or 0x{MAGIC:08x}", wire::FILE_MAGIC);
-                return Err(match tls_on_one_side(&first[..MAGIC_LEN], Role::Source) {
-                    Some(reason) => format!("{text}: {reason}"),
-                    None => text,
-                });
-            }
+            (_, further) => return Err(unexpected(magic, further.is_some(), &first[..MAGIC_LEN])),
         }
         Ok(())
     }
 }
 
-/// Reads the first bytes of a connection, or returns why they are not there.
-fn read(channel: &dyn Channel, into: &mut [u8], until: Instant) -> std::result::Result<(), String> {
-    match read_first(channel, into, until) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err("it ends".to_owned()),
-        Err(err) if err.kind() == io::ErrorKind::TimedOut => Err("it is silent".to_owned()),
-        Err(err) => Err(err.to_string()),
+/// Why a connection with these first bytes is not the source's.
+fn unexpected(magic: u32, takes_further: bool, first: &[u8]) -> String {
+    let further = if takes_further { format!(" or 0x{MAGIC:08x}") } else { String::new() };
+    let text = format!("it begins with 0x{magic:08x}, expected 0x{:08x}{further}", wire::FILE_MAGIC);
+    match tls_on_one_side(first, Role::Source) {
+        Some(reason) => format!("{text}: {reason}"),
+        None => text,
     }
 }

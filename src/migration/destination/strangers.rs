@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Connections that may not be the source's: any client can connect to a listener. `sorter.rs` examines those of a new
-//! migration with several connections, `candidates.rs` those of a recovery.
+//! migration, `candidates.rs` those of a recovery.
 
 use crate::channel::Channel;
 use crate::migration::core::Core;
@@ -8,28 +8,39 @@ use crate::savevm::host::Level;
 use crate::sys::Span;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// The connections that are being examined.
+/// Connections that are examined at the same time, besides those of the source.
+pub(super) const STRANGERS_MAX: usize = 16;
+/// If so many are examined, those that have not begun within this time are closed.
+const CROWDED_LIMIT: Duration = Duration::from_secs(5);
+
+/// The connections that are being examined, and since when.
 #[derive(Default)]
-pub(super) struct Pending(Vec<Weak<dyn Channel>>);
+pub(super) struct Pending(Vec<(Weak<dyn Channel>, Instant)>);
 
 impl Pending {
     pub fn add(&mut self, channel: &Arc<dyn Channel>) {
-        self.0.push(Arc::downgrade(channel));
+        self.0.push((Arc::downgrade(channel), Instant::now()));
     }
 
     pub fn remove(&mut self, channel: &Arc<dyn Channel>) {
-        self.0.retain(|other| !std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(channel)));
+        self.0.retain(|(other, _)| !std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(channel)));
     }
 
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Removes those that have had enough time for a beginning, to make room for others.
+    pub fn take_late(&mut self) -> Self {
+        let late = |(_, since): &(Weak<dyn Channel>, Instant)| since.elapsed() >= CROWDED_LIMIT;
+        Self(self.0.extract_if(.., |entry| late(entry)).collect())
+    }
+
     /// Ends the waits of the threads that examine them. Channels are called, so no lock may be held.
     pub fn shut_down(self) {
-        for channel in self.0.iter().filter_map(Weak::upgrade) {
+        for channel in self.0.iter().filter_map(|(channel, _)| channel.upgrade()) {
             let _ = channel.shutdown();
         }
     }

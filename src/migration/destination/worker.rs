@@ -10,15 +10,13 @@ use super::entrance::Entrance;
 use super::handshake::Handshake;
 use super::meter::Metered;
 use super::shared::Shared;
-use super::sorter::Sorter;
 use super::stage::Stage;
 use crate::channel::Channel;
 use crate::error::{Error, Phase, Result};
 use crate::file::MigFile;
 use crate::migration::endpoint::DESTINATION_STALL;
-use crate::migration::further::Further;
 use crate::savevm::host::{Flags, with_big_lock};
-use crate::savevm::incoming::{LoadEnd, Opened, PostcopyState};
+use crate::savevm::incoming::{LoadEnd, PostcopyState};
 use crate::savevm::load;
 use crate::savevm::slot::PostcopyRam;
 use crate::sync::{Mutex, MutexGuard, Rank};
@@ -165,42 +163,6 @@ impl Worker {
     /// Waits for the state, whatever the status is. False after `limit`.
     pub fn wait_state(&self, limit: Duration, done: impl Fn(&State) -> bool) -> bool {
         self.shared.core.wait_quietly(limit, || done(&self.state()))
-    }
-
-    fn accept(&self, entrance: &mut Entrance, file: &mut Option<MigFile>) -> Result<()> {
-        let core = &self.shared.core;
-        let params = core.params();
-        core.vm.set_flags(Flags::POSTCOPY_RAM, params.postcopy && core.vm.slot.ram().is_some());
-        let acceptor = entrance.acceptor.take();
-        let acceptor = acceptor.ok_or_else(|| Error::new(libc::ENOTCONN, "there is nothing to listen on"))?;
-        if !params.has_further() {
-            // Then the listener is closed: a source that makes further connections fails.
-            return self.open_stream(file, acceptor.accepts_more(), || self.accept_source(&acceptor));
-        }
-        let further = Further::expect(core);
-        let sorter = entrance.sorter.insert(Sorter::start(core, &further, acceptor)?);
-        self.open_stream(file, true, || self.accept_sorted(sorter))
-    }
-
-    /// Takes connections until one brings the stream of a migration.
-    fn open_stream(
-        &self,
-        file: &mut Option<MigFile>,
-        accepts_more: bool,
-        next: impl Fn() -> Result<MigFile>,
-    ) -> Result<()> {
-        loop {
-            self.handshake.reset();
-            let new = file.insert(next()?);
-            match load::open(&self.shared.core.vm, new)? {
-                Opened::Stream => return self.enter(Stage::Load),
-                Opened::Visit => {
-                    if let Some(visitor) = file.take() {
-                        self.end_visit(visitor, accepts_more)?;
-                    }
-                }
-            }
-        }
     }
 
     /// Longest wait until bytes arrive, outside of the handshake.

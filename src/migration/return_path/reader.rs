@@ -298,7 +298,8 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
                     }
                     false => format!("return path: {}", error.message()),
                 };
-                shared.lock().broken = Some(error.with_message(text));
+                let error = core.name_peer(error.with_message(text));
+                shared.lock().broken = Some(error);
                 break;
             }
         }

@@ -2,8 +2,8 @@
 //! TLS between two ends of this module, and between one of them and ends that do not behave.
 
 use super::super::fd::FdChannel;
-use super::super::security::{HandshakeLimits, Role, Security, TlsOptions};
-use super::super::testing::{ended_by, pattern, read_some, read_to_end, write};
+use super::super::security::{Role, Security, TlsOptions};
+use super::super::testing::{Known, check_forwards, ended_by, pattern, read_some, read_to_end, write};
 use super::super::{Cancel, Channel};
 use super::Credentials;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use std::time::Duration;
 mod certificates;
 mod refusals;
 
-const LIMIT: HandshakeLimits = HandshakeLimits::of(Duration::from_secs(20));
+const LIMIT: Duration = Duration::from_secs(20);
 const HOST: Option<&str> = Some("localhost");
 
 fn options(dir: &Dir) -> TlsOptions {
@@ -220,11 +220,25 @@ fn plain_peer_is_refused_and_the_text_says_what_to_set() {
 }
 
 #[test]
+fn what_the_connection_knows_of_its_peer_is_forwarded() {
+    let dir = Dir::standard(&Authority::new("CA"));
+    let source = Credentials::load(&options(&dir), Role::Source).unwrap();
+    let destination = Credentials::load(&options(&dir), Role::Destination).unwrap();
+    let (near, far) = sockets();
+    let (near, far): (Arc<dyn Channel>, Arc<dyn Channel>) = (Arc::new(Known(near)), Arc::new(Known(far)));
+    thread::scope(|scope| {
+        let other = scope.spawn(|| destination.handshake(&far, None, LIMIT).unwrap());
+        check_forwards(&*source.handshake(&near, HOST, LIMIT).unwrap());
+        check_forwards(&*other.join().unwrap());
+    });
+}
+
+#[test]
 fn handshake_ends_at_its_limits_and_when_cancelled() {
     let dir = Dir::standard(&Authority::new("CA"));
     let security = |role| Security::new(Some(&options(&dir)), role).unwrap();
     let (near, _silent) = UnixStream::pair().unwrap();
-    let short = HandshakeLimits { first_bytes: Duration::from_millis(50), whole: Duration::from_secs(100) };
+    let short = Duration::from_millis(50);
     let cancel = Arc::new(Cancel::new().unwrap());
     let uri = "tcp:localhost:1".parse().unwrap();
     let error = security(Role::Source).secure(channel(near), Some(&uri), short, &cancel).err().unwrap();
@@ -232,7 +246,7 @@ fn handshake_ends_at_its_limits_and_when_cancelled() {
     assert!(error.message().contains("within 50ms"), "{error}");
     // A byte now and then does not extend the limit of the whole handshake.
     let (mut slow, far) = UnixStream::pair().unwrap();
-    let whole = HandshakeLimits::of(Duration::from_millis(200));
+    let whole = Duration::from_millis(200);
     let dribble = thread::spawn(move || {
         while slow.write_all(b"\x16").is_ok() {
             thread::sleep(Duration::from_millis(20));
