@@ -217,13 +217,16 @@ static void *relay_run(void *opaque)
 /* A recovery over a connection that is cut behind so many bytes; whether it got that far. */
 static bool recover_once(int cut)
 {
-    SaveVMParams p = params;
     const char *uri = side_uri();
     Relay relay = { .left = cut };
     char uris[2][20];
 
     fixture_init();
+    /* Every failure here closes the connection, so no wait for a message needs to be short. */
+    SaveVMParams p = params;
+    p.switchover_timeout_ms = p.handshake_timeout_ms = 60000;
     p.max_postcopy_bandwidth = 400;
+    source.hold = true;
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
@@ -231,7 +234,9 @@ static bool recover_once(int cut)
     WAIT_FOR(is(true, SAVEVM_STATUS_POSTCOPY_ACTIVE) && is(false, SAVEVM_STATUS_POSTCOPY_ACTIVE));
     CHECK_EQ(savevm_migration_pause(out), 0);
     WAIT_FOR(is(true, SAVEVM_STATUS_POSTCOPY_PAUSED) && is(false, SAVEVM_STATUS_POSTCOPY_PAUSED));
-    CHECK_EQ(savevm_migration_set_params(out, &params, NULL), 0);
+    p.max_postcopy_bandwidth = 0;
+    CHECK_EQ(savevm_migration_set_params(out, &p, NULL), 0);
+    source.hold = false;
 
     for (int i = 0; i < 2; i++) {
         int fds[2];

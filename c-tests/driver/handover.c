@@ -49,13 +49,15 @@ static bool incoming_is(SaveVMStatus status)
     return savevm_migration_query(in, &info) == 0 && info.status == status;
 }
 
-static void begin(bool plain)
+/* With `hold`, the source sends no page in the postcopy until source.hold is cleared. */
+static void begin(bool plain, bool hold)
 {
     SaveVMParams p = params(plain);
     const char *uri = side_uri();
 
     sides_init(&source, &destination, true);
     source.keep_dirty = true;
+    source.hold = hold;
     in = savevm_incoming(destination.vm, uri, &p, NULL);
     out = savevm_migrate(source.vm, uri, &p, NULL);
     REQUIRE(in && out);
@@ -77,7 +79,7 @@ TEST(pages_come_when_they_are_asked_for)
 {
     SaveVMInfo info = SAVEVM_INFO_INIT;
 
-    begin(false);
+    begin(false, false);
     WAIT_FOR(destination.runs);
     touch(PAGES - 1);
     CHECK_EQ(destination.pages[PAGES - 1], source.pages[PAGES - 1]);
@@ -93,7 +95,7 @@ TEST(pages_come_when_they_are_asked_for)
 
 TEST(as_qemu_does_it)
 {
-    begin(true);
+    begin(true, false);
     WAIT_FOR(destination.runs);
     finish();
     CHECK_STR(source.statuses, "setup active postcopy-active completed");
@@ -104,13 +106,14 @@ TEST(a_broken_connection_is_recovered)
     SaveVMInfo info = SAVEVM_INFO_INIT;
     Error *err = NULL;
 
-    begin(false);
+    begin(false, true);
     CHECK(savevm_migration_recover(out, side_uri(), NULL) < 0);
     WAIT_FOR(is(SAVEVM_STATUS_POSTCOPY_ACTIVE));
     CHECK(savevm_migration_cancel(out) < 0);
     CHECK_EQ(savevm_migration_pause(out), 0);
     WAIT_FOR(is(SAVEVM_STATUS_POSTCOPY_PAUSED) && incoming_is(SAVEVM_STATUS_POSTCOPY_PAUSED));
     CHECK(destination.runs && !source.runs);
+    source.hold = false;
     const char *uri = side_uri();
     CHECK_EQ(savevm_migration_recover(in, uri, &err), 0);
     CHECK_EQ(savevm_migration_recover(out, uri, &err), 0);

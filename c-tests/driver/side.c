@@ -120,6 +120,10 @@ static int ram_iterate(QEMUFile *f, void *opaque)
     Side *side = opaque;
 
     CHECK_EQ(harness_locked(&side->lock), side->snapshot);
+    if (side->hold && !side->runs) {
+        qemu_put_be32(f, END);
+        return 0;
+    }
     return put_pages(side, f, 2);
 }
 

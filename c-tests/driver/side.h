@@ -33,6 +33,8 @@ typedef struct Side {
     pthread_mutex_t mutex;
     bool dirty[PAGES], received[PAGES];
     bool keep_dirty;
+    /* A postcopy sends no page until this is cleared, however long the test takes to pause it. */
+    atomic_bool hold;
     /* It is saved in a snapshot, whose rounds have the lock. */
     bool snapshot;
     int requests[4 * PAGES];
