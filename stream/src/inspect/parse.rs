@@ -19,6 +19,7 @@ use super::visit::Visitor;
 use crate::wire;
 use crate::wire::chain::Link;
 use crate::wire::command::{self, Advise, CommandHead, Discard, Range};
+use crate::wire::extensions;
 use crate::wire::io::Input;
 use crate::wire::limits;
 use crate::wire::section::{self, DeviceHead, FOOTER_LEN, footer};
@@ -297,7 +298,10 @@ impl<'v, S: Source, V: Visitor> Parser<'v, S, V> {
     fn command_detail(&mut self, command: Option<wire::Command>, payload: &[u8]) -> String {
         let mut input = payload;
         match command {
-            Some(wire::Command::Ping) => format!("{}", command::decode_ping(&mut input).unwrap_or(0)),
+            Some(wire::Command::Ping) => {
+                let value = command::decode_ping(&mut input).unwrap_or(0);
+                extensions::ping_name(value).map_or(value.to_string(), |name| format!("{value:#x} ({name})"))
+            }
             Some(wire::Command::Packaged | wire::Command::Preflight) => {
                 format!("{} bytes", command::decode_packaged(&mut input).unwrap_or(0))
             }

@@ -41,7 +41,7 @@ pub enum Command {
     /// The source switches over (QEMU 10.0).
     SwitchoverStart = 11,
     /// A request of a preflight follows the command: be32 length in bytes. Only between two ends of libsavevm.
-    Preflight = 0x5356,
+    Preflight = super::extensions::COMMAND_PREFLIGHT,
 }
 
 impl Command {

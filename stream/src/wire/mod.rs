@@ -13,6 +13,7 @@
 pub mod chain;
 pub mod command;
 pub mod configuration;
+pub mod extensions;
 pub mod io;
 pub mod limits;
 pub mod mapped;

@@ -18,9 +18,12 @@
 //! with a second PONG, [`PONG_HELLO`], which QEMU never sends and ignores. Messages that QEMU does not have are only sent
 //! after that.
 
+pub use super::extensions::*;
+use super::extensions::{
+    MESSAGE_DEVICE_TIMES as DEVICE_TIMES, MESSAGE_ERROR_TEXT as ERROR_TEXT, MESSAGE_PREFLIGHT as PREFLIGHT,
+};
 use super::io::{Input, Output, text_start};
 use super::limits::RETURN_PATH_PAYLOAD_MAX;
-use super::multifd::Method;
 use std::fmt;
 
 /// The first PING, right after OPEN_RETURN_PATH, as in QEMU 7.2.
@@ -31,50 +34,8 @@ pub const PING_DISCARDED: u32 = 2;
 pub const PING_PACKAGE_END: u32 = 3;
 /// Follows POSTCOPY_RUN, as in QEMU 7.2. A destination that is libsavevm answers it once it owns the guest.
 pub const PING_HANDED_OVER: u32 = 4;
-/// Asks whether the destination is libsavevm. Sent after [`PING_OPENED`].
-pub const PING_HELLO: u32 = 0x5356_4d01;
-/// The second answer to [`PING_HELLO`]: the destination is libsavevm.
-pub const PONG_HELLO: u32 = 0x5356_4d02;
-/// Asks, after the last device and before EOF, whether everything is loaded.
-pub const PING_LOADED: u32 = 0x5356_4d03;
-/// Sent after [`PONG_HELLO`] arrived: the destination reports the load time of each device before SHUT 0.
-pub const PING_DEVICE_TIMES: u32 = 0x5356_4d10;
-/// Comes before [`PING_LOADED`]: the guest was stopped at the source, so the destination does not start it.
-pub const PING_GUEST_STOPPED: u32 = 0x5356_4d08;
-/// Asks, after the last page of a postcopy and before EOF: did everything arrive?
-pub const PING_ALL_SENT: u32 = 0x5356_4d07;
-/// Keeps the connection busy while the source waits for its operator, for the guest or for the destination's devices.
-pub const PING_KEEPALIVE: u32 = 0x5356_4d04;
-/// Follows [`PING_HELLO`]. A destination that answers this PING without [`PONG_HELLO`] before it is not libsavevm.
-pub const PING_HELLO_END: u32 = 0x5356_4d05;
-/// The migration was cancelled at the source, which closes the connection. It has no answer.
-pub const PING_CANCELLED: u32 = 0x5356_4d09;
-/// Sent before the guest stops for postcopy: the answer says that nothing is queued before what follows.
-pub const PING_DRAINED: u32 = 0x5356_4d06;
-/// The third answer to [`PING_HELLO`]: the destination takes part in a preflight.
-pub const PONG_PREFLIGHT: u32 = 0x5356_4d09;
-/// Before RAM is set up: how many connections the source uses and how it compresses. The lowest byte has the number, the
-/// one above it the method. A destination with other parameters fails.
-pub const PING_CHANNELS: u32 = 0x534d_0000;
-
-/// Returns the PING that announces `count` connections and a method.
-pub fn channels_ping(count: u8, method: Method) -> u32 {
-    PING_CHANNELS | method.flags() << 8 | u32::from(count)
-}
-
-/// Returns the number of connections and the method in a PING, if it is [`PING_CHANNELS`].
-pub fn announced_channels(value: u32) -> Option<(u8, Method)> {
-    let [_, _, method, count] = value.to_be_bytes();
-    (value & 0xffff_0000 == PING_CHANNELS).then_some(())?;
-    Method::of_flags(u32::from(method)).map(|method| (count, method))
-}
 /// The value of SHUT if the destination failed.
 pub const SHUT_FAILED: u32 = 1;
-/// The value of SHUT if the destination was cancelled, which is possible only before it starts the guest. To QEMU every
-/// value but 0 means a failure.
-pub const SHUT_CANCELLED: u32 = 2;
-/// The value of SHUT if the destination failed before it started the guest, and will not start it. Only sent to libsavevm.
-pub const SHUT_NOT_STARTED: u32 = 3;
 /// The value of RESUME_ACK (QEMU 7.2's `MIGRATION_RESUME_ACK_VALUE`).
 pub const RESUME_ACK_VALUE: u32 = 1;
 /// Ends a received bitmap (QEMU 7.2's `RAMBLOCK_RECV_BITMAP_ENDING`).
@@ -86,9 +47,6 @@ const REQ_PAGES_ID: u16 = 3;
 const REQ_PAGES: u16 = 4;
 const RECV_BITMAP: u16 = 5;
 const RESUME_ACK: u16 = 6;
-const ERROR_TEXT: u16 = 0x5356;
-const PREFLIGHT: u16 = 0x5357;
-const DEVICE_TIMES: u16 = 0x5360;
 
 /// How long a device took to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -393,7 +351,7 @@ mod tests {
             (Message::Preflight(9), "53570004 00000009"),
             (
                 Message::DeviceTimes(vec![DeviceTime { name: b"cpu".to_vec(), instance: 2, nanos: 0x1234 }]),
-                "53600010 00000002 0000000000001234 03 637075",
+                "53580010 00000002 0000000000001234 03 637075",
             ),
         ];
         for (message, hex) in table {
