@@ -56,6 +56,11 @@ static const char *const *capabilities(void *host)
     return ((Machine *)host)->plan.capabilities;
 }
 
+static uint32_t stream_flags(void *host)
+{
+    return ((Machine *)host)->plan.flags;
+}
+
 static void reset(void *host)
 {
     Machine *machine = host;
@@ -253,6 +258,7 @@ Machine *machine_new(const Plan *plan, bool runs)
     ops.target_page_bits_min = page_bits_min;
     ops.uuid = uuid;
     ops.capabilities = capabilities;
+    ops.stream_flags = stream_flags;
     ops.reset = plan->no_reset ? NULL : reset;
     ops.report = report;
     machine->vm = savevm_new(&ops, machine);

@@ -62,6 +62,7 @@ typedef struct Plan {
     SaveVMLimits limits;
     State initial;
     bool no_reset;
+    uint32_t flags; /* SAVEVM_FLAG_* */
 } Plan;
 
 typedef struct Machine {

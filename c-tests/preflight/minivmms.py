@@ -9,6 +9,7 @@ Builds minivmm with the CPU in software from its sources, and a variant of it fo
 """
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,52 @@ def build(directory, sources, include, library, cc, change=None):
     return str(program)
 
 
+def certificates(directory):
+    """A directory with a CA, and certificates of it for both sides: the destination's is for localhost."""
+    base = os.path.join(directory, "certificates")
+    os.mkdir(base)
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, cwd=base, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *key, "-days", "9", "-subj", "/CN=test CA", "-keyout", "ca-key.pem", "-out", "ca-cert.pem")
+    for side, usage in ("server", "serverAuth"), ("client", "clientAuth"):
+        with open(os.path.join(base, "extensions"), "w") as extensions:
+            extensions.write(f"extendedKeyUsage = {usage}\nsubjectAltName = DNS:localhost\n")
+        openssl("req", *key, "-subj", f"/O=Test/CN={side}", "-keyout", f"{side}-key.pem", "-out", "request")
+        openssl("x509", "-req", "-in", "request", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "9",
+                "-extfile", "extensions", "-out", f"{side}-cert.pem")
+    return base
+
+
+def has_tls(library):
+    """Whether the library was built with TLS, and the test can make certificates."""
+    return shutil.which("openssl") and b"ca-crl.pem" in pathlib.Path(library).read_bytes()
+
+
+def check_certificate(directory, program, source):
+    """A wrong name in a certificate is named at both ends in the form of a verdict, and the right one passes."""
+    keys, path = certificates(directory), os.path.join(directory, "tls.sock")
+    other = Minivmm(program, "--tls-dir", keys, "--incoming", f"unix:{path}")
+    listening(path, other.process)
+    source.tell(f"set tls-dir {keys}")
+    source.tell("set tls-hostname elsewhere")
+    source.tell(f"preflight unix:{path}")
+    found = "error: machine: TLS: the destination's certificate (O=Test,CN=server) is refused: it is not for the name 'elsewhere'"
+    source.expect(found)
+    other.expect("TLS: the source refused this side's certificate")
+    other.expect("it is not for the name that the source expects")
+    source.runs_on()
+    before = source.output.count("nothing prevents the migration")
+    source.tell("set tls-hostname localhost")
+    source.tell(f"preflight unix:{path}")
+    source.expect("nothing prevents the migration", before + 1)
+    source.tell("set tls-dir off")
+    other.end()
+    print(f"another name in the certificate: {found}")
+
+
 def listening(path, process):
     until = time.monotonic() + DEADLINE
     while not os.path.exists(path):
@@ -138,6 +185,10 @@ def main(sources, include, library, *cc):
         source.runs_on()
         other.end()
         print(f"a device that refuses: {found}")
+        if has_tls(library):
+            check_certificate(directory, plain, source)
+        else:
+            print("SKIPPED: certificates, because the library has no TLS or there is no openssl")
         source.end()
 
 

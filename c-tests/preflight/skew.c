@@ -107,6 +107,11 @@ CHANGE(page_bits) { UNUSED_SOURCE; destination->page_bits = destination->page_bi
 CHANGE(uuid) { UNUSED_SOURCE; destination->uuid = 9; }
 CHANGE(capability_on) { (void)destination; source->capabilities[1] = "x-colour"; }
 CHANGE(capability_off) { UNUSED_SOURCE; destination->capabilities[1] = "x-sound"; }
+CHANGE(configuration_missing) { (void)destination; source->flags = SAVEVM_FLAG_NO_CONFIGURATION; }
+CHANGE(configuration_extra) { UNUSED_SOURCE; destination->flags = SAVEVM_FLAG_NO_CONFIGURATION; }
+CHANGE(configuration_none) { source->flags = destination->flags = SAVEVM_FLAG_NO_CONFIGURATION; }
+CHANGE(footers_missing) { (void)destination; source->flags = SAVEVM_FLAG_NO_FOOTERS; }
+CHANGE(footers_extra) { UNUSED_SOURCE; destination->flags = SAVEVM_FLAG_NO_FOOTERS; }
 CHANGE(postcopy) { (void)destination; source->params.postcopy = true; }
 CHANGE(channels) { source->params.channels = 4; destination->params.channels = 2; }
 CHANGE(channels_one) { (void)destination; source->params.channels = 4; }
@@ -170,6 +175,11 @@ static const Skew skews[] = {
     S(uuid, REFUSED, NULL, NULL, "the UUID is 07070707-", false),
     S(capability_on, REFUSED, NULL, NULL, "the capability x-colour is on in the stream alone", false),
     S(capability_off, REFUSED, NULL, NULL, "the capability x-sound is off in the stream alone", false),
+    S(configuration_missing, REFUSED, NULL, NULL, "the stream has no configuration section, the machine expects one", false),
+    S(configuration_extra, REFUSED, NULL, NULL, "the stream has a configuration section, the machine expects none", false),
+    S(configuration_none, ACCEPTED, NULL, NULL, NULL, false),
+    S(footers_missing, REFUSED, NULL, NULL, "have no footers, which the machine expects", false),
+    S(footers_extra, REFUSED, NULL, NULL, "have footers, which the machine does not expect", false),
     S(postcopy, REFUSED, NULL, NULL, "postcopy is enabled at the source and not on this side", false),
     S(channels, VISITED, NULL, NULL, "the source uses 4 connections for RAM, this side expects 2", false),
     S(channels_one, VISITED, NULL, NULL, "the source uses 4 connections for RAM, this side expects 1", false),
@@ -281,6 +291,7 @@ static void refused(Pair *pair, const Skew *skew)
     CHECK(migrate(pair, &pair->source->plan.params, &err, &in_err) < 0);
     if (skew->kind == VISITED) {
         REQUIRE(err && in_err);
+        CHECK_HAS(error_get_pretty(err), skew->message);
         CHECK_HAS(error_get_pretty(in_err), skew->message);
     } else {
         check_named(err, skew);

@@ -54,6 +54,11 @@ static void show_event(void *machine, const SaveVMEvent *event)
     fflush(stdout);
 }
 
+static void show_report(void *machine, SaveVMReportLevel level, const char *text)
+{
+    fprintf(stderr, "minivmm: %s: %s\n", level == SAVEVM_REPORT_ERROR ? "error" : "warning", text);
+}
+
 static void show_restore_end(void *machine, const char *error)
 {
     printf("[restore] %s\n", error ? error : "all memory is loaded");
@@ -75,6 +80,7 @@ bool migrate_init(Machine *m)
     host_ops.disks_inactivate = disk_release;
     host_ops.disks_activate = disk_acquire;
     host_ops.migration_event = show_event;
+    host_ops.report = show_report;
     host_ops.migration_stalled = progress_stalled;
     host_ops.restore_ended = show_restore_end;
     SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;

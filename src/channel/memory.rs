@@ -109,6 +109,17 @@ impl Writer {
         Self(Mutex::new(Rank::MemoryChannel, Written { bytes: Vec::new(), state: State::Open }))
     }
 
+    /// Returns an empty channel that has memory for so many bytes. The system has provided that memory already, so a write takes
+    /// no page fault. If it is not available, the channel begins without it.
+    pub fn with_memory(len: usize) -> Self {
+        let mut bytes = Vec::new();
+        if bytes.try_reserve(len).is_ok() {
+            bytes.resize(len, 0);
+            bytes.clear();
+        }
+        Self(Mutex::new(Rank::MemoryChannel, Written { bytes, state: State::Open }))
+    }
+
     /// Returns a copy of the bytes that were written.
     pub fn contents(&self) -> Vec<u8> {
         self.0.lock().bytes.clone()

@@ -96,6 +96,11 @@ pub(super) fn load(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
     Ok(None)
 }
 
+/// Reads the section behind its tag, and does not compare it.
+pub(super) fn skip(vm: &Vm, file: &MigFile) -> Result<()> {
+    read(&*vm.host(), file, &vm.limits()).map(drop).map_err(|err| err.in_phase(Phase::Configuration))
+}
+
 fn read(host: &dyn Host, mut file: &MigFile, limits: &Limits) -> Result<Received> {
     let len = configuration::decode_machine_len(&mut file)?;
     if len > limits.machine_name {

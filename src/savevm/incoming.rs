@@ -7,12 +7,14 @@ use crate::file::MigFile;
 use std::ops::Deref;
 
 /// What follows the beginning of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Opened {
     /// The rest of the stream.
     Stream,
     /// Nothing: the source wanted an answer, and has it.
     Visit,
+    /// Nothing: the connection broke before a migration began, for this reason. No device was changed, or all were reset.
+    BrokenOff(Error),
 }
 
 /// How the load of a stream or a package ended.

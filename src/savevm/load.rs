@@ -26,6 +26,7 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     match open(vm, file)? {
         Opened::Stream => opened(vm, file),
         Opened::Visit => Err(Error::invalid("the source does not migrate")),
+        Opened::BrokenOff(error) => Err(error),
     }
 }
 
@@ -43,7 +44,7 @@ pub fn open(vm: &Vm, file: &MigFile) -> Result<Opened> {
     }
     vm.load_state().reset();
     vm.load_threads().begin();
-    let misfit = header(vm, file).map_err(|err| failed(vm, file, err, Phase::Header))?;
+    let misfit = header(vm, file, negotiates).map_err(|err| failed(vm, file, err, Phase::Header))?;
     let misfits = misfit.is_some();
     refused.extend(misfit);
     let opened = match incoming {
@@ -238,7 +239,7 @@ fn check_head(file: &MigFile, errno: i32) -> Result<()> {
 }
 
 /// Reads the header and the configuration. Returns why the configuration does not fit, if it does not.
-fn header(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
+fn header(vm: &Vm, file: &MigFile, negotiates: bool) -> Result<Option<Error>> {
     vm.fault_point(FaultPoint::Engine);
     let magic = file.get_be32();
     check_head(file, libc::EINVAL)?;
@@ -260,20 +261,42 @@ fn header(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
         return Err(Error::new(libc::ENOTSUP, text).at_offset(4));
     }
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
-        return configuration(vm, file).inspect_err(|_| cleanup(vm));
+        return configuration(vm, file, negotiates).inspect_err(|_| cleanup(vm));
     }
     Ok(None)
 }
 
-fn configuration(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
+fn configuration(vm: &Vm, file: &MigFile, negotiates: bool) -> Result<Option<Error>> {
     let offset = file.position();
-    let tag = file.get_byte();
+    let tag = file.peek_byte(0);
+    let missing = || {
+        let text = format!("Configuration section missing: got tag {tag} ({})", tag_name(tag));
+        Error::invalid(text).in_phase(Phase::Configuration).at_offset(offset)
+    };
+    if negotiates && tag == wire::COMMAND {
+        // The commands of a source that is libsavevm follow, and it learns of this by the verdict.
+        return Ok(Some(missing()));
+    }
+    file.get_byte();
     check_head(file, libc::EINVAL)?;
     if tag != wire::CONFIGURATION {
-        let text = format!("Configuration section missing: got tag {tag} ({})", tag_name(tag));
-        return Err(Error::invalid(text).at_offset(offset));
+        return Err(missing());
     }
     config::load(vm, file)
+}
+
+/// Reads a configuration section that this machine does not expect, if one follows the header. Returns why the stream is refused.
+pub fn unexpected_configuration(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
+    if !vm.flags().has(Flags::NO_CONFIGURATION) || file.peek_byte(0) != wire::CONFIGURATION {
+        return Ok(None);
+    }
+    let offset = file.position();
+    file.skip(1);
+    config::skip(vm, file)?;
+    let tag = wire::CONFIGURATION;
+    let text =
+        format!("Unknown savevm section type {tag} (0x{tag:02x}): this machine expects no configuration section");
+    Ok(Some(Error::invalid(text).in_phase(Phase::Configuration).at_offset(offset)))
 }
 
 /// Calls `load_setup` of every active handler until one fails. The caller gets `EINVAL` for any failure.

@@ -483,12 +483,29 @@ pub struct SavedDevice {
     pub time: Duration,
 }
 
+/// The devices that a rehearsal has saved.
+pub struct SavedDevices(Vec<SavedDevice>);
+
+impl SavedDevices {
+    /// Allocates and touches the memory of the list, and visits the devices once: the guest still runs.
+    pub fn prepare(vm: &Vm) -> Self {
+        let none = |ticket| SavedDevice { ticket, bytes: 0, time: Duration::ZERO };
+        let mut list = Vec::with_capacity(vm.registry.len());
+        list.extend(vm.registry.walk().map(|entry| none(entry.ticket())));
+        list.clear();
+        Self(list)
+    }
+
+    /// Returns the devices.
+    pub fn into_inner(self) -> Vec<SavedDevice> {
+        self.0
+    }
+}
+
 /// Saves every device that is not live for a rehearsal, each in a FULL section, with the guest stopped. Gives up before the next
 /// device once that takes longer than `limit`.
-pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration) -> Result<Vec<SavedDevice>> {
+pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration, saved: &mut SavedDevices) -> Result<()> {
     vm.fault_point(FaultPoint::Engine);
-    // Reserved here, since the guest is stopped.
-    let mut saved = Vec::with_capacity(vm.registry.len());
     let since = Instant::now();
     let (mut last, mut at) = (since, file.position());
     vm.host().cpu_synchronize_states();
@@ -504,10 +521,10 @@ pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration) -> Result<Vec<SavedDev
         }
         context.full(&entry, None).map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Check, err))?;
         let (now, end) = (Instant::now(), file.position());
-        saved.push(SavedDevice { ticket: entry.ticket(), bytes: end.saturating_sub(at), time: now - last });
+        saved.0.push(SavedDevice { ticket: entry.ticket(), bytes: end.saturating_sub(at), time: now - last });
         (last, at) = (now, end);
     }
-    file.check().map(|()| saved)
+    file.check()
 }
 
 /// As `complete_postcopy` without EOF. False if a handler failed, which is latched on the file.

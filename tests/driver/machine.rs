@@ -135,6 +135,18 @@ impl TestHost {
         self.unlock();
     }
 
+    /// Starts the guest as an operator does.
+    pub fn start_guest(&self) {
+        self.lock();
+        self.vm_start();
+        self.unlock();
+    }
+
+    /// Whether a thread holds the lock.
+    pub fn is_locked(&self) -> bool {
+        self.lock.holder.lock().unwrap().is_some()
+    }
+
     pub fn expect_lock(&self, held: bool, what: &str) {
         if self.locked() != held {
             let how = if held { "without" } else { "inside" };

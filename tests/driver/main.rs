@@ -20,6 +20,7 @@ mod postcopy_faults;
 mod postcopy_runs;
 mod precopy;
 mod preflight;
+mod preflight_peers;
 mod progress;
 mod qemu;
 mod rest;

@@ -19,32 +19,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-fn at(path: &Path) -> Endpoint {
+pub fn at(path: &Path) -> Endpoint {
     Endpoint::Uri(Uri::Unix(path.into()))
 }
 
 /// Two machines, the second of which waits.
-struct Pair {
-    source: Machine,
-    destination: Machine,
-    stage: Arc<Stage>,
-    path: PathBuf,
-    into: Arc<Incoming>,
+pub struct Pair {
+    pub source: Machine,
+    pub destination: Machine,
+    pub stage: Arc<Stage>,
+    pub path: PathBuf,
+    pub into: Arc<Incoming>,
 }
 
 impl Pair {
-    fn waiting(name: &str, params: Params) -> Self {
+    pub fn waiting(name: &str, params: Params) -> Self {
         Self::of(name, Machine::two(), params)
     }
 
-    fn of(name: &str, (source, destination, stage): (Machine, Machine, Arc<Stage>), params: Params) -> Self {
+    pub fn of(name: &str, (source, destination, stage): (Machine, Machine, Arc<Stage>), params: Params) -> Self {
         let path = scratch(name);
         let into = Incoming::start(&destination.vm, at(&path), params).unwrap();
         Self { source, destination, stage, path, into }
     }
 
     /// The guest runs at the source, no device of the destination was called, and the destination waits.
-    fn check_untouched(&self) {
+    pub fn check_untouched(&self) {
         assert!(self.source.host.is_running());
         assert_eq!(self.destination.counts.load_setup.load(SeqCst), 0);
         assert_eq!(self.destination.counts.loaded.load(SeqCst), 0);
@@ -53,7 +53,7 @@ impl Pair {
         self.stage.check("untouched");
     }
 
-    fn migrate(self, what: &str) {
+    pub fn migrate(self, what: &str) {
         let out = Outgoing::start(&self.source.vm, at(&self.path), quick()).unwrap();
         let (out, into) = Run { out, into: self.into }.wait(what);
         out.and(into).unwrap();
@@ -62,7 +62,7 @@ impl Pair {
         self.stage.check(what);
     }
 
-    fn reports(&self, part: &str) -> usize {
+    pub fn reports(&self, part: &str) -> usize {
         self.destination.host.reports.lock().unwrap().iter().filter(|text| text.contains(part)).count()
     }
 }
@@ -250,10 +250,10 @@ fn every_cut_of_a_rehearsal_leaves_the_guest_at_its_source() {
 }
 
 /// A client that sends what a source that is libsavevm begins with, then what a test wants.
-struct Client(UnixStream);
+pub struct Client(pub UnixStream);
 
 impl Client {
-    fn connect(path: &Path) -> Self {
+    pub fn connect(path: &Path) -> Self {
         let mut bytes = b"QEVM\0\0\0\x03\x07\0\0\0\x04none".to_vec();
         command::encode(&mut bytes, Command::OpenReturnPath, &[]);
         for value in [PING_OPENED, PING_HELLO, PING_HELLO_END] {
@@ -267,7 +267,7 @@ impl Client {
         Self(stream)
     }
 
-    fn send(&mut self, len: u32, body: &[u8]) {
+    pub fn send(&mut self, len: u32, body: &[u8]) {
         let mut bytes = Vec::new();
         command::encode(&mut bytes, Command::Preflight, &len.to_be_bytes());
         bytes.extend(body);
@@ -275,13 +275,13 @@ impl Client {
         let _ = self.0.write_all(&bytes);
     }
 
-    fn request(&mut self, request: &Request) {
+    pub fn request(&mut self, request: &Request) {
         let body = request.encode();
         self.send(body.len() as u32, &body);
     }
 
     /// The answer, or `None` if the connection ends.
-    fn answer(&mut self) -> Option<Answer> {
+    pub fn answer(&mut self) -> Option<Answer> {
         let mut head = [0; 8];
         self.0.read_exact(&mut head).ok()?;
         if head[..2] != [0x53, 0x57] {
@@ -293,14 +293,14 @@ impl Client {
     }
 
     /// Nothing but the failure of the destination follows.
-    fn expect_end(mut self, what: &str) {
+    pub fn expect_end(mut self, what: &str) {
         let mut rest = Vec::new();
         let _ = self.0.read_to_end(&mut rest);
         assert!(!rest.windows(2).any(|bytes| bytes == [0x53, 0x57]), "{what}: one more answer");
     }
 }
 
-fn manifest(purpose: Purpose) -> Request {
+pub fn manifest(purpose: Purpose) -> Request {
     Request::Manifest(Manifest { purpose, ..Manifest::default() })
 }
 
@@ -357,7 +357,7 @@ fn a_client_that_breaks_off_a_rehearsal_does_not_end_the_wait() {
 }
 
 /// The manifest of a source that fits, for a rehearsal.
-fn fitting_manifest() -> Request {
+pub fn fitting_manifest() -> Request {
     use savevm::wire::preflight::{Device, Machine as Configuration};
     let device = |name: &str| Device {
         name: name.into(),

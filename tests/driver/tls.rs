@@ -8,7 +8,10 @@ use super::precopy::{LONG, Run, check_moved, check_stayed, quick, wait_status, w
 use super::rest::scratch;
 use super::{cuts, multifd, postcopy_runs};
 use savevm::channel::{TlsOptions, Uri};
-use savevm::migration::{Choice, Compression, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
+use savevm::migration::{
+    Choice, Compression, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, request_verdict,
+};
+use savevm::wire::preflight::Severity;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -210,6 +213,48 @@ fn refused_certificate_leaves_the_guest_at_the_source_and_the_destination_waitin
     let (out, into) = Run { out, into }.wait("the allowed source");
     out.and(into).unwrap();
     check_moved(&source, &destination, &stage, "the allowed source");
+}
+
+#[test]
+fn preflight_names_a_refused_certificate_at_both_ends() {
+    let authority = Authority::new("CA");
+    let (good, other, unknown) =
+        (Dir::standard(&authority), Dir::standard(&authority), Dir::standard(&Authority::new("Other CA")));
+    other.put("client", &authority.issue(&Spec { name: "mallory", ..SOURCE }));
+    let elsewhere = TlsOptions { hostname: Some("elsewhere".into()), ..options(&good) };
+    let listen = TlsOptions { allowed_peers: Some(vec!["O=Test,CN=source".into()]), ..options(&good) };
+    let (source, destination, stage) = Machine::two();
+    let path = scratch("preflight-tls");
+    let params = |options: TlsOptions| Params { tls: Some(Arc::new(options)), ..quick() };
+    let into = Incoming::start(&destination.vm, at(&path), params(listen)).unwrap();
+    for (what, source_params, here, there) in [
+        (
+            "a wrong name",
+            params(elsewhere),
+            "it is not for the name 'elsewhere'",
+            "not for the name that the source expects",
+        ),
+        (
+            "a name that is not allowed",
+            params(options(&other)),
+            "not among the allowed ones",
+            "add \"O=Test,CN=mallory\"",
+        ),
+        ("an unknown CA", params(options(&unknown)), "no CA of", "the source refused this side's certificate"),
+        ("no TLS", quick(), "SaveVMParams.tls", "SaveVMParams.tls"),
+    ] {
+        let error = request_verdict(&source.vm, at(&path), source_params).unwrap_err();
+        assert!(error.message().contains(here), "{what}: {error}");
+        let [problem] = error.problems() else { panic!("{what}: {:?}", error.problems()) };
+        assert!(problem.message.contains(here) && problem.severity == Severity::Error, "{what}: {problem:?}");
+        wait_until(|| reports(&destination).contains(there), || format!("{what}: {}", reports(&destination)));
+        assert!(source.host.is_running() && source.host.stops.load(SeqCst) == 0, "{what}");
+    }
+    request_verdict(&source.vm, at(&path), with(quick(), &good)).unwrap();
+    let out = Outgoing::start(&source.vm, at(&path), with(quick(), &good)).unwrap();
+    let (out, into) = Run { out, into }.wait("the right certificate");
+    out.and(into).unwrap();
+    check_moved(&source, &destination, &stage, "the right certificate");
 }
 
 #[test]

@@ -175,9 +175,12 @@ impl Reasons {
                 "TLS: the {peer} wants a certificate of this side: put client-cert.pem and client-key.pem into {}",
                 self.dir.display()
             ),
-            A::BadCertificate | A::UnsupportedCertificate | A::CertificateUnknown => refused(
-                "it can't be verified, is for another purpose, or is not for the name of this host; see the log there",
+            A::BadCertificate if self.role == Role::Destination => refused(
+                "it is not for the name that the source expects (SaveVMTls.hostname there, or the host of its URI), or it can't \
+                 be read; see the log there",
             ),
+            A::UnsupportedCertificate => refused("it is for another purpose; see the log there"),
+            A::BadCertificate | A::CertificateUnknown => refused("it can't be verified; see the log there"),
             A::HandshakeFailure | A::ProtocolVersion | A::InsufficientSecurity => format!(
                 "TLS: the {peer} has no TLS version, cipher or kind of key in common with this side ({alert:?}), or wants a \
                  certificate from this side; see the log there"

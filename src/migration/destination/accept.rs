@@ -58,9 +58,10 @@ impl Worker {
             let new = file.insert(next()?);
             match load::open(&self.shared.core.vm, new)? {
                 Opened::Stream => return self.enter(Stage::Load),
-                Opened::Visit => {
+                visit => {
+                    let broken = if let Opened::BrokenOff(error) = visit { Some(error) } else { None };
                     if let Some(visitor) = file.take() {
-                        self.end_visit(visitor, accepts_more)?;
+                        self.end_visit(visitor, accepts_more, broken)?;
                     }
                 }
             }

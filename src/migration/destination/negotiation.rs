@@ -45,7 +45,8 @@ impl Worker {
     }
 
     /// Reads the commands before the first section, up to the verdict of a preflight.
-    pub(super) fn negotiate(&self, file: &MigFile, refused: Vec<Error>) -> Result<Opened> {
+    pub(super) fn negotiate(&self, file: &MigFile, mut refused: Vec<Error>) -> Result<Opened> {
+        refused.extend(self.unexpected_configuration(file)?);
         if !refused.is_empty() {
             // A source that is QEMU gets no answer from a machine that refuses its configuration.
             self.handshake.start(HELLO_LIMIT);
@@ -65,22 +66,41 @@ impl Worker {
                     self.handshake.start(params.handshake_timeout);
                     let outcome = self.answer(file, &mut judge);
                     self.handshake.finish();
-                    if let (Err(error), true) = (&outcome, judge.is_visit() && core.interrupted().is_none()) {
-                        // Nothing was changed, or it was reset: the source of the migration may still come.
-                        core.vm.check_not_poisoned()?;
-                        core.vm.host().report(Level::Warning, &format!("a preflight broke off: {error}"));
-                        return Ok(Opened::Visit);
+                    match outcome {
+                        Ok(Outcome::Request) => {}
+                        Ok(Outcome::Migrate) => return Ok(Opened::Stream),
+                        Ok(Outcome::Refused(error)) => return Err(error),
+                        Ok(Outcome::Visited) => return Ok(Opened::Visit),
+                        Err(error) => return self.broken_off(error, judge.is_migration()),
                     }
-                    match outcome? {
-                        Outcome::Request => {}
-                        Outcome::Migrate => return Ok(Opened::Stream),
-                        Outcome::Refused(error) => return Err(error),
-                        Outcome::Visited => return Ok(Opened::Visit),
-                    }
+                }
+                None if self.shared.peer_is_libsavevm() && file.error() != 0 => {
+                    let error = file.check().err().unwrap_or_else(|| Error::new(libc::EIO, "the connection ended"));
+                    return self.broken_off(error, false);
                 }
                 _ => return judge.without_preflight().map(|()| Opened::Stream),
             }
         }
+    }
+
+    /// The connection broke before the stream of a migration. Unless the source has said that it migrates, the destination waits
+    /// for the next one: nothing was changed, or it was reset.
+    fn broken_off(&self, error: Error, is_migration: bool) -> Result<Opened> {
+        let core = &self.shared.core;
+        core.interrupted().map_or(Ok(()), Err)?;
+        core.vm.check_not_poisoned()?;
+        if is_migration { Err(error) } else { Ok(Opened::BrokenOff(error)) }
+    }
+
+    /// As `load::unexpected_configuration`. The first byte after the header may take any time, and the section does not.
+    fn unexpected_configuration(&self, file: &MigFile) -> Result<Option<Error>> {
+        if !self.shared.core.vm.flags().has(Flags::NO_CONFIGURATION) {
+            return Ok(None);
+        }
+        self.handshake.finish();
+        file.peek_byte(0);
+        self.handshake.start(self.shared.core.params().handshake_timeout);
+        load::unexpected_configuration(&self.shared.core.vm, file)
     }
 
     /// Reads the requests of a preflight and answers them, up to the last one.
@@ -98,8 +118,8 @@ impl Worker {
         }
     }
 
-    /// The source has what it wanted, and does not migrate over this connection.
-    pub(super) fn end_visit(&self, file: MigFile, accepts_more: bool) -> Result<()> {
+    /// The source has what it wanted and does not migrate over this connection, or the connection broke off, for this reason.
+    pub(super) fn end_visit(&self, file: MigFile, accepts_more: bool, broken: Option<Error>) -> Result<()> {
         let core = &self.shared.core;
         self.shared.sender.close();
         core.link.drop_main();
@@ -109,11 +129,15 @@ impl Worker {
             (info.return_path, info.peer_is_libsavevm) = (false, false);
         }
         core.vm.set_flags(Flags::POSTCOPY_RAM, core.params().postcopy && core.vm.slot.ram().is_some());
-        if !accepts_more {
+        if !accepts_more || (broken.is_some() && core.params().one_connection) {
             let text = "the source asked for an answer alone, and no other one can connect";
-            return Err(Error::new(libc::ENOTCONN, text).in_phase(Phase::Check));
+            return Err(broken.unwrap_or_else(|| Error::new(libc::ENOTCONN, text).in_phase(Phase::Check)));
         }
-        core.vm.host().report(Level::Warning, "answered a preflight; waiting for the source of a migration");
+        let what = match broken {
+            Some(error) => format!("a connection broke off before a migration began: {error}"),
+            None => "answered a preflight".to_owned(),
+        };
+        core.vm.host().report(Level::Warning, &format!("{what}; waiting for the source of a migration"));
         Ok(())
     }
 }

@@ -38,7 +38,7 @@ pub(in crate::migration) struct Judge<'a> {
     /// Why this side refuses every stream, or the configuration of this one.
     refused: Vec<Error>,
     expected: Expected,
-    is_visit: bool,
+    purpose: Option<Purpose>,
 }
 
 /// The request that is expected.
@@ -60,7 +60,7 @@ struct Comparison {
 
 impl<'a> Judge<'a> {
     pub fn new(vm: &'a Vm, params: &'a Params, refused: Vec<Error>) -> Self {
-        Self { vm, params, refused, expected: Expected::Manifest, is_visit: false }
+        Self { vm, params, refused, expected: Expected::Manifest, purpose: None }
     }
 
     /// The longest next request in bytes.
@@ -71,9 +71,9 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether the source does not migrate over this connection.
-    pub fn is_visit(&self) -> bool {
-        self.is_visit
+    /// Whether the source has said that it migrates over this connection.
+    pub fn is_migration(&self) -> bool {
+        self.purpose == Some(Purpose::Migrate)
     }
 
     /// The error of a stream that begins without a preflight.
@@ -95,7 +95,7 @@ impl<'a> Judge<'a> {
     }
 
     fn compare(&mut self, source: Manifest) -> (Answer, Outcome) {
-        self.is_visit = source.purpose != Purpose::Migrate;
+        self.purpose = Some(source.purpose);
         let here = Described::new(self.vm, self.params, End::Destination);
         let strict = self.is_strict(&source);
         let compat::Machines { mut findings, differing } = compat::machines(&source, &here.manifest, strict);
@@ -117,7 +117,8 @@ impl<'a> Judge<'a> {
     /// Those of a migration were compared when the source announced them.
     fn compare_connections(&mut self, source: &Manifest) {
         let announced = source.settings.iter().find(|setting| setting.name == settings::CONNECTIONS);
-        let announced = announced.and_then(|setting| u32::try_from(setting.value).ok()).filter(|_| self.is_visit);
+        let announced =
+            announced.and_then(|setting| u32::try_from(setting.value).ok()).filter(|_| !self.is_migration());
         self.refused.extend(announced.and_then(|value| further::check_announced(self.params, value).err()));
     }
 

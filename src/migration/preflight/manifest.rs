@@ -70,6 +70,7 @@ impl Described {
             (settings::POSTCOPY, Some(params.postcopy.into())),
             (settings::NESTING, Some(nesting.into())),
             (settings::IGNORE_SHARED, ignore_shared),
+            (settings::FOOTERS, Some((!vm.flags().has(Flags::NO_FOOTERS)).into())),
             (settings::CONNECTIONS, connections),
             (settings::STRICT, strict),
         ];

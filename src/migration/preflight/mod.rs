@@ -34,4 +34,5 @@ mod rehearsal;
 
 pub(super) use ask::ask;
 pub(super) use judge::{Judge, Outcome};
+pub(super) use problems::with_problem;
 pub(super) use rehearsal::{report_times, send};

@@ -28,6 +28,15 @@ pub(super) fn general(message: impl Into<String>) -> Problem {
     Problem { severity: Severity::Error, device: None, path: String::new(), message }
 }
 
+/// An error that prevents a verdict is the one problem of its own list, so that every failure is reported in the same form.
+pub(in crate::migration) fn with_problem(error: Error) -> Error {
+    if !error.problems().is_empty() {
+        return error;
+    }
+    let problem = general(error.message());
+    error.with_problems(vec![problem])
+}
+
 fn text(problem: &Problem) -> String {
     let mut text = String::new();
     if let Some((name, instance)) = &problem.device {
@@ -53,6 +62,7 @@ pub(super) fn refusal(errno: i32, head: &str, problems: Vec<Problem>, strict: bo
         more => format!("; and {more} more"),
     };
     let count = match worst.len() {
+        0 => " it names no problem".to_owned(),
         1 => String::new(),
         count => format!(" {count} problems:"),
     };

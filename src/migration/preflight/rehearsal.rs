@@ -11,8 +11,8 @@ use crate::file::MigFile;
 use crate::migration::core::Core;
 use crate::migration::return_path::reader::Reader;
 use crate::savevm::Vm;
-use crate::savevm::host::with_big_lock;
-use crate::savevm::save::SavedDevice;
+use crate::savevm::host::{Host, with_big_lock};
+use crate::savevm::save::{SavedDevice, SavedDevices};
 use crate::savevm::slot::{Observer, SectionTime};
 use crate::savevm::unwind::finally;
 use crate::savevm::{load, save};
@@ -21,10 +21,15 @@ use crate::wire;
 use crate::wire::limits::PREFLIGHT_ANSWER_MAX;
 use crate::wire::preflight::{Answer, LoadTime, Request};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most devices in a report, so that it fits an answer.
 const TIMES_MAX: usize = PREFLIGHT_ANSWER_MAX as usize / 512;
+
+/// Memory for the section of a device that was never saved, in bytes.
+const DEVICE_GUESS: usize = 1024;
+/// Most memory that is allocated before the guest pauses, in bytes. More is allocated when it is needed.
+const RESERVED_MAX: usize = 16 << 20;
 
 /// Collects the times of the devices that are loaded.
 struct Times(Mutex<Vec<LoadTime>>);
@@ -74,38 +79,58 @@ pub(in crate::migration) fn send(core: &Core, file: &MigFile, reader: &Reader) -
     }
 }
 
-/// Keeps the load times of a destination for later migrations.
+/// Keeps the load times of a destination for later migrations. Devices that are not registered here are ignored.
 pub(in crate::migration) fn report_times(core: &Core, times: &[LoadTime]) {
+    let vm = &core.vm;
     for LoadTime { name, instance, micros } in times {
-        let time = std::time::Duration::from_micros(*micros);
-        core.vm.slot.device_costs.set_loaded(name, *instance, time);
+        if vm.registry.find(name, *instance).is_some() {
+            vm.slot.device_costs.set_loaded(name, *instance, Duration::from_micros(*micros));
+        }
     }
 }
 
-/// Saves all devices that are saved whole. The guest is paused for that, for at most the downtime limit and one device.
+/// Returns how many bytes the devices will probably have: what they had before, and a guess for those that were never saved.
+fn expected_bytes(vm: &Vm) -> usize {
+    let costs = vm.slot.device_costs.sum(&vm.registry);
+    let known = usize::try_from(costs.bytes).unwrap_or(usize::MAX);
+    known.saturating_add(costs.unknown.saturating_mul(DEVICE_GUESS)).min(RESERVED_MAX)
+}
+
+fn start(host: &dyn Host) -> Result<()> {
+    error::check("vm_start", host.vm_start()).map_err(|error| {
+        let text =
+            format!("{}: the guest stays stopped after its devices were saved: start it by hand", error.message());
+        error.with_message(text)
+    })
+}
+
+/// Saves all devices that are saved whole. The guest is paused for that, for at most the downtime limit and one device. All that
+/// can be done before or after the pause is.
 fn save_devices(core: &Core) -> Result<Vec<u8>> {
     let (vm, host) = (&core.vm, core.vm.host());
-    let writer = Arc::new(memory::Writer::new());
+    let writer = Arc::new(memory::Writer::with_memory(expected_bytes(vm)));
     let file = MigFile::new(Arc::clone(&writer) as _, true);
     let limit = core.params().downtime_limit;
-    let saved = with_big_lock(&*host, || {
+    let mut saved = SavedDevices::prepare(vm);
+    with_big_lock(&*host, || {
         vm.ownership.check("a rehearsal")?;
         vm.ownership.hold(true);
         let was_running = host.vm_running();
         let since = Instant::now();
         let restart = || {
             vm.ownership.hold(false);
-            if was_running { error::check("vm_start", host.vm_start()) } else { Ok(()) }
+            // A vm_stop that failed may have stopped the guest.
+            if was_running && !host.vm_running() { start(&*host) } else { Ok(()) }
         };
         let save = || {
             error::check("vm_stop", if was_running { host.vm_stop() } else { 0 })?;
-            save::rehearse(vm, &file, limit)
+            save::rehearse(vm, &file, limit, &mut saved)
         };
         let (saved, restarted) = finally(save, restart);
         log::info!("rehearsal: the guest was paused for {:?}", since.elapsed());
         restarted.and(saved)
     })?;
-    for SavedDevice { ticket, bytes, time } in saved {
+    for SavedDevice { ticket, bytes, time } in saved.into_inner() {
         if let Some(device) = vm.registry.find_again(ticket) {
             vm.slot.device_costs.set_saved(&device.idstr, device.instance_id, bytes, time);
         }

@@ -28,6 +28,11 @@ pub fn rehearse(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<()> {
 }
 
 fn visit(vm: &Arc<Vm>, to: Endpoint, params: Params, what: &'static str, purpose: Purpose) -> Result<()> {
+    let visited = connect_and_talk(vm, to, params, what, purpose);
+    visited.map_err(|error: Error| preflight::with_problem(error).at_side(Side::Source).in_phase(Phase::Check))
+}
+
+fn connect_and_talk(vm: &Arc<Vm>, to: Endpoint, params: Params, what: &'static str, purpose: Purpose) -> Result<()> {
     let params = Params { trace: None, return_path: Choice::On, extensions: true, preflight: true, ..params };
     vm.check_migratable()?;
     let core = Arc::new(Core::new(vm, params, false, to.text())?);
@@ -35,14 +40,13 @@ fn visit(vm: &Arc<Vm>, to: Endpoint, params: Params, what: &'static str, purpose
     vm.ownership.check(what)?;
     vm.slot.check_blockers(what)?;
     let (shared, mut source) = (Shared::new(core), Source::new(to));
-    let visited = without_big_lock(&*vm.host(), || {
+    without_big_lock(&*vm.host(), || {
         vm.on_thread(|| {
             let visited = catch(vm, || talk(&shared, &mut source, purpose));
             source.end_visit(&shared);
             visited.and_then(|visited| visited)
         })
-    });
-    visited.map_err(|error: Error| error.at_side(Side::Source).in_phase(Phase::Check))
+    })
 }
 
 fn talk(shared: &Shared, source: &mut Source, purpose: Purpose) -> Result<()> {

@@ -23,8 +23,12 @@ pub const RECEIVED_BITMAP_MAX: u64 = 256 << 20;
 pub const PREFLIGHT_REQUEST_MAX: u32 = 16 << 20;
 /// Longest answer of a preflight in bytes.
 pub const PREFLIGHT_ANSWER_MAX: u32 = 16 << 20;
-/// Most problems in a verdict.
+/// Most problems in a verdict. One more may say how many are not listed.
 pub const PREFLIGHT_PROBLEMS_MAX: usize = 1000;
+/// Most devices in a manifest, in a list of wanted layouts, in a list of layouts and in a report.
+pub const PREFLIGHT_DEVICES_MAX: u32 = 1 << 18;
+/// Most blocks of RAM in a manifest.
+pub const PREFLIGHT_BLOCKS_MAX: u32 = 1 << 16;
 
 /// Limits of a context. They may be changed before a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub mod settings {
     pub const IGNORE_SHARED: &[u8] = b"ignore-shared";
     /// The value of the PING that announces connections and compression. `machines` leaves it to the driver.
     pub const CONNECTIONS: &[u8] = b"connections";
+    /// Whether a footer follows each section: 0 or 1.
+    pub const FOOTERS: &[u8] = b"footers";
     /// The source wants what only the destination has to be an error: 1.
     pub const STRICT: &[u8] = b"strict";
 }
@@ -94,6 +96,14 @@ fn compare_settings(source: &Manifest, here: &Manifest, findings: &mut Findings)
             let state = |on| if on == 1 { "on" } else { "off" };
             let (have, wanted) = (state(have), state(wanted));
             findings.error(format!("leaving out shared memory is {have} at the source and {wanted} on this side"));
+        }
+    }
+    if let (Some(have), Some(wanted)) = (setting(source, settings::FOOTERS), setting(here, settings::FOOTERS)) {
+        if have != wanted {
+            findings.error(match have {
+                0 => "the sections of the stream have no footers, which the machine expects",
+                _ => "the sections of the stream have footers, which the machine does not expect",
+            });
         }
     }
     if let (Some(have), Some(limit)) = (setting(source, settings::NESTING), setting(here, settings::NESTING)) {

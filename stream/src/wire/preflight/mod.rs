@@ -4,7 +4,7 @@
 //! The source sends requests, each in a PREFLIGHT command. The destination sends one answer to each, over the return path.
 //!
 //! ```text
-//! request   = 0x08 0x5356(be16) 4(be16) length(be32) body
+//! request   = 0x08 0x5359(be16) 4(be16) length(be32) body
 //! body      = 1(u8) manifest | 2(u8) layouts | 3(u8) sections EOF      (3: a rehearsal)
 //! manifest  = version(be16) purpose(u8) machine settings ram devices
 //! machine   = 0(u8) | 1(u8) text page_bits(u8) uuid capabilities
@@ -24,6 +24,7 @@
 //! `name` is a counted string. Bytes after the known members of a body are ignored, so that later releases may append members.
 
 use super::io::{Cut, Input, Output, text_start};
+use super::limits::{PREFLIGHT_BLOCKS_MAX, PREFLIGHT_DEVICES_MAX, PREFLIGHT_PROBLEMS_MAX};
 use std::fmt;
 
 /// The version of manifests and verdicts.
@@ -270,6 +271,16 @@ fn get_bool(input: &mut &[u8], what: &'static str) -> Result<bool> {
     }
 }
 
+/// Returns a count that is within its limit.
+fn limited(count: u32, most: u32, what: &'static str) -> Result<u32> {
+    if count > most { Err(BodyError::Invalid { what, value: count.into() }) } else { Ok(count) }
+}
+
+/// Reads the count of a list that has at most one element for each device.
+fn get_device_count(input: &mut &[u8], what: &'static str) -> Result<u32> {
+    limited(input.get_be32(what)?, PREFLIGHT_DEVICES_MAX, what)
+}
+
 /// Reads a list. `least` is the size of the smallest element in bytes, which limits the memory that a count may claim.
 fn get_list<T>(
     input: &mut &[u8],
@@ -439,12 +450,13 @@ impl Manifest {
         let settings = get_list(input, count.into(), 9, "the number of settings", Setting::decode)?;
         let ram = match get_bool(input, "the blocks of RAM")? {
             true => {
-                let count = input.get_be32("the number of blocks")?;
+                let count =
+                    limited(input.get_be32("the number of blocks")?, PREFLIGHT_BLOCKS_MAX, "the number of blocks")?;
                 Some(get_list(input, count, 26, "the number of blocks", RamBlock::decode)?)
             }
             false => None,
         };
-        let count = input.get_be32("the number of devices")?;
+        let count = get_device_count(input, "the number of devices")?;
         let devices = get_list(input, count, Device::LEAST, "the number of devices", Device::decode)?;
         Ok(Self { purpose, machine, settings, ram, devices })
     }
@@ -482,7 +494,7 @@ impl Request {
         match input.get_u8("the kind of the request")? {
             MANIFEST => Manifest::decode(input).map(Self::Manifest),
             LAYOUTS => {
-                let count = input.get_be32("the number of layouts")?;
+                let count = get_device_count(input, "the number of layouts")?;
                 let layouts = get_list(input, count, 4, "the number of layouts", |input| {
                     let len = input.get_be32("the length of a layout")?;
                     take(input, len as usize, "the end of a layout").map(<[u8]>::to_vec)
@@ -566,18 +578,19 @@ impl Answer {
                     return Err(BodyError::Version(version));
                 }
                 let passes = get_bool(input, "the verdict")?;
-                let count = input.get_be32("the number of problems")?;
+                let most = PREFLIGHT_PROBLEMS_MAX as u32 + 1;
+                let count = limited(input.get_be32("the number of problems")?, most, "the number of problems")?;
                 let problems = get_list(input, count, 10, "the number of problems", Problem::decode)?;
                 Ok(Self::Verdict { passes, problems })
             }
             WANTED => {
-                let count = input.get_be32("the number of layouts")?;
+                let count = get_device_count(input, "the number of layouts")?;
                 let index = |input: &mut &[u8]| Ok(input.get_be32("the index of a device")?);
                 get_list(input, count, 4, "the number of layouts", index).map(Self::Wanted)
             }
             REPORT => {
                 let failure = get_string(input, "the result of a rehearsal")?;
-                let count = input.get_be32("the number of loaded devices")?;
+                let count = get_device_count(input, "the number of loaded devices")?;
                 let times = get_list(input, count, 13, "the number of loaded devices", LoadTime::decode)?;
                 Ok(Self::Report { failure, times })
             }
