@@ -362,10 +362,6 @@ impl Channel for TlsChannel {
         self.inner.has_peer()
     }
 
-    fn in_flight(&self) -> u64 {
-        self.inner.in_flight()
-    }
-
     fn written(&self) -> (u64, bool) {
         self.inner.written()
     }
