@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Adds libsavevm to the build files of a QEMU tree: edit-build.py TREE. Files that have it are not changed.
+"""Adds libsavevm to the build files of a QEMU tree: edit-build.py TREE. The original of a file is kept beside it, as
+NAME.unmodified.
 
 The files of the glue are those in migration/libsavevm/ of the tree. Those whose names end with file.c are linked to the
 unit tests as well."""
@@ -51,9 +52,12 @@ def edit_top(text, where):
 def main():
     tree = pathlib.Path(sys.argv[1])
     for path, edit in ((tree / "migration/meson.build", edit_migration), (tree / "meson.build", edit_top)):
-        text = path.read_text()
-        if "savevm_dep" not in text:
-            path.write_text(edit(text, path))
+        original = path.with_name(f"{path.name}.unmodified")
+        if not original.exists():
+            original.write_text(path.read_text())
+        edited = edit(original.read_text(), path)
+        if edited != path.read_text():
+            path.write_text(edited)
 
 
 main()

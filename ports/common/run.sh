@@ -3,11 +3,17 @@
 # Builds a QEMU with libsavevm and tests it. A version's `run` sets `port`, its directory, and sources version.sh there:
 #   version      of QEMU
 #   suite        Debian's suite with this version; empty: that of the system
+#   glue         the files of glue/ that this version uses
 #   options      further options of configure
+#   features     what configure enables; default: below
+#   unit_test    where the build leaves test-vmstate; default: tests/unit/test-vmstate
+#   firmware     where an emulator in the build directory looks for firmware; default: below
 #   skipped      cases of migration-test that fail on some machines, also without the library
 #   quick_cases  cases of migration-test for a quick test
 #   cases        number of cases of migration-test, without those that are skipped
-#   image_tests  QEMU's tests of images that save, load or migrate
+#   image_tests  QEMU's tests of qcow2 images that save, load or migrate
+#   quick_image_tests  a selection of them
+#   raw_image_tests    the same for raw images
 #   own_tests    the programs of tests/ that this version passes
 set -euo pipefail
 
@@ -19,7 +25,8 @@ usage: run build DIR           build QEMU with libsavevm in DIR/build; a second 
        run source DIR          only fetch QEMU's source to DIR/src, unless it exists; exit status 77 as above
 
 environment:
-  QEMU_SOURCE      source tree of QEMU, which is copied; default: Debian's source package, fetched with apt-get source
+  QEMU_SOURCE      source tree of QEMU, which is copied, or a tar archive of one; default: Debian's source package, fetched
+                   with apt-get source
   SAVEVM_LIB       a built libsavevm.so; default: cargo builds it
   QEMU_UNMODIFIED  directory with further unmodified qemu-system-* of this version to migrate to and from, such as /usr/bin;
                    streams are always compared with emulators that are linked with QEMU's own four files
@@ -32,10 +39,19 @@ EOF
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+features=(--without-default-features --enable-system --enable-tools --enable-kvm --enable-tcg --enable-gnutls
+          --enable-fdt=system --enable-replication --disable-docs --disable-werror)
+unit_test=tests/unit/test-vmstate
+firmware=qemu-bundle/usr/local/share/qemu
 . "$port/version.sh"
 
 say() {
     echo "port: $*" >&2
+}
+
+skip() {
+    say "SKIPPED: $*"
+    exit 77
 }
 
 # Uses its own package lists, so that the system's configuration of apt does not change.
@@ -53,12 +69,11 @@ fetch_source() {
         rm -f "$apt"/sources/*
         echo "deb-src $([ ! -e $keys ] || echo "[signed-by=$keys]") $mirror $suite main" >"$apt/sources/all.list"
     fi
-    local get=(timeout 900 apt-get -q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt/sources"
+    local get=(timeout 300 apt-get -q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt/sources"
                -o "Dir::State::lists=$apt/lists" -o "Acquire::Retries=2" -o "Acquire::http::Timeout=60")
     "${get[@]}" -o "APT::Update::Error-Mode=any" update &&
         (cd "$apt" && "${get[@]}" source qemu) &&
-        mv "$apt/qemu-$version"*/ "$dir/src" ||
-        { say "SKIPPED: the source of QEMU $version could not be fetched"; exit 77; }
+        mv "$apt/qemu-$version"*/ "$dir/src" || skip "the source of QEMU $version could not be fetched"
     rm -rf "$apt"
 }
 
@@ -68,7 +83,13 @@ take_source() {
     fi
     if [ -n "${QEMU_SOURCE:-}" ]; then
         say "copying $QEMU_SOURCE"
-        cp -a "$QEMU_SOURCE" "$dir/src.new"
+        rm -rf "$dir/src.new"
+        if [ -d "$QEMU_SOURCE" ]; then
+            cp -a "$QEMU_SOURCE" "$dir/src.new"
+        else
+            mkdir "$dir/src.new"
+            tar -C "$dir/src.new" --strip-components=1 -xf "$QEMU_SOURCE"
+        fi
         mv "$dir/src.new" "$dir/src"
     else
         say "fetching Debian's source package"
@@ -105,22 +126,44 @@ EOF
 }
 
 put_glue_in() {
-    mkdir -p "$dir/src/migration/libsavevm"
-    local file
-    for file in "$here"/glue/* "$port"/glue/*; do
-        refresh "$file" "$dir/src/migration/libsavevm/$(basename "$file")"
+    local into=$dir/src/migration/libsavevm file files=("$port"/glue/*)
+    mkdir -p "$into"
+    for file in glue.h $glue; do
+        files+=("$here/glue/$file")
+    done
+    # Files of an earlier build that are no longer in use.
+    for file in "$into"/*; do
+        [[ " ${files[*]##*/} layout.h " == *" ${file##*/} "* ]] || rm -f "$file"
+    done
+    for file in "${files[@]}"; do
+        refresh "$file" "$into/${file##*/}"
     done
     python3 "$here/describe-layout.py" "$dir/src" >"$dir/layout.h"
-    refresh "$dir/layout.h" "$dir/src/migration/libsavevm/layout.h"
+    refresh "$dir/layout.h" "$into/layout.h"
     python3 "$here/edit-build.py" "$dir/src"
+}
+
+# From QEMU 8.1 on, configure wants a meson that is a package of its Python. If it is missing, an environment gets it.
+python_of_configure() {
+    local list=$dir/src/pythondeps.toml environment=$dir/python wanted
+    if [ ! -e "$list" ] || [[ " ${QEMU_CONFIGURE:-}" == *" --python="* ]]; then
+        return
+    fi
+    wanted=$(sed -n 's/^meson = .*installed = "\([0-9.]*\)".*/\1/p' "$list")
+    if ! "$environment/bin/python3" -c 'import mesonbuild' 2>/dev/null; then
+        rm -rf "$environment"
+        { python3 -m venv "$environment" &&
+            timeout 600 "$environment/bin/pip" install -q "meson==$wanted" 'tomli; python_version < "3.11"'; } >&2 ||
+            skip "meson $wanted could not be installed; QEMU_CONFIGURE=--python=PATH names a Python that has it"
+    fi
+    echo "--python=$environment/bin/python3"
 }
 
 # Runs configure once for each choice of targets and features.
 configure() {
-    local list=${targets[*]}
-    local all=("--target-list=${list// /,}" --without-default-features --enable-system --enable-tools --enable-kvm
-                   --enable-tcg --enable-gnutls --enable-fdt=system --enable-replication --disable-docs --disable-werror
-                   "${options[@]}" ${QEMU_CONFIGURE:-})
+    local list=${targets[*]} python
+    python=$(python_of_configure)
+    local all=("--target-list=${list// /,}" "${features[@]}" "${options[@]}" $python ${QEMU_CONFIGURE:-})
     [ "$(cat "$dir/build/configured" 2>/dev/null)" != "${all[*]}" ] || return 0
     rm -rf "$dir/build/unmodified"
     mkdir -p "$dir/build"
@@ -132,7 +175,7 @@ configure() {
 
 # Debian's source package does not contain the firmware.
 link_firmware() {
-    local data=$dir/build/qemu-bundle/usr/local/share/qemu from file
+    local data=$dir/build/$firmware from file
     for from in ${QEMU_FIRMWARE:-/usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu}; do
         for file in "$from"/*.bin "$from"/*.rom "$from"/*.img; do
             [ ! -e "$file" ] || ln -sf "$file" "$data/"
@@ -150,10 +193,14 @@ build() {
     configure
     local emulators=("${targets[@]/#/qemu-system-}")
     emulators=("${emulators[@]%-softmmu}")
-    local programs=("${emulators[@]}" qemu-img qemu-io qemu-nbd storage-daemon/qemu-storage-daemon tests/unit/test-vmstate
+    local programs=("${emulators[@]}" qemu-img qemu-io qemu-nbd storage-daemon/qemu-storage-daemon "$unit_test"
                     tests/qtest/migration-test)
     ninja -C "$dir/build" "${programs[@]}"
-    [ -e "$dir/build/unmodified/qemu-bundle" ] || build_unmodified "${emulators[@]}"
+    if [ $unit_test != tests/unit/test-vmstate ]; then
+        mkdir -p "$dir/build/tests/unit"
+        ln -sf "$dir/build/$unit_test" "$dir/build/tests/unit/test-vmstate"
+    fi
+    [ -e "$dir/build/unmodified/${firmware%%/*}" ] || build_unmodified "${emulators[@]}"
     link_firmware
 }
 
@@ -180,7 +227,7 @@ build_unmodified() {
         eval "$(sed -E "s/ [^ ]*migration_libsavevm_[a-z-]+\.c\.o//g; $without_library
                         s|-o $emulator |-o unmodified/$emulator $objects |" <<<"$link")"
     done
-    ln -s ../qemu-bundle unmodified/qemu-bundle
+    ln -s "../${firmware%%/*}" unmodified/
     cd - >/dev/null
 }
 
@@ -216,9 +263,9 @@ all_image_tests() {
     mkdir -p "$dir/image-tests"
     : >"$dir/image-tests.log"
     if [ "$1" = quick ]; then
-        image_tests -qcow2 267 286 qcow2-internal-snapshots
+        image_tests -qcow2 $quick_image_tests
     else
-        image_tests -raw migration-permissions
+        [ -z "$raw_image_tests" ] || image_tests -raw $raw_image_tests
         image_tests -qcow2 $image_tests
     fi
 }
@@ -232,7 +279,7 @@ own_test() {
 
 # Tests the hooks of RDMA, with the port's file and with QEMU's own.
 hooks_test() {
-    local test=tests/unit/test-vmstate compile link program
+    local test=$unit_test compile link program
     mkdir -p hooks
     compile=$(ninja -t commands $test.p/test-vmstate.c.o | tail -1)
     link=$(ninja -t commands $test | tail -1 | sed "s|$test.p/test-vmstate.c.o|hooks/hooks.o|")

@@ -21,13 +21,19 @@
 typedef struct QIOChannel QIOChannel;
 
 /*
- * The channel of a file. A file and its return path share one channel. Hooks
- * and errors exist once per direction, because each direction has one user.
+ * The channel of a file. From 7.1 on, a file and its return path share one
+ * channel. Hooks and errors exist once per direction, because each direction
+ * has one user.
  */
 typedef struct GlueChannel {
+    /* From 7.1 on. */
     QIOChannel *ioc;
+    /* Up to 7.0: what the file was opened with, and where it reads or writes. */
+    void *opaque;
+    const void *ops;
+    int64_t position;
     char *failure[2];
-    /* 7.2: the hooks of RDMA. */
+    /* Up to 8.0: the hooks of RDMA. */
     const void *hooks[2];
     /* Bytes that were written, without those that the file still queues. */
     uint64_t written;
@@ -38,6 +44,9 @@ typedef struct GlueChannel {
 
 /* Reads from a channel as qio_channel_read() does. */
 ssize_t glue_read(GlueChannel *c, uint8_t *buf, size_t len, Error **errp);
+
+/* SaveVMChannelOps.error of all channels. */
+char *glue_channel_error(void *channel, bool write);
 
 /* Frees what a version keeps with a channel. */
 void glue_channel_clear(GlueChannel *c);
@@ -57,5 +66,12 @@ void glue_program_ops(SaveVMHostOps *ops);
 
 /* Implements the commands of an incoming stream. */
 extern const SaveVMIncomingOps glue_incoming_ops;
+
+/* Snapshots in images, and the file of the VM state in an image. */
+bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
+                        bool has_devices, strList *devices, Error **errp);
+bool glue_load_snapshot(const char *name, const char *vmstate,
+                        bool has_devices, strList *devices, Error **errp);
+QEMUFile *glue_vmstate_file(BlockDriverState *bs, bool writable);
 
 #endif /* MIGRATION_LIBSAVEVM_GLUE_H */

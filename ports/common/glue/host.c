@@ -2,6 +2,7 @@
 /* The emulator as the host of libsavevm's default context. */
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "block/block.h"
 #include "exec/ramblock.h"
@@ -268,6 +269,7 @@ bool vmstate_check_only_migratable(const VMStateDescription *vmsd)
     return !only_migratable || !vmsd || !vmsd->unmigratable;
 }
 
+#if GLUE_VERSION >= 600
 static void add_reason(const char *name, void *reasons)
 {
     QAPI_LIST_PREPEND(*(strList **)reasons,
@@ -278,6 +280,10 @@ void qemu_savevm_non_migratable_list(strList **reasons)
 {
     savevm_non_migratable(savevm_default(), add_reason, reasons);
 }
+#else
+/* The class of CPUs of user-mode emulators has this description. */
+const VMStateDescription vmstate_dummy = {};
+#endif
 
 /* -dump-vmstate: the saved fields of each type of device, as JSON. */
 

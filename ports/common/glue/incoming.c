@@ -16,7 +16,6 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
-#include "migration/yank_functions.h"
 #include "net/announce.h"
 #include "migration/trace.h"
 #include "glue.h"
@@ -29,6 +28,9 @@
 #include "sysemu/cpus.h"
 #include "sysemu/runstate.h"
 #include "sysemu/sysemu.h"
+#endif
+#if GLUE_VERSION >= 600
+#include "migration/yank_functions.h"
 #endif
 
 static int open_return_path(void *host, QEMUFile *f)
@@ -136,6 +138,16 @@ static bool listening_survived(MigrationIncomingState *mis, int ret)
     return false;
 }
 
+/* The semaphore that a new thread posts when it has started. */
+static QemuSemaphore *started(MigrationIncomingState *mis)
+{
+#if GLUE_VERSION >= 700
+    return &mis->thread_sync_sem;
+#else
+    return &mis->listen_thread_sem;
+#endif
+}
+
 static void *listen_thread(void *opaque)
 {
     MigrationIncomingState *mis = opaque;
@@ -146,7 +158,7 @@ static void *listen_thread(void *opaque)
     object_ref(OBJECT(outgoing));
     migrate_set_state(&mis->state, MIGRATION_STATUS_ACTIVE,
                       MIGRATION_STATUS_POSTCOPY_ACTIVE);
-    qemu_sem_post(&mis->thread_sync_sem);
+    qemu_sem_post(started(mis));
     trace_postcopy_ram_listen_thread_start();
     rcu_register_thread();
 
@@ -189,6 +201,20 @@ static void *listen_thread(void *opaque)
     return NULL;
 }
 
+static void start_listening(MigrationIncomingState *mis, const char *name)
+{
+#if GLUE_VERSION >= 700
+    postcopy_thread_create(mis, &mis->listen_thread, name, listen_thread,
+                           QEMU_THREAD_DETACHED);
+#else
+    qemu_sem_init(started(mis), 0);
+    qemu_thread_create(&mis->listen_thread, name, listen_thread, mis,
+                       QEMU_THREAD_DETACHED);
+    qemu_sem_wait(started(mis));
+    qemu_sem_destroy(started(mis));
+#endif
+}
+
 static int postcopy_listen(void *host)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
@@ -214,10 +240,8 @@ static int postcopy_listen(void *host)
         return -EPERM;
     }
     mis->have_listen_thread = true;
-    postcopy_thread_create(mis, &mis->listen_thread,
-                           GLUE_VERSION >= 1000 ? "mig/dst/listen"
-                                                : "postcopy/listen",
-                           listen_thread, QEMU_THREAD_DETACHED);
+    start_listening(mis, GLUE_VERSION >= 1000 ? "mig/dst/listen"
+                                              : "postcopy/listen");
     return 0;
 }
 
@@ -322,6 +346,7 @@ static int postcopy_resume(void *host)
     }
     /* From here on, the other threads may use the return path. */
     qemu_sem_post(&mis->postcopy_pause_sem_fault);
+#if GLUE_VERSION >= 702
     if (migrate_postcopy_preempt()) {
 #if GLUE_VERSION >= 1000
         qemu_sem_wait(&mis->postcopy_qemufile_dst_done);
@@ -329,6 +354,7 @@ static int postcopy_resume(void *host)
         assert(mis->postcopy_qemufile_dst);
         qemu_sem_post(&mis->postcopy_pause_sem_fast_load);
     }
+#endif
     return 0;
 }
 
@@ -354,22 +380,27 @@ static void shut_and_close(QEMUFile **f, QemuMutex *mutex, bool yank)
 static QEMUFile *recover(void *host)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
-    int i;
 
     trace_postcopy_pause_incoming();
     shut_and_close(&mis->from_src_file, NULL, true);
     shut_and_close(&mis->to_src_file, &mis->rp_mutex, false);
+#if GLUE_VERSION >= 702
     if (mis->postcopy_qemufile_dst) {
         shut_and_close(&mis->postcopy_qemufile_dst,
                        &mis->postcopy_prio_thread_mutex, true);
     }
+#else
+    mis->postcopy_recover_triggered = false;
+#endif
     migrate_set_state(&mis->state, mis->state,
                       MIGRATION_STATUS_POSTCOPY_PAUSED);
     postcopy_fault_thread_notify(mis);
+#if GLUE_VERSION >= 702
     /* The source sends a page again that arrived only in part. */
-    for (i = 0; i < mis->postcopy_channels; i++) {
+    for (int i = 0; i < mis->postcopy_channels; i++) {
         postcopy_temp_page_reset(&mis->postcopy_tmp_pages[i]);
     }
+#endif
     error_report("Detected IO failure for postcopy. Migration paused.");
 #if GLUE_VERSION >= 1000
     do {
@@ -410,12 +441,14 @@ static int enable_colo(void *host)
     return ret;
 }
 
+#if GLUE_VERSION >= 702
 static int further_error(void *host)
 {
     QEMUFile *f = migration_incoming_get_current()->postcopy_qemufile_dst;
 
     return f ? qemu_file_get_error(f) : 0;
 }
+#endif
 
 static void load_failed(void *host, int error)
 {
@@ -450,10 +483,12 @@ const SaveVMIncomingOps glue_incoming_ops = {
     .postcopy_resume = postcopy_resume,
     .recv_bitmap = recv_bitmap,
     .enable_colo = enable_colo,
-    .further_error = further_error,
     .load_failed = load_failed,
     .recover = recover,
     .main_loop_done = main_loop_done,
+#if GLUE_VERSION >= 702
+    .further_error = further_error,
+#endif
 #if GLUE_VERSION >= 1000
     .switchover_ack = switchover_ack,
 #endif

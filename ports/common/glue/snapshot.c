@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* QEMU's commands and jobs for snapshots in disk images, and Xen's files. */
+/* Snapshots in disk images. */
 #include "qemu/osdep.h"
-#include "qapi/clone-visitor.h"
-#include "qapi/qapi-builtin-visit.h"
-#include "qapi/qapi-commands-migration.h"
 #include "qemu/cutils.h"
-#include "qemu/job.h"
-#include "qemu/main-loop.h"
-#include "qemu/yank.h"
-#include "block/block_int-common.h"
+#include "block/block_int.h"
 #include "block/qdict.h"
-#include "io/channel-file.h"
-#include "migration/channel-block.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
@@ -28,12 +20,13 @@
 #include "qapi/qmp/qerror.h"
 #include "sysemu/replay.h"
 #include "sysemu/runstate.h"
+#include "sysemu/sysemu.h"
 #endif
-
-#if GLUE_VERSION >= 1000
-#define IO_ERROR_TEXT "An IO error has occurred"
+#if GLUE_VERSION >= 600
+#include "qemu/yank.h"
+typedef bool Running;
 #else
-#define IO_ERROR_TEXT QERR_IO_ERROR
+typedef int Running;
 #endif
 
 /* Up to QEMU 8.2 the context of a disk is locked while the disk is used. */
@@ -50,21 +43,6 @@ typedef struct Disks {
     bool has_devices;
     strList *devices;
 } Disks;
-
-/* Returns a file over `ioc`, and takes over the caller's reference to it. */
-static QEMUFile *file_of(QIOChannel *ioc, bool writable)
-{
-    QEMUFile *f = writable ? qemu_file_new_output(ioc)
-                           : qemu_file_new_input(ioc);
-
-    object_unref(OBJECT(ioc));
-    return f;
-}
-
-static QEMUFile *vmstate_file(BlockDriverState *bs, bool writable)
-{
-    return file_of(QIO_CHANNEL(qio_channel_block_new(bs)), writable);
-}
 
 static int save_vmstate(QEMUFile *f, Error **errp)
 {
@@ -112,7 +90,7 @@ static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
     int saved, closed;
 
     LOCK_CONTEXT(bs);
-    f = vmstate_file(bs, true);
+    f = glue_vmstate_file(bs, true);
     saved = save_vmstate(f, errp);
 #if GLUE_VERSION >= 1000
     *size = qemu_file_transferred(f);
@@ -182,8 +160,8 @@ static bool save_stopped(BlockDriverState *bs, const char *name, Disks disks,
     return true;
 }
 
-bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
-                   bool has_devices, strList *devices, Error **errp)
+bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
+                        bool has_devices, strList *devices, Error **errp)
 {
     Disks disks = { has_devices, devices };
     BlockDriverState *bs;
@@ -287,7 +265,7 @@ static bool check_vmstate(BlockDriverState *bs, const char *name, uint64_t size,
     if (!aside) {
         return true;
     }
-    f = vmstate_file(aside, false);
+    f = glue_vmstate_file(aside, false);
     ret = savevm_snapshot_check_file(NULL, f, size, &err);
     qemu_fclose(f);
     bdrv_unref(aside);
@@ -314,7 +292,7 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
     }
     qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
     LOCK_CONTEXT(bs);
-    mis->from_src_file = vmstate_file(bs, false);
+    mis->from_src_file = glue_vmstate_file(bs, false);
     ret = qemu_loadvm_state(mis->from_src_file);
     migration_incoming_state_destroy();
     UNLOCK_CONTEXT(bs);
@@ -355,7 +333,7 @@ static BlockDriverState *find_loadable(const char *name, const char *vmstate,
 /* Whether the guest ran before the caller stopped it to load a snapshot. */
 static bool ran_until_load;
 
-static void run_state_changed(void *opaque, bool running, RunState state)
+static void run_state_changed(void *opaque, Running running, RunState state)
 {
     ran_until_load = state == RUN_STATE_RESTORE_VM;
 }
@@ -365,8 +343,8 @@ static void __attribute__((constructor)) watch_run_state(void)
     qemu_add_vm_change_state_handler(run_state_changed, NULL);
 }
 
-bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
-                   strList *devices, Error **errp)
+bool glue_load_snapshot(const char *name, const char *vmstate,
+                        bool has_devices, strList *devices, Error **errp)
 {
     Disks disks = { has_devices, devices };
     BlockDriverState *bs = find_loadable(name, vmstate, disks, errp);
@@ -385,207 +363,4 @@ bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
     loaded = load_drained(bs, name, disks, errp);
     bdrv_drain_all_end();
     return loaded;
-}
-
-bool delete_snapshot(const char *name, bool has_devices, strList *devices,
-                     Error **errp)
-{
-    return bdrv_all_can_snapshot(has_devices, devices, errp) &&
-           bdrv_all_delete_snapshot(name, has_devices, devices, errp) >= 0;
-}
-
-/* Jobs. The main loop does the work while the job's coroutine waits. */
-
-typedef struct SnapshotJob {
-    Job common;
-    char *tag;
-    char *vmstate;
-    strList *devices;
-    Coroutine *co;
-    Error **errp;
-    bool done;
-} SnapshotJob;
-
-static bool job_load(SnapshotJob *s)
-{
-    bool loaded;
-#if GLUE_VERSION >= 1000
-    RunState before = runstate_get();
-#else
-    bool running = runstate_is_running();
-#endif
-
-    vm_stop(RUN_STATE_RESTORE_VM);
-    loaded = load_snapshot(s->tag, s->vmstate, true, s->devices, s->errp);
-#if GLUE_VERSION >= 1000
-    if (loaded) {
-        load_snapshot_resume(before);
-    }
-#else
-    if (loaded && running) {
-        vm_start();
-    }
-#endif
-    return loaded;
-}
-
-static void job_in_main_loop(void *opaque)
-{
-    SnapshotJob *s = opaque;
-
-    job_progress_set_remaining(&s->common, 1);
-    switch (job_type(&s->common)) {
-    case JOB_TYPE_SNAPSHOT_SAVE:
-        s->done = save_snapshot(s->tag, false, s->vmstate, true, s->devices,
-                                s->errp);
-        break;
-    case JOB_TYPE_SNAPSHOT_LOAD:
-        s->done = job_load(s);
-        break;
-    case JOB_TYPE_SNAPSHOT_DELETE:
-        s->done = delete_snapshot(s->tag, true, s->devices, s->errp);
-        break;
-    default:
-        g_assert_not_reached();
-    }
-    job_progress_update(&s->common, 1);
-    g_free(s->tag);
-    g_free(s->vmstate);
-    qapi_free_strList(s->devices);
-    aio_co_wake(s->co);
-}
-
-static int coroutine_fn job_run_snapshot(Job *job, Error **errp)
-{
-    SnapshotJob *s = container_of(job, SnapshotJob, common);
-
-    s->errp = errp;
-    s->co = qemu_coroutine_self();
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), job_in_main_loop, s);
-    qemu_coroutine_yield();
-    return s->done ? 0 : -1;
-}
-
-#define SNAPSHOT_JOB(name, type)                                   \
-    static const JobDriver name = {                                \
-        .instance_size = sizeof(SnapshotJob), .job_type = type,    \
-        .run = job_run_snapshot }
-
-SNAPSHOT_JOB(save_job_driver, JOB_TYPE_SNAPSHOT_SAVE);
-SNAPSHOT_JOB(load_job_driver, JOB_TYPE_SNAPSHOT_LOAD);
-SNAPSHOT_JOB(delete_job_driver, JOB_TYPE_SNAPSHOT_DELETE);
-
-static void start_job(const JobDriver *driver, const char *id, const char *tag,
-                      const char *vmstate, strList *devices, Error **errp)
-{
-    SnapshotJob *s = job_create(id, driver, NULL, qemu_get_aio_context(),
-                                JOB_MANUAL_DISMISS, NULL, NULL, errp);
-
-    if (s) {
-        s->tag = g_strdup(tag);
-        s->vmstate = g_strdup(vmstate);
-        s->devices = QAPI_CLONE(strList, devices);
-        job_start(&s->common);
-    }
-}
-
-void qmp_snapshot_save(const char *job_id, const char *tag,
-                       const char *vmstate, strList *devices, Error **errp)
-{
-    start_job(&save_job_driver, job_id, tag, vmstate, devices, errp);
-}
-
-void qmp_snapshot_load(const char *job_id, const char *tag,
-                       const char *vmstate, strList *devices, Error **errp)
-{
-    start_job(&load_job_driver, job_id, tag, vmstate, devices, errp);
-}
-
-void qmp_snapshot_delete(const char *job_id, const char *tag,
-                         strList *devices, Error **errp)
-{
-    start_job(&delete_job_driver, job_id, tag, NULL, devices, errp);
-}
-
-/* Xen: a file with the devices only. Xen's tools migrate the memory. */
-
-static QEMUFile *xen_file(const char *path, bool writable, const char *name,
-                          Error **errp)
-{
-    int flags = writable ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY | O_BINARY;
-    QIOChannelFile *ioc = qio_channel_file_new_path(path, flags, 0660, errp);
-
-    if (!ioc) {
-        return NULL;
-    }
-    qio_channel_set_name(QIO_CHANNEL(ioc), name);
-    return file_of(QIO_CHANNEL(ioc), writable);
-}
-
-static void xen_save_stopped(const char *filename, bool give_disks_up,
-                             Error **errp)
-{
-    QEMUFile *f = xen_file(filename, true, "migration-xen-save-state", errp);
-    int saved, closed, ret;
-
-    if (!f) {
-        return;
-    }
-    saved = qemu_save_device_state(f);
-    closed = qemu_fclose(f);
-    if (saved < 0 || closed < 0) {
-        error_setg(errp, IO_ERROR_TEXT);
-    } else if (give_disks_up) {
-#if GLUE_VERSION >= 1000
-        ret = migration_block_inactivate() ? 0 : -EIO;
-#else
-        ret = bdrv_inactivate_all();
-#endif
-        if (ret) {
-            error_setg(errp, "%s: bdrv_inactivate_all() failed (%d)",
-                       __func__, ret);
-        }
-    }
-}
-
-void qmp_xen_save_devices_state(const char *filename, bool has_live, bool live,
-                                Error **errp)
-{
-    bool running = runstate_is_running();
-
-    vm_stop(RUN_STATE_SAVE_VM);
-    global_state_store_running();
-    /*
-     * In a live migration, Xen's tools stop the guest before this call, and
-     * start it again if the migration fails. The other side then needs the
-     * disks.
-     */
-    xen_save_stopped(filename, (!has_live || live) && !running, errp);
-    if (running) {
-        vm_start();
-    }
-}
-
-void qmp_xen_load_devices_state(const char *filename, Error **errp)
-{
-    QEMUFile *f;
-    int ret;
-
-    if (runstate_is_running()) {
-        error_setg(errp, "Cannot update device state while vm is running");
-        return;
-    }
-    vm_stop(RUN_STATE_RESTORE_VM);
-    f = xen_file(filename, false, "migration-xen-load-state", errp);
-    if (!f) {
-        return;
-    }
-    /* QEMU's cleanup of an incoming migration requires a yank instance. */
-    yank_register_instance(MIGRATION_YANK_INSTANCE, NULL);
-    ret = qemu_loadvm_state(f);
-    qemu_fclose(f);
-    if (ret < 0) {
-        error_setg(errp, IO_ERROR_TEXT);
-    }
-    migration_incoming_state_destroy();
 }

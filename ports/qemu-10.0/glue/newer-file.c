@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Parts of QEMUFile that QEMU 7.2 does not have: descriptors in a stream,
- * access to a position, and the process-wide count of bytes. Also the layout
- * of QEMU's tables. The unit tests link this file as well.
+ * access to a position, and the process-wide count of bytes. The unit tests
+ * link this file as well.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
@@ -10,12 +10,9 @@
 #include "io/channel.h"
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
-#include "migration/register.h"
 #include "migration/vmstate.h"
 #include "glue.h"
-#include "savevm/abi.h"
 #include "savevm/file.h"
-#include "layout.h"
 
 /* A function of QEMU 7.2 that the library still has. */
 int64_t qemu_file_total_transferred_fast(QEMUFile *f);
@@ -23,32 +20,6 @@ int64_t qemu_file_total_transferred_fast(QEMUFile *f);
 static GlueChannel *channel_of(QEMUFile *f)
 {
     return savevm_file_channel(f);
-}
-
-/* The layout */
-
-void glue_set_layout(void)
-{
-    SaveVMAbiDescription layout = SAVEVM_ABI_DESCRIPTION_INIT;
-    const SaveVMAbi *abi;
-    Error *err = NULL;
-
-    layout.qemu_version = GLUE_VERSION;
-    layout.semantics = SAVEVM_SEMANTICS_OF_VERSION;
-    layout.handlers_size = sizeof(SaveVMHandlers);
-    layout.description_size = sizeof(VMStateDescription);
-    layout.field_size = sizeof(VMStateField);
-    layout.info_size = sizeof(VMStateInfo);
-    layout.members = layout_members;
-    layout.member_count = ARRAY_SIZE(layout_members);
-    layout.constants = layout_constants;
-    layout.constant_count = ARRAY_SIZE(layout_constants);
-    abi = savevm_abi_new(&layout, &err);
-    if (!abi) {
-        error_reportf_err(err, "libsavevm: ");
-        exit(EXIT_FAILURE);
-    }
-    savevm_set_abi(savevm_default(), abi, &error_fatal);
 }
 
 int vmstate_save_state_with_err(QEMUFile *f, const VMStateDescription *vmsd,
