@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 from qemu import Failure, run_case
-from snapshot import expect, frozen, goes_on, image, job, quiet_hmp, start
+from snapshot import expect, frozen, goes_on, image, loads, quiet_hmp, start
 
 RTL8139 = rb"....:..:..\.0/rtl8139"
 
@@ -127,8 +127,8 @@ def case_damages(place, binary, img):
         for what, (where, length, data, wanted) in DAMAGES.items():
             at = where(disk)
             disk.put(at, data) if data else disk.flip(at)
-            check_goes_on(vm, what, vm.hmp("loadvm bad"), wanted)
-            check_goes_on(vm, what, job(vm, "snapshot-load", tag="bad", vmstate="disk"), wanted)
+            for said in loads(vm, "bad"):
+                check_goes_on(vm, what, said, wanted)
             disk.mend(at, length)
         # A stopped guest is not started.
         disk.flip(head(disk) - 1)
@@ -177,7 +177,7 @@ def case_cut(place, binary, img):
 def case_missing(place, binary, img):
     with start(binary, place, image(place, img)) as vm:
         vm.wait_letters()
-        for said in (vm.hmp("loadvm none"), job(vm, "snapshot-load", tag="none", vmstate="disk")):
+        for said in loads(vm, "none"):
             expect("a snapshot that is not there", "does not exist" in said, True)
             expect("the guest", vm.qmp("query-status")["status"], "running")
             vm.wait_letters()

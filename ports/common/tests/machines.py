@@ -87,9 +87,15 @@ diag288
 Machine = collections.namedtuple("Machine", "arguments handlers")
 
 
-def machine(target, place, foreign):
+def machine_type(target, version, board="i440fx"):
+    """The machine type of a version of QEMU. `board`: of x86_64."""
+    name = {"x86_64": f"pc-{board}", "ppc64": "pseries", "s390x": "s390-ccw-virtio"}[target]
+    return f"{name}-{version}"
+
+
+def machine(target, place, kind, foreign):
     """The machine of a target with its guest. With a foreign emulator, it has no other firmware."""
-    arguments = ["-accel", "tcg", "-m", "128M" if target == "x86_64" else "256M", "-smp", "2", "-rtc", "clock=vm,base=2022-02-02",
+    arguments = ["-accel", "tcg", "-M", kind, "-m", "128M" if target == "x86_64" else "256M", "-smp", "2", "-rtc", "clock=vm,base=2022-02-02",
                  "-uuid", "12345678-1234-1234-1234-123456789abc", "-audiodev", "none,id=a0", "-seed", "1"]
     for net in range(2):
         arguments += ["-netdev", f"hubport,hubid={net},id=n{net}"]
@@ -98,16 +104,16 @@ def machine(target, place, foreign):
     for chardev in range(7):
         arguments += ["-chardev", f"null,id=c{chardev}"]
     if target == "x86_64":
-        arguments += ["-M", "pc-i440fx-7.2", "-drive", f"file={place / 'x86.disk'},format=raw,if=none,id=guest",
+        arguments += ["-drive", f"file={place / 'x86.disk'},format=raw,if=none,id=guest",
                       "-device", "ide-hd,drive=guest,bootindex=0", "-device", "ipmi-bmc-sim,id=bmc0", "-device", "VGA"]
         if foreign:
             arguments += ["-bios", place / "x86.bios"]
         devices, handlers = PCI + X86, []
     elif target == "ppc64":
-        arguments += ["-M", "pseries-7.2", "-bios", place / "ppc64.bios", "-object", "rng-random,id=r0"]
+        arguments += ["-bios", place / "ppc64.bios", "-object", "rng-random,id=r0"]
         devices, handlers = PCI + PPC64, ["spapr/htab"]
     else:
-        arguments += ["-M", "s390-ccw-virtio-7.2", "-bios", place / "s390x.bios"]
+        arguments += ["-bios", place / "s390x.bios"]
         devices, handlers = S390X, ["s390-skeys", "s390-storage_attributes", "todclock"]
     for device in devices.split():
         arguments += ["-device", device]

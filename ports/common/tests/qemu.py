@@ -71,7 +71,7 @@ class Qemu:
                     raise Failure(f"{name} did not start:\n{self.output()}") from None
         self.socket.settimeout(DEADLINE)
         self.stream = self.socket.makefile("r")
-        self.stream.readline()
+        self.version = json.loads(self.stream.readline())["QMP"]["version"]["qemu"]["major"]
         self.qmp("qmp_capabilities")
 
     def output(self):
