@@ -1572,6 +1572,43 @@ int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 /* ---- Before a migration ---- */
 
 /**
+ * What a context knows of the cost of one device that is not a live device.
+ */
+typedef struct SaveVMDeviceCost {
+  /**
+   * sizeof(SaveVMDeviceCost).
+   */
+  size_t size;
+  /**
+   * Name of the device.
+   */
+  char name[256];
+  /**
+   * Instance of the device.
+   */
+  uint32_t instance_id;
+  /**
+   * Bytes of its section.
+   */
+  uint64_t bytes;
+  /**
+   * Time for saving its state in microseconds, measured here by rehearsals and migrations; before that, the time for loading
+   * it here, or 0.
+   */
+  uint64_t save_time_us;
+  /**
+   * Time for loading its state in microseconds, as destinations reported it after rehearsals and migrations; before that, the
+   * time for loading it here, or 0.
+   */
+  uint64_t load_time_us;
+} SaveVMDeviceCost;
+
+/**
+ * Initialises a SaveVMDeviceCost.
+ */
+#define SAVEVM_DEVICE_COST_INIT SAVEVM_INITIALISED(SaveVMDeviceCost)
+
+/**
  * Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest runs on. The
  * destination waits in savevm_incoming() and goes on waiting afterwards. It compares the machine, RAM, devices and the layouts
  * of their states with its own.
@@ -1613,6 +1650,23 @@ int savevm_rehearse(SaveVM *vm,
                     const char *uri,
                     const SaveVMParams *params,
                     Error **errp);
+
+/**
+ * Returns what the context knows of the cost of one registered device, from rehearsals and migrations. `index` is its position in
+ * `order`, from 0. Devices of which nothing is known and live devices are left out. The time of a call grows with the number
+ * of devices.
+ *
+ * Returns:
+ *   0        `cost` is filled in
+ *   -ENOENT  there are not so many devices
+ *   -EINVAL  NULL, an unknown order, or the size of `cost` is too small
+ *
+ * Thread: any. Lock: either. Does not wait.
+ */
+int savevm_device_cost(SaveVM *vm,
+                       SaveVMDeviceOrder order,
+                       size_t index,
+                       struct SaveVMDeviceCost *cost);
 
 /* ---- Owner of the guest ---- */
 

@@ -476,6 +476,39 @@ TEST(wrong_calls_are_refused)
     machine_free(machine);
 }
 
+TEST(rehearsal_measures_each_device)
+{
+    const SaveVMDeviceOrder orders[] = {
+        SAVEVM_DEVICES_IN_STREAM, SAVEVM_DEVICES_BY_SAVE_TIME, SAVEVM_DEVICES_BY_LOAD_TIME, SAVEVM_DEVICES_BY_BYTES,
+    };
+    Plan plan = plan_default();
+    Pair pair = pair_new(&plan, &plan);
+    SaveVM *vm = pair.source->vm;
+    SaveVMDeviceCost cost = SAVEVM_DEVICE_COST_INIT, before, small = { .size = 8 };
+    Error *err = NULL;
+
+    CHECK_EQ(savevm_device_cost(vm, SAVEVM_DEVICES_IN_STREAM, 0, &cost), -ENOENT);
+    CHECK_EQ(savevm_rehearse(vm, pair.uri, NULL, &err), 0);
+    CHECK_EQ(savevm_device_cost(vm, SAVEVM_DEVICES_IN_STREAM, 0, &cost), 0);
+    CHECK(strcmp(cost.name, "timer") == 0 && cost.instance_id == 0 && cost.bytes > 12);
+    CHECK_EQ(savevm_device_cost(vm, SAVEVM_DEVICES_IN_STREAM, 2, &cost), 0);
+    CHECK(strcmp(cost.name, "nic") == 0 && cost.instance_id == 1);
+    for (size_t order = 0; order < sizeof(orders) / sizeof(orders[0]); order++) {
+        size_t at = 0;
+
+        for (before = cost; savevm_device_cost(vm, orders[order], at, &cost) == 0; before = cost, at++) {
+            CHECK(!at || order != 1 || cost.save_time_us <= before.save_time_us);
+            CHECK(!at || order != 2 || cost.load_time_us <= before.load_time_us);
+            CHECK(!at || order != 3 || cost.bytes <= before.bytes);
+        }
+        CHECK_EQ(at, 5);
+    }
+    CHECK_EQ(savevm_device_cost(vm, (SaveVMDeviceOrder)77, 0, &cost), -EINVAL);
+    CHECK_EQ(savevm_device_cost(vm, SAVEVM_DEVICES_BY_BYTES, 0, &small), -EINVAL);
+    CHECK_EQ(savevm_device_cost(vm, SAVEVM_DEVICES_BY_BYTES, 0, NULL), -EINVAL);
+    pair_free(&pair);
+}
+
 TEST(preflight_and_rehearsal_release_the_lock)
 {
     Plan plan = plan_default();

@@ -170,18 +170,28 @@ static void show_problems(const Error *err)
     }
 }
 
+/* Prints the devices that take longest to load, as the rehearsal has measured them. */
+static void show_costs(void)
+{
+    SaveVMDeviceCost cost = SAVEVM_DEVICE_COST_INIT;
+    for (size_t at = 0; at < 8 && savevm_device_cost(vm, SAVEVM_DEVICES_BY_LOAD_TIME, at, &cost) == 0; at++) {
+        printf("%s: %" PRIu64 " bytes, save %" PRIu64 " us, load %" PRIu64 " us\n", cost.name, cost.bytes, cost.save_time_us,
+               cost.load_time_us);
+    }
+}
+
 typedef int VisitFn(SaveVM *vm, const char *uri, const SaveVMParams *params, Error **errp);
 
 /* The destination goes on waiting afterwards. */
-static void visit(VisitFn *act, const char *uri, const char *success)
+static bool visit(VisitFn *act, const char *uri, const char *success)
 {
     Error *err = NULL;
     if (act(vm, uri, &params, &err) == 0) {
         printf("%s\n", success);
-    } else {
-        show_problems(err);
-        failed(uri, err);
+        return true;
     }
+    show_problems(err);
+    return failed(uri, err);
 }
 
 void migrate_preflight(Machine *m, const char *uri)
@@ -191,7 +201,9 @@ void migrate_preflight(Machine *m, const char *uri)
 
 void migrate_rehearse(Machine *m, const char *uri)
 {
-    visit(savevm_rehearse, uri, "the destination has loaded all devices");
+    if (visit(savevm_rehearse, uri, "the destination has loaded all devices")) {
+        show_costs();
+    }
 }
 
 void migrate_trace(const char *path)

@@ -79,5 +79,5 @@ pub use snapshot::{
     SnapshotOptions, end_restore, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to,
 };
 pub use source::{Outgoing, rehearse, request_verdict};
-pub use stats::{DeviceOrder, DeviceTime, Info, Prediction};
+pub use stats::{DeviceOrder, DeviceTime, Info, Prediction, device_cost_by};
 pub use status::{Status, StatusMachine};

@@ -4,6 +4,8 @@
 use super::progress::Stall;
 use super::status::Status;
 use crate::error::{Error, Phase};
+use crate::savevm::Vm;
+use crate::savevm::device_costs::{DeviceCost, NamedCost};
 use crate::savevm::handler::Pending;
 use crate::savevm::owner::Owner;
 use crate::sync::{Mutex, MutexGuard, Rank};
@@ -127,6 +129,20 @@ pub enum DeviceOrder {
     LoadTime,
     /// Bytes of its section.
     Bytes,
+}
+
+/// Returns what the context knows of a device's cost, at that place of an order.
+pub fn device_cost_by(vm: &Vm, order: DeviceOrder, index: usize) -> Option<NamedCost> {
+    let mut costs = vm.slot.device_costs.list(&vm.registry);
+    let key = |cost: &DeviceCost| match order {
+        DeviceOrder::Stream => 0,
+        DeviceOrder::SaveTime => cost.expected_save().unwrap_or_default().as_nanos(),
+        DeviceOrder::LoadTime => cost.expected_load().unwrap_or_default().as_nanos(),
+        DeviceOrder::Bytes => cost.bytes.into(),
+    };
+    // The sort keeps the order of the stream among equal ones.
+    costs.sort_by_key(|device| Reverse(key(&device.cost)));
+    (index < costs.len()).then(|| costs.swap_remove(index))
 }
 
 /// How many devices are remembered by name in `Info`.

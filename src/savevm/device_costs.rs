@@ -14,7 +14,7 @@
 //!
 //! Names are idstrs with the path, as in a section. Any thread may call, with or without the big lock.
 
-use super::registry::Registry;
+use super::registry::{Entry, Registry};
 use crate::sync::{Mutex, Rank};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -159,6 +159,15 @@ impl DeviceCosts {
     /// Returns what is known of one device.
     pub fn get(&self, name: &[u8], instance: u32) -> Option<DeviceCost> {
         self.0.lock().devices.get(&(Box::from(name), instance)).copied()
+    }
+
+    /// Returns the devices that are registered now, are saved whole, and of which something is known, in the order of a stream.
+    pub fn list(&self, registry: &Registry) -> Vec<NamedCost> {
+        let named = |entry: &Entry| {
+            let cost = self.get(&entry.idstr, entry.instance_id)?;
+            Some(NamedCost { name: entry.name(), instance: entry.instance_id, cost })
+        };
+        registry.walk().filter(|entry| !entry.is_live).filter_map(|entry| named(&entry)).collect()
     }
 
     /// Returns the sum over the devices that are registered now and are saved whole.

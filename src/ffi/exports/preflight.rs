@@ -2,16 +2,42 @@
 //! Before a migration: the verdict of the destination, and a rehearsal.
 
 use crate::error::Result;
-use crate::ffi::exports::info::SaveVMParams;
-use crate::ffi::marshal::convert::{params, uri_endpoint};
+use crate::ffi::exports::info::{SaveVMDeviceOrder, SaveVMParams};
+use crate::ffi::marshal::convert::{device_cost, device_order, params, uri_endpoint};
 use crate::ffi::marshal::current;
-use crate::ffi::marshal::guard::guard_error;
+use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
 use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::marshal::structs::{self, sized_structs};
 use crate::migration::{self, Endpoint, Params};
 use crate::savevm::Vm;
 use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
+
+/// What a context knows of the cost of one device that is not a live device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMDeviceCost {
+    /// sizeof(SaveVMDeviceCost).
+    pub size: usize,
+    /// Name of the device.
+    pub name: [c_char; 256],
+    /// Instance of the device.
+    pub instance_id: u32,
+    /// Bytes of its section.
+    pub bytes: u64,
+    /// Time for saving its state in microseconds, measured here by rehearsals and migrations; before that, the time for loading
+    /// it here, or 0.
+    pub save_time_us: u64,
+    /// Time for loading its state in microseconds, as destinations reported it after rehearsals and migrations; before that, the
+    /// time for loading it here, or 0.
+    pub load_time_us: u64,
+}
+
+sized_structs! {
+    SaveVMDeviceCost, SAVEVM_DEVICE_COST_INIT, load_time_us;
+}
 
 /// # Safety
 /// As savevm_preflight().
@@ -92,4 +118,41 @@ pub unsafe extern "C" fn savevm_rehearse(
 ) -> c_int {
     // SAFETY: the contract of the function.
     unsafe { visit(vm, uri, params, errp, migration::rehearse) }
+}
+
+/// Returns what the context knows of the cost of one registered device, from rehearsals and migrations. `index` is its position in
+/// `order`, from 0. Devices of which nothing is known and live devices are left out. The time of a call grows with the number
+/// of devices.
+///
+/// Returns:
+///   0        `cost` is filled in
+///   -ENOENT  there are not so many devices
+///   -EINVAL  NULL, an unknown order, or the size of `cost` is too small
+///
+/// Thread: any. Lock: either. Does not wait.
+///
+/// # Safety
+/// `vm` is NULL or a context; `cost` is NULL or begins with its size and is writable for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_device_cost(
+    vm: *mut SaveVM,
+    order: MaybeUninit<SaveVMDeviceOrder>,
+    index: usize,
+    cost: *mut SaveVMDeviceCost,
+) -> c_int {
+    let body = || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { current::from_c(vm) };
+        let given = device_order(order).and_then(|order| {
+            let found = migration::device_cost_by(&vm, order, index);
+            // SAFETY: the contract of the function.
+            found.map(|found| unsafe { structs::give_sized(cost, &device_cost(&found)) }).transpose()
+        });
+        match given {
+            Ok(Some(())) => 0,
+            Ok(None) => -libc::ENOENT,
+            Err(error) => vm.report(error).code(),
+        }
+    };
+    guard(-libc::EIO, body)
 }

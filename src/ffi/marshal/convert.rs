@@ -8,11 +8,13 @@ use crate::ffi::exports::info::{
     SaveVMCompression, SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMDeviceOrder, SaveVMInfo, SaveVMMultifdFormat,
     SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStallReason, SaveVMStatus, SaveVMTls,
 };
+use crate::ffi::exports::preflight::SaveVMDeviceCost;
 use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::channel_table::SaveVMChannelOps;
 use crate::migration::{
     Choice, Compression, DeadlineAction, DeviceOrder, DeviceTime, Endpoint, Info, MultifdFormat, Owner, Params, Status,
 };
+use crate::savevm::device_costs::NamedCost;
 use std::ffi::{OsStr, OsString, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -242,6 +244,24 @@ pub(in crate::ffi) fn device_info(from: &DeviceTime, incoming: bool) -> SaveVMDe
         save_time_us: if incoming { 0 } else { time },
         load_time_us: if incoming { time } else { micros(from.load.unwrap_or_default()) },
     }
+}
+
+/// What C gets of a device's cost. A name that does not fit is cut.
+pub(in crate::ffi) fn device_cost(from: &NamedCost) -> SaveVMDeviceCost {
+    let cost = &from.cost;
+    let mut c_cost = SaveVMDeviceCost {
+        size: size_of::<SaveVMDeviceCost>(),
+        name: [0; 256],
+        instance_id: from.instance,
+        bytes: cost.bytes,
+        save_time_us: micros(cost.expected_save().unwrap_or_default()),
+        load_time_us: micros(cost.expected_load().unwrap_or_default()),
+    };
+    let last = c_cost.name.len() - 1;
+    for (to, from) in c_cost.name[..last].iter_mut().zip(from.name.bytes()) {
+        *to = from as c_char;
+    }
+    c_cost
 }
 
 /// What C gets of a migration's statistics.
