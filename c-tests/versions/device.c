@@ -611,6 +611,17 @@ static char *direct_error(State *state)
     return text;
 }
 
+static int load_bytes(State *state, const void *bytes, size_t len, int *ret)
+{
+    QEMUFile *f = savevm_file_from_buffer(bytes, len);
+    int error;
+
+    *ret = load_part(f, &state->part, 1, NULL);
+    error = qemu_file_get_error(f);
+    qemu_fclose(f);
+    return error;
+}
+
 #define DEVICE__(version) device_##version
 #define DEVICE_(version) DEVICE__(version)
 
@@ -624,4 +635,5 @@ const VersionDevice DEVICE_(SAVEVM_QEMU_VERSION) = {
     .remove_blocker = remove_blocker,
     .copy = copy,
     .direct_error = direct_error,
+    .load_bytes = load_bytes,
 };

@@ -290,6 +290,23 @@ TEST(list_without_its_end_marker_is_refused_from_8_0_on)
     }
 }
 
+TEST(unknown_subsection_sets_the_error_of_the_file_from_10_0_on)
+{
+    static const char stream[] = "\1\0\0\0\2\5\6part/x\0\0\0\1";
+
+    for (size_t i = 0; i < COUNT(devices); i++) {
+        SaveVM *vm = new_context(devices[i]->version);
+        State state;
+        int ret;
+
+        CHECK_EQ(devices[i]->load_bytes(&state, stream, sizeof(stream), &ret),
+                 devices[i]->version >= 1000 ? -ENOENT : 0);
+        CHECK_EQ(ret, -ENOENT);
+        CHECK_EQ(state.part.b, 2);
+        free_context(vm);
+    }
+}
+
 TEST(unmigratable_device_blocks_in_each_version)
 {
     for (size_t i = 0; i < COUNT(devices); i++) {

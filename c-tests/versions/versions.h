@@ -48,6 +48,9 @@ typedef struct VersionDevice {
     /* Calls that return an error where the version has an Error **; the text is
      * freed by the caller. */
     char *(*direct_error)(State *state);
+    /* Loads bytes into `part` by a direct call. Returns the error of the file,
+     * and in `ret` the result. */
+    int (*load_bytes)(State *state, const void *bytes, size_t len, int *ret);
 } VersionDevice;
 
 #endif

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* files.h on top of a built QEMU 7.2 tree; compiled with its flags. */
+/* files.h on top of a built QEMU tree; compiled with its flags. */
 #include "qemu/osdep.h"
 #include "qemu/module.h"
 #include "qemu/timer.h"
+#if __has_include("qobject/json-writer.h")
+#include "qobject/json-writer.h"
+#else
 #include "qapi/qmp/json-writer.h"
+#endif
 #include "io/channel-buffer.h"
 #include "migration/qemu-file.h"
 #include "migration/vmstate.h"

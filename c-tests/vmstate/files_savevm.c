@@ -6,6 +6,7 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "savevm.h"
+#include "savevm/abi.h"
 #include "savevm/file.h"
 
 #include <stdlib.h>
@@ -83,6 +84,7 @@ void files_start(void)
     ops.tree_insert = host_tree_insert;
     vm = savevm_new(&ops, NULL);
     savevm_set_current(vm);
+    savevm_set_abi(vm, SAVEVM_QEMU_ABI, NULL);
 }
 
 void files_stop(void)

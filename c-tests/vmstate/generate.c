@@ -419,6 +419,16 @@ static void make_container(Making *m)
     m->field->version_id = vmsd->version_id;
 }
 
+/* The entry that ends a table. */
+static void end_fields(VMStateField *field)
+{
+#if SAVEVM_QEMU_VERSION >= 800
+    field->flags = VMS_END;
+#else
+    (void)field;
+#endif
+}
+
 static void make_temporary(Making *m)
 {
     VMStateDescription *vmsd = keep(sizeof(*vmsd));
@@ -433,6 +443,7 @@ static void make_temporary(Making *m)
         fields[i].info = p->info;
         fields[i].flags = VMS_SINGLE;
     }
+    end_fields(&fields[3]);
     vmsd->name = "temporary";
     vmsd->version_id = 1;
     vmsd->fields = fields;
@@ -525,6 +536,7 @@ static const VMStateField *make_fields(Layout *layout, unsigned depth)
         fields_left--;
         make_field(&m, number++);
     }
+    end_fields(m.field);
     return fields;
 }
 

@@ -171,7 +171,7 @@ static int put_nested(QEMUFile *f, void *pv, size_t size,
 {
     (void)size;
     (void)field;
-    return vmstate_save_state_v(f, &vmstate_inside, pv, vmdesc, 1);
+    return SAVE_VERSION(f, &vmstate_inside, pv, vmdesc, 1);
 }
 
 static const VMStateInfo info_nested = {

@@ -1,14 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Links the cases with QEMU 7.2's own vmstate.c, vmstate-types.c and
-# qemu-file.c, out of a tree that was built (x86_64-softmmu is enough, with
-# tests/unit/test-vmstate):
+# Links the cases with QEMU's own vmstate.c, vmstate-types.c and qemu-file.c,
+# out of a tree of QEMU 7.2 or 10.0 that was built (x86_64-softmmu is enough,
+# with tests/unit/test-vmstate):
 #
 #   QEMU_BUILD=tree link-qemu.sh OUTPUT OBJECT_OR_ARCHIVE...
 #
-# The objects are those that libsavevm is tested with. files_qemu.c, beside
-# this script, is compiled with the flags of QEMU's unit test.
+# The objects are those that libsavevm is tested with, compiled for the version
+# of the tree. files_qemu.c, beside this script, is compiled with the flags of
+# QEMU's unit test.
 set -eu
 
 : "${QEMU_BUILD:?names the built QEMU tree}"
@@ -27,7 +28,8 @@ done
 cd "$QEMU_BUILD"
 program=tests/unit/test-vmstate
 unit=$program.p/test-vmstate.c.o
-savevm=libcommon.fa.p/migration_savevm.c.o
+savevm=libcommon.a.p/migration_savevm.c.o
+[ -e $savevm ] || savevm=libcommon.fa.p/migration_savevm.c.o
 if [ ! -e $program ] || [ ! -e $savevm ]; then
     echo "$QEMU_BUILD has no built $program and qemu-system-x86_64" >&2
     exit 1
@@ -42,11 +44,9 @@ $compile -I"$here" -o "$output.files.o" -c "$here/files_qemu.c"
 
 # Timers live in savevm.c. Nothing else of it is called, so what that would
 # need may stay open, which takes a program at a fixed address.
-before=${link%%"-o $program $unit"*}
-after=$(echo "${link#*"-o $program $unit"}" |
-    sed 's/-Wl,--no-undefined//; s/-Wl,-z,now//; s/ -pie / /')
+ours="-Wl,--whole-archive $objects -Wl,--no-whole-archive $output.files.o $savevm"
+command=$(echo "$link" | sed "s| -o $program | -o $output |; s| $unit | $ours |
+    s/-Wl,--no-undefined//; s/-Wl,-z,now//; s/ -pie / /")
 # shellcheck disable=SC2086
-$before -o "$output" -Wl,--whole-archive $objects -Wl,--no-whole-archive \
-    "$output.files.o" $savevm $after \
-    -no-pie -Wl,-z,notext -Wl,--unresolved-symbols=ignore-all 2>"$output.log" ||
+$command -no-pie -Wl,-z,notext -Wl,--unresolved-symbols=ignore-all 2>"$output.log" ||
     { cat "$output.log" >&2; exit 1; }

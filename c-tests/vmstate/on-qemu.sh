@@ -1,23 +1,29 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# The same objects on libsavevm and on QEMU 7.2, side by side:
+# The same objects on libsavevm and on QEMU 7.2 or 10.0, side by side:
 #
-#   QEMU_BUILD=tree on-qemu.sh check ARCHIVE PROGRAM EXPECTED_DIR
-#   QEMU_BUILD=tree on-qemu.sh write ARCHIVE PROGRAM EXPECTED_DIR
+#   QEMU_BUILD=tree on-qemu.sh check 7.2 ARCHIVE PROGRAM EXPECTED_DIR
+#   QEMU_BUILD_10=tree on-qemu.sh check 10.0 ARCHIVE PROGRAM EXPECTED_DIR
+#   ... on-qemu.sh write VERSION ARCHIVE PROGRAM EXPECTED_DIR
 #
-# ARCHIVE has the cases, PROGRAM is them linked with libsavevm. `check` wants
-# the same traces from both, also for random descriptions that nothing was
-# written down about: RANDOM_SEEDS (default: today and two more) and
-# RANDOM_CASES for each (default 2000). A difference there is made as small as
-# possible and shown. `write` writes QEMU's traces to EXPECTED_DIR.
+# ARCHIVE has the cases, compiled for the version; PROGRAM is them linked with
+# libsavevm. `check` wants the same traces from both, also for random
+# descriptions that nothing was written down about: RANDOM_SEEDS (default: today
+# and two more) and RANDOM_CASES for each (default 2000). A difference there is
+# made as small as possible and shown. `write` writes QEMU 7.2's traces to
+# EXPECTED_DIR, and the differences of 10.0's to EXPECTED_DIR/10.0.
 set -u
 
+mode=$1 version=$2 archive=$3 program=$4 expected=$5
+if [ "$version" = 10.0 ]; then
+    QEMU_BUILD=${QEMU_BUILD_10:-}
+fi
 if [ -z "${QEMU_BUILD:-}" ]; then
-    echo "QEMU_BUILD does not name a built QEMU 7.2 tree: nothing to compare with"
+    echo "QEMU_BUILD (7.2) or QEMU_BUILD_10 (10.0) does not name a built QEMU tree: nothing to compare with"
     exit 77
 fi
-mode=$1 archive=$2 program=$3 expected=$4
+export QEMU_BUILD
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT INT TERM
@@ -26,25 +32,45 @@ qemu=$work/vmstate-qemu
 "$here/link-qemu.sh" "$qemu" "$archive" || exit 1
 failed=0
 
+# $1 a group, $2 QEMU's trace: writes it down, or compares it with the expected one.
+recorded() {
+    if [ "$version" = 7.2 ]; then
+        if [ "$mode" = write ]; then
+            cp "$2" "$expected/$1.txt"
+        else
+            cmp "$expected/$1.txt" "$2"
+        fi
+        return
+    fi
+    differences=$expected/$version/$1.diff
+    diff "$expected/$1.txt" "$2" >"$work/diff"
+    if [ "$mode" = check ]; then
+        [ -e "$differences" ] || differences=/dev/null
+        cmp "$differences" "$work/diff"
+    elif [ -s "$work/diff" ]; then
+        mkdir -p "$expected/$version"
+        cp "$work/diff" "$differences"
+    else
+        rm -f "$differences"
+    fi
+}
+
 for group in scalars arrays structs hooks subsections containers devices; do
     if ! "$qemu" "$group" >"$work/qemu" 2>"$work/err"; then
         echo "$group: QEMU's side failed"
         tail -n 5 "$work/err"
         exit 1
     fi
-    if [ "$mode" = write ]; then
-        cp "$work/qemu" "$expected/$group.txt"
-    elif "$here/trace.sh" "$program" "$work/qemu" "$group"; then
-        # The expected traces must be QEMU's, too.
-        cmp "$expected/$group.txt" "$work/qemu" || failed=1
-    else
+    recorded "$group" "$work/qemu" || failed=1
+    if [ "$mode" = check ] && ! "$here/trace.sh" "$program" "$work/qemu" "$group"; then
         echo "$group differs"
         failed=1
     fi
 done
 
 if [ "$mode" = write ]; then
-    "$qemu" random sums 1 600 >"$expected/random.txt" 2>/dev/null
+    "$qemu" random sums 1 600 >"$work/qemu" 2>/dev/null
+    recorded random "$work/qemu"
     exit
 fi
 

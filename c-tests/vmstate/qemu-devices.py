@@ -3,7 +3,7 @@
 """Compiles the device files of a built QEMU with its own migration/vmstate.h and register.h and with ours: the objects are
 the same.
 
-usage: QEMU_BUILD=tree qemu-devices.py INCLUDE [PART]         QEMU 7.2
+usage: QEMU_BUILD=tree qemu-devices.py --7.2 INCLUDE [PART]
        QEMU_BUILD_10=tree qemu-devices.py --10.0 INCLUDE [PART]
 
 Every C file of the tree that has a VMStateDescription or SaveVMHandlers is compiled twice, unchanged. The objects have to be equal to the
@@ -66,9 +66,8 @@ def array_sizes(theirs, ours):
 
 
 def main():
-    variable, version, arguments = "QEMU_BUILD", 702, sys.argv[1:]
-    if arguments[0] == "--10.0":
-        variable, version, arguments = "QEMU_BUILD_10", 1000, arguments[1:]
+    variable, version = {"--7.2": ("QEMU_BUILD", 702), "--10.0": ("QEMU_BUILD_10", 1000)}[sys.argv[1]]
+    arguments = sys.argv[2:]
     build = os.environ.get(variable)
     if not build or not (pathlib.Path(build) / "compile_commands.json").exists():
         print(f"{variable} names no built QEMU {version // 100}.{version % 100} tree: skipped")

@@ -88,7 +88,10 @@ static void run(void)
     if (ret == 0) {
         damage(&t, bytes, len);
     }
-    case_describe(&t);
+    /* QEMU 10.0 aborts if a device fails while the stream is described. */
+    if (ret == 0 || SAVEVM_QEMU_VERSION < 1000) {
+        case_describe(&t);
+    }
     free(bytes);
 }
 

@@ -16,6 +16,13 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 
+/* vmstate_save_state_v() of each version. */
+#if SAVEVM_QEMU_VERSION >= 802
+#define SAVE_VERSION(f, vmsd, obj, vmdesc, version) vmstate_save_state_v(f, vmsd, obj, vmdesc, version, NULL)
+#else
+#define SAVE_VERSION(f, vmsd, obj, vmdesc, version) vmstate_save_state_v(f, vmsd, obj, vmdesc, version)
+#endif
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Memory that belongs to an object, collected by TestCase.show. */
@@ -46,6 +53,9 @@ void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* All of it: the table, every version, every truncation, the description. */
 void case_all(const TestCase *t);
+
+/* The same without the description. */
+void case_undescribed(const TestCase *t);
 
 /*
  * The parts. case_save() returns what the save did; what was written until

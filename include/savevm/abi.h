@@ -152,6 +152,11 @@ extern "C" {
 #define SAVEVM_SEMANTICS_DUMP_COUNTS (1 << 9)
 
 /**
+ * A subsection that cannot be loaded sets the error of the file (QEMU 10.0).
+ */
+#define SAVEVM_SEMANTICS_LATCH_SUBSECTIONS (1 << 10)
+
+/**
  * All switches that `qemu_version` has, in addition to the others that are set.
  */
 #define SAVEVM_SEMANTICS_OF_VERSION (1 << 30)

@@ -35,9 +35,11 @@ impl Profile {
     pub const CHECK_DESCRIPTIONS: Self = Self(1 << 8);
     /// The dump of a description has the number of elements of arrays (10.0).
     pub const DUMP_COUNTS: Self = Self(1 << 9);
+    /// A subsection that cannot be loaded sets the error of the file (10.0).
+    pub const LATCH_SUBSECTIONS: Self = Self(1 << 10);
 
     /// All switches with the version that introduced them, as major * 100 + minor.
-    pub const ALL: [(Self, u32, &'static str); 10] = [
+    pub const ALL: [(Self, u32, &'static str); 11] = [
         (Self::CHECK_DESCRIPTIONS, 800, "CHECK_DESCRIPTIONS"),
         (Self::SETUP_LOCKED, 802, "SETUP_LOCKED"),
         (Self::REFUSE_DUPLICATES, 802, "REFUSE_DUPLICATES"),
@@ -48,6 +50,7 @@ impl Profile {
         (Self::DESCRIBE_CONFIGURATION, 1000, "DESCRIBE_CONFIGURATION"),
         (Self::DESCRIBE_NULLS, 1000, "DESCRIBE_NULLS"),
         (Self::DUMP_COUNTS, 1000, "DUMP_COUNTS"),
+        (Self::LATCH_SUBSECTIONS, 1000, "LATCH_SUBSECTIONS"),
     ];
 
     /// Returns whether all switches of `other` are set.

@@ -50,6 +50,10 @@ pub trait VmStateHost {
     fn tree_insert(&self, _tree: HostObject, _key: HostObject, _value: HostObject) -> Option<()> {
         None
     }
+    /// Returns whether a subsection that cannot be loaded sets the error of the file.
+    fn latches_subsections(&self) -> bool {
+        false
+    }
     /// Returns whether traces are wanted. Called often. Any thread.
     fn traces(&self) -> bool {
         log::log_enabled!(log::Level::Trace)

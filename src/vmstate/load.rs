@@ -31,6 +31,9 @@ pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
         }
         let ret = load_subsections(io, &state);
         if ret != 0 {
+            if io.host.latches_subsections() {
+                io.file.set_error(ret);
+            }
             return ret;
         }
         let ret = state.post_load(io.file, version);

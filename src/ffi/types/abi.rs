@@ -305,6 +305,8 @@ pub const SAVEVM_SEMANTICS_DESCRIBE_NULLS: u64 = 1 << 7;
 pub const SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS: u64 = 1 << 8;
 /// The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 10.0).
 pub const SAVEVM_SEMANTICS_DUMP_COUNTS: u64 = 1 << 9;
+/// A subsection that cannot be loaded sets the error of the file (QEMU 10.0).
+pub const SAVEVM_SEMANTICS_LATCH_SUBSECTIONS: u64 = 1 << 10;
 /// All switches that `qemu_version` has, in addition to the others that are set.
 pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 

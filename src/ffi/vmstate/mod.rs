@@ -23,6 +23,7 @@ use crate::ffi::marshal::guard::guard;
 use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
 use crate::file::MigFile;
 use crate::savevm::Vm;
+use crate::savevm::profile::Profile;
 use crate::savevm::unwind::on_panic;
 use crate::vmstate::model::{Description, State};
 use crate::vmstate::{HostObject, Io, Recorder, VmStateHost, load_state, save_state};
@@ -58,6 +59,10 @@ impl VmStateHost for LazyHost<'_> {
 
     fn tree_insert(&self, tree: HostObject, key: HostObject, value: HostObject) -> Option<()> {
         self.0.host().tree_insert(tree, key, value)
+    }
+
+    fn latches_subsections(&self) -> bool {
+        self.0.profile().has(Profile::LATCH_SUBSECTIONS)
     }
 
     fn traces(&self) -> bool {
