@@ -3,9 +3,11 @@
 
 mod support;
 
+use savevm_stream::inspect::json::Json;
 use savevm_stream::testing::{Builder, Ram};
 use savevm_stream::wire::multifd::{Head, Hello, Method, Packet};
-use support::{Place, arg, run};
+use support::schema::Schema;
+use support::{Place, arg, json, run};
 
 /// The main connection, with one zero page of four.
 fn main_stream() -> Vec<u8> {
@@ -72,4 +74,54 @@ fn directory_of_captures_accounts_for_all_pages() {
     let without = run(&["inspect", arg(&directory)]);
     assert!(without.err.contains("0 main connections, expected 1"), "{}", without.err);
     without.expect(2);
+}
+
+/// The document about captures, which fits its schema.
+fn document(path: &std::path::Path, status: i32) -> Json<'static> {
+    let text = run(&["inspect", "--format", "json", arg(path)]).expect(status);
+    let document = json(text.clone());
+    if let Some(complaint) = Schema::from_docs("inspect-json.schema.json").complaint("captures", &document) {
+        panic!("{complaint}: {text}");
+    }
+    document
+}
+
+#[test]
+fn json_of_a_directory_accounts_for_all_pages() {
+    let place = Place::new();
+    let directory = place.path("captures");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("c"), main_stream()).unwrap();
+    std::fs::write(directory.join("a"), channel(1, &[1], &[3])).unwrap();
+    std::fs::write(directory.join("b"), channel(0, &[1, 2], &[])).unwrap();
+    let number = |value: &Json<'_>, name: &str| value.get(name).and_then(Json::as_u64).unwrap();
+    let whole = document(&directory, 0);
+    let blocks = whole.get("blocks").unwrap().elements();
+    let [block] = blocks else { panic!("{blocks:?}") };
+    assert_eq!(["pages", "main", "channels", "missing"].map(|name| number(block, name)), [4, 1, 4, 0]);
+    let channels = whole.get("channels").unwrap().elements();
+    let of_b = channels.iter().find(|channel| number(channel, "number") == 0).unwrap();
+    assert_eq!(["normal", "zero", "packets", "payload"].map(|name| number(of_b, name)), [2, 0, 2, 154]);
+    assert_eq!(of_b.get("method").and_then(Json::as_str), Some("zstd"));
+    assert_eq!(of_b.get("uuid").and_then(Json::as_str), Some("5a5a5a5a-5a5a-5a5a-5a5a-5a5a5a5a5a5a"));
+    std::fs::remove_file(directory.join("b")).unwrap();
+    let part = document(&directory, 1);
+    assert_eq!(number(&part, "missing"), 1);
+    // Without one of the channels, the numbers have a gap.
+    assert!(matches!(part.get("wrong_numbers"), Some(Json::Bool(true))));
+}
+
+#[test]
+fn json_of_one_capture_has_its_damage() {
+    let place = Place::new();
+    let single = document(&place.file("x", &channel(2, &[1, 2], &[3])), 0);
+    assert!(matches!(single.get("main"), Some(Json::Null)));
+    let cut = document(&place.file("cut", &channel(2, &[1], &[])[..64 + 1344 + 100]), 1);
+    let channels = cut.get("channels").unwrap().elements();
+    assert_eq!(channels[0].get("damage").and_then(|damage| damage.get("offset")).and_then(Json::as_u64), Some(1408));
+    for format in ["analyze", "description"] {
+        let run = run(&["inspect", "--format", format, arg(&place.path("x"))]);
+        assert!(run.err.contains("as a table or as JSON only"), "{}", run.err);
+        run.expect(2);
+    }
 }

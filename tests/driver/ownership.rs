@@ -3,7 +3,7 @@
 
 use super::link::{Break, fragile};
 use super::machine::Machine;
-use super::precopy::{Run, check_moved, over, quick, wait_status};
+use super::precopy::{Run, cancelled, check_moved, over, quick, wait_status};
 use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::error::Error;
@@ -110,7 +110,7 @@ fn a_waiting_destination_has_no_guest_also_after_it_was_cancelled() {
     let at = || Endpoint::Uri(Uri::Unix(scratch("waiting")));
     let into = Incoming::start(&destination.vm, at(), quick()).unwrap();
     assert_eq!((into.info().owner, destination.vm.ownership.owner()), (Owner::There, Owner::There));
-    into.cancel().unwrap();
+    cancelled(&*into, into.cancel());
     check_refused(&destination.vm, "no guest has arrived from unix:");
     drop(into);
     let run = Run::start(&source, &destination, whole(), (quick(), quick()));
@@ -172,7 +172,7 @@ fn a_guest_that_is_stopped_for_the_switchover_may_not_run() {
     assert_eq!(source.vm.ownership.owner(), Owner::Here);
     assert!(!source.vm.ownership.may_run());
     assert_eq!(source.vm.ownership.check_may_run().unwrap_err().errno(), libc::EBUSY);
-    run.out.cancel().unwrap();
+    cancelled(&*run.out, run.out.cancel());
     run.wait("cancelled").0.unwrap_err();
     assert!(source.vm.ownership.may_run() && stage.guests() == 1);
 }

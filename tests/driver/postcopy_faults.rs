@@ -4,7 +4,7 @@
 use super::link::{Break, Damage, Fragile, Refuses, fragile};
 use super::machine::{Machine, PAGES};
 use super::postcopy_runs::{check_whole, guest, machines, params, recover_all, start};
-use super::precopy::{LONG, Run, over, quick, wait_status, wait_until};
+use super::precopy::{LONG, Run, cancelled, over, quick, wait_status, wait_until};
 use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::migration::{Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status};
@@ -148,7 +148,7 @@ fn a_destination_that_is_cancelled_before_the_end_gives_the_guest_back() {
         let ends = fragile(measure(-1) - 1, -1, Break::Silent);
         let run = Run::start(&source, &destination, ends, (params.clone(), params.clone()));
         wait_until(|| run.out.info().owner == Owner::Unknown, || format!("{what}: {:?}", run.out.info()));
-        run.into.cancel().unwrap();
+        cancelled(&*run.into, run.into.cancel());
         let (out, into) = run.wait(&what);
         let error = out.unwrap_err().to_string();
         assert!(into.is_err() && !destination.host.is_running(), "{what}");
@@ -261,7 +261,7 @@ fn a_destination_that_is_cancelled_before_it_reads_run_gives_the_guest_back() {
     let run = Run { out, into };
     run.out.start_postcopy().unwrap();
     wait_status(|| run.out.info().status, Status::PostcopyActive, "RUN was sent");
-    run.into.cancel().unwrap();
+    cancelled(&*run.into, run.into.cancel());
     let (out, into) = run.wait("cancelled before RUN");
     let error = out.unwrap_err().to_string();
     assert!(error.contains("cancelled at the destination") && into.is_err(), "{error}");

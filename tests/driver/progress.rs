@@ -3,7 +3,7 @@
 
 use super::link::{Break, fragile};
 use super::machine::{Machine, Progress};
-use super::precopy::{LONG, Run, check_moved, check_stayed, over, quick, wait_status, wait_until};
+use super::precopy::{LONG, Run, cancelled, check_moved, check_stayed, over, quick, wait_status, wait_until};
 use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::migration::{DeadlineAction, DeviceOrder, Endpoint, Migration, Outgoing, Params, StallReason, Status};
@@ -239,7 +239,7 @@ fn a_source_that_was_cancelled_is_named_at_the_destination() {
     let (source, destination, stage) = busy();
     let run = Run::start(&source, &destination, fragile(-1, -1, Break::Whole), (endless(), quick()));
     wait_status(|| run.out.info().status, Status::Active, "active");
-    run.out.cancel().unwrap();
+    cancelled(&*run.out, run.out.cancel());
     let (out, into) = run.wait("cancelled");
     assert_eq!(out.unwrap_err().errno(), libc::ECANCELED);
     let text = into.unwrap_err().to_string();

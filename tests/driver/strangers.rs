@@ -2,7 +2,7 @@
 //! Clients that connect to a waiting destination and are not its source.
 
 use super::machine::Machine;
-use super::precopy::{LONG, Run, check_moved, quick, wait_until};
+use super::precopy::{LONG, Run, cancelled, check_moved, quick, wait_until};
 use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::migration::{Endpoint, Incoming, Migration, Outgoing, Owner, Params};
@@ -132,7 +132,7 @@ fn a_byte_now_and_then_does_not_hold_a_destination() {
                     assert!(since.elapsed() < LONG);
                     thread::sleep(Duration::from_millis(5));
                 }
-                into.cancel().unwrap();
+                cancelled(&*into, into.cancel());
             }
             over.store(true, SeqCst);
         });
@@ -149,6 +149,6 @@ fn a_waiting_destination_can_be_cancelled_while_a_stranger_is_silent() {
     let into = Incoming::start(&destination.vm, at(&path), quick()).unwrap();
     let _silent = UnixStream::connect(&path).unwrap();
     thread::sleep(Duration::from_millis(50));
-    into.cancel().unwrap();
+    cancelled(&*into, into.cancel());
     assert!(into.wait().is_err());
 }

@@ -4,7 +4,7 @@
 use super::certificates::{Authority, Dir, FUTURE, SOURCE, Spec};
 use super::link::{Break, fragile};
 use super::machine::{Machine, Stage};
-use super::precopy::{LONG, Run, check_moved, check_stayed, quick, wait_status, wait_until};
+use super::precopy::{LONG, Run, cancelled, check_moved, check_stayed, quick, wait_status, wait_until};
 use super::rest::scratch;
 use super::{cuts, multifd, postcopy_runs};
 use savevm::channel::{TlsOptions, Uri};
@@ -312,13 +312,13 @@ fn migration_can_be_cancelled_during_the_handshake() {
     let into = into.unwrap();
     let _silent = UnixStream::connect(&path).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    into.cancel().unwrap();
+    cancelled(&*into, into.cancel());
     let listener = std::os::unix::net::UnixListener::bind(scratch("tls-silent")).unwrap();
     let address = listener.local_addr().unwrap().as_pathname().unwrap().to_owned();
     let out =
         Outgoing::start(&source.vm, at(&address), with(Params { connect_timeout: None, ..quick() }, &dir)).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    out.cancel().unwrap();
+    cancelled(&*out, out.cancel());
     assert_eq!(out.info().status, Status::Cancelled);
     check_stayed(&source, &destination, &stage, "cancelled");
     let _ = std::fs::remove_file(address);
