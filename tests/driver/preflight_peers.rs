@@ -3,7 +3,7 @@
 //! and a destination that listens waits for the next connection.
 
 use super::machine::{Machine, Stage};
-use super::precopy::{LONG, quick, wait_until};
+use super::precopy::{LONG, cancelled, quick, wait_until};
 use super::preflight::{Client, Pair, at, fitting_manifest, manifest};
 use super::rest::scratch;
 use savevm::error::Result;
@@ -364,7 +364,7 @@ fn migration_is_cancelled_while_its_preflight_waits() {
         let (path, thread) = serve("cancelled", true, acts[phase]);
         let out = Outgoing::start(&source.vm, at(&path), Params { handshake_timeout: LONG, ..quick() }).unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        out.cancel().unwrap();
+        cancelled(&*out, out.cancel());
         let error = out.wait_within(LONG).expect("it ends").unwrap_err();
         assert_eq!((error.errno(), out.info().status), (libc::ECANCELED, Status::Cancelled), "{error}");
         drop(out);
@@ -452,7 +452,7 @@ fn destination_is_cancelled_in_any_phase() {
         let pair = Pair::waiting("cancel", Params { handshake_timeout: LONG, ..quick() });
         let mut client = Client::connect(&pair.path);
         act(&mut client);
-        pair.into.cancel().unwrap();
+        cancelled(&*pair.into, pair.into.cancel());
         let error = pair.into.wait_within(LONG).expect(what).unwrap_err();
         assert_eq!((error.errno(), pair.into.info().status), (libc::ECANCELED, Status::Cancelled), "{what}: {error}");
         assert_eq!(pair.destination.vm.ownership.owner(), Owner::There, "{what}");
