@@ -275,27 +275,45 @@ damage() {
 
 # instant NAME: saves a snapshot with fixed places of pages, and returns to it at once while its memory is read.
 instant() {
-    local later
+    local later from
     title "$what: an instant restore"
     ask "$1" "savevm $work/mapped mapped" '^saved' >/dev/null
     beat "$1"
     beat "$1"
     later=$number
+    from=$(next_line "$1")
     say "$(ask "$1" "loadvm $work/mapped lazy" '^loaded')"
     beat "$1"
     [ "$number" -lt "$later" ] || fail "the guest did not return to its snapshot"
-    await "$1" '\[restore\] all memory is loaded' >/dev/null || fail "the memory was not read"
+    await "$1" '\[restore\] all memory is loaded' "$from" >/dev/null || fail "the memory was not read"
     beat "$1"
     # The first restore of a stream writes an index, which the second one uses.
     ask "$1" "savevm $work/stream" '^saved' >/dev/null
     for use in "without an index" "with an index"; do
+        from=$(next_line "$1")
         say "a stream, $use: $(ask "$1" "loadvm $work/stream lazy" '^loaded')"
         beat "$1"
-        await "$1" '\[restore\] all memory is loaded' >/dev/null || fail "the memory was not read"
+        await "$1" '\[restore\] all memory is loaded' "$from" >/dev/null || fail "the memory was not read"
         [ -e "$work/stream.index" ] || fail "there is no index"
     done
     beat "$1"
     good "the guest runs while its memory is read, and its memory is correct"
+}
+
+# The same with memory in huge pages, if the system has reserved enough of them.
+in_huge_pages() {
+    start H --huge
+    if ! await H 'round [1-9]' >/dev/null; then
+        kill -0 "${pid[H]}" 2>/dev/null && fail "the guest does not start"
+        grep -q '^minivmm: memory: ' "${log[H]}" || fail "minivmm --huge ended"
+        say "huge pages are skipped: the system has not reserved $memory MiB of them (vm.nr_hugepages)"
+        wait "${pid[H]}"
+        unset "pid[H]"
+        return
+    fi
+    what+=", huge pages"
+    instant H
+    stop_all H
 }
 
 # A chain of snapshots, and a live update to a new process.
@@ -421,6 +439,9 @@ run_mode() {
     fi
     through_a_file "$last"
     in_place
+    if has_userfaultfd; then
+        in_huge_pages
+    fi
 }
 
 began=$SECONDS

@@ -103,7 +103,9 @@ void machine_reset(void *machine)
 bool machine_init(Machine *m)
 {
     int kind = m->memory_file >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-    m->ram = mmap(NULL, m->ram_size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, m->memory_file, 0);
+    /* Without a reservation, a huge page that is missing would kill the process at the guest's first access. */
+    kind |= m->huge ? MAP_HUGETLB : MAP_NORESERVE;
+    m->ram = mmap(NULL, m->ram_size, PROT_READ | PROT_WRITE, kind, m->memory_file, 0);
     if (m->ram == MAP_FAILED) {
         perror("minivmm: memory");
         return false;

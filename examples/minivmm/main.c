@@ -22,6 +22,7 @@ static const char usage[] =
     "  --incoming URI    receive a guest from unix:PATH, tcp:HOST:PORT, file:PATH or exec:COMMAND\n"
     "  --tls-dir DIR     encrypt migrations with the certificates of DIR, as the command `set tls-dir`\n"
     "  --set 'NAME VALUE' as the command `set`, before a guest is received; may be repeated\n"
+    "  --huge            keep the guest's memory in huge pages of 2 MiB, which the system must have reserved\n"
     "  --shared          keep the guest's memory in a memfd, so that a live update is possible\n"
     "  --live-update URI take the guest over from a minivmm with --shared on this host, which runs live-update URI\n"
     "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
@@ -174,6 +175,7 @@ int main(int argc, char **argv)
         { "tls-dir", required_argument, NULL, 'c' },
         { "set", required_argument, NULL, 'p' },
         { "trace", required_argument, NULL, 't' },
+        { "huge", no_argument, NULL, 'g' },
         { "shared", no_argument, NULL, 'h' },
         { "live-update", required_argument, NULL, 'u' },
         { 0 },
@@ -197,12 +199,14 @@ int main(int argc, char **argv)
         case 'c': migrate_tls(optarg); break;
         case 'p': migrate_set(&m, optarg); break;
         case 't': migrate_trace(optarg); break;
+        case 'g': m.huge = true; break;
         case 'h': shared = true; break;
         case 'u': old = optarg; break;
         default: good = false;
         }
     }
-    if (!good || optind < argc || mib < MIN_MIB || mib > MAX_MIB || dirty < 0) {
+    if (!good || optind < argc || mib < MIN_MIB || mib > MAX_MIB || dirty < 0 ||
+        (m.huge && (shared || old || mib % 2 != 0))) {
         fputs(usage, stderr);
         return EXIT_FAILURE;
     }

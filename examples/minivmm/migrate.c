@@ -87,6 +87,7 @@ bool migrate_init(Machine *m)
     block.name = "memory";
     block.host = m->ram;
     block.length = m->ram_size;
+    block.page_size = m->huge ? HUGE_PAGE_SIZE : 0;
     block.shared = m->memory_file >= 0;
     Error *err = NULL;
     vm = savevm_new(&host_ops, m);

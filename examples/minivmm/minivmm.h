@@ -49,10 +49,13 @@ typedef struct Device {
 
 extern const Device serial, timer, disk;
 
+#define HUGE_PAGE_SIZE (2u << 20)
+
 struct Machine {
     const Accel *accel;
     uint8_t *ram;
     uint64_t ram_size;
+    bool huge;              /* the memory has huge pages */
     int memory_file;        /* the file of the memory, which a live update passes on; -1: private memory */
     SaveVMRam *ram_module;  /* libsavevm's RAM device for this memory */
     uint64_t pages;         /* number of pages that the guest writes to */
