@@ -12,7 +12,7 @@
 //!   the worker waits; `watch_state.rs`, `ending.rs`: their data.
 //! - `further.rs`: the further connections, over which RAM sends pages.
 //! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
-//!   `file_source.rs` reads a file for it, and `page_index.rs` notes where its pages are.
+//!   `file_source.rs` reads a file for it, and `page_index.rs` finds its pages, or reads where they are from an index.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them. `incremental.rs`: snapshots relative to a parent;
 //!   `chain_files.rs`: their files. `stopped.rs`: stops the guest for these and for snapshots.
 //!

@@ -18,9 +18,13 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An index is never larger than its snapshot and this number of bytes.
 const SURPLUS_MAX: u64 = 64 << 10;
+/// How often the times of a file are looked at before its index is made.
+const SETTLE_TRIES: u32 = 3;
 
 /// The pages of a stream, and the file to write with them.
 #[derive(Default)]
@@ -52,20 +56,37 @@ pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> R
             Err(error) => log::warn!("the index {} is not used: {}", path.display(), error.message()),
         }
     }
-    // Before the file is read: a later change must not be missed.
-    let state = state_of(file)?;
+    let state = path.map(|_| settled(file)).transpose()?.flatten();
     let source = FileSource::new(file.again()?, base).map_err(|err| Error::io("checking it", &err))?;
     let mut indexer = PageIndexer::new(1 << vm.host().target_page_bits(), Budget::default());
     let Some(stream) = check_source(vm, source, base, &mut indexer)? else { return Ok(None) };
     let Some(found) = indexer.finish(&stream, base) else { return Ok(Some(Pages::default())) };
-    let index = wire::PageIndex { file: state, ..found.index };
-    let bytes = path.map(|path| (path, index.encode())).filter(|(_, bytes)| bytes.len() as u64 <= most(state));
-    let file = bytes.map(|(path, bytes)| IndexFile { path: path.to_owned(), bytes });
+    let mut index = found.index;
+    index.file = state_of(file)?;
+    // A file that changes while it is read gets no index.
+    let file = path.filter(|_| state == Some(index.file)).and_then(|path| {
+        let bytes = index.encode();
+        (bytes.len() as u64 <= most(index.file)).then(|| IndexFile { path: path.to_owned(), bytes })
+    });
     Ok(Some(Pages { index: Some(index_of(index, found.section_ends)), file }))
 }
 
 fn state_of(file: &PositionedFile) -> Result<FileState> {
     file.metadata().map(|data| FileState::from(&data))
+}
+
+/// Waits until a further change of a file would show in its times. Returns its state, or `None` if it changes all the time, or if
+/// the file system has another clock.
+fn settled(file: &PositionedFile) -> Result<Option<FileState>> {
+    for _ in 0..SETTLE_TRIES {
+        let state = state_of(file)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i64);
+        if state.is_settled(now) {
+            return Ok(Some(state));
+        }
+        thread::sleep(Duration::from_nanos(FileState::TICK as u64));
+    }
+    Ok(None)
 }
 
 /// Largest size of an index in bytes.
@@ -140,16 +161,20 @@ fn index_saved(vm: &Vm, saved: &Uri, path: &Path) -> Result<()> {
     };
     let failed = |err| Error::io(format_args!("reading {saved}"), &err);
     let file = file.map_err(failed)?;
-    let state = state_of(&file)?;
+    let unsettled = || Error::new(libc::EBUSY, "the file changes, or its file system has another clock");
+    let state = settled(&file)?.ok_or_else(unsettled)?;
     let page_size = 1 << vm.host().target_page_bits();
     let mut indexer = PageIndexer::new(page_size, Budget::default());
     let options =
         Options { page_size: Some(page_size), footers: Some(true), sections_only: true, base, ..Options::default() };
-    let source = FileSource::new(file, base).map_err(failed)?;
+    let source = FileSource::new(file.again()?, base).map_err(failed)?;
     let stream = read(source, options, &mut indexer).map_err(failed)?;
     if let Some(damage) = &stream.damage {
         return Err(Error::invalid(damage.to_string()));
     }
     let found = indexer.finish(&stream, base).ok_or_else(|| Error::invalid("its pages have fixed places"))?;
+    if state_of(&file)? != state {
+        return Err(unsettled());
+    }
     replace_file(path, &wire::PageIndex { file: state, ..found.index }.encode())
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm index`: writes where the pages of a snapshot are, so that a lazy restore starts at once.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use savevm_stream::inspect::{Budget, PageIndexer, Unwatched};
 use savevm_stream::wire::page_index::{FileState, PageIndex};
@@ -19,8 +21,12 @@ const USUAL_PAGE_SIZE: u64 = 4096;
 
 /// Runs the command.
 pub fn run(args: &Index) -> Result<Status> {
-    // Before the file is read: a later change must not be missed.
-    let data = fs::metadata(&args.file).context(|| format!("cannot open {}", shown(&args.file)))?;
+    let look = || fs::metadata(&args.file).context(|| format!("cannot open {}", shown(&args.file)));
+    let mut data = look()?;
+    if !is_settled(&data) {
+        thread::sleep(Duration::from_nanos(2 * FileState::TICK as u64));
+        data = look()?;
+    }
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
     let Some(base) = input.base().filter(|_| data.is_file()) else {
@@ -39,12 +45,21 @@ pub fn run(args: &Index) -> Result<Status> {
         return Err(Failure::new(format!("{name}: its pages have fixed places, so it needs no index")));
     };
     let index = PageIndex { file: FileState::from(&data), ..found.index };
+    if !is_settled(&data) || FileState::from(&look()?) != index.file {
+        return Err(Failure::new(format!("{name}: the file changes, or its file system has another clock")));
+    }
     let bytes = index.encode();
     write_whole(&args.output, &bytes)?;
     let runs = index.blocks.iter().map(|block| block.runs.len() as u64).sum();
     let (length, runs) = (size(bytes.len() as u64), plural(runs, "run"));
     writeln!(std::io::stdout(), "{}: {length}, {runs} of pages", shown(&args.output))?;
     Ok(status)
+}
+
+/// Whether a further change of the file would show in its times.
+fn is_settled(data: &Metadata) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i64);
+    FileState::from(data).is_settled(now)
 }
 
 /// A file that is removed unless it was renamed.

@@ -112,6 +112,16 @@ pub struct FileState {
     pub changed: i64,
 }
 
+impl FileState {
+    /// Longest time in ns for which a file system may give changes the same time: a tick of the kernel's clock.
+    pub const TICK: i64 = 20_000_000;
+
+    /// Whether a change at `now`, in ns, would give the file another time than it has. Only the index of such a file is of use.
+    pub fn is_settled(&self, now: i64) -> bool {
+        now.saturating_sub(self.changed) > Self::TICK
+    }
+}
+
 impl From<&Metadata> for FileState {
     fn from(data: &Metadata) -> Self {
         let time = |seconds: i64, ns: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(ns);
@@ -296,6 +306,17 @@ mod tests {
             records: vec![100..100 + 3 * 4104, 20000..30000],
             blocks: vec![block("pc.ram", 9 * 4096, first), block("", 100, Vec::new())],
         }
+    }
+
+    #[test]
+    fn file_is_settled_after_a_tick() {
+        let state = FileState { changed: 1000, ..FileState::default() };
+        assert!(
+            !state.is_settled(0)
+                && !state.is_settled(1000 + FileState::TICK)
+                && state.is_settled(1001 + FileState::TICK)
+        );
+        assert!(!FileState { changed: i64::MAX, ..state }.is_settled(i64::MIN));
     }
 
     fn sealed(body: &[u8]) -> Vec<u8> {
