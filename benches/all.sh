@@ -6,6 +6,7 @@
 # Fails if a goal is missed. It wants a machine that does nothing else.
 #
 # usage: QEMU_BUILD=tree QEMU_SCRIPT=analyze-migration.py all.sh LIBDIR SAVEVM [STREAM...]
+# QEMU_PORTED, if set, is a qemu-system-x86_64 that ports/qemu-7.2/run has built.
 # LIBDIR holds libsavevm.a, built for release; SAVEVM is the command, to read
 # the STREAMs too, such as QEMU's.
 set -u
@@ -34,6 +35,10 @@ printf '\n## Downtime of postcopy\n\n'
 for busy in 0 2 6; do
     "${TMPDIR:-/tmp}/savevm-downtime-bench" 16384 15 "$busy" || missed=1
 done
+if [ -n "${QEMU_PORTED:-}" ]; then
+    printf '\n## Downtime of QEMU with other work on the machine\n\n'
+    "$here/contention.py" "$QEMU_PORTED" "$QEMU_BUILD/qemu-system-x86_64" --dirty 32 --devices 60 || missed=1
+fi
 printf '\n## Snapshots\n'
 "$here/snapshot.py" "$lib"
 printf '\n## Checkpoints in the process\n'

@@ -4,6 +4,7 @@
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
+#include "migration/vmstate.h"
 #include "savevm.h"
 #include "savevm/file.h"
 
@@ -220,6 +221,27 @@ TEST(strict_registration)
     CHECK_EQ(register_savevm_live(name, 1, 1, &value, &state), -36);
     savevm_set_strict(NULL, false);
     CHECK_EQ(register_savevm_live("dev", 0, 1, &value, &state), 0);
+    savevm_set_current(NULL);
+    savevm_free(vm);
+}
+
+TEST(a_description_that_does_not_read_its_own_version)
+{
+    static VMStateField fields[] = { VMSTATE_END_OF_LIST() };
+    static const VMStateDescription wrong = {
+        .name = "wrong", .version_id = 1, .minimum_version_id = 2, .fields = fields,
+    };
+    SaveVM *vm = savevm_new(&reporting, NULL);
+    uint32_t state = 0;
+
+    savevm_set_current(vm);
+    CHECK_EQ(vmstate_register(NULL, 0, &wrong, &state), 0);
+    CHECK_EQ(reports, 1);
+    CHECK_EQ(report_level, SAVEVM_REPORT_WARNING);
+    savevm_set_strict(vm, true);
+    CHECK_EQ(vmstate_register(NULL, 1, &wrong, &state), -EINVAL);
+    CHECK_EQ(reports, 2);
+    CHECK_EQ(report_level, SAVEVM_REPORT_ERROR);
     savevm_set_current(NULL);
     savevm_free(vm);
 }

@@ -55,6 +55,32 @@ pub fn lengths(params: &(Params, Params)) -> (i64, i64) {
     (there.read_so_far(), here.read_so_far())
 }
 
+/// A break in the middle of the stream, and one so many bytes before the end of the return path: the errors of both sides say
+/// how the process of the other one ended.
+pub fn say_how_the_peer_ended(params: &(Params, Params), before_end: i64) {
+    const KILLED: &str = "its process 7 (vmm) was killed by signal 9";
+    let (stream, _) = lengths(&(quick(), quick()));
+    let (forth, back) = lengths(params);
+    for (to_destination, to_source) in [(forth - stream / 2, -1), (-1, back - before_end)] {
+        let (source, destination, _stage) = Machine::two();
+        let ends = fragile(to_destination, to_source, Break::Whole);
+        ends.0.know_peer_end(KILLED);
+        ends.1.know_peer_end(KILLED);
+        let (out, into) = Run::start(&source, &destination, ends, params.clone()).wait("a killed peer");
+        let error = out.unwrap_err().to_string();
+        assert!(error.contains(KILLED), "the source: {error}");
+        if to_source < 0 {
+            let error = into.unwrap_err().to_string();
+            assert!(error.contains(KILLED), "the destination: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_error_of_a_broken_connection_says_how_the_process_of_the_peer_ended() {
+    say_how_the_peer_ended(&(quick(), quick()), 1);
+}
+
 fn every_cut(params: &(Params, Params)) -> Vec<(i64, Owner)> {
     let (forth, back) = lengths(params);
     assert!(forth > 300, "{forth}");

@@ -12,17 +12,13 @@ import pathlib
 import statistics
 import sys
 
+import machines
 from qemu import Place, Qemu
 
 
 def machine(place, devices):
     arguments = ["-M", "pc", "-accel", "tcg", "-m", "128M", "-bios", place / "x86.bios"]
-    for bus in range((devices + 199) // 200):
-        arguments += ["-device", f"pci-bridge,id=bridge{bus},chassis_nr={bus + 1}"]
-    for at in range(devices):
-        slot, function = divmod(at % 200, 8)
-        arguments += ["-device", f"virtio-rng-pci,bus=bridge{at // 200},addr={slot + 1:x}.{function},multifunction=on"]
-    return arguments
+    return arguments + machines.virtio_devices(devices)
 
 
 def migrate(binary, devices):

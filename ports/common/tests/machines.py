@@ -118,3 +118,14 @@ def machine(target, place, kind, foreign):
     for device in devices.split():
         arguments += ["-device", device]
     return Machine(arguments, handlers)
+
+
+def virtio_devices(count):
+    """Options for so many virtio devices behind bridges."""
+    arguments = []
+    for bus in range((count + 199) // 200):
+        arguments += ["-device", f"pci-bridge,id=bridge{bus},chassis_nr={bus + 1}"]
+    for at in range(count):
+        slot, function = divmod(at % 200, 8)
+        arguments += ["-device", f"virtio-rng-pci,bus=bridge{at // 200},addr={slot + 1:x}.{function},multifunction=on"]
+    return arguments
