@@ -56,7 +56,7 @@ static void show_event(void *machine, const SaveVMEvent *event)
 
 static void show_report(void *machine, SaveVMReportLevel level, const char *text)
 {
-    fprintf(stderr, "minivmm: %s: %s\n", level == SAVEVM_REPORT_ERROR ? "error" : "warning", text);
+    fprintf(stderr, "[library] %s: %s\n", level == SAVEVM_REPORT_ERROR ? "error" : "warning", text);
 }
 
 static void show_restore_end(void *machine, const char *error)
