@@ -28,7 +28,7 @@
 #define DEVICES 1000
 #define KINDS 20
 #define FIELDS 20
-#define ROUNDS 51
+#define ROUNDS 201
 
 typedef struct State {
     uint32_t numbers[FIELDS];
