@@ -29,6 +29,8 @@ printf '\n## RAM over several connections\n\n'
 "$here/multifd.py" "$lib" || missed=1
 printf '\n## TLS\n\n'
 "$here/tls.py" "$lib" || missed=1
+printf '\n## Migrations over network links\n\n'
+"$here/links.py" "$lib" || missed=1
 printf '\n## Downtime of postcopy\n\n'
 "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-downtime-bench" "$here/downtime.c" \
     "$lib/libsavevm.a" -lpthread -ldl -lm || missed=1
