@@ -13,12 +13,16 @@ use crate::error::{Error, Result};
 use crate::savevm::Vm;
 use crate::savevm::connections::{Compression, Connections, Format, Settings};
 use crate::savevm::host::without_big_lock;
+use crate::savevm::workers;
 use crate::sync::{Mutex, Rank};
 use crate::sys::IoVec;
 use crate::wire::multifd::{CHANNELS_MAX, Hello, Method};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+/// A source makes at most so many connections at a time.
+const CONNECTING_MAX: u32 = 16;
 
 struct State {
     settings: Settings,
@@ -130,36 +134,45 @@ impl Further {
         self
     }
 
-    /// Those of a source: connects and introduces them.
-    pub fn connect(core: &Arc<Core>, connect: impl Fn() -> Result<Arc<dyn Channel>>) -> Result<Arc<Self>> {
+    /// Those of a source: connects and introduces them, several at a time, because each waits for a few round trips.
+    pub fn connect(core: &Arc<Core>, connect: impl Fn() -> Result<Arc<dyn Channel>> + Sync) -> Result<Arc<Self>> {
         let params = core.params();
-        let stall = params.stall_timeout.unwrap_or(SOURCE_STALL);
-        let this = Self::new(core, &params, stall, false);
-        let uuid = core.vm.host().uuid().unwrap_or_default();
-        let mut probes = Vec::new();
-        for number in 0..params.channels {
-            let named = |error: Error| {
-                let text = format!(
-                    "connection {} of {}: {} (the destination must expect as many connections: set its channels, in QEMU \
-                     the capability multifd and multifd-channels)",
-                    number + 1,
-                    params.channels,
-                    error.message()
-                );
-                error.with_message(text)
-            };
-            let channel = connect().map_err(named)?;
-            channel.set_stall_limit(Some(stall));
-            if !core.link.add(&channel) {
-                return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
+        let this = Self::new(core, &params, params.stall_timeout.unwrap_or(SOURCE_STALL), false);
+        let next = AtomicU32::new(0);
+        let threads = params.channels.min(CONNECTING_MAX) as usize;
+        workers::run(&core.vm, "savevm-connect", threads, || {
+            let number = next.fetch_add(1, Relaxed);
+            if number >= params.channels {
+                return Ok(false);
             }
-            let hello = Hello { uuid, id: number as u8 }.encode();
-            send(&*channel, &hello).map_err(|err| named(Error::channel("writing the hello", &err)))?;
-            this.put(number, &channel);
-            probes.push(probe(&channel));
-        }
+            this.connect_one(core, number, &connect).map(|()| true)
+        })?;
+        let probes = this.state.lock().channels.iter().flatten().map(probe).collect();
         core.watch.set_further(probes);
         Ok(this.offer(core))
+    }
+
+    fn connect_one(&self, core: &Core, number: u32, connect: impl Fn() -> Result<Arc<dyn Channel>>) -> Result<()> {
+        let Settings { count, stall, .. } = self.settings();
+        let named = |error: Error| {
+            let text = format!(
+                "connection {} of {count}: {} (the destination must expect as many connections: set its channels, in QEMU \
+                 the capability multifd and multifd-channels)",
+                number + 1,
+                error.message()
+            );
+            error.with_message(text)
+        };
+        let channel = connect().map_err(named)?;
+        channel.set_stall_limit(Some(stall));
+        if !core.link.add(&channel) {
+            return Err(Error::new(libc::ECANCELED, "the migration was cancelled"));
+        }
+        let uuid = core.vm.host().uuid().unwrap_or_default();
+        let hello = Hello { uuid, id: number as u8 }.encode();
+        send(&*channel, &hello).map_err(|err| named(Error::channel("writing the hello", &err)))?;
+        self.put(number, &channel);
+        Ok(())
     }
 
     /// Those of a destination, which are still to be accepted.

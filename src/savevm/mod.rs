@@ -40,6 +40,7 @@ mod testing;
 mod tests;
 pub mod unwind;
 mod vm;
+pub mod workers;
 
 pub use load_state::LoadState;
 pub use vm::{MigrationGuard, ThreadHook, Vm};

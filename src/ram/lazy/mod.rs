@@ -14,7 +14,7 @@ mod working_set;
 
 use super::Ram;
 use super::faults::{Faults, Supply};
-use super::mapped::{MappedLoad, Pieces, run_workers};
+use super::mapped::{MappedLoad, Pieces};
 use crate::channel::{PositionedFile, replace_file};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -24,6 +24,7 @@ use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
 use crate::savevm::restore::{IndexFile, LazyPlan, PageIndex};
 use crate::savevm::unwind::catch;
+use crate::savevm::workers;
 use crate::sync::{Mutex, Rank};
 use crate::sys::{Ready, WakeFd, poll_any, spawn};
 use crate::wire::page_index::Run;
@@ -195,7 +196,7 @@ impl Lazy {
             }
         }
         let pieces = Pieces::new(self.pages.iter().map(Pages::block), PIECE);
-        run_workers(vm, "savevm-lazy", self.plan.threads(), || {
+        workers::run(vm, "savevm-lazy", self.plan.threads(), || {
             if self.stopped.load(SeqCst) {
                 return Ok(false);
             }

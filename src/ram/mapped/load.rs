@@ -2,7 +2,7 @@
 //! Loads RAM from fixed places of a file (QEMU 10.0, `parse_ramblock_mapped_ram` in `migration/ram.c`). All headers and
 //! bitmaps are checked before the first page is read.
 
-use super::{PIECE, Pieces, run_workers};
+use super::{PIECE, Pieces};
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result, exact_size};
 use crate::file::MigFile;
@@ -10,6 +10,7 @@ use crate::ram::Ram;
 use crate::ram::bitmap::Bitmap;
 use crate::ram::block::Block;
 use crate::savevm::memory_plan::MemoryPlan;
+use crate::savevm::workers;
 use crate::sys::{Residency, is_anonymous};
 use crate::wire::mapped::{Header, bitmap_size};
 use std::sync::Arc;
@@ -106,7 +107,7 @@ impl MappedLoad {
         let residency = Residency::open().ok();
         let anonymous: Vec<_> = self.blocks.iter().map(|mapped| is_anonymous(mapped.block.memory())).collect();
         let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block), PIECE);
-        run_workers(&vm, "savevm-pages", plan.threads(), || {
+        workers::run(&vm, "savevm-pages", plan.threads(), || {
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let mapped = &self.blocks[at];
             let residency = residency.as_ref().filter(|_| anonymous[at]);

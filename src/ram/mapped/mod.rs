@@ -4,11 +4,9 @@
 
 mod load;
 mod save;
-mod workers;
 
 pub(super) use load::{MappedBlock, MappedLoad};
 pub(super) use save::MappedSave;
-pub(super) use workers::run as run_workers;
 
 use super::block::Block;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! Saves RAM to fixed places of a file (QEMU 10.0, `mapped_ram_setup_ramblock` and `ram_save_file_bmap` in
 //! `migration/ram.c`). The guest is stopped.
 
-use super::{PIECE, Pieces, run_workers};
+use super::{PIECE, Pieces};
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result, size};
 use crate::file::MigFile;
@@ -10,6 +10,7 @@ use crate::ram::Ram;
 use crate::ram::bitmap::Bitmap;
 use crate::ram::block::{Block, Blocks};
 use crate::savevm::memory_plan::MemoryPlan;
+use crate::savevm::workers;
 use crate::sys::{Residency, is_anonymous, spawn_scoped};
 use crate::wire::mapped::Header;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ impl MappedSave {
             // Without the thread the sync only takes longer.
             let _syncs = self.direct.is_none().then(|| spawn_scoped(scope, "savevm-sync", begin));
             let queue = queue;
-            run_workers(&vm, "savevm-pages", self.threads, || write(&queue))
+            workers::run(&vm, "savevm-pages", self.threads, || write(&queue))
         })?;
         for ((block, header), written) in blocks.iter().zip(&self.headers).zip(&written) {
             let bytes = written.to_native_bytes();

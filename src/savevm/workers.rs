@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Runs the same work on several threads until one fails or all are done.
 
+use super::Vm;
+use super::unwind::catch;
 use crate::error::Result;
-use crate::savevm::Vm;
-use crate::savevm::unwind::catch;
 use crate::sys::spawn_scoped;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
