@@ -27,6 +27,9 @@ printf '\n## RAM over a unix socket\n\n'
 "$here/ram.py" "$lib" --growth || missed=1
 printf '\n## RAM over several connections\n\n'
 "$here/multifd.py" "$lib" || missed=1
+printf '\n## Estimates of the time to the end\n\n'
+"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-estimate-bench" "$here/estimate.c" \
+    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-estimate-bench" 50 || missed=1
 printf '\n## TLS\n\n'
 "$here/tls.py" "$lib" || missed=1
 printf '\n## Migrations over network links\n\n'
