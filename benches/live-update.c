@@ -37,7 +37,7 @@
 #define RUNS_MAX 1000
 #define GOAL_MS 10.0
 /* Steps of the guest before it moves and before it reports. */
-#define STEPS 2000
+#define STEPS 200
 
 /* The start of guest memory. */
 typedef struct Gauge {
@@ -100,6 +100,8 @@ static void *guest(void *unused)
             ++*page;
             savevm_ram_set_dirty(ram, memory, PAGE);
             savevm_ram_set_dirty(ram, page, PAGE);
+            /* A guest that writes faster than the connection would not migrate. */
+            usleep(20);
         }
     }
     return unused;
