@@ -241,6 +241,11 @@ impl Core {
         self.vm.slot.connections().and_then(|connections| connections.unsettled_error()).map_or(Ok(()), Err)
     }
 
+    /// Fails with the first error of a further connection. If there is none, later ones are ignored.
+    pub(super) fn settle_further(&self) -> Result<()> {
+        self.vm.slot.connections().map_or(Ok(()), |connections| connections.settle())
+    }
+
     /// Fails with the first error of a further connection.
     pub(super) fn check_further(&self) -> Result<()> {
         self.vm.slot.connections().and_then(|connections| connections.error()).map_or(Ok(()), Err)

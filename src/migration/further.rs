@@ -32,6 +32,8 @@ struct State {
     unsettled: Option<Error>,
     /// A connection shows that the source has other settings.
     mismatch: Option<Error>,
+    /// All pages are loaded: a connection that breaks from now on changes nothing.
+    is_settled: bool,
 }
 
 /// What a destination knows of a connection while its bytes arrive.
@@ -117,7 +119,14 @@ fn format(params: &Params, peer_is_libsavevm: bool) -> Format {
 impl Further {
     fn new(core: &Arc<Core>, params: &Params, stall: Duration, is_incoming: bool) -> Arc<Self> {
         let channels = (0..params.channels).map(|_| None).collect();
-        let state = State { settings: settings(params, stall), channels, error: None, unsettled: None, mismatch: None };
+        let state = State {
+            settings: settings(params, stall),
+            channels,
+            error: None,
+            unsettled: None,
+            mismatch: None,
+            is_settled: false,
+        };
         let each = (0..params.channels).map(|_| Meter::default()).collect();
         Arc::new(Self {
             meters: Arc::new(Meters { each, late: AtomicUsize::new(usize::MAX) }),
@@ -237,7 +246,14 @@ impl Further {
     /// Ends the migration with this error, unless there is one. The thread that reads the main connection stops waiting; the
     /// return path still carries the reason.
     pub fn fail(&self, error: Error) {
-        self.state.lock().error.get_or_insert(error);
+        {
+            let mut state = self.state.lock();
+            if state.is_settled {
+                log::info!("a connection failed after all pages were loaded: {error}");
+                return;
+            }
+            state.error.get_or_insert(error);
+        }
         if let Some(core) = self.core.upgrade() {
             if self.is_incoming {
                 core.link.end_reads();
@@ -317,6 +333,12 @@ impl Connections for Further {
 
     fn unsettled(&self, error: Error) {
         self.state.lock().unsettled.get_or_insert(error);
+    }
+
+    fn settle(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        state.is_settled = state.error.is_none();
+        state.error.clone().map_or(Ok(()), Err)
     }
 
     fn unsettled_error(&self) -> Option<Error> {

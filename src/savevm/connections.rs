@@ -83,6 +83,9 @@ pub trait Connections: Send + Sync {
     /// The load ends, and pages have arrived that the main connection did not wait for. If the load has another error, this
     /// one is its consequence.
     fn unsettled(&self, error: Error);
+    /// Destination: all pages are loaded, and the source is about to learn that. Fails with the first error of a connection;
+    /// later ones are ignored, because the guest may not be at the source any more.
+    fn settle(&self) -> Result<()>;
     /// Returns the error of `unsettled`.
     fn unsettled_error(&self) -> Option<Error>;
     /// Returns the first error of a connection.

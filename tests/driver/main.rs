@@ -6,6 +6,7 @@ mod break_points;
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod cuts;
+mod faulty_connections;
 mod lazy;
 mod link;
 mod machine;

@@ -12,11 +12,12 @@ use savevm::ram::block::BlockInfo;
 use savevm::ram::tracker::Log;
 use savevm::ram::{Options, Ram};
 use savevm::sys::OwnMemory;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,14 +49,7 @@ impl Memory {
     }
 
     pub fn fill(&self, seed: u64) {
-        let mut state = seed | 1;
-        let bytes: Vec<u8> = (0..PAGES / 2 * PAGE)
-            .map(|at| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if at / 64 % 2 == 0 { (state >> 56) as u8 } else { (at / 512) as u8 }
-            })
-            .collect();
-        self.memory.memory().write(16 * PAGE, &bytes);
+        self.memory.memory().write(16 * PAGE, &random(seed));
     }
 
     pub fn write(&self, page: usize, byte: u8) {
@@ -73,6 +67,20 @@ impl Memory {
         self.memory.memory().read(0, &mut bytes);
         bytes
     }
+}
+
+/// Bytes of which half can be compressed, for half of a memory. They are made once, because that takes long.
+fn random(seed: u64) -> Arc<Vec<u8>> {
+    static MADE: Mutex<BTreeMap<u64, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
+    let make = || {
+        let mut state = seed | 1;
+        let byte = |at: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if at / 64 % 2 == 0 { (state >> 56) as u8 } else { (at / 512) as u8 }
+        };
+        Arc::new((0..PAGES / 2 * PAGE).map(byte).collect())
+    };
+    Arc::clone(MADE.lock().unwrap().entry(seed).or_insert_with(make))
 }
 
 pub fn socket_path(name: &str) -> PathBuf {

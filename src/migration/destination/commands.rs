@@ -56,6 +56,7 @@ impl incoming::Incoming for Commands {
             message::PING_LOADED => {
                 // Before the answer, so that the guest stays at its source.
                 load::check_absent(&shared.core.vm, shared.core.params().strict)?;
+                shared.core.settle_further()?;
                 worker.state().source_asked = true;
             }
             message::PING_DEVICE_TIMES => shared.wants_times.store(true, SeqCst),

@@ -43,6 +43,9 @@ impl Connections for Ends {
     fn unsettled(&self, error: Error) {
         self.failed(error);
     }
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
     fn unsettled_error(&self) -> Option<Error> {
         None
     }
