@@ -157,6 +157,11 @@ extern "C" {
 #define SAVEVM_SEMANTICS_LATCH_SUBSECTIONS (1 << 10)
 
 /**
+ * The description of the stream has spaces inside of brackets and before colons (up to QEMU 5.2).
+ */
+#define SAVEVM_SEMANTICS_DESCRIBE_SPACED (1 << 11)
+
+/**
  * All switches that `qemu_version` has, in addition to the others that are set.
  */
 #define SAVEVM_SEMANTICS_OF_VERSION (1 << 30)

@@ -37,6 +37,9 @@ EOF
     exit 2
 }
 
+[ $# -ge 2 ] || usage
+mkdir -p "$2"
+dir=$(cd "$2" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 features=(--without-default-features --enable-system --enable-tools --enable-kvm --enable-tcg --enable-gnutls
@@ -321,9 +324,6 @@ run_tests() {
         "$(grep -c ' pass ' "$dir/image-tests.log") of the image tests, $(grep -c '^ok' "$dir/own-tests.log") of tests/"
 }
 
-[ $# -ge 2 ] || usage
-mkdir -p "$2"
-dir=$(cd "$2" && pwd)
 case $1 in
 build) build ;;
 test) run_tests "${3:-all}" ;;

@@ -37,8 +37,10 @@ impl Profile {
     pub const DUMP_COUNTS: Self = Self(1 << 9);
     /// A subsection that cannot be loaded sets the error of the file (10.0).
     pub const LATCH_SUBSECTIONS: Self = Self(1 << 10);
+    /// The description of the stream has spaces inside of brackets and before colons (up to 5.2).
+    pub const DESCRIBE_SPACED: Self = Self(1 << 11);
 
-    /// All switches with the version that introduced them, as major * 100 + minor.
+    /// The switches of newer versions, each with the version that introduced it, as major * 100 + minor.
     pub const ALL: [(Self, u32, &'static str); 11] = [
         (Self::CHECK_DESCRIPTIONS, 800, "CHECK_DESCRIPTIONS"),
         (Self::SETUP_LOCKED, 802, "SETUP_LOCKED"),
@@ -52,6 +54,8 @@ impl Profile {
         (Self::DUMP_COUNTS, 1000, "DUMP_COUNTS"),
         (Self::LATCH_SUBSECTIONS, 1000, "LATCH_SUBSECTIONS"),
     ];
+    /// The last version with `DESCRIBE_SPACED`.
+    const LAST_SPACED: u32 = 502;
 
     /// Returns whether all switches of `other` are set.
     #[inline]
@@ -67,7 +71,7 @@ impl Profile {
 
     /// Returns the profile of a QEMU version, given as major * 100 + minor.
     pub const fn of_qemu(version: u32) -> Self {
-        let (mut bits, mut at) = (0, 0);
+        let (mut bits, mut at) = (if version <= Self::LAST_SPACED { Self::DESCRIBE_SPACED.0 } else { 0 }, 0);
         while at < Self::ALL.len() {
             let (switch, since, _) = Self::ALL[at];
             if since <= version {
@@ -80,7 +84,7 @@ impl Profile {
 
     /// Returns the bits that no switch has.
     pub const fn unknown(self) -> u64 {
-        self.0 & !Self::of_qemu(u32::MAX).0
+        self.0 & !Self::of_qemu(u32::MAX).with(Self::DESCRIBE_SPACED).0
     }
 }
 
@@ -90,7 +94,8 @@ mod tests {
 
     #[test]
     fn profiles_grow_with_the_version() {
-        assert_eq!(Profile::of_qemu(502), Profile::NONE);
+        assert_eq!(Profile::of_qemu(502), Profile::DESCRIBE_SPACED);
+        assert_eq!(Profile::of_qemu(600), Profile::NONE);
         assert_eq!(Profile::of_qemu(702), Profile::NONE);
         let (old, new) = (Profile::of_qemu(901), Profile::of_qemu(1000));
         assert!(new.has(old) && !old.has(Profile::SWITCHOVER_START) && new.has(Profile::SWITCHOVER_START));

@@ -234,6 +234,7 @@ fn description_begins_with_the_configuration_with_the_switch_only() {
         String::from_utf8_lossy(&sink.contents()[6..]).into_owned()
     };
     assert_eq!(text(Profile::NONE), r#"{"page_size": 4096, "devices": []}"#);
+    assert_eq!(text(Profile::DESCRIBE_SPACED), r#"{ "page_size" : 4096, "devices" : [  ] }"#);
     let expected = r#"{"configuration": {"vmsd_name": "configuration", "version": 1, "fields": [{"name": "len", "type": "uint32", "size": 4}, {"name": "name", "type": "buffer", "size": 4}]}, "page_size": 4096, "devices": []}"#;
     assert_eq!(text(Profile::DESCRIBE_CONFIGURATION), expected);
 }

@@ -13,8 +13,8 @@ use super::{Vm, config, switchover};
 use crate::channel::memory;
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
-use crate::vmstate::Recorder;
 use crate::vmstate::trace::trace_event;
+use crate::vmstate::{self, Recorder};
 use crate::wire;
 use crate::wire::section::{self, DeviceHead};
 use std::cell::LazyCell;
@@ -448,7 +448,10 @@ fn describe(vm: &Vm, file: &MigFile, ending: &Ending) {
         let with_configuration =
             vm.profile().has(Profile::DESCRIBE_CONFIGURATION) && !vm.flags().has(Flags::NO_CONFIGURATION);
         let configuration = with_configuration.then(|| config::describe(&*vm.host(), !vm.flags().has(Flags::NO_UUID)));
-        let description = recorder.render(1 << vm.host().target_page_bits(), configuration.as_deref());
+        let mut description = recorder.render(1 << vm.host().target_page_bits(), configuration.as_deref());
+        if vm.profile().has(Profile::DESCRIBE_SPACED) {
+            description = vmstate::spaced(&description);
+        }
         section::encode_description(&mut { file }, &description);
     }
 }

@@ -40,6 +40,7 @@ pub use host::{HostObject, NoVmStateHost, VmStateHost};
 pub use io::Io;
 pub use load::load_state;
 pub use record::Recorder;
+pub use render::spaced;
 pub use save::save_state;
 
 pub(crate) use get::item as get_item;

@@ -26,6 +26,27 @@ pub(super) fn render(recording: &Recording, page_size: u64, configuration: Optio
     writer.out
 }
 
+/// Adds the spaces that QEMU 5.2 writes inside of brackets and before colons (`migration/qjson.c`).
+pub fn spaced(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 8);
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'}' | b']' | b':' => out.push(b' '),
+            _ => {}
+        }
+        out.push(byte);
+        if !in_string && matches!(byte, b'{' | b'[') {
+            out.push(b' ');
+        }
+    }
+    out
+}
+
 struct Writer<'a> {
     recording: &'a Recording,
     out: Vec<u8>,
@@ -165,5 +186,17 @@ impl Writer<'_> {
         self.put(b", \"size\": ");
         self.number(size);
         self.close(b"}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spaced;
+
+    #[test]
+    fn spaces_are_added_outside_of_strings_only() {
+        let text = br#"{"page_size": 4096, "devices": [{"name": "a: {\"[b]"}, {}]}"#;
+        let expected = r#"{ "page_size" : 4096, "devices" : [ { "name" : "a: {\"[b]" }, {  } ] }"#;
+        assert_eq!(String::from_utf8_lossy(&spaced(text)), expected);
     }
 }

@@ -338,9 +338,17 @@ static void run_state_changed(void *opaque, Running running, RunState state)
     ran_until_load = state == RUN_STATE_RESTORE_VM;
 }
 
-static void __attribute__((constructor)) watch_run_state(void)
+static void machine_done(Notifier *notifier, void *unused)
 {
     qemu_add_vm_change_state_handler(run_state_changed, NULL);
+}
+
+/* In QEMU 5.2, the list of handlers is initialised after the constructors. */
+static void __attribute__((constructor)) watch_run_state(void)
+{
+    static Notifier notifier = { .notify = machine_done };
+
+    qemu_add_machine_init_done_notifier(&notifier);
 }
 
 bool glue_load_snapshot(const char *name, const char *vmstate,

@@ -307,6 +307,8 @@ pub const SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS: u64 = 1 << 8;
 pub const SAVEVM_SEMANTICS_DUMP_COUNTS: u64 = 1 << 9;
 /// A subsection that cannot be loaded sets the error of the file (QEMU 10.0).
 pub const SAVEVM_SEMANTICS_LATCH_SUBSECTIONS: u64 = 1 << 10;
+/// The description of the stream has spaces inside of brackets and before colons (up to QEMU 5.2).
+pub const SAVEVM_SEMANTICS_DESCRIBE_SPACED: u64 = 1 << 11;
 /// All switches that `qemu_version` has, in addition to the others that are set.
 pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 
