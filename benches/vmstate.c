@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a device costs that is described in tables, and what long arrays cost.
- * The same source is linked with libsavevm and with QEMU 7.2's objects
- * (c-tests/lib/backend.h); compare.py sets the two side by side. Prints one line per
+ * The same source is linked with libsavevm and with QEMU's objects
+ * (c-tests/lib/backend.h); compare.py and versions.py set them side by side. Prints one line per
  * measure: its name, a tab, nanoseconds of processor time per save or load, the
  * best of several rounds.
  */
@@ -16,6 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+/* With the arguments of each version. */
+#if SAVEVM_QEMU_VERSION >= 1002
+#define SAVE(f, vmsd, object) vmstate_save_state(f, vmsd, object, NULL, NULL)
+#define LOAD(f, vmsd, object) vmstate_load_state(f, vmsd, object, 1, NULL)
+#else
+#define SAVE(f, vmsd, object) vmstate_save_state(f, vmsd, object, NULL)
+#define LOAD(f, vmsd, object) vmstate_load_state(f, vmsd, object, 1)
+#endif
 
 #define ROUNDS 25
 #define STREAM (512u << 10) /* stays in the cache */
@@ -174,7 +183,7 @@ static double save(const VMStateDescription *vmsd, void *object, size_t count)
     uint64_t start = now();
 
     for (size_t i = 0; i < count; i++) {
-        check(vmstate_save_state(f, vmsd, object, NULL));
+        check(SAVE(f, vmsd, object));
     }
     qemu_fflush(f);
     start = now() - start;
@@ -190,7 +199,7 @@ static double load(const VMStateDescription *vmsd, void *object, size_t count,
     uint64_t start = now();
 
     for (size_t i = 0; i < count; i++) {
-        check(vmstate_load_state(f, vmsd, object, 1));
+        check(LOAD(f, vmsd, object));
     }
     start = now() - start;
     qemu_fclose(f);
@@ -206,11 +215,11 @@ static void measure(const VMStateDescription *vmsd, void *object, size_t size)
     uint8_t *stream;
     size_t len, count;
 
-    check(vmstate_save_state(f, vmsd, object, NULL));
+    check(SAVE(f, vmsd, object));
     (void)backend_bytes(f, &len);
     count = len < STREAM ? STREAM / len : 1;
     for (size_t i = 1; i < count; i++) {
-        check(vmstate_save_state(f, vmsd, object, NULL));
+        check(SAVE(f, vmsd, object));
     }
     /* One byte more, which is no subsection, ends the last state. */
     qemu_put_byte(f, 0);

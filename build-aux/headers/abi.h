@@ -32,7 +32,7 @@ struct VMStateInfo;
 #if SIZE_MAX > UINT32_MAX
 #define SAVEVM_ABI_SIZE_TYPE size_t: SAVEVM_ABI_SIZE,
 #else
-#define SAVEVM_ABI_SIZE_TYPE
+#define SAVEVM_ABI_SIZE_TYPE uint64_t: SAVEVM_ABI_UINT64,
 #endif
 
 #define SAVEVM_ABI_KIND(type, member) _Generic(((const type *)0)->member, \

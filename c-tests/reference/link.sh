@@ -41,7 +41,7 @@ for source in "$@"; do
     sources="$sources $(cd "$(dirname "$source")" && pwd)/$(basename "$source")"
 done
 cd "$QEMU_BUILD"
-for unit in backend_qemu stubs_qemu; do
+for unit in backend_qemu backend_files_qemu stubs_qemu; do
     # shellcheck disable=SC2086
     $CC $flags -Wno-unused-parameter -iquote "$tests" -iquote "$lib" -c -o "$out/$unit.o" "$here/$unit.c"
 done
@@ -58,7 +58,7 @@ for source in $sources; do
     # shellcheck disable=SC2086
     $CC $ours -fPIE -c -o "$out/$name.o" "$source"
     # shellcheck disable=SC2086
-    $CC $before -o "$out/$name-qemu" "$out/$name.o" "$out/backend_qemu.o" "$out/stubs_qemu.o" "$out/never.o" \
+    $CC $before -o "$out/$name-qemu" "$out/$name.o" "$out/backend_qemu.o" "$out/backend_files_qemu.o" "$out/stubs_qemu.o" "$out/never.o" \
         "$out/libtests.a" \
         libcommon.fa.p/migration_savevm.c.o libhwcore.fa.p/hw_core_vmstate-if.c.o \
         -Wl,--wrap=qemu_file_get_return_path,--wrap=qemu_bh_new_full,--wrap=qemu_bh_schedule $after

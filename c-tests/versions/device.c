@@ -526,10 +526,13 @@ static void del(State *state)
     vmstate_unregister(NULL, &vmstate_first, state);
 }
 
-static int add_endless(State *state)
+static int add_endless(State *state, char *text, size_t len)
 {
-    int ret = vmstate_register(NULL, 0, &vmstate_endless, state);
+    Error *err = NULL;
+    int ret = vmstate_register_with_alias_id(NULL, 0, &vmstate_endless, state, -1, 0, &err);
 
+    snprintf(text, len, "%s", err ? error_get_pretty(err) : "");
+    error_free(err);
     vmstate_unregister(NULL, &vmstate_endless, state);
     return ret;
 }

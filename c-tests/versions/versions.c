@@ -282,10 +282,14 @@ TEST(list_without_its_end_marker_is_refused_from_8_0_on)
 {
     for (size_t i = 0; i < COUNT(devices); i++) {
         SaveVM *vm = new_context(0);
+        char text[256], name[32];
         State state;
 
         fill(&state, true);
-        CHECK_EQ(devices[i]->add_endless(&state), devices[i]->version >= 800 ? -EINVAL : 0);
+        snprintf(name, sizeof(name), "'endless-%u'", devices[i]->version);
+        CHECK_EQ(devices[i]->add_endless(&state, text, sizeof(text)), devices[i]->version >= 800 ? -EINVAL : 0);
+        CHECK_HAS(text, devices[i]->version >= 800 ? name : "");
+        CHECK_HAS(text, devices[i]->version >= 800 ? "VMS_END" : "");
         free_context(vm);
     }
 }

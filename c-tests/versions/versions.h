@@ -40,7 +40,7 @@ typedef struct VersionDevice {
     void (*remove)(State *state);
     /* Registers a description without VMSTATE_END_OF_LIST(), and one that
      * forbids migrations. */
-    int (*add_endless)(State *state);
+    int (*add_endless)(State *state, char *text, size_t len);
     int (*add_blocker)(State *state);
     void (*remove_blocker)(State *state);
     /* Saves and loads by direct calls. Returns the result of the load. */

@@ -8,8 +8,8 @@
 #   QEMU_BUILD=tree link-qemu.sh OUTPUT OBJECT_OR_ARCHIVE...
 #
 # The objects are those that libsavevm is tested with, compiled for the version
-# of the tree. files_qemu.c, beside this script, is compiled with the flags of
-# QEMU's unit test.
+# of the tree. QEMU_UNITS are compiled with the flags of QEMU's unit test; the
+# default is files_qemu.c, beside this script.
 set -eu
 
 : "${QEMU_BUILD:?names the built QEMU tree}"
@@ -40,11 +40,15 @@ link=$(grep -- "-o $program " "$output.commands")
 rm -f "$output.commands"
 
 # shellcheck disable=SC2086
-$compile -I"$here" -o "$output.files.o" -c "$here/files_qemu.c"
+for source in ${QEMU_UNITS:-"$here/files_qemu.c"}; do
+    name=$output.$(basename "$source" .c).o
+    $compile -Wno-unused-parameter -iquote "$here/.." -iquote "$here/../lib" -I"$here" -o "$name" -c "$source"
+    objects="$objects $name"
+done
 
 # Timers live in savevm.c. Nothing else of it is called, so what that would
 # need may stay open, which takes a program at a fixed address.
-ours="-Wl,--whole-archive $objects -Wl,--no-whole-archive $output.files.o $savevm"
+ours="-Wl,--whole-archive $objects -Wl,--no-whole-archive $savevm"
 command=$(echo "$link" | sed "s| -o $program | -o $output |; s| $unit | $ours |
     s/-Wl,--no-undefined//; s/-Wl,-z,now//; s/ -pie / /")
 # shellcheck disable=SC2086

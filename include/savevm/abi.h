@@ -47,7 +47,7 @@ struct VMStateInfo;
 #if SIZE_MAX > UINT32_MAX
 #define SAVEVM_ABI_SIZE_TYPE size_t: SAVEVM_ABI_SIZE,
 #else
-#define SAVEVM_ABI_SIZE_TYPE
+#define SAVEVM_ABI_SIZE_TYPE uint64_t: SAVEVM_ABI_UINT64,
 #endif
 
 #define SAVEVM_ABI_KIND(type, member) _Generic(((const type *)0)->member, \
@@ -427,6 +427,18 @@ typedef enum SaveVMAbiMemberId {
    * `VMStateInfo.save`
    */
   SAVEVM_ABI_VMStateInfo_save = 62,
+  /**
+   * `MigPendingData.precopy_bytes`
+   */
+  SAVEVM_ABI_MigPendingData_precopy_bytes = 63,
+  /**
+   * `MigPendingData.stopcopy_bytes`
+   */
+  SAVEVM_ABI_MigPendingData_stopcopy_bytes = 64,
+  /**
+   * `MigPendingData.postcopy_bytes`
+   */
+  SAVEVM_ABI_MigPendingData_postcopy_bytes = 65,
 } SaveVMAbiMemberId;
 
 /**
@@ -526,8 +538,8 @@ typedef enum SaveVMAbiKind {
    */
   SAVEVM_ABI_LOAD_BUFFER = 23,
   /**
-   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). The library does not call it yet: such a
-   * device is not asked how much it has left.
+   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). It adds to `pending`, which is zero. The
+   * library calls it with `final` false.
    */
   SAVEVM_ABI_QUERY_PENDING = 24,
   /**
@@ -546,6 +558,10 @@ typedef enum SaveVMAbiKind {
    * `VMStateInfo.save` of QEMU 11.1, with an `Error **`
    */
   SAVEVM_ABI_SAVE_ERRP = 28,
+  /**
+   * `uint64_t`, where that is not the same type as `size_t`
+   */
+  SAVEVM_ABI_UINT64 = 29,
 } SaveVMAbiKind;
 
 /**
@@ -728,7 +744,7 @@ typedef struct SaveVMAbiDescription {
    */
   size_t info_size;
   /**
-   * The members of all four structs, in any order.
+   * The members of all structs, in any order.
    */
   const struct SaveVMAbiMember *members;
   /**
@@ -743,6 +759,10 @@ typedef struct SaveVMAbiDescription {
    * Number of constants.
    */
   size_t constant_count;
+  /**
+   * Size of a MigPendingData of the version in bytes, the argument of save_query_pending. 0: the version has none.
+   */
+  size_t pending_size;
 } SaveVMAbiDescription;
 
 /**

@@ -65,6 +65,9 @@ pub(super) fn describe(host: &dyn Host, with_uuid: bool) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// The capabilities that QEMU compares, and the versions that introduced them.
+const NEW_CAPABILITIES: [(&str, &str); 2] = [("x-ignore-shared", "4.0"), ("mapped-ram", "9.0")];
+
 /// A received section.
 pub struct Received {
     /// The machine's name.
@@ -189,8 +192,10 @@ pub fn check(vm: &Vm, host: &dyn Host, received: &Received) -> Result<()> {
 
 fn check_capabilities(here: &[Vec<u8>], there: &[Vec<u8>]) -> Result<()> {
     let differs = |name: &Vec<u8>, received: &str, local: &str| {
+        let since = NEW_CAPABILITIES.iter().find(|(known, _)| known.as_bytes() == name);
+        let since = since.map_or(String::new(), |(_, version)| format!("; QEMU {version} introduced it"));
         let name = String::from_utf8_lossy(name);
-        Err(Error::invalid(format!("Capability {name} is {local}, but received capability is {received}")))
+        Err(Error::invalid(format!("Capability {name} is {local}, but received capability is {received}{since}")))
     };
     if let Some(name) = there.iter().find(|name| !here.contains(name)) {
         return differs(name, "on", "off");
@@ -213,5 +218,18 @@ fn check_uuid(host: &dyn Host, received: Option<[u8; 16]>) -> Result<()> {
             host.report(Level::Warning, &text);
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_capability_is_named_with_the_version_that_introduced_it() {
+        let text = |name: &[u8]| check_capabilities(&[], &[name.to_vec()]).unwrap_err().message().to_owned();
+        let expected = "Capability mapped-ram is off, but received capability is on; QEMU 9.0 introduced it";
+        assert_eq!(text(MAPPED), expected);
+        assert!(text(b"other").ends_with("received capability is on"));
     }
 }

@@ -74,7 +74,7 @@ pub(in crate::ffi) unsafe fn create(from: &SaveVMAbiDescription) -> Result<Abi> 
         0 => Profile(from.semantics),
         _ => Profile(from.semantics & !SAVEVM_SEMANTICS_OF_VERSION).with(Profile::of_qemu(from.qemu_version)),
     };
-    let sizes = [from.handlers_size, from.description_size, from.field_size, from.info_size];
+    let sizes = [from.handlers_size, from.description_size, from.field_size, from.info_size, from.pending_size];
     build(from.qemu_version, semantics, sizes, members, constants)
 }
 
@@ -87,9 +87,13 @@ pub(super) fn build(
     constants: &[SaveVMAbiConstant],
 ) -> Result<Abi> {
     for (at, (name, size)) in STRUCTS.iter().zip(sizes).enumerate() {
-        let most = if at == Struct::Field as usize { Abi::FIELD_MAX } else { STRUCT_MAX };
-        if !(1..=most).contains(&size) {
-            return Err(Error::invalid(format!("sizeof({name}) is {size}, expected 1 to {most}")));
+        let (least, most) = match at {
+            at if at == Struct::Field as usize => (1, Abi::FIELD_MAX),
+            at if at == Struct::Pending as usize => (0, Abi::PENDING_MAX),
+            _ => (1, STRUCT_MAX),
+        };
+        if !(least..=most).contains(&size) {
+            return Err(Error::invalid(format!("sizeof({name}) is {size}, expected {least} to {most}")));
         }
     }
     if profile.unknown() != 0 {
@@ -197,6 +201,17 @@ fn check_profile(abi: &Abi) -> Result<()> {
     needs(Profile::SWITCHOVER_START, start, "SaveVMHandlers.switchover_start")?;
     let end = abi.constant(SAVEVM_ABI_VMS_END).is_some();
     needs(Profile::CHECK_DESCRIPTIONS, end, "VMS_END")?;
+    if abi.kind(SAVEVM_ABI_SaveVMHandlers_save_query_pending).is_some() {
+        let sums = [
+            SAVEVM_ABI_MigPendingData_precopy_bytes,
+            SAVEVM_ABI_MigPendingData_stopcopy_bytes,
+            SAVEVM_ABI_MigPendingData_postcopy_bytes,
+        ];
+        if let Some(missing) = sums.into_iter().find(|id| abi.kind(*id).is_none()) {
+            let name = MEMBERS[missing as usize].name;
+            return Err(Error::invalid(format!("{name} is missing, and SaveVMHandlers.save_query_pending needs it")));
+        }
+    }
     if abi.slots[SAVEVM_ABI_VMStateInfo_name as usize].offset != 0 {
         return Err(Error::invalid("VMStateInfo.name is not at offset 0, where the library's own infos have it"));
     }

@@ -469,7 +469,15 @@ fn layout_with_reordered_fields_and_infos_with_errors_is_usable() {
     draft.without(SAVEVM_ABI_SaveVMHandlers_state_pending_estimate);
     let query = MaybeUninit::new(SAVEVM_ABI_QUERY_PENDING);
     add(&mut draft, SAVEVM_ABI_SaveVMHandlers_save_query_pending, query, estimate);
-    draft.sizes = [draft.sizes[0], draft.sizes[1], 96, 40];
+    draft.sizes = [draft.sizes[0], draft.sizes[1], 96, 40, 24];
+    let sums = [
+        SAVEVM_ABI_MigPendingData_precopy_bytes,
+        SAVEVM_ABI_MigPendingData_stopcopy_bytes,
+        SAVEVM_ABI_MigPendingData_postcopy_bytes,
+    ];
+    for (at, id) in sums.into_iter().enumerate() {
+        add(&mut draft, id, MaybeUninit::new(SAVEVM_ABI_UINT64), 8 * at);
+    }
     draft.constant(SAVEVM_ABI_VMS_END).value = 1 << 17;
     let abi: &'static Abi = Box::leak(Box::new(draft.build().unwrap()));
     let table = |of: Struct| Table { abi, words: vec![0; abi.size(of) / size_of::<usize>()] };

@@ -43,11 +43,11 @@ fn printed(folder: &Path, version: u32) -> Vec<Vec<String>> {
 
 /// Makes a layout of what the headers have.
 fn of_headers(folder: &Path, version: u32) -> Abi {
-    let (mut sizes, mut members, mut constants) = ([0; 4], Vec::new(), Vec::new());
+    let (mut sizes, mut members, mut constants) = ([0; 5], Vec::new(), Vec::new());
     for line in printed(folder, version) {
         let numbers: Vec<usize> = line[1..].iter().map(|word| word.parse().unwrap()).collect();
         match (&*line[0], &*numbers) {
-            ("sizes", numbers) => sizes.copy_from_slice(numbers),
+            ("sizes", numbers) => sizes[..4].copy_from_slice(numbers),
             ("member", &[member, kind, offset]) => {
                 members.push(SaveVMAbiMember { member: stored(member), kind: stored(kind), offset });
             }

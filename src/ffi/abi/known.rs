@@ -54,7 +54,7 @@ fn parts(version: u32) -> Parts {
 fn layout(version: u32) -> Abi {
     let Parts { handlers, description, priorities, has_end } = parts(version);
     let tables = [handlers, description, FIELD, INFO].map(laid_out);
-    let sizes = [tables[0].1, tables[1].1, tables[2].1, tables[3].1];
+    let sizes = [tables[0].1, tables[1].1, tables[2].1, tables[3].1, 0];
     let members = tables.into_iter().flat_map(|(members, _)| members).collect::<Vec<_>>();
     let flags = if has_end { FLAGS } else { &FLAGS[..FLAGS.len() - 1] };
     let constants = values(priorities, |at| at).chain(values(flags, |at| 1 << at)).collect::<Vec<_>>();

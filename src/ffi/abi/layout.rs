@@ -56,11 +56,14 @@ pub(in crate::ffi) enum Struct {
     Description = 1,
     Field = 2,
     Info = 3,
+    Pending = 4,
 }
 
 impl Abi {
     /// Largest field of a layout in bytes.
     pub const FIELD_MAX: usize = 512;
+    /// Largest MigPendingData of a layout in bytes.
+    pub const PENDING_MAX: usize = 512;
 
     /// Returns whether tables of handlers are as those of QEMU 7.2.
     pub fn has_native_handlers(&self) -> bool {
@@ -100,6 +103,16 @@ impl Abi {
         }
         // SAFETY: the offset was checked against the size of the struct, and `table` is such a struct.
         unsafe { table.as_ptr().add(slot.offset.into()).cast::<T>().read_unaligned() }
+    }
+
+    /// Reads a member that every layout has (`REQUIRED` in check.rs).
+    ///
+    /// # Safety
+    /// As `read`, with such a member.
+    #[inline(always)]
+    pub unsafe fn read_required<T: Copy>(&self, id: Id, table: NonNull<u8>) -> T {
+        // SAFETY: the offset was checked against the size of the struct, and `table` is such a struct.
+        unsafe { table.as_ptr().add(self.slots[id as usize].offset.into()).cast::<T>().read_unaligned() }
     }
 
     /// Returns the value of a constant, or `None` if the version does not have it.

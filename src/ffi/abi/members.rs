@@ -21,15 +21,21 @@ pub(super) const fn width(kind: Kind) -> usize {
     match kind {
         SAVEVM_ABI_INT32 | SAVEVM_ABI_UINT32 => 4,
         SAVEVM_ABI_BOOL8 => 1,
+        SAVEVM_ABI_UINT64 => 8,
         _ => size_of::<usize>(),
     }
 }
 
 /// The structs of a layout.
-pub(super) const STRUCTS: [&str; 4] = ["SaveVMHandlers", "VMStateDescription", "VMStateField", "VMStateInfo"];
+pub(super) const STRUCTS: [&str; 5] =
+    ["SaveVMHandlers", "VMStateDescription", "VMStateField", "VMStateInfo", "MigPendingData"];
+
+/// The types of a `uint64_t`, which is a `size_t` on 64-bit machines.
+const WORDS: &[Kind] =
+    if size_of::<usize>() == 8 { &[SAVEVM_ABI_SIZE, SAVEVM_ABI_UINT64] } else { &[SAVEVM_ABI_UINT64] };
 
 /// All members, by their number.
-pub(super) const MEMBERS: [Known; 63] = [
+pub(super) const MEMBERS: [Known; 66] = [
     Known {
         id: Id::SAVEVM_ABI_SaveVMHandlers_save_state,
         name: "SaveVMHandlers.save_state",
@@ -348,10 +354,28 @@ pub(super) const MEMBERS: [Known; 63] = [
     Known { id: Id::SAVEVM_ABI_VMStateInfo_put, name: "VMStateInfo.put", of: 3, kinds: &[SAVEVM_ABI_PUT] },
     Known { id: Id::SAVEVM_ABI_VMStateInfo_load, name: "VMStateInfo.load", of: 3, kinds: &[SAVEVM_ABI_LOAD_ERRP] },
     Known { id: Id::SAVEVM_ABI_VMStateInfo_save, name: "VMStateInfo.save", of: 3, kinds: &[SAVEVM_ABI_SAVE_ERRP] },
+    Known {
+        id: Id::SAVEVM_ABI_MigPendingData_precopy_bytes,
+        name: "MigPendingData.precopy_bytes",
+        of: 4,
+        kinds: WORDS,
+    },
+    Known {
+        id: Id::SAVEVM_ABI_MigPendingData_stopcopy_bytes,
+        name: "MigPendingData.stopcopy_bytes",
+        of: 4,
+        kinds: WORDS,
+    },
+    Known {
+        id: Id::SAVEVM_ABI_MigPendingData_postcopy_bytes,
+        name: "MigPendingData.postcopy_bytes",
+        of: 4,
+        kinds: WORDS,
+    },
 ];
 
 /// All types, by their number minus one.
-pub(super) const KINDS: [Kind; 28] = [
+pub(super) const KINDS: [Kind; 29] = [
     SAVEVM_ABI_INT32,
     SAVEVM_ABI_UINT32,
     SAVEVM_ABI_BOOL8,
@@ -380,6 +404,7 @@ pub(super) const KINDS: [Kind; 28] = [
     SAVEVM_ABI_PUT,
     SAVEVM_ABI_LOAD_ERRP,
     SAVEVM_ABI_SAVE_ERRP,
+    SAVEVM_ABI_UINT64,
 ];
 
 /// All constants, by their number.

@@ -327,7 +327,7 @@ pub(super) const FLAGS: &[Constant] = &[
 ];
 
 /// The structs of QEMU 7.2, in the order of `STRUCTS`.
-const NATIVE: [&[(Id, Kind)]; STRUCTS.len()] = [L1, DESCRIPTION_7_0, FIELD, INFO];
+const NATIVE: [&[(Id, Kind)]; STRUCTS.len()] = [L1, DESCRIPTION_7_0, FIELD, INFO, &[]];
 
 /// Returns the members with the offsets that a C compiler gives them.
 fn placed(members: &[(Id, Kind)]) -> impl Iterator<Item = (Id, Kind, usize)> {

@@ -29,6 +29,7 @@ type FileBoolError = unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void,
 type FileVersion = unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int;
 type MigrationInt = unsafe extern "C" fn(s: *mut MigrationState, opaque: *mut c_void) -> c_int;
 type StatePending = unsafe extern "C" fn(opaque: *mut c_void, must_precopy: *mut u64, can_postcopy: *mut u64);
+type QueryPending = unsafe extern "C" fn(opaque: *mut c_void, pending: *mut c_void, exact: bool, last: bool);
 type LoadBuffer =
     unsafe extern "C" fn(opaque: *mut c_void, buf: *mut c_char, len: usize, errp: *mut *mut CError) -> bool;
 type LivePending = unsafe extern "C" fn(*mut QEMUFile, *mut c_void, u64, *mut u64, *mut u64, *mut u64);
@@ -134,11 +135,36 @@ impl DescribedHandler {
         self.one_of(new, old)
     }
 
+    /// Returns whether the layout has callbacks that say exactly, or by an estimate, what is left (8.0).
     fn has_state_pending(&self) -> bool {
-        self.abi.kind(SAVEVM_ABI_SaveVMHandlers_state_pending_exact).is_some()
+        self.abi.kind(SAVEVM_ABI_SaveVMHandlers_state_pending_exact).is_some() || self.has_query_pending()
+    }
+
+    fn has_query_pending(&self) -> bool {
+        self.abi.kind(SAVEVM_ABI_SaveVMHandlers_save_query_pending).is_some()
+    }
+
+    /// Calls `save_query_pending` (11.1), which replaces the two older callbacks.
+    fn query_pending(&self, exact: bool, pending: Pending) -> Pending {
+        let mut data = [0u64; Abi::PENDING_MAX / size_of::<u64>()];
+        let address = NonNull::from(&mut data).cast::<u8>();
+        call!(self.SAVEVM_ABI_SaveVMHandlers_save_query_pending as QueryPending,
+            (self.opaque, address.as_ptr().cast(), exact, false) else ());
+        // SAFETY: `data` is larger than a MigPendingData of any layout, and the layout has these members (check.rs).
+        let sum = |id| unsafe { self.abi.read::<u64>(id, address) };
+        let precopy = sum(SAVEVM_ABI_MigPendingData_precopy_bytes);
+        let must = precopy.saturating_add(sum(SAVEVM_ABI_MigPendingData_stopcopy_bytes));
+        Pending {
+            precopy_only: pending.precopy_only.saturating_add(must),
+            compatible: pending.compatible.saturating_add(sum(SAVEVM_ABI_MigPendingData_postcopy_bytes)),
+            postcopy_only: pending.postcopy_only,
+        }
     }
 
     fn ask_pending(&self, exact: bool, pending: Pending) -> Pending {
+        if self.has_query_pending() {
+            return self.query_pending(exact, pending);
+        }
         let Pending { mut precopy_only, mut compatible, postcopy_only } = pending;
         let id = match exact {
             true => SAVEVM_ABI_SaveVMHandlers_state_pending_exact,
@@ -166,6 +192,9 @@ impl Handler for DescribedHandler {
             Callback::SaveLiveCompletePrecopy => self.has_member(SAVEVM_ABI_SaveVMHandlers_save_live_complete_precopy),
             Callback::SaveLiveIterate => self.has_member(SAVEVM_ABI_SaveVMHandlers_save_live_iterate),
             Callback::SaveSetup => self.is_live(),
+            Callback::SaveLivePending if self.has_query_pending() => {
+                self.has_member(SAVEVM_ABI_SaveVMHandlers_save_query_pending)
+            }
             Callback::SaveLivePending if self.has_state_pending() => {
                 self.has_member(SAVEVM_ABI_SaveVMHandlers_state_pending_exact)
                     || self.has_member(SAVEVM_ABI_SaveVMHandlers_state_pending_estimate)

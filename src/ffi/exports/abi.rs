@@ -160,9 +160,11 @@ pub unsafe extern "C" fn savevm_abi_vmstate_register(
 /// # Safety
 /// `f` is NULL or an open file; `errp` is NULL or points to NULL.
 unsafe fn give_pending(f: *mut QEMUFile, ret: c_int, errp: *mut *mut CError) {
+    if ret == 0 {
+        return;
+    }
     // SAFETY: the contract of the function.
-    let Some(file) = (unsafe { file_ref(f) }) else { return };
-    if ret != 0 {
+    if let Some(file) = unsafe { file_ref(f) } {
         let error = file.pending_error().take(ret);
         file.pending_error().set(error.clone());
         // SAFETY: as above.

@@ -135,6 +135,12 @@ pub enum SaveVMAbiMemberId {
     SAVEVM_ABI_VMStateInfo_load = 61,
     /// `VMStateInfo.save`
     SAVEVM_ABI_VMStateInfo_save = 62,
+    /// `MigPendingData.precopy_bytes`
+    SAVEVM_ABI_MigPendingData_precopy_bytes = 63,
+    /// `MigPendingData.stopcopy_bytes`
+    SAVEVM_ABI_MigPendingData_stopcopy_bytes = 64,
+    /// `MigPendingData.postcopy_bytes`
+    SAVEVM_ABI_MigPendingData_postcopy_bytes = 65,
 }
 
 /// The type of a member. SAVEVM_ABI_MEMBER() finds it out.
@@ -188,8 +194,8 @@ pub enum SaveVMAbiKind {
     SAVEVM_ABI_SAVE_THREAD = 22,
     /// `bool (*)(void *opaque, char *buf, size_t len, Error **errp)`
     SAVEVM_ABI_LOAD_BUFFER = 23,
-    /// `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). The library does not call it yet: such a
-    /// device is not asked how much it has left.
+    /// `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). It adds to `pending`, which is zero. The
+    /// library calls it with `final` false.
     SAVEVM_ABI_QUERY_PENDING = 24,
     /// `VMStateInfo.get`
     SAVEVM_ABI_GET = 25,
@@ -199,6 +205,8 @@ pub enum SaveVMAbiKind {
     SAVEVM_ABI_LOAD_ERRP = 27,
     /// `VMStateInfo.save` of QEMU 11.1, with an `Error **`
     SAVEVM_ABI_SAVE_ERRP = 28,
+    /// `uint64_t`, where that is not the same type as `size_t`
+    SAVEVM_ABI_UINT64 = 29,
 }
 
 /// A constant of QEMU's headers: a value of MigrationPriority, or a bit of VMStateField.flags.
@@ -335,7 +343,7 @@ pub struct SaveVMAbiDescription {
     pub field_size: usize,
     /// Size of a VMStateInfo of the version in bytes.
     pub info_size: usize,
-    /// The members of all four structs, in any order.
+    /// The members of all structs, in any order.
     pub members: *const SaveVMAbiMember,
     /// Number of members.
     pub member_count: usize,
@@ -343,4 +351,6 @@ pub struct SaveVMAbiDescription {
     pub constants: *const SaveVMAbiConstant,
     /// Number of constants.
     pub constant_count: usize,
+    /// Size of a MigPendingData of the version in bytes, the argument of save_query_pending. 0: the version has none.
+    pub pending_size: usize,
 }

@@ -180,6 +180,9 @@ macro_rules! read_or_native {
     (description $self:ident $table:ident $member:ident $id:ident $at:ident) => {
         $self.0.read($id, $at.cast())
     };
+    (required $self:ident $table:ident $member:ident $id:ident $at:ident) => {
+        $self.0.read_required($id, $at.cast())
+    };
     (field $self:ident $table:ident $member:ident $id:ident $at:ident) => {
         (*$at.as_ptr()).$member
     };
@@ -244,12 +247,14 @@ macro_rules! native_members {
 
 macro_rules! described_hooks {
     () => {
+        #[inline(always)]
         unsafe fn pre_load(self, description: NonNull<VMStateDescription>) -> Hook {
             let ids = (SAVEVM_ABI_VMStateDescription_pre_load_errp, SAVEVM_ABI_VMStateDescription_pre_load);
             // SAFETY: a table of this layout (contract of `Layout`).
             unsafe { hook(self.0, ids, description.cast()) }
         }
 
+        #[inline(always)]
         unsafe fn post_load(self, description: NonNull<VMStateDescription>) -> LoadedHook {
             // SAFETY: a table of this layout (contract of `Layout`).
             unsafe {
@@ -261,16 +266,21 @@ macro_rules! described_hooks {
             }
         }
 
+        #[inline(always)]
         unsafe fn pre_save(self, description: NonNull<VMStateDescription>) -> Hook {
             let ids = (SAVEVM_ABI_VMStateDescription_pre_save_errp, SAVEVM_ABI_VMStateDescription_pre_save);
             // SAFETY: a table of this layout (contract of `Layout`).
             unsafe { hook(self.0, ids, description.cast()) }
         }
 
+        #[inline(always)]
         unsafe fn post_save(self, description: NonNull<VMStateDescription>) -> Hook {
             let id = SAVEVM_ABI_VMStateDescription_post_save;
             // SAFETY: a table of this layout (contract of `Layout`).
             unsafe {
+                if self.0.read::<*const ()>(id, description.cast()).is_null() {
+                    return Hook::None;
+                }
                 if self.0.is(id, Kind::SAVEVM_ABI_VOID) {
                     return function(self.0, id, description.cast()).map_or(Hook::None, Hook::Void);
                 }
@@ -285,12 +295,12 @@ macro_rules! described_hooks {
 }
 
 plain_members! {
-    description_name VMStateDescription name SAVEVM_ABI_VMStateDescription_name description *const c_char;
-    description_version VMStateDescription version_id SAVEVM_ABI_VMStateDescription_version_id description c_int;
-    minimum_version VMStateDescription minimum_version_id SAVEVM_ABI_VMStateDescription_minimum_version_id description c_int;
+    description_name VMStateDescription name SAVEVM_ABI_VMStateDescription_name required *const c_char;
+    description_version VMStateDescription version_id SAVEVM_ABI_VMStateDescription_version_id required c_int;
+    minimum_version VMStateDescription minimum_version_id SAVEVM_ABI_VMStateDescription_minimum_version_id required c_int;
     needed VMStateDescription needed SAVEVM_ABI_VMStateDescription_needed description Option<TestFn>;
-    fields VMStateDescription fields SAVEVM_ABI_VMStateDescription_fields description *const VMStateField;
-    subsections VMStateDescription subsections SAVEVM_ABI_VMStateDescription_subsections description *const *const VMStateDescription;
+    fields VMStateDescription fields SAVEVM_ABI_VMStateDescription_fields required *const VMStateField;
+    subsections VMStateDescription subsections SAVEVM_ABI_VMStateDescription_subsections required *const *const VMStateDescription;
     unplug_pending VMStateDescription dev_unplug_pending SAVEVM_ABI_VMStateDescription_dev_unplug_pending description Option<TestFn>;
     priority VMStateDescription priority SAVEVM_ABI_VMStateDescription_priority description u32;
     field_name VMStateField name SAVEVM_ABI_VMStateField_name field *const c_char;
@@ -313,7 +323,7 @@ plain_members! {
 ///
 /// # Safety
 /// `table` must be a struct of `abi` that has the member, and `F` the type of the member's kind.
-#[inline]
+#[inline(always)]
 unsafe fn function<F: Copy>(abi: &Abi, id: Id, table: NonNull<u8>) -> Option<F> {
     const { assert!(size_of::<Option<F>>() == size_of::<usize>()) };
     // SAFETY: the contract of the function; NULL is `None`.
@@ -324,6 +334,7 @@ unsafe fn function<F: Copy>(abi: &Abi, id: Id, table: NonNull<u8>) -> Option<F> 
 ///
 /// # Safety
 /// `table` must be a description of `abi`.
+#[inline(always)]
 unsafe fn hook(abi: &Abi, (with_error, plain): (Id, Id), table: NonNull<u8>) -> Hook {
     // SAFETY: the contract of the function; the types are those of the kinds that these members have.
     unsafe {
