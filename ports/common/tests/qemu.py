@@ -71,7 +71,7 @@ class Qemu:
                     raise Failure(f"{name} did not start:\n{self.output()}") from None
         self.socket.settimeout(DEADLINE)
         self.stream = self.socket.makefile("r")
-        self.version = json.loads(self.stream.readline())["QMP"]["version"]["qemu"]["major"]
+        self.version = self._message()["QMP"]["version"]["qemu"]["major"]
         self.qmp("qmp_capabilities")
 
     def output(self):
@@ -80,7 +80,10 @@ class Qemu:
         return pathlib.Path(self.log.name).read_text(encoding="utf-8", errors="replace")
 
     def _message(self):
-        line = self.stream.readline()
+        try:
+            line = self.stream.readline()
+        except ConnectionResetError:
+            line = ""
         if not line:
             raise Failure(f"{self.name} is gone ({self.process.wait(DEADLINE)}):\n{self.output()}")
         return json.loads(line)
