@@ -1169,7 +1169,7 @@ typedef struct SaveVMInfo {
    */
   uint64_t predicted_downtime_us;
   /**
-   * Predicted time for sending the memory that was left, at the measured bandwidth.
+   * Predicted time for sending the memory that was left, at the measured bandwidth; 0 if none was measured yet.
    */
   uint64_t predicted_memory_us;
   /**

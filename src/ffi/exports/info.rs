@@ -377,7 +377,7 @@ pub struct SaveVMInfo {
     /// The downtime that was predicted when the guest was stopped, in microseconds; 0 before. It is the sum of the next five
     /// members. `downtime_us` is the actual one.
     pub predicted_downtime_us: u64,
-    /// Predicted time for sending the memory that was left, at the measured bandwidth.
+    /// Predicted time for sending the memory that was left, at the measured bandwidth; 0 if none was measured yet.
     pub predicted_memory_us: u64,
     /// Predicted time for saving the devices, as measured in earlier migrations of this context.
     pub predicted_save_us: u64,

@@ -154,6 +154,10 @@ impl Source {
     /// The guest has moved in precopy after `downtime`: keeps what the prediction did not know.
     pub(super) fn note_downtime(&mut self, core: &Core, downtime: Duration) {
         let Some((before, prediction)) = self.steering.stopped.take() else { return };
+        if self.rate.last.link == 0 {
+            // Without a bandwidth, the time of the memory cannot be told from the rest.
+            return;
+        }
         let saved = core.stats.get().device_time;
         let memory = time_for(self.transferred().saturating_sub(before), self.rate.last.link);
         let known = memory + saved + prediction.load + prediction.round_trips;

@@ -65,9 +65,22 @@ impl Steering {
         }
     }
 
-    /// What would be predicted if so many bytes were left.
+    /// What would be predicted if so many bytes were left. While no bandwidth was measured (`link` is 0), the memory's part is 0.
     pub fn prediction(&self, left: u64, link: u64) -> Prediction {
         let Budget { save, load, round_trips, rest, .. } = self.budget;
-        Prediction { memory: time_for(left, link), save, load, round_trips, rest }
+        let memory = if link == 0 { Duration::ZERO } else { time_for(left, link) };
+        Prediction { memory, save, load, round_trips, rest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_left_out_of_a_prediction_without_a_bandwidth() {
+        let steering = Steering::default();
+        assert_eq!(steering.prediction(4096, 0).total(), Duration::ZERO);
+        assert_eq!(steering.prediction(4096, 4096).total(), Duration::from_secs(1));
     }
 }
