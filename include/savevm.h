@@ -1143,7 +1143,8 @@ typedef struct SaveVMInfo {
   uint64_t paused_time_us;
   /**
    * How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its
-   * memory. Incoming: 0 until then.
+   * memory. Incoming, until then: how many pages of the RAM (savevm_ram_new()) have arrived at least once, at most 99; 0 with
+   * other RAM.
    */
   uint32_t percent;
   /**

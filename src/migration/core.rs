@@ -4,7 +4,7 @@
 use super::ending::Ending;
 use super::link::Link;
 use super::params::{DeadlineAction, Params};
-use super::progress::Stall;
+use super::progress::{Percent, Stall};
 use super::stats::{DeviceOrder, DeviceTime, Info, Stats};
 use super::status::{Status, StatusMachine};
 use super::trace::{Event, Trace};
@@ -371,7 +371,11 @@ impl Core {
             0 => self.now(),
             end => Duration::from_nanos(end),
         };
+        let arrived = self.vm.slot.ram().filter(|_| self.incoming).and_then(|ram| ram.arrived());
         let mut info = self.stats.get();
+        if let Some((pages, all)) = arrived {
+            info.percent = info.percent.max(Percent::of(pages, all));
+        }
         // A query during the end may have returned slightly more.
         info.total_time = info.total_time.max(time);
         info.transferred = info.transferred.max(self.stats.received());

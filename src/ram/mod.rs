@@ -376,6 +376,16 @@ impl Ram {
         LogTotals { reads: self.counters.syncs.load(Relaxed), written }
     }
 
+    /// While a load is in progress: how many pages have arrived at least once, and the number of all pages that are sent.
+    fn arrived(&self) -> Option<(u64, u64)> {
+        if !self.busy.lock().incoming {
+            return None;
+        }
+        let blocks = self.blocks();
+        let sent = blocks.iter().filter(|block| !self.is_ignored(block));
+        Some(sent.fold((0, 0), |(have, all), block| (have + block.received.count() as u64, all + block.pages() as u64)))
+    }
+
     /// Number of dirty bytes.
     pub fn dirty_bytes(&self) -> u64 {
         (self.dirty_pages.load(Relaxed).max(0) as u64) << self.page_bits

@@ -22,6 +22,10 @@ impl PostcopyRam for RamPostcopy {
         Some(self.0.log_totals())
     }
 
+    fn arrived(&self) -> Option<(u64, u64)> {
+        self.0.arrived()
+    }
+
     fn takes_connections(&self) -> bool {
         true
     }

@@ -90,6 +90,11 @@ pub trait PostcopyRam: Send + Sync {
     fn log_totals(&self) -> Option<LogTotals> {
         None
     }
+    /// Destination, while a load is in progress: how many pages have arrived at least once, and the number of all pages. `None`
+    /// if the RAM does not know.
+    fn arrived(&self) -> Option<(u64, u64)> {
+        None
+    }
     /// Returns whether the RAM can send and receive pages over further connections.
     fn takes_connections(&self) -> bool {
         false

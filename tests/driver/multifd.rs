@@ -398,6 +398,32 @@ fn damage_at_random_places_leaves_one_owner() {
 }
 
 #[test]
+fn destination_shows_how_much_has_arrived() {
+    for channels in [1, 3] {
+        let pair = Pair::new(&format!("percent-{channels}"));
+        pair.near.set(&(0..PAGES * PAGE).map(|at| (at / 3 % 251) as u8 + 1).collect::<Vec<_>>());
+        let params = Params { max_bandwidth: 100_000, ..several(channels, Compression::None) };
+        let (out, into) = pair.run(params.clone(), params, |_| ());
+        let mut last = 0;
+        let looked = || format!("{:?}", into.info());
+        wait_until(|| into.info().percent > 0, looked);
+        out.set_params(&Params { max_bandwidth: 0, ..several(channels, Compression::None) }).unwrap();
+        loop {
+            let info = into.info();
+            assert!(info.percent >= last, "{info:?}");
+            assert_eq!(info.percent == 100, info.status == Status::Completed, "{info:?}");
+            last = info.percent;
+            if info.status.is_final() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(last, 100);
+        out.wait_within(LONG).expect("it ends").unwrap();
+    }
+}
+
+#[test]
 fn a_connection_that_stops_is_named_by_both_ends() {
     let pair = Pair::new("stalled");
     // More than the sockets on the way can hold.

@@ -363,7 +363,8 @@ pub struct SaveVMInfo {
     /// Time of waiting for a recovery.
     pub paused_time_us: u64,
     /// How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its
-    /// memory. Incoming: 0 until then.
+    /// memory. Incoming, until then: how many pages of the RAM (savevm_ram_new()) have arrived at least once, at most 99; 0 with
+    /// other RAM.
     pub percent: u32,
     /// Why the migration makes no progress. savevm_migration_stall() returns the reason in words.
     pub stall: SaveVMStallReason,

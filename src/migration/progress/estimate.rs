@@ -177,6 +177,13 @@ impl Percent {
     /// Shown until the migration is complete.
     const MOST: u32 = 99;
 
+    /// Destination: returns the percentage of a load, of whose pages so many have arrived at least once. It does not know how often
+    /// the source will send pages again.
+    pub fn of(pages: u64, all: u64) -> u32 {
+        let percent = u128::from(pages) * 100 / u128::from(all.max(1));
+        u32::try_from(percent).unwrap_or(Self::MOST).min(Self::MOST)
+    }
+
     /// Takes in the time that was spent, without pauses, and the time to the end. Without the latter it stays.
     pub fn update(&mut self, spent: Duration, rest: Option<Duration>) -> u32 {
         if let Some(rest) = rest {
@@ -247,6 +254,10 @@ mod tests {
         let (flow, budget) = (Flow::default(), Budget::default());
         assert_eq!(estimate(&flow, &budget).rest(), None);
         assert_eq!(Percent::default().update(5 * MS, None), 0);
+        assert_eq!(
+            [(0, 0), (1, 3), (3, 3), (u64::MAX, 1)].map(|(pages, all)| Percent::of(pages, all)),
+            [0, 33, 99, 99]
+        );
     }
 
     proptest! {
