@@ -1802,12 +1802,53 @@ typedef struct SaveVMSnapshotOptions {
    * snapshot: it determines the contents of guest memory.
    */
   const char *index;
+  /**
+   * Saving: the guest runs while memory is saved, and is stopped only while devices are saved and memory is protected from
+   * writes (userfaultfd); default false. A page that the guest writes to before it was saved is copied first. Needs
+   * SaveVMRam. Implied by `parent`.
+   */
+  bool background;
 } SaveVMSnapshotOptions;
 
 /**
  * Initialises a SaveVMSnapshotOptions.
  */
 #define SAVEVM_SNAPSHOT_OPTIONS_INIT SAVEVM_INITIALISED(SaveVMSnapshotOptions)
+
+/**
+ * Statistics of the latest snapshot that a context saved.
+ */
+typedef struct SaveVMSnapshotInfo {
+  /**
+   * sizeof(SaveVMSnapshotInfo).
+   */
+  size_t size;
+  /**
+   * Whether it is still being saved.
+   */
+  bool active;
+  /**
+   * Bytes of memory to save in total, without devices. 0 without SaveVMRam.
+   */
+  uint64_t total_bytes;
+  /**
+   * Bytes of memory that are saved.
+   */
+  uint64_t saved_bytes;
+  /**
+   * How long the guest was stopped, in microseconds; 0 while it is stopped for the first time.
+   */
+  uint64_t stopped_time_us;
+  /**
+   * How long the save took, or has taken so far, in microseconds.
+   */
+  uint64_t total_time_us;
+} SaveVMSnapshotInfo;
+
+/**
+ * Initialises a SaveVMSnapshotInfo.
+ */
+#define SAVEVM_SNAPSHOT_INFO_INIT SAVEVM_INITIALISED(SaveVMSnapshotInfo)
 
 /**
  * Statistics of the latest lazy restore of a context.
@@ -1850,10 +1891,12 @@ typedef struct SaveVMRestoreInfo {
  * keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
  * kinds of URI.
  *
- * With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest is stopped only while devices are saved and
- * changed memory is protected from writes (userfaultfd). It runs while memory is written to the file. An incremental snapshot
+ * With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
+ * registered.
+ *
+ * With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental snapshot
  * contains all devices and the changed pages, and names its parent by path and hash. Every file of the chain is needed to load
- * it. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
+ * it. Each file has the format of its options. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
  * memory is added or removed, if another snapshot is loaded, by savevm_ram_snapshot(), and by a migration that needs the
  * memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
  *
@@ -1861,6 +1904,7 @@ typedef struct SaveVMRestoreInfo {
  *   0        the snapshot is saved
  *   -EPERM   this side does not have the guest; see savevm_owner()
  *   -ESTALE  it is not known what changed since the parent, or the parent was changed; save a full snapshot
+ *   -ECANCELED  savevm_snapshot_cancel() was called
  *   -errno   another error
  *
  * Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
@@ -1869,6 +1913,30 @@ int savevm_snapshot_save(SaveVM *vm,
                          const char *uri,
                          const struct SaveVMSnapshotOptions *options,
                          Error **errp);
+
+/**
+ * Cancels the snapshot that another thread saves with savevm_snapshot_save() or savevm_ram_snapshot(). Does not wait: that call
+ * returns -ECANCELED soon, unless the snapshot is complete already. The guest continues if it ran before. A regular file is as
+ * it was before, and the next incremental snapshot contains the changes.
+ *
+ * Returns:
+ *   0        the save ends
+ *   -ENOENT  no snapshot is being saved
+ *
+ * Thread: any. Lock: either.
+ */
+int savevm_snapshot_cancel(SaveVM *vm);
+
+/**
+ * Returns statistics of the latest snapshot that was saved; without one, zeros.
+ *
+ * Returns:
+ *   0        `info` is filled in
+ *   -EINVAL  NULL, or the size of `info` is too small
+ *
+ * Thread: any. Lock: either.
+ */
+int savevm_snapshot_query(SaveVM *vm, struct SaveVMSnapshotInfo *info);
 
 /**
  * Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices.
@@ -1907,7 +1975,8 @@ int savevm_snapshot_check_file(SaveVM *vm,
  *
  * An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
  * complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the
- * snapshot can be the parent of the next one.
+ * snapshot can be the parent of the next one, except after a lazy load. A page that is read lazily must still have the hash
+ * that it had in the check.
  *
  * A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
  * guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see

@@ -92,8 +92,6 @@ pub enum Rank {
     FaultThread,
     /// `ram::faults::Faults::waiting`.
     FaultsWaiting,
-    /// `ram::snapshot::Protection::copies`.
-    SnapshotCopies,
     /// `ram::checkpoint::Session::thread`.
     CheckpointThread,
     /// `ram::checkpoint::Session::pages`: the tree of checkpoints and the protection of memory.
@@ -106,6 +104,8 @@ pub enum Rank {
     // The engine.
     /// `savevm::restore::Restore`.
     SlotRestore,
+    /// `savevm::saving::Saving`.
+    SlotSaving,
     /// `savevm::slot::MigrationSlot::inner`.
     MigrationSlot,
     /// `savevm::owner::Ownership`.
@@ -505,7 +505,7 @@ mod tests {
     #[test]
     fn a_wait_releases_its_lock_and_allows_no_other() {
         let (outer, inner, changed) =
-            (Mutex::new(Rank::RamBusy, ()), Mutex::new(Rank::SnapshotCopies, 1), Condvar::new());
+            (Mutex::new(Rank::RamBusy, ()), Mutex::new(Rank::CheckpointPages, 1), Condvar::new());
         let mut guard = changed.wait_timeout(inner.lock(), Duration::from_millis(1));
         *guard += 1;
         drop(guard);

@@ -3,6 +3,8 @@
 #include "guest.h"
 #include "savevm/ram.h"
 
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +84,29 @@ static void step(Guest *guest)
     }
 }
 
+static _Thread_local sigjmp_buf leave;
+
+static void left(int signal)
+{
+    (void)signal;
+    siglongjmp(leave, 1);
+}
+
+/* As step(). If the memory is unreadable, the CPU stops. */
+static void step_or_leave(Guest *guest)
+{
+    struct sigaction action = { .sa_handler = left };
+
+    sigaction(SIGBUS, &action, NULL);
+    if (sigsetjmp(leave, 1) == 0) {
+        step(guest);
+        return;
+    }
+    pthread_mutex_lock(&guest->lock);
+    guest->run = false;
+    pthread_mutex_unlock(&guest->lock);
+}
+
 static void *cpu(void *opaque)
 {
     Guest *guest = opaque;
@@ -98,7 +123,11 @@ static void *cpu(void *opaque)
         }
         guest->runs = true;
         pthread_mutex_unlock(&guest->lock);
-        step(guest);
+        if (guest->leaves) {
+            step_or_leave(guest);
+        } else {
+            step(guest);
+        }
         uint64_t now = now_ns();
         if (before && now - before > atomic_load(&guest->longest_ns)) {
             atomic_store(&guest->longest_ns, now - before);

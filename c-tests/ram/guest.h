@@ -28,6 +28,7 @@ typedef struct Guest {
     _Atomic uint64_t *dirty; /* the log, a bit for each page */
     unsigned pause_us;       /* between two steps, more where it is throttled and obeys */
     bool obeys;
+    bool leaves;             /* its CPU leaves an access to memory that is unreadable, as vm_stop must allow */
 
     pthread_t cpu;
     pthread_mutex_t lock;

@@ -87,6 +87,17 @@ static void loaded(Guest *guest, int number)
     CHECK_STR(err ? error_get_pretty(err) : "", "");
 }
 
+/* The guest runs while pages come from the files of the chain. */
+static void loaded_lazily(Guest *guest, int number)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    Error *err = NULL;
+
+    options.lazy = true;
+    CHECK_EQ(savevm_snapshot_load(guest->vm, uri(number), &options, &err), 0);
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+}
+
 static Guest *new_guest(Memory kind)
 {
     SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
@@ -143,6 +154,16 @@ static void save_and_load_chain(Memory kind)
         loaded(other, number);
         CHECK(guest_whole(other));
         CHECK(number == 4 || memcmp(other->memory, copies[number], LENGTH) == 0);
+        memset(other->memory, 0xee, LENGTH);
+        loaded_lazily(other, number);
+        CHECK_EQ(savevm_restore_wait(other->vm, NULL), 0);
+        CHECK(guest_whole(other));
+        CHECK(number == 4 || memcmp(other->memory, copies[number], LENGTH) == 0);
+        loaded_lazily(other, number);
+        run_on(other, 200);
+        CHECK_EQ(savevm_restore_wait(other->vm, NULL), 0);
+        guest_stop(other);
+        CHECK(guest_whole(other));
     }
     /* A chain goes on from a snapshot that was loaded, also from one that is not the youngest. */
     loaded(other, 2);

@@ -280,13 +280,24 @@ pub struct Extract {
     pub reading: Reading,
 }
 
-const MERGE_EXAMPLES: &str = "Example:
-  savevm merge monday.snap -o whole.snap";
+const MERGE_EXAMPLES: &str = "Examples:
+  savevm merge monday.snap -o whole.snap
+  savevm merge monday.snap --format mapped -o whole.mapped";
+
+/// The format of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotFormat {
+    /// A migration stream
+    #[default]
+    Stream,
+    /// Each page has a fixed place
+    Mapped,
+}
 
 /// Write a full snapshot from an incremental one and its ancestors.
 ///
-/// The result is a stream that QEMU can load, with the devices of FILE and the last copy of each page. All files are checked
-/// before.
+/// QEMU can load the result. It has the devices of FILE and the last copy of each page. All files are checked before. A full
+/// snapshot is converted to the other format, or copied.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{MERGE_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Merge {
@@ -296,6 +307,9 @@ pub struct Merge {
     /// File to write; it is replaced only by a complete snapshot
     #[arg(short, long, value_name = "WHOLE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
+    /// Format of WHOLE: QEMU's migration stream, or a file with fixed places of pages (mapped-ram, QEMU 9.0 and later)
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = SnapshotFormat::Stream)]
+    pub format: SnapshotFormat,
     /// Maximum memory for the places of pages (default 1G)
     #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
     #[arg(hide_default_value = true)]

@@ -72,6 +72,26 @@ fn merged_chain_equals_the_full_snapshot() {
 }
 
 #[test]
+fn chain_is_merged_into_a_file_with_fixed_places_and_back() {
+    let place = chain();
+    let (mapped, again) = (place.path("mapped"), place.path("again"));
+    run(&["merge", arg(&place.path("two")), "--format", "mapped", "-o", arg(&mapped)]).expect(0);
+    run(&["check", arg(&mapped)]).expect(0);
+    let (full, _) = snapshot(&[(0, 1), (1, 0), (2, 7), (3, 4)], 3, None);
+    let full = place.file("full", &full);
+    run(&["merge", arg(&mapped), "-o", arg(&again)]).expect(0);
+    run(&["diff", arg(&again), arg(&full)]).expect(0);
+    let image = place.path("image");
+    for file in [&mapped, &again] {
+        run(&["extract", arg(file), "--ram", "pc.ram", "-o", arg(&image)]).expect(0);
+        let bytes = std::fs::read(&image).unwrap();
+        assert_eq!(bytes.chunks(PAGE as usize).map(|page| page[0]).collect::<Vec<_>>(), [1, 0, 7, 4]);
+    }
+    let text = run(&["inspect", arg(&mapped)]).expect(0);
+    assert!(text.contains("mapped-ram"), "{text}");
+}
+
+#[test]
 fn broken_chain_is_refused_with_the_file_that_is_wrong() {
     let place = chain();
     let merge = |output: &str| run(&["merge", arg(&place.path("two")), "-o", arg(&place.path(output))]);

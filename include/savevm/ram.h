@@ -306,9 +306,8 @@ int savevm_ram_check_postcopy(struct SaveVMRam *ram,
                               Error **errp);
 
 /**
- * Saves the machine as it is at the time of the call, while its guest runs. The guest stops only while devices are saved and
- * memory is write-protected. A page that the guest writes to is copied first. `uri` as for savevm_migrate(). Returns when
- * everything is saved. No other live device may be registered, and no checkpoint may exist. The guest runs on in any case.
+ * Saves the machine as it is at the time of the call, while its guest runs: savevm_snapshot_save() with
+ * SaveVMSnapshotOptions.background, and nothing else. Ends the log of changes since a snapshot. No checkpoint may exist.
  *
  * Returns: 0, or -errno and the error.
  *

@@ -27,6 +27,11 @@ impl PositionedFile {
         Self { fd, name: name.unwrap_or_else(|| "the file".to_owned()) }
     }
 
+    /// Returns a value for an open file. `name` is for errors.
+    pub fn from_file(file: File, name: String) -> Self {
+        Self { fd: file.into(), name }
+    }
+
     /// Opens a file for reading.
     pub fn open(path: &std::path::Path) -> io::Result<Self> {
         Ok(Self::new(File::open(path)?.into(), Some(format!("file:{}", path.display()))))

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The files of a chain of snapshots, on disk.
 
-use crate::chain::{self, Chain, Files, ReadAt};
+use crate::chain::{self, Chain, Content, Files, PagePlace, ReadAt};
+use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::inspect::Budget;
+use crate::savevm::chain_pages::{ChainBlock, ChainPage, ChainPages};
 use crate::savevm::checkpoint::SavedSnapshot;
 use crate::wire::chain::Identity;
 use std::fs::{File, Metadata, OpenOptions};
@@ -60,6 +62,32 @@ pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<DiskFile>>>> {
     }
     let real = std::fs::canonicalize(path).map_err(|err| failed(&err))?;
     Chain::open(&mut DiskFiles, &real, &mut Budget::default()).map(Some).map_err(Error::invalid)
+}
+
+/// Where the pages of a chain are, for a lazy restore of a machine with pages of this size.
+pub fn chain_pages(chain: &Chain<DiskFile>, page_size: u64) -> Result<ChainPages> {
+    if chain.page_size() != page_size {
+        let text = format!("the snapshot has pages of {} bytes, and the machine of {page_size}", chain.page_size());
+        return Err(Error::invalid(text));
+    }
+    let files = chain.files().map(|(path, file)| {
+        let copy = file.0.try_clone().map_err(|err| Error::io(format_args!("opening {}", path.display()), &err))?;
+        Ok(PositionedFile::from_file(copy, path.display().to_string()))
+    });
+    let blocks = chain.blocks().map(|(name, length)| {
+        // The length is that of a block of this machine, and so is small enough.
+        let mut pages = vec![ChainPage::Filled(0); (length / page_size) as usize];
+        for PagePlace { address, content } in chain.page_places(name) {
+            if let Some(page) = pages.get_mut((address / page_size) as usize) {
+                *page = match content {
+                    Content::Filled(byte) => ChainPage::Filled(byte),
+                    Content::At { file, offset, hash } => ChainPage::At { file, offset, hash },
+                };
+            }
+        }
+        ChainBlock { name: name.to_owned(), pages }
+    });
+    Ok(ChainPages { blocks: blocks.collect(), files: files.collect::<Result<_>>()? })
 }
 
 /// What shows whether a file was changed.

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Incremental snapshots: all devices, and the pages that changed since a parent. A chain begins with a full snapshot.
+//! Snapshots of a running guest (QEMU 7.2's background snapshot), full ones and incremental ones: all devices, and the pages that
+//! changed since a parent. A chain begins with a full snapshot.
 //!
 //! RAM is write-protected while the guest runs. The guest is stopped while its devices are saved to memory and the pages are
 //! protected that it wrote to meanwhile. Then it runs while RAM is written to the file. `chain` has the format.
 
 use super::chain_files::{DiskFile, check_unchanged, describe};
 use super::checkpoint::check_live;
+use super::page_index::Pages;
+use super::snapshot::{SnapshotOptions, with_plan};
 use super::stopped::{LIMIT, start, stop, within};
 use crate::chain;
-use crate::channel::{Cancel, Sink, Uri, memory};
+use crate::channel::{Sink, Uri, memory};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
-use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, SavedSnapshot};
+use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, SavedSnapshot, Scope};
 use crate::savevm::host::{Flags, without_big_lock};
 use crate::savevm::save::{self, Disks};
+use crate::savevm::saving::SavingGuard;
 use crate::savevm::unwind::finally;
 use crate::wire;
 use crate::wire::chain::{Identity, Link, SECTION, SECTION_ID, VERSION};
@@ -35,13 +39,40 @@ pub enum Parent {
     File(PathBuf),
 }
 
-/// Saves a snapshot, from which on changes are logged. Stops the guest for a short time, and starts it again if it ran.
-pub fn save(vm: &Arc<Vm>, to: &Uri, parent: &Parent) -> Result<()> {
-    let Uri::File { path, offset: 0 } = to else {
-        return Err(Error::invalid("a snapshot of a chain is a regular file: use file:PATH"));
-    };
+/// What a save needs to know.
+struct Plan<'a> {
+    to: &'a Uri,
+    options: &'a SnapshotOptions,
+    /// The parent of an incremental snapshot.
+    parent: Option<SavedSnapshot>,
+}
+
+impl Plan<'_> {
+    /// The file, if the snapshot is part of a chain.
+    fn chain_file(&self) -> Result<Option<&Path>> {
+        match self.to {
+            _ if self.options.parent.is_none() => Ok(None),
+            Uri::File { path, offset: 0 } => Ok(Some(path)),
+            _ => Err(Error::invalid("a snapshot of a chain is a regular file: use file:PATH")),
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        match (&self.options.parent, &self.parent) {
+            (None, _) => Scope::All,
+            (Some(_), None) => Scope::Begin,
+            (Some(_), Some(_)) => Scope::Changed,
+        }
+    }
+}
+
+/// Saves a snapshot while the guest runs. Stops the guest for a short time, and starts it again if it ran. In a chain, changes are
+/// logged from the snapshot on.
+pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
+    let mut plan = Plan { to, options, parent: None };
+    plan.chain_file()?;
     vm.check_migratable()?;
-    if vm.flags().has(Flags::NO_FOOTERS) {
+    if options.parent.is_some() && vm.flags().has(Flags::NO_FOOTERS) {
         return Err(Error::new(libc::ENOTSUP, "a snapshot of a chain needs sections with footers"));
     }
     let _guard = vm.acquire_slot("a snapshot")?;
@@ -53,12 +84,17 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, parent: &Parent) -> Result<()> {
         let text = "the library does not know which memory changes: add the guest's memory with savevm_ram_new()";
         Error::new(libc::ENOTSUP, text)
     })?;
-    let before = known_parent(&*ram, parent)?;
-    if let Some(before) = &before {
-        check_unchanged(before)?;
-        check_target(path, before)?;
+    if let (Some(parent), Uri::File { path, .. }) = (&options.parent, to) {
+        let parent = known_parent(&*ram, parent)?;
+        if let Some(parent) = &parent {
+            check_unchanged(parent)?;
+            check_target(path, parent)?;
+        }
+        plan.parent = parent;
     }
-    let saved = save_to(vm, &*ram, to, before.as_ref());
+    let saving = vm.slot.saving.begin()?;
+    let saved = save_to(vm, &*ram, &plan, &saving);
+    let saved = saving.end(saved, ram.remaining());
     saved.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
 }
 
@@ -89,21 +125,29 @@ fn check_target(path: &Path, parent: &SavedSnapshot) -> Result<()> {
     Ok(())
 }
 
-fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, to: &Uri, parent: Option<&SavedSnapshot>) -> Result<()> {
-    let Uri::File { path, .. } = to else { return Err(Error::invalid("it is no file")) };
-    let link = parent.map(|parent| link_to(path, parent)).transpose()?;
-    let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
-    let file = MigFile::new(Arc::clone(sink.channel()), true);
+fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, plan: &Plan<'_>, saving: &SavingGuard<'_>) -> Result<()> {
     let host = vm.host();
+    let path = plan.chain_file()?;
+    let link = path.zip(plan.parent.as_ref()).map(|(path, parent)| link_to(path, parent)).transpose()?;
+    let sink = without_big_lock(&*host, || Sink::open(plan.to, Some(LIMIT), saving.cancel()))?;
+    sink.channel().set_stall_limit(Some(LIMIT));
+    saving.set_channel(sink.channel());
+    let file = MigFile::new(Arc::clone(sink.channel()), true);
     let prepared = without_big_lock(&*host, || ram.prepare())?;
-    let (frozen, devices) = freeze(vm, &*prepared, parent.is_some())?;
+    let (frozen, devices) = freeze(vm, &*prepared, plan.scope(), saving)?;
     drop(prepared);
     // The guest runs.
     without_big_lock(&*host, || {
         vm.on_thread(|| {
-            let saved = write(vm, &file, link.as_ref(), &*frozen, &devices);
-            let identity = sink.finish_file(saved.and(file.close()), |file| seal(file, link.is_some()))?;
-            let ancestors = parent.iter().flat_map(|parent| parent.ancestors.iter().chain([&parent.path]));
+            let write = || write(vm, &file, link.as_ref(), &*frozen, &devices);
+            let saved = with_plan(vm, plan.options.plan(Pages::default()), write);
+            let saved = saved.and(file.close()).and_then(|()| vm.slot.saving.check());
+            let Some(path) = path else { return sink.finish(saved) };
+            let identity = sink.finish_file(saved, |file| {
+                let identity = seal(file, link.is_some())?;
+                vm.slot.saving.check().map(|()| identity)
+            })?;
+            let ancestors = plan.parent.iter().flat_map(|parent| parent.ancestors.iter().chain([&parent.path]));
             frozen.saved(describe(path, identity, ancestors.cloned().collect())?);
             Ok(())
         })
@@ -111,10 +155,16 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, to: &Uri, parent: Option<&Save
 }
 
 /// Stops the guest for as long as its devices are saved and its memory is protected.
-fn freeze(vm: &Arc<Vm>, ram: &dyn PreparedRam, changed: bool) -> Result<(Box<dyn FrozenRam>, Vec<u8>)> {
-    let began = Instant::now();
-    let frozen = within(vm, |host| {
+fn freeze(
+    vm: &Arc<Vm>,
+    ram: &dyn PreparedRam,
+    scope: Scope,
+    saving: &SavingGuard<'_>,
+) -> Result<(Box<dyn FrozenRam>, Vec<u8>)> {
+    within(vm, |host| {
         check_live(vm, true)?;
+        vm.slot.saving.check()?;
+        let began = Instant::now();
         let ran = stop(host)?;
         vm.global_state.store(ran || !host.knows_run_state());
         let keep = || {
@@ -124,13 +174,13 @@ fn freeze(vm: &Arc<Vm>, ram: &dyn PreparedRam, changed: bool) -> Result<(Box<dyn
             save::complete_precopy_non_iterable(vm, &file, false, Disks::Keep).map_err(|err| file.explain(err))?;
             file.close()?;
             vm.check_not_poisoned()?;
-            Ok((ram.freeze(changed)?, writer.take()))
+            Ok((ram.freeze(scope)?, writer.take()))
         };
         let (frozen, started) = finally(keep, || if ran { start(host) } else { Ok(()) });
+        saving.set_stopped(began.elapsed());
+        log::info!("the guest was stopped for {:?} for a snapshot", began.elapsed());
         started.and(frozen)
-    });
-    log::info!("the guest was stopped for {:?} for a snapshot", began.elapsed());
-    frozen
+    })
 }
 
 fn write(vm: &Vm, file: &MigFile, link: Option<&Link<Vec<u8>>>, frozen: &dyn FrozenRam, devices: &[u8]) -> Result<()> {

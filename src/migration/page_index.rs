@@ -10,6 +10,7 @@ use crate::channel::{PositionedFile, Uri, replace_file};
 use crate::error::{Error, Result};
 use crate::inspect::{Budget, Options, PageIndexer, Stream, Visitor, read};
 use crate::savevm::Vm;
+use crate::savevm::chain_pages::ChainPages;
 use crate::savevm::host::Level;
 use crate::savevm::restore::{IndexFile, IndexedBlock, PageIndex};
 use crate::wire::page_index::{self as wire, FileState};
@@ -33,6 +34,8 @@ pub struct Pages {
     pub index: Option<PageIndex>,
     /// `None` if there is such a file already, or none is wanted.
     pub file: Option<IndexFile>,
+    /// The pages of a chain, which the stream does not have.
+    pub chain: Option<Arc<ChainPages>>,
 }
 
 /// The ends of RAM's sections.
@@ -51,7 +54,7 @@ impl Visitor for SectionEnds {
 pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> Result<Option<Pages>> {
     if let Some(path) = path {
         match from_index(vm, file, base, path) {
-            Ok(Some(index)) => return Ok(Some(Pages { index: Some(index), file: None })),
+            Ok(Some(index)) => return Ok(Some(Pages { index: Some(index), ..Pages::default() })),
             Ok(None) => {}
             Err(error) => log::warn!("the index {} is not used: {}", path.display(), error.message()),
         }
@@ -68,7 +71,7 @@ pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> R
         let bytes = index.encode();
         (bytes.len() as u64 <= most(index.file)).then(|| IndexFile { path: path.to_owned(), bytes })
     });
-    Ok(Some(Pages { index: Some(index_of(index, found.section_ends)), file }))
+    Ok(Some(Pages { index: Some(index_of(index, found.section_ends)), file, chain: None }))
 }
 
 fn state_of(file: &PositionedFile) -> Result<FileState> {

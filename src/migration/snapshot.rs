@@ -2,12 +2,13 @@
 //! Snapshots (QEMU 7.2's `qemu_savevm_state` and `load_snapshot`): the guest is stopped, and handlers run inside the big
 //! lock, except for setup, which runs outside in QEMU as well.
 
-use super::chain_files::{describe_chain, describe_full, open_incremental};
+use super::chain_files::{chain_pages, describe_chain, describe_full, open_incremental};
 use super::check::{Framing, check, check_source};
 use super::file_source::FileSource;
 use super::incremental::{self, Parent};
 use super::page_index::{self, Pages};
 use super::stopped::{LIMIT, start, stop, within};
+use crate::chain::FlatForm;
 use crate::channel::{Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -22,10 +23,12 @@ use crate::savevm::owner::Owner;
 use crate::savevm::profile::Profile;
 use crate::savevm::restore::LazyPlan;
 use crate::savevm::save::{self, Completion, Disks, Round};
+use crate::savevm::saving::SavingGuard;
 use crate::savevm::switchover;
 use crate::savevm::unwind::finally;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// How a snapshot is saved or loaded.
 #[derive(Clone, Debug, Default)]
@@ -43,14 +46,16 @@ pub struct SnapshotOptions {
     /// A file with the places of a stream's pages. Saving: it is written. Lazy: it spares the reading of all page records; if
     /// it is missing or belongs to another snapshot, it is written.
     pub index: Option<PathBuf>,
+    /// Saving: the guest runs while memory is saved, which is as it was at one moment.
+    pub background: bool,
     /// What the snapshot is relative to. `Some` also logs what changes after it. A load only logs.
     pub parent: Option<Parent>,
 }
 
 impl SnapshotOptions {
-    fn plan(&self, pages: Pages) -> MemoryPlan {
-        let Pages { index, file: index_file } = pages;
-        let lazy = || Arc::new(LazyPlan { index, index_file, working_set: self.working_set.clone() });
+    pub(super) fn plan(&self, pages: Pages) -> MemoryPlan {
+        let Pages { index, file: index_file, chain } = pages;
+        let lazy = || Arc::new(LazyPlan { index, index_file, chain, working_set: self.working_set.clone() });
         let Self { mapped, threads, direct, .. } = *self;
         MemoryPlan { mapped, threads, direct, lazy: self.lazy.then(lazy) }
     }
@@ -62,6 +67,9 @@ impl SnapshotOptions {
         }
         if self.index.is_some() && !self.lazy {
             return Err(Error::invalid("an index of pages needs the option `lazy`"));
+        }
+        if self.background {
+            return Err(Error::invalid("the option `background` is for saving"));
         }
         if self.lazy && self.direct {
             return Err(Error::invalid("a lazy restore reads through the page cache: leave out the option `direct`"));
@@ -83,9 +91,6 @@ impl SnapshotOptions {
         }
         if self.lazy || self.working_set.is_some() {
             return Err(Error::invalid("the options `lazy` and `working_set` are for loading"));
-        }
-        if self.mapped && self.parent.is_some() {
-            return Err(Error::new(libc::ENOTSUP, "a snapshot of a chain has the format SAVEVM_SNAPSHOT_STREAM"));
         }
         if self.mapped && !maps_ram(vm) {
             let text = "fixed places of pages need the library's RAM: add the guest's memory with savevm_ram_new()";
@@ -113,7 +118,7 @@ impl SnapshotOptions {
 }
 
 /// Runs `body` while the RAM device follows the plan.
-fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
+pub(super) fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
     vm.slot.set_memory_plan(plan);
     finally(body, || vm.slot.set_memory_plan(MemoryPlan::default())).0
 }
@@ -122,16 +127,35 @@ fn with_plan<T>(vm: &Vm, plan: MemoryPlan, body: impl FnOnce() -> T) -> T {
 pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     vm.check_migratable()?;
     options.check_save(vm, to)?;
-    if let Some(parent) = &options.parent {
-        return incremental::save(vm, to, parent);
+    if options.parent.is_some() || options.background {
+        incremental::save(vm, to, options)?;
+    } else {
+        save_stopped(vm, to, options)?;
     }
+    if let Some(path) = &options.index {
+        page_index::write_for(vm, to, path);
+    }
+    Ok(())
+}
+
+/// Saves while the guest is stopped.
+fn save_stopped(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     let _guard = vm.acquire_slot("a snapshot")?;
     vm.ownership.check("a snapshot")?;
     vm.slot.check_blockers("a snapshot")?;
     vm.prepare_global_state()?;
     vm.begin_global_state();
-    let sink = Sink::open(to, Some(LIMIT), &Cancel::new()?)?;
+    let saving = vm.slot.saving.begin()?;
+    let saved = save_into(vm, to, options, &saving);
+    let remaining = vm.slot.checkpoint_ram().map_or(0, |ram| ram.remaining());
+    saving.end(saved, remaining).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
+}
+
+/// Opens the file, and saves while the guest is stopped.
+fn save_into(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions, saving: &SavingGuard<'_>) -> Result<()> {
+    let sink = Sink::open(to, Some(LIMIT), saving.cancel())?;
     sink.channel().set_stall_limit(Some(LIMIT));
+    saving.set_channel(sink.channel());
     let file = MigFile::new(Arc::clone(sink.channel()), true);
     let saved = within(vm, |host| {
         // Setup runs outside the lock, where the host could start the guest.
@@ -141,18 +165,16 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
             if ran { start(host) } else { Ok(()) }
         };
         save::prepare(vm).inspect_err(|_| vm.ownership.hold(false))?;
+        let began = Instant::now();
         let ran = stop(host).inspect_err(|_| vm.ownership.hold(false))?;
         vm.global_state.store(ran || !host.knows_run_state());
         let save = || with_plan(vm, options.plan(Pages::default()), || save_whole(vm, &file));
         let (saved, started) = finally(save, || restart(ran));
+        saving.set_stopped(began.elapsed());
         started.and(saved)
     });
     // The guest runs again while the file is synced.
-    sink.finish(saved.and(file.close())).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))?;
-    if let Some(path) = &options.index {
-        page_index::write_for(vm, to, path);
-    }
-    Ok(())
+    sink.finish(saved.and(file.close()).and_then(|()| vm.slot.saving.check()))
 }
 
 /// Saves all phases into a file of the caller, including cleanup. The guest is stopped, and the caller holds the lock.
@@ -181,6 +203,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
     if vm.profile().has(Profile::SETUP_LOCKED) { set_up() } else { without_big_lock(host, set_up) }?;
     while file.error() == 0 {
         vm.check_not_poisoned()?;
+        vm.slot.saving.check()?;
         match save::iterate(vm, file, false) {
             Ok(Round::Done(_)) => break,
             Ok(Round::Again) => {}
@@ -246,7 +269,7 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
 /// A snapshot to load. A regular file was checked.
 struct Source {
     channel: Arc<dyn Channel>,
-    /// For a lazy load of a stream.
+    /// For a lazy load: the pages of a stream, or those of a chain, which the channel does not have.
     pages: Pages,
     /// The snapshot, if it may be the parent of further ones.
     snapshot: Option<SavedSnapshot>,
@@ -260,17 +283,32 @@ impl Source {
             _ => None,
         };
         if let Some(chain) = path.map(|path| open_incremental(path)).transpose()?.flatten() {
-            if options.lazy {
-                let text = "an incremental snapshot is loaded as a whole: leave out `lazy`, or load what `savevm merge` writes";
-                return Err(Error::new(libc::ENOTSUP, text));
-            }
-            check(vm, chain.flatten())?;
-            let channel = Arc::new(ReaderChannel::new(chain.flatten(), from.to_string()));
-            return Ok(Self { channel, pages: Pages::default(), snapshot: Some(describe_chain(&chain)?) });
+            // The pages were checked when the chain was opened.
+            check(vm, chain.flatten(FlatForm::WithoutPages))?;
+            let (form, pages, snapshot) = if options.lazy {
+                check_footers(vm)?;
+                let pages = chain_pages(&chain, 1 << vm.host().target_page_bits())?;
+                (FlatForm::WithoutPages, Pages { chain: Some(Arc::new(pages)), ..Pages::default() }, None)
+            } else {
+                (FlatForm::Stream, Pages::default(), Some(describe_chain(&chain)?))
+            };
+            let channel = Arc::new(ReaderChannel::new(chain.flatten(form), from.to_string()));
+            return Ok(Self { channel, pages, snapshot });
         }
         let (channel, pages) = check_first(vm, from, options)?;
         let snapshot = path.filter(|_| options.parent.is_some()).map(|path| describe_full(path)).transpose()?;
         Ok(Self { channel, pages, snapshot })
+    }
+}
+
+/// Fails if the ends of sections are not known, so that nothing could be checked.
+fn check_footers(vm: &Vm) -> Result<()> {
+    match vm.flags().has(Flags::NO_FOOTERS) {
+        true => {
+            let text = "a lazy restore needs sections with footers (SAVEVM_FLAG_NO_FOOTERS is set)";
+            Err(Error::new(libc::ENOTSUP, text))
+        }
+        false => Ok(()),
     }
 }
 

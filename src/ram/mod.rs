@@ -12,7 +12,7 @@
 //!   `unreadable.rs`: memory of a failed postcopy.
 //! - `mapped/`: pages with fixed places in a file; `lazy/`: pages that are read when they are touched.
 //! - `multifd/`: pages over further connections.
-//! - `snapshot.rs`: snapshots of a running guest; `checkpoint/`: checkpoints in this process; `protect.rs`: the write
+//! - `checkpoint/`: checkpoints in this process, and memory that is saved while the guest runs; `protect.rs`: the write
 //!   protection of both.
 //! - `live_update.rs`: passes shared memory to another process of this host.
 //! - `cache.rs`: the pages that XBZRLE compares with. `wire::ram` and `wire::xbzrle` have the format.
@@ -35,7 +35,6 @@ mod requests;
 mod run;
 mod save;
 mod sender;
-mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod tracker;
@@ -164,8 +163,6 @@ pub struct Ram {
     lazy: Mutex<Option<Arc<lazy::Lazy>>>,
     /// `set_dirty` has an effect.
     logging: AtomicBool,
-    /// A snapshot of a running guest is in progress.
-    snapshots: AtomicBool,
     /// POSTCOPY_ADVISE arrived.
     advised: AtomicBool,
     /// Number of dirty target pages. May be negative briefly: a page can be sent before the marking thread has counted
@@ -204,7 +201,6 @@ impl Ram {
             unreadable: Mutex::new(Rank::RamUnreadable, None),
             lazy: Mutex::new(Rank::RamLazy, None),
             logging: AtomicBool::new(false),
-            snapshots: AtomicBool::new(false),
             advised: AtomicBool::new(false),
             dirty_pages: AtomicI64::new(0),
             counters: Arc::default(),
@@ -332,6 +328,17 @@ impl Ram {
         change(&mut list)?;
         *self.blocks.write() = Arc::new(list);
         Ok(())
+    }
+
+    /// Ends the log of changes since a snapshot. Fails if checkpoints exist, or if the calling thread holds the big lock, for
+    /// `savevm_ram_snapshot`.
+    pub fn prepare_snapshot(&self) -> Result<Arc<Vm>> {
+        let vm = self.context()?;
+        if vm.host().locked() {
+            return Err(Error::new(libc::EDEADLK, "a snapshot of a running guest is taken without the lock"));
+        }
+        self.check_no_checkpoints("a snapshot of a running guest")?;
+        Ok(vm)
     }
 
     /// Marks memory as dirty, so that it is sent again. Callable from any thread at any time. Addresses outside of all

@@ -62,7 +62,11 @@ impl PostcopyRam for RamPostcopy {
         match self.0.is_lazy() {
             // It shows that the memory and the process are fit for it.
             true => Ok(()),
-            false => self.0.check_faults("a lazy restore"),
+            false => {
+                // The log of changes uses a userfaultfd of its own, and the load ends it anyway.
+                self.0.end_log();
+                self.0.check_faults("a lazy restore")
+            }
         }
     }
 

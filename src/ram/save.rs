@@ -131,6 +131,14 @@ impl Saver {
         self.send_pages(ram, file, at, start, count);
     }
 
+    pub(super) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    pub(super) fn mapped(&self) -> Option<&MappedSave> {
+        self.mapped.as_ref()
+    }
+
     pub(super) fn block(&self, at: usize) -> Arc<Block> {
         Arc::clone(&self.blocks[at])
     }
@@ -244,7 +252,7 @@ impl Ram {
                 None => self.mark(block, 0, block.pages()),
             }
         }
-        let cache = if self.snapshots.load(SeqCst) || frozen.is_some() { 0 } else { self.options().xbzrle_cache };
+        let cache = if frozen.is_some() { 0 } else { self.options().xbzrle_cache };
         let differences = Differences::new(cache, self.page_size());
         let sender = Sender::new(self.page_bits, differences);
         let further = self.start_further()?;
@@ -267,6 +275,9 @@ impl Ram {
             mapped,
         });
         let ended = saver.end_section(file, true);
+        if let Some(vm) = self.vm() {
+            vm.slot.saving.set_total(self.dirty_bytes());
+        }
         self.busy.lock().saving = Some(saver);
         ended
     }
@@ -327,7 +338,6 @@ impl Ram {
         self.with_saver(|saver| {
             if let Some(mapped) = &saver.mapped {
                 mapped.put_pages(self, &saver.blocks)?;
-                saver.blocks.iter().for_each(|block| self.cleaned(block.dirty.clear(0, block.pages())));
                 return end_of_records(file);
             }
             if !in_postcopy {

@@ -36,6 +36,11 @@ pub(super) struct Sender {
     pub round: u64,
 }
 
+/// Whether all bytes are zero.
+pub(super) fn is_zero(content: &[u8]) -> bool {
+    content.chunks(64).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
 impl Sender {
     pub fn new(page_bits: u32, differences: Option<Differences>) -> Self {
         Self { page_bits, last_block: None, differences, round: 0 }
@@ -96,7 +101,7 @@ impl Sender {
         content: &[u8],
     ) {
         let offset = page << self.page_bits;
-        if content.chunks(64).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0) {
+        if is_zero(content) {
             self.zero(file, counters, at, block, offset);
         } else {
             self.header(file, at, block, offset, wire::PAGE);

@@ -98,10 +98,6 @@ impl KernelLog {
 impl Tracker {
     /// Starts the log of the host's choice.
     pub fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
-        if ram.snapshots.load(SeqCst) {
-            // A snapshot does not send pages again.
-            return Ok(Self::Marks);
-        }
         let log = match (ram.options().log, &ram.host_log) {
             // The guest stays stopped until everything is saved. Threads of the host mark what they write.
             _ if ram.vm().is_some_and(|vm| vm.ownership.is_held()) => Self::Marks,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What checkpoints and incremental snapshots ask of RAM. `migration::checkpoint` and `migration::incremental` are the
+//! What checkpoints and snapshots of a running guest ask of RAM. `migration::checkpoint` and `migration::incremental` are the
 //! drivers.
 
 use crate::error::Result;
@@ -12,7 +12,7 @@ pub trait CheckpointRam: Send + Sync {
     /// Makes a checkpoint of all memory.
     fn checkpoint(&self) -> Result<Box<dyn RamCheckpoint>>;
 
-    /// Prepares an incremental snapshot while the guest runs, so that `PreparedRam::freeze` has less to do. Called without the
+    /// Prepares a snapshot while the guest runs, so that `PreparedRam::freeze` has less to do. Called without the
     /// big lock.
     fn prepare(&self) -> Result<Box<dyn PreparedRam>>;
 
@@ -21,13 +21,27 @@ pub trait CheckpointRam: Send + Sync {
 
     /// The snapshot since which changes are logged. Any thread, with or without the big lock.
     fn parent(&self) -> Option<SavedSnapshot>;
+
+    /// Bytes of memory that the save in progress has still to save. Any thread, with or without the big lock.
+    fn remaining(&self) -> u64;
 }
 
-/// Memory that was prepared for an incremental snapshot. Dropping it: any thread, with or without the big lock.
+/// Which memory a snapshot of a running guest contains, and what happens to the log of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All memory. The log is not touched.
+    All,
+    /// All memory. Changes are logged from now on.
+    Begin,
+    /// What changed since the parent. Changes are logged from now on.
+    Changed,
+}
+
+/// Memory that was prepared for a snapshot. Dropping it: any thread, with or without the big lock.
 pub trait PreparedRam: Send {
-    /// Keeps the present memory, and logs what changes from now on. With `changed`, only the pages are kept that changed since
-    /// `CheckpointRam::parent`. Fails with `ESTALE` if that is not known. Called with the big lock and a stopped guest.
-    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>>;
+    /// Keeps the present memory. Fails with `ESTALE` if it is not known what changed since the parent. Called with the big lock
+    /// and a stopped guest.
+    fn freeze(&self, scope: Scope) -> Result<Box<dyn FrozenRam>>;
 }
 
 /// A checkpoint of all memory. Dropping it frees the checkpoint: any thread, with or without the big lock.
@@ -40,7 +54,7 @@ pub trait RamCheckpoint: Send + Sync {
 /// Memory as it was when it was frozen. The guest may run. Dropping it without `saved` adds its pages to those that changed
 /// since the parent.
 pub trait FrozenRam: Send {
-    /// Writes all sections of RAM. Called without the big lock, which is taken for the cleanup callbacks.
+    /// Writes all sections of RAM as the memory plan says: as a stream, or to fixed places. Called without the big lock, which is taken for the cleanup callbacks.
     fn send(&self, file: &MigFile) -> Result<()>;
 
     /// The pages are saved in `snapshot`, which is the parent from now on.

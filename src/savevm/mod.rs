@@ -5,6 +5,7 @@
 //! All state belongs to a [`Vm`], so one process can have many. The phases are functions over a `Vm` and a file. The
 //! driver (`migration/`), or a host with a driver of its own, decides when they are called.
 
+pub mod chain_pages;
 pub mod checkpoint;
 pub mod command;
 pub mod config;
@@ -30,6 +31,7 @@ mod profile_tests;
 pub mod registry;
 pub mod restore;
 pub mod save;
+pub mod saving;
 mod section_context;
 mod section_ids;
 pub mod slot;

@@ -13,6 +13,7 @@
 //! While a restore is `Running` it occupies the migration slot, so that migrations, snapshots and checkpoints are refused. Only
 //! another load of a snapshot takes its place.
 
+use super::chain_pages::ChainPages;
 use crate::error::{Error, Result};
 use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
 use crate::wire::page_index::Run;
@@ -28,6 +29,8 @@ pub struct LazyPlan {
     pub index: Option<PageIndex>,
     /// A file to write with the places of the pages.
     pub index_file: Option<IndexFile>,
+    /// Where the pages of a chain of snapshots are. The stream has no pages then.
+    pub chain: Option<Arc<ChainPages>>,
     /// A file with the order in which a guest touched its pages first. If it does not exist, it is written.
     pub working_set: Option<PathBuf>,
 }

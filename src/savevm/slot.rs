@@ -6,6 +6,7 @@ use super::checkpoint::CheckpointRam;
 use super::device_costs::DeviceCosts;
 use super::memory_plan::MemoryPlan;
 use super::restore::Restore;
+use super::saving::Saving;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::connections::{Compression, Connections};
@@ -195,6 +196,8 @@ pub struct MigrationSlot {
     memory_plan: RwLock<Arc<MemoryPlan>>,
     /// The lazy restore.
     pub restore: Restore,
+    /// The snapshot that is saved.
+    pub saving: Saving,
     connections: RwLock<Option<Arc<dyn Connections>>>,
 }
 
@@ -212,6 +215,7 @@ impl Default for MigrationSlot {
             device_costs: DeviceCosts::default(),
             memory_plan: RwLock::new(Rank::SlotMemoryPlan, Arc::default()),
             restore: Restore::default(),
+            saving: Saving::default(),
             connections: RwLock::new(Rank::SlotConnections, None),
         }
     }

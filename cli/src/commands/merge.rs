@@ -2,11 +2,13 @@
 //! `savevm merge`: writes a full snapshot from an incremental one and its ancestors.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::args::Merge;
+use savevm_stream::chain::{Flat, FlatForm, Part, ReadAt};
+
+use crate::args::{Merge, SnapshotFormat};
 use crate::failure::{Context, Failure, Result, Status};
 use crate::input::chain;
 use crate::words::{plural, shown, size};
@@ -27,6 +29,22 @@ fn number(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
+/// Writes a snapshot, whose holes become holes of the file. Returns its length.
+fn write_sparse<F: ReadAt>(mut flat: Flat<F>, file: &mut File) -> io::Result<u64> {
+    while let Some(part) = flat.next_part()? {
+        match part {
+            Part::Bytes(bytes) => file.write_all(bytes)?,
+            Part::Hole(count) => {
+                let end = file.stream_position()?.saturating_add(count);
+                file.seek(SeekFrom::Start(end))?;
+            }
+        }
+    }
+    let length = file.stream_position()?;
+    file.set_len(length)?;
+    Ok(length)
+}
+
 /// Runs the command.
 pub fn run(args: &Merge) -> Result<Status> {
     let chain = chain::open(&args.file, args.max_memory)?;
@@ -41,7 +59,11 @@ pub fn run(args: &Merge) -> Result<Status> {
     let path = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let mut file = File::options().write(true).create_new(true).open(&path).context(what)?;
     let mut temporary = Temporary(Some(path.clone()));
-    let length = io::copy(&mut chain.flatten(), &mut file).context(what)?;
+    let form = match args.format {
+        SnapshotFormat::Stream => FlatForm::Stream,
+        SnapshotFormat::Mapped => FlatForm::Mapped,
+    };
+    let length = write_sparse(chain.flatten(form), &mut file).context(what)?;
     file.sync_all().context(what)?;
     fs::rename(&path, &args.output).context(what)?;
     temporary.0 = None;

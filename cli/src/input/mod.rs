@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use savevm_stream::chain::FlatForm;
 use savevm_stream::inspect::{
     Block, Budget, Container, Description, Form, Libvirt, Options, Page, ReadSource, Stream, Unwatched, Visitor,
     printable, qcow2, read, read_whole,
@@ -85,7 +86,7 @@ impl Input {
         let is_plain = reading.offset == 0 && path.is_file();
         if is_plain && chain::parent_of(path)?.is_some() {
             no_snapshot(&name, snapshot)?;
-            let stream = chain::open(path, reading.max_memory)?.flatten();
+            let stream = chain::open(path, reading.max_memory)?.flatten(FlatForm::Stream);
             return Ok(Self::new(name, Bytes::Piped(Box::new(stream)), 0, FoundIn::default(), reading));
         }
         let file = File::open(path).context(|| format!("cannot open {name}"))?;

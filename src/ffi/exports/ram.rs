@@ -10,6 +10,7 @@ use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
 use crate::ffi::marshal::results::{code, code_or_error, value_or_error};
 use crate::ffi::marshal::{current, strings, structs};
 pub use crate::ffi::types::ram_tables::*;
+use crate::migration::{SnapshotOptions, snapshot_save};
 use crate::ram::block::BlockInfo;
 use crate::ram::tracker::Log;
 use crate::ram::{Options, Ram};
@@ -244,9 +245,8 @@ pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *m
     unsafe { guard_error(errp, -libc::EIO, || code_or_error(with_ram(ram, Ram::check_postcopy), errp)) }
 }
 
-/// Saves the machine as it is at the time of the call, while its guest runs. The guest stops only while devices are saved and
-/// memory is write-protected. A page that the guest writes to is copied first. `uri` as for savevm_migrate(). Returns when
-/// everything is saved. No other live device may be registered, and no checkpoint may exist. The guest runs on in any case.
+/// Saves the machine as it is at the time of the call, while its guest runs: savevm_snapshot_save() with
+/// SaveVMSnapshotOptions.background, and nothing else. Ends the log of changes since a snapshot. No checkpoint may exist.
 ///
 /// Returns: 0, or -errno and the error.
 ///
@@ -260,7 +260,15 @@ pub unsafe extern "C" fn savevm_ram_snapshot(ram: *mut SaveVMRam, uri: *const c_
         // SAFETY: the contract of the function. The URI owns a descriptor that it names, also if there is no RAM.
         unsafe {
             let uri = parse_uri(uri);
-            code_or_error(with_ram(ram, |ram| ram.snapshot_running(&uri?)), errp)
+            code_or_error(
+                with_ram(ram, |ram| {
+                    let uri = uri?;
+                    let vm = ram.prepare_snapshot()?;
+                    let options = SnapshotOptions { background: true, ..SnapshotOptions::default() };
+                    snapshot_save(&vm, &uri, &options)
+                }),
+                errp,
+            )
         }
     };
     // SAFETY: the contract of the function.

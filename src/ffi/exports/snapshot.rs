@@ -7,7 +7,7 @@ use crate::ffi::marshal::c_file::file_ref;
 use crate::ffi::marshal::convert::parse_uri;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVM};
-use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::marshal::results::{code, code_or_error};
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
 use crate::ffi::marshal::{current, strings, structs};
 use crate::file::MigFile;
@@ -16,6 +16,7 @@ use std::ffi::{OsString, c_char, c_int};
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 /// Format of a snapshot.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
@@ -64,10 +65,33 @@ pub struct SaveVMSnapshotOptions {
     /// belongs to one file as it is now: copying, renaming, linking or changing the snapshot makes it invalid. Protect it as the
     /// snapshot: it determines the contents of guest memory.
     pub index: *const c_char,
+    /// Saving: the guest runs while memory is saved, and is stopped only while devices are saved and memory is protected from
+    /// writes (userfaultfd); default false. A page that the guest writes to before it was saved is copied first. Needs
+    /// SaveVMRam. Implied by `parent`.
+    pub background: bool,
+}
+
+/// Statistics of the latest snapshot that a context saved.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMSnapshotInfo {
+    /// sizeof(SaveVMSnapshotInfo).
+    pub size: usize,
+    /// Whether it is still being saved.
+    pub active: bool,
+    /// Bytes of memory to save in total, without devices. 0 without SaveVMRam.
+    pub total_bytes: u64,
+    /// Bytes of memory that are saved.
+    pub saved_bytes: u64,
+    /// How long the guest was stopped, in microseconds; 0 while it is stopped for the first time.
+    pub stopped_time_us: u64,
+    /// How long the save took, or has taken so far, in microseconds.
+    pub total_time_us: u64,
 }
 
 sized_structs! {
     SaveVMSnapshotOptions, SAVEVM_SNAPSHOT_OPTIONS_INIT, parent;
+    SaveVMSnapshotInfo, SAVEVM_SNAPSHOT_INFO_INIT, total_time_us;
 }
 
 /// # Safety
@@ -80,10 +104,10 @@ unsafe fn chosen(options: *const SaveVMSnapshotOptions) -> Result<SnapshotOption
     let (working_set, index) = unsafe { (strings::string(options.working_set), strings::string(options.index)) };
     let path = |path: Option<Vec<u8>>| path.filter(|path| !path.is_empty()).map(|path| OsString::from_vec(path).into());
     let (working_set, index) = (path(working_set), path(index));
-    let SaveVMSnapshotOptions { threads, direct, lazy, .. } = options;
+    let SaveVMSnapshotOptions { threads, direct, lazy, background, .. } = options;
     // SAFETY: as the caller promised.
     let parent = unsafe { chosen_parent(options.parent) }?;
-    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set, index, parent })
+    Ok(SnapshotOptions { mapped, threads, direct, lazy, working_set, index, background, parent })
 }
 
 /// # Safety
@@ -120,10 +144,12 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 /// keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
 /// kinds of URI.
 ///
-/// With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest is stopped only while devices are saved and
-/// changed memory is protected from writes (userfaultfd). It runs while memory is written to the file. An incremental snapshot
+/// With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
+/// registered.
+///
+/// With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental snapshot
 /// contains all devices and the changed pages, and names its parent by path and hash. Every file of the chain is needed to load
-/// it. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
+/// it. Each file has the format of its options. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
 /// memory is added or removed, if another snapshot is loaded, by savevm_ram_snapshot(), and by a migration that needs the
 /// memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
 ///
@@ -131,6 +157,7 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 ///   0        the snapshot is saved
 ///   -EPERM   this side does not have the guest; see savevm_owner()
 ///   -ESTALE  it is not known what changed since the parent, or the parent was changed; save a full snapshot
+///   -ECANCELED  savevm_snapshot_cancel() was called
 ///   -errno   another error
 ///
 /// Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
@@ -154,6 +181,57 @@ pub unsafe extern "C" fn savevm_snapshot_save(
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// Cancels the snapshot that another thread saves with savevm_snapshot_save() or savevm_ram_snapshot(). Does not wait: that call
+/// returns -ECANCELED soon, unless the snapshot is complete already. The guest continues if it ran before. A regular file is as
+/// it was before, and the next incremental snapshot contains the changes.
+///
+/// Returns:
+///   0        the save ends
+///   -ENOENT  no snapshot is being saved
+///
+/// Thread: any. Lock: either.
+///
+/// # Safety
+/// `vm` is NULL or a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_snapshot_cancel(vm: *mut SaveVM) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        if unsafe { current::from_c(vm) }.slot.saving.cancel() { 0 } else { -libc::ENOENT }
+    })
+}
+
+/// Returns statistics of the latest snapshot that was saved; without one, zeros.
+///
+/// Returns:
+///   0        `info` is filled in
+///   -EINVAL  NULL, or the size of `info` is too small
+///
+/// Thread: any. Lock: either.
+///
+/// # Safety
+/// `vm` is NULL or a context; `info` is NULL or begins with its size and is writable for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_snapshot_query(vm: *mut SaveVM, info: *mut SaveVMSnapshotInfo) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let vm = unsafe { current::from_c(vm) };
+        let remaining = vm.slot.checkpoint_ram().map_or(0, |ram| ram.remaining());
+        let now = vm.slot.saving.info(remaining);
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let numbers = SaveVMSnapshotInfo {
+            size: size_of::<SaveVMSnapshotInfo>(),
+            active: now.active,
+            total_bytes: now.total,
+            saved_bytes: now.saved,
+            stopped_time_us: us(now.stopped),
+            total_time_us: us(now.duration),
+        };
+        // SAFETY: the contract of the function.
+        code(unsafe { structs::give_sized(info, &numbers) })
+    })
 }
 
 /// Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices.
@@ -220,7 +298,8 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 ///
 /// An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
 /// complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the
-/// snapshot can be the parent of the next one.
+/// snapshot can be the parent of the next one, except after a lazy load. A page that is read lazily must still have the hash
+/// that it had in the check.
 ///
 /// A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
 /// guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Memory that is saved while the guest runs: a page that the guest writes to before it was saved is kept by the session.
+//!
+//! Copies of such pages are saved first, so that they take little memory.
 
 use super::Session;
 use super::session::Frozen;
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::ram::Ram;
-use crate::ram::block::Block;
+use crate::ram::block::{Block, Blocks};
+use crate::ram::mapped::Copies;
 use crate::ram::save::CHUNK;
-use crate::ram::snapshot::section;
-use crate::savevm::checkpoint::{FrozenRam, SavedSnapshot};
-use crate::savevm::host::with_big_lock;
+use crate::savevm::Vm;
+use crate::savevm::checkpoint::{FrozenRam, SavedSnapshot, Scope};
+use crate::savevm::host::{Flags, with_big_lock};
 use crate::savevm::save;
 use crate::savevm::unwind::finally;
 use crate::wire as stream;
+use crate::wire::{ram as wire, section};
 use std::sync::Arc;
 
 /// See the module. Dropping it ends the freeze.
@@ -24,28 +28,109 @@ pub(in crate::ram) struct FrozenMemory {
     saved: Option<SavedSnapshot>,
 }
 
+/// Writes a section of RAM around `body`.
+fn section(vm: &Vm, mut file: &MigFile, tag: u8, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    let entry = vm.registry.find(wire::SECTION, 0).ok_or_else(|| Error::new(libc::ENODEV, "RAM was unregistered"))?;
+    section::encode_tag(&mut file, tag, entry.section_id);
+    body()?;
+    wire::encode_end(&mut file);
+    if !vm.flags().has(Flags::NO_FOOTERS) {
+        section::encode_footer(&mut file, entry.section_id);
+    }
+    file.check()
+}
+
+/// The frozen pages of the blocks that are saved.
+struct Pages<'a> {
+    vm: &'a Vm,
+    ram: &'a Ram,
+    session: &'a Session,
+    blocks: &'a Blocks,
+}
+
+impl Pages<'_> {
+    /// The index of a block in the session.
+    fn index(&self, at: usize) -> Result<usize> {
+        let index = self.session.index_of(&self.blocks[at]);
+        index.ok_or_else(|| Error::new(libc::ENODEV, "a block of memory was removed"))
+    }
+
+    /// Takes pages of a block, whole units: first page and count.
+    fn take(&self, at: usize, (start, count): (usize, usize), content: &mut Vec<u8>) -> Result<()> {
+        content.resize(count * self.ram.page_size(), 0);
+        self.session.take_frozen(self.index(at)?, start * self.ram.page_size(), content)
+    }
+
+    /// Claims the unit that begins with this page, unless another thread has it.
+    fn claim(&self, at: usize, page: usize) -> bool {
+        let block = &self.blocks[at];
+        let cleared = block.dirty.clear(page, block.pages_per_unit());
+        self.ram.cleaned(cleared);
+        cleared > 0
+    }
+}
+
+impl Copies for Pages<'_> {
+    fn next(&self) -> Option<(usize, usize)> {
+        let (index, offset) = self.session.next_copy()?;
+        let at = (0..self.blocks.len()).find(|at| self.index(*at).is_ok_and(|other| other == index))?;
+        Some((at, offset / self.ram.page_size()))
+    }
+
+    fn read(
+        &self,
+        at: usize,
+        (start, count): (usize, usize),
+        each: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let unit = self.blocks[at].pages_per_unit();
+        let mut content = Vec::new();
+        let chunk = CHUNK.next_multiple_of(unit);
+        let mut from = start;
+        while let Some((first, pages)) = self.blocks[at].dirty.run(from, chunk).filter(|run| run.0 < start + count) {
+            self.vm.slot.saving.check()?;
+            let pages = pages.min(start + count - first);
+            let claimed: Vec<_> = (first..first + pages).step_by(unit).filter(|page| self.claim(at, *page)).collect();
+            for run in claimed.chunk_by(|page, next| page + unit == *next) {
+                self.take(at, (run[0], run.len() * unit), &mut content)?;
+                each(run[0], &content)?;
+            }
+            from = first + pages;
+        }
+        Ok(())
+    }
+}
+
 impl FrozenMemory {
-    pub fn new(ram: &Arc<Ram>, session: &Arc<Session>, changed: bool) -> Result<Self> {
-        let frozen = session.freeze(changed)?;
+    pub fn new(ram: &Arc<Ram>, session: &Arc<Session>, scope: Scope) -> Result<Self> {
+        let frozen = session.freeze(scope)?;
         Ok(Self { ram: Arc::clone(ram), session: Arc::clone(session), frozen: Arc::new(frozen), saved: None })
     }
 
     /// Sends all pages of the frozen units.
-    fn send_pages(&self, file: &MigFile) -> Result<()> {
+    fn send_pages(&self, vm: &Vm, file: &MigFile) -> Result<()> {
         let ram = &*self.ram;
-        let mut content = Vec::new();
         ram.with_saver(|saver| {
-            while let Some((at, start, count)) = saver.next_run(ram, CHUNK) {
-                file.check()?;
-                let block = saver.block(at);
-                ram.cleaned(block.dirty.clear(start, count));
-                content.resize(count * ram.page_size(), 0);
-                let index = self.session.index_of(&block);
-                let index = index.ok_or_else(|| Error::new(libc::ENODEV, "a block of memory was removed"))?;
-                self.session.read_frozen(index, start * ram.page_size(), &mut content);
-                saver.send_copy(ram, file, (at, start), &content);
+            let blocks = Arc::clone(saver.blocks());
+            let pages = Pages { vm, ram, session: &self.session, blocks: &blocks };
+            if let Some(mapped) = saver.mapped() {
+                // A page of an incremental snapshot is there, or unchanged: zero pages are there.
+                return mapped.put_copies(ram, &blocks, &pages, self.frozen.scope == Scope::Changed);
             }
-            Ok(())
+            loop {
+                file.check()?;
+                let (at, run) = match pages.next() {
+                    Some((at, page)) => (at, (page, blocks[at].pages_per_unit())),
+                    None => match saver.next_run(ram, CHUNK) {
+                        Some((at, start, count)) => (at, (start, count)),
+                        None => return Ok(()),
+                    },
+                };
+                pages.read(at, run, &mut |start, content| {
+                    saver.send_copy(ram, file, (at, start), content);
+                    Ok(())
+                })?;
+            }
         })
     }
 }
@@ -57,13 +142,15 @@ impl FrozenRam for FrozenMemory {
         let send = || {
             save::setup(&vm, file)?;
             file.check()?;
-            section(&vm, file, stream::SECTION_PART, || self.send_pages(file))?;
+            section(&vm, file, stream::SECTION_PART, || self.send_pages(&vm, file))?;
             section(&vm, file, stream::SECTION_END, || Ok(()))?;
             // After a panic a page may be missing.
             vm.check_not_poisoned()?;
             self.session.check()
         };
         let clean = || {
+            // A thread that has the big lock may wait for room.
+            self.session.end_saving();
             self.ram.busy.lock().frozen = None;
             with_big_lock(&*vm.host(), || save::cleanup(&vm));
         };

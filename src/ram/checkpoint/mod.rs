@@ -3,17 +3,19 @@
 //!
 //! - `tree.rs`: which contents differ between two checkpoints.
 //! - `session.rs`: the protection of memory, and the thread that keeps contents before they change.
-//! - `frozen.rs`: memory that is saved while the guest runs, for incremental snapshots.
+//! - `frozen.rs`: memory that is saved while the guest runs.
+//! - `unsaved.rs`: which of it is still to be saved.
 
 mod frozen;
 mod session;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unsaved;
 
 use super::Ram;
 use crate::error::Result;
-use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, RamCheckpoint, SavedSnapshot};
+use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, RamCheckpoint, SavedSnapshot, Scope};
 pub(super) use frozen::FrozenMemory;
 pub(super) use session::{Frozen, Session};
 use std::sync::Arc;
@@ -28,7 +30,7 @@ struct Checkpoint {
     id: tree::Id,
 }
 
-/// Memory that is protected for an incremental snapshot. Dropping it ends the tracking, unless the snapshot needs it.
+/// Memory that is protected for a snapshot. Dropping it ends the tracking, unless the snapshot needs it.
 struct Prepared {
     ram: Arc<Ram>,
     session: Arc<Session>,
@@ -63,11 +65,15 @@ impl CheckpointRam for Checkpoints {
         let session = self.0.busy.lock().session.clone();
         session.and_then(|session| session.parent())
     }
+
+    fn remaining(&self) -> u64 {
+        self.0.dirty_bytes()
+    }
 }
 
 impl PreparedRam for Prepared {
-    fn freeze(&self, changed: bool) -> Result<Box<dyn FrozenRam>> {
-        Ok(Box::new(FrozenMemory::new(&self.ram, &self.session, changed)?))
+    fn freeze(&self, scope: Scope) -> Result<Box<dyn FrozenRam>> {
+        Ok(Box::new(FrozenMemory::new(&self.ram, &self.session, scope)?))
     }
 }
 

@@ -12,19 +12,21 @@
 //! One lock guards the tree and the protection. Nothing is called with it but the kernel.
 
 use super::tree::{Content, Difference, Id, Place, Tree};
+use super::unsaved::Unsaved;
 use crate::error::{Error, Result};
 use crate::ram::bitmap::Bitmap;
 use crate::ram::block::{self, Block, Blocks};
 use crate::ram::protect::WriteFaults;
 use crate::savevm::Vm;
-use crate::savevm::checkpoint::SavedSnapshot;
+use crate::savevm::checkpoint::{SavedSnapshot, Scope};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::unwind::catch;
-use crate::sync::{Mutex, MutexGuard, Rank};
+use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
 use crate::sys::{WakeFd, spawn};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// Units that are protected again with one system call although they are protected already, because two calls would take
 /// longer.
@@ -38,12 +40,17 @@ const OPEN_ENOUGH: usize = 64;
 /// Most times that a step lets other threads run before it takes the lock.
 const YIELDS_MAX: usize = 1000;
 
+/// Longest wait for room before it is looked for again.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
+
 /// What the lock guards.
 struct Pages {
     tree: Tree,
     /// For each block: the units that are not protected. Each of them is kept in the tree, if there is a checkpoint.
     open: Vec<Bitmap>,
     log: Option<Log>,
+    /// What a snapshot has still to save.
+    unsaved: Option<Unsaved>,
 }
 
 /// What changed since a snapshot.
@@ -59,8 +66,8 @@ pub(in crate::ram) struct Frozen {
     id: Id,
     /// For each block: the units to save.
     pub units: Vec<Bitmap>,
-    /// All units are to be saved, whatever changed before.
-    is_full: bool,
+    /// Which units they are.
+    pub scope: Scope,
 }
 
 /// The tracking of one RAM, from its first checkpoint to the end of its last one.
@@ -70,6 +77,8 @@ pub(in crate::ram) struct Session {
     faults: WriteFaults,
     wake: WakeFd,
     pages: Mutex<Pages>,
+    /// There is room for more copies of memory that a snapshot has still to save.
+    room: Condvar,
     /// The thread "savevm-undo" wants the lock, or has it.
     serving: AtomicBool,
     /// A write was not kept, or memory could not be protected: no checkpoint can be trusted any more.
@@ -92,6 +101,20 @@ fn full_bitmaps(blocks: &[Arc<Block>]) -> Vec<Bitmap> {
 }
 
 impl Pages {
+    /// Keeps the content of a unit of a block that is about to change for the first time since the last checkpoint.
+    fn keep(&mut self, block: &Block, place: Place) {
+        let content = || content_of(block, place.1);
+        match &mut self.unsaved {
+            Some(unsaved) => unsaved.keep(&mut self.tree, place, block.unit(), content),
+            None => self.tree.keep(place, content),
+        }
+    }
+
+    /// Whether a writer of the unit must wait.
+    fn is_full_for(&self, block: &Block, place: Place) -> bool {
+        self.unsaved.as_ref().is_some_and(|unsaved| unsaved.is_full_for(&self.tree, place, block.unit()))
+    }
+
     /// A unit is about to change.
     fn change(&self, at: usize, unit: usize) {
         if let Some(log) = &self.log {
@@ -119,7 +142,8 @@ impl Session {
             faults: WriteFaults::open(&blocks, "a checkpoint")?,
             blocks,
             wake: WakeFd::new().map_err(|err| Error::io("preparing a checkpoint", &err))?,
-            pages: Mutex::new(Rank::CheckpointPages, Pages { tree: Tree::default(), open, log: None }),
+            pages: Mutex::new(Rank::CheckpointPages, Pages { tree: Tree::default(), open, log: None, unsaved: None }),
+            room: Condvar::new(),
             serving: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             thread: Mutex::new(Rank::CheckpointThread, None),
@@ -167,7 +191,10 @@ impl Session {
             }
             self.serving.store(true, SeqCst);
             let mut pages = self.pages();
-            pages.tree.keep((at, unit), || content_of(block, unit));
+            while pages.is_full_for(block, (at, unit)) {
+                pages = self.room.wait_timeout(pages, ROOM_WAIT);
+            }
+            pages.keep(block, (at, unit));
             pages.open[at].set(unit, 1);
             pages.change(at, unit);
             // Within the lock: a checkpoint must not protect the unit in between.
@@ -337,39 +364,50 @@ impl Session {
         self.pages().log.as_ref()?.parent.clone()
     }
 
-    /// Freezes all units, or those that changed since the parent. The guest is stopped.
-    pub fn freeze(&self, changed: bool) -> Result<Frozen> {
+    /// Freezes memory for a snapshot. The guest is stopped.
+    pub fn freeze(&self, scope: Scope) -> Result<Frozen> {
         self.check()?;
         let mut pages = self.pages();
-        if changed && pages.log.as_ref().is_none_or(|log| log.parent.is_none()) {
+        if scope == Scope::Changed && pages.log.as_ref().is_none_or(|log| log.parent.is_none()) {
             return Err(Error::new(libc::ESTALE, "it is not known what changed since the parent"));
         }
         self.protect_open(&pages)?;
         let fresh = bitmaps(&self.blocks);
-        let units = match &mut pages.log {
-            Some(log) if changed => std::mem::replace(&mut log.changed, fresh),
-            log => {
+        let units = match (scope, &mut pages.log) {
+            (Scope::Changed, Some(log)) => std::mem::replace(&mut log.changed, fresh),
+            (Scope::Begin, log) => {
                 *log = Some(Log { changed: fresh, parent: None });
                 full_bitmaps(&self.blocks)
             }
+            _ => full_bitmaps(&self.blocks),
         };
-        Ok(Frozen { id: pages.tree.add(), units, is_full: !changed })
+        let id = pages.tree.add();
+        pages.unsaved = Some(Unsaved::new(id, &units));
+        Ok(Frozen { id, units, scope })
+    }
+
+    /// No frozen memory is read any more: writers need not wait for it.
+    pub fn end_saving(&self) {
+        self.pages().unsaved = None;
+        self.room.notify_all();
     }
 
     /// Ends a freeze. Without the snapshot that was saved, its units count as changed.
     pub fn thaw(&self, frozen: &Frozen, saved: Option<SavedSnapshot>) {
+        self.end_saving();
         let mut pages = self.pages();
         pages.tree.free(frozen.id);
-        match (saved, &mut pages.log) {
-            (Some(saved), Some(log)) => log.parent = Some(saved),
-            (None, Some(log)) if !frozen.is_full => {
+        match (frozen.scope, saved, &mut pages.log) {
+            (Scope::All, ..) => {}
+            (_, Some(saved), Some(log)) => log.parent = Some(saved),
+            (Scope::Changed, None, Some(log)) => {
                 for (changed, units) in log.changed.iter().zip(&frozen.units) {
                     for (start, count) in units.runs() {
                         changed.set(start, count);
                     }
                 }
             }
-            (_, log) => *log = None,
+            (_, _, log) => *log = None,
         }
     }
 
@@ -378,20 +416,37 @@ impl Session {
         self.blocks.iter().position(|other| Arc::ptr_eq(other, block))
     }
 
-    /// Copies frozen memory of the block with this index. Writers wait meanwhile.
-    pub fn read_frozen(&self, at: usize, offset: usize, into: &mut [u8]) {
-        let pages = self.pages();
-        let (block, mut done) = (&self.blocks[at], 0);
-        while done < into.len() {
-            let (unit, within) = ((offset + done) / block.unit(), (offset + done) % block.unit());
-            let len = (block.unit() - within).min(into.len() - done);
-            let piece = &mut into[done..done + len];
+    /// The next frozen unit of which there is a copy: index of the block, and the unit's offset.
+    pub fn next_copy(&self) -> Option<(usize, usize)> {
+        let (at, unit) = self.pages().unsaved.as_mut()?.next_copy()?;
+        Some((at, unit * self.blocks[at].unit()))
+    }
+
+    /// Copies frozen units of the block with this index, which are saved then. Writers wait meanwhile.
+    pub fn take_frozen(&self, at: usize, offset: usize, into: &mut [u8]) -> Result<()> {
+        let mut pages = self.pages();
+        let (block, size) = (&self.blocks[at], self.blocks[at].unit());
+        for (number, piece) in into.chunks_mut(size).enumerate() {
+            let unit = offset / size + number;
             match pages.tree.kept((at, unit)) {
-                Some(Some(bytes)) => piece.copy_from_slice(&bytes[within..within + len]),
+                Some(Some(bytes)) => piece.copy_from_slice(bytes),
                 Some(None) => piece.fill(0),
-                None => block.memory().read(offset + done, piece),
+                None => block.memory().read(unit * size, piece),
             }
-            done += len;
+            let Pages { tree, unsaved, .. } = &mut *pages;
+            if let Some(unsaved) = unsaved {
+                unsaved.saved(tree, (at, unit), size);
+            }
         }
+        let is_needed =
+            pages.log.is_some() || pages.unsaved.as_ref().is_none_or(|unsaved| !pages.tree.has_only(unsaved.id));
+        if !is_needed {
+            // Nothing follows from further writes.
+            self.faults.protect(block, offset, into.len(), false)?;
+            pages.open[at].set(offset / size, into.len() / size);
+        }
+        drop(pages);
+        self.room.notify_all();
+        Ok(())
     }
 }

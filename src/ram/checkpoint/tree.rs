@@ -75,6 +75,20 @@ impl Tree {
         self.nodes.get(&self.current?)?.difference.get(&place)
     }
 
+    /// Whether this checkpoint is the only one.
+    pub fn has_only(&self, id: Id) -> bool {
+        self.nodes.len() == 1 && self.current == Some(id)
+    }
+
+    /// Forgets the content of a unit that was kept for the only checkpoint, which does not need it any more.
+    pub fn forget(&mut self, id: Id, place: Place) {
+        if self.has_only(id)
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.difference.remove(&place);
+        }
+    }
+
     /// Makes `target` current. Returns the contents that memory must get. `memory` reads the present content of a unit.
     /// `None` if there is no such checkpoint.
     pub fn go_to(&mut self, target: Id, memory: impl Fn(Place) -> Content) -> Option<Difference> {

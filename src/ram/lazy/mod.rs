@@ -2,6 +2,7 @@
 //! Lazy restores: all memory is missing at first. A page is read from the snapshot's file when a thread touches it, and
 //! threads read all other pages meanwhile.
 //!
+//! - `chained.rs`: reads pages of a chain of snapshots.
 //! - `pages.rs`: finds and reads pages in the file.
 //! - `working_set.rs`: the order of first touches.
 //!
@@ -9,6 +10,7 @@
 //! one of the latter, waits for them, and ends the restore. If a page can't be read, it stops the guest as after a failed
 //! postcopy: `abort`, `vm_stop`, `release` (see docs/architecture.md).
 
+mod chained;
 mod pages;
 mod working_set;
 
@@ -19,6 +21,7 @@ use crate::channel::{PositionedFile, replace_file};
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
+use crate::savevm::chain_pages::ChainPages;
 use crate::savevm::host::{Level, with_big_lock, without_big_lock};
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::owner::Owner;
@@ -28,6 +31,7 @@ use crate::savevm::workers;
 use crate::sync::{Mutex, Rank};
 use crate::sys::{Ready, WakeFd, poll_any, spawn};
 use crate::wire::page_index::Run;
+use chained::Chained;
 use pages::{Buffers, Pages};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -54,7 +58,8 @@ thread_local! {
 
 /// A lazy load from its first section on.
 pub(super) struct LazyLoad {
-    file: PositionedFile,
+    /// `None` for a chain, which has files of its own.
+    file: Option<PositionedFile>,
     /// In the order of `Ram::sent_blocks`.
     pages: Vec<Pages>,
     plan: Arc<MemoryPlan>,
@@ -70,7 +75,7 @@ impl LazyLoad {
             let at = blocks.iter().position(|pages| Arc::ptr_eq(pages.block(), block));
             at.map(|at| blocks.swap_remove(at)).ok_or_else(|| missing(&block.name()))
         });
-        Ok(Self { file, pages: pages.collect::<Result<_>>()?, plan })
+        Ok(Self { file: Some(file), pages: pages.collect::<Result<_>>()?, plan })
     }
 
     /// From a stream whose pages were found before.
@@ -87,7 +92,14 @@ impl LazyLoad {
             }
             Ok(Pages::Indexed { block: Arc::clone(block), base, runs: Arc::clone(&indexed.runs) })
         });
-        Ok(Self { pages: pages.collect::<Result<_>>()?, file: positioned, plan })
+        Ok(Self { pages: pages.collect::<Result<_>>()?, file: Some(positioned), plan })
+    }
+
+    /// From a chain of snapshots.
+    pub fn from_chain(ram: &Ram, chain: &Arc<ChainPages>, plan: Arc<MemoryPlan>) -> Result<Self> {
+        let sent = ram.sent_blocks();
+        let pages = sent.iter().map(|block| Chained::new(block, chain).map(Pages::Chained));
+        Ok(Self { file: None, pages: pages.collect::<Result<_>>()?, plan })
     }
 }
 
@@ -109,7 +121,7 @@ pub(super) fn skip_section(file: &MigFile, index: &PageIndex) -> Result<()> {
 
 /// A lazy restore in progress.
 pub(super) struct Lazy {
-    file: PositionedFile,
+    file: Option<PositionedFile>,
     pages: Vec<Pages>,
     working_set: WorkingSet,
     plan: Arc<MemoryPlan>,
@@ -148,7 +160,7 @@ impl Lazy {
                 buffers.content.resize(len, 0);
             }
             let content = &mut buffers.content[..len];
-            pages.read(&self.file, first, content, page_size, &mut buffers.records)?;
+            pages.read(self.file.as_ref(), first, content, page_size, &mut buffers.records)?;
             faults.place_run(ram, at, first * page_size, content)?;
             if let Some(vm) = ram.vm() {
                 vm.slot.restore.count_loaded(len as u64);

@@ -4,6 +4,7 @@
 //! The record of each page in a stream is read with the page and compared with the expected one. A file that was changed after
 //! it was checked is therefore noticed, unless its records are where they were.
 
+use super::chained::Chained;
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::ram::block::Block;
@@ -26,6 +27,8 @@ pub(super) enum Pages {
     Mapped(MappedBlock),
     /// The last copy of each page, with offsets from `base` of the file on. Pages in no run are zero.
     Indexed { block: Arc<Block>, base: u64, runs: Arc<Vec<Run>> },
+    /// The last copy of each page of a chain.
+    Chained(Chained),
 }
 
 /// Where a page is: its offset in the file, or the byte that fills it.
@@ -37,6 +40,7 @@ impl Pages {
         match self {
             Self::Mapped(mapped) => &mapped.block,
             Self::Indexed { block, .. } => block,
+            Self::Chained(chained) => &chained.block,
         }
     }
 
@@ -61,6 +65,8 @@ impl Pages {
                     }
                 }
             }
+            // Their pages are in several files.
+            Self::Chained(_) => (Err(0), most),
         }
     }
 
@@ -85,18 +91,23 @@ impl Pages {
                 }
                 each(page, block.pages() - page);
             }
+            Self::Chained(chained) => chained.each_zero_run(each),
         }
     }
 
     /// Reads consecutive pages, the first of which is `page`. `records` is a buffer for what is between them.
     pub fn read(
         &self,
-        file: &PositionedFile,
+        file: Option<&PositionedFile>,
         page: usize,
         into: &mut [u8],
         page_size: usize,
         records: &mut Records,
     ) -> Result<()> {
+        if let Self::Chained(chained) = self {
+            return chained.read(page, into, page_size, &mut records.chained);
+        }
+        let file = file.ok_or_else(|| Error::invalid("the snapshot has no file for its pages"))?;
         let count = into.len() / page_size;
         let mut done = 0;
         while done < count {
@@ -154,6 +165,8 @@ pub(super) struct Records {
     first: [u8; RECORD_MAX],
     /// The headers before the others.
     others: [u8; HEADER * PAGES_MAX],
+    /// Pages of a chain with what is between them.
+    chained: Vec<u8>,
 }
 
 impl Records {
@@ -189,6 +202,6 @@ pub(super) struct Buffers {
 impl Default for Buffers {
     fn default() -> Self {
         let (first, others) = ([0; RECORD_MAX], [0; HEADER * PAGES_MAX]);
-        Self { content: Vec::new(), records: Box::new(Records { first, others }) }
+        Self { content: Vec::new(), records: Box::new(Records { first, others, chained: Vec::new() }) }
     }
 }

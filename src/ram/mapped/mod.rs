@@ -6,7 +6,7 @@ mod load;
 mod save;
 
 pub(super) use load::{MappedBlock, MappedLoad};
-pub(super) use save::MappedSave;
+pub(super) use save::{Copies, MappedSave};
 
 use super::block::Block;
 use std::sync::Arc;

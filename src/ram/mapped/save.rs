@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Saves RAM to fixed places of a file (QEMU 10.0, `mapped_ram_setup_ramblock` and `ram_save_file_bmap` in
-//! `migration/ram.c`). The guest is stopped.
+//! `migration/ram.c`): of a stopped guest, or copies of frozen pages while the guest runs.
 
 use super::{PIECE, Pieces};
 use crate::channel::PositionedFile;
@@ -9,10 +9,12 @@ use crate::file::MigFile;
 use crate::ram::Ram;
 use crate::ram::bitmap::Bitmap;
 use crate::ram::block::{Block, Blocks};
+use crate::ram::sender::is_zero;
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::workers;
-use crate::sys::{Residency, is_anonymous, spawn_scoped};
+use crate::sys::{OwnMemory, Residency, is_anonymous, spawn_scoped};
 use crate::wire::mapped::Header;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -21,6 +23,16 @@ use std::thread;
 /// Number of written pieces that wait for the thread that starts their way to the disk. The guest is stopped until this
 /// thread has ended, so they are few.
 const PIECES_QUEUED: usize = 2;
+
+/// Pages that are saved as they were at one moment, while the guest runs. Called on several threads.
+pub(in crate::ram) trait Copies: Sync {
+    /// The next unit that should be saved at once: index of the block in the list, and first page.
+    fn next(&self) -> Option<(usize, usize)>;
+
+    /// Calls `each` with runs of those pages in a range (first page and count) that no other thread has read: first page, and
+    /// contents.
+    fn read(&self, at: usize, range: (usize, usize), each: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()>;
+}
 
 /// The file of a save, and the places of the blocks in it.
 pub(in crate::ram) struct MappedSave {
@@ -65,6 +77,7 @@ impl MappedSave {
         let anonymous: Vec<_> = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
         let (queue, written_pieces) = sync_channel(PIECES_QUEUED);
         let write = |queue: &SyncSender<_>| {
+            vm.slot.saving.check()?;
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let at = places[at];
             let residency = residency.as_ref().filter(|_| anonymous[at]);
@@ -81,13 +94,91 @@ impl MappedSave {
             let queue = queue;
             workers::run(&vm, "savevm-pages", self.threads, || write(&queue))
         })?;
-        for ((block, header), written) in blocks.iter().zip(&self.headers).zip(&written) {
+        self.put_bitmaps(blocks, &written)
+    }
+
+    fn put_bitmaps(&self, blocks: &Blocks, written: &[Bitmap]) -> Result<()> {
+        for ((block, header), written) in blocks.iter().zip(&self.headers).zip(written) {
             let bytes = written.to_native_bytes();
             self.file.write_slice(&bytes, header.bitmap_offset).map_err(|err| {
                 self.file.error(format_args!("writing the bitmap of block '{}' to", block.name()), &err)
             })?;
         }
         Ok(())
+    }
+
+    /// Writes the pages that `copies` has, and the bitmaps. With `zeros`, the bitmaps have zero pages as well, which are holes
+    /// of the file.
+    pub fn put_copies(&self, ram: &Ram, blocks: &Blocks, copies: &dyn Copies, zeros: bool) -> Result<()> {
+        let vm = ram.context()?;
+        let written: Vec<_> = blocks.iter().map(|block| Bitmap::new(block.pages())).collect();
+        let is_sent = |block: &&Arc<Block>| !ram.is_ignored(block);
+        let places: Vec<_> = (0..blocks.len()).filter(|at| is_sent(&&blocks[*at])).collect();
+        let pieces = Pieces::new(blocks.iter().filter(is_sent), PIECE);
+        let step = || {
+            let (at, range) = match copies.next() {
+                Some((at, page)) => (at, (page, blocks[at].pages_per_unit())),
+                None => {
+                    let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
+                    (places[at], (offset / ram.page_size(), len / ram.page_size()))
+                }
+            };
+            copies.read(at, range, &mut |start, content| {
+                self.put_copy(ram, (&blocks[at], &self.headers[at], &written[at]), (start, content), zeros)
+            })?;
+            Ok(true)
+        };
+        workers::run(&vm, "savevm-pages", self.threads, step)?;
+        self.put_bitmaps(blocks, &written)
+    }
+
+    /// Writes the pages of a copy that are not zero. With `zeros`, marks zero pages as well.
+    fn put_copy(
+        &self,
+        ram: &Ram,
+        (block, header, written): (&Block, &Header, &Bitmap),
+        (start, content): (usize, &[u8]),
+        zeros: bool,
+    ) -> Result<()> {
+        let size = ram.page_size();
+        // Direct access needs an aligned copy.
+        let aligned = self.direct.as_ref().map(|direct| OwnMemory::new(content.len()).map(|own| (direct, own)));
+        let aligned = aligned.transpose().map_err(|err| Error::io("memory for pages", &err))?;
+        if let Some((_, own)) = &aligned {
+            own.memory().write(0, content);
+        }
+        let pages: Vec<_> = content.chunks(size).map(is_zero).collect();
+        let mut at = 0;
+        for run in pages.chunk_by(|one, next| one == next) {
+            let (first, offset, len) = (start + at, at * size, run.len() * size);
+            at += run.len();
+            let counter = if run[0] { &ram.counters.zero } else { &ram.counters.normal };
+            counter.fetch_add(run.len() as u64, Relaxed);
+            if run[0] && !zeros {
+                continue;
+            }
+            written.set(first, run.len());
+            if run[0] {
+                continue;
+            }
+            let place = header.pages_offset + (first * size) as u64;
+            let put = match &aligned {
+                Some((direct, own)) => direct.write_at(own.memory().piece(offset, len), place),
+                None => self.file.write_slice(&content[offset..offset + len], place),
+            };
+            put.map_err(|err| self.write_error(block, (first * size, len), place, &err))?;
+            self.file.start_writing(place, len as u64);
+        }
+        Ok(())
+    }
+
+    fn write_error(&self, block: &Block, (start, len): (usize, usize), place: u64, err: &io::Error) -> Error {
+        let what = format_args!(
+            "writing {} of block '{}' from 0x{start:x} on, at offset 0x{place:x} of",
+            size(len as u64),
+            block.name()
+        );
+        self.file.error(what, err)
     }
 
     /// Writes the pages of a piece that are not zero.
@@ -111,19 +202,14 @@ impl MappedSave {
         for run in zero.chunk_by(|one, next| one == next) {
             let (start, len) = (offset + at * page, run.len() * page);
             at += run.len();
+            ram.cleaned(block.dirty.clear(start / page, run.len()));
             if run[0] {
                 ram.counters.zero.fetch_add(run.len() as u64, Relaxed);
                 continue;
             }
             let place = header.pages_offset + start as u64;
-            to.write_at(memory.piece(start, len), place).map_err(|err| {
-                let what = format_args!(
-                    "writing {} of block '{}' from 0x{start:x} on, at offset 0x{place:x} of",
-                    size(len as u64),
-                    block.name()
-                );
-                self.file.error(what, &err)
-            })?;
+            to.write_at(memory.piece(start, len), place)
+                .map_err(|err| self.write_error(block, (start, len), place, &err))?;
             written.set(start / page, run.len());
             ram.counters.normal.fetch_add(run.len() as u64, Relaxed);
         }

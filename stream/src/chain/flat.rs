@@ -1,44 +1,90 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! One stream from the files of a chain: the youngest file, with the pages of all files in place of its own.
+//! One snapshot from the files of a chain: the youngest file, with the pages of all files in place of its own.
 
 use std::io::{self, Read};
-use std::ops::Range;
+use std::iter::Peekable;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::index::Place;
-use super::{Chain, ReadAt, is_link};
-use crate::inspect::{ItemKind, SectionKind};
-use crate::wire;
+use super::plan::{Piece, plan};
+use super::{Chain, ReadAt, page_hash};
 use crate::wire::ram;
-use crate::wire::section::{encode_footer, encode_tag};
 
 /// Bytes that are read from a file at once.
 const WINDOW: usize = 256 << 10;
 /// Bytes that are prepared for the reader at once, about.
 const BATCH: usize = 256 << 10;
 
-/// A part of the stream.
-enum Piece {
-    /// Bytes of the youngest file.
-    Copy(Range<u64>),
-    Bytes(Vec<u8>),
-    /// All pages of a block of this index.
-    Pages(usize),
+/// The form of a flattened snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlatForm {
+    /// A stream with a record for each page.
+    Stream,
+    /// Each page has a fixed place in the file (mapped-ram).
+    Mapped,
+    /// A stream with all devices and the list of blocks, but without pages.
+    WithoutPages,
 }
 
-/// A reader of one stream with all pages.
+impl FlatForm {
+    pub(super) fn is_mapped(self) -> bool {
+        self == Self::Mapped
+    }
+}
+
+/// A part of the snapshot's bytes.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// This number of zeros, which may be a hole of the file.
+    Hole(u64),
+}
+
+/// A reader of one snapshot with all pages.
 pub struct Flat<F> {
     chain: Arc<Chain<F>>,
-    pieces: std::vec::IntoIter<Piece>,
+    form: FlatForm,
+    /// Made by the first read.
+    pieces: Option<std::vec::IntoIter<Piece>>,
     piece: Option<Piece>,
-    /// The pages of the current piece that are left, and the name of the block for the first of them.
-    pages: std::vec::IntoIter<(usize, Place)>,
+    /// The pages of the current block that are left.
+    pages: Option<BlockPages>,
     /// One window for each file.
     windows: Vec<Window>,
     out: Vec<u8>,
     taken: usize,
+    /// Zeros that follow `out`.
+    hole: u64,
+}
+
+/// The pages of a block, in the order of their addresses.
+struct BlockPages {
+    list: Peekable<std::vec::IntoIter<(usize, Place)>>,
+    /// Address of the next page.
+    next: u64,
+    length: u64,
+    /// The name of the block for its first record.
+    name: Option<Arc<str>>,
+}
+
+impl BlockPages {
+    fn new<F: ReadAt>(chain: &Chain<F>, at: usize) -> Self {
+        let block = &chain.stream.ram.blocks[at];
+        let list = chain.pages(&block.name).into_iter().peekable();
+        Self { list, next: 0, length: block.length, name: Some(Arc::clone(&block.name)) }
+    }
+
+    /// Takes the page at `next`, if a file has it.
+    fn take(&mut self) -> Option<(usize, Place)> {
+        let next = self.next;
+        self.list.next_if(|(_, place)| place.address == next)
+    }
+
+    /// The number of bytes from `next` on that no file has.
+    fn gap(&mut self) -> u64 {
+        self.list.peek().map_or(self.length, |(_, place)| place.address).saturating_sub(self.next)
+    }
 }
 
 /// A part of a file that was read in advance.
@@ -73,68 +119,38 @@ impl Window {
     }
 }
 
-/// The pieces of the stream of a chain.
-fn plan<F: ReadAt>(chain: &Chain<F>) -> Vec<Piece> {
-    let stream = &chain.stream;
-    let footers = stream.footers != Some(false);
-    let mut pieces = Vec::new();
-    let mut placed = false;
-    for item in &stream.items {
-        let ItemKind::Section(section) = &item.kind else {
-            pieces.push(Piece::Copy(item.offset..item.offset + item.size));
-            continue;
-        };
-        let is_ram = *section.device.name == *"ram" && matches!(section.kind, SectionKind::Part | SectionKind::End);
-        if !is_ram && !is_link(section) {
-            pieces.push(Piece::Copy(item.offset..item.offset + item.size));
-        }
-        if !is_ram || placed {
-            continue;
-        }
-        placed = true;
-        let head = |tag| {
-            let mut bytes = Vec::new();
-            encode_tag(&mut bytes, tag, section.id);
-            bytes
-        };
-        let end = |mut bytes: Vec<u8>| {
-            ram::encode_end(&mut bytes);
-            if footers {
-                encode_footer(&mut bytes, section.id);
-            }
-            Piece::Bytes(bytes)
-        };
-        pieces.push(Piece::Bytes(head(wire::SECTION_PART)));
-        pieces.extend((0..stream.ram.blocks.len()).map(Piece::Pages));
-        pieces.extend([end(Vec::new()), end(head(wire::SECTION_END))]);
-    }
-    pieces
-}
-
 impl<F: ReadAt> Flat<F> {
-    pub(super) fn new(chain: Arc<Chain<F>>) -> Self {
-        let pieces = match chain.layers.len() {
-            // A full snapshot is returned as it is.
-            1 => vec![Piece::Copy(0..chain.identity().length)],
-            _ => plan(&chain),
-        };
-        Self {
-            windows: chain.layers.iter().map(|_| Window::default()).collect(),
-            chain,
-            pieces: pieces.into_iter(),
-            piece: None,
-            pages: Vec::new().into_iter(),
-            out: Vec::new(),
-            taken: 0,
+    pub(super) fn new(chain: Arc<Chain<F>>, form: FlatForm) -> Self {
+        let windows = chain.layers.iter().map(|_| Window::default()).collect();
+        let (pieces, piece, pages) = (None, None, None);
+        Self { windows, chain, form, pieces, piece, pages, out: Vec::new(), taken: 0, hole: 0 }
+    }
+
+    /// Returns the next part; `None` at the end.
+    pub fn next_part(&mut self) -> io::Result<Option<Part<'_>>> {
+        if self.taken == self.out.len() && self.hole == 0 {
+            self.fill()?;
+        }
+        if self.taken < self.out.len() {
+            let start = std::mem::replace(&mut self.taken, self.out.len());
+            return Ok(Some(Part::Bytes(&self.out[start..])));
+        }
+        match std::mem::take(&mut self.hole) {
+            0 => Ok(None),
+            count => Ok(Some(Part::Hole(count))),
         }
     }
 
-    /// Prepares more bytes. Leaves `out` empty at the end.
+    /// Prepares more bytes, or a hole. Prepares nothing at the end.
     fn fill(&mut self) -> io::Result<()> {
         self.out.clear();
         self.taken = 0;
-        while self.out.len() < BATCH {
-            let Some(piece) = self.piece.take().or_else(|| self.pieces.next()) else { break };
+        if self.pieces.is_none() {
+            self.pieces = Some(plan(&self.chain, self.form)?.into_iter());
+        }
+        while self.out.len() < BATCH && self.hole == 0 {
+            let piece = self.piece.take().or_else(|| self.pieces.as_mut().and_then(Iterator::next));
+            let Some(piece) = piece else { break };
             self.piece = self.put(piece)?;
         }
         Ok(())
@@ -144,6 +160,7 @@ impl<F: ReadAt> Flat<F> {
     fn put(&mut self, piece: Piece) -> io::Result<Option<Piece>> {
         match piece {
             Piece::Bytes(bytes) => self.out.extend(bytes),
+            Piece::Hole(count) => self.hole = count,
             Piece::Copy(range) => {
                 let step = (range.end - range.start).min(WINDOW as u64);
                 let bytes = self.windows[0].get(&self.chain.layers[0].file, range.start, step as usize)?;
@@ -151,37 +168,85 @@ impl<F: ReadAt> Flat<F> {
                 let rest = range.start + step..range.end;
                 return Ok((!rest.is_empty()).then_some(Piece::Copy(rest)));
             }
-            Piece::Pages(block) => {
+            Piece::Bitmap(block, size) => {
+                let (start, page_size) = (self.out.len(), self.chain.page_size());
+                self.out.resize(start + size as usize, 0);
                 let name = Arc::clone(&self.chain.stream.ram.blocks[block].name);
-                let mut first = None;
-                if self.pages.len() == 0 {
-                    self.pages = self.chain.pages(&name).into_iter();
-                    first = Some(name.as_bytes());
+                for (_, place) in self.chain.pages(&name) {
+                    let page = place.address / page_size;
+                    if place.fill != Some(0)
+                        && let Some(byte) = self.out.get_mut(start + (page / 8) as usize)
+                    {
+                        *byte |= 1 << (page % 8);
+                    }
                 }
-                while self.out.len() < BATCH {
-                    let Some((layer, place)) = self.pages.next() else { return Ok(None) };
-                    self.put_page(layer, place, first.take())?;
-                }
-                return Ok((self.pages.len() > 0).then_some(Piece::Pages(block)));
+            }
+            Piece::Records(block) | Piece::Pages(block) => {
+                let is_record = matches!(piece, Piece::Records(_));
+                let mut pages = self.pages.take().unwrap_or_else(|| BlockPages::new(&self.chain, block));
+                let more = if is_record { self.put_records(&mut pages) } else { self.put_pages(&mut pages) }?;
+                self.pages = more.then_some(pages);
+                return Ok(more.then_some(piece));
             }
         }
         Ok(None)
     }
 
-    fn put_page(&mut self, layer: usize, place: Place, block: Option<&[u8]>) -> io::Result<()> {
-        let Place { address, offset, fill, hash } = place;
-        if let Some(fill) = fill {
-            ram::encode_page_head(&mut self.out, ram::ZERO, address, block);
-            self.out.push(fill);
-            return Ok(());
+    /// Appends records of pages. Returns whether there are more.
+    fn put_records(&mut self, pages: &mut BlockPages) -> io::Result<bool> {
+        let (page_size, zeros) = (self.chain.page_size(), self.chain.is_filled());
+        while self.out.len() < BATCH {
+            if !zeros {
+                // Shared memory has no pages.
+                pages.next += pages.gap();
+            }
+            if pages.next >= pages.length {
+                return Ok(false);
+            }
+            let (address, found, name) = (pages.next, pages.take(), pages.name.take());
+            let name = name.as_deref().map(str::as_bytes);
+            pages.next += page_size;
+            let fill = found.map_or(Some(0), |(_, place)| place.fill);
+            let kind = if fill.is_some() { ram::ZERO } else { ram::PAGE };
+            ram::encode_page_head(&mut self.out, kind, address, name);
+            match (fill, found) {
+                (None, Some((layer, place))) => self.put_content(layer, &place, page_size as usize)?,
+                (fill, _) => self.out.push(fill.unwrap_or(0)),
+            }
         }
-        ram::encode_page_head(&mut self.out, ram::PAGE, address, block);
-        let chain = Arc::clone(&self.chain);
-        let layer_of = &chain.layers[layer];
-        let len = layer_of.page_size as usize;
-        let fail = |what: String| io::Error::other(format!("{} at {offset:#x}: {what}", super::text(&layer_of.path)));
-        let bytes = self.windows[layer].get(&layer_of.file, offset, len).map_err(|error| fail(error.to_string()))?;
-        if xxh3_64(bytes) != hash {
+        Ok(true)
+    }
+
+    /// Appends pages, or a hole. Returns whether there are more.
+    fn put_pages(&mut self, pages: &mut BlockPages) -> io::Result<bool> {
+        let page_size = self.chain.page_size();
+        while self.out.len() < BATCH && pages.next < pages.length {
+            let gap = pages.gap();
+            if gap > 0 {
+                pages.next += gap;
+                self.hole = gap;
+                break;
+            }
+            let len = page_size.min(pages.length - pages.next);
+            let Some((layer, place)) = pages.take() else { return Err(io::Error::other("two pages overlap")) };
+            pages.next += len;
+            match place.fill {
+                Some(0) => {
+                    self.hole = len;
+                    break;
+                }
+                Some(byte) => self.out.resize(self.out.len() + len as usize, byte),
+                None => self.put_content(layer, &place, len as usize)?,
+            }
+        }
+        Ok(pages.next < pages.length)
+    }
+
+    fn put_content(&mut self, layer: usize, place: &Place, len: usize) -> io::Result<()> {
+        let (of, offset) = (&self.chain.layers[layer], place.offset);
+        let fail = |what: String| io::Error::other(format!("{} at {offset:#x}: {what}", super::text(&of.path)));
+        let bytes = self.windows[layer].get(&of.file, offset, len).map_err(|error| fail(error.to_string()))?;
+        if page_hash(bytes) != place.hash {
             return Err(fail("the page was changed while the file was read".to_owned()));
         }
         self.out.extend_from_slice(bytes);
@@ -191,10 +256,16 @@ impl<F: ReadAt> Flat<F> {
 
 impl<F: ReadAt> Read for Flat<F> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.out.len() {
+        if self.taken == self.out.len() && self.hole == 0 {
             self.fill()?;
         }
         let left = &self.out[self.taken..];
+        if left.is_empty() {
+            let count = usize::try_from(self.hole).unwrap_or(usize::MAX).min(into.len());
+            into[..count].fill(0);
+            self.hole -= count as u64;
+            return Ok(count);
+        }
         let count = left.len().min(into.len());
         into[..count].copy_from_slice(&left[..count]);
         self.taken += count;

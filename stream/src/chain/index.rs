@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
-
+use super::page_hash;
 use crate::budget::Budget;
 use crate::inspect::{Block, Page, Visitor};
 
@@ -95,6 +94,7 @@ impl<'a> Indexer<'a> {
 
 impl Visitor for Indexer<'_> {
     const WANTS_PAGES: bool = true;
+    const WANTS_HOLES: bool = false;
     const WANTS_STATES: bool = false;
 
     fn block(&mut self, block: &Block) -> io::Result<()> {
@@ -104,7 +104,7 @@ impl Visitor for Indexer<'_> {
     fn page(&mut self, block: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
         let (fill, hash) = match page {
             Page::Fill(fill, _) => (Some(fill), 0),
-            Page::Plain(bytes) => (None, xxh3_64(bytes)),
+            Page::Plain(bytes) => (None, page_hash(bytes)),
             Page::Xbzrle(..) | Page::Compressed(..) => {
                 let text = "it has compressed pages or differences of pages, so it can't be part of a chain";
                 return Err(io::Error::other(text));

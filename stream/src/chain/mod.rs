@@ -2,28 +2,34 @@
 //! Chains of snapshots: an incremental snapshot has all devices and the pages that changed since its parent.
 //!
 //! [`Chain::open`] reads all files of a chain from the youngest to the oldest and checks that they belong together.
-//! [`Chain::flatten`] returns a reader of one stream with all pages, as a full snapshot would have had it. The caller opens
-//! the files ([`Files`]), since this crate makes no system calls.
+//! [`Chain::flatten`] returns a reader of one snapshot with all pages, as a full snapshot would have had it.
+//! [`Chain::blocks`] says where the last copy of each page is. The caller opens the files ([`Files`]), since this crate makes
+//! no system calls.
+//!
+//! Each file may have fixed places of pages (mapped-ram). In an incremental one the bitmap has the pages that changed; they may
+//! be zero.
 //!
 //! The files may be hostile: reading ends, and within the [`Budget`].
 
 mod flat;
+mod hashing;
 mod index;
+mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use crate::budget::Budget;
-use crate::inspect::{Configuration, Options, ReadSource, SectionKind, Stream, printable, read, read_slice};
+use crate::inspect::{Configuration, Options, SectionKind, Stream, Visitor, printable, read, read_slice};
 pub use crate::wire::chain::{Identity, Link};
-use crate::wire::chain::{TRAILER_LEN, trailer};
+use crate::wire::chain::{TRAILER_LEN, page_hash, trailer};
+use crate::wire::mapped::CAPABILITY;
 use crate::wire::uuid_text;
-pub use flat::Flat;
+pub use flat::{Flat, FlatForm, Part};
+use hashing::Hashing;
 use index::{Blocks, Indexer};
 
 /// Most files in a chain.
@@ -61,66 +67,32 @@ pub fn link(start: &[u8]) -> Option<Link<String>> {
     stream.parent
 }
 
-/// Reads a file from its start and hashes it.
-struct Hashing<'a, F> {
-    file: &'a F,
-    offset: u64,
-    /// Of all bytes but those in `tail`.
-    hasher: Xxh3,
-    /// The last bytes that were read, which may be the trailer.
-    tail: Vec<u8>,
+/// Reads nothing but what the hash needs.
+struct Hashed;
+
+impl Visitor for Hashed {
+    const WANTS_PAGES: bool = true;
+    const WANTS_HOLES: bool = false;
+    const WANTS_STATES: bool = false;
 }
 
-impl<F: ReadAt> Read for &mut Hashing<'_, F> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(self.offset, into)?;
-        let bytes = &into[..count];
-        if count >= TRAILER_LEN {
-            self.hasher.update(&self.tail);
-            self.hasher.update(&bytes[..count - TRAILER_LEN]);
-            self.tail.clear();
-            self.tail.extend_from_slice(&bytes[count - TRAILER_LEN..]);
-        } else {
-            self.tail.extend_from_slice(bytes);
-            let done = self.tail.len().saturating_sub(TRAILER_LEN);
-            self.hasher.update(&self.tail[..done]);
-            self.tail.drain(..done);
-        }
-        self.offset += count as u64;
-        Ok(count)
-    }
-}
-
-impl<'a, F: ReadAt> Hashing<'a, F> {
-    fn new(file: &'a F) -> Self {
-        Self { file, offset: 0, hasher: Xxh3::new(), tail: Vec::with_capacity(2 * TRAILER_LEN) }
-    }
-
-    /// The identity of what was read, followed by `more`.
-    fn identity(&self, more: &[u8]) -> Identity {
-        let mut whole = self.hasher.clone();
-        whole.update(&self.tail);
-        whole.update(more);
-        Identity { length: self.offset + more.len() as u64, hash: whole.digest128().to_be_bytes() }
-    }
-
-    /// Whether the file ends with the trailer that belongs to the bytes before it.
-    fn has_trailer(&self) -> bool {
-        self.tail == trailer(self.hasher.digest128().to_be_bytes())
-    }
+/// Reads a whole file, and hashes it. The file may be damaged.
+fn hash<F: ReadAt>(file: &F) -> io::Result<Hashing<'_, F>> {
+    let mut hashing = Hashing::new(file);
+    // Damage is found when the file is opened in a chain.
+    read(&mut hashing, Options::default(), &mut Hashed)?;
+    hashing.drain()?;
+    Ok(hashing)
 }
 
 /// Reads a whole file and returns the identity of its contents.
 pub fn identify(file: &impl ReadAt) -> io::Result<Identity> {
-    let mut hashing = Hashing::new(file);
-    io::copy(&mut &mut hashing, &mut io::sink())?;
-    Ok(hashing.identity(&[]))
+    Ok(hash(file)?.identity(&[]))
 }
 
 /// Reads a whole file and returns its trailer, and the identity that it has once the trailer is appended.
 pub fn seal(file: &impl ReadAt) -> io::Result<([u8; TRAILER_LEN], Identity)> {
-    let mut hashing = Hashing::new(file);
-    io::copy(&mut &mut hashing, &mut io::sink())?;
+    let hashing = hash(file)?;
     let trailer = trailer(hashing.identity(&[]).hash);
     let identity = hashing.identity(&trailer);
     Ok((trailer, identity))
@@ -136,6 +108,8 @@ struct Layer<F> {
     /// The pages that the file has, by block.
     blocks: Blocks,
     page_size: u64,
+    /// Pages have fixed places in the file.
+    mapped: bool,
 }
 
 /// A chain whose files belong together.
@@ -195,6 +169,11 @@ impl<F: ReadAt> Chain<F> {
         self.layers.len() > 1
     }
 
+    /// Whether pages have fixed places in the youngest file.
+    pub fn is_mapped(&self) -> bool {
+        self.layers.first().is_some_and(|layer| layer.mapped)
+    }
+
     /// The identity of the youngest file.
     pub fn identity(&self) -> Identity {
         self.layers.first().map(|layer| layer.identity).unwrap_or_default()
@@ -207,6 +186,9 @@ impl<F: ReadAt> Chain<F> {
             self.layers[1..].iter().try_for_each(|layer| youngest.check_same_machine(layer))?;
         }
         let shared = self.stream.configuration.as_ref().is_some_and(|machine| machine.has("x-ignore-shared"));
+        if self.is_filled() {
+            return Ok(());
+        }
         for block in self.stream.ram.blocks.iter().filter(|block| block.length > 0) {
             let wanted = block.length.div_ceil(youngest.page_size);
             let found = self.pages(&block.name).len() as u64;
@@ -240,10 +222,64 @@ impl<F: ReadAt> Chain<F> {
         all
     }
 
-    /// Returns a reader of one stream with all devices of the youngest file and all pages.
-    pub fn flatten(self: &Arc<Self>) -> Flat<F> {
-        Flat::new(Arc::clone(self))
+    /// Whether a page that no file has is zero: the oldest file has fixed places, which leave zero pages out.
+    fn is_filled(&self) -> bool {
+        self.layers.last().is_some_and(|layer| layer.mapped)
     }
+
+    /// The blocks of memory: name and length in bytes.
+    pub fn blocks(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.stream.ram.blocks.iter().map(|block| (&*block.name, block.length))
+    }
+
+    /// Where the pages of a block are, in the order of their addresses. A page that is not in the list is zero.
+    pub fn page_places(&self, block: &str) -> impl Iterator<Item = PagePlace> {
+        let place = |(file, place): (usize, index::Place)| {
+            let index::Place { address, offset, fill, hash } = place;
+            PagePlace { address, content: fill.map_or(Content::At { file, offset, hash }, Content::Filled) }
+        };
+        self.pages(block).into_iter().map(place)
+    }
+
+    /// The size of a page in bytes.
+    pub fn page_size(&self) -> u64 {
+        self.layers.first().map_or(0, |layer| layer.page_size)
+    }
+
+    /// The open files with their paths, from the youngest to the oldest. [`Content::At`] counts them so.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &F)> {
+        self.layers.iter().map(|layer| (&*layer.path, &layer.file))
+    }
+
+    /// Returns a reader of one snapshot with all devices of the youngest file, and all pages.
+    pub fn flatten(self: &Arc<Self>, form: FlatForm) -> Flat<F> {
+        Flat::new(Arc::clone(self), form)
+    }
+}
+
+/// Where the last copy of a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PagePlace {
+    /// Address within the block.
+    pub address: u64,
+    /// The content.
+    pub content: Content,
+}
+
+/// The content of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// One byte that fills it.
+    Filled(u8),
+    /// Bytes of a file: its number, their offset and their hash ([`page_hash`]).
+    At {
+        /// Number of the file; the youngest is 0.
+        file: usize,
+        /// Offset in the file.
+        offset: u64,
+        /// The hash.
+        hash: u64,
+    },
 }
 
 impl<F: ReadAt> Layer<F> {
@@ -251,8 +287,7 @@ impl<F: ReadAt> Layer<F> {
         let mut hashing = Hashing::new(&file);
         let mut indexer = Indexer::new(budget);
         let options = Options { budget: Budget::new(indexer.left() / 2), ..Options::default() };
-        let stream = read(ReadSource::new(&mut hashing), options, &mut indexer)
-            .map_err(|error| format!("{}: {error}", text(&path)))?;
+        let stream = read(&mut hashing, options, &mut indexer).map_err(|error| format!("{}: {error}", text(&path)))?;
         let (identity, is_sealed) = (hashing.identity(&[]), hashing.has_trailer());
         let blocks = indexer.finish();
         let fail = |what: &str| Err(format!("{}: {what}", text(&path)));
@@ -270,7 +305,8 @@ impl<F: ReadAt> Layer<F> {
         }
         let page_size = stream.ram.page_size.map_or(4096, |(size, _)| size);
         let (link, configuration) = (stream.parent.clone(), stream.configuration.clone());
-        Ok((Self { path, file, identity, link, configuration, blocks, page_size }, stream))
+        let mapped = configuration.as_ref().is_some_and(|machine| machine.has(CAPABILITY));
+        Ok((Self { path, file, identity, link, configuration, blocks, page_size, mapped }, stream))
     }
 
     /// Checks that a file is the parent that this one names.

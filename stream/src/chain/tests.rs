@@ -4,9 +4,12 @@
 use super::*;
 use crate::inspect::{Block, Page, Visitor, read_whole};
 use crate::testing::{Builder, flag};
+use crate::wire::configuration;
+use crate::wire::mapped::Header;
 use crate::wire::section::{DeviceHead, encode_footer, encode_tag};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::io::Read;
 
 const PAGE: usize = 4096;
 
@@ -38,8 +41,50 @@ impl Memory {
 
 /// A machine with blocks "a" and "b": a stream with these pages, and with a parent.
 fn snapshot(machine: &str, pages: &[(&str, u64, u8)], state: &[u8], parent: Option<Link<&str>>) -> Vec<u8> {
+    snapshot_in(FlatForm::Stream, machine, pages, state, parent)
+}
+
+/// The list of blocks. With fixed places it has the pages.
+fn block_list(form: FlatForm, start: usize, pages: &[(&str, u64, u8)]) -> Vec<u8> {
+    let mut list = Vec::new();
+    flag::encode_block_list(&mut list, 12 * PAGE as u64);
+    for (name, count) in [("a", 8), ("b", 4)] {
+        let length = count * PAGE as u64;
+        flag::BlockEntry { name: name.as_bytes(), length }.encode(&mut list, None, None);
+        if form == FlatForm::Mapped {
+            let header = Header::place((start + list.len()) as u64, length, PAGE as u64).unwrap();
+            header.encode(&mut list);
+            list.resize(header.pages_offset as usize + length as usize - start, 0);
+            for (_, page, value) in pages.iter().filter(|(block, ..)| *block == name) {
+                list[header.bitmap_offset as usize - start] |= 1 << page;
+                let at = header.pages_offset as usize - start + *page as usize * PAGE;
+                list[at..at + PAGE].fill(*value);
+            }
+        }
+    }
+    flag::encode_end(&mut list);
+    list
+}
+
+fn snapshot_in(
+    form: FlatForm,
+    machine: &str,
+    pages: &[(&str, u64, u8)],
+    state: &[u8],
+    parent: Option<Link<&str>>,
+) -> Vec<u8> {
     let mut stream = Builder::new();
-    stream.configuration(machine);
+    match form {
+        FlatForm::Mapped => {
+            let mut bytes = vec![crate::wire::CONFIGURATION];
+            configuration::encode_machine(&mut bytes, machine.as_bytes());
+            configuration::Content::Capabilities(vec![&b"mapped-ram"[..]]).encode(&mut bytes);
+            stream.raw(&bytes);
+        }
+        _ => {
+            stream.configuration(machine);
+        }
+    }
     let stream_is_child = parent.is_some();
     if let Some(link) = parent {
         let mut bytes = Vec::new();
@@ -50,15 +95,11 @@ fn snapshot(machine: &str, pages: &[(&str, u64, u8)], state: &[u8], parent: Opti
         encode_footer(&mut bytes, crate::wire::chain::SECTION_ID);
         stream.raw(&bytes);
     }
-    let mut list = Vec::new();
-    flag::encode_block_list(&mut list, 12 * PAGE as u64);
-    for (name, pages) in [("a", 8), ("b", 4)] {
-        flag::BlockEntry { name: name.as_bytes(), length: pages * PAGE as u64 }.encode(&mut list, None, None);
-    }
-    flag::encode_end(&mut list);
-    stream.named(1, 3, "ram", 0, 4, &list);
+    // Tag, number, name, instance and version.
+    let start = stream.bytes.len() + 1 + 4 + 1 + 3 + 4 + 4;
+    stream.named(1, 3, "ram", 0, 4, &block_list(form, start, pages));
     let mut records = Vec::new();
-    for (block, page, value) in pages {
+    for (block, page, value) in pages.iter().filter(|_| form != FlatForm::Mapped) {
         let kind = if *value == 0 { flag::ZERO } else { flag::PAGE };
         flag::encode_page_head(&mut records, kind, page * PAGE as u64, Some(block.as_bytes()));
         records.extend(std::iter::repeat_n(*value, if *value == 0 { 1 } else { PAGE }));
@@ -103,12 +144,30 @@ impl Visitor for Pages {
 /// The pages and the last device's state of a flattened chain.
 fn contents(chain: &Arc<Chain<&'static [u8]>>) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
-    chain.flatten().read_to_end(&mut bytes).unwrap();
+    chain.flatten(FlatForm::Stream).read_to_end(&mut bytes).unwrap();
     let mut pages = Pages::default();
     let stream = read_whole(&bytes, Options::default(), &mut pages).unwrap();
     assert!(stream.damage.is_none() && stream.parent.is_none() && stream.trailing == 0, "{:?}", stream.damage);
     let state = stream.devices().last().and_then(|(_, section)| section.data.clone()).unwrap();
     (pages.0.values().copied().collect(), state)
+}
+
+/// All bytes of a chain in a form, with the number of bytes in holes.
+fn flat(chain: &Arc<Chain<&'static [u8]>>, form: FlatForm) -> (Vec<u8>, u64) {
+    let (mut bytes, mut holes, mut flat) = (Vec::new(), 0, chain.flatten(form));
+    while let Some(part) = flat.next_part().unwrap() {
+        match part {
+            Part::Bytes(part) => bytes.extend_from_slice(part),
+            Part::Hole(count) => {
+                holes += count;
+                bytes.resize(bytes.len() + count as usize, 0);
+            }
+        }
+    }
+    let mut read = Vec::new();
+    chain.flatten(form).read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    (bytes, holes)
 }
 
 fn link(parent: Identity, name: &str) -> Option<Link<&str>> {
@@ -127,12 +186,64 @@ fn flattened_chain_has_the_last_copy_of_each_page() {
     assert_eq!(contents(&chain), (vec![1, 0, 3, 4, 5, 6, 7, 99, 97, 10, 11, 12], b"new".to_vec()));
     // A full snapshot is not changed.
     let mut bytes = Vec::new();
-    files.open("d/base").unwrap().flatten().read_to_end(&mut bytes).unwrap();
+    files.open("d/base").unwrap().flatten(FlatForm::Stream).read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, files.0[Path::new("d/base")]);
     let found = super::link(files.0[Path::new("d/two")]).unwrap();
     assert_eq!((found.parent, &*found.name), (one, "one"));
     assert_eq!(super::link(files.0[Path::new("d/base")]), None);
     assert_eq!(super::link(b"QEVM"), None);
+}
+
+#[test]
+fn files_with_fixed_places_may_be_anywhere_in_a_chain() {
+    let expected = (vec![1, 0, 3, 4, 5, 0, 7, 99, 97, 10, 11, 12], b"new".to_vec());
+    for number in 0..8 {
+        let form = |bit: u32| if number >> bit & 1 == 1 { FlatForm::Mapped } else { FlatForm::Stream };
+        let mut files = Memory::default();
+        // A full file with fixed places leaves zero pages out.
+        let mut pages = all_pages(|at| if at == 5 { 0 } else { at as u8 + 1 });
+        pages.retain(|(.., value)| form(0) == FlatForm::Stream || *value > 0);
+        let base = files.put("base", snapshot_in(form(0), "pc", &pages, b"old", None));
+        let pages = [("a", 1, 0), ("a", 7, 99), ("b", 0, 98)];
+        let one = files.put("one", snapshot_in(form(1), "pc", &pages, b"mid", link(base, "base")));
+        files.put("two", snapshot_in(form(2), "pc", &[("b", 0, 97)], b"new", link(one, "one")));
+        let chain = files.open("two").unwrap();
+        assert_eq!(chain.is_mapped(), form(2) == FlatForm::Mapped);
+        assert_eq!(contents(&chain), expected, "{number:03b}");
+        let (mapped, holes) = flat(&chain, FlatForm::Mapped);
+        assert!(holes > 1 << 20);
+        files.put("mapped", mapped);
+        let mapped = files.open("mapped").unwrap();
+        assert!(mapped.is_mapped() && !mapped.is_incremental());
+        assert_eq!(contents(&mapped), expected, "{number:03b}");
+        let (without, _) = flat(&chain, FlatForm::WithoutPages);
+        let mut seen = Pages::default();
+        let stream = read_whole(&without, Options::default(), &mut seen).unwrap();
+        assert!(stream.damage.is_none() && seen.0.is_empty() && stream.ram.blocks.len() == 2);
+        assert_eq!(chain.blocks().collect::<Vec<_>>(), [("a", 8 * PAGE as u64), ("b", 4 * PAGE as u64)]);
+        let places: Vec<_> = chain.page_places("a").collect();
+        assert!(places.len() >= 7 && places.is_sorted_by_key(|place| place.address));
+        let Content::At { file, offset, hash } = places.last().unwrap().content else { panic!("{places:?}") };
+        let bytes = &files.0[Path::new("one")][offset as usize..offset as usize + PAGE];
+        assert_eq!((file, hash), (1, page_hash(bytes)));
+    }
+}
+
+#[test]
+fn unused_places_do_not_count_and_all_others_do() {
+    let mut files = Memory::default();
+    let bytes = snapshot_in(FlatForm::Mapped, "pc", &[("a", 3, 7)], b"x", None);
+    let good = files.put("x", bytes.clone());
+    let pages = (1 << 20)..(1 << 20) + 8 * PAGE;
+    assert!(bytes[pages.start + 3 * PAGE] == 7);
+    for at in (0..bytes.len()).step_by(40_009).chain([bytes.len() - 1]) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        let unused =
+            pages.contains(&at) && (at - pages.start) / PAGE != 3 || (2 << 20..(2 << 20) + 4 * PAGE).contains(&at);
+        assert_eq!(files.put("y", changed) == good, unused, "{at:#x}");
+    }
+    assert_ne!(files.put("y", bytes[..bytes.len() - 1].to_vec()), good);
 }
 
 #[test]
@@ -224,7 +335,7 @@ fn page_that_changes_while_it_is_read_is_refused() {
     let child = Changing(false.into(), snapshot("pc", &[("a", 0, 9)], b"y", link(identity, "base")));
     let chain = Chain::open(&mut Two([&child, &base]), Path::new("child"), &mut Budget::default()).ok().unwrap();
     base.0.set(true);
-    let error = chain.flatten().read_to_end(&mut Vec::new()).unwrap_err();
+    let error = chain.flatten(FlatForm::Stream).read_to_end(&mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("'base' at 0x") && error.to_string().contains("was changed"), "{error}");
 }
 
@@ -232,11 +343,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn damage_anywhere_in_a_chain_is_refused(file in 0usize..3, at: prop::sample::Index, change in 1u8..) {
+    fn damage_anywhere_in_a_chain_is_refused(
+        mapped: [bool; 3], file in 0usize..3, at: prop::sample::Index, change in 1u8..,
+    ) {
         let mut files = Memory::default();
-        let base = files.put("0", snapshot("pc", &all_pages(|at| at as u8 + 1), b"old", None));
-        let one = files.put("1", snapshot("pc", &[("a", 7, 99), ("b", 2, 0)], b"mid", link(base, "0")));
-        files.put("2", snapshot("pc", &[("b", 0, 97)], b"new", link(one, "1")));
+        let form = |at: usize| if mapped[at] { FlatForm::Mapped } else { FlatForm::Stream };
+        let base = files.put("0", snapshot_in(form(0), "pc", &all_pages(|at| at as u8 + 1), b"old", None));
+        let pages: Vec<_> = [("a", 7, 99), ("b", 2, 0)].into_iter().chain(all_pages(|_| 3)).collect();
+        let one = files.put("1", snapshot_in(form(1), "pc", &pages, b"mid", link(base, "0")));
+        files.put("2", snapshot_in(form(2), "pc", &all_pages(|at| 97 + at as u8), b"new", link(one, "1")));
         prop_assert!(files.open("2").is_ok());
         let path = file.to_string();
         let mut bytes = files.0[Path::new(&path)].to_vec();
@@ -252,7 +367,7 @@ proptest! {
         let _ = super::link(&bytes);
         files.put("x", bytes);
         if let Ok(chain) = files.open("x") {
-            let _ = chain.flatten().read_to_end(&mut Vec::new());
+            let _ = chain.flatten(FlatForm::Stream).read_to_end(&mut Vec::new());
         }
     }
 }

@@ -122,6 +122,12 @@ impl<S: Source> Cursor<S> {
         if self.source.skip(possible)? < count { self.ended(what) } else { Ok(()) }
     }
 
+    /// As `skip`, for bytes that no reader uses.
+    pub fn skip_unused(&mut self, count: u64, what: &str) -> Result<()> {
+        let possible = count.min(self.end - self.source.offset());
+        if self.source.skip_unused(possible)? < count { self.ended(what) } else { Ok(()) }
+    }
+
     /// Copies `len` bytes. Memory is taken as the bytes arrive, so that a length alone takes none.
     pub fn copy(&mut self, len: u64, what: &str) -> Result<Vec<u8>> {
         const STEP: u64 = 1 << 16;

@@ -417,10 +417,17 @@ fn mapped_pages<S: Source, V: Visitor>(
     if !V::WANTS_PAGES {
         return cursor.skip(block.length, "the pages of a mapped block");
     }
+    let is_present = |page: u64| bitmap[(page / 8) as usize] >> (page % 8) & 1 == 1;
+    let mut absent = 0;
     for page in 0..pages {
         let address = page * page_size;
         let len = page_size.min(block.length - address);
-        if bitmap[(page / 8) as usize] >> (page % 8) & 1 == 1 {
+        if !V::WANTS_HOLES && !is_present(page) {
+            absent += len;
+            continue;
+        }
+        cursor.skip_unused(std::mem::take(&mut absent), "the pages of a mapped block")?;
+        if is_present(page) {
             deliver(cursor, visitor, len, "a page of a mapped block", |visitor, bytes, offset| {
                 visitor.page(block, address, Page::Plain(bytes), offset)
             })?;
@@ -432,7 +439,7 @@ fn mapped_pages<S: Source, V: Visitor>(
             visitor.progress(cursor.offset());
         }
     }
-    Ok(())
+    cursor.skip_unused(absent, "the pages of a mapped block")
 }
 
 /// Reads the page size of a block's memory. The source sends it if it differs from the host's usual size and postcopy

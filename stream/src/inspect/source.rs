@@ -17,6 +17,11 @@ pub trait Source {
     /// Skips `count` bytes, or up to the end of the input. Returns how many were skipped.
     fn skip(&mut self, count: u64) -> io::Result<u64>;
 
+    /// As `skip`, for bytes that no reader uses: the places of pages that a mapped block leaves out.
+    fn skip_unused(&mut self, count: u64) -> io::Result<u64> {
+        self.skip(count)
+    }
+
     /// Returns the number of bytes from the current offset that are known to be zero without being read.
     fn zeroes_ahead(&self) -> u64 {
         0
@@ -36,6 +41,10 @@ impl<S: Source + ?Sized> Source for &mut S {
 
     fn skip(&mut self, count: u64) -> io::Result<u64> {
         (**self).skip(count)
+    }
+
+    fn skip_unused(&mut self, count: u64) -> io::Result<u64> {
+        (**self).skip_unused(count)
     }
 
     fn zeroes_ahead(&self) -> u64 {

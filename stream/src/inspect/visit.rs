@@ -10,6 +10,8 @@ use super::stream::Block;
 pub trait Visitor {
     /// Whether [`Visitor::page`] needs the pages' contents. Otherwise they are skipped.
     const WANTS_PAGES: bool = false;
+    /// Whether [`Visitor::page`] is called for the zero pages that a mapped block leaves out.
+    const WANTS_HOLES: bool = true;
     /// Whether [`Visitor::place`] is called. Only without [`Visitor::WANTS_PAGES`].
     const WANTS_PLACES: bool = false;
     /// Whether the states of devices are kept in the [`Stream`](super::Stream).

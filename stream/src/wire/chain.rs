@@ -50,6 +50,11 @@ impl fmt::Display for Identity {
     }
 }
 
+/// XXH3 (64 bits) of a page, to detect a change after its file was checked.
+pub fn page_hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
 /// The contents of the section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link<N> {

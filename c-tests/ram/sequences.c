@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Random sequences of restores, runs, saves, rollbacks and merges of a guest that checks its own memory.
+ *
+ * SAVEVM_SEQUENCES is their number (default 20), SAVEVM_SEED the number of the first (default: the time). The command `savevm`,
+ * which merges, is SAVEVM_COMMAND; without it nothing is merged.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest.h"
+#include "harness.h"
+#include "savevm.h"
+#include "savevm/ram.h"
+
+#define LENGTH (1 << 20)
+#define FILES 10
+#define CHECKPOINTS 3
+#define STEPS 30
+
+typedef struct Snapshot {
+    bool exists, chained; /* chained: may be a parent as soon as it is loaded */
+    uint8_t *memory;      /* what it must have; NULL if the guest ran while it was saved */
+} Snapshot;
+
+typedef struct Sequence {
+    Guest *guest;
+    char directory[64];
+    Snapshot files[FILES];
+    SaveVMCheckpoint *checkpoints[CHECKPOINTS];
+    uint8_t *kept[CHECKPOINTS]; /* the memory of the checkpoints */
+    int current;                /* the file since which changes are known, or -1 */
+    bool lazy;                  /* pages may still be read */
+    unsigned seed, state;
+    char log[4096];             /* what was done, for a failure */
+} Sequence;
+
+static int pick(Sequence *s, int count)
+{
+    return rand_r(&s->state) % count;
+}
+
+static void note(Sequence *s, const char *what, int number)
+{
+    size_t end = strlen(s->log);
+    snprintf(s->log + end, sizeof(s->log) - end, " %s%d", what, number);
+}
+
+/* "file:" and the path. The text is valid until the fourth next call. */
+static const char *uri(const Sequence *s, int number)
+{
+    static char texts[4][128];
+    static int next;
+    char *text = texts[next++ % 4];
+
+    snprintf(text, sizeof(texts[0]), "file:%s/%d", s->directory, number);
+    return text;
+}
+
+static const char *path(const Sequence *s, int number)
+{
+    return uri(s, number) + strlen("file:");
+}
+
+static void good(Sequence *s, int ret, Error *err)
+{
+    if (ret != 0 || err) {
+        fprintf(stderr, "sequence %u:%s\n", s->seed, s->log);
+    }
+    CHECK_STR(err ? error_get_pretty(err) : "", "");
+    REQUIRE(ret == 0);
+}
+
+static void keep(uint8_t **copy, const Guest *guest)
+{
+    *copy = *copy ? *copy : malloc(LENGTH);
+    memcpy(*copy, guest->memory, LENGTH);
+}
+
+static void finish_restore(Sequence *s)
+{
+    Error *err = NULL;
+
+    if (s->lazy) {
+        int ret = savevm_restore_wait(s->guest->vm, &err);
+        good(s, ret, err);
+        s->lazy = false;
+    }
+}
+
+static void free_checkpoint(Sequence *s, int at)
+{
+    savevm_checkpoint_free(s->checkpoints[at]);
+    s->checkpoints[at] = NULL;
+}
+
+static void free_checkpoints(Sequence *s)
+{
+    for (int at = 0; at < CHECKPOINTS; at++) {
+        free_checkpoint(s, at);
+    }
+}
+
+static void forget(Snapshot *file)
+{
+    free(file->memory);
+    *file = (Snapshot){ 0 };
+}
+
+static void *cancel_soon(void *opaque)
+{
+    Sequence *s = opaque;
+    struct timespec nap = { .tv_nsec = rand() % 2000000 };
+
+    nanosleep(&nap, NULL);
+    savevm_snapshot_cancel(s->guest->vm);
+    return NULL;
+}
+
+/* A full or an incremental snapshot, in either format, of a stopped or a running guest, which may be cancelled. */
+static void save(Sequence *s)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    int number = pick(s, FILES);
+    bool runs = s->guest->run, chained = pick(s, 4) > 0, cancels = pick(s, 5) == 0;
+    pthread_t thread;
+    Error *err = NULL;
+
+    if (s->files[number].exists) {
+        return; /* it may be another one's parent */
+    }
+    finish_restore(s);
+    options.format = pick(s, 2) ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM;
+    options.threads = (uint32_t)pick(s, 4);
+    options.background = pick(s, 2);
+    if (chained) {
+        options.parent = s->current >= 0 && pick(s, 5) ? uri(s, s->current) : "";
+    }
+    note(s, cancels ? "save?" : options.parent && *options.parent ? "child" : "save", number);
+    if (cancels) {
+        REQUIRE(pthread_create(&thread, NULL, cancel_soon, s) == 0);
+    }
+    int ret = savevm_snapshot_save(s->guest->vm, uri(s, number), &options, &err);
+    if (cancels) {
+        pthread_join(thread, NULL);
+    }
+    if (cancels && ret == -ECANCELED) {
+        error_free(err);
+        CHECK(access(path(s, number), F_OK) != 0);
+        if (chained && !*options.parent) {
+            s->current = -1;
+        }
+        return;
+    }
+    good(s, ret, err);
+    s->files[number] = (Snapshot){ .exists = true, .chained = chained };
+    if (!runs) {
+        keep(&s->files[number].memory, s->guest);
+    }
+    if (chained) {
+        s->current = number;
+    }
+}
+
+static void restore(Sequence *s)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    int number = pick(s, FILES);
+    bool runs = s->guest->run, lazy = pick(s, 2);
+    Error *err = NULL;
+
+    if (!s->files[number].exists) {
+        return;
+    }
+    free_checkpoints(s);
+    note(s, lazy ? "lazy" : "load", number);
+    options.lazy = lazy;
+    options.parent = lazy ? NULL : "";
+    int ret = savevm_snapshot_load(s->guest->vm, uri(s, number), &options, &err);
+    good(s, ret, err);
+    s->lazy = lazy;
+    s->current = lazy ? -1 : number;
+    if (!runs && s->files[number].memory) {
+        /* Reads pages that are not there yet. */
+        CHECK(memcmp(s->guest->memory, s->files[number].memory, LENGTH) == 0);
+    }
+}
+
+static void run(Sequence *s)
+{
+    uint64_t before = atomic_load(&s->guest->steps), steps = (uint64_t)pick(s, 100);
+
+    note(s, "run", (int)steps);
+    guest_start(s->guest);
+    WAIT_FOR(atomic_load(&s->guest->steps) > before + steps);
+    if (pick(s, 3)) {
+        guest_stop(s->guest);
+    }
+}
+
+static void checkpoint(Sequence *s)
+{
+    int at = pick(s, CHECKPOINTS);
+    Error *err = NULL;
+
+    finish_restore(s);
+    guest_stop(s->guest);
+    free_checkpoint(s, at);
+    note(s, "checkpoint", at);
+    s->checkpoints[at] = savevm_checkpoint(s->guest->vm, &err);
+    good(s, s->checkpoints[at] ? 0 : -1, err);
+    keep(&s->kept[at], s->guest);
+}
+
+static void roll_back(Sequence *s)
+{
+    int at = pick(s, CHECKPOINTS);
+    Error *err = NULL;
+
+    if (s->checkpoints[at]) {
+        guest_stop(s->guest);
+        note(s, "rollback", at);
+        int ret = savevm_rollback(s->checkpoints[at], &err);
+        good(s, ret, err);
+        CHECK(memcmp(s->guest->memory, s->kept[at], LENGTH) == 0);
+    }
+}
+
+/* Writes a full snapshot with the contents of another one. */
+static void merge(Sequence *s)
+{
+    const char *command = getenv("SAVEVM_COMMAND");
+    int from = pick(s, FILES), to = pick(s, FILES), status;
+    bool mapped = pick(s, 2);
+
+    if (!command || !s->files[from].exists || s->files[to].exists) {
+        return;
+    }
+    note(s, "merge", from * FILES + to);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stdout)) {
+            _exit(2);
+        }
+        execl(command, command, "merge", path(s, from), "--format", mapped ? "mapped" : "stream", "-o", path(s, to), NULL);
+        _exit(2);
+    }
+    REQUIRE(waitpid(child, &status, 0) == child);
+    if (!CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0)) {
+        fprintf(stderr, "sequence %u:%s\n", s->seed, s->log);
+        return;
+    }
+    s->files[to] = (Snapshot){ .exists = true };
+    if (s->files[from].memory) {
+        s->files[to].memory = malloc(LENGTH);
+        memcpy(s->files[to].memory, s->files[from].memory, LENGTH);
+    }
+}
+
+static void check_all(Sequence *s)
+{
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+
+    options.log = SAVEVM_RAM_LOG_MARKS;
+    Guest *other = guest_new(MEMORY_PRIVATE, LENGTH, &options);
+    for (int number = 0; number < FILES; number++) {
+        for (int lazy = 0; s->files[number].exists && lazy < 2; lazy++) {
+            SaveVMSnapshotOptions load = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+            Error *err = NULL;
+
+            memset(other->memory, 0xee, LENGTH);
+            load.lazy = lazy;
+            int ret = savevm_snapshot_load(other->vm, uri(s, number), &load, &err);
+            good(s, ret, err);
+            ret = savevm_restore_wait(other->vm, &err);
+            good(s, ret, err);
+            bool same = !s->files[number].memory || memcmp(other->memory, s->files[number].memory, LENGTH) == 0;
+            if (!CHECK(guest_whole(other) && same)) {
+                fprintf(stderr, "sequence %u, file %d:%s\n", s->seed, number, s->log);
+            }
+        }
+    }
+    guest_free(other);
+}
+
+static void run_sequence(unsigned seed)
+{
+    static void (*const steps[])(Sequence *) = { save, save, save, restore, restore, run, run, checkpoint, roll_back, merge };
+    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    Sequence s = { .current = -1, .seed = seed, .state = seed };
+
+    snprintf(s.directory, sizeof(s.directory), "/tmp/savevm-sequence-XXXXXX");
+    REQUIRE(mkdtemp(s.directory) != NULL);
+    options.log = SAVEVM_RAM_LOG_MARKS;
+    s.guest = guest_new(MEMORY_PRIVATE, LENGTH, &options);
+    REQUIRE(s.guest != NULL);
+    Error *err = NULL;
+    if (savevm_ram_check_postcopy(s.guest->ram, &err) != 0) {
+        rmdir(s.directory);
+        harness_skip(error_get_pretty(err));
+    }
+    guest_fill(s.guest);
+    for (int step = 0; step < STEPS; step++) {
+        steps[pick(&s, sizeof(steps) / sizeof(steps[0]))](&s);
+        if (!CHECK(!atomic_load(&s.guest->broken))) {
+            fprintf(stderr, "sequence %u:%s\n", s.seed, s.log);
+            break;
+        }
+    }
+    finish_restore(&s);
+    guest_stop(s.guest);
+    CHECK(guest_whole(s.guest));
+    check_all(&s);
+    free_checkpoints(&s);
+    guest_free(s.guest);
+    for (int number = 0; number < FILES; number++) {
+        unlink(path(&s, number));
+        forget(&s.files[number]);
+    }
+    for (int at = 0; at < CHECKPOINTS; at++) {
+        free(s.kept[at]);
+    }
+    CHECK_EQ(rmdir(s.directory), 0);
+}
+
+TEST(random_sequences_keep_the_memory_of_the_guest)
+{
+    const char *number = getenv("SAVEVM_SEQUENCES"), *first = getenv("SAVEVM_SEED");
+    unsigned seed = first ? (unsigned)strtoul(first, NULL, 10) : (unsigned)time(NULL);
+    int count = number ? atoi(number) : 20 / (int)harness_slow() + 1;
+
+    for (int at = 0; at < count; at++) {
+        run_sequence(seed + (unsigned)at);
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where the pages of a chain of snapshots are. The driver makes the list, and a lazy restore of RAM reads the pages.
+
+use crate::channel::PositionedFile;
+
+/// The pages of a chain.
+#[derive(Debug)]
+pub struct ChainPages {
+    /// The files.
+    pub files: Vec<PositionedFile>,
+    /// All blocks.
+    pub blocks: Vec<ChainBlock>,
+}
+
+/// The pages of a block.
+#[derive(Debug)]
+pub struct ChainBlock {
+    /// Name of the block.
+    pub name: String,
+    /// The last copy of each page.
+    pub pages: Vec<ChainPage>,
+}
+
+/// The content of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainPage {
+    /// A byte that fills it.
+    Filled(u8),
+    /// Bytes of a file.
+    At {
+        /// Index of the file.
+        file: usize,
+        /// Offset in the file.
+        offset: u64,
+        /// `wire::chain::page_hash` of the bytes.
+        hash: u64,
+    },
+}
