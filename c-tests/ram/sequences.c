@@ -242,6 +242,7 @@ static void merge(Sequence *s)
         return;
     }
     note(s, "merge", from * FILES + to);
+    fflush(NULL);
     pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {

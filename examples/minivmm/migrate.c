@@ -401,22 +401,63 @@ static bool snapshot(SnapshotFn *act, const char *path, const SaveVMSnapshotOpti
     return act(vm, uri, options, &err) == 0 || failed(path, err);
 }
 
-/* The words after "FILE" are optional. A chain of snapshots begins with `parent none`. */
+/* A snapshot that is saved. The texts of the options are in it. */
+typedef struct Save {
+    char path[4096], parent[4096];
+    SaveVMSnapshotOptions options;
+} Save;
+
+static void *save_and_free(void *opaque)
+{
+    Save *save = opaque;
+    if (snapshot(savevm_snapshot_save, save->path, &save->options)) {
+        printf(save->options.background ? "[snapshot] saved\n" : "saved\n");
+    }
+    fflush(stdout);
+    free(save);
+    return NULL;
+}
+
+/* The words after "FILE" are optional. A chain of snapshots begins with `parent none`. With `background` the monitor goes on. */
 void snapshot_save(Machine *m, const char *argument)
 {
-    char path[4096], parent[4096];
+    Save *save = calloc(1, sizeof(*save));
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
-    snprintf(path, sizeof(path), "%s", argument);
-    char *relative = strstr(path, " parent ");
-    if (relative) {
-        *relative = 0;
-        snprintf(parent, sizeof(parent), "file:%s", relative + strlen(" parent "));
-        options.parent = strcmp(parent, "file:none") == 0 ? "" : parent;
+    pthread_t thread;
+    snprintf(save->path, sizeof(save->path), "%s", argument);
+    char *parent = strstr(save->path, " parent ");
+    if (parent) {
+        *parent = 0;
+        snprintf(save->parent, sizeof(save->parent), "file:%s", parent + strlen(" parent "));
+        options.parent = strcmp(save->parent, "file:none") == 0 ? "" : save->parent;
     }
-    options.format = take_word(path, "mapped") ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM;
-    if (snapshot(savevm_snapshot_save, path, &options)) {
-        printf("saved\n");
+    options.format = take_word(save->path, "mapped") ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM;
+    options.background = take_word(save->path, "background");
+    save->options = options;
+    if (!options.background) {
+        save_and_free(save);
+    } else if (pthread_create(&thread, NULL, save_and_free, save) == 0) {
+        pthread_detach(thread);
+    } else {
+        free(save);
+        fprintf(stderr, "minivmm: no thread can be started\n");
     }
+}
+
+void snapshot_cancel(Machine *m, const char *unused)
+{
+    if (savevm_snapshot_cancel(vm) < 0) {
+        fprintf(stderr, "minivmm: no snapshot is being saved\n");
+    }
+}
+
+void snapshot_info(Machine *m, const char *unused)
+{
+    SaveVMSnapshotInfo info = SAVEVM_SNAPSHOT_INFO_INIT;
+    savevm_snapshot_query(vm, &info);
+    printf("Snapshot: %s, %.1f of %.1f MiB of memory saved, guest stopped for %.1f ms, %.1f ms in total\n",
+           info.active ? "being saved" : "none in progress", info.saved_bytes / MIB, info.total_bytes / MIB,
+           info.stopped_time_us / MS, info.total_time_us / MS);
 }
 
 /* Replaces the guest by that of the snapshot, which runs if the machine ran before. A lazy load keeps the places of a stream's

@@ -93,7 +93,7 @@ typedef void Command(Machine *m, const char *argument);
 Command migrate_to, migrate_cancel, migrate_start_postcopy, migrate_pause, migrate_recover, migrate_set, migrate_info;
 Command migrate_devices;
 Command migrate_preflight, migrate_rehearse;
-Command snapshot_save, snapshot_load;
+Command snapshot_save, snapshot_load, snapshot_cancel, snapshot_info;
 Command checkpoint_make, checkpoint_return, checkpoint_free;
 Command update_to;
 bool update_accept(Machine *m, const char *uri); /* waits for the old process; before machine_init() */
