@@ -807,7 +807,7 @@ typedef enum SaveVMStallReason {
 } SaveVMStallReason;
 
 /**
- * By what savevm_migration_device_by() sorts devices.
+ * By what savevm_migration_device_by() and savevm_device_cost() sort devices.
  */
 typedef enum SaveVMDeviceOrder {
   /**
@@ -1233,6 +1233,43 @@ typedef struct SaveVMDeviceInfo {
 #define SAVEVM_DEVICE_INFO_INIT SAVEVM_INITIALISED(SaveVMDeviceInfo)
 
 /**
+ * What a context knows of the cost of one device that is not a live device.
+ */
+typedef struct SaveVMDeviceCost {
+  /**
+   * sizeof(SaveVMDeviceCost).
+   */
+  size_t size;
+  /**
+   * Name of the device.
+   */
+  char name[256];
+  /**
+   * Instance of the device.
+   */
+  uint32_t instance_id;
+  /**
+   * Bytes of its section.
+   */
+  uint64_t bytes;
+  /**
+   * Time for saving its state in microseconds, measured here by rehearsals and migrations; before that, the time for loading
+   * it here, or 0.
+   */
+  uint64_t save_time_us;
+  /**
+   * Time for loading its state in microseconds, as destinations reported it after rehearsals and migrations; before that, the
+   * time for loading it here, or 0.
+   */
+  uint64_t load_time_us;
+} SaveVMDeviceCost;
+
+/**
+ * Initialises a SaveVMDeviceCost.
+ */
+#define SAVEVM_DEVICE_COST_INIT SAVEVM_INITIALISED(SaveVMDeviceCost)
+
+/**
  * A change of a migration's status.
  */
 typedef struct SaveVMEvent {
@@ -1573,43 +1610,6 @@ int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 /* ---- Before a migration ---- */
 
 /**
- * What a context knows of the cost of one device that is not a live device.
- */
-typedef struct SaveVMDeviceCost {
-  /**
-   * sizeof(SaveVMDeviceCost).
-   */
-  size_t size;
-  /**
-   * Name of the device.
-   */
-  char name[256];
-  /**
-   * Instance of the device.
-   */
-  uint32_t instance_id;
-  /**
-   * Bytes of its section.
-   */
-  uint64_t bytes;
-  /**
-   * Time for saving its state in microseconds, measured here by rehearsals and migrations; before that, the time for loading
-   * it here, or 0.
-   */
-  uint64_t save_time_us;
-  /**
-   * Time for loading its state in microseconds, as destinations reported it after rehearsals and migrations; before that, the
-   * time for loading it here, or 0.
-   */
-  uint64_t load_time_us;
-} SaveVMDeviceCost;
-
-/**
- * Initialises a SaveVMDeviceCost.
- */
-#define SAVEVM_DEVICE_COST_INIT SAVEVM_INITIALISED(SaveVMDeviceCost)
-
-/**
  * Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest runs on. The
  * destination waits in savevm_incoming() and goes on waiting afterwards. It compares the machine, RAM, devices and the layouts
  * of their states with its own.
@@ -1667,7 +1667,7 @@ int savevm_rehearse(SaveVM *vm,
 int savevm_device_cost(SaveVM *vm,
                        SaveVMDeviceOrder order,
                        size_t index,
-                       struct SaveVMDeviceCost *cost);
+                       SaveVMDeviceCost *cost);
 
 /* ---- Owner of the guest ---- */
 

@@ -103,7 +103,7 @@ pub enum SaveVMOwner {
     SAVEVM_OWNER_TORN = 3,
 }
 
-/// By what savevm_migration_device_by() sorts devices.
+/// By what savevm_migration_device_by() and savevm_device_cost() sort devices.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +166,7 @@ sized_structs! {
     SaveVMTls, SAVEVM_TLS_INIT, allowed_peers;
     SaveVMInfo, SAVEVM_INFO_INIT, predicted_rest_us;
     SaveVMDeviceInfo, SAVEVM_DEVICE_INFO_INIT, load_time_us;
+    SaveVMDeviceCost, SAVEVM_DEVICE_COST_INIT, load_time_us;
 }
 
 /// TLS for all connections of a migration, with X.509 certificates on both sides. The source is the TLS client, as in QEMU.
@@ -301,6 +302,26 @@ pub struct SaveVMDeviceInfo {
     pub save_time_us: u64,
     /// Time for loading its state in microseconds. On the source: as a libsavevm destination reported it at the end of the
     /// migration, else 0.
+    pub load_time_us: u64,
+}
+
+/// What a context knows of the cost of one device that is not a live device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SaveVMDeviceCost {
+    /// sizeof(SaveVMDeviceCost).
+    pub size: usize,
+    /// Name of the device.
+    pub name: [c_char; 256],
+    /// Instance of the device.
+    pub instance_id: u32,
+    /// Bytes of its section.
+    pub bytes: u64,
+    /// Time for saving its state in microseconds, measured here by rehearsals and migrations; before that, the time for loading
+    /// it here, or 0.
+    pub save_time_us: u64,
+    /// Time for loading its state in microseconds, as destinations reported it after rehearsals and migrations; before that, the
+    /// time for loading it here, or 0.
     pub load_time_us: u64,
 }
 

@@ -2,42 +2,18 @@
 //! Before a migration: the verdict of the destination, and a rehearsal.
 
 use crate::error::Result;
-use crate::ffi::exports::info::{SaveVMDeviceOrder, SaveVMParams};
+use crate::ffi::exports::info::{SaveVMDeviceCost, SaveVMDeviceOrder, SaveVMParams};
 use crate::ffi::marshal::convert::{device_cost, device_order, params, uri_endpoint};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
 use crate::ffi::marshal::results::code_or_error;
-use crate::ffi::marshal::structs::{self, sized_structs};
+use crate::ffi::marshal::structs;
 use crate::migration::{self, Endpoint, Params};
 use crate::savevm::Vm;
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-
-/// What a context knows of the cost of one device that is not a live device.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct SaveVMDeviceCost {
-    /// sizeof(SaveVMDeviceCost).
-    pub size: usize,
-    /// Name of the device.
-    pub name: [c_char; 256],
-    /// Instance of the device.
-    pub instance_id: u32,
-    /// Bytes of its section.
-    pub bytes: u64,
-    /// Time for saving its state in microseconds, measured here by rehearsals and migrations; before that, the time for loading
-    /// it here, or 0.
-    pub save_time_us: u64,
-    /// Time for loading its state in microseconds, as destinations reported it after rehearsals and migrations; before that, the
-    /// time for loading it here, or 0.
-    pub load_time_us: u64,
-}
-
-sized_structs! {
-    SaveVMDeviceCost, SAVEVM_DEVICE_COST_INIT, load_time_us;
-}
 
 /// # Safety
 /// As savevm_preflight().

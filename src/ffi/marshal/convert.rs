@@ -5,10 +5,9 @@ use crate::channel::{TlsOptions, Uri};
 use crate::error::{Error, Phase, Result};
 use crate::ffi::callbacks::channel_ops::CChannel;
 use crate::ffi::exports::info::{
-    SaveVMCompression, SaveVMDeadlineAction, SaveVMDeviceInfo, SaveVMDeviceOrder, SaveVMInfo, SaveVMMultifdFormat,
-    SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStallReason, SaveVMStatus, SaveVMTls,
+    SaveVMCompression, SaveVMDeadlineAction, SaveVMDeviceCost, SaveVMDeviceInfo, SaveVMDeviceOrder, SaveVMInfo,
+    SaveVMMultifdFormat, SaveVMOwner, SaveVMParams, SaveVMReturnPath, SaveVMStallReason, SaveVMStatus, SaveVMTls,
 };
-use crate::ffi::exports::preflight::SaveVMDeviceCost;
 use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::channel_table::SaveVMChannelOps;
 use crate::migration::{
