@@ -76,7 +76,7 @@ fn random(seed: u64) -> Arc<Vec<u8>> {
         let mut state = seed | 1;
         let byte = |at: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            if at / 64 % 2 == 0 { (state >> 56) as u8 } else { (at / 512) as u8 }
+            if (at / 64).is_multiple_of(2) { (state >> 56) as u8 } else { (at / 512) as u8 }
         };
         Arc::new((0..PAGES / 2 * PAGE).map(byte).collect())
     };
