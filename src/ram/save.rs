@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const ITERATE_MAX: Duration = Duration::from_millis(50);
 /// The dirty log is read within a long pass as well, so that the speed of the guest's writes is known before the end of the
 /// first pass: after this time, and then after twice the time before, up to `READ_AFTER_MAX`.
-const READ_AFTER: Duration = Duration::from_secs(1);
+const READ_AFTER: Duration = Duration::from_millis(250);
 const READ_AFTER_MAX: Duration = Duration::from_secs(30);
 /// Maximum number of pages between two checks of the rate limit.
 pub(super) const CHUNK: usize = 64;

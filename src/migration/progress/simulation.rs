@@ -68,7 +68,6 @@ struct Memory {
 
 impl Memory {
     fn new(pages: usize) -> Self {
-        let second = Duration::from_secs(1);
         Self {
             dirty: vec![true; pages],
             left: pages,
@@ -79,7 +78,7 @@ impl Memory {
             reads: 0,
             written: 0,
             read_at: Duration::ZERO,
-            next_read: second,
+            next_read: Duration::from_millis(250),
             swept: 0,
         }
     }
