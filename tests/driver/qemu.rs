@@ -66,15 +66,19 @@ impl Qemu {
     /// Asks until the answer has `part` in it.
     pub fn ask_until(&mut self, command: &str, part: &str) {
         let since = Instant::now();
+        let mut answer = String::new();
         while since.elapsed() < LONG {
             self.command(command);
+            answer.clear();
             while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {
                 if line.contains(part) {
                     return;
                 }
+                answer += &line;
+                answer.push('\n');
             }
         }
-        panic!("QEMU did not answer '{part}' to '{command}'");
+        panic!("QEMU did not answer '{part}' to '{command}', but:\n{answer}");
     }
 }
 
