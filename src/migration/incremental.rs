@@ -8,7 +8,7 @@
 use super::chain_files::{DiskFile, check_unchanged, describe};
 use super::checkpoint::check_live;
 use super::page_index::Pages;
-use super::snapshot::{SnapshotOptions, with_plan};
+use super::snapshot_options::{Parent, SnapshotOptions, with_plan};
 use super::stopped::{LIMIT, start, stop, within};
 use crate::chain;
 use crate::channel::{Sink, Uri, memory};
@@ -29,15 +29,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What a snapshot is relative to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parent {
-    /// Nothing: a full snapshot that begins a chain.
-    None,
-    /// This file.
-    File(PathBuf),
-}
 
 /// What a save needs to know.
 struct Plan<'a> {

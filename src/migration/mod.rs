@@ -11,7 +11,7 @@
 //! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
 //!   the worker waits; `watch_state.rs`, `ending.rs`: their data.
 //! - `further.rs`: the further connections, over which RAM sends pages.
-//! - `snapshot.rs`: saving and loading with a stopped guest. `check.rs`: checks a stream without loading it;
+//! - `snapshot.rs`: saving and loading with a stopped guest, as `snapshot_options.rs` says. `check.rs`: checks a stream without loading it;
 //!   `file_source.rs` reads a file for it, and `page_index.rs` finds its pages, or reads where they are from an index.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them. `incremental.rs`: snapshots relative to a parent;
 //!   `chain_files.rs`: their files. `stopped.rs`: stops the guest for these and for snapshots.
@@ -57,6 +57,7 @@ mod preflight;
 mod progress;
 pub mod return_path;
 mod snapshot;
+mod snapshot_options;
 mod source;
 mod stats;
 mod status;
@@ -72,12 +73,10 @@ pub use checkpoint::Checkpoint;
 pub use core::Migration;
 pub use destination::Incoming;
 pub use endpoint::Endpoint;
-pub use incremental::Parent;
 pub use params::{Choice, DeadlineAction, MultifdFormat, Params};
 pub use progress::{Stall, StallReason};
-pub use snapshot::{
-    SnapshotOptions, end_restore, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to,
-};
+pub use snapshot::{end_restore, load as snapshot_load, save as snapshot_save, save_to as snapshot_save_to};
+pub use snapshot_options::{Parent, SnapshotOptions};
 pub use source::{Outgoing, rehearse, request_verdict};
 pub use stats::{DeviceOrder, DeviceTime, Info, Prediction, device_cost_by};
 pub use status::{Status, StatusMachine};
