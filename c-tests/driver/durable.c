@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A snapshot file is replaced only by a whole one: killed at any moment and on a full disk, the last good one loads. */
+/* A snapshot file is replaced only by a whole one: killed at any moment and on a full disk, the last good one loads, and so does
+ * each snapshot of a chain. */
 #include "harness.h"
 #include "savevm.h"
 #include "savevm/ram.h"
@@ -212,4 +213,207 @@ TEST(a_full_disk_keeps_the_last_good_stream)
 TEST(a_full_disk_keeps_the_last_good_mapped_file)
 {
     full_disk(SAVEVM_SNAPSHOT_MAPPED);
+}
+
+/* Chains: snapshot 1 is whole, each further one has what changed since the one before. Snapshot K writes K to page K. */
+
+#define PAGE 4096
+#define LINKS 40
+#define BASE 7
+
+static int save_link(const char *place, uint32_t number, SaveVMSnapshotFormat format, Error **err)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    char uri[80], parent[80] = "";
+
+    snprintf(uri, sizeof(uri), "file:%s/%u", place, number);
+    if (number > 1) {
+        snprintf(parent, sizeof(parent), "file:%s/%u", place, number - 1);
+    }
+    options.format = format;
+    options.parent = parent;
+    *(uint32_t *)(memory + number * PAGE) = number;
+    return savevm_snapshot_save(vm, uri, &options, err);
+}
+
+static void check_link(const char *place, uint32_t number, bool lazily)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    Error *err = NULL;
+    char uri[80];
+
+    snprintf(uri, sizeof(uri), "file:%s/%u", place, number);
+    options.lazy = lazily;
+    memset(memory, 0, LENGTH);
+    if (!CHECK_EQ(savevm_snapshot_load(vm, uri, &options, &err), 0)) {
+        fprintf(stderr, "%s: %s\n", uri, error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    for (uint32_t at = 0; at < LENGTH / sizeof(uint32_t); at++) {
+        uint32_t page = at * sizeof(uint32_t) / PAGE;
+        bool is_number = at * sizeof(uint32_t) % PAGE == 0 && page >= 1 && page <= number;
+
+        if (!CHECK_EQ(((uint32_t *)memory)[at], is_number ? page : BASE)) {
+            break;
+        }
+    }
+    CHECK_EQ(savevm_restore_wait(vm, NULL), 0);
+}
+
+static bool link_exists(const char *place, uint32_t number)
+{
+    char path[80];
+
+    snprintf(path, sizeof(path), "%s/%u", place, number);
+    return access(path, F_OK) == 0;
+}
+
+/* The last snapshot of a chain, or 0; with `remove`, the files of all are removed. */
+static uint32_t last_link(const char *place, bool remove)
+{
+    uint32_t last = 0;
+    char path[80];
+
+    for (uint32_t number = 1; number <= LINKS; number++) {
+        if (!link_exists(place, number)) {
+            continue;
+        }
+        CHECK_EQ(last, number - 1);
+        last = number;
+        if (remove) {
+            snprintf(path, sizeof(path), "%s/%u", place, number);
+            unlink(path);
+        }
+    }
+    return last;
+}
+
+/* Skips the case where a chain cannot be saved. */
+static void need_chains(const char *place)
+{
+    Error *err = NULL;
+
+    begin();
+    if (save_link(place, 1, SAVEVM_SNAPSHOT_STREAM, &err) < 0) {
+        rmdir(place);
+        harness_skip(error_get_pretty(err));
+    }
+    last_link(place, true);
+    end();
+}
+
+static void chain_killed_at_any_moment(SaveVMSnapshotFormat format)
+{
+    char place[] = "/tmp/savevm-durable-XXXXXX";
+    int kills = 30 / harness_slow() + 3, left_over = 0;
+    uint32_t longest = 0;
+
+    REQUIRE(mkdtemp(place) != NULL);
+    need_chains(place);
+    srand(getpid());
+    for (int kill_number = 0; kill_number < kills; kill_number++) {
+        struct timespec nap = { .tv_nsec = rand() % 80000000 };
+        pid_t child = fork();
+
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            begin();
+            fill(BASE);
+            for (uint32_t number = 1; number <= LINKS; number++) {
+                if (save_link(place, number, format, NULL) < 0) {
+                    _exit(1);
+                }
+            }
+            pause();
+        }
+        /* At least one kill comes after some snapshots, however slow the machine is. */
+        WAIT_FOR(kill_number > 0 || link_exists(place, 3));
+        nanosleep(&nap, NULL);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+
+        uint32_t last = last_link(place, false);
+        longest = last > longest ? last : longest;
+        begin();
+        bool lazily = savevm_ram_check_postcopy(ram, NULL) == 0;
+        for (uint32_t number = last; number >= 1 && number + 2 > last; number--) {
+            check_link(place, number, false);
+            check_link(place, number, lazily);
+        }
+        end();
+        last_link(place, true);
+        left_over += files(place, "");
+    }
+    CHECK(left_over <= kills);
+    CHECK(longest > 2);
+    rmdir(place);
+}
+
+TEST(chain_of_streams_killed_at_any_moment)
+{
+    chain_killed_at_any_moment(SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(chain_of_mapped_files_killed_at_any_moment)
+{
+    chain_killed_at_any_moment(SAVEVM_SNAPSHOT_MAPPED);
+}
+
+/* Fills the file system, so that nothing else fits. */
+static void fill_disk(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    static const uint8_t bytes[512];
+
+    REQUIRE(file != NULL);
+    setvbuf(file, NULL, _IONBF, 0);
+    while (fwrite(bytes, sizeof(bytes), 1, file) == 1) {
+    }
+    fclose(file);
+}
+
+static void chain_on_a_full_disk(SaveVMSnapshotFormat format)
+{
+    char place[] = "/tmp/savevm-durable-XXXXXX", filler[80];
+    Error *err = NULL;
+
+    REQUIRE(mkdtemp(place) != NULL);
+    need_chains(place);
+    if (mount("tmpfs", place, "tmpfs", 0, "size=6m") < 0) {
+        rmdir(place);
+        harness_skip("no file system can be mounted here");
+    }
+    snprintf(filler, sizeof(filler), "%s/filler", place);
+    begin();
+    fill(BASE);
+    CHECK_EQ(save_link(place, 1, format, NULL), 0);
+    CHECK_EQ(save_link(place, 2, format, NULL), 0);
+    fill_disk(filler);
+    CHECK_EQ(save_link(place, 3, format, &err), -ENOSPC);
+    CHECK_HAS(err ? error_get_pretty(err) : "", "No space left on device");
+    error_free(err);
+    CHECK_EQ(last_link(place, false), 2);
+    unlink(filler);
+
+    /* What the failed snapshot would have had is in the next one. */
+    CHECK_EQ(save_link(place, 3, format, NULL), 0);
+    for (uint32_t number = 1; number <= 3; number++) {
+        check_link(place, number, false);
+    }
+    last_link(place, true);
+    CHECK_EQ(files(place, ""), 0);
+    end();
+    umount(place);
+    rmdir(place);
+}
+
+TEST(a_full_disk_keeps_a_chain_of_streams)
+{
+    chain_on_a_full_disk(SAVEVM_SNAPSHOT_STREAM);
+}
+
+TEST(a_full_disk_keeps_a_chain_of_mapped_files)
+{
+    chain_on_a_full_disk(SAVEVM_SNAPSHOT_MAPPED);
 }
