@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a caller hands over is closed in every case: the descriptor of `fd:N`, and a channel of the host. */
-#include "savevm/file.h"
 #include "side.h"
 #include "savevm/file.h"
 #include "savevm/ram.h"

@@ -3,7 +3,8 @@
  * Random sequences of restores, runs, saves, rollbacks and merges of a guest that checks its own memory.
  *
  * SAVEVM_SEQUENCES is their number (default 20), SAVEVM_SEED the number of the first (default: the time). The command `savevm`,
- * which merges, is SAVEVM_COMMAND; without it nothing is merged.
+ * which merges, is SAVEVM_COMMAND; without it nothing is merged. 1,000 sequences need SAVEVM_TEST_SLOW=20, which raises the
+ * deadline.
  */
 #include <errno.h>
 #include <stdio.h>
