@@ -25,7 +25,9 @@ TEST(the_end_is_100_percent_with_predicted_and_actual_downtime)
     CHECK_EQ(info.expected_total_time_us, info.total_time_us);
     CHECK_EQ(info.stall, SAVEVM_STALL_NONE);
     CHECK_EQ(info.downtime_limit_us, 300000);
-    CHECK(info.downtime_us > 0 && info.predicted_downtime_us > 0);
+    CHECK(info.downtime_us > 0);
+    /* Such a short migration measures no bandwidth, so that the memory is no part of the prediction. */
+    CHECK(info.predicted_downtime_us < 1000000);
     uint64_t parts = info.predicted_memory_us + info.predicted_save_us + info.predicted_load_us +
                      info.predicted_round_trips_us + info.predicted_rest_us;
     CHECK(info.predicted_downtime_us >= parts && info.predicted_downtime_us <= parts + 5); /* each part is rounded down */
