@@ -165,8 +165,8 @@ int savevm_set_host(SaveVM *vm,
                     void *opaque);
 
 /**
- * Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM before. The default context
- * is not freed. Ends a lazy restore; the guest must be stopped.
+ * Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM first. The
+ * default context is not freed. A lazy restore is ended; the guest must be stopped then.
  *
  * Thread: any. Lock: either, released while waiting.
  */
@@ -189,8 +189,9 @@ SaveVM *savevm_default(void);
 SaveVM *savevm_set_current(SaveVM *vm);
 
 /**
- * Chooses what happens to a second device of the same name and instance, and to a name of more than 255 bytes. Strict: the
- * registration fails with -EEXIST or -ENAMETOOLONG. Otherwise (default) both are reported and handled as in QEMU 7.2.
+ * Makes a context strict, or not strict (default). In a strict context, the registration of a second device of the same name and
+ * instance fails with -EEXIST, and that of a name of more than 255 bytes with -ENAMETOOLONG. Otherwise both are reported and
+ * handled as in QEMU 7.2.
  *
  * A description that can't read its own version, and a load whose stream leaves out a registered device, fail with -EINVAL
  * in a strict context. Otherwise they are reported.
@@ -212,8 +213,8 @@ void savevm_set_strict(SaveVM *vm,
 int savevm_set_limits(SaveVM *vm, const struct SaveVMLimits *limits);
 
 /**
- * Returns whether an internal error of the library (a panic) broke the context. The work in progress has failed, and a guest
- * that was to be migrated or saved runs on. Functions that begin something fail with -EIO: migrations, snapshots, phases,
+ * Returns whether an internal error of the library (a panic) broke the context. The work in progress has failed, and the guest
+ * that it was to migrate or save continues here. Functions that begin something fail with -EIO: migrations, snapshots, phases,
  * registrations. Functions that end something work: unregistering, freeing, cleanup.
  *
  * Thread: any. Lock: either.
@@ -231,8 +232,8 @@ void savevm_non_migratable(SaveVM *vm,
                            void *opaque);
 
 /**
- * Returns the version of the library, such as "0.1.0". That of the headers is SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR and
- * SAVEVM_VERSION_PATCH.
+ * Returns the version of the library, such as "0.1.0". The version of the headers is SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR
+ * and SAVEVM_VERSION_PATCH.
  *
  * Thread: any. Lock: either.
  */
@@ -275,7 +276,7 @@ void savevm_unregister_vmstate(SaveVM *vm,
 
 /**
  * Bits of `SaveVMHostOps.stream_flags`: parts that streams omit, and the state of a host with a migration driver of its own.
- * No configuration section is written or expected.
+ * This bit: no configuration section is written or expected.
  */
 #define SAVEVM_FLAG_NO_CONFIGURATION (1 << 0)
 
@@ -290,7 +291,7 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_NO_VMDESC (1 << 2)
 
 /**
- * The guest was handed over. Live devices that support postcopy continue.
+ * Postcopy: the guest was handed over. Live devices that support postcopy continue to send.
  */
 #define SAVEVM_FLAG_IN_POSTCOPY (1 << 3)
 
@@ -332,7 +333,7 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_SWITCHOVER_ACK (1 << 10)
 
 /**
- * The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without it the load does.
+ * The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without this flag, the load calls it.
  */
 #define SAVEVM_FLAG_HOST_CLEANS_LOAD (1 << 11)
 
@@ -389,7 +390,7 @@ typedef struct SaveVMHostOps {
    */
   void (*unlock)(void *opaque);
   /**
-   * Returns whether this thread holds the lock; NULL: no.
+   * Returns whether this thread holds the lock; NULL: it does not.
    */
   bool (*locked)(void *opaque);
   /**
@@ -405,7 +406,7 @@ typedef struct SaveVMHostOps {
    */
   int (*vm_start)(void *opaque);
   /**
-   * Returns whether the guest runs; NULL: no.
+   * Returns whether the guest runs; NULL: it does not.
    */
   bool (*vm_running)(void *opaque);
   /**
@@ -435,7 +436,7 @@ typedef struct SaveVMHostOps {
    */
   unsigned int (*target_page_bits)(void *opaque);
   /**
-   * Returns log2 of the smallest page size that the target supports; NULL: the same.
+   * Returns log2 of the smallest page size that the target supports; NULL: that of the target's page size.
    */
   unsigned int (*target_page_bits_min)(void *opaque);
   /**
@@ -475,7 +476,7 @@ typedef struct SaveVMHostOps {
    */
   void (*throttle)(void *opaque, int percent);
   /**
-   * Called when a stage of precopy is reached. A negative result is logged and otherwise ignored.
+   * Called when precopy reaches a stage. A negative result is logged and otherwise ignored.
    */
   int (*precopy_notify)(void *opaque, enum SaveVMPrecopyNotice notice);
   /**
@@ -483,8 +484,8 @@ typedef struct SaveVMHostOps {
    */
   void (*report)(void *opaque, enum SaveVMReportLevel level, const char *text);
   /**
-   * Returns whether the trace event `event` is enabled; the name is QEMU's. If `event` is NULL: whether any event may be
-   * enabled. That is called once per device and for every other event, so it must be fast. NULL: no.
+   * Returns whether the trace event `event` is enabled; the name is QEMU's. If `event` is NULL, returns whether any event may
+   * be enabled. The library calls it once per device and for every other event, so it must be fast. NULL: no event is enabled.
    */
   bool (*trace_wanted)(void *opaque, const char *event);
   /**
@@ -492,8 +493,8 @@ typedef struct SaveVMHostOps {
    */
   void (*trace)(void *opaque, const char *event, const char *text);
   /**
-   * For a host with an `Error` of its own: sets `*errp` to one with that text. NULL: `Error` is the library's, and so
-   * are error_get_pretty() and error_free().
+   * For a host with its own `Error` type: sets `*errp` to an error with that text. NULL: `Error`, error_get_pretty() and
+   * error_free() are those of the library.
    */
   void (*error_set)(void *opaque, Error **errp, int error, const char *text);
   /**
@@ -548,7 +549,7 @@ typedef struct SaveVMHostOps {
    */
   uint64_t (*clock_ns)(void *opaque);
   /**
-   * How RAM takes part in postcopy; NULL: not at all. The table is copied.
+   * Functions for RAM in postcopy; NULL: RAM does not take part in postcopy. The table is copied.
    */
   const struct SaveVMPostcopyOps *postcopy;
   /**
@@ -574,8 +575,8 @@ typedef struct SaveVMHostOps {
    */
   bool (*device_threads)(void *opaque);
   /**
-   * Runs the save_live_complete_precopy_thread (QEMU 10.1: save_complete_precopy_thread) of a device on a thread of its own, with
-   * the means of the host to send what the thread produces. `function` is the callback, `device` its handler_opaque.
+   * Runs the save_live_complete_precopy_thread (QEMU 10.1: save_complete_precopy_thread) of a device on a thread of its own,
+   * which sends its data through the host. `function` is the callback, and `device` is the handler_opaque of the callback.
    */
   void (*device_thread_start)(void *opaque,
                               void *function,
@@ -583,16 +584,16 @@ typedef struct SaveVMHostOps {
                               uint32_t instance_id,
                               void *device);
   /**
-   * Asks these threads to end soon, because the migration fails.
+   * Asks the threads that device_thread_start started to end soon, because the migration fails.
    */
   void (*device_threads_abort)(void *opaque);
   /**
-   * Waits for all of them. Returns whether all succeeded. NULL: true.
+   * Waits for all threads that device_thread_start started. Returns whether all succeeded. NULL: true.
    */
   bool (*device_threads_join)(void *opaque);
   /**
-   * Returns whether no more may be sent to `f` for now, for a host that limits the rate itself. Called before each live device of
-   * a round. NULL: the limit of the file decides.
+   * For a host that limits the rate itself: returns whether the limit is reached, so that nothing more may be sent to `f` for
+   * now. Called before each live device of a round. NULL: the limit of the file is used.
    */
   bool (*rate_exceeded)(void *opaque, QEMUFile *f);
 } SaveVMHostOps;
@@ -609,8 +610,8 @@ typedef struct SaveVMHostOps {
  */
 typedef enum SaveVMReturnPath {
   /**
-   * It answers if the connection is bidirectional. It does not answer over `exec:`, whose command may only store the
-   * stream, unless postcopy is enabled.
+   * It answers if the connection is bidirectional. Exception: over `exec:` it answers only if postcopy is enabled, because the
+   * command may merely store the stream.
    */
   SAVEVM_RETURN_PATH_AUTO = 0,
   /**
@@ -658,9 +659,9 @@ typedef enum SaveVMCompression {
    */
   SAVEVM_COMPRESSION_ZSTD = 2,
   /**
-   * Outgoing: the format of zstd, but a packet is compressed only if that is measured to be faster: the link is the
-   * bottleneck, a CPU is free, and the content can be compressed. A QEMU at the other end sets zstd. Incoming: what the source
-   * uses.
+   * Outgoing: the format of zstd, but a packet is compressed only if measurements show that this is faster: the link is the
+   * bottleneck, a CPU is free, and the content can be compressed. If the destination is QEMU, set its compression to zstd.
+   * Incoming: the method that the source uses.
    */
   SAVEVM_COMPRESSION_AUTO = 3,
 } SaveVMCompression;
@@ -762,8 +763,8 @@ typedef enum SaveVMOwner {
    */
   SAVEVM_OWNER_THERE = 1,
   /**
-   * The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an
-   * operator who can see both sides may start it. The recovery of a paused postcopy shows that the other side has it.
+   * The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an operator with
+   * access to both sides may decide to start it. The recovery of a paused postcopy shows that the other side has it.
    */
   SAVEVM_OWNER_UNKNOWN = 2,
   /**
@@ -815,7 +816,7 @@ typedef enum SaveVMDeviceOrder {
    */
   SAVEVM_DEVICES_IN_STREAM = 0,
   /**
-   * Time for saving, longest first; on the destination as SAVEVM_DEVICES_BY_LOAD_TIME.
+   * Time for saving, longest first; on the destination, the same as SAVEVM_DEVICES_BY_LOAD_TIME.
    */
   SAVEVM_DEVICES_BY_SAVE_TIME = 1,
   /**
@@ -850,14 +851,15 @@ typedef struct SaveVMTls {
    */
   const char *hostname;
   /**
-   * The peer must have a certificate that the CA has signed, that is valid now and that is not revoked; at the source
-   * also one for the name. Without it the stream is encrypted, but the peer may be anyone. QEMU: verify-peer.
+   * The peer must have a certificate that the CA has signed, that is valid now and that is not revoked; at the source, the
+   * certificate must also have the name. If false, the stream is encrypted, but the identity of the peer is not checked. QEMU:
+   * verify-peer.
    */
   bool verify_peer;
   /**
-   * NULL-terminated list of distinguished names, for example "CN=host2,O=Example"; NULL: any. The peer's certificate must
-   * have one of them as its subject, in the form and order of the error that refuses a peer. Needs `verify_peer`. QEMU:
-   * tls-authz, for the destination only.
+   * NULL-terminated list of distinguished names, for example "CN=host2,O=Example"; NULL: any. The subject of the peer's
+   * certificate must be one of them. If a peer is refused, the error contains its name in the expected form and order. Needs
+   * `verify_peer`. QEMU: tls-authz, for the destination only.
    */
   const char *const *allowed_peers;
 } SaveVMTls;
@@ -907,14 +909,14 @@ typedef struct SaveVMParams {
    */
   uint32_t switchover_timeout_ms;
   /**
-   * Longest wait of a paused postcopy for its recovery; default: no limit. May change during the migration. After it, the
-   * guest is lost: it is stopped on the destination, and pages that did not arrive read as zero.
+   * Longest wait of a paused postcopy for its recovery; default: no limit. May change during the migration. When the time is
+   * over, the guest is lost: it is stopped on the destination, and pages that did not arrive read as zero.
    */
   uint32_t recover_timeout_ms;
   /**
-   * Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON requires a source that is libsavevm: such a source
-   * asks before the end of the stream whether everything is loaded. So a stream that is damaged to end early does not
-   * start the guest.
+   * Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON requires a source that is libsavevm: such a source asks
+   * before the end of the stream whether everything is loaded. So the guest does not start if damage makes the stream end
+   * early.
    */
   enum SaveVMReturnPath return_path;
   /**
@@ -950,7 +952,7 @@ typedef struct SaveVMParams {
    */
   bool no_autostart;
   /**
-   * Disable the protocol extensions of libsavevm (docs/stream-format.md), also if both ends are libsavevm.
+   * Disable the protocol extensions of libsavevm (docs/stream-format.md), even if both ends are libsavevm.
    */
   bool no_extensions;
   /**
@@ -958,15 +960,15 @@ typedef struct SaveVMParams {
    */
   const char *trace;
   /**
-   * Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and
-   * if a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
-   * keeps the state that it has. Outgoing, it only has an effect on a preflight.
+   * Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and if
+   * a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
+   * keeps the state that it has. For an outgoing migration, `strict` affects only the preflight.
    */
   bool strict;
   /**
-   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: up to 17 connections (with
-   * `channels`: so many more) are examined at the same time. A connection that does not begin with the header of a stream,
-   * ends early, or is silent for `handshake_timeout_ms` is closed and reported. So is one that is silent for 5 s while
+   * Incoming, on a listening socket: use only the first connection, as QEMU does. Default: up to 17 connections, plus the
+   * number in `channels`, are examined at the same time. A connection that does not begin with the header of a stream, ends
+   * early, or is silent for `handshake_timeout_ms` is closed and reported. So is a connection that is silent for 5 s while
    * further clients wait.
    */
   bool one_connection;
@@ -976,16 +978,17 @@ typedef struct SaveVMParams {
    */
   const struct SaveVMTls *tls;
   /**
-   * The downtime limit rises from `downtime_limit_ms` up to this while the migration does not converge: all memory was sent,
-   * and what is left does not become less. Default: it does not rise. May change during the migration, like the next two.
+   * While the migration does not converge, the downtime limit rises from `downtime_limit_ms` up to this value. A migration
+   * does not converge if all memory was sent once and the remaining amount does not decrease. Default: it does not rise. May
+   * change during the migration, like the next two.
    */
   uint32_t downtime_limit_max_ms;
   /**
-   * By how much it rises at a time; default: a tenth of the difference between both limits.
+   * Amount by which the downtime limit rises at a time; default: a tenth of the difference between both limits.
    */
   uint32_t downtime_step_ms;
   /**
-   * Time without convergence after which it rises; default 5000.
+   * Time without convergence after which the downtime limit rises; default 5000.
    */
   uint32_t downtime_step_interval_ms;
   /**
@@ -998,21 +1001,21 @@ typedef struct SaveVMParams {
    */
   enum SaveVMDeadlineAction deadline_action;
   /**
-   * Outgoing: compare no machines before the migration. Incoming: take part in no preflight and in no rehearsal. Default: two
-   * ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons before any
-   * memory is sent.
+   * Outgoing: do not compare the machines before the migration. Incoming: do not take part in preflights and rehearsals.
+   * Default: two ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons
+   * before any memory is sent.
    */
   bool no_preflight;
   /**
    * Connections for the pages of RAM besides the main one, 2 to 64 (QEMU's capability multifd with multifd-channels); 0 and 1:
-   * none, everything goes over the main connection. Both sides must set the same number. It needs the RAM of this library
+   * none, everything is sent over the main connection. Both sides must set the same number. It needs the RAM of this library
    * (savevm_ram_new()) and `unix:PATH` or `tcp:HOST:PORT`. Postcopy may follow, also from and to QEMU 10.1 and later; its
    * pages and its recovery use the main connection alone.
    */
   uint32_t channels;
   /**
-   * How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. Without
-   * several channels it is an error.
+   * How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. A value
+   * other than SAVEVM_COMPRESSION_NONE without several channels is an error.
    */
   enum SaveVMCompression compression;
   /**
@@ -1057,19 +1060,19 @@ typedef struct SaveVMInfo {
    */
   uint64_t total_time_us;
   /**
-   * Time until the first round.
+   * Time until the first round, in microseconds.
    */
   uint64_t setup_time_us;
   /**
-   * Downtime: until the destination's result, if it answers. Incoming: 0.
+   * Downtime in microseconds. It ends with the destination's result, if the destination answers. Incoming: 0.
    */
   uint64_t downtime_us;
   /**
-   * Expected downtime if the guest were stopped now.
+   * Expected downtime if the guest were stopped now, in microseconds.
    */
   uint64_t expected_downtime_us;
   /**
-   * Time for saving or loading all devices that are not live devices.
+   * Time for saving or loading all devices that are not live devices, in microseconds.
    */
   uint64_t device_time_us;
   /**
@@ -1094,7 +1097,7 @@ typedef struct SaveVMInfo {
    */
   uint64_t remaining_postcopy_only;
   /**
-   * Number of rounds: times that no live device had anything left to send, also at the end of a postcopy.
+   * Number of rounds. A round ends when no live device has anything left to send; the end of a postcopy counts as well.
    */
   uint64_t rounds;
   /**
@@ -1130,21 +1133,22 @@ typedef struct SaveVMInfo {
    */
   uint64_t precopy_time_us;
   /**
-   * Time from the last round until the guest was handed over, without the wait for savevm_migration_continue().
+   * Time from the last round until the guest was handed over, without the wait for savevm_migration_continue(), in
+   * microseconds.
    */
   uint64_t switchover_time_us;
   /**
-   * Time for sending the rest after the hand-over.
+   * Time for sending the rest after the hand-over, in microseconds.
    */
   uint64_t postcopy_time_us;
   /**
-   * Time of waiting for a recovery.
+   * Time of waiting for a recovery, in microseconds.
    */
   uint64_t paused_time_us;
   /**
-   * How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its
-   * memory. Incoming, until then: how many pages of the RAM (savevm_ram_new()) have arrived at least once, at most 99; 0 with
-   * other RAM.
+   * How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its memory.
+   * Incoming, until then: the percentage of pages of the RAM (savevm_ram_new()) that have arrived at least once, at most 99; 0
+   * with other RAM.
    */
   uint32_t percent;
   /**
@@ -1152,12 +1156,12 @@ typedef struct SaveVMInfo {
    */
   enum SaveVMStallReason stall;
   /**
-   * Expected time from the beginning to the end, in microseconds; 0: no end is in sight, or nothing was measured yet. After the
-   * end: `total_time_us`.
+   * Expected time from the beginning to the end, in microseconds; 0: no end is in sight, or nothing was measured yet. After
+   * the end: `total_time_us`.
    */
   uint64_t expected_total_time_us;
   /**
-   * By how many bytes per second the guest writes faster than memory is sent, while the migration is stalled by that.
+   * If the guest writes faster than memory is sent and this stalls the migration: the difference in bytes per second; else 0.
    */
   uint64_t stall_excess;
   /**
@@ -1170,7 +1174,7 @@ typedef struct SaveVMInfo {
    */
   uint64_t predicted_downtime_us;
   /**
-   * Predicted time for sending the memory that was left, at the measured bandwidth; 0 if none was measured yet.
+   * Predicted time for sending the memory that was left, at the measured bandwidth; 0 if no bandwidth was measured yet.
    */
   uint64_t predicted_memory_us;
   /**
@@ -1233,7 +1237,7 @@ typedef struct SaveVMDeviceInfo {
 #define SAVEVM_DEVICE_INFO_INIT SAVEVM_INITIALISED(SaveVMDeviceInfo)
 
 /**
- * What a context knows of the cost of one device that is not a live device.
+ * Measured cost of one device that is not a live device, as stored in a context.
  */
 typedef struct SaveVMDeviceCost {
   /**
@@ -1316,7 +1320,7 @@ typedef struct SaveVMStallEvent {
    */
   enum SaveVMStallReason reason;
   /**
-   * By how many bytes per second the guest writes faster than memory is sent; 0 for other reasons.
+   * If the guest writes faster than memory is sent: the difference in bytes per second; 0 for other reasons.
    */
   uint64_t excess;
   /**
@@ -1324,7 +1328,7 @@ typedef struct SaveVMStallEvent {
    */
   SaveVMMigration *migration;
   /**
-   * The reason in words, with what to do; empty for SAVEVM_STALL_NONE. Valid in the callback.
+   * The reason in words, with advice; empty for SAVEVM_STALL_NONE. Valid in the callback.
    */
   const char *text;
 } SaveVMStallEvent;
@@ -1346,8 +1350,8 @@ SaveVMMigration *savevm_migrate(SaveVM *vm,
                                 Error **errp);
 
 /**
- * As savevm_migrate(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
- * library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+ * As savevm_migrate(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
+ * on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
  *
  * Thread: any. Lock: either.
  */
@@ -1374,8 +1378,8 @@ SaveVMMigration *savevm_incoming(SaveVM *vm,
                                  Error **errp);
 
 /**
- * As savevm_incoming(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
- * library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+ * As savevm_incoming(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
+ * on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
  *
  * Thread: any. Lock: either.
  */
@@ -1420,8 +1424,8 @@ int savevm_migration_step(SaveVMMigration *m);
  * Returns:
  *   0         the guest is on the destination. Incoming: it runs here, unless SaveVMParams.no_autostart
  *   -EDEADLK  called from a callback of this migration
- *   -errno    the migration failed. Outgoing: the guest runs here if it ran before; incoming: it does not run here; unless
- *             savevm_owner() says otherwise
+ *   -errno    the migration failed. Unless savevm_owner() returns something else: outgoing, the guest runs here if it ran
+ *             before; incoming, it does not run here
  *
  * Thread: any. Lock: either, released while waiting.
  */
@@ -1440,11 +1444,11 @@ int savevm_migration_wait(SaveVMMigration *m,
 int savevm_migration_pause_error(SaveVMMigration *m, Error **errp);
 
 /**
- * Returns why a migration makes no progress, in words, with what to do. SaveVMInfo.stall has the reason as a number.
+ * Returns why a migration makes no progress, in words, with advice. SaveVMInfo.stall has the reason as a number.
  *
  * Returns:
  *   0        the migration makes progress, or has ended
- *   -EAGAIN  it makes no progress; the reason is in `*errp`
+ *   -EAGAIN  the migration makes no progress; the reason is in `*errp`
  *   -EINVAL  NULL
  *
  * Thread: any. Lock: either. Does not wait; may be called from callbacks.
@@ -1457,7 +1461,7 @@ int savevm_migration_stall(SaveVMMigration *m,
  *
  * Returns:
  *   0             outgoing: the guest is here, and runs if it ran before; incoming: it does not run here
- *   -EBUSY        too late: the destination has, or may have, the guest
+ *   -EBUSY        too late: the destination has the guest, or may have it
  *   -EINPROGRESS  called from a callback of this migration, which ends after the callback returns
  *   -ETIMEDOUT    another callback ran longer than the second
  *   -EINVAL       NULL
@@ -1470,8 +1474,8 @@ int savevm_migration_cancel(SaveVMMigration *m);
  * Continues an outgoing migration that waits in SAVEVM_STATUS_PRE_SWITCHOVER (SaveVMParams.pause_before_switchover).
  *
  * Returns:
- *   0        it continues
- *   -EINVAL  it does not wait; incoming migration (reported); or NULL
+ *   0        the migration continues
+ *   -EINVAL  the migration does not wait; incoming migration (reported); or NULL
  *
  * Thread: any. Lock: either. QEMU: qmp_migrate_continue, migration/migration.c.
  */
@@ -1481,7 +1485,7 @@ int savevm_migration_continue(SaveVMMigration *m);
  * Switches an outgoing migration to postcopy as soon as possible.
  *
  * Returns:
- *   0        it will switch
+ *   0        the migration will switch to postcopy
  *   -EINVAL  SaveVMParams.postcopy is not set, or the migration has ended; incoming migration (reported); or NULL
  *
  * Thread: any. Lock: either. QEMU: qmp_migrate_start_postcopy, migration/migration.c.
@@ -1520,7 +1524,7 @@ int savevm_migration_recover(SaveVMMigration *m,
 
 /**
  * Changes the parameters of an outgoing migration that may change during the migration; see SaveVMParams. A member that is zero
- * gets its default again, so keep the struct of the start and change its members.
+ * is set to its default, so keep the struct that the migration was started with and change its members.
  *
  * Returns:
  *   0        the parameters are set
@@ -1575,15 +1579,15 @@ int savevm_migration_device_by(SaveVMMigration *m,
                                struct SaveVMDeviceInfo *device);
 
 /**
- * Frees a migration. One that is in progress is cancelled if that is possible; otherwise the function waits for its end, and
- * a paused postcopy is abandoned. Do not call it from a callback of this migration.
+ * Frees a migration. A migration in progress is cancelled if that is possible; otherwise the function waits for its end. A
+ * paused postcopy is abandoned. Do not call it from a callback of this migration.
  *
  * Thread: any. Lock: either, released while waiting.
  */
 void savevm_migration_free(SaveVMMigration *m);
 
 /**
- * Forbids migrations and snapshots of `vm`. `reason` appears in their error, which has the number EACCES.
+ * Forbids migrations and snapshots of `vm`. Their error contains `reason` and has the number EACCES.
  *
  * Returns:
  *   a positive number  for savevm_del_blocker()
@@ -1610,16 +1614,16 @@ int savevm_del_blocker(SaveVM *vm, int64_t blocker);
 /* ---- Before a migration ---- */
 
 /**
- * Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest runs on. The
- * destination waits in savevm_incoming() and goes on waiting afterwards. It compares the machine, RAM, devices and the layouts
- * of their states with its own.
+ * Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest continues to run.
+ * The destination must wait in savevm_incoming(), and continues to wait afterwards. It compares the machine, RAM, devices and
+ * the layouts of their states with its own.
  *
- * Do not call it for another program than libsavevm: an incoming migration of QEMU ends with the connection.
+ * Call it only if the destination is libsavevm. In QEMU, the incoming migration ends when the connection is closed.
  *
  * Returns:
  *   0            nothing prevents the migration; warnings were reported (SaveVMHostOps.report), here and there
  *   -EREMOTEIO   the destination can't load the guest; the error names all problems, see savevm_error_problem()
- *   -ENOTSUP     the destination takes part in no preflight
+ *   -ENOTSUP     the destination does not take part in preflights
  *   -errno       no connection, no answer in time, another migration in progress, or a guest that is not here
  *
  * Thread: any. Lock: either, released while waiting.
@@ -1630,19 +1634,20 @@ int savevm_preflight(SaveVM *vm,
                      Error **errp);
 
 /**
- * As savevm_preflight(). If the verdict passes, pauses the guest, saves all devices that are not live devices, lets the guest
- * run again, and sends them. The destination loads them, reports how that went, resets its machine (SaveVMHostOps.reset, which
- * it must have) and goes on waiting. Memory is not sent: a device that reads the guest's memory while it loads finds that of a
- * reset machine.
+ * Does a preflight as savevm_preflight(). If the destination accepts the guest, pauses the guest, saves all devices that are not
+ * live devices, continues the guest, and sends the saved states. The destination loads them, reports the result, resets its
+ * machine (SaveVMHostOps.reset, which it must have) and continues to wait. Memory is not sent: a device that reads the guest's
+ * memory while it loads finds that of a reset machine.
  *
  * The guest is paused while the devices are saved: at most SaveVMParams.downtime_limit_ms and the time of one device. The
  * context keeps the times to save and to load each device, for the expected downtime of a migration.
  *
  * Returns:
  *   0            the destination has loaded all devices
- *   -EREMOTEIO   the verdict does not pass, or a device failed to load: the error names it
+ *   -EREMOTEIO   the destination does not accept the guest, or a device failed to load: the error names the problems or the
+ *                device
  *   -ETIMEDOUT   saving the devices takes longer than the downtime limit, or no answer in time
- *   -ENOTSUP     the destination takes part in no preflight
+ *   -ENOTSUP     the destination does not take part in preflights
  *   -errno       as savevm_preflight(), or a device failed to save
  *
  * Thread: any. Lock: either, released while waiting.
@@ -1653,9 +1658,9 @@ int savevm_rehearse(SaveVM *vm,
                     Error **errp);
 
 /**
- * Returns what the context knows of the cost of one registered device, from rehearsals and migrations. `index` is its position in
- * `order`, from 0. Devices of which nothing is known and live devices are left out. The time of a call grows with the number
- * of devices.
+ * Returns the cost of one registered device, as measured in rehearsals and migrations of the context. `index` is its position in
+ * `order`, from 0. Devices without a measurement and live devices are left out. The time of a call grows with the number of
+ * devices.
  *
  * Returns:
  *   0        `cost` is filled in
@@ -1676,11 +1681,11 @@ int savevm_device_cost(SaveVM *vm,
  *
  * The context stores the owner, so the answer is also valid after the migration was freed.
  *
- * A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived, and leaves
- * it so if it ends before it changed a device: such a machine has no guest. A load that fails after it changed a device
- * leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it SAVEVM_OWNER_HERE when they loaded
- * everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(), savevm_snapshot_save_file() and
- * savevm_ram_snapshot() fail with -EPERM and an error that states which side has the guest.
+ * A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived. It stays
+ * SAVEVM_OWNER_THERE if the incoming migration ends before it changed a device, because such a machine has no guest. A load that
+ * fails after it changed a device leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it
+ * SAVEVM_OWNER_HERE when they loaded everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(),
+ * savevm_snapshot_save_file() and savevm_ram_snapshot() fail with -EPERM and an error that states which side has the guest.
  *
  * A host with SaveVMHostOps.incoming has a migration driver of its own. Its context stays SAVEVM_OWNER_HERE.
  *
@@ -1716,16 +1721,17 @@ int savevm_check_may_run(SaveVM *vm, Error **errp);
  * "paused", "guest-panicked", ...), as received in the last migration or snapshot that was loaded. Returns NULL if none was
  * received. The string is constant.
  *
- * The library's driver does not start a guest that was not "running". The host may use the name to tell its user why.
+ * The library's driver does not start a guest that was not "running". The host may use the name to report the reason to its
+ * user.
  *
  * Thread: any. Lock: either. Since 0.1. QEMU: global_state_get_runstate, migration/global_state.c.
  */
 const char *savevm_received_run_state(SaveVM *vm);
 
 /**
- * Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only for the decision of an operator who can see
- * both sides. The library can't check the decision: with SAVEVM_OWNER_HERE for a guest that runs on the other side, two
- * guests run. The change is reported as a warning (SaveVMHostOps.report).
+ * Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only after an operator with access to both sides has
+ * decided which side has the guest. The library can't check the decision: if SAVEVM_OWNER_HERE is set while the guest runs on
+ * the other side, the guest runs twice. The change is reported as a warning (SaveVMHostOps.report).
  *
  * Returns:
  *   0        the owner is set
@@ -1773,8 +1779,9 @@ typedef struct SaveVMSnapshotOptions {
    */
   uint32_t threads;
   /**
-   * Writes or reads pages with fixed places with O_DIRECT, past the page cache; default false. An error if the file system
-   * can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.
+   * Writes or reads pages with fixed places with O_DIRECT, which bypasses the page cache; default false. An error if the file
+   * system does not support O_DIRECT, or needs an alignment larger than a target page. Has no effect if the loaded file is a
+   * stream.
    */
   bool direct;
   /**
@@ -1785,21 +1792,21 @@ typedef struct SaveVMSnapshotOptions {
   /**
    * With `lazy`: path of a file with the pages that the guest touches first, which are read first. If the file does not exist,
    * this restore records them, reads only touched pages for one second, and writes the file when all pages are read. Delete
-   * it to record anew. Default NULL: none.
+   * the file to record again. Default NULL: none.
    */
   const char *working_set;
   /**
-   * What the snapshot is relative to; default NULL: a full snapshot. "": a full snapshot that begins a chain.
-   * "file:PATH": the snapshot that was saved or loaded last in this chain; only the pages that changed since then are
-   * saved. When loading: not NULL logs what changes, so that the loaded snapshot can be a parent.
+   * What the snapshot is relative to; default NULL: a full snapshot. "": a full snapshot that begins a chain. "file:PATH": the
+   * snapshot that was saved or loaded last in this chain; only the pages that changed since then are saved. When loading: if
+   * not NULL, later changes are logged, so that the loaded snapshot can be a parent.
    */
   const char *parent;
   /**
-   * Path of a file with the places of all pages of a stream, so that a lazy restore need not look at every page before the
-   * guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it when all pages are
-   * read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: it is written after the snapshot. Default NULL: none. The index
-   * belongs to one file as it is now: copying, renaming, linking or changing the snapshot makes it invalid. Protect it as the
-   * snapshot: it determines the contents of guest memory.
+   * Path of an index: a file with the places of all pages of a stream. With an index, a lazy restore does not read every page
+   * record before the guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it
+   * when all pages are read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: the index is written after the snapshot.
+   * Default NULL: none. Copying, renaming, linking or changing the snapshot makes its index invalid. Protect the index like
+   * the snapshot, because the index determines the contents of guest memory.
    */
   const char *index;
   /**
@@ -1882,8 +1889,8 @@ typedef struct SaveVMRestoreInfo {
 #define SAVEVM_RESTORE_INFO_INIT SAVEVM_INITIALISED(SaveVMRestoreInfo)
 
 /**
- * Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before,
- * also after a failure.
+ * Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before, also
+ * after a failure.
  *
  * `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
  * renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
@@ -1894,16 +1901,17 @@ typedef struct SaveVMRestoreInfo {
  * With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
  * registered.
  *
- * With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental snapshot
- * contains all devices and the changed pages, and names its parent by path and hash. Every file of the chain is needed to load
- * it. Each file has the format of its options. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
- * memory is added or removed, if another snapshot is loaded, by savevm_ram_snapshot(), and by a migration that needs the
- * memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
+ * With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental
+ * snapshot contains all devices and the changed pages, and names its parent by path and hash. Loading it needs every file of the
+ * chain. The files of a chain may have different formats. `savevm merge` writes a full snapshot from a chain. The following end
+ * the log of changes, so that the next snapshot must be a full one: adding or removing a block of memory, loading another
+ * snapshot, savevm_ram_snapshot(), and a migration that needs the memory's userfaultfd (incoming, or with
+ * SAVEVM_RAM_LOG_KERNEL).
  *
  * Returns:
  *   0        the snapshot is saved
  *   -EPERM   this side does not have the guest; see savevm_owner()
- *   -ESTALE  it is not known what changed since the parent, or the parent was changed; save a full snapshot
+ *   -ESTALE  the changes since the parent are not known, or the parent was changed; save a full snapshot
  *   -ECANCELED  savevm_snapshot_cancel() was called
  *   -errno   another error
  *
@@ -1916,11 +1924,11 @@ int savevm_snapshot_save(SaveVM *vm,
 
 /**
  * Cancels the snapshot that another thread saves with savevm_snapshot_save() or savevm_ram_snapshot(). Does not wait: that call
- * returns -ECANCELED soon, unless the snapshot is complete already. The guest continues if it ran before. A regular file is as
- * it was before, and the next incremental snapshot contains the changes.
+ * returns -ECANCELED soon, unless the snapshot is complete already. The guest continues if it ran before. An existing regular
+ * file is unchanged. The next incremental snapshot contains the changes.
  *
  * Returns:
- *   0        the save ends
+ *   0        the save will end
  *   -ENOENT  no snapshot is being saved
  *
  * Thread: any. Lock: either.
@@ -1953,10 +1961,11 @@ int savevm_snapshot_save_file(SaveVM *vm,
 
 /**
  * Checks whether a stream would load into `vm`, without changing the machine. Reads at most `length` bytes from the position of
- * `f`. The checks are: the stream is complete up to its EOF mark, the configuration section matches, every device and version is known, RAM blocks
- * fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device are not checked. If
- * the machine's sections have no footers, every stream passes, because the end of a state is not known. `f` is still owned by
- * the caller; its position afterwards is undefined. The devices of the machine must not change during the call.
+ * `f`. The checks are: the stream is complete up to its EOF mark, the configuration section matches, every device and version is
+ * known, RAM blocks fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device
+ * are not checked. If the machine's sections have no footers, every stream passes, because the end of a state is not known. `f`
+ * is still owned by the caller; its position afterwards is undefined. The devices of the machine must not change during the
+ * call.
  *
  * Returns:
  *   0        no damage was found
@@ -1982,14 +1991,15 @@ int savevm_snapshot_check_file(SaveVM *vm,
  * guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
  * SAVEVM_OWNER_TORN.
  *
- * With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM from
- * savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
- * anything, so the caller may call it again without `lazy`. Everything in the file but the pages is checked before. If a page
+ * With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM
+ * from savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
+ * anything, so the caller may call it again without `lazy`. Everything in the file except the pages is checked first. If a page
  * can't be read later, the guest is stopped (SaveVMHostOps.vm_stop) before it can read anything else in its place, the owner
  * becomes SAVEVM_OWNER_TORN, and the error names file and offset: see savevm_restore_wait() and SaveVMHostOps.restore_ended. As
- * in postcopy, a vCPU may wait for a page and must be able to stop then; see vm_stop. While pages are read, migrations, snapshots
- * and checkpoints fail with -EBUSY. Another savevm_snapshot_load() replaces the restore. savevm_ram_free() and savevm_free() end
- * it if the guest is stopped. The file must not be changed before all pages are read; it may be replaced or removed.
+ * in postcopy, a vCPU may be waiting for a page, and vm_stop must be able to stop it; see SaveVMHostOps.vm_stop. While pages are
+ * read, migrations, snapshots and checkpoints fail with -EBUSY. Another savevm_snapshot_load() replaces the restore.
+ * savevm_ram_free() and savevm_free() end it if the guest is stopped. The file must not be changed before all pages are read; it
+ * may be replaced or removed.
  *
  * Returns: 0, or -errno with the reason in `*errp`.
  *
@@ -2005,7 +2015,7 @@ int savevm_snapshot_load(SaveVM *vm,
  *
  * Returns:
  *   0             all memory is loaded, or the context has had no lazy restore
- *   -ECANCELED    another load replaced it, or the RAM was freed
+ *   -ECANCELED    another load replaced the restore, or the RAM was freed
  *   -EINPROGRESS  called from a callback of the restore, which ends after the callback returns
  *   -errno        a page could not be read: the guest was stopped, and savevm_owner() is SAVEVM_OWNER_TORN
  *
@@ -2080,8 +2090,8 @@ int savevm_rollback(struct SaveVMCheckpoint *c,
                     Error **errp);
 
 /**
- * Frees a checkpoint. The machine and all other checkpoints stay as they are. The last one that is freed ends the protection
- * of guest memory. Free all checkpoints of a context before its RAM and before the context.
+ * Frees a checkpoint. The machine and all other checkpoints stay as they are. When the last checkpoint is freed, guest memory is
+ * no longer protected. Free all checkpoints of a context before its RAM and before the context.
  *
  * Thread: any, but not while savevm_rollback() runs for this checkpoint. Lock: either. Since 0.1.
  */
@@ -2202,15 +2212,15 @@ typedef enum SaveVMPhase {
  */
 typedef enum SaveVMProblemSeverity {
   /**
-   * It has no effect on loading.
+   * The problem has no effect on loading.
    */
   SAVEVM_PROBLEM_NOTE = 0,
   /**
-   * It is unusual, and accepted in most cases.
+   * The difference is unusual, and accepted in most cases.
    */
   SAVEVM_PROBLEM_WARNING = 1,
   /**
-   * The state may be loaded wrongly. It refuses the guest if SaveVMParams.strict is set.
+   * The state may be loaded wrongly. The guest is refused if SaveVMParams.strict is set.
    */
   SAVEVM_PROBLEM_RISK = 2,
   /**
@@ -2294,15 +2304,15 @@ typedef struct SaveVMProblem {
    */
   enum SaveVMProblemSeverity severity;
   /**
-   * Instance id of the device; -1: it is about no device.
+   * Instance id of the device; -1: the problem concerns no device.
    */
   int64_t instance_id;
   /**
-   * Name of the device; NULL: it is about no device.
+   * Name of the device; NULL: the problem concerns no device.
    */
   const char *idstr;
   /**
-   * The field or subsection of the device, or the block of RAM; NULL: the whole.
+   * The field or subsection of the device, or the block of RAM; NULL: the whole device or all RAM.
    */
   const char *path;
   /**
@@ -2349,11 +2359,11 @@ void savevm_error_set(Error **errp,
 const struct SaveVMErrorInfo *savevm_error_info(const Error *err);
 
 /**
- * Fills in one of the problems that an error of a preflight sums up. The most serious ones come first.
+ * Stores one of the problems that an error of a preflight contains in `problem`. The most serious ones come first.
  *
  * Returns:
  *   0        `problem` is filled in
- *   -ENOENT  there is no problem with that index: count from 0 until this
+ *   -ENOENT  there is no problem with that index. To visit all problems, count from 0 until this result
  *   -EINVAL  NULL, or the size of `problem` is too small
  *
  * Thread: any. Lock: either.

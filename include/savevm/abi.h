@@ -121,7 +121,7 @@ extern "C" {
 #define SAVEVM_SEMANTICS_SETUP_ERRORS (1 << 3)
 
 /**
- * CPUs are synchronised before the devices that are saved whole, not before the live ones (QEMU 9.1).
+ * CPUs are synchronised after the live devices and before all other devices are saved (QEMU 9.1).
  */
 #define SAVEVM_SEMANTICS_SYNC_CPUS_LATE (1 << 4)
 
@@ -162,7 +162,7 @@ extern "C" {
 #define SAVEVM_SEMANTICS_DESCRIBE_SPACED (1 << 11)
 
 /**
- * All switches that `qemu_version` has, in addition to the others that are set.
+ * All switches of QEMU version `qemu_version`, in addition to the other bits that are set.
  */
 #define SAVEVM_SEMANTICS_OF_VERSION (1 << 30)
 
@@ -442,7 +442,7 @@ typedef enum SaveVMAbiMemberId {
 } SaveVMAbiMemberId;
 
 /**
- * The type of a member. SAVEVM_ABI_MEMBER() finds it out.
+ * The type of a member. SAVEVM_ABI_MEMBER() determines it.
  */
 typedef enum SaveVMAbiKind {
   /**
@@ -538,8 +538,8 @@ typedef enum SaveVMAbiKind {
    */
   SAVEVM_ABI_LOAD_BUFFER = 23,
   /**
-   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). It adds to `pending`, which is zero. The
-   * library calls it with `final` false.
+   * `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). It adds to `pending`, which is
+   * zero. The library calls it with `final` false.
    */
   SAVEVM_ABI_QUERY_PENDING = 24,
   /**
@@ -711,8 +711,8 @@ typedef struct SaveVMAbiConstant {
 } SaveVMAbiConstant;
 
 /**
- * How the tables of a QEMU version are laid out, and which semantics they expect. A port compiles it in QEMU's tree, so that
- * no offset is guessed. A member that is not listed does not exist in the version.
+ * How the tables of a QEMU version are laid out, and which semantics they expect. A port compiles the description in QEMU's
+ * tree, so the compiler provides all offsets. A member that is not listed does not exist in the version.
  */
 typedef struct SaveVMAbiDescription {
   /**
@@ -773,8 +773,8 @@ typedef struct SaveVMAbiDescription {
 /**
  * Makes a layout from its description. It is never freed, because devices and files refer to it: make one per version.
  *
- * Returns: the layout; NULL with an error that names the member if offsets overlap or are out of range, if a type is unknown,
- * or if a member is missing that every layout has or that the semantics need.
+ * Returns: the layout; NULL with an error that names the member if offsets overlap or are out of range, if a type is unknown, or
+ * if a member is missing that every layout must have or that the semantics need.
  *
  * Thread: any. Lock: either.
  */
@@ -789,9 +789,9 @@ const SaveVMAbi *savevm_abi_new(const struct SaveVMAbiDescription *description,
 const SaveVMAbi *savevm_abi_of_qemu(uint32_t version);
 
 /**
- * Sets the layout that tables have which are registered in a context through QEMU's names, and the semantics of the context.
- * `vm` NULL means the current context of the thread. `abi` NULL means QEMU 7.2. Devices that are registered already keep
- * their layout.
+ * Sets the layout of the tables that a program registers in a context through QEMU's names, and the semantics of the context.
+ * `vm` NULL means the current context of the thread. `abi` NULL means QEMU 7.2. Devices that are registered already keep their
+ * layout.
  *
  * Returns:
  *   0       the layout is set
@@ -830,7 +830,7 @@ int savevm_abi_vmstate_register(const SaveVMAbi *abi,
  * Saves `opaque` as a description of a layout describes it, as vmstate_save_state_v() does. `version_id` may be
  * SAVEVM_ABI_OWN_VERSION.
  *
- * Returns: 0; the result of a hook or info; -EINVAL. With an error.
+ * Returns: 0; otherwise the result of a hook or info, or -EINVAL, with an error.
  *
  * Thread: the one that saves. Lock: as for the device.
  */

@@ -37,8 +37,8 @@ unsafe fn from_c(abi: *const SaveVMAbi) -> Option<&'static Abi> {
 
 /// Makes a layout from its description. It is never freed, because devices and files refer to it: make one per version.
 ///
-/// Returns: the layout; NULL with an error that names the member if offsets overlap or are out of range, if a type is unknown,
-/// or if a member is missing that every layout has or that the semantics need.
+/// Returns: the layout; NULL with an error that names the member if offsets overlap or are out of range, if a type is unknown, or
+/// if a member is missing that every layout must have or that the semantics need.
 ///
 /// Thread: any. Lock: either.
 ///
@@ -75,9 +75,9 @@ pub extern "C" fn savevm_abi_of_qemu(version: u32) -> *const SaveVMAbi {
     guard(ptr::null(), || abi::known(version).map_or(ptr::null(), |abi| castable::lend::<SaveVMAbi>(abi).cast_const()))
 }
 
-/// Sets the layout that tables have which are registered in a context through QEMU's names, and the semantics of the context.
-/// `vm` NULL means the current context of the thread. `abi` NULL means QEMU 7.2. Devices that are registered already keep
-/// their layout.
+/// Sets the layout of the tables that a program registers in a context through QEMU's names, and the semantics of the context.
+/// `vm` NULL means the current context of the thread. `abi` NULL means QEMU 7.2. Devices that are registered already keep their
+/// layout.
 ///
 /// Returns:
 ///   0       the layout is set
@@ -175,7 +175,7 @@ unsafe fn give_pending(f: *mut QEMUFile, ret: c_int, errp: *mut *mut CError) {
 /// Saves `opaque` as a description of a layout describes it, as vmstate_save_state_v() does. `version_id` may be
 /// SAVEVM_ABI_OWN_VERSION.
 ///
-/// Returns: 0; the result of a hook or info; -EINVAL. With an error.
+/// Returns: 0; otherwise the result of a hook or info, or -EINVAL, with an error.
 ///
 /// Thread: the one that saves. Lock: as for the device.
 ///

@@ -95,8 +95,8 @@ pub unsafe extern "C" fn savevm_rollback(c: *mut SaveVMCheckpoint, errp: *mut *m
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Frees a checkpoint. The machine and all other checkpoints stay as they are. The last one that is freed ends the protection
-/// of guest memory. Free all checkpoints of a context before its RAM and before the context.
+/// Frees a checkpoint. The machine and all other checkpoints stay as they are. When the last checkpoint is freed, guest memory is
+/// no longer protected. Free all checkpoints of a context before its RAM and before the context.
 ///
 /// Thread: any, but not while savevm_rollback() runs for this checkpoint. Lock: either. Since 0.1.
 ///

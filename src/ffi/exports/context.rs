@@ -71,8 +71,8 @@ pub unsafe extern "C" fn savevm_set_host(vm: *mut SaveVM, ops: *const SaveVMHost
     })
 }
 
-/// Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM before. The default context
-/// is not freed. Ends a lazy restore; the guest must be stopped.
+/// Frees a context and removes its devices without calling them. Free its migrations, its checkpoints and its RAM first. The
+/// default context is not freed. A lazy restore is ended; the guest must be stopped then.
 ///
 /// Thread: any. Lock: either, released while waiting.
 ///
@@ -117,8 +117,9 @@ pub unsafe extern "C" fn savevm_set_current(vm: *mut SaveVM) -> *mut SaveVM {
     })
 }
 
-/// Chooses what happens to a second device of the same name and instance, and to a name of more than 255 bytes. Strict: the
-/// registration fails with -EEXIST or -ENAMETOOLONG. Otherwise (default) both are reported and handled as in QEMU 7.2.
+/// Makes a context strict, or not strict (default). In a strict context, the registration of a second device of the same name and
+/// instance fails with -EEXIST, and that of a name of more than 255 bytes with -ENAMETOOLONG. Otherwise both are reported and
+/// handled as in QEMU 7.2.
 ///
 /// A description that can't read its own version, and a load whose stream leaves out a registered device, fail with -EINVAL
 /// in a strict context. Otherwise they are reported.
@@ -205,8 +206,8 @@ pub unsafe extern "C" fn savevm_set_limits(vm: *mut SaveVM, limits: *const SaveV
     })
 }
 
-/// Returns whether an internal error of the library (a panic) broke the context. The work in progress has failed, and a guest
-/// that was to be migrated or saved runs on. Functions that begin something fail with -EIO: migrations, snapshots, phases,
+/// Returns whether an internal error of the library (a panic) broke the context. The work in progress has failed, and the guest
+/// that it was to migrate or save continues here. Functions that begin something fail with -EIO: migrations, snapshots, phases,
 /// registrations. Functions that end something work: unregistering, freeing, cleanup.
 ///
 /// Thread: any. Lock: either.
@@ -244,8 +245,8 @@ pub unsafe extern "C" fn savevm_non_migratable(
     });
 }
 
-/// Returns the version of the library, such as "0.1.0". That of the headers is SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR and
-/// SAVEVM_VERSION_PATCH.
+/// Returns the version of the library, such as "0.1.0". The version of the headers is SAVEVM_VERSION_MAJOR, SAVEVM_VERSION_MINOR
+/// and SAVEVM_VERSION_PATCH.
 ///
 /// Thread: any. Lock: either.
 #[unsafe(no_mangle)]

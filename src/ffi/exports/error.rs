@@ -70,11 +70,11 @@ pub unsafe extern "C" fn savevm_error_info(err: *const Error) -> *const SaveVMEr
     unsafe { owned(err) }.map_or(ptr::null(), |error| &raw const error.info)
 }
 
-/// Fills in one of the problems that an error of a preflight sums up. The most serious ones come first.
+/// Stores one of the problems that an error of a preflight contains in `problem`. The most serious ones come first.
 ///
 /// Returns:
 ///   0        `problem` is filled in
-///   -ENOENT  there is no problem with that index: count from 0 until this
+///   -ENOENT  there is no problem with that index. To visit all problems, count from 0 until this result
 ///   -EINVAL  NULL, or the size of `problem` is too small
 ///
 /// Thread: any. Lock: either.

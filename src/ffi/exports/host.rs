@@ -9,13 +9,13 @@ use crate::ffi::marshal::structs::sized_structs;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 /// Bits of `SaveVMHostOps.stream_flags`: parts that streams omit, and the state of a host with a migration driver of its own.
-/// No configuration section is written or expected.
+/// This bit: no configuration section is written or expected.
 pub const SAVEVM_FLAG_NO_CONFIGURATION: u32 = 1 << 0;
 /// No section footers are written or expected.
 pub const SAVEVM_FLAG_NO_FOOTERS: u32 = 1 << 1;
 /// No description follows the end.
 pub const SAVEVM_FLAG_NO_VMDESC: u32 = 1 << 2;
-/// The guest was handed over. Live devices that support postcopy continue.
+/// Postcopy: the guest was handed over. Live devices that support postcopy continue to send.
 pub const SAVEVM_FLAG_IN_POSTCOPY: u32 = 1 << 3;
 /// Continuous replication: device states carry no header.
 pub const SAVEVM_FLAG_IN_COLO: u32 = 1 << 4;
@@ -33,7 +33,7 @@ pub const SAVEVM_FLAG_GLOBAL_STATE: u32 = 1 << 8;
 pub const SAVEVM_FLAG_NO_SWITCHOVER_START: u32 = 1 << 9;
 /// The capability switchover-ack is on: devices of the destination must approve the switchover.
 pub const SAVEVM_FLAG_SWITCHOVER_ACK: u32 = 1 << 10;
-/// The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without it the load does.
+/// The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without this flag, the load calls it.
 pub const SAVEVM_FLAG_HOST_CLEANS_LOAD: u32 = 1 << 11;
 
 /// How serious a message is.
@@ -79,7 +79,7 @@ pub struct SaveVMHostOps {
     pub lock: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Releases the lock.
     pub unlock: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Returns whether this thread holds the lock; NULL: no.
+    /// Returns whether this thread holds the lock; NULL: it does not.
     pub locked: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 
     /// Stops the guest; 0 or -errno. After it returns 0, no CPU runs or writes to memory. With the lock. NULL: there is
@@ -90,7 +90,7 @@ pub struct SaveVMHostOps {
     pub vm_stop: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Starts the guest, or continues it; 0 or -errno. With the lock.
     pub vm_start: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Returns whether the guest runs; NULL: no.
+    /// Returns whether the guest runs; NULL: it does not.
     pub vm_running: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 
     /// Called before devices are saved: copies the state of the CPUs to the objects that their devices save. With the lock.
@@ -108,7 +108,7 @@ pub struct SaveVMHostOps {
     pub uuid: Option<unsafe extern "C" fn(opaque: *mut c_void, uuid: *mut u8) -> bool>,
     /// Returns log2 of the target's page size; NULL: 12.
     pub target_page_bits: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_uint>,
-    /// Returns log2 of the smallest page size that the target supports; NULL: the same.
+    /// Returns log2 of the smallest page size that the target supports; NULL: that of the target's page size.
     pub target_page_bits_min: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_uint>,
     /// Returns the names of the enabled capabilities that both sides must share, ended by NULL and owned by the host. NULL: none.
     pub capabilities: Option<unsafe extern "C" fn(opaque: *mut c_void) -> *const *const c_char>,
@@ -132,19 +132,19 @@ pub struct SaveVMHostOps {
     pub disks_activate: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Slows the guest's CPUs down by `percent` of their time (0: full speed).
     pub throttle: Option<unsafe extern "C" fn(opaque: *mut c_void, percent: c_int)>,
-    /// Called when a stage of precopy is reached. A negative result is logged and otherwise ignored.
+    /// Called when precopy reaches a stage. A negative result is logged and otherwise ignored.
     pub precopy_notify: Option<unsafe extern "C" fn(opaque: *mut c_void, notice: SaveVMPrecopyNotice) -> c_int>,
 
     /// Reports a message to the user. If NULL, messages go to the log. Any thread, any lock.
     pub report: Option<unsafe extern "C" fn(opaque: *mut c_void, level: SaveVMReportLevel, text: *const c_char)>,
-    /// Returns whether the trace event `event` is enabled; the name is QEMU's. If `event` is NULL: whether any event may be
-    /// enabled. That is called once per device and for every other event, so it must be fast. NULL: no.
+    /// Returns whether the trace event `event` is enabled; the name is QEMU's. If `event` is NULL, returns whether any event may
+    /// be enabled. The library calls it once per device and for every other event, so it must be fast. NULL: no event is enabled.
     pub trace_wanted: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const c_char) -> bool>,
     /// Receives a trace event that is enabled.
     pub trace: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const c_char, text: *const c_char)>,
 
-    /// For a host with an `Error` of its own: sets `*errp` to one with that text. NULL: `Error` is the library's, and so
-    /// are error_get_pretty() and error_free().
+    /// For a host with its own `Error` type: sets `*errp` to an error with that text. NULL: `Error`, error_get_pretty() and
+    /// error_free() are those of the library.
     pub error_set:
         Option<unsafe extern "C" fn(opaque: *mut c_void, errp: *mut *mut Error, error: c_int, text: *const c_char)>,
     /// Returns the text of such an error, owned by the error.
@@ -184,7 +184,7 @@ pub struct SaveVMHostOps {
     pub migration_event: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const SaveVMEvent)>,
     /// Returns a monotonic time in ns for the driver's measurements; NULL: the system's.
     pub clock_ns: Option<unsafe extern "C" fn(opaque: *mut c_void) -> u64>,
-    /// How RAM takes part in postcopy; NULL: not at all. The table is copied.
+    /// Functions for RAM in postcopy; NULL: RAM does not take part in postcopy. The table is copied.
     pub postcopy: *const SaveVMPostcopyOps,
     /// Resets the machine to its state after power-on. savevm_snapshot_load() calls it before it loads, as QEMU 7.2's
     /// load_snapshot() does (migration/savevm.c), so that devices that are not in the snapshot have a defined state. The guest is
@@ -201,8 +201,8 @@ pub struct SaveVMHostOps {
 
     /// Returns whether device_thread_start works for the migration in progress. NULL: no.
     pub device_threads: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
-    /// Runs the save_live_complete_precopy_thread (QEMU 10.1: save_complete_precopy_thread) of a device on a thread of its own, with
-    /// the means of the host to send what the thread produces. `function` is the callback, `device` its handler_opaque.
+    /// Runs the save_live_complete_precopy_thread (QEMU 10.1: save_complete_precopy_thread) of a device on a thread of its own,
+    /// which sends its data through the host. `function` is the callback, and `device` is the handler_opaque of the callback.
     pub device_thread_start: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -212,11 +212,11 @@ pub struct SaveVMHostOps {
             device: *mut c_void,
         ),
     >,
-    /// Asks these threads to end soon, because the migration fails.
+    /// Asks the threads that device_thread_start started to end soon, because the migration fails.
     pub device_threads_abort: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Waits for all of them. Returns whether all succeeded. NULL: true.
+    /// Waits for all threads that device_thread_start started. Returns whether all succeeded. NULL: true.
     pub device_threads_join: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
-    /// Returns whether no more may be sent to `f` for now, for a host that limits the rate itself. Called before each live device of
-    /// a round. NULL: the limit of the file decides.
+    /// For a host that limits the rate itself: returns whether the limit is reached, so that nothing more may be sent to `f` for
+    /// now. Called before each live device of a round. NULL: the limit of the file is used.
     pub rate_exceeded: Option<unsafe extern "C" fn(opaque: *mut c_void, f: *mut QEMUFile) -> bool>,
 }

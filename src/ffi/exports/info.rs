@@ -46,8 +46,8 @@ pub enum SaveVMStatus {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveVMReturnPath {
-    /// It answers if the connection is bidirectional. It does not answer over `exec:`, whose command may only store the
-    /// stream, unless postcopy is enabled.
+    /// It answers if the connection is bidirectional. Exception: over `exec:` it answers only if postcopy is enabled, because the
+    /// command may merely store the stream.
     SAVEVM_RETURN_PATH_AUTO = 0,
     /// It answers, or the migration fails.
     SAVEVM_RETURN_PATH_ON = 1,
@@ -66,9 +66,9 @@ pub enum SaveVMCompression {
     SAVEVM_COMPRESSION_ZLIB = 1,
     /// zstd. An error if the library was built without it (cargo feature `zstd`).
     SAVEVM_COMPRESSION_ZSTD = 2,
-    /// Outgoing: the format of zstd, but a packet is compressed only if that is measured to be faster: the link is the
-    /// bottleneck, a CPU is free, and the content can be compressed. A QEMU at the other end sets zstd. Incoming: what the source
-    /// uses.
+    /// Outgoing: the format of zstd, but a packet is compressed only if measurements show that this is faster: the link is the
+    /// bottleneck, a CPU is free, and the content can be compressed. If the destination is QEMU, set its compression to zstd.
+    /// Incoming: the method that the source uses.
     SAVEVM_COMPRESSION_AUTO = 3,
 }
 
@@ -96,8 +96,8 @@ pub enum SaveVMOwner {
     SAVEVM_OWNER_HERE = 0,
     /// The other side.
     SAVEVM_OWNER_THERE = 1,
-    /// The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an
-    /// operator who can see both sides may start it. The recovery of a paused postcopy shows that the other side has it.
+    /// The connection broke during the hand-over. The guest is stopped here and may run on the other side. Only an operator with
+    /// access to both sides may decide to start it. The recovery of a paused postcopy shows that the other side has it.
     SAVEVM_OWNER_UNKNOWN = 2,
     /// Neither side: a load failed after it changed a device, so the devices hold parts of two states.
     SAVEVM_OWNER_TORN = 3,
@@ -110,7 +110,7 @@ pub enum SaveVMOwner {
 pub enum SaveVMDeviceOrder {
     /// The order of the stream.
     SAVEVM_DEVICES_IN_STREAM = 0,
-    /// Time for saving, longest first; on the destination as SAVEVM_DEVICES_BY_LOAD_TIME.
+    /// Time for saving, longest first; on the destination, the same as SAVEVM_DEVICES_BY_LOAD_TIME.
     SAVEVM_DEVICES_BY_SAVE_TIME = 1,
     /// Time for loading, longest first. On the source, a device whose load time was not reported counts with its save time.
     SAVEVM_DEVICES_BY_LOAD_TIME = 2,
@@ -184,12 +184,13 @@ pub struct SaveVMTls {
     /// Source: the name or IP address that the destination's certificate must have among its subjectAltNames; NULL: the host
     /// of `tcp:HOST:PORT`. QEMU: tls-hostname.
     pub hostname: *const c_char,
-    /// The peer must have a certificate that the CA has signed, that is valid now and that is not revoked; at the source
-    /// also one for the name. Without it the stream is encrypted, but the peer may be anyone. QEMU: verify-peer.
+    /// The peer must have a certificate that the CA has signed, that is valid now and that is not revoked; at the source, the
+    /// certificate must also have the name. If false, the stream is encrypted, but the identity of the peer is not checked. QEMU:
+    /// verify-peer.
     pub verify_peer: bool,
-    /// NULL-terminated list of distinguished names, for example "CN=host2,O=Example"; NULL: any. The peer's certificate must
-    /// have one of them as its subject, in the form and order of the error that refuses a peer. Needs `verify_peer`. QEMU:
-    /// tls-authz, for the destination only.
+    /// NULL-terminated list of distinguished names, for example "CN=host2,O=Example"; NULL: any. The subject of the peer's
+    /// certificate must be one of them. If a peer is refused, the error contains its name in the expected form and order. Needs
+    /// `verify_peer`. QEMU: tls-authz, for the destination only.
     pub allowed_peers: *const *const c_char,
 }
 
@@ -216,12 +217,12 @@ pub struct SaveVMParams {
     pub stall_timeout_ms: u32,
     /// Longest wait for the destination's answer that everything is loaded, and for its result; default 30000.
     pub switchover_timeout_ms: u32,
-    /// Longest wait of a paused postcopy for its recovery; default: no limit. May change during the migration. After it, the
-    /// guest is lost: it is stopped on the destination, and pages that did not arrive read as zero.
+    /// Longest wait of a paused postcopy for its recovery; default: no limit. May change during the migration. When the time is
+    /// over, the guest is lost: it is stopped on the destination, and pages that did not arrive read as zero.
     pub recover_timeout_ms: u32,
-    /// Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON requires a source that is libsavevm: such a source
-    /// asks before the end of the stream whether everything is loaded. So a stream that is damaged to end early does not
-    /// start the guest.
+    /// Default SAVEVM_RETURN_PATH_AUTO. Incoming, SAVEVM_RETURN_PATH_ON requires a source that is libsavevm: such a source asks
+    /// before the end of the stream whether everything is loaded. So the guest does not start if damage makes the stream end
+    /// early.
     pub return_path: MaybeUninit<SaveVMReturnPath>,
     /// Initial CPU throttle of auto-converge in percent; default 20. May change during the migration, like the next two.
     pub throttle_initial: u32,
@@ -239,45 +240,46 @@ pub struct SaveVMParams {
     pub no_thread: bool,
     /// The destination leaves the guest stopped when everything is loaded.
     pub no_autostart: bool,
-    /// Disable the protocol extensions of libsavevm (docs/stream-format.md), also if both ends are libsavevm.
+    /// Disable the protocol extensions of libsavevm (docs/stream-format.md), even if both ends are libsavevm.
     pub no_extensions: bool,
     /// Path of a new file for a trace in JSON lines; NULL: none.
     pub trace: *const c_char,
-    /// Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and
-    /// if a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
-    /// keeps the state that it has. Outgoing, it only has an effect on a preflight.
+    /// Fail if a device is registered at the destination and absent from the stream, while the source still has the guest, and if
+    /// a preflight finds that a state may be loaded wrongly. Otherwise both are warnings (SaveVMHostOps.report), and the device
+    /// keeps the state that it has. For an outgoing migration, `strict` affects only the preflight.
     pub strict: bool,
-    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: up to 17 connections (with
-    /// `channels`: so many more) are examined at the same time. A connection that does not begin with the header of a stream,
-    /// ends early, or is silent for `handshake_timeout_ms` is closed and reported. So is one that is silent for 5 s while
+    /// Incoming, on a listening socket: use only the first connection, as QEMU does. Default: up to 17 connections, plus the
+    /// number in `channels`, are examined at the same time. A connection that does not begin with the header of a stream, ends
+    /// early, or is silent for `handshake_timeout_ms` is closed and reported. So is a connection that is silent for 5 s while
     /// further clients wait.
     pub one_connection: bool,
     /// Encrypt and authenticate every connection; NULL: plain connections. The peer must use TLS as well. An error if the
     /// library was built without TLS (meson option `tls`).
     pub tls: *const SaveVMTls,
-    /// The downtime limit rises from `downtime_limit_ms` up to this while the migration does not converge: all memory was sent,
-    /// and what is left does not become less. Default: it does not rise. May change during the migration, like the next two.
+    /// While the migration does not converge, the downtime limit rises from `downtime_limit_ms` up to this value. A migration
+    /// does not converge if all memory was sent once and the remaining amount does not decrease. Default: it does not rise. May
+    /// change during the migration, like the next two.
     pub downtime_limit_max_ms: u32,
-    /// By how much it rises at a time; default: a tenth of the difference between both limits.
+    /// Amount by which the downtime limit rises at a time; default: a tenth of the difference between both limits.
     pub downtime_step_ms: u32,
-    /// Time without convergence after which it rises; default 5000.
+    /// Time without convergence after which the downtime limit rises; default 5000.
     pub downtime_step_interval_ms: u32,
     /// Time from the beginning at which `deadline_action` is taken if the guest has not moved; default: no deadline. May change
     /// during the migration.
     pub deadline_ms: u32,
     /// Default SAVEVM_DEADLINE_CANCEL. May change during the migration.
     pub deadline_action: MaybeUninit<SaveVMDeadlineAction>,
-    /// Outgoing: compare no machines before the migration. Incoming: take part in no preflight and in no rehearsal. Default: two
-    /// ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons before any
-    /// memory is sent.
+    /// Outgoing: do not compare the machines before the migration. Incoming: do not take part in preflights and rehearsals.
+    /// Default: two ends of libsavevm compare their machines first, and a migration that can't succeed fails with all reasons
+    /// before any memory is sent.
     pub no_preflight: bool,
     /// Connections for the pages of RAM besides the main one, 2 to 64 (QEMU's capability multifd with multifd-channels); 0 and 1:
-    /// none, everything goes over the main connection. Both sides must set the same number. It needs the RAM of this library
+    /// none, everything is sent over the main connection. Both sides must set the same number. It needs the RAM of this library
     /// (savevm_ram_new()) and `unix:PATH` or `tcp:HOST:PORT`. Postcopy may follow, also from and to QEMU 10.1 and later; its
     /// pages and its recovery use the main connection alone.
     pub channels: u32,
-    /// How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. Without
-    /// several channels it is an error.
+    /// How pages are compressed on these connections; default SAVEVM_COMPRESSION_NONE. Both sides must set the same. A value
+    /// other than SAVEVM_COMPRESSION_NONE without several channels is an error.
     pub compression: MaybeUninit<SaveVMCompression>,
     /// Level of the compression, 1 to 9 for zlib, 1 to 20 for zstd; default 1.
     pub compression_level: c_int,
@@ -305,7 +307,7 @@ pub struct SaveVMDeviceInfo {
     pub load_time_us: u64,
 }
 
-/// What a context knows of the cost of one device that is not a live device.
+/// Measured cost of one device that is not a live device, as stored in a context.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMDeviceCost {
@@ -340,13 +342,13 @@ pub struct SaveVMInfo {
     pub status_name: *const c_char,
     /// Time since the migration began, until it ended, in microseconds.
     pub total_time_us: u64,
-    /// Time until the first round.
+    /// Time until the first round, in microseconds.
     pub setup_time_us: u64,
-    /// Downtime: until the destination's result, if it answers. Incoming: 0.
+    /// Downtime in microseconds. It ends with the destination's result, if the destination answers. Incoming: 0.
     pub downtime_us: u64,
-    /// Expected downtime if the guest were stopped now.
+    /// Expected downtime if the guest were stopped now, in microseconds.
     pub expected_downtime_us: u64,
-    /// Time for saving or loading all devices that are not live devices.
+    /// Time for saving or loading all devices that are not live devices, in microseconds.
     pub device_time_us: u64,
     /// Bytes of the sections of these devices.
     pub device_bytes: u64,
@@ -359,7 +361,7 @@ pub struct SaveVMInfo {
     pub remaining_compatible: u64,
     /// Bytes that remain to be sent after the switchover.
     pub remaining_postcopy_only: u64,
-    /// Number of rounds: times that no live device had anything left to send, also at the end of a postcopy.
+    /// Number of rounds. A round ends when no live device has anything left to send; the end of a postcopy counts as well.
     pub rounds: u64,
     /// Bytes sent per second, in the last 100 ms in which anything was sent.
     pub bandwidth: u64,
@@ -377,29 +379,30 @@ pub struct SaveVMInfo {
     pub peer_is_libsavevm: bool,
     /// Time in the rounds of precopy (incoming: for reading the stream), in microseconds.
     pub precopy_time_us: u64,
-    /// Time from the last round until the guest was handed over, without the wait for savevm_migration_continue().
+    /// Time from the last round until the guest was handed over, without the wait for savevm_migration_continue(), in
+    /// microseconds.
     pub switchover_time_us: u64,
-    /// Time for sending the rest after the hand-over.
+    /// Time for sending the rest after the hand-over, in microseconds.
     pub postcopy_time_us: u64,
-    /// Time of waiting for a recovery.
+    /// Time of waiting for a recovery, in microseconds.
     pub paused_time_us: u64,
-    /// How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its
-    /// memory. Incoming, until then: how many pages of the RAM (savevm_ram_new()) have arrived at least once, at most 99; 0 with
-    /// other RAM.
+    /// How much of the migration is done, in percent. It never falls, and is 100 when the guest has moved with all of its memory.
+    /// Incoming, until then: the percentage of pages of the RAM (savevm_ram_new()) that have arrived at least once, at most 99; 0
+    /// with other RAM.
     pub percent: u32,
     /// Why the migration makes no progress. savevm_migration_stall() returns the reason in words.
     pub stall: SaveVMStallReason,
-    /// Expected time from the beginning to the end, in microseconds; 0: no end is in sight, or nothing was measured yet. After the
-    /// end: `total_time_us`.
+    /// Expected time from the beginning to the end, in microseconds; 0: no end is in sight, or nothing was measured yet. After
+    /// the end: `total_time_us`.
     pub expected_total_time_us: u64,
-    /// By how many bytes per second the guest writes faster than memory is sent, while the migration is stalled by that.
+    /// If the guest writes faster than memory is sent and this stalls the migration: the difference in bytes per second; else 0.
     pub stall_excess: u64,
     /// The downtime limit in force, in microseconds; see SaveVMParams.downtime_limit_max_ms.
     pub downtime_limit_us: u64,
     /// The downtime that was predicted when the guest was stopped, in microseconds; 0 before. It is the sum of the next five
     /// members. `downtime_us` is the actual one.
     pub predicted_downtime_us: u64,
-    /// Predicted time for sending the memory that was left, at the measured bandwidth; 0 if none was measured yet.
+    /// Predicted time for sending the memory that was left, at the measured bandwidth; 0 if no bandwidth was measured yet.
     pub predicted_memory_us: u64,
     /// Predicted time for saving the devices, as measured in earlier migrations of this context.
     pub predicted_save_us: u64,
@@ -439,10 +442,10 @@ pub struct SaveVMStallEvent {
     pub incoming: bool,
     /// The reason. SAVEVM_STALL_NONE: it makes progress again.
     pub reason: SaveVMStallReason,
-    /// By how many bytes per second the guest writes faster than memory is sent; 0 for other reasons.
+    /// If the guest writes faster than memory is sent: the difference in bytes per second; 0 for other reasons.
     pub excess: u64,
     /// The migration.
     pub migration: *mut SaveVMMigration,
-    /// The reason in words, with what to do; empty for SAVEVM_STALL_NONE. Valid in the callback.
+    /// The reason in words, with advice; empty for SAVEVM_STALL_NONE. Valid in the callback.
     pub text: *const c_char,
 }

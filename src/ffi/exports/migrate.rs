@@ -74,8 +74,8 @@ pub unsafe extern "C" fn savevm_migrate(
     unsafe { start(vm, || uri_endpoint(uri), params, errp, start_outgoing) }
 }
 
-/// As savevm_migrate(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
-/// library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+/// As savevm_migrate(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
+/// on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
 ///
 /// Thread: any. Lock: either.
 ///
@@ -117,8 +117,8 @@ pub unsafe extern "C" fn savevm_incoming(
     unsafe { start(vm, || uri_endpoint(uri), params, errp, start_incoming) }
 }
 
-/// As savevm_incoming(), over a channel of the hypervisor that is connected. `ops` is copied. The channel belongs to the
-/// library from now on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+/// As savevm_incoming(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
+/// on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
 ///
 /// Thread: any. Lock: either.
 ///
@@ -196,8 +196,8 @@ pub unsafe extern "C" fn savevm_migration_step(m: *mut SaveVMMigration) -> c_int
 /// Returns:
 ///   0         the guest is on the destination. Incoming: it runs here, unless SaveVMParams.no_autostart
 ///   -EDEADLK  called from a callback of this migration
-///   -errno    the migration failed. Outgoing: the guest runs here if it ran before; incoming: it does not run here; unless
-///             savevm_owner() says otherwise
+///   -errno    the migration failed. Unless savevm_owner() returns something else: outgoing, the guest runs here if it ran
+///             before; incoming, it does not run here
 ///
 /// Thread: any. Lock: either, released while waiting.
 ///
@@ -225,11 +225,11 @@ pub unsafe extern "C" fn savevm_migration_pause_error(m: *mut SaveVMMigration, e
     unsafe { try_on_machine(Handle::from_c(m), errp, |m| m.info().pause_error.map_or(Ok(()), Err)) }
 }
 
-/// Returns why a migration makes no progress, in words, with what to do. SaveVMInfo.stall has the reason as a number.
+/// Returns why a migration makes no progress, in words, with advice. SaveVMInfo.stall has the reason as a number.
 ///
 /// Returns:
 ///   0        the migration makes progress, or has ended
-///   -EAGAIN  it makes no progress; the reason is in `*errp`
+///   -EAGAIN  the migration makes no progress; the reason is in `*errp`
 ///   -EINVAL  NULL
 ///
 /// Thread: any. Lock: either. Does not wait; may be called from callbacks.
@@ -250,7 +250,7 @@ pub unsafe extern "C" fn savevm_migration_stall(m: *mut SaveVMMigration, errp: *
 ///
 /// Returns:
 ///   0             outgoing: the guest is here, and runs if it ran before; incoming: it does not run here
-///   -EBUSY        too late: the destination has, or may have, the guest
+///   -EBUSY        too late: the destination has the guest, or may have it
 ///   -EINPROGRESS  called from a callback of this migration, which ends after the callback returns
 ///   -ETIMEDOUT    another callback ran longer than the second
 ///   -EINVAL       NULL
@@ -271,8 +271,8 @@ pub unsafe extern "C" fn savevm_migration_cancel(m: *mut SaveVMMigration) -> c_i
 /// Continues an outgoing migration that waits in SAVEVM_STATUS_PRE_SWITCHOVER (SaveVMParams.pause_before_switchover).
 ///
 /// Returns:
-///   0        it continues
-///   -EINVAL  it does not wait; incoming migration (reported); or NULL
+///   0        the migration continues
+///   -EINVAL  the migration does not wait; incoming migration (reported); or NULL
 ///
 /// Thread: any. Lock: either. QEMU: qmp_migrate_continue, migration/migration.c.
 ///
@@ -290,7 +290,7 @@ pub unsafe extern "C" fn savevm_migration_continue(m: *mut SaveVMMigration) -> c
 /// Switches an outgoing migration to postcopy as soon as possible.
 ///
 /// Returns:
-///   0        it will switch
+///   0        the migration will switch to postcopy
 ///   -EINVAL  SaveVMParams.postcopy is not set, or the migration has ended; incoming migration (reported); or NULL
 ///
 /// Thread: any. Lock: either. QEMU: qmp_migrate_start_postcopy, migration/migration.c.
@@ -361,7 +361,7 @@ pub unsafe extern "C" fn savevm_migration_recover(
 }
 
 /// Changes the parameters of an outgoing migration that may change during the migration; see SaveVMParams. A member that is zero
-/// gets its default again, so keep the struct of the start and change its members.
+/// is set to its default, so keep the struct that the migration was started with and change its members.
 ///
 /// Returns:
 ///   0        the parameters are set
@@ -464,8 +464,8 @@ pub unsafe extern "C" fn savevm_migration_device_by(
     })
 }
 
-/// Frees a migration. One that is in progress is cancelled if that is possible; otherwise the function waits for its end, and
-/// a paused postcopy is abandoned. Do not call it from a callback of this migration.
+/// Frees a migration. A migration in progress is cancelled if that is possible; otherwise the function waits for its end. A
+/// paused postcopy is abandoned. Do not call it from a callback of this migration.
 ///
 /// Thread: any. Lock: either, released while waiting.
 ///
@@ -486,7 +486,7 @@ pub unsafe extern "C" fn savevm_migration_free(m: *mut SaveVMMigration) {
     guard((), || drop(unsafe { Handle::take(m) }));
 }
 
-/// Forbids migrations and snapshots of `vm`. `reason` appears in their error, which has the number EACCES.
+/// Forbids migrations and snapshots of `vm`. Their error contains `reason` and has the number EACCES.
 ///
 /// Returns:
 ///   a positive number  for savevm_del_blocker()

@@ -15,11 +15,11 @@ use std::mem::MaybeUninit;
 ///
 /// The context stores the owner, so the answer is also valid after the migration was freed.
 ///
-/// A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived, and leaves
-/// it so if it ends before it changed a device: such a machine has no guest. A load that fails after it changed a device
-/// leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it SAVEVM_OWNER_HERE when they loaded
-/// everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(), savevm_snapshot_save_file() and
-/// savevm_ram_snapshot() fail with -EPERM and an error that states which side has the guest.
+/// A new context is SAVEVM_OWNER_HERE. savevm_incoming() makes it SAVEVM_OWNER_THERE until the guest has arrived. It stays
+/// SAVEVM_OWNER_THERE if the incoming migration ends before it changed a device, because such a machine has no guest. A load that
+/// fails after it changed a device leaves SAVEVM_OWNER_TORN. savevm_snapshot_load() and qemu_loadvm_state() make it
+/// SAVEVM_OWNER_HERE when they loaded everything. Unless it is SAVEVM_OWNER_HERE, savevm_migrate(), savevm_snapshot_save(),
+/// savevm_snapshot_save_file() and savevm_ram_snapshot() fail with -EPERM and an error that states which side has the guest.
 ///
 /// A host with SaveVMHostOps.incoming has a migration driver of its own. Its context stays SAVEVM_OWNER_HERE.
 ///
@@ -72,7 +72,8 @@ pub unsafe extern "C" fn savevm_check_may_run(vm: *mut SaveVM, errp: *mut *mut C
 /// "paused", "guest-panicked", ...), as received in the last migration or snapshot that was loaded. Returns NULL if none was
 /// received. The string is constant.
 ///
-/// The library's driver does not start a guest that was not "running". The host may use the name to tell its user why.
+/// The library's driver does not start a guest that was not "running". The host may use the name to report the reason to its
+/// user.
 ///
 /// Thread: any. Lock: either. Since 0.1. QEMU: global_state_get_runstate, migration/global_state.c.
 ///
@@ -88,9 +89,9 @@ pub unsafe extern "C" fn savevm_received_run_state(vm: *mut SaveVM) -> *const c_
     guard(std::ptr::null(), state)
 }
 
-/// Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only for the decision of an operator who can see
-/// both sides. The library can't check the decision: with SAVEVM_OWNER_HERE for a guest that runs on the other side, two
-/// guests run. The change is reported as a warning (SaveVMHostOps.report).
+/// Sets the owner of the guest of `vm` (NULL: this thread's context). Use it only after an operator with access to both sides has
+/// decided which side has the guest. The library can't check the decision: if SAVEVM_OWNER_HERE is set while the guest runs on
+/// the other side, the guest runs twice. The change is reported as a warning (SaveVMHostOps.report).
 ///
 /// Returns:
 ///   0        the owner is set

@@ -38,16 +38,16 @@ unsafe fn visit(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest runs on. The
-/// destination waits in savevm_incoming() and goes on waiting afterwards. It compares the machine, RAM, devices and the layouts
-/// of their states with its own.
+/// Asks the destination at `uri` whether it can load the guest of `vm`, and waits for the verdict. The guest continues to run.
+/// The destination must wait in savevm_incoming(), and continues to wait afterwards. It compares the machine, RAM, devices and
+/// the layouts of their states with its own.
 ///
-/// Do not call it for another program than libsavevm: an incoming migration of QEMU ends with the connection.
+/// Call it only if the destination is libsavevm. In QEMU, the incoming migration ends when the connection is closed.
 ///
 /// Returns:
 ///   0            nothing prevents the migration; warnings were reported (SaveVMHostOps.report), here and there
 ///   -EREMOTEIO   the destination can't load the guest; the error names all problems, see savevm_error_problem()
-///   -ENOTSUP     the destination takes part in no preflight
+///   -ENOTSUP     the destination does not take part in preflights
 ///   -errno       no connection, no answer in time, another migration in progress, or a guest that is not here
 ///
 /// Thread: any. Lock: either, released while waiting.
@@ -66,19 +66,20 @@ pub unsafe extern "C" fn savevm_preflight(
     unsafe { visit(vm, uri, params, errp, migration::request_verdict) }
 }
 
-/// As savevm_preflight(). If the verdict passes, pauses the guest, saves all devices that are not live devices, lets the guest
-/// run again, and sends them. The destination loads them, reports how that went, resets its machine (SaveVMHostOps.reset, which
-/// it must have) and goes on waiting. Memory is not sent: a device that reads the guest's memory while it loads finds that of a
-/// reset machine.
+/// Does a preflight as savevm_preflight(). If the destination accepts the guest, pauses the guest, saves all devices that are not
+/// live devices, continues the guest, and sends the saved states. The destination loads them, reports the result, resets its
+/// machine (SaveVMHostOps.reset, which it must have) and continues to wait. Memory is not sent: a device that reads the guest's
+/// memory while it loads finds that of a reset machine.
 ///
 /// The guest is paused while the devices are saved: at most SaveVMParams.downtime_limit_ms and the time of one device. The
 /// context keeps the times to save and to load each device, for the expected downtime of a migration.
 ///
 /// Returns:
 ///   0            the destination has loaded all devices
-///   -EREMOTEIO   the verdict does not pass, or a device failed to load: the error names it
+///   -EREMOTEIO   the destination does not accept the guest, or a device failed to load: the error names the problems or the
+///                device
 ///   -ETIMEDOUT   saving the devices takes longer than the downtime limit, or no answer in time
-///   -ENOTSUP     the destination takes part in no preflight
+///   -ENOTSUP     the destination does not take part in preflights
 ///   -errno       as savevm_preflight(), or a device failed to save
 ///
 /// Thread: any. Lock: either, released while waiting.
@@ -96,9 +97,9 @@ pub unsafe extern "C" fn savevm_rehearse(
     unsafe { visit(vm, uri, params, errp, migration::rehearse) }
 }
 
-/// Returns what the context knows of the cost of one registered device, from rehearsals and migrations. `index` is its position in
-/// `order`, from 0. Devices of which nothing is known and live devices are left out. The time of a call grows with the number
-/// of devices.
+/// Returns the cost of one registered device, as measured in rehearsals and migrations of the context. `index` is its position in
+/// `order`, from 0. Devices without a measurement and live devices are left out. The time of a call grows with the number of
+/// devices.
 ///
 /// Returns:
 ///   0        `cost` is filled in

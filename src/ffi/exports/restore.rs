@@ -33,7 +33,7 @@ sized_structs! {
 ///
 /// Returns:
 ///   0             all memory is loaded, or the context has had no lazy restore
-///   -ECANCELED    another load replaced it, or the RAM was freed
+///   -ECANCELED    another load replaced the restore, or the RAM was freed
 ///   -EINPROGRESS  called from a callback of the restore, which ends after the callback returns
 ///   -errno        a page could not be read: the guest was stopped, and savevm_owner() is SAVEVM_OWNER_TORN
 ///

@@ -45,25 +45,26 @@ pub struct SaveVMSnapshotOptions {
     /// Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
     /// most 8, or 8 with `direct`. A stream has one thread.
     pub threads: u32,
-    /// Writes or reads pages with fixed places with O_DIRECT, past the page cache; default false. An error if the file system
-    /// can't, or needs an alignment larger than a target page. Without effect if the loaded file is a stream.
+    /// Writes or reads pages with fixed places with O_DIRECT, which bypasses the page cache; default false. An error if the file
+    /// system does not support O_DIRECT, or needs an alignment larger than a target page. Has no effect if the loaded file is a
+    /// stream.
     pub direct: bool,
     /// Loading: returns when the devices are loaded, and the guest runs. A page is read when a thread touches it, and threads
     /// read all other pages meanwhile; savevm_restore_wait() waits for them. Default false. See savevm_snapshot_load().
     pub lazy: bool,
     /// With `lazy`: path of a file with the pages that the guest touches first, which are read first. If the file does not exist,
     /// this restore records them, reads only touched pages for one second, and writes the file when all pages are read. Delete
-    /// it to record anew. Default NULL: none.
+    /// the file to record again. Default NULL: none.
     pub working_set: *const c_char,
-    /// What the snapshot is relative to; default NULL: a full snapshot. "": a full snapshot that begins a chain.
-    /// "file:PATH": the snapshot that was saved or loaded last in this chain; only the pages that changed since then are
-    /// saved. When loading: not NULL logs what changes, so that the loaded snapshot can be a parent.
+    /// What the snapshot is relative to; default NULL: a full snapshot. "": a full snapshot that begins a chain. "file:PATH": the
+    /// snapshot that was saved or loaded last in this chain; only the pages that changed since then are saved. When loading: if
+    /// not NULL, later changes are logged, so that the loaded snapshot can be a parent.
     pub parent: *const c_char,
-    /// Path of a file with the places of all pages of a stream, so that a lazy restore need not look at every page before the
-    /// guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it when all pages are
-    /// read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: it is written after the snapshot. Default NULL: none. The index
-    /// belongs to one file as it is now: copying, renaming, linking or changing the snapshot makes it invalid. Protect it as the
-    /// snapshot: it determines the contents of guest memory.
+    /// Path of an index: a file with the places of all pages of a stream. With an index, a lazy restore does not read every page
+    /// record before the guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it
+    /// when all pages are read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: the index is written after the snapshot.
+    /// Default NULL: none. Copying, renaming, linking or changing the snapshot makes its index invalid. Protect the index like
+    /// the snapshot, because the index determines the contents of guest memory.
     pub index: *const c_char,
     /// Saving: the guest runs while memory is saved, and is stopped only while devices are saved and memory is protected from
     /// writes (userfaultfd); default false. A page that the guest writes to before it was saved is copied first. Needs
@@ -135,8 +136,8 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
     Ok((uri?, options?))
 }
 
-/// Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before,
-/// also after a failure.
+/// Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before, also
+/// after a failure.
 ///
 /// `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
 /// renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
@@ -147,16 +148,17 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 /// With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
 /// registered.
 ///
-/// With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental snapshot
-/// contains all devices and the changed pages, and names its parent by path and hash. Every file of the chain is needed to load
-/// it. Each file has the format of its options. `savevm merge` writes a full snapshot. The log of changes ends, and the next snapshot must be a full one, if a block of
-/// memory is added or removed, if another snapshot is loaded, by savevm_ram_snapshot(), and by a migration that needs the
-/// memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
+/// With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental
+/// snapshot contains all devices and the changed pages, and names its parent by path and hash. Loading it needs every file of the
+/// chain. The files of a chain may have different formats. `savevm merge` writes a full snapshot from a chain. The following end
+/// the log of changes, so that the next snapshot must be a full one: adding or removing a block of memory, loading another
+/// snapshot, savevm_ram_snapshot(), and a migration that needs the memory's userfaultfd (incoming, or with
+/// SAVEVM_RAM_LOG_KERNEL).
 ///
 /// Returns:
 ///   0        the snapshot is saved
 ///   -EPERM   this side does not have the guest; see savevm_owner()
-///   -ESTALE  it is not known what changed since the parent, or the parent was changed; save a full snapshot
+///   -ESTALE  the changes since the parent are not known, or the parent was changed; save a full snapshot
 ///   -ECANCELED  savevm_snapshot_cancel() was called
 ///   -errno   another error
 ///
@@ -184,11 +186,11 @@ pub unsafe extern "C" fn savevm_snapshot_save(
 }
 
 /// Cancels the snapshot that another thread saves with savevm_snapshot_save() or savevm_ram_snapshot(). Does not wait: that call
-/// returns -ECANCELED soon, unless the snapshot is complete already. The guest continues if it ran before. A regular file is as
-/// it was before, and the next incremental snapshot contains the changes.
+/// returns -ECANCELED soon, unless the snapshot is complete already. The guest continues if it ran before. An existing regular
+/// file is unchanged. The next incremental snapshot contains the changes.
 ///
 /// Returns:
-///   0        the save ends
+///   0        the save will end
 ///   -ENOENT  no snapshot is being saved
 ///
 /// Thread: any. Lock: either.
@@ -262,10 +264,11 @@ pub unsafe extern "C" fn savevm_snapshot_save_file(vm: *mut SaveVM, f: *mut QEMU
 }
 
 /// Checks whether a stream would load into `vm`, without changing the machine. Reads at most `length` bytes from the position of
-/// `f`. The checks are: the stream is complete up to its EOF mark, the configuration section matches, every device and version is known, RAM blocks
-/// fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device are not checked. If
-/// the machine's sections have no footers, every stream passes, because the end of a state is not known. `f` is still owned by
-/// the caller; its position afterwards is undefined. The devices of the machine must not change during the call.
+/// `f`. The checks are: the stream is complete up to its EOF mark, the configuration section matches, every device and version is
+/// known, RAM blocks fit (SaveVMHostOps.ram_fits), and every page is inside its block. The values inside the state of a device
+/// are not checked. If the machine's sections have no footers, every stream passes, because the end of a state is not known. `f`
+/// is still owned by the caller; its position afterwards is undefined. The devices of the machine must not change during the
+/// call.
 ///
 /// Returns:
 ///   0        no damage was found
@@ -305,14 +308,15 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 /// guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
 /// SAVEVM_OWNER_TORN.
 ///
-/// With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM from
-/// savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
-/// anything, so the caller may call it again without `lazy`. Everything in the file but the pages is checked before. If a page
+/// With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM
+/// from savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
+/// anything, so the caller may call it again without `lazy`. Everything in the file except the pages is checked first. If a page
 /// can't be read later, the guest is stopped (SaveVMHostOps.vm_stop) before it can read anything else in its place, the owner
 /// becomes SAVEVM_OWNER_TORN, and the error names file and offset: see savevm_restore_wait() and SaveVMHostOps.restore_ended. As
-/// in postcopy, a vCPU may wait for a page and must be able to stop then; see vm_stop. While pages are read, migrations, snapshots
-/// and checkpoints fail with -EBUSY. Another savevm_snapshot_load() replaces the restore. savevm_ram_free() and savevm_free() end
-/// it if the guest is stopped. The file must not be changed before all pages are read; it may be replaced or removed.
+/// in postcopy, a vCPU may be waiting for a page, and vm_stop must be able to stop it; see SaveVMHostOps.vm_stop. While pages are
+/// read, migrations, snapshots and checkpoints fail with -EBUSY. Another savevm_snapshot_load() replaces the restore.
+/// savevm_ram_free() and savevm_free() end it if the guest is stopped. The file must not be changed before all pages are read; it
+/// may be replaced or removed.
 ///
 /// Returns: 0, or -errno with the reason in `*errp`.
 ///

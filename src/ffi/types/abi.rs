@@ -143,7 +143,7 @@ pub enum SaveVMAbiMemberId {
     SAVEVM_ABI_MigPendingData_postcopy_bytes = 65,
 }
 
-/// The type of a member. SAVEVM_ABI_MEMBER() finds it out.
+/// The type of a member. SAVEVM_ABI_MEMBER() determines it.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,8 +194,8 @@ pub enum SaveVMAbiKind {
     SAVEVM_ABI_SAVE_THREAD = 22,
     /// `bool (*)(void *opaque, char *buf, size_t len, Error **errp)`
     SAVEVM_ABI_LOAD_BUFFER = 23,
-    /// `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). It adds to `pending`, which is zero. The
-    /// library calls it with `final` false.
+    /// `void (*)(void *opaque, MigPendingData *pending, bool exact, bool final)` (QEMU 11.1). It adds to `pending`, which is
+    /// zero. The library calls it with `final` false.
     SAVEVM_ABI_QUERY_PENDING = 24,
     /// `VMStateInfo.get`
     SAVEVM_ABI_GET = 25,
@@ -300,7 +300,7 @@ pub const SAVEVM_SEMANTICS_REFUSE_DUPLICATES: u64 = 1 << 1;
 pub const SAVEVM_SEMANTICS_ITERATE_ALL: u64 = 1 << 2;
 /// A failure ends setup at once and is returned (QEMU 9.1).
 pub const SAVEVM_SEMANTICS_SETUP_ERRORS: u64 = 1 << 3;
-/// CPUs are synchronised before the devices that are saved whole, not before the live ones (QEMU 9.1).
+/// CPUs are synchronised after the live devices and before all other devices are saved (QEMU 9.1).
 pub const SAVEVM_SEMANTICS_SYNC_CPUS_LATE: u64 = 1 << 4;
 /// SWITCHOVER_START is sent and understood (QEMU 10.0). SAVEVM_FLAG_NO_SWITCHOVER_START omits it for older machine types.
 pub const SAVEVM_SEMANTICS_SWITCHOVER_START: u64 = 1 << 5;
@@ -317,15 +317,15 @@ pub const SAVEVM_SEMANTICS_DUMP_COUNTS: u64 = 1 << 9;
 pub const SAVEVM_SEMANTICS_LATCH_SUBSECTIONS: u64 = 1 << 10;
 /// The description of the stream has spaces inside of brackets and before colons (up to QEMU 5.2).
 pub const SAVEVM_SEMANTICS_DESCRIBE_SPACED: u64 = 1 << 11;
-/// All switches that `qemu_version` has, in addition to the others that are set.
+/// All switches of QEMU version `qemu_version`, in addition to the other bits that are set.
 pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 
 sized_structs! {
     SaveVMAbiDescription, SAVEVM_ABI_DESCRIPTION_INIT, constant_count;
 }
 
-/// How the tables of a QEMU version are laid out, and which semantics they expect. A port compiles it in QEMU's tree, so that
-/// no offset is guessed. A member that is not listed does not exist in the version.
+/// How the tables of a QEMU version are laid out, and which semantics they expect. A port compiles the description in QEMU's
+/// tree, so the compiler provides all offsets. A member that is not listed does not exist in the version.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMAbiDescription {

@@ -71,11 +71,11 @@ pub enum SaveVMPhase {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveVMProblemSeverity {
-    /// It has no effect on loading.
+    /// The problem has no effect on loading.
     SAVEVM_PROBLEM_NOTE = 0,
-    /// It is unusual, and accepted in most cases.
+    /// The difference is unusual, and accepted in most cases.
     SAVEVM_PROBLEM_WARNING = 1,
-    /// The state may be loaded wrongly. It refuses the guest if SaveVMParams.strict is set.
+    /// The state may be loaded wrongly. The guest is refused if SaveVMParams.strict is set.
     SAVEVM_PROBLEM_RISK = 2,
     /// The guest can't be loaded.
     SAVEVM_PROBLEM_ERROR = 3,
@@ -89,11 +89,11 @@ pub struct SaveVMProblem {
     pub size: usize,
     /// How serious it is.
     pub severity: SaveVMProblemSeverity,
-    /// Instance id of the device; -1: it is about no device.
+    /// Instance id of the device; -1: the problem concerns no device.
     pub instance_id: i64,
-    /// Name of the device; NULL: it is about no device.
+    /// Name of the device; NULL: the problem concerns no device.
     pub idstr: *const c_char,
-    /// The field or subsection of the device, or the block of RAM; NULL: the whole.
+    /// The field or subsection of the device, or the block of RAM; NULL: the whole device or all RAM.
     pub path: *const c_char,
     /// The difference.
     pub message: *const c_char,

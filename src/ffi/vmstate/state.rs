@@ -319,8 +319,8 @@ impl<L: Layout> FieldShape for CShape<L> {
 
 impl<L: Layout> CState<L> {
     /// # Safety
-    /// `table` must be NULL, or a description of that layout that does not change and that matches the memory at `at`, for as long as the
-    /// handle and everything derived from it is used. `at` may be NULL only if no function of the table reads it
+    /// `table` must be NULL, or a description of that layout that does not change and that matches the memory at `at`, for as
+    /// long as the handle and everything derived from it is used. `at` may be NULL only if no function of the table reads it
     /// unchecked. The functions of the table may be called on this thread.
     #[inline]
     pub(crate) unsafe fn new(layout: L, table: *const VMStateDescription, at: *mut c_void) -> Option<Self> {
