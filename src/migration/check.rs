@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whether a stream would load into this machine, found out without calling a device: its framing, the configuration, and
-//! whether there are such devices, versions and blocks of RAM. What is inside of a device's state only the device knows.
+//! Checks whether a stream would load into this machine, without calling a device. It checks the framing, the configuration, and
+//! whether the machine has the devices, versions and blocks of RAM of the stream. It does not check the values inside a device's
+//! state, because only the device can.
 
 use crate::error::{Error, Phase, Result, exact_size};
 use crate::inspect::{Configuration, Options, ReadSource, Section, SectionKind, Source, Stream, Visitor, read};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Checkpoints in this process. A checkpoint keeps the devices' states in memory and lets RAM track what changes. A
-//! rollback puts memory and devices back.
+//! Checkpoints in this process. A checkpoint keeps the devices' states in memory and makes RAM track which pages change. A
+//! rollback restores memory and devices.
 //!
 //! The guest is stopped, and all devices are called with the big lock. A rollback that fails after it has reset the
 //! machine leaves parts of two states: the owner is `Torn` until a rollback or a snapshot load succeeds.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The deadline of an outgoing migration, and what happens then.
+//! The deadline of an outgoing migration, and the action at the deadline.
 
 use super::core::Core;
 use super::params::{DeadlineAction, Params};

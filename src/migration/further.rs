@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The further connections of a migration: settings, the connections themselves, and their first error. Both ends.
 //!
-//! The source makes them right after the main connection and introduces each with a hello. The destination sorts what
-//! connects by its first bytes (`destination/sorter.rs`), in any order. RAM takes them from here (`savevm::connections`).
+//! The source makes them right after the main connection and introduces each with a hello. The destination sorts the connections
+//! by their first bytes (`destination/sorter.rs`); they may arrive in any order. RAM gets them from here (`savevm::connections`).
 
 use super::core::Core;
 use super::endpoint::{DESTINATION_STALL, SOURCE_STALL};

@@ -57,8 +57,8 @@ impl Plan<'_> {
     }
 }
 
-/// Saves a snapshot while the guest runs. Stops the guest for a short time, and starts it again if it ran. In a chain, changes are
-/// logged from the snapshot on.
+/// Saves a snapshot while the guest runs. Stops the guest for a short time, and starts it again if it ran. In a chain, changes
+/// are logged from the snapshot on.
 pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     let mut plan = Plan { to, options, parent: None };
     plan.chain_file()?;

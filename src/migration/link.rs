@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The connections of a migration, so that another thread can end them.
+//! Holds the connections of a migration, so that another thread can close them.
 
 use crate::channel::Channel;
 use crate::sync::{Mutex, Rank};

@@ -8,22 +8,23 @@
 //! - `source/`, `destination/`: the two ends, each with a handle for its user and a worker. `return_path/`: what the
 //!   destination sends to the source.
 //! - `preflight/`: whether the destination accepts the guest, before memory moves.
-//! - `progress/`: when to switch over, when it will end, and why it does not. `watch.rs`, `deadline.rs`: what is due while
-//!   the worker waits; `watch_state.rs`, `ending.rs`: their data.
+//! - `progress/`: when to switch over, the time to the end, and reasons for a stall. `watch.rs`, `deadline.rs`: actions that are
+//!   due while the worker waits; `watch_state.rs`, `ending.rs`: their data.
 //! - `further.rs`: the further connections, over which RAM sends pages.
-//! - `snapshot.rs`: saving and loading with a stopped guest, as `snapshot_options.rs` says. `check.rs`: checks a stream without loading it;
-//!   `file_source.rs` reads a file for it, and `page_index.rs` finds its pages, or reads where they are from an index.
+//! - `snapshot.rs`: saving and loading with a stopped guest, as `snapshot_options.rs` says. `check.rs`: checks a stream without
+//!   loading it; `file_source.rs` reads a file for it, and `page_index.rs` finds its pages, or reads where they are from an
+//!   index.
 //! - `checkpoint.rs`: checkpoints in this process, and rollbacks to them. `incremental.rs`: snapshots relative to a parent;
 //!   `chain_files.rs`: their files. `stopped.rs`: stops the guest for these and for snapshots.
 //!
 //! # The owner of the guest
-//! The destination starts the guest only behind EOF (precopy) or RUN (postcopy). The source owns the guest until it gives
-//! that to the channel, so any failure before leaves the guest running at the source. If there is a return path, the source
-//! asks by a PING whether everything is loaded, and waits for the PONG; QEMU answers it as well. So the source sends EOF
-//! only to a destination that can start the guest. The owner is unknown between sending EOF and receiving the verdict
-//! (SHUT). If the connection breaks in that time, the guest stays stopped at the source. The error reports that the
-//! destination may run it, and that an operator with access to both sides has to decide. Neither side runs the guest while the
-//! other side may. If the connection is cut at any byte:
+//! The destination starts the guest only after EOF (precopy) or RUN (postcopy). The source owns the guest until it writes EOF or
+//! RUN to the channel, so any earlier failure leaves the guest running at the source. If there is a return path, the source asks
+//! by a PING whether everything is loaded, and waits for the PONG; QEMU answers it as well. So the source sends EOF only to a
+//! destination that can start the guest. The owner is unknown between sending EOF and receiving the verdict (SHUT). If the
+//! connection breaks in that time, the guest stays stopped at the source. The error reports that the destination may run it, and
+//! that an operator with access to both sides has to decide. Neither side runs the guest while the other side may. If the
+//! connection is cut at any byte:
 //!
 //! | cut | destination | source |
 //! |---|---|---|
@@ -32,11 +33,11 @@
 //! | EOF arrived, verdict lost | runs | stopped: unknown |
 //! | verdict arrived | as in the verdict | as in the verdict |
 //!
-//! No protocol can close that window. A verdict other than 0 means "does not run" only if the destination is libsavevm:
-//! QEMU 7.2 also sends it while the guest runs. A source that is QEMU restarts its guest if it misses the verdict. So the
-//! destination sends the verdict to such a source first, and starts the guest only if the channel took it.
+//! No protocol can avoid this period. A verdict other than 0 means "does not run" only if the destination is libsavevm: QEMU 7.2
+//! also sends it while the guest runs. A source that is QEMU restarts its guest if it misses the verdict. So the destination
+//! sends the verdict to such a source first, and starts the guest only if the channel accepted it.
 //!
-//! In postcopy every error behind RUN pauses the migration on both sides, until a recovery or until the user ends it.
+//! In postcopy, every error after RUN pauses the migration on both sides, until a recovery or until the user ends it.
 
 mod chain_files;
 mod check;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where the pages of a stream in a regular file are: found by reading all of its records, or in an index beside the snapshot.
+//! Finds the pages of a stream in a regular file: by reading all of its records, or from an index file of the snapshot.
 //!
 //! An index is used only if its file was not changed since the index was made. All else in the stream is checked as without
 //! an index; only the records of pages are left out.

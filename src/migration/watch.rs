@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Watches a migration while its worker waits: the deadline, and a peer that does nothing.
 //!
-//! A thread of its own, because the worker may be inside a write that the peer does not take. It holds no lock while it
-//! calls the host. It is joined before the last status.
+//! This runs on a separate thread, because the worker may be blocked in a write that the peer does not read. The thread holds no
+//! lock while it calls the host. It is joined before the last status is set.
 
 use super::core::Core;
 use super::deadline::NOTICED_WITHIN;

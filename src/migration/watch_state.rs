@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the thread that watches a migration shares with it. `watch.rs` has the thread.
+//! State that a migration shares with the thread that watches it. `watch.rs` has the thread.
 
 use super::progress::{Stall, StallReason};
 use crate::file::Writes;

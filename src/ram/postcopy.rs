@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! RAM behind the driver's interface for postcopy.
+//! RAM's implementation of the driver's interface for postcopy.
 
 use super::{Ram, block, multifd};
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Prefaults memory on a thread of its own while another thread reads the pages: half of a load's time is spent on
-//! first touches of memory.
+//! Prefaults memory on a thread of its own while another thread reads the pages: the first accesses to memory take half of the
+//! time of a load.
 
 use super::block::Block;
 use crate::sys::spawn;

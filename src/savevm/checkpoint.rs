@@ -54,7 +54,8 @@ pub trait RamCheckpoint: Send + Sync {
 /// Memory as it was when it was frozen. The guest may run. Dropping it without `saved` adds its pages to those that changed
 /// since the parent.
 pub trait FrozenRam: Send {
-    /// Writes all sections of RAM as the memory plan says: as a stream, or to fixed places. Called without the big lock, which is taken for the cleanup callbacks.
+    /// Writes all sections of RAM as the memory plan says: as a stream, or to fixed places. Called without the big lock, which is
+    /// taken for the cleanup callbacks.
     fn send(&self, file: &MigFile) -> Result<()>;
 
     /// The pages are saved in `snapshot`, which is the parent from now on.

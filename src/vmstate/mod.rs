@@ -7,8 +7,8 @@
 //! - `save.rs`, `load.rs`: the interpreter. `extent.rs`: counts and sizes. `put.rs`, `get.rs`: single elements.
 //!   `containers.rs`: queues, lists, trees. `io.rs`: how errors travel through C.
 //! - `record.rs`, `render.rs`: the description of the stream (vmdesc), recorded while saving and written as JSON later.
-//! - `describe.rs`: a description as JSON. `layout.rs`: the layout of a device's state, for a preflight. `host.rs`: timers, trees, traces; `trace.rs`: the trace events.
-//!   `conformance.rs`, `lint.rs`: the check of a device for its authors.
+//! - `describe.rs`: a description as JSON. `layout.rs`: the layout of a device's state, for a preflight. `host.rs`: timers,
+//!   trees, traces; `trace.rs`: the trace events. `conformance.rs`, `lint.rs`: the check of a device for its authors.
 //!
 //! ```text
 //! state      = field* subsection*

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The verdict of a completed postcopy, once more.
+//! Sends the verdict of a completed postcopy again.
 //!
 //! The last messages of a postcopy may be lost: the destination is complete, and the source is paused and tries to recover.
 //! If the destination's user offers a connection for that, the source receives the verdict and completes as well.
 //!
-//! The work is done on a thread of its own without any lock. It ends with the answer, after `LIMIT`, or with the handle.
+//! A separate thread does this, without any lock. It ends when it has answered, after `LIMIT`, or when the handle is dropped.
 
 use super::acceptor::Acceptor;
 use super::candidates::Candidates;

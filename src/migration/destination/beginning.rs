@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The beginning of a stream, up to the machine's name. A connection that brings it completely is the source's: the load
-//! reports what is wrong with it.
+//! The beginning of a stream, up to the machine's name. If a connection delivers it completely, the connection is taken to be the
+//! source's, and the load reports errors in the stream.
 
 use super::strangers::read_first;
 use crate::channel::Channel;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Clients that connect while a paused or completed postcopy waits for its source.
 //!
-//! Any client may connect to a listener, and one that is silent must not keep the source waiting. So each connection is
-//! examined on a thread of its own: it shakes hands if the migration uses TLS, and must begin with a command of a recovery
-//! within the limit of the handshake. The first one that does is the source.
+//! Any client may connect to a listener, and one that is silent must not keep the source waiting. So a separate thread examines
+//! each connection. The client must complete the TLS handshake if the migration uses TLS, and send a command of a recovery within
+//! the time limit of the handshake. The first connection that does so is the source's.
 
 use super::strangers::{Pending, STRANGERS_MAX, read_first};
 use crate::channel::{Begun, Channel};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where connections come in, as long as more may come.
+//! The listening socket of an incoming migration, while further connections may arrive.
 
 use super::acceptor::Acceptor;
 use super::sorter::Sorter;

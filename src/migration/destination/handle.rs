@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! An incoming migration as its user holds it: requests to the worker, and its results.
+//! The user's handle of an incoming migration: requests to the worker, and the worker's results.
 //!
 //! The worker does the work on a thread of its own.
 

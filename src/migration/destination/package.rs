@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Loading the package of a postcopy on a thread of its own.
 //!
-//! In QEMU a second thread reads on from the stream while the first loads the devices from the package. Here it is the
-//! other way round: the package, which arrived whole, goes to a thread of its own, and the worker's thread reads on. So a
-//! file never moves from one thread to another.
+//! In QEMU, a second thread continues to read the stream while the first loads the devices from the package. Here a second thread
+//! loads the package, which has arrived completely, and the worker's thread continues to read the stream. So a file is never
+//! passed from one thread to another.
 
 use super::shared::Failure;
 use super::stage::Stage;

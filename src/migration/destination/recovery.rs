@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The destination's side of a broken postcopy: pausing, and going on over a new connection.
+//! The destination's side of a broken postcopy: pausing, and continuing over a new connection.
 
 use super::candidates::Candidates;
 use super::stage::Stage;

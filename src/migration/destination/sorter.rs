@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Sorts what connects to a listener, by its first bytes and in any order: the main connection of a source and, of a source
-//! that uses several, the further ones. A connection that is neither is closed and reported.
+//! Sorts the connections to a listener by their first bytes: the main connection of a source, and its further connections if it
+//! uses several. They may arrive in any order. Any other connection is closed and reported.
 //!
-//! A thread accepts. Each connection is greeted on a thread of its own, because a source may send the first bytes of one
-//! only after the others are made, and because a stranger may be silent.
+//! One thread accepts connections. A separate thread reads the first bytes of each connection, because a source may send them
+//! only after it has made all connections, and because a client that is not the source may send nothing.
 
 use super::acceptor::Acceptor;
 use super::beginning::{MAGIC_LEN, read, read_beginning};

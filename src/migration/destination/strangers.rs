@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Connections that may not be the source's: any client can connect to a listener. `sorter.rs` examines those of a new
-//! migration, `candidates.rs` those of a recovery.
+//! Connections that are not yet known to be the source's, because any client can connect to a listener. `sorter.rs` examines
+//! those of a new migration, `candidates.rs` those of a recovery.
 
 use crate::channel::Channel;
 use crate::migration::core::Core;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The end of a destination: it takes the guest over and reports that, or it reports why it did not.
+//! The end of a destination: it starts the guest and reports success, or it reports the failure.
 
 use super::shared::Failure;
 use super::stage::Stage;

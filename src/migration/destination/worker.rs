@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The worker of the destination: its stage, its step function, and the steps that read the stream.
 //!
-//! Two threads work here. The worker's own thread reads the stream. In postcopy a second one loads the package
-//! (`package.rs`); it changes the stage once, at a RUN inside of the package. The big lock is held while devices are
-//! called and while the guest and the disks change hands. It is released while bytes are waited for between two sections:
-//! QEMU keeps its main loop free by waiting in a coroutine.
+//! Two threads work here. The worker's own thread reads the stream. In postcopy, a second thread loads the package
+//! (`package.rs`); it changes the stage once, at a RUN inside the package. The big lock is held while devices are called and
+//! while the guest and the disks are handed over. It is released while the worker waits for bytes between two sections. (QEMU
+//! waits in a coroutine instead, so its main loop continues.)
 
 use super::entrance::Entrance;
 use super::handshake::Handshake;

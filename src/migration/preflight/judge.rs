@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The destination's side: takes the requests of a source, and answers each. No device is called before the verdict, except by
+//! The destination's side: reads the requests of a source, and answers each. No device is called before the verdict, except by
 //! the questions of a manifest.
 
 use super::manifest::{Described, End};

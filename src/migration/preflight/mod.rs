@@ -13,9 +13,9 @@
 //! devices                                     -->   loads them, resets     (only in a rehearsal)
 //!                                             <--   report
 //! ```
-//! A destination that does not send PONG_PREFLIGHT gets none of this: QEMU, and earlier releases of this library. A destination
-//! of this release treats the beginning of the stream differently only if it begins as above, up to HELLO: QEMU never sends
-//! that. No device is called at the destination before the verdict, and the guest runs on at the source.
+//! A destination that does not send PONG_PREFLIGHT receives no requests: QEMU, and earlier releases of this library. A
+//! destination of this release treats the beginning of the stream differently only if it begins as above, up to HELLO: QEMU never
+//! sends that. No device is called at the destination before the verdict, and the guest runs on at the source.
 //!
 //! A connection for a verdict or a rehearsal alone ends with the last answer. The destination then waits for the next one.
 //!

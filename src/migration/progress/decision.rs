@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whether to stop the guest now.
 //!
-//! QEMU stops the guest as soon as what is left fits into the downtime limit. Here two things are added:
+//! QEMU stops the guest as soon as what is left fits into the downtime limit. This module adds two rules:
 //! - **The limit may rise.** It begins at `Limits::first` and rises by `Limits::step` up to `Limits::most`, whenever
 //!   `Limits::interval` has passed in which what is left did not become clearly less.
-//! - **A local minimum.** What is left fits, but it still falls from pass to pass: another pass takes no longer than the
-//!   downtime would, and then the downtime is shorter. So the guest is stopped when another pass does not promise a clear
-//!   gain. A promise that was broken once is not believed again in this migration.
+//! - **A local minimum.** If what is left fits but still falls from pass to pass, another pass makes the downtime shorter, and
+//!   takes no longer than the downtime would. So the guest is stopped when another pass is not expected to shorten the downtime
+//!   clearly. If that expectation was wrong once, it is not used again in this migration.
 
 use std::time::Duration;
 

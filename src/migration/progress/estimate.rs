@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The time to the end of a migration, and the percentage that never falls.
 //!
-//! The rest of a precopy is played through pass by pass: a pass sends what is left, and leaves what the guest wrote to
-//! meanwhile. It ends when that fits into the downtime limit, or never. Pages that the guest writes to before they are
-//! sent in a pass are sent once. So a pass over all that the guest writes to leaves, of a page that is sent at time `x` of
-//! `t`, what was written in the `t - x` after it: the mean of `Flow::written_in` over the pass.
+//! The rest of a precopy is simulated pass by pass. A pass sends what is left, and leaves what the guest wrote to meanwhile. The
+//! simulation ends when that fits into the downtime limit, or finds that it never does. Pages that the guest writes to before
+//! they are sent in a pass are sent once. So a pass over all that the guest writes to leaves, of a page that is sent at time `x`
+//! of `t`, what was written in the `t - x` after it: the mean of `Flow::written_in` over the pass.
 
 use super::decision::Limits;
 use super::flow::Flow;
@@ -177,8 +177,8 @@ impl Percent {
     /// Shown until the migration is complete.
     const MOST: u32 = 99;
 
-    /// Destination: returns the percentage of a load, of whose pages so many have arrived at least once. It does not know how often
-    /// the source will send pages again.
+    /// Destination: returns the percentage of a load, of whose pages so many have arrived at least once. It does not know how
+    /// often the source will send pages again.
     pub fn of(pages: u64, all: u64) -> u32 {
         let percent = u128::from(pages) * 100 / u128::from(all.max(1));
         u32::try_from(percent).unwrap_or(Self::MOST).min(Self::MOST)

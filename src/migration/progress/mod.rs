@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! When a migration will end, and when to switch over. Pure: numbers in, decisions out; no clock, no I/O, no lock.
+//! When a migration will end, and when to switch over. The functions are pure: they compute decisions from numbers and use no
+//! clock, I/O or lock.
 //!
 //! - `flow.rs`: how fast memory is sent and how fast the guest writes to it, from what the source sees in each round.
 //! - `estimate.rs`: the time to the end, from these speeds; and the percentage that never falls.
 //! - `budget.rs`: the predicted downtime: memory, devices, round trips, the rest.
 //! - `decision.rs`: whether to stop the guest now: the limit, its steps, the local minimum.
-//! - `stall.rs`: why a migration does not come to an end.
+//! - `stall.rs`: why a migration makes no progress.
 
 mod budget;
 mod decision;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Why a migration does not come to an end.
+//! Why a migration makes no progress.
 
 use super::budget::Budget;
 use crate::error;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The connections of the source: making them, the first round trip, and what the destination turns out to be.
+//! The connections of the source: making them, the first round trip, and detecting whether the destination is libsavevm.
 
 use super::shared::Shared;
 use super::worker::{Next, Source, Step, set_rate_limit};

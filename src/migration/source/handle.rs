@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! An outgoing migration as its user holds it: begun, watched, steered and ended from any thread. The work is done by the
-//! `Source`, on a thread of its own or in the steps of the host.
+//! The user's handle of an outgoing migration. Any thread can begin, query, control and end the migration. The `Source` does the
+//! work, on a separate thread or in the steps that the host calls.
 
 use super::shared::Shared;
 use super::worker::{Next, Source};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The source of a migration.
 //!
-//! - `handle.rs`: the migration as its user holds it.
+//! - `handle.rs`: the user's handle of the migration.
 //! - `shared.rs`: what the handle and the worker share.
 //! - `worker.rs`: the work, a step at a time. `connect.rs`: the connections. `switchover.rs` and `postcopy.rs`: the two ways to
 //!   hand the guest over. `ending.rs`: success, failure, and what is released.

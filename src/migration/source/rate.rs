@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! How fast the link is, window by window, and whether the guest writes too fast for it.
 //!
-//! As in QEMU 7.2 (`migration_update_counters`) the bandwidth is that of the last window of 100 ms. If the bandwidth limit
-//! makes the source wait, the link could send more than that. What it could send counts in the downtime, in which the limit
-//! does not hold.
+//! As in QEMU 7.2 (`migration_update_counters`) the bandwidth is that of the last window of 100 ms. If the bandwidth limit makes
+//! the source wait, the link could send more than that. The predicted downtime uses that higher bandwidth, because the limit does
+//! not apply during the downtime.
 
 use crate::migration::progress::per_second;
 use std::time::Duration;

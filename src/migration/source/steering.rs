@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Steers the rounds: feeds what the source sees into `progress`, and acts on what that decides.
+//! Controls the rounds: passes the measurements of the source to `progress`, and carries out its decisions.
 
 use super::steering_state::limits;
 use super::worker::Source;

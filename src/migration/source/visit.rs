@@ -21,8 +21,8 @@ pub fn request_verdict(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<()>
     visit(vm, to, params, "a preflight", Purpose::Verdict)
 }
 
-/// As `request_verdict`. Then pauses the guest, saves the devices, and has the destination load them for a test. Fails if one can't
-/// be saved or loaded.
+/// As `request_verdict`. Then pauses the guest, saves the devices, and has the destination load them for a test. Fails if one
+/// can't be saved or loaded.
 pub fn rehearse(vm: &Arc<Vm>, to: Endpoint, params: Params) -> Result<()> {
     visit(vm, to, params, "a rehearsal", Purpose::Rehearse)
 }

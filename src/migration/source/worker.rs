@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The work of the source, a step at a time: setup, rounds, stopping the guest. `connect.rs` has the first step and
-//! `ending.rs` the end; `switchover.rs` and `postcopy.rs` have the steps in which the guest changes hands.
+//! The work of the source, a step at a time: setup, rounds, stopping the guest. `connect.rs` has the first step and `ending.rs`
+//! the end; `switchover.rs` and `postcopy.rs` have the steps that hand the guest over.
 //!
 //! Locks are those of `SaveVMHandlers`: header, setup, pending and rounds run outside the big lock; stopping the guest,
-//! completion, disks and cleanup inside. No lock is held while the network is waited for, but by a handler that writes.
+//! completion, disks and cleanup inside. No lock is held while waiting for the network, except by a handler that writes.
 
 use super::rate::Rate;
 use super::shared::Shared;

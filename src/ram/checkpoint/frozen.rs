@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Memory that is saved while the guest runs: a page that the guest writes to before it was saved is kept by the session.
 //!
-//! Copies of such pages are saved first, so that they take little memory.
+//! Copies of such pages are saved before other pages, so that the copies take little memory.
 
 use super::Session;
 use super::session::Frozen;

@@ -4,7 +4,7 @@
 //! - `tree.rs`: which contents differ between two checkpoints.
 //! - `session.rs`: the protection of memory, and the thread that keeps contents before they change.
 //! - `frozen.rs`: memory that is saved while the guest runs.
-//! - `unsaved.rs`: which of it is still to be saved.
+//! - `unsaved.rs`: which parts of that memory are still to be saved.
 
 mod frozen;
 mod session;

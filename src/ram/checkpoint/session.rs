@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Tracks the writes to memory while checkpoints exist.
 //!
-//! Memory is protected from writes. The first write to a unit after a checkpoint waits until the thread "savevm-undo" has
-//! kept the unit's content and ended its protection. A checkpoint or a rollback protects only the units again that were
-//! written since the last one, so that its time does not grow with the size of memory. Before an incremental snapshot, this
+//! Memory is protected from writes. The first write to a unit after a checkpoint waits until the thread "savevm-undo" has kept
+//! the unit's content and ended its protection. A checkpoint or a rollback protects again only the units that were written since
+//! the last checkpoint or rollback, so its time does not grow with the size of memory. Before an incremental snapshot, this
 //! happens while the guest runs, and only the units that it writes to meanwhile are protected when it is stopped.
 //!
 //! The same faults log what changes since a snapshot, for incremental ones. While there is no checkpoint, contents are not
 //! kept.
 //!
-//! One lock guards the tree and the protection. Nothing is called with it but the kernel.
+//! One lock guards the tree and the protection. While the lock is held, only the kernel is called.
 
 use super::tree::{Content, Difference, Id, Place, Tree};
 use super::unsaved::Unsaved;

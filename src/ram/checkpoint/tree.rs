@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The tree of checkpoints: which content of which unit of memory differs between two of them.
 //!
-//! The present state of memory is the root. Each checkpoint has a link to the next checkpoint on the way to the present,
-//! and a difference: the content of the units in which it differs from that checkpoint. The checkpoint that the present
-//! state came from is `current`; its difference is to the present memory. A rollback turns the links on the way to its
-//! target around, so that the target becomes `current`. The contents of the way are exchanged with those of memory, and
-//! nothing else is touched.
+//! The present state of memory is the root. Each checkpoint has a link to the next checkpoint on the way to the present, and a
+//! difference: the content of the units in which it differs from that checkpoint. The checkpoint that the present state came from
+//! is `current`; its difference is to the present memory. A rollback turns the links on the way to its target around, so that the
+//! target becomes `current`. The contents in the differences on that way are exchanged with those of memory. No other memory
+//! changes.
 //!
 //! A checkpoint that was freed stays as a fork while two or more others depend on it.
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads single pages of a snapshot from its file: from fixed places, or from the places that an index of the stream has.
 //!
-//! The record of each page in a stream is read with the page and compared with the expected one. A file that was changed after
-//! it was checked is therefore noticed, unless its records are where they were.
+//! The record of each page in a stream is read with the page and compared with the expected one. So a change of the file after
+//! the check is detected, unless all records are still at the same offsets.
 
 use super::chained::Chained;
 use crate::channel::PositionedFile;

@@ -5,8 +5,8 @@
 //! savevm-working-set 1
 //! 1f000 pc.ram
 //! ```
-//! Each line has an offset in hexadecimal and the name of a block. The file is a hint: what is wrong in it is ignored, and
-//! costs time only.
+//! Each line has an offset in hexadecimal and the name of a block. The file is only a hint. Wrong entries are ignored; they cost
+//! time but change no result.
 
 use crate::channel::replace_file;
 use crate::error::Result;

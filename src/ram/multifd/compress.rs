@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Compression of packets. Each connection has one stream of its method for its whole life, as in QEMU: a packet can only be
-//! read behind the packets before it.
+//! Compression of packets. As in QEMU, each connection has one compressed stream for its whole lifetime, so a packet can be
+//! decompressed only after all earlier packets.
 //!
 //! Pages are copied before they are compressed, because the guest may change them meanwhile.
 

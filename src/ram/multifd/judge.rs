@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Decides for each connection whether compressing pays (`Compression::Auto`).
+//! Decides for each connection whether compression makes it faster (`Compression::Auto`).
 //!
-//! It measures the time from the begin of a packet until the channel has taken it, per byte of memory, once for plain and
-//! once for compressed packets. On a fast link a plain packet takes less time. On a slow link the writes wait, and the
-//! compressed packet takes less, unless its content can't be compressed or compressing it takes longer than the link. From
-//! time to time a few packets are sent in the other mode to renew its measure.
+//! It measures the time from the beginning of a packet until the channel has accepted it, per byte of memory, once for plain and
+//! once for compressed packets. On a fast link a plain packet takes less time. On a slow link the writes wait, and the compressed
+//! packet takes less, unless its content can't be compressed or compressing it takes longer than sending it. At intervals, a few
+//! packets are sent in the other mode to measure that mode again.
 
 use std::time::Duration;
 

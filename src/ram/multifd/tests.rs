@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Pages over several connections from RAM to RAM, and packets that lie.
+//! Pages over several connections from RAM to RAM, and packets with wrong contents.
 
 use crate::channel::{Channel, fd::FdChannel};
 use crate::error::{Error, Result};

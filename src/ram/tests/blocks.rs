@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Blocks that come, go, overlap and are shared.
+//! Blocks that are added, removed, shared, or overlap.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Streams from RAM to RAM, and streams that lie. `blocks.rs`: blocks that come, go, overlap and are shared. `postcopy.rs`: memory that
-//! is prepared, missing, zero or unreadable.
+//! Streams from RAM to RAM, and streams with wrong contents. `blocks.rs`: blocks that are added, removed, shared, or overlap.
+//! `postcopy.rs`: memory that is prepared, missing, zero or unreadable.
 
 mod blocks;
 mod postcopy;
