@@ -167,7 +167,7 @@ extern "C" {
 #define SAVEVM_SEMANTICS_OF_VERSION (1 << 30)
 
 /**
- * The version argument of savevm_abi_vmstate_save(): that of the description.
+ * Value of `version_id` in savevm_abi_vmstate_save() that means the version of the description.
  */
 #define SAVEVM_ABI_OWN_VERSION -1
 
@@ -857,8 +857,8 @@ int savevm_abi_vmstate_load(const SaveVMAbi *abi,
                             Error **errp);
 
 /**
- * Returns whether the `needed` hook of a description of a layout wants the state to be saved: true without a hook, false for
- * NULL. QEMU: vmstate_section_needed, migration/vmstate.c.
+ * Returns the result of the `needed` hook of a description of a layout: whether the state is saved. Returns true without a hook,
+ * and false if `vmsd` is NULL. QEMU: vmstate_section_needed, migration/vmstate.c.
  *
  * Thread: the one that saves. Lock: as for the device.
  */

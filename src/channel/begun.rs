@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A connection whose first bytes were read to find out what it is. They are read once more.
+//! A connection whose first bytes were already read to identify it. Readers of the channel receive these bytes again.
 
 use super::{Channel, PositionedFile};
 use crate::sys::{IoVec, Span};

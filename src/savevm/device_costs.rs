@@ -2,7 +2,7 @@
 //! What the devices of a context cost in a switchover: the time to save each of them here, and to load it at the
 //! destination. The context keeps the costs between migrations, so that the next one can predict its downtime.
 //!
-//! # Who fills them in
+//! # Writers
 //! - The driver calls `set_saved` for every device that it saves whole.
 //! - A rehearsal calls `set_saved` for every device that it saved, and `set_loaded` for every load time that the
 //!   destination reports.

@@ -27,7 +27,7 @@ impl Incoming for NoHandler<'_> {
 pub(super) enum Outcome {
     /// Nothing.
     Done,
-    /// The rest of the stream belongs to someone else: all nested loops end.
+    /// Another reader continues with the rest of the stream: all nested loops end.
     HandedOver,
     /// The content of a package, which is to be loaded.
     Package(Vec<u8>),

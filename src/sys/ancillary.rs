@@ -66,7 +66,7 @@ pub fn recv_with_fds(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, 
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 let bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 for at in 0..bytes / size_of::<RawFd>() {
-                    // Each number is new and nobody else's.
+                    // Each number is new and has no other owner.
                     fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
                 }
             }

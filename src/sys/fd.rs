@@ -34,7 +34,7 @@ impl WakeFd {
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked before it is owned.
         let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) } as isize)?;
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
     }
 
@@ -121,7 +121,7 @@ pub fn write_pipe(fd: BorrowedFd<'_>, pieces: &[IoVec]) -> io::Result<usize> {
 pub fn duplicate_fd(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked before it is owned.
     let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) } as isize)?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
@@ -240,7 +240,7 @@ pub fn take_named_fd(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: no pointers; the result is checked before it is owned.
     let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) } as isize)?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let copy = unsafe { OwnedFd::from_raw_fd(copy as RawFd) };
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: no pointers; the number was given up, and is not without a descriptor at any time.

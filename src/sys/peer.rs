@@ -22,7 +22,7 @@ pub enum ProcessState {
     Killed(i32),
     /// A signal that its own fault caused ended it.
     Crashed(i32),
-    /// It ended, and nobody can tell how.
+    /// It ended, and how it ended is unknown.
     Ended,
 }
 

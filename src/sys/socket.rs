@@ -93,7 +93,7 @@ fn new_socket(family: libc::c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers; the result is checked before it is owned.
     let fd = check(unsafe { libc::socket(family, kind, 0) } as isize)?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
@@ -161,7 +161,7 @@ pub fn accept_socket(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (nobody, nothing) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: the peer's address is not asked for; the result is checked before it is owned.
     let fd = check(unsafe { libc::accept4(fd.as_raw_fd(), nobody, nothing, libc::SOCK_CLOEXEC) } as isize)?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 

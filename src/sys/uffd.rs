@@ -146,7 +146,7 @@ impl Userfault {
         if let Ok(device) = File::options().read(true).write(true).open("/dev/userfaultfd") {
             // SAFETY: the request takes its argument by value.
             let fd = check(unsafe { libc::ioctl(device.as_raw_fd(), NEW, flags) } as isize)?;
-            // SAFETY: the descriptor is new and nobody else's.
+            // SAFETY: the descriptor is new and has no other owner.
             return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
         }
         // SAFETY: no pointers.

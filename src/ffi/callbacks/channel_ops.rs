@@ -130,7 +130,7 @@ impl Channel for CChannel {
 impl Drop for CChannel {
     fn drop(&mut self) {
         if let Some(free) = self.ops.free {
-            // SAFETY: the contract of the table; nobody holds the channel any more.
+            // SAFETY: the contract of the table; no reference to the channel is left.
             unsafe { free(self.channel) }
         }
     }

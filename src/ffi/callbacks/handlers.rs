@@ -149,7 +149,8 @@ impl Handler for CHandler {
     }
 }
 
-/// What stands behind a device's negative result: the VMState error that it hands on, the end of the stream, or itself.
+/// Returns the cause of a device's negative result: the VMState error that the device returned, the end of the stream, or the
+/// result itself.
 pub(super) fn load_error(file: &MigFile, ret: i32) -> Error {
     if let Some(error) = file.pending_error().take_matching(ret) {
         return error;

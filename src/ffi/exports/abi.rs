@@ -18,7 +18,7 @@ use crate::savevm::profile::Profile;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-/// The version argument of savevm_abi_vmstate_save(): that of the description.
+/// Value of `version_id` in savevm_abi_vmstate_save() that means the version of the description.
 pub const SAVEVM_ABI_OWN_VERSION: c_int = -1;
 
 impl Castable for SaveVMAbi {
@@ -233,8 +233,8 @@ pub unsafe extern "C" fn savevm_abi_vmstate_load(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Returns whether the `needed` hook of a description of a layout wants the state to be saved: true without a hook, false for
-/// NULL. QEMU: vmstate_section_needed, migration/vmstate.c.
+/// Returns the result of the `needed` hook of a description of a layout: whether the state is saved. Returns true without a hook,
+/// and false if `vmsd` is NULL. QEMU: vmstate_section_needed, migration/vmstate.c.
 ///
 /// Thread: the one that saves. Lock: as for the device.
 ///

@@ -25,13 +25,13 @@ fn disks(inactivate: bool) -> Disks {
     if inactivate { Disks::Inactivate } else { Disks::Keep }
 }
 
-/// Runs `body` with the current context, unless it was given up.
+/// Runs `body` with the current context, unless the context is broken (see `guard.rs`).
 fn on_current<T>(refused: T, body: impl FnOnce(&Vm) -> T) -> T {
     let vm = current::current();
     if vm.is_poisoned() { refused } else { body(&vm) }
 }
 
-/// The current context for work with a file; one that was given up is an error on the file.
+/// Returns the current context for work with a file. If the context is broken, sets an error on the file.
 fn context_for(file: &MigFile) -> Option<Arc<Vm>> {
     let vm = current::current();
     match vm.check_not_poisoned() {
@@ -43,8 +43,8 @@ fn context_for(file: &MigFile) -> Option<Arc<Vm>> {
     }
 }
 
-/// Runs `body` with the current context and the file. A context that was given up and a missing file are errors: what
-/// `refused` says, and on the file.
+/// Runs `body` with the current context and the file. If the context is broken or the file is missing, returns `refused`. A
+/// broken context also sets an error on the file.
 fn on_file<T: Copy>(f: *mut QEMUFile, refused: T, body: impl FnOnce(&Vm, &MigFile) -> T) -> T {
     // SAFETY: the contract of the module.
     let Some(file) = (unsafe { file_ref(f) }) else { return refused };

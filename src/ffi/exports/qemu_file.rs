@@ -309,7 +309,7 @@ pub unsafe extern "C" fn qemu_file_get_error_obj_any(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_set_error_obj(f: *mut QEMUFile, ret: c_int, err: *mut CError) {
     guard((), || {
-        // SAFETY: the contract of the function: the error is given up by the caller.
+        // SAFETY: the contract of the function: the caller transfers the error to it.
         let detail = unsafe { c_error::take(err, ret) };
         let file = file!(f);
         match detail {

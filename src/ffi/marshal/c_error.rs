@@ -125,7 +125,7 @@ pub(crate) unsafe fn give(errp: *mut *mut CError, error: Error) {
 /// Takes an error back from C, in the host's own form where it has one.
 ///
 /// # Safety
-/// `error` must be NULL or an error that C owned and gives up.
+/// `error` must be NULL or an error that C owned and transfers to the library.
 pub(crate) unsafe fn take(error: *mut CError, code: i32) -> Option<Error> {
     if error.is_null() {
         return None;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! No panic leaves the library. It is reported, it gives up the context that the call was about, and what the caller gets
-//! is an error.
+//! No panic leaves the library. A panic is reported and breaks the context of the call, and the caller receives an error.
 
 use crate::error::Error;
 use crate::ffi::marshal::opaque::Error as CError;
@@ -12,7 +11,7 @@ use crate::savevm::{Vm, unwind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// What `body` returns, or the context that is given up because of a panic in it, and the error.
+/// Returns the result of `body`. If `body` panics: the context that the panic breaks, and the error.
 fn caught<T>(body: impl FnOnce() -> T) -> Result<T, (Arc<Vm>, Error)> {
     catch_unwind(AssertUnwindSafe(|| {
         #[cfg(test)]

@@ -49,7 +49,7 @@ unsafe fn bounded(string: *const c_char, most: usize) -> Option<Vec<u8>> {
 /// Takes over a string that C allocated with malloc().
 ///
 /// # Safety
-/// `string` must be NULL or a terminated string from malloc() that nobody else frees.
+/// `string` must be NULL or a terminated string from malloc() that no other code frees.
 pub unsafe fn take_malloced(string: *mut c_char) -> Option<Vec<u8>> {
     if string.is_null() {
         return None;

@@ -365,7 +365,7 @@ pub fn everywhere(place: FaultPoint, body: impl Fn(&str, &dyn Fn(&Machine)) -> b
     panic!("{place:?} is passed again and again");
 }
 
-/// A path that nobody else has.
+/// Returns a path that no other test uses.
 pub fn path(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, SeqCst);

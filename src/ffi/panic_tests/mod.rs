@@ -143,7 +143,7 @@ fn a_snapshot_of_a_running_guest_that_panics_lets_it_write() {
     }
 }
 
-/// Who has the trap.
+/// Which side has the trap.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     Source,

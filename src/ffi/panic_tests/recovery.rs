@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Panics while a postcopy that broke is taken up again: the guest stays where it is, and nobody waits for ever.
+//! Panics during the recovery of a broken postcopy: the guest stays where it is, and no thread waits for ever.
 
 use super::At;
 use super::check;

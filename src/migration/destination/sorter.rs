@@ -159,7 +159,7 @@ impl Inner {
                     self.fail(Error::io("starting a thread for a connection", &err));
                 }
             }
-            // Only strangers are left.
+            // No connection that is left belongs to the source.
             self.close_pending();
         });
         let rest = {

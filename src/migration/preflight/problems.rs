@@ -53,7 +53,7 @@ pub(super) fn refuses_from(strict: bool) -> Severity {
     if strict { Severity::Risk } else { Severity::Error }
 }
 
-/// The error that names all problems that refuse the guest. `head` says who refuses it.
+/// Returns an error that names all problems for which the guest is refused. `head` names the side that refuses it.
 pub(super) fn refusal(errno: i32, head: &str, problems: Vec<Problem>, strict: bool) -> Error {
     let worst: Vec<_> = problems.iter().filter(|problem| problem.severity >= refuses_from(strict)).collect();
     let listed = worst.iter().take(TEXT_PROBLEMS).map(|problem| text(problem)).collect::<Vec<_>>().join("; ");
