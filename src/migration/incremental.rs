@@ -98,10 +98,13 @@ fn known_parent(ram: &dyn CheckpointRam, parent: &Parent) -> Result<Option<Saved
         Some(known) if known.path == real => Ok(Some(known)),
         Some(known) => Err(Error::new(
             libc::ESTALE,
-            format!("changes are known since {}, not since {shown}", known.path.display()),
+            format!(
+                "changes are known since {}, not since {shown}: name that as the parent, or begin a chain with an empty one",
+                known.path.display()
+            ),
         )),
         None => {
-            let text = format!("it is not known what changed since {shown}: save a full snapshot with an empty parent");
+            let text = format!("it is not known what changed since {shown}: begin a chain with an empty parent");
             Err(Error::new(libc::ESTALE, text))
         }
     }
@@ -111,7 +114,10 @@ fn known_parent(ram: &dyn CheckpointRam, parent: &Parent) -> Result<Option<Saved
 fn check_target(path: &Path, parent: &SavedSnapshot) -> Result<()> {
     let Ok(real) = std::fs::canonicalize(path) else { return Ok(()) };
     if real == parent.path || parent.ancestors.contains(&real) {
-        return Err(Error::invalid(format!("{} is an ancestor of the new snapshot, which needs it", path.display())));
+        return Err(Error::invalid(format!(
+            "{} is an ancestor of the new snapshot, which needs it: save to another file",
+            path.display()
+        )));
     }
     Ok(())
 }

@@ -283,7 +283,7 @@ impl MigrationSlot {
         match inner.driver {
             Some(other) if replaced != Some(other) => {
                 let advice = if other == RESTORE { "; wait for it with savevm_restore_wait()" } else { "" };
-                Err(Error::new(libc::EBUSY, format!("{what}: {other} is in progress{advice}")))
+                Err(Error::new(libc::EBUSY, format!("{what} is refused: {other} is in progress{advice}")))
             }
             _ => {
                 inner.driver = Some(what);

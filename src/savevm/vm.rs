@@ -261,10 +261,10 @@ impl Vm {
         error.reported()
     }
 
-    /// Reports an error of a stream and latches it on the file. An error while the stream is being cancelled is
-    /// expected and only logged.
+    /// Reports an error of a stream and latches it on the file. An error while the stream or the snapshot is being cancelled
+    /// is expected and only logged.
     pub fn report_on(&self, file: &MigFile, error: Error) -> Error {
-        let error = if self.slot.is_ending() {
+        let error = if self.slot.is_ending() || self.slot.saving.check().is_err() {
             log::debug!("error after a cancel: {error}");
             error
         } else {

@@ -30,7 +30,8 @@ pub fn run(args: &Index) -> Result<Status> {
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
     let Some(base) = input.base().filter(|_| data.is_file()) else {
-        let why = "an index needs a full stream in a regular file, which is not compressed or in an image";
+        let why = "an index needs a full stream in a regular file, which is not compressed or in an image; \
+                   `savevm merge` writes one from an incremental snapshot";
         return Err(Failure::new(format!("{name}: {why}")));
     };
     let stream = input.read(&mut Unwatched)?;

@@ -137,7 +137,11 @@ impl<F: ReadAt> Chain<F> {
             }
             let (file, number) = files.open(&path).map_err(|error| match layers.last() {
                 Some(child) => {
-                    format!("{}, the parent of {}, can't be opened: {error}", text(&path), text(&child.path))
+                    format!(
+                        "{}, the parent of {}, can't be opened: {error}; all files of a chain are needed, at their places",
+                        text(&path),
+                        text(&child.path)
+                    )
                 }
                 None => format!("{} can't be opened: {error}", text(&path)),
             })?;
@@ -316,7 +320,8 @@ impl<F: ReadAt> Layer<F> {
             return Ok(());
         }
         Err(format!(
-            "{} is not the parent of {}, or was changed since: it has {} bytes and the hash {}, expected {} bytes and {}",
+            "{} is not the parent of {}, or was changed since: it has {} bytes and the hash {}, expected {} bytes and {}; \
+             put back the unchanged file, or use an older snapshot of the chain",
             text(&parent.path),
             text(&self.path),
             parent.identity.length,
