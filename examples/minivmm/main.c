@@ -26,6 +26,7 @@ static const char usage[] =
     "  --shared          keep the guest's memory in a memfd, so that a live update is possible\n"
     "  --live-update URI take the guest over from a minivmm with --shared on this host, which runs live-update URI\n"
     "  --trace FILE      write a trace of the next migration to FILE, for `savevm plot`\n"
+    "  --help            show this text\n"
     "Commands are read from standard input. `help` lists them.\n";
 
 /* Commands for the machine. The commands for migrations are in migrate.c. */
@@ -110,12 +111,17 @@ static const struct {
     { "info migrate", "", "show the status of the migration", migrate_info },
     { "info devices", "", "list the devices by the time that the migration took to save them", migrate_devices },
     { "info status", "", "show whether the guest runs; if it is stopped, a hash of its memory", info_status },
-    { "savevm", "FILE [mapped]", "save a snapshot to FILE; mapped: each page has a fixed place", snapshot_save },
-    { "savevm", "FILE [mapped] parent FILE", "save what changed since the parent; parent none: begin a chain", snapshot_save },
-    { "savevm", "FILE background [mapped] ...", "save while the guest and this monitor go on", snapshot_save },
+    { "savevm", "FILE", "save a snapshot to FILE; the following words may be combined, in any order", snapshot_save },
+    { "savevm", "FILE mapped [direct]", "each page has a fixed place; direct: write past the page cache", snapshot_save },
+    { "savevm", "FILE parent none", "begin a chain of snapshots", snapshot_save },
+    { "savevm", "FILE parent PARENT", "save what changed since PARENT, the latest snapshot of the chain", snapshot_save },
+    { "savevm", "FILE background", "save while the guest and this monitor go on", snapshot_save },
     { "savevm-cancel", "", "cancel the snapshot that is saved in the background", snapshot_cancel },
     { "info snapshot", "", "show the progress of the latest snapshot", snapshot_info },
-    { "loadvm", "FILE [lazy]", "load a snapshot from FILE; lazy: read memory while the guest runs", snapshot_load },
+    { "loadvm", "FILE [direct]", "load a snapshot from FILE; direct: read past the page cache", snapshot_load },
+    { "loadvm", "FILE chain", "FILE can be the parent of the next snapshot, also if it is a full one", snapshot_load },
+    { "loadvm", "FILE lazy", "run the guest at once, and read its memory meanwhile", snapshot_load },
+    { "loadvm", "FILE lazy working-set SET", "read the pages in SET first; write SET if it does not exist", snapshot_load },
     { "checkpoint", "", "keep the state of the machine in memory; prints a number", checkpoint_make },
     { "rollback", "NUMBER", "return to a checkpoint", checkpoint_return },
     { "checkpoint-free", "NUMBER", "free a checkpoint", checkpoint_free },
@@ -181,6 +187,7 @@ int main(int argc, char **argv)
         { "huge", no_argument, NULL, 'g' },
         { "shared", no_argument, NULL, 'h' },
         { "live-update", required_argument, NULL, 'u' },
+        { "help", no_argument, NULL, 'H' },
         { 0 },
     };
     static Machine m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER,
@@ -205,6 +212,7 @@ int main(int argc, char **argv)
         case 'g': m.huge = true; break;
         case 'h': shared = true; break;
         case 'u': old = optarg; break;
+        case 'H': fputs(usage, stdout); return EXIT_SUCCESS;
         default: good = false;
         }
     }

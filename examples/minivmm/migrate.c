@@ -5,9 +5,11 @@
  */
 #include "minivmm.h"
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB 1048576.0
 #define MS 1000.0 /* from us */
@@ -382,15 +384,47 @@ void migrate_devices(Machine *m, const char *unused)
 
 typedef int SnapshotFn(SaveVM *vm, const char *uri, const SaveVMSnapshotOptions *options, Error **errp);
 
-/* Removes `word` from the end of "FILE word". Returns whether it was there. */
-static bool take_word(char *argument, const char *word)
+/* A snapshot to save or load. The texts of the options are in it. */
+typedef struct Request {
+    char words[4096], parent[4096 + 8], index[4096 + 8];
+    const char *path;
+    SaveVMSnapshotOptions options;
+} Request;
+
+/* Parses "FILE word word ..."; the words are optional and in any order. Returns NULL after a message. */
+static Request *parse(const char *argument, bool saving)
 {
-    char *last = strrchr(argument, ' ');
-    bool found = last && strcmp(last + 1, word) == 0;
-    if (found) {
-        *last = 0;
+    Request *request = calloc(1, sizeof(*request));
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    char *rest = NULL;
+    snprintf(request->words, sizeof(request->words), "%s", argument);
+    request->path = strtok_r(request->words, " ", &rest);
+    for (char *word; (word = strtok_r(NULL, " ", &rest)); ) {
+        const char *file = NULL; /* of `parent` and `working-set` */
+        if (strcmp(word, "direct") == 0) {
+            options.direct = true;
+        } else if (saving && strcmp(word, "mapped") == 0) {
+            options.format = SAVEVM_SNAPSHOT_MAPPED;
+        } else if (saving && strcmp(word, "background") == 0) {
+            options.background = true;
+        } else if (saving && strcmp(word, "parent") == 0 && (file = strtok_r(NULL, " ", &rest))) {
+            snprintf(request->parent, sizeof(request->parent), "file:%s", file);
+            options.parent = strcmp(file, "none") == 0 ? "" : request->parent; /* `none` begins a chain */
+        } else if (!saving && strcmp(word, "lazy") == 0) {
+            options.lazy = true;
+        } else if (!saving && strcmp(word, "chain") == 0) {
+            options.parent = ""; /* changes are logged from now on */
+        } else if (!saving && strcmp(word, "working-set") == 0 && (file = strtok_r(NULL, " ", &rest))) {
+            options.working_set = file;
+        } else {
+            fprintf(stderr, "minivmm: '%s' is not an option of %s, or its FILE is missing; `help` lists all commands\n", word,
+                    saving ? "savevm" : "loadvm");
+            free(request);
+            return NULL;
+        }
     }
-    return found;
+    request->options = options;
+    return request;
 }
 
 static bool snapshot(SnapshotFn *act, const char *path, const SaveVMSnapshotOptions *options)
@@ -401,46 +435,42 @@ static bool snapshot(SnapshotFn *act, const char *path, const SaveVMSnapshotOpti
     return act(vm, uri, options, &err) == 0 || failed(path, err);
 }
 
-/* A snapshot that is saved. The texts of the options are in it. */
-typedef struct Save {
-    char path[4096], parent[4096];
-    SaveVMSnapshotOptions options;
-} Save;
+static atomic_bool background_ended;
 
 static void *save_and_free(void *opaque)
 {
-    Save *save = opaque;
-    if (snapshot(savevm_snapshot_save, save->path, &save->options)) {
-        printf(save->options.background ? "[snapshot] saved\n" : "saved\n");
+    Request *request = opaque;
+    if (snapshot(savevm_snapshot_save, request->path, &request->options)) {
+        printf(request->options.background ? "[snapshot] saved\n" : "saved\n");
     }
     fflush(stdout);
-    free(save);
+    free(request);
+    background_ended = true;
     return NULL;
 }
 
-/* The words after "FILE" are optional. A chain of snapshots begins with `parent none`. With `background` the monitor goes on. */
+/* With `background` the monitor goes on when the save has begun, so that the next command can cancel it. */
 void snapshot_save(Machine *m, const char *argument)
 {
-    Save *save = calloc(1, sizeof(*save));
-    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    Request *request = parse(argument, true);
+    SaveVMSnapshotInfo info = SAVEVM_SNAPSHOT_INFO_INIT;
     pthread_t thread;
-    snprintf(save->path, sizeof(save->path), "%s", argument);
-    char *parent = strstr(save->path, " parent ");
-    if (parent) {
-        *parent = 0;
-        snprintf(save->parent, sizeof(save->parent), "file:%s", parent + strlen(" parent "));
-        options.parent = strcmp(save->parent, "file:none") == 0 ? "" : save->parent;
+    if (!request) {
+        return;
     }
-    options.format = take_word(save->path, "mapped") ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM;
-    options.background = take_word(save->path, "background");
-    save->options = options;
-    if (!options.background) {
-        save_and_free(save);
-    } else if (pthread_create(&thread, NULL, save_and_free, save) == 0) {
-        pthread_detach(thread);
-    } else {
-        free(save);
+    if (!request->options.background) {
+        save_and_free(request);
+        return;
+    }
+    background_ended = false;
+    if (pthread_create(&thread, NULL, save_and_free, request) != 0) {
+        free(request);
         fprintf(stderr, "minivmm: no thread can be started\n");
+        return;
+    }
+    pthread_detach(thread);
+    while (!background_ended && savevm_snapshot_query(vm, &info) == 0 && !info.active) {
+        usleep(1000);
     }
 }
 
@@ -464,17 +494,18 @@ void snapshot_info(Machine *m, const char *unused)
  * pages in FILE.index, so that the next one starts at once. */
 void snapshot_load(Machine *m, const char *argument)
 {
-    char path[4096], index[4096 + 8];
-    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
-    snprintf(path, sizeof(path), "%s", argument);
-    options.lazy = take_word(path, "lazy");
-    snprintf(index, sizeof(index), "%s.index", path);
-    options.index = options.lazy ? index : NULL;
+    Request *request = parse(argument, false);
+    if (!request) {
+        return;
+    }
+    snprintf(request->index, sizeof(request->index), "%s.index", request->path);
+    request->options.index = request->options.lazy ? request->index : NULL;
     double start = now_ms();
     machine_lock(m);
-    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, path, &options);
+    bool loaded = disk_acquire(m) == 0 && snapshot(savevm_snapshot_load, request->path, &request->options);
     machine_unlock(m);
     double duration = now_ms() - start;
+    free(request);
     if (loaded) {
         migrate_end();
         printf("loaded in %.1f ms\n", duration);
