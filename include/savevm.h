@@ -1974,6 +1974,8 @@ int savevm_snapshot_save_file(SaveVM *vm,
  *   -ENOMSG  there is no stream at this position
  *   -EINVAL  the stream would not load
  *   -errno   `f` can't be read
+ *
+ * Thread: any. Lock: either.
  */
 int savevm_snapshot_check_file(SaveVM *vm,
                                QEMUFile *f,

@@ -805,6 +805,8 @@ int savevm_set_abi(SaveVM *vm,
 
 /**
  * Registers a device in the current context of the thread, with a table of a layout. Otherwise as register_savevm_live().
+ *
+ * Thread: any. Lock: held.
  */
 int savevm_abi_register_savevm_live(const SaveVMAbi *abi,
                                     const char *idstr,
@@ -816,6 +818,8 @@ int savevm_abi_register_savevm_live(const SaveVMAbi *abi,
 /**
  * Registers a device in the current context of the thread, with a description of a layout. Otherwise as
  * vmstate_register_with_alias_id(). Remove it with vmstate_unregister().
+ *
+ * Thread: any. Lock: held.
  */
 int savevm_abi_vmstate_register(const SaveVMAbi *abi,
                                 VMStateIf *obj,

@@ -104,6 +104,8 @@ pub unsafe extern "C" fn savevm_set_abi(vm: *mut SaveVM, abi: *const SaveVMAbi, 
 
 /// Registers a device in the current context of the thread, with a table of a layout. Otherwise as register_savevm_live().
 ///
+/// Thread: any. Lock: held.
+///
 /// # Safety
 /// `ops` is NULL or a table of `abi`, which is NULL (QEMU 7.2) or a layout. Otherwise as register_savevm_live().
 #[unsafe(no_mangle)]
@@ -127,6 +129,8 @@ pub unsafe extern "C" fn savevm_abi_register_savevm_live(
 
 /// Registers a device in the current context of the thread, with a description of a layout. Otherwise as
 /// vmstate_register_with_alias_id(). Remove it with vmstate_unregister().
+///
+/// Thread: any. Lock: held.
 ///
 /// # Safety
 /// `vmsd` is NULL or a description of `abi`, which is NULL (QEMU 7.2) or a layout. Otherwise as

@@ -278,6 +278,8 @@ pub unsafe extern "C" fn savevm_snapshot_save_file(vm: *mut SaveVM, f: *mut QEMU
 ///   -EINVAL  the stream would not load
 ///   -errno   `f` can't be read
 ///
+/// Thread: any. Lock: either.
+///
 /// # Safety
 /// `vm` is NULL or a context; `f` is NULL or a file; `errp` is NULL or points to NULL.
 #[unsafe(no_mangle)]
