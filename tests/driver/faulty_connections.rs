@@ -8,7 +8,6 @@ use super::multifd::{Pair, several, socket_path, uri};
 use super::precopy::{LONG, wait_until};
 use savevm::channel::TlsOptions;
 use savevm::migration::{Compression, Incoming, Migration, Outgoing, Owner, Params};
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -337,7 +336,7 @@ fn fault_at_tls_records_leaves_one_owner() {
     for (connection, count) in records.into_iter().enumerate().skip(1) {
         // The handshake and the first records behind it, then some, and the last ones with close_notify.
         let numbers = (0..count.min(6)).chain((6..count).step_by(count / 5 + 1)).chain(count.saturating_sub(2)..count);
-        for number in numbers.collect::<BTreeSet<_>>() {
+        for number in numbers.collect::<std::collections::BTreeSet<_>>() {
             for fate in [Fate::Cut, Fate::Flip, Fate::Late, Fate::Stall] {
                 if fate != Fate::Stall || number % 3 == 0 {
                     faults.push(Fault { fate, connection, back: false, place: Place::Record(number) });
