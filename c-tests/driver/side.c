@@ -49,11 +49,14 @@ static void reset(void *host)
 static void migration_event(void *host, const SaveVMEvent *event)
 {
     Side *side = host;
-    size_t used = strlen(side->statuses);
 
     side->events++;
     CHECK(event->size == sizeof(*event) && event->migration);
+    /* A recovery that fails at once is reported on the thread that asked for it. */
+    pthread_mutex_lock(&side->mutex);
+    size_t used = strlen(side->statuses);
     snprintf(side->statuses + used, sizeof(side->statuses) - used, "%s%s", used ? " " : "", event->status_name);
+    pthread_mutex_unlock(&side->mutex);
 }
 
 /* On the driver's threads the library's calls must find their machine, and signals must not come. */

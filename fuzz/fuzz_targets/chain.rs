@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use savevm_stream::chain::{Chain, Files, Link, identify, link, seal};
+use savevm_stream::chain::{Chain, Files, FlatForm, Link, identify, link, seal};
 use savevm_stream::inspect::{Budget, Options, read_slice};
 use savevm_stream::wire::SECTION_FULL;
 use savevm_stream::wire::chain::{SECTION, SECTION_ID, VERSION};
@@ -59,7 +59,7 @@ fuzz_target!(|data: &[u8]| {
     for path in ["parent", "child"] {
         let Ok(chain) = Chain::open(&mut files, Path::new(path), &mut Budget::new(MEMORY)) else { continue };
         let mut flat = Vec::new();
-        chain.flatten().read_to_end(&mut flat).expect("the files did not change");
+        chain.flatten(FlatForm::Stream).read_to_end(&mut flat).expect("the files did not change");
         let read = read_slice(&flat, Options::default());
         assert!(read.damage.is_none() && read.parent.is_none(), "{:?}", read.damage);
     }
