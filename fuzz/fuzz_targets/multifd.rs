@@ -33,13 +33,18 @@ impl Connections for Bytes {
     }
     fn failed(&self, _error: Error) {}
     fn unsettled(&self, _error: Error) {}
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
     fn unsettled_error(&self) -> Option<Error> {
         None
     }
     fn error(&self) -> Option<Error> {
         None
     }
-    fn received(&self, _bytes: u64) {}
+    fn received(&self, _number: usize, _bytes: u64) {}
+    fn set_within(&self, _number: usize, _within: bool) {}
+    fn set_late(&self, _number: Option<usize>) {}
 }
 
 /// The header, SECTION_START of "ram", a MULTIFD_FLUSH and the end of the section.
