@@ -419,7 +419,7 @@ static void write_file(int number, const char *bytes, size_t size)
 }
 
 /* Whatever is done to a file of the chain: it is refused while the guest runs on, or the memory is right, since only bytes
- * were changed that nobody uses. */
+ * were changed that no reader uses. */
 static void damaged_chain(unsigned formats)
 {
     enum { MEMORY = 512 << 10 };

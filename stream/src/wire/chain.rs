@@ -34,7 +34,7 @@ pub fn trailer(hash: [u8; 16]) -> [u8; TRAILER_LEN] {
 }
 
 /// Identifies the contents of a file: its length, and XXH3 (128 bits) of all its bytes. It detects changes. It does not
-/// protect from an attacker, who can make another file with the same hash.
+/// protect from an attacker, because another file with the same hash can be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Length of the file in bytes.

@@ -12,8 +12,8 @@
 //! A place is the byte that fills the pages of the run, or an offset in the stream with bit 63 set: the contents of the first
 //! page. Each further page follows behind a header of 8 bytes. Pages in no run are zero.
 //!
-//! The hash detects damage. It does not protect from an attacker: who may write the index chooses what the guest's memory
-//! holds, like who may write the snapshot.
+//! The hash detects damage. It does not protect from an attacker: a writer of the index determines the guest's memory, as
+//! a writer of the snapshot does.
 
 use super::io::{Cut, Input, Output};
 use super::limits::NAME_MAX;
