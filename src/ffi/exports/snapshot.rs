@@ -4,7 +4,7 @@
 use crate::channel::Uri;
 use crate::error::{Error, Result};
 use crate::ffi::marshal::c_file::file_ref;
-use crate::ffi::marshal::convert::parse_uri;
+use crate::ffi::marshal::convert::{micros, parse_uri};
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVM};
 use crate::ffi::marshal::results::{code, code_or_error};
@@ -16,7 +16,6 @@ use std::ffi::{OsString, c_char, c_int};
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt;
-use std::time::Duration;
 
 /// Format of a snapshot.
 #[expect(non_camel_case_types, reason = "the names of the C interface")]
@@ -224,14 +223,13 @@ pub unsafe extern "C" fn savevm_snapshot_query(vm: *mut SaveVM, info: *mut SaveV
         let vm = unsafe { current::from_c(vm) };
         let remaining = vm.slot.checkpoint_ram().map_or(0, |ram| ram.remaining());
         let now = vm.slot.saving.info(remaining);
-        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let numbers = SaveVMSnapshotInfo {
             size: size_of::<SaveVMSnapshotInfo>(),
             active: now.active,
             total_bytes: now.total,
             saved_bytes: now.saved,
-            stopped_time_us: us(now.stopped),
-            total_time_us: us(now.duration),
+            stopped_time_us: micros(now.stopped),
+            total_time_us: micros(now.duration),
         };
         // SAFETY: the contract of the function.
         code(unsafe { structs::give_sized(info, &numbers) })

@@ -228,7 +228,7 @@ pub(in crate::ffi) fn c_owner(owner: Owner) -> SaveVMOwner {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+pub(in crate::ffi) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
