@@ -61,16 +61,26 @@ static void fill(uint32_t number)
     }
 }
 
-/* Loads it; the number, or 0 if the memory is not that of one snapshot. */
-static uint32_t load_with(const char *uri, const SaveVMSnapshotOptions *options)
+/* Loads a snapshot into memory that was cleared; whether that worked. */
+static bool loads(const char *uri, const SaveVMSnapshotOptions *options)
 {
     Error *err = NULL;
-    uint32_t number;
 
     memset(memory, 0, LENGTH);
     if (!CHECK_EQ(savevm_snapshot_load(vm, uri, options, &err), 0)) {
-        fprintf(stderr, "%s\n", error_get_pretty(err));
+        fprintf(stderr, "%s: %s\n", uri, error_get_pretty(err));
         error_free(err);
+        return false;
+    }
+    return true;
+}
+
+/* Loads it; the number, or 0 if the memory is not that of one snapshot. */
+static uint32_t load_with(const char *uri, const SaveVMSnapshotOptions *options)
+{
+    uint32_t number;
+
+    if (!loads(uri, options)) {
         return 0;
     }
     number = *(uint32_t *)memory;
@@ -115,6 +125,16 @@ static int files(const char *place, const char *keep)
     return count;
 }
 
+/* Kills a process after a random time of less than `most_ns`. */
+static void kill_soon(pid_t child, long most_ns)
+{
+    struct timespec nap = { .tv_nsec = rand() % most_ns };
+
+    nanosleep(&nap, NULL);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+}
+
 static void killed_at_any_moment(SaveVMSnapshotFormat format)
 {
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
@@ -130,7 +150,6 @@ static void killed_at_any_moment(SaveVMSnapshotFormat format)
     REQUIRE(savevm_snapshot_save(vm, uri, &options, NULL) == 0);
     srand(getpid());
     for (int kill_number = 0; kill_number < kills; kill_number++) {
-        struct timespec nap = { .tv_nsec = rand() % 40000000 };
         pid_t child = fork();
 
         REQUIRE(child >= 0);
@@ -142,9 +161,7 @@ static void killed_at_any_moment(SaveVMSnapshotFormat format)
                 }
             }
         }
-        nanosleep(&nap, NULL);
-        kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
+        kill_soon(child, 40000000);
         number = load(uri);
         CHECK(number >= before);
         before = number;
@@ -239,15 +256,11 @@ static int save_link(const char *place, uint32_t number, SaveVMSnapshotFormat fo
 static void check_link(const char *place, uint32_t number, bool lazily)
 {
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
-    Error *err = NULL;
     char uri[80];
 
     snprintf(uri, sizeof(uri), "file:%s/%u", place, number);
     options.lazy = lazily;
-    memset(memory, 0, LENGTH);
-    if (!CHECK_EQ(savevm_snapshot_load(vm, uri, &options, &err), 0)) {
-        fprintf(stderr, "%s: %s\n", uri, error_get_pretty(err));
-        error_free(err);
+    if (!loads(uri, &options)) {
         return;
     }
     for (uint32_t at = 0; at < LENGTH / sizeof(uint32_t); at++) {
@@ -313,7 +326,6 @@ static void chain_killed_at_any_moment(SaveVMSnapshotFormat format)
     need_chains(place);
     srand(getpid());
     for (int kill_number = 0; kill_number < kills; kill_number++) {
-        struct timespec nap = { .tv_nsec = rand() % 80000000 };
         pid_t child = fork();
 
         REQUIRE(child >= 0);
@@ -329,9 +341,7 @@ static void chain_killed_at_any_moment(SaveVMSnapshotFormat format)
         }
         /* At least one kill comes after some snapshots, however slow the machine is. */
         WAIT_FOR(kill_number > 0 || link_exists(place, 3));
-        nanosleep(&nap, NULL);
-        kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
+        kill_soon(child, 80000000);
 
         uint32_t last = last_link(place, false);
         longest = last > longest ? last : longest;
