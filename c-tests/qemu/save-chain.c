@@ -11,28 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "migration/register.h"
-#include "savevm.h"
-#include "savevm/ram.h"
-
-static const char *machine_name(void *host)
-{
-    return host;
-}
-
-static int load_nothing(QEMUFile *f, void *opaque, int version_id)
-{
-    (void)f;
-    (void)opaque;
-    (void)version_id;
-    return 0;
-}
-
-static int fail(const char *what, const Error *err)
-{
-    fprintf(stderr, "%s: %s\n", what, err ? error_get_pretty(err) : "failed");
-    return 1;
-}
+#include "saver.h"
 
 /* Copies what differs from the memory to it, so that only this is written. */
 static int copy(uint8_t *memory, size_t length, const char *path)
@@ -58,8 +37,6 @@ static int copy(uint8_t *memory, size_t length, const char *path)
 
 int main(int argc, char **argv)
 {
-    SaveVMHostOps host = SAVEVM_HOST_OPS_INIT;
-    SaveVMRamOptions ram_options = SAVEVM_RAM_OPTIONS_INIT;
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     Error *err = NULL;
     SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
@@ -67,18 +44,11 @@ int main(int argc, char **argv)
     if (argc < 6 || strlen(argv[4]) + 5 != (size_t)argc || stat(argv[5], &data) < 0) {
         return fail("save-chain DIRECTORY MACHINE BLOCK FORMATS CONTENT...", NULL);
     }
-    host.machine_name = machine_name;
-    ram_options.log = SAVEVM_RAM_LOG_MARKS;
-    SaveVM *vm = savevm_new(&host, argv[2]);
-    /* QEMU takes further sections of id 0 for its own first device. So this device, which saves nothing, has id 0. */
-    static SaveVMHandlers nothing = { .load_state = load_nothing };
-    savevm_set_current(vm);
-    register_savevm_live("nothing", 0, 1, &nothing, NULL);
-    SaveVMRam *ram = savevm_ram_new(vm, &ram_options, NULL, NULL, &err);
+    Saver saver = saver_new(argv[2], &err);
     block.name = argv[3];
     block.length = (uint64_t)data.st_size;
     block.host = mmap(NULL, block.length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!ram || block.host == MAP_FAILED || savevm_ram_add_block(ram, &block, &err) != 0) {
+    if (!saver.ram || block.host == MAP_FAILED || savevm_ram_add_block(saver.ram, &block, &err) != 0) {
         return fail("RAM", err);
     }
     for (int number = 0; number + 5 < argc; number++) {
@@ -90,13 +60,10 @@ int main(int argc, char **argv)
         if (copy(block.host, block.length, argv[5 + number]) != 0) {
             return 1;
         }
-        if (savevm_snapshot_save(vm, uri, &options, &err) != 0) {
+        if (savevm_snapshot_save(saver.vm, uri, &options, &err) != 0) {
             return fail(uri, err);
         }
     }
-    unregister_savevm(NULL, "nothing", NULL);
-    savevm_set_current(NULL);
-    savevm_ram_free(ram);
-    savevm_free(vm);
+    saver_free(saver);
     return 0;
 }

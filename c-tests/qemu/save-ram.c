@@ -11,28 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "migration/register.h"
-#include "savevm.h"
-#include "savevm/ram.h"
-
-static const char *machine_name(void *host)
-{
-    return host;
-}
-
-static int load_nothing(QEMUFile *f, void *opaque, int version_id)
-{
-    (void)f;
-    (void)opaque;
-    (void)version_id;
-    return 0;
-}
-
-static int fail(const char *what, const Error *err)
-{
-    fprintf(stderr, "%s: %s\n", what, err ? error_get_pretty(err) : "failed");
-    return 1;
-}
+#include "saver.h"
 
 static int add(SaveVMRam *ram, char *argument)
 {
@@ -56,38 +35,26 @@ static int add(SaveVMRam *ram, char *argument)
 
 int main(int argc, char **argv)
 {
-    SaveVMHostOps host = SAVEVM_HOST_OPS_INIT;
-    SaveVMRamOptions ram_options = SAVEVM_RAM_OPTIONS_INIT;
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     Error *err = NULL;
     if (argc < 4) {
         return fail("save-ram URI MACHINE BLOCK=FILE...", NULL);
     }
-    host.machine_name = machine_name;
-    ram_options.log = SAVEVM_RAM_LOG_MARKS;
-    SaveVM *vm = savevm_new(&host, argv[2]);
-    /* QEMU takes further sections of id 0 for its own first device. So this device, which saves nothing, has id 0. */
-    static SaveVMHandlers nothing = { .load_state = load_nothing };
-    savevm_set_current(vm);
-    register_savevm_live("nothing", 0, 1, &nothing, NULL);
-    SaveVMRam *ram = savevm_ram_new(vm, &ram_options, NULL, NULL, &err);
-    if (!ram) {
+    Saver saver = saver_new(argv[2], &err);
+    if (!saver.ram) {
         return fail("RAM", err);
     }
     for (int i = 3; i < argc; i++) {
-        if (add(ram, argv[i])) {
+        if (add(saver.ram, argv[i])) {
             return 1;
         }
     }
     options.format = SAVEVM_SNAPSHOT_MAPPED;
     options.threads = 2;
     options.direct = getenv("SAVE_DIRECT") != NULL;
-    if (savevm_snapshot_save(vm, argv[1], &options, &err) != 0) {
+    if (savevm_snapshot_save(saver.vm, argv[1], &options, &err) != 0) {
         return fail(argv[1], err);
     }
-    unregister_savevm(NULL, "nothing", NULL);
-    savevm_set_current(NULL);
-    savevm_ram_free(ram);
-    savevm_free(vm);
+    saver_free(saver);
     return 0;
 }
