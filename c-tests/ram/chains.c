@@ -9,74 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "guest.h"
 #include "harness.h"
 #include "savevm.h"
-#include "savevm/ram.h"
+#include "snapshots.h"
 
 #define LENGTH (4 << 20)
 #define FILES 4
-
-static char directory[64];
-
-/* "file:" and the path of a snapshot of the case. The text is valid until the fourth next call. */
-static const char *uri(int number)
-{
-    static char texts[4][128];
-    static int next;
-    char *text = texts[next++ % 4];
-
-    if (!directory[0]) {
-        snprintf(directory, sizeof(directory), "/tmp/savevm-chains-XXXXXX");
-        REQUIRE(mkdtemp(directory) != NULL);
-    }
-    snprintf(text, sizeof(texts[0]), "file:%s/%d", directory, number);
-    return text;
-}
-
-static const char *path(int number)
-{
-    return uri(number) + strlen("file:");
-}
-
-/* Fails if a file is left that is not one of the case. */
-static void remove_all(void)
-{
-    for (int number = 0; number < FILES; number++) {
-        unlink(path(number));
-    }
-    CHECK_EQ(rmdir(directory), 0);
-}
-
-static Guest *new_guest(Memory kind, size_t length)
-{
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    Guest *guest = guest_new(kind, length, &options);
-    if (!guest) {
-        harness_skip("there is no such memory");
-    }
-    Error *err = NULL;
-    if (savevm_ram_check_postcopy(guest->ram, &err) != 0) {
-        harness_skip(error_get_pretty(err));
-    }
-    return guest;
-}
-
-static void run_on(Guest *guest, uint64_t steps)
-{
-    uint64_t before = atomic_load(&guest->steps);
-
-    guest_start(guest);
-    WAIT_FOR(atomic_load(&guest->steps) > before + steps);
-}
-
-static void good(int ret, Error *err)
-{
-    CHECK_STR(err ? error_get_pretty(err) : "", "");
-    REQUIRE(ret == 0);
-}
 
 static SaveVMSnapshotOptions options_of(bool mapped, bool background, const char *parent)
 {
@@ -93,7 +31,7 @@ static void save(Guest *guest, int number, bool mapped, bool background, const c
 {
     SaveVMSnapshotOptions options = options_of(mapped, background, parent);
     Error *err = NULL;
-    int ret = savevm_snapshot_save(guest->vm, uri(number), &options, &err);
+    int ret = savevm_snapshot_save(guest->vm, snapshot_uri(number), &options, &err);
 
     good(ret, err);
 }
@@ -103,7 +41,7 @@ static int load(Guest *guest, int number, bool lazy, Error **err)
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
 
     options.lazy = lazy;
-    return savevm_snapshot_load(guest->vm, uri(number), &options, err);
+    return savevm_snapshot_load(guest->vm, snapshot_uri(number), &options, err);
 }
 
 static void loaded(Guest *guest, int number, bool lazy)
@@ -117,7 +55,7 @@ static void loaded(Guest *guest, int number, bool lazy)
 /* A chain whose file `number` has fixed places if that bit is set in `formats`. */
 static void mixed_chain(Memory kind, unsigned formats)
 {
-    Guest *guest = new_guest(kind, LENGTH), *other = new_guest(kind, LENGTH);
+    Guest *guest = lazy_guest(kind, LENGTH), *other = lazy_guest(kind, LENGTH);
     uint8_t *copies[FILES];
 
     guest_fill(guest);
@@ -130,7 +68,7 @@ static void mixed_chain(Memory kind, unsigned formats)
         }
         copies[number] = malloc(LENGTH);
         memcpy(copies[number], guest->memory, LENGTH);
-        save(guest, number, formats >> number & 1, number % 2, number ? uri(number - 1) : "");
+        save(guest, number, formats >> number & 1, number % 2, number ? snapshot_uri(number - 1) : "");
     }
     for (int number = 0; number < FILES; number++) {
         for (int lazy = 0; lazy < 2; lazy++) {
@@ -144,7 +82,7 @@ static void mixed_chain(Memory kind, unsigned formats)
     }
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(FILES);
 }
 
 TEST(chain_with_a_mapped_base_loads)
@@ -170,12 +108,12 @@ TEST(chain_of_both_formats_loads_into_huge_pages)
 /* A guest that runs on a lazily loaded chain finds its own memory. */
 TEST(guest_runs_while_pages_come_from_several_files)
 {
-    Guest *guest = new_guest(MEMORY_PRIVATE, LENGTH), *other = new_guest(MEMORY_PRIVATE, LENGTH);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, LENGTH), *other = lazy_guest(MEMORY_PRIVATE, LENGTH);
 
     guest_fill(guest);
     for (int number = 0; number < FILES; number++) {
         run_on(guest, 200);
-        save(guest, number, number % 2, false, number ? uri(number - 1) : "");
+        save(guest, number, number % 2, false, number ? snapshot_uri(number - 1) : "");
     }
     guest_stop(guest);
     for (int time = 0; time < 5; time++) {
@@ -187,7 +125,7 @@ TEST(guest_runs_while_pages_come_from_several_files)
     }
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(FILES);
 }
 
 /* Saves in a thread of its own. */
@@ -219,7 +157,7 @@ static void start_job(Job *job, Guest *guest, const char *uri, bool mapped, cons
 static void background_save(bool mapped)
 {
     enum { MEMORY = 8 << 20 };
-    Guest *guest = new_guest(MEMORY_PRIVATE, MEMORY), *other = new_guest(MEMORY_PRIVATE, MEMORY);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, MEMORY), *other = lazy_guest(MEMORY_PRIVATE, MEMORY);
     SaveVMSnapshotInfo info = SAVEVM_SNAPSHOT_INFO_INIT;
     uint64_t before = 0;
     char where[128];
@@ -228,7 +166,7 @@ static void background_save(bool mapped)
     CHECK_EQ(savevm_snapshot_query(guest->vm, &info), 0);
     CHECK(!info.active && info.total_bytes == 0);
     guest_fill(guest);
-    snprintf(where, sizeof(where), "%s", uri(0));
+    snprintf(where, sizeof(where), "%s", snapshot_uri(0));
     for (int time = 0; time < 3; time++) {
         run_on(guest, 100);
         start_job(&job, guest, where, mapped, NULL);
@@ -252,7 +190,7 @@ static void background_save(bool mapped)
     CHECK(guest_whole(guest));
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(FILES);
 }
 
 TEST(running_guest_is_saved_as_a_stream)
@@ -268,7 +206,7 @@ TEST(running_guest_is_saved_to_fixed_places)
 /* The reader of the pipe does not read, so the save waits until it is cancelled. */
 TEST(cancelled_save_to_a_pipe_returns_and_the_guest_continues)
 {
-    Guest *guest = new_guest(MEMORY_PRIVATE, LENGTH);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, LENGTH);
     SaveVMSnapshotInfo info = SAVEVM_SNAPSHOT_INFO_INIT;
     Job job;
 
@@ -300,27 +238,27 @@ TEST(cancelled_save_to_a_pipe_returns_and_the_guest_continues)
 static void cancelled_child(bool mapped)
 {
     enum { MEMORY = 8 << 20, TRIES = 60 };
-    Guest *guest = new_guest(MEMORY_PRIVATE, MEMORY), *other = new_guest(MEMORY_PRIVATE, MEMORY);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, MEMORY), *other = lazy_guest(MEMORY_PRIVATE, MEMORY);
     int cancelled = 0;
     char where[128];
     Job job;
 
     guest_fill(guest);
     save(guest, 0, mapped, false, "");
-    snprintf(where, sizeof(where), "%s", uri(1));
+    snprintf(where, sizeof(where), "%s", snapshot_uri(1));
     for (int time = 0; time < TRIES && cancelled < 2; time++) {
         /* Much is changed. */
         run_on(guest, 1000);
-        start_job(&job, guest, where, mapped, time % 2 ? uri(0) : NULL);
+        start_job(&job, guest, where, mapped, time % 2 ? snapshot_uri(0) : NULL);
         WAIT_FOR(atomic_load(&job.ended) || savevm_snapshot_cancel(guest->vm) == 0);
         pthread_join(job.thread, NULL);
         if (job.ret == -ECANCELED) {
             cancelled += time % 2;
-            CHECK(access(path(1), F_OK) != 0);
+            CHECK(access(snapshot_path(1), F_OK) != 0);
         } else {
             good(job.ret, job.err);
             /* It came too late. The chain begins anew. */
-            unlink(path(1));
+            unlink(snapshot_path(1));
             save(guest, 0, mapped, false, "");
         }
         error_free(job.err);
@@ -328,13 +266,13 @@ static void cancelled_child(bool mapped)
     CHECK(cancelled > 0);
     run_on(guest, 100);
     guest_stop(guest);
-    save(guest, 1, !mapped, false, uri(0));
+    save(guest, 1, !mapped, false, snapshot_uri(0));
     loaded(other, 1, false);
     CHECK(memcmp(other->memory, guest->memory, MEMORY) == 0);
     CHECK(guest_whole(other));
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(FILES);
 }
 
 TEST(cancelled_stream_leaves_no_file_and_loses_no_change)
@@ -349,7 +287,7 @@ TEST(cancelled_mapped_file_leaves_no_file_and_loses_no_change)
 
 TEST(wrong_use_of_background_saves_is_refused)
 {
-    Guest *guest = new_guest(MEMORY_PRIVATE, LENGTH);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, LENGTH);
     SaveVMSnapshotOptions options = options_of(false, true, NULL);
     SaveVMSnapshotInfo info = { .size = 8 };
     Error *err = NULL;
@@ -367,7 +305,7 @@ typedef enum { FLIP, CUT, PAD, EMPTY, REMOVE, OTHER, DAMAGES } Damage;
 
 static void damage(int number, Damage how, off_t at)
 {
-    int fd = open(path(number), O_RDWR);
+    int fd = open(snapshot_path(number), O_RDWR);
     uint8_t byte;
 
     REQUIRE(fd >= 0);
@@ -387,11 +325,11 @@ static void damage(int number, Damage how, off_t at)
         CHECK_EQ(ftruncate(fd, 0), 0);
         break;
     case REMOVE:
-        CHECK_EQ(unlink(path(number)), 0);
+        CHECK_EQ(unlink(snapshot_path(number)), 0);
         break;
     default: /* another file of the chain in its place */
-        CHECK_EQ(unlink(path(number)), 0);
-        CHECK_EQ(link(path((number + 1) % FILES), path(number)), 0);
+        CHECK_EQ(unlink(snapshot_path(number)), 0);
+        CHECK_EQ(link(snapshot_path((number + 1) % FILES), snapshot_path(number)), 0);
     }
     close(fd);
 }
@@ -399,7 +337,7 @@ static void damage(int number, Damage how, off_t at)
 static char *read_file(int number, size_t *size)
 {
     struct stat data;
-    int fd = open(path(number), O_RDONLY);
+    int fd = open(snapshot_path(number), O_RDONLY);
 
     REQUIRE(fd >= 0 && fstat(fd, &data) == 0);
     *size = (size_t)data.st_size;
@@ -411,8 +349,8 @@ static char *read_file(int number, size_t *size)
 
 static void write_file(int number, const char *bytes, size_t size)
 {
-    unlink(path(number));
-    int fd = open(path(number), O_RDWR | O_CREAT, 0600);
+    unlink(snapshot_path(number));
+    int fd = open(snapshot_path(number), O_RDWR | O_CREAT, 0600);
 
     REQUIRE(fd >= 0 && write(fd, bytes, size) == (ssize_t)size);
     close(fd);
@@ -423,7 +361,7 @@ static void write_file(int number, const char *bytes, size_t size)
 static void damaged_chain(unsigned formats)
 {
     enum { MEMORY = 512 << 10 };
-    Guest *guest = new_guest(MEMORY_PRIVATE, MEMORY), *other = new_guest(MEMORY_PRIVATE, MEMORY);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, MEMORY), *other = lazy_guest(MEMORY_PRIVATE, MEMORY);
     int rounds = 50 / (int)harness_slow(), refused = 0;
     char *bytes[FILES];
     size_t sizes[FILES];
@@ -435,7 +373,7 @@ static void damaged_chain(unsigned formats)
         if (number == FILES - 1) {
             guest_stop(guest);
         }
-        save(guest, number, formats >> number & 1, false, number ? uri(number - 1) : "");
+        save(guest, number, formats >> number & 1, false, number ? snapshot_uri(number - 1) : "");
         bytes[number] = read_file(number, &sizes[number]);
     }
     guest_fill(other);
@@ -461,7 +399,7 @@ static void damaged_chain(unsigned formats)
             WAIT_FOR(atomic_load(&other->steps) > steps);
             /* Without its head the youngest file is not known to be one of a chain. */
             if (number < FILES - 1) {
-                CHECK_HAS(error_get_pretty(err), directory);
+                CHECK_HAS(error_get_pretty(err), snapshot_directory());
             }
             refused++;
         }
@@ -480,7 +418,7 @@ static void damaged_chain(unsigned formats)
     }
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(FILES);
 }
 
 TEST(damaged_chain_of_streams_is_refused)
@@ -501,16 +439,16 @@ static int change_while_it_is_read(Guest *guest, Guest *other, unsigned formats,
 
     for (int number = 0; number < 2; number++) {
         run_on(guest, 100);
-        save(guest, number, formats >> number & 1, false, number ? uri(number - 1) : "");
+        save(guest, number, formats >> number & 1, false, number ? snapshot_uri(number - 1) : "");
     }
     guest_stop(guest);
     /* While the working set is recorded, only touched pages are read for a second. */
-    snprintf(set, sizeof(set), "%s.set", path(0));
+    snprintf(set, sizeof(set), "%s.set", snapshot_path(0));
     options.lazy = true;
     options.working_set = set;
-    int ret = savevm_snapshot_load(other->vm, uri(1), &options, err);
+    int ret = savevm_snapshot_load(other->vm, snapshot_uri(1), &options, err);
     good(ret, *err);
-    int fd = open(path(0), O_RDWR);
+    int fd = open(snapshot_path(0), O_RDWR);
     REQUIRE(fd >= 0);
     if (cut) {
         REQUIRE(ftruncate(fd, 4096) == 0);
@@ -533,7 +471,7 @@ static int change_while_it_is_read(Guest *guest, Guest *other, unsigned formats,
 static void changed_while_it_is_read(unsigned formats, bool cut)
 {
     enum { MEMORY = 2 << 20, TRIES = 5 };
-    Guest *guest = new_guest(MEMORY_PRIVATE, MEMORY), *other = new_guest(MEMORY_PRIVATE, MEMORY);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, MEMORY), *other = lazy_guest(MEMORY_PRIVATE, MEMORY);
     Error *err = NULL;
 
     other->pause_us = 1000;
@@ -545,10 +483,10 @@ static void changed_while_it_is_read(unsigned formats, bool cut)
         CHECK(guest_whole(other));
     }
     if (!err) {
-        remove_all();
+        remove_snapshots(FILES);
         harness_skip("this machine is too busy: all pages were read before the file was changed");
     }
-    CHECK_HAS(error_get_pretty(err), path(0));
+    CHECK_HAS(error_get_pretty(err), snapshot_path(0));
     CHECK_HAS(error_get_pretty(err), "offset 0x");
     CHECK_HAS(error_get_pretty(err), cut ? "the file ends at" : "was changed after the file was checked");
     error_free(err);
@@ -564,7 +502,7 @@ static void changed_while_it_is_read(unsigned formats, bool cut)
     CHECK(guest_whole(other));
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(FILES);
 }
 
 TEST(stream_that_changes_while_it_is_read_stops_the_guest)

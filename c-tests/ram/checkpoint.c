@@ -6,11 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "guest.h"
 #include "harness.h"
 #include "migration/qemu-file-types.h"
 #include "migration/register.h"
 #include "savevm.h"
+#include "snapshots.h"
 
 #define LENGTH (8 << 20)
 #define ROUNDS 300
@@ -85,23 +85,11 @@ static void rollback(SaveVMCheckpoint *to)
 
 static Guest *working_guest(Memory kind)
 {
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    Guest *guest = guest_new(kind, LENGTH, &options);
+    Guest *guest = logged_guest(kind, LENGTH);
 
-    if (!guest) {
-        harness_skip("there is no such memory");
-    }
     guest_fill(guest);
     guest_start(guest);
     return guest;
-}
-
-static void run_on(Guest *guest, uint64_t steps)
-{
-    uint64_t before = atomic_load(&guest->steps);
-
-    WAIT_FOR(atomic_load(&guest->steps) > before + steps);
 }
 
 /* The guest runs, is put back, and runs again, which is the same each time as far as it can see. */
@@ -113,21 +101,21 @@ static void go_back_and_forth(Memory kind)
     uint8_t *copy = malloc(LENGTH);
 
     add_counter(guest->vm, "counter", &counter);
-    run_on(guest, 100);
+    wait_for_steps(guest, 100);
     first = checkpoint(guest->vm);
-    run_on(guest, 200);
+    wait_for_steps(guest, 200);
     counter.value = 2;
     guest_stop(guest);
     second = checkpoint(guest->vm);
     memcpy(copy, guest->memory, LENGTH);
     guest_start(guest);
     for (int i = 0; i < ROUNDS; i++) {
-        run_on(guest, 5);
+        wait_for_steps(guest, 5);
         counter.value = 100;
         rollback(i % 3 ? second : first);
         CHECK_EQ(counter.value, i % 3 ? 2 : 1);
     }
-    run_on(guest, 50);
+    wait_for_steps(guest, 50);
     third = checkpoint(guest->vm);
     savevm_checkpoint_free(first);
     guest_stop(guest);
@@ -139,7 +127,7 @@ static void go_back_and_forth(Memory kind)
     savevm_checkpoint_free(second);
     savevm_checkpoint_free(third);
     guest_start(guest);
-    run_on(guest, 100);
+    wait_for_steps(guest, 100);
     guest_stop(guest);
     CHECK(guest_whole(guest));
     free(copy);
@@ -294,7 +282,7 @@ TEST(snapshots_are_saved_and_loads_are_refused_while_a_checkpoint_exists)
     guest_fill(guest);
     guest_start(guest);
     made = checkpoint(guest->vm);
-    run_on(guest, 100);
+    wait_for_steps(guest, 100);
     snprintf(uri, sizeof(uri), "file:/tmp/savevm-checkpoint-%d", (int)getpid());
     CHECK_EQ(failed(savevm_snapshot_save(guest->vm, uri, NULL, &err), &err), 0);
     CHECK_EQ(savevm_snapshot_load(guest->vm, uri, NULL, &err), -EBUSY);
@@ -312,7 +300,7 @@ TEST(snapshots_are_saved_and_loads_are_refused_while_a_checkpoint_exists)
     failed(0, &err);
     savevm_migration_free(m);
     savevm_ram_free(guest->ram); /* is refused and reported */
-    run_on(guest, 100);
+    wait_for_steps(guest, 100);
     rollback(made);
     guest_stop(guest);
     CHECK(guest_whole(guest));

@@ -8,43 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "guest.h"
 #include "harness.h"
 #include "savevm.h"
+#include "snapshots.h"
 
 #define LENGTH (4 << 20)
 #define SNAPSHOTS 24
 #define STEPS 150
-
-static char directory[64];
-
-/* "file:" and the path of a snapshot of the case. The text is valid until the fourth next call. */
-static const char *uri(int number)
-{
-    static char texts[4][128];
-    static int next;
-    char *text = texts[next++ % 4];
-
-    if (!directory[0]) {
-        snprintf(directory, sizeof(directory), "/tmp/savevm-chain-XXXXXX");
-        REQUIRE(mkdtemp(directory) != NULL);
-    }
-    snprintf(text, sizeof(texts[0]), "file:%s/%d", directory, number);
-    return text;
-}
-
-static const char *path(int number)
-{
-    return uri(number) + strlen("file:");
-}
-
-static void remove_all(void)
-{
-    for (int number = 0; number < SNAPSHOTS; number++) {
-        unlink(path(number));
-    }
-    rmdir(directory);
-}
 
 /* Saves a snapshot; `parent` NULL begins a chain. */
 static int save(Guest *guest, int number, const char *parent, Error **err)
@@ -52,7 +22,7 @@ static int save(Guest *guest, int number, const char *parent, Error **err)
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
 
     options.parent = parent ? parent : "";
-    return savevm_snapshot_save(guest->vm, uri(number), &options, err);
+    return savevm_snapshot_save(guest->vm, snapshot_uri(number), &options, err);
 }
 
 static void check_saved(int ret, Error *err)
@@ -76,7 +46,7 @@ static int load(Guest *guest, int number, bool may_be_parent, Error **err)
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
 
     options.parent = may_be_parent ? "" : NULL;
-    return savevm_snapshot_load(guest->vm, uri(number), &options, err);
+    return savevm_snapshot_load(guest->vm, snapshot_uri(number), &options, err);
 }
 
 static void loaded(Guest *guest, int number)
@@ -94,58 +64,38 @@ static void loaded_lazily(Guest *guest, int number)
     Error *err = NULL;
 
     options.lazy = true;
-    CHECK_EQ(savevm_snapshot_load(guest->vm, uri(number), &options, &err), 0);
+    CHECK_EQ(savevm_snapshot_load(guest->vm, snapshot_uri(number), &options, &err), 0);
     CHECK_STR(err ? error_get_pretty(err) : "", "");
-}
-
-static Guest *new_guest(Memory kind)
-{
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    Guest *guest = guest_new(kind, LENGTH, &options);
-
-    if (!guest) {
-        harness_skip("there is no such memory");
-    }
-    return guest;
-}
-
-static void run_on(Guest *guest, uint64_t steps)
-{
-    uint64_t before = atomic_load(&guest->steps);
-
-    guest_start(guest);
-    WAIT_FOR(atomic_load(&guest->steps) > before + steps);
 }
 
 static off_t size(int number)
 {
     struct stat file = { .st_size = -1 };
 
-    stat(path(number), &file);
+    stat(snapshot_path(number), &file);
     return file.st_size;
 }
 
 static void save_and_load_chain(Memory kind)
 {
-    Guest *guest = new_guest(kind), *other = new_guest(kind);
+    Guest *guest = logged_guest(kind, LENGTH), *other = logged_guest(kind, LENGTH);
     uint8_t *copies[4];
 
     guest_fill(guest);
     for (int number = 0; number < 4; number++) {
         run_on(guest, 20);
         guest_stop(guest);
-        saved(guest, number, number ? uri(number - 1) : NULL);
+        saved(guest, number, number ? snapshot_uri(number - 1) : NULL);
         copies[number] = malloc(LENGTH);
         memcpy(copies[number], guest->memory, LENGTH);
     }
     /* Nothing changed. */
-    saved(guest, 6, uri(3));
+    saved(guest, 6, snapshot_uri(3));
     CHECK(size(6) < 4096);
-    saved(guest, 7, uri(6));
+    saved(guest, 7, snapshot_uri(6));
     /* The guest writes while this one is saved. */
     run_on(guest, 20);
-    saved(guest, 4, uri(7));
+    saved(guest, 4, snapshot_uri(7));
     run_on(guest, 20);
     guest_stop(guest);
     CHECK(guest_whole(guest));
@@ -169,7 +119,7 @@ static void save_and_load_chain(Memory kind)
     loaded(other, 2);
     run_on(other, 50);
     guest_stop(other);
-    saved(other, 5, uri(2));
+    saved(other, 5, snapshot_uri(2));
     memset(guest->memory, 0xee, LENGTH);
     loaded(guest, 5);
     CHECK(memcmp(guest->memory, other->memory, LENGTH) == 0);
@@ -181,7 +131,7 @@ static void save_and_load_chain(Memory kind)
     }
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(SNAPSHOTS);
 }
 
 TEST(every_snapshot_of_a_chain_loads)
@@ -212,12 +162,6 @@ static int pick(int count)
     return rand() % count;
 }
 
-static void keep(uint8_t **copy, const Guest *guest)
-{
-    *copy = *copy ? *copy : malloc(LENGTH);
-    memcpy(*copy, guest->memory, LENGTH);
-}
-
 static void free_checkpoint(Model *model, int at)
 {
     savevm_checkpoint_free(model->checkpoint[at]);
@@ -234,9 +178,9 @@ static void random_step(Model *model, Guest *guest)
         if (model->memory[number]) {
             break; /* it may be another one's parent */
         }
-        saved(guest, number, model->current >= 0 && pick(4) ? uri(model->current) : NULL);
+        saved(guest, number, model->current >= 0 && pick(4) ? snapshot_uri(model->current) : NULL);
         model->current = number;
-        keep(&model->memory[number], guest);
+        keep_memory(&model->memory[number], guest);
         break;
     case 1:
         for (int i = 0; i < 4; i++) {
@@ -252,7 +196,7 @@ static void random_step(Model *model, Guest *guest)
         free_checkpoint(model, at);
         model->checkpoint[at] = savevm_checkpoint(guest->vm, &err);
         REQUIRE(model->checkpoint[at] != NULL);
-        keep(&model->at_checkpoint[at], guest);
+        keep_memory(&model->at_checkpoint[at], guest);
         break;
     case 3:
         if (model->checkpoint[at]) {
@@ -271,7 +215,7 @@ static void random_step(Model *model, Guest *guest)
 
 TEST(random_saves_loads_and_rollbacks_keep_every_state)
 {
-    Guest *guest = new_guest(MEMORY_PRIVATE), *other = new_guest(MEMORY_PRIVATE);
+    Guest *guest = logged_guest(MEMORY_PRIVATE, LENGTH), *other = logged_guest(MEMORY_PRIVATE, LENGTH);
     Model model = { .current = -1 };
 
     srand(20261130);
@@ -294,7 +238,7 @@ TEST(random_saves_loads_and_rollbacks_keep_every_state)
     CHECK(guest_whole(guest));
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(SNAPSHOTS);
 }
 
 static void expect_refusal(Guest *guest, int number, const char *reason)
@@ -313,7 +257,7 @@ static void expect_refusal(Guest *guest, int number, const char *reason)
 
 static void change_byte(int number, off_t offset)
 {
-    int fd = open(path(number), O_RDWR);
+    int fd = open(snapshot_path(number), O_RDWR);
     uint8_t byte = 0;
 
     CHECK_EQ(pread(fd, &byte, 1, offset), 1);
@@ -324,14 +268,14 @@ static void change_byte(int number, off_t offset)
 
 TEST(chains_with_a_wrong_file_are_refused_and_the_guest_continues)
 {
-    Guest *guest = new_guest(MEMORY_PRIVATE), *other = new_guest(MEMORY_PRIVATE);
+    Guest *guest = logged_guest(MEMORY_PRIVATE, LENGTH), *other = logged_guest(MEMORY_PRIVATE, LENGTH);
 
     guest_fill(guest);
     guest_fill(other);
     saved(guest, 0, NULL);
     for (int number = 1; number < 4; number++) {
         run_on(guest, 20);
-        saved(guest, number, uri(number - 1));
+        saved(guest, number, snapshot_uri(number - 1));
     }
     guest_stop(guest);
     guest_start(other);
@@ -344,26 +288,26 @@ TEST(chains_with_a_wrong_file_are_refused_and_the_guest_continues)
         }
     }
     char kept[128];
-    snprintf(kept, sizeof(kept), "%s.kept", path(1));
-    CHECK_EQ(rename(path(1), kept), 0);
+    snprintf(kept, sizeof(kept), "%s.kept", snapshot_path(1));
+    CHECK_EQ(rename(snapshot_path(1), kept), 0);
     expect_refusal(other, 3, "can't be opened");
-    CHECK_EQ(link(path(3), path(1)), 0);
+    CHECK_EQ(link(snapshot_path(3), snapshot_path(1)), 0);
     expect_refusal(other, 3, "the chain leads back to this file");
-    unlink(path(1));
-    CHECK_EQ(link(path(0), path(1)), 0);
+    unlink(snapshot_path(1));
+    CHECK_EQ(link(snapshot_path(0), snapshot_path(1)), 0);
     expect_refusal(other, 3, "is not the parent of");
-    unlink(path(1));
-    CHECK_EQ(mkfifo(path(1), 0600), 0);
+    unlink(snapshot_path(1));
+    CHECK_EQ(mkfifo(snapshot_path(1), 0600), 0);
     expect_refusal(other, 3, "not a regular file");
-    CHECK_EQ(rename(kept, path(1)), 0);
-    CHECK_EQ(truncate(path(3), size(3) - 1), 0);
+    CHECK_EQ(rename(kept, snapshot_path(1)), 0);
+    CHECK_EQ(truncate(snapshot_path(3), size(3) - 1), 0);
     expect_refusal(other, 3, "");
     loaded(other, 2);
     guest_stop(other);
     CHECK(guest_whole(other));
     guest_free(guest);
     guest_free(other);
-    remove_all();
+    remove_snapshots(SNAPSHOTS);
 }
 
 static void expect_stale(Guest *guest, int number, const char *parent, int code, const char *reason)
@@ -380,41 +324,41 @@ static void expect_stale(Guest *guest, int number, const char *parent, int code,
 
 TEST(snapshot_is_refused_unless_changes_since_its_parent_are_known)
 {
-    Guest *guest = new_guest(MEMORY_PRIVATE);
+    Guest *guest = logged_guest(MEMORY_PRIVATE, LENGTH);
     Error *err = NULL;
 
     guest_fill(guest);
-    CHECK_EQ(savevm_snapshot_save(guest->vm, uri(0), NULL, &err), 0);
-    expect_stale(guest, 5, uri(0), -ESTALE, "it is not known what changed since");
-    expect_stale(guest, 5, uri(9), -ENOENT, "the parent");
+    CHECK_EQ(savevm_snapshot_save(guest->vm, snapshot_uri(0), NULL, &err), 0);
+    expect_stale(guest, 5, snapshot_uri(0), -ESTALE, "it is not known what changed since");
+    expect_stale(guest, 5, snapshot_uri(9), -ENOENT, "the parent");
     expect_stale(guest, 5, "unix:/x", -EINVAL, "the parent of a snapshot is file:PATH");
     saved(guest, 0, NULL);
     run_on(guest, 10);
-    saved(guest, 1, uri(0));
-    expect_stale(guest, 5, uri(0), -ESTALE, "changes are known since");
-    CHECK_EQ(save(guest, 0, uri(1), &err), -EINVAL);
+    saved(guest, 1, snapshot_uri(0));
+    expect_stale(guest, 5, snapshot_uri(0), -ESTALE, "changes are known since");
+    CHECK_EQ(save(guest, 0, snapshot_uri(1), &err), -EINVAL);
     CHECK_HAS(error_get_pretty(err), "is an ancestor of the new snapshot");
     error_free(err);
     err = NULL;
     /* A full disk: the pages that were not saved are part of the next one. */
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
-    options.parent = uri(1);
+    options.parent = snapshot_uri(1);
     CHECK_EQ(savevm_snapshot_save(guest->vm, "file:/dev/full", &options, &err), -ENOSPC);
     error_free(err);
     err = NULL;
     guest_stop(guest);
-    saved(guest, 2, uri(1));
+    saved(guest, 2, snapshot_uri(1));
     uint8_t *copy = malloc(LENGTH);
     memcpy(copy, guest->memory, LENGTH);
     loaded(guest, 2);
     CHECK(memcmp(copy, guest->memory, LENGTH) == 0);
     free(copy);
     change_byte(2, 100);
-    expect_stale(guest, 5, uri(2), -ESTALE, "was changed or replaced");
+    expect_stale(guest, 5, snapshot_uri(2), -ESTALE, "was changed or replaced");
     change_byte(2, 100);
     /* Other work with the memory ends the log. */
     savevm_ram_snapshot(guest->ram, "file:/dev/null", NULL);
-    expect_stale(guest, 5, uri(2), -ESTALE, "it is not known what changed since");
+    expect_stale(guest, 5, snapshot_uri(2), -ESTALE, "it is not known what changed since");
     guest_free(guest);
-    remove_all();
+    remove_snapshots(SNAPSHOTS);
 }

@@ -9,10 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "guest.h"
 #include "harness.h"
 #include "savevm.h"
-#include "savevm/ram.h"
+#include "snapshots.h"
 
 #define MB (1 << 20)
 #define SIZE (48 * MB)
@@ -32,29 +31,6 @@ static SaveVMSnapshotOptions lazy(void)
     SaveVMSnapshotOptions options = options_of(SAVEVM_SNAPSHOT_STREAM);
     options.lazy = true;
     return options;
-}
-
-static Guest *machine(Memory kind, size_t length)
-{
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    Error *err = NULL;
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    Guest *guest = guest_new(kind, length, &options);
-    if (!guest) {
-        harness_skip("there is no such memory");
-    }
-    if (savevm_ram_check_postcopy(guest->ram, &err) != 0) {
-        harness_skip(error_get_pretty(err));
-    }
-    return guest;
-}
-
-/* Fails the case with the error's text. */
-static void good(int ret, Error *err)
-{
-    CHECK_STR(err ? error_get_pretty(err) : "", "");
-    error_free(err);
-    REQUIRE(ret == 0);
 }
 
 static void save(Guest *guest, SaveVMSnapshotFormat format)
@@ -83,30 +59,23 @@ static void wait_for(Guest *guest)
     good(ret, err);
 }
 
-static void run(Guest *guest, uint64_t steps)
-{
-    uint64_t before = atomic_load(&guest->steps);
-    guest_start(guest);
-    WAIT_FOR(atomic_load(&guest->steps) >= before + steps);
-}
-
 /* A guest works on memory that arrives meanwhile, in a new machine and then in the same one again. The first restore may write an
  * index, which the others use. */
 static void restore_with(Memory kind, SaveVMSnapshotFormat format, const char *index)
 {
-    Guest *from = machine(kind, SIZE), *to = machine(kind, SIZE);
+    Guest *from = lazy_guest(kind, SIZE), *to = lazy_guest(kind, SIZE);
     guest_fill(from);
-    run(from, 5000);
+    run_on(from, 5000);
     guest_stop(from);
     save(from, format);
     for (int time = 0; time < 3; time++) {
         load(to, index);
-        run(to, 2000);
+        run_on(to, 2000);
         SaveVMRestoreInfo info = SAVEVM_RESTORE_INFO_INIT;
         wait_for(to);
         CHECK_EQ(savevm_restore_query(to->vm, &info), 0);
         CHECK(!info.active && info.loaded_bytes == info.total_bytes && info.total_bytes >= SIZE / 2);
-        run(to, 1000);
+        run_on(to, 1000);
         guest_stop(to);
         CHECK(guest_whole(to));
         CHECK(!index || access(index, F_OK) == 0);
@@ -179,13 +148,13 @@ TEST(stream_with_index_into_huge_pages)
 /* Saves, loads (lazily or not) and runs in random order. A load may replace a restore in progress. */
 TEST(random_sequences)
 {
-    Guest *guest = machine(MEMORY_PRIVATE, 12 * MB);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, 12 * MB);
     Error *err = NULL;
     int rounds = 300 / (int)harness_slow();
 
     srand((unsigned)getpid());
     guest_fill(guest);
-    run(guest, 100);
+    run_on(guest, 100);
     save(guest, SAVEVM_SNAPSHOT_MAPPED);
     for (int round = 0; round < rounds; round++) {
         SaveVMSnapshotOptions options = lazy();
@@ -195,7 +164,7 @@ TEST(random_sequences)
             save(guest, rand() % 2 ? SAVEVM_SNAPSHOT_MAPPED : SAVEVM_SNAPSHOT_STREAM);
             break;
         case 1:
-            run(guest, (uint64_t)(rand() % 500));
+            run_on(guest, (uint64_t)(rand() % 500));
             break;
         case 2:
             guest_stop(guest);
@@ -224,13 +193,13 @@ TEST(random_sequences)
 TEST(damaged_files_never_give_wrong_memory)
 {
     enum { LENGTH = 4 * MB, STREAM_HEAD = 70, MAPPED_HEAD = 0x70 };
-    Guest *from = machine(MEMORY_PRIVATE, LENGTH), *to = machine(MEMORY_PRIVATE, LENGTH);
+    Guest *from = lazy_guest(MEMORY_PRIVATE, LENGTH), *to = lazy_guest(MEMORY_PRIVATE, LENGTH);
     SaveVMSnapshotOptions options = lazy();
     int rounds = 200 / (int)harness_slow(), refused = 0;
     struct stat data;
 
     guest_fill(from);
-    run(from, 3000);
+    run_on(from, 3000);
     guest_stop(from);
     srand((unsigned)getpid());
     for (int round = 0; round < rounds; round++) {
@@ -269,12 +238,12 @@ TEST(damaged_files_never_give_wrong_memory)
 
 TEST(freed_while_pages_are_read)
 {
-    Guest *from = machine(MEMORY_PRIVATE, SIZE);
+    Guest *from = lazy_guest(MEMORY_PRIVATE, SIZE);
     guest_fill(from);
     save(from, SAVEVM_SNAPSHOT_MAPPED);
     guest_free(from);
     for (int round = 0; round < 20; round++) {
-        Guest *to = machine(MEMORY_PRIVATE, SIZE);
+        Guest *to = lazy_guest(MEMORY_PRIVATE, SIZE);
         SaveVMSnapshotOptions options = lazy();
         char set[80];
         Error *err = NULL;
@@ -284,7 +253,7 @@ TEST(freed_while_pages_are_read)
         options.working_set = round % 2 ? set : NULL;
         int ret = savevm_snapshot_load(to->vm, uri, &options, &err);
         good(ret, err);
-        run(to, 50);
+        run_on(to, 50);
         guest_stop(to);
         CHECK(!atomic_load(&to->broken));
         guest_free(to);
@@ -296,9 +265,9 @@ TEST(freed_while_pages_are_read)
 /* Without the right to use userfaultfd: the reason, and the machine is as before. The eager load works. */
 TEST(not_permitted)
 {
-    Guest *guest = machine(MEMORY_PRIVATE, 4 * MB);
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, 4 * MB);
     guest_fill(guest);
-    run(guest, 100);
+    run_on(guest, 100);
     guest_stop(guest);
     save(guest, SAVEVM_SNAPSHOT_MAPPED);
     guest_free(guest);

@@ -14,10 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "guest.h"
 #include "harness.h"
 #include "savevm.h"
-#include "savevm/ram.h"
+#include "snapshots.h"
 
 #define LENGTH (1 << 20)
 #define FILES 10
@@ -25,13 +24,12 @@
 #define STEPS 30
 
 typedef struct Snapshot {
-    bool exists, chained; /* chained: may be a parent as soon as it is loaded */
-    uint8_t *memory;      /* what it must have; NULL if the guest ran while it was saved */
+    bool exists;
+    uint8_t *memory; /* what it must have; NULL if the guest ran while it was saved */
 } Snapshot;
 
 typedef struct Sequence {
     Guest *guest;
-    char directory[64];
     Snapshot files[FILES];
     SaveVMCheckpoint *checkpoints[CHECKPOINTS];
     uint8_t *kept[CHECKPOINTS]; /* the memory of the checkpoints */
@@ -52,35 +50,13 @@ static void note(Sequence *s, const char *what, int number)
     snprintf(s->log + end, sizeof(s->log) - end, " %s%d", what, number);
 }
 
-/* "file:" and the path. The text is valid until the fourth next call. */
-static const char *uri(const Sequence *s, int number)
-{
-    static char texts[4][128];
-    static int next;
-    char *text = texts[next++ % 4];
-
-    snprintf(text, sizeof(texts[0]), "file:%s/%d", s->directory, number);
-    return text;
-}
-
-static const char *path(const Sequence *s, int number)
-{
-    return uri(s, number) + strlen("file:");
-}
-
-static void good(Sequence *s, int ret, Error *err)
+/* As good(), and prints what was done before a failure. */
+static void went_well(Sequence *s, int ret, Error *err)
 {
     if (ret != 0 || err) {
         fprintf(stderr, "sequence %u:%s\n", s->seed, s->log);
     }
-    CHECK_STR(err ? error_get_pretty(err) : "", "");
-    REQUIRE(ret == 0);
-}
-
-static void keep(uint8_t **copy, const Guest *guest)
-{
-    *copy = *copy ? *copy : malloc(LENGTH);
-    memcpy(*copy, guest->memory, LENGTH);
+    good(ret, err);
 }
 
 static void finish_restore(Sequence *s)
@@ -89,7 +65,7 @@ static void finish_restore(Sequence *s)
 
     if (s->lazy) {
         int ret = savevm_restore_wait(s->guest->vm, &err);
-        good(s, ret, err);
+        went_well(s, ret, err);
         s->lazy = false;
     }
 }
@@ -140,28 +116,28 @@ static void save(Sequence *s)
     options.threads = (uint32_t)pick(s, 4);
     options.background = pick(s, 2);
     if (chained) {
-        options.parent = s->current >= 0 && pick(s, 5) ? uri(s, s->current) : "";
+        options.parent = s->current >= 0 && pick(s, 5) ? snapshot_uri(s->current) : "";
     }
     note(s, cancels ? "save?" : options.parent && *options.parent ? "child" : "save", number);
     if (cancels) {
         REQUIRE(pthread_create(&thread, NULL, cancel_soon, s) == 0);
     }
-    int ret = savevm_snapshot_save(s->guest->vm, uri(s, number), &options, &err);
+    int ret = savevm_snapshot_save(s->guest->vm, snapshot_uri(number), &options, &err);
     if (cancels) {
         pthread_join(thread, NULL);
     }
     if (cancels && ret == -ECANCELED) {
         error_free(err);
-        CHECK(access(path(s, number), F_OK) != 0);
+        CHECK(access(snapshot_path(number), F_OK) != 0);
         if (chained && !*options.parent) {
             s->current = -1;
         }
         return;
     }
-    good(s, ret, err);
-    s->files[number] = (Snapshot){ .exists = true, .chained = chained };
+    went_well(s, ret, err);
+    s->files[number] = (Snapshot){ .exists = true };
     if (!runs) {
-        keep(&s->files[number].memory, s->guest);
+        keep_memory(&s->files[number].memory, s->guest);
     }
     if (chained) {
         s->current = number;
@@ -182,8 +158,8 @@ static void restore(Sequence *s)
     note(s, lazy ? "lazy" : "load", number);
     options.lazy = lazy;
     options.parent = lazy ? NULL : "";
-    int ret = savevm_snapshot_load(s->guest->vm, uri(s, number), &options, &err);
-    good(s, ret, err);
+    int ret = savevm_snapshot_load(s->guest->vm, snapshot_uri(number), &options, &err);
+    went_well(s, ret, err);
     s->lazy = lazy;
     s->current = lazy ? -1 : number;
     if (!runs && s->files[number].memory) {
@@ -194,11 +170,10 @@ static void restore(Sequence *s)
 
 static void run(Sequence *s)
 {
-    uint64_t before = atomic_load(&s->guest->steps), steps = (uint64_t)pick(s, 100);
+    int steps = pick(s, 100);
 
-    note(s, "run", (int)steps);
-    guest_start(s->guest);
-    WAIT_FOR(atomic_load(&s->guest->steps) > before + steps);
+    note(s, "run", steps);
+    run_on(s->guest, (uint64_t)steps);
     if (pick(s, 3)) {
         guest_stop(s->guest);
     }
@@ -214,8 +189,8 @@ static void checkpoint(Sequence *s)
     free_checkpoint(s, at);
     note(s, "checkpoint", at);
     s->checkpoints[at] = savevm_checkpoint(s->guest->vm, &err);
-    good(s, s->checkpoints[at] ? 0 : -1, err);
-    keep(&s->kept[at], s->guest);
+    went_well(s, s->checkpoints[at] ? 0 : -1, err);
+    keep_memory(&s->kept[at], s->guest);
 }
 
 static void roll_back(Sequence *s)
@@ -227,7 +202,7 @@ static void roll_back(Sequence *s)
         guest_stop(s->guest);
         note(s, "rollback", at);
         int ret = savevm_rollback(s->checkpoints[at], &err);
-        good(s, ret, err);
+        went_well(s, ret, err);
         CHECK(memcmp(s->guest->memory, s->kept[at], LENGTH) == 0);
     }
 }
@@ -250,7 +225,8 @@ static void merge(Sequence *s)
         if (!freopen("/dev/null", "w", stdout)) {
             _exit(2);
         }
-        execl(command, command, "merge", path(s, from), "--format", mapped ? "mapped" : "stream", "-o", path(s, to), NULL);
+        execl(command, command, "merge", snapshot_path(from), "--format", mapped ? "mapped" : "stream", "-o", snapshot_path(to),
+              NULL);
         _exit(2);
     }
     REQUIRE(waitpid(child, &status, 0) == child);
@@ -267,10 +243,8 @@ static void merge(Sequence *s)
 
 static void check_all(Sequence *s)
 {
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
+    Guest *other = logged_guest(MEMORY_PRIVATE, LENGTH);
 
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    Guest *other = guest_new(MEMORY_PRIVATE, LENGTH, &options);
     for (int number = 0; number < FILES; number++) {
         for (int lazy = 0; s->files[number].exists && lazy < 2; lazy++) {
             SaveVMSnapshotOptions load = SAVEVM_SNAPSHOT_OPTIONS_INIT;
@@ -278,10 +252,10 @@ static void check_all(Sequence *s)
 
             memset(other->memory, 0xee, LENGTH);
             load.lazy = lazy;
-            int ret = savevm_snapshot_load(other->vm, uri(s, number), &load, &err);
-            good(s, ret, err);
+            int ret = savevm_snapshot_load(other->vm, snapshot_uri(number), &load, &err);
+            went_well(s, ret, err);
             ret = savevm_restore_wait(other->vm, &err);
-            good(s, ret, err);
+            went_well(s, ret, err);
             bool same = !s->files[number].memory || memcmp(other->memory, s->files[number].memory, LENGTH) == 0;
             if (!CHECK(guest_whole(other) && same)) {
                 fprintf(stderr, "sequence %u, file %d:%s\n", s->seed, number, s->log);
@@ -294,19 +268,8 @@ static void check_all(Sequence *s)
 static void run_sequence(unsigned seed)
 {
     static void (*const steps[])(Sequence *) = { save, save, save, restore, restore, run, run, checkpoint, roll_back, merge };
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    Sequence s = { .current = -1, .seed = seed, .state = seed };
+    Sequence s = { .current = -1, .seed = seed, .state = seed, .guest = lazy_guest(MEMORY_PRIVATE, LENGTH) };
 
-    snprintf(s.directory, sizeof(s.directory), "/tmp/savevm-sequence-XXXXXX");
-    REQUIRE(mkdtemp(s.directory) != NULL);
-    options.log = SAVEVM_RAM_LOG_MARKS;
-    s.guest = guest_new(MEMORY_PRIVATE, LENGTH, &options);
-    REQUIRE(s.guest != NULL);
-    Error *err = NULL;
-    if (savevm_ram_check_postcopy(s.guest->ram, &err) != 0) {
-        rmdir(s.directory);
-        harness_skip(error_get_pretty(err));
-    }
     guest_fill(s.guest);
     for (int step = 0; step < STEPS; step++) {
         steps[pick(&s, sizeof(steps) / sizeof(steps[0]))](&s);
@@ -322,13 +285,12 @@ static void run_sequence(unsigned seed)
     free_checkpoints(&s);
     guest_free(s.guest);
     for (int number = 0; number < FILES; number++) {
-        unlink(path(&s, number));
         forget(&s.files[number]);
     }
     for (int at = 0; at < CHECKPOINTS; at++) {
         free(s.kept[at]);
     }
-    CHECK_EQ(rmdir(s.directory), 0);
+    remove_snapshots(FILES);
 }
 
 TEST(random_sequences_keep_the_memory_of_the_guest)
