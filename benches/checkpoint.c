@@ -19,10 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "migration/qemu-file-types.h"
 #include "migration/register.h"
-#include "savevm.h"
-#include "savevm/ram.h"
 
 #define PAGE 4096
 #define DEVICES 20
@@ -37,21 +36,6 @@ static uint8_t *memory;
 static size_t length;
 static uint8_t states[DEVICES][DEVICE_BYTES];
 static uint64_t seed = 88172645463325252u;
-
-static void check(bool good, const char *what, const Error *err)
-{
-    if (!good) {
-        fprintf(stderr, "checkpoint: %s: %s\n", what, err ? error_get_pretty(err) : "failed");
-        exit(2);
-    }
-}
-
-static double now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-}
 
 /* The guest is stopped by the library between these two. */
 static double stopped_at, pause_ms;
@@ -109,8 +93,6 @@ static SaveVM *machine(bool huge)
     host.vm_running = vm_running;
     SaveVM *vm = savevm_new(&host, NULL);
     SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
-    Error *err = NULL;
 
     memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     check(memory != MAP_FAILED, "memory", NULL);
@@ -119,12 +101,8 @@ static SaveVM *machine(bool huge)
         ((uint64_t *)memory)[at] = next();
     }
     options.log = SAVEVM_RAM_LOG_MARKS;
-    block.name = "pc.ram";
-    block.host = memory;
-    block.length = length;
     savevm_set_current(vm);
-    SaveVMRam *ram = savevm_ram_new(vm, &options, NULL, NULL, &err);
-    check(ram && savevm_ram_add_block(ram, &block, &err) == 0, "RAM", err);
+    ram_new(vm, &options, NULL, NULL, memory, length, false);
     for (int device = 0; device < DEVICES; device++) {
         char name[32];
         snprintf(name, sizeof(name), "device-%d", device);
@@ -141,12 +119,6 @@ static double dirty(int pages)
         memory[next() % (length / PAGE) * PAGE]++;
     }
     return now_ms() - start;
-}
-
-static int by_value(const void *one, const void *two)
-{
-    double difference = *(const double *)one - *(const double *)two;
-    return difference < 0 ? -1 : difference > 0;
 }
 
 /* Prints a row, and returns the median. */

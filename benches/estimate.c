@@ -19,8 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "savevm.h"
-#include "savevm/ram.h"
+#include "bench.h"
 
 #define PAGE 4096
 #define LOOKS 100000
@@ -42,21 +41,6 @@ typedef struct Guest {
     atomic_bool running;
 } Guest;
 
-static void check(bool good, const char *what, Error *err)
-{
-    if (!good) {
-        fprintf(stderr, "%s%s%s\n", what, err ? ": " : "", err ? error_get_pretty(err) : "");
-        exit(1);
-    }
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static void nap(long ms)
 {
     nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
@@ -75,10 +59,10 @@ static void *guest_run(void *opaque)
 {
     Guest *guest = opaque;
     uint64_t state = 88172645463325252ULL, swept = 0;
-    double began = now(), written = 0;
+    double began = seconds(CLOCK_MONOTONIC), written = 0;
     while (!atomic_load(&guest->quit)) {
         nap(2);
-        double due = (now() - began) * guest->rate;
+        double due = (seconds(CLOCK_MONOTONIC) - began) * guest->rate;
         for (; written < due; written++) {
             uint64_t random = random_next(&state) >> 8, page = random % guest->pages;
             if (guest->pattern == HALF) {
@@ -140,7 +124,6 @@ static bool vm_running(void *opaque)
 
 static SaveVM *machine(Guest *guest, size_t pages)
 {
-    Error *err = NULL;
     guest->pages = pages;
     guest->log = calloc(pages / 64, sizeof(uint64_t));
     guest->memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -154,13 +137,7 @@ static SaveVM *machine(Guest *guest, size_t pages)
     ops.log_start = log_start;
     ops.log_sync = log_sync;
     ops.log_stop = log_stop;
-    SaveVMRam *ram = savevm_ram_new(vm, NULL, &ops, guest, &err);
-    check(ram != NULL, "there is no RAM", err);
-    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
-    block.name = "m";
-    block.host = guest->memory;
-    block.length = pages * PAGE;
-    check(savevm_ram_add_block(ram, &block, &err) == 0, "there is no RAM", err);
+    ram_new(vm, NULL, &ops, guest, guest->memory, pages * PAGE, false);
     return vm;
 }
 

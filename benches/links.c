@@ -18,8 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "savevm.h"
-#include "savevm/ram.h"
+#include "bench.h"
 
 #define PAGE ((size_t)4096)
 /* The guest writes once in each of these. */
@@ -36,26 +35,11 @@ typedef struct Machine {
     double changed;
 } Machine;
 
-static void check(bool good, const char *what, Error *err)
-{
-    if (!good) {
-        fprintf(stderr, "%s%s%s\n", what, err ? ": " : "", err ? error_get_pretty(err) : "");
-        exit(1);
-    }
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static void set_running(Machine *machine, bool runs)
 {
     pthread_mutex_lock(&machine->lock);
     machine->runs = runs;
-    machine->changed = now();
+    machine->changed = seconds(CLOCK_REALTIME);
     pthread_mutex_unlock(&machine->lock);
 }
 
@@ -113,14 +97,7 @@ static uint64_t sum(const Machine *machine)
 static SaveVM *context(Machine *machine)
 {
     SaveVM *vm = savevm_new(&host_ops, machine);
-    Error *err = NULL;
-    SaveVMRam *ram = savevm_ram_new(vm, NULL, NULL, NULL, &err);
-    check(ram != NULL, "there is no RAM", err);
-    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
-    block.name = "m";
-    block.host = machine->memory;
-    block.length = machine->length;
-    check(savevm_ram_add_block(ram, &block, &err) == 0, "there is no RAM", err);
+    ram_new(vm, NULL, NULL, NULL, machine->memory, machine->length, false);
     return vm;
 }
 

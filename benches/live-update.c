@@ -26,10 +26,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "migration/qemu-file-types.h"
 #include "migration/register.h"
-#include "savevm.h"
-#include "savevm/ram.h"
 
 #define PAGE 4096
 #define DEVICE_BYTES 256
@@ -56,21 +55,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static atomic_bool running;
 static bool parked = true;
-
-static double now_ms(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return 1e3 * (double)time.tv_sec + 1e-6 * (double)time.tv_nsec;
-}
-
-static void check(bool good, const char *what, const Error *err)
-{
-    if (!good) {
-        fprintf(stderr, "live-update: %s: %s\n", what, err ? error_get_pretty(err) : "failed");
-        exit(2);
-    }
-}
 
 static void *guest(void *unused)
 {
@@ -154,7 +138,6 @@ static void machine(int file)
 {
     SaveVMHostOps host = SAVEVM_HOST_OPS_INIT;
     SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
     Error *err = NULL;
     pthread_t thread;
 
@@ -171,13 +154,8 @@ static void machine(int file)
     vm = savevm_new(&host, NULL);
     savevm_set_current(vm);
     options.log = SAVEVM_RAM_LOG_MARKS;
-    ram = savevm_ram_new(vm, &options, NULL, NULL, &err);
-    block.name = "pc.ram";
-    block.host = memory;
-    block.length = length;
-    block.shared = file >= 0;
-    check(ram && savevm_ram_add_block(ram, &block, &err) == 0, "RAM", err);
-    check(file < 0 || savevm_ram_set_descriptor(ram, "pc.ram", file, &err) == 0, "descriptor", err);
+    ram = ram_new(vm, &options, NULL, NULL, memory, length, file >= 0);
+    check(file < 0 || savevm_ram_set_descriptor(ram, "ram", file, &err) == 0, "descriptor", err);
     for (int at = 0; at < device_count; at++) {
         char name[32];
         snprintf(name, sizeof(name), "device-%d", at);
@@ -280,12 +258,6 @@ static double move(bool update, int file)
     close(output[0]);
     unlink(path);
     return strtod(text, NULL);
-}
-
-static int by_value(const void *one, const void *two)
-{
-    double difference = *(const double *)one - *(const double *)two;
-    return difference < 0 ? -1 : difference > 0;
 }
 
 /* Prints a row. Returns whether the goal is met. */

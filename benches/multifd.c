@@ -17,28 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "savevm.h"
-#include "savevm/ram.h"
+#include "bench.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
 static size_t length;
 static SaveVMParams params = SAVEVM_PARAMS_INIT;
-
-static void check(bool good, const char *what, Error *err)
-{
-    if (!good) {
-        fprintf(stderr, "%s%s%s\n", what, err ? ": " : "", err ? error_get_pretty(err) : "");
-        exit(1);
-    }
-}
-
-static double seconds(clockid_t clock)
-{
-    struct timespec time;
-    clock_gettime(clock, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static double now(void)
 {
@@ -89,14 +73,7 @@ static SaveVM *machine(uint8_t *memory)
     ops.log_sync = log_sync;
     ops.log_stop = log_stop;
     SaveVM *vm = savevm_new(NULL, NULL);
-    Error *err = NULL;
-    SaveVMRam *ram = savevm_ram_new(vm, NULL, &ops, NULL, &err);
-    check(ram != NULL, "there is no RAM", err);
-    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
-    block.name = "m";
-    block.host = memory;
-    block.length = length;
-    check(savevm_ram_add_block(ram, &block, &err) == 0, "there is no RAM", err);
+    ram_new(vm, NULL, &ops, NULL, memory, length, false);
     return vm;
 }
 
