@@ -17,7 +17,13 @@ lib=${1:?the directory of libsavevm.a}
 savevm=${2:?the savevm command}
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
+programs=${TMPDIR:-/tmp}/savevm-bench
 missed=0
+
+# Compiles NAME.c to $programs-NAME.
+build() {
+    "${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "$programs-$1" "$here/$1.c" "$lib/libsavevm.a" -lpthread -ldl -lm
+}
 
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 echo "$(date +%F), $(nproc) of $processor, Linux $(uname -r | sed 's/-.*//'), load $(cut -d ' ' -f 1 /proc/loadavg)"
@@ -32,17 +38,15 @@ printf '\n## RAM over a unix socket\n\n'
 printf '\n## RAM over several connections\n\n'
 "$here/multifd.py" "$lib" || missed=1
 printf '\n## Estimates of the time to the end\n\n'
-"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-estimate-bench" "$here/estimate.c" \
-    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-estimate-bench" 50 || missed=1
+build estimate && "$programs-estimate" 50 || missed=1
 printf '\n## TLS\n\n'
 "$here/tls.py" "$lib" || missed=1
 printf '\n## Migrations over network links\n\n'
 "$here/links.py" "$lib" || missed=1
 printf '\n## Downtime of postcopy\n\n'
-"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-downtime-bench" "$here/downtime.c" \
-    "$lib/libsavevm.a" -lpthread -ldl -lm || missed=1
+build downtime || missed=1
 for busy in 0 2 6; do
-    "${TMPDIR:-/tmp}/savevm-downtime-bench" 16384 15 "$busy" || missed=1
+    "$programs-downtime" 16384 15 "$busy" || missed=1
 done
 if [ -n "${QEMU_PORTED:-}" ]; then
     printf '\n## Downtime of QEMU with other work on the machine\n\n'
@@ -51,14 +55,11 @@ fi
 printf '\n## Snapshots\n'
 "$here/snapshot.py" "$lib"
 printf '\n## Checkpoints in the process\n'
-"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-checkpoint-bench" "$here/checkpoint.c" \
-    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-checkpoint-bench" || missed=1
+build checkpoint && "$programs-checkpoint" || missed=1
 printf '\n## Live update\n\n'
-"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-live-update-bench" "$here/live-update.c" \
-    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-live-update-bench" || missed=1
+build live-update && "$programs-live-update" || missed=1
 printf '\n## Preflight and rehearsal\n\n'
-"${CC:-cc}" -O2 -std=gnu11 -I"$here/../include" -o "${TMPDIR:-/tmp}/savevm-preflight-bench" "$here/preflight.c" \
-    "$lib/libsavevm.a" -lpthread -ldl -lm && "${TMPDIR:-/tmp}/savevm-preflight-bench" || missed=1
+build preflight && "$programs-preflight" || missed=1
 printf '\n## The savevm command\n\n'
 "$here/inspect.py" "$savevm" --script "$QEMU_SCRIPT" "$@" || missed=1
 exit $missed

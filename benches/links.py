@@ -26,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "ports/common/tests"))
 sys.path.insert(0, str(ROOT / "benches"))
 from qemu import Failure, Place, Qemu  # noqa: E402
+from build import build  # noqa: E402
 from multifd import fill  # noqa: E402
 from tls import make_certificates  # noqa: E402
 
@@ -135,10 +136,8 @@ class Network:
 
 
 def compile_all(library, place):
-    compiler = [os.environ.get("CC", "cc"), "-O2", "-std=gnu11"]
-    subprocess.run([*compiler, "-o", place / "wire", ROOT / "benches/wire.c", "-lpthread"], check=True)
-    subprocess.run([*compiler, f"-I{ROOT / 'include'}", "-o", place / "links", ROOT / "benches/links.c", library / "libsavevm.a",
-                    "-lpthread", "-ldl", "-lm"], check=True)
+    for name in ("wire", "links"):
+        build(name, library, place)
 
 
 def make_firmware(link, place):

@@ -26,15 +26,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "c-tests/lib"))
 from qmp import Qmp, listening  # noqa: E402
+from build import build  # noqa: E402
 
 METHODS = ("none", "zlib", "zstd", "auto")
-
-
-def build(library, work):
-    program = work / "multifd"
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu11", f"-I{ROOT / 'include'}", "-o", program,
-                    ROOT / "benches/multifd.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
-    return program
 
 
 def ours(program, work, setting, content):
@@ -162,7 +156,7 @@ def main():
     qemus, missed = names_of(emulators), False
     with tempfile.TemporaryDirectory() as directory:
         work = pathlib.Path(directory)
-        program, content = build(arguments.library, work), work / "content"
+        program, content = build("multifd", arguments.library, work), work / "content"
         fill(content, arguments.mib)
         for method in arguments.method.split(","):
             for channels in map(int, arguments.channels.split(",")):

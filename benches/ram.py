@@ -20,18 +20,12 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "ports/common/tests"))
 from qemu import Place, Qemu  # noqa: E402
+from build import build  # noqa: E402
 
 # At least these times QEMU's throughput and the bare loop's; at most so many milliseconds of downtime.
 GOAL_QEMU, GOAL_LOOP, GOAL_DOWNTIME = 2, 0.85, 10
 # What QEMU's firmware may use below and above the random bytes.
 FIRMWARE_MIB = 64
-
-
-def build(library, work):
-    program = work / "ram"
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu11", f"-I{ROOT / 'include'}", "-o", program,
-                    ROOT / "benches/ram.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
-    return program
 
 
 def ours(program, mib):
@@ -80,7 +74,7 @@ def main():
     loop, library, qemu = [], [], []
     print("| run | bare loop, GB/s | libsavevm, GB/s | downtime, ms | QEMU, GB/s | downtime, ms |\n|" + "---|" * 6)
     with Place() as place:
-        program = build(arguments.library, place.path)
+        program = build("ram", arguments.library, place.path)
         content = place / "content"
         with open(content, "wb") as file:
             for _ in range(arguments.mib):

@@ -24,18 +24,12 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "c-tests/lib"))
 from qmp import Qmp  # noqa: E402
+from build import build  # noqa: E402
 
 # libsavevm's default; QEMU's default number of channels, and more of them.
 THREADS, CHANNELS = 0, (2, 8)
 # Memory with random bytes in the measurements of starts, in MiB.
 RANDOM_MAX = 2048
-
-
-def build(library, work):
-    program = work / "snapshot"
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu11", f"-I{ROOT / 'include'}", "-o", program,
-                    ROOT / "benches/snapshot.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
-    return program
 
 
 class Qemu:
@@ -249,7 +243,7 @@ def main():
     arguments = parser.parse_args()
     qemu = os.environ.get("QEMU_MAPPED") or shutil.which("qemu-system-x86_64")
     with tempfile.TemporaryDirectory(prefix="savevm-bench-", dir=arguments.directory) as directory:
-        bench = Bench(build(arguments.library, pathlib.Path(directory)), qemu, pathlib.Path(directory))
+        bench = Bench(build("snapshot", arguments.library, pathlib.Path(directory)), qemu, pathlib.Path(directory))
         if arguments.only != "copy":
             starts(bench, arguments.start, arguments.runs)
         if arguments.only != "start":

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "ports/common/tests"))
 sys.path.insert(0, str(ROOT / "benches"))
 from qemu import Place, Qemu  # noqa: E402
-from ram import build  # noqa: E402
+from build import build  # noqa: E402
 
 # At most this share of QEMU's CPU time, and at least this multiple of its throughput.
 GOAL_CPU, GOAL_SPEED = 0.6, 1.5
@@ -95,7 +95,7 @@ def main():
     print("| run | " + " | ".join(f"{name}, GB/s | CPU s/GiB" for name in names) + " |\n|" + "---|" * 9)
     results = {name: [] for name in names}
     with Place() as place:
-        program = build(arguments.library, place.path)
+        program = build("ram", arguments.library, place.path)
         certificates = place / "certificates"
         make_certificates(certificates)
         content = place / "content"
