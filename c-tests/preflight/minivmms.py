@@ -16,6 +16,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from certificates import issue_certificate, make_ca  # noqa: E402
+
 SOURCES = ["main.c", "machine.c", "migrate.c", "progress.c", "serial.c", "timer.c", "disk.c", "soft.c", "guest/guest.c"]
 DEADLINE = 60 * int(os.environ.get("SAVEVM_TEST_SLOW", "1"))
 
@@ -98,21 +101,11 @@ def build(directory, sources, include, library, cc, change=None):
 
 
 def certificates(directory):
-    """A directory with a CA, and certificates of it for both sides: the destination's is for localhost."""
-    base = os.path.join(directory, "certificates")
-    os.mkdir(base)
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], check=True, cwd=base, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    openssl("req", "-x509", *key, "-days", "9", "-subj", "/CN=test CA", "-keyout", "ca-key.pem", "-out", "ca-cert.pem")
-    for side, usage in ("server", "serverAuth"), ("client", "clientAuth"):
-        with open(os.path.join(base, "extensions"), "w") as extensions:
-            extensions.write(f"extendedKeyUsage = {usage}\nsubjectAltName = DNS:localhost\n")
-        openssl("req", *key, "-subj", f"/O=Test/CN={side}", "-keyout", f"{side}-key.pem", "-out", "request")
-        openssl("x509", "-req", "-in", "request", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "9",
-                "-extfile", "extensions", "-out", f"{side}-cert.pem")
+    """A directory with certificates of a CA for both sides, which are for localhost."""
+    ca, base = os.path.join(directory, "ca"), os.path.join(directory, "certificates")
+    make_ca(ca, "test CA")
+    for side in "server", "client":
+        issue_certificate(ca, base, side, f"/O=Test/CN={side}")
     return base
 
 
