@@ -93,7 +93,7 @@ class Guest:
         """Returns the downtime in ms."""
         self.source.wait_status("completed")
         self.target.wait_run()
-        downtime = 1e3 * (event_time(self.target, "RESUME") - event_time(self.source, "STOP"))
+        downtime = 1e3 * (self.target.event_time("RESUME") - self.source.event_time("STOP"))
         self.source.quit()
         self.source, self.target = self.target, None
         return downtime
@@ -102,12 +102,6 @@ class Guest:
         for process in (self.source, self.target):
             if process:
                 process.quit()
-
-
-def event_time(qemu, name):
-    """Seconds of the last event with this name."""
-    stamp = [event["timestamp"] for event in qemu.events if event["event"] == name][-1]
-    return stamp["seconds"] + stamp["microseconds"] / 1e6
 
 
 def run_round(guests, mode, busy, number):

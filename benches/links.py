@@ -183,13 +183,6 @@ def ours(network, place, link, mode):
     return Result(float(sent[0]), float(loaded[0]) - float(sent[1]), float(sent[2]))
 
 
-def stamp(qemu, name):
-    """When an event came."""
-    qemu.wait(f"the event {name}", lambda _: qemu.qmp("query-status") and any(e["event"] == name for e in qemu.events))
-    when = [event["timestamp"] for event in qemu.events if event["event"] == name][-1]
-    return when["seconds"] + 1e-6 * when["microseconds"]
-
-
 def theirs(emulator, network, place, link, mode):
     memory = f"memory-backend-file,id=m,size={link.mib}M,mem-path={place / 'content'},share=off,prealloc=on"
     machine = ["-M", "pc,memory-backend=m", "-accel", "tcg", "-m", f"{link.mib}M", "-vga", "none", "-bios", place / "guest"]
@@ -220,7 +213,7 @@ def theirs(emulator, network, place, link, mode):
                 raise Endless
             time.sleep(0.05)
         info = source.qmp("query-migrate")
-        return Result(info["total-time"] / 1000, stamp(target, "RESUME") - stamp(source, "STOP"),
+        return Result(info["total-time"] / 1000, target.event_time("RESUME") - source.event_time("STOP"),
                       info["ram"]["transferred"] / 1048576)
 
 

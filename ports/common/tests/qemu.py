@@ -141,6 +141,16 @@ class Qemu:
         """Waits until the guest runs."""
         self.wait("a guest that runs", lambda _: self.qmp("query-status")["running"])
 
+    def event_time(self, name):
+        """Waits for an event. Returns the time of the last one with this name in seconds."""
+
+        def look(_):
+            self.qmp("query-status")
+            return [event["timestamp"] for event in self.events if event["event"] == name]
+
+        stamp = self.wait(f"the event {name}", look)[-1]
+        return stamp["seconds"] + stamp["microseconds"] / 1e6
+
     def serial(self):
         """Returns the letters that the guest has printed."""
         return self.serial_path.read_bytes() if self.serial_path.exists() else b""
