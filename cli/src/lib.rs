@@ -12,6 +12,7 @@ mod memory;
 mod output;
 pub mod picture;
 mod progress;
+mod replace;
 mod system;
 mod words;
 

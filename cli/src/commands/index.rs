@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm index`: writes where the pages of a snapshot are, so that a lazy restore starts at once.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use super::inspect::report_damage;
 use crate::args::Index;
 use crate::failure::{Context, Failure, Result, Status};
 use crate::input::Input;
+use crate::replace::replace;
 use crate::words::{plural, shown, size};
 
 /// Page size in bytes if the stream shows none.
@@ -50,7 +50,7 @@ pub fn run(args: &Index) -> Result<Status> {
         return Err(Failure::new(format!("{name}: the file changes, or its file system has another clock")));
     }
     let bytes = index.encode();
-    write_whole(&args.output, &bytes)?;
+    replace(&args.output, |file| file.write_all(&bytes))?;
     let runs = index.blocks.iter().map(|block| block.runs.len() as u64).sum();
     let (length, runs) = (size(bytes.len() as u64), plural(runs, "run"));
     writeln!(std::io::stdout(), "{}: {length}, {runs} of pages", shown(&args.output))?;
@@ -61,32 +61,4 @@ pub fn run(args: &Index) -> Result<Status> {
 fn is_settled(data: &Metadata) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i64);
     FileState::from(data).is_settled(now)
-}
-
-/// A file that is removed unless it was renamed.
-struct Temporary(Option<PathBuf>);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Replaces a file by one that is complete and on the disk.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let what = || format!("cannot write {}", shown(path));
-    let name = path.file_name().ok_or_else(|| Failure::new(format!("{} is no file", shown(path))))?;
-    let directory = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let beside = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let mut file = File::options().write(true).create_new(true).open(&beside).context(what)?;
-    let mut temporary = Temporary(Some(beside.clone()));
-    file.write_all(bytes).context(what)?;
-    file.sync_all().context(what)?;
-    fs::rename(&beside, path).context(what)?;
-    temporary.0 = None;
-    // Some file systems cannot sync a directory.
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    Ok(())
 }
