@@ -6,6 +6,7 @@ mod support;
 use savevm_stream::inspect::json::Json;
 use savevm_stream::testing::{Builder, Ram};
 use savevm_stream::wire::multifd::{Head, Hello, Method, Packet};
+use std::path::{Path, PathBuf};
 use support::schema::Schema;
 use support::{Place, arg, json, run};
 
@@ -32,6 +33,16 @@ fn channel(id: u8, normal: &[u64], zero: &[u64]) -> Vec<u8> {
     bytes
 }
 
+/// A directory with the captures of a main connection "c" and of two further ones, "a" and "b".
+fn captures(place: &Place) -> PathBuf {
+    let directory = place.path("captures");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("c"), main_stream()).unwrap();
+    std::fs::write(directory.join("a"), channel(1, &[1], &[3])).unwrap();
+    std::fs::write(directory.join("b"), channel(0, &[1, 2], &[])).unwrap();
+    directory
+}
+
 #[test]
 fn capture_of_a_further_connection_is_named() {
     let place = Place::new();
@@ -50,11 +61,7 @@ fn capture_of_a_further_connection_is_named() {
 #[test]
 fn directory_of_captures_accounts_for_all_pages() {
     let place = Place::new();
-    let directory = place.path("captures");
-    std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join("c"), main_stream()).unwrap();
-    std::fs::write(directory.join("a"), channel(1, &[1], &[3])).unwrap();
-    std::fs::write(directory.join("b"), channel(0, &[1, 2], &[])).unwrap();
+    let directory = captures(&place);
     let text = run(&["inspect", arg(&directory)]).expect(0);
     assert!(
         text.contains("block pc.ram: 4 pages; sent on the main connection 1, on channels 4; none missing"),
@@ -77,7 +84,7 @@ fn directory_of_captures_accounts_for_all_pages() {
 }
 
 /// The document about captures, which fits its schema.
-fn document(path: &std::path::Path, status: i32) -> Json<'static> {
+fn document(path: &Path, status: i32) -> Json<'static> {
     let text = run(&["inspect", "--format", "json", arg(path)]).expect(status);
     let document = json(text.clone());
     if let Some(complaint) = Schema::from_docs("inspect-json.schema.json").complaint("captures", &document) {
@@ -89,11 +96,7 @@ fn document(path: &std::path::Path, status: i32) -> Json<'static> {
 #[test]
 fn json_of_a_directory_accounts_for_all_pages() {
     let place = Place::new();
-    let directory = place.path("captures");
-    std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join("c"), main_stream()).unwrap();
-    std::fs::write(directory.join("a"), channel(1, &[1], &[3])).unwrap();
-    std::fs::write(directory.join("b"), channel(0, &[1, 2], &[])).unwrap();
+    let directory = captures(&place);
     let number = |value: &Json<'_>, name: &str| value.get(name).and_then(Json::as_u64).unwrap();
     let whole = document(&directory, 0);
     let blocks = whole.get("blocks").unwrap().elements();
