@@ -116,8 +116,7 @@ impl<'a> Image<'a> {
 
     /// Returns the number of missing pages and the number of all pages of the block.
     fn missing(&self, stream: &Stream) -> (u64, u64) {
-        const USUAL: u64 = 4096;
-        let known = stream.ram.page_size.map_or(USUAL, |(size, _)| size);
+        let known = stream.ram.page_size_or_usual();
         let pages = self.length.div_ceil(if self.page_size > 0 { self.page_size } else { known });
         (pages.saturating_sub(self.sent.count()), pages)
     }

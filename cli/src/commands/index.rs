@@ -16,9 +16,6 @@ use crate::input::Input;
 use crate::replace::replace;
 use crate::words::{plural, shown, size};
 
-/// Page size in bytes if the stream shows none.
-const USUAL_PAGE_SIZE: u64 = 4096;
-
 /// Runs the command.
 pub fn run(args: &Index) -> Result<Status> {
     let look = || fs::metadata(&args.file).context(|| format!("cannot open {}", shown(&args.file)));
@@ -39,7 +36,7 @@ pub fn run(args: &Index) -> Result<Status> {
     if status != Status::Success {
         return Ok(status);
     }
-    let page_size = stream.ram.page_size.map_or(USUAL_PAGE_SIZE, |(size, _)| size);
+    let page_size = stream.ram.page_size_or_usual();
     let mut indexer = PageIndexer::new(page_size, Budget::new(args.reading.max_memory));
     let stream = Input::open(&args.file, &args.reading)?.with_page_size(page_size).read(&mut indexer)?;
     let Some(found) = indexer.finish(&stream, base) else {

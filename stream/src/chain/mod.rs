@@ -307,7 +307,7 @@ impl<F: ReadAt> Layer<F> {
         if stream.items.iter().any(|item| item.depth > 0) {
             return fail("it is the stream of a postcopy, which can't be part of a chain");
         }
-        let page_size = stream.ram.page_size.map_or(4096, |(size, _)| size);
+        let page_size = stream.ram.page_size_or_usual();
         let (link, configuration) = (stream.parent.clone(), stream.configuration.clone());
         let mapped = configuration.as_ref().is_some_and(|machine| machine.has(CAPABILITY));
         Ok((Self { path, file, identity, link, configuration, blocks, page_size, mapped }, stream))

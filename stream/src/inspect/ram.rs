@@ -28,9 +28,6 @@ const PAGE_SIZES: [u64; 9] = [65536, 32768, 16384, 8192, 4096, 2048, 1024, 512, 
 
 const SMALLEST_PAGE: u64 = PAGE_SIZES[PAGE_SIZES.len() - 1];
 
-/// Page size of a target if the stream does not show it, in bytes.
-const USUAL_PAGE_SIZE: u64 = 4096;
-
 /// Records between two reports of progress.
 const PROGRESS_EVERY: u64 = 1 << 9;
 
@@ -75,7 +72,7 @@ impl RamReader {
     }
 
     fn page_size(&self) -> u64 {
-        self.ram.page_size.map_or(USUAL_PAGE_SIZE, |(size, _)| size)
+        self.ram.page_size_or_usual()
     }
 
     /// Reads one section, from the end of its header to the end of its EOS.

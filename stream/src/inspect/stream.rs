@@ -244,6 +244,14 @@ pub struct Ram {
     pub framing: u64,
 }
 
+impl Ram {
+    /// The target's page size in bytes; the usual one if the stream shows none.
+    pub fn page_size_or_usual(&self) -> u64 {
+        const USUAL: u64 = 4096;
+        self.page_size.map_or(USUAL, |(size, _)| size)
+    }
+}
+
 /// One block of guest memory.
 #[derive(Clone, Debug, Default)]
 pub struct Block {

@@ -192,7 +192,7 @@ impl Captures {
         };
         let mut account = Account { blocks: BTreeMap::new(), budget: Budget::new(args.reading.max_memory) };
         let stream = Input::open(main, &args.reading)?.read(&mut account)?;
-        let page_size = stream.ram.page_size.map_or(4096, |(size, _)| size);
+        let page_size = stream.ram.page_size_or_usual();
         for block in &stream.ram.blocks {
             account.block(&block.name, page_size)?.length = block.length;
         }
