@@ -207,7 +207,7 @@ impl Lazy {
                 return Ok(());
             }
         }
-        let pieces = Pieces::new(self.pages.iter().map(Pages::block), PIECE);
+        let pieces = Pieces::new(self.pages.iter().map(Pages::block).enumerate(), PIECE);
         workers::run(vm, "savevm-lazy", self.plan.threads(), || {
             if self.stopped.load(SeqCst) {
                 return Ok(false);

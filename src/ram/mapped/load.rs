@@ -106,7 +106,7 @@ impl MappedLoad {
         let from = direct.as_ref().unwrap_or(&self.file);
         let residency = Residency::open().ok();
         let anonymous: Vec<_> = self.blocks.iter().map(|mapped| is_anonymous(mapped.block.memory())).collect();
-        let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block), PIECE);
+        let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block).enumerate(), PIECE);
         workers::run(&vm, "savevm-pages", plan.threads(), || {
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let mapped = &self.blocks[at];

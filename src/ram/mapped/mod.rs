@@ -17,35 +17,34 @@ const PIECE: usize = 2 << 20;
 
 /// Deals the pieces of blocks out to threads.
 pub(super) struct Pieces<'a> {
-    /// Each block with the number of its first piece.
-    blocks: Vec<(usize, &'a Arc<Block>)>,
+    /// The number of the first piece of each block, the index of the block, and the block.
+    blocks: Vec<(usize, usize, &'a Arc<Block>)>,
     size: usize,
     count: usize,
     next: AtomicUsize,
 }
 
 impl<'a> Pieces<'a> {
-    /// The pieces have `size` bytes, or one unit of the block if that is larger.
-    pub fn new(blocks: impl Iterator<Item = &'a Arc<Block>>, size: usize) -> Self {
+    /// The pieces of blocks, each with its index. They have `size` bytes, or one unit of the block if that is larger.
+    pub fn new(blocks: impl Iterator<Item = (usize, &'a Arc<Block>)>, size: usize) -> Self {
         let mut count = 0;
         let blocks = blocks
-            .map(|block| {
+            .map(|(at, block)| {
                 let first = count;
                 count += block.memory().len().div_ceil(size.max(block.unit()));
-                (first, block)
+                (first, at, block)
             })
             .collect();
         Self { blocks, size, count, next: AtomicUsize::new(0) }
     }
 
-    /// Returns the next piece: index of the block in the list, offset and length in bytes.
+    /// Returns the next piece: index of the block, offset and length in bytes.
     pub fn next(&self) -> Option<(usize, usize, usize)> {
         let number = self.next.fetch_add(1, Relaxed);
         if number >= self.count {
             return None;
         }
-        let at = self.blocks.partition_point(|(first, _)| *first <= number) - 1;
-        let (first, block) = self.blocks[at];
+        let (first, at, block) = self.blocks[self.blocks.partition_point(|(first, ..)| *first <= number) - 1];
         let size = self.size.max(block.unit());
         let offset = (number - first) * size;
         Some((at, offset, size.min(block.memory().len() - offset)))
@@ -68,7 +67,7 @@ mod tests {
             Arc::new(Block::new(info, 12).unwrap())
         };
         let blocks: Vec<_> = memories.iter().map(block).collect();
-        let pieces = Pieces::new(blocks.iter(), PIECE);
+        let pieces = Pieces::new(blocks.iter().enumerate(), PIECE);
         let mut ends = [0; 4];
         while let Some((at, offset, len)) = pieces.next() {
             assert_eq!(offset, ends[at]);

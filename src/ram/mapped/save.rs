@@ -15,7 +15,6 @@ use crate::savevm::workers;
 use crate::sys::{OwnMemory, Residency, is_anonymous, spawn_scoped};
 use crate::wire::mapped::Header;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -42,6 +41,11 @@ pub(in crate::ram) struct MappedSave {
     threads: usize,
     /// The header of each block.
     headers: Vec<Header>,
+}
+
+/// The pieces of all blocks but those that are left out.
+fn pieces_to_send<'a>(ram: &Ram, blocks: &'a Blocks) -> Pieces<'a> {
+    Pieces::new(blocks.iter().enumerate().filter(|(_, block)| !ram.is_ignored(block)), PIECE)
 }
 
 impl MappedSave {
@@ -71,15 +75,12 @@ impl MappedSave {
         let written: Vec<_> = blocks.iter().map(|block| Bitmap::new(block.pages())).collect();
         // Where the page map can't be read, all pages are looked at.
         let residency = Residency::open().ok();
-        let is_sent = |block: &&Arc<Block>| !ram.is_ignored(block);
-        let places: Vec<_> = (0..blocks.len()).filter(|at| is_sent(&&blocks[*at])).collect();
-        let pieces = Pieces::new(blocks.iter().filter(is_sent), PIECE);
+        let pieces = pieces_to_send(ram, blocks);
         let anonymous: Vec<_> = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
         let (queue, written_pieces) = sync_channel(PIECES_QUEUED);
         let write = |queue: &SyncSender<_>| {
             vm.slot.saving.check()?;
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
-            let at = places[at];
             let residency = residency.as_ref().filter(|_| anonymous[at]);
             self.put_piece(ram, (&blocks[at], &self.headers[at], &written[at]), residency, (offset, len))?;
             // If the queue is full, the disk is busy anyway.
@@ -112,15 +113,13 @@ impl MappedSave {
     pub fn put_copies(&self, ram: &Ram, blocks: &Blocks, copies: &dyn Copies, zeros: bool) -> Result<()> {
         let vm = ram.context()?;
         let written: Vec<_> = blocks.iter().map(|block| Bitmap::new(block.pages())).collect();
-        let is_sent = |block: &&Arc<Block>| !ram.is_ignored(block);
-        let places: Vec<_> = (0..blocks.len()).filter(|at| is_sent(&&blocks[*at])).collect();
-        let pieces = Pieces::new(blocks.iter().filter(is_sent), PIECE);
+        let pieces = pieces_to_send(ram, blocks);
         let step = || {
             let (at, range) = match copies.next() {
                 Some((at, page)) => (at, (page, blocks[at].pages_per_unit())),
                 None => {
                     let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
-                    (places[at], (offset / ram.page_size(), len / ram.page_size()))
+                    (at, (offset / ram.page_size(), len / ram.page_size()))
                 }
             };
             copies.read(at, range, &mut |start, content| {
