@@ -5,7 +5,7 @@ use crate::chain::{self, Chain, Content, Files, PagePlace, ReadAt};
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::inspect::Budget;
-use crate::savevm::chain_pages::{ChainBlock, ChainPage, ChainPages};
+use crate::savevm::chain_pages::{ChainBlock, ChainPages};
 use crate::savevm::checkpoint::SavedSnapshot;
 use crate::wire::chain::Identity;
 use std::fs::{File, Metadata, OpenOptions};
@@ -76,13 +76,10 @@ pub fn chain_pages(chain: &Chain<DiskFile>, page_size: u64) -> Result<ChainPages
     });
     let blocks = chain.blocks().map(|(name, length)| {
         // The length is that of a block of this machine, and so is small enough.
-        let mut pages = vec![ChainPage::Filled(0); (length / page_size) as usize];
+        let mut pages = vec![Content::Filled(0); (length / page_size) as usize];
         for PagePlace { address, content } in chain.page_places(name) {
             if let Some(page) = pages.get_mut((address / page_size) as usize) {
-                *page = match content {
-                    Content::Filled(byte) => ChainPage::Filled(byte),
-                    Content::At { file, offset, hash } => ChainPage::At { file, offset, hash },
-                };
+                *page = content;
             }
         }
         ChainBlock { name: name.to_owned(), pages }

@@ -2,6 +2,7 @@
 //! Where the pages of a chain of snapshots are. The driver makes the list, and a lazy restore of RAM reads the pages.
 
 use crate::channel::PositionedFile;
+use crate::wire::chain::Content;
 
 /// The pages of a chain.
 #[derive(Debug)]
@@ -18,21 +19,5 @@ pub struct ChainBlock {
     /// Name of the block.
     pub name: String,
     /// The last copy of each page.
-    pub pages: Vec<ChainPage>,
-}
-
-/// The content of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainPage {
-    /// A byte that fills it.
-    Filled(u8),
-    /// Bytes of a file.
-    At {
-        /// Index of the file.
-        file: usize,
-        /// Offset in the file.
-        offset: u64,
-        /// `wire::chain::page_hash` of the bytes.
-        hash: u64,
-    },
+    pub pages: Vec<Content>,
 }

@@ -5,9 +5,9 @@
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::ram::block::Block;
-use crate::savevm::chain_pages::{ChainPage, ChainPages};
+use crate::savevm::chain_pages::ChainPages;
 use crate::sys::Span;
-use crate::wire::chain::page_hash;
+use crate::wire::chain::{Content, page_hash};
 use std::sync::Arc;
 
 /// Most pages that are read with one system call.
@@ -34,13 +34,13 @@ impl Chained {
         Ok(Self { block: Arc::clone(block), chain: Arc::clone(chain), at })
     }
 
-    fn pages(&self) -> &[ChainPage] {
+    fn pages(&self) -> &[Content] {
         &self.chain.blocks[self.at].pages
     }
 
     /// Calls `each` with the first page and the count of each run of pages that are zero, which is known without a file.
     pub fn each_zero_run(&self, mut each: impl FnMut(usize, usize)) {
-        let (mut page, is_zero) = (0, |page: &ChainPage| *page == ChainPage::Filled(0));
+        let (mut page, is_zero) = (0, |page: &Content| *page == Content::Filled(0));
         for run in self.pages().chunk_by(|one, next| is_zero(one) == is_zero(next)) {
             if is_zero(&run[0]) {
                 each(page, run.len());
@@ -55,11 +55,11 @@ impl Chained {
         while done < into.len() / page_size {
             let (first, part) = (page + done, &mut into[done * page_size..]);
             done += match self.pages()[first] {
-                ChainPage::Filled(byte) => {
+                Content::Filled(byte) => {
                     part[..page_size].fill(byte);
                     1
                 }
-                ChainPage::At { file, offset, .. } => {
+                Content::At { file, offset, .. } => {
                     let file = &self.chain.files[file];
                     self.read_run((file, offset), first, part, page_size, scratch)?
                 }
@@ -85,7 +85,7 @@ impl Chained {
             .map_err(|err| from.error(format_args!("reading {}, at offset 0x{start:x} of", place(first)), &err))?;
         for (at, page) in into.chunks_exact_mut(page_size).take(count).enumerate() {
             let found = &scratch[at * stride..at * stride + page_size];
-            let ChainPage::At { offset, hash, .. } = self.pages()[first + at] else { break };
+            let Content::At { offset, hash, .. } = self.pages()[first + at] else { break };
             if page_hash(found) != hash {
                 let text = format!(
                     "{}: the page at offset 0x{offset:x} of {} was changed after the file was checked",
@@ -103,10 +103,10 @@ impl Chained {
     /// distance in bytes.
     fn run(&self, first: usize, most: usize, page_size: usize) -> (usize, usize) {
         let pages = self.pages();
-        let ChainPage::At { file, offset, .. } = pages[first] else { return (1, page_size) };
+        let Content::At { file, offset, .. } = pages[first] else { return (1, page_size) };
         let follows = |at: usize, stride: u64| {
             let wanted = offset + at as u64 * stride;
-            matches!(pages.get(first + at), Some(ChainPage::At { file: other, offset, .. }) if *other == file && *offset == wanted)
+            matches!(pages.get(first + at), Some(Content::At { file: other, offset, .. }) if *other == file && *offset == wanted)
         };
         let size = page_size as u64;
         let stride = if follows(1, size) { size } else { size + HEADER };

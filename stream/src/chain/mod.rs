@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::inspect::{Configuration, Options, SectionKind, Stream, Visitor, printable, read, read_slice};
-pub use crate::wire::chain::{Identity, Link};
+pub use crate::wire::chain::{Content, Identity, Link};
 use crate::wire::chain::{TRAILER_LEN, page_hash, trailer};
 use crate::wire::mapped::CAPABILITY;
 use crate::wire::uuid_text;
@@ -268,22 +268,6 @@ pub struct PagePlace {
     pub address: u64,
     /// The content.
     pub content: Content,
-}
-
-/// The content of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// One byte that fills it.
-    Filled(u8),
-    /// Bytes of a file: its number, their offset and their hash ([`page_hash`]).
-    At {
-        /// Number of the file; the youngest is 0.
-        file: usize,
-        /// Offset in the file.
-        offset: u64,
-        /// The hash.
-        hash: u64,
-    },
 }
 
 impl<F: ReadAt> Layer<F> {

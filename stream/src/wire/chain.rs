@@ -50,6 +50,22 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Where the content of a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// One byte that fills it.
+    Filled(u8),
+    /// Bytes of a file: its number, their offset and their hash ([`page_hash`]).
+    At {
+        /// Number of the file; the youngest is 0.
+        file: usize,
+        /// Offset in the file.
+        offset: u64,
+        /// The hash.
+        hash: u64,
+    },
+}
+
 /// XXH3 (64 bits) of a page, to detect a change after its file was checked.
 pub fn page_hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
