@@ -8,23 +8,15 @@ use crate::inspect::Budget;
 use crate::savevm::chain_pages::{ChainBlock, ChainPages};
 use crate::savevm::checkpoint::SavedSnapshot;
 use crate::wire::chain::Identity;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file on disk.
-pub struct DiskFile(pub File);
-
-impl ReadAt for DiskFile {
+impl ReadAt for PositionedFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read_at(into, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
+        self.read_some(into, offset)
     }
 }
 
@@ -32,32 +24,26 @@ impl ReadAt for DiskFile {
 pub struct DiskFiles;
 
 impl Files for DiskFiles {
-    type File = DiskFile;
+    type File = PositionedFile;
 
-    fn open(&mut self, path: &Path) -> io::Result<(DiskFile, u128)> {
+    fn open(&mut self, path: &Path) -> io::Result<(PositionedFile, u128)> {
         // A FIFO must not make this wait.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let data = file.metadata()?;
         if !data.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
-        Ok((DiskFile(file), u128::from(data.dev()) << 64 | u128::from(data.ino())))
+        let number = u128::from(data.dev()) << 64 | u128::from(data.ino());
+        Ok((PositionedFile::from_file(file, path.display().to_string()), number))
     }
 }
 
 /// Opens the chain of a snapshot, if it is incremental.
-pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<DiskFile>>>> {
+pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<PositionedFile>>>> {
     let failed = |err: &io::Error| Error::io(format_args!("opening {}", path.display()), err);
     let (file, _) = DiskFiles.open(path).map_err(|err| failed(&err))?;
-    let mut start = vec![0; chain::START];
-    let mut count = 0;
-    while count < start.len() {
-        match file.read_at(count as u64, &mut start[count..]).map_err(|err| failed(&err))? {
-            0 => break,
-            more => count += more,
-        }
-    }
-    if chain::link(&start[..count]).is_none() {
+    let start = chain::read_start(&file).map_err(|err| failed(&err))?;
+    if chain::link(&start).is_none() {
         return Ok(None);
     }
     let real = std::fs::canonicalize(path).map_err(|err| failed(&err))?;
@@ -65,15 +51,12 @@ pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<DiskFile>>>> {
 }
 
 /// Where the pages of a chain are, for a lazy restore of a machine with pages of this size.
-pub fn chain_pages(chain: &Chain<DiskFile>, page_size: u64) -> Result<ChainPages> {
+pub fn chain_pages(chain: &Chain<PositionedFile>, page_size: u64) -> Result<ChainPages> {
     if chain.page_size() != page_size {
         let text = format!("the snapshot has pages of {} bytes, and the machine of {page_size}", chain.page_size());
         return Err(Error::invalid(text));
     }
-    let files = chain.files().map(|(path, file)| {
-        let copy = file.0.try_clone().map_err(|err| Error::io(format_args!("opening {}", path.display()), &err))?;
-        Ok(PositionedFile::from_file(copy, path.display().to_string()))
-    });
+    let files = chain.files().map(PositionedFile::again);
     let blocks = chain.blocks().map(|(name, length)| {
         // The length is that of a block of this machine, and so is small enough.
         let mut pages = vec![Content::Filled(0); (length / page_size) as usize];
@@ -101,7 +84,7 @@ pub fn describe(path: &Path, identity: Identity, ancestors: Vec<PathBuf>) -> Res
 }
 
 /// Describes the snapshot of a chain.
-pub fn describe_chain(chain: &Chain<DiskFile>) -> Result<SavedSnapshot> {
+pub fn describe_chain(chain: &Chain<PositionedFile>) -> Result<SavedSnapshot> {
     let mut paths = chain.paths().map(Path::to_owned);
     let path = paths.next().unwrap_or_default();
     describe(&path, chain.identity(), paths.collect())

@@ -5,13 +5,13 @@
 //! RAM is write-protected while the guest runs. The guest is stopped while its devices are saved to memory and the pages are
 //! protected that it wrote to meanwhile. Then it runs while RAM is written to the file. `chain` has the format.
 
-use super::chain_files::{DiskFile, check_unchanged, describe};
+use super::chain_files::{check_unchanged, describe};
 use super::checkpoint::check_live;
 use super::page_index::Pages;
 use super::snapshot_options::{Parent, SnapshotOptions, with_plan};
 use super::stopped::{LIMIT, start, stop, within};
 use crate::chain;
-use crate::channel::{Sink, Uri, memory};
+use crate::channel::{PositionedFile, Sink, Uri, memory};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -198,7 +198,7 @@ fn write(vm: &Vm, file: &MigFile, link: Option<&Link<Vec<u8>>>, frozen: &dyn Fro
 /// Appends the trailer to an incremental snapshot. Returns the identity of the whole file.
 fn seal(file: &File, is_incremental: bool) -> Result<Identity> {
     let failed = |err| Error::io("reading the new snapshot", &err);
-    let data = DiskFile(file.try_clone().map_err(failed)?);
+    let data = PositionedFile::from_file(file.try_clone().map_err(failed)?, "the new snapshot".to_owned());
     if !is_incremental {
         return chain::identify(&data).map_err(failed);
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use savevm_stream::chain::{Chain, Files, Link, ReadAt, START, link};
+use savevm_stream::chain::{Chain, Files, Link, ReadAt, link, read_start};
 use savevm_stream::inspect::Budget;
 
 use crate::failure::{Context, Failure, Result};
@@ -49,18 +49,10 @@ pub fn open(path: &Path, max_memory: usize) -> Result<Arc<Chain<DiskFile>>> {
     Chain::open(&mut DiskFiles, path, &mut Budget::new(max_memory)).map_err(Failure::new)
 }
 
-/// Returns the first bytes of a file, up to `START`.
+/// Returns the first bytes of a file, up to `chain::START`.
 pub fn start_of(path: &Path) -> Result<Vec<u8>> {
     let (file, _) = DiskFiles.open(path).context(|| format!("cannot open {}", shown(path)))?;
-    let (mut start, mut count) = (vec![0; START], 0);
-    while count < START {
-        match file.read_at(count as u64, &mut start[count..]).context(|| shown(path))? {
-            0 => break,
-            more => count += more,
-        }
-    }
-    start.truncate(count);
-    Ok(start)
+    read_start(&file).context(|| shown(path))
 }
 
 /// Returns the parent of the snapshot in a file, if it is incremental.

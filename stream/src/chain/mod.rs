@@ -61,6 +61,19 @@ pub trait Files {
     fn open(&mut self, path: &Path) -> io::Result<(Self::File, u128)>;
 }
 
+/// Reads the first bytes of a file, up to [`START`].
+pub fn read_start(file: &impl ReadAt) -> io::Result<Vec<u8>> {
+    let (mut start, mut count) = (vec![0; START], 0);
+    while count < START {
+        match file.read_at(count as u64, &mut start[count..])? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    start.truncate(count);
+    Ok(start)
+}
+
 /// Returns the parent that a snapshot names, if it is incremental. `start` are its first bytes, up to [`START`].
 pub fn link(start: &[u8]) -> Option<Link<String>> {
     let stream = read_slice(start, Options { footers: Some(true), ..Options::default() });
@@ -250,9 +263,9 @@ impl<F: ReadAt> Chain<F> {
         self.layers.first().map_or(0, |layer| layer.page_size)
     }
 
-    /// The open files with their paths, from the youngest to the oldest. [`Content::At`] counts them so.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, &F)> {
-        self.layers.iter().map(|layer| (&*layer.path, &layer.file))
+    /// The open files, from the youngest to the oldest. [`Content::At`] counts them so.
+    pub fn files(&self) -> impl Iterator<Item = &F> {
+        self.layers.iter().map(|layer| &layer.file)
     }
 
     /// Returns a reader of one snapshot with all devices of the youngest file, and all pages.
