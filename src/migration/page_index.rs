@@ -12,7 +12,7 @@ use crate::inspect::{Budget, Options, PageIndexer, Stream, Visitor, read};
 use crate::savevm::Vm;
 use crate::savevm::chain_pages::ChainPages;
 use crate::savevm::host::Level;
-use crate::savevm::restore::{IndexFile, IndexedBlock, PageIndex};
+use crate::savevm::restore::{IndexFile, PageIndex};
 use crate::wire::page_index::{self as wire, FileState};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -98,12 +98,7 @@ fn most(state: FileState) -> u64 {
 }
 
 fn index_of(index: wire::PageIndex, section_ends: Vec<u64>) -> PageIndex {
-    let blocks = index.blocks.into_iter().map(|block| IndexedBlock {
-        name: block.name,
-        length: block.length,
-        runs: Arc::new(block.runs),
-    });
-    PageIndex { blocks: blocks.collect(), section_ends }
+    PageIndex { blocks: index.blocks.into_iter().map(Arc::new).collect(), section_ends }
 }
 
 /// Checks a stream without its pages, which are in the index. Returns `None` if there is no such file, or if it is the index

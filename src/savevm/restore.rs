@@ -16,7 +16,7 @@
 use super::chain_pages::ChainPages;
 use crate::error::{Error, Result};
 use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
-use crate::wire::page_index::Run;
+use crate::wire::page_index::BlockPages;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -48,20 +48,9 @@ pub struct IndexFile {
 #[derive(Debug, Default)]
 pub struct PageIndex {
     /// All blocks.
-    pub blocks: Vec<IndexedBlock>,
+    pub blocks: Vec<Arc<BlockPages>>,
     /// Offsets in the stream at which the states of RAM's sections end, in ascending order.
     pub section_ends: Vec<u64>,
-}
-
-/// The pages of a block.
-#[derive(Debug)]
-pub struct IndexedBlock {
-    /// Name of the block.
-    pub name: String,
-    /// Size of the block in bytes.
-    pub length: u64,
-    /// The last copy of each page, in ascending order. Pages in no run are zero.
-    pub runs: Arc<Vec<Run>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

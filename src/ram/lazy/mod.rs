@@ -90,7 +90,7 @@ impl LazyLoad {
             if indexed.length != block.len() || end > block.pages() as u64 {
                 return Err(Error::invalid(format!("block '{}' has another size in the stream", block.name())));
             }
-            Ok(Pages::Indexed { block: Arc::clone(block), base, runs: Arc::clone(&indexed.runs) })
+            Ok(Pages::Indexed { block: Arc::clone(block), base, pages: Arc::clone(indexed) })
         });
         Ok(Self { pages: pages.collect::<Result<_>>()?, file: Some(positioned), plan })
     }

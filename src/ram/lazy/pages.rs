@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ram::block::Block;
 use crate::ram::mapped::MappedBlock;
 use crate::sys::Span;
-use crate::wire::page_index::{self, Run};
+use crate::wire::page_index::{self, BlockPages};
 use crate::wire::ram::{CONTINUE, PAGE};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(super) enum Pages {
     /// All pages have fixed places.
     Mapped(MappedBlock),
     /// The last copy of each page, with offsets from `base` of the file on. Pages in no run are zero.
-    Indexed { block: Arc<Block>, base: u64, runs: Arc<Vec<Run>> },
+    Indexed { block: Arc<Block>, base: u64, pages: Arc<BlockPages> },
     /// The last copy of each page of a chain.
     Chained(Chained),
 }
@@ -52,7 +52,8 @@ impl Pages {
                     if mapped.bitmap.get(page) { Ok(mapped.pages_offset + (page * page_size) as u64) } else { Err(0) };
                 (found, mapped.bitmap.alike(page, most))
             }
-            Self::Indexed { base, runs, .. } => {
+            Self::Indexed { base, pages, .. } => {
+                let runs = &pages.runs;
                 let number = page as u64;
                 let limit = |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(most);
                 let next = runs.get(runs.partition_point(|run| run.end() <= number));
@@ -83,9 +84,9 @@ impl Pages {
                     page += count;
                 }
             }
-            Self::Indexed { block, runs, .. } => {
+            Self::Indexed { block, pages, .. } => {
                 let mut page = 0;
-                for run in runs.iter() {
+                for run in &pages.runs {
                     each(page, run.page as usize - page);
                     page = run.end() as usize;
                 }
