@@ -2,9 +2,11 @@
 //! Blocks of guest memory.
 
 use super::bitmap::Bitmap;
+use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::sys::{GuestMemory, system_page_size};
 use crate::wire::limits::NAME_MAX;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
@@ -76,6 +78,12 @@ impl Block {
     /// The name as text.
     pub fn name(&self) -> String {
         String::from_utf8_lossy(&self.info.name).into_owned()
+    }
+
+    /// The error of a read of pages from the address `start` on, which are at an offset of a file.
+    pub fn read_error(&self, file: &PositionedFile, start: usize, offset: u64, err: &io::Error) -> Error {
+        let what = format_args!("reading block '{}' from 0x{start:x} on, at offset 0x{offset:x} of", self.name());
+        file.error(what, err)
     }
 
     /// The memory.

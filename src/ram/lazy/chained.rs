@@ -8,12 +8,11 @@ use crate::ram::block::Block;
 use crate::savevm::chain_pages::ChainPages;
 use crate::sys::Span;
 use crate::wire::chain::{Content, page_hash};
+use crate::wire::page_index::HEADER;
 use std::sync::Arc;
 
 /// Most pages that are read with one system call.
 const PAGES_MAX: usize = 64;
-/// Size of the record between consecutive pages of a stream, in bytes.
-const HEADER: u64 = 8;
 
 /// The pages of a block.
 pub(super) struct Chained {
@@ -80,16 +79,16 @@ impl Chained {
         let (count, stride) = self.run(first, (into.len() / page_size).min(PAGES_MAX), page_size);
         let bytes = (count - 1) * stride + page_size;
         scratch.resize(bytes.max(scratch.len()), 0);
-        let place = |page: usize| format!("block '{}' from 0x{:x} on", self.block.name(), page * page_size);
         from.read_at(&[Span::from_slice(&mut scratch[..bytes])], start)
-            .map_err(|err| from.error(format_args!("reading {}, at offset 0x{start:x} of", place(first)), &err))?;
+            .map_err(|err| self.block.read_error(from, first * page_size, start, &err))?;
         for (at, page) in into.chunks_exact_mut(page_size).take(count).enumerate() {
             let found = &scratch[at * stride..at * stride + page_size];
             let Content::At { offset, hash, .. } = self.pages()[first + at] else { break };
             if page_hash(found) != hash {
                 let text = format!(
-                    "{}: the page at offset 0x{offset:x} of {} was changed after the file was checked",
-                    place(first + at),
+                    "block '{}' from 0x{:x} on: the page at offset 0x{offset:x} of {} was changed after the file was checked",
+                    self.block.name(),
+                    (first + at) * page_size,
                     from.name()
                 );
                 return Err(Error::new(libc::EIO, text));

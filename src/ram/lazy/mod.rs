@@ -17,7 +17,7 @@ mod working_set;
 use super::Ram;
 use super::faults::{Faults, Supply};
 use super::mapped::{MappedLoad, Pieces};
-use crate::channel::{PositionedFile, replace_file};
+use crate::channel::replace_file;
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -32,7 +32,7 @@ use crate::sync::{Mutex, Rank};
 use crate::sys::{Ready, WakeFd, poll_any, spawn};
 use crate::wire::page_index::Run;
 use chained::Chained;
-use pages::{Buffers, Pages};
+use pages::{Buffers, Indexed, Mapped, Pages};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -58,8 +58,6 @@ thread_local! {
 
 /// A lazy load from its first section on.
 pub(super) struct LazyLoad {
-    /// `None` for a chain, which has files of its own.
-    file: Option<PositionedFile>,
     /// In the order of `Ram::sent_blocks`.
     pages: Vec<Pages>,
     plan: Arc<MemoryPlan>,
@@ -69,19 +67,22 @@ impl LazyLoad {
     /// From a file with fixed places of pages.
     pub fn from_mapped(ram: &Ram, mapped: MappedLoad, plan: Arc<MemoryPlan>) -> Result<Self> {
         let (file, blocks) = mapped.into_parts();
-        let mut blocks: Vec<_> = blocks.into_iter().map(Pages::Mapped).collect();
+        let file = Arc::new(file);
+        let pages_of = |pages| Pages::Mapped(Mapped { file: Arc::clone(&file), pages });
+        let mut blocks: Vec<_> = blocks.into_iter().map(pages_of).collect();
         let sent = ram.sent_blocks();
         let pages = sent.iter().map(|block| {
             let at = blocks.iter().position(|pages| Arc::ptr_eq(pages.block(), block));
             at.map(|at| blocks.swap_remove(at)).ok_or_else(|| missing(&block.name()))
         });
-        Ok(Self { file: Some(file), pages: pages.collect::<Result<_>>()?, plan })
+        Ok(Self { pages: pages.collect::<Result<_>>()?, plan })
     }
 
     /// From a stream whose pages were found before.
     pub fn from_index(ram: &Ram, file: &MigFile, index: &PageIndex, plan: Arc<MemoryPlan>) -> Result<Self> {
         let (position, positioned) = (file.position(), file.positioned()?);
         let base = file.file_offset(&positioned)? - position;
+        let file = Arc::new(positioned);
         let sent = ram.sent_blocks();
         let pages = sent.iter().map(|block| {
             let indexed = index.blocks.iter().find(|indexed| indexed.name == block.name());
@@ -90,16 +91,17 @@ impl LazyLoad {
             if indexed.length != block.len() || end > block.pages() as u64 {
                 return Err(Error::invalid(format!("block '{}' has another size in the stream", block.name())));
             }
-            Ok(Pages::Indexed { block: Arc::clone(block), base, pages: Arc::clone(indexed) })
+            let (file, block, pages) = (Arc::clone(&file), Arc::clone(block), Arc::clone(indexed));
+            Ok(Pages::Indexed(Indexed { file, block, base, pages }))
         });
-        Ok(Self { pages: pages.collect::<Result<_>>()?, file: Some(positioned), plan })
+        Ok(Self { pages: pages.collect::<Result<_>>()?, plan })
     }
 
     /// From a chain of snapshots.
     pub fn from_chain(ram: &Ram, chain: &Arc<ChainPages>, plan: Arc<MemoryPlan>) -> Result<Self> {
         let sent = ram.sent_blocks();
         let pages = sent.iter().map(|block| Chained::new(block, chain).map(Pages::Chained));
-        Ok(Self { file: None, pages: pages.collect::<Result<_>>()?, plan })
+        Ok(Self { pages: pages.collect::<Result<_>>()?, plan })
     }
 }
 
@@ -121,7 +123,6 @@ pub(super) fn skip_section(file: &MigFile, index: &PageIndex) -> Result<()> {
 
 /// A lazy restore in progress.
 pub(super) struct Lazy {
-    file: Option<PositionedFile>,
     pages: Vec<Pages>,
     working_set: WorkingSet,
     plan: Arc<MemoryPlan>,
@@ -160,7 +161,7 @@ impl Lazy {
                 buffers.content.resize(len, 0);
             }
             let content = &mut buffers.content[..len];
-            pages.read(self.file.as_ref(), first, content, page_size, &mut buffers.records)?;
+            pages.read(first, content, page_size, &mut buffers.records)?;
             faults.place_run(ram, at, first * page_size, content)?;
             if let Some(vm) = ram.vm() {
                 vm.slot.restore.count_loaded(len as u64);
@@ -296,12 +297,11 @@ impl Ram {
     /// Starts a lazy restore: from now on pages come from the file.
     pub(super) fn start_lazy(self: &Arc<Self>, load: LazyLoad) -> Result<()> {
         let vm = self.context()?;
-        let LazyLoad { file, pages, plan } = load;
+        let LazyLoad { pages, plan } = load;
         let path = plan.lazy.as_deref().and_then(|LazyPlan { working_set, .. }| working_set.as_deref());
         let working_set = WorkingSet::open(path, &self.sent_blocks());
         let failed = |err: std::io::Error| Error::io("starting a lazy restore", &err);
         let lazy = Arc::new(Lazy {
-            file,
             working_set,
             pages,
             plan,

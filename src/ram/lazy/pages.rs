@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ram::block::Block;
 use crate::ram::mapped::MappedBlock;
 use crate::sys::Span;
+use crate::wire::limits::NAME_MAX;
 use crate::wire::page_index::{self, BlockPages};
 use crate::wire::ram::{CONTINUE, PAGE};
 use std::sync::Arc;
@@ -19,108 +20,130 @@ const HEADER: usize = page_index::HEADER as usize;
 /// Most pages that one system call reads from a stream. Each needs two buffers.
 const PAGES_MAX: usize = 256;
 /// Size of the record before a page that names its block, in bytes.
-const RECORD_MAX: usize = HEADER + 1 + 255;
+const RECORD_MAX: usize = HEADER + 1 + NAME_MAX;
 
-/// The pages of a block in the file.
+/// The pages of a block in a snapshot.
 pub(super) enum Pages {
-    /// All pages have fixed places.
-    Mapped(MappedBlock),
-    /// The last copy of each page, with offsets from `base` of the file on. Pages in no run are zero.
-    Indexed { block: Arc<Block>, base: u64, pages: Arc<BlockPages> },
+    /// All pages have fixed places in a file.
+    Mapped(Mapped),
+    /// An index has their places in a stream.
+    Indexed(Indexed),
     /// The last copy of each page of a chain.
     Chained(Chained),
 }
-
-/// Where a page is: its offset in the file, or the byte that fills it.
-type Found = std::result::Result<u64, u8>;
 
 impl Pages {
     /// The block.
     pub fn block(&self) -> &Arc<Block> {
         match self {
-            Self::Mapped(mapped) => &mapped.block,
-            Self::Indexed { block, .. } => block,
+            Self::Mapped(mapped) => &mapped.pages.block,
+            Self::Indexed(indexed) => &indexed.block,
             Self::Chained(chained) => &chained.block,
         }
     }
 
-    /// Where a page is, and the number of pages from it on that follow it there, or that have the same content; at most `most`.
-    fn find(&self, page: usize, most: usize, page_size: usize) -> (Found, usize) {
-        match self {
-            Self::Mapped(mapped) => {
-                let found =
-                    if mapped.bitmap.get(page) { Ok(mapped.pages_offset + (page * page_size) as u64) } else { Err(0) };
-                (found, mapped.bitmap.alike(page, most))
-            }
-            Self::Indexed { base, pages, .. } => {
-                let runs = &pages.runs;
-                let number = page as u64;
-                let limit = |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(most);
-                let next = runs.get(runs.partition_point(|run| run.end() <= number));
-                match next {
-                    None => (Err(0), most),
-                    Some(run) if run.page > number => (Err(0), limit(run.page - number)),
-                    Some(run) => {
-                        let rest = run.from(number, page_size as u64);
-                        (rest.place.get().map(|offset| base + offset), limit(rest.count))
-                    }
-                }
-            }
-            // Their pages are in several files.
-            Self::Chained(_) => (Err(0), most),
-        }
-    }
-
     /// Calls `each` with the first page and the count of each run of pages that are zero, which is known without the file.
-    pub fn each_zero_run(&self, mut each: impl FnMut(usize, usize)) {
+    pub fn each_zero_run(&self, each: impl FnMut(usize, usize)) {
         match self {
-            Self::Mapped(mapped) => {
-                let (mut page, pages) = (0, mapped.block.pages());
-                while page < pages {
-                    let count = mapped.bitmap.alike(page, pages - page);
-                    if !mapped.bitmap.get(page) {
-                        each(page, count);
-                    }
-                    page += count;
-                }
-            }
-            Self::Indexed { block, pages, .. } => {
-                let mut page = 0;
-                for run in &pages.runs {
-                    each(page, run.page as usize - page);
-                    page = run.end() as usize;
-                }
-                each(page, block.pages() - page);
-            }
+            Self::Mapped(mapped) => mapped.each_zero_run(each),
+            Self::Indexed(indexed) => indexed.each_zero_run(each),
             Self::Chained(chained) => chained.each_zero_run(each),
         }
     }
 
     /// Reads consecutive pages, the first of which is `page`. `records` is a buffer for what is between them.
-    pub fn read(
-        &self,
-        file: Option<&PositionedFile>,
-        page: usize,
-        into: &mut [u8],
-        page_size: usize,
-        records: &mut Records,
-    ) -> Result<()> {
-        if let Self::Chained(chained) = self {
-            return chained.read(page, into, page_size, &mut records.chained);
+    pub fn read(&self, page: usize, into: &mut [u8], page_size: usize, records: &mut Records) -> Result<()> {
+        match self {
+            Self::Mapped(mapped) => mapped.read(page, into, page_size),
+            Self::Indexed(indexed) => indexed.read(page, into, page_size, records),
+            Self::Chained(chained) => chained.read(page, into, page_size, &mut records.chained),
         }
-        let file = file.ok_or_else(|| Error::invalid("the snapshot has no file for its pages"))?;
+    }
+}
+
+/// Pages with fixed places.
+pub(super) struct Mapped {
+    pub file: Arc<PositionedFile>,
+    pub pages: MappedBlock,
+}
+
+impl Mapped {
+    fn each_zero_run(&self, mut each: impl FnMut(usize, usize)) {
+        let (bitmap, mut from) = (&self.pages.bitmap, 0);
+        while let Some((start, count)) = bitmap.clear_run(from, bitmap.len()) {
+            each(start, count);
+            from = start + count;
+        }
+    }
+
+    fn read(&self, page: usize, into: &mut [u8], page_size: usize) -> Result<()> {
+        let (bitmap, count) = (&self.pages.bitmap, into.len() / page_size);
+        let mut done = 0;
+        while done < count {
+            let first = page + done;
+            let pages = bitmap.alike(first, count - done);
+            let part = &mut into[done * page_size..(done + pages) * page_size];
+            match bitmap.get(first) {
+                true => self.pages.read(&self.file, first * page_size, Span::from_slice(part))?,
+                false => part.fill(0),
+            }
+            done += pages;
+        }
+        Ok(())
+    }
+}
+
+/// Pages of a stream whose places are known.
+pub(super) struct Indexed {
+    pub file: Arc<PositionedFile>,
+    pub block: Arc<Block>,
+    /// Offset of the stream in the file.
+    pub base: u64,
+    /// The last copy of each page.
+    pub pages: Arc<BlockPages>,
+}
+
+impl Indexed {
+    fn each_zero_run(&self, mut each: impl FnMut(usize, usize)) {
+        let mut page = 0;
+        for run in &self.pages.runs {
+            each(page, run.page as usize - page);
+            page = run.end() as usize;
+        }
+        each(page, self.block.pages() - page);
+    }
+
+    /// Where a page is: its offset in the file, or the byte that fills it. Also returns the number of pages from it on that follow
+    /// it there, or that have the same content; at most `most`.
+    fn find(&self, page: usize, most: usize, page_size: usize) -> (std::result::Result<u64, u8>, usize) {
+        let (runs, number) = (&self.pages.runs, page as u64);
+        let limit = |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(most);
+        match runs.get(runs.partition_point(|run| run.end() <= number)) {
+            None => (Err(0), most),
+            Some(run) if run.page > number => (Err(0), limit(run.page - number)),
+            Some(run) => {
+                let rest = run.from(number, page_size as u64);
+                (rest.place.get().map(|offset| self.base + offset), limit(rest.count))
+            }
+        }
+    }
+
+    fn read(&self, page: usize, into: &mut [u8], page_size: usize, records: &mut Records) -> Result<()> {
         let count = into.len() / page_size;
         let mut done = 0;
         while done < count {
-            let (found, mut pages) = self.find(page + done, count - done, page_size);
-            if matches!(self, Self::Indexed { .. }) && found.is_ok() {
-                pages = pages.min(PAGES_MAX);
-            }
-            let part = &mut into[done * page_size..(done + pages) * page_size];
-            if let Some(offset) = found.map_or_else(|byte| (part.fill(byte), None).1, Some) {
-                self.read_run(file, page + done, offset, part, page_size, records)?;
-            }
-            done += pages;
+            let (first, part) = (page + done, &mut into[done * page_size..]);
+            done += match self.find(first, count - done, page_size) {
+                (Err(byte), pages) => {
+                    part[..pages * page_size].fill(byte);
+                    pages
+                }
+                (Ok(offset), pages) => {
+                    let pages = pages.min(PAGES_MAX);
+                    self.read_run(first, offset, &mut part[..pages * page_size], page_size, records)?;
+                    pages
+                }
+            };
         }
         Ok(())
     }
@@ -128,31 +151,24 @@ impl Pages {
     /// Reads pages that follow each other in the file from an offset on.
     fn read_run(
         &self,
-        file: &PositionedFile,
         page: usize,
         offset: u64,
         into: &mut [u8],
         page_size: usize,
         records: &mut Records,
     ) -> Result<()> {
-        let name = self.block().name();
-        let failed = |err: std::io::Error| {
-            let what =
-                format_args!("reading block '{name}' from 0x{:x} on, at offset 0x{offset:x} of", page * page_size);
-            file.error(what, &err)
-        };
-        let Self::Indexed { block, base, .. } = self else {
-            return file.read_at(&[Span::from_slice(into)], offset).map_err(failed);
-        };
+        let Self { file, block, base, .. } = self;
         let before = (HEADER + 1 + block.info.name.len()).min((offset - base) as usize);
         let pages = into.len() / page_size;
-        file.read_at(&records.spans(into, page_size, before), offset - before as u64).map_err(failed)?;
+        file.read_at(&records.spans(into, page_size, before), offset - before as u64)
+            .map_err(|err| block.read_error(file, page * page_size, offset, &err))?;
         if records.are_of(&block.info.name, page, (pages, page_size), before) {
             return Ok(());
         }
         let text = format!(
-            "the file was changed after it was checked: there are no records of the {pages} pages of block '{name}' from \
+            "the file was changed after it was checked: there are no records of the {pages} pages of block '{}' from \
              0x{:x} on, at offset 0x{offset:x} of {}",
+            block.name(),
             page * page_size,
             file.name()
         );

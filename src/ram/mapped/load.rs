@@ -11,7 +11,7 @@ use crate::ram::bitmap::Bitmap;
 use crate::ram::block::Block;
 use crate::savevm::memory_plan::MemoryPlan;
 use crate::savevm::workers;
-use crate::sys::{Residency, is_anonymous};
+use crate::sys::{Residency, Span, is_anonymous};
 use crate::wire::mapped::{Header, bitmap_size};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,6 +27,14 @@ pub(in crate::ram) struct MappedBlock {
     pub pages_offset: u64,
     /// One bit per page that is in the file. All other pages are zero.
     pub bitmap: Bitmap,
+}
+
+impl MappedBlock {
+    /// Reads pages that are in the file, from the address `start` of the block on.
+    pub fn read(&self, from: &PositionedFile, start: usize, into: Span<'_>) -> Result<()> {
+        let place = self.pages_offset + start as u64;
+        from.read_at(&[into], place).map_err(|err| self.block.read_error(from, start, place, &err))
+    }
 }
 
 /// The file of a load, and the blocks whose headers were read.
@@ -152,12 +160,7 @@ fn get_run(from: &PositionedFile, mapped: &MappedBlock, (start, len): (usize, us
     if len >= PREFAULT_MIN {
         memory.prefault(start, len);
     }
-    let place = mapped.pages_offset + start as u64;
-    from.read_at(&[memory.span(start, len)], place).map_err(|err| {
-        let what =
-            format_args!("reading block '{}' from 0x{start:x} on, at offset 0x{place:x} of", mapped.block.name());
-        from.error(what, &err)
-    })
+    mapped.read(from, start, memory.span(start, len))
 }
 
 /// Clears a run of pages. Pages without content are not touched.
