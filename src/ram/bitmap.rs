@@ -136,11 +136,6 @@ impl Bitmap {
         self.search(start, start.saturating_add(most), flip).saturating_sub(start)
     }
 
-    /// The bits with their values inverted, in 64-bit words.
-    pub fn inverted(&self) -> Vec<u64> {
-        self.words.iter().map(|word| !word.load(Acquire)).collect()
-    }
-
     /// The first clear bit at or after `from`, or the number of bits.
     pub fn next_clear(&self, from: usize) -> usize {
         self.search(from, self.len, u64::MAX)
@@ -256,9 +251,6 @@ mod tests {
             bits.iter().enumerate().filter(|(_, bit)| **bit).for_each(|(at, _)| { bitmap.set(at, 1); });
             let expected = bits[start..start + most].iter().take_while(|bit| **bit == bits[start]).count();
             prop_assert_eq!((bitmap.get(start), bitmap.alike(start, most)), (bits[start], expected));
-            let inverted = Bitmap::new(bits.len());
-            inverted.merge(&bitmap.inverted());
-            prop_assert!((0..bits.len()).all(|at| inverted.get(at) != bits[at]));
         }
     }
 }
