@@ -192,21 +192,19 @@ impl Loader {
     /// Loads a section, or passes over it if its pages were found before and are read later.
     fn section(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
         let plan = ram.vm().map(|vm| vm.slot.memory_plan());
-        let lazy = plan.as_ref().and_then(|plan| plan.lazy.as_ref());
-        if let (Some(plan), Some(chain)) = (&plan, lazy.and_then(|lazy| lazy.chain.as_ref())) {
+        let lazy = plan.as_ref().and_then(|plan| Some((plan, plan.lazy.as_ref()?)));
+        let Some((plan, lazy)) = lazy else { return self.records(ram, file) };
+        if let Some(index) = &lazy.index {
             if self.lazy.is_none() {
-                self.lazy = Some(LazyLoad::from_chain(ram, chain, Arc::clone(plan))?);
+                self.lazy = Some(LazyLoad::from_index(ram, file, index, Arc::clone(plan))?);
             }
+            return lazy::skip_section(file, index);
+        }
+        if let (None, Some(chain)) = (&self.lazy, &lazy.chain) {
             // The stream has the blocks, but no pages.
-            return self.records(ram, file);
+            self.lazy = Some(LazyLoad::from_chain(ram, chain, Arc::clone(plan))?);
         }
-        let index = plan.as_ref().and_then(|plan| plan.lazy.as_ref()?.index.as_ref());
-        let (Some(plan), Some(index)) = (&plan, index) else { return self.records(ram, file) };
-        if self.lazy.is_none() {
-            let lazy = LazyLoad::from_index(ram, file, index, Arc::clone(plan))?;
-            self.lazy = Some(lazy);
-        }
-        lazy::skip_section(file, index)
+        self.records(ram, file)
     }
 
     fn records(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
