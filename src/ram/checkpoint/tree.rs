@@ -80,13 +80,10 @@ impl Tree {
         self.nodes.len() == 1 && self.current == Some(id)
     }
 
-    /// Forgets the content of a unit that was kept for the only checkpoint, which does not need it any more.
-    pub fn forget(&mut self, id: Id, place: Place) {
-        if self.has_only(id)
-            && let Some(node) = self.nodes.get_mut(&id)
-        {
-            node.difference.remove(&place);
-        }
+    /// Forgets the content of a unit that was kept for the only checkpoint, which does not need it any more. Returns whether
+    /// there was one.
+    pub fn forget(&mut self, id: Id, place: Place) -> bool {
+        self.has_only(id) && self.nodes.get_mut(&id).is_some_and(|node| node.difference.remove(&place).is_some())
     }
 
     /// Makes `target` current. Returns the contents that memory must get. `memory` reads the present content of a unit.

@@ -36,10 +36,14 @@ impl Unsaved {
         self.left[at].get(unit)
     }
 
+    /// Whether a copy of a unit that is about to change is needed, and only to save it.
+    fn needs_copy(&self, tree: &Tree, place: Place) -> bool {
+        tree.has_only(self.id) && self.is_left(place) && tree.kept(place).is_none()
+    }
+
     /// Whether a writer of this unit, which has `size` bytes, must wait until other copies are saved.
     pub fn is_full_for(&self, tree: &Tree, place: Place, size: usize) -> bool {
-        let copies = tree.has_only(self.id) && self.is_left(place) && tree.kept(place).is_none();
-        copies && self.bytes > 0 && self.bytes + size > COPIES_MAX
+        self.bytes > 0 && self.bytes + size > COPIES_MAX && self.needs_copy(tree, place)
     }
 
     /// Keeps the content of a unit that is about to change, if it is not saved yet.
@@ -47,7 +51,7 @@ impl Unsaved {
         if !tree.has_only(self.id) {
             // Older checkpoints need it as well.
             tree.keep(place, content);
-        } else if self.is_left(place) && tree.kept(place).is_none() {
+        } else if self.needs_copy(tree, place) {
             tree.keep(place, content);
             self.copied.push_back(place);
             self.bytes += size;
@@ -67,8 +71,7 @@ impl Unsaved {
     /// A unit of `size` bytes was read to be saved.
     pub fn saved(&mut self, tree: &mut Tree, (at, unit): Place, size: usize) {
         self.left[at].clear(unit, 1);
-        if tree.has_only(self.id) && tree.kept((at, unit)).is_some() {
-            tree.forget(self.id, (at, unit));
+        if tree.forget(self.id, (at, unit)) {
             self.bytes = self.bytes.saturating_sub(size);
         }
     }
