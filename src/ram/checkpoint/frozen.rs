@@ -49,16 +49,12 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// The index of a block in the session.
-    fn index(&self, at: usize) -> Result<usize> {
-        let index = self.session.index_of(&self.blocks[at]);
-        index.ok_or_else(|| Error::new(libc::ENODEV, "a block of memory was removed"))
-    }
-
     /// Takes pages of a block, whole units: first page and count.
     fn take(&self, at: usize, (start, count): (usize, usize), content: &mut Vec<u8>) -> Result<()> {
+        let index = self.session.index_of(&self.blocks[at]);
+        let index = index.ok_or_else(|| Error::new(libc::ENODEV, "a block of memory was removed"))?;
         content.resize(count * self.ram.page_size(), 0);
-        self.session.take_frozen(self.index(at)?, start * self.ram.page_size(), content)
+        self.session.take_frozen(index, start * self.ram.page_size(), content)
     }
 
     /// Claims the unit that begins with this page, unless another thread has it.
@@ -72,8 +68,8 @@ impl Pages<'_> {
 
 impl Copies for Pages<'_> {
     fn next(&self) -> Option<(usize, usize)> {
-        let (index, offset) = self.session.next_copy()?;
-        let at = (0..self.blocks.len()).find(|at| self.index(*at).is_ok_and(|other| other == index))?;
+        let (block, offset) = self.session.next_copy()?;
+        let at = self.blocks.iter().position(|other| Arc::ptr_eq(other, block))?;
         Some((at, offset / self.ram.page_size()))
     }
 

@@ -416,10 +416,11 @@ impl Session {
         self.blocks.iter().position(|other| Arc::ptr_eq(other, block))
     }
 
-    /// The next frozen unit of which there is a copy: index of the block, and the unit's offset.
-    pub fn next_copy(&self) -> Option<(usize, usize)> {
+    /// The next frozen unit of which there is a copy: the block, and the unit's offset.
+    pub fn next_copy(&self) -> Option<(&Arc<Block>, usize)> {
         let (at, unit) = self.pages().unsaved.as_mut()?.next_copy()?;
-        Some((at, unit * self.blocks[at].unit()))
+        let block = &self.blocks[at];
+        Some((block, unit * block.unit()))
     }
 
     /// Copies frozen units of the block with this index, which are saved then. Writers wait meanwhile.
