@@ -83,6 +83,13 @@ impl Bitmap {
         new
     }
 
+    /// Sets all bits that are set in `other`, which has as many bits.
+    pub fn unite(&self, other: &Self) {
+        for (word, add) in self.words.iter().zip(&other.words) {
+            word.fetch_or(add.load(Acquire), AcqRel);
+        }
+    }
+
     /// The first set bit of `from..to`, or `to`. With `flip` of all ones, the first clear bit. The bitmap ends before `to`
     /// at the latest.
     fn search(&self, from: usize, to: usize, flip: u64) -> usize {
@@ -198,6 +205,17 @@ mod tests {
         );
         assert_eq!((bitmap.next_clear(60), bitmap.next_clear(128)), (64, 200));
         assert_eq!(bitmap.set(usize::MAX, usize::MAX), 0);
+    }
+
+    #[test]
+    fn united_bitmaps_have_the_bits_of_both() {
+        let (one, two) = (Bitmap::new(130), Bitmap::new(130));
+        one.set(3, 70);
+        two.set(60, 20);
+        two.set(129, 1);
+        one.unite(&two);
+        assert_eq!(one.runs().collect::<Vec<_>>(), [(3, 77), (129, 1)]);
+        assert_eq!(two.runs().collect::<Vec<_>>(), [(60, 20), (129, 1)]);
     }
 
     #[test]

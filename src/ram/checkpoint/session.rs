@@ -401,11 +401,7 @@ impl Session {
             (Scope::All, ..) => {}
             (_, Some(saved), Some(log)) => log.parent = Some(saved),
             (Scope::Changed, None, Some(log)) => {
-                for (changed, units) in log.changed.iter().zip(&frozen.units) {
-                    for (start, count) in units.runs() {
-                        changed.set(start, count);
-                    }
-                }
+                log.changed.iter().zip(&frozen.units).for_each(|(changed, units)| changed.unite(units));
             }
             (_, _, log) => *log = None,
         }

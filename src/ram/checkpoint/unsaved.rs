@@ -24,9 +24,7 @@ impl Unsaved {
     pub fn new(id: Id, units: &[Bitmap]) -> Self {
         let copy = |units: &Bitmap| {
             let copy = Bitmap::new(units.len());
-            for (start, count) in units.runs() {
-                copy.set(start, count);
-            }
+            copy.unite(units);
             copy
         };
         Self { id, left: units.iter().map(copy).collect(), copied: VecDeque::new(), bytes: 0 }
