@@ -65,6 +65,10 @@ impl Channel for Begun {
         self.inner.peer_end()
     }
 
+    fn peer_has_closed(&self) -> bool {
+        self.inner.peer_has_closed()
+    }
+
     fn positioned(&self) -> io::Result<Option<PositionedFile>> {
         match self.taken.load(Relaxed) < self.first.len() {
             true => Ok(None),

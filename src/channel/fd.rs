@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
     DESCRIPTORS_MAX, IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, end_socket_reads,
-    make_room, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, recv_with_fds, send_at_once, send_fd,
-    send_with_fds, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, unsent_bytes, write_fd,
+    make_room, peer_has_closed, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, recv_with_fds, send_at_once,
+    send_fd, send_with_fds, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, unsent_bytes, write_fd,
     write_pipe,
 };
 use std::fs::File;
@@ -224,6 +224,10 @@ impl Channel for FdChannel {
 
     fn peer_end(&self) -> Option<String> {
         self.peer.as_ref().map(|peer| peer.describe(PEER_ENDS_WITHIN))
+    }
+
+    fn peer_has_closed(&self) -> bool {
+        self.kind == Kind::Socket && self.with(peer_has_closed).unwrap_or(false)
     }
 
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
@@ -548,6 +552,19 @@ mod tests {
         let (read, write_end) = pipes();
         drop(read);
         assert_eq!(write(&*write_end, b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn end_of_a_peer_is_known_before_its_bytes_are_read() {
+        let (near, mut far) = sockets();
+        far.write_all(b"last").unwrap();
+        assert!(!near.peer_has_closed());
+        drop(far);
+        assert!(near.peer_has_closed());
+        assert_eq!(read_to_end(&*near).unwrap(), b"last");
+        let (read, write_end) = pipes();
+        drop(write_end);
+        assert!(!read.peer_has_closed());
     }
 
     #[test]

@@ -78,6 +78,12 @@ pub trait Channel: Send + Sync {
         None
     }
 
+    /// Returns whether the peer has closed a connection. Bytes that it sent before may still wait to be read. False if that
+    /// can't be known.
+    fn peer_has_closed(&self) -> bool {
+        false
+    }
+
     /// Returns whether bytes can flow in both directions, which a return path needs.
     fn is_duplex(&self) -> bool {
         false

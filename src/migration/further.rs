@@ -349,6 +349,13 @@ impl Connections for Further {
         self.state.lock().error.clone()
     }
 
+    /// Without a return path the source closes its connections as soon as everything is sent.
+    fn is_abandoned(&self) -> bool {
+        let Some(core) = self.core.upgrade() else { return true };
+        let needs_answer = core.stats.get().return_path;
+        needs_answer && core.link.peer_has_closed()
+    }
+
     fn received(&self, number: usize, bytes: u64) {
         if let Some(meter) = self.meters.each.get(number) {
             meter.bytes.fetch_add(bytes, Relaxed);

@@ -76,6 +76,12 @@ impl Link {
         channel.and_then(|channel| channel.peer_end())
     }
 
+    /// Returns whether the peer has closed the connection, also behind bytes that are still to be read.
+    pub fn peer_has_closed(&self) -> bool {
+        let channel = self.0.lock().channel.clone();
+        channel.is_some_and(|channel| channel.peer_has_closed())
+    }
+
     /// Ends the reads of the channel, if there is one.
     pub fn end_reads(&self) {
         let channel = self.0.lock().channel.clone();

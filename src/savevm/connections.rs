@@ -90,6 +90,8 @@ pub trait Connections: Send + Sync {
     fn unsettled_error(&self) -> Option<Error>;
     /// Returns the first error of a connection.
     fn error(&self) -> Option<Error>;
+    /// Destination: the source has closed the main connection although it needs an answer, so no further pages are of use.
+    fn is_abandoned(&self) -> bool;
     /// Counts bytes that were received over a connection.
     fn received(&self, number: usize, bytes: u64);
     /// Destination: a connection has brought a part of a packet, and its thread waits for the rest; or no longer.

@@ -29,7 +29,7 @@ pub use peer::PeerProcess;
 pub use positioned::{appends, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing, tell};
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, end_socket_reads, listen_tcp, listen_unix,
-    make_room, send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket, unsent_bytes,
+    make_room, peer_has_closed, send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket, unsent_bytes,
 };
 pub use thread::{as_outside, spawn, spawn_scoped, thread_cpu_time};
 pub use uffd::{Feature, Mode, Userfault};

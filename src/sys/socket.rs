@@ -83,6 +83,14 @@ pub fn shutdown_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) } as isize).map(drop)
 }
 
+/// Whether the peer of a stream socket has ended its writes, also behind bytes that are still to be read.
+pub fn peer_has_closed(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: the pointer is that of one `pollfd`.
+    check(unsafe { libc::poll(&raw mut polled, 1, 0) } as isize)?;
+    Ok(polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0)
+}
+
 /// `shutdown(2)` of the receiving direction.
 pub fn end_socket_reads(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.

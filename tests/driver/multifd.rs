@@ -450,6 +450,31 @@ fn a_connection_that_stops_is_named_by_both_ends() {
     let _ = std::fs::remove_file(way);
 }
 
+#[test]
+fn source_that_closes_ends_the_wait_for_a_connection() {
+    let pair = Pair::new("abandoned");
+    pair.near.set(&(0..PAGES * PAGE).map(|at| (at / 3 % 251) as u8 + 1).collect::<Vec<_>>());
+    let way = socket_path("way-abandoned");
+    // A SYNC follows each section, and sections end before everything is sent.
+    let params = Params {
+        stall_timeout: Some(10 * LONG),
+        max_bandwidth: 2_000_000,
+        multifd_format: MultifdFormat::Qemu72,
+        ..several(3, Compression::None)
+    };
+    let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
+    let _met = proxy(&way, &pair.path, 2, 200_000, Fate::Stall);
+    let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
+    let sending = StallReason::PeerNotSending;
+    wait_until(|| has_stall(&pair.target, sending).is_some(), || format!("{:?}, {:?}", out.info(), into.info()));
+    cancelled(&*out, out.cancel());
+    let error = into.wait_within(LONG).expect("it ends").unwrap_err();
+    let expected = "the source closed the main connection before all pages arrived over connection 2 of 3";
+    assert!(error.message().contains(expected), "{error}");
+    assert!(pair.source.host.is_running() && !pair.target.host.is_running());
+    let _ = std::fs::remove_file(way);
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn all_connections_use_tls() {

@@ -350,6 +350,10 @@ impl Channel for TlsChannel {
         self.inner.peer_end()
     }
 
+    fn peer_has_closed(&self) -> bool {
+        self.inner.peer_has_closed()
+    }
+
     fn in_flight(&self) -> u64 {
         self.inner.in_flight()
     }

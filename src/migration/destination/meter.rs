@@ -73,6 +73,10 @@ impl Channel for Metered {
         self.inner.peer_end()
     }
 
+    fn peer_has_closed(&self) -> bool {
+        self.inner.peer_has_closed()
+    }
+
     fn is_duplex(&self) -> bool {
         self.inner.is_duplex()
     }

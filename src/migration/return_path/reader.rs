@@ -107,6 +107,10 @@ impl Channel for NoTimeout {
         self.inner.peer_end()
     }
 
+    fn peer_has_closed(&self) -> bool {
+        self.inner.peer_has_closed()
+    }
+
     fn shutdown(&self) -> io::Result<()> {
         self.inner.shutdown()
     }

@@ -158,7 +158,15 @@ impl Shared {
                 return Err(Error::new(libc::ETIMEDOUT, text));
             }
             self.connections.set_late(Some(late));
-            state = self.changed.wait_timeout(state, POLL.min(self.settings.stall));
+            drop(self.changed.wait_timeout(state, POLL.min(self.settings.stall)));
+            // Without the lock, because it looks at the connections.
+            let is_abandoned = self.connections.is_abandoned();
+            state = self.state.lock();
+            if is_abandoned && state.progress[late].synced < next && state.error.is_none() {
+                let text =
+                    format!("the source closed the main connection before all pages arrived over {}", self.name(late));
+                return Err(Error::new(libc::EIO, text));
+            }
         }
     }
 

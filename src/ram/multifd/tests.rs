@@ -52,6 +52,9 @@ impl Connections for Ends {
     fn error(&self) -> Option<Error> {
         self.error.lock().unwrap().clone()
     }
+    fn is_abandoned(&self) -> bool {
+        false
+    }
     fn received(&self, _: usize, bytes: u64) {
         self.received.fetch_add(bytes, Relaxed);
     }
