@@ -144,8 +144,8 @@ pub enum Rank {
     Registry,
 
     // Files and channels.
-    /// `channel::wait::Cancel::channels`: the channels on which a handshake is in progress.
-    Handshakes,
+    /// `channel::wait::Cancel::channels`: the channels that a cancellation shuts down.
+    CancelChannels,
     /// `file::Status::detail`.
     FileError,
     /// `channel::listen::Source`.

@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Ends `connect`, `Listener::accept` and handshakes from any thread, at once and permanently.
+/// Ends `connect`, `Listener::accept`, handshakes, and the waits of channels that it knows, from any thread, at once and
+/// permanently.
 pub struct Cancel {
     wake: WakeFd,
     cancelled: AtomicBool,
-    /// Channels on which a handshake is in progress.
+    /// Channels that a cancellation shuts down.
     channels: Mutex<Vec<Weak<dyn Channel>>>,
 }
 
 /// While it exists, a cancellation shuts a channel down.
-pub(super) struct ShutDown<'a> {
+pub struct ShutDown<'a> {
     cancel: &'a Cancel,
     channel: Weak<dyn Channel>,
 }
@@ -35,7 +36,7 @@ impl Cancel {
     /// Returns a new cancel. Fails if the process has no descriptors left.
     pub fn new() -> Result<Self> {
         let wake = WakeFd::new().map_err(|err| Error::io("can't make an event", &err))?;
-        let channels = Mutex::new(Rank::Handshakes, Vec::new());
+        let channels = Mutex::new(Rank::CancelChannels, Vec::new());
         Ok(Self { wake, cancelled: AtomicBool::new(false), channels })
     }
 
@@ -50,7 +51,7 @@ impl Cancel {
     }
 
     /// Lets a cancellation shut `channel` down, until the result is dropped.
-    pub(super) fn shuts_down(&self, channel: &Arc<dyn Channel>) -> ShutDown<'_> {
+    pub fn shuts_down(&self, channel: &Arc<dyn Channel>) -> ShutDown<'_> {
         let channel = Arc::downgrade(channel);
         self.channels.lock().push(Weak::clone(&channel));
         // A cancellation that came before may have missed the channel.

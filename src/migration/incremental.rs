@@ -128,7 +128,8 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, plan: &Plan<'_>, saving: &Savi
     let link = path.zip(plan.parent.as_ref()).map(|(path, parent)| link_to(path, parent)).transpose()?;
     let sink = without_big_lock(&*host, || Sink::open(plan.to, Some(LIMIT), saving.cancel()))?;
     sink.channel().set_stall_limit(Some(LIMIT));
-    saving.set_channel(sink.channel());
+    // Ends a wait for the peer. A file has none.
+    let _shut_down = saving.cancel().shuts_down(sink.channel());
     let file = MigFile::new(Arc::clone(sink.channel()), true);
     let prepared = without_big_lock(&*host, || ram.prepare())?;
     let (frozen, devices) = freeze(vm, &*prepared, plan.scope(), saving)?;

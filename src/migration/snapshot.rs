@@ -60,7 +60,8 @@ fn save_stopped(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()>
 fn save_into(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions, saving: &SavingGuard<'_>) -> Result<()> {
     let sink = Sink::open(to, Some(LIMIT), saving.cancel())?;
     sink.channel().set_stall_limit(Some(LIMIT));
-    saving.set_channel(sink.channel());
+    // Ends a wait for the peer. A file has none.
+    let _shut_down = saving.cancel().shuts_down(sink.channel());
     let file = MigFile::new(Arc::clone(sink.channel()), true);
     let saved = within(vm, |host| {
         // Setup runs outside the lock, where the host could start the guest.

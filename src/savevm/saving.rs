@@ -2,7 +2,7 @@
 //! The snapshot that a context saves: its progress, and its cancellation from another thread. Any thread, with or without the
 //! big lock.
 
-use crate::channel::{Cancel, Channel};
+use crate::channel::Cancel;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use std::sync::Arc;
@@ -28,7 +28,6 @@ struct Inner {
     info: SavingInfo,
     began: Option<Instant>,
     cancel: Option<Arc<Cancel>>,
-    channel: Option<Arc<dyn Channel>>,
 }
 
 /// See the module.
@@ -51,8 +50,7 @@ impl Saving {
     pub fn begin(&self) -> Result<SavingGuard<'_>> {
         let cancel = Arc::new(Cancel::new()?);
         let info = SavingInfo { active: true, ..SavingInfo::default() };
-        let (began, channel) = (Some(Instant::now()), None);
-        *self.0.lock() = Inner { info, began, cancel: Some(Arc::clone(&cancel)), channel };
+        *self.0.lock() = Inner { info, began: Some(Instant::now()), cancel: Some(Arc::clone(&cancel)) };
         Ok(SavingGuard { saving: self, cancel })
     }
 
@@ -66,17 +64,9 @@ impl Saving {
 
     /// Cancels the save. Returns whether one is in progress.
     pub fn cancel(&self) -> bool {
-        let (cancel, channel) = {
-            let inner = self.0.lock();
-            (inner.cancel.clone(), inner.channel.clone())
-        };
-        let Some(cancel) = cancel else { return false };
-        cancel.cancel();
-        if let Some(channel) = channel {
-            // Ends a wait for the peer. A file has none.
-            let _ = channel.shutdown();
-        }
-        true
+        // Channels are called without the lock.
+        let cancel = self.0.lock().cancel.clone();
+        cancel.inspect(|cancel| cancel.cancel()).is_some()
     }
 
     /// Fails if the save was cancelled.
@@ -106,15 +96,6 @@ impl SavingGuard<'_> {
         &self.cancel
     }
 
-    /// A cancellation shuts this channel down.
-    pub fn set_channel(&self, channel: &Arc<dyn Channel>) {
-        self.saving.0.lock().channel = Some(Arc::clone(channel));
-        // It may have come before.
-        if self.cancel.is_cancelled() {
-            self.saving.cancel();
-        }
-    }
-
     /// The guest was stopped for this time.
     pub fn set_stopped(&self, time: Duration) {
         self.saving.0.lock().info.stopped = time;
@@ -135,7 +116,7 @@ impl Drop for SavingGuard<'_> {
     fn drop(&mut self) {
         let mut inner = self.saving.0.lock();
         inner.info.active = false;
-        (inner.cancel, inner.channel) = (None, None);
+        inner.cancel = None;
     }
 }
 
