@@ -5,7 +5,7 @@
 //! The guest is stopped, and all devices are called with the big lock. A rollback that fails after it has reset the
 //! machine leaves parts of two states: the owner is `Torn` until a rollback or a snapshot load succeeds.
 
-use super::stopped::{start, stop, within};
+use super::stopped::{begin, start, stop, within};
 use crate::channel::memory;
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
@@ -63,12 +63,7 @@ impl Checkpoint {
 
     fn make(vm: &Arc<Vm>) -> Result<Self> {
         vm.check_migratable()?;
-        let _guard = vm.acquire_slot("a checkpoint")?;
-        vm.ownership.check("a checkpoint")?;
-        vm.slot.check_blockers("a checkpoint")?;
-        // It is one of the devices from the first snapshot on.
-        vm.prepare_global_state()?;
-        vm.begin_global_state();
+        let _guard = begin(vm, "a checkpoint")?;
         let ram = vm.slot.checkpoint_ram();
         within(vm, |host| {
             check_live(vm, ram.is_some())?;

@@ -9,10 +9,10 @@ use super::chain_files::{check_unchanged, describe};
 use super::checkpoint::check_live;
 use super::page_index::Pages;
 use super::snapshot_options::{Parent, SnapshotOptions, with_plan};
-use super::stopped::{LIMIT, start, stop, within};
+use super::stopped::{LIMIT, begin, saving, start, stop, within};
 use crate::chain;
 use crate::channel::{PositionedFile, Sink, Uri, memory};
-use crate::error::{Error, Phase, Result, Side};
+use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::Vm;
 use crate::savevm::checkpoint::{CheckpointRam, FrozenRam, PreparedRam, SavedSnapshot, Scope};
@@ -66,11 +66,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
     if options.parent.is_some() && vm.flags().has(Flags::NO_FOOTERS) {
         return Err(Error::new(libc::ENOTSUP, "a snapshot of a chain needs sections with footers"));
     }
-    let _guard = vm.acquire_slot("a snapshot")?;
-    vm.ownership.check("a snapshot")?;
-    vm.slot.check_blockers("a snapshot")?;
-    vm.prepare_global_state()?;
-    vm.begin_global_state();
+    let _guard = begin(vm, "a snapshot")?;
     let ram = vm.slot.checkpoint_ram().ok_or_else(|| {
         let text = "the library does not know which memory changes: add the guest's memory with savevm_ram_new()";
         Error::new(libc::ENOTSUP, text)
@@ -83,10 +79,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
         }
         plan.parent = parent;
     }
-    let saving = vm.slot.saving.begin()?;
-    let saved = save_to(vm, &*ram, &plan, &saving);
-    let saved = saving.end(saved, ram.remaining());
-    saved.map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
+    saving(vm, |saving| save_to(vm, &*ram, &plan, saving))
 }
 
 /// The snapshot since which changes are logged, if it is the parent.

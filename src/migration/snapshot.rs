@@ -8,7 +8,7 @@ use super::file_source::FileSource;
 use super::incremental;
 use super::page_index::{self, Pages};
 use super::snapshot_options::{SnapshotOptions, with_plan};
-use super::stopped::{LIMIT, start, stop, within};
+use super::stopped::{LIMIT, begin, saving, start, stop, within};
 use crate::chain::FlatForm;
 use crate::channel::{Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
 use crate::error::{Error, Phase, Result, Side};
@@ -45,15 +45,8 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
 
 /// Saves while the guest is stopped.
 fn save_stopped(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
-    let _guard = vm.acquire_slot("a snapshot")?;
-    vm.ownership.check("a snapshot")?;
-    vm.slot.check_blockers("a snapshot")?;
-    vm.prepare_global_state()?;
-    vm.begin_global_state();
-    let saving = vm.slot.saving.begin()?;
-    let saved = save_into(vm, to, options, &saving);
-    let remaining = vm.slot.checkpoint_ram().map_or(0, |ram| ram.remaining());
-    saving.end(saved, remaining).map_err(|err| err.at_side(Side::Source).in_phase(Phase::Snapshot))
+    let _guard = begin(vm, "a snapshot")?;
+    saving(vm, |saving| save_into(vm, to, options, saving))
 }
 
 /// Opens the file, and saves while the guest is stopped.
@@ -85,11 +78,7 @@ fn save_into(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions, saving: &SavingG
 
 /// Saves all phases into a file of the caller, including cleanup. The guest is stopped, and the caller holds the lock.
 pub fn save_to(vm: &Vm, file: &MigFile) -> Result<()> {
-    let _guard = vm.acquire_slot("a snapshot")?;
-    vm.ownership.check("a snapshot")?;
-    vm.slot.check_blockers("a snapshot")?;
-    vm.prepare_global_state()?;
-    vm.begin_global_state();
+    let _guard = begin(vm, "a snapshot")?;
     vm.global_state.store(!vm.host().knows_run_state());
     // Setup runs outside the lock, where the host could start the guest.
     vm.ownership.hold(true);
