@@ -34,18 +34,21 @@ use std::time::Instant;
 struct Plan<'a> {
     to: &'a Uri,
     options: &'a SnapshotOptions,
+    /// The file, if the snapshot is part of a chain.
+    path: Option<&'a Path>,
     /// The parent of an incremental snapshot.
     parent: Option<SavedSnapshot>,
 }
 
-impl Plan<'_> {
-    /// The file, if the snapshot is part of a chain.
-    fn chain_file(&self) -> Result<Option<&Path>> {
-        match self.to {
-            _ if self.options.parent.is_none() => Ok(None),
-            Uri::File { path, offset: 0 } => Ok(Some(path)),
-            _ => Err(Error::invalid("a snapshot of a chain is a regular file: use file:PATH")),
-        }
+impl<'a> Plan<'a> {
+    /// The plan without the parent, which is not known yet.
+    fn new(to: &'a Uri, options: &'a SnapshotOptions) -> Result<Self> {
+        let path = match to {
+            _ if options.parent.is_none() => None,
+            Uri::File { path, offset: 0 } => Some(&**path),
+            _ => return Err(Error::invalid("a snapshot of a chain is a regular file: use file:PATH")),
+        };
+        Ok(Self { to, options, path, parent: None })
     }
 
     fn scope(&self) -> Scope {
@@ -60,8 +63,7 @@ impl Plan<'_> {
 /// Saves a snapshot while the guest runs. Stops the guest for a short time, and starts it again if it ran. In a chain, changes
 /// are logged from the snapshot on.
 pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
-    let mut plan = Plan { to, options, parent: None };
-    plan.chain_file()?;
+    let mut plan = Plan::new(to, options)?;
     vm.check_migratable()?;
     if options.parent.is_some() && vm.flags().has(Flags::NO_FOOTERS) {
         return Err(Error::new(libc::ENOTSUP, "a snapshot of a chain needs sections with footers"));
@@ -71,7 +73,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
         let text = "the library does not know which memory changes: add the guest's memory with savevm_ram_new()";
         Error::new(libc::ENOTSUP, text)
     })?;
-    if let (Some(parent), Uri::File { path, .. }) = (&options.parent, to) {
+    if let (Some(parent), Some(path)) = (&options.parent, plan.path) {
         let parent = known_parent(&*ram, parent)?;
         if let Some(parent) = &parent {
             check_unchanged(parent)?;
@@ -117,8 +119,7 @@ fn check_target(path: &Path, parent: &SavedSnapshot) -> Result<()> {
 
 fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, plan: &Plan<'_>, saving: &SavingGuard<'_>) -> Result<()> {
     let host = vm.host();
-    let path = plan.chain_file()?;
-    let link = path.zip(plan.parent.as_ref()).map(|(path, parent)| link_to(path, parent)).transpose()?;
+    let link = plan.path.zip(plan.parent.as_ref()).map(|(path, parent)| link_to(path, parent)).transpose()?;
     let sink = without_big_lock(&*host, || Sink::open(plan.to, Some(LIMIT), saving.cancel()))?;
     sink.channel().set_stall_limit(Some(LIMIT));
     // Ends a wait for the peer. A file has none.
@@ -133,7 +134,7 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, plan: &Plan<'_>, saving: &Savi
             let write = || write(vm, &file, link.as_ref(), &*frozen, &devices);
             let saved = with_plan(vm, plan.options.plan(Pages::default()), write);
             let saved = saved.and(file.close()).and_then(|()| vm.slot.saving.check());
-            let Some(path) = path else { return sink.finish(saved) };
+            let Some(path) = plan.path else { return sink.finish(saved) };
             let identity = sink.finish_file(saved, |file| {
                 let identity = seal(file, link.is_some())?;
                 vm.slot.saving.check().map(|()| identity)
