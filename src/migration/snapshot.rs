@@ -181,7 +181,9 @@ impl Source {
             // The pages were checked when the chain was opened.
             check(vm, chain.flatten(FlatForm::WithoutPages))?;
             let (form, pages, snapshot) = if options.lazy {
-                check_footers(vm)?;
+                if vm.flags().has(Flags::NO_FOOTERS) {
+                    return Err(no_footers());
+                }
                 let pages = chain_pages(&chain, 1 << vm.host().target_page_bits())?;
                 (FlatForm::WithoutPages, Pages { chain: Some(Arc::new(pages)), ..Pages::default() }, None)
             } else {
@@ -196,15 +198,9 @@ impl Source {
     }
 }
 
-/// Fails if the ends of sections are not known, so that nothing could be checked.
-fn check_footers(vm: &Vm) -> Result<()> {
-    match vm.flags().has(Flags::NO_FOOTERS) {
-        true => {
-            let text = "a lazy restore needs sections with footers (SAVEVM_FLAG_NO_FOOTERS is set)";
-            Err(Error::new(libc::ENOTSUP, text))
-        }
-        false => Ok(()),
-    }
+/// The error of a lazy restore if the ends of sections are not known, so that nothing could be checked.
+fn no_footers() -> Error {
+    Error::new(libc::ENOTSUP, "a lazy restore needs sections with footers (SAVEVM_FLAG_NO_FOOTERS is set)")
 }
 
 /// Logs what changes since a snapshot that was loaded. The guest is complete, so a failure is a warning: the next snapshot
@@ -232,12 +228,8 @@ fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dy
         check_source(vm, FileSource::new(file, base).map_err(failed)?, base, &mut Framing)?;
         return Ok((channel, Pages::default()));
     }
-    match page_index::find(vm, &file, base, options.index.as_deref())? {
-        Some(pages) => Ok((channel, pages)),
-        None => {
-            Err(Error::new(libc::ENOTSUP, "a lazy restore needs sections with footers (SAVEVM_FLAG_NO_FOOTERS is set)"))
-        }
-    }
+    let pages = page_index::find(vm, &file, base, options.index.as_deref())?.ok_or_else(no_footers)?;
+    Ok((channel, pages))
 }
 
 fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {
