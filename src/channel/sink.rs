@@ -12,9 +12,9 @@
 use super::fd::FdChannel;
 use super::{Cancel, Channel, Uri, connect};
 use crate::error::{self, Error, Result};
-use crate::sys::link_open_file;
+use crate::sys::{link_open_file, with_piece};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -88,10 +88,7 @@ impl Sink {
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |err| Error::io(format_args!("writing {}", path.display()), &err);
     let sink = Sink::open(&Uri::File { path: path.to_owned(), offset: 0 }, None, &Cancel::new()?)?;
-    let written = match &sink.replacement {
-        Some(new) => (&new.file).write_all(bytes),
-        None => OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)),
-    };
+    let written = with_piece(bytes, |piece| sink.channel.write_all(&mut [piece])).and_then(|()| sink.channel.close());
     sink.finish(written.map_err(failed))
 }
 
