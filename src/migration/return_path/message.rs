@@ -36,7 +36,7 @@ pub fn get_answer(file: &MigFile, len: u32) -> Result<Vec<u8>> {
     let offset = file.position();
     if len > PREFLIGHT_ANSWER_MAX {
         let text = format!(
-            "return path: an answer of {}, expected at most {}",
+            "an answer of {}, expected at most {}",
             error::size(len.into()),
             error::size(PREFLIGHT_ANSWER_MAX.into())
         );
@@ -59,7 +59,7 @@ pub fn get_bitmap(mut file: &MigFile) -> Result<Vec<u8>> {
     let size = decode_bitmap_size(&mut file)?;
     file.check()?;
     if size > RECEIVED_BITMAP_MAX || !size.is_multiple_of(8) {
-        let text = format!("return path: a received bitmap of {}", error::size(size));
+        let text = format!("a received bitmap of {}", error::size(size));
         return Err(Error::invalid(text).at_offset(offset));
     }
     let no_memory = |_| Error::new(libc::ENOMEM, "no memory for a received bitmap").at_offset(offset);
@@ -68,7 +68,7 @@ pub fn get_bitmap(mut file: &MigFile) -> Result<Vec<u8>> {
     let end = decode_bitmap_end(&mut file)?;
     file.check()?;
     if end != BITMAP_END {
-        return Err(Error::invalid(format!("return path: a received bitmap ends with 0x{end:x}")).at_offset(offset));
+        return Err(Error::invalid(format!("a received bitmap ends with 0x{end:x}")).at_offset(offset));
     }
     Ok(bits)
 }

@@ -300,8 +300,6 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
                         let why = channel.peer_end().unwrap_or_else(|| "it ended, crashed or was killed".to_owned());
                         format!("{how}: {why}")
                     }
-                    // The errors of messages name it already.
-                    false if error.message().starts_with("return path: ") => error.message().to_owned(),
                     false => format!("return path: {}", error.message()),
                 };
                 let error = core.name_peer(error.with_message(text));

@@ -141,10 +141,10 @@ impl fmt::Display for MessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownType(MessageHead { kind, len }) => {
-                write!(f, "return path: unknown message 0x{kind:04x} of {len} bytes")
+                write!(f, "unknown message 0x{kind:04x} of {len} bytes")
             }
             Self::WrongLength { name, len, expected } => {
-                write!(f, "return path: {name} of {len} bytes, expected {expected}")
+                write!(f, "{name} of {len} bytes, expected {expected}")
             }
         }
     }
