@@ -285,9 +285,10 @@ fn configuration(vm: &Vm, file: &MigFile, negotiates: bool) -> Result<Option<Err
     config::load(vm, file)
 }
 
-/// Reads a configuration section that this machine does not expect, if one follows the header. Returns why the stream is refused.
+/// Of a machine that expects no configuration section (`Flags::NO_CONFIGURATION`): reads one if it follows the header. Returns
+/// why the stream is refused.
 pub fn unexpected_configuration(vm: &Vm, file: &MigFile) -> Result<Option<Error>> {
-    if !vm.flags().has(Flags::NO_CONFIGURATION) || file.peek_byte(0) != wire::CONFIGURATION {
+    if file.peek_byte(0) != wire::CONFIGURATION {
         return Ok(None);
     }
     let offset = file.position();
