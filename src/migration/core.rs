@@ -263,6 +263,16 @@ impl Core {
         self.interruption.lock().get_or_insert(reason);
     }
 
+    /// Source: keeps the load times that the destination reports. Devices that are not registered here are ignored.
+    pub fn note_load_times<'a>(&self, times: impl Iterator<Item = (&'a [u8], u32, Duration)>) {
+        let known: Vec<_> =
+            times.filter(|(name, instance, _)| self.vm.registry.find(name, *instance).is_some()).collect();
+        for (name, instance, time) in &known {
+            self.vm.slot.device_costs.set_loaded(name, *instance, *time);
+        }
+        self.stats.set_load_times(&known);
+    }
+
     /// Adds how the peer's process ended to the error of a connection that broke, if that can be known. Before the connection
     /// is closed here.
     pub fn name_peer(&self, error: Error) -> Error {

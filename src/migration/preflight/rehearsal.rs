@@ -79,14 +79,9 @@ pub(in crate::migration) fn send(core: &Core, file: &MigFile, reader: &Reader) -
     }
 }
 
-/// Keeps the load times of a destination for later migrations. Devices that are not registered here are ignored.
+/// Keeps the load times of a destination for later migrations.
 pub(in crate::migration) fn report_times(core: &Core, times: &[LoadTime]) {
-    let vm = &core.vm;
-    for LoadTime { name, instance, micros } in times {
-        if vm.registry.find(name, *instance).is_some() {
-            vm.slot.device_costs.set_loaded(name, *instance, Duration::from_micros(*micros));
-        }
-    }
+    core.note_load_times(times.iter().map(|time| (&*time.name, time.instance, Duration::from_micros(time.micros))));
 }
 
 /// Returns how many bytes the devices will probably have: what they had before, and a guess for those that were never saved.

@@ -311,19 +311,6 @@ fn listen(core: &Arc<Core>, channel: &Arc<dyn Channel>, shared: &Mutex<ReaderDat
     core.status_machine.notify();
 }
 
-/// Keeps the load times that the destination reports, of devices that are registered here.
-fn note_load_times(core: &Core, times: &[message::DeviceTime]) {
-    let known: Vec<_> = times
-        .iter()
-        .filter(|time| core.vm.registry.find(&time.name, time.instance).is_some())
-        .map(|time| (&*time.name, time.instance, Duration::from_nanos(time.nanos)))
-        .collect();
-    for (name, instance, time) in &known {
-        core.vm.slot.device_costs.set_loaded(name, *instance, *time);
-    }
-    core.stats.set_load_times(&known);
-}
-
 /// Takes one message; whether more may follow.
 fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Message) -> Result<bool> {
     core.vm.fault_point(FaultPoint::ReturnPath);
@@ -355,7 +342,8 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             let answer = message::get_answer(file, len)?;
             shared.lock().answer = Some(answer);
         }
-        Message::DeviceTimes(times) => note_load_times(core, &times),
+        Message::DeviceTimes(times) => core
+            .note_load_times(times.iter().map(|time| (&*time.name, time.instance, Duration::from_nanos(time.nanos)))),
         Message::ErrorText(text) => shared.lock().text = Some(text),
         Message::ResumeAck(value) => shared.lock().resume_ack = Some(value),
         Message::RequestPages { block, start, len } => {
