@@ -5,13 +5,14 @@
 
 use crate::error::{self, Error, Result};
 use crate::sys::{
-    IoVec, Span, advance_spans, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing,
-    system_page_size, tell, with_piece,
+    IoVec, Span, advance_spans, direct_alignment, open_again, open_at_once, pread_scattered, pwrite_fd, seek_to,
+    start_writing, system_page_size, tell, with_piece,
 };
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 /// A file that can be read and written at any offset.
 #[derive(Debug)]
@@ -32,9 +33,14 @@ impl PositionedFile {
         Self { fd: file.into(), name }
     }
 
-    /// Opens a file for reading.
-    pub fn open(path: &std::path::Path) -> io::Result<Self> {
-        Ok(Self::new(File::open(path)?.into(), Some(format!("file:{}", path.display()))))
+    /// Opens a regular file or a disk for reading.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = open_at_once(path)?;
+        let kind = file.metadata()?.file_type();
+        match kind.is_file() || kind.is_block_device() {
+            true => Ok(Self::from_file(file, format!("file:{}", path.display()))),
+            false => Err(io::Error::other("it is not a regular file")),
+        }
     }
 
     /// Returns another value for the same file.

@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::inspect::Budget;
 use crate::savevm::chain_pages::{ChainBlock, ChainPages};
 use crate::savevm::checkpoint::SavedSnapshot;
+use crate::sys::open_at_once;
 use crate::wire::chain::Identity;
-use std::fs::{Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,8 +28,7 @@ impl Files for DiskFiles {
     type File = PositionedFile;
 
     fn open(&mut self, path: &Path) -> io::Result<(PositionedFile, u128)> {
-        // A FIFO must not make this wait.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = open_at_once(path)?;
         let data = file.metadata()?;
         if !data.is_file() {
             return Err(io::Error::other("it is not a regular file"));

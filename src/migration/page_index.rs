@@ -13,10 +13,9 @@ use crate::savevm::Vm;
 use crate::savevm::chain_pages::ChainPages;
 use crate::savevm::host::Level;
 use crate::savevm::restore::{IndexFile, PageIndex};
+use crate::sys::open_at_once;
 use crate::wire::page_index::{self as wire, FileState};
-use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -122,8 +121,7 @@ fn from_index(vm: &Vm, file: &PositionedFile, base: u64, path: &Path) -> Result<
 
 /// The bytes of the index, or `None` if it does not exist.
 fn read_index(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
-    // A FIFO must not make this wait.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    let file = match open_at_once(path) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(|err| Error::io("opening it", &err))?,
     };

@@ -26,7 +26,9 @@ pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages, with_piece};
 pub use pagemap::{PageScan, Residency, is_anonymous};
 pub use peer::PeerProcess;
-pub use positioned::{appends, direct_alignment, open_again, pread_scattered, pwrite_fd, seek_to, start_writing, tell};
+pub use positioned::{
+    appends, direct_alignment, open_again, open_at_once, pread_scattered, pwrite_fd, seek_to, start_writing, tell,
+};
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, end_socket_reads, listen_tcp, listen_unix,
     make_room, peer_has_closed, send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket, unsent_bytes,

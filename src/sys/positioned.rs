@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 fn offset_of(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
@@ -49,6 +50,11 @@ pub fn seek_to(fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
 /// Whether every write goes to the end of the file, whatever its offset is.
 pub fn appends(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(status_flags(fd)? & libc::O_APPEND != 0)
+}
+
+/// Opens a file for reading. Does not wait for the writer of a named pipe.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Opens the file of a descriptor again, for reading or for writing, with further flags. Also works for a file without a

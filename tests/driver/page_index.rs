@@ -10,7 +10,10 @@ use savevm::wire::page_index::{FileState, PageIndex, Place, Run};
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A snapshot with an index, and its source.
@@ -251,4 +254,22 @@ fn index_is_refused_where_it_has_no_use() {
     let nowhere = SnapshotOptions { index: Some(Path::new("/nowhere/index").into()), ..SnapshotOptions::default() };
     snapshot_save(&saved.source.vm, &uri(&saved.path), &nowhere).unwrap();
     snapshot_load(&saved.source.vm, &uri(&saved.path), &SnapshotOptions::default()).unwrap();
+}
+
+#[test]
+fn snapshot_in_a_named_pipe_ends_without_an_index() {
+    let saved = Saved::new(&[5], 100);
+    let pipe = scratch("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::remove_file(&saved.index).unwrap();
+    let options = SnapshotOptions { index: Some(saved.index.clone()), ..SnapshotOptions::default() };
+    let (vm, to) = (saved.source.vm.clone(), uri(&pipe));
+    let (ended, result) = mpsc::channel();
+    let save = thread::spawn(move || ended.send(snapshot_save(&vm, &to, &options)));
+    assert!(fs::read(&pipe).unwrap() == fs::read(&saved.path).unwrap());
+    let result = result.recv_timeout(Duration::from_secs(60)).expect("the save waits for the pipe");
+    save.join().unwrap().unwrap();
+    fs::remove_file(&pipe).unwrap();
+    result.unwrap();
+    assert!(!saved.index.exists());
 }

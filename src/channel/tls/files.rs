@@ -4,9 +4,9 @@
 use super::certificate::Certificate;
 use crate::channel::Role;
 use crate::error::{Error, Result};
+use crate::sys::open_at_once;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -111,7 +111,7 @@ fn required(path: &Path, why: &str) -> Result<Vec<u8>> {
 /// Reads a file that may be absent.
 fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
     let failed = |err| Error::io(format_args!("TLS: reading {}", path.display()), &err);
-    let file = match File::open(path) {
+    let file = match open_at_once(path) {
         Ok(file) => file,
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
         Err(err) => return Err(failed(err)),

@@ -12,7 +12,7 @@ use crate::channel::replace_file;
 use crate::error::Result;
 use crate::ram::block::{self, Blocks};
 use crate::sync::{Mutex, Rank};
-use std::fs::File;
+use crate::sys::open_at_once;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -41,7 +41,7 @@ impl WorkingSet {
     /// Reads the file, or records if it does not exist.
     pub fn open(path: Option<&Path>, blocks: &Blocks) -> Self {
         let mut set = Self { first: Vec::new(), next: AtomicUsize::new(0), recorded: None, path: path.map(Into::into) };
-        match path.map(|path| (path, File::open(path))) {
+        match path.map(|path| (path, open_at_once(path))) {
             None => {}
             Some((path, Ok(file))) => match read(BufReader::new(file), blocks) {
                 Ok(units) => set.first = units,
