@@ -264,6 +264,25 @@ int savevm_start_load_thread(SaveVMLoadThread *function,
  */
 int savevm_load_state(QEMUFile *f, Error **errp);
 
+/**
+ * Loads sections and commands up to EOF. As qemu_loadvm_state_main(), with an error.
+ *
+ * Returns: 0; 1 if another thread continues to read the stream; -errno with an error.
+ *
+ * Thread: any. Lock: either. QEMU 10.2: qemu_loadvm_state_main, migration/savevm.c.
+ */
+int savevm_load_state_main(QEMUFile *f, Error **errp);
+
+/**
+ * Loads the state of devices that qemu_save_device_state() saved. As qemu_load_device_state(), with an error.
+ *
+ * Returns: 0 or -errno with an error.
+ *
+ * Thread: any. Lock: held. QEMU 10.2: qemu_load_device_state, migration/savevm.c.
+ */
+int savevm_load_device_state(QEMUFile *f,
+                             Error **errp);
+
 #ifdef __cplusplus
 }
 #endif

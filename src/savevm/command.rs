@@ -57,7 +57,7 @@ pub fn ping(vm: &Vm, file: &MigFile, value: u32) {
     send(vm, file, Command::Ping, &value.to_be_bytes());
 }
 
-/// Sends PACKAGED and the stream behind it. The stream is not flushed.
+/// Sends PACKAGED and the stream behind it, and flushes the file (QEMU 10.2; QEMU 7.2 leaves the flush to what follows).
 pub fn packaged(vm: &Vm, file: &MigFile, stream: &[u8]) -> Result<()> {
     let Ok(len) = u32::try_from(stream.len()) else {
         let text =
@@ -67,6 +67,7 @@ pub fn packaged(vm: &Vm, file: &MigFile, stream: &[u8]) -> Result<()> {
     trace_event!(vm.host(), "qemu_savevm_send_packaged", "");
     send(vm, file, Command::Packaged, &len.to_be_bytes());
     file.put(stream);
+    file.flush();
     Ok(())
 }
 

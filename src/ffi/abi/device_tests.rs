@@ -534,3 +534,34 @@ fn layout_with_reordered_fields_and_infos_with_errors_is_usable() {
     });
     assert_eq!((state.number, state.half), (9, 10));
 }
+
+#[test]
+fn loads_with_an_error_report_what_failed() {
+    in_context(Some(1002), |_| {
+        type Load = unsafe extern "C" fn(*mut QEMUFile, *mut *mut CError) -> c_int;
+        for load in [savevm_load_state as Load, savevm_load_state_main, savevm_load_device_state] {
+            let file = || MigFile::new(Arc::new(Reader::new(vec![0x55; 16])), false);
+            let (file, mut error) = (file(), ptr::null_mut());
+            // SAFETY: the file is open, and `error` is NULL.
+            assert_eq!(unsafe { load(as_c(&file), &raw mut error) }, -libc::EINVAL);
+            assert!(message(error).contains("0x55"));
+            let mut error = ptr::null_mut();
+            // SAFETY: NULL is allowed.
+            assert_eq!(unsafe { load(ptr::null_mut(), &raw mut error) }, -libc::EINVAL);
+            assert!(message(error).contains("NULL"));
+        }
+        let file = MigFile::new(Arc::new(Reader::new(vec![0])), false);
+        // SAFETY: the file is open.
+        assert_eq!(unsafe { savevm_load_state_main(as_c(&file), ptr::null_mut()) }, 0);
+    });
+}
+
+#[test]
+fn packaged_stream_is_flushed() {
+    in_context(Some(1002), |_| {
+        let (file, sink) = writer();
+        // SAFETY: the file is open, and the buffer has one byte.
+        assert_eq!(unsafe { qemu_savevm_send_packaged(as_c(&file), c"x".as_ptr().cast(), 1) }, 0);
+        assert_eq!(sink.contents(), b"\x08\0\x07\0\x04\0\0\0\x01x");
+    });
+}

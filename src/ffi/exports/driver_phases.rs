@@ -2,6 +2,7 @@
 //! `savevm/host-driver.h`: phases that QEMU 7.2 does not have, or has without an `Error **`, for a host with a migration
 //! driver of its own. They act on the current context of the thread.
 
+use super::phases;
 use crate::error::{Error, Result};
 use crate::ffi::marshal::c_file::{FileReference, file_ref};
 use crate::ffi::marshal::guard::{guard, guard_error};
@@ -9,6 +10,7 @@ use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
 use crate::ffi::marshal::results::code_or_error;
 use crate::ffi::marshal::{c_error, current, strings};
 use crate::file::MigFile;
+use crate::savevm::incoming::LoadEnd;
 use crate::savevm::save::Disks;
 use crate::savevm::{Vm, load, save, switchover};
 use std::ffi::{c_char, c_int, c_void};
@@ -251,23 +253,19 @@ pub unsafe extern "C" fn savevm_start_load_thread(function: SaveVMLoadThread, op
     })
 }
 
-/// Loads a whole stream. As qemu_loadvm_state(), with an error.
-///
-/// Returns: 0; 1 if another thread continues to read the stream; -errno with an error.
-///
-/// Thread: any. Lock: held. QEMU 10.2: qemu_loadvm_state, migration/savevm.c.
+/// Runs a load with the file. Returns 0, 1 or -errno with the error.
 ///
 /// # Safety
 /// `f` is NULL or an open file; `errp` is NULL or points to NULL.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_load_state(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
+unsafe fn loaded(
+    f: *mut QEMUFile,
+    errp: *mut *mut CError,
+    load: impl FnOnce(&Vm, FileReference) -> Result<LoadEnd>,
+) -> c_int {
     let body = || {
         // SAFETY: the contract of the function.
-        let Some(file) = (unsafe { FileReference::new(f) }) else {
-            // SAFETY: as above.
-            return unsafe { code_or_error(Err(Error::invalid("the file is NULL")), errp) };
-        };
-        match super::phases::load_stream(&current::current(), &file) {
+        let file = unsafe { FileReference::new(f) }.ok_or_else(|| Error::invalid("the file is NULL"));
+        match file.and_then(|file| load(&current::current(), file)) {
             Ok(end) => end as c_int,
             Err(error) => {
                 let code = error.code();
@@ -279,4 +277,46 @@ pub unsafe extern "C" fn savevm_load_state(f: *mut QEMUFile, errp: *mut *mut CEr
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
+}
+
+/// Loads a whole stream. As qemu_loadvm_state(), with an error.
+///
+/// Returns: 0; 1 if another thread continues to read the stream; -errno with an error.
+///
+/// Thread: any. Lock: held. QEMU 10.2: qemu_loadvm_state, migration/savevm.c.
+///
+/// # Safety
+/// `f` is NULL or an open file; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_load_state(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { loaded(f, errp, |vm, file| phases::load_stream(vm, &file)) }
+}
+
+/// Loads sections and commands up to EOF. As qemu_loadvm_state_main(), with an error.
+///
+/// Returns: 0; 1 if another thread continues to read the stream; -errno with an error.
+///
+/// Thread: any. Lock: either. QEMU 10.2: qemu_loadvm_state_main, migration/savevm.c.
+///
+/// # Safety
+/// `f` is NULL or an open file; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_load_state_main(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { loaded(f, errp, phases::load_sections) }
+}
+
+/// Loads the state of devices that qemu_save_device_state() saved. As qemu_load_device_state(), with an error.
+///
+/// Returns: 0 or -errno with an error.
+///
+/// Thread: any. Lock: held. QEMU 10.2: qemu_load_device_state, migration/savevm.c.
+///
+/// # Safety
+/// `f` is NULL or an open file; `errp` is NULL or points to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_load_device_state(f: *mut QEMUFile, errp: *mut *mut CError) -> c_int {
+    // SAFETY: the contract of the function.
+    unsafe { loaded(f, errp, |vm, file| phases::load_devices(vm, &file)) }
 }

@@ -277,6 +277,18 @@ pub(super) fn load_stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     owned_load(vm, true, || load::stream(vm, file))
 }
 
+/// Loads sections up to EOF.
+pub(super) fn load_sections(vm: &Vm, file: FileReference) -> Result<LoadEnd> {
+    vm.check_not_poisoned().inspect_err(|error| file.set_error_detail(error.clone()))?;
+    owned_load(vm, false, || load::sections(vm, file))
+}
+
+/// Loads the state of devices.
+pub(super) fn load_devices(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
+    vm.check_not_poisoned().inspect_err(|error| file.set_error_detail(error.clone()))?;
+    owned_load(vm, false, || load::device_state(vm, file).map(|()| LoadEnd::Finished))
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
     on_leased(f, |vm, file| load_stream(vm, &file))
@@ -284,7 +296,7 @@ pub unsafe extern "C" fn qemu_loadvm_state(f: *mut QEMUFile) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_loadvm_state_main(f: *mut QEMUFile, _mis: *mut MigrationIncomingState) -> c_int {
-    on_leased(f, |vm, file| owned_load(vm, false, || load::sections(vm, file)))
+    on_leased(f, load_sections)
 }
 
 #[unsafe(no_mangle)]
@@ -294,8 +306,5 @@ pub extern "C" fn qemu_loadvm_state_cleanup() {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_load_device_state(f: *mut QEMUFile) -> c_int {
-    on_file(f, -libc::EINVAL, |vm, file| {
-        let load = || load::device_state(vm, file).map(|()| LoadEnd::Finished);
-        code(owned_load(vm, false, load).map(drop))
-    })
+    on_file(f, -libc::EINVAL, |vm, file| code(load_devices(vm, file).map(drop)))
 }
