@@ -160,6 +160,10 @@ impl TestHost {
         *self.frozen.lock().unwrap() = now;
     }
 
+    pub fn has_disks(&self) -> bool {
+        self.has_disks.load(SeqCst)
+    }
+
     pub fn is_running(&self) -> bool {
         self.running.load(SeqCst)
     }
@@ -374,7 +378,9 @@ impl Ram {
     fn put_dirty(&self, file: &MigFile, most: usize) -> bool {
         let mut sent = 0;
         while sent < most && !(file.rate_limit_reached() && sent > 0) {
-            let page = self.postcopy.take_request().or_else(|| self.dirty.lock().unwrap().first().copied());
+            let requests_only = most != usize::MAX && self.postcopy.on_request_only.load(SeqCst);
+            let next = || self.dirty.lock().unwrap().first().copied().filter(|_| !requests_only);
+            let page = self.postcopy.take_request().or_else(next);
             let Some(page) = page else { break };
             if !self.dirty.lock().unwrap().remove(&page) {
                 // It is on its way already.
@@ -402,6 +408,9 @@ impl Handler for super::Shared<Ram> {
     fn save_setup(&self, file: &MigFile) -> i32 {
         self.host.expect_lock(false, "save_setup");
         self.counts.save_setup.fetch_add(1, SeqCst);
+        while self.postcopy.setup_waits.load(SeqCst) {
+            thread::sleep(Duration::from_micros(100));
+        }
         file.put_be32(PAGES as u32);
         *self.dirty.lock().unwrap() = (0..PAGES).collect();
         0
@@ -479,12 +488,25 @@ pub struct Device {
     pub counts: Arc<Counts>,
     pub state: AtomicU64,
     pub fail_load: AtomicBool,
-    /// How long its save takes, and its load.
+    /// How many milliseconds its save takes, and its load. A test may shorten one that is in progress.
     pub slow: AtomicU32,
     /// The guest has not released it yet.
     pub plugged: AtomicBool,
     /// It reads all of this RAM while it loads.
     pub reads: Mutex<Option<Arc<Ram>>>,
+}
+
+/// A time for `Device::slow` that ends when the test sets another one.
+pub const UNTIL_TOLD: u32 = u32::MAX;
+
+impl Device {
+    /// Takes as long as `slow` says.
+    fn work(&self) {
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(self.slow.load(SeqCst).into()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl Handler for super::Shared<Device> {
@@ -500,7 +522,7 @@ impl Handler for super::Shared<Device> {
             self.host.stage.violation("save_state with the guest running");
         }
         self.counts.saved.fetch_add(1, SeqCst);
-        thread::sleep(Duration::from_millis(self.slow.load(SeqCst).into()));
+        self.work();
         file.put_be64(self.state.load(SeqCst));
         if let Some(recorder) = recorder {
             recorder.legacy_buffer(8);
@@ -509,7 +531,7 @@ impl Handler for super::Shared<Device> {
     }
     fn load(&self, file: &MigFile, _version: i32) -> Result<()> {
         self.host.expect_lock(true, "load_state");
-        thread::sleep(Duration::from_millis(self.slow.load(SeqCst).into()));
+        self.work();
         let state = file.get_be64();
         if self.fail_load.load(SeqCst) {
             return Err(Error::invalid("this device does not want to"));
@@ -611,8 +633,9 @@ impl Handler for super::Shared<Early> {
         0
     }
     fn save_live_iterate(&self, file: &MigFile) -> i32 {
-        let left = self.left.load(SeqCst).saturating_sub(1);
-        self.left.store(left, SeqCst);
+        // The test may set it meanwhile.
+        let before = self.left.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(1)));
+        let left = before.map_or(0, |before| before.saturating_sub(1));
         file.put_be32(left);
         i32::from(left == 0)
     }

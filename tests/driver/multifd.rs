@@ -251,7 +251,7 @@ fn cancelled_migration_leaves_no_thread_and_no_descriptor() {
     let pair = Pair::new("cancel-several");
     let before = open_descriptors();
     for at in 0..4 {
-        let params = Params { max_bandwidth: 4 << 20, ..several(4, Compression::None) };
+        let params = Params { max_bandwidth: 1 << 18, ..several(4, Compression::None) };
         let (out, into) = pair.run(params.clone(), params, |_| thread::sleep(Duration::from_millis(60 * at)));
         if at % 2 == 0 {
             cancelled(&*out, out.cancel());

@@ -11,7 +11,7 @@ const FIRST: u64 = 256 << 10;
 
 /// So slow that the switch comes in the middle.
 fn params(compression: Compression) -> Params {
-    Params { postcopy: true, max_bandwidth: 2 << 20, ..several(3, compression) }
+    Params { postcopy: true, max_bandwidth: 512 << 10, ..several(3, compression) }
 }
 
 /// A migration that has switched to postcopy. `None` if this system has no userfaultfd.

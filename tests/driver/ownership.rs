@@ -2,8 +2,8 @@
 //! The owner of a guest belongs to the context: what is refused, when, and what the context reports meanwhile.
 
 use super::link::{Break, fragile};
-use super::machine::Machine;
-use super::precopy::{Run, cancelled, check_moved, over, quick, wait_status};
+use super::machine::{Machine, UNTIL_TOLD};
+use super::precopy::{Run, cancelled, check_moved, over, quick, wait_status, wait_until};
 use super::rest::scratch;
 use savevm::channel::Uri;
 use savevm::error::Error;
@@ -143,9 +143,11 @@ fn a_guest_that_is_back_without_its_disks_may_not_run() {
     let (source, destination, stage) = Machine::two();
     destination.device.fail_load.store(true, SeqCst);
     // The disks are released before the destination reports that its device fails.
-    destination.device.slow.store(50, SeqCst);
+    destination.device.slow.store(UNTIL_TOLD, SeqCst);
     source.host.fail_disks.store(true, SeqCst);
     let run = Run::start(&source, &destination, whole(), (quick(), quick()));
+    wait_until(|| !source.host.has_disks(), || format!("{:?}", run.out.info()));
+    destination.device.slow.store(0, SeqCst);
     let error = run.out.wait_within(super::precopy::LONG).expect("it ends").unwrap_err();
     assert!(run.into.wait().is_err());
     assert!(error.message().contains("going on here: disks_activate returned -5"), "{error}");

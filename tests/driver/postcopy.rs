@@ -16,6 +16,10 @@ pub struct PostcopyParts {
     pub enabled: AtomicBool,
     pub listening: AtomicBool,
     pub started: AtomicBool,
+    /// The setup waits, so that a test can request postcopy before the first round.
+    pub setup_waits: AtomicBool,
+    /// Only requested pages are sent, so that the postcopy lasts as long as the test wants.
+    pub on_request_only: AtomicBool,
     requests: Mutex<VecDeque<usize>>,
     received: Mutex<BTreeSet<usize>>,
     came: Condvar,

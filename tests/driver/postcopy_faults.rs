@@ -26,9 +26,10 @@ fn slow(extensions: bool) -> Params {
     }
 }
 
-/// A postcopy whose guest runs at the destination, with pages missing.
+/// A postcopy whose guest runs at the destination, with pages missing until it requests them.
 fn running(source: &Machine, destination: &Machine, ends: &(Arc<Fragile>, Arc<Fragile>), params: Params) -> Run {
     source.ram.ballast.store(50, SeqCst);
+    source.ram.postcopy.on_request_only.store(true, SeqCst);
     let run = start(source, destination, ends, params);
     let status = || {
         let status = run.into.info().status;
@@ -345,6 +346,7 @@ fn query_and_event_say_why_a_postcopy_paused() {
         wait_until(|| !errors().is_empty(), || "no event has the error".to_owned());
         assert_eq!(errors(), [("postcopy-paused", error)]);
     }
+    source.ram.postcopy.on_request_only.store(false, SeqCst);
     recover_all(&run, "why it paused");
     let (out, into) = run.wait("why it paused");
     out.and(into).unwrap();

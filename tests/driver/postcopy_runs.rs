@@ -2,7 +2,7 @@
 //! Postcopy: the switch, pages on request, breaks at every byte, recovery.
 
 use super::link::{Break, Fragile, corrupting, fragile};
-use super::machine::{Machine, PAGES, Stage};
+use super::machine::{Machine, PAGES, Stage, UNTIL_TOLD};
 use super::precopy::{LONG, Run, over, quick, wait_status, wait_until};
 use savevm::channel::{Uri, memory};
 use savevm::error::Error;
@@ -24,7 +24,7 @@ pub fn params(extensions: bool) -> Params {
         extensions,
         max_bandwidth: 100_000,
         downtime_limit: Duration::from_micros(500),
-        recover_timeout: Some(Duration::from_secs(5)),
+        recover_timeout: Some(10 * LONG),
         ..quick()
     }
 }
@@ -36,9 +36,11 @@ pub fn machines() -> (Machine, Machine, Arc<Stage>) {
 }
 
 pub fn start(source: &Machine, destination: &Machine, ends: &(Arc<Fragile>, Arc<Fragile>), params: Params) -> Run {
+    source.ram.postcopy.setup_waits.store(true, SeqCst);
     let run = Run::start(source, destination, ends.clone(), (params.clone(), params));
     // It may be over already, where the connection breaks early.
     let _ = run.out.start_postcopy();
+    source.ram.postcopy.setup_waits.store(false, SeqCst);
     run
 }
 
@@ -102,6 +104,7 @@ fn the_guest_runs_over_there_while_its_pages_follow() {
         let ends = fragile(-1, -1, Break::Whole);
         let slow = Params { max_postcopy_bandwidth: 2_000, ..params(extensions) };
         source.ram.ballast.store(50, SeqCst);
+        source.ram.postcopy.on_request_only.store(true, SeqCst);
         let run = start(&source, &destination, &ends, slow);
         let guest = guest(&destination);
         let (out, into) = run.wait(&what);
@@ -124,26 +127,21 @@ fn pages_that_are_asked_for_do_not_wait_for_the_rate_limit() {
     let (source, destination, stage) = machines();
     source.ram.ballast.store(50, SeqCst);
     // Three pages in a window of 100 ms.
-    let slow = Params { max_postcopy_bandwidth: 2_000, ..params(true) };
+    let slow = Params { max_postcopy_bandwidth: 2_000, pause_before_switchover: true, ..params(true) };
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
-    wait_status(|| run.out.info().status, Status::PostcopyActive, "postcopy");
-    // No window ends any more, so that the background copy pauses.
+    wait_status(|| run.out.info().status, Status::PreSwitchover, "the pause");
+    // No window ends any more, so that the background copy sends the pages of one window.
     source.host.freeze();
+    run.out.continue_().unwrap();
+    wait_status(|| run.into.info().status, Status::PostcopyActive, "the destination in postcopy");
+    wait_status(|| run.out.info().status, Status::PostcopyActive, "the source in postcopy");
     let missing = || (0..PAGES).filter(|page| !destination.ram.postcopy.has(*page)).collect::<Vec<_>>();
-    let mut left = missing();
-    loop {
-        thread::sleep(Duration::from_millis(500));
-        let now = missing();
-        if now.len() == left.len() {
-            break;
-        }
-        left = now;
-    }
-    assert!(left.len() > 2, "the limit holds the background copy back: {left:?}");
-    for page in [left[left.len() - 1], left[1]] {
+    let left = missing();
+    assert!(left.len() > 7, "the limit holds the background copy back: {left:?}");
+    for page in [left[left.len() - 1], left[left.len() - 2]] {
         assert_eq!(destination.ram.touch(page), Some(source.ram.contents()[page]), "page {page}");
     }
-    assert!(missing().contains(&left[0]), "pages that were not requested wait");
+    assert!(missing().contains(&left[4]), "pages that were not requested wait");
     *source.host.frozen.lock().unwrap() = None;
     let (out, into) = run.wait("urgent pages");
     out.and(into).unwrap();
@@ -168,7 +166,7 @@ fn devices_may_read_pages_that_are_missing() {
 #[test]
 fn the_guest_goes_when_what_only_precopy_sends_is_through() {
     let (source, destination, stage) = machines();
-    let ((source, early), (destination, arrived)) = (source.with_early(150), destination.with_early(1));
+    let ((source, early), (destination, arrived)) = (source.with_early(1 << 20), destination.with_early(1));
     let pausing = Params { pause_before_switchover: true, max_bandwidth: 20_000, ..params(true) };
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), pausing);
     let (mut classes, since) = ((false, false), Instant::now());
@@ -176,6 +174,9 @@ fn the_guest_goes_when_what_only_precopy_sends_is_through() {
         assert!(since.elapsed() < LONG, "{:?}", run.out.info());
         let left = run.out.info().remaining;
         classes = (classes.0 || left.precopy_only > 0, classes.1 || left.compatible > 0);
+        if classes == (true, true) {
+            early.left.store(1, SeqCst);
+        }
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!((early.left.load(SeqCst), classes), (0, (true, true)));
@@ -248,10 +249,12 @@ fn fail_to_load(
     }
     stream.put_byte(last);
     stream.flush();
-    let since = Instant::now();
-    let into = Incoming::start(&destination.vm, over(&here), params(true)).unwrap();
+    // No limit is reached: what it waits for has happened.
+    let limit = 10 * LONG;
+    let params =
+        Params { handshake_timeout: limit, switchover_timeout: limit, stall_timeout: Some(limit), ..params(true) };
+    let into = Incoming::start(&destination.vm, over(&here), params).unwrap();
     let error = into.wait_within(LONG).expect("it ends").unwrap_err();
-    assert!(since.elapsed() < Duration::from_secs(9), "it waited {:?} for what had happened", since.elapsed());
     assert_eq!((into.info().status, into.info().owner), (Status::Failed, Owner::Torn));
     assert!(!destination.host.is_running());
     destination.check_balanced("stream is through");
@@ -293,12 +296,15 @@ fn failed_device_load_leaves_the_guest_at_the_source() {
 fn a_break_while_the_devices_load_is_recovered_where_the_guest_is_gone() {
     let (source, destination, stage) = machines();
     source.ram.ballast.store(50, SeqCst);
-    destination.device.slow.store(200, SeqCst);
+    destination.device.slow.store(UNTIL_TOLD, SeqCst);
+    source.ram.postcopy.on_request_only.store(true, SeqCst);
     let slow = Params { max_postcopy_bandwidth: 2_000, ..params(false) };
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
     wait_status(|| run.into.info().status, Status::Device, "devices");
     wait_status(|| run.out.info().status, Status::PostcopyActive, "handed over");
     run.out.pause().unwrap();
+    destination.device.slow.store(0, SeqCst);
+    source.ram.postcopy.on_request_only.store(false, SeqCst);
     recover_all(&run, "devices load");
     let (out, into) = run.wait("devices load");
     assert!(out.is_ok() && into.is_ok(), "{out:?} {into:?}");
@@ -456,6 +462,7 @@ fn paused_postcopy_without_recovery_fails_at_its_time_limit() {
     let slow =
         Params { max_postcopy_bandwidth: 1_000, recover_timeout: Some(Duration::from_millis(200)), ..params(true) };
     source.ram.ballast.store(100, SeqCst);
+    source.ram.postcopy.on_request_only.store(true, SeqCst);
     let run = start(&source, &destination, &fragile(-1, -1, Break::Whole), slow);
     pause_postcopy(&run);
     let (out, into) = run.wait("not recovered");
@@ -513,9 +520,11 @@ fn paused(source: &Machine, destination: &Machine) -> Run {
 
 fn paused_with(source: &Machine, destination: &Machine, params: Params) -> Run {
     source.ram.ballast.store(50, SeqCst);
+    source.ram.postcopy.on_request_only.store(true, SeqCst);
     let slow = Params { max_postcopy_bandwidth: 2_000, ..params };
     let run = start(source, destination, &fragile(-1, -1, Break::Whole), slow);
     pause_postcopy(&run);
+    source.ram.postcopy.on_request_only.store(false, SeqCst);
     wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
     wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
     run
@@ -568,7 +577,7 @@ fn a_silent_stranger_delays_a_recovery_by_the_limit_of_the_handshake() {
 #[test]
 fn strangers_at_a_listener_do_not_delay_a_recovery() {
     let (source, destination, stage) = machines();
-    let params = Params { handshake_timeout: LONG, recover_timeout: None, ..params(true) };
+    let params = Params { handshake_timeout: 100 * LONG, recover_timeout: None, ..params(true) };
     let run = paused_with(&source, &destination, params);
     let path = super::rest::scratch("recovery");
     let at = || Endpoint::Uri(Uri::Unix(path.clone()));
@@ -578,11 +587,9 @@ fn strangers_at_a_listener_do_not_delay_a_recovery() {
         UnixStream::connect(&path).unwrap().write_all(bytes).unwrap();
     }
     wait_reports((&source, &destination), "closed a connection that did not begin a recovery", 3);
-    let since = Instant::now();
     run.out.recover(&at()).unwrap();
     let (out, into) = run.wait("strangers at a listener");
     out.and(into).unwrap();
-    assert!(since.elapsed() < LONG / 2, "silent clients have a minute");
     assert!(!path.exists() || UnixStream::connect(&path).is_err(), "the listener is closed");
     check_whole(&source, &destination, &stage, "strangers at a listener");
 }

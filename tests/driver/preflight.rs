@@ -12,7 +12,7 @@ use savevm::migration::{
 use savevm::wire::command::{self, Command};
 use savevm::wire::preflight::{Answer, Manifest, Purpose, Request};
 use savevm::wire::return_path::{PING_HELLO, PING_HELLO_END, PING_OPENED};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -292,10 +292,12 @@ impl Client {
         Some(Answer::decode(&body).unwrap())
     }
 
-    /// Nothing but the failure of the destination follows.
+    /// Nothing but the failure of the destination follows, and the end.
     pub fn expect_end(mut self, what: &str) {
         let mut rest = Vec::new();
-        let _ = self.0.read_to_end(&mut rest);
+        if let Err(error) = self.0.read_to_end(&mut rest) {
+            assert!(error.kind() == ErrorKind::ConnectionReset, "{what}: the connection does not end: {error}");
+        }
         assert!(!rest.windows(2).any(|bytes| bytes == [0x53, 0x57]), "{what}: one more answer");
     }
 }
@@ -307,12 +309,12 @@ pub fn manifest(purpose: Purpose) -> Request {
 #[test]
 fn broken_rules_end_the_connection_and_touch_nothing() {
     let refuse = |what: &str, act: &dyn Fn(&mut Client)| {
-        let pair = Pair::waiting("rules", Params { handshake_timeout: Duration::from_millis(400), ..quick() });
+        // The greeting and the answers before a silence need a part of the limit.
+        let limit = if what.contains("silence") { Duration::from_secs(3) } else { 10 * LONG };
+        let pair = Pair::waiting("rules", Params { handshake_timeout: limit, ..quick() });
         let mut client = Client::connect(&pair.path);
-        let since = Instant::now();
         act(&mut client);
         client.expect_end(what);
-        assert!(since.elapsed() < LONG / 4, "{what}");
         assert_eq!(pair.destination.counts.load_setup.load(SeqCst), 0, "{what}");
         assert_eq!(pair.destination.vm.ownership.owner(), Owner::There, "{what}");
         pair.stage.check(what);
@@ -337,7 +339,7 @@ fn broken_rules_end_the_connection_and_touch_nothing() {
 
 #[test]
 fn a_client_that_breaks_off_a_rehearsal_does_not_end_the_wait() {
-    let pair = Pair::waiting("breaks-off", Params { handshake_timeout: Duration::from_millis(300), ..quick() });
+    let pair = Pair::waiting("breaks-off", Params { handshake_timeout: LONG, ..quick() });
     let commands: &[&[u8]] = &[b"", b"\x08\0\x05\0\0\0", b"\x01", b"\x04\0\0\0\x01\x03dev\0\0\0\0\0\0\0\x01\0"];
     for sections in commands {
         let mut client = Client::connect(&pair.path);

@@ -268,12 +268,14 @@ fn stranger_does_not_use_up_the_listener_of_a_recovery() {
     let dir = standard();
     let (source, destination, stage) = postcopy_runs::machines();
     source.ram.ballast.store(50, SeqCst);
+    source.ram.postcopy.on_request_only.store(true, SeqCst);
     let slow = Params { max_postcopy_bandwidth: 2_000, ..postcopy_runs::params(true) };
     let ends = fragile(-1, -1, Break::Whole);
     let run = postcopy_runs::start(&source, &destination, &ends, with(slow, &dir));
     postcopy_runs::pause_postcopy(&run);
     wait_status(|| run.into.info().status, Status::PostcopyPaused, "the destination's pause");
     wait_status(|| run.out.info().status, Status::PostcopyPaused, "the source's pause");
+    source.ram.postcopy.on_request_only.store(false, SeqCst);
     let path = scratch("tls-recovery");
     run.into.recover(at(&path)).unwrap();
     UnixStream::connect(&path).unwrap().write_all(b"QEVM\0\0\0\x03").unwrap();
