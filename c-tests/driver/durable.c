@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -135,6 +136,14 @@ static void kill_soon(pid_t child, long most_ns)
     waitpid(child, NULL, 0);
 }
 
+static ino_t inode_of(const char *path)
+{
+    struct stat data;
+
+    REQUIRE(stat(path, &data) == 0);
+    return data.st_ino;
+}
+
 static void killed_at_any_moment(SaveVMSnapshotFormat format)
 {
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
@@ -148,6 +157,7 @@ static void killed_at_any_moment(SaveVMSnapshotFormat format)
     begin();
     fill(number);
     REQUIRE(savevm_snapshot_save(vm, uri, &options, NULL) == 0);
+    ino_t first = inode_of(uri + strlen("file:"));
     srand(getpid());
     for (int kill_number = 0; kill_number < kills; kill_number++) {
         pid_t child = fork();
@@ -161,6 +171,8 @@ static void killed_at_any_moment(SaveVMSnapshotFormat format)
                 }
             }
         }
+        /* The first kill comes after a snapshot, however slow the machine is. */
+        WAIT_FOR(kill_number > 0 || inode_of(uri + strlen("file:")) != first);
         kill_soon(child, 40000000);
         number = load(uri);
         CHECK(number >= before);

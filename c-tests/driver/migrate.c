@@ -13,7 +13,7 @@ static Side source, destination;
 
 static SaveVMParams params(void)
 {
-    return (SaveVMParams){ .size = sizeof(SaveVMParams), .switchover_timeout_ms = 5000, .handshake_timeout_ms = 5000 };
+    return (SaveVMParams){ .size = sizeof(SaveVMParams), .switchover_timeout_ms = 60000, .handshake_timeout_ms = 60000 };
 }
 
 TEST(a_guest_moves)
@@ -171,7 +171,7 @@ TEST(pause_continue_cancel)
         if (cancel) {
             /* With the lock held, as a monitor would. */
             harness_lock(&source.lock);
-            CHECK_EQ(savevm_migration_cancel(out), 0);
+            CHECK_CANCELLED(out);
             harness_unlock(&source.lock);
             CHECK(source.runs && !destination.runs);
             CHECK_EQ(savevm_migration_wait(out, NULL), -ECANCELED);

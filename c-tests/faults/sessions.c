@@ -97,7 +97,7 @@ static int run_session(uint64_t seed, const char *directory, Journal *journal)
     }
     session_free(session);
     /* A thread that a migration no longer needs may still be closing what it had. */
-    for (uint64_t until = seconds_now() + 10 * slow(); (left = open_descriptors()) > before && seconds_now() < until;) {
+    for (uint64_t until = seconds_now() + 60 * slow(); (left = open_descriptors()) > before && seconds_now() < until;) {
         nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
     }
     if (left > before) {

@@ -70,7 +70,7 @@ static void migration(void)
     m = savevm_migrate(vm, "exec:cat >/dev/null", &params, NULL);
     REQUIRE(m != NULL);
     WAIT_FOR(status_of(m) == SAVEVM_STATUS_PRE_SWITCHOVER);
-    CHECK_EQ(savevm_migration_cancel(m), 0);
+    CHECK_CANCELLED(m);
     savevm_migration_free(m);
 }
 
