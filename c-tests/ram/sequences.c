@@ -2,7 +2,7 @@
 /*
  * Random sequences of restores, runs, saves, rollbacks and merges of a guest that checks its own memory.
  *
- * SAVEVM_SEQUENCES is their number (default 20), SAVEVM_SEED the number of the first (default: the time). The command `savevm`,
+ * SAVEVM_SEQUENCES is their number (default 20), SAVEVM_SEED the number of the first (default 1). The command `savevm`,
  * which merges, is SAVEVM_COMMAND; without it nothing is merged. 1,000 sequences need SAVEVM_TEST_SLOW=20, which raises the
  * deadline.
  */
@@ -129,9 +129,7 @@ static void save(Sequence *s)
     if (cancels && ret == -ECANCELED) {
         error_free(err);
         CHECK(access(snapshot_path(number), F_OK) != 0);
-        if (chained && !*options.parent) {
-            s->current = -1;
-        }
+        /* The chain before goes on, also if this snapshot was to begin another one. */
         return;
     }
     went_well(s, ret, err);
@@ -296,7 +294,7 @@ static void run_sequence(unsigned seed)
 TEST(random_sequences_keep_the_memory_of_the_guest)
 {
     const char *number = getenv("SAVEVM_SEQUENCES"), *first = getenv("SAVEVM_SEED");
-    unsigned seed = first ? (unsigned)strtoul(first, NULL, 10) : (unsigned)time(NULL);
+    unsigned seed = first ? (unsigned)strtoul(first, NULL, 10) : 1;
     int count = number ? atoi(number) : 20 / (int)harness_slow() + 1;
 
     for (int at = 0; at < count; at++) {

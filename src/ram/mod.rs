@@ -337,7 +337,7 @@ impl Ram {
         if vm.host().locked() {
             return Err(Error::new(libc::EDEADLK, "a snapshot of a running guest is taken without the lock"));
         }
-        self.check_no_checkpoints("a snapshot of a running guest")?;
+        self.end_log_for("a snapshot of a running guest")?;
         Ok(vm)
     }
 

@@ -63,7 +63,7 @@ impl Drop for Tracker {
 impl KernelLog {
     /// Write-protects all blocks that are sent.
     fn start(ram: &Ram, blocks: &Blocks) -> Result<Self> {
-        ram.check_no_checkpoints("logging dirty pages with the kernel")?;
+        ram.end_log_for("logging dirty pages with the kernel")?;
         let what = "logging dirty pages (a host can give a dirty log of its own, or mark pages as dirty)";
         let fault = Userfault::open(&[Feature::WpAsync, Feature::WpUnpopulated, Feature::WpHugeShmem]);
         let needs = "asynchronous write protection through userfaultfd (Linux 6.7)";

@@ -139,8 +139,9 @@ impl Ram {
         }
     }
 
-    /// Ends the log of changes since a snapshot. Fails with `EBUSY` while checkpoints exist, which `what` would disturb.
-    pub(super) fn check_no_checkpoints(&self, what: &str) -> Result<()> {
+    /// Makes the tracking free for `what`: ends the log of changes since a snapshot. Fails with `EBUSY` while checkpoints exist,
+    /// which `what` would disturb.
+    pub(super) fn end_log_for(&self, what: &str) -> Result<()> {
         self.end_log();
         self.busy.lock().check_no_checkpoints(what)
     }

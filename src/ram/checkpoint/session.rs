@@ -59,6 +59,17 @@ struct Log {
     changed: Vec<Bitmap>,
     /// The snapshot. `None` until it is saved.
     parent: Option<SavedSnapshot>,
+    /// The log of another chain, which goes on if this snapshot is not saved.
+    before: Option<Box<Log>>,
+}
+
+impl Log {
+    /// The log before the snapshot that was not saved, with what changed meanwhile.
+    fn without_snapshot(self) -> Option<Self> {
+        let before = *self.before?;
+        before.changed.iter().zip(&self.changed).for_each(|(before, changed)| before.unite(changed));
+        Some(before)
+    }
 }
 
 /// Units of memory whose content is kept as it was at one moment.
@@ -350,7 +361,7 @@ impl Session {
         self.check()?;
         let mut pages = self.pages();
         self.protect_open(&pages)?;
-        pages.log = Some(Log { changed: bitmaps(&self.blocks), parent: Some(parent) });
+        pages.log = Some(Log { changed: bitmaps(&self.blocks), parent: Some(parent), before: None });
         Ok(())
     }
 
@@ -376,7 +387,8 @@ impl Session {
         let units = match (scope, &mut pages.log) {
             (Scope::Changed, Some(log)) => std::mem::replace(&mut log.changed, fresh),
             (Scope::Begin, log) => {
-                *log = Some(Log { changed: fresh, parent: None });
+                let before = log.take().map(Box::new);
+                *log = Some(Log { changed: fresh, parent: None, before });
                 full_bitmaps(&self.blocks)
             }
             _ => full_bitmaps(&self.blocks),
@@ -392,18 +404,18 @@ impl Session {
         self.room.notify_all();
     }
 
-    /// Ends a freeze. Without the snapshot that was saved, its units count as changed.
+    /// Ends a freeze. Without the snapshot that was saved, its units count as changed, and the log of an earlier chain goes on.
     pub fn thaw(&self, frozen: &Frozen, saved: Option<SavedSnapshot>) {
         self.end_saving();
         let mut pages = self.pages();
         pages.tree.free(frozen.id);
         match (frozen.scope, saved, &mut pages.log) {
             (Scope::All, ..) => {}
-            (_, Some(saved), Some(log)) => log.parent = Some(saved),
+            (_, Some(saved), Some(log)) => (log.parent, log.before) = (Some(saved), None),
             (Scope::Changed, None, Some(log)) => {
                 log.changed.iter().zip(&frozen.units).for_each(|(changed, units)| changed.unite(units));
             }
-            (_, _, log) => *log = None,
+            (_, _, log) => *log = log.take().and_then(Log::without_snapshot),
         }
     }
 

@@ -208,6 +208,51 @@ proptest! {
     }
 }
 
+fn saved(path: &str) -> SavedSnapshot {
+    SavedSnapshot { path: path.into(), identity: Identity::default(), state: (0, 0, 0), ancestors: Vec::new() }
+}
+
+#[test]
+fn log_of_a_chain_goes_on_after_a_snapshot_that_should_begin_another_one() {
+    let machine = Machine::new([8, 8]);
+    let session = match machine.ram.session() {
+        Ok(session) => session,
+        Err(error) => {
+            assert!(error.message().contains("userfaultfd"), "{error}");
+            return eprintln!("SKIPPED: {error}");
+        }
+    };
+    let first = session.freeze(Scope::Begin).unwrap();
+    session.thaw(&first, None);
+    assert!(session.parent().is_none(), "there was no chain before");
+    let first = session.freeze(Scope::Begin).unwrap();
+    session.thaw(&first, Some(saved("first")));
+    machine.write(0, 1, 1);
+    for page in [2, 3] {
+        let other = session.freeze(Scope::Begin).unwrap();
+        machine.write(0, page, 2);
+        session.thaw(&other, None);
+        assert_eq!(session.parent().unwrap().path.to_str(), Some("first"));
+    }
+    machine.write(1, 4, 3);
+    let next = session.freeze(Scope::Changed).unwrap();
+    let changed = |block: usize| (0..8).filter(|page| next.units[block].get(*page)).collect::<Vec<_>>();
+    assert_eq!((changed(0), changed(1)), (vec![1, 2, 3], vec![4]));
+    session.thaw(&next, Some(saved("next")));
+    // A snapshot that is saved begins the other chain.
+    machine.write(0, 5, 4);
+    let other = session.freeze(Scope::Begin).unwrap();
+    machine.write(0, 6, 4);
+    session.thaw(&other, Some(saved("other")));
+    assert_eq!(session.parent().unwrap().path.to_str(), Some("other"));
+    let next = session.freeze(Scope::Changed).unwrap();
+    assert_eq!((0..8).filter(|page| next.units[0].get(*page)).collect::<Vec<_>>(), [6]);
+    session.thaw(&next, None);
+    session.end_log();
+    machine.ram.end_session(&session);
+    assert!(!machine.is_tracked());
+}
+
 #[test]
 fn memory_that_changes_while_it_is_prepared_is_frozen_whole() {
     const PAGES: [usize; 2] = [3000, 20];
@@ -219,10 +264,7 @@ fn memory_that_changes_while_it_is_prepared_is_frozen_whole() {
             return eprintln!("SKIPPED: {error}");
         }
     };
-    let saved = || {
-        let (path, identity) = ("parent".into(), Identity::default());
-        SavedSnapshot { path, identity, state: (0, 0, 0), ancestors: Vec::new() }
-    };
+    let saved = || saved("parent");
     let parent = session.freeze(Scope::Begin).unwrap();
     let mut before = machine.contents();
     session.thaw(&parent, Some(saved()));
