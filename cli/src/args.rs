@@ -344,8 +344,9 @@ const SNAPSHOTS_EXAMPLES: &str = "Examples:
 
 /// List the snapshots of a directory.
 ///
-/// The state of an incremental snapshot shows whether its parent exists and has the expected length. The exit status is 1 if
-/// one does not.
+/// A file with fixed places of pages is as long as memory, and takes only the space of its pages on the disk. The state of an
+/// incremental snapshot shows how many files it needs, and whether all its ancestors exist and have the expected lengths. The
+/// exit status is 1 if one does not.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{SNAPSHOTS_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Snapshots {

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The few system calls of the command: mapping a file, prefetching a byte, the size of a pipe.
+//! The few system calls of the command: mapping a file, naming an open one, prefetching a byte, the size of a pipe.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 
 /// The system's page size in bytes.
@@ -92,6 +95,18 @@ pub fn next_data(file: &File, from: u64, to: u64) -> u64 {
         Ok(data) => data.min(to),
         Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => to,
         Err(_) => from,
+    }
+}
+
+/// Gives an open file that has no name a name. It must not exist.
+pub fn link_open_file(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    let (at, flags) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    // SAFETY: both paths are terminated strings that outlive the call.
+    match unsafe { libc::linkat(at, from.as_ptr(), at, to.as_ptr(), flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

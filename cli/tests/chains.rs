@@ -81,6 +81,12 @@ fn chain_is_merged_into_a_file_with_fixed_places_and_back() {
     let full = place.file("full", &full);
     run(&["merge", arg(&mapped), "-o", arg(&again)]).expect(0);
     run(&["diff", arg(&again), arg(&full)]).expect(0);
+    // The format of a file is no difference of the machines.
+    for args in [&["diff", arg(&mapped), arg(&full)][..], &["diff", "--no-ram", arg(&mapped), arg(&full)]] {
+        let same = run(args);
+        assert!(same.err.contains("only A has fixed places of pages (mapped-ram)"), "{}", same.err);
+        assert_eq!(same.expect(0), "");
+    }
     let image = place.path("image");
     for file in [&mapped, &again] {
         run(&["extract", arg(file), "--ram", "pc.ram", "-o", arg(&image)]).expect(0);
@@ -122,13 +128,29 @@ fn snapshots_of_a_directory_are_listed_with_their_parents() {
     let lines: Vec<Vec<_>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines.len(), 4, "{list}");
     assert_eq!((lines[1][0], lines[2][0], lines[3][0]), ("base", "one", "two"));
-    assert!(list.contains("full") && list.contains("incremental") && !list.contains("notes"), "{list}");
+    assert!(list.contains("full") && !list.contains("notes"), "{list}");
+    assert!(lines[2].ends_with(&["incremental,", "2", "files"]), "{list}");
+    assert!(lines[3].ends_with(&["incremental,", "3", "files"]), "{list}");
     let list = run(&["snapshots", "--verify", arg(&place.path("."))]).expect(0);
     assert!(list.contains("3 files, verified"), "{list}");
-    std::fs::remove_file(place.path("base")).unwrap();
-    let list = run(&["snapshots", arg(&place.path("."))]);
-    assert_eq!(list.status, 1);
-    assert!(list.out.contains("the parent") && list.out.contains("base"), "{}", list.out);
+    // A file with fixed places is longer than what it takes on the disk.
+    run(&["merge", arg(&place.path("two")), "--format", "mapped", "-o", arg(&place.path("whole"))]).expect(0);
+    let list = run(&["snapshots", arg(&place.path("."))]).expect(0);
+    let line = list.lines().find(|line| line.starts_with("whole")).unwrap();
+    assert!(line.contains("1.0 MiB") && line.contains(" KiB") && line.ends_with("full"), "{line}");
+    // All ancestors are looked at, also those of the parent.
+    for damage in [Some(&b"QEVM"[..]), None] {
+        match damage {
+            Some(bytes) => std::fs::write(place.path("base"), bytes).unwrap(),
+            None => std::fs::remove_file(place.path("base")).unwrap(),
+        }
+        let list = run(&["snapshots", arg(&place.path("."))]);
+        assert_eq!(list.status, 1);
+        for name in ["one", "two"] {
+            let line = list.out.lines().find(|line| line.starts_with(name)).unwrap();
+            assert!(line.contains("the parent") && line.contains("base of ") && line.contains("one"), "{line}");
+        }
+    }
     assert_eq!(run(&["snapshots", arg(&place.path("nowhere"))]).status, 2);
 }
 

@@ -8,6 +8,7 @@ mod render;
 use std::io::Write;
 
 use savevm_stream::inspect::{Budget, Span, Stream, Unwatched, guest_spans, printable};
+use savevm_stream::wire::mapped::CAPABILITY;
 
 use super::inspect::report_damage;
 use super::select::Selection;
@@ -48,6 +49,7 @@ pub fn run(args: &Diff, colour: ColourChoice) -> Result<Status> {
         let names = (a.name.clone(), b.name.clone());
         let (a, b) = (a.read(&mut Unwatched)?, b.read(&mut Unwatched)?);
         let status = report_damage(&names.0, &a).max(report_damage(&names.1, &b));
+        report_formats(&a, &b);
         (status, compare(&a, &b, &selection))
     } else {
         with_memory(&a.settle()?, &b.settle()?, args, &selection)?
@@ -70,6 +72,7 @@ fn with_memory(a: &Settled, b: &Settled, args: &Diff, selection: &Selection) -> 
     };
     let ((stream_a, pages_a), (stream_b, pages_b)) = (index(a)?, index(b)?);
     let status = report_damage(&a.name, &stream_a).max(report_damage(&b.name, &stream_b));
+    report_formats(&stream_a, &stream_b);
     let mut differences = compare(&stream_a, &stream_b, selection);
     let side_a = ram::Side { stream: &stream_a, bytes: a.bytes(), pages: &pages_a };
     let side_b = ram::Side { stream: &stream_b, bytes: b.bytes(), pages: &pages_b };
@@ -84,13 +87,28 @@ fn with_memory(a: &Settled, b: &Settled, args: &Diff, selection: &Selection) -> 
     Ok((status, differences))
 }
 
-/// A visitor that skips guest memory.
+/// Whether pages have fixed places in the file.
+fn is_mapped(stream: &Stream) -> bool {
+    stream.configuration.as_ref().is_some_and(|configuration| configuration.has(CAPABILITY))
+}
+
+/// Reports that the formats differ. That is no difference of the machines.
+fn report_formats(a: &Stream, b: &Stream) {
+    if is_mapped(a) != is_mapped(b) {
+        let which = if is_mapped(a) { "A" } else { "B" };
+        report(&format!("not compared: the formats; only {which} has fixed places of pages ({CAPABILITY})"));
+    }
+}
+
+/// Compares everything but memory.
 fn compare(a: &Stream, b: &Stream, selection: &Selection) -> Differences {
     let whole = |stream: &Stream| {
         let configuration = stream.configuration.clone().unwrap_or_default();
         let page_size = stream.ram.page_size.map_or("unknown".into(), |(size, _)| size.to_string());
         let uuid = configuration.uuid.map_or("none".into(), |uuid| uuid.map(|byte| format!("{byte:02x}")).concat());
-        let mut capabilities = configuration.capabilities.join(", ");
+        // The format of the file is no property of the machine.
+        let others = configuration.capabilities.iter().map(|name| &**name).filter(|name| *name != CAPABILITY);
+        let mut capabilities = others.collect::<Vec<_>>().join(", ");
         if capabilities.is_empty() {
             capabilities = "none".into();
         }

@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use savevm_stream::chain::{FILES_MAX, Link};
 use savevm_stream::inspect::{Options, printable, read_slice};
 
 use crate::args::{ColourChoice, Snapshots};
@@ -13,10 +15,16 @@ use crate::input::chain;
 use crate::output::{Output, Style};
 use crate::words::{plural, shown, size};
 
+/// Bytes of a block, in which the disk space of a file is counted (stat(2)).
+const BLOCK: u64 = 512;
+
 /// One snapshot of the list.
 struct Row {
     name: String,
-    bytes: u64,
+    /// Length of the file in bytes.
+    length: u64,
+    /// Bytes that the file takes on the disk: fewer if it has holes.
+    disk: u64,
     machine: String,
     parent: Option<String>,
     /// The state, and whether it is good.
@@ -51,11 +59,13 @@ fn row(path: &Path, args: &Snapshots) -> Option<Row> {
     let state = if args.verify {
         chain::open(path, args.max_memory).map(|chain| plural(chain.paths().count() as u64, "file") + ", verified")
     } else {
-        quick_state(path, parent.as_ref().map(|link| (PathBuf::from(&link.name), link.parent.length)))
+        quick_state(path, parent.clone())
     };
+    let data = fs::metadata(path).ok()?;
     Some(Row {
         name,
-        bytes: fs::metadata(path).map_or(0, |data| data.len()),
+        length: data.len(),
+        disk: data.blocks().saturating_mul(BLOCK),
         machine: machine.unwrap_or_default(),
         parent: parent.map(|link| printable(&link.name).into_owned()),
         state: state.map_err(|failure| match failure {
@@ -65,16 +75,26 @@ fn row(path: &Path, args: &Snapshots) -> Option<Row> {
     })
 }
 
-/// Compares the length of the parent with the expected one. Does not read the files.
-fn quick_state(path: &Path, parent: Option<(PathBuf, u64)>) -> Result<String> {
-    let Some((name, length)) = parent else { return Ok("full".into()) };
-    let parent = path.parent().unwrap_or(Path::new("")).join(name);
-    let data = fs::metadata(&parent).context(|| format!("the parent {}", shown(&parent)))?;
-    if data.len() != length {
-        let text = format!("the parent {} has {} bytes, expected {length}", shown(&parent), data.len());
-        return Err(Failure::new(text));
+/// Compares the lengths of all ancestors with the expected ones. Reads only the first bytes of the files.
+fn quick_state(path: &Path, mut parent: Option<Link<String>>) -> Result<String> {
+    if parent.is_none() {
+        return Ok("full".into());
     }
-    Ok("incremental".into())
+    let (mut child, mut files) = (path.to_owned(), 1);
+    while let Some(link) = parent {
+        if files == FILES_MAX {
+            return Err(Failure::new(format!("the chain has more than {FILES_MAX} files")));
+        }
+        let path = child.parent().unwrap_or(Path::new("")).join(&link.name);
+        let what = || format!("the parent {} of {}", shown(&path), shown(&child));
+        let length = fs::metadata(&path).context(what)?.len();
+        if length != link.parent.length {
+            return Err(Failure::new(format!("{} has {length} bytes, expected {}", what(), link.parent.length)));
+        }
+        parent = chain::parent_of(&path)?;
+        (child, files) = (path, files + 1);
+    }
+    Ok(format!("incremental, {}", plural(files as u64, "file")))
 }
 
 fn write(rows: &[Row], out: &mut Output) -> Result<()> {
@@ -82,7 +102,10 @@ fn write(rows: &[Row], out: &mut Output) -> Result<()> {
     let names = width(&mut rows.iter().map(|row| &*row.name)).max("name".len());
     let machines = width(&mut rows.iter().map(|row| &*row.machine)).max("machine".len());
     let parents = width(&mut rows.iter().filter_map(|row| row.parent.as_deref())).max("parent".len());
-    let heading = format!("{:names$}  {:>10}  {:machines$}  {:parents$}  state", "name", "size", "machine", "parent");
+    let heading = format!(
+        "{:names$}  {:>10}  {:>10}  {:machines$}  {:parents$}  state",
+        "name", "length", "on disk", "machine", "parent"
+    );
     writeln!(out, "{}", out.paint(Style::Heading, heading))?;
     for row in rows {
         let parent = row.parent.as_deref().unwrap_or("-");
@@ -90,8 +113,8 @@ fn write(rows: &[Row], out: &mut Output) -> Result<()> {
             Ok(state) => (Style::Good, state),
             Err(state) => (Style::Bad, state),
         };
-        let start =
-            format!("{:names$}  {:>10}  {:machines$}  {parent:parents$}", row.name, size(row.bytes), row.machine);
+        let (name, length, disk, machine) = (&row.name, size(row.length), size(row.disk), &row.machine);
+        let start = format!("{name:names$}  {length:>10}  {disk:>10}  {machine:machines$}  {parent:parents$}");
         writeln!(out, "{start}  {}", out.paint(style, state))?;
     }
     Ok(())
