@@ -158,6 +158,8 @@ pub enum Rank {
     ExecProcess,
     /// `channel::fd::FdChannel::descriptor`.
     Descriptor,
+    /// `channel::fd::FdChannel::received`.
+    ReceivedDescriptors,
     /// `channel::memory`: the state of a reader, a writer or a pair.
     MemoryChannel,
     /// `channel::connect`: the answer of the system's resolver.

@@ -76,6 +76,24 @@ bool qemu_file_is_writable(QEMUFile *f);
 /* Returns false for "rb" and "wb", true for other modes and for NULL. */
 bool qemu_file_mode_is_not_valid(const char *mode);
 
+#if SAVEVM_QEMU_VERSION >= 1000 && defined(SAVEVM_QEMU_INLINE_)
+/* Descriptors, in QEMU 10.0 and newer; see savevm_file_put_fd() */
+
+/* Sends an open descriptor. Returns 0, or -1 if the file has an error. */
+static inline int qemu_file_put_fd(QEMUFile *f, int fd)
+{
+    return savevm_file_put_fd(f, fd) ? -1 : 0;
+}
+
+/* Receives a descriptor. Returns it, or -1 if the file has an error. */
+static inline int qemu_file_get_fd(QEMUFile *f)
+{
+    int fd = savevm_file_get_fd(f);
+
+    return fd < 0 ? -1 : fd;
+}
+#endif
+
 /* Errors */
 
 /*

@@ -73,8 +73,9 @@
 #define VMSTATE_BOOL(_f, _s) VMSTATE_BOOL_V(_f, _s, 0)
 
 /*
- * One open file descriptor, an int32_t, which goes over a unix socket beside the
- * stream (QEMU 10.0). vmstate_info_fd is an object of the program.
+ * One open file descriptor, an int32_t, which travels beside the stream (QEMU
+ * 10.0). The stream must go over a unix socket without TLS. The descriptor stays
+ * open on the source. On the destination it is a new one and close-on-exec.
  */
 #if SAVEVM_QEMU_VERSION >= 1000
 #define VMSTATE_FD_TEST(_f, _s, _t) \

@@ -256,7 +256,7 @@ extern const VMStateInfo vmstate_info_qtailq;    /* VMSTATE_QTAILQ_V */
 extern const VMStateInfo vmstate_info_qlist;     /* VMSTATE_QLIST_V */
 extern const VMStateInfo vmstate_info_gtree;     /* VMSTATE_GTREE_V */
 #if SAVEVM_QEMU_VERSION >= 1000
-extern const VMStateInfo vmstate_info_fd; /* VMSTATE_FD; of the program */
+extern const VMStateInfo vmstate_info_fd; /* VMSTATE_FD */
 #endif
 
 /* Represents a NULL in an array of pointers in the stream: an ASCII zero. */

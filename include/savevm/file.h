@@ -168,6 +168,28 @@ void savevm_file_commit(QEMUFile *f, size_t length);
 int savevm_file_flush(QEMUFile *f);
 
 /**
+ * Sends an open descriptor in a stream over a Unix socket, with one byte. The descriptor stays open here. Flushes the file first.
+ * VMSTATE_FD() does this for a member of a device.
+ *
+ * Returns: 0 or the error of the file: -EIO if the channel is not a Unix socket, or is encrypted.
+ *
+ * Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_put_fd, migration/qemu-file.c.
+ */
+int savevm_file_put_fd(QEMUFile *f,
+                       int fd);
+
+/**
+ * Receives a descriptor that savevm_file_put_fd() sent at this place of the stream. It is close-on-exec and belongs to the
+ * caller. Descriptors that are never received are closed with the file; at most 64 may wait.
+ *
+ * Returns: the descriptor, or the error of the file: -EINVAL if the next byte brought no descriptor, -EIO if the channel is not
+ * a Unix socket, or is encrypted.
+ *
+ * Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_get_fd, migration/qemu-file.c.
+ */
+int savevm_file_get_fd(QEMUFile *f);
+
+/**
  * Drops the bytes that a file for reading has read ahead, because the next byte comes from another place of its channel.
  *
  * Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_set_offset, migration/qemu-file.c.

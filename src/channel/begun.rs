@@ -4,6 +4,7 @@
 use super::{Channel, PositionedFile};
 use crate::sys::{IoVec, Span};
 use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -43,6 +44,14 @@ impl Channel for Begun {
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
         self.inner.write_all(pieces)
+    }
+
+    fn send_descriptor(&self, byte: u8, fd: RawFd) -> io::Result<()> {
+        self.inner.send_descriptor(byte, fd)
+    }
+
+    fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        self.inner.take_descriptor()
     }
 
     fn shutdown(&self) -> io::Result<()> {

@@ -11,13 +11,14 @@ use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
     DESCRIPTORS_MAX, IoVec, PeerProcess, Ready, Span, WakeFd, access_of, advance, appends, close_fd, end_socket_reads,
-    make_room, peer_has_closed, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, recv_with_fds, send_at_once,
-    send_fd, send_with_fds, set_close_on_exec, set_nonblocking, shutdown_socket, socket_kind, unsent_bytes, write_fd,
-    write_pipe,
+    make_room, peer_has_closed, poll_fd, read_fd, read_scattered, recv_fd, recv_scattered, recv_scattered_with_fds,
+    recv_with_fds, send_at_once, send_fd, send_with_fds, send_with_numbers, set_close_on_exec, set_nonblocking,
+    shutdown_socket, socket_kind, unsent_bytes, write_fd, write_pipe,
 };
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +29,8 @@ use std::time::Duration;
 enum Kind {
     /// A connected stream socket. Each call is non-blocking by a flag.
     Socket,
+    /// The same, a Unix socket: descriptors may come with the bytes.
+    UnixSocket,
     /// A pipe. It is non-blocking until it is closed.
     Pipe,
     /// A terminal or another device. It becomes non-blocking and stays so, because both directions may share the mode.
@@ -70,7 +73,12 @@ pub struct FdChannel {
     name: Option<String>,
     /// The process at the other end, if the library made the connection.
     peer: Option<PeerProcess>,
+    /// See `Channel::take_descriptor`.
+    received: Mutex<VecDeque<OwnedFd>>,
 }
+
+/// Most descriptors that were received and not taken: the peer must not fill the table of this process.
+const RECEIVED_MAX: usize = 64;
 
 /// How long the end of the peer's process may follow that of its connection.
 const PEER_ENDS_WITHIN: Duration = Duration::from_millis(100);
@@ -105,7 +113,13 @@ fn classify(fd: OwnedFd) -> Result<(OwnedFd, Kind)> {
     if socket.listening {
         return Err(refused(libc::EINVAL, "a listening socket, not a connection"));
     }
-    Ok((fd, Kind::Socket))
+    Ok((fd, if socket.unix { Kind::UnixSocket } else { Kind::Socket }))
+}
+
+impl Kind {
+    fn is_socket(self) -> bool {
+        matches!(self, Self::Socket | Self::UnixSocket)
+    }
 }
 
 impl FdChannel {
@@ -125,9 +139,9 @@ impl FdChannel {
         let was_blocking = match kind {
             Kind::Pipe => !set_nonblocking(fd.as_fd(), true).map_err(failed)?,
             Kind::Device => set_nonblocking(fd.as_fd(), true).map(|_| false).map_err(failed)?,
-            Kind::Socket | Kind::File => false,
+            Kind::Socket | Kind::UnixSocket | Kind::File => false,
         };
-        if kind == Kind::Socket {
+        if kind.is_socket() {
             send_at_once(fd.as_fd());
             if writable {
                 make_room(fd.as_fd());
@@ -136,7 +150,8 @@ impl FdChannel {
         let descriptor = Mutex::new(Rank::Descriptor, Some(Arc::new(Descriptor { fd, was_blocking })));
         let (shut_down, stall) = (AtomicBool::new(false), StallLimit::new());
         let (written, writing) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { kind, descriptor, shut_down, wake, stall, written, writing, name: None, peer: None })
+        let received = Mutex::new(Rank::ReceivedDescriptors, VecDeque::new());
+        Ok(Self { kind, descriptor, shut_down, wake, stall, written, writing, name: None, peer: None, received })
     }
 
     /// Sets the name that errors use.
@@ -193,6 +208,19 @@ impl FdChannel {
         }
     }
 
+    /// Receives bytes, and keeps the descriptors that came with them.
+    fn receive(&self, fd: BorrowedFd<'_>, into: &[Span<'_>]) -> io::Result<usize> {
+        let (count, fds) = recv_scattered_with_fds(fd, into)?;
+        if !fds.is_empty() {
+            let mut received = self.received.lock();
+            if received.len() + fds.len() > RECEIVED_MAX {
+                return Err(io::Error::other(format!("over {RECEIVED_MAX} descriptors came that no device has taken")));
+            }
+            received.extend(fds);
+        }
+        Ok(count)
+    }
+
     /// Waits for bytes or the end of the stream. The stall limit does not apply.
     pub(super) fn wait_readable(&self, cancel: &WakeFd, timeout: Option<Duration>) -> io::Result<Ready> {
         if self.kind == Kind::File {
@@ -227,13 +255,14 @@ impl Channel for FdChannel {
     }
 
     fn peer_has_closed(&self) -> bool {
-        self.kind == Kind::Socket && self.with(peer_has_closed).unwrap_or(false)
+        self.kind.is_socket() && self.with(peer_has_closed).unwrap_or(false)
     }
 
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         self.with(|fd| {
             let count = self.retry(fd, false, || match self.kind {
                 Kind::Socket => recv_fd(fd, into),
+                Kind::UnixSocket => self.receive(fd, &[into]),
                 Kind::Pipe | Kind::Device | Kind::File => read_fd(fd, into),
             })?;
             // A socket that this side shut down reads as ended. That is not the peer's end of the stream.
@@ -248,6 +277,7 @@ impl Channel for FdChannel {
         self.with(|fd| {
             let count = self.retry(fd, false, || match self.kind {
                 Kind::Socket => recv_scattered(fd, into),
+                Kind::UnixSocket => self.receive(fd, into),
                 Kind::Pipe | Kind::Device | Kind::File => read_scattered(fd, into),
             })?;
             if count == 0 {
@@ -264,7 +294,7 @@ impl Channel for FdChannel {
             let mut left = advance(pieces, 0);
             while !left.is_empty() {
                 let count = self.retry(fd, true, || match self.kind {
-                    Kind::Socket => send_fd(fd, left),
+                    Kind::Socket | Kind::UnixSocket => send_fd(fd, left),
                     Kind::Pipe => write_pipe(fd, left),
                     Kind::Device | Kind::File => write_fd(fd, left),
                 });
@@ -290,7 +320,7 @@ impl Channel for FdChannel {
         self.end();
         let descriptor = self.descriptor.lock().clone();
         match descriptor {
-            Some(descriptor) if self.kind == Kind::Socket => {
+            Some(descriptor) if self.kind.is_socket() => {
                 let result = shutdown_connection(descriptor.fd.as_fd());
                 result.and(Descriptor::release(descriptor))
             }
@@ -302,7 +332,7 @@ impl Channel for FdChannel {
     fn end_reads(&self) -> io::Result<()> {
         let descriptor = self.descriptor.lock().clone();
         match descriptor {
-            Some(descriptor) if self.kind == Kind::Socket => {
+            Some(descriptor) if self.kind.is_socket() => {
                 let result = end_socket_reads(descriptor.fd.as_fd());
                 result.and(Descriptor::release(descriptor))
             }
@@ -315,7 +345,7 @@ impl Channel for FdChannel {
         let descriptor = self.descriptor.lock().take();
         self.end();
         let Some(descriptor) = descriptor else { return Ok(()) };
-        if self.kind == Kind::Socket {
+        if self.kind.is_socket() {
             // The peer must see the end even if another process has the socket open.
             let _ = shutdown_connection(descriptor.fd.as_fd());
         }
@@ -323,7 +353,7 @@ impl Channel for FdChannel {
     }
 
     fn is_duplex(&self) -> bool {
-        self.kind == Kind::Socket
+        self.kind.is_socket()
     }
 
     fn written(&self) -> (u64, bool) {
@@ -332,7 +362,7 @@ impl Channel for FdChannel {
 
     fn in_flight(&self) -> u64 {
         match self.kind {
-            Kind::Socket => self.with(unsent_bytes).unwrap_or(0),
+            Kind::Socket | Kind::UnixSocket => self.with(unsent_bytes).unwrap_or(0),
             Kind::Pipe | Kind::Device | Kind::File => 0,
         }
     }
@@ -341,8 +371,22 @@ impl Channel for FdChannel {
         self.stall.set(limit);
     }
 
+    fn send_descriptor(&self, byte: u8, number: RawFd) -> io::Result<()> {
+        if self.kind != Kind::UnixSocket {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.with(|fd| self.retry(fd, true, || send_with_numbers(fd, &[byte], &[number])).map(drop))
+    }
+
+    fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        match self.kind {
+            Kind::UnixSocket => Ok(self.received.lock().pop_front()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn send_descriptors(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        if self.kind != Kind::Socket {
+        if self.kind != Kind::UnixSocket {
             return Err(io::ErrorKind::Unsupported.into());
         }
         self.with(|fd| {
@@ -357,7 +401,7 @@ impl Channel for FdChannel {
     }
 
     fn receive_descriptors(&self, into: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
-        if self.kind != Kind::Socket {
+        if self.kind != Kind::UnixSocket {
             return Err(io::ErrorKind::Unsupported.into());
         }
         self.with(|fd| {
@@ -392,6 +436,10 @@ impl Channel for FdChannel {
 impl Drop for FdChannel {
     fn drop(&mut self) {
         let _ = self.close();
+        let unused = self.received.lock().len();
+        if unused > 0 {
+            log::warn!("the stream brought {unused} descriptors that no device has taken; they were closed");
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub use wait::Cancel;
 
 use crate::sys::{IoVec, Span};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -114,6 +114,17 @@ pub trait Channel: Send + Sync {
 
     /// Fills `into` and returns the descriptors that came with these bytes.
     fn receive_descriptors(&self, _into: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Writes one byte with a descriptor, which stays open here. `ErrorKind::Unsupported` unless it is a Unix socket.
+    fn send_descriptor(&self, _byte: u8, _fd: RawFd) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the oldest descriptor that came with bytes that were read, and forgets it. `None` if there is none.
+    /// `ErrorKind::Unsupported` unless it is a Unix socket.
+    fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -8,6 +8,7 @@
 //! - `write.rs`: puts bytes, queues memory without a copy, flushes.
 //! - `read.rs`: gets and peeks bytes.
 //! - `codec.rs`: lets `wire` encode to and decode from a file.
+//! - `descriptors.rs`: puts and gets open descriptors.
 //! - `status.rs`: the error latch, totals and rate limit.
 //! - `pending_error.rs`: depth and pending error of the VMState interpreter.
 //! - `remaining.rs`: reads the remaining bytes without the buffer.
@@ -15,6 +16,7 @@
 //! - `references.rs`: the lifetime of a file that C closes during a load.
 
 mod codec;
+mod descriptors;
 mod pending_error;
 mod read;
 mod references;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Descriptors that travel over a Unix socket (`SCM_RIGHTS`, unix(7)).
 
-use super::fd::check;
+use super::Span;
+use super::fd::{check, places};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -11,11 +12,11 @@ pub const DESCRIPTORS_MAX: usize = 16;
 /// Space for the descriptors of one message, aligned as the kernel wants it.
 type Control = [u64; 16];
 
-fn message(place: &mut libc::iovec, control: &mut Control, length: usize) -> libc::msghdr {
+fn message(places: &mut [libc::iovec], control: &mut Control, length: usize) -> libc::msghdr {
     // SAFETY: all zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = place;
-    message.msg_iovlen = 1;
+    message.msg_iov = places.as_mut_ptr();
+    message.msg_iovlen = places.len() as _;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = length as _;
     message
@@ -23,13 +24,17 @@ fn message(place: &mut libc::iovec, control: &mut Control, length: usize) -> lib
 
 /// Sends bytes with descriptors, which stay open here. Does not block.
 pub fn send_with_fds(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    if fds.len() > DESCRIPTORS_MAX {
+    send_with_numbers(fd, bytes, &fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>())
+}
+
+/// As `send_with_fds`, with descriptors by number. Fails with `EBADF` if one is not open.
+pub fn send_with_numbers(fd: BorrowedFd<'_>, bytes: &[u8], numbers: &[RawFd]) -> io::Result<usize> {
+    if numbers.len() > DESCRIPTORS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let size = size_of_val(&numbers[..]) as libc::c_uint;
+    let size = size_of_val(numbers) as libc::c_uint;
     let mut control = Control::default();
-    let mut place = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut place = [libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }];
     // SAFETY: a computation without pointers.
     let space = if numbers.is_empty() { 0 } else { unsafe { libc::CMSG_SPACE(size) as usize } };
     debug_assert!(space <= size_of::<Control>());
@@ -51,11 +56,16 @@ pub fn send_with_fds(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -
 
 /// Receives bytes, and the descriptors that came with them. Does not block. Fails if there were too many descriptors.
 pub fn recv_with_fds(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    recv_scattered_with_fds(fd, &[Span::from_slice(into)])
+}
+
+/// As `recv_with_fds`, into several places in their order.
+pub fn recv_scattered_with_fds(fd: BorrowedFd<'_>, into: &[Span<'_>]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = Control::default();
-    let mut place = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-    let mut message = message(&mut place, &mut control, size_of::<Control>());
+    let mut places = places(into);
+    let mut message = message(&mut places, &mut control, size_of::<Control>());
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-    // SAFETY: the message refers to memory that is valid and writable for its sizes.
+    // SAFETY: the spans are valid for writes of their lengths, and the control data for its size.
     let count = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;
     let mut fds = Vec::new();
     // SAFETY: the kernel filled in the control data, whose headers these macros walk within its length.

@@ -15,7 +15,7 @@ mod socket;
 mod thread;
 mod uffd;
 
-pub use ancillary::{DESCRIPTORS_MAX, recv_with_fds, send_with_fds};
+pub use ancillary::{DESCRIPTORS_MAX, recv_scattered_with_fds, recv_with_fds, send_with_fds, send_with_numbers};
 pub use buffer::{ByteBuffer, Level, SendBuffer, Span, advance_spans};
 pub use fd::{
     Ready, WakeFd, access_of, close_fd, duplicate_fd, is_open_fd, link_open_file, poll_any, poll_fd, raw_close_on_drop,

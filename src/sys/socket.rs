@@ -18,6 +18,8 @@ pub struct SocketKind {
     pub stream: bool,
     /// A listening socket.
     pub listening: bool,
+    /// A Unix socket, over which descriptors can travel.
+    pub unix: bool,
 }
 
 fn get_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
@@ -41,6 +43,7 @@ pub fn socket_kind(fd: BorrowedFd<'_>) -> io::Result<SocketKind> {
     Ok(SocketKind {
         stream: get_option(fd, libc::SO_TYPE)? == libc::SOCK_STREAM,
         listening: get_option(fd, libc::SO_ACCEPTCONN)? != 0,
+        unix: get_option(fd, libc::SO_DOMAIN)? == libc::AF_UNIX,
     })
 }
 

@@ -7,6 +7,7 @@ use super::model::{Fresh, Item, Kind};
 use super::{CHUNK, NULL_MARKER, containers};
 use crate::file::MigFile;
 use std::fmt::{Display, LowerHex};
+use std::os::fd::IntoRawFd;
 
 /// Returns whether a kind is an integer that is stored without a check.
 #[inline]
@@ -39,6 +40,7 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind) -> i32 {
         Kind::TailQueue => containers::load_tail_queue(io, item),
         Kind::List => containers::load_list(io, item),
         Kind::Tree => containers::load_tree(io, item),
+        Kind::Descriptor => descriptor(io, item),
         Kind::Custom => match item.get_custom(io.file) {
             ret if ret < 0 => io.fail_callback("get", ret),
             ret => ret,
@@ -130,6 +132,19 @@ fn timer<I: Item>(io: &Io<'_>, item: &I) -> i32 {
     match done {
         Some(()) => 0,
         None => io.fail(libc::ENOSYS, "the host has no operation to set a timer"),
+    }
+}
+
+fn descriptor<I: Item>(io: &Io<'_>, item: &I) -> i32 {
+    match io.file.get_descriptor() {
+        Some(fd) => {
+            item.store(fd.into_raw_fd().to_ne_bytes());
+            0
+        }
+        None => {
+            item.store((-1i32).to_ne_bytes());
+            io.fail_file(io.file.error().min(-1))
+        }
     }
 }
 

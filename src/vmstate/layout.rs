@@ -42,6 +42,7 @@ fn is_stored<F: FieldShape>(field: &F) -> bool {
 fn bytes<F: FieldShape>(field: &F) -> Option<u64> {
     match field.loads() {
         Kind::Timer => Some(8),
+        Kind::Descriptor => Some(1),
         Kind::Buffer | Kind::Unused if field.flags() & flags::VBUFFER == 0 => Some(field.size() as u64),
         kind if kind.width() > 0 => Some(kind.width() as u64),
         _ => None,

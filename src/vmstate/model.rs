@@ -91,6 +91,8 @@ pub enum Kind {
     Tree,
     /// The marker for a null pointer.
     NullPointer,
+    /// An open descriptor, an `int32_t`.
+    Descriptor,
     /// A pair of functions of the program.
     Custom,
     /// No info: a structure.
@@ -98,13 +100,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the size of an integer in bytes, in memory and in the stream; 0 for other kinds.
+    /// Returns the size of an integer in memory in bytes; 0 for other kinds. In the stream it has the same size, except a
+    /// descriptor.
     #[inline]
     pub const fn width(self) -> usize {
         match self {
             Self::Bool | Self::U8 | Self::EqualU8 => 1,
             Self::U16 | Self::EqualU16 => 2,
-            Self::U32 | Self::EqualU32 | Self::AtMostI32 => 4,
+            Self::U32 | Self::EqualU32 | Self::AtMostI32 | Self::Descriptor => 4,
             Self::U64 | Self::EqualU64 | Self::Double => 8,
             _ => 0,
         }

@@ -28,6 +28,7 @@ pub(crate) fn item<I: Item>(io: &Io<'_>, item: &I, kind: Kind, recorder: Option<
         Kind::Tmp => return tmp(io, item, recorder),
         Kind::TailQueue | Kind::List => return containers::save_list(io, item, kind, recorder),
         Kind::Tree => return containers::save_tree(io, item, recorder),
+        Kind::Descriptor => return descriptor(io, item),
         Kind::Custom => {
             let ret = item.put_custom(io.file, recorder);
             return if ret == 0 { 0 } else { io.fail_callback("put", ret) };
@@ -68,6 +69,18 @@ fn timer<I: Item>(io: &Io<'_>, item: &I) -> i32 {
             0
         }
         None => io.fail(libc::ENOSYS, "the host has no operation to read a timer"),
+    }
+}
+
+fn descriptor<I: Item>(io: &Io<'_>, item: &I) -> i32 {
+    let fd = i32::from_ne_bytes(item.load());
+    if fd < 0 {
+        return io.fail(libc::EBADF, format!("expected an open descriptor, the device has {fd}"));
+    }
+    io.file.put_descriptor(fd);
+    match io.file.error() {
+        0 => 0,
+        code => io.fail_file(code),
     }
 }
 

@@ -12,6 +12,7 @@ pub use crate::ffi::types::channel_table::*;
 use crate::file::MigFile;
 use crate::sys;
 use std::ffi::{OsStr, c_char, c_int, c_void};
+use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
@@ -219,6 +220,44 @@ pub unsafe extern "C" fn savevm_file_flush(f: *mut QEMUFile) -> c_int {
         let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
         file.flush();
         file.error()
+    })
+}
+
+/// Sends an open descriptor in a stream over a Unix socket, with one byte. The descriptor stays open here. Flushes the file first.
+/// VMSTATE_FD() does this for a member of a device.
+///
+/// Returns: 0 or the error of the file: -EIO if the channel is not a Unix socket, or is encrypted.
+///
+/// Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_put_fd, migration/qemu-file.c.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_put_fd(f: *mut QEMUFile, fd: c_int) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
+        file.put_descriptor(fd);
+        file.error()
+    })
+}
+
+/// Receives a descriptor that savevm_file_put_fd() sent at this place of the stream. It is close-on-exec and belongs to the
+/// caller. Descriptors that are never received are closed with the file; at most 64 may wait.
+///
+/// Returns: the descriptor, or the error of the file: -EINVAL if the next byte brought no descriptor, -EIO if the channel is not
+/// a Unix socket, or is encrypted.
+///
+/// Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_get_fd, migration/qemu-file.c.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_get_fd(f: *mut QEMUFile) -> c_int {
+    guard(-libc::EIO, || {
+        // SAFETY: the contract of the function.
+        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
+        file.get_descriptor().map_or_else(|| file.error().min(-1), IntoRawFd::into_raw_fd)
     })
 }
 

@@ -79,7 +79,7 @@ macro_rules! infos {
     };
 }
 
-infos! { 25:
+infos! { 26:
     /// `bool`
     0 vmstate_info_bool "bool" Bool;
     /// `int8_t`
@@ -130,6 +130,8 @@ infos! { 25:
     23 vmstate_info_gtree "gtree" Tree;
     /// the marker for a null pointer; the name is QEMU's
     24 vmstate_info_nullptr "uint64" NullPointer;
+    /// an open descriptor
+    25 vmstate_info_fd "fd" Descriptor;
 }
 
 /// Returns how an info stores its elements, as far as the function of `direction` is concerned.

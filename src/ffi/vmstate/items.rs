@@ -49,7 +49,8 @@ impl<L: Layout> Items for CItems<L> {
     #[inline]
     fn is_run(&self) -> bool {
         let width = self.kind.width();
-        width > 0 && width == self.extent.size && !self.by_pointer && !self.first.is_null()
+        let is_integer = width > 0 && self.kind != Kind::Descriptor;
+        is_integer && width == self.extent.size && !self.by_pointer && !self.first.is_null()
     }
 
     #[inline]

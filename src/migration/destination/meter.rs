@@ -6,6 +6,7 @@ use crate::channel::{Channel, PositionedFile};
 use crate::migration::stats::Stats;
 use crate::sys::{IoVec, Span};
 use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,14 @@ impl Channel for Metered {
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
         self.inner.write_all(pieces)
+    }
+
+    fn send_descriptor(&self, byte: u8, fd: RawFd) -> io::Result<()> {
+        self.inner.send_descriptor(byte, fd)
+    }
+
+    fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        self.inner.take_descriptor()
     }
 
     fn shutdown(&self) -> io::Result<()> {
