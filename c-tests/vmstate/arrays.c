@@ -29,6 +29,7 @@ typedef struct Arrays {
     uint16_t *heap16;
     uint8_t *bytes;
     unsigned long *bitmap;
+    uint32_t **list;
 } Arrays;
 
 static void *pattern(size_t bytes, unsigned seed)
@@ -58,6 +59,10 @@ static void fill_members(Arrays *a, unsigned seed)
     a->heap16 = pattern(ROOM * sizeof(uint16_t), 3 + seed);
     a->bytes = pattern(64, 4 + seed);
     a->bitmap = pattern(32, 5 + seed);
+    a->list = malloc(ROOM * sizeof(*a->list));
+    for (size_t i = 0; i < ROOM; i++) {
+        a->list[i] = pattern(sizeof(uint32_t), 20 + (unsigned)i + seed);
+    }
     for (size_t i = 0; i < 4; i++) {
         a->pointers[i] = pattern(sizeof(uint32_t), 6 + (unsigned)i + seed);
     }
@@ -157,6 +162,10 @@ static void drop(void *opaque)
 
     free(a->pointer);
     free(a->bitmap);
+    for (size_t i = 0; i < ROOM; i++) {
+        free(a->list[i]);
+    }
+    free(a->list);
     free_heap(a);
     for (size_t i = 0; i < 4; i++) {
         free(a->pointers[i]);
@@ -175,6 +184,12 @@ static void show(void *opaque, View *v)
             view(v, i < 2 ? i ? "p1" : "p0" : i == 2 ? "p2" : "p3",
                  a->pointers[i], sizeof(uint32_t));
         }
+    }
+    for (size_t i = 0; i < ROOM; i++) {
+        char label[8];
+
+        snprintf(label, sizeof(label), "l%zu", i);
+        view(v, label, a->list[i], sizeof(uint32_t));
     }
     if (a->heap) {
         view(v, "heap", a->heap, (a->fresh ? a->nu32 : ROOM) * 4);
@@ -279,6 +294,9 @@ static bool few(void *opaque, int version_id)
     X(varray_uint32, fill, blank, NU32, \
       VMSTATE_VARRAY_UINT32(heap, Arrays, nu32, 0, vmstate_info_uint32, \
                             uint32_t)) \
+    X(varray_of_pointer_uint32, fill, blank, NU32, \
+      VMSTATE_VARRAY_OF_POINTER_UINT32(list, Arrays, nu32, 0, \
+                                       vmstate_info_uint32, uint32_t *)) \
     X(array_int32_unsafe, fill, blank, N32, \
       VMSTATE_ARRAY_INT32_UNSAFE(wide, Arrays, n32, vmstate_info_uint64, \
                                  uint64_t)) \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The few things that libsavevm and QEMU 7.2 do not have in common, so that
+ * The few things that libsavevm and QEMU do not have in common, so that
  * everything else here is compiled once and linked with either:
  * files_savevm.c or files_qemu.c.
  */
@@ -26,6 +26,9 @@ uint8_t *files_written(QEMUFile *f, size_t *len);
  * the caller.
  */
 char *files_describe(const VMStateDescription *vmsd, void *obj);
+
+/* Sets an error with that text. */
+void files_error(Error **errp, const char *text);
 
 /*
  * Timers are the host's. This is the type of both hosts here: what libsavevm's

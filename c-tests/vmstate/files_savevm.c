@@ -5,6 +5,7 @@
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
+#include "qapi/error.h"
 #include "savevm.h"
 #include "savevm/abi.h"
 #include "savevm/file.h"
@@ -152,6 +153,11 @@ char *files_describe(const VMStateDescription *vmsd, void *obj)
     vmstate_unregister(NULL, vmsd, obj);
     qemu_fclose(f);
     return text;
+}
+
+void files_error(Error **errp, const char *text)
+{
+    error_setg(errp, "%s", text);
 }
 
 void files_timer_init(QEMUTimer *timer, int64_t expire)

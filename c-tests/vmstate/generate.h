@@ -93,6 +93,11 @@ int pre_save_hook(void *opaque);
 int post_save_hook(void *opaque);
 int pre_load_hook(void *opaque);
 int post_load_hook(void *opaque, int version_id);
+#if SAVEVM_QEMU_VERSION >= 1002
+bool pre_save_errp_hook(void *opaque, Error **errp);
+bool pre_load_errp_hook(void *opaque, Error **errp);
+bool post_load_errp_hook(void *opaque, int version_id, Error **errp);
+#endif
 
 /* The temporaries of VMSTATE_WITH_TMP: of one size, filled by hooks. */
 #define TMP_SIZE 40

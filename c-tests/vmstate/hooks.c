@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "files.h"
 #include "groups.h"
 #include "test-case.h"
 
@@ -163,7 +164,7 @@ static int get_nested(QEMUFile *f, void *pv, size_t size,
 {
     (void)size;
     (void)field;
-    return vmstate_load_state(f, &vmstate_inside, pv, 1);
+    return LOAD(f, &vmstate_inside, pv, 1);
 }
 
 static int put_nested(QEMUFile *f, void *pv, size_t size,
@@ -224,7 +225,7 @@ static const VMStateDescription vmstate_infos = {
     },
 };
 
-static const TestCase dev = { "dev", &vmstate_dev, sizeof(Dev), NULL, NULL, NULL,
+static TestCase dev = { "dev", &vmstate_dev, sizeof(Dev), NULL, NULL, NULL,
                            NULL, false };
 static const TestCase infos = { "infos", &vmstate_infos, sizeof(Dev), NULL, NULL,
                              NULL, NULL, false };
@@ -272,6 +273,108 @@ static void results(void)
     memset(&result, 0, sizeof(result));
 }
 
+#if SAVEVM_QEMU_VERSION >= 1002
+/* Hooks with an error. They fail if the result of the plain hook is set. */
+
+static bool passed(int hook, Error **errp)
+{
+    if (hook) {
+        files_error(errp, "refused");
+    }
+    return !hook;
+}
+
+static bool pre_save_errp(void *opaque, Error **errp)
+{
+    Dev *d = opaque;
+
+    note("pre_save_errp");
+    d->b = (uint8_t)(d->a + 1);
+    return passed(result.pre_save, errp);
+}
+
+static bool pre_load_errp(void *opaque, Error **errp)
+{
+    Dev *d = opaque;
+
+    note("pre_load_errp");
+    d->b = 0x11;
+    return passed(result.pre_load, errp);
+}
+
+static bool post_load_errp(void *opaque, int version_id, Error **errp)
+{
+    Dev *d = opaque;
+
+    note("post_load_errp(%d,%02x%02x)", version_id, d->a, d->b);
+    return passed(result.post_load, errp);
+}
+
+static bool sub_pre_save_errp(void *opaque, Error **errp)
+{
+    (void)opaque;
+    note("sub_pre_save_errp");
+    return passed(result.sub_pre_save, errp);
+}
+
+static bool sub_pre_load_errp(void *opaque, Error **errp)
+{
+    (void)opaque;
+    note("sub_pre_load_errp");
+    return passed(result.sub_pre_load, errp);
+}
+
+static bool sub_post_load_errp(void *opaque, int version_id, Error **errp)
+{
+    (void)opaque;
+    note("sub_post_load_errp(%d)", version_id);
+    return passed(result.sub_post_load, errp);
+}
+
+static const VMStateDescription vmstate_sub_errp = {
+    .name = "sub",
+    .version_id = 4,
+    .minimum_version_id = 1,
+    .pre_save_errp = sub_pre_save_errp,
+    .post_save = sub_post_save,
+    .pre_load_errp = sub_pre_load_errp,
+    .post_load_errp = sub_post_load_errp,
+    .fields = (const VMStateField[]) {
+        VMSTATE_SINGLE(c, struct Sub, 0, info_twice, uint8_t),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+/* With both forms of a hook. The plain one is not called. */
+static const VMStateDescription vmstate_dev_errp = {
+    .name = "dev",
+    .version_id = 2,
+    .minimum_version_id = 1,
+    .pre_save = pre_save,
+    .pre_save_errp = pre_save_errp,
+    .post_save = post_save,
+    .pre_load = pre_load,
+    .pre_load_errp = pre_load_errp,
+    .post_load = post_load,
+    .post_load_errp = post_load_errp,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT8(a, Dev),
+        VMSTATE_STRUCT(sub, Dev, 0, vmstate_sub_errp, struct Sub),
+        VMSTATE_STRUCT_ARRAY(subs, Dev, 2, 0, vmstate_sub_errp, struct Sub),
+        VMSTATE_UINT8_V(b, Dev, 2),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static void hooks_with_errors(void)
+{
+    say("hooks with an error");
+    dev.vmsd = &vmstate_dev_errp;
+    case_all(&dev);
+    results();
+}
+#endif
+
 int group_hooks(int argc, char **argv)
 {
     (void)argc;
@@ -283,5 +386,8 @@ int group_hooks(int argc, char **argv)
     case_load_hex(&dev, 2, "01 02fd 03ff 04fb 05");
     case_load_hex(&infos, 1, "01fe 000102 07 09");
     case_load_hex(&infos, 1, "0101 000102 07 09");
+#if SAVEVM_QEMU_VERSION >= 1002
+    hooks_with_errors();
+#endif
     return 0;
 }

@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Links the cases with QEMU's own vmstate.c, vmstate-types.c and qemu-file.c,
-# out of a tree of QEMU 7.2 or 10.0 that was built (x86_64-softmmu is enough,
+# out of a tree of QEMU 7.2, 10.0 or 10.2 that was built (x86_64-softmmu is enough,
 # with tests/unit/test-vmstate):
 #
 #   QEMU_BUILD=tree link-qemu.sh OUTPUT OBJECT_OR_ARCHIVE...
 #
 # The objects are those that libsavevm is tested with, compiled for the version
 # of the tree. QEMU_UNITS are compiled with the flags of QEMU's unit test; the
-# default is files_qemu.c, beside this script.
+# default is files_qemu.c, beside this script. QEMU_LINK_OPTIONS are passed to the
+# compiler.
 set -eu
 
 : "${QEMU_BUILD:?names the built QEMU tree}"
@@ -52,5 +53,5 @@ ours="-Wl,--whole-archive $objects -Wl,--no-whole-archive $savevm"
 command=$(echo "$link" | sed "s| -o $program | -o $output |; s| $unit | $ours |
     s/-Wl,--no-undefined//; s/-Wl,-z,now//; s/ -pie / /")
 # shellcheck disable=SC2086
-$command -no-pie -Wl,-z,notext -Wl,--unresolved-symbols=ignore-all 2>"$output.log" ||
+$command ${QEMU_LINK_OPTIONS:-} -no-pie -Wl,-z,notext -Wl,--unresolved-symbols=ignore-all 2>"$output.log" ||
     { cat "$output.log" >&2; exit 1; }

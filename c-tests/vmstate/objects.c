@@ -2,6 +2,7 @@
 /* Objects of random layouts, and the hooks of random descriptions. */
 #include <errno.h>
 
+#include "files.h"
 #include "generate.h"
 #include "qemu/queue.h"
 
@@ -598,6 +599,38 @@ int post_load_hook(void *opaque, int version_id)
     note("l%d>", version_id);
     return hook_result();
 }
+
+#if SAVEVM_QEMU_VERSION >= 1002
+static bool hook_passes(Error **errp)
+{
+    if (hook_result() == 0) {
+        return true;
+    }
+    files_error(errp, "refused");
+    return false;
+}
+
+bool pre_save_errp_hook(void *opaque, Error **errp)
+{
+    (void)opaque;
+    note("<S");
+    return hook_passes(errp);
+}
+
+bool pre_load_errp_hook(void *opaque, Error **errp)
+{
+    (void)opaque;
+    note("<L");
+    return hook_passes(errp);
+}
+
+bool post_load_errp_hook(void *opaque, int version_id, Error **errp)
+{
+    (void)opaque;
+    note("L%d>", version_id);
+    return hook_passes(errp);
+}
+#endif
 
 int tmp_pre_save(void *opaque)
 {

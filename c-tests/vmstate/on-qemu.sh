@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# The same objects on libsavevm and on QEMU 7.2 or 10.0, side by side:
+# The same objects on libsavevm and on QEMU 7.2, 10.0 or 10.2, side by side:
 #
 #   QEMU_BUILD=tree on-qemu.sh check 7.2 ARCHIVE PROGRAM EXPECTED_DIR
 #   QEMU_BUILD_10=tree on-qemu.sh check 10.0 ARCHIVE PROGRAM EXPECTED_DIR
+#   QEMU_BUILD_10_2=tree on-qemu.sh check 10.2 ARCHIVE PROGRAM EXPECTED_DIR
 #   ... on-qemu.sh write VERSION ARCHIVE PROGRAM EXPECTED_DIR
 #
 # ARCHIVE has the cases, compiled for the version; PROGRAM is them linked with
@@ -12,15 +13,16 @@
 # descriptions that nothing was written down about: RANDOM_SEEDS (default: today
 # and two more) and RANDOM_CASES for each (default 2000). A difference there is
 # made as small as possible and shown. `write` writes QEMU 7.2's traces to
-# EXPECTED_DIR, and the differences of 10.0's to EXPECTED_DIR/10.0.
+# EXPECTED_DIR, and the differences of a newer version's to EXPECTED_DIR/VERSION.
 set -u
 
 mode=$1 version=$2 archive=$3 program=$4 expected=$5
-if [ "$version" = 10.0 ]; then
-    QEMU_BUILD=${QEMU_BUILD_10:-}
-fi
+case $version in
+10.0) QEMU_BUILD=${QEMU_BUILD_10:-} ;;
+10.2) QEMU_BUILD=${QEMU_BUILD_10_2:-} ;;
+esac
 if [ -z "${QEMU_BUILD:-}" ]; then
-    echo "QEMU_BUILD (7.2) or QEMU_BUILD_10 (10.0) does not name a built QEMU tree: nothing to compare with"
+    echo "no built tree of QEMU $version: QEMU_BUILD (7.2), QEMU_BUILD_10 (10.0) or QEMU_BUILD_10_2 (10.2) names one"
     exit 77
 fi
 export QEMU_BUILD
@@ -29,7 +31,7 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT INT TERM
 qemu=$work/vmstate-qemu
 
-"$here/link-qemu.sh" "$qemu" "$archive" || exit 1
+QEMU_LINK_OPTIONS=-Wl,--wrap=error_setg_internal "$here/link-qemu.sh" "$qemu" "$archive" || exit 1
 failed=0
 
 # $1 a group, $2 QEMU's trace: writes it down, or compares it with the expected one.

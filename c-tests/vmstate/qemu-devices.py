@@ -5,12 +5,16 @@ the same.
 
 usage: QEMU_BUILD=tree qemu-devices.py --7.2 INCLUDE [PART]
        QEMU_BUILD_10=tree qemu-devices.py --10.0 INCLUDE [PART]
+       QEMU_BUILD_10_2=tree qemu-devices.py --10.2 INCLUDE [PART]
 
 Every C file of the tree that has a VMStateDescription or SaveVMHandlers is compiled twice, unchanged. The objects have to be equal to the
 byte, code and tables, but for one thing: where an array in place has a count from the stream, our macros write the size
 of that array into the field's `start`, which QEMU leaves at 0 and does not read, so that the loader knows its end.
+Files that do not compile with QEMU's own headers are listed and otherwise ignored: they need a library that the tree was
+configured without.
 PART is a piece of the path: only those files.
 """
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -23,6 +27,8 @@ import tempfile
 
 SKIPPED = 77
 WORD = 8
+# The variable that names the built tree, and the number of the version.
+VERSIONS = {"--7.2": ("QEMU_BUILD", 702), "--10.0": ("QEMU_BUILD_10", 1000), "--10.2": ("QEMU_BUILD_10_2", 1002)}
 
 
 def device_files(build, part):
@@ -40,7 +46,7 @@ def device_files(build, part):
 
 
 def compile_to(target, command, directory, headers, version):
-    """Compiles without optimisation and debugging information; `headers` come before QEMU's."""
+    """Compiles without optimisation and debugging information; `headers` come before QEMU's. None if the compiler fails."""
     kept, words = [], iter(command[1:])
     for word in words:
         if word in ("-o", "-MF", "-MQ", "-MT"):
@@ -48,8 +54,15 @@ def compile_to(target, command, directory, headers, version):
         elif word not in ("-MD", "-g", "-c") and not word.startswith("-O"):
             kept.append(word)
     before = ["-iquote", headers, "-I", headers, f"-DSAVEVM_QEMU_VERSION={version}"] if headers else []
-    subprocess.run([command[0], *before, *kept, "-O0", "-g0", "-c", "-o", target], cwd=directory, check=True)
-    return target.read_bytes()
+    result = subprocess.run([command[0], *before, *kept, "-O0", "-g0", "-c", "-o", target], cwd=directory,
+                            stderr=subprocess.PIPE, text=True)
+    if result.returncode:
+        if headers:
+            print(result.stderr, end="")
+        return None
+    compiled = target.read_bytes()
+    target.unlink()
+    return compiled
 
 
 def array_sizes(theirs, ours):
@@ -66,7 +79,7 @@ def array_sizes(theirs, ours):
 
 
 def main():
-    variable, version = {"--7.2": ("QEMU_BUILD", 702), "--10.0": ("QEMU_BUILD_10", 1000)}[sys.argv[1]]
+    variable, version = VERSIONS[sys.argv[1]]
     arguments = sys.argv[2:]
     build = os.environ.get(variable)
     if not build or not (pathlib.Path(build) / "compile_commands.json").exists():
@@ -74,7 +87,6 @@ def main():
         return SKIPPED
     include = pathlib.Path(arguments[0])
     part = arguments[1] if len(arguments) > 1 else ""
-    files, sizes, wrong = 0, 0, []
     with tempfile.TemporaryDirectory() as work:
         # Only the headers in question: the others are QEMU's.
         headers = pathlib.Path(work) / "headers"
@@ -82,20 +94,30 @@ def main():
             (headers / folder).mkdir(parents=True, exist_ok=True)
             for header in (include / folder).glob(pattern):
                 shutil.copy(header, headers / folder)
-        for command, directory, path in device_files(pathlib.Path(build), part):
-            target = pathlib.Path(work) / "device.o"
+
+        def compare(number, file):
+            """The file, whether QEMU's headers compile it, and what array_sizes() returns."""
+            command, directory, path = file
+            target = pathlib.Path(work) / f"device-{number}.o"
             theirs = compile_to(target, command, directory, None, version)
+            if theirs is None:
+                return path, False, None
             ours = compile_to(target, command, directory, headers, version)
-            found = array_sizes(theirs, ours)
-            files += 1
-            if found is None:
-                wrong.append(path)
-            else:
-                sizes += found
+            return path, True, None if ours is None else array_sizes(theirs, ours)
+
+        files = list(device_files(pathlib.Path(build), part))
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(compare, range(len(files)), files))
+    compiled = [(path, sizes) for path, compiles, sizes in results if compiles]
+    for path in (path for path, compiles, _ in results if not compiles):
+        print(f"{path}: does not compile in this tree")
+    wrong = [path for path, sizes in compiled if sizes is None]
     for path in wrong:
-        print(f"{path}: another object")
-    print(f"{files} files, {len(wrong)} with another object; {sizes} arrays have their size besides")
-    return 1 if wrong or not files else 0
+        print(f"{path}: no object, or another one")
+    sizes = sum(sizes for _, sizes in compiled if sizes)
+    print(f"{len(compiled)} files compiled, {len(results) - len(compiled)} not; {len(wrong)} with another object; "
+          f"{sizes} arrays have their size besides")
+    return 1 if wrong or not compiled else 0
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ static void run(void)
     if (ret == 0) {
         damage(&t, bytes, len);
     }
-    /* QEMU 10.0 aborts if a device fails while the stream is described. */
+    /* From QEMU 10.0 on, it aborts if a device fails while the stream is described. */
     if (ret == 0 || SAVEVM_QEMU_VERSION < 1000) {
         case_describe(&t);
     }

@@ -268,7 +268,7 @@ int case_save(const TestCase *t, int version, uint8_t **bytes, size_t *len)
 
     notes_clear();
     if (version == t->vmsd->version_id) {
-        ret = vmstate_save_state(f, t->vmsd, obj, NULL);
+        ret = SAVE(f, t->vmsd, obj, NULL);
     } else {
         ret = SAVE_VERSION(f, t->vmsd, obj, NULL, version);
     }
@@ -331,7 +331,7 @@ void case_load(const TestCase *t, int version, const uint8_t *bytes, size_t len)
 
     look(t, obj, &then);
     notes_clear();
-    ret = vmstate_load_state(f, t->vmsd, obj, version);
+    ret = LOAD(f, t->vmsd, obj, version);
     emitf("  load v%d: ret %d", version, ret);
     if (qemu_file_get_error(f)) {
         emitf(" error %d", qemu_file_get_error(f));
@@ -359,7 +359,7 @@ static void cut(const TestCase *t, int version, const uint8_t *bytes, size_t len
     int ret;
 
     notes_clear();
-    ret = vmstate_load_state(f, t->vmsd, obj, version);
+    ret = LOAD(f, t->vmsd, obj, version);
     snprintf(out, room, "ret %d error %d%s%s", ret, qemu_file_get_error(f),
              notes_len ? " calls:" : "", notes);
     notes_clear();

@@ -16,7 +16,14 @@
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 
-/* vmstate_save_state_v() of each version. */
+/* The functions of each version. */
+#if SAVEVM_QEMU_VERSION >= 1002
+#define SAVE(f, vmsd, obj, vmdesc) vmstate_save_state(f, vmsd, obj, vmdesc, NULL)
+#define LOAD(f, vmsd, obj, version) vmstate_load_state(f, vmsd, obj, version, NULL)
+#else
+#define SAVE(f, vmsd, obj, vmdesc) vmstate_save_state(f, vmsd, obj, vmdesc)
+#define LOAD(f, vmsd, obj, version) vmstate_load_state(f, vmsd, obj, version)
+#endif
 #if SAVEVM_QEMU_VERSION >= 802
 #define SAVE_VERSION(f, vmsd, obj, vmdesc, version) vmstate_save_state_v(f, vmsd, obj, vmdesc, version, NULL)
 #else
