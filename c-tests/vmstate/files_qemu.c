@@ -48,7 +48,11 @@ void __wrap_error_setg_internal(Error **errp, const char *src, int line,
 void files_start(void)
 {
     module_call_init(MODULE_INIT_QOM);
+#if SAVEVM_QEMU_VERSION >= 1002
+    qemu_init_clocks(NULL);
+#else
     init_clocks(NULL);
+#endif
 }
 
 void files_stop(void)
