@@ -5,8 +5,8 @@
 
 use crate::error::{self, Error, Result};
 use crate::sys::{
-    IoVec, Span, advance_spans, direct_alignment, open_again, open_at_once, pread_scattered, pwrite_fd, seek_to,
-    start_writing, system_page_size, tell, with_piece,
+    IoVec, Span, advance_spans, direct_alignment, gains_by_reserving, open_again, open_at_once, pread_scattered,
+    pwrite_fd, reserve, seek_to, start_writing, system_page_size, tell, with_piece,
 };
 use std::fs::{File, Metadata};
 use std::io;
@@ -155,6 +155,28 @@ impl PositionedFile {
         Ok(())
     }
 
+    /// Whether writes of large ranges are faster after `reserve`.
+    pub fn gains_by_reserving(&self) -> bool {
+        gains_by_reserving(self.fd.as_fd())
+    }
+
+    /// Reserves disk space for a range that will be written. A failure shows at the write.
+    pub fn reserve(&self, offset: u64, len: u64) {
+        if let Err(err) = reserve(self.fd.as_fd(), offset, len) {
+            log::debug!("reserving 0x{len:x} bytes at 0x{offset:x} of {}: {err}", self.name);
+        }
+    }
+
+    /// Makes a regular file at least `size` bytes long. The new bytes are zero and take no space.
+    pub fn extend(&self, size: u64) -> Result<()> {
+        let file = self.fd.try_clone().map(File::from).map_err(|err| self.error("copying the descriptor of", &err))?;
+        let extended = file.metadata().and_then(|data| match data.is_file() && data.len() < size {
+            true => file.set_len(size),
+            false => Ok(()),
+        });
+        extended.map_err(|err| self.error(format_args!("setting a length of 0x{size:x} bytes of"), &err))
+    }
+
     /// Starts to write a range to the disk, so that a later sync has less to do. A failure shows at the sync.
     pub fn start_writing(&self, offset: u64, len: u64) {
         start_writing(self.fd.as_fd(), offset, len);
@@ -183,6 +205,23 @@ mod tests {
         assert!(error.kind() == io::ErrorKind::UnexpectedEof && error.to_string().contains("ends at 0xa"), "{error}");
         let mut rest = [0; 8];
         assert_eq!((file.read_some(&mut rest, 7).unwrap(), &rest[..3]), (3, &b"789"[..]));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn reserving_and_extending_keep_what_the_file_has() {
+        let path = scratch_path("reserved");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let file = PositionedFile::from_file(File::options().write(true).open(&path).unwrap(), "it".to_owned());
+        // Not every file system can reserve space. The result is the same.
+        file.reserve(0, 64 << 10);
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
+        file.extend(5).unwrap();
+        file.extend(12).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789\0\0");
+        let other = PositionedFile::from_file(File::open("/dev/null").unwrap(), "null".to_owned());
+        other.extend(12).unwrap();
+        assert!(!other.gains_by_reserving());
         std::fs::remove_file(path).unwrap();
     }
 

@@ -27,7 +27,8 @@ pub use iovec::{IoVec, advance, release_pages, with_piece};
 pub use pagemap::{PageScan, Residency, is_anonymous};
 pub use peer::PeerProcess;
 pub use positioned::{
-    appends, direct_alignment, open_again, open_at_once, pread_scattered, pwrite_fd, seek_to, start_writing, tell,
+    appends, direct_alignment, gains_by_reserving, open_again, open_at_once, pread_scattered, pwrite_fd, reserve,
+    seek_to, start_writing, tell,
 };
 pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, end_socket_reads, listen_tcp, listen_unix,

@@ -15,13 +15,12 @@ use crate::savevm::workers;
 use crate::sys::{OwnMemory, Residency, is_anonymous, spawn_scoped};
 use crate::wire::mapped::Header;
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-/// Number of written pieces that wait for the thread that starts their way to the disk. The guest is stopped until this
-/// thread has ended, so they are few.
-const PIECES_QUEUED: usize = 2;
+/// Least length in bytes of a range whose disk space is reserved before it is written.
+const RESERVE_MIN: usize = 256 << 10;
 
 /// Pages that are saved as they were at one moment, while the guest runs. Called on several threads.
 pub(in crate::ram) trait Copies: Sync {
@@ -38,9 +37,13 @@ pub(in crate::ram) struct MappedSave {
     file: PositionedFile,
     /// For pages, with O_DIRECT.
     direct: Option<PositionedFile>,
+    /// Large ranges get their disk space before they are written.
+    reserves: bool,
     threads: usize,
     /// The header of each block.
     headers: Vec<Header>,
+    /// Offset in the file behind the pages of the last block.
+    end: u64,
 }
 
 /// The pieces of all blocks but those that are left out.
@@ -56,7 +59,8 @@ impl MappedSave {
             error.with_message(text)
         })?;
         let direct = plan.direct.then(|| file.direct(true, ram.page_size() as u64)).transpose()?;
-        Ok(Self { file, direct, threads: plan.threads(), headers: Vec::new() })
+        let reserves = file.gains_by_reserving();
+        Ok(Self { file, direct, reserves, threads: plan.threads(), headers: Vec::new(), end: 0 })
     }
 
     /// Writes the header of the next block, and moves the stream behind the block's pages.
@@ -66,34 +70,43 @@ impl MappedSave {
             .ok_or_else(|| Error::new(libc::EFBIG, format!("block '{}' does not fit into a file", block.name())))?;
         header.encode(&mut file);
         self.headers.push(header);
-        file.continue_at(&self.file, header.pages_offset + block.len())
+        self.end = header.pages_offset + block.len();
+        file.continue_at(&self.file, self.end)
     }
 
     /// Writes all pages and the bitmaps.
     pub fn put_pages(&self, ram: &Ram, blocks: &Blocks) -> Result<()> {
         let vm = ram.context()?;
+        // Direct writes that lengthen a file exclude each other.
+        self.file.extend(self.end)?;
         let written: Vec<_> = blocks.iter().map(|block| Bitmap::new(block.pages())).collect();
         // Where the page map can't be read, all pages are looked at.
         let residency = Residency::open().ok();
         let pieces = pieces_to_send(ram, blocks);
         let anonymous: Vec<_> = blocks.iter().map(|block| is_anonymous(block.memory())).collect();
-        let (queue, written_pieces) = sync_channel(PIECES_QUEUED);
-        let write = |queue: &SyncSender<_>| {
+        let (queue, written_pieces) = channel();
+        let write = |queue: &Sender<_>| {
             vm.slot.saving.check()?;
             let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
             let residency = residency.as_ref().filter(|_| anonymous[at]);
             self.put_piece(ram, (&blocks[at], &self.headers[at], &written[at]), residency, (offset, len))?;
-            // If the queue is full, the disk is busy anyway.
-            let _ = queue.try_send((self.headers[at].pages_offset + offset as u64, len as u64));
+            // Without the thread the sync only takes longer.
+            let _ = queue.send((self.headers[at].pages_offset + offset as u64, len as u64));
             Ok(true)
         };
+        let ended = &AtomicBool::new(false);
         thread::scope(|scope| {
-            // The disk is busy while pages are written, so the sync at the end is shorter.
-            let begin = move || written_pieces.iter().for_each(|(offset, len)| self.file.start_writing(offset, len));
-            // Without the thread the sync only takes longer.
+            // The disk is busy while pages are written, so the sync at the end is shorter. The guest waits for this thread, so
+            // it leaves the rest of the pieces to the sync when all are written.
+            let begin = move || {
+                let pieces = written_pieces.iter().take_while(|_| !ended.load(Relaxed));
+                pieces.for_each(|(offset, len)| self.file.start_writing(offset, len));
+            };
             let _syncs = self.direct.is_none().then(|| spawn_scoped(scope, "savevm-sync", begin));
             let queue = queue;
-            workers::run(&vm, "savevm-pages", self.threads, || write(&queue))
+            let result = workers::run(&vm, "savevm-pages", self.threads, || write(&queue));
+            ended.store(true, Relaxed);
+            result
         })?;
         self.put_bitmaps(blocks, &written)
     }
@@ -161,6 +174,7 @@ impl MappedSave {
                 continue;
             }
             let place = header.pages_offset + (first * size) as u64;
+            self.reserve(place, len);
             let put = match &aligned {
                 Some((direct, own)) => direct.write_at(own.memory().piece(offset, len), place),
                 None => self.file.write_slice(&content[offset..offset + len], place),
@@ -169,6 +183,13 @@ impl MappedSave {
             self.file.start_writing(place, len as u64);
         }
         Ok(())
+    }
+
+    /// Reserves disk space for a range that will be written at once.
+    fn reserve(&self, place: u64, len: usize) {
+        if self.reserves && len >= RESERVE_MIN {
+            self.file.reserve(place, len as u64);
+        }
     }
 
     fn write_error(&self, block: &Block, (start, len): (usize, usize), place: u64, err: &io::Error) -> Error {
@@ -207,6 +228,7 @@ impl MappedSave {
                 continue;
             }
             let place = header.pages_offset + start as u64;
+            self.reserve(place, len);
             to.write_at(memory.piece(start, len), place)
                 .map_err(|err| self.write_error(block, (start, len), place, &err))?;
             written.set(start / page, run.len());
