@@ -29,7 +29,7 @@ processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 echo "$(date +%F), $(nproc) of $processor, Linux $(uname -r | sed 's/-.*//'), load $(cut -d ' ' -f 1 /proc/loadavg)"
 printf '\n## Engine and VMState\n\n'
 "$here/compare.py" "$lib" --growth --profile || missed=1
-if [ -n "${QEMU_BUILD_10:-}" ]; then
+if [ -n "${QEMU_BUILD_10_2:-}" ]; then
     printf '\n## VMState under the layouts of newer versions\n\n'
     "$here/versions.py" "$lib" || missed=1
 fi

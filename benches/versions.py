@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""VMState under the layouts of QEMU 7.2, 10.0 and 10.2, and QEMU 10.0's own objects, in turns; prints Markdown.
+"""VMState under the layouts of QEMU 7.2, 10.0 and 10.2, and QEMU 10.2's own objects, in turns; prints Markdown.
 
-usage: QEMU_BUILD_10=tree versions.py LIBDIR [--runs N]
+usage: QEMU_BUILD_10_2=tree versions.py LIBDIR [--runs N]
 
-LIBDIR holds libsavevm.a, built for release. The best of N runs (5) counts. There is no tree of 10.2 to compare with, so the rival
-of its layout is 10.0. Fails if a goal is missed.
+LIBDIR holds libsavevm.a, built for release. The best of N runs (5) counts. Fails if a goal is missed.
 """
 import argparse
 import os
@@ -15,8 +14,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+RIVAL = "QEMU 10.2"
 VERSIONS = {"7.2": [], "10.0": ["-DSAVEVM_QEMU_VERSION=1000"], "10.2": ["-DSAVEVM_QEMU_VERSION=1002"]}
-# How many times as fast as QEMU 10.0 under the layout of 10.2, and how many times as slow as under that of 7.2.
+# How many times as fast as QEMU 10.2 under the layout of 10.2, and how many times as slow as under that of 7.2.
 FASTER, SLOWER = 3, 1.1
 
 
@@ -29,12 +29,12 @@ def build(library, work):
         subprocess.run([compiler, *options, *selected, "-o", programs[version], source, ROOT / "c-tests/lib/trace.c",
                         ROOT / "c-tests/lib/backend_savevm.c", library / "libsavevm.a", "-lpthread", "-ldl", "-lm"], check=True)
     unit = work / "vmstate.o"
-    subprocess.run([compiler, *options, "-fPIE", *VERSIONS["10.0"], "-DSAVEVM_PLAIN_NAMES", "-c", "-o", unit, source], check=True)
-    programs["QEMU 10.0"] = work / "vmstate-qemu"
+    subprocess.run([compiler, *options, "-fPIE", *VERSIONS["10.2"], "-DSAVEVM_PLAIN_NAMES", "-c", "-o", unit, source], check=True)
+    programs[RIVAL] = work / "vmstate-qemu"
     reference = ROOT / "c-tests/reference"
-    environment = {**os.environ, "QEMU_BUILD": os.environ["QEMU_BUILD_10"],
+    environment = {**os.environ, "QEMU_BUILD": os.environ["QEMU_BUILD_10_2"],
                    "QEMU_UNITS": f"{reference / 'backend_files_qemu.c'} {reference / 'start_qemu.c'}"}
-    subprocess.run([ROOT / "c-tests/vmstate/link-qemu.sh", programs["QEMU 10.0"], unit], check=True, env=environment)
+    subprocess.run([ROOT / "c-tests/vmstate/link-qemu.sh", programs[RIVAL], unit], check=True, env=environment)
     return programs
 
 
@@ -49,8 +49,8 @@ def main():
     parser.add_argument("library", type=pathlib.Path)
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    if not os.environ.get("QEMU_BUILD_10"):
-        sys.exit("QEMU_BUILD_10 names no built QEMU 10.0 tree")
+    if not os.environ.get("QEMU_BUILD_10_2"):
+        sys.exit("QEMU_BUILD_10_2 names no built QEMU 10.2 tree")
     with tempfile.TemporaryDirectory() as work:
         programs = build(arguments.library, pathlib.Path(work))
         best = {name: {} for name in programs}
@@ -59,10 +59,10 @@ def main():
                 for measurement, time in measure(program).items():
                     best[name][measurement] = min(time, best[name].get(measurement, time))
     missed = False
-    print("| | 7.2, ns | 10.0, ns | 10.2, ns | QEMU 10.0, ns | 10.2 as fast as QEMU | 10.2 beside 7.2 |")
+    print("| | 7.2, ns | 10.0, ns | 10.2, ns | QEMU 10.2, ns | 10.2 as fast as QEMU | 10.2 beside 7.2 |")
     print("|---|---|---|---|---|---|---|")
     for name in best["7.2"]:
-        times = [best[of][name] for of in (*VERSIONS, "QEMU 10.0")]
+        times = [best[of][name] for of in (*VERSIONS, RIVAL)]
         faster, slower = times[3] / times[2], times[2] / times[0]
         card = name.endswith(" card")
         missed |= card and (faster < FASTER or slower > SLOWER)

@@ -231,21 +231,26 @@ fn moved_flags(abi: &Abi) -> Vec<(u32, u32)> {
     if pairs.iter().all(|(here, there)| here == there) { Vec::new() } else { pairs }
 }
 
-/// Returns whether a struct is as in QEMU 7.2.
-fn is_native(abi: &Abi, of: Struct) -> bool {
+/// Returns whether a struct has these members at their usual places, and no other ones.
+fn has_members(abi: &Abi, of: Struct, members: &[(Id, Kind)]) -> bool {
     // These members are read by their offsets in any case, when a device is registered.
     let at_registration = [SAVEVM_ABI_VMStateDescription_unmigratable, SAVEVM_ABI_VMStateDescription_early_setup];
-    let native = tables::native_slots();
-    let mut members = MEMBERS.iter().filter(|known| known.of == of as usize && !at_registration.contains(&known.id));
-    abi.size(of) == tables::native_size(of as usize)
-        && members.all(|known| abi.slots[known.id as usize] == native[known.id as usize])
+    let (slots, size) = tables::slots(members);
+    let mut all = MEMBERS.iter().filter(|known| known.of == of as usize && !at_registration.contains(&known.id));
+    abi.size(of) == size && all.all(|known| abi.slots[known.id as usize] == slots[known.id as usize])
 }
 
-/// Returns how descriptions must be read, by a comparison with QEMU 7.2.
+/// Returns whether a struct is as in QEMU 7.2.
+fn is_native(abi: &Abi, of: Struct) -> bool {
+    has_members(abi, of, tables::native(of as usize))
+}
+
+/// Returns how descriptions must be read, by a comparison with QEMU 7.2 and 10.2.
 fn reader(abi: &Abi) -> Reader {
     let fields = is_native(abi, Struct::Field) && is_native(abi, Struct::Info) && abi.moved_flags.is_empty();
     match (is_native(abi, Struct::Description), fields) {
         (true, true) => Reader::Native,
+        (false, true) if has_members(abi, Struct::Description, tables::DESCRIPTION_10_2) => Reader::Hooked,
         (false, true) => Reader::Descriptions,
         _ => Reader::All,
     }

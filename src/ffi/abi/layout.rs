@@ -26,6 +26,8 @@ pub(super) struct Slot {
 pub(in crate::ffi) enum Reader {
     /// As those of QEMU 7.2.
     Native,
+    /// Descriptions as those of QEMU 10.2; fields and infos as those of QEMU 7.2.
+    Hooked,
     /// Descriptions by their offsets; fields and infos as those of QEMU 7.2.
     Descriptions,
     /// All by their offsets.

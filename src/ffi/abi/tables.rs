@@ -351,16 +351,16 @@ pub(super) fn laid_out(members: &[(Id, Kind)]) -> (Vec<SaveVMAbiMember>, usize) 
     (placed(members).map(described).collect(), size(members))
 }
 
-/// Returns the places of the members in QEMU 7.2.
-pub(super) fn native_slots() -> [Slot; MEMBERS.len()] {
+/// Returns the places of the members of a struct, and its size.
+pub(super) fn slots(members: &[(Id, Kind)]) -> ([Slot; MEMBERS.len()], usize) {
     let mut slots = [Slot::default(); MEMBERS.len()];
-    for (id, kind, offset) in NATIVE.into_iter().flat_map(placed) {
+    for (id, kind, offset) in placed(members) {
         slots[id as usize] = Slot { offset: offset as u16, kind: kind as u8 };
     }
-    slots
+    (slots, size(members))
 }
 
-/// Returns the size of a struct in QEMU 7.2.
-pub(super) fn native_size(of: usize) -> usize {
-    size(NATIVE[of])
+/// Returns the members of a struct in QEMU 7.2.
+pub(super) fn native(of: usize) -> &'static [(Id, Kind)] {
+    NATIVE[of]
 }

@@ -66,7 +66,7 @@ fn known_layouts_have_the_sizes_and_offsets_of_the_versions() {
     assert_eq!(sizes(802), (136, 88, Reader::Native));
     assert_eq!(sizes(901), (136, 88, Reader::Native));
     assert_eq!(sizes(1000), (160, 88, Reader::Native));
-    assert_eq!(sizes(1002), (160, 112, Reader::Descriptions));
+    assert_eq!(sizes(1002), (160, 112, Reader::Hooked));
     assert_eq!(at(1000, SAVEVM_ABI_SaveVMHandlers_switchover_start), Some(19 * 8));
     assert_eq!(at(1000, SAVEVM_ABI_SaveVMHandlers_load_state_buffer), Some(14 * 8));
     assert_eq!(at(1002, SAVEVM_ABI_SaveVMHandlers_save_postcopy_prepare), Some(10 * 8));
@@ -186,7 +186,7 @@ fn semantics_need_their_members() {
 fn moved_flags_are_read_as_those_of_7_2() {
     let mut draft = Draft::of(1002);
     draft.constant(SAVEVM_ABI_VMS_END).value = 1 << 17;
-    assert_eq!(draft.build().unwrap().reader, Reader::Descriptions);
+    assert_eq!(draft.build().unwrap().reader, Reader::Hooked);
     draft.constant(SAVEVM_ABI_VMS_STRUCT).value = 1 << 18;
     let abi = draft.build().unwrap();
     assert_eq!((abi.reader, abi.flags(1 << 18 | 2), abi.flags(8)), (Reader::All, 8 | 2, 0));

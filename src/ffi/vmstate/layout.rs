@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads the members of descriptions, fields and infos: as those of QEMU 7.2, or by the offsets of a layout.
 //!
-//! The interpreter is compiled once for each `Layout`. `Native` has no size and reads the members of the structs, so that
-//! descriptions of QEMU 7.2 are as fast as without this module.
+//! The interpreter is compiled once for each `Layout`. `Native` and `Hooked` have no size and read the members of structs, so that
+//! descriptions of QEMU 7.2 are as fast as without this module, and those of 10.2 nearly so.
 
-use super::types::{GetFn, HookFn, PutFn, TestFn, VMStateDescription, VMStateField, VMStateInfo};
+use super::types::{
+    ErrorHookFn, GetFn, HookFn, HookedDescription, PutFn, TestFn, VMStateDescription, VMStateField, VMStateInfo,
+};
 use crate::ffi::abi::{Abi, Struct};
 use crate::ffi::marshal::opaque::{Error as CError, JSONWriter, QEMUFile};
 use crate::ffi::types::abi::SaveVMAbiKind as Kind;
@@ -15,6 +17,10 @@ use std::ptr::NonNull;
 /// The layout of QEMU 7.2.
 #[derive(Clone, Copy)]
 pub(crate) struct Native;
+
+/// The layout of QEMU 10.2: a description has hooks that return an error.
+#[derive(Clone, Copy)]
+pub(crate) struct Hooked;
 
 /// A layout in which only descriptions differ from QEMU 7.2.
 #[derive(Clone, Copy)]
@@ -33,7 +39,7 @@ pub(crate) enum Hook {
     /// Returns nothing.
     Void(unsafe extern "C" fn(opaque: *mut c_void)),
     /// Returns whether it succeeded, else an error.
-    Error(unsafe extern "C" fn(opaque: *mut c_void, errp: *mut *mut CError) -> bool),
+    Error(ErrorHookFn),
 }
 
 /// `VMStateDescription.post_load`
@@ -118,6 +124,18 @@ macro_rules! plain_members {
             const NATIVE_INFOS: bool = true;
         }
 
+        impl Layout for Hooked {
+            $(
+                #[inline(always)]
+                unsafe fn $name(self, table: NonNull<$table>) -> $type {
+                    // SAFETY: a table of this layout (contract of `Layout`).
+                    unsafe { hooked_or_native!($of $member table) }
+                }
+            )*
+            hooked_members!();
+            const NATIVE_INFOS: bool = true;
+        }
+
         impl Layout for Descriptions {
             $(
                 #[inline(always)]
@@ -188,6 +206,15 @@ macro_rules! read_or_native {
     };
 }
 
+macro_rules! hooked_or_native {
+    (field $member:ident $at:ident) => {
+        (*$at.as_ptr()).$member
+    };
+    ($description:ident $member:ident $at:ident) => {
+        (*$at.cast::<HookedDescription>().as_ptr()).$member
+    };
+}
+
 /// Fields and infos as those of QEMU 7.2.
 macro_rules! native_fields {
     () => {
@@ -241,6 +268,47 @@ macro_rules! native_members {
         #[inline(always)]
         unsafe fn after(self, description: *const VMStateDescription) -> *const VMStateDescription {
             description.wrapping_add(1)
+        }
+    };
+}
+
+macro_rules! hooked_members {
+    () => {
+        native_fields!();
+
+        #[inline(always)]
+        unsafe fn pre_load(self, description: NonNull<VMStateDescription>) -> Hook {
+            // SAFETY: a table of this layout (contract of `Layout`).
+            let table = unsafe { description.cast::<HookedDescription>().as_ref() };
+            either(table.pre_load_errp, table.pre_load)
+        }
+
+        #[inline(always)]
+        unsafe fn post_load(self, description: NonNull<VMStateDescription>) -> LoadedHook {
+            // SAFETY: a table of this layout (contract of `Layout`).
+            let table = unsafe { description.cast::<HookedDescription>().as_ref() };
+            match table.post_load_errp {
+                Some(hook) => LoadedHook::Error(hook),
+                None => table.post_load.map_or(LoadedHook::None, LoadedHook::Code),
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pre_save(self, description: NonNull<VMStateDescription>) -> Hook {
+            // SAFETY: a table of this layout (contract of `Layout`).
+            let table = unsafe { description.cast::<HookedDescription>().as_ref() };
+            either(table.pre_save_errp, table.pre_save)
+        }
+
+        #[inline(always)]
+        unsafe fn post_save(self, description: NonNull<VMStateDescription>) -> Hook {
+            // SAFETY: a table of this layout (contract of `Layout`).
+            unsafe { description.cast::<HookedDescription>().as_ref() }.post_save.map_or(Hook::None, Hook::Code)
+        }
+
+        #[inline(always)]
+        unsafe fn after(self, description: *const VMStateDescription) -> *const VMStateDescription {
+            description.wrapping_byte_add(size_of::<HookedDescription>())
         }
     };
 }
@@ -330,6 +398,15 @@ unsafe fn function<F: Copy>(abi: &Abi, id: Id, table: NonNull<u8>) -> Option<F> 
     unsafe { abi.read::<Option<F>>(id, table) }
 }
 
+/// Returns the hook with an error, or the one without if there is none.
+#[inline(always)]
+fn either(with_error: Option<ErrorHookFn>, plain: Option<HookFn>) -> Hook {
+    match with_error {
+        Some(hook) => Hook::Error(hook),
+        None => plain.map_or(Hook::None, Hook::Code),
+    }
+}
+
 /// Reads a hook that has a form with an error and one without.
 ///
 /// # Safety
@@ -340,7 +417,7 @@ unsafe fn hook(abi: &Abi, (with_error, plain): (Id, Id), table: NonNull<u8>) -> 
     unsafe {
         match function(abi, with_error, table) {
             Some(hook) => Hook::Error(hook),
-            None => function(abi, plain, table).map_or(Hook::None, Hook::Code),
+            None => either(None, function(abi, plain, table)),
         }
     }
 }
@@ -377,6 +454,10 @@ macro_rules! with_layout {
         match $abi.map(|abi| (abi, abi.reader)) {
             None | Some((_, $crate::ffi::abi::Reader::Native)) => {
                 let $layout = $crate::ffi::vmstate::layout::Native;
+                $body
+            }
+            Some((_, $crate::ffi::abi::Reader::Hooked)) => {
+                let $layout = $crate::ffi::vmstate::layout::Hooked;
                 $body
             }
             Some((abi, $crate::ffi::abi::Reader::Descriptions)) => {

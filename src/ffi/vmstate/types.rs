@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The structures of `migration/vmstate.h`, laid out as in QEMU 7.2. The hand-written header must have the same layout.
 
-use crate::ffi::marshal::opaque::{JSONWriter, QEMUFile};
+use crate::ffi::marshal::opaque::{Error as CError, JSONWriter, QEMUFile};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::offset_of;
 
@@ -100,6 +100,38 @@ pub struct VMStateDescription {
     pub subsections: *const *const VMStateDescription,
 }
 
+/// A hook that returns whether it succeeded, else an error.
+pub type ErrorHookFn = unsafe extern "C" fn(opaque: *mut c_void, errp: *mut *mut CError) -> bool;
+
+/// The description of QEMU 10.2, whose hooks may return an error. Members without a comment are those of `VMStateDescription`.
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct HookedDescription {
+    pub name: *const c_char,
+    /// Whether migration is blocked while the device is registered.
+    pub unmigratable: u8,
+    /// Whether the state is saved while the migration is set up.
+    pub early_setup: u8,
+    pub version_id: c_int,
+    pub minimum_version_id: c_int,
+    pub priority: c_uint,
+    pub pre_load: Option<HookFn>,
+    /// Called instead of `pre_load`.
+    pub pre_load_errp: Option<ErrorHookFn>,
+    pub post_load: Option<unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int) -> c_int>,
+    /// Called instead of `post_load`.
+    pub post_load_errp:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int, errp: *mut *mut CError) -> bool>,
+    pub pre_save: Option<HookFn>,
+    /// Called instead of `pre_save`.
+    pub pre_save_errp: Option<ErrorHookFn>,
+    pub post_save: Option<HookFn>,
+    pub needed: Option<TestFn>,
+    pub dev_unplug_pending: Option<TestFn>,
+    pub fields: *const VMStateField,
+    pub subsections: *const *const VMStateDescription,
+}
+
 const WORD: usize = size_of::<usize>();
 /// Two ints after a name take one word on 64-bit machines and two on 32-bit ones.
 const INTS: usize = 16usize.next_multiple_of(WORD);
@@ -121,4 +153,7 @@ const _: () = {
     assert!(offset_of!(VMStateDescription, pre_load) == WORD + INTS);
     assert!(offset_of!(VMStateDescription, fields) == 7 * WORD + INTS);
     assert!(size_of::<VMStateDescription>() == 9 * WORD + INTS);
+    assert!(offset_of!(HookedDescription, pre_load) == WORD + INTS);
+    assert!(offset_of!(HookedDescription, fields) == 10 * WORD + INTS);
+    assert!(size_of::<HookedDescription>() == 12 * WORD + INTS);
 };
