@@ -1890,7 +1890,7 @@ typedef struct SaveVMRestoreInfo {
 
 /**
  * Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before, also
- * after a failure.
+ * after a failure. The error is stored in `errp` and not passed to SaveVMHostOps.report as well.
  *
  * `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
  * renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
@@ -1984,7 +1984,7 @@ int savevm_snapshot_check_file(SaveVM *vm,
 
 /**
  * Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
- * if it ran before.
+ * if it ran before. The error is stored in `errp` and not passed to SaveVMHostOps.report as well.
  *
  * An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
  * complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the

@@ -121,6 +121,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 /// A lazy load returns before all memory was read: see `savevm::restore`. A load replaces a lazy restore in progress.
 pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {
     let _guard = vm.acquire_slot_from_restore("a snapshot")?;
+    vm.slot.set_returns_errors();
     vm.slot.check_no_checkpoints("loading a snapshot")?;
     vm.prepare_global_state()?;
     vm.begin_global_state();

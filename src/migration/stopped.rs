@@ -35,8 +35,10 @@ pub fn begin<'a>(vm: &'a Vm, what: &'static str) -> Result<MigrationGuard<'a>> {
     Ok(guard)
 }
 
-/// Saves a snapshot, of which other threads see the progress and which they can cancel. The caller has the migration slot.
+/// Saves a snapshot, of which other threads see the progress and which they can cancel. The caller has the migration slot, and
+/// returns the error.
 pub fn saving(vm: &Vm, save: impl FnOnce(&SavingGuard<'_>) -> Result<()>) -> Result<()> {
+    vm.slot.set_returns_errors();
     let saving = vm.slot.saving.begin()?;
     let saved = save(&saving);
     let remaining = vm.slot.checkpoint_ram().map_or(0, |ram| ram.remaining());

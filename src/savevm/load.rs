@@ -38,7 +38,7 @@ pub fn open(vm: &Vm, file: &MigFile) -> Result<Opened> {
     let mut refused = Vec::new();
     if let Err(error) = vm.check_migratable().map_err(|err| err.at_side(Side::Destination)) {
         if !negotiates {
-            return Err(vm.report(error));
+            return Err(vm.report_unless_returned(error));
         }
         refused.push(error);
     }

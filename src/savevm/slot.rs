@@ -179,6 +179,8 @@ struct Inner {
     driver: Option<&'static str>,
     /// The operation was cancelled.
     ending: bool,
+    /// The caller of the operation gets its error.
+    returns_errors: bool,
     /// Number of checkpoints.
     checkpoints: usize,
 }
@@ -287,7 +289,7 @@ impl MigrationSlot {
             }
             _ => {
                 inner.driver = Some(what);
-                inner.ending = false;
+                (inner.ending, inner.returns_errors) = (false, false);
                 Ok(())
             }
         }
@@ -299,7 +301,7 @@ impl MigrationSlot {
         let (running, _stage) = self.restore.hold();
         let mut inner = self.inner();
         inner.driver = running.then_some(RESTORE);
-        inner.ending = false;
+        (inner.ending, inner.returns_errors) = (false, false);
     }
 
     /// Ends the lazy restore and releases the slot, unless another operation has it.
@@ -322,6 +324,16 @@ impl MigrationSlot {
     /// Returns whether the operation was cancelled.
     pub fn is_ending(&self) -> bool {
         self.inner().ending
+    }
+
+    /// Records that the caller of the operation gets its error, so that the host gets no report of it as well.
+    pub fn set_returns_errors(&self) {
+        self.inner().returns_errors = true;
+    }
+
+    /// Returns whether the caller of the operation gets its error.
+    pub fn returns_errors(&self) -> bool {
+        self.inner().returns_errors
     }
 
     /// Returns the part of RAM in postcopy, if it takes one.

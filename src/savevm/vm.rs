@@ -261,14 +261,23 @@ impl Vm {
         error.reported()
     }
 
-    /// Reports an error of a stream and latches it on the file. An error while the stream or the snapshot is being cancelled
-    /// is expected and only logged.
+    /// As `report`, unless the caller of the operation in progress gets the error.
+    pub fn report_unless_returned(&self, error: Error) -> Error {
+        if self.slot.returns_errors() {
+            log::debug!("the caller gets the error: {error}");
+            return error;
+        }
+        self.report(error)
+    }
+
+    /// Reports an error of a stream, unless the caller gets it, and latches it on the file. An error while the stream or the
+    /// snapshot is being cancelled is expected and only logged.
     pub fn report_on(&self, file: &MigFile, error: Error) -> Error {
         let error = if self.slot.is_ending() || self.slot.saving.check().is_err() {
             log::debug!("error after a cancel: {error}");
             error
         } else {
-            self.report(error)
+            self.report_unless_returned(error)
         };
         file.set_error_detail(error.clone());
         error

@@ -10,11 +10,13 @@ use savevm::ram::block::BlockInfo;
 use savevm::ram::tracker::Log;
 use savevm::ram::{Options, Ram};
 use savevm::savevm::Vm;
+use savevm::savevm::host::{Host, Level};
 use savevm::sys::OwnMemory;
+use savevm::vmstate::VmStateHost;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::{env, fs, process};
 
 pub const PAGE: usize = 4096;
@@ -249,5 +251,52 @@ fn page_that_cannot_be_written_fails_the_save_and_keeps_the_old_file() {
     let mut old = vec![0; before.len()];
     file.read_exact_at(&mut old, 0).unwrap();
     assert!(old == before, "the old file was written to");
+    fs::remove_file(path).unwrap();
+}
+
+/// A host that keeps what is reported.
+#[derive(Default)]
+struct Reports(Mutex<Vec<String>>);
+
+impl Host for Reports {
+    fn report(&self, _level: Level, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
+
+impl VmStateHost for Reports {}
+
+#[test]
+fn error_of_a_snapshot_is_returned_and_not_reported_as_well() {
+    let machine = Machine::new(&[3000]);
+    machine.randomize(1, 100);
+    let host = Arc::new(Reports::default());
+    machine.vm.set_host(host.clone());
+    let check = |what: &str, error: Error| {
+        let reports = std::mem::take(&mut *host.0.lock().unwrap());
+        assert!(reports.is_empty(), "{what}: {reports:#?}, returned: {error}");
+    };
+    let full = Uri::File { path: "/dev/full".into(), offset: 0 };
+    for background in [false, true] {
+        let options = SnapshotOptions { background, ..SnapshotOptions::default() };
+        check("a save", snapshot_save(&machine.vm, &full, &options).unwrap_err());
+    }
+    let path = scratch("reported");
+    for save in [mapped(), SnapshotOptions::default()] {
+        snapshot_save(&machine.vm, &uri(&path), &save).unwrap();
+        check("a load of another machine", {
+            let other = Machine::new(&[2999]);
+            other.vm.set_host(host.clone());
+            load(&other, &path).unwrap_err()
+        });
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        check("a load of a damaged file", load(&machine, &path).unwrap_err());
+        // What comes through a pipe is not checked before it is loaded.
+        let pipe = Uri::Exec(format!("cat {}", path.display()).into());
+        let other = Machine::new(&[3000]);
+        other.vm.set_host(host.clone());
+        check("a load from a pipe", snapshot_load(&other.vm, &pipe, &SnapshotOptions::default()).unwrap_err());
+    }
     fs::remove_file(path).unwrap();
 }

@@ -99,8 +99,11 @@ fn failed_snapshot_reports_the_cause_and_leaves_only_a_loaded_guest_stopped() {
     );
     assert!(source.vm.slot.unblock(blocker));
     let full = Uri::File { path: "/dev/full".into(), offset: 0 };
-    assert!(snapshot_save(&source.vm, &full, &SnapshotOptions::default()).is_err());
+    let before = source.host.reports.lock().unwrap().len();
+    let error = snapshot_save(&source.vm, &full, &SnapshotOptions::default()).unwrap_err();
     assert!(source.host.is_running(), "a full disk does not stop the guest");
+    let reports = source.host.reports.lock().unwrap()[before..].to_vec();
+    assert!(reports.is_empty(), "the caller gets the error, and decides whether to report it: {error}\n{reports:#?}");
     let path = scratch("broken");
     std::fs::write(&path, b"QEVM\0\0\0\x03\x07").unwrap();
     let uri = Uri::File { path: path.clone(), offset: 0 };
