@@ -211,8 +211,9 @@ mod tests {
         let open = TcpListener::bind("127.0.0.1:0").unwrap();
         let [silent, open] = [&silent, &open].map(|listener| listener.local_addr().unwrap());
         let (cancel, uri) = (Cancel::new().unwrap(), "tcp:both:1".parse().unwrap());
-        let short = || Wait::new("connecting to", &uri, Some(Duration::from_millis(200)), &cancel);
-        let socket = to_any(&[silent, open], &short()).unwrap();
+        let within = |limit| Wait::new("connecting to", &uri, Some(limit), &cancel);
+        let short = || within(Duration::from_millis(200));
+        let socket = to_any(&[silent, open], &within(Duration::from_secs(6))).unwrap();
         assert_eq!(TcpStream::from(socket).peer_addr().unwrap(), open);
         let error = to_any(&[silent, silent], &short()).unwrap_err();
         assert_eq!(

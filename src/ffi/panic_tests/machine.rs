@@ -355,7 +355,7 @@ pub fn everywhere(place: FaultPoint, body: impl Fn(&str, &dyn Fn(&Machine)) -> b
             let sprung = body(&format!("{place:?} {passes}"), &|machine| machine.inner().faults.set(place, passes));
             let _ = told.send(sprung);
         });
-        match tell.recv_timeout(Duration::from_secs(20)) {
+        match tell.recv_timeout(Duration::from_secs(120)) {
             Ok(true) => {}
             Ok(false) => return assert!(passes > 0, "{place:?} is never passed"),
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{place:?} {passes}: it hangs"),

@@ -75,7 +75,7 @@ impl Ends {
     fn wait(&self, done: impl Fn([Status; 2]) -> bool) {
         let since = Instant::now();
         while !done(self.status()) {
-            assert!(since.elapsed() < Duration::from_secs(10), "it stays {:?}", self.status());
+            assert!(since.elapsed() < Duration::from_secs(60), "it stays {:?}", self.status());
             if self.stepped {
                 // SAFETY: as above.
                 unsafe { savevm_migration_step(self.outgoing) };

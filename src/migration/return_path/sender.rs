@@ -298,8 +298,8 @@ mod tests {
         assert!(catch(&vm, || sender.send(Message::Pong(1))).is_err() && vm.is_poisoned());
         assert!(!sender.is_open() && !sender.state.lock().writing);
         let since = Instant::now();
-        assert!(sender.send_final(Message::Shut(1), Duration::from_secs(9)).is_err());
-        assert!(since.elapsed() < Duration::from_secs(5));
+        assert!(sender.send_final(Message::Shut(1), Duration::from_secs(600)).is_err());
+        assert!(since.elapsed() < Duration::from_secs(60));
     }
 
     /// A channel that calls the sender when it is dropped.
@@ -336,7 +336,7 @@ mod tests {
         let (end, ended) = mpsc::channel();
         sender.open(MigFile::new(Arc::new(Curious(Arc::downgrade(&sender), end)), true));
         thread::spawn(move || sender.send_final(Message::Shut(0), Duration::from_secs(1)));
-        assert_eq!(ended.recv_timeout(Duration::from_secs(5)), Ok(false));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(false));
     }
 
     #[test]
