@@ -29,8 +29,8 @@ fn snapshot(pages: &[(u64, u8)], count: u8, parent: Option<(Identity, &str)>) ->
     stream.device(2, "counter", 0, &[count], &fields("counter", &[("count", "uint8", 1)]));
     let mut bytes = stream.finish(true);
     if parent.is_some() {
-        let (trailer, identity) = seal(&&bytes[..]).unwrap();
-        bytes.extend(trailer);
+        let (list, identity) = seal(&&bytes[..], None).unwrap();
+        bytes.extend(list);
         return (bytes, identity);
     }
     let identity = identify(&&bytes[..]).unwrap();

@@ -37,8 +37,8 @@ fn snapshot(step: usize, value: u8, parent: Option<(Identity, &str)>) -> (Vec<u8
         let identity = identify(&&bytes[..]).unwrap();
         return (bytes, identity);
     }
-    let (trailer, identity) = seal(&&bytes[..]).unwrap();
-    bytes.extend(trailer);
+    let (list, identity) = seal(&&bytes[..], None).unwrap();
+    bytes.extend(list);
     (bytes, identity)
 }
 

@@ -19,6 +19,10 @@ impl ReadAt for PositionedFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         self.read_some(into, offset)
     }
+
+    fn length(&self) -> io::Result<u64> {
+        self.size().map_err(|err| io::Error::other(err.message().to_owned()))
+    }
 }
 
 /// Opens files on disk.
@@ -38,8 +42,9 @@ impl Files for DiskFiles {
     }
 }
 
-/// Opens the chain of a snapshot, if it is incremental.
-pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<PositionedFile>>>> {
+/// Opens the chain of a snapshot, if it is incremental. `lazily`: without reading its pages, which must be checked when they are
+/// read.
+pub fn open_incremental(path: &Path, lazily: bool) -> Result<Option<Arc<Chain<PositionedFile>>>> {
     let failed = |err: &io::Error| Error::io(format_args!("opening {}", path.display()), err);
     let (file, _) = DiskFiles.open(path).map_err(|err| failed(&err))?;
     let start = chain::read_start(&file).map_err(|err| failed(&err))?;
@@ -47,7 +52,12 @@ pub fn open_incremental(path: &Path) -> Result<Option<Arc<Chain<PositionedFile>>
         return Ok(None);
     }
     let real = std::fs::canonicalize(path).map_err(|err| failed(&err))?;
-    Chain::open(&mut DiskFiles, &real, &mut Budget::default()).map(Some).map_err(Error::invalid)
+    let (files, mut budget) = (&mut DiskFiles, Budget::default());
+    let chain = match lazily {
+        true => Chain::open_by_lists(files, &real, &mut budget),
+        false => Chain::open(files, &real, &mut budget),
+    };
+    chain.map(Some).map_err(Error::invalid)
 }
 
 /// Where the pages of a chain are, for a lazy restore of a machine with pages of this size.
@@ -60,11 +70,11 @@ pub fn chain_pages(chain: &Chain<PositionedFile>, page_size: u64) -> Result<Chai
     let blocks = chain.blocks().map(|(name, length)| {
         // The length is that of a block of this machine, and so is small enough.
         let mut pages = vec![Content::Filled(0); (length / page_size) as usize];
-        for PagePlace { address, content } in chain.page_places(name) {
+        chain.each_page(name, |PagePlace { address, content }| {
             if let Some(page) = pages.get_mut((address / page_size) as usize) {
                 *page = content;
             }
-        }
+        });
         ChainBlock { name: name.to_owned(), pages }
     });
     Ok(ChainPages { blocks: blocks.collect(), files: files.collect::<Result<_>>()? })
@@ -75,26 +85,30 @@ fn state(data: &Metadata) -> (u64, u64, i128) {
     (data.dev(), data.ino(), i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
 }
 
-/// Describes a snapshot that has this path now.
-pub fn describe(path: &Path, identity: Identity, ancestors: Vec<PathBuf>) -> Result<SavedSnapshot> {
+/// Describes a snapshot that has this path now. `pages` are its encoded pages, if it is a full one.
+pub fn describe(
+    path: &Path,
+    (identity, pages): (Identity, Option<Vec<u8>>),
+    ancestors: Vec<PathBuf>,
+) -> Result<SavedSnapshot> {
     let failed = |err| Error::io(format_args!("looking at {}", path.display()), &err);
     let path = std::fs::canonicalize(path).map_err(failed)?;
     let state = state(&std::fs::metadata(&path).map_err(failed)?);
-    Ok(SavedSnapshot { path, identity, state, ancestors })
+    Ok(SavedSnapshot { path, identity, pages: pages.map(Arc::new), state, ancestors })
 }
 
 /// Describes the snapshot of a chain.
 pub fn describe_chain(chain: &Chain<PositionedFile>) -> Result<SavedSnapshot> {
     let mut paths = chain.paths().map(Path::to_owned);
     let path = paths.next().unwrap_or_default();
-    describe(&path, chain.identity(), paths.collect())
+    describe(&path, (chain.identity(), None), paths.collect())
 }
 
 /// Describes a full snapshot, which is read.
 pub fn describe_full(path: &Path) -> Result<SavedSnapshot> {
     let failed = |err: io::Error| Error::io(format_args!("reading {}", path.display()), &err);
     let (file, _) = DiskFiles.open(path).map_err(failed)?;
-    describe(path, chain::identify(&file).map_err(failed)?, Vec::new())
+    describe(path, chain::survey(&file).map_err(failed)?, Vec::new())
 }
 
 /// Fails if a snapshot is not the file any more that it was.

@@ -135,12 +135,12 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, plan: &Plan<'_>, saving: &Savi
             let saved = with_plan(vm, plan.options.plan(Pages::default()), write);
             let saved = saved.and(file.close()).and_then(|()| vm.slot.saving.check());
             let Some(path) = plan.path else { return sink.finish(saved) };
-            let identity = sink.finish_file(saved, |file| {
-                let identity = seal(file, link.is_some())?;
-                vm.slot.saving.check().map(|()| identity)
+            let described = sink.finish_file(saved, |file| {
+                let described = seal(file, plan.parent.as_ref())?;
+                vm.slot.saving.check().map(|()| described)
             })?;
             let ancestors = plan.parent.iter().flat_map(|parent| parent.ancestors.iter().chain([&parent.path]));
-            frozen.saved(describe(path, identity, ancestors.cloned().collect())?);
+            frozen.saved(describe(path, described, ancestors.cloned().collect())?);
             Ok(())
         })
     })
@@ -190,17 +190,15 @@ fn write(vm: &Vm, file: &MigFile, link: Option<&Link<Vec<u8>>>, frozen: &dyn Fro
     file.check()
 }
 
-/// Appends the trailer to an incremental snapshot. Returns the identity of the whole file.
-fn seal(file: &File, is_incremental: bool) -> Result<Identity> {
+/// Appends the list of pages to an incremental snapshot. Returns the identity of the whole file, and the pages of a full one.
+fn seal(file: &File, parent: Option<&SavedSnapshot>) -> Result<(Identity, Option<Vec<u8>>)> {
     let failed = |err| Error::io("reading the new snapshot", &err);
     let data = PositionedFile::from_file(file.try_clone().map_err(failed)?, "the new snapshot".to_owned());
-    if !is_incremental {
-        return chain::identify(&data).map_err(failed);
-    }
-    let (trailer, identity) = chain::seal(&data).map_err(failed)?;
-    let end = identity.length - trailer.len() as u64;
-    file.write_all_at(&trailer, end).map_err(|err| Error::io("writing the trailer of the new snapshot", &err))?;
-    Ok(identity)
+    let Some(parent) = parent else { return chain::survey(&data).map_err(failed) };
+    let (list, identity) = chain::seal(&data, parent.pages.as_ref().map(|pages| &pages[..])).map_err(failed)?;
+    let end = identity.length - list.len() as u64;
+    file.write_all_at(&list, end).map_err(|err| Error::io("writing the list of pages of the new snapshot", &err))?;
+    Ok((identity, None))
 }
 
 /// The link from a new file at `path` to its parent.

@@ -178,8 +178,8 @@ impl Source {
             Uri::File { path, offset: 0 } if path.is_file() => Some(path),
             _ => None,
         };
-        if let Some(chain) = path.map(|path| open_incremental(path)).transpose()?.flatten() {
-            // The pages were checked when the chain was opened.
+        if let Some(chain) = path.map(|path| open_incremental(path, options.lazy)).transpose()?.flatten() {
+            // The pages were checked when the chain was opened, or each of them is when it is read.
             check(vm, chain.flatten(FlatForm::WithoutPages))?;
             let (form, pages, snapshot) = if options.lazy {
                 if vm.flags().has(Flags::NO_FOOTERS) {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::file::MigFile;
 use crate::wire::chain::Identity;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// RAM that can take part in checkpoints. Called with the big lock and a stopped guest, unless noted.
 pub trait CheckpointRam: Send + Sync {
@@ -69,6 +70,8 @@ pub struct SavedSnapshot {
     pub path: PathBuf,
     /// Its contents.
     pub identity: Identity,
+    /// Its encoded pages, if it is a full snapshot: its children list them.
+    pub pages: Option<Arc<Vec<u8>>>,
     /// Device, inode, and time of the last change in ns.
     pub state: (u64, u64, i128),
     /// The paths of its ancestors.

@@ -25,6 +25,10 @@ impl ReadAt for DiskFile {
             }
         }
     }
+
+    fn length(&self) -> io::Result<u64> {
+        self.0.metadata().map(|data| data.len())
+    }
 }
 
 /// Opens files on disk.

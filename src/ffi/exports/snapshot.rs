@@ -303,8 +303,9 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 ///
 /// An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
 /// complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the
-/// snapshot can be the parent of the next one, except after a lazy load. A page that is read lazily must still have the hash
-/// that it had in the check.
+/// snapshot can be the parent of the next one, except after a lazy load. A lazy load reads the devices and the lists of pages
+/// first, and no pages. A page that it reads later must have the hash in its list; otherwise the guest is stopped as after a page
+/// that can't be read.
 ///
 /// A regular file is checked first, as savevm_snapshot_check_file() does. If the check fails, the machine is not changed and the
 /// guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see

@@ -7,7 +7,6 @@ use crate::ram::{Options, Ram};
 use crate::savevm::Vm;
 use crate::savevm::checkpoint::{RamCheckpoint, SavedSnapshot, Scope};
 use crate::sys::OwnMemory;
-use crate::wire::chain::Identity;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -209,7 +208,8 @@ proptest! {
 }
 
 fn saved(path: &str) -> SavedSnapshot {
-    SavedSnapshot { path: path.into(), identity: Identity::default(), state: (0, 0, 0), ancestors: Vec::new() }
+    let (identity, pages, state) = Default::default();
+    SavedSnapshot { path: path.into(), identity, pages, state, ancestors: Vec::new() }
 }
 
 #[test]

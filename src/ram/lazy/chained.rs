@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads pages of a chain of snapshots, each from the youngest file that has it. The content of each page is compared with the
-//! hash that it had when the chain was checked.
+//! hash in the list of pages that the chain was opened by.
 
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
@@ -86,7 +86,8 @@ impl Chained {
             let Content::At { offset, hash, .. } = self.pages()[first + at] else { break };
             if page_hash(found) != hash {
                 let text = format!(
-                    "block '{}' from 0x{:x} on: the page at offset 0x{offset:x} of {} was changed after the file was checked",
+                    "block '{}' from 0x{:x} on: the page at offset 0x{offset:x} of {} is damaged or was changed: it does not have \
+                     the hash in the list of pages",
                     self.block.name(),
                     (first + at) * page_size,
                     from.name()

@@ -146,7 +146,7 @@ impl<F: ReadAt> Flat<F> {
         self.out.clear();
         self.taken = 0;
         if self.pieces.is_none() {
-            self.pieces = Some(plan(&self.chain, self.form)?.into_iter());
+            self.pieces = Some(plan(&self.chain.shape(), self.form)?.into_iter());
         }
         while self.out.len() < BATCH && self.hole == 0 {
             let piece = self.piece.take().or_else(|| self.pieces.as_mut().and_then(Iterator::next));
@@ -161,6 +161,11 @@ impl<F: ReadAt> Flat<F> {
         match piece {
             Piece::Bytes(bytes) => self.out.extend(bytes),
             Piece::Hole(count) => self.hole = count,
+            Piece::Copy(range) if self.chain.head.is_some() => {
+                let head = self.chain.head.as_deref().unwrap_or_default();
+                let bytes = head.get(range.start as usize..range.end as usize);
+                self.out.extend_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            }
             Piece::Copy(range) => {
                 let step = (range.end - range.start).min(WINDOW as u64);
                 let bytes = self.windows[0].get(&self.chain.layers[0].file, range.start, step as usize)?;

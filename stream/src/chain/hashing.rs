@@ -9,7 +9,7 @@ use std::io;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Identity, ReadAt, TRAILER_LEN, trailer};
+use super::{Identity, ReadAt};
 use crate::inspect::Source;
 
 /// Bytes that are read at once, unless more are needed together.
@@ -24,17 +24,12 @@ pub(super) struct Hashing<'a, F> {
     start: usize,
     end: usize,
     finished: bool,
-    /// Of all bytes but those in `tail`.
     hasher: Xxh3,
-    /// The last bytes that were passed, which may be the trailer.
-    tail: Vec<u8>,
 }
 
 impl<'a, F: ReadAt> Hashing<'a, F> {
     pub fn new(file: &'a F) -> Self {
-        let buffer = vec![0; WINDOW];
-        let tail = Vec::with_capacity(2 * TRAILER_LEN);
-        Self { file, buffer, at: 0, start: 0, end: 0, finished: false, hasher: Xxh3::new(), tail }
+        Self { file, buffer: vec![0; WINDOW], at: 0, start: 0, end: 0, finished: false, hasher: Xxh3::new() }
     }
 
     /// Passes all bytes up to the end of the file.
@@ -44,32 +39,13 @@ impl<'a, F: ReadAt> Hashing<'a, F> {
 
     /// Hashes the next bytes of the buffer, and passes them.
     fn pass(&mut self, count: usize) {
-        let bytes = &self.buffer[self.start..self.start + count];
-        if count >= TRAILER_LEN {
-            self.hasher.update(&self.tail);
-            self.hasher.update(&bytes[..count - TRAILER_LEN]);
-            self.tail.clear();
-            self.tail.extend_from_slice(&bytes[count - TRAILER_LEN..]);
-        } else {
-            self.tail.extend_from_slice(bytes);
-            let done = self.tail.len().saturating_sub(TRAILER_LEN);
-            self.hasher.update(&self.tail[..done]);
-            self.tail.drain(..done);
-        }
+        self.hasher.update(&self.buffer[self.start..self.start + count]);
         self.start += count;
     }
 
-    /// The identity of what was passed, followed by `more`.
-    pub fn identity(&self, more: &[u8]) -> Identity {
-        let mut whole = self.hasher.clone();
-        whole.update(&self.tail);
-        whole.update(more);
-        Identity { length: self.offset() + more.len() as u64, hash: whole.digest128().to_be_bytes() }
-    }
-
-    /// Whether the file ends with the trailer that belongs to the bytes before it.
-    pub fn has_trailer(&self) -> bool {
-        self.tail == trailer(self.hasher.digest128().to_be_bytes())
+    /// The identity of what was passed.
+    pub fn identity(&self) -> Identity {
+        Identity { length: self.offset(), hash: self.hasher.digest128().to_be_bytes() }
     }
 }
 

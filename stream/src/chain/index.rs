@@ -2,11 +2,12 @@
 //! Where the pages are in one file.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 
 use super::page_hash;
-use crate::budget::Budget;
+use crate::budget::{Budget, OverBudget};
 use crate::inspect::{Block, Page, Visitor};
 
 /// The place of a page.
@@ -40,6 +41,23 @@ impl Blocks {
     /// Returns the block of a name.
     pub fn get(&self, name: &str) -> Option<&BlockPages> {
         self.by_name.get(name).and_then(|at| self.list.get(*at))
+    }
+
+    /// Takes the memory of a further block from the budget.
+    pub fn pay(budget: &mut Budget, name: &str) -> Result<(), OverBudget> {
+        // A growing table is copied.
+        budget.take(3 * (size_of::<BlockPages>() + size_of::<(Arc<str>, usize)>()) + name.len())
+    }
+
+    /// Adds a block without pages. `None` if there is one of this name.
+    pub fn add(&mut self, name: Arc<str>, length: u64) -> Option<&mut BlockPages> {
+        let at = self.list.len();
+        match self.by_name.entry(Arc::clone(&name)) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => place.insert(at),
+        };
+        self.list.push(BlockPages { name, length, places: Vec::new() });
+        self.list.last_mut()
     }
 
     /// All blocks, in the order of the file.
@@ -79,11 +97,8 @@ impl<'a> Indexer<'a> {
             self.last = match self.blocks.by_name.get(&block.name) {
                 Some(found) => *found,
                 None => {
-                    // A growing table is copied.
-                    self.pay(3 * (size_of::<BlockPages>() + size_of::<(Arc<str>, usize)>()) + block.name.len())?;
-                    let (name, length) = (Arc::clone(&block.name), block.length);
-                    self.blocks.by_name.insert(Arc::clone(&name), self.blocks.list.len());
-                    self.blocks.list.push(BlockPages { name, length, places: Vec::new() });
+                    Blocks::pay(self.budget, &block.name).map_err(io::Error::other)?;
+                    self.blocks.add(Arc::clone(&block.name), block.length);
                     self.blocks.list.len() - 1
                 }
             };

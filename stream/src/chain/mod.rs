@@ -2,6 +2,7 @@
 //! Chains of snapshots: an incremental snapshot has all devices and the pages that changed since its parent.
 //!
 //! [`Chain::open`] reads all files of a chain from the youngest to the oldest and checks that they belong together.
+//! [`Chain::open_by_lists`] does the same without reading their pages, for a reader that checks each page that it uses.
 //! [`Chain::flatten`] returns a reader of one snapshot with all pages, as a full snapshot would have had it.
 //! [`Chain::blocks`] says where the last copy of each page is. The caller opens the files ([`Files`]), since this crate makes
 //! no system calls.
@@ -14,6 +15,8 @@
 mod flat;
 mod hashing;
 mod index;
+mod list;
+mod listed;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -24,13 +27,15 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::inspect::{Configuration, Options, SectionKind, Stream, Visitor, printable, read, read_slice};
+use crate::wire::chain::page_hash;
 pub use crate::wire::chain::{Content, Identity, Link};
-use crate::wire::chain::{TRAILER_LEN, page_hash, trailer};
 use crate::wire::mapped::CAPABILITY;
 use crate::wire::uuid_text;
 pub use flat::{Flat, FlatForm, Part};
 use hashing::Hashing;
 use index::{Blocks, Indexer};
+use list::{Found, PageRuns};
+use plan::{Shape, plan};
 
 /// Most files in a chain.
 pub const FILES_MAX: usize = 256;
@@ -41,6 +46,9 @@ pub const START: usize = 16 << 10;
 pub trait ReadAt {
     /// Reads at an offset. Fewer bytes than the buffer has only at the end of the file.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Returns the length of the file in bytes.
+    fn length(&self) -> io::Result<u64>;
 }
 
 impl ReadAt for &[u8] {
@@ -49,6 +57,24 @@ impl ReadAt for &[u8] {
         let count = from.len().min(into.len());
         into[..count].copy_from_slice(&from[..count]);
         Ok(count)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+}
+
+/// The bytes of a file before an offset.
+struct Before<'a, F>(&'a F, u64);
+
+impl<F: ReadAt> ReadAt for Before<'_, F> {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.1.saturating_sub(offset)).unwrap_or(usize::MAX).min(into.len());
+        self.0.read_at(offset, &mut into[..most])
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.0.length().map(|length| length.min(self.1))
     }
 }
 
@@ -80,36 +106,89 @@ pub fn link(start: &[u8]) -> Option<Link<String>> {
     stream.parent
 }
 
-/// Reads nothing but what the hash needs.
-struct Hashed;
-
-impl Visitor for Hashed {
-    const WANTS_PAGES: bool = true;
-    const WANTS_HOLES: bool = false;
-    const WANTS_STATES: bool = false;
-}
-
 /// Reads a whole file, and hashes it. The file may be damaged.
-fn hash<F: ReadAt>(file: &F) -> io::Result<Hashing<'_, F>> {
+fn hash<'a, F: ReadAt>(file: &'a F, visitor: &mut impl Visitor) -> io::Result<(Hashing<'a, F>, Stream)> {
     let mut hashing = Hashing::new(file);
     // Damage is found when the file is opened in a chain.
-    read(&mut hashing, Options::default(), &mut Hashed)?;
+    let stream = read(&mut hashing, Options::default(), visitor)?;
     hashing.drain()?;
-    Ok(hashing)
+    Ok((hashing, stream))
+}
+
+/// Whether a file is a full snapshot.
+fn is_full(path: &Path, file: &impl ReadAt) -> Result<bool, String> {
+    let start = read_start(file).map_err(|error| format!("{}: {error}", text(path)))?;
+    Ok(link(&start).is_none())
 }
 
 /// Reads a whole file and returns the identity of its contents.
 pub fn identify(file: &impl ReadAt) -> io::Result<Identity> {
-    Ok(hash(file)?.identity(&[]))
+    survey(file).map(|(identity, _)| identity)
 }
 
-/// Reads a whole file and returns its trailer, and the identity that it has once the trailer is appended.
-pub fn seal(file: &impl ReadAt) -> io::Result<([u8; TRAILER_LEN], Identity)> {
-    let hashing = hash(file)?;
-    let trailer = trailer(hashing.identity(&[]).hash);
-    let identity = hashing.identity(&trailer);
-    Ok((trailer, identity))
+/// Reads a whole file. Returns the identity of its contents, and its encoded pages for the lists of its children ([`seal`]) if
+/// it is a full snapshot.
+pub fn survey(file: &impl ReadAt) -> io::Result<(Identity, Option<Vec<u8>>)> {
+    if link(&read_start(file)?).is_some()
+        && let Some(found) = Found::read(file, &mut Budget::new(usize::MAX))?
+    {
+        return Ok((found.identity, None));
+    }
+    let mut runs = PageRuns::default();
+    let (hashing, stream) = hash(file, &mut runs)?;
+    let pages = (stream.parent.is_none()).then(|| runs.encode(is_mapped(&stream), stream.ram.page_size_or_usual()));
+    Ok((hashing.identity(), pages))
 }
+
+/// Reads a whole incremental snapshot. Returns what must be appended to it, and the identity that it has then. `parent` are the
+/// encoded pages of its parent, if that is a full snapshot.
+pub fn seal(file: &impl ReadAt, parent: Option<&[u8]>) -> io::Result<(Vec<u8>, Identity)> {
+    let mut runs = PageRuns::default();
+    let (hashing, stream) = hash(file, &mut runs)?;
+    let link = stream.parent.clone().ok_or_else(|| io::Error::other("the snapshot is not incremental"))?;
+    let Identity { length, hash } = hashing.identity();
+    let (mapped, page_size) = (is_mapped(&stream), stream.ram.page_size_or_usual());
+    let head = plan(&Shape { stream: &stream, mapped, page_size, full: None }, FlatForm::WithoutPages)?;
+    let list = list::encode(file, (hash, &link), head, &runs.encode(mapped, page_size), parent)?;
+    let (list, hash) = list::finish(list);
+    let identity = Identity { length: length + list.len() as u64, hash };
+    Ok((list, identity))
+}
+
+/// Whether pages have fixed places in a stream.
+fn is_mapped(stream: &Stream) -> bool {
+    stream.configuration.as_ref().is_some_and(|machine| machine.has(CAPABILITY))
+}
+
+/// Opens the next file of a chain, whose younger files are `layers`. `numbers` are those of their files.
+fn next_file<F: ReadAt>(
+    files: &mut impl Files<File = F>,
+    path: &Path,
+    layers: &[Layer<F>],
+    numbers: &mut Vec<u128>,
+) -> Result<F, String> {
+    if layers.len() == FILES_MAX {
+        return Err(format!("{}: the chain has more than {FILES_MAX} files", text(path)));
+    }
+    let (file, number) = files.open(path).map_err(|error| match layers.last() {
+        Some(child) => {
+            format!(
+                "{}, the parent of {}, can't be opened: {error}; all files of a chain are needed, at their places",
+                text(path),
+                text(&child.path)
+            )
+        }
+        None => format!("{} can't be opened: {error}", text(path)),
+    })?;
+    if numbers.contains(&number) {
+        return Err(format!("{}: the chain leads back to this file", text(path)));
+    }
+    numbers.push(number);
+    Ok(file)
+}
+
+/// The error of an incremental snapshot without a list of pages.
+const NO_LIST: &str = "it is damaged or cut off: it has no list of pages with the right hash at its end";
 
 /// One file of a chain.
 struct Layer<F> {
@@ -123,6 +202,8 @@ struct Layer<F> {
     page_size: u64,
     /// Pages have fixed places in the file.
     mapped: bool,
+    /// The encoded pages of the parent, if that is a full snapshot.
+    parent_pages: Option<Vec<u8>>,
 }
 
 /// A chain whose files belong together.
@@ -131,6 +212,8 @@ pub struct Chain<F> {
     layers: Vec<Layer<F>>,
     /// The stream of the youngest file.
     stream: Stream,
+    /// The stream of the youngest file without pages, if the chain was opened by its lists. `stream` describes it then.
+    head: Option<Vec<u8>>,
 }
 
 fn text(path: &Path) -> String {
@@ -145,35 +228,26 @@ impl<F: ReadAt> Chain<F> {
         let (mut layers, mut youngest, mut numbers) = (Vec::<Layer<F>>::new(), None, Vec::new());
         let mut next = Some(path.to_owned());
         while let Some(path) = next.take() {
-            if layers.len() == FILES_MAX {
-                return Err(format!("{}: the chain has more than {FILES_MAX} files", text(&path)));
-            }
-            let (file, number) = files.open(&path).map_err(|error| match layers.last() {
-                Some(child) => {
-                    format!(
-                        "{}, the parent of {}, can't be opened: {error}; all files of a chain are needed, at their places",
-                        text(&path),
-                        text(&child.path)
-                    )
-                }
-                None => format!("{} can't be opened: {error}", text(&path)),
-            })?;
-            if numbers.contains(&number) {
-                return Err(format!("{}: the chain leads back to this file", text(&path)));
-            }
-            numbers.push(number);
+            let file = next_file(files, &path, &layers, &mut numbers)?;
             let (layer, stream) = Layer::read(path, file, budget)?;
             if let Some(child) = layers.last() {
                 child.check_parent(&layer)?;
+                child.check_parent_pages(&layer)?;
             }
-            next = layer.link.as_ref().map(|link| layer.path.parent().unwrap_or(Path::new("")).join(&link.name));
+            next = layer.parent_path();
             layers.push(layer);
             youngest.get_or_insert(stream);
         }
         let stream = youngest.ok_or("there is no file")?;
-        let chain = Self { layers, stream };
+        let chain = Self { layers, stream, head: None };
         chain.check_machine()?;
         Ok(Arc::new(chain))
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        let full = (self.layers.len() == 1).then(|| self.identity().length);
+        let mapped = self.is_mapped() && self.head.is_none();
+        Shape { stream: &self.stream, mapped, page_size: self.page_size(), full }
     }
 
     /// The paths of all files, from the youngest to the oldest.
@@ -208,7 +282,7 @@ impl<F: ReadAt> Chain<F> {
         }
         for block in self.stream.ram.blocks.iter().filter(|block| block.length > 0) {
             let wanted = block.length.div_ceil(youngest.page_size);
-            let found = self.pages(&block.name).len() as u64;
+            let found = self.count_pages(&block.name, wanted, youngest.page_size);
             if found != wanted && !shared {
                 let name = printable(&block.name);
                 return Err(format!(
@@ -218,6 +292,31 @@ impl<F: ReadAt> Chain<F> {
             }
         }
         Ok(())
+    }
+
+    /// The number of pages of a block that files have, of `wanted` pages.
+    fn count_pages(&self, block: &str, wanted: u64, page_size: u64) -> u64 {
+        let places = || self.layers.iter().filter_map(|layer| layer.blocks.get(block)).flat_map(|block| &block.places);
+        let most = places().count() as u64;
+        if most < wanted {
+            return most;
+        }
+        // The files have at least as many places, so the memory for this is bounded.
+        let (mut seen, mut count) = (vec![false; wanted as usize], 0);
+        for place in places() {
+            if let Some(seen) = seen.get_mut((place.address / page_size) as usize) {
+                count += u64::from(!std::mem::replace(seen, true));
+            }
+        }
+        count
+    }
+
+    /// Calls `each` with each page of a block that a file has. Of several copies, the last one is valid.
+    pub fn each_page(&self, block: &str, mut each: impl FnMut(PagePlace)) {
+        for (file, layer) in self.layers.iter().enumerate().rev() {
+            let places = layer.blocks.get(block).into_iter().flat_map(|block| &block.places);
+            places.for_each(|place| each(PagePlace::new(file, place)));
+        }
     }
 
     /// The last copy of each page of a block, in the order of their addresses.
@@ -251,11 +350,7 @@ impl<F: ReadAt> Chain<F> {
 
     /// Where the pages of a block are, in the order of their addresses. A page that is not in the list is zero.
     pub fn page_places(&self, block: &str) -> impl Iterator<Item = PagePlace> {
-        let place = |(file, place): (usize, index::Place)| {
-            let index::Place { address, offset, fill, hash } = place;
-            PagePlace { address, content: fill.map_or(Content::At { file, offset, hash }, Content::Filled) }
-        };
-        self.pages(block).into_iter().map(place)
+        self.pages(block).into_iter().map(|(file, place)| PagePlace::new(file, &place))
     }
 
     /// The size of a page in bytes.
@@ -283,20 +378,42 @@ pub struct PagePlace {
     pub content: Content,
 }
 
+impl PagePlace {
+    fn new(file: usize, place: &index::Place) -> Self {
+        let index::Place { address, offset, fill, hash } = *place;
+        Self { address, content: fill.map_or(Content::At { file, offset, hash }, Content::Filled) }
+    }
+}
+
 impl<F: ReadAt> Layer<F> {
+    /// The path of the parent, if the file names one.
+    fn parent_path(&self) -> Option<PathBuf> {
+        let link = self.link.as_ref()?;
+        Some(self.path.parent().unwrap_or(Path::new("")).join(&link.name))
+    }
+
     fn read(path: PathBuf, file: F, budget: &mut Budget) -> Result<(Self, Stream), String> {
-        let mut hashing = Hashing::new(&file);
+        let named = |error: io::Error| format!("{}: {error}", text(&path));
+        let fail = |what: &str| Err(format!("{}: {what}", text(&path)));
+        let found = match is_full(&path, &file)? {
+            true => None,
+            false => match Found::read(&file, budget).map_err(named)? {
+                Some(found) => Some(found),
+                None => return fail(NO_LIST),
+            },
+        };
+        let data = Before(&file, found.as_ref().map_or(u64::MAX, |found| found.end));
+        let mut hashing = Hashing::new(&data);
         let mut indexer = Indexer::new(budget);
         let options = Options { budget: Budget::new(indexer.left() / 2), ..Options::default() };
-        let stream = read(&mut hashing, options, &mut indexer).map_err(|error| format!("{}: {error}", text(&path)))?;
-        let (identity, is_sealed) = (hashing.identity(&[]), hashing.has_trailer());
+        let stream = read(&mut hashing, options, &mut indexer).map_err(named)?;
+        let mut identity = hashing.identity();
         let blocks = indexer.finish();
-        let fail = |what: &str| Err(format!("{}: {what}", text(&path)));
         if let Some(damage) = &stream.damage {
             return fail(&damage.to_string());
         }
-        if stream.parent.is_some() && !is_sealed {
-            return fail("it is damaged or cut off: its bytes do not have the hash at its end");
+        if stream.parent.is_some() != found.is_some() {
+            return fail("the section that names its parent is not the first one");
         }
         if stream.ram.multifd {
             return fail("its pages were sent over other channels, so it can't be part of a chain");
@@ -306,8 +423,32 @@ impl<F: ReadAt> Layer<F> {
         }
         let page_size = stream.ram.page_size_or_usual();
         let (link, configuration) = (stream.parent.clone(), stream.configuration.clone());
-        let mapped = configuration.as_ref().is_some_and(|machine| machine.has(CAPABILITY));
-        Ok((Self { path, file, identity, link, configuration, blocks, page_size, mapped }, stream))
+        let mapped = is_mapped(&stream);
+        let mut parent_pages = None;
+        if let Some((found, link)) = found.as_ref().zip(link.as_ref()) {
+            let parts = found.parts().map_err(|error| format!("{}: {error}", text(&path)))?;
+            if parts.data != identity.hash {
+                return fail("it is damaged or cut off: its bytes do not have the hash in the list at its end");
+            }
+            let head = plan(&Shape { stream: &stream, mapped, page_size, full: None }, FlatForm::WithoutPages);
+            let pages = PageRuns::of(&blocks, page_size).encode(mapped, page_size);
+            let list = head.and_then(|head| list::encode(&file, (identity.hash, link), head, &pages, parts.parent));
+            if !found.is(&list.map_err(named)?) {
+                return fail("the list of pages at its end is not that of its pages");
+            }
+            parent_pages = parts.parent.map(<[u8]>::to_vec);
+            identity = found.identity;
+        }
+        Ok((Self { path, file, identity, link, configuration, blocks, page_size, mapped, parent_pages }, stream))
+    }
+
+    /// Checks that the pages of a parent that is a full snapshot are those that the list of this file has.
+    fn check_parent_pages(&self, parent: &Self) -> Result<(), String> {
+        let Some(pages) = self.parent_pages.as_ref().filter(|_| parent.link.is_none()) else { return Ok(()) };
+        if *pages == PageRuns::of(&parent.blocks, parent.page_size).encode(parent.mapped, parent.page_size) {
+            return Ok(());
+        }
+        Err(format!("{}: its list has other pages than its parent {}", text(&self.path), text(&parent.path)))
     }
 
     /// Checks that a file is the parent that this one names.

@@ -4,10 +4,9 @@
 use std::io;
 use std::ops::Range;
 
-use super::{Chain, FlatForm, ReadAt, is_link};
-use crate::inspect::{Configuration, Item, ItemKind, Section, SectionKind};
+use super::{FlatForm, is_link};
+use crate::inspect::{Configuration, Item, ItemKind, Section, SectionKind, Stream};
 use crate::wire;
-use crate::wire::chain::Identity;
 use crate::wire::configuration::{self, Content};
 use crate::wire::mapped::{CAPABILITY, Header, bitmap_size};
 use crate::wire::ram;
@@ -53,13 +52,23 @@ impl Pieces {
     }
 }
 
+/// What the pieces depend on.
+pub(super) struct Shape<'a> {
+    /// The stream of the youngest file.
+    pub stream: &'a Stream,
+    /// Pages have fixed places in that stream.
+    pub mapped: bool,
+    pub page_size: u64,
+    /// Length of the file, if the chain is a full snapshot.
+    pub full: Option<u64>,
+}
+
 /// Returns the pieces of a chain in this form.
-pub(super) fn plan<F: ReadAt>(chain: &Chain<F>, form: FlatForm) -> io::Result<Vec<Piece>> {
-    let is_changed = form.is_mapped() != chain.is_mapped();
+pub(super) fn plan(chain: &Shape<'_>, form: FlatForm) -> io::Result<Vec<Piece>> {
+    let is_changed = form.is_mapped() != chain.mapped;
     let mut pieces = Pieces::default();
-    if chain.layers.len() == 1 && !is_changed && form != FlatForm::WithoutPages {
+    if let Some(length) = chain.full.filter(|_| !is_changed && form != FlatForm::WithoutPages) {
         // A full snapshot is returned as it is.
-        let Identity { length, .. } = chain.identity();
         pieces.put(Piece::Copy(0..length));
         return Ok(pieces.list);
     }
@@ -103,7 +112,7 @@ fn configure(machine: &Configuration, form: FlatForm) -> Vec<u8> {
     bytes
 }
 
-fn ends_section<F: ReadAt>(chain: &Chain<F>, id: u32) -> Vec<u8> {
+fn ends_section(chain: &Shape<'_>, id: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     ram::encode_end(&mut bytes);
     if chain.stream.footers != Some(false) {
@@ -113,8 +122,8 @@ fn ends_section<F: ReadAt>(chain: &Chain<F>, id: u32) -> Vec<u8> {
 }
 
 /// The START section of RAM: the list of blocks, in a mapped snapshot with the pages.
-fn list_blocks<F: ReadAt>(
-    chain: &Chain<F>,
+fn list_blocks(
+    chain: &Shape<'_>,
     form: FlatForm,
     (item, section): (&Item, &Section),
     pieces: &mut Pieces,
@@ -134,11 +143,11 @@ fn list_blocks<F: ReadAt>(
             continue;
         }
         let offset = pieces.offset + bytes.len() as u64;
-        let header = Header::place(offset, block.length, chain.page_size())
+        let header = Header::place(offset, block.length, chain.page_size)
             .ok_or_else(|| io::Error::other(format!("block '{}' does not fit into a file", block.name)))?;
         header.encode(&mut bytes);
         pieces.put(Piece::Bytes(std::mem::take(&mut bytes)));
-        pieces.put(Piece::Bitmap(at, bitmap_size(block.length, chain.page_size())));
+        pieces.put(Piece::Bitmap(at, bitmap_size(block.length, chain.page_size)));
         pieces.put(Piece::Hole(header.pages_offset - pieces.offset));
         pieces.put(Piece::Pages(at));
         pieces.offset = header.pages_offset + block.length;
@@ -149,7 +158,7 @@ fn list_blocks<F: ReadAt>(
 }
 
 /// The further sections of RAM, in a stream with the pages.
-fn put_pages<F: ReadAt>(chain: &Chain<F>, form: FlatForm, id: u32, pieces: &mut Pieces) {
+fn put_pages(chain: &Shape<'_>, form: FlatForm, id: u32, pieces: &mut Pieces) {
     let head = |tag| {
         let mut bytes = Vec::new();
         encode_tag(&mut bytes, tag, id);

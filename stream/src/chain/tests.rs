@@ -37,6 +37,60 @@ impl Memory {
     fn open(&mut self, path: &str) -> Result<Arc<Chain<&'static [u8]>>, String> {
         Chain::open(self, Path::new(path), &mut Budget::default())
     }
+
+    fn open_by_lists(&mut self, path: &str) -> Result<Arc<Chain<&'static [u8]>>, String> {
+        Chain::open_by_lists(self, Path::new(path), &mut Budget::default())
+    }
+
+    /// A chain of three files with these forms. `lists_base`: the child of the full snapshot has its pages in its list.
+    fn chain(forms: [FlatForm; 3], lists_base: bool) -> Self {
+        let mut files = Self::default();
+        // A full file with fixed places leaves zero pages out.
+        let mut pages = all_pages(|at| if at == 5 { 0 } else { at as u8 + 1 });
+        pages.retain(|(.., value)| forms[0] == FlatForm::Stream || *value > 0);
+        let base = files.put("0", snapshot_in(forms[0], "pc", &pages, b"old", None));
+        let pages = [("a", 1, 0), ("a", 7, 99), ("b", 0, 98), ("b", 1, 55)];
+        let mut one = snapshot_in(forms[1], "pc", &pages, b"mid", link(base, "0"));
+        if lists_base {
+            let pages = survey(&files.0[Path::new("0")]).unwrap().1.unwrap();
+            one.truncate(end_of_data(&one));
+            let (list, _) = seal(&&one[..], Some(&pages)).unwrap();
+            one.extend(list);
+        }
+        let one = files.put("1", one);
+        files.put("2", snapshot_in(forms[2], "pc", &[("b", 0, 97), ("a", 2, 0)], b"new", link(one, "1")));
+        files
+    }
+}
+
+/// Where the list of a file begins.
+fn end_of_data(bytes: &[u8]) -> usize {
+    Found::read(&bytes, &mut Budget::default()).unwrap().unwrap().end as usize
+}
+
+/// The content of each page of a chain as a lazy restore reads it: from its place, compared with its hash. `None` if it is not
+/// the content that was saved.
+fn contents_by_places(chain: &Chain<&'static [u8]>) -> Vec<Option<u8>> {
+    let mut all = Vec::new();
+    for (name, length) in chain.blocks() {
+        let mut pages = vec![Some(0); length as usize / PAGE];
+        chain.each_page(name, |PagePlace { address, content }| {
+            pages[address as usize / PAGE] = match content {
+                Content::Filled(value) => Some(value),
+                Content::At { file, offset, hash } => {
+                    let file = chain.files().nth(file).unwrap();
+                    let bytes = file.get(offset as usize..).and_then(|bytes| bytes.get(..PAGE));
+                    bytes.filter(|bytes| page_hash(bytes) == hash).map(|bytes| bytes[0])
+                }
+            };
+        });
+        all.extend(pages);
+    }
+    all
+}
+
+fn forms(number: u32) -> [FlatForm; 3] {
+    [0, 1, 2].map(|bit| if number >> bit & 1 == 1 { FlatForm::Mapped } else { FlatForm::Stream })
 }
 
 /// A machine with blocks "a" and "b": a stream with these pages, and with a parent.
@@ -112,8 +166,8 @@ fn snapshot_in(
     stream.named(4, 4, "timer", 0, 1, state);
     stream.raw(&[0]);
     if stream_is_child {
-        let (trailer, identity) = seal(&&stream.bytes[..]).unwrap();
-        stream.raw(&trailer);
+        let (list, identity) = seal(&&stream.bytes[..], None).unwrap();
+        stream.raw(&list);
         assert_eq!(identify(&&stream.bytes[..]).unwrap(), identity);
     }
     stream.bytes.clone()
@@ -321,6 +375,9 @@ fn page_that_changes_while_it_is_read_is_refused() {
             }
             Ok(count)
         }
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.1.len() as u64)
+        }
     }
     struct Two<'a>([&'a Changing; 2]);
     impl<'a> Files for Two<'a> {
@@ -337,6 +394,91 @@ fn page_that_changes_while_it_is_read_is_refused() {
     base.0.set(true);
     let error = chain.flatten(FlatForm::Stream).read_to_end(&mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("'base' at 0x") && error.to_string().contains("was changed"), "{error}");
+}
+
+#[test]
+fn lists_lead_to_the_same_pages_and_devices() {
+    let expected = [1, 0, 0, 4, 5, 0, 7, 99, 97, 55, 11, 12].map(Some);
+    for (number, lists_base) in (0..8).flat_map(|number| [(number, false), (number, true)]) {
+        let what = format!("{number:03b}, the base is listed: {lists_base}");
+        let mut files = Memory::chain(forms(number), lists_base);
+        let (whole, listed) = (files.open("2").unwrap(), files.open_by_lists("2").unwrap());
+        assert_eq!(contents_by_places(&whole), expected, "{what}");
+        assert_eq!(contents_by_places(&listed), expected, "{what}");
+        assert_eq!(listed.identity(), whole.identity(), "{what}");
+        assert_eq!(listed.paths().collect::<Vec<_>>(), whole.paths().collect::<Vec<_>>());
+        assert!(listed.blocks().eq(whole.blocks()) && listed.page_size() == whole.page_size(), "{what}");
+        let devices = flat(&listed, FlatForm::WithoutPages).0;
+        assert!(devices == flat(&whole, FlatForm::WithoutPages).0, "{what}");
+    }
+}
+
+/// A file that fails to read its pages.
+struct WithoutPages(&'static [u8], std::ops::Range<usize>);
+
+impl ReadAt for WithoutPages {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let end = offset as usize + into.len();
+        // The first bytes show whether a file has a parent.
+        let is_start = offset == 0 && end <= START;
+        assert!(is_start || end <= self.1.start || self.1.end <= offset as usize, "a page is read at {offset:#x}");
+        self.0.read_at(offset, into)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+}
+
+#[test]
+fn no_page_is_read_with_the_lists() {
+    struct Guarded(Memory);
+    impl Files for Guarded {
+        type File = WithoutPages;
+        fn open(&mut self, path: &Path) -> io::Result<(WithoutPages, u128)> {
+            let (bytes, number) = Files::open(&mut self.0, path)?;
+            // The pages are filled with bytes that occur nowhere else so often.
+            let is_page = |at: &usize| {
+                bytes[*at..].len() > 4 && bytes[*at..*at + 4].iter().all(|byte| [99, 98, 97, 7, 8].contains(byte))
+            };
+            let first = (0..bytes.len()).find(is_page).unwrap_or(0);
+            let last = (0..bytes.len()).rfind(is_page).map_or(0, |last| last + 4);
+            Ok((WithoutPages(bytes, first..last), number))
+        }
+    }
+    for number in 0..8 {
+        let mut files = Guarded(Memory::chain(forms(number), true));
+        Chain::open_by_lists(&mut files, Path::new("2"), &mut Budget::default()).map(drop).unwrap();
+    }
+}
+
+#[test]
+fn missing_cut_and_wrong_files_are_refused_with_the_lists() {
+    let refused = |change: &dyn Fn(&mut Memory), reason: &str| {
+        let mut files = Memory::chain(forms(0), true);
+        change(&mut files);
+        let error = files.open_by_lists("2").map(drop).unwrap_err();
+        assert!(error.contains(reason), "{error}");
+    };
+    let cut = |path: &'static str| {
+        move |files: &mut Memory| {
+            let bytes = files.0[Path::new(path)];
+            files.0.insert(path.into(), &bytes[..bytes.len() - 1]);
+        }
+    };
+    let remove = |files: &mut Memory| assert!(files.0.remove(Path::new("0")).is_some());
+    refused(&remove, "'0', the parent of '1', can't be opened");
+    refused(&cut("0"), "'0' is not the parent of '1', or was changed since");
+    refused(&cut("1"), "'1': it is damaged or cut off");
+    refused(&cut("2"), "'2': it is damaged or cut off");
+    let other = |files: &mut Memory| {
+        let mut others = Memory::chain(forms(0), false);
+        files.0.insert("1".into(), others.0.remove(Path::new("1")).unwrap());
+    };
+    refused(&other, "'1' is not the parent of '2', or was changed since");
+    let mut files = Memory::chain(forms(0), true);
+    let error = files.open_by_lists("0").map(drop).unwrap_err();
+    assert!(error.contains("'0': it is damaged or cut off: it has no list"), "{error}");
 }
 
 proptest! {
@@ -368,6 +510,60 @@ proptest! {
         files.put("x", bytes);
         if let Ok(chain) = files.open("x") {
             let _ = chain.flatten(FlatForm::Stream).read_to_end(&mut Vec::new());
+        }
+    }
+    #[test]
+    fn damage_anywhere_is_refused_or_found_at_the_page_with_the_lists(
+        number in 0u32..8, lists_base: bool, file in 0usize..3, at: prop::sample::Index, change in 1u8..,
+    ) {
+        let mut files = Memory::chain(forms(number), lists_base);
+        let good = files.open_by_lists("2").unwrap();
+        let path = file.to_string();
+        let mut bytes = files.0[Path::new(&path)].to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        files.put(&path, bytes);
+        if let Ok(chain) = files.open_by_lists("2") {
+            let devices = flat(&chain, FlatForm::WithoutPages).0;
+            prop_assert!(devices == flat(&good, FlatForm::WithoutPages).0, "damage at {at} changed a device");
+            for (page, good) in contents_by_places(&chain).into_iter().zip(contents_by_places(&good)) {
+                prop_assert!(page.is_none() || page == good, "damage at {at} changed a page");
+            }
+        }
+    }
+
+    #[test]
+    fn any_list_with_a_good_hash_stays_within_its_files(
+        number in 0u32..8, file in 1usize..3, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut files = Memory::chain(forms(number), true);
+        let path = file.to_string();
+        let mut bytes = files.0[Path::new(&path)].to_vec();
+        let start = end_of_data(&bytes);
+        let mut list = bytes.split_off(start);
+        list.truncate(list.len() - crate::wire::chain::TRAILER_LEN);
+        let before = list.clone();
+        for (at, value) in changes {
+            let at = at.index(list.len());
+            list[at] = value;
+        }
+        let is_changed = list != before;
+        bytes.extend(list::finish(list).0);
+        let child = files.put(&path, bytes);
+        if file == 1 {
+            // The youngest file names the changed one.
+            files.put("2", snapshot_in(forms(number)[2], "pc", &[("b", 0, 97)], b"new", link(child, "1")));
+        }
+        prop_assert!(!is_changed || files.open("2").is_err(), "a list that differs from its file is accepted");
+        if let Ok(chain) = files.open_by_lists("2") {
+            contents_by_places(&chain);
+            let _ = chain.flatten(FlatForm::WithoutPages).read_to_end(&mut Vec::new());
+            for (name, _) in chain.blocks() {
+                chain.each_page(name, |place| if let Content::At { file, offset, .. } = place.content {
+                    let length = chain.files().nth(file).unwrap().len();
+                    assert!(offset as usize + PAGE <= length, "a page outside of its file");
+                });
+            }
         }
     }
 }

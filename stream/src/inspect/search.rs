@@ -97,7 +97,7 @@ impl Surroundings<'_> {
             // A single zero byte is no evidence, because states contain many zeros.
             wire::EOF => match rest.split_first() {
                 None => last,
-                Some(_) if rest.starts_with(wire::chain::TRAILER_MAGIC) => true,
+                Some(_) if rest.starts_with(wire::chain::LIST_MAGIC) => true,
                 Some((&next, rest)) => next == wire::VMDESCRIPTION && rest.get(4) == Some(&b'{'),
             },
             _ => false,

@@ -7,7 +7,7 @@
 //!   length of the parent(be64), its hash(16 bytes), its name
 //! ```
 //!
-//! Behind the stream, an incremental snapshot has a trailer: the magic number "SVMHASH1" and the hash of all bytes before.
+//! Behind the stream, an incremental snapshot has a list of its pages and a trailer. `chain/list.rs` has their layout.
 
 use super::io::{Input, Output};
 use std::fmt;
@@ -19,22 +19,16 @@ pub const VERSION: u32 = 1;
 /// Number of the section. Devices are counted from 0.
 pub const SECTION_ID: u32 = u32::MAX;
 
+/// The magic number of the list of pages.
+pub const LIST_MAGIC: &[u8; 8] = b"SVMPAGES";
 /// The trailer's magic number.
 pub const TRAILER_MAGIC: &[u8; 8] = b"SVMHASH1";
-/// Bytes of the trailer.
-pub const TRAILER_LEN: usize = 24;
+/// Bytes of the trailer: the magic number, the length of the list, the hash of the list.
+pub const TRAILER_LEN: usize = 32;
 
-/// Returns the trailer of a file whose bytes so far have this hash.
-pub fn trailer(hash: [u8; 16]) -> [u8; TRAILER_LEN] {
-    let mut bytes = [0; TRAILER_LEN];
-    let (magic, place) = bytes.split_at_mut(TRAILER_MAGIC.len());
-    magic.copy_from_slice(TRAILER_MAGIC);
-    place.copy_from_slice(&hash);
-    bytes
-}
-
-/// Identifies the contents of a file: its length, and XXH3 (128 bits) of all its bytes. It detects changes. It does not
-/// protect from an attacker, because another file with the same hash can be made.
+/// Identifies the contents of a file: its length, and XXH3 (128 bits) of all its bytes, or of the list of pages of an
+/// incremental snapshot, which has the hashes of all other bytes. It detects changes. It does not protect from an attacker,
+/// because another file with the same hash can be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Length of the file in bytes.
