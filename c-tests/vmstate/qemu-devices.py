@@ -42,7 +42,9 @@ def device_files(build, part):
             continue
         seen.add(path)
         if path.exists() and re.search(r"VMSTATE_|VMStateDescription|SaveVMHandlers", path.read_text(errors="replace")):
-            yield shlex.split(entry["command"]), entry["directory"], path
+            command = shlex.split(entry["command"])
+            # A tree that was configured with ccache names it first.
+            yield command[os.path.basename(command[0]) == "ccache":], entry["directory"], path
 
 
 def compile_to(target, command, directory, headers, version):
