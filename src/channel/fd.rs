@@ -78,7 +78,7 @@ pub struct FdChannel {
 }
 
 /// Most descriptors that were received and not taken: the peer must not fill the table of this process.
-const RECEIVED_MAX: usize = 64;
+const RECEIVED_MAX: usize = 16;
 
 /// How long the end of the peer's process may follow that of its connection.
 const PEER_ENDS_WITHIN: Duration = Duration::from_millis(100);

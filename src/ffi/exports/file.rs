@@ -243,7 +243,7 @@ pub unsafe extern "C" fn savevm_file_put_fd(f: *mut QEMUFile, fd: c_int) -> c_in
 }
 
 /// Receives a descriptor that savevm_file_put_fd() sent at this place of the stream. It is close-on-exec and belongs to the
-/// caller. Descriptors that are never received are closed with the file; at most 64 may wait.
+/// caller. Descriptors that are never received are closed with the file; at most 16 may wait.
 ///
 /// Returns: the descriptor, or the error of the file: -EINVAL if the next byte brought no descriptor, -EIO if the channel is not
 /// a Unix socket, or is encrypted.
