@@ -17,6 +17,9 @@ void files_stop(void);
 QEMUFile *files_writer(void);
 QEMUFile *files_reader(const uint8_t *bytes, size_t len);
 
+/* A file that writes to a Unix socket, and one that reads what it writes. */
+void files_socket_pair(QEMUFile **writer, QEMUFile **reader);
+
 /* What was written so far; freed by the caller. */
 uint8_t *files_written(QEMUFile *f, size_t *len);
 

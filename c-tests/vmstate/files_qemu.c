@@ -9,6 +9,7 @@
 #include "qapi/qmp/json-writer.h"
 #endif
 #include "io/channel-buffer.h"
+#include "io/channel-socket.h"
 #include "migration/qemu-file.h"
 #include "migration/vmstate.h"
 
@@ -85,6 +86,25 @@ QEMUFile *files_writer(void)
 QEMUFile *files_reader(const uint8_t *bytes, size_t len)
 {
     return open_buffer(bytes, len, false);
+}
+
+static QIOChannel *socket_channel(int fd)
+{
+    return QIO_CHANNEL(qio_channel_socket_new_fd(fd, &error_abort));
+}
+
+void files_socket_pair(QEMUFile **writer, QEMUFile **reader)
+{
+    int pair[2] = { -1, -1 };
+    QIOChannel *near, *far;
+
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    near = socket_channel(pair[0]);
+    far = socket_channel(pair[1]);
+    *writer = qemu_file_new_output(near);
+    *reader = qemu_file_new_input(far);
+    object_unref(OBJECT(near));
+    object_unref(OBJECT(far));
 }
 
 uint8_t *files_written(QEMUFile *f, size_t *len)

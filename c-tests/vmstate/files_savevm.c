@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* The host's side of trees: a sorted list is enough. */
 typedef struct Node {
@@ -102,6 +103,15 @@ QEMUFile *files_writer(void)
 QEMUFile *files_reader(const uint8_t *bytes, size_t len)
 {
     return savevm_file_from_buffer(bytes, len);
+}
+
+void files_socket_pair(QEMUFile **writer, QEMUFile **reader)
+{
+    int pair[2] = { -1, -1 };
+
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    *writer = savevm_file_from_fd(pair[0], true);
+    *reader = savevm_file_from_fd(pair[1], false);
 }
 
 uint8_t *files_written(QEMUFile *f, size_t *len)

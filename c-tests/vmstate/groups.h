@@ -13,6 +13,7 @@ int group_hooks(int argc, char **argv);
 int group_subsections(int argc, char **argv);
 int group_containers(int argc, char **argv);
 int group_devices(int argc, char **argv);
+int group_descriptors(int argc, char **argv);
 int group_random(int argc, char **argv);
 
 #endif

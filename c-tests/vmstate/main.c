@@ -15,6 +15,7 @@ static const struct {
     { "subsections", group_subsections },
     { "containers", group_containers },
     { "devices", group_devices },
+    { "descriptors", group_descriptors },
     { "random", group_random },
 };
 

@@ -57,7 +57,7 @@ recorded() {
     fi
 }
 
-for group in scalars arrays structs hooks subsections containers devices; do
+for group in scalars arrays structs hooks subsections containers devices descriptors; do
     if ! "$qemu" "$group" >"$work/qemu" 2>"$work/err"; then
         echo "$group: QEMU's side failed"
         tail -n 5 "$work/err"
