@@ -3,6 +3,8 @@
 # Builds a QEMU with libsavevm and tests it. A version's `run` sets `port`, its directory, and sources version.sh there:
 #   version      of QEMU
 #   suite        Debian's suite with this version; empty: that of the system
+#   package      Debian's source package, for a version that is in Debian's pool and in no suite
+#   package_sha256  the SHA-256 of its description, the file whose name ends with .dsc
 #   glue         the files of glue/ that this version uses
 #   options      further options of configure
 #   features     what configure enables; default: below
@@ -57,18 +59,26 @@ skip() {
     exit 77
 }
 
-# Uses its own package lists, so that the system's configuration of apt does not change.
-fetch_source() {
-    local apt=$dir/apt
+# Collects the package sources of the system's apt in its own directory.
+list_sources() {
     rm -rf "$apt"
     mkdir -p "$apt/lists/partial" "$apt/sources"
     cp /etc/apt/sources.list.d/*.sources "$apt/sources/" 2>/dev/null || true
     sed -i 's/^Types:.*/Types: deb-src/' "$apt"/sources/*.sources 2>/dev/null || true
     { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
         sed -n 's/^deb /deb-src /p' >"$apt/sources/all.list"
+    mirror=$(cat "$apt"/sources/* | grep -vE '^#|security' | grep -oE '(https?|file):[^ ]+' | head -1)
+}
+
+# Uses its own package lists, so that the system's configuration of apt does not change.
+fetch_source() {
+    local apt=$dir/apt mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    list_sources
+    if [ -n "${package:-}" ]; then
+        fetch_package || skip "the source of QEMU $version could not be fetched"
+        return
+    fi
     if [ -n "$suite" ]; then
-        local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
-        mirror=$(cat "$apt"/sources/* | grep -vE '^#|security' | grep -oE '(https?|file):[^ ]+' | head -1)
         rm -f "$apt"/sources/*
         echo "deb-src $([ ! -e $keys ] || echo "[signed-by=$keys]") $mirror $suite main" >"$apt/sources/all.list"
     fi
@@ -78,6 +88,18 @@ fetch_source() {
         (cd "$apt" && "${get[@]}" source qemu) &&
         mv "$apt/qemu-$version"*/ "$dir/src" || skip "the source of QEMU $version could not be fetched"
     rm -rf "$apt"
+}
+
+# Fetches a source package of the pool. Its description has the checksums of the other files.
+fetch_package() {
+    local file pool=${mirror:-http://deb.debian.org/debian}/pool/main/q/qemu
+    local get=(timeout 600 /usr/lib/apt/apt-helper -o "Acquire::Retries=2" -o "Acquire::http::Timeout=60" download-file)
+    for file in "$package.dsc" "${package%-*}.orig.tar.xz" "$package.debian.tar.xz"; do
+        "${get[@]}" "$pool/$file" "$apt/$file" || return
+    done
+    echo "$package_sha256  $apt/$package.dsc" | sha256sum -c --quiet &&
+        dpkg-source -x "$apt/$package.dsc" "$apt/tree" &&
+        mv "$apt/tree" "$dir/src" && rm -rf "$apt"
 }
 
 take_source() {
@@ -152,7 +174,7 @@ python_of_configure() {
     if [ ! -e "$list" ] || [[ " ${QEMU_CONFIGURE:-}" == *" --python="* ]]; then
         return
     fi
-    wanted=$(sed -n 's/^meson = .*installed = "\([0-9.]*\)".*/\1/p' "$list")
+    wanted=$(sed -n 's/^meson = .*installed = "\([0-9.]*\)".*/\1/p' "$list" | head -1)
     if ! "$environment/bin/python3" -c 'import mesonbuild' 2>/dev/null; then
         rm -rf "$environment"
         { python3 -m venv "$environment" &&
@@ -207,6 +229,18 @@ build() {
     link_firmware
 }
 
+# Prints the command that links a program. The arguments of a long one are in a file, which exists only while ninja runs it.
+link_command() {
+    local command
+    command=$(ninja -t commands "$1" | tail -1)
+    if [[ $command == *" @"* ]]; then
+        command=$(ninja -t compdb -x c_LINKER_RSP | python3 -c 'if True:
+            import json, sys
+            print(next(rule["command"] for rule in json.load(sys.stdin) if rule["output"] == sys.argv[1]))' "$1")
+    fi
+    echo "$command"
+}
+
 # Removes the library from a linker command.
 without_library='s| [^ ]*/libsavevm\.so||g'
 
@@ -215,9 +249,9 @@ build_unmodified() {
     local at=$dir/build object objects="" compile link file emulator
     cd "$at"
     mkdir -p unmodified
-    # The library of common objects has the suffix .fa or .a.
+    # The library of common objects has the suffix .fa or .a. From QEMU 10.2 on the object is in that of the emulators.
     local like
-    like=$(ninja -t targets all | sed -n 's|^\(libcommon\.f\{0,1\}a\.p/migration_migration\.c\.o\):.*|\1|p')
+    like=$(ninja -t targets all | sed -n 's,^\(lib\(common\|system\)\.f\{0\,1\}a\.p/migration_migration\.c\.o\):.*,\1,p')
     compile=$(ninja -t commands "$like" | tail -1)
     for file in qemu-file savevm vmstate vmstate-types; do
         object=unmodified/$file.o
@@ -226,7 +260,7 @@ build_unmodified() {
                      s|migration/migration\.c|migration/$file.c|" <<<"$compile")"
     done
     for emulator in "$@"; do
-        link=$(ninja -t commands "$emulator" | tail -1)
+        link=$(link_command "$emulator")
         eval "$(sed -E "s/ [^ ]*migration_libsavevm_[a-z-]+\.c\.o//g; $without_library
                         s|-o $emulator |-o unmodified/$emulator $objects |" <<<"$link")"
     done
@@ -285,7 +319,7 @@ hooks_test() {
     local test=$unit_test compile link program
     mkdir -p hooks
     compile=$(ninja -t commands $test.p/test-vmstate.c.o | tail -1)
-    link=$(ninja -t commands $test | tail -1 | sed "s|$test.p/test-vmstate.c.o|hooks/hooks.o|")
+    link=$(link_command $test | sed "s|$test.p/test-vmstate.c.o|hooks/hooks.o|")
     eval "$(sed "s|$test.p/test-vmstate.c.o|hooks/hooks.o|g; s|[^ ]*/test-vmstate.c$|$here/tests/hooks.c|" <<<"$compile")"
     eval "$(sed "s|-o $test |-o hooks/ported |" <<<"$link")"
     eval "$(sed "s|-o $test |-o hooks/unmodified unmodified/qemu-file.o |; $without_library" <<<"$link")"

@@ -37,7 +37,7 @@ typedef struct GlueChannel {
     const void *hooks[2];
     /* Bytes that were written, without those that the file still queues. */
     uint64_t written;
-    /* 10.0: descriptors that came with bytes and were not claimed yet. */
+    /* From 10.0 on: descriptors that came with bytes and were not claimed yet. */
     int *fds;
     size_t fd_count;
 } GlueChannel;
@@ -51,8 +51,12 @@ char *glue_channel_error(void *channel, bool write);
 /* Frees what a version keeps with a channel. */
 void glue_channel_clear(GlueChannel *c);
 
-/* Sets the layout of QEMU's tables, if it is not that of QEMU 7.2. */
+/*
+ * Sets the layout of QEMU's tables, if it is not that of QEMU 7.2, and returns
+ * it.
+ */
 void glue_set_layout(void);
+const struct SaveVMAbi *glue_layout(void);
 
 /* Accounts bytes that were written to a channel. */
 void glue_account(uint64_t bytes);

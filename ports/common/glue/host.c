@@ -5,7 +5,6 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "block/block.h"
-#include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
 #include "migration/colo.h"
@@ -25,9 +24,22 @@
 #include "system/system.h"
 #include "system/xen.h"
 #else
+#include "exec/ramblock.h"
 #include "sysemu/cpus.h"
 #include "sysemu/sysemu.h"
 #include "sysemu/xen.h"
+#endif
+#if GLUE_VERSION >= 1002
+#include "exec/page-vary.h"
+#include "system/ramblock.h"
+typedef SaveCompletePrecopyThreadHandler SaveThread;
+#define OLDEST_PAGE_BITS migration_legacy_page_bits()
+#else
+#define OLDEST_PAGE_BITS qemu_target_page_bits_min()
+#endif
+#if GLUE_VERSION == 1000
+#include "exec/ramblock.h"
+typedef SaveLiveCompletePrecopyThreadHandler SaveThread;
 #endif
 #include "savevm/check.h"
 
@@ -47,7 +59,7 @@ HOST_CALL(void, host_cpu_post_load, cpu_synchronize_all_post_init())
 HOST_CALL(const char *, host_machine_name,
           MACHINE_GET_CLASS(current_machine)->name)
 HOST_CALL(unsigned int, host_page_bits, qemu_target_page_bits())
-HOST_CALL(unsigned int, host_page_bits_min, qemu_target_page_bits_min())
+HOST_CALL(unsigned int, host_page_bits_min, OLDEST_PAGE_BITS)
 HOST_CALL(uint64_t, host_ram_page_sizes, ram_pagesize_summary())
 #if GLUE_VERSION < 1000
 HOST_CALL(int, host_disks_inactivate, bdrv_inactivate_all())
@@ -137,9 +149,8 @@ HOST_CALL(void, host_threads_abort, multifd_abort_device_state_save_threads())
 static void host_thread_start(void *host, void *function, const char *idstr,
                               uint32_t instance_id, void *device)
 {
-    multifd_spawn_device_state_save_thread(
-        (SaveLiveCompletePrecopyThreadHandler)function, (char *)idstr,
-        instance_id, device);
+    multifd_spawn_device_state_save_thread((SaveThread)function, (char *)idstr,
+                                           instance_id, device);
 }
 
 static bool host_threads_join(void *host)

@@ -33,6 +33,22 @@
 #include "migration/yank_functions.h"
 #endif
 
+/* Functions that report their errors themselves in older versions. */
+#if GLUE_VERSION >= 1000
+#define POSTCOPY_SUPPORTED(mis, errp) postcopy_ram_supported_by_host(mis, errp)
+#else
+#define POSTCOPY_SUPPORTED(mis, errp) postcopy_ram_supported_by_host(mis)
+#endif
+#if GLUE_VERSION >= 1002
+#define POSTCOPY_INIT(mis, errp) ram_postcopy_incoming_init(mis, errp)
+#define ENABLE_COLO(errp) migration_incoming_enable_colo(errp)
+#define INIT_COLO_CACHE(errp) colo_init_ram_cache(errp)
+#else
+#define POSTCOPY_INIT(mis, errp) ram_postcopy_incoming_init(mis)
+#define ENABLE_COLO(errp) migration_incoming_enable_colo()
+#define INIT_COLO_CACHE(errp) colo_init_ram_cache()
+#endif
+
 static int open_return_path(void *host, QEMUFile *f)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
@@ -67,39 +83,44 @@ static SaveVMPostcopyState postcopy_set_state(void *host,
     return (SaveVMPostcopyState)before;
 }
 
+/* Reports an error, if there is one. Returns 0 or -EPERM. */
+static int reported(Error *err)
+{
+    if (err) {
+        error_report_err(err);
+    }
+    return err ? -EPERM : 0;
+}
+
 static int notify_postcopy(enum PostcopyNotifyReason reason)
 {
     Error *err = NULL;
 
-    if (postcopy_notify(reason, &err)) {
-        error_report_err(err);
-        return -EPERM;
-    }
-    return 0;
+    postcopy_notify(reason, &err);
+    return reported(err);
 }
 
 static int postcopy_advise(void *host, bool ram)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
+    Error *err = NULL;
 
     if (!ram) {
         return 0;
     }
-#if GLUE_VERSION >= 1000
-    Error *err = NULL;
-
-    if (!postcopy_ram_supported_by_host(mis, &err)) {
-        error_report_err(err);
-#else
-    if (!postcopy_ram_supported_by_host(mis)) {
-#endif
+    if (!POSTCOPY_SUPPORTED(mis, &err)) {
+        reported(err);
         postcopy_state_set(POSTCOPY_INCOMING_NONE);
         return -EPERM;
     }
     if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_ADVISE) < 0) {
         return -EPERM;
     }
-    return ram_postcopy_incoming_init(mis) ? -EPERM : 0;
+    if (POSTCOPY_INIT(mis, &err)) {
+        reported(err);
+        return -EPERM;
+    }
+    return 0;
 }
 
 static int postcopy_prepare_discard(void *host)
@@ -115,7 +136,11 @@ static int postcopy_discard(void *host, const char *block, uint64_t start,
     return ret > 0 ? -EPERM : ret;
 }
 
-/* The listening thread loads the main stream while the guest runs. */
+/*
+ * The listening thread loads the main stream while the guest runs. From 10.2 on
+ * it is in postcopy-ram.c.
+ */
+#if GLUE_VERSION < 1002
 
 /* Returns whether QEMU can continue after the load returned `ret`. */
 static bool listening_survived(MigrationIncomingState *mis, int ret)
@@ -215,6 +240,31 @@ static void start_listening(MigrationIncomingState *mis, const char *name)
 #endif
 }
 
+static int set_up_listening(MigrationIncomingState *mis)
+{
+    if (migrate_postcopy_ram() && postcopy_ram_incoming_setup(mis)) {
+        postcopy_ram_incoming_cleanup(mis);
+        return -EPERM;
+    }
+    trace_loadvm_postcopy_handle_listen("after uffd");
+    if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_LISTEN) < 0) {
+        return -EPERM;
+    }
+    mis->have_listen_thread = true;
+    start_listening(mis, GLUE_VERSION >= 1000 ? "mig/dst/listen"
+                                              : "postcopy/listen");
+    return 0;
+}
+#else
+static int set_up_listening(MigrationIncomingState *mis)
+{
+    Error *err = NULL;
+
+    postcopy_incoming_setup(mis, &err);
+    return reported(err);
+}
+#endif
+
 static int postcopy_listen(void *host)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
@@ -231,18 +281,7 @@ static int postcopy_listen(void *host)
     }
 #endif
     trace_loadvm_postcopy_handle_listen("after discard");
-    if (migrate_postcopy_ram() && postcopy_ram_incoming_setup(mis)) {
-        postcopy_ram_incoming_cleanup(mis);
-        return -EPERM;
-    }
-    trace_loadvm_postcopy_handle_listen("after uffd");
-    if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_LISTEN) < 0) {
-        return -EPERM;
-    }
-    mis->have_listen_thread = true;
-    start_listening(mis, GLUE_VERSION >= 1000 ? "mig/dst/listen"
-                                              : "postcopy/listen");
-    return 0;
+    return set_up_listening(mis);
 }
 
 #if GLUE_VERSION >= 1000
@@ -269,7 +308,16 @@ static void run_bh(void *opaque)
 
 static int postcopy_run(void *host)
 {
-    migration_bh_schedule(run_bh, migration_incoming_get_current());
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+#if GLUE_VERSION >= 1002
+    /* Without a return path, the state is POSTCOPY_ACTIVE already. */
+    if (mis->state == MIGRATION_STATUS_POSTCOPY_DEVICE) {
+        migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_DEVICE,
+                          MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    }
+#endif
+    migration_bh_schedule(run_bh, mis);
     return 0;
 }
 #else
@@ -429,13 +477,16 @@ static int recv_bitmap(void *host, const char *block)
 
 static int enable_colo(void *host)
 {
-    int ret = migration_incoming_enable_colo();
+    Error *err = NULL;
+    int ret = ENABLE_COLO(&err);
 
     if (ret) {
+        reported(err);
         return ret;
     }
-    ret = colo_init_ram_cache();
+    ret = INIT_COLO_CACHE(&err);
     if (ret) {
+        reported(err);
         migration_incoming_disable_colo();
     }
     return ret;

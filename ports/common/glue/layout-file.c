@@ -11,10 +11,16 @@
 #include "savevm/abi.h"
 #include "layout.h"
 
+static const SaveVMAbi *abi;
+
+const SaveVMAbi *glue_layout(void)
+{
+    return abi;
+}
+
 void glue_set_layout(void)
 {
     SaveVMAbiDescription layout = SAVEVM_ABI_DESCRIPTION_INIT;
-    const SaveVMAbi *abi;
     Error *err = NULL;
 
     layout.qemu_version = GLUE_VERSION;

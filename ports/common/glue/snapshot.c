@@ -13,6 +13,7 @@
 #include "glue.h"
 #if GLUE_VERSION >= 1000
 #include "migration/misc.h"
+#include "migration/options.h"
 #include "system/replay.h"
 #include "system/runstate.h"
 #include "system/system.h"
@@ -36,6 +37,11 @@ typedef int Running;
 #else
 #define LOCK_CONTEXT(bs) aio_context_acquire(bdrv_get_aio_context(bs))
 #define UNLOCK_CONTEXT(bs) aio_context_release(bdrv_get_aio_context(bs))
+#endif
+
+/* From QEMU 10.2 on some capabilities exclude snapshots. */
+#if GLUE_VERSION < 1002
+#define migrate_can_snapshot(errp) true
 #endif
 
 /* The disks of a snapshot, in the form that QEMU's block functions take. */
@@ -173,7 +179,7 @@ bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
 #endif
 
     GLOBAL_STATE_CODE();
-    if (migration_is_blocked(errp)) {
+    if (!migrate_can_snapshot(errp) || migration_is_blocked(errp)) {
         return false;
     }
     if (!replay_can_snapshot()) {
@@ -283,6 +289,7 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
                          Error **errp)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
+    Error *err = NULL;
     int ret;
 
     if (bdrv_all_goto_snapshot(name, disks.has_devices, disks.devices,
@@ -293,11 +300,12 @@ static bool load_drained(BlockDriverState *bs, const char *name, Disks disks,
     qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
     LOCK_CONTEXT(bs);
     mis->from_src_file = glue_vmstate_file(bs, false);
-    ret = qemu_loadvm_state(mis->from_src_file);
+    ret = savevm_load_state(mis->from_src_file, &err);
     migration_incoming_state_destroy();
     UNLOCK_CONTEXT(bs);
     if (ret < 0) {
-        error_setg(errp, "Error %d while loading VM state", ret);
+        error_propagate_prepend(errp, err, "Error %d while loading VM state: ",
+                                ret);
     }
     return ret >= 0;
 }
@@ -310,7 +318,8 @@ static BlockDriverState *find_loadable(const char *name, const char *vmstate,
     uint64_t size;
     int found;
 
-    if (!bdrv_all_can_snapshot(disks.has_devices, disks.devices, errp)) {
+    if (!migrate_can_snapshot(errp) ||
+        !bdrv_all_can_snapshot(disks.has_devices, disks.devices, errp)) {
         return NULL;
     }
     found = bdrv_all_has_snapshot(name, disks.has_devices, disks.devices, errp);

@@ -85,6 +85,7 @@ void qmp_xen_save_devices_state(const char *filename, bool has_live, bool live,
 
 void qmp_xen_load_devices_state(const char *filename, Error **errp)
 {
+    Error *err = NULL;
     QEMUFile *f;
     int ret;
 
@@ -99,10 +100,10 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     }
     /* QEMU's cleanup of an incoming migration requires a yank instance. */
     yank_register_instance(MIGRATION_YANK_INSTANCE, NULL);
-    ret = qemu_loadvm_state(f);
+    ret = savevm_load_state(f, &err);
     qemu_fclose(f);
     if (ret < 0) {
-        error_setg(errp, IO_ERROR_TEXT);
+        error_propagate_prepend(errp, err, "%s: ", IO_ERROR_TEXT);
     }
     migration_incoming_state_destroy();
 }

@@ -59,6 +59,11 @@ def page(disk):
     return disk.last(rb"\0\0\0\0...[\x02\x08]\x06pc\.ram") - len("pc.ram") - 1
 
 
+def first_device(disk):
+    """The first byte of the section behind the memory. From QEMU 10.2 on the APIC comes before the timer."""
+    return min(disk.section(name) - len(name) - 6 for name in (b"timer", b"apic"))
+
+
 # The damages: place in the image, number of bytes, new bytes (None: one bit is flipped), expected message.
 DAMAGES = {
     "the type of a section": (head, 1, b"\x0c", "the footer"),
@@ -69,7 +74,7 @@ DAMAGES = {
     "a version that is too new": (lambda disk: disk.section(RTL8139) + 7, 1, b"\x63", "unsupported version 99"),
     "a version that is too old": (lambda disk: disk.section(RTL8139) + 7, 1, b"\x01", "version 1 in the stream"),
     "zeros in place of a device": (head, 4096, bytes(4096), "the footer"),
-    "zeros behind the memory": (lambda disk: disk.section(b"timer") - 11, 4096, bytes(4096), "after the end"),
+    "zeros behind the memory": (first_device, 4096, bytes(4096), "after the end"),
     "the machine": (lambda disk: disk.last(rb"\x07\0\0\0.pc-i440fx") - 1, 1, None, "Machine type received"),
     "the name of a block of memory": (lambda disk: disk.last(rb"\x06pc\.ram\0\0\0\0") - 5, 1, None, "RAM block"),
     "the size of a block of memory": (lambda disk: disk.last(rb"\x06pc\.ram\0\0\0\0") - 1, 1, b"\x40", "RAM block"),

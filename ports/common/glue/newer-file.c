@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Parts of QEMUFile that QEMU 7.2 does not have: descriptors in a stream,
- * access to a position, and the process-wide count of bytes. The unit tests
- * link this file as well.
+ * Parts of QEMUFile that QEMU has from 10.0 on: descriptors in a stream, access
+ * to a position, and the process-wide count of bytes. The unit tests link this
+ * file as well.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
@@ -12,6 +12,12 @@
 #include "migration/migration-stats.h"
 #include "migration/vmstate.h"
 #include "glue.h"
+#if GLUE_VERSION >= 1002
+#include "migration/misc.h"
+#define READ_FLAGS QIO_CHANNEL_READ_FLAG_FD_PRESERVE_BLOCKING
+#else
+#define READ_FLAGS 0
+#endif
 #include "savevm/file.h"
 
 /* A function of QEMU 7.2 that the library still has. */
@@ -22,6 +28,7 @@ static GlueChannel *channel_of(QEMUFile *f)
     return savevm_file_channel(f);
 }
 
+#if GLUE_VERSION < 1002
 int vmstate_save_state_with_err(QEMUFile *f, const VMStateDescription *vmsd,
                                 void *opaque, JSONWriter *vmdesc, Error **errp)
 {
@@ -32,6 +39,7 @@ int vmstate_save_state_with_err(QEMUFile *f, const VMStateDescription *vmsd,
     }
     return ret;
 }
+#endif
 
 bool vmstate_section_needed(const VMStateDescription *vmsd, void *opaque)
 {
@@ -166,7 +174,8 @@ ssize_t glue_read(GlueChannel *c, uint8_t *buf, size_t len, Error **errp)
     g_autofree int *fds = NULL;
     size_t count = 0;
     ssize_t ret = qio_channel_readv_full(c->ioc, &iov, 1, pass ? &fds : NULL,
-                                         pass ? &count : NULL, 0, errp);
+                                         pass ? &count : NULL, READ_FLAGS,
+                                         errp);
 
     if (count) {
         c->fds = g_renew(int, c->fds, c->fd_count + count);
@@ -226,10 +235,24 @@ int qemu_file_get_fd(QEMUFile *f)
     return fd;
 }
 
+/* A program that replaces itself keeps its descriptors with their numbers. */
+static bool numbers_stay(void)
+{
+#if GLUE_VERSION >= 1002
+    return migrate_mode() == MIG_MODE_CPR_EXEC;
+#else
+    return false;
+#endif
+}
+
 static int get_fd(QEMUFile *f, void *pv, size_t size, const VMStateField *field)
 {
     int32_t *fd = pv;
 
+    if (numbers_stay()) {
+        qemu_get_sbe32s(f, fd);
+        return 0;
+    }
     *fd = qemu_file_get_fd(f);
     return 0;
 }
@@ -239,6 +262,10 @@ static int put_fd(QEMUFile *f, void *pv, size_t size, const VMStateField *field,
 {
     int32_t *fd = pv;
 
+    if (numbers_stay()) {
+        qemu_put_sbe32s(f, fd);
+        return 0;
+    }
     return qemu_file_put_fd(f, *fd);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The phases that QEMU 7.2 does not have, or has with other arguments. */
+/* The phases that QEMU 10.0 and 7.2 have with other arguments, and new ones. */
 #include "qemu/osdep.h"
 #include "hw/boards.h"
 #include "hw/qdev-core.h"
@@ -73,6 +73,13 @@ int qemu_savevm_state_complete_precopy(QEMUFile *f, bool iterable_only)
     }
     return ret ? ret : qemu_fflush(f);
 }
+
+#if GLUE_VERSION >= 1002
+bool qemu_savevm_state_postcopy_prepare(QEMUFile *f, Error **errp)
+{
+    return savevm_state_postcopy_prepare(f, errp) == 0;
+}
+#endif
 
 void qemu_savevm_maybe_send_switchover_start(QEMUFile *f)
 {

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The loads, which have an Error ** since QEMU 10.2. */
+#include "qemu/osdep.h"
+#include "migration/migration.h"
+#include "migration/savevm.h"
+#include "glue.h"
+
+int qemu_loadvm_state(QEMUFile *f, Error **errp)
+{
+    return savevm_load_state(f, errp);
+}
+
+int qemu_loadvm_state_main(QEMUFile *f, MigrationIncomingState *mis,
+                           Error **errp)
+{
+    return savevm_load_state_main(f, errp);
+}
+
+int qemu_load_device_state(QEMUFile *f, Error **errp)
+{
+    return savevm_load_device_state(f, errp);
+}
