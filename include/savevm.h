@@ -1774,8 +1774,8 @@ typedef struct SaveVMSnapshotOptions {
    */
   enum SaveVMSnapshotFormat format;
   /**
-   * Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
-   * most 8, or 8 with `direct`. A stream has one thread.
+   * Number of threads that write or read pages with fixed places, or read the pages of a stream from a regular file, at most
+   * 64; default 0: the number of processors, at most 8, or 8 with `direct`. One thread writes a stream.
    */
   uint32_t threads;
   /**

@@ -4,11 +4,11 @@
 //! An index is used only if its file was not changed since the index was made. All else in the stream is checked as without
 //! an index; only the records of pages are left out.
 
-use super::check::check_source;
+use super::check::{Framing, check_source};
 use super::file_source::FileSource;
 use crate::channel::{PositionedFile, Uri, replace_file};
 use crate::error::{Error, Result};
-use crate::inspect::{Budget, Options, PageIndexer, Stream, Visitor, read};
+use crate::inspect::{Block, Budget, ItemKind, Options, PageIndexer, Stream, Visitor, read};
 use crate::savevm::Vm;
 use crate::savevm::chain_pages::ChainPages;
 use crate::savevm::host::Level;
@@ -63,6 +63,10 @@ pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> R
     let mut indexer = PageIndexer::new(1 << vm.host().target_page_bits(), Budget::default());
     let Some(stream) = check_source(vm, source, base, &mut indexer)? else { return Ok(None) };
     let Some(found) = indexer.finish(&stream, base) else { return Ok(Some(Pages::default())) };
+    if has_other_pages(&stream) {
+        let text = "the stream does not have all of its pages: its source sent some over other connections";
+        return Err(Error::new(libc::ENOTSUP, text));
+    }
     let mut index = found.index;
     index.file = state_of(file)?;
     // A file that changes while it is read gets no index.
@@ -71,6 +75,36 @@ pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> R
         (bytes.len() as u64 <= most(index.file)).then(|| IndexFile { path: path.to_owned(), bytes })
     });
     Ok(Some(Pages { index: Some(index_of(index, found.section_ends)), file, chain: None }))
+}
+
+/// Checks a stream that will be loaded at once, and finds its pages if several threads can read them. Returns nothing if the
+/// stream must be loaded in its order.
+pub fn find_if_simple(vm: &Vm, file: &PositionedFile, base: u64) -> Result<Pages> {
+    let source = FileSource::new(file.again()?, base).map_err(|err| Error::io("checking it", &err))?;
+    if vm.slot.ram().is_none() {
+        check_source(vm, source, base, &mut Framing)?;
+        return Ok(Pages::default());
+    }
+    let mut indexer = PageIndexer::optional(1 << vm.host().target_page_bits(), Budget::default());
+    let Some(stream) = check_source(vm, source, base, &mut indexer)? else { return Ok(Pages::default()) };
+    if !is_simple(&stream) {
+        return Ok(Pages::default());
+    }
+    let index = indexer.finish(&stream, base).map(|found| index_of(found.index, found.section_ends));
+    Ok(Pages { index, ..Pages::default() })
+}
+
+/// Whether the order of a stream's sections and records does not matter for its pages, and whether RAM has nothing to check in
+/// them but its blocks: no commands, no pages on other connections, and nothing else in the list of blocks.
+fn is_simple(stream: &Stream) -> bool {
+    let has_command = stream.items.iter().any(|item| matches!(item.kind, ItemKind::Command(_)));
+    let is_plain = |block: &Block| block.address.is_none() && block.page_size.is_none();
+    !has_command && !has_other_pages(stream) && stream.ram.blocks.iter().all(is_plain)
+}
+
+/// Whether some of the pages are not in the stream.
+fn has_other_pages(stream: &Stream) -> bool {
+    stream.ram.multifd || stream.ram.hooks > 0
 }
 
 fn state_of(file: &PositionedFile) -> Result<FileState> {
@@ -169,6 +203,9 @@ fn index_saved(vm: &Vm, saved: &Uri, path: &Path) -> Result<()> {
         return Err(Error::invalid(damage.to_string()));
     }
     let found = indexer.finish(&stream, base).ok_or_else(|| Error::invalid("its pages have fixed places"))?;
+    if has_other_pages(&stream) {
+        return Err(Error::invalid("it does not have all of its pages"));
+    }
     if state_of(&file)? != state {
         return Err(unsettled());
     }

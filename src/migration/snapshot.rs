@@ -3,8 +3,7 @@
 //! lock, except for setup, which runs outside in QEMU as well.
 
 use super::chain_files::{chain_pages, describe_chain, describe_full, open_incremental};
-use super::check::{Framing, check, check_source};
-use super::file_source::FileSource;
+use super::check::check;
 use super::incremental;
 use super::page_index::{self, Pages};
 use super::snapshot_options::{SnapshotOptions, with_plan};
@@ -165,7 +164,7 @@ fn open(from: &Uri) -> Result<Arc<dyn Channel>> {
 /// A snapshot to load. A regular file was checked.
 struct Source {
     channel: Arc<dyn Channel>,
-    /// For a lazy load: the pages of a stream, or those of a chain, which the channel does not have.
+    /// The pages of a stream, if they were found, or those of a chain, which the channel does not have.
     pages: Pages,
     /// The snapshot, if it may be the parent of further ones.
     snapshot: Option<SavedSnapshot>,
@@ -213,7 +212,7 @@ fn log_since(vm: &Vm, snapshot: SavedSnapshot) {
     }
 }
 
-/// Opens `from`, and checks it if it is a regular file. For a lazy load of a stream, also finds its pages.
+/// Opens `from`, and checks it and finds the pages of a stream if it is a regular file.
 fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dyn Channel>, Pages)> {
     let failed = |err| Error::io("checking it", &err);
     let channel = open(from)?;
@@ -226,8 +225,8 @@ fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dy
     let Some(file) = channel.positioned().map_err(failed)? else { return Ok((channel, Pages::default())) };
     let base = file.tell()?;
     if !options.lazy {
-        check_source(vm, FileSource::new(file, base).map_err(failed)?, base, &mut Framing)?;
-        return Ok((channel, Pages::default()));
+        let pages = page_index::find_if_simple(vm, &file, base)?;
+        return Ok((channel, pages));
     }
     let pages = page_index::find(vm, &file, base, options.index.as_deref())?.ok_or_else(no_footers)?;
     Ok((channel, pages))

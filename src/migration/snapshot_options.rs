@@ -27,7 +27,7 @@ pub enum Parent {
 pub struct SnapshotOptions {
     /// Saving: each page has a fixed place in the file (mapped-ram). A load finds the format in the file.
     pub mapped: bool,
-    /// Number of threads for pages with fixed places; 0 means the number of processors, at most 8, or 8 with O_DIRECT.
+    /// Number of threads for pages with fixed places, and for loading a stream from a regular file; 0 means the number of processors, at most 8, or 8 with O_DIRECT.
     pub threads: u32,
     /// O_DIRECT for pages with fixed places.
     pub direct: bool,
@@ -47,9 +47,12 @@ pub struct SnapshotOptions {
 impl SnapshotOptions {
     pub(super) fn plan(&self, pages: Pages) -> MemoryPlan {
         let Pages { index, file: index_file, chain } = pages;
-        let lazy = || Arc::new(LazyPlan { index, index_file, chain, working_set: self.working_set.clone() });
         let Self { mapped, threads, direct, .. } = *self;
-        MemoryPlan { mapped, threads, direct, lazy: self.lazy.then(lazy) }
+        if !self.lazy {
+            return MemoryPlan { mapped, threads, direct, index: index.map(Arc::new), lazy: None };
+        }
+        let lazy = LazyPlan { index, index_file, chain, working_set: self.working_set.clone() };
+        MemoryPlan { mapped, threads, direct, index: None, lazy: Some(Arc::new(lazy)) }
     }
 
     /// Checks the options of a load.

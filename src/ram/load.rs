@@ -28,6 +28,8 @@ pub(super) struct Loader {
     runs: Runs,
     /// All pages have come from fixed places of the file.
     mapped: bool,
+    /// All pages have come from their places in the stream.
+    indexed: bool,
     /// Pages are read later.
     lazy: Option<LazyLoad>,
     /// The further connections, until a switch to postcopy.
@@ -182,6 +184,7 @@ impl Ram {
             unit: Unit::default(),
             runs: Runs::new(),
             mapped: false,
+            indexed: false,
             lazy: None,
             further,
         }))
@@ -189,9 +192,16 @@ impl Ram {
 }
 
 impl Loader {
-    /// Loads a section, or passes over it if its pages were found before and are read later.
+    /// Loads a section, or passes over it if its pages were found before.
     fn section(&mut self, ram: &Ram, file: &MigFile) -> Result<()> {
         let plan = ram.vm().map(|vm| vm.slot.memory_plan());
+        if let Some((plan, index)) = plan.as_ref().and_then(|plan| Some((plan, plan.index.as_ref()?))) {
+            if !self.indexed {
+                LazyLoad::from_index(ram, file, index, Arc::clone(plan))?.read_now(ram)?;
+                self.indexed = true;
+            }
+            return lazy::skip_section(file, index);
+        }
         let lazy = plan.as_ref().and_then(|plan| Some((plan, plan.lazy.as_ref()?)));
         let Some((plan, lazy)) = lazy else { return self.records(ram, file) };
         if let Some(index) = &lazy.index {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! How a snapshot saves or loads guest memory. The driver decides, and the RAM device follows it.
 
-use super::restore::LazyPlan;
+use super::restore::{LazyPlan, PageIndex};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -16,11 +16,13 @@ const THREADS_MAX: usize = 64;
 pub struct MemoryPlan {
     /// Saving: each page has a fixed place in the file (mapped-ram).
     pub mapped: bool,
-    /// Number of threads that write or read pages with fixed places; 0 means the number of processors, at most 8, or 8 with
+    /// Number of threads that write or read pages whose places are known; 0 means the number of processors, at most 8, or 8 with
     /// O_DIRECT.
     pub threads: u32,
     /// Writes and reads pages with fixed places with O_DIRECT.
     pub direct: bool,
+    /// Loading: where the pages of a stream are, which several threads read. `None` if they are loaded in the order of the stream.
+    pub index: Option<Arc<PageIndex>>,
     /// Loading: pages are read when they are touched, and by threads while the guest runs.
     pub lazy: Option<Arc<LazyPlan>>,
 }

@@ -2,6 +2,7 @@
 //! The migration driver against two machines in one process.
 
 mod absent;
+mod at_once;
 mod break_points;
 #[path = "../certificates/mod.rs"]
 mod certificates;

@@ -41,8 +41,8 @@ pub struct SaveVMSnapshotOptions {
     pub size: usize,
     /// Format to save; default SAVEVM_SNAPSHOT_STREAM. savevm_snapshot_load() finds the format in the file.
     pub format: MaybeUninit<SaveVMSnapshotFormat>,
-    /// Number of threads that write or read pages with fixed places, at most 64; default 0: the number of processors, at
-    /// most 8, or 8 with `direct`. A stream has one thread.
+    /// Number of threads that write or read pages with fixed places, or read the pages of a stream from a regular file, at most
+    /// 64; default 0: the number of processors, at most 8, or 8 with `direct`. One thread writes a stream.
     pub threads: u32,
     /// Writes or reads pages with fixed places with O_DIRECT, which bypasses the page cache; default false. An error if the file
     /// system does not support O_DIRECT, or needs an alignment larger than a target page. Has no effect if the loaded file is a

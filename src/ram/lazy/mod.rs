@@ -2,6 +2,7 @@
 //! Lazy restores: all memory is missing at first. A page is read from the snapshot's file when a thread touches it, and
 //! threads read all other pages meanwhile.
 //!
+//! - `at_once.rs`: reads all pages of a stream before the guest runs.
 //! - `chained.rs`: reads pages of a chain of snapshots.
 //! - `pages.rs`: finds and reads pages in the file.
 //! - `working_set.rs`: the order of first touches.
@@ -10,6 +11,7 @@
 //! one of the latter, waits for them, and ends the restore. If a page can't be read, it stops the guest as after a failed
 //! postcopy: `abort`, `vm_stop`, `release` (see docs/architecture.md).
 
+mod at_once;
 mod chained;
 mod pages;
 mod working_set;
@@ -94,7 +96,12 @@ impl LazyLoad {
             let (file, block, pages) = (Arc::clone(&file), Arc::clone(block), Arc::clone(indexed));
             Ok(Pages::Indexed(Indexed { file, block, base, pages }))
         });
-        Ok(Self { pages: pages.collect::<Result<_>>()?, plan })
+        let pages = pages.collect::<Result<_>>()?;
+        let is_sent = |name: &str| sent.iter().any(|block| block.name() == name);
+        if let Some(other) = index.blocks.iter().find(|other| !other.runs.is_empty() && !is_sent(&other.name)) {
+            return Err(Error::invalid(format!("a page for block '{}', which both sides share", other.name)));
+        }
+        Ok(Self { pages, plan })
     }
 
     /// From a chain of snapshots.

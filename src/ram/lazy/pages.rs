@@ -7,13 +7,15 @@
 use super::chained::Chained;
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
+use crate::ram::Counters;
 use crate::ram::block::Block;
-use crate::ram::mapped::MappedBlock;
+use crate::ram::mapped::{MappedBlock, PREFAULT_MIN};
 use crate::sys::Span;
 use crate::wire::limits::NAME_MAX;
 use crate::wire::page_index::{self, BlockPages};
 use crate::wire::ram::{CONTINUE, PAGE};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Size of the header between consecutive pages of a stream, in bytes.
 const HEADER: usize = page_index::HEADER as usize;
@@ -140,10 +142,50 @@ impl Indexed {
                 }
                 (Ok(offset), pages) => {
                     let pages = pages.min(PAGES_MAX);
-                    self.read_run(first, offset, &mut part[..pages * page_size], page_size, records)?;
+                    let into = Span::from_slice(&mut part[..pages * page_size]);
+                    self.read_run(first, offset, into, page_size, records)?;
                     pages
                 }
             };
+        }
+        Ok(())
+    }
+
+    /// Reads consecutive pages into the guest's memory. `clear` clears the memory of zero pages: offset and length.
+    pub fn load(
+        &self,
+        (page, count): (usize, usize),
+        page_size: usize,
+        records: &mut Records,
+        counters: &Counters,
+        clear: impl Fn(usize, usize),
+    ) -> Result<()> {
+        let memory = self.block.memory();
+        let (mut at, end) = (page, page + count);
+        while at < end {
+            let (place, pages) = self.find(at, end - at, page_size);
+            let (start, len) = (at * page_size, pages * page_size);
+            match place {
+                Err(0) => clear(start, len),
+                Err(byte) => memory.fill(start, len, byte),
+                Ok(offset) => {
+                    if len >= PREFAULT_MIN {
+                        memory.prefault(start, len);
+                    }
+                    let mut done = 0;
+                    while done < pages {
+                        let part = PAGES_MAX.min(pages - done);
+                        let into = memory.span(start + done * page_size, part * page_size);
+                        let offset = offset + (done * (page_size + HEADER)) as u64;
+                        self.read_run(at + done, offset, into, page_size, records)?;
+                        done += part;
+                    }
+                }
+            }
+            let counter = if place.is_ok() { &counters.normal } else { &counters.zero };
+            counter.fetch_add(pages as u64, Relaxed);
+            self.block.received.set(at, pages);
+            at += pages;
         }
         Ok(())
     }
@@ -153,7 +195,7 @@ impl Indexed {
         &self,
         page: usize,
         offset: u64,
-        into: &mut [u8],
+        into: Span<'_>,
         page_size: usize,
         records: &mut Records,
     ) -> Result<()> {
@@ -188,14 +230,14 @@ pub(super) struct Records {
 
 impl Records {
     /// The buffers for pages with the headers between them, and for `before` bytes before the first.
-    fn spans<'a>(&'a mut self, pages: &'a mut [u8], page_size: usize, before: usize) -> Vec<Span<'a>> {
+    fn spans<'a>(&'a mut self, pages: Span<'a>, page_size: usize, before: usize) -> Vec<Span<'a>> {
         let mut spans = Vec::with_capacity(1 + 2 * pages.len() / page_size);
         spans.push(Span::from_slice(&mut self.first[..before]));
-        for (at, (page, header)) in pages.chunks_mut(page_size).zip(self.others.chunks_mut(HEADER)).enumerate() {
+        for (at, header) in self.others.chunks_mut(HEADER).take(pages.len() / page_size).enumerate() {
             if at > 0 {
                 spans.push(Span::from_slice(header));
             }
-            spans.push(Span::from_slice(page));
+            spans.push(pages.skip(at * page_size).first(page_size));
         }
         spans
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Least length of a run whose memory is made present with one call before it is read, in bytes.
-const PREFAULT_MIN: usize = 64 << 10;
+pub(in crate::ram) const PREFAULT_MIN: usize = 64 << 10;
 
 /// A block with its place in the file.
 pub(in crate::ram) struct MappedBlock {
@@ -164,7 +164,12 @@ fn get_run(from: &PositionedFile, mapped: &MappedBlock, (start, len): (usize, us
 }
 
 /// Clears a run of pages. Pages without content are not touched.
-fn clear_run(block: &Block, residency: Option<&Residency>, (start, len): (usize, usize), size: usize) {
+pub(in crate::ram) fn clear_run(
+    block: &Block,
+    residency: Option<&Residency>,
+    (start, len): (usize, usize),
+    size: usize,
+) {
     let memory = block.memory();
     let mut at = start;
     let mut clear = |absent: bool| {

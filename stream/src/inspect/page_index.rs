@@ -31,6 +31,10 @@ pub struct PageIndexer {
     last: usize,
     records: Vec<Range<u64>>,
     section_ends: Vec<u64>,
+    /// A stream without an index is of use as well.
+    optional: bool,
+    /// There is no index: an optional one is not possible.
+    abandoned: bool,
 }
 
 /// What was found in a stream.
@@ -45,19 +49,44 @@ impl PageIndexer {
     /// Returns an indexer for pages of `page_size` bytes, which uses no more memory than the budget.
     pub fn new(page_size: u64, budget: Budget) -> Self {
         let (blocks, by_name, records, section_ends) = Default::default();
-        Self { page_size, budget, blocks, by_name, last: 0, records, section_ends }
+        let (optional, abandoned) = (false, false);
+        Self { page_size, budget, blocks, by_name, last: 0, records, section_ends, optional, abandoned }
     }
 
-    fn pay(&mut self, bytes: usize) -> io::Result<()> {
-        self.budget.take(bytes).map_err(io::Error::other)
+    /// As `new`. If a stream can't have an index, or only one that needs more memory, `finish` returns `None` instead of an
+    /// error.
+    pub fn optional(page_size: u64, budget: Budget) -> Self {
+        Self { optional: true, ..Self::new(page_size, budget) }
+    }
+
+    /// There can't be an index. An error unless it is optional.
+    #[cold]
+    fn refuse(&mut self, error: io::Error) -> io::Result<()> {
+        if !self.optional {
+            return Err(error);
+        }
+        self.abandoned = true;
+        (self.blocks, self.records) = (Vec::new(), Vec::new());
+        Ok(())
+    }
+
+    /// Takes memory from the budget. Returns false if there is no index any more.
+    fn pay(&mut self, bytes: usize) -> io::Result<bool> {
+        let paid = self.budget.take(bytes);
+        let paid = paid.or_else(|error| self.refuse(io::Error::other(error)));
+        paid.map(|()| !self.abandoned)
     }
 
     #[inline]
     fn put(&mut self, block: &Block, address: u64, place: Place) -> io::Result<()> {
+        if self.abandoned {
+            return Ok(());
+        }
         if self.blocks.get(self.last).is_none_or(|found| !Arc::ptr_eq(&found.name, &block.name)) {
-            let found = self.by_name.get(&block.name);
-            self.last =
-                *found.ok_or_else(|| io::Error::other("a page of a block that is not in the list of blocks"))?;
+            let Some(found) = self.by_name.get(&block.name) else {
+                return self.refuse(io::Error::other("a page of a block that is not in the list of blocks"));
+            };
+            self.last = *found;
         }
         let (page, page_size) = (address / self.page_size, self.page_size);
         let runs = &mut self.blocks[self.last].runs;
@@ -68,14 +97,15 @@ impl PageIndexer {
             last.count += 1;
             return Ok(());
         }
-        self.pay(COST)?;
-        self.blocks[self.last].runs.push(Run { page, count: 1, place });
+        if self.pay(COST)? {
+            self.blocks[self.last].runs.push(Run { page, count: 1, place });
+        }
         Ok(())
     }
 
-    /// Returns the pages of the stream that was read. `None` if they have fixed places.
+    /// Returns the pages of the stream that was read. `None` if they have fixed places, or if an optional index is not possible.
     pub fn finish(self, stream: &Stream, base: u64) -> Option<FoundPages> {
-        if stream.configuration.as_ref().is_some_and(|configuration| configuration.has(CAPABILITY)) {
+        if self.abandoned || stream.configuration.as_ref().is_some_and(|configuration| configuration.has(CAPABILITY)) {
             return None;
         }
         let page_size = self.page_size;
@@ -95,7 +125,9 @@ impl Visitor for PageIndexer {
     const WANTS_STATES: bool = false;
 
     fn block(&mut self, block: &Block) -> io::Result<()> {
-        self.pay(2 * (size_of::<Found>() + size_of::<(Arc<str>, usize)>()) + block.name.len())?;
+        if !self.pay(2 * (size_of::<Found>() + size_of::<(Arc<str>, usize)>()) + block.name.len())? {
+            return Ok(());
+        }
         self.by_name.insert(Arc::clone(&block.name), self.blocks.len());
         self.blocks.push(Found { name: Arc::clone(&block.name), length: block.length, runs: Vec::new() });
         Ok(())
@@ -116,12 +148,13 @@ impl Visitor for PageIndexer {
             Form::Compressed => "compressed",
         };
         let text = format!("a page of '{}' is {form}: load the snapshot without the option `lazy`", block.name);
-        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        self.refuse(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
     fn memory_records(&mut self, records: Range<u64>) -> io::Result<()> {
-        self.pay(2 * size_of::<Range<u64>>())?;
-        self.records.push(records);
+        if self.pay(2 * size_of::<Range<u64>>())? {
+            self.records.push(records);
+        }
         Ok(())
     }
 
