@@ -6,7 +6,7 @@ use super::precopy::{LONG, cancelled, quick, wait_until};
 use super::progress::has_stall;
 use savevm::channel::Uri;
 use savevm::migration::{
-    Compression, Endpoint, Incoming, Migration, MultifdFormat, Outgoing, Owner, Params, StallReason, Status,
+    Compression, Endpoint, Incoming, Info, Migration, MultifdFormat, Outgoing, Owner, Params, StallReason, Status,
 };
 use savevm::ram::block::BlockInfo;
 use savevm::ram::tracker::Log;
@@ -280,13 +280,21 @@ enum Fate {
     Flip,
 }
 
-/// Carries connections to `to`. The connection number `which`, in the order of arrival, meets its fate after `at` bytes. Returns
-/// whether it has: a connection that carries fewer bytes does not.
-fn proxy(from: &Path, to: &Path, which: usize, at: usize, fate: Fate) -> Arc<AtomicBool> {
+/// What became of the connection that should meet its fate.
+#[derive(Default)]
+struct Met {
+    /// Whether it has: a connection that carries fewer bytes does not.
+    hit: AtomicBool,
+    /// Its number as both ends count the further connections, from 1 on. They arrive in any order.
+    number: AtomicUsize,
+}
+
+/// Carries connections to `to`. The connection number `which`, in the order of arrival, meets its fate after `at` bytes.
+fn proxy(from: &Path, to: &Path, which: usize, at: usize, fate: Fate) -> Arc<Met> {
     let listener = UnixListener::bind(from).unwrap();
     let to = to.to_owned();
     let count = Arc::new(AtomicUsize::new(0));
-    let met = Arc::new(AtomicBool::new(false));
+    let met = Arc::new(Met::default());
     let shared = Arc::clone(&met);
     thread::spawn(move || {
         for near in listener.incoming().take(4) {
@@ -303,11 +311,16 @@ fn proxy(from: &Path, to: &Path, which: usize, at: usize, fate: Fate) -> Arc<Ato
     met
 }
 
-fn carry(mut near: UnixStream, mut far: UnixStream, at: Option<usize>, fate: Fate, met: &AtomicBool) {
+fn carry(mut near: UnixStream, mut far: UnixStream, at: Option<usize>, fate: Fate, met: &Met) {
+    /// Offset of the number in the first packet: behind the magic number, the version and the UUID.
+    const NUMBER: usize = 24;
     let (mut bytes, mut done) = (vec![0; 65536], 0);
     while let Ok(count @ 1..) = near.read(&mut bytes) {
+        if at.is_some() && (done..done + count).contains(&NUMBER) {
+            met.number.store(usize::from(bytes[NUMBER - done]) + 1, SeqCst);
+        }
         let hit = at.filter(|at| (done..done + count).contains(at)).map(|at| at - done);
-        met.fetch_or(hit.is_some(), SeqCst);
+        met.hit.fetch_or(hit.is_some(), SeqCst);
         match (hit, fate) {
             (None, _) => {
                 if far.write_all(&bytes[..count]).is_err() {
@@ -355,7 +368,7 @@ fn broken(fate: Fate, which: usize, at: usize) {
     let what = format!("{fate:?} of connection {which} at {at}: {sent:?}, {loaded:?}");
     assert!(pair.stage.guests() <= 1, "{what}");
     match (&sent, &loaded) {
-        (Ok(()), Ok(())) if !met.load(SeqCst) => assert!(pair.near.content() == pair.far.content(), "{what}"),
+        (Ok(()), Ok(())) if !met.hit.load(SeqCst) => assert!(pair.near.content() == pair.far.content(), "{what}"),
         // A byte of a page, or a reserved one of a head, does not show.
         (Ok(()), Ok(())) => assert!(matches!(fate, Fate::Flip), "{what}"),
         (Err(_), Err(_)) => {
@@ -423,6 +436,13 @@ fn destination_shows_how_much_has_arrived() {
     }
 }
 
+/// Whether the reason of a stall begins with this text and names this connection of three.
+fn names(info: &Info, text: &str, number: usize) -> bool {
+    let places = info.stall.text.strip_prefix(text).and_then(|places| places.split_once(" of 3 for "));
+    let list = places.and_then(|(list, _)| list.strip_prefix(" over connection"));
+    list.is_some_and(|list| list.trim_start_matches('s').split(',').any(|one| one.trim() == number.to_string()))
+}
+
 #[test]
 fn a_connection_that_stops_is_named_by_both_ends() {
     let pair = Pair::new("stalled");
@@ -435,15 +455,19 @@ fn a_connection_that_stops_is_named_by_both_ends() {
     let met = proxy(&way, &pair.path, 2, 500_000, Fate::Stall);
     let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
     let (near, far) = (&pair.source, &pair.target);
-    let (reading, sending) = (StallReason::PeerNotReading, StallReason::PeerNotSending);
+    let state = || format!("{}: {:?}, {:?}", met.hit.load(SeqCst), out.info(), into.info());
+    wait_until(|| met.hit.load(SeqCst), state);
+    let number = met.number.load(SeqCst);
+    // Others that wait for this one may be named first, and are named as well.
+    let reading = "the destination has not read what was sent to it";
+    wait_until(|| out.info().stall.reason == StallReason::PeerNotReading && names(&out.info(), reading, number), state);
+    let sending = "the source has sent nothing";
     wait_until(
-        || has_stall(near, reading).is_some() && has_stall(far, sending).is_some(),
-        || format!("{}: {:?}, {:?}", met.load(SeqCst), out.info(), into.info()),
+        || into.info().stall.reason == StallReason::PeerNotSending && names(&into.info(), sending, number),
+        state,
     );
-    let text = has_stall(near, reading).unwrap();
-    assert!(text.contains("the destination has not read what was sent to it over connection 2 of 3 for"), "{text}");
-    let text = has_stall(far, sending).unwrap();
-    assert!(text.contains("the source has sent nothing over connection 2 of 3 for"), "{text}");
+    assert!(has_stall(near, StallReason::PeerNotReading).is_some_and(|text| text.starts_with(reading)));
+    assert!(has_stall(far, StallReason::PeerNotSending).is_some_and(|text| text.starts_with(sending)));
     cancelled(&*out, out.cancel());
     assert!(into.wait_within(LONG).expect("it ends").is_err());
     assert!(near.host.is_running() && !far.host.is_running());
@@ -463,14 +487,15 @@ fn source_that_closes_ends_the_wait_for_a_connection() {
         ..several(3, Compression::None)
     };
     let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
-    let _met = proxy(&way, &pair.path, 2, 200_000, Fate::Stall);
+    let met = proxy(&way, &pair.path, 2, 200_000, Fate::Stall);
     let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
     let sending = StallReason::PeerNotSending;
     wait_until(|| has_stall(&pair.target, sending).is_some(), || format!("{:?}, {:?}", out.info(), into.info()));
     cancelled(&*out, out.cancel());
     let error = into.wait_within(LONG).expect("it ends").unwrap_err();
-    let expected = "the source closed the main connection before all pages arrived over connection 2 of 3";
-    assert!(error.message().contains(expected), "{error}");
+    let expected = "the source closed the main connection before all pages arrived over connection";
+    let expected = format!("{expected} {} of 3", met.number.load(SeqCst));
+    assert!(error.message().contains(&expected), "{expected}: {error}");
     assert!(pair.source.host.is_running() && !pair.target.host.is_running());
     let _ = std::fs::remove_file(way);
 }
