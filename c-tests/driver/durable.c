@@ -171,7 +171,8 @@ static void killed_at_any_moment(SaveVMSnapshotFormat format)
                 }
             }
         }
-        /* The first kill comes after a snapshot, however slow the machine is. */
+        /* The first kill comes after a snapshot, however slow the machine is. The deadline is that of one kill. */
+        alarm(HARNESS_DEADLINE * harness_slow());
         WAIT_FOR(kill_number > 0 || inode_of(uri + strlen("file:")) != first);
         kill_soon(child, 40000000);
         number = load(uri);
@@ -351,7 +352,8 @@ static void chain_killed_at_any_moment(SaveVMSnapshotFormat format)
             }
             pause();
         }
-        /* At least one kill comes after some snapshots, however slow the machine is. */
+        /* At least one kill comes after some snapshots, however slow the machine is. The deadline is that of one kill. */
+        alarm(HARNESS_DEADLINE * harness_slow());
         WAIT_FOR(kill_number > 0 || link_exists(place, 3));
         kill_soon(child, 80000000);
 
