@@ -350,6 +350,12 @@ fn carry(mut near: UnixStream, mut far: UnixStream, at: Option<usize>, fate: Fat
     let _ = far.shutdown(std::net::Shutdown::Both);
 }
 
+/// The guest has moved, and the source knows only that it may have.
+pub fn assert_moved_unknown(pair: &Pair, out: &Outgoing, what: &str) {
+    assert_eq!(out.info().owner, Owner::Unknown, "{what}");
+    assert!(pair.target.host.is_running() && !pair.source.host.is_running(), "{what}");
+}
+
 /// Where a record begins or ends on a further connection with plain pages: hello, SYNC of setup, head, payload.
 const PLACES: [usize; 8] = [0, 64, 64 + 12, 64 + 1344, 64 + 2 * 1344, 64 + 2 * 1344 + 4096, 500_000, 1_000_001];
 
@@ -375,6 +381,8 @@ fn broken(fate: Fate, which: usize, at: usize) {
             assert_eq!(out.info().owner, Owner::Here, "{what}");
             assert!(pair.source.host.is_running(), "{what}");
         }
+        // On a busy machine the verdict may come later than the short limit.
+        (Err(_), Ok(())) => assert_moved_unknown(&pair, &out, &what),
         _ => panic!("{what}"),
     }
     pair.stage.check(&what);
