@@ -42,6 +42,9 @@ impl Connections for Bytes {
     fn error(&self) -> Option<Error> {
         None
     }
+    fn is_abandoned(&self) -> bool {
+        false
+    }
     fn received(&self, _number: usize, _bytes: u64) {}
     fn set_within(&self, _number: usize, _within: bool) {}
     fn set_late(&self, _number: Option<usize>) {}
