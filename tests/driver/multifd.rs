@@ -463,8 +463,12 @@ fn a_connection_that_stops_is_named_by_both_ends() {
     let met = proxy(&way, &pair.path, 2, 500_000, Fate::Stall);
     let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
     let (near, far) = (&pair.source, &pair.target);
-    let state = || format!("{}: {:?}, {:?}", met.hit.load(SeqCst), out.info(), into.info());
-    wait_until(|| met.hit.load(SeqCst), state);
+    let state = || format!("{:?}, {:?}, {:?}, {:?}", out.error(), into.error(), out.info(), into.info());
+    let has_met = || {
+        assert!(!out.info().status.is_final() && !into.info().status.is_final(), "{}", state());
+        met.hit.load(SeqCst)
+    };
+    wait_until(has_met, state);
     let number = met.number.load(SeqCst);
     // Others that wait for this one may be named first, and are named as well.
     let reading = "the destination has not read what was sent to it";
