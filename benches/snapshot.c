@@ -7,6 +7,7 @@
  *                                                                             guest's first access to memory, and ends
  *     snapshot lazy FILE MIB THREADS [INDEX]                                  also prints the time to the end of all reading
  *     snapshot index FILE MIB THREADS INDEX                                   as lazy, and checks that the index was written
+ *     snapshot touch MIB                                                      writes to so much memory and frees it
  * There are 20 devices besides memory. The guest is a thread that touches pages in random order.
  */
 #define _GNU_SOURCE
@@ -111,6 +112,26 @@ static void read_content(const char *path)
     close(fd);
 }
 
+static uint8_t *map_memory(uint64_t length)
+{
+    uint8_t *mapped = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) {
+        fail("mmap", NULL);
+    }
+    madvise(mapped, length, MADV_HUGEPAGE);
+    return mapped;
+}
+
+/* The host of a virtual machine must then not allocate memory in the measurement that follows. */
+static int touch(uint64_t length)
+{
+    uint8_t *mapped = map_memory(length);
+    for (uint64_t at = 0; at < length; at += 4096) {
+        mapped[at] = 1;
+    }
+    return munmap(mapped, length) < 0;
+}
+
 int main(int argc, char **argv)
 {
     SaveVMHostOps host = SAVEVM_HOST_OPS_INIT;
@@ -119,14 +140,16 @@ int main(int argc, char **argv)
     SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
     Error *err = NULL;
     char uri[4096];
+    if (argc == 3 && strcmp(argv[1], "touch") == 0) {
+        return touch(strtoull(argv[2], NULL, 10) << 20);
+    }
     if (argc < 5) {
         fail("snapshot save|load|first|lazy|index FILE MIB ...", NULL);
     }
     bool saves = strcmp(argv[1], "save") == 0;
     snprintf(uri, sizeof(uri), "file:%s", argv[2]);
     size = strtoull(argv[3], NULL, 10) << 20;
-    memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    madvise(memory, size, MADV_HUGEPAGE);
+    memory = map_memory(size);
     host.vm_stop = vm_stop;
     host.vm_start = vm_start;
     host.vm_running = vm_running;
