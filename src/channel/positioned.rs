@@ -5,8 +5,8 @@
 
 use crate::error::{self, Error, Result};
 use crate::sys::{
-    Gather, IoVec, Span, advance_spans, direct_alignment, gains_by_reserving, open_again, open_at_once,
-    pread_scattered, pwrite_fd, reserve, seek_to, start_writing, system_page_size, tell, with_piece,
+    IoVec, Span, advance_spans, direct_alignment, gains_by_reserving, open_again, open_at_once, pread_scattered,
+    pwrite_fd, reserve, seek_to, start_writing, system_page_size, tell, with_piece,
 };
 use std::fs::{File, Metadata};
 use std::io;
@@ -136,11 +136,6 @@ impl PositionedFile {
             }
         }
         Ok(done)
-    }
-
-    /// Reads small parts at equal distances, as `Gather::read`.
-    pub fn gather(&self, gather: &mut Gather, size: u64, places: (u64, u64), into: &mut [u8]) -> io::Result<usize> {
-        gather.read(self.fd.as_fd(), size, places, into)
     }
 
     /// Writes the piece at `offset`.

@@ -1,89 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The bytes of a stream in a regular file, for `inspect`. Large parts that are skipped are not read. Known parts can be left
 //! out, as if the stream did not have them.
-//!
-//! Records of plain pages follow each other at one distance, and only their headers are needed. After some such records, the
-//! headers of the next ones are read at once, without the pages between them. Whether they are such headers is found when they
-//! are used: the reader of the stream reads the first other header like any other and goes on from there.
 
 use crate::channel::PositionedFile;
 use crate::inspect::Source;
-use crate::sys::{Gather, PART, PARTS_MAX};
 use std::io;
 use std::ops::Range;
 
-/// Longest distance that is read and not skipped, in bytes. Reading a stream in large pieces takes 75 ms per GiB, and reading only
-/// the header of each page with `pread` 130 to 160 ms, from the page cache of the machine in docs/performance.md.
+/// Longest distance that is read and not skipped, in bytes. Reading all pages of a stream in large pieces takes 75 ms per GiB,
+/// and reading only the header of each 130 to 160 ms, from the page cache of the machine in docs/performance.md.
 const READ_THROUGH: u64 = 128 << 10;
-/// Least distance of parts that are gathered, in bytes.
-const GATHER_MIN: u64 = 2 << 10;
-/// Number of equal distances after which parts are gathered.
-const GATHER_AFTER: u32 = 16;
-/// Number of parts that are gathered first. Each further time twice as many are.
-const GATHER_FIRST: usize = 32;
 /// Size of the first read after a skip, in bytes. Each further read is twice as large.
 const READ_MIN: usize = 4 << 10;
 /// Size of the largest read, in bytes.
 const READ_MAX: usize = 256 << 10;
-
-/// Parts that were gathered, and the distances by which they were expected.
-#[derive(Default)]
-struct Gathered {
-    /// `None` before the first use, and if it is not possible.
-    gather: Option<Gather>,
-    failed: bool,
-    bytes: Vec<u8>,
-    /// Offset of the first part, distance between two, and number of parts.
-    first: u64,
-    stride: u64,
-    count: usize,
-    /// Number of parts to gather next.
-    next: usize,
-    /// Offset behind the last long skip, its distance from the one before, and how often it was the same.
-    skipped_to: u64,
-    distance: u64,
-    repeated: u32,
-}
-
-impl Gathered {
-    /// A skip to an offset took place.
-    #[inline]
-    fn skipped(&mut self, to: u64) {
-        let distance = to - self.skipped_to;
-        self.repeated = if distance == self.distance { self.repeated + 1 } else { 0 };
-        (self.distance, self.skipped_to) = (distance, to);
-    }
-
-    /// The part at an offset, if it was gathered.
-    fn part(&self, offset: u64) -> Option<&[u8]> {
-        let from_first = offset.checked_sub(self.first)?;
-        let at = from_first.checked_div(self.stride).filter(|_| from_first.is_multiple_of(self.stride))?;
-        let at = usize::try_from(at).ok().filter(|at| *at < self.count)?;
-        self.bytes.get(at * PART..(at + 1) * PART)
-    }
-
-    /// Gathers the part at an offset and those that are expected behind it. `offset` and `size` are those of the file, which
-    /// is `base` bytes longer before the stream.
-    fn fill(&mut self, file: &PositionedFile, base: u64, offset: u64, size: u64) {
-        let follows = self.count > 0 && self.first + self.count as u64 * self.stride == offset;
-        self.next = if follows { (2 * self.next).min(PARTS_MAX) } else { GATHER_FIRST };
-        self.count = 0;
-        if self.gather.is_none() {
-            self.gather = Gather::new().ok();
-        }
-        let Some(gather) = &mut self.gather else {
-            self.failed = true;
-            return;
-        };
-        self.bytes.resize(PARTS_MAX * PART, 0);
-        let into = &mut self.bytes[..self.next * PART];
-        match file.gather(gather, base + size, (base + offset, self.distance), into) {
-            Ok(count) => (self.first, self.stride, self.count) = (offset, self.distance, count),
-            // The file can't be mapped, or it is shorter now. A read shows what is wrong.
-            Err(_) => self.failed = true,
-        }
-    }
-}
 
 /// Reads a file from an offset on.
 ///
@@ -104,7 +34,6 @@ pub struct FileSource {
     end: usize,
     /// Size of the next read.
     next: usize,
-    gathered: Gathered,
 }
 
 impl FileSource {
@@ -124,8 +53,7 @@ impl FileSource {
         });
         let left_out = left_out.collect();
         let size = size.saturating_sub(base).saturating_sub(gone);
-        let (buffer, gathered) = (Vec::new(), Gathered::default());
-        Ok(Self { file, base, left_out, size, at: 0, buffer, start: 0, end: 0, next: READ_MAX, gathered })
+        Ok(Self { file, base, left_out, size, at: 0, buffer: Vec::new(), start: 0, end: 0, next: READ_MAX })
     }
 
     /// The number of bytes that are left out before an offset, and the offset at which more are.
@@ -133,43 +61,6 @@ impl FileSource {
         let next = self.left_out.partition_point(|(at, _)| *at <= offset);
         let gone = if next == 0 { 0 } else { self.left_out[next - 1].1 };
         (gone, self.left_out.get(next).map_or(u64::MAX, |(at, _)| *at))
-    }
-
-    /// Puts a gathered part into the empty buffer, if the current offset is that of an expected header.
-    fn take_gathered(&mut self) -> bool {
-        let (here, gathered) = (self.at + self.start as u64, &mut self.gathered);
-        if gathered.part(here).is_none() {
-            let expected = gathered.repeated >= GATHER_AFTER && gathered.distance >= GATHER_MIN;
-            let fits = here + PART as u64 <= self.size && self.left_out.is_empty();
-            if !expected || gathered.failed || gathered.skipped_to != here || !fits {
-                return false;
-            }
-            gathered.fill(&self.file, self.base, here, self.size);
-        }
-        let Some(part) = gathered.part(here) else { return false };
-        if self.buffer.len() < PART {
-            self.buffer.resize(PART, 0);
-        }
-        self.buffer[..PART].copy_from_slice(part);
-        (self.at, self.start, self.end) = (here, 0, PART);
-        // If another header follows, little is read for it.
-        self.next = READ_MIN;
-        true
-    }
-
-    /// Reads at least `want` bytes from the current offset on, fewer only at the end of the file.
-    fn read(&mut self, want: usize) -> io::Result<()> {
-        if self.start == self.end && want <= PART && self.take_gathered() {
-            return Ok(());
-        }
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.at, self.end, self.start) = (self.at + self.start as u64, self.end - self.start, 0);
-        let size = want.max(self.next);
-        if self.buffer.len() < size {
-            self.buffer.resize(size, 0);
-        }
-        self.next = (2 * self.next).min(READ_MAX);
-        self.fill(size)
     }
 
     /// Appends bytes to the buffer, up to `size` bytes in total, fewer only at the end of the file.
@@ -193,7 +84,14 @@ impl Source for FileSource {
     #[inline]
     fn peek(&mut self, want: usize) -> io::Result<&[u8]> {
         if self.end - self.start < want {
-            self.read(want)?;
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.at, self.end, self.start) = (self.at + self.start as u64, self.end - self.start, 0);
+            let size = want.max(self.next);
+            if self.buffer.len() < size {
+                self.buffer.resize(size, 0);
+            }
+            self.next = (2 * self.next).min(READ_MAX);
+            self.fill(size)?;
         }
         Ok(&self.buffer[self.start..self.end])
     }
@@ -201,14 +99,11 @@ impl Source for FileSource {
     #[inline]
     fn skip(&mut self, count: u64) -> io::Result<u64> {
         let buffered = (self.end - self.start) as u64;
-        let here = self.at + self.start as u64;
-        if count >= GATHER_MIN {
-            self.gathered.skipped(here.saturating_add(count));
-        }
         if count <= buffered {
             self.start += count as usize;
             return Ok(count);
         }
+        let here = self.at + self.start as u64;
         let step = count.min(self.size.saturating_sub(here)).max(buffered);
         if step - buffered > READ_THROUGH {
             self.next = READ_MIN;
@@ -248,51 +143,6 @@ mod tests {
         let left = (1 << 20) - 100 - source.offset();
         assert_eq!((source.skip(1 << 40).unwrap(), source.offset()), (left, (1 << 20) - 100));
         assert!(source.peek(1).unwrap().is_empty() && source.skip(1).unwrap() == 0);
-        std::fs::remove_file(path).unwrap();
-    }
-
-    /// A file of pages behind headers of 8 bytes, of which some have other lengths.
-    #[test]
-    fn gathered_headers_are_those_of_the_file() {
-        let path = std::env::temp_dir().join(format!("savevm-file-gather-{}", std::process::id()));
-        let mut random = 7u64;
-        let mut next = move || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random
-        };
-        let (mut bytes, mut steps) = (vec![9; 100], Vec::new());
-        while bytes.len() < 30 << 20 {
-            let run = next() % 900;
-            let other = [(8, 0), (9, 1), (8, 4096 + next() % 300), (40, 3000)][(next() % 4) as usize];
-            for (head, step) in (0..run).map(|_| (8, 4096)).chain([other]) {
-                steps.push((bytes.len(), head, step));
-                bytes.extend((0..head as u64 + step).map(|_| next() as u8));
-            }
-        }
-        std::fs::write(&path, &bytes).unwrap();
-        let mut source = FileSource::new(PositionedFile::open(&path).unwrap(), 100).unwrap();
-        for (at, head, step) in &steps {
-            assert_eq!(source.offset() as usize + 100, *at);
-            assert_eq!(source.peek(*head).unwrap()[..*head], bytes[*at..at + head]);
-            assert_eq!(source.skip(*head as u64).unwrap(), *head as u64);
-            assert_eq!(source.skip(*step).unwrap(), *step);
-        }
-        assert!(source.gathered.count > 0, "none was gathered");
-        assert!(source.peek(1).unwrap().is_empty() && source.skip(5000).unwrap() == 0);
-
-        // Another program shortens the file while it is read.
-        let mut source = FileSource::new(PositionedFile::open(&path).unwrap(), 100).unwrap();
-        let cut = bytes.len() / 2;
-        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
-        let reads = steps.iter().take_while(|(at, head, step)| {
-            let read = source.peek(*head).unwrap();
-            let there = read.len() >= *head && read[..*head] == bytes[*at..at + head];
-            there && source.skip(*head as u64).unwrap() == *head as u64 && source.skip(*step).unwrap() == *step
-        });
-        let last = reads.last().unwrap().0;
-        assert!(last < cut && last > cut - 10_000, "{last} of {cut}");
         std::fs::remove_file(path).unwrap();
     }
 

@@ -5,7 +5,6 @@
 mod ancillary;
 mod buffer;
 mod fd;
-mod gather;
 mod guest;
 mod iovec;
 mod pagemap;
@@ -23,7 +22,6 @@ pub use fd::{
     read_fd, read_scattered, recv_fd, recv_scattered, send_fd, set_close_on_exec, set_nonblocking, signal_group,
     take_named_fd, write_fd, write_pipe,
 };
-pub use gather::{Gather, PART, PARTS_MAX};
 pub use guest::{GuestMemory, OwnMemory, system_page_size};
 pub use iovec::{IoVec, advance, release_pages, with_piece};
 pub use pagemap::{PageScan, Residency, is_anonymous};
