@@ -170,7 +170,8 @@ fn damage_anywhere_in_the_records_is_refused_before_memory_is_changed() {
     let before = target.contents();
     // A record without flags; a cut; a byte of a footer.
     let last = saved.windows(8).rposition(|word| word == [0, 0, 0, 0, 0, 0, 0, EOS as u8]).unwrap();
-    let damages: [&dyn Fn(&mut Vec<u8>); 3] =
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [Damage<'_>; 3] =
         [&|bytes| bytes[last + 7] = 0, &|bytes| bytes.truncate(last - 100), &|bytes| bytes[last + 8] ^= 1];
     for damage in damages {
         let mut bytes = saved.clone();
