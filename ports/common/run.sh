@@ -269,7 +269,9 @@ build_unmodified() {
 }
 
 qtest() {
-    export QTEST_QEMU_BINARY=./qemu-system-x86_64
+    export QTEST_QEMU_BINARY=./qemu-system-x86_64 PYTHON
+    # For the case that runs QEMU's script on a stream.
+    PYTHON=$(command -v python3)
     local case select=()
     if [ "$1" = quick ]; then
         for case in "${quick_cases[@]}"; do
