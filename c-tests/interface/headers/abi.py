@@ -24,6 +24,8 @@ from pathlib import Path
 
 COMPILER = os.environ.get("CC", "cc").split()
 CONSTANT = "value_of_"
+# The newest version of QEMU whose declarations the headers have.
+NEWEST = 1002
 NUMBER = r"\(?(?:-?(?:0[xX][0-9a-fA-F]+|\d+)|\d+ << \d+)[uU]?\)?"
 
 
@@ -48,14 +50,10 @@ def top_level(text):
             declaration += token
 
 
-def interface(headers):
-    """A unit that defines whatever the headers declare, and the names of that."""
-    unit = "".join(f'#include "{path}"\n' for path in sorted(headers.rglob("*.h")))
-    with tempfile.NamedTemporaryFile("w", suffix=".c") as file:
-        file.write(unit)
-        file.flush()
-        preprocess = [*COMPILER, "-std=gnu11", "-I", headers, "-E", file.name]
-        text, macros = run(*preprocess), run(*preprocess, "-dM")
+def declarations(headers, file, *options):
+    """What the headers declare, and all macros."""
+    preprocess = [*COMPILER, "-std=gnu11", *options, "-I", headers, "-E", file]
+    text, macros = run(*preprocess), run(*preprocess, "-dM")
     ours, own = "", False
     for line in text.splitlines():
         marker = re.match(r'# \d+ "(.*?)"', line)
@@ -63,14 +61,26 @@ def interface(headers):
             own = Path(marker[1]).is_relative_to(headers)
         elif own:
             ours += line + "\n"
+    return list(top_level(ours)), macros
+
+
+def interface(headers):
+    """A unit that defines whatever the headers declare, and the names of that. The unit has the types of the default version
+    of QEMU; names that only a program for the newest version sees are defined as well."""
+    unit = "".join(f'#include "{path}"\n' for path in sorted(headers.rglob("*.h")))
+    with tempfile.NamedTemporaryFile("w", suffix=".c") as file:
+        file.write(unit)
+        file.flush()
+        declared, macros = declarations(headers, file.name)
+        declared += declarations(headers, file.name, f"-DSAVEVM_QEMU_VERSION={NEWEST}")[0]
     names = set()
-    for declaration in top_level(ours):
+    for declaration in declared:
         function = re.match(r"(?!typedef)[\w\s*]*?\b(\w+) ?\(.*\)$", declaration)
         data = re.match(r"extern (.*\b(\w+))$", declaration)
-        if function:
+        if function and function[1] not in names:
             unit += f"{declaration} {{ __builtin_trap(); }}\n"
             names.add(function[1])
-        elif data:
+        elif data and data[2] not in names:
             unit += data[1] + ";\n"
             names.add(data[2])
     # A type for each: abidiff takes two enumerators of one type that have the same value for the same.
