@@ -233,8 +233,8 @@ build() {
 link_command() {
     local command
     command=$(ninja -t commands "$1" | tail -1)
-    if [[ $command == *" @"* ]]; then
-        command=$(ninja -t compdb -x c_LINKER_RSP | python3 -c 'if True:
+    if [[ $command == *" @$1.rsp"* ]]; then
+        command=$(ninja -t compdb -x | python3 -c 'if True:
             import json, sys
             print(next(rule["command"] for rule in json.load(sys.stdin) if rule["output"] == sys.argv[1]))' "$1")
     fi
@@ -263,6 +263,7 @@ build_unmodified() {
         link=$(link_command "$emulator")
         eval "$(sed -E "s/ [^ ]*migration_libsavevm_[a-z-]+\.c\.o//g; $without_library
                         s|-o $emulator |-o unmodified/$emulator $objects |" <<<"$link")"
+        [ -x "unmodified/$emulator" ]
     done
     ln -s "../${firmware%%/*}" unmodified/
     cd - >/dev/null
