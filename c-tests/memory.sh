@@ -20,8 +20,8 @@ fi
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address
 CARGO_BUILD_TARGET=$(rustc -vV | sed -n 's/^host: //p')
 export CARGO_BUILD_TARGET
-# leaks.txt names source files.
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only
+# leaks.txt names source files, which a build without full debug information does not always have.
+export CARGO_PROFILE_DEV_DEBUG=full
 [ -f "$build/build.ninja" ] || meson setup "$build" "$source" \
     -Dbuildtype=debug -Db_sanitize=address -Db_lundef=false -Dcli=false -Dexamples=false >/dev/null
 ninja -C "$build" --quiet
