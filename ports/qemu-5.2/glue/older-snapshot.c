@@ -69,23 +69,28 @@ int glue_all_create_snapshot(QEMUSnapshotInfo *sn, BlockDriverState *bs,
     return ret;
 }
 
+/* The error without a device, which QEMU words differently for a load. */
+static const char *no_device;
+
 BlockDriverState *glue_all_find_vmstate_bs(Error **errp)
 {
     BlockDriverState *bs = bdrv_all_find_vmstate_bs();
 
     if (!bs) {
-        error_setg(errp, "No block device can accept snapshots");
+        error_setg(errp, "%s", no_device);
     }
     return bs;
 }
 
 int save_snapshot(const char *name, Error **errp)
 {
+    no_device = "No block device can accept snapshots";
     return glue_save_snapshot(name, true, NULL, false, NULL, errp) ? 0 : -1;
 }
 
 int load_snapshot(const char *name, Error **errp)
 {
+    no_device = "No block device supports snapshots";
     return glue_load_snapshot(name, NULL, false, NULL, errp) ? 0 : -1;
 }
 
