@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Replaces a file by one that is complete and on the disk.
-
 //!
 //! The new file has no name until it is complete (`O_TMPFILE`), so that a program that is killed leaves nothing behind. On file
 //! systems without such files, and without /proc, it has a hidden name in the same directory.

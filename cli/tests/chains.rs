@@ -3,9 +3,8 @@
 
 mod support;
 
-use savevm_stream::chain::{Identity, Link, identify, seal};
-use savevm_stream::testing::{Builder, Ram, fields};
-use savevm_stream::wire::chain::{SECTION, SECTION_ID, VERSION};
+use savevm_stream::chain::Identity;
+use savevm_stream::testing::Ram;
 use savevm_stream::wire::page_index::{FileState, PageIndex};
 use support::{Place, arg, run};
 
@@ -13,28 +12,11 @@ const PAGE: u64 = 4096;
 
 /// A snapshot of a machine with four pages and a counter, and its identity.
 fn snapshot(pages: &[(u64, u8)], count: u8, parent: Option<(Identity, &str)>) -> (Vec<u8>, Identity) {
-    let mut stream = Builder::new();
-    stream.configuration("pc-q35-7.2");
-    if let Some((parent, name)) = parent {
-        let mut state = Vec::new();
-        Link { parent, name }.encode(&mut state);
-        stream.named(4, SECTION_ID, SECTION, 0, VERSION, &state);
-    }
-    stream.named(1, 1, "ram", 0, 4, &Ram::default().blocks(&[("pc.ram", 4 * PAGE)]).end());
     let records = pages.iter().fold(Ram::default(), |ram, (page, value)| match value {
         0 => ram.zero(page * PAGE, Some("pc.ram")),
         value => ram.page(page * PAGE, Some("pc.ram"), &[*value; PAGE as usize]),
     });
-    stream.further(2, 1, &records.end()).further(3, 1, &Ram::default().end());
-    stream.device(2, "counter", 0, &[count], &fields("counter", &[("count", "uint8", 1)]));
-    let mut bytes = stream.finish(true);
-    if parent.is_some() {
-        let (list, identity) = seal(&&bytes[..], None).unwrap();
-        bytes.extend(list);
-        return (bytes, identity);
-    }
-    let identity = identify(&&bytes[..]).unwrap();
-    (bytes, identity)
+    support::snapshot(4 * PAGE, records, count, parent)
 }
 
 /// A directory with a chain of three files.

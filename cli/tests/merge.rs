@@ -3,9 +3,8 @@
 
 mod support;
 
-use savevm_stream::chain::{Identity, Link, identify, seal};
-use savevm_stream::testing::{Builder, Ram, fields};
-use savevm_stream::wire::chain::{SECTION, SECTION_ID, VERSION};
+use savevm_stream::chain::Identity;
+use savevm_stream::testing::Ram;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,27 +18,10 @@ const FORMATS: [&str; 2] = ["stream", "mapped"];
 
 /// A snapshot with a page of this value at each `step`, and its identity.
 fn snapshot(step: usize, value: u8, parent: Option<(Identity, &str)>) -> (Vec<u8>, Identity) {
-    let mut stream = Builder::new();
-    stream.configuration("pc-q35-7.2");
-    if let Some((parent, name)) = parent {
-        let mut state = Vec::new();
-        Link { parent, name }.encode(&mut state);
-        stream.named(4, SECTION_ID, SECTION, 0, VERSION, &state);
-    }
-    stream.named(1, 1, "ram", 0, 4, &Ram::default().blocks(&[("pc.ram", PAGES * PAGE as u64)]).end());
     let records = (0..PAGES)
         .step_by(step)
         .fold(Ram::default(), |ram, page| ram.page(page * PAGE as u64, Some("pc.ram"), &[value; PAGE]));
-    stream.further(2, 1, &records.end()).further(3, 1, &Ram::default().end());
-    stream.device(2, "counter", 0, &[value], &fields("counter", &[("count", "uint8", 1)]));
-    let mut bytes = stream.finish(true);
-    if parent.is_none() {
-        let identity = identify(&&bytes[..]).unwrap();
-        return (bytes, identity);
-    }
-    let (list, identity) = seal(&&bytes[..], None).unwrap();
-    bytes.extend(list);
-    (bytes, identity)
+    support::snapshot(PAGES * PAGE as u64, records, value, parent)
 }
 
 /// A directory with a chain of two files, and with a full snapshot named `whole`.

@@ -11,12 +11,37 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use savevm_stream::chain::{Identity, Link, identify, seal};
 use savevm_stream::inspect::Budget;
 use savevm_stream::inspect::json::Json;
+use savevm_stream::testing::{Builder, Ram, fields};
+use savevm_stream::wire::chain::{SECTION, SECTION_ID, VERSION};
 
 /// Reads a document, whose text then stays as long as the tests run.
 pub fn json(text: impl Into<Vec<u8>>) -> Json<'static> {
     Json::parse(text.into().leak(), &mut Budget::default()).unwrap()
+}
+
+/// A snapshot of a machine with `memory` bytes in the block "pc.ram" and a counter, and its identity. `records` are its pages.
+pub fn snapshot(memory: u64, records: Ram, count: u8, parent: Option<(Identity, &str)>) -> (Vec<u8>, Identity) {
+    let mut stream = Builder::new();
+    stream.configuration("pc-q35-7.2");
+    if let Some((parent, name)) = parent {
+        let mut state = Vec::new();
+        Link { parent, name }.encode(&mut state);
+        stream.named(4, SECTION_ID, SECTION, 0, VERSION, &state);
+    }
+    stream.named(1, 1, "ram", 0, 4, &Ram::default().blocks(&[("pc.ram", memory)]).end());
+    stream.further(2, 1, &records.end()).further(3, 1, &Ram::default().end());
+    stream.device(2, "counter", 0, &[count], &fields("counter", &[("count", "uint8", 1)]));
+    let mut bytes = stream.finish(true);
+    if parent.is_none() {
+        let identity = identify(&&bytes[..]).unwrap();
+        return (bytes, identity);
+    }
+    let (list, identity) = seal(&&bytes[..], None).unwrap();
+    bytes.extend(list);
+    (bytes, identity)
 }
 
 /// A directory that goes away with the test.
