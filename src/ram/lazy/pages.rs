@@ -9,7 +9,7 @@ use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::ram::Counters;
 use crate::ram::block::Block;
-use crate::ram::mapped::{MappedBlock, PREFAULT_MIN};
+use crate::ram::mapped::{MappedBlock, memory_of_run};
 use crate::sys::Span;
 use crate::wire::limits::NAME_MAX;
 use crate::wire::page_index::{self, BlockPages};
@@ -160,22 +160,19 @@ impl Indexed {
         counters: &Counters,
         clear: impl Fn(usize, usize),
     ) -> Result<()> {
-        let memory = self.block.memory();
         let (mut at, end) = (page, page + count);
         while at < end {
             let (place, pages) = self.find(at, end - at, page_size);
             let (start, len) = (at * page_size, pages * page_size);
             match place {
                 Err(0) => clear(start, len),
-                Err(byte) => memory.fill(start, len, byte),
+                Err(byte) => self.block.memory().fill(start, len, byte),
                 Ok(offset) => {
-                    if len >= PREFAULT_MIN {
-                        memory.prefault(start, len);
-                    }
+                    let memory = memory_of_run(&self.block, start, len);
                     let mut done = 0;
                     while done < pages {
                         let part = PAGES_MAX.min(pages - done);
-                        let into = memory.span(start + done * page_size, part * page_size);
+                        let into = memory.skip(done * page_size).first(part * page_size);
                         let offset = offset + (done * (page_size + HEADER)) as u64;
                         self.read_run(at + done, offset, into, page_size, records)?;
                         done += part;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Least length of a run whose memory is made present with one call before it is read, in bytes.
-pub(in crate::ram) const PREFAULT_MIN: usize = 64 << 10;
+const PREFAULT_MIN: usize = 64 << 10;
 
 /// A block with its place in the file.
 pub(in crate::ram) struct MappedBlock {
@@ -109,18 +109,11 @@ impl MappedLoad {
 
     /// Reads all pages, and clears the pages that are not in the file.
     pub fn get_pages(&self, ram: &Ram, plan: &MemoryPlan) -> Result<()> {
-        let vm = ram.context()?;
         let direct = plan.direct.then(|| self.file.direct(false, ram.page_size() as u64)).transpose()?;
         let from = direct.as_ref().unwrap_or(&self.file);
-        let residency = Residency::open().ok();
-        let anonymous: Vec<_> = self.blocks.iter().map(|mapped| is_anonymous(mapped.block.memory())).collect();
-        let pieces = Pieces::new(self.blocks.iter().map(|mapped| &mapped.block).enumerate(), PIECE);
-        workers::run(&vm, "savevm-pages", plan.threads(), || {
-            let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
-            let mapped = &self.blocks[at];
-            let residency = residency.as_ref().filter(|_| anonymous[at]);
-            get_piece(ram, from, mapped, residency, (offset, len))?;
-            Ok(true)
+        let blocks = self.blocks.iter().map(|mapped| &mapped.block);
+        load_pieces(ram, blocks, plan.threads(), |at, piece, residency| {
+            get_piece(ram, from, &self.blocks[at], residency, piece)
         })
     }
 
@@ -128,6 +121,25 @@ impl MappedLoad {
     pub fn into_parts(self) -> (PositionedFile, Vec<MappedBlock>) {
         (self.file, self.blocks)
     }
+}
+
+/// Loads all pieces of blocks with several threads. `load` gets the index of the block, offset and length of the piece, and, if
+/// that can be known, which of its pages have no content.
+pub(in crate::ram) fn load_pieces<'a>(
+    ram: &Ram,
+    blocks: impl Iterator<Item = &'a Arc<Block>> + Clone,
+    threads: usize,
+    load: impl Fn(usize, (usize, usize), Option<&Residency>) -> Result<()> + Sync,
+) -> Result<()> {
+    let vm = ram.context()?;
+    let residency = Residency::open().ok();
+    let anonymous: Vec<_> = blocks.clone().map(|block| is_anonymous(block.memory())).collect();
+    let pieces = Pieces::new(blocks.enumerate(), PIECE);
+    workers::run(&vm, "savevm-pages", threads, || {
+        let Some((at, offset, len)) = pieces.next() else { return Ok(false) };
+        load(at, (offset, len), residency.as_ref().filter(|_| anonymous[at]))?;
+        Ok(true)
+    })
 }
 
 fn get_piece(
@@ -143,7 +155,7 @@ fn get_piece(
         let count = mapped.bitmap.alike(page, end - page);
         let (start, len) = (page * size, count * size);
         if mapped.bitmap.get(page) {
-            get_run(from, mapped, (start, len))?;
+            mapped.read(from, start, memory_of_run(block, start, len))?;
             ram.counters.normal.fetch_add(count as u64, Relaxed);
         } else {
             clear_run(block, residency, (start, len), size);
@@ -155,12 +167,12 @@ fn get_piece(
     Ok(())
 }
 
-fn get_run(from: &PositionedFile, mapped: &MappedBlock, (start, len): (usize, usize)) -> Result<()> {
-    let memory = mapped.block.memory();
+/// Returns the memory of a run of pages that will be read.
+pub(in crate::ram) fn memory_of_run(block: &Block, start: usize, len: usize) -> Span<'_> {
     if len >= PREFAULT_MIN {
-        memory.prefault(start, len);
+        block.memory().prefault(start, len);
     }
-    mapped.read(from, start, memory.span(start, len))
+    block.memory().span(start, len)
 }
 
 /// Clears a run of pages. Pages without content are not touched.

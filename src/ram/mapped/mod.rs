@@ -5,7 +5,7 @@
 mod load;
 mod save;
 
-pub(super) use load::{MappedBlock, MappedLoad, PREFAULT_MIN, clear_run};
+pub(super) use load::{MappedBlock, MappedLoad, clear_run, load_pieces, memory_of_run};
 pub(super) use save::{Copies, MappedSave};
 
 use super::block::Block;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Size of the piece of a block that one thread takes at a time, in bytes.
-pub(super) const PIECE: usize = 2 << 20;
+const PIECE: usize = 2 << 20;
 
 /// Deals the pieces of blocks out to threads.
 pub(super) struct Pieces<'a> {
