@@ -10,12 +10,12 @@
 #   features     what configure enables; default: below
 #   unit_test    where the build leaves test-vmstate; default: tests/unit/test-vmstate
 #   firmware     where an emulator in the build directory looks for firmware; default: below
-#   skipped      cases of migration-test that fail on some machines, also without the library
+#   skipped      cases of migration-test that fail on some machines, also without the library; default: none
 #   quick_cases  cases of migration-test for a quick test
 #   cases        number of cases of migration-test, without those that are skipped
-#   image_tests  QEMU's tests of qcow2 images that save, load or migrate
-#   quick_image_tests  a selection of them
-#   raw_image_tests    the same for raw images
+#   image_tests  QEMU's tests of qcow2 images that save, load or migrate; default: below
+#   quick_image_tests  a selection of them; default: below
+#   raw_image_tests    the same for raw images; default: below
 #   own_tests    the programs of tests/ that this version passes
 set -euo pipefail
 
@@ -48,6 +48,11 @@ features=(--without-default-features --enable-system --enable-tools --enable-kvm
           --enable-fdt=system --enable-replication --disable-docs --disable-werror)
 unit_test=tests/unit/test-vmstate
 firmware=qemu-bundle/usr/local/share/qemu
+skipped=()
+image_tests="007 015 068 091 181 194 201 203 234 262 267 280 286 300 backing-file-invalidation export-incoming-iothread
+             migrate-bitmaps-postcopy-test migrate-bitmaps-test migrate-during-backup qcow2-internal-snapshots"
+quick_image_tests="267 286 qcow2-internal-snapshots"
+raw_image_tests=migration-permissions
 . "$port/version.sh"
 
 say() {

@@ -4,12 +4,7 @@ version=10.0
 suite=trixie
 glue="file.c layout-file.c host.c incoming.c newer-file.c newer-phases.c program-file.c snapshot.c snapshot-commands.c xen.c"
 options=(--disable-install-blobs)
-skipped=()
 quick_cases=(precopy/unix/plain precopy/tcp/tls/psk/match postcopy/plain postcopy/recovery/plain
              multifd/file/mapped-ram/dio multifd/tcp/plain/cancel)
 cases=14
-image_tests="007 015 068 091 181 194 201 203 234 262 267 280 286 300 backing-file-invalidation export-incoming-iothread
-             migrate-bitmaps-postcopy-test migrate-bitmaps-test migrate-during-backup qcow2-internal-snapshots"
-quick_image_tests="267 286 qcow2-internal-snapshots"
-raw_image_tests=migration-permissions
 own_tests="snapshot damaged"

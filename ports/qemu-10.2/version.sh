@@ -6,12 +6,7 @@ package=qemu_10.2.2+ds-1
 package_sha256=f1684b3aa5ec500c3389d346c6501dee45041ea91656c6556d4da9023b7987dd
 glue="file.c layout-file.c host.c incoming.c newer-file.c newer-phases.c program-file.c snapshot.c snapshot-commands.c xen.c"
 options=(--disable-install-blobs)
-skipped=()
 quick_cases=(precopy/unix/plain precopy/tcp/tls/psk/match postcopy/plain postcopy/recovery/plain
              multifd/file/mapped-ram/dio)
 cases=15
-image_tests="007 015 068 091 181 194 201 203 234 262 267 280 286 300 backing-file-invalidation export-incoming-iothread
-             migrate-bitmaps-postcopy-test migrate-bitmaps-test migrate-during-backup qcow2-internal-snapshots"
-quick_image_tests="267 286 qcow2-internal-snapshots"
-raw_image_tests=migration-permissions
 own_tests="snapshot damaged"

@@ -14,7 +14,6 @@ unit_test=tests/test-vmstate
 firmware=pc-bios
 # Debian's package does not look for firmware beside the emulator.
 options=(--disable-blobs "--firmwarepath=$dir/build/pc-bios")
-skipped=()
 quick_cases=(precopy/unix precopy/tcp postcopy/unix postcopy/recovery xbzrle/unix multifd/tcp/none multifd/tcp/zlib bad_dest)
 cases=17
 image_tests="007 015 068 091 181 194 201 203 234 262 267 280 286 300"
