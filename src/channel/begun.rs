@@ -4,10 +4,8 @@
 use super::{Channel, PositionedFile};
 use crate::sys::{IoVec, Span};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 /// See the module.
 pub struct Begun {
@@ -24,6 +22,10 @@ impl Begun {
 }
 
 impl Channel for Begun {
+    fn wrapped(&self) -> Option<&dyn Channel> {
+        Some(&*self.inner)
+    }
+
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         let rest = &self.first[self.taken.load(Relaxed)..];
         if rest.is_empty() {
@@ -46,36 +48,12 @@ impl Channel for Begun {
         self.inner.write_all(pieces)
     }
 
-    fn send_descriptor(&self, byte: u8, fd: RawFd) -> io::Result<()> {
-        self.inner.send_descriptor(byte, fd)
-    }
-
-    fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        self.inner.take_descriptor()
-    }
-
     fn shutdown(&self) -> io::Result<()> {
         self.inner.shutdown()
     }
 
-    fn end_reads(&self) -> io::Result<()> {
-        self.inner.end_reads()
-    }
-
     fn close(&self) -> io::Result<()> {
         self.inner.close()
-    }
-
-    fn name(&self) -> Option<String> {
-        self.inner.name()
-    }
-
-    fn peer_end(&self) -> Option<String> {
-        self.inner.peer_end()
-    }
-
-    fn peer_has_closed(&self) -> bool {
-        self.inner.peer_has_closed()
     }
 
     fn positioned(&self) -> io::Result<Option<PositionedFile>> {
@@ -83,26 +61,6 @@ impl Channel for Begun {
             true => Ok(None),
             false => self.inner.positioned(),
         }
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.inner.in_flight()
-    }
-
-    fn is_duplex(&self) -> bool {
-        self.inner.is_duplex()
-    }
-
-    fn has_peer(&self) -> bool {
-        self.inner.has_peer()
-    }
-
-    fn set_blocking(&self, blocking: bool) -> io::Result<()> {
-        self.inner.set_blocking(blocking)
-    }
-
-    fn set_stall_limit(&self, limit: Option<Duration>) {
-        self.inner.set_stall_limit(limit);
     }
 }
 

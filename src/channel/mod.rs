@@ -42,6 +42,12 @@ use std::time::Duration;
 /// After `shutdown` from this side, reads and writes fail with `ErrorKind::ConnectionAborted`; after `close`, with
 /// `EBADF`. The stall limit ends a wait with `ErrorKind::TimedOut`.
 pub trait Channel: Send + Sync {
+    /// Returns the channel that this one wraps. That channel performs each method that the wrapper does not define, except for
+    /// methods that read: they must not take bytes past the wrapper.
+    fn wrapped(&self) -> Option<&dyn Channel> {
+        None
+    }
+
     /// Reads at least one byte, and waits for it. 0 is the end of the stream. `into` must not be empty.
     fn read(&self, into: Span<'_>) -> io::Result<usize>;
 
@@ -61,7 +67,7 @@ pub trait Channel: Send + Sync {
     /// Ends reads, as if the peer had ended the stream. Writes go on where the channel can tell the directions apart;
     /// otherwise this is `shutdown`.
     fn end_reads(&self) -> io::Result<()> {
-        self.shutdown()
+        self.wrapped().map_or_else(|| self.shutdown(), |inner| inner.end_reads())
     }
 
     /// Closes the channel for both files that may share it. Its resources are freed with the last reference.
@@ -69,85 +75,94 @@ pub trait Channel: Send + Sync {
 
     /// Returns the name for errors: the URI, if the channel was made from one.
     fn name(&self) -> Option<String> {
-        None
+        self.wrapped().and_then(|inner| inner.name())
     }
 
     /// Returns how the process of the peer is, as a clause for the error of a connection that broke. `None` if that can't be
     /// known. May wait a moment for a process that is about to end.
     fn peer_end(&self) -> Option<String> {
-        None
+        self.wrapped().and_then(|inner| inner.peer_end())
     }
 
     /// Returns whether the peer has closed a connection. Bytes that it sent before may still wait to be read. False if that
     /// can't be known.
     fn peer_has_closed(&self) -> bool {
-        false
+        self.wrapped().is_some_and(|inner| inner.peer_has_closed())
     }
 
     /// Returns whether bytes can flow in both directions, which a return path needs.
     fn is_duplex(&self) -> bool {
-        false
+        self.wrapped().is_some_and(|inner| inner.is_duplex())
     }
 
     /// Returns whether the other end reads the stream, and is not a command that may only store it.
     fn has_peer(&self) -> bool {
-        self.is_duplex()
+        self.wrapped().map_or_else(|| self.is_duplex(), |inner| inner.has_peer())
     }
 
     /// Lets the host perform the waits. Only channels of the host use this.
-    fn set_blocking(&self, _blocking: bool) -> io::Result<()> {
-        Ok(())
+    fn set_blocking(&self, blocking: bool) -> io::Result<()> {
+        self.wrapped().map_or(Ok(()), |inner| inner.set_blocking(blocking))
     }
 
     /// Sets how long one wait for the peer may take before it fails with `ErrorKind::TimedOut`. `None` means no limit.
-    fn set_stall_limit(&self, _limit: Option<Duration>) {}
+    fn set_stall_limit(&self, limit: Option<Duration>) {
+        if let Some(inner) = self.wrapped() {
+            inner.set_stall_limit(limit);
+        }
+    }
 
     /// Returns address and length of the bytes that a channel to memory has collected, valid until the next write.
     fn collected(&self) -> Option<(*const u8, usize)> {
-        None
+        self.wrapped().and_then(|inner| inner.collected())
     }
 
     /// Writes a few bytes with descriptors, which stay open here. `ErrorKind::Unsupported` unless it is a Unix socket.
-    fn send_descriptors(&self, _bytes: &[u8], _fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn send_descriptors(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.wrapped().map_or_else(unsupported, |inner| inner.send_descriptors(bytes, fds))
     }
 
     /// Fills `into` and returns the descriptors that came with these bytes.
     fn receive_descriptors(&self, _into: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
-        Err(io::ErrorKind::Unsupported.into())
+        unsupported()
     }
 
     /// Writes one byte with a descriptor, which stays open here. `ErrorKind::Unsupported` unless it is a Unix socket.
-    fn send_descriptor(&self, _byte: u8, _fd: RawFd) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn send_descriptor(&self, byte: u8, fd: RawFd) -> io::Result<()> {
+        self.wrapped().map_or_else(unsupported, |inner| inner.send_descriptor(byte, fd))
     }
 
     /// Returns the oldest descriptor that came with bytes that were read, and forgets it. `None` if there is none.
     /// `ErrorKind::Unsupported` unless it is a Unix socket.
     fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        Err(io::ErrorKind::Unsupported.into())
+        self.wrapped().map_or_else(unsupported, |inner| inner.take_descriptor())
     }
 
     /// Returns the regular file or disk behind the channel, for positioned reads and writes. `None` if there is none.
     fn positioned(&self) -> io::Result<Option<PositionedFile>> {
-        Ok(None)
+        self.wrapped().map_or(Ok(None), |inner| inner.positioned())
     }
 
     /// Returns the bytes that were written and wait to be sent or read, as far as that is known.
     fn in_flight(&self) -> u64 {
-        0
+        self.wrapped().map_or(0, |inner| inner.in_flight())
     }
 
     /// Returns the bytes that all writes have passed on so far, also one in progress, and whether one is in progress. Zero if
     /// the channel does not count them.
     fn written(&self) -> (u64, bool) {
-        (0, false)
+        self.wrapped().map_or((0, false), |inner| inner.written())
     }
 
     /// Returns the host's pointer of a channel of the host, as an address.
     fn host_channel(&self) -> Option<usize> {
-        None
+        self.wrapped().and_then(|inner| inner.host_channel())
     }
+}
+
+/// Returns the error of a channel that can't do what is asked for.
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The limit of one wait. A change applies from the next wait on.

@@ -2,15 +2,15 @@
 //! Counts received bytes, so that an incoming migration can report progress while a thread waits for the rest.
 
 use super::handshake::Handshake;
-use crate::channel::{Channel, PositionedFile};
+use crate::channel::Channel;
 use crate::migration::stats::Stats;
 use crate::sys::{IoVec, Span};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A connection whose bytes are counted as they are read.
+/// A connection whose bytes are counted as they are read. Pages with fixed places are not counted: RAM reads them past this
+/// channel.
 pub(super) struct Metered {
     pub inner: Arc<dyn Channel>,
     pub stats: Arc<Stats>,
@@ -42,6 +42,10 @@ impl Metered {
 }
 
 impl Channel for Metered {
+    fn wrapped(&self) -> Option<&dyn Channel> {
+        Some(&*self.inner)
+    }
+
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         self.limited(|| self.inner.read(into))
     }
@@ -54,68 +58,11 @@ impl Channel for Metered {
         self.inner.write_all(pieces)
     }
 
-    fn send_descriptor(&self, byte: u8, fd: RawFd) -> io::Result<()> {
-        self.inner.send_descriptor(byte, fd)
-    }
-
-    fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        self.inner.take_descriptor()
-    }
-
     fn shutdown(&self) -> io::Result<()> {
         self.inner.shutdown()
     }
 
-    fn end_reads(&self) -> io::Result<()> {
-        self.inner.end_reads()
-    }
-
     fn close(&self) -> io::Result<()> {
         self.inner.close()
-    }
-
-    fn name(&self) -> Option<String> {
-        self.inner.name()
-    }
-
-    fn peer_end(&self) -> Option<String> {
-        self.inner.peer_end()
-    }
-
-    fn peer_has_closed(&self) -> bool {
-        self.inner.peer_has_closed()
-    }
-
-    fn is_duplex(&self) -> bool {
-        self.inner.is_duplex()
-    }
-
-    fn has_peer(&self) -> bool {
-        self.inner.has_peer()
-    }
-
-    fn set_blocking(&self, blocking: bool) -> io::Result<()> {
-        self.inner.set_blocking(blocking)
-    }
-
-    fn set_stall_limit(&self, limit: Option<Duration>) {
-        self.inner.set_stall_limit(limit);
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.inner.in_flight()
-    }
-
-    /// Pages with fixed places are not counted: RAM reads them past this channel.
-    fn positioned(&self) -> io::Result<Option<PositionedFile>> {
-        self.inner.positioned()
-    }
-
-    fn collected(&self) -> Option<(*const u8, usize)> {
-        self.inner.collected()
-    }
-
-    fn host_channel(&self) -> Option<usize> {
-        self.inner.host_channel()
     }
 }

@@ -83,6 +83,10 @@ struct NoTimeout {
 }
 
 impl Channel for NoTimeout {
+    fn wrapped(&self) -> Option<&dyn Channel> {
+        Some(&*self.inner)
+    }
+
     fn read(&self, into: Span<'_>) -> io::Result<usize> {
         loop {
             match self.inner.read(into) {
@@ -97,18 +101,6 @@ impl Channel for NoTimeout {
 
     fn write_all(&self, pieces: &mut [IoVec]) -> io::Result<()> {
         self.inner.write_all(pieces)
-    }
-
-    fn name(&self) -> Option<String> {
-        self.inner.name()
-    }
-
-    fn peer_end(&self) -> Option<String> {
-        self.inner.peer_end()
-    }
-
-    fn peer_has_closed(&self) -> bool {
-        self.inner.peer_has_closed()
     }
 
     fn shutdown(&self) -> io::Result<()> {
