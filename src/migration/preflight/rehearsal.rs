@@ -12,10 +12,10 @@ use crate::migration::core::Core;
 use crate::migration::return_path::reader::Reader;
 use crate::savevm::Vm;
 use crate::savevm::host::{Host, with_big_lock};
-use crate::savevm::save::{SavedDevice, SavedDevices};
+use crate::savevm::load;
+use crate::savevm::save::rehearsal::{SavedDevice, SavedDevices, rehearse};
 use crate::savevm::slot::{Observer, SectionTime};
 use crate::savevm::unwind::finally;
-use crate::savevm::{load, save};
 use crate::sync::{Mutex, Rank};
 use crate::wire;
 use crate::wire::limits::PREFLIGHT_ANSWER_MAX;
@@ -119,7 +119,7 @@ fn save_devices(core: &Core) -> Result<Vec<u8>> {
         };
         let save = || {
             error::check("vm_stop", if was_running { host.vm_stop() } else { 0 })?;
-            save::rehearse(vm, &file, limit, &mut saved)
+            rehearse(vm, &file, limit, &mut saved)
         };
         let (saved, restarted) = finally(save, restart);
         log::info!("rehearsal: the guest was paused for {:?}", since.elapsed());

@@ -2,24 +2,25 @@
 //! The phases of saving (QEMU 7.2, `migration/savevm.c`). Each phase calls the handlers in order and latches errors on
 //! the file. The driver, or a host with a driver of its own, calls the phases.
 
-use super::fault::FaultPoint;
-use super::handler::{Callback, Pending};
-use super::host::{Flags, Level, PrecopyNotice, with_big_lock};
-use super::profile::Profile;
-use super::registry::{Entry, Ticket};
-use super::section_context::SectionContext;
-use super::unwind::catch;
-use super::{Vm, config, switchover};
+pub mod rehearsal;
+
 use crate::channel::memory;
 use crate::error::{self, Error, Phase, Result, Side};
 use crate::file::MigFile;
+use crate::savevm::fault::FaultPoint;
+use crate::savevm::handler::{Callback, Pending};
+use crate::savevm::host::{Flags, Level, PrecopyNotice, with_big_lock};
+use crate::savevm::profile::Profile;
+use crate::savevm::registry::Entry;
+use crate::savevm::section_context::SectionContext;
+use crate::savevm::unwind::catch;
+use crate::savevm::{Vm, config, switchover};
 use crate::vmstate::trace::trace_event;
 use crate::vmstate::{self, Recorder};
 use crate::wire;
 use crate::wire::section::{self, DeviceHead};
 use std::cell::LazyCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// How a round of `iterate` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -474,60 +475,6 @@ pub fn complete_postcopy(vm: &Vm, file: &MigFile) {
     if complete_postcopy_sections(vm, file) {
         end_of_stream(file);
     }
-}
-
-/// A device that was saved for a rehearsal.
-pub struct SavedDevice {
-    /// The device.
-    pub ticket: Ticket,
-    /// Bytes of its section.
-    pub bytes: u64,
-    /// Time for saving it.
-    pub time: Duration,
-}
-
-/// The devices that a rehearsal has saved.
-pub struct SavedDevices(Vec<SavedDevice>);
-
-impl SavedDevices {
-    /// Allocates and touches the memory of the list, and visits the devices once: the guest still runs.
-    pub fn prepare(vm: &Vm) -> Self {
-        let none = |ticket| SavedDevice { ticket, bytes: 0, time: Duration::ZERO };
-        let mut list = Vec::with_capacity(vm.registry.len());
-        list.extend(vm.registry.walk().map(|entry| none(entry.ticket())));
-        list.clear();
-        Self(list)
-    }
-
-    /// Returns the devices.
-    pub fn into_inner(self) -> Vec<SavedDevice> {
-        self.0
-    }
-}
-
-/// Saves every device that is not live for a rehearsal, each in a FULL section, with the guest stopped. Gives up before the next
-/// device once that takes longer than `limit`.
-pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration, saved: &mut SavedDevices) -> Result<()> {
-    vm.fault_point(FaultPoint::Engine);
-    let since = Instant::now();
-    let (mut last, mut at) = (since, file.position());
-    vm.host().cpu_synchronize_states();
-    let context = SectionContext::new(vm, file);
-    for entry in vm.registry.walk() {
-        if !context.wants_whole(&entry) {
-            continue;
-        }
-        if last.duration_since(since) > limit {
-            let text =
-                format!("saving the devices takes longer than {limit:?}: '{}' and others are not saved", entry.name());
-            return Err(Error::new(libc::ETIMEDOUT, text).at_side(Side::Source).in_phase(Phase::Check));
-        }
-        context.full(&entry, None).map_err(|err| fail(vm, file, &entry, wire::SECTION_FULL, Phase::Check, err))?;
-        let (now, end) = (Instant::now(), file.position());
-        saved.0.push(SavedDevice { ticket: entry.ticket(), bytes: end.saturating_sub(at), time: now - last });
-        (last, at) = (now, end);
-    }
-    file.check()
 }
 
 /// As `complete_postcopy` without EOF. False if a handler failed, which is latched on the file.
