@@ -51,6 +51,7 @@ impl Visitor for SectionEnds {
 
 /// Checks a stream, and finds its pages. Returns `None` if the stream can't be checked. `path` is the index.
 pub fn find(vm: &Vm, file: &PositionedFile, base: u64, path: Option<&Path>) -> Result<Option<Pages>> {
+    let path = path.filter(|path| may_be_index(vm, path));
     if let Some(path) = path {
         match from_index(vm, file, base, path) {
             Ok(Some(index)) => return Ok(Some(Pages { index: Some(index), ..Pages::default() })),
@@ -167,6 +168,30 @@ fn read_index(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Whether an index may be read from this file and written to it: it is an index, empty or missing. Otherwise this is reported,
+/// and the file stays as it is: a wrong name must not cost another file.
+fn may_be_index(vm: &Vm, path: &Path) -> bool {
+    let checked = check_replaceable(path);
+    if let Err(error) = &checked {
+        let text = format!("the index {} is neither used nor written: {}", path.display(), error.message());
+        vm.host().report(Level::Warning, &text);
+    }
+    checked.is_ok()
+}
+
+fn check_replaceable(path: &Path) -> Result<()> {
+    let file = match open_at_once(path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(|err| Error::io("opening it", &err))?,
+    };
+    let mut start = Vec::new();
+    file.take(8).read_to_end(&mut start).map_err(|err| Error::io("reading it", &err))?;
+    match start.is_empty() || wire::PageIndex::is_index(&start) {
+        true => Ok(()),
+        false => Err(Error::invalid("the file is not an index: remove it, or name another file")),
+    }
+}
+
 /// Fails if the index has other blocks than the stream.
 fn check_blocks(index: &wire::PageIndex, stream: &Stream) -> Result<()> {
     let blocks = stream.ram.blocks.iter().map(|block| (&*block.name, block.length));
@@ -185,6 +210,7 @@ pub fn write_for(vm: &Vm, saved: &Uri, path: &Path) {
 }
 
 fn index_saved(vm: &Vm, saved: &Uri, path: &Path) -> Result<()> {
+    check_replaceable(path)?;
     let (file, base) = match saved {
         Uri::File { path, offset } => (PositionedFile::open(path), *offset),
         _ => return Err(Error::invalid("an index needs a regular file (file:PATH)")),

@@ -72,7 +72,7 @@ fn save_and_restore_write_the_same_index() {
         let by_save = fs::read(&saved.index).unwrap();
         assert!(saved.restore(&target).unwrap() == saved.source.contents());
         assert!(fs::read(&saved.index).unwrap() == by_save);
-        for old in [None, Some("damaged")] {
+        for old in [None, Some("SVMINDX1damaged"), Some("")] {
             match old {
                 Some(text) => fs::write(&saved.index, text).unwrap(),
                 None => fs::remove_file(&saved.index).unwrap(),
@@ -87,6 +87,27 @@ fn save_and_restore_write_the_same_index() {
         let contents = saved.source.contents().concat();
         assert_eq!(stored as usize, contents.chunks(PAGE).filter(|page| !is_zero(page)).count());
     }
+}
+
+/// A wrong name of the index must not cost the file of that name: not even the snapshot itself.
+#[test]
+fn file_that_is_no_index_is_not_replaced_by_one() {
+    if !possible() {
+        return;
+    }
+    let mut saved = Saved::new(&[300], 50);
+    let target = Machine::new(&[300]);
+    fs::write(&saved.index, "the notes of a user").unwrap();
+    saved.save();
+    assert!(saved.restore(&target).unwrap() == saved.source.contents());
+    assert_eq!(fs::read(&saved.index).unwrap(), b"the notes of a user");
+    fs::remove_file(&saved.index).unwrap();
+    saved.index = saved.path.clone();
+    saved.save();
+    let before = fs::read(&saved.path).unwrap();
+    assert!(before.starts_with(b"QEVM"));
+    assert!(saved.restore(&target).unwrap() == saved.source.contents());
+    assert!(fs::read(&saved.path).unwrap() == before);
 }
 
 /// The index decides what is read, and nothing else: its pages are taken from the named places, and must be there.

@@ -186,6 +186,11 @@ impl PageIndex {
         out
     }
 
+    /// Whether a file that begins with these bytes is an index, possibly a damaged one.
+    pub fn is_index(start: &[u8]) -> bool {
+        start.starts_with(&MAGIC)
+    }
+
     /// Reads the bytes of a file. They may be hostile: what is returned has only pages within their blocks, and places within
     /// `records` and the file.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
