@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -260,6 +261,47 @@ TEST(freed_while_pages_are_read)
         CHECK(access(set, F_OK) != 0);
     }
     unlink(path);
+}
+
+/* userfaultfd does not handle a private mapping of a file. The error says what to use instead, and the machine is as before. */
+TEST(memory_of_a_kind_that_is_not_handled_is_refused)
+{
+    enum { LENGTH = 4 * MB };
+    Guest *guest = lazy_guest(MEMORY_PRIVATE, LENGTH);
+    SaveVMSnapshotOptions options = lazy();
+    SaveVMRamOptions ram_options = SAVEVM_RAM_OPTIONS_INIT;
+    SaveVMRamBlock block = SAVEVM_RAM_BLOCK_INIT;
+    FILE *file = tmpfile();
+    Error *err = NULL;
+
+    save(guest, SAVEVM_SNAPSHOT_MAPPED);
+    REQUIRE(file && ftruncate(fileno(file), LENGTH) == 0);
+    SaveVM *vm = savevm_new(NULL, NULL);
+    ram_options.log = SAVEVM_RAM_LOG_MARKS;
+    SaveVMRam *ram = savevm_ram_new(vm, &ram_options, NULL, NULL, &err);
+    block.name = "ram";
+    block.length = LENGTH;
+    block.host = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE, fileno(file), 0);
+    REQUIRE(ram && block.host != MAP_FAILED && savevm_ram_add_block(ram, &block, &err) == 0);
+    memset(block.host, 0x33, LENGTH);
+    for (int round = 0; round < 3; round++) {
+        SaveVMSnapshotOptions save_options = options_of(SAVEVM_SNAPSHOT_STREAM);
+        save_options.background = round == 1;
+        save_options.parent = round == 2 ? "" : NULL;
+        int ret = round == 0 ? savevm_snapshot_load(vm, uri, &options, &err) : savevm_snapshot_save(vm, uri, &save_options, &err);
+        CHECK_EQ(ret, -EINVAL);
+        CHECK_HAS(err ? error_get_pretty(err) : "", "the memory of block 'ram' is of a kind that userfaultfd does not handle");
+        CHECK_HAS(err ? error_get_pretty(err) : "", "use anonymous memory");
+        error_free(err);
+        err = NULL;
+        CHECK(*(uint8_t *)block.host == 0x33 && savevm_owner(vm) == SAVEVM_OWNER_HERE);
+    }
+    savevm_ram_free(ram);
+    savevm_free(vm);
+    munmap(block.host, LENGTH);
+    fclose(file);
+    unlink(path);
+    guest_free(guest);
 }
 
 /* Without the right to use userfaultfd: the reason, and the machine is as before. The eager load works. */

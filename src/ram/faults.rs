@@ -6,7 +6,7 @@
 
 use super::block::{self, Block, Blocks};
 use super::unreadable::{Method, Unreadable};
-use super::{Ram, userfault_error};
+use super::{Ram, register_error, userfault_error};
 use crate::error::{Error, Result};
 use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
@@ -49,9 +49,8 @@ fn register(blocks: &[Arc<Block>], what: &str) -> Result<(Userfault, Method, Vec
     let (uffd, method) = open(blocks).map_err(|err| userfault_error(what, needs, &err))?;
     let mut can_zero = Vec::with_capacity(blocks.len());
     for block in blocks {
-        let able = uffd.register(block.memory(), Mode::Missing).map_err(|err| {
-            Error::io(format!("{what}: userfaultfd can't handle the memory of block '{}'", block.name()), &err)
-        })?;
+        let able = uffd.register(block.memory(), Mode::Missing);
+        let able = able.map_err(|err| register_error(what, block, &err))?;
         can_zero.push(able && block.info.page_size == system_page_size());
     }
     Ok((uffd, method, can_zero))

@@ -120,6 +120,19 @@ fn userfault_error(what: &str, needs: &str, err: &std::io::Error) -> Error {
     }
 }
 
+/// The error if userfaultfd does not take the memory of a block. `what` needs it.
+fn register_error(what: &str, block: &Block, err: &std::io::Error) -> Error {
+    let why = match err.raw_os_error() {
+        Some(libc::EBUSY) => "is registered with another userfaultfd",
+        Some(libc::EINVAL) => {
+            "is of a kind that userfaultfd does not handle: use anonymous memory, or a shared mapping of a memfd or of a file \
+             on tmpfs or hugetlbfs with SaveVMRamBlock.shared"
+        }
+        _ => "is not taken by userfaultfd",
+    };
+    Error::io(format_args!("{what}: the memory of block '{}' {why}", block.name()), err)
+}
+
 impl Busy {
     fn check_open(&self) -> Result<()> {
         if self.closed { Err(Error::new(libc::ENODEV, "RAM was freed")) } else { Ok(()) }

@@ -3,7 +3,7 @@
 //! library has handled it. Snapshots of a running guest and checkpoints use it.
 
 use super::block::{Block, Blocks};
-use super::userfault_error;
+use super::{register_error, userfault_error};
 use crate::error::{Error, Result};
 use crate::sys::{Feature, Mode, Userfault, system_page_size};
 use std::sync::Arc;
@@ -33,15 +33,8 @@ impl WriteFaults {
     /// Protects whole blocks from writes. The guest is stopped.
     pub fn protect_all(&self, blocks: &Blocks) -> Result<()> {
         for block in blocks.iter() {
-            self.uffd.register(block.memory(), Mode::WriteProtect).map_err(|err| {
-                let text = format!("protecting block '{}' from writes", block.name());
-                match err.raw_os_error() {
-                    Some(libc::EBUSY) => {
-                        Error::io(format_args!("{text}: its memory is registered with another userfaultfd"), &err)
-                    }
-                    _ => Error::io(text, &err),
-                }
-            })?;
+            let registered = self.uffd.register(block.memory(), Mode::WriteProtect);
+            registered.map_err(|err| register_error("write protection", block, &err))?;
             if !self.unpopulated {
                 // Only present pages can be protected.
                 block.memory().populate(system_page_size());

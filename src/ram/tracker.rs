@@ -2,7 +2,7 @@
 //! The dirty log: the host's, the kernel's, or the host's calls of `set_dirty`.
 
 use super::block::{Block, Blocks};
-use super::{Ram, userfault_error};
+use super::{Ram, register_error, userfault_error};
 use crate::error::{self, Error, Result};
 use crate::sys::{Feature, Mode, PageScan, Userfault};
 use std::sync::Arc;
@@ -79,7 +79,8 @@ impl KernelLog {
         for block in log.blocks.iter() {
             let place =
                 |err: std::io::Error| Error::io(format!("logging dirty pages of block '{}'", block.name()), &err);
-            log.fault.register(block.memory(), Mode::WriteProtect).map_err(place)?;
+            let registered = log.fault.register(block.memory(), Mode::WriteProtect);
+            registered.map_err(|err| register_error(what, block, &err))?;
             log.fault.protect(block.memory(), 0, block.memory().len(), true).map_err(place)?;
         }
         Ok(log)
