@@ -15,7 +15,8 @@
  *    default one. Any other handle that is NULL gives -EINVAL or NULL; freeing NULL does nothing.
  *  - A handle must be alive: returned by the library and not freed.
  *  - `errp` is NULL or points to an `Error *` that is NULL. On failure, the function stores an error there, which the caller
- *    frees with error_free(). Nothing else is written on failure.
+ *    frees with error_free(), and does not report it as well. Nothing else is written on failure. If `errp` is NULL, the error
+ *    is reported (SaveVMHostOps.report), except by functions that only answer a question, and functions with QEMU's names.
  *  - Strings end with a zero byte. Strings and structs that are passed in are copied or used only during the call. Objects
  *    that `opaque` pointers refer to must stay valid for as long as the callbacks may run.
  *  - A returned string is owned by the object that it was obtained from.
@@ -1804,7 +1805,8 @@ typedef struct SaveVMSnapshotOptions {
   /**
    * Path of an index: a file with the places of all pages of a stream. With an index, a lazy restore does not read every page
    * record before the guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it
-   * when all pages are read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: the index is written after the snapshot.
+   * when all pages are read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: the index is written after the snapshot. A file
+   * that is not an index is not replaced by one, and that is reported.
    * Default NULL: none. Copying, renaming, linking or changing the snapshot makes its index invalid. Protect the index like
    * the snapshot, because the index determines the contents of guest memory.
    */
@@ -1890,7 +1892,7 @@ typedef struct SaveVMRestoreInfo {
 
 /**
  * Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before, also
- * after a failure. The error is stored in `errp` and not passed to SaveVMHostOps.report as well.
+ * after a failure.
  *
  * `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
  * renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
@@ -1984,7 +1986,7 @@ int savevm_snapshot_check_file(SaveVM *vm,
 
 /**
  * Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
- * if it ran before. The error is stored in `errp` and not passed to SaveVMHostOps.report as well.
+ * if it ran before.
  *
  * An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
  * complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the

@@ -91,6 +91,35 @@ TEST(mapped_snapshots_need_the_librarys_ram)
     savevm_free(vm);
 }
 
+/* Without `errp` the error of a snapshot is reported once. With it, or if a function only answers a question, nothing is
+ * reported. */
+TEST(error_that_the_caller_does_not_take_is_reported)
+{
+    SaveVM *vm = savevm_new(&reporting, NULL);
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+    Error *err = NULL;
+
+    reported[0] = 0;
+    CHECK_EQ(savevm_snapshot_save(vm, "file:/nonexistent/x", NULL, NULL), -ENOENT);
+    CHECK_HAS(reported, "file:/nonexistent/x");
+    reported[0] = 0;
+    CHECK_EQ(savevm_snapshot_load(vm, "file:/nonexistent/y", NULL, NULL), -ENOENT);
+    CHECK_HAS(reported, "file:/nonexistent/y");
+    reported[0] = 0;
+    options.lazy = true;
+    check_report(savevm_snapshot_save(vm, "file:/nonexistent/z", &options, NULL), "are for loading");
+    CHECK(savevm_migrate(vm, "nonsense:x", NULL, NULL) == NULL);
+    CHECK_HAS(reported, "nonsense:x");
+    reported[0] = 0;
+
+    CHECK_EQ(savevm_snapshot_save(vm, "file:/nonexistent/x", NULL, &err), -ENOENT);
+    check_error(&err, ENOENT, "file:/nonexistent/x");
+    CHECK_EQ(savevm_snapshot_check_file(vm, NULL, 0, NULL), -EINVAL);
+    CHECK_EQ(savevm_ram_check_postcopy(NULL, NULL), -EINVAL);
+    CHECK_EQ(reported[0], 0);
+    savevm_free(vm);
+}
+
 TEST(tls_without_its_files_is_refused)
 {
     static const char *const no_peers[] = { NULL };

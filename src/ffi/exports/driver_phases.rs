@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ffi::marshal::c_file::{FileReference, file_ref};
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
-use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::marshal::results::answer_or_error;
 use crate::ffi::marshal::{c_error, current, strings};
 use crate::file::MigFile;
 use crate::savevm::incoming::LoadEnd;
@@ -25,7 +25,7 @@ unsafe fn on_current(errp: *mut *mut CError, body: impl FnOnce(&Vm) -> Result<()
         let vm = current::current();
         let result = vm.check_not_poisoned().and_then(|()| body(&vm));
         // SAFETY: `errp` is NULL or points to NULL (contract of the function).
-        unsafe { code_or_error(result, errp) }
+        unsafe { answer_or_error(result, errp) }
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }

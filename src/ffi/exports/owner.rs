@@ -6,7 +6,7 @@ use crate::ffi::marshal::convert::{c_owner, owner_from_c};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
-use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::marshal::results::{answer_or_error, code_or_error};
 use crate::ffi::marshal::structs::c_enum;
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn savevm_may_run(vm: *mut SaveVM) -> bool {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_check_may_run(vm: *mut SaveVM, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
-    let body = || unsafe { code_or_error(current::from_c(vm).ownership.check_may_run(), errp) };
+    let body = || unsafe { answer_or_error(current::from_c(vm).ownership.check_may_run(), errp) };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
 }

@@ -7,7 +7,7 @@ use crate::ffi::marshal::castable::{self, Castable, Unique};
 use crate::ffi::marshal::convert::parse_uri;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
-use crate::ffi::marshal::results::{code, code_or_error, value_or_error};
+use crate::ffi::marshal::results::{answer_or_error, code, code_or_error, value_or_error};
 use crate::ffi::marshal::{current, strings, structs};
 pub use crate::ffi::types::ram_tables::*;
 use crate::migration::{SnapshotOptions, snapshot_save};
@@ -242,7 +242,7 @@ pub unsafe extern "C" fn savevm_ram_page_sizes(ram: *mut SaveVMRam) -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn savevm_ram_check_postcopy(ram: *mut SaveVMRam, errp: *mut *mut CError) -> c_int {
     // SAFETY: the contract of the function.
-    unsafe { guard_error(errp, -libc::EIO, || code_or_error(with_ram(ram, Ram::check_postcopy), errp)) }
+    unsafe { guard_error(errp, -libc::EIO, || answer_or_error(with_ram(ram, Ram::check_postcopy), errp)) }
 }
 
 /// Saves the machine as it is at the time of the call, while its guest runs: savevm_snapshot_save() with

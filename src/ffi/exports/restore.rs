@@ -4,7 +4,7 @@
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, SaveVM};
-use crate::ffi::marshal::results::{code, code_or_error};
+use crate::ffi::marshal::results::{answer_or_error, code};
 use crate::ffi::marshal::structs::{self, sized_structs};
 use crate::savevm::host::without_big_lock;
 use std::ffi::c_int;
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn savevm_restore_wait(vm: *mut SaveVM, errp: *mut *mut CE
         let vm = unsafe { current::from_c(vm) };
         let wait = || without_big_lock(&*vm.host(), || vm.slot.restore.wait());
         // SAFETY: the contract of the function.
-        current::with(&vm, || unsafe { code_or_error(wait(), errp) })
+        current::with(&vm, || unsafe { answer_or_error(wait(), errp) })
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }

@@ -7,7 +7,7 @@ use crate::ffi::marshal::c_file::file_ref;
 use crate::ffi::marshal::convert::{micros, parse_uri};
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVM};
-use crate::ffi::marshal::results::{code, code_or_error};
+use crate::ffi::marshal::results::{answer_or_error, code, code_or_error};
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
 use crate::ffi::marshal::{current, strings, structs};
 use crate::file::MigFile;
@@ -61,7 +61,8 @@ pub struct SaveVMSnapshotOptions {
     pub parent: *const c_char,
     /// Path of an index: a file with the places of all pages of a stream. With an index, a lazy restore does not read every page
     /// record before the guest runs. With `lazy`: if the file is missing, damaged or of another snapshot, the restore writes it
-    /// when all pages are read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: the index is written after the snapshot.
+    /// when all pages are read. When saving SAVEVM_SNAPSHOT_STREAM to `file:PATH`: the index is written after the snapshot. A file
+    /// that is not an index is not replaced by one, and that is reported.
     /// Default NULL: none. Copying, renaming, linking or changing the snapshot makes its index invalid. Protect the index like
     /// the snapshot, because the index determines the contents of guest memory.
     pub index: *const c_char,
@@ -136,7 +137,7 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 }
 
 /// Saves a snapshot to `uri`, which has the form of savevm_migrate(). Stops the guest, and starts it again if it ran before, also
-/// after a failure. The error is stored in `errp` and not passed to SaveVMHostOps.report as well.
+/// after a failure.
 ///
 /// `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
 /// renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
@@ -292,14 +293,14 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
         let (vm, file) = unsafe { (current::from_c(vm), file_ref(f)) };
         let rest = file.ok_or_else(|| Error::invalid("the file is NULL")).and_then(MigFile::remaining);
         // SAFETY: the contract of the function.
-        current::with(&vm, || unsafe { code_or_error(rest.and_then(|rest| check(&vm, rest.take(length))), errp) })
+        current::with(&vm, || unsafe { answer_or_error(rest.and_then(|rest| check(&vm, rest.take(length))), errp) })
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
 /// Loads a snapshot from `uri`. Stops the guest, resets the machine (SaveVMHostOps.reset), loads the stream, and starts the guest
-/// if it ran before. The error is stored in `errp` and not passed to SaveVMHostOps.report as well.
+/// if it ran before.
 ///
 /// An incremental snapshot is loaded with all its ancestors. Before the machine is changed, all files are read: each must be
 /// complete, have the hash that its child names, and be of the same machine. Afterwards changes are logged, so that the

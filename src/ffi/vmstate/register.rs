@@ -10,7 +10,7 @@ use crate::ffi::abi::{self, Abi};
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, VMStateIf};
-use crate::ffi::marshal::results::code_or_error;
+use crate::ffi::marshal::results::answer_or_error;
 use crate::ffi::types::abi::SaveVMAbiConstantId::SAVEVM_ABI_VMS_END;
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn vmstate_register_with_alias_id(
         // SAFETY: the contract of the function.
         let result = unsafe { register(&vm, abi::of_context(&vm), obj, instance_id, (vmsd, opaque), aliases) };
         // SAFETY: `errp` is NULL or points to NULL (contract of the function).
-        unsafe { code_or_error(result, errp) }
+        unsafe { answer_or_error(result, errp) }
     };
     // SAFETY: the contract of the function.
     unsafe { guard_error(errp, -libc::EIO, body) }
