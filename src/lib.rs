@@ -16,4 +16,4 @@ pub mod sync;
 pub mod sys;
 pub mod vmstate;
 
-pub use savevm_stream::{chain, inspect, json, wire};
+pub use savevm_stream::{chain, inspect, json, replace, wire};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the crate `savevm-stream`, which the engine re-exports.
-const STREAM: [&str; 4] = ["chain", "inspect", "json", "wire"];
+const STREAM: [&str; 5] = ["chain", "inspect", "json", "replace", "wire"];
 
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
@@ -72,7 +72,7 @@ fn the_table_of_layers_is_true() {
     let modules: Vec<_> = table.iter().map(|(module, _)| module.clone()).collect();
     let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     assert!(
-        library.contains("pub use savevm_stream::{chain, inspect, json, wire};"),
+        library.contains("pub use savevm_stream::{chain, inspect, json, replace, wire};"),
         "the engine re-exports {STREAM:?}"
     );
     let own = library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));

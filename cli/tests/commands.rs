@@ -201,7 +201,7 @@ fn memory_is_extracted_as_it_was() {
     assert!(seen.status == 2 && seen.err.contains("vga.vram") && !missing.exists(), "{}", seen.err);
     run(&["extract", arg(&file), "--ram", "nothing", "-o", arg(&image)]).expect(2);
     assert!(std::fs::read(&image).unwrap() == expected, "nothing is overwritten in vain");
-    for (output, why) in [("-", "random"), (arg(&file), "other than the stream"), ("/nonexistent/x", "No such file")] {
+    for (output, why) in [("-", "random"), (arg(&file), "the file that is read"), ("/nonexistent/x", "No such file")] {
         let seen = run(&["extract", arg(&file), "--ram", "pc.ram", "-o", output]);
         assert!(seen.status == 2 && seen.err.contains(&format!("cannot write {output}")), "{}", seen.err);
         assert!(seen.err.contains(why), "{}", seen.err);

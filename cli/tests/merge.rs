@@ -72,7 +72,7 @@ fn merge_killed_at_any_moment_keeps_whole_files() {
                     None => {
                         // A new file has a hidden name at most.
                         let name = path.file_name().unwrap().to_str().unwrap();
-                        assert!(name.starts_with(".whole."), "{format}: {name}");
+                        assert!(name.starts_with(".savevm-"), "{format}: {name}");
                         std::fs::remove_file(path).unwrap();
                     }
                 }

@@ -5,9 +5,10 @@
 //! - [`inspect`]: reads a stream into a model.
 //! - [`chain`]: reads chains of incremental snapshots as one stream.
 //! - [`json`]: reads and writes JSON.
+//! - [`replace`]: replaces a file by a complete one.
 //!
-//! The engine (crate `savevm`) and the `savevm` command both use this crate. It makes no system calls and has no unsafe
-//! code.
+//! The engine (crate `savevm`) and the `savevm` command both use this crate. It has no unsafe code. Only
+//! [`replace`] makes system calls.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -15,6 +16,7 @@ mod budget;
 pub mod chain;
 pub mod inspect;
 pub mod json;
+pub mod replace;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod wire;

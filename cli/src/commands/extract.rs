@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use savevm_stream::inspect::{Block, Budget, Page, Stream, Visitor, guest_spans, printable};
@@ -12,7 +12,7 @@ use super::inspect::report_damage;
 use super::table::span_text;
 use crate::args::Extract;
 use crate::failure::{Failure, Result, Status};
-use crate::input::Input;
+use crate::input::{Input, check_output};
 use crate::memory::{PageSet, apply_record, size_of_page};
 use crate::report;
 use crate::words::{grouped, plural, shown, size};
@@ -21,10 +21,10 @@ use crate::words::{grouped, plural, shown, size};
 pub fn run(args: &Extract) -> Result<Status> {
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
-    if args.output.as_os_str() == "-" || is_same(&args.file, &args.output) {
-        let why = "the image is written at random, and must be a file other than the stream";
-        return Err(Failure::new(format!("cannot write {}: {why}", shown(&args.output))));
+    if args.output.as_os_str() == "-" {
+        return Err(Failure::new("cannot write -: the image is written at random, and must be a file"));
     }
+    check_output(&args.file, &args.output)?;
     let mut image = Image::new(&args.ram, &args.output, Budget::new(args.reading.max_memory));
     let stream = input.read(&mut image)?;
     let mut status = report_damage(&name, &stream);
@@ -61,12 +61,6 @@ fn why_missing(stream: &Stream) -> Option<&'static str> {
 
 fn println_quietly(line: &str) -> Result<()> {
     Ok(io::Write::write_all(&mut io::stdout(), format!("{line}\n").as_bytes())?)
-}
-
-/// Returns whether two paths are the same file.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let place = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    place(one).is_some() && place(one) == place(other)
 }
 
 /// The image of one block. Zero pages become holes.

@@ -12,12 +12,13 @@ use savevm_stream::wire::page_index::{FileState, PageIndex};
 use super::inspect::report_damage;
 use crate::args::Index;
 use crate::failure::{Context, Failure, Result, Status};
-use crate::input::Input;
-use crate::replace::replace;
+use crate::input::{Input, check_output};
+use crate::replace::{is_stdout, replace};
 use crate::words::{plural, shown, size};
 
 /// Runs the command.
 pub fn run(args: &Index) -> Result<Status> {
+    check_output(&args.file, &args.output)?;
     let look = || fs::metadata(&args.file).context(|| format!("cannot open {}", shown(&args.file)));
     let mut data = look()?;
     if !is_settled(&data) {
@@ -47,7 +48,10 @@ pub fn run(args: &Index) -> Result<Status> {
         return Err(Failure::new(format!("{name}: the file changes, or its file system has another clock")));
     }
     let bytes = index.encode();
-    replace(&args.output, |file| file.write_all(&bytes))?;
+    replace(&args.output, |mut file| file.write_all(&bytes))?;
+    if is_stdout(&args.output) {
+        return Ok(status);
+    }
     let runs = index.blocks.iter().map(|block| block.runs.len() as u64).sum();
     let (length, runs) = (size(bytes.len() as u64), plural(runs, "run"));
     writeln!(std::io::stdout(), "{}: {length}, {runs} of pages", shown(&args.output))?;

@@ -9,13 +9,16 @@ use super::select::Selection;
 use super::{captures, fields, table};
 use crate::args::{ColourChoice, Format, Inspect, InspectPlot};
 use crate::failure::{Failure, Result, Status};
-use crate::input::Input;
+use crate::input::{Input, check_output};
 use crate::output::Output;
 use crate::picture::treemap;
 use crate::report;
 
 /// Runs the command.
 pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
+    if let Some(output) = &args.output {
+        check_output(&args.file, output)?;
+    }
     let mut out = Output::create(args.output.as_deref(), colour)?;
     if let Some(status) = captures::run(args, &mut out)? {
         return Ok(status);

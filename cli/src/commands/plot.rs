@@ -7,6 +7,7 @@ use savevm_stream::inspect::printable;
 
 use crate::args::Plot;
 use crate::failure::{Context, Failure, Result, Status};
+use crate::input::check_output;
 use crate::picture::timeline;
 use crate::picture::trace::{KEPT_LIMIT, Trace};
 use crate::report;
@@ -19,6 +20,7 @@ pub fn run(args: &Plot) -> Result<Status> {
         Some("html" | "htm") => timeline::page,
         _ => return Err(Failure::new(format!("{}: the name must end in .svg or .html", shown(&args.output)))),
     };
+    check_output(&args.trace, &args.output)?;
     let name = shown(&args.trace);
     let mut input: Box<dyn BufRead> = if args.trace.as_os_str() == "-" {
         Box::new(io::stdin().lock())

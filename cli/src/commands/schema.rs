@@ -9,12 +9,15 @@ use savevm_stream::inspect::compat;
 use super::inspect::report_damage;
 use crate::args::{ColourChoice, Schema};
 use crate::failure::{Result, Status};
-use crate::input::Input;
+use crate::input::{Input, check_output};
 use crate::output::Output;
 use crate::report;
 
 /// Runs the command.
 pub fn run(args: &Schema) -> Result<Status> {
+    if let Some(output) = &args.output {
+        check_output(&args.file, output)?;
+    }
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
     let stream = input.read(&mut Unwatched)?;

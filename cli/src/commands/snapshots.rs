@@ -85,7 +85,7 @@ fn quick_state(path: &Path, mut parent: Option<Link<String>>) -> Result<String> 
         if files == FILES_MAX {
             return Err(Failure::new(format!("the chain has more than {FILES_MAX} files")));
         }
-        let path = child.parent().unwrap_or(Path::new("")).join(&link.name);
+        let path = chain::path_of_parent(&child, &link);
         let what = || format!("the parent {} of {}", shown(&path), shown(&child));
         let length = fs::metadata(&path).context(what)?.len();
         if length != link.parent.length {

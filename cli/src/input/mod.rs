@@ -9,10 +9,11 @@ mod packing;
 mod peek;
 mod spool;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,25 @@ use crate::words::shown;
 use map::Mapped;
 use packing::{Outcome, Packing};
 use peek::Peeked;
+
+/// Fails if writing the file `output` would destroy the stream in `file`, or one of its ancestors.
+pub fn check_output(file: &Path, output: &Path) -> Result<()> {
+    let why = match chain::paths(file).position(|path| is_same(&path, output)) {
+        None => return Ok(()),
+        Some(0) => "it is the file that is read",
+        Some(_) => "it is a file of the chain that is read, and the snapshot needs it",
+    };
+    Err(Failure::new(format!("cannot write {}: {why}", shown(output))))
+}
+
+/// Returns whether two paths are the same regular file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let file = fs::metadata(path).ok().filter(|file| file.is_file())?;
+        Some((file.dev(), file.ino()))
+    };
+    place(one).is_some() && place(one) == place(other)
+}
 
 /// An open stream, which can be read once.
 pub struct Input {

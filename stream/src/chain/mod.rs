@@ -4,8 +4,7 @@
 //! [`Chain::open`] reads all files of a chain from the youngest to the oldest and checks that they belong together.
 //! [`Chain::open_by_lists`] does the same without reading their pages, for a reader that checks each page that it uses.
 //! [`Chain::flatten`] returns a reader of one snapshot with all pages, as a full snapshot would have had it.
-//! [`Chain::blocks`] says where the last copy of each page is. The caller opens the files ([`Files`]), since this crate makes
-//! no system calls.
+//! [`Chain::blocks`] says where the last copy of each page is. The caller opens the files ([`Files`]).
 //!
 //! Each file may have fixed places of pages (mapped-ram). In an incremental one the bitmap has the pages that changed; they may
 //! be zero.
