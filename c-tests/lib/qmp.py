@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A QEMU's control socket, for the tests that have one at the other end."""
 import json
+import os
+import re
+import shutil
 import socket
+import subprocess
 import sys
 import time
 
 DEADLINE = 60
+
+
+def emulators():
+    """The QEMUs for a test: (path, major version, version line) of $QEMU_SYSTEM or else qemu-system-x86_64, and of those in
+    $QEMU_OTHERS, which are separated by colons."""
+    first = os.environ.get("QEMU_SYSTEM") or shutil.which("qemu-system-x86_64") or ""
+    found = []
+    for path in filter(None, [first, *os.environ.get("QEMU_OTHERS", "").split(":")]):
+        line = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        found.append((path, int(re.search(r"version (\d+)", line).group(1)), line))
+    return found
 
 
 class Qmp:

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Loads the RAM of a stream of another program:
- *     load-ram URI MACHINE DIRECTORY BLOCK=LENGTH[:PAGESIZE]...
- * and writes each block to a file of DIRECTORY, named by its place. The devices
- * of that machine are not here: the load has to end at the first of them.
+ *     load-ram URI MACHINE DIRECTORY BLOCK=LENGTH...
+ * and writes each block to a file of DIRECTORY, named by its place. The machine "none" loads completely. The devices of other
+ * machines are not here: the load has to end at the first of them. LOAD_LAZY=1 in the environment: lazily.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -11,27 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "migration/savevm.h"
-#include "savevm.h"
-#include "savevm/ram.h"
-
-static const char *machine_name(void *host)
-{
-    return host;
-}
-
-static void quiet(void *host, SaveVMReportLevel level, const char *text)
-{
-    (void)host;
-    (void)level;
-    (void)text;
-}
-
-static int fail(const char *what, const Error *err)
-{
-    fprintf(stderr, "%s: %s\n", what, err ? error_get_pretty(err) : "failed");
-    return 1;
-}
+#include "machine.h"
 
 static int add(SaveVMRam *ram, char *argument, SaveVMRamBlock *block)
 {
@@ -61,13 +41,26 @@ static int dump(const char *directory, int number, const SaveVMRamBlock *block)
     return file && fclose(file) == 0 && written ? 0 : fail(path, NULL);
 }
 
+/* Loads it. Returns whether everything that the machine has was loaded. */
+static bool load(Machine machine, const char *uri, bool complete, Error **err)
+{
+    SaveVMSnapshotOptions options = SAVEVM_SNAPSHOT_OPTIONS_INIT;
+
+    options.lazy = getenv("LOAD_LAZY") != NULL;
+    int ret = savevm_snapshot_load(machine.vm, uri, &options, err);
+    if (ret == 0) {
+        ret = savevm_restore_wait(machine.vm, err);
+    }
+    printf("%d %s\n", ret, *err ? error_get_pretty(*err) : "");
+    if (complete || ret == 0) {
+        return complete && ret == 0;
+    }
+    const SaveVMErrorInfo *why = savevm_error_info(*err);
+    return why && strstr(why->message, "Unknown savevm section or instance") != NULL;
+}
+
 int main(int argc, char **argv)
 {
-    SaveVMHostOps host = SAVEVM_HOST_OPS_INIT;
-    host.machine_name = machine_name;
-    host.report = quiet;
-    SaveVMRamOptions options = SAVEVM_RAM_OPTIONS_INIT;
-    options.log = SAVEVM_RAM_LOG_MARKS;
     SaveVMRamInfo info = SAVEVM_RAM_INFO_INIT;
     Error *err = NULL;
     if (argc < 5) {
@@ -75,32 +68,28 @@ int main(int argc, char **argv)
     }
     int count = argc - 4;
     SaveVMRamBlock *blocks = calloc(count, sizeof(*blocks));
-    SaveVM *vm = savevm_new(&host, argv[2]);
-    SaveVMRam *ram = savevm_ram_new(vm, &options, NULL, NULL, &err);
-    if (!ram) {
+    Machine machine = machine_new(argv[2], &err);
+    if (!machine.ram) {
         return fail("RAM", err);
     }
     for (int i = 0; i < count; i++) {
-        if (add(ram, argv[4 + i], &blocks[i])) {
+        if (add(machine.ram, argv[4 + i], &blocks[i])) {
             return 1;
         }
     }
-    int ret = savevm_snapshot_load(vm, argv[1], NULL, &err);
-    const SaveVMErrorInfo *why = savevm_error_info(err);
-    savevm_ram_query(ram, &info);
-    printf("%d %s\n", ret, err ? error_get_pretty(err) : "");
+    if (!load(machine, argv[1], strcmp(argv[2], "none") == 0, &err)) {
+        return fail("the load did not end where it should", err);
+    }
+    savevm_ram_query(machine.ram, &info);
     printf("normal %ju zero %ju xbzrle %ju\n", (uintmax_t)info.normal_pages, (uintmax_t)info.zero_pages,
            (uintmax_t)info.xbzrle_pages);
-    if (ret == 0 || !why || !strstr(why->message, "Unknown savevm section or instance")) {
-        return fail("the load did not end at a device", err);
-    }
     for (int i = 0; i < count; i++) {
         if (dump(argv[3], i, &blocks[i])) {
             return 1;
         }
     }
     error_free(err);
-    savevm_ram_free(ram);
-    savevm_free(vm);
+    machine_free(machine);
+    free(blocks);
     return 0;
 }

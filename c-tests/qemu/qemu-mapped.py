@@ -1,21 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Snapshots with fixed places of pages (mapped-ram) between an unmodified QEMU of version 9.0 or later and the library, in
-both directions. The memory of every block is compared byte by byte.
+"""Snapshots with fixed places of pages (mapped-ram) between unmodified QEMUs of version 9.0 or later and the library, in both
+directions. The memory of every block is compared byte by byte.
 
-usage: qemu-mapped.py LOAD-RAM SAVE-RAM        QEMU: $QEMU_MAPPED, or a new enough qemu-system-x86_64
+usage: qemu-mapped.py LOAD-RAM SAVE-RAM        QEMU: qemu-system-x86_64, or $QEMU_SYSTEM; further ones, separated by colons:
+                                               $QEMU_OTHERS
 """
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
-from qmp import DEADLINE, Qmp  # noqa: E402
+from qmp import DEADLINE, Qmp, emulators  # noqa: E402
 
 SKIPPED = 77
 MEGABYTE = 1 << 20
@@ -81,38 +80,53 @@ class Test:
         print(("ok: " if condition else "FAILED: ") + what, flush=True)
         self.failed += not condition
 
-    def from_qemu(self, what, capabilities, **parameters):
+    def skip(self, what, reason):
+        print(f"SKIPPED: {what}: {reason}", flush=True)
+
+    def has_direct_io(self):
+        """Whether the directory's file system has O_DIRECT."""
+        try:
+            os.close(os.open(f"{self.directory}/direct", os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+            return True
+        except OSError:
+            return False
+
+    def from_qemu(self, what, capabilities, offset=0, **parameters):
         path, expected = f"{self.directory}/from", content(what)
+        if parameters.get("direct-io") and not self.has_direct_io():
+            return self.skip(what, "the file system has no O_DIRECT")
+        uri = f"file:{path}" + (f",offset={offset}" if offset else "")
         qemu = Qemu(self.qemu, self.directory)
         try:
             qemu.use(capabilities, **parameters)
             qemu.write(expected)
-            self.check(f"{what}: QEMU saves", qemu.qmp.migrate(f"file:{path}") == "completed")
+            self.check(f"{what}: QEMU saves", qemu.qmp.migrate(uri) == "completed")
         finally:
             qemu.close()
-        # By descriptor: a named file would be checked first, and refused for the devices that are not there.
-        fd = os.open(path, os.O_RDONLY)
-        loaded = subprocess.run([self.load_ram, f"fd:{fd}", "none", self.directory, f"ram={SIZE}"], pass_fds=[fd],
-                                stdout=subprocess.PIPE, text=True, timeout=DEADLINE)
-        os.close(fd)
-        with open(f"{self.directory}/0", "rb") as file:
-            have = file.read()
-        self.check(f"{what}: the library has the same memory", loaded.returncode == 0 and have == expected)
+        for how, environment in (("eagerly", {}), ("lazily", {"LOAD_LAZY": "1"})):
+            loaded = subprocess.run([self.load_ram, uri, "none", self.directory, f"ram={SIZE}"], capture_output=True, text=True,
+                                    env=dict(os.environ, **environment), timeout=DEADLINE)
+            if environment and "userfaultfd" in loaded.stderr:
+                self.skip(f"{what}, {how}", loaded.stderr)
+                continue
+            self.check(f"{what}: the library loads it {how} {loaded.stderr}", loaded.returncode == 0)
+            have = pathlib.Path(f"{self.directory}/0")
+            self.check(f"{what}: it has the same memory", have.exists() and have.read_bytes() == expected)
+            have.unlink(missing_ok=True)
         os.unlink(path)
 
-    def to_qemu(self, what, capabilities, offset=0, direct=False, **parameters):
+    def to_qemu(self, what, capabilities, offset=0, environment=None, **parameters):
         path, expected = f"{self.directory}/to", content(what)
-        with open(f"{self.directory}/content", "wb") as file:
-            file.write(expected)
-        with open(path, "wb") as file:
-            file.write(b"x" * offset)
+        environment = environment or {}
+        if (environment.get("SAVE_DIRECT") or parameters.get("direct-io")) and not self.has_direct_io():
+            return self.skip(what, "the file system has no O_DIRECT")
+        pathlib.Path(f"{self.directory}/content").write_bytes(expected)
+        pathlib.Path(path).write_bytes(b"x" * offset)
         uri = f"file:{path}" + (f",offset={offset}" if offset else "")
-        environment = dict(os.environ, **({"SAVE_DIRECT": "1"} if direct else {}))
-        saved = subprocess.run([self.save_ram, uri, "none", f"ram={self.directory}/content"], env=environment,
-                               stderr=subprocess.PIPE, text=True, timeout=DEADLINE)
-        if direct and "leave out the option" in saved.stderr:
-            print(f"SKIPPED: {what}: {saved.stderr}")
-            return
+        saved = subprocess.run([self.save_ram, uri, "none", f"ram={self.directory}/content"],
+                               env=dict(os.environ, **environment), stderr=subprocess.PIPE, text=True, timeout=DEADLINE)
+        if "SAVE_BACKGROUND" in environment and "userfaultfd" in saved.stderr:
+            return self.skip(what, saved.stderr)
         self.check(f"{what}: the library saves {saved.stderr}", saved.returncode == 0)
         qemu = Qemu(self.qemu, self.directory, "-incoming", "defer")
         try:
@@ -123,27 +137,36 @@ class Test:
         finally:
             qemu.close()
 
+    def run(self):
+        channels = {"multifd-channels": 3}
+        self.from_qemu("from QEMU, one thread", [])
+        self.from_qemu("from QEMU, multifd", ["multifd"], **channels)
+        self.from_qemu("from QEMU, direct", ["multifd"], **channels, **{"direct-io": True})
+        self.from_qemu("from QEMU, behind an offset", [], offset=12345)
+        self.from_qemu("from QEMU, multifd, behind an offset", ["multifd"], offset=4096, **channels)
+        self.to_qemu("to QEMU, one thread", [])
+        self.to_qemu("to QEMU, multifd", ["multifd"], **channels)
+        self.to_qemu("to QEMU, direct in QEMU", ["multifd"], **channels, **{"direct-io": True})
+        self.to_qemu("to QEMU, behind an offset", [], offset=12345)
+        self.to_qemu("to QEMU, multifd, behind an offset", ["multifd"], offset=4096, **channels)
+        self.to_qemu("to QEMU, direct", [], environment={"SAVE_DIRECT": "1"})
+        self.to_qemu("to QEMU, saved in the background", [], environment={"SAVE_BACKGROUND": "1"})
+
 
 def main():
-    qemu = os.environ.get("QEMU_MAPPED") or shutil.which("qemu-system-x86_64")
-    if not qemu:
-        print("SKIPPED: there is no qemu-system-x86_64")
+    qemus = emulators()
+    able = [(path, line) for path, version, line in qemus if version >= 9]
+    if not able:
+        print(f"SKIPPED: {[line for *_, line in qemus]}: no mapped-ram; QEMU_OTHERS names QEMUs of version 9.0 or later")
         return SKIPPED
-    version = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    if int(re.search(r"version (\d+)", version).group(1)) < 9:
-        print(f"SKIPPED: {version} has no mapped-ram; QEMU_MAPPED names a QEMU of version 9.0 or later")
-        return SKIPPED
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="savevm-mapped-") as directory:
-        test = Test(qemu, *(os.path.abspath(program) for program in sys.argv[1:3]), directory)
-        test.from_qemu("from QEMU, one thread", [])
-        test.from_qemu("from QEMU, multifd", ["multifd"], **{"multifd-channels": 3})
-        test.to_qemu("to QEMU, one thread", [])
-        test.to_qemu("to QEMU, multifd", ["multifd"], **{"multifd-channels": 3})
-        test.to_qemu("to QEMU, behind an offset", [], offset=12345)
-        test.to_qemu("to QEMU, direct", [], direct=True)
-    print(f"{version}: {time.monotonic() - begin:.1f} s")
-    return 1 if test.failed else 0
+    failed = 0
+    for qemu, version in able:
+        print(f"== {version}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="savevm-mapped-") as directory:
+            test = Test(qemu, *(os.path.abspath(program) for program in sys.argv[1:3]), directory)
+            test.run()
+            failed += test.failed
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

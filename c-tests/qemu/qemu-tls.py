@@ -15,6 +15,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 from certificates import issue_certificate, make_ca  # noqa: E402
 from ends import Ours, Qemu, expect, from_qemu, listening, make_content, run_cases, to_qemu  # noqa: E402
+from qmp import emulators  # noqa: E402
 
 SKIPPED = 77
 
@@ -109,8 +110,7 @@ def cases(place):
 
 
 def main():
-    found = os.environ.get("QEMU_SYSTEM") or shutil.which("qemu-system-x86_64")
-    qemus = ([found] if found else []) + [qemu for qemu in os.environ.get("QEMU_OTHERS", "").split(":") if qemu]
+    qemus = emulators()
     if not qemus or not shutil.which("openssl"):
         print("SKIPPED: there is no qemu-system-x86_64, or no openssl")
         return SKIPPED
@@ -120,8 +120,7 @@ def main():
     wrong = []
     with tempfile.TemporaryDirectory(prefix="savevm-tls-") as place:
         chosen = list(cases(place))
-        for qemu in qemus:
-            version = subprocess.run([qemu, "--version"], capture_output=True, text=True).stdout.split("\n")[0]
+        for qemu, _, version in qemus:
             print(f"== {version}", flush=True)
             wrong += [f"{version}: {what}" for what in run_cases(qemu, sys.argv[1], chosen)]
     for what in wrong:

@@ -2,16 +2,17 @@
 /*
  * Saves a snapshot with fixed places of pages, for another program to load:
  *     save-ram URI MACHINE BLOCK=FILE...
- * The content of each block comes from its file. SAVE_DIRECT=1 in the environment: with O_DIRECT.
+ * The content of each block comes from its file. SAVE_DIRECT=1 in the environment: with O_DIRECT. SAVE_BACKGROUND=1: in the
+ * background.
  */
-#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "saver.h"
+#include "machine.h"
 
 static int add(SaveVMRam *ram, char *argument)
 {
@@ -19,18 +20,17 @@ static int add(SaveVMRam *ram, char *argument)
     Error *err = NULL;
     struct stat data;
     char *equals = strchr(argument, '=');
-    int fd = equals ? open(equals + 1, O_RDONLY) : -1;
-    if (fd < 0 || fstat(fd, &data) < 0) {
+    FILE *file = equals ? fopen(equals + 1, "r") : NULL;
+    if (!file || fstat(fileno(file), &data) < 0) {
         return fail(argument, NULL);
     }
     *equals = 0;
     block.name = argument;
     block.length = (uint64_t)data.st_size;
-    block.host = mmap(NULL, block.length, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-    if (block.host == MAP_FAILED) {
-        return fail(argument, NULL);
-    }
-    return savevm_ram_add_block(ram, &block, &err) ? fail(argument, err) : 0;
+    block.host = mmap(NULL, block.length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool read = block.host != MAP_FAILED && fread(block.host, 1, block.length, file) == block.length;
+    fclose(file);
+    return !read || savevm_ram_add_block(ram, &block, &err) ? fail(argument, err) : 0;
 }
 
 int main(int argc, char **argv)
@@ -40,21 +40,22 @@ int main(int argc, char **argv)
     if (argc < 4) {
         return fail("save-ram URI MACHINE BLOCK=FILE...", NULL);
     }
-    Saver saver = saver_new(argv[2], &err);
-    if (!saver.ram) {
+    Machine machine = machine_new(argv[2], &err);
+    if (!machine.ram) {
         return fail("RAM", err);
     }
     for (int i = 3; i < argc; i++) {
-        if (add(saver.ram, argv[i])) {
+        if (add(machine.ram, argv[i])) {
             return 1;
         }
     }
     options.format = SAVEVM_SNAPSHOT_MAPPED;
     options.threads = 2;
     options.direct = getenv("SAVE_DIRECT") != NULL;
-    if (savevm_snapshot_save(saver.vm, argv[1], &options, &err) != 0) {
+    options.background = getenv("SAVE_BACKGROUND") != NULL;
+    if (savevm_snapshot_save(machine.vm, argv[1], &options, &err) != 0) {
         return fail(argv[1], err);
     }
-    saver_free(saver);
+    machine_free(machine);
     return 0;
 }
