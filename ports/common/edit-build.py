@@ -3,6 +3,9 @@
 """Adds libsavevm to the build files of a QEMU tree: edit-build.py TREE. The original of a file is kept beside it, as
 NAME.unmodified.
 
+It also corrects an error in migration/colo.c up to QEMU 5.2: after a failover, the primary keeps the pointer to its closed file of
+the return path, and shuts this file down when QEMU ends. With the library this can wait forever.
+
 The files of the glue are those in migration/libsavevm/ of the tree. Those whose names end with file.c are linked to the
 unit tests as well."""
 
@@ -49,9 +52,16 @@ def edit_top(text, where):
     return text[: declared.end()] + "savevm_dep, " + text[declared.end():]
 
 
+def edit_colo(text, _where):
+    close = "        qemu_fclose(s->rp_state.from_dst_file);\n"
+    forget = "        s->rp_state.from_dst_file = NULL;\n"
+    return text if close + forget in text else text.replace(close, close + forget)
+
+
 def main():
     tree = pathlib.Path(sys.argv[1])
-    for path, edit in ((tree / "migration/meson.build", edit_migration), (tree / "meson.build", edit_top)):
+    edits = {"migration/meson.build": edit_migration, "meson.build": edit_top, "migration/colo.c": edit_colo}
+    for path, edit in ((tree / name, edit) for name, edit in edits.items()):
         original = path.with_name(f"{path.name}.unmodified")
         if not original.exists():
             original.write_text(path.read_text())

@@ -7,4 +7,4 @@ options=(--disable-install-blobs)
 quick_cases=(precopy/unix/plain precopy/tcp/tls/psk/match postcopy/plain postcopy/recovery/plain
              multifd/file/mapped-ram/dio multifd/tcp/plain/cancel)
 cases=14
-own_tests="snapshot damaged"
+own_tests="snapshot damaged colo"

@@ -174,6 +174,16 @@ class Qemu:
         if rest and (first, rest) not in ((0, [1]), (1, [2])):
             raise Failure(f"{self.name}: the memory is not whole: {[first, *rest]}")
 
+    def end(self):
+        """Checks that the process ends by itself."""
+        self.send("quit")
+        try:
+            code = self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.name} does not end\n{self.output()}") from None
+        if code != 0:
+            raise Failure(f"{self.name} ended with {code}\n{self.output()}")
+
     def quit(self):
         """Ends the process."""
         if self.process.poll() is None:
