@@ -164,12 +164,16 @@ struct Inner {
 /// and in the order of the changes.
 pub struct StatusMachine {
     inner: Mutex<Inner>,
+    /// The status or the generation changed.
     changed: Condvar,
+    /// The host has received the report of a status. Threads that wait for the end are not woken by anything else.
+    reported: Condvar,
 }
 
 impl Default for StatusMachine {
     fn default() -> Self {
-        Self { inner: Mutex::new(Rank::MigrationStatus, Inner::default()), changed: Condvar::new() }
+        let inner = Mutex::new(Rank::MigrationStatus, Inner::default());
+        Self { inner, changed: Condvar::new(), reported: Condvar::new() }
     }
 }
 
@@ -204,7 +208,7 @@ impl StatusMachine {
             inner = self.inner();
         }
         inner.reporting = false;
-        self.changed.notify_all();
+        self.reported.notify_all();
         true
     }
 
@@ -246,26 +250,26 @@ impl StatusMachine {
 
     /// Waits until the generation is not `since` any more, at most for `limit`.
     pub fn wait_changed(&self, since: u64, limit: Duration) {
-        self.wait(|inner| inner.generation != since, Some(limit));
+        self.wait(&self.changed, |inner| inner.generation != since, Some(limit));
     }
 
     /// Waits until the migration is over and the host has received the report. Returns the last status, or `None` after `limit`.
     pub fn wait_final(&self, limit: Option<Duration>) -> Option<Status> {
         let over = |inner: &Inner| inner.status.is_final() && !inner.reporting;
-        self.wait(over, limit).then(|| self.status())
+        self.wait(&self.reported, over, limit).then(|| self.status())
     }
 
-    fn wait(&self, done: impl Fn(&Inner) -> bool, limit: Option<Duration>) -> bool {
+    fn wait(&self, signal: &Condvar, done: impl Fn(&Inner) -> bool, limit: Option<Duration>) -> bool {
         let since = Instant::now();
         let mut inner = self.inner();
         while !done(&inner) {
             inner = match limit {
-                None => self.changed.wait(inner),
+                None => signal.wait(inner),
                 Some(limit) => {
                     let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
                         return false;
                     };
-                    self.changed.wait_timeout(inner, left)
+                    signal.wait_timeout(inner, left)
                 }
             };
         }

@@ -12,7 +12,7 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
-use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, is_anonymous, poll_any, spawn, system_page_size};
+use crate::sys::{Feature, Mode, Ready, Userfault, WakeFd, is_anonymous, poll_any, spawn_prompt, system_page_size};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -119,7 +119,7 @@ impl Faults {
         let faults = Arc::new(faults);
         for number in 0..count {
             let (shared, ram) = (Arc::clone(&faults), Arc::clone(ram));
-            match spawn("savevm-faults", move || shared.run(&ram, number == 0)) {
+            match spawn_prompt("savevm-faults", move || shared.run(&ram, number == 0)) {
                 Ok(thread) => faults.threads.lock().push(thread),
                 // One thread serves all faults.
                 Err(err) if number > 0 => log::debug!("a further thread for page faults: {err}"),

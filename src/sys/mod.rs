@@ -11,6 +11,7 @@ mod pagemap;
 mod peer;
 mod positioned;
 mod signals;
+mod slice;
 mod socket;
 mod thread;
 mod uffd;
@@ -34,5 +35,5 @@ pub use socket::{
     SocketKind, UNIX_PATH_MAX, accept_socket, connect_tcp, connect_unix, end_socket_reads, listen_tcp, listen_unix,
     make_room, peer_has_closed, send_at_once, shutdown_socket, socket_kind, tcp_socket, unix_socket, unsent_bytes,
 };
-pub use thread::{as_outside, spawn, spawn_scoped, thread_cpu_time};
+pub use thread::{as_outside, spawn, spawn_prompt, spawn_scoped, thread_cpu_time};
 pub use uffd::{Feature, Mode, Userfault};

@@ -3,6 +3,7 @@
 //! the hypervisor, whose handlers must run on its own threads.
 
 use super::signals::Signals;
+use super::slice::set_slice;
 use std::cell::Cell;
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
@@ -12,24 +13,68 @@ use std::time::Duration;
 const OWN_DOING: [libc::c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
-thread_local! {
-    /// In a thread of the library: the signals that the hypervisor's starting thread had blocked.
-    static OUTSIDE: Cell<Option<Signals>> = const { Cell::new(None) };
+/// The time slice of a thread that others wait for, in nanoseconds: the least that Linux allows.
+const PROMPT_SLICE: u64 = 100_000;
+
+/// What a thread of the library had from the hypervisor's starting thread before the library changed it. Threads and programs that
+/// the thread starts must not inherit the changes.
+#[derive(Clone, Copy)]
+struct Outside {
+    /// The blocked signals.
+    signals: Signals,
+    /// The time slice, if this thread has a shorter one.
+    slice: Option<u64>,
 }
 
-/// Runs `start`, which starts a thread, with the signal mask of the library's threads. Passes it the value for
-/// `OUTSIDE`.
-fn deaf<T>(start: impl FnOnce(Option<Signals>) -> T) -> T {
-    Signals::all_but(&OWN_DOING).alone_blocked(|before| start(OUTSIDE.get().or(Some(before))))
+thread_local! {
+    /// Is set in a thread of the library.
+    static OUTSIDE: Cell<Option<Outside>> = const { Cell::new(None) };
+}
+
+impl Outside {
+    /// Called first in a new thread of the library, which has inherited the slice of its starting thread.
+    fn enter(mut self) {
+        if let Some(slice) = self.slice.take() {
+            change_slice(slice);
+        }
+        OUTSIDE.set(Some(self));
+    }
+}
+
+/// Sets the time slice of this thread. Returns the slice before. A failure only makes the thread slower, so it is logged.
+fn change_slice(slice: u64) -> Option<u64> {
+    set_slice(slice).unwrap_or_else(|err| {
+        log::debug!("setting a thread's time slice: {err}");
+        None
+    })
+}
+
+/// Runs `start`, which starts a thread, with the signal mask of the library's threads. The new thread calls `enter`.
+fn deaf<T>(start: impl FnOnce(Outside) -> T) -> T {
+    Signals::all_but(&OWN_DOING)
+        .alone_blocked(|signals| start(OUTSIDE.get().unwrap_or(Outside { signals, slice: None })))
 }
 
 /// Starts a thread with all signals blocked.
 pub fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     deaf(|outside| {
         Builder::new().name(name.into()).spawn(move || {
-            OUTSIDE.set(outside);
+            outside.enter();
             body()
         })
+    })
+}
+
+/// As `spawn`, for a thread that others wait for: a guest that is stopped, or that waits for a page. The thread has a short time
+/// slice: on a busy machine, it would otherwise wait for up to a whole slice of another thread each time it is woken.
+pub fn spawn_prompt<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    spawn(name, move || {
+        let slice = change_slice(PROMPT_SLICE);
+        OUTSIDE.set(OUTSIDE.get().map(|outside| Outside { slice, ..outside }));
+        body()
     })
 }
 
@@ -41,19 +86,22 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
 ) -> io::Result<ScopedJoinHandle<'scope, T>> {
     deaf(|outside| {
         Builder::new().name(name.into()).spawn_scoped(scope, move || {
-            OUTSIDE.set(outside);
+            outside.enter();
             body()
         })
     })
 }
 
-/// Runs `body`, which starts a program, with the hypervisor's signal mask: a program inherits the mask, and could not
+/// Runs `body`, which starts a program, with the hypervisor's signal mask and time slice: a program inherits both, and could not
 /// be ended with all signals blocked.
 pub fn as_outside<T>(body: impl FnOnce() -> T) -> T {
-    match OUTSIDE.get() {
-        Some(outside) => outside.alone_blocked(|_| body()),
-        None => body(),
-    }
+    let Some(outside) = OUTSIDE.get() else { return body() };
+    outside.signals.alone_blocked(|_| {
+        let inside = outside.slice.and_then(change_slice);
+        let result = body();
+        inside.map(change_slice);
+        result
+    })
 }
 
 /// The CPU time that this thread has used.
@@ -73,6 +121,34 @@ mod tests {
     fn state() -> [bool; 4] {
         let blocked = Signals::of(&[]).also_blocked(|before| before);
         [libc::SIGTERM, libc::SIGUSR1, libc::SIGALRM, libc::SIGSEGV].map(|signal| blocked.has(signal))
+    }
+
+    /// The slice, if the kernel can set it, and the niceness.
+    fn schedule() -> (Option<u64>, i32) {
+        let slice = change_slice(PROMPT_SLICE);
+        slice.map(change_slice);
+        // SAFETY: no pointers.
+        (slice, unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
+    }
+
+    #[test]
+    fn only_prompt_threads_have_a_short_slice() {
+        let outside = schedule();
+        let inside = (outside.0.map(|_| PROMPT_SLICE), outside.1);
+        let check = move || {
+            assert_eq!(schedule(), inside);
+            assert_eq!(as_outside(schedule), outside);
+            assert_eq!(schedule(), inside);
+            assert_eq!(spawn("nested", schedule).unwrap().join().unwrap(), outside);
+            std::thread::scope(|scope| {
+                assert_eq!(spawn_scoped(scope, "scoped", schedule).unwrap().join().unwrap(), outside);
+            });
+        };
+        let nested = move || {
+            check();
+            spawn_prompt("nested", check).unwrap().join().unwrap();
+        };
+        spawn_prompt("prompt", nested).unwrap().join().unwrap();
     }
 
     #[test]

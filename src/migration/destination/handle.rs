@@ -22,7 +22,7 @@ use crate::savevm::host::{Level, with_big_lock};
 use crate::savevm::owner::Owner;
 use crate::savevm::slot::PageSource;
 use crate::savevm::unwind::{catch, retry};
-use crate::sys::spawn;
+use crate::sys::{spawn, spawn_prompt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -78,7 +78,7 @@ impl Incoming {
             return Err(error);
         }
         let worker = Arc::new(Worker::new(Arc::clone(&shared)));
-        if let Err(err) = spawn("savevm-load", move || work(&worker, acceptor)) {
+        if let Err(err) = spawn_prompt("savevm-load", move || work(&worker, acceptor)) {
             let error = Error::io("starting the migration's thread", &err);
             core.set_error(error.clone());
             shared.release_slot();

@@ -13,14 +13,14 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::incoming::LoadEnd;
 use crate::savevm::load;
 use crate::savevm::unwind::catch;
-use crate::sys::spawn;
+use crate::sys::spawn_prompt;
 use std::sync::Arc;
 
 /// Starts to load a package and waits until LISTEN was processed, or until it is loaded. Called on the worker's thread.
 pub(super) fn start(worker: &Arc<Worker>, stream: Vec<u8>, depth: u32) -> Result<LoadEnd> {
     let this = Arc::clone(worker);
     let body = move || this.shared.core.vm.on_thread(|| load_package(&this, stream, depth));
-    spawn("savevm-package", body).map_err(|err| Error::io("starting the package's thread", &err))?;
+    spawn_prompt("savevm-package", body).map_err(|err| Error::io("starting the package's thread", &err))?;
     // Also if the migration is cancelled: until then that thread is in the devices, and waits for no page.
     worker.wait_state(DEVICE_LIMIT, |state| state.package.listening || state.package.loaded.is_some());
     if worker.state().package.listening {

@@ -12,7 +12,7 @@ use crate::savevm::fault::FaultPoint;
 use crate::savevm::host::Flags;
 use crate::savevm::unwind::catch;
 use crate::sync::{Mutex, Rank};
-use crate::sys::{IoVec, Span, spawn};
+use crate::sys::{IoVec, Span, spawn_prompt};
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl Reader {
             });
         };
         let thread =
-            spawn("savevm-answers", body).map_err(|err| Error::io("starting the return path's thread", &err))?;
+            spawn_prompt("savevm-answers", body).map_err(|err| Error::io("starting the return path's thread", &err))?;
         Ok(Self { state, thread: Some(thread) })
     }
 

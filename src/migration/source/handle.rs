@@ -17,7 +17,7 @@ use crate::savevm::Vm;
 use crate::savevm::host::without_big_lock;
 use crate::savevm::unwind::{catch, retry};
 use crate::sync::{Mutex, Rank};
-use crate::sys::spawn;
+use crate::sys::spawn_prompt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Outgoing {
     fn start_thread(self: &Arc<Self>) -> Result<()> {
         let this = Arc::clone(self);
         let body = move || while !matches!(this.run_step(), Ok(false) | Err(_)) {};
-        if let Err(err) = spawn("savevm-source", body) {
+        if let Err(err) = spawn_prompt("savevm-source", body) {
             let error = Error::io("starting the migration's thread", &err);
             self.shared.core.set_error(error.clone());
             self.shared.core.advance(Status::Failed);
