@@ -53,7 +53,7 @@ pub fn open(vm: &Vm, file: &MigFile) -> Result<Opened> {
     };
     let opened = opened.map_err(|err| {
         if misfits {
-            cleanup(vm);
+            clean(vm);
         }
         // The offset of a verdict says nothing.
         match err.phase() {
@@ -80,16 +80,18 @@ pub fn opening_command(vm: &Vm, file: &MigFile) -> Result<()> {
 pub fn opened(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     let set_up = Cell::new(true);
     let clean = || {
-        if set_up.get() && !reads_on(vm) && !host_cleans(vm) {
-            with_devices(&*vm.host(), vm.incoming().as_deref(), || cleanup(vm));
+        if set_up.get() && !reads_on(vm) {
+            with_devices(&*vm.host(), vm.incoming().as_deref(), || clean(vm));
         }
     };
     on_panic(|| state(vm, file, &set_up), clean)
 }
 
-/// Returns whether the host calls `cleanup` itself.
-fn host_cleans(vm: &Vm) -> bool {
-    vm.flags().has(Flags::HOST_CLEANS_LOAD)
+/// Calls `cleanup`, unless the host does so itself.
+fn clean(vm: &Vm) {
+    if !vm.flags().has(Flags::HOST_CLEANS_LOAD) {
+        cleanup(vm);
+    }
 }
 
 /// Returns whether another thread continues to read the stream.
@@ -129,9 +131,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     }
     with_devices(host, incoming, || {
         set_up.set(false);
-        if !host_cleans(vm) {
-            cleanup(vm);
-        }
+        clean(vm);
         host.cpu_synchronize_post_load();
     });
     result
@@ -261,7 +261,7 @@ fn header(vm: &Vm, file: &MigFile, negotiates: bool) -> Result<Option<Error>> {
         return Err(Error::new(libc::ENOTSUP, text).at_offset(4));
     }
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
-        return configuration(vm, file, negotiates).inspect_err(|_| cleanup(vm));
+        return configuration(vm, file, negotiates).inspect_err(|_| clean(vm));
     }
     Ok(None)
 }

@@ -135,6 +135,27 @@ fn duplicate_is_refused_with_refuse_duplicates() {
 }
 
 #[test]
+fn name_by_which_a_stream_finds_another_device_is_refused_with_refuse_duplicates() {
+    for (profile, refused) in [(Profile::NONE, false), (Profile::REFUSE_DUPLICATES, true)] {
+        let (vm, _) = machine(Vec::new());
+        vm.set_layout(profile, 0);
+        let register = |path: Option<&str>, instance_id, alias_id| {
+            let new = Device { callbacks: WHOLE, name: "dev", ..Device::default() }.registration();
+            let path = path.map(|path| path.as_bytes().to_vec());
+            vm.register(super::registry::Registration { path, instance_id, alias_id, ..new })
+        };
+        register(Some("/bus"), 4, -1).unwrap();
+        register(None, 7, 11).unwrap();
+        // The older name of the first device, and the alias of the second.
+        for instance in [4, 11] {
+            let error = register(None, instance, -1).err();
+            assert_eq!(error.as_ref().map(crate::error::Error::errno), refused.then_some(libc::EEXIST), "{instance}");
+        }
+        register(None, 5, -1).unwrap();
+    }
+}
+
+#[test]
 fn cpus_are_synchronised_after_the_live_devices_with_sync_cpus_late() {
     for (profile, at) in [(Profile::NONE, 1), (Profile::SYNC_CPUS_LATE, 2)] {
         let (vm, diary) = noted(profile, vec![live("a", 1)], |_| {});
@@ -276,6 +297,21 @@ fn buffer_reaches_the_named_device_only() {
     assert_eq!(read(&diary), ["a: buffer of 3"]);
     assert!(load::state_buffer(&vm, b"a", 1, &mut []).unwrap_err().message().contains("Unknown idstr a"));
     assert!(load::state_buffer(&vm, b"b", 0, &mut []).unwrap_err().message().contains("no load state buffer"));
+}
+
+#[test]
+fn host_that_cleans_up_after_a_load_does_so_alone() {
+    const MISSING_CONFIGURATION: &[u8] = b"QEVM\0\0\0\x03\x04";
+    const OTHER_MACHINE: &[u8] = b"QEVM\0\0\0\x03\x07\0\0\0\x04what\0";
+    for (flag, calls) in [(false, 1), (true, 0)] {
+        for stream in [MISSING_CONFIGURATION, OTHER_MACHINE] {
+            let device = Device { name: "a", callbacks: &[Callback::LoadCleanup], ..Device::default() };
+            let (vm, diary) = machine(vec![device]);
+            vm.set_flags(Flags::HOST_CLEANS_LOAD, flag);
+            load::stream(&vm, &reader(stream)).unwrap_err();
+            assert_eq!(read(&diary), vec!["a: load cleanup"; calls]);
+        }
+    }
 }
 
 /// The destination's side of a return path.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 pub struct Rules {
     /// Names that must be cut, and duplicates.
     pub strict: bool,
-    /// A second device of a name and instance.
+    /// A name and instance by which a stream finds another device (QEMU 8.2).
     pub unique: bool,
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Identity<'a> {
 }
 
 /// Chooses the name of a new device, its instance id and its older name. A cut name and a second (idstr, instance) are
-/// errors if `rules` say so, else warnings.
+/// errors if `rules` say so, else warnings. With `rules.unique`, the older name and the alias of another device count as well.
 pub(super) fn identify<'a, H>(
     index: &Index,
     new: &'a Registration<H>,
@@ -38,7 +38,7 @@ pub(super) fn identify<'a, H>(
 ) -> Result<Identity<'a>> {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let mut warn = |errno, text: String| {
-        if rules.strict || (rules.unique && errno == libc::EEXIST) {
+        if rules.strict {
             Err(Error::new(errno, text))
         } else {
             warnings.push(text);
@@ -74,6 +74,12 @@ pub(super) fn identify<'a, H>(
     }
     if instance_id == INSTANCE_ID_ANY {
         return Err(Error::new(libc::ENOSPC, format!("no instance id is left for '{}'", text(&idstr))));
+    }
+    if let Some(other) = rules.unique.then(|| index.find(&idstr, instance_id)).flatten() {
+        // QEMU 8.2 looks for the device that a stream would reach by this name and instance.
+        let (here, there) = (text(&idstr), text(&other.idstr));
+        let error = format!("'{here}' instance {instance_id} is already '{there}' instance {}", other.instance_id);
+        return Err(Error::new(libc::EEXIST, error));
     }
     if holders.is_some_and(|holders| holders.has_instance(instance_id, &index.order)) {
         warn(libc::EEXIST, format!("'{}' instance {instance_id} is registered twice", text(&idstr)))?;
