@@ -249,7 +249,7 @@ static void once(unsigned count, Costs *best)
     bytes = backend_bytes(out, &len);
     in = backend_reader(bytes + 8, len - 8);
     start = now();
-    if (qemu_loadvm_state_main(in, backend_incoming(in)) != 0) {
+    if (backend_load_sections(in) != 0) {
         fprintf(stderr, "the devices cannot be loaded\n");
         exit(1);
     }

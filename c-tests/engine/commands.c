@@ -113,9 +113,9 @@ TEST(flushes)
     QEMUFile *f = backend_writer();
 
     qemu_savevm_send_ping(f, 1);
-    trace("%lld", (long long)qemu_file_total_transferred_fast(f));
+    trace("%lld", (long long)backend_transferred(f));
     qemu_savevm_send_packaged(f, (const uint8_t *)"abc", 3);
-    trace("%lld", (long long)qemu_file_total_transferred_fast(f));
+    trace("%lld", (long long)backend_transferred(f));
     qemu_put_byte(f, 1);
     end("stream", f);
 }
@@ -141,7 +141,7 @@ static int load(QEMUFile *f)
     qemu_put_byte(f, QEMU_VM_EOF);
     bytes = backend_bytes(f, &len);
     in = backend_reader(bytes, len);
-    ret = qemu_loadvm_state_main(in, backend_incoming(in));
+    ret = backend_load_sections(in);
     trace("load: %d, error %d, postcopy state %d", ret, qemu_file_get_error(in), backend_postcopy_state(-1));
     qemu_fclose(in);
     qemu_fclose(f);

@@ -35,27 +35,29 @@ static void four_devices(void)
 
 static void end(const char *what, QEMUFile *f)
 {
-    trace("error %d", qemu_file_get_error(f));
-    trace_written(what, f);
+    int error = qemu_file_get_error(f);
+
+    trace("error %d", error);
+    /* QEMU 10 drops what is queued when there is an error. The library writes it, as 7.2 does (docs/qemu-versions.md). */
+    if (SAVEVM_QEMU_VERSION < 1000 || error == 0) {
+        trace_written(what, f);
+    }
     trace("close %d", qemu_fclose(f));
 }
 
 TEST(a_whole_migration)
 {
     QEMUFile *f = backend_writer();
-    uint64_t sums[3];
 
     four_devices();
     a.pending[0] = 1000;
     c.pending[1] = 20;
     d.pending[2] = 3;
-    qemu_savevm_state_header(f);
-    qemu_savevm_state_setup(f);
-    qemu_savevm_state_pending(f, 12345, &sums[0], &sums[1], &sums[2]);
-    trace("pending %llu %llu %llu", (unsigned long long)sums[0], (unsigned long long)sums[1],
-          (unsigned long long)sums[2]);
+    backend_header(f);
+    backend_setup(f);
+    backend_pending(f, 12345);
     trace("iterate: %d", qemu_savevm_state_iterate(f, false));
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, true));
+    trace("complete: %d", backend_complete(f, false, true));
     qemu_savevm_state_cleanup();
     end("stream", f);
 }
@@ -63,17 +65,14 @@ TEST(a_whole_migration)
 TEST(no_device_is_registered)
 {
     QEMUFile *f = backend_writer();
-    uint64_t sums[3] = { 7, 7, 7 };
 
-    qemu_savevm_state_header(f);
-    qemu_savevm_state_setup(f);
-    qemu_savevm_state_pending(f, 1, &sums[0], &sums[1], &sums[2]);
-    trace("pending %llu %llu %llu", (unsigned long long)sums[0], (unsigned long long)sums[1],
-          (unsigned long long)sums[2]);
+    backend_header(f);
+    backend_setup(f);
+    backend_pending(f, 1);
     trace("iterate: %d", qemu_savevm_state_iterate(f, false));
     trace("postcopy iterate: %d", qemu_savevm_state_iterate(f, true));
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, true));
-    qemu_savevm_state_complete_postcopy(f);
+    trace("complete: %d", backend_complete(f, false, true));
+    device_complete_postcopy(f);
     trace("resume: %d", qemu_savevm_state_resume_prepare(NULL));
     qemu_savevm_state_cleanup();
     trace("blocked %d unplug %d", qemu_savevm_state_blocked(NULL), qemu_savevm_state_guest_unplug_pending());
@@ -83,19 +82,20 @@ TEST(no_device_is_registered)
 /* Every subset of callbacks is allowed. */
 TEST(one_callback_at_a_time)
 {
-    for (unsigned bit = 0; bit < 14; bit++) {
+    for (unsigned bit = 0; bit < HAS_COUNT; bit++) {
         Device device;
         QEMUFile *f = backend_writer();
-        uint64_t sums[3];
 
         trace("-- callback %u", bit);
         device_add(&device, "only", 0, 1, 1u << bit);
-        qemu_savevm_state_setup(f);
-        qemu_savevm_state_pending(f, 9, &sums[0], &sums[1], &sums[2]);
+        backend_setup(f);
+        backend_pending(f, 9);
         trace("iterate: %d", qemu_savevm_state_iterate(f, false));
         trace("postcopy iterate: %d", qemu_savevm_state_iterate(f, true));
-        trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, false));
-        qemu_savevm_state_complete_postcopy(f);
+        trace("complete: %d", backend_complete(f, false, false));
+        if (SAVEVM_QEMU_VERSION < 1001 || 1u << bit != HAS_COMPLETE_PRECOPY) {
+            device_complete_postcopy(f);
+        }
         trace("resume: %d", qemu_savevm_state_resume_prepare(NULL));
         qemu_savevm_state_cleanup();
         end("stream", f);
@@ -106,20 +106,18 @@ TEST(one_callback_at_a_time)
 TEST(inactive_devices_are_skipped)
 {
     QEMUFile *f = backend_writer();
-    uint64_t sums[3];
 
     four_devices();
     a.is_active = false;
     d.is_active = false;
     a.pending[0] = 5;
-    qemu_savevm_state_setup(f);
-    qemu_savevm_state_pending(f, 1, &sums[0], &sums[1], &sums[2]);
-    trace("pending %llu", (unsigned long long)sums[0]);
+    backend_setup(f);
+    backend_pending(f, 1);
     trace("iterate: %d", qemu_savevm_state_iterate(f, false));
     trace("postcopy iterate: %d", qemu_savevm_state_iterate(f, true));
     /* But d is saved whole: only its live half is off. */
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, false));
-    qemu_savevm_state_complete_postcopy(f);
+    trace("complete: %d", backend_complete(f, false, false));
+    device_complete_postcopy(f);
     trace("resume: %d", qemu_savevm_state_resume_prepare(NULL));
     qemu_savevm_state_cleanup();
     end("stream", f);
@@ -133,9 +131,9 @@ TEST(is_active_iterate_is_for_rounds_alone)
     a.is_active_iterate = false;
     c.is_active_iterate = false;
     d.is_active_iterate = false;
-    qemu_savevm_state_setup(f);
+    backend_setup(f);
     trace("iterate: %d", qemu_savevm_state_iterate(f, false));
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, true, false));
+    trace("complete: %d", backend_complete(f, true, false));
     end("stream", f);
 }
 
@@ -182,11 +180,11 @@ TEST(setup_stops_at_the_first_failure)
 
     four_devices();
     c.save_setup = -EBUSY;
-    qemu_savevm_state_setup(f);
+    backend_setup(f);
     end("a and c, and no d", f);
     f = backend_writer();
     c.save_setup = 1;
-    qemu_savevm_state_setup(f);
+    backend_setup(f);
     end("what is not negative is fine", f);
 }
 
@@ -196,15 +194,15 @@ TEST(completion_stops_at_the_first_failure)
 
     four_devices();
     c.save_live_complete_precopy = -EPIPE;
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, true));
+    trace("complete: %d", backend_complete(f, false, true));
     end("a and c, and no device", f);
     f = backend_writer();
     c.save_live_complete_precopy = 3;
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, true, true));
+    trace("complete: %d", backend_complete(f, true, true));
     end("what is not negative is fine", f);
     f = backend_writer();
     a.save_live_complete_postcopy = -EIO;
-    qemu_savevm_state_complete_postcopy(f);
+    device_complete_postcopy(f);
     end("no EOF", f);
 }
 
@@ -225,10 +223,10 @@ TEST(disks_that_cannot_be_given_up)
 
     four_devices();
     backend.disks_inactivate = -EACCES;
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, true));
+    trace("complete: %d", backend_complete(f, false, true));
     end("no EOF", f);
     f = backend_writer();
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, false));
+    trace("complete: %d", backend_complete(f, false, false));
     end("not asked", f);
 }
 
@@ -239,19 +237,20 @@ TEST(completion_in_postcopy)
     four_devices();
     c.has_postcopy = false;
     backend.in_postcopy = true;
-    trace("both: %d", qemu_savevm_state_complete_precopy(f, false, false));
+    trace("both: %d", backend_complete(f, false, false));
     end("devices, EOF, no description", f);
     f = backend_writer();
-    trace("iterable: %d", qemu_savevm_state_complete_precopy(f, true, false));
+    trace("iterable: %d", backend_complete(f, true, false));
     end("c alone", f);
     f = backend_writer();
-    trace("non-iterable: %d", qemu_savevm_state_complete_precopy_non_iterable(f, true, false));
+    trace("non-iterable: %d", backend_complete_devices(f, true, false));
     end("no EOF", f);
     f = backend_writer();
     trace("round: %d", qemu_savevm_state_iterate(f, true));
     end("a and d", f);
     f = backend_writer();
-    qemu_savevm_state_complete_postcopy(f);
+    c.is_active = SAVEVM_QEMU_VERSION < 1001;
+    device_complete_postcopy(f);
     end("all that have it", f);
 }
 
@@ -261,11 +260,11 @@ TEST(non_iterable_by_itself)
     QEMUFile *f = backend_writer();
 
     four_devices();
-    trace("not in postcopy: %d", qemu_savevm_state_complete_precopy_non_iterable(f, false, true));
+    trace("not in postcopy: %d", backend_complete_devices(f, false, true));
     end("stream", f);
     backend.in_postcopy = true;
     f = backend_writer();
-    trace("in postcopy: %d", qemu_savevm_state_complete_precopy_non_iterable(f, true, true));
+    trace("in postcopy: %d", backend_complete_devices(f, true, true));
     end("stream", f);
 }
 
@@ -277,25 +276,30 @@ TEST(devices_without_has_postcopy_have_none)
     device_add(&c, "c", 0, 1, PLAIN_LIVE | HAS_HAS_POSTCOPY);
     trace("postcopy round: %d", qemu_savevm_state_iterate(f, true));
     backend.in_postcopy = true;
-    trace("iterable: %d", qemu_savevm_state_complete_precopy(f, true, false));
+    trace("iterable: %d", backend_complete(f, true, false));
     end("c iterates, a completes", f);
 }
 
 TEST(the_rate_limit_ends_a_round_between_devices)
 {
     QEMUFile *f = backend_writer();
+    const uint8_t *bytes;
+    size_t len = 0;
 
     four_devices();
-    a.extra = 500;
-    c.extra = 500;
-    qemu_file_set_rate_limit(f, 600);
+    /* Newer versions only count what was flushed. */
+    a.extra = 50000;
+    c.extra = 50000;
+    backend_rate_set(f, 60000);
     trace("round: %d", qemu_savevm_state_iterate(f, false));
-    trace("limited: %d", qemu_file_rate_limit(f));
-    qemu_file_reset_rate_limit(f);
-    trace("limited: %d", qemu_file_rate_limit(f));
-    qemu_file_set_rate_limit(f, 0);
+    trace("limited: %d", backend_rate_exceeded(f));
+    backend_rate_reset(f);
+    trace("limited: %d", backend_rate_exceeded(f));
+    backend_rate_set(f, 0);
     trace("round: %d", qemu_savevm_state_iterate(f, false));
-    end("one and a half rounds", f);
+    bytes = backend_bytes(f, &len);
+    trace_digest("one and a half rounds", bytes, len);
+    CHECK_EQ(qemu_fclose(f), 0);
 }
 
 TEST(an_error_on_the_file_ends_a_round)
@@ -305,7 +309,7 @@ TEST(an_error_on_the_file_ends_a_round)
     four_devices();
     qemu_file_set_error(f, -ENOSPC);
     trace("round: %d", qemu_savevm_state_iterate(f, false));
-    trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, false));
+    trace("complete: %d", backend_complete(f, false, false));
     end("nothing", f);
 }
 
@@ -329,9 +333,9 @@ TEST(errors_set_on_the_file_by_callbacks)
         trace("-- %s", names[i]);
         a.hook = b.hook = fail_here;
         a.data = b.data = (void *)names[i];
-        qemu_savevm_state_setup(f);
+        backend_setup(f);
         trace("round: %d", qemu_savevm_state_iterate(f, false));
-        trace("complete: %d", qemu_savevm_state_complete_precopy(f, false, false));
+        trace("complete: %d", backend_complete(f, false, false));
         end("stream", f);
     }
 }
@@ -342,10 +346,10 @@ TEST(without_footers)
 
     four_devices();
     backend.no_footers = true;
-    qemu_savevm_state_setup(f);
+    backend_setup(f);
     qemu_savevm_state_iterate(f, false);
-    qemu_savevm_state_complete_precopy(f, false, false);
-    qemu_savevm_state_complete_postcopy(f);
+    backend_complete(f, false, false);
+    device_complete_postcopy(f);
     end("stream", f);
 }
 
@@ -355,7 +359,9 @@ TEST(without_description)
 
     four_devices();
     backend.no_vmdesc = true;
-    qemu_savevm_state_complete_precopy(f, false, false);
+    backend_header(f);
+    backend_setup(f);
+    backend_complete(f, false, false);
     end("stream", f);
 }
 
@@ -365,7 +371,9 @@ TEST(page_size_in_the_description)
 
     backend.page_bits = backend.page_bits_min = 16;
     device_add(&b, "quote\" and \\ and \n and \x7f", 0, 1, HAS_LEGACY);
-    qemu_savevm_state_complete_precopy(f, false, false);
+    backend_header(f);
+    backend_setup(f);
+    backend_complete(f, false, false);
     end("stream", f);
 }
 
@@ -415,10 +423,10 @@ TEST(large_sections)
         large[i].extra = 32760 + i;
         register_savevm_live(names[i], 0, 1, &large[i].ops, &large[i]);
     }
-    qemu_savevm_state_setup(f);
+    backend_setup(f);
     qemu_savevm_state_iterate(f, false);
-    qemu_savevm_state_complete_precopy(f, false, false);
-    trace("total %lld", (long long)qemu_file_total_transferred(f));
+    backend_complete(f, false, false);
+    trace("total %lld", (long long)backend_transferred(f));
     bytes = backend_bytes(f, &len);
     trace_digest("stream", bytes, len);
     CHECK_EQ(qemu_fclose(f), 0);

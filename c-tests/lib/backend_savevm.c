@@ -3,7 +3,10 @@
 #include "backend.h"
 
 #include "migration/qemu-file.h"
+#include "migration/register.h"
+#include "migration/savevm.h"
 #include "savevm.h"
+#include "savevm/abi.h"
 #include "savevm/host-driver.h"
 #include "savevm/file.h"
 
@@ -20,6 +23,11 @@ BackendHost backend = {
 
 static int postcopy;
 static bool return_path;
+#if SAVEVM_QEMU_VERSION >= 1000
+static bool described;     /* the driver has begun a description */
+static bool loading;
+static bool thread_failed;
+#endif
 
 const char *backend_name(void)
 {
@@ -46,11 +54,18 @@ static unsigned page_bits_min(void *host)
 
 static const char *const *capabilities(void *host)
 {
-    static const char *const none[] = { NULL };
-    static const char *const one[] = { "x-ignore-shared", NULL };
+    static const char *names[3];
+    unsigned count = 0;
 
     (void)host;
-    return backend.x_ignore_shared ? one : none;
+    if (backend.x_ignore_shared) {
+        names[count++] = "x-ignore-shared";
+    }
+    if (backend.mapped_ram) {
+        names[count++] = "mapped-ram";
+    }
+    names[count] = NULL;
+    return names;
 }
 
 static bool uuid(void *host, uint8_t *bytes)
@@ -62,12 +77,26 @@ static bool uuid(void *host, uint8_t *bytes)
     return backend.uuid != NULL;
 }
 
+/* In newer versions, the driver decides whether a save is described. */
+static bool describes(void)
+{
+#if SAVEVM_QEMU_VERSION >= 1000
+    return described || loading;
+#else
+    return true;
+#endif
+}
+
 static uint32_t stream_flags(void *host)
 {
     (void)host;
     return (backend.no_configuration ? SAVEVM_FLAG_NO_CONFIGURATION : 0) |
            (backend.no_footers ? SAVEVM_FLAG_NO_FOOTERS : 0) |
-           (backend.no_vmdesc ? SAVEVM_FLAG_NO_VMDESC : 0) |
+#if SAVEVM_QEMU_VERSION >= 1000
+           (backend.switchover_ack ? SAVEVM_FLAG_SWITCHOVER_ACK : 0) |
+           (backend.no_switchover_start ? SAVEVM_FLAG_NO_SWITCHOVER_START : 0) | SAVEVM_FLAG_HOST_CLEANS_LOAD |
+#endif
+           (backend.no_vmdesc || !describes() ? SAVEVM_FLAG_NO_VMDESC : 0) |
            (backend.in_postcopy ? SAVEVM_FLAG_IN_POSTCOPY : 0) |
            (backend.in_colo ? SAVEVM_FLAG_IN_COLO : 0) |
            (backend.postcopy_ram ? SAVEVM_FLAG_POSTCOPY_RAM : 0);
@@ -107,8 +136,12 @@ static int disks_inactivate(void *host)
 static int precopy_notify(void *host, SaveVMPrecopyNotice notice)
 {
     (void)host;
+    if (SAVEVM_QEMU_VERSION >= 1000 && notice == SAVEVM_PRECOPY_COMPLETE) {
+        /* The driver sends this notice itself. */
+        return 0;
+    }
     trace("host: precopy_notify %d", notice);
-    return 0;
+    return backend.precopy_notify;
 }
 
 static void report(void *host, SaveVMReportLevel level, const char *text)
@@ -216,6 +249,13 @@ static int enable_colo(void *host)
     return backend.enable_colo;
 }
 
+static int switchover_ack(void *host)
+{
+    (void)host;
+    trace("host: switchover_ack");
+    return 0;
+}
+
 /* A thread reads on once there was a LISTEN. */
 static bool main_loop_done(void *host)
 {
@@ -237,7 +277,53 @@ static const SaveVMIncomingOps incoming = {
     .recv_bitmap = recv_bitmap,
     .enable_colo = enable_colo,
     .main_loop_done = main_loop_done,
+    .switchover_ack = switchover_ack,
 };
+
+#if SAVEVM_QEMU_VERSION >= 1000
+/* Threads of devices run at once. */
+
+static bool device_threads(void *host)
+{
+    (void)host;
+    return backend.device_threads;
+}
+
+static void device_thread_start(void *host, void *function, const char *idstr, uint32_t instance_id, void *device)
+{
+    Error *err = NULL;
+#if SAVEVM_QEMU_VERSION >= 1001
+    SaveCompletePrecopyThreadData data = { NULL, (char *)idstr, instance_id, device };
+#else
+    SaveLiveCompletePrecopyThreadData data = { NULL, (char *)idstr, instance_id, device };
+#endif
+
+    (void)host;
+    trace("host: thread of %s %u", idstr, instance_id);
+    memcpy(&data.hdlr, &function, sizeof(function));
+    thread_failed |= !data.hdlr(&data, &err);
+    error_free(err);
+}
+
+static void device_threads_abort(void *host)
+{
+    (void)host;
+    trace("host: threads_abort");
+}
+
+static bool device_threads_join(void *host)
+{
+    bool failed = thread_failed;
+
+    (void)host;
+    if (failed) {
+        device_threads_abort(host);
+    }
+    trace("host: threads_join");
+    thread_failed = false;
+    return !failed;
+}
+#endif
 
 void backend_start(void)
 {
@@ -260,7 +346,14 @@ void backend_start(void)
     ops.precopy_notify = precopy_notify;
     ops.report = report;
     ops.incoming = &incoming;
+#if SAVEVM_QEMU_VERSION >= 1000
+    ops.device_threads = device_threads;
+    ops.device_thread_start = device_thread_start;
+    ops.device_threads_abort = device_threads_abort;
+    ops.device_threads_join = device_threads_join;
+#endif
     savevm_set_host(savevm_default(), &ops, NULL);
+    savevm_set_abi(savevm_default(), SAVEVM_QEMU_ABI, NULL);
 }
 
 QEMUFile *backend_writer(void)
@@ -288,13 +381,215 @@ VMStateIf *backend_object(const char *path)
     return (VMStateIf *)(path ? path : "");
 }
 
-MigrationIncomingState *backend_incoming(QEMUFile *f)
+void backend_rate_set(QEMUFile *f, int64_t limit)
 {
-    (void)f;
-    return NULL;
+    qemu_file_set_rate_limit(f, limit);
+}
+
+void backend_rate_reset(QEMUFile *f)
+{
+    qemu_file_reset_rate_limit(f);
+}
+
+bool backend_rate_exceeded(QEMUFile *f)
+{
+    return qemu_file_rate_limit(f);
+}
+
+void backend_set_blocking(QEMUFile *f, bool block)
+{
+    qemu_file_set_blocking(f, block);
+}
+
+uint64_t backend_transferred(QEMUFile *f)
+{
+    return (uint64_t)qemu_file_total_transferred_fast(f);
 }
 
 int backend_postcopy_state(int state)
 {
     return postcopy_state(NULL, state);
+}
+
+#if SAVEVM_QEMU_VERSION < 1000
+
+void backend_header(QEMUFile *f)
+{
+    qemu_savevm_state_header(f);
+}
+
+void backend_setup(QEMUFile *f)
+{
+    qemu_savevm_state_setup(f);
+}
+
+void backend_pending(QEMUFile *f, uint64_t threshold)
+{
+    uint64_t sums[3];
+
+    qemu_savevm_state_pending(f, threshold, &sums[0], &sums[1], &sums[2]);
+    trace("pending %llu %llu %llu", (unsigned long long)sums[0], (unsigned long long)sums[1],
+          (unsigned long long)sums[2]);
+}
+
+int backend_complete(QEMUFile *f, bool live_only, bool inactivate_disks)
+{
+    return qemu_savevm_state_complete_precopy(f, live_only, inactivate_disks);
+}
+
+int backend_complete_devices(QEMUFile *f, bool in_postcopy, bool inactivate_disks)
+{
+    return qemu_savevm_state_complete_precopy_non_iterable(f, in_postcopy, inactivate_disks);
+}
+
+int backend_load(QEMUFile *f)
+{
+    return qemu_loadvm_state(f);
+}
+
+int backend_load_sections(QEMUFile *f)
+{
+    return qemu_loadvm_state_main(f, NULL);
+}
+
+int backend_load_devices(QEMUFile *f)
+{
+    return qemu_load_device_state(f);
+}
+
+#else
+
+static void failed(const char *phase, int ret, Error *err, const char *expected)
+{
+    trace("%s: %d", phase, ret);
+    if (err && expected) {
+        trace("its error is the device's: %d", strstr(error_get_pretty(err), expected) != NULL);
+    }
+    error_free(err);
+}
+
+void backend_prepare(const char *expected)
+{
+    Error *err = NULL;
+    int ret = savevm_state_prepare(&err);
+
+    failed("prepare", ret, err, expected);
+}
+
+void backend_header(QEMUFile *f)
+{
+    described = true;
+    qemu_savevm_state_header(f);
+}
+
+void backend_setup_expecting(QEMUFile *f, const char *expected)
+{
+    Error *err = NULL;
+    int ret = savevm_state_setup(f, &err);
+
+    failed("setup", ret, err, expected);
+}
+
+void backend_setup(QEMUFile *f)
+{
+    backend_setup_expecting(f, NULL);
+}
+
+void backend_pending(QEMUFile *f, uint64_t threshold)
+{
+    (void)f;
+    (void)threshold;
+    for (int exact = 0; exact < 2; exact++) {
+        uint64_t must, can;
+
+        savevm_state_pending(exact, &must, &can);
+        trace("%s %llu %llu", exact ? "exact" : "estimate", (unsigned long long)must, (unsigned long long)can);
+    }
+}
+
+int backend_complete(QEMUFile *f, bool live_only, bool inactivate_disks)
+{
+    int ret = 0;
+
+    if (!backend.in_postcopy || live_only) {
+        ret = savevm_state_complete_precopy_iterable(f, backend.in_postcopy);
+    }
+    if (ret == 0 && !live_only) {
+        ret = backend_complete_devices(f, backend.in_postcopy, inactivate_disks);
+    }
+    return ret ? ret : savevm_file_flush(f);
+}
+
+int backend_complete_devices(QEMUFile *f, bool in_postcopy, bool inactivate_disks)
+{
+    int ret;
+
+    (void)inactivate_disks;
+    described &= !in_postcopy && !backend.in_postcopy;
+    ret = savevm_state_complete_precopy_non_iterable(f, in_postcopy);
+    described = false;
+    return ret;
+}
+
+void backend_postcopy_prepare(QEMUFile *f, const char *expected)
+{
+    Error *err = NULL;
+    int ret = savevm_state_postcopy_prepare(f, &err);
+
+    failed("postcopy_prepare", ret == 0, err, expected);
+}
+
+void backend_switchover_start(QEMUFile *f)
+{
+    savevm_send_switchover_start(f);
+}
+
+void backend_approve_switchover(void)
+{
+    trace("approve: %d", savevm_approve_switchover());
+}
+
+void backend_load_buffer(const char *idstr, uint32_t instance_id, char *bytes, size_t len, const char *expected)
+{
+    Error *err = NULL;
+    int ret = savevm_load_state_buffer(idstr, instance_id, bytes, len, &err);
+
+    failed("load_buffer", ret == 0, err, expected);
+}
+
+void backend_load_thread(MigrationLoadThread function, void *opaque)
+{
+    savevm_start_load_thread(function, opaque);
+}
+
+void backend_error(Error **errp, const char *text)
+{
+    savevm_error_set(errp, 0, text);
+}
+
+int backend_load(QEMUFile *f)
+{
+    int ret;
+
+    loading = true;
+    ret = savevm_load_state(f, NULL);
+    qemu_loadvm_state_cleanup();
+    loading = false;
+    return ret;
+}
+
+int backend_load_sections(QEMUFile *f)
+{
+    return savevm_load_state_main(f, NULL);
+}
+
+int backend_load_devices(QEMUFile *f)
+{
+    return savevm_load_device_state(f, NULL);
+}
+#endif
+
+void backend_load_cleanup(void)
+{
+    qemu_loadvm_state_cleanup();
 }

@@ -52,6 +52,11 @@ void trace_unfold(const char *what, size_t number)
     trace("%s %zu: %u lines, FNV-1a %016llx", what, number, folded, (unsigned long long)fold_hash);
 }
 
+void trace_drop(void)
+{
+    folding = false;
+}
+
 void trace_bytes(const char *what, const void *bytes, size_t len)
 {
     const uint8_t *at = bytes;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The files of backend.h on top of QEMU's own objects, 7.2 or 10.0. Compiled
- * with QEMU's flags against QEMU's headers.
+ * The files of backend.h on top of QEMU's own objects. Compiled with QEMU's
+ * flags against QEMU's headers.
  */
 #include "qemu/osdep.h"
 #include "io/channel-buffer.h"

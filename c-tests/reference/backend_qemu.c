@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * backend.h on top of QEMU 7.2's own objects: objects and the machine. Files
- * are in backend_files_qemu.c.
+ * backend.h on top of QEMU's own objects: objects and the machine. Files are in
+ * backend_files_qemu.c, phases in phases_qemu.c.
  * Compiled with QEMU's flags against QEMU's headers. What else those objects
  * call is in stubs_qemu.c.
  */
@@ -13,6 +13,13 @@
 #include "migration/qemu-file.h"
 
 #include "reference/host_qemu.h"
+
+/* Constant since 10.1. */
+#if SAVEVM_QEMU_VERSION >= 1001
+#define CLASS_DATA const
+#else
+#define CLASS_DATA
+#endif
 
 BackendHost backend = {
     .machine = "box",
@@ -58,7 +65,7 @@ static char *object_id(VMStateIf *obj)
     return g_strdup(((SideObject *)obj)->path);
 }
 
-static void object_class(ObjectClass *class, void *data)
+static void object_class(ObjectClass *class, CLASS_DATA void *data)
 {
     VMSTATE_IF_CLASS(class)->get_id = object_id;
 }
@@ -68,7 +75,7 @@ static const TypeInfo object_type = {
     .parent = TYPE_OBJECT,
     .instance_size = sizeof(SideObject),
     .class_init = object_class,
-    .interfaces = (InterfaceInfo[]) {
+    .interfaces = (CLASS_DATA InterfaceInfo[]) {
         { TYPE_VMSTATE_IF },
         { }
     },

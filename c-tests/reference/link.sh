@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Links test programs with the objects of a built QEMU 7.2 tree (x86_64-softmmu,
-# with tests/unit/test-vmstate built): savevm.c, qemu-file.c, vmstate.c and what
-# they depend on. The programs themselves are compiled with our headers, as
-# unknown device code is.
+# Links test programs with the objects of a built tree of QEMU 7.2, 10.0 or 10.2
+# (x86_64-softmmu, with tests/unit/test-vmstate built): savevm.c, qemu-file.c,
+# vmstate.c and what they depend on. The programs themselves are compiled with our
+# headers, as unknown device code is, for the version of the tree.
 #
 # usage: QEMU_BUILD=tree link.sh OUTDIR SOURCE...
 # Every SOURCE has a main() and becomes OUTDIR/<its name>-qemu.
@@ -20,20 +20,28 @@ shift
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-object=tests/unit/test-vmstate.p/test-vmstate.c.o
-if [ ! -e "$QEMU_BUILD/$object" ] || [ ! -e "$QEMU_BUILD/libcommon.fa.p/migration_savevm.c.o" ]; then
+unit=tests/unit/test-vmstate
+object=$unit.p/test-vmstate.c.o
+# Up to 9.0, from 9.1, and from 10.1 on.
+savevm=
+for library in libcommon.fa libcommon.a libsystem.a; do
+    [ ! -e "$QEMU_BUILD/$library.p/migration_savevm.c.o" ] || savevm=$library.p/migration_savevm.c.o
+done
+if [ ! -e "$QEMU_BUILD/$object" ] || [ -z "$savevm" ]; then
     echo "$QEMU_BUILD has no built tests/unit/test-vmstate and qemu-system-x86_64" >&2
     exit 1
 fi
+number_of() {
+    sed -n "s/^#define QEMU_VERSION_$1 //p" "$QEMU_BUILD/config-host.h"
+}
+version=$(($(number_of MAJOR) * 100 + $(number_of MINOR)))
 
 # Compile as QEMU compiles its own unit tests, and link as it links them.
 command_of() {
-    ninja -C "$QEMU_BUILD" -t commands "$1" | sed '/^ninja: /d' | tail -n 1
+    ninja -C "$QEMU_BUILD" -t commands "$unit" | grep -- " -o $1 "
 }
-flags=$(command_of "$object" | sed 's/^[^ ]* //; s/ -MD .*//')
-link=$(command_of tests/unit/test-vmstate)
-before=$(printf '%s' "$link" | sed "s,^[^ ]* ,,; s, -o [^ ]* [^ ]*test-vmstate.c.o.*,,")
-after=$(printf '%s' "$link" | sed 's,.*test-vmstate\.c\.o ,,')
+flags=$(command_of "$object" | sed 's/^\(ccache \)\{0,1\}[^ ]* //; s/ -MD .*//')
+link=$(command_of "$unit" | sed "s,^[^ ]* ,,; s, -o $unit ,&,")
 
 # QEMU's flags only hold in its build directory, so the sources need full names.
 sources=
@@ -41,25 +49,41 @@ for source in "$@"; do
     sources="$sources $(cd "$(dirname "$source")" && pwd)/$(basename "$source")"
 done
 cd "$QEMU_BUILD"
-for unit in backend_qemu backend_files_qemu stubs_qemu; do
+if [ "$version" -ge 1000 ]; then
+    differs=stubs_newer_qemu
+    selected="-DSAVEVM_QEMU_VERSION=$version -DSAVEVM_PLAIN_NAMES"
+    # 10.2 has a stub of some functions of savevm.c beside another one that is needed; the first counts.
+    link_options=-Wl,--wrap=qemu_file_get_return_path,--allow-multiple-definition
+    vmstate_if=libhwcore.a.p/hw_core_vmstate-if.c.o
+else
+    differs=stubs_older_qemu
+    selected=
+    link_options=-Wl,--wrap=qemu_file_get_return_path,--wrap=qemu_bh_new_full,--wrap=qemu_bh_schedule
+    vmstate_if=libhwcore.fa.p/hw_core_vmstate-if.c.o
+fi
+units=
+for unit_name in backend_qemu backend_files_qemu phases_qemu stubs_qemu $differs; do
     # shellcheck disable=SC2086
-    $CC $flags -Wno-unused-parameter -iquote "$tests" -iquote "$lib" -c -o "$out/$unit.o" "$here/$unit.c"
+    $CC $flags -Wno-unused-parameter -DSAVEVM_QEMU_VERSION="$version" -iquote "$tests" -iquote "$lib" \
+        -c -o "$out/$unit_name.o" "$here/$unit_name.c"
+    units="$units $out/$unit_name.o"
 done
-ours="-O2 -g -std=gnu11 -Wall -Wextra -I$tests/../include -I$lib"
+ours="-O2 -g -std=gnu11 -Wall -Wextra -fPIE $selected -I$tests/../include -I$lib"
 # shellcheck disable=SC2086
-for unit in "$here/never.c" "$lib/trace.c" "$lib/harness.c" "$lib/devices.c"; do
-    name=$(basename "$unit" .c)
-    $CC $ours -fPIE -c -o "$out/$name.o" "$unit"
+for source in "$here/never.c" "$lib/trace.c" "$lib/harness.c" "$lib/devices.c"; do
+    $CC $ours -c -o "$out/$(basename "$source" .c).o" "$source"
 done
-# An archive, as a program with a main() of its own takes no harness.
+# Archives: a program with a main() of its own takes no harness, and what QEMU's
+# objects have themselves is not taken from never.c.
+rm -f "$out/libtests.a" "$out/libnever.a"
 ar rcs "$out/libtests.a" "$out/trace.o" "$out/harness.o" "$out/devices.o"
+ar rcs "$out/libnever.a" "$out/never.o"
 for source in $sources; do
     name=$(basename "$source" .c)
     # shellcheck disable=SC2086
-    $CC $ours -fPIE -c -o "$out/$name.o" "$source"
+    $CC $ours -c -o "$out/$name.o" "$source"
+    objects="$out/$name.o $units $out/libtests.a $savevm $vmstate_if"
     # shellcheck disable=SC2086
-    $CC $before -o "$out/$name-qemu" "$out/$name.o" "$out/backend_qemu.o" "$out/backend_files_qemu.o" "$out/stubs_qemu.o" "$out/never.o" \
-        "$out/libtests.a" \
-        libcommon.fa.p/migration_savevm.c.o libhwcore.fa.p/hw_core_vmstate-if.c.o \
-        -Wl,--wrap=qemu_file_get_return_path,--wrap=qemu_bh_new_full,--wrap=qemu_bh_schedule $after
+    $CC $(printf '%s' "$link" | sed "s, -o $unit , -o $out/$name-qemu ,; s, $object , $objects ,
+        s,-Wl\,--start-group,&,") $link_options "$out/libnever.a"
 done

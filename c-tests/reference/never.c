@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What savevm.c refers to and no test here reaches: snapshots, postcopy's
- * threads, the run state. A call of one of these ends the program. The
- * types do not matter for that, so this includes none of QEMU's headers.
+ * threads, the run state. A call of one of these ends the program. The types do
+ * not matter for that, so this includes none of QEMU's headers.
+ *
+ * The list is that of all versions of QEMU, and what a version has elsewhere
+ * takes precedence.
  */
 #include <stdio.h>
 #include <stdlib.h>
 
 #define NEVER(name)                                      \
     void name(void);                                     \
-    void name(void)                                      \
+    __attribute__((weak)) void name(void)                \
     {                                                    \
         fprintf(stderr, "%s was called\n", #name);       \
         abort();                                         \
@@ -35,13 +38,17 @@ NEVER(job_progress_update)
 NEVER(job_start)
 NEVER(memory_region_name)
 NEVER(migrate_announce_params)
+NEVER(migrate_can_snapshot)
 NEVER(migrate_init)
 NEVER(migrate_send_rp_message_req_pages)
 NEVER(migrate_use_block)
+NEVER(migration_block_activate)
+NEVER(migration_block_inactivate)
 NEVER(migration_incoming_state_destroy)
 NEVER(migration_is_blocked)
 NEVER(migration_is_running)
 NEVER(postcopy_fault_thread_notify)
+NEVER(postcopy_is_paused)
 NEVER(postcopy_ram_incoming_cleanup)
 NEVER(postcopy_temp_page_reset)
 NEVER(qemu_announce_self)
@@ -50,14 +57,19 @@ NEVER(qemu_ram_set_migratable)
 NEVER(qemu_ram_unset_idstr)
 NEVER(qemu_ram_unset_migratable)
 NEVER(qemu_system_reset)
+NEVER(qemu_system_wakeup_request)
 NEVER(qio_channel_block_new)
+NEVER(ram_block_add_cpr_blocker)
+NEVER(ram_block_del_cpr_blocker)
 NEVER(replay_can_snapshot)
 NEVER(replay_flush_events)
+NEVER(runstate_get)
 NEVER(runstate_is_running)
 NEVER(runstate_set)
+NEVER(vm_resume)
 NEVER(vm_start)
 NEVER(vm_stop)
 
 /* Statistics that only a snapshot clears: room enough for both. */
-char ram_counters[4096];
-char compression_counters[4096];
+__attribute__((weak)) char ram_counters[4096];
+__attribute__((weak)) char compression_counters[4096];

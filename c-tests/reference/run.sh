@@ -1,28 +1,68 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Runs trace programs on QEMU 7.2's own objects and compares what they print
-# with the committed traces; libsavevm's traces are compared with the same.
+# Runs trace programs on QEMU's own objects and compares what they print with the
+# committed traces; libsavevm's traces are compared with the same.
 #
-# usage: QEMU_BUILD=tree run.sh [--update] EXPECTED_DIR SOURCE...
-# --update writes the traces instead: that is where those in expected/ came
-# from. Without QEMU_BUILD the test is skipped.
+# usage: QEMU_BUILD=tree run.sh [--update] 7.2 EXPECTED_DIR SOURCE...
+#        QEMU_BUILD_10=tree run.sh [--update] 10.0 EXPECTED_DIR SOURCE...
+#        QEMU_BUILD_10_2=tree run.sh [--update] 10.2 EXPECTED_DIR SOURCE...
+#
+# --update writes the traces instead: that is where those in expected/ came from.
+# The traces of 7.2 are in EXPECTED_DIR. EXPECTED_DIR/VERSION has the differences
+# of a newer version from them, and whole traces of programs that 7.2 does not
+# have. Without a built tree the test is skipped.
 set -eu
 
-if [ -z "${QEMU_BUILD:-}" ]; then
-    echo "QEMU_BUILD names no built QEMU 7.2 tree: skipped"
-    exit 77
-fi
 update=
 if [ "$1" = --update ]; then
     update=yes
     shift
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-expected=$1
-shift
+version=$1 expected=$2
+shift 2
+case $version in
+10.0) QEMU_BUILD=${QEMU_BUILD_10:-} ;;
+10.2) QEMU_BUILD=${QEMU_BUILD_10_2:-} ;;
+esac
+if [ -z "${QEMU_BUILD:-}" ]; then
+    echo "no built tree of QEMU $version: QEMU_BUILD (7.2), QEMU_BUILD_10 (10.0) or QEMU_BUILD_10_2 (10.2) names one"
+    exit 77
+fi
+export QEMU_BUILD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
+
+# Writes down the trace of program $1.
+write_trace() {
+    if [ "$version" = 7.2 ]; then
+        cp "$work/$1.txt" "$expected/$1.txt"
+        return
+    fi
+    mkdir -p "$expected/$version"
+    if [ ! -e "$expected/$1.txt" ]; then
+        cp "$work/$1.txt" "$expected/$version/$1.txt"
+    elif diff "$expected/$1.txt" "$work/$1.txt" >"$work/diff"; then
+        rm -f "$expected/$version/$1.diff"
+    else
+        cp "$work/diff" "$expected/$version/$1.diff"
+    fi
+}
+
+# Compares the trace of program $1 with the one that was written down.
+compare_trace() {
+    if [ "$version" = 7.2 ]; then
+        diff -u "$expected/$1.txt" "$work/$1.txt"
+    elif [ ! -e "$expected/$1.txt" ]; then
+        diff -u "$expected/$version/$1.txt" "$work/$1.txt"
+    else
+        differences=$expected/$version/$1.diff
+        [ -e "$differences" ] || differences=/dev/null
+        diff "$expected/$1.txt" "$work/$1.txt" >"$work/diff" || true
+        diff -u "$differences" "$work/diff"
+    fi
+}
 
 "$here/link.sh" "$work" "$@"
 failed=0
@@ -32,8 +72,8 @@ for source in "$@"; do
         cat "$work/$name.err"
         failed=1
     elif [ -n "$update" ]; then
-        cp "$work/$name.txt" "$expected/$name.txt"
-    elif ! diff -u "$expected/$name.txt" "$work/$name.txt"; then
+        write_trace "$name"
+    elif ! compare_trace "$name"; then
         failed=1
     else
         echo "$name: $(wc -l <"$work/$name.txt") lines, the same"

@@ -2,22 +2,27 @@
 /*
  * The part of QEMU that its savevm.c calls and that a test wants to see:
  * every call becomes a line of the trace, with the words of backend_savevm.c.
+ * stubs_older_qemu.c or stubs_newer_qemu.c has what QEMU 7.2 or 10 adds.
  */
 #include "qemu/osdep.h"
-#include "block/block.h"
-#include "exec/cpu-common.h"
-#include "exec/target_page.h"
 #include "migration/colo.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/postcopy-ram.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
-#include "qapi/error.h"
-#include "qemu/timer.h"
 #include "qemu/uuid.h"
+#if SAVEVM_QEMU_VERSION >= 1000
+#include "migration/options.h"
+#include "qapi/error.h"
+#include "system/cpus.h"
+#include "system/system.h"
+#define CAPABILITIES capabilities
+#else
 #include "sysemu/cpus.h"
 #include "sysemu/sysemu.h"
+#define CAPABILITIES enabled_capabilities
+#endif
 
 #include "reference/host_qemu.h"
 
@@ -36,13 +41,17 @@ MigrationState *migrate_get_current(void)
 {
     outgoing.send_configuration = !backend.no_configuration;
     outgoing.send_section_footer = !backend.no_footers;
-    outgoing.enabled_capabilities[MIGRATION_CAPABILITY_X_IGNORE_SHARED] =
+    outgoing.CAPABILITIES[MIGRATION_CAPABILITY_X_IGNORE_SHARED] =
         backend.x_ignore_shared;
+#if SAVEVM_QEMU_VERSION >= 900
+    outgoing.CAPABILITIES[MIGRATION_CAPABILITY_MAPPED_RAM] = backend.mapped_ram;
+#endif
     qemu_uuid_set = backend.uuid != NULL;
     if (backend.uuid) {
         memcpy(qemu_uuid.data, backend.uuid, sizeof(qemu_uuid.data));
     }
     qdev_get_machine();
+    host_refresh();
     return &outgoing;
 }
 
@@ -57,35 +66,17 @@ void host_start(void)
     qemu_mutex_init(&incoming.page_request_mutex);
     qemu_mutex_init(&incoming.postcopy_prio_thread_mutex);
     qemu_event_init(&incoming.main_thread_load_event, false);
-    qemu_sem_init(&incoming.thread_sync_sem, 0);
     qemu_sem_init(&incoming.postcopy_pause_sem_fault, 0);
     incoming.page_requested = g_tree_new((GCompareFunc)strcmp);
     migrate_get_current();
 }
 
-MigrationIncomingState *backend_incoming(QEMUFile *f)
+MigrationIncomingState *host_incoming(QEMUFile *f)
 {
     incoming.from_src_file = f;
     incoming.state = MIGRATION_STATUS_POSTCOPY_RECOVER;
     migrate_get_current();
     return &incoming;
-}
-
-/* The machine's properties */
-
-size_t qemu_target_page_size(void)
-{
-    return (size_t)1 << backend.page_bits;
-}
-
-int qemu_target_page_bits(void)
-{
-    return backend.page_bits;
-}
-
-int qemu_target_page_bits_min(void)
-{
-    return backend.page_bits_min;
 }
 
 bool migrate_validate_uuid(void)
@@ -105,12 +96,8 @@ bool migration_in_colo_state(void)
 
 bool migrate_postcopy_ram(void)
 {
+    host_refresh();
     return backend.postcopy_ram;
-}
-
-bool migrate_dirty_bitmaps(void)
-{
-    return false;
 }
 
 bool migrate_postcopy_preempt(void)
@@ -140,16 +127,15 @@ void cpu_synchronize_all_post_init(void)
     trace("host: cpu_synchronize_post_load");
 }
 
-int bdrv_inactivate_all(void)
-{
-    trace("host: disks_inactivate");
-    return backend.disks_inactivate;
-}
-
 int precopy_notify(PrecopyNotifyReason reason, Error **errp)
 {
     trace("host: precopy_notify %d", reason);
-    return 0;
+#if SAVEVM_QEMU_VERSION >= 1000
+    if (backend.precopy_notify) {
+        error_setg(errp, "the host is not ready");
+    }
+#endif
+    return backend.precopy_notify;
 }
 
 /* What commands ask for */
@@ -194,19 +180,8 @@ int backend_postcopy_state(int state)
     return before;
 }
 
-bool postcopy_ram_supported_by_host(MigrationIncomingState *mis)
-{
-    return true;
-}
-
 int postcopy_notify(enum PostcopyNotifyReason reason, Error **errp)
 {
-    return 0;
-}
-
-int ram_postcopy_incoming_init(MigrationIncomingState *mis)
-{
-    trace("host: postcopy_advise");
     return 0;
 }
 
@@ -224,41 +199,6 @@ int ram_discard_range(const char *block, uint64_t start, size_t length)
     return backend.discard;
 }
 
-int postcopy_ram_incoming_setup(MigrationIncomingState *mis)
-{
-    return 0;
-}
-
-/* Instead of the thread that would read on. */
-void postcopy_thread_create(MigrationIncomingState *mis, QemuThread *thread,
-                            const char *name, void *(*fn)(void *), int joinable)
-{
-    trace("host: postcopy_listen");
-}
-
-/* The bottom half that starts the guest is taken for the start. */
-QEMUBH *__wrap_qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name,
-                                MemReentrancyGuard *guard);
-void __wrap_qemu_bh_schedule(QEMUBH *bh);
-
-QEMUBH *__wrap_qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name,
-                                MemReentrancyGuard *guard)
-{
-    return opaque;
-}
-
-void __wrap_qemu_bh_schedule(QEMUBH *bh)
-{
-    trace("host: postcopy_run");
-}
-
-void migrate_set_state(int *state, int old_state, int new_state)
-{
-    if (new_state == MIGRATION_STATUS_POSTCOPY_ACTIVE) {
-        trace("host: postcopy_resume");
-    }
-}
-
 void migrate_send_rp_resume_ack(MigrationIncomingState *mis, uint32_t value)
 {
 }
@@ -273,19 +213,8 @@ void migrate_send_rp_recv_bitmap(MigrationIncomingState *mis, char *block_name)
     trace("host: recv_bitmap %s", block_name);
 }
 
-int migration_incoming_enable_colo(void)
-{
-    trace("host: enable_colo");
-    return backend.enable_colo;
-}
-
 void migration_incoming_disable_colo(void)
 {
-}
-
-int colo_init_ram_cache(void)
-{
-    return 0;
 }
 
 void dirty_bitmap_mig_cancel_incoming(void)
