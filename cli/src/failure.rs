@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 
+use savevm_stream::inspect::io_text;
+
 /// Exit status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
@@ -39,9 +41,7 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::PipeClosed;
         }
-        let message = error.to_string();
-        // The error number adds nothing to the text.
-        Self::new(message.split(" (os error").next().unwrap_or_default())
+        Self::new(io_text(&error))
     }
 }
 

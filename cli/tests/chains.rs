@@ -98,6 +98,8 @@ fn broken_chain_is_refused_with_the_file_that_is_wrong() {
         assert!(refused.err.contains("base' is not the parent of"), "{}", refused.err);
     }
     assert!(!place.path("x").exists());
+    let missing = run(&["merge", arg(&place.path("nothing")), "-o", arg(&place.path("x"))]);
+    assert!(missing.err.ends_with("nothing' can't be opened: No such file or directory\n"), "{}", missing.err);
     let left: Vec<_> = std::fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
 }

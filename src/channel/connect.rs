@@ -28,7 +28,8 @@ use std::time::Duration;
 ///
 /// The call takes at most `limit` and ends at once when `cancel` is cancelled.
 pub fn connect(uri: &Uri, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
-    let wait = Wait::new("connecting to", uri, limit, cancel);
+    let what = if matches!(uri, Uri::File { .. }) { "opening" } else { "connecting to" };
+    let wait = Wait::new(what, uri, limit, cancel);
     wait.check()?;
     let fd = match uri {
         Uri::Unix(path) => to_unix(path, &wait)?,

@@ -10,7 +10,7 @@ use super::wait::{Cancel, Wait};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{accept_socket, listen_tcp, listen_unix, set_close_on_exec, set_nonblocking, socket_kind};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,8 +92,7 @@ impl Listener {
                 }
             }
             Uri::File { path, offset } => {
-                let opened = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path);
-                let mut file = opened.map_err(|err| Error::io(format_args!("opening {uri}"), &err))?;
+                let mut file = open_file(path).map_err(|err| Error::io(format_args!("opening {uri}"), &err))?;
                 seek(&mut file, *offset).map_err(|err| failed(&err))?;
                 Source::opened(Opened::Fd(Arc::new(FdChannel::new(file.into(), false)?.named(uri))))
             }
@@ -159,6 +158,12 @@ fn accept_any(sockets: &[OwnedFd], wait: &Wait<'_>) -> Result<OwnedFd> {
         let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
         wait.ready(&fds, false)?;
     }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path)?;
+    // Without this, reading the directory fails later.
+    if file.metadata()?.is_dir() { Err(io::Error::from_raw_os_error(libc::EISDIR)) } else { Ok(file) }
 }
 
 /// Returns whether the error is temporary: no peer yet, or a connection that was lost before it was accepted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::list::{Found, ListedPages};
 use super::{Chain, Files, Layer, ReadAt, next_file, text};
 use crate::budget::Budget;
-use crate::inspect::{Options, Stream, Unwatched, read_whole};
+use crate::inspect::{Options, Stream, Unwatched, io_text, read_whole};
 
 /// An incremental file, and the pages of its parent if that is a full snapshot.
 struct Listed<F> {
@@ -21,7 +21,7 @@ impl<F: ReadAt> Listed<F> {
     /// Reads the list and the devices of a file.
     fn read(path: PathBuf, file: F, budget: &mut Budget) -> Result<Self, String> {
         let named = |error: String| format!("{}: {error}", text(&path));
-        let found = Found::read(&file, budget).map_err(|error| named(error.to_string()))?;
+        let found = Found::read(&file, budget).map_err(|error| named(io_text(&error)))?;
         let found = found.ok_or_else(|| named(super::NO_LIST.to_owned()))?;
         let parts = found.parts().map_err(named)?;
         let pages = ListedPages::decode(parts.pages, found.end, budget).map_err(named)?;
@@ -29,7 +29,7 @@ impl<F: ReadAt> Listed<F> {
         let parent = parts.parent.map(|pages| ListedPages::decode(pages, end, budget)).transpose().map_err(named)?;
         let head = parts.head(&file, budget).map_err(named)?;
         let options = Options { budget: Budget::new(budget.left() / 2), ..Options::default() };
-        let stream = read_whole(&head, options, &mut Unwatched).map_err(|error| named(error.to_string()))?;
+        let stream = read_whole(&head, options, &mut Unwatched).map_err(|error| named(io_text(&error)))?;
         if let Some(damage) = &stream.damage {
             return Err(named(damage.to_string()));
         }
@@ -78,7 +78,7 @@ impl<F: ReadAt> Chain<F> {
 
     /// A full snapshot whose pages are listed by its child. Only its length is compared: its pages have hashes.
     fn full_parent(path: PathBuf, file: F, pages: ListedPages, child: &Layer<F>) -> Result<Layer<F>, String> {
-        let length = file.length().map_err(|error| format!("{}: {error}", text(&path)))?;
+        let length = file.length().map_err(|error| format!("{}: {}", text(&path), io_text(&error)))?;
         let mut identity = child.link.as_ref().map(|link| link.parent).unwrap_or_default();
         if length != identity.length {
             (identity.length, identity.hash) = (length, [0; 16]);

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::budget::Budget;
-use crate::inspect::{Configuration, Options, SectionKind, Stream, Visitor, printable, read, read_slice};
+use crate::inspect::{Configuration, Options, SectionKind, Stream, Visitor, io_text, printable, read, read_slice};
 use crate::wire::chain::page_hash;
 pub use crate::wire::chain::{Content, Identity, Link};
 use crate::wire::mapped::CAPABILITY;
@@ -116,7 +116,7 @@ fn hash<'a, F: ReadAt>(file: &'a F, visitor: &mut impl Visitor) -> io::Result<(H
 
 /// Whether a file is a full snapshot.
 fn is_full(path: &Path, file: &impl ReadAt) -> Result<bool, String> {
-    let start = read_start(file).map_err(|error| format!("{}: {error}", text(path)))?;
+    let start = read_start(file).map_err(|error| format!("{}: {}", text(path), io_text(&error)))?;
     Ok(link(&start).is_none())
 }
 
@@ -172,12 +172,13 @@ fn next_file<F: ReadAt>(
     let (file, number) = files.open(path).map_err(|error| match layers.last() {
         Some(child) => {
             format!(
-                "{}, the parent of {}, can't be opened: {error}; all files of a chain are needed, at their places",
+                "{}, the parent of {}, can't be opened: {}; all files of a chain are needed, at their places",
                 text(path),
-                text(&child.path)
+                text(&child.path),
+                io_text(&error)
             )
         }
-        None => format!("{} can't be opened: {error}", text(path)),
+        None => format!("{} can't be opened: {}", text(path), io_text(&error)),
     })?;
     if numbers.contains(&number) {
         return Err(format!("{}: the chain leads back to this file", text(path)));
@@ -392,7 +393,7 @@ impl<F: ReadAt> Layer<F> {
     }
 
     fn read(path: PathBuf, file: F, budget: &mut Budget) -> Result<(Self, Stream), String> {
-        let named = |error: io::Error| format!("{}: {error}", text(&path));
+        let named = |error: io::Error| format!("{}: {}", text(&path), io_text(&error));
         let fail = |what: &str| Err(format!("{}: {what}", text(&path)));
         let found = match is_full(&path, &file)? {
             true => None,

@@ -39,7 +39,7 @@ pub use describe::{Description, DeviceLayout, Field, Layout, write_description};
 pub use multifd::{Multifd, MultifdDamage, MultifdPage, is_multifd, read_multifd};
 pub use page_index::{FoundPages, PageIndexer};
 pub use parse::{Options, read, read_slice, read_whole};
-pub use printable::{is_layout, printable};
+pub use printable::{io_text, is_layout, printable};
 pub use report::{to_json, write_analyze, write_json};
 pub use size::{exact_size, size};
 pub use source::{Holes, ReadSource, SliceSource, Source};

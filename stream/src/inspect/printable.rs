@@ -25,6 +25,15 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
+/// Returns the text of an I/O error, without the number that Rust appends to the system's text.
+pub fn io_text(error: &std::io::Error) -> String {
+    let mut text = error.to_string();
+    if error.raw_os_error().is_some() {
+        text.truncate(text.rfind(" (os error ").unwrap_or(text.len()));
+    }
+    text
+}
+
 /// Returns whether a character changes the layout of text, or is not visible.
 pub fn is_layout(c: char) -> bool {
     if c.is_ascii() {
