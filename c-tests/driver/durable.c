@@ -384,6 +384,44 @@ TEST(chain_of_mapped_files_killed_at_any_moment)
     chain_killed_at_any_moment(SAVEVM_SNAPSHOT_MAPPED);
 }
 
+/* A mounted file can't be replaced: it is written in place. A snapshot of a chain is not, because a failure would destroy the
+ * file. */
+TEST(mounted_file_is_written_in_place_but_not_by_a_chain)
+{
+    char place[] = "/tmp/savevm-durable-XXXXXX", path[80], uri[90], content[8] = "";
+    Error *err = NULL;
+
+    REQUIRE(mkdtemp(place) != NULL);
+    need_chains(place);
+    snprintf(path, sizeof(path), "%s/1", place);
+    FILE *file = fopen(path, "w");
+    REQUIRE(file && fputs("old", file) >= 0 && fclose(file) == 0);
+    if (mount(path, path, NULL, MS_BIND, NULL) < 0) {
+        files(place, "");
+        rmdir(place);
+        harness_skip("no file can be mounted here");
+    }
+    begin();
+    fill(BASE);
+    CHECK_EQ(save_link(place, 1, SAVEVM_SNAPSHOT_STREAM, &err), -ENOTSUP);
+    CHECK_HAS(err ? error_get_pretty(err) : "", "is not written in place: it is a mount point");
+    error_free(err);
+    err = NULL;
+    end();
+    file = fopen(path, "r");
+    CHECK(file && fgets(content, sizeof(content), file) && strcmp(content, "old") == 0);
+    fclose(file);
+    snprintf(uri, sizeof(uri), "file:%s", path);
+    begin();
+    fill(7);
+    CHECK_EQ(savevm_snapshot_save(vm, uri, NULL, &err), 0);
+    CHECK_EQ(load(uri), 7);
+    end();
+    umount(path);
+    files(place, "");
+    rmdir(place);
+}
+
 /* Fills the file system, so that nothing else fits. */
 static void fill_disk(const char *path)
 {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use savevm_stream::replace::Target;
 
-use crate::failure::{Context, Failure, Result};
+use crate::failure::{Context, Result};
 use crate::system::link_open_file;
 use crate::words::shown;
 
@@ -30,7 +30,8 @@ pub fn replace<T>(path: &Path, write: impl FnOnce(&File) -> io::Result<T>) -> Re
     match Target::begin(path, link_open_file).context(what)? {
         Target::New(mut new) => {
             let written = write(new.file()).context(what)?;
-            new.commit().map_err(Failure::new).context(what)?;
+            let committed = new.commit();
+            committed.or_else(|failed| Err(failed.error).context(|| format!("{}: {} it", what(), failed.doing)))?;
             Ok(written)
         }
         Target::InPlace => {

@@ -27,7 +27,7 @@ pub use named_fd::NamedFd;
 pub use positioned::PositionedFile;
 pub use reader::ReaderChannel;
 pub use security::{Role, Security, TlsOptions, tls_on_one_side};
-pub use sink::{Sink, replace_file};
+pub use sink::{Sink, check_replaceable, replace_file};
 pub use uri::Uri;
 pub use wait::Cancel;
 

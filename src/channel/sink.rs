@@ -86,6 +86,17 @@ impl Sink {
     }
 }
 
+/// Fails if the file at `path` can only be written in place, where a failure would destroy it.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    let refused = |why: &str| format!("{} is not written in place: {why}; save to another directory", path.display());
+    match Target::begin(path, link_open_file) {
+        Ok(Target::Fixed(err)) => Err(Error::io(refused("no new file can be created in its directory"), &err)),
+        Ok(Target::InPlace) if path.is_file() => Err(Error::new(libc::ENOTSUP, refused("it is a mount point"))),
+        // What else is wrong is found when the file is opened.
+        _ => Ok(()),
+    }
+}
+
 /// Begins to replace the file at `path`. Returns `None` if it must be written in place.
 fn begin(path: &Path) -> io::Result<Option<Replacement>> {
     match Target::begin(path, link_open_file)? {

@@ -11,7 +11,7 @@ use super::page_index::Pages;
 use super::snapshot_options::{Parent, SnapshotOptions, with_plan};
 use super::stopped::{LIMIT, begin, saving, start, stop, within};
 use crate::chain;
-use crate::channel::{PositionedFile, Sink, Uri, memory};
+use crate::channel::{PositionedFile, Sink, Uri, check_replaceable, memory};
 use crate::error::{Error, Result};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -74,6 +74,7 @@ pub fn save(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()> {
         Error::new(libc::ENOTSUP, text)
     })?;
     if let (Some(parent), Some(path)) = (&options.parent, plan.path) {
+        check_replaceable(path)?;
         let parent = known_parent(&*ram, parent)?;
         if let Some(parent) = &parent {
             check_unchanged(parent)?;

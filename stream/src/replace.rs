@@ -9,7 +9,6 @@
 //! A new file is accessible to its owner only, because it contains a guest's memory. A file that replaces another one gets the
 //! permissions of that one. Links are followed, and stay.
 
-use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -56,12 +55,6 @@ pub struct CommitError {
     pub doing: &'static str,
     /// The reason.
     pub error: io::Error,
-}
-
-impl fmt::Display for CommitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} it: {}", self.doing, self.error)
-    }
 }
 
 impl Drop for Replacement {
@@ -121,6 +114,16 @@ fn copy_permissions(old: &Metadata, file: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the file is a mount point, which can't be renamed to. Without /proc, only a file of another file system is found.
+fn is_mounted(file: &Path, directory: &File) -> bool {
+    let mount = |file: &File| {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+        Some(text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.to_owned())
+    };
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(file);
+    opened.is_ok_and(|file| mount(&file) != mount(directory))
+}
+
 impl Target {
     /// Begins to write the file at `path`. Relative paths are resolved now, so the working directory may change afterwards.
     pub fn begin(path: &Path, link: Link) -> io::Result<Self> {
@@ -132,7 +135,7 @@ impl Target {
         }
         let directory = File::open(parent)?;
         if let Some(old) = &old
-            && directory.metadata()?.dev() != old.dev()
+            && (directory.metadata()?.dev() != old.dev() || is_mounted(&target, &directory))
         {
             return Ok(Self::InPlace);
         }
@@ -238,7 +241,7 @@ mod tests {
         let mut new = begin_hidden(&path);
         fs::create_dir(&path).unwrap();
         let failed = new.commit().unwrap_err();
-        assert!(failed.to_string().starts_with("renaming the new file to it: "), "{failed}");
+        assert_eq!(failed.doing, "renaming the new file to", "{failed:?}");
         assert!(!new.is_committed());
         drop(new);
         assert_eq!(names(&place), ["directory"]);

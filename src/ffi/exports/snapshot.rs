@@ -142,15 +142,15 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 /// `file:PATH` replaces a regular file only by a complete snapshot: the new file is written to the same directory, synced and
 /// renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
 /// file is unchanged. The disk needs space for both files. The snapshot is written in place for `file:PATH,offset=N`, which
-/// keeps the first N bytes, for files in a directory that is not writable, for files that are not regular, and for all other
-/// kinds of URI.
+/// keeps the first N bytes, for files in a directory that is not writable, for files that are mount points or not regular, and for
+/// all other kinds of URI.
 ///
 /// With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
 /// registered.
 ///
 /// With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental
 /// snapshot contains all devices and the changed pages, and names its parent by path and hash. Loading it needs every file of the
-/// chain. The files of a chain may have different formats. `savevm merge` writes a full snapshot from a chain. If an incremental
+/// chain. It is not written in place over a regular file. The files of a chain may have different formats. `savevm merge` writes a full snapshot from a chain. If an incremental
 /// snapshot fails or is cancelled, the next one contains its changes. If a full snapshot that begins a chain fails or is
 /// cancelled, the chain before it continues. The following end the log of changes, so that the next snapshot must be a full one:
 /// adding or removing a block of memory, loading another snapshot, savevm_ram_snapshot(), and a migration that needs the memory's
