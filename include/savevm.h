@@ -1905,11 +1905,11 @@ typedef struct SaveVMRestoreInfo {
  *
  * With SaveVMSnapshotOptions.parent the snapshot is part of a chain, and the guest runs while memory is saved. An incremental
  * snapshot contains all devices and the changed pages, and names its parent by path and hash. Loading it needs every file of the
- * chain. It is not written in place over a regular file. The files of a chain may have different formats. `savevm merge` writes a full snapshot from a chain. If an incremental
- * snapshot fails or is cancelled, the next one contains its changes. If a full snapshot that begins a chain fails or is
- * cancelled, the chain before it continues. The following end the log of changes, so that the next snapshot must be a full one:
- * adding or removing a block of memory, loading another snapshot, savevm_ram_snapshot(), and a migration that needs the memory's
- * userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
+ * chain. It is not written in place over a regular file. The files of a chain may have different formats. `savevm merge` writes
+ * a full snapshot from a chain. If an incremental snapshot fails or is cancelled, the next one contains its changes. If a full
+ * snapshot that begins a chain fails or is cancelled, the chain before it continues. The following end the log of changes, so
+ * that the next snapshot must be a full one: adding or removing a block of memory, loading another snapshot,
+ * savevm_ram_snapshot(), and a migration that needs the memory's userfaultfd (incoming, or with SAVEVM_RAM_LOG_KERNEL).
  *
  * Returns:
  *   0        the snapshot is saved

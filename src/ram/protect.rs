@@ -34,7 +34,7 @@ impl WriteFaults {
     pub fn protect_all(&self, blocks: &Blocks) -> Result<()> {
         for block in blocks.iter() {
             let registered = self.uffd.register(block.memory(), Mode::WriteProtect);
-            registered.map_err(|err| register_error("write protection", block, &err))?;
+            registered.map_err(|err| register_error("protecting guest memory from writes", block, &err))?;
             if !self.unpopulated {
                 // Only present pages can be protected.
                 block.memory().populate(system_page_size());

@@ -150,7 +150,7 @@ impl Session {
         let open = bitmaps(&blocks);
         Ok(Self {
             vm,
-            faults: WriteFaults::open(&blocks, "a checkpoint")?,
+            faults: WriteFaults::open(&blocks, "protecting guest memory from writes")?,
             blocks,
             wake: WakeFd::new().map_err(|err| Error::io("preparing a checkpoint", &err))?,
             pages: Mutex::new(Rank::CheckpointPages, Pages { tree: Tree::default(), open, log: None, unsaved: None }),
