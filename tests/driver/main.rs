@@ -24,6 +24,7 @@ mod precopy;
 mod preflight;
 mod preflight_peers;
 mod progress;
+mod proxy;
 mod qemu;
 mod rest;
 mod strangers;

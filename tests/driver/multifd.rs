@@ -4,6 +4,7 @@
 use super::machine::Machine;
 use super::precopy::{LONG, cancelled, quick, wait_until};
 use super::progress::has_stall;
+use super::proxy::{Fate, Fault, Place, Proxy};
 use savevm::channel::Uri;
 use savevm::migration::{
     Compression, Endpoint, Incoming, Info, Migration, MultifdFormat, Outgoing, Owner, Params, StallReason, Status,
@@ -13,16 +14,17 @@ use savevm::ram::tracker::Log;
 use savevm::ram::{Options, Ram};
 use savevm::sys::OwnMemory;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub const PAGE: usize = 4096;
 pub const PAGES: usize = 3000;
+/// Connections of the migrations through a proxy, besides the main one.
+const CHANNELS: u32 = 3;
 
 /// The RAM of a machine.
 pub struct Memory {
@@ -272,84 +274,6 @@ fn cancelled_migration_leaves_no_thread_and_no_descriptor() {
     }
 }
 
-/// What happens to a connection that a proxy carries.
-#[derive(Clone, Copy, Debug)]
-enum Fate {
-    Cut,
-    Stall,
-    Flip,
-}
-
-/// What became of the connection that should meet its fate.
-#[derive(Default)]
-struct Met {
-    /// Whether it has: a connection that carries fewer bytes does not.
-    hit: AtomicBool,
-    /// Its number as both ends count the further connections, from 1 on. They arrive in any order.
-    number: AtomicUsize,
-}
-
-/// Carries connections to `to`. The connection number `which`, in the order of arrival, meets its fate after `at` bytes.
-fn proxy(from: &Path, to: &Path, which: usize, at: usize, fate: Fate) -> Arc<Met> {
-    let listener = UnixListener::bind(from).unwrap();
-    let to = to.to_owned();
-    let count = Arc::new(AtomicUsize::new(0));
-    let met = Arc::new(Met::default());
-    let shared = Arc::clone(&met);
-    thread::spawn(move || {
-        for near in listener.incoming().take(4) {
-            let Ok(near) = near else { return };
-            let Ok(far) = UnixStream::connect(&to) else { return };
-            let number = count.fetch_add(1, SeqCst);
-            let place = (number == which).then_some(at);
-            let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-            thread::spawn(move || drop(std::io::copy(&mut back_from, &mut back_to)));
-            let met = Arc::clone(&shared);
-            thread::spawn(move || carry(near, far, place, fate, &met));
-        }
-    });
-    met
-}
-
-fn carry(mut near: UnixStream, mut far: UnixStream, at: Option<usize>, fate: Fate, met: &Met) {
-    /// Offset of the number in the first packet: behind the magic number, the version and the UUID.
-    const NUMBER: usize = 24;
-    let (mut bytes, mut done) = (vec![0; 65536], 0);
-    while let Ok(count @ 1..) = near.read(&mut bytes) {
-        if at.is_some() && (done..done + count).contains(&NUMBER) {
-            met.number.store(usize::from(bytes[NUMBER - done]) + 1, SeqCst);
-        }
-        let hit = at.filter(|at| (done..done + count).contains(at)).map(|at| at - done);
-        met.hit.fetch_or(hit.is_some(), SeqCst);
-        match (hit, fate) {
-            (None, _) => {
-                if far.write_all(&bytes[..count]).is_err() {
-                    break;
-                }
-            }
-            (Some(hit), Fate::Flip) => {
-                bytes[hit] ^= 0x41;
-                if far.write_all(&bytes[..count]).is_err() {
-                    break;
-                }
-            }
-            (Some(hit), Fate::Cut) => {
-                let _ = far.write_all(&bytes[..hit]);
-                break;
-            }
-            (Some(hit), Fate::Stall) => {
-                let _ = far.write_all(&bytes[..hit]);
-                // Until the destination gives up.
-                let _ = far.read(&mut bytes);
-                break;
-            }
-        }
-        done += count;
-    }
-    let _ = near.shutdown(std::net::Shutdown::Both);
-    let _ = far.shutdown(std::net::Shutdown::Both);
-}
-
 /// The guest has moved, and the source knows only that it may have.
 pub fn assert_moved_unknown(pair: &Pair, out: &Outgoing, what: &str) {
     assert_eq!(out.info().owner, Owner::Unknown, "{what}");
@@ -367,14 +291,15 @@ fn broken(fate: Fate, which: usize, at: usize) {
     params.stall_timeout = Some(Duration::from_secs(2));
     params.handshake_timeout = Duration::from_secs(2);
     let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
-    let met = proxy(&way, &pair.path, which, at, fate);
+    let fault = Fault { fate, connection: which, back: false, place: Place::Byte(at) };
+    let proxy = Proxy::start(way.clone(), &pair.path, CHANNELS, Some(fault), false);
     let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
     let sent = out.wait_within(LONG).expect("it ends");
     let loaded = into.wait_within(LONG).expect("it ends");
     let what = format!("{fate:?} of connection {which} at {at}: {sent:?}, {loaded:?}");
     assert!(pair.stage.guests() <= 1, "{what}");
     match (&sent, &loaded) {
-        (Ok(()), Ok(())) if !met.hit.load(SeqCst) => assert!(pair.near.content() == pair.far.content(), "{what}"),
+        (Ok(()), Ok(())) if !proxy.is_hit() => assert!(pair.near.content() == pair.far.content(), "{what}"),
         // A byte of a page, or a reserved one of a head, does not show.
         (Ok(()), Ok(())) => assert!(matches!(fate, Fate::Flip), "{what}"),
         (Err(_), Err(_)) => {
@@ -386,12 +311,11 @@ fn broken(fate: Fate, which: usize, at: usize) {
         _ => panic!("{what}"),
     }
     pair.stage.check(&what);
-    let _ = std::fs::remove_file(way);
 }
 
 #[test]
 fn broken_connection_leaves_one_owner() {
-    for fate in [Fate::Cut, Fate::Stall, Fate::Flip] {
+    for fate in [Fate::Cut, Fate::Block, Fate::Flip] {
         // The main connection has its own tests; here it ends while the others have work.
         for (which, places) in [(0, &[0, 8, 64, 150][..]), (1, &PLACES), (3, &PLACES)] {
             thread::scope(|scope| {
@@ -460,16 +384,17 @@ fn a_connection_that_stops_is_named_by_both_ends() {
     // The reports come long before the stall limit, also on a busy machine.
     let params = Params { stall_timeout: Some(10 * LONG), ..several(3, Compression::None) };
     let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
-    let met = proxy(&way, &pair.path, 2, 500_000, Fate::Stall);
+    let fault = Fault { fate: Fate::Block, connection: 2, back: false, place: Place::Byte(500_000) };
+    let proxy = Proxy::start(way.clone(), &pair.path, CHANNELS, Some(fault), false);
     let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
     let (near, far) = (&pair.source, &pair.target);
     let state = || format!("{:?}, {:?}, {:?}, {:?}", out.error(), into.error(), out.info(), into.info());
     let has_met = || {
         assert!(!out.info().status.is_final() && !into.info().status.is_final(), "{}", state());
-        met.hit.load(SeqCst)
+        proxy.is_hit()
     };
     wait_until(has_met, state);
-    let number = met.number.load(SeqCst);
+    let number = proxy.number();
     // Others that wait for this one may be named first, and are named as well.
     let reading = "the destination has not read what was sent to it";
     wait_until(|| out.info().stall.reason == StallReason::PeerNotReading && names(&out.info(), reading, number), state);
@@ -483,7 +408,6 @@ fn a_connection_that_stops_is_named_by_both_ends() {
     cancelled(&*out, out.cancel());
     assert!(into.wait_within(LONG).expect("it ends").is_err());
     assert!(near.host.is_running() && !far.host.is_running());
-    let _ = std::fs::remove_file(way);
 }
 
 #[test]
@@ -499,17 +423,17 @@ fn source_that_closes_ends_the_wait_for_a_connection() {
         ..several(3, Compression::None)
     };
     let into = Incoming::start(&pair.target.vm, uri(&pair.path), params.clone()).unwrap();
-    let met = proxy(&way, &pair.path, 2, 200_000, Fate::Stall);
+    let fault = Fault { fate: Fate::Block, connection: 2, back: false, place: Place::Byte(200_000) };
+    let proxy = Proxy::start(way.clone(), &pair.path, CHANNELS, Some(fault), false);
     let out = Outgoing::start(&pair.source.vm, uri(&way), params).unwrap();
     let sending = StallReason::PeerNotSending;
     wait_until(|| has_stall(&pair.target, sending).is_some(), || format!("{:?}, {:?}", out.info(), into.info()));
     cancelled(&*out, out.cancel());
     let error = into.wait_within(LONG).expect("it ends").unwrap_err();
     let expected = "the source closed the main connection before all pages arrived over connection";
-    let expected = format!("{expected} {} of 3", met.number.load(SeqCst));
+    let expected = format!("{expected} {} of 3", proxy.number());
     assert!(error.message().contains(&expected), "{expected}: {error}");
     assert!(pair.source.host.is_running() && !pair.target.host.is_running());
-    let _ = std::fs::remove_file(way);
 }
 
 #[cfg(feature = "tls")]
