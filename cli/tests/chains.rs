@@ -46,6 +46,10 @@ fn merged_chain_equals_the_full_snapshot() {
     run(&["check", arg(&place.path("two"))]).expect(0);
     let table = run(&["inspect", arg(&place.path("two"))]).expect(0);
     assert!(table.contains("pc-q35-7.2") && !table.contains("savevm/snapshot"), "{table}");
+    let ancestors = table.lines().find(|line| line.starts_with("  incremental")).unwrap();
+    assert!(ancestors.contains("/one, ") && ancestors.ends_with("/base"), "{ancestors}");
+    let table = run(&["inspect", arg(&place.path("base"))]).expect(0);
+    assert!(!table.contains("incremental"), "{table}");
     let image = place.path("image");
     run(&["extract", arg(&place.path("two")), "--ram", "pc.ram", "-o", arg(&image)]).expect(0);
     let image = std::fs::read(image).unwrap();

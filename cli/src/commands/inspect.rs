@@ -9,10 +9,11 @@ use super::select::Selection;
 use super::{captures, fields, table};
 use crate::args::{ColourChoice, Format, Inspect, InspectPlot};
 use crate::failure::{Failure, Result, Status};
-use crate::input::{Input, check_output};
+use crate::input::{Input, chain, check_output};
 use crate::output::Output;
 use crate::picture::treemap;
 use crate::report;
+use crate::words::shown;
 
 /// Runs the command.
 pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
@@ -58,8 +59,14 @@ fn print(args: &Inspect, name: &str, stream: &Stream, out: &mut Output) -> Resul
             None => Err(Failure::new(format!("{name} has no description"))),
         },
         Format::Table if selection.is_narrowed() || args.hex => devices(args, name, stream, out),
-        Format::Table => table::write(name, stream, out),
+        Format::Table => table::write(name, &ancestors(args), stream, out),
     }
+}
+
+/// The files that are read with an incremental snapshot, for messages.
+fn ancestors(args: &Inspect) -> Vec<String> {
+    let all = chain::paths(&args.file).skip(1).map(|path| shown(&path));
+    if args.reading.offset == 0 { all.collect() } else { Vec::new() }
 }
 
 /// Writes the selected devices with their fields.

@@ -13,13 +13,13 @@ use crate::failure::Result;
 use crate::output::{Output, Style};
 use crate::words::{grouped, plural, size};
 
-/// Writes all tables.
-pub fn write(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+/// Writes all tables. `ancestors` are the files that were read with an incremental snapshot.
+pub fn write(name: &str, ancestors: &[String], stream: &Stream, out: &mut Output) -> Result<()> {
     if stream.items.is_empty() {
         // Without a header there is no stream. The damage is reported on standard error.
         return Ok(());
     }
-    write_head(name, stream, out)?;
+    write_head(name, ancestors, stream, out)?;
     write_items(stream, out)?;
     if !stream.ram.blocks.is_empty() {
         write_ram(stream, out)?;
@@ -55,7 +55,7 @@ pub fn write_live(stream: &Stream, section: &Section, live: &LiveSizes<'_>, out:
     if &*section.device.name == "ram" { write_ram(stream, out) } else { Ok(()) }
 }
 
-fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
+fn write_head(name: &str, ancestors: &[String], stream: &Stream, out: &mut Output) -> Result<()> {
     let title = out.paint(Style::Heading, printable(name));
     let state = match (&stream.damage, stream.complete) {
         (Some(damage), _) if damage.cut => out.paint(Style::Bad, "cut off"),
@@ -64,6 +64,9 @@ fn write_head(name: &str, stream: &Stream, out: &mut Output) -> Result<()> {
     };
     writeln!(out, "{title}: migration stream, version {}, {}, {state}", stream.version, plural(stream.length, "byte"))?;
     let mut line = |label: &str, text: String| writeln!(out, "  {label:<13}{text}");
+    if !ancestors.is_empty() {
+        line("incremental", format!("read with its ancestors: {}", ancestors.join(", ")))?;
+    }
     if let Some(configuration) = &stream.configuration {
         line("machine", printable(&configuration.machine).into())?;
         if !configuration.capabilities.is_empty() {
