@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """How long snapshots take, beside an unmodified QEMU with mapped-ram and dd: saves and loads of 2 GiB of random bytes, and the time
 from a lazy load's call to the guest's first access. In that part full loads run a tenth as often, and at most 2 GiB of the memory
-have random bytes; the rest is zero.
+have random bytes; the rest is zero. A chain is a full snapshot and three incremental ones, with 57 MiB of changed pages each.
+"Clock" is the longest gap meanwhile of a thread that only reads a clock: that of the machine.
 
-usage: snapshot.py LIBDIR [--runs N] [--mib MIB] [--start MIB...] [--directory DIR] [--only start|copy]
+usage: snapshot.py LIBDIR [--runs N] [--mib MIB] [--start MIB...] [--directory DIR]
+                   [--only first|start|save|load...] [--cache yes|no]
+
+--only measures only the first accesses, these and full loads, the saves, or the loads. --cache: only those through the page
+cache (yes) or past it (no).
 
 LIBDIR holds libsavevm.a, built for release. QEMU_MAPPED names a QEMU of version 9.0 or later. Each figure is the median and the
 99th percentile of --runs runs (50). Programs alternate. Before each run, a process writes to memory and frees it: the host of a
@@ -12,7 +17,8 @@ virtual machine takes free memory back, and a program that needs it again waits 
 
 "Written" is the time to the last write of a page: for libsavevm the time for which the guest is stopped, for QEMU the time to
 "completed". QEMU does not sync its file. A save of libsavevm includes the sync, and its benchmark syncs QEMU's file as well. dd
-runs with conv=fsync, or with oflag=direct and iflag=direct.
+runs with conv=fsync, or with oflag=direct and iflag=direct. A bare loop of one or more threads reads the file into new memory, as a
+load must; dd reads into the same buffer again and again.
 """
 import argparse
 import os
@@ -32,6 +38,10 @@ from build import build  # noqa: E402
 
 # libsavevm's default; QEMU's default number of channels, and more of them.
 THREADS, CHANNELS = 0, (2, 8)
+# Memory that is free before a measurement of a start, in MiB.
+START_TOUCH = 256
+# Threads of the bare loop that reads a file.
+READERS = {"page cache": (1, 2), "direct": (1, 8)}
 # Memory with random bytes in the measurements of starts, in MiB.
 RANDOM_MAX = 2048
 
@@ -95,6 +105,10 @@ class Bench:
     def forget(self):
         self.file.unlink(missing_ok=True)
 
+    def save(self, mib, flag):
+        self.forget()
+        return self.ours("save", self.file, mib, "mapped", THREADS, flag, self.content)
+
     def drop_cache(self, path):
         fd = os.open(path, os.O_RDONLY)
         os.fsync(fd)
@@ -148,84 +162,84 @@ def rows(title, columns, runs, before=lambda: None):
     return medians
 
 
-def copies(bench, mib, runs):
-    bench.make(mib)
-    for direct in (False, True):
-        kind, flag = ("direct", "direct") if direct else ("page cache", "buffered")
-        out = "oflag=direct" if direct else "conv=fsync"
+def saves(bench, mib, runs, direct):
+    kind, flag = ("direct", "direct") if direct else ("page cache", "buffered")
 
-        def saved(path=bench.file):
-            bench.forget()
-            return bench.ours("save", path, mib, "mapped", THREADS, flag, bench.content)
+    def dd_out():
+        bench.forget()
+        return bench.dd(bench.content, bench.file, "oflag=direct" if direct else "conv=fsync", "iflag=fullblock")
 
-        def dd_out():
-            bench.forget()
-            return bench.dd(bench.content, bench.file, out, "iflag=fullblock")
-
-        columns = [("libsavevm: written, then libsavevm: all with sync", saved)]
-        columns += [(f"QEMU, {channels} channels: written, then QEMU, {channels} channels: all with sync",
-                     lambda channels=channels: bench.qemu_save(mib, direct, channels)) for channels in CHANNELS]
-        columns.append(("dd" if direct else "dd with sync", dd_out))
-        # The memory of the guest, and the pages of the file.
-        medians = rows(f"Save of {mib} MiB, {kind}", columns, runs, lambda: bench.touch(2 * mib + 512))
-        for part in "written", "all with sync":
-            qemu = min(medians[f"QEMU, {channels} channels: {part}"] for channels in CHANNELS)
-            print(f"\n{part}: {qemu / medians[f'libsavevm: {part}']:.2f} times QEMU (goal 1.5)")
-        dd = medians["dd" if direct else "dd with sync"] / medians["libsavevm: all with sync"]
-        print(f"\n{dd:.2f} of dd (goal 0.9)")
-        # Ours, as QEMU's section ids begin elsewhere; both read the same pages.
-        saved()
-
-        def load_ours():
-            if direct:
-                bench.drop_cache(bench.file)
-            return bench.ours("load", bench.file, mib, THREADS, flag)
-
-        def dd_in():
-            if direct:
-                bench.drop_cache(bench.file)
-            return bench.dd(bench.file, "/dev/null", *(["iflag=direct"] if direct else []))
-
-        theirs = bench.directory / "theirs"
-        bench.file, kept = theirs, bench.file
-        bench.qemu_save(mib, direct)
-        bench.file = kept
-
-        def load_theirs(channels):
-            bench.file, kept = theirs, bench.file
-            if direct:
-                bench.drop_cache(theirs)
-            times = bench.qemu_load(mib, direct, channels)
-            bench.file = kept
-            return times
-
-        columns = [("libsavevm", load_ours), ("dd to /dev/null", dd_in)]
-        columns += [(f"QEMU, {channels} channels", lambda channels=channels: load_theirs(channels)) for channels in CHANNELS]
-        medians = rows(f"Load of {mib} MiB, {kind}", columns, runs, lambda: bench.touch(mib + 512))
-        qemu = min(medians[f"QEMU, {channels} channels"] for channels in CHANNELS)
-        print(f"\n{qemu / medians['libsavevm']:.2f} times QEMU (goal 1.5), "
-              f"{medians['dd to /dev/null'] / medians['libsavevm']:.2f} of dd (goal 0.9)", flush=True)
-        theirs.unlink()
+    columns = [("libsavevm: written, then libsavevm: all with sync", lambda: bench.save(mib, flag))]
+    columns += [(f"QEMU, {channels} channels: written, then QEMU, {channels} channels: all with sync",
+                 lambda channels=channels: bench.qemu_save(mib, direct, channels)) for channels in CHANNELS]
+    columns.append(("dd" if direct else "dd with sync", dd_out))
+    # The memory of the guest, and the pages of the file.
+    medians = rows(f"Save of {mib} MiB, {kind}", columns, runs, lambda: bench.touch(2 * mib + 512))
+    for part in "written", "all with sync":
+        qemu = min(medians[f"QEMU, {channels} channels: {part}"] for channels in CHANNELS)
+        print(f"\n{part}: {qemu / medians[f'libsavevm: {part}']:.2f} times QEMU (goal 1.5)")
+    dd = medians["dd" if direct else "dd with sync"] / medians["libsavevm: all with sync"]
+    print(f"\n{dd:.2f} of dd (goal 0.9)", flush=True)
 
 
-def starts(bench, sizes, runs):
+def loads(bench, mib, runs, direct):
+    kind, flag = ("direct", "direct") if direct else ("page cache", "buffered")
+    # A file of each, as QEMU's section ids begin elsewhere; both read the same pages.
+    theirs, ours = bench.directory / "theirs", bench.file
+    bench.file = theirs
+    bench.qemu_save(mib, direct)
+    bench.file = ours
+    bench.save(mib, flag)
+
+    def load(path, run):
+        bench.file = path
+        if direct:
+            bench.drop_cache(path)
+        return run()
+
+    def dd_in():
+        return bench.dd(ours, "/dev/null", *(["iflag=direct"] if direct else []))
+
+    columns = [("libsavevm", lambda: load(ours, lambda: bench.ours("load", ours, mib, THREADS, flag))),
+               ("dd to /dev/null", lambda: load(ours, dd_in))]
+    columns += [(f"bare loop, threads: {threads}",
+                 lambda threads=threads: load(ours, lambda: bench.ours("read", ours, mib, threads, flag)))
+                for threads in READERS[kind]]
+    columns += [(f"QEMU, {channels} channels",
+                 lambda channels=channels: load(theirs, lambda: bench.qemu_load(mib, direct, channels))) for channels in CHANNELS]
+    medians = rows(f"Load of {mib} MiB, {kind}", columns, runs, lambda: bench.touch(mib + 512))
+    qemu = min(medians[f"QEMU, {channels} channels"] for channels in CHANNELS)
+    bare = min(medians[f"bare loop, threads: {threads}"] for threads in READERS[kind])
+    ours_ms = medians["libsavevm"]
+    print(f"\n{qemu / ours_ms:.2f} times QEMU (goal 1.5), {medians['dd to /dev/null'] / ours_ms:.2f} of dd (goal 0.9), "
+          f"{bare / ours_ms:.2f} of a bare loop", flush=True)
+    theirs.unlink()
+    bench.file = ours
+
+
+def starts(bench, sizes, runs, full):
     for mib in sizes:
         bench.make(min(mib, RANDOM_MAX))
         first, columns = [], []
-        for name, form in ("fixed places", "mapped"), ("stream", "stream"), ("stream with index", "stream"):
+        for name, form in (("fixed places", "mapped"), ("stream", "stream"), ("stream with index", "stream"),
+                           ("chain", "chain")):
             path, index = bench.directory / form, []
             if name == "stream with index":
                 index = [bench.directory / "index"]
                 bench.ours("index", path, mib, THREADS, *index)
+            elif name == "chain":
+                bench.ours("chain", path, mib, "stream", THREADS, "buffered", bench.content)
+                path = path.with_suffix(".3")
             else:
                 bench.ours("save", path, mib, form, THREADS, "buffered", bench.content)
                 columns.append((f"libsavevm, full load, {name}",
                                 lambda path=path: bench.ours("load", path, mib, THREADS, "buffered")))
             arguments = (path, mib, THREADS, *index)
-            first.append((f"libsavevm, lazy, {name}: first access", lambda rest=arguments: bench.ours("first", *rest)))
-            columns.append((f"libsavevm, lazy, {name}: first access, then libsavevm, lazy, {name}: all read",
-                            lambda rest=arguments: bench.ours("lazy", *rest)))
-        for name, channels in ("mapped-ram", 2), ("plain", 0):
+            first.append((f"libsavevm, lazy, {name}: first access, then libsavevm, lazy, {name}: clock",
+                          lambda rest=arguments: bench.ours("first", *rest)))
+            columns.append((f"libsavevm, lazy, {name}: first access, then libsavevm, lazy, {name}: clock, "
+                            f"then libsavevm, lazy, {name}: all read", lambda rest=arguments: bench.ours("lazy", *rest)))
+        for name, channels in (("mapped-ram", 2), ("plain", 0)) if full else ():
             path = bench.directory / f"qemu-{name}"
             bench.file = path
             bench.qemu_save(mib, False, channels)
@@ -236,11 +250,14 @@ def starts(bench, sizes, runs):
 
             columns.append((f"QEMU, full load, {name}", load))
         bench.content.unlink()
-        rows(f"From the load's call to the guest, {mib} MiB in the page cache (goal 5 ms)", first, runs)
-        rows(f"The same with the end of the reading, and full loads, {mib} MiB", columns, max(runs // 10, 1),
-             lambda: bench.touch(min(mib, RANDOM_MAX) + 512))
-        for name in "mapped", "stream", "index", "qemu-mapped-ram", "qemu-plain":
-            (bench.directory / name).unlink()
+        rows(f"From the load's call to the guest, {mib} MiB in the page cache (goal 5 ms)", first, runs,
+             lambda: bench.touch(START_TOUCH))
+        if full:
+            rows(f"The same with the end of the reading, and full loads, {mib} MiB", columns, max(runs // 10, 1),
+                 lambda: bench.touch(min(mib, RANDOM_MAX) + 512))
+        for path in bench.directory.glob("*"):
+            if path != bench.program:
+                path.unlink()
         bench.file = bench.directory / "file"
 
 
@@ -251,15 +268,21 @@ def main():
     parser.add_argument("--mib", type=int, default=2048)
     parser.add_argument("--start", type=int, nargs="*", default=[1024, 4096, 8192])
     parser.add_argument("--directory", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()))
-    parser.add_argument("--only", choices=["start", "copy"])
+    parser.add_argument("--only", nargs="*", choices=["first", "start", "save", "load"], default=["start", "save", "load"])
+    parser.add_argument("--cache", choices=["yes", "no"])
     arguments = parser.parse_args()
     qemu = os.environ.get("QEMU_MAPPED") or shutil.which("qemu-system-x86_64")
     with tempfile.TemporaryDirectory(prefix="savevm-bench-", dir=arguments.directory) as directory:
         bench = Bench(build("snapshot", arguments.library, pathlib.Path(directory)), qemu, pathlib.Path(directory))
-        if arguments.only != "copy":
-            starts(bench, arguments.start, arguments.runs)
-        if arguments.only != "start":
-            copies(bench, arguments.mib, arguments.runs)
+        only = arguments.only
+        if "first" in only or "start" in only:
+            starts(bench, arguments.start, arguments.runs, "start" in only)
+        if "save" in only or "load" in only:
+            bench.make(arguments.mib)
+        for direct in (direct for cache, direct in (("yes", False), ("no", True)) if arguments.cache in (None, cache)):
+            for name, measure in ("save", saves), ("load", loads):
+                if name in only:
+                    measure(bench, arguments.mib, arguments.runs, direct)
 
 
 if __name__ == "__main__":
