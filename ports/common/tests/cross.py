@@ -41,8 +41,8 @@ def compare(*streams):
 
 def described(stream):
     """Returns the size of the description at the end of the stream."""
-    # From QEMU 10.0 on, the configuration section comes first.
-    at = max(stream.rfind(b'{"page_size"'), stream.rfind(b'{"configuration"'))
+    # From QEMU 10.0 on, the configuration section comes first. QEMU 5.2 writes a space after a bracket.
+    at = max(stream.rfind(start) for start in (b'{"page_size"', b'{ "page_size"', b'{"configuration"'))
     if at < 0 or int.from_bytes(stream[at - 4:at], "big") != len(stream) - at or stream[at - 5] != 6:
         raise Failure("no description ends the stream")
     return len(stream) - at
