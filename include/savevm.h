@@ -597,6 +597,11 @@ typedef struct SaveVMHostOps {
    * now. Called before each live device of a round. NULL: the limit of the file is used.
    */
   bool (*rate_exceeded)(void *opaque, QEMUFile *f);
+  /**
+   * Returns whether the process replaces itself and keeps its open descriptors, as in the mode cpr-exec of QEMU 10.2:
+   * VMSTATE_FD() then transfers their numbers. NULL: no.
+   */
+  bool (*keeps_descriptors)(void *opaque);
 } SaveVMHostOps;
 
 /**

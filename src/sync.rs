@@ -158,7 +158,7 @@ pub enum Rank {
     ExecProcess,
     /// `channel::fd::FdChannel::descriptor`.
     Descriptor,
-    /// `channel::fd::FdChannel::received`.
+    /// `channel::received::Received`.
     ReceivedDescriptors,
     /// `channel::memory`: the state of a reader, a writer or a pair.
     MemoryChannel,

@@ -36,6 +36,13 @@ fn generated_headers_are_what_the_sources_generate() {
 /// The C compiler compares the functions that are defined under the names of hand-written headers with what these declare.
 #[test]
 fn functions_are_defined_as_the_hand_written_headers_declare_them() {
+    let sources = ["exports/qemu_file.rs", "exports/phases.rs", "vmstate/mod.rs"];
+    compare_definitions(702, &sources, &["qemu_fclose(", "qemu_loadvm_state(", "vmstate_register_with_alias_id("]);
+    compare_definitions(1000, &["exports/newer_file.rs"], &["qemu_fflush(", "qemu_file_put_fd("]);
+}
+
+/// Compares the functions of `sources`, of which `functions` are some, with the headers for a version of QEMU.
+fn compare_definitions(version: u32, sources: &[&str], functions: &[&str]) {
     let mut builder = cbindgen::Builder::new()
         .with_config(cbindgen::Config { usize_is_size_t: true, ..cbindgen::Config::default() })
         .with_language(cbindgen::Language::C)
@@ -51,18 +58,18 @@ fn functions_are_defined_as_the_hand_written_headers_declare_them() {
     for types in ["VMStateDescription", "VMStateField", "VMStateInfo", "SaveVMCheckOps", "SaveVMCheckSeverity"] {
         builder = builder.exclude_item(types);
     }
-    for source in ["exports/qemu_file.rs", "exports/phases.rs", "vmstate/mod.rs"] {
+    for source in sources {
         builder = builder.with_src(Path::new(ROOT).join("src/ffi").join(source));
     }
-    let unit = Path::new(env!("CARGO_TARGET_TMPDIR")).join("definitions.c");
+    let unit = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("definitions-{version}.c"));
     builder.generate().expect("cbindgen reads the sources").write_to_file(&unit);
     let text = std::fs::read_to_string(&unit).expect("cbindgen wrote it");
-    for function in ["qemu_fclose(", "qemu_loadvm_state(", "vmstate_register_with_alias_id("] {
+    for function in functions {
         assert!(text.contains(function), "{function}) is not compared");
     }
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let said = Command::new(compiler)
-        .args(["-std=gnu11", "-fsyntax-only", "-I"])
+        .args(["-std=gnu11", "-fsyntax-only", &format!("-DSAVEVM_QEMU_VERSION={version}"), "-I"])
         .args([&Path::new(ROOT).join("include"), &unit])
         .output()
         .expect("there is a C compiler");

@@ -151,17 +151,17 @@ TEST(recovery_that_is_refused)
 
 static int freed;
 
-static ssize_t channel_read(void *opaque, uint8_t *buf, size_t len)
+static ssize_t channel_read(void *opaque, uint8_t *buf, size_t len, Error **errp)
 {
-    (void)opaque, (void)buf, (void)len;
+    (void)opaque, (void)buf, (void)len, (void)errp;
     return 0;
 }
 
-static ssize_t channel_writev(void *opaque, const struct iovec *iov, int count)
+static ssize_t channel_writev(void *opaque, const struct iovec *iov, int count, Error **errp)
 {
     ssize_t all = 0;
 
-    (void)opaque;
+    (void)opaque, (void)errp;
     for (int at = 0; at < count; at++) {
         all += iov[at].iov_len;
     }

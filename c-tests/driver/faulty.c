@@ -20,11 +20,12 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static ptrdiff_t faulty_read(void *opaque, uint8_t *into, size_t len)
+static ptrdiff_t faulty_read(void *opaque, uint8_t *into, size_t len, Error **errp)
 {
     Faulty *channel = opaque;
     ssize_t ret;
 
+    (void)errp;
     if (fails(channel)) {
         return channel->failure == NOTHING ? 0 : -ECONNRESET;
     }
@@ -39,11 +40,12 @@ static ptrdiff_t faulty_read(void *opaque, uint8_t *into, size_t len)
     return ret < 0 ? -errno : ret;
 }
 
-static ptrdiff_t faulty_writev(void *opaque, const struct iovec *iov, int count)
+static ptrdiff_t faulty_writev(void *opaque, const struct iovec *iov, int count, Error **errp)
 {
     Faulty *channel = opaque;
     ssize_t ret;
 
+    (void)errp;
     CHECK(count > 0);
     if (fails(channel)) {
         return channel->failure == NOTHING ? 0 : -ECONNRESET;

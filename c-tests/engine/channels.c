@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files over every channel: a host's own functions, and every kind of URI. */
+/* For access at an offset and descriptors. */
+#define SAVEVM_QEMU_VERSION 1000
 #include "harness.h"
 #include "migration/qemu-file.h"
 #include "savevm.h"
@@ -44,11 +46,12 @@ static bool says_again(Own *own)
     return own->again && ++own->calls % own->again == 0;
 }
 
-static ptrdiff_t own_read(void *channel, uint8_t *buf, size_t len)
+static ptrdiff_t own_read(void *channel, uint8_t *buf, size_t len, Error **errp)
 {
     Own *own = channel;
 
     if (own->failure) {
+        savevm_error_set(errp, -own->failure, "the reason of the channel");
         return own->failure;
     }
     if (says_again(own)) {
@@ -61,13 +64,14 @@ static ptrdiff_t own_read(void *channel, uint8_t *buf, size_t len)
     return (ptrdiff_t)len;
 }
 
-static ptrdiff_t own_writev(void *channel, const struct iovec *iov, int count)
+static ptrdiff_t own_writev(void *channel, const struct iovec *iov, int count, Error **errp)
 {
     Own *own = channel;
     size_t left = own->step;
 
     CHECK(count > 0 && count <= 64);
     if (own->failure) {
+        savevm_error_set(errp, -own->failure, "the reason of the channel");
         return own->failure;
     }
     if (says_again(own)) {
@@ -117,6 +121,70 @@ static void own_free(void *channel)
     ((Own *)channel)->frees++;
 }
 
+/* Access at an offset, in steps, and the position. */
+
+static ptrdiff_t own_pread(void *channel, uint8_t *buf, size_t len, off_t offset, Error **errp)
+{
+    Own *own = channel;
+    size_t left = (size_t)offset < sizeof(own->bytes) ? sizeof(own->bytes) - (size_t)offset : 0;
+
+    if (own->failure) {
+        savevm_error_set(errp, -own->failure, "the reason of the channel");
+        return own->failure;
+    }
+    len = len < own->step ? len : own->step;
+    len = len < left ? len : left;
+    memcpy(buf, own->bytes + offset, len);
+    return (ptrdiff_t)len;
+}
+
+static ptrdiff_t own_pwrite(void *channel, const uint8_t *buf, size_t len, off_t offset, Error **errp)
+{
+    Own *own = channel;
+
+    if (own->failure) {
+        savevm_error_set(errp, -own->failure, "the reason of the channel");
+        return own->failure;
+    }
+    len = len < own->step ? len : own->step;
+    memcpy(own->bytes + offset, buf, len);
+    return (ptrdiff_t)len;
+}
+
+static off_t own_seek(void *channel, off_t offset, int whence, Error **errp)
+{
+    Own *own = channel;
+
+    (void)errp;
+    CHECK(whence == SEEK_SET || (whence == SEEK_CUR && offset == 0));
+    if (whence == SEEK_SET) {
+        own->got = (size_t)offset;
+        own->put = (size_t)offset;
+    }
+    return (off_t)own->got;
+}
+
+/* Each byte comes with an open descriptor. */
+static ptrdiff_t own_read_fds(void *channel, uint8_t *buf, size_t len, int **fds, size_t *fd_count, Error **errp)
+{
+    ptrdiff_t ret = own_read(channel, buf, len < 1 ? len : 1, errp);
+
+    if (ret == 1) {
+        *fds = malloc(sizeof(int));
+        (*fds)[0] = open("/dev/null", O_RDONLY);
+        *fd_count = 1;
+    }
+    return ret;
+}
+
+static ptrdiff_t own_write_fd(void *channel, uint8_t byte, int fd, Error **errp)
+{
+    struct iovec iov = { &byte, 1 };
+
+    CHECK(fcntl(fd, F_GETFD) >= 0);
+    return own_writev(channel, &iov, 1, errp);
+}
+
 static const SaveVMChannelOps own_ops = {
     .size = sizeof(SaveVMChannelOps),
     .read = own_read,
@@ -126,6 +194,10 @@ static const SaveVMChannelOps own_ops = {
     .set_blocking = own_blocking,
     .close = own_close,
     .free = own_free,
+    .pread = own_pread,
+    .pwrite = own_pwrite,
+    .seek = own_seek,
+    .write_fd = own_write_fd,
 };
 
 static Own own;
@@ -230,6 +302,104 @@ TEST(own_functions_beside_read_and_write)
     qemu_fclose(f);
     CHECK_EQ(own.frees, 1);
     CHECK_EQ(own.closes, 2);
+}
+
+/* As in QEMU, the error of a channel is -EIO. Its text says the reason. */
+static void check_reason(QEMUFile *f)
+{
+    Error *err = NULL;
+
+    CHECK_EQ(qemu_file_get_error_obj(f, &err), -EIO);
+    CHECK(err && strstr(error_get_pretty(err), "the reason of the channel"));
+    error_free(err);
+}
+
+TEST(error_of_an_own_function_is_the_error_of_the_file)
+{
+    QEMUFile *f;
+
+    own_start();
+    own.failure = -ENOSPC;
+    f = savevm_file_from_channel(&own_ops, &own, true);
+    qemu_put_byte(f, 1);
+    qemu_fflush(f);
+    check_reason(f);
+    qemu_fclose(f);
+    f = savevm_file_from_channel(&own_ops, &own, false);
+    CHECK_EQ(qemu_get_byte(f), 0);
+    check_reason(f);
+    qemu_fclose(f);
+    f = savevm_file_from_channel(&own_ops, &own, true);
+    qemu_put_buffer_at(f, (const uint8_t *)"x", 1, 5);
+    check_reason(f);
+    qemu_fclose(f);
+}
+
+TEST(access_at_an_offset)
+{
+    uint8_t in[10];
+    QEMUFile *f;
+
+    own_start();
+    own.step = 3;
+    f = savevm_file_from_channel(&own_ops, &own, true);
+    qemu_put_buffer(f, (const uint8_t *)"begin", 5);
+    CHECK_EQ(savevm_file_queued(f), 5);
+    CHECK(savevm_file_data(f) == NULL);
+    savevm_file_set_data(f, &own);
+    CHECK(savevm_file_data(f) == &own);
+    qemu_put_buffer_at(f, (const uint8_t *)"0123456789", 10, 100);
+    CHECK_EQ(savevm_file_queued(f), 0);
+    CHECK_EQ(memcmp(own.bytes, "begin", 5), 0);
+    CHECK_EQ(memcmp(own.bytes + 100, "0123456789", 10), 0);
+    qemu_set_offset(f, 200, SEEK_SET);
+    qemu_put_byte(f, 'x');
+    CHECK_EQ(qemu_fclose(f), 0);
+    CHECK_EQ(own.bytes[200], 'x');
+
+    own.got = 0;
+    f = savevm_file_from_channel(&own_ops, &own, false);
+    CHECK_EQ(qemu_get_byte(f), 'b');
+    CHECK_EQ(qemu_get_buffer_at(f, in, sizeof(in), 100), sizeof(in));
+    CHECK_EQ(memcmp(in, "0123456789", 10), 0);
+    qemu_set_offset(f, 200, SEEK_SET);
+    own.put = 201;
+    CHECK_EQ(qemu_get_offset(f), 200);
+    CHECK_EQ(qemu_get_byte(f), 'x');
+    CHECK_EQ(qemu_file_get_error(f), 0);
+    CHECK_EQ(qemu_get_buffer_at(f, in, sizeof(in), sizeof(own.bytes) - 5), 0);
+    CHECK_EQ(qemu_file_get_error(f), -EIO);
+    qemu_fclose(f);
+}
+
+TEST(channel_without_offsets)
+{
+    QEMUFile *f = savevm_file_to_buffer();
+
+    qemu_put_buffer_at(f, (const uint8_t *)"x", 1, 5);
+    CHECK_EQ(qemu_file_get_error(f), -EIO);
+    qemu_fclose(f);
+}
+
+TEST(descriptors_of_an_own_channel)
+{
+    SaveVMChannelOps ops = own_ops;
+    QEMUFile *f;
+    int fd;
+
+    own_start();
+    f = savevm_file_from_channel(&ops, &own, true);
+    CHECK_EQ(qemu_file_put_fd(f, 0), 0);
+    qemu_put_byte(f, 7);
+    CHECK_EQ(qemu_fclose(f), 0);
+    ops.read_fds = own_read_fds;
+    f = savevm_file_from_channel(&ops, &own, false);
+    fd = qemu_file_get_fd(f);
+    CHECK(fd >= 0 && fcntl(fd, F_GETFD) >= 0);
+    close(fd);
+    CHECK_EQ(qemu_get_byte(f), 7);
+    /* The descriptor of the last byte is closed with the file. */
+    CHECK_EQ(qemu_fclose(f), 0);
 }
 
 TEST(own_functions_that_are_missing)

@@ -31,11 +31,12 @@ typedef struct Endless {
     uint32_t number;
 } Endless;
 
-static ptrdiff_t endless_read(void *opaque, uint8_t *into, size_t len)
+static ptrdiff_t endless_read(void *opaque, uint8_t *into, size_t len, Error **errp)
 {
     Endless *endless = opaque;
     size_t done = 0;
 
+    (void)errp;
     if (endless->sent >= STREAM) {
         return 0;
     }

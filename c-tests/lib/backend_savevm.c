@@ -190,8 +190,9 @@ static SaveVMPostcopyState postcopy_state(void *host, SaveVMPostcopyState state)
     return before;
 }
 
-static int postcopy_advise(void *host, bool ram)
+static int postcopy_advise(void *host, bool ram, Error **errp)
 {
+    (void)errp;
     (void)host;
     if (ram) {
         trace("host: postcopy_advise");
@@ -214,8 +215,9 @@ static int postcopy_discard(void *host, const char *block, uint64_t start, uint6
     return backend.discard;
 }
 
-static int postcopy_listen(void *host)
+static int postcopy_listen(void *host, Error **errp)
 {
+    (void)errp;
     (void)host;
     trace("host: postcopy_listen");
     return 0;
@@ -242,8 +244,9 @@ static int recv_bitmap(void *host, const char *block)
     return 0;
 }
 
-static int enable_colo(void *host)
+static int enable_colo(void *host, Error **errp)
 {
+    (void)errp;
     (void)host;
     trace("host: enable_colo");
     return backend.enable_colo;
@@ -517,7 +520,7 @@ int backend_complete(QEMUFile *f, bool live_only, bool inactivate_disks)
     if (ret == 0 && !live_only) {
         ret = backend_complete_devices(f, backend.in_postcopy, inactivate_disks);
     }
-    return ret ? ret : savevm_file_flush(f);
+    return ret ? ret : qemu_fflush(f);
 }
 
 int backend_complete_devices(QEMUFile *f, bool in_postcopy, bool inactivate_disks)

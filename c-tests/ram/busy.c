@@ -33,12 +33,12 @@
 
 static struct timespec link_free;
 
-static ssize_t link_write(void *channel, const struct iovec *iov, int count)
+static ssize_t link_write(void *channel, const struct iovec *iov, int count, Error **errp)
 {
     struct iovec piece = iov[0];
     struct timespec now;
 
-    (void)count;
+    (void)count, (void)errp;
     piece.iov_len = piece.iov_len > 4096 ? 4096 : piece.iov_len;
     ssize_t sent = writev(*(int *)channel, &piece, 1);
     if (sent < 0) {
@@ -55,10 +55,11 @@ static ssize_t link_write(void *channel, const struct iovec *iov, int count)
     return sent;
 }
 
-static ssize_t link_read(void *channel, uint8_t *buf, size_t len)
+static ssize_t link_read(void *channel, uint8_t *buf, size_t len, Error **errp)
 {
     ssize_t got = read(*(int *)channel, buf, len);
 
+    (void)errp;
     return got < 0 ? -errno : got;
 }
 

@@ -12,7 +12,7 @@ use savevm::ffi::exports::file::SaveVMChannelOps;
 use savevm::ffi::exports::host::{SaveVMHostOps, SaveVMReportLevel};
 use savevm::ffi::exports::qemu_file::qemu_get_byte;
 use savevm::ffi::exports::register::{SaveVMHandlers, register_savevm_live};
-use savevm::ffi::marshal::opaque::QEMUFile;
+use savevm::ffi::marshal::opaque::{Error, QEMUFile};
 use savevm_fuzz::Walled;
 use std::ffi::{c_int, c_void};
 use std::mem::zeroed;
@@ -27,7 +27,7 @@ struct Peer {
     at: usize,
 }
 
-unsafe extern "C" fn read(channel: *mut c_void, buf: *mut u8, len: usize) -> isize {
+unsafe extern "C" fn read(channel: *mut c_void, buf: *mut u8, len: usize, _errp: *mut *mut Error) -> isize {
     let peer = unsafe { &mut *channel.cast::<Peer>() };
     let count = len.min(peer.bytes.len() - peer.at);
     unsafe { ptr::copy_nonoverlapping(peer.bytes[peer.at..].as_ptr(), buf, count) };
@@ -35,7 +35,12 @@ unsafe extern "C" fn read(channel: *mut c_void, buf: *mut u8, len: usize) -> isi
     count as isize
 }
 
-unsafe extern "C" fn writev(_channel: *mut c_void, iov: *const libc::iovec, count: c_int) -> isize {
+unsafe extern "C" fn writev(
+    _channel: *mut c_void,
+    iov: *const libc::iovec,
+    count: c_int,
+    _errp: *mut *mut Error,
+) -> isize {
     (0..count as usize).map(|n| unsafe { (*iov.add(n)).iov_len as isize }).sum()
 }
 

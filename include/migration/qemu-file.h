@@ -13,9 +13,6 @@
 #define MIGRATION_QEMU_FILE_H
 
 #include "migration/qemu-file-types.h"
-#if SAVEVM_QEMU_VERSION >= 802 && defined(SAVEVM_QEMU_INLINE_)
-#include "savevm/file.h"
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -34,12 +31,9 @@ int qemu_fclose(QEMUFile *f);
  * Writes all pending data to the channel, and waits until it is written. Does
  * nothing if the file is open for reading or was shut down.
  */
-#if SAVEVM_QEMU_VERSION >= 802 && defined(SAVEVM_QEMU_INLINE_)
+#if SAVEVM_QEMU_VERSION >= 802
 /* Returns the error of the file, as QEMU 8.2 and newer do. */
-static inline int qemu_fflush(QEMUFile *f)
-{
-    return savevm_file_flush(f);
-}
+int qemu_fflush(QEMUFile *f);
 #else
 void qemu_fflush(QEMUFile *f);
 #endif
@@ -76,22 +70,61 @@ bool qemu_file_is_writable(QEMUFile *f);
 /* Returns false for "rb" and "wb", true for other modes and for NULL. */
 bool qemu_file_mode_is_not_valid(const char *mode);
 
-#if SAVEVM_QEMU_VERSION >= 1000 && defined(SAVEVM_QEMU_INLINE_)
-/* Descriptors, in QEMU 10.0 and newer; see savevm_file_put_fd() */
+#if SAVEVM_QEMU_VERSION >= 900
+/* Access at an offset of the channel, which does not change the position */
 
-/* Sends an open descriptor. Returns 0, or -1 if the file has an error. */
-static inline int qemu_file_put_fd(QEMUFile *f, int fd)
-{
-    return savevm_file_put_fd(f, fd) ? -1 : 0;
-}
+/*
+ * Writes `buflen` bytes at the offset `pos` of the channel, after all bytes
+ * that were put before. The file has an error afterwards if it fails.
+ */
+void qemu_put_buffer_at(QEMUFile *f, const uint8_t *buf, size_t buflen,
+                        off_t pos);
 
-/* Receives a descriptor. Returns it, or -1 if the file has an error. */
-static inline int qemu_file_get_fd(QEMUFile *f)
-{
-    int fd = savevm_file_get_fd(f);
+/*
+ * Reads `buflen` bytes from the offset `pos` of the channel to `buf`. Returns
+ * `buflen`, or 0 if the file has an error.
+ */
+size_t qemu_get_buffer_at(QEMUFile *f, const uint8_t *buf, size_t buflen,
+                          off_t pos);
 
-    return fd < 0 ? -1 : fd;
-}
+/*
+ * Sets the offset in the channel at which the stream continues, as lseek()
+ * does. Bytes that were read ahead are dropped.
+ */
+void qemu_set_offset(QEMUFile *f, off_t off, int whence);
+
+/*
+ * Returns the offset in the channel, which is behind the bytes that were read
+ * ahead; -1 if the file has an error.
+ */
+off_t qemu_get_offset(QEMUFile *f);
+#endif
+
+#if SAVEVM_QEMU_VERSION >= 1000
+/*
+ * Copies the next `size` bytes of the stream to a descriptor. Returns 0 or a
+ * negative errno value.
+ */
+int qemu_file_get_to_fd(QEMUFile *f, int fd, size_t size);
+
+/* Descriptors */
+
+/*
+ * Sends an open descriptor in a stream over a Unix socket, with one byte. It
+ * stays open here. Flushes the file first. VMSTATE_FD() does this for a member
+ * of a device. Returns 0, or -1 if the file has an error: -EIO if the channel
+ * is not a Unix socket, or is encrypted.
+ */
+int qemu_file_put_fd(QEMUFile *f, int fd);
+
+/*
+ * Receives a descriptor that qemu_file_put_fd() sent at this place of the
+ * stream. It is close-on-exec and owned by the caller. Descriptors that are
+ * never received are closed with the file; at most 16 may wait. Returns the
+ * descriptor, or -1 if the file has an error: -EINVAL if the next byte brought
+ * no descriptor, -EIO as above.
+ */
+int qemu_file_get_fd(QEMUFile *f);
 #endif
 
 /* Errors */

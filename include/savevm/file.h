@@ -20,7 +20,8 @@ extern "C" {
 /**
  * A channel of the hypervisor: the functions that a file over it calls. All but one direction are optional.
  *
- * At most one thread reads and one thread writes at a time. `shutdown` is called from any thread.
+ * At most one thread reads and one thread writes at a time. `shutdown` is called from any thread. A function with an `errp` may
+ * set an error, which the library frees. Its text then stands in the error of the file.
  */
 typedef struct SaveVMChannelOps {
   /**
@@ -31,12 +32,12 @@ typedef struct SaveVMChannelOps {
    * Reads up to `length` bytes. Returns their number, 0 at the end, -errno, or -EAGAIN, after which `wait` is called.
    * NULL: the channel is not readable.
    */
-  ptrdiff_t (*read)(void *opaque, uint8_t *buf, size_t length);
+  ptrdiff_t (*read)(void *opaque, uint8_t *buf, size_t length, Error **errp);
   /**
    * Writes from `count` buffers, at most 64. Returns the number of bytes written, -errno, or -EAGAIN, after which `wait`
    * is called. NULL: the channel is not writable.
    */
-  ptrdiff_t (*writev)(void *opaque, const struct iovec *iov, int count);
+  ptrdiff_t (*writev)(void *opaque, const struct iovec *iov, int count, Error **errp);
   /**
    * Waits until the channel can be written (or read); may switch to another coroutine meanwhile. 0, or -errno, which ends the
    * operation. NULL: -EAGAIN is an error.
@@ -60,10 +61,34 @@ typedef struct SaveVMChannelOps {
    */
   void (*free)(void *opaque);
   /**
-   * Returns the reason of the last failed `read` (or write), as a string from malloc(), or NULL. Called once, on the
-   * thread of the failed call.
+   * As `read`, which it then replaces. Stores the descriptors that came with the bytes, as an array from malloc(), and their
+   * number. NULL: descriptors can't be received.
    */
-  char *(*error)(void *opaque, bool write);
+  ptrdiff_t (*read_fds)(void *opaque,
+                        uint8_t *buf,
+                        size_t length,
+                        int **fds,
+                        size_t *fd_count,
+                        Error **errp);
+  /**
+   * Writes `byte` with a descriptor, which stays open. Returns 1 or -errno. NULL: descriptors can't be sent.
+   */
+  ptrdiff_t (*write_fd)(void *opaque, uint8_t byte, int fd, Error **errp);
+  /**
+   * Reads up to `length` bytes at `offset`, without a change of the position. Returns their number, 0 at the end, or -errno.
+   * NULL: the channel can't be read at an offset.
+   */
+  ptrdiff_t (*pread)(void *opaque, uint8_t *buf, size_t length, off_t offset, Error **errp);
+  /**
+   * Writes up to `length` bytes at `offset`, without a change of the position. Returns their number or -errno. NULL: the
+   * channel can't be written at an offset.
+   */
+  ptrdiff_t (*pwrite)(void *opaque, const uint8_t *buf, size_t length, off_t offset, Error **errp);
+  /**
+   * Sets the position at which the channel is read and written, as lseek() does. Returns it or -errno. NULL: the channel has
+   * no position.
+   */
+  off_t (*seek)(void *opaque, off_t offset, int whence, Error **errp);
 } SaveVMChannelOps;
 
 /**
@@ -142,6 +167,20 @@ QEMUFile *savevm_file_open(const char *uri,
 void *savevm_file_channel(QEMUFile *f);
 
 /**
+ * Keeps a pointer of the hypervisor with a file. The library does not use it.
+ *
+ * Thread: any. Lock: either.
+ */
+void savevm_file_set_data(QEMUFile *f, const void *data);
+
+/**
+ * Returns the pointer of savevm_file_set_data(), or NULL.
+ *
+ * Thread: any. Lock: either.
+ */
+const void *savevm_file_data(QEMUFile *f);
+
+/**
  * Returns room for `length` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
  *
  * Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.
@@ -159,42 +198,11 @@ uint8_t *savevm_file_reserve(QEMUFile *f,
 void savevm_file_commit(QEMUFile *f, size_t length);
 
 /**
- * Flushes a file for writing, as qemu_fflush() does, with a result. Does nothing to a file for reading.
+ * Returns the number of bytes that were put and wait to be written to the channel.
  *
- * Returns: 0 or the error of the file.
- *
- * Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_fflush, migration/qemu-file.c.
+ * Thread: the one that uses the file. Lock: either.
  */
-int savevm_file_flush(QEMUFile *f);
-
-/**
- * Sends an open descriptor in a stream over a Unix socket, with one byte. The descriptor stays open here. Flushes the file first.
- * VMSTATE_FD() does this for a member of a device.
- *
- * Returns: 0 or the error of the file: -EIO if the channel is not a Unix socket, or is encrypted.
- *
- * Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_put_fd, migration/qemu-file.c.
- */
-int savevm_file_put_fd(QEMUFile *f,
-                       int fd);
-
-/**
- * Receives a descriptor that savevm_file_put_fd() sent at this place of the stream. It is close-on-exec and belongs to the
- * caller. Descriptors that are never received are closed with the file; at most 16 may wait.
- *
- * Returns: the descriptor, or the error of the file: -EINVAL if the next byte brought no descriptor, -EIO if the channel is not
- * a Unix socket, or is encrypted.
- *
- * Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_get_fd, migration/qemu-file.c.
- */
-int savevm_file_get_fd(QEMUFile *f);
-
-/**
- * Drops the bytes that a file for reading has read ahead, because the next byte comes from another place of its channel.
- *
- * Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_set_offset, migration/qemu-file.c.
- */
-void savevm_file_drop_input(QEMUFile *f);
+uint64_t savevm_file_queued(QEMUFile *f);
 
 #ifdef __cplusplus
 }

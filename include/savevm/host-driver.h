@@ -55,7 +55,8 @@ typedef enum SaveVMPostcopyState {
 
 /**
  * Functions for the commands of an incoming stream, for a host with a migration driver of its own. If a member is NULL, its
- * command fails with an error that names it. Results are 0 or -errno. The functions run on the thread that loads.
+ * command fails with an error that names it. Results are 0 or -errno. A function with an `errp` may set an error as well, which
+ * the library frees; the load then fails with its text. The functions run on the thread that loads.
  */
 typedef struct SaveVMIncomingOps {
   /**
@@ -77,7 +78,7 @@ typedef struct SaveVMIncomingOps {
   /**
    * Postcopy may follow. `ram` is true if it includes RAM, whose page sizes were compared.
    */
-  int (*postcopy_advise)(void *opaque, bool ram);
+  int (*postcopy_advise)(void *opaque, bool ram, Error **errp);
   /**
    * Called before the first discard, or before postcopy_listen if there is no discard.
    */
@@ -89,7 +90,7 @@ typedef struct SaveVMIncomingOps {
   /**
    * Prepares page requests, and starts a thread that continues to read the main stream.
    */
-  int (*postcopy_listen)(void *opaque);
+  int (*postcopy_listen)(void *opaque, Error **errp);
   /**
    * Starts the guest.
    */
@@ -105,7 +106,7 @@ typedef struct SaveVMIncomingOps {
   /**
    * Continuous replication begins.
    */
-  int (*enable_colo)(void *opaque);
+  int (*enable_colo)(void *opaque, Error **errp);
   /**
    * Returns the error of a further channel of the same load (QEMU's postcopy-preempt): 0 or -errno.
    */

@@ -13,6 +13,7 @@ pub mod memory;
 mod named_fd;
 mod positioned;
 mod reader;
+mod received;
 mod security;
 mod sink;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
@@ -26,13 +27,14 @@ pub use listen::Listener;
 pub use named_fd::NamedFd;
 pub use positioned::PositionedFile;
 pub use reader::ReaderChannel;
+pub use received::Received;
 pub use security::{Role, Security, TlsOptions, tls_on_one_side};
 pub use sink::{Sink, check_replaceable, replace_file};
 pub use uri::Uri;
 pub use wait::Cancel;
 
 use crate::sys::{IoVec, Span};
-use std::io;
+use std::io::{self, SeekFrom};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -141,6 +143,22 @@ pub trait Channel: Send + Sync {
     /// Returns the regular file or disk behind the channel, for positioned reads and writes. `None` if there is none.
     fn positioned(&self) -> io::Result<Option<PositionedFile>> {
         self.wrapped().map_or(Ok(None), |inner| inner.positioned())
+    }
+
+    /// Reads at `offset`, without a change of the position. Returns the number of bytes, which is smaller only at the end.
+    /// `ErrorKind::Unsupported` if the channel has no offsets.
+    fn read_at(&self, into: Span<'_>, offset: u64) -> io::Result<usize> {
+        self.positioned()?.ok_or(io::ErrorKind::Unsupported)?.read_span(into, offset)
+    }
+
+    /// Writes at `offset`, without a change of the position. `ErrorKind::Unsupported` if the channel has no offsets.
+    fn write_at(&self, piece: IoVec, offset: u64) -> io::Result<()> {
+        self.positioned()?.ok_or(io::ErrorKind::Unsupported)?.write_at(piece, offset)
+    }
+
+    /// Sets the offset at which the stream continues, and returns it. `ErrorKind::Unsupported` if the channel has no offsets.
+    fn seek(&self, to: SeekFrom) -> io::Result<u64> {
+        self.positioned()?.ok_or(io::ErrorKind::Unsupported)?.seek_stream(to)
     }
 
     /// Returns the bytes that were written and wait to be sent or read, as far as that is known.

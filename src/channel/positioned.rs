@@ -9,7 +9,7 @@ use crate::sys::{
     pwrite_fd, reserve, seek_to, start_writing, system_page_size, tell, with_piece,
 };
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -75,6 +75,11 @@ impl PositionedFile {
         seek_to(self.fd.as_fd(), offset).map_err(|err| self.error("seeking in", &err))
     }
 
+    /// Sets the offset at which the stream's channel reads or writes next, and returns it.
+    pub fn seek_stream(&self, to: SeekFrom) -> io::Result<u64> {
+        (&File::from(self.fd.try_clone()?)).seek(to)
+    }
+
     /// Returns the size of the file in bytes.
     pub fn size(&self) -> Result<u64> {
         let data = self.metadata()?;
@@ -126,9 +131,14 @@ impl PositionedFile {
 
     /// Reads into a slice. Returns the number of bytes, which is smaller only at the end of the file.
     pub fn read_some(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_span(Span::from_slice(into), offset)
+    }
+
+    /// As `read_some`, into memory that may be the guest's.
+    pub fn read_span(&self, into: Span<'_>, offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < into.len() {
-            match pread_scattered(self.fd.as_fd(), &[Span::from_slice(&mut into[done..])], offset + done as u64) {
+            match pread_scattered(self.fd.as_fd(), &[into.skip(done)], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}

@@ -33,6 +33,7 @@ use crate::sys::{ByteBuffer, Level};
 use status::Status;
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use write::Queue;
 
 pub use pending_error::PendingError;
@@ -59,6 +60,8 @@ pub struct MigFile {
     references: References,
     /// Number of bytes that were allocated because the stream asked for them.
     allocated: Cell<usize>,
+    /// An address that the host keeps with the file, or 0.
+    host_data: AtomicUsize,
     writable: bool,
     channel: Arc<dyn Channel>,
 }
@@ -77,6 +80,7 @@ impl MigFile {
             pending_error: PendingError::default(),
             references: References::default(),
             allocated: Cell::new(0),
+            host_data: AtomicUsize::new(0),
             writable,
             channel,
         }
@@ -100,6 +104,11 @@ impl MigFile {
     /// Continues the count of allocations of another file: a package and the stream around it share one limit.
     pub fn continue_count_of(&self, other: &Self) {
         self.allocated.set(other.allocated.get());
+    }
+
+    /// Returns the address that the host keeps with the file. The library does not use it.
+    pub fn host_data(&self) -> &AtomicUsize {
+        &self.host_data
     }
 
     /// Returns whether the file is for writing.

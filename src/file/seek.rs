@@ -3,7 +3,10 @@
 
 use super::MigFile;
 use crate::channel::PositionedFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, size};
+use crate::sys::{IoVec, Span};
+use std::fmt;
+use std::io::{self, SeekFrom};
 
 impl MigFile {
     /// Returns the file behind the channel, for positioned reads and writes. Fails with `ESPIPE` if there is none.
@@ -41,6 +44,57 @@ impl MigFile {
         self.drop_input();
         self.through.set(position + step);
         Ok(())
+    }
+
+    /// Writes a piece at `offset` of the channel, after all bytes that were put before. Latches an error if that fails. The
+    /// position does not change (QEMU 9.0's `qemu_put_buffer_at`).
+    pub fn put_at(&self, piece: IoVec, offset: u64) {
+        self.flush();
+        if self.error() != 0 {
+            return;
+        }
+        match self.channel.write_at(piece, offset) {
+            Ok(()) => self.status.credit_transfer(piece.len() as i64),
+            Err(err) => {
+                self.access_failed(format_args!("writing {} at 0x{offset:x} of", size(piece.len() as u64)), &err)
+            }
+        }
+    }
+
+    /// Fills `into` from `offset` of the channel. Returns the number of bytes: all, or 0 with an error latched. The position
+    /// does not change (QEMU 9.0's `qemu_get_buffer_at`).
+    pub fn get_at(&self, into: Span<'_>, offset: u64) -> usize {
+        if self.error() != 0 {
+            return 0;
+        }
+        let len = into.len();
+        let whole = self.channel.read_at(into, offset).and_then(|count| match count == len {
+            true => Ok(count),
+            false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("got only {}", size(count as u64)))),
+        });
+        whole.unwrap_or_else(|err| {
+            self.access_failed(format_args!("reading {} at 0x{offset:x} of", size(len as u64)), &err);
+            0
+        })
+    }
+
+    /// Sets the position of the channel, after all bytes that were put before. Bytes that were read ahead stay in the buffer.
+    /// Returns the position, or `None` with an error latched (QEMU 9.0's `qemu_set_offset` and `qemu_get_offset`).
+    pub fn seek(&self, to: SeekFrom) -> Option<u64> {
+        self.flush();
+        let sought = self.channel.seek(to);
+        sought.inspect_err(|err| self.access_failed(format_args!("seeking in"), err)).ok()
+    }
+
+    #[cold]
+    fn access_failed(&self, what: fmt::Arguments<'_>, err: &io::Error) {
+        let name = self.channel_name();
+        self.set_error_detail(match err.kind() {
+            io::ErrorKind::Unsupported => {
+                Error::new(libc::EIO, format!("{what} {name}: use a regular file or a disk, not opened for appending"))
+            }
+            _ => Error::channel(format_args!("{what} {name}"), err),
+        });
     }
 
     /// Number of bytes that were read from the channel and are not consumed.

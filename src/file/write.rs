@@ -60,7 +60,7 @@ impl Queue {
 
 impl MigFile {
     /// Returns the number of bytes that were put and not yet written.
-    pub(super) fn queued(&self) -> u64 {
+    pub fn queued(&self) -> u64 {
         self.queue.bytes.get() + (self.index.get() - self.queue.tail.get()) as u64
     }
 

@@ -136,6 +136,10 @@ fn timer<I: Item>(io: &Io<'_>, item: &I) -> i32 {
 }
 
 fn descriptor<I: Item>(io: &Io<'_>, item: &I) -> i32 {
+    if io.host.keeps_descriptors() {
+        item.store((io.file.get_be32() as i32).to_ne_bytes());
+        return 0;
+    }
     match io.file.get_descriptor() {
         Some(fd) => {
             item.store(fd.into_raw_fd().to_ne_bytes());

@@ -54,6 +54,10 @@ pub trait VmStateHost {
     fn latches_subsections(&self) -> bool {
         false
     }
+    /// Returns whether descriptors keep their numbers on the other side, so that a stream has only the numbers.
+    fn keeps_descriptors(&self) -> bool {
+        false
+    }
     /// Returns whether traces are wanted. Called often. Any thread.
     fn traces(&self) -> bool {
         log::log_enabled!(log::Level::Trace)

@@ -6,7 +6,7 @@
 //! wait, even where the kernel would not. Each operation holds a reference to the descriptor. `close` drops its own
 //! reference at once; the number is reused only after the last operation has ended.
 
-use crate::channel::{Channel, PositionedFile, StallLimit, Uri, aborted, closed, stalled};
+use crate::channel::{Channel, PositionedFile, Received, StallLimit, Uri, aborted, closed, stalled};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::{
@@ -15,7 +15,6 @@ use crate::sys::{
     recv_with_fds, send_at_once, send_fd, send_with_fds, send_with_numbers, set_close_on_exec, set_nonblocking,
     shutdown_socket, socket_kind, unsent_bytes, write_fd, write_pipe,
 };
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -74,11 +73,8 @@ pub struct FdChannel {
     /// The process at the other end, if the library made the connection.
     peer: Option<PeerProcess>,
     /// See `Channel::take_descriptor`.
-    received: Mutex<VecDeque<OwnedFd>>,
+    received: Received,
 }
-
-/// Most descriptors that were received and not taken: the peer must not fill the table of this process.
-const RECEIVED_MAX: usize = 16;
 
 /// How long the end of the peer's process may follow that of its connection.
 const PEER_ENDS_WITHIN: Duration = Duration::from_millis(100);
@@ -150,7 +146,7 @@ impl FdChannel {
         let descriptor = Mutex::new(Rank::Descriptor, Some(Arc::new(Descriptor { fd, was_blocking })));
         let (shut_down, stall) = (AtomicBool::new(false), StallLimit::new());
         let (written, writing) = (AtomicU64::new(0), AtomicBool::new(false));
-        let received = Mutex::new(Rank::ReceivedDescriptors, VecDeque::new());
+        let received = Received::default();
         Ok(Self { kind, descriptor, shut_down, wake, stall, written, writing, name: None, peer: None, received })
     }
 
@@ -211,13 +207,7 @@ impl FdChannel {
     /// Receives bytes, and keeps the descriptors that came with them.
     fn receive(&self, fd: BorrowedFd<'_>, into: &[Span<'_>]) -> io::Result<usize> {
         let (count, fds) = recv_scattered_with_fds(fd, into)?;
-        if !fds.is_empty() {
-            let mut received = self.received.lock();
-            if received.len() + fds.len() > RECEIVED_MAX {
-                return Err(io::Error::other(format!("over {RECEIVED_MAX} descriptors came that no device has taken")));
-            }
-            received.extend(fds);
-        }
+        self.received.add(fds)?;
         Ok(count)
     }
 
@@ -380,7 +370,7 @@ impl Channel for FdChannel {
 
     fn take_descriptor(&self) -> io::Result<Option<OwnedFd>> {
         match self.kind {
-            Kind::UnixSocket => Ok(self.received.lock().pop_front()),
+            Kind::UnixSocket => Ok(self.received.take()),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -436,10 +426,6 @@ impl Channel for FdChannel {
 impl Drop for FdChannel {
     fn drop(&mut self) {
         let _ = self.close();
-        let unused = self.received.lock().len();
-        if unused > 0 {
-            log::warn!("the stream brought {unused} descriptors that no device has taken; they were closed");
-        }
     }
 }
 

@@ -311,6 +311,10 @@ unsafe extern "C" fn visit_node(key: *mut c_void, value: *mut c_void, data: *mut
 }
 
 impl VmStateHost for CHost {
+    fn keeps_descriptors(&self) -> bool {
+        call!(self.keeps_descriptors() else false)
+    }
+
     fn timer_expire_ns(&self, timer: HostObject) -> Option<i64> {
         Some(call!(self.timer_expire_ns(timer.address().cast::<QEMUTimer>()) else return None))
     }

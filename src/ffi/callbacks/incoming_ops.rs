@@ -4,11 +4,12 @@
 use crate::error::{self, Error, Result};
 use crate::ffi::exports::host_driver::{SaveVMIncomingOps, SaveVMPostcopyState};
 use crate::ffi::marshal::c_file::{FileReference, as_c};
-use crate::ffi::marshal::structs;
+use crate::ffi::marshal::{c_error, structs};
 use crate::file::MigFile;
 use crate::savevm::incoming::{FileHandle, Incoming, PostcopyState};
 use crate::sync::{Mutex, Rank, check_none_held};
 use std::ffi::{CString, c_void};
+use std::ptr;
 
 /// A copied table and the hypervisor's pointer.
 pub(in crate::ffi) struct CIncoming {
@@ -37,6 +38,23 @@ macro_rules! ask {
             }
         }
     };
+}
+
+/// As `ask`, for a member that may set an error.
+macro_rules! ask_with_error {
+    ($self:ident.$member:ident($($argument:expr),*)) => {{
+        let mut error = ptr::null_mut();
+        let result = ask!($self.$member($($argument,)* &raw mut error));
+        match result {
+            // SAFETY: the function left NULL, or an error that it transferred.
+            Err(failed) => Err(unsafe { c_error::take(error, failed.code()) }.unwrap_or(failed)),
+            Ok(()) => {
+                // SAFETY: as above.
+                drop(unsafe { c_error::take(error, 0) });
+                Ok(())
+            }
+        }
+    }};
 }
 
 fn block_name(block: &[u8]) -> Result<CString> {
@@ -94,7 +112,7 @@ impl Incoming for CIncoming {
     }
 
     fn postcopy_advise(&self, ram: Option<(u64, u64)>) -> Result<()> {
-        ask!(self.postcopy_advise(ram.is_some()))
+        ask_with_error!(self.postcopy_advise(ram.is_some()))
     }
 
     fn postcopy_prepare_discard(&self) -> Result<()> {
@@ -107,7 +125,7 @@ impl Incoming for CIncoming {
     }
 
     fn postcopy_listen(&self) -> Result<()> {
-        ask!(self.postcopy_listen())
+        ask_with_error!(self.postcopy_listen())
     }
 
     fn postcopy_run(&self) -> Result<()> {
@@ -124,7 +142,7 @@ impl Incoming for CIncoming {
     }
 
     fn enable_colo(&self) -> Result<()> {
-        ask!(self.enable_colo())
+        ask_with_error!(self.enable_colo())
     }
 
     fn switchover_ack(&self) -> Result<()> {

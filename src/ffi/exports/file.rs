@@ -12,10 +12,10 @@ pub use crate::ffi::types::channel_table::*;
 use crate::file::MigFile;
 use crate::sys;
 use std::ffi::{OsStr, c_char, c_int, c_void};
-use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Creates a file over a descriptor. The descriptor belongs to the file; on failure it is closed.
 ///
@@ -179,6 +179,30 @@ pub unsafe extern "C" fn savevm_file_channel(f: *mut QEMUFile) -> *mut c_void {
     file.and_then(|file| file.channel().host_channel()).map_or(ptr::null_mut(), |address| address as *mut c_void)
 }
 
+/// Keeps a pointer of the hypervisor with a file. The library does not use it.
+///
+/// Thread: any. Lock: either.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_set_data(f: *mut QEMUFile, data: *const c_void) {
+    // SAFETY: the contract of the function.
+    guard((), || unsafe { file_ref(f) }.map_or((), |file| file.host_data().store(data as usize, Relaxed)));
+}
+
+/// Returns the pointer of savevm_file_set_data(), or NULL.
+///
+/// Thread: any. Lock: either.
+///
+/// # Safety
+/// `f` is NULL or a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_data(f: *mut QEMUFile) -> *const c_void {
+    // SAFETY: the contract of the function.
+    unsafe { file_ref(f) }.map_or(ptr::null(), |file| file.host_data().load(Relaxed) as *const c_void)
+}
+
 /// Returns room for `length` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
 ///
 /// Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.
@@ -205,70 +229,14 @@ pub unsafe extern "C" fn savevm_file_commit(f: *mut QEMUFile, length: usize) {
     guard((), || unsafe { file_ref(f) }.map_or((), |file| file.commit(length)));
 }
 
-/// Flushes a file for writing, as qemu_fflush() does, with a result. Does nothing to a file for reading.
+/// Returns the number of bytes that were put and wait to be written to the channel.
 ///
-/// Returns: 0 or the error of the file.
-///
-/// Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_fflush, migration/qemu-file.c.
+/// Thread: the one that uses the file. Lock: either.
 ///
 /// # Safety
 /// `f` is NULL or a file.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_flush(f: *mut QEMUFile) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
-        file.flush();
-        file.error()
-    })
-}
-
-/// Sends an open descriptor in a stream over a Unix socket, with one byte. The descriptor stays open here. Flushes the file first.
-/// VMSTATE_FD() does this for a member of a device.
-///
-/// Returns: 0 or the error of the file: -EIO if the channel is not a Unix socket, or is encrypted.
-///
-/// Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_put_fd, migration/qemu-file.c.
-///
-/// # Safety
-/// `f` is NULL or a file.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_put_fd(f: *mut QEMUFile, fd: c_int) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
-        file.put_descriptor(fd);
-        file.error()
-    })
-}
-
-/// Receives a descriptor that savevm_file_put_fd() sent at this place of the stream. It is close-on-exec and belongs to the
-/// caller. Descriptors that are never received are closed with the file; at most 16 may wait.
-///
-/// Returns: the descriptor, or the error of the file: -EINVAL if the next byte brought no descriptor, -EIO if the channel is not
-/// a Unix socket, or is encrypted.
-///
-/// Thread: the one that uses the file. Lock: either. QEMU 10.0: qemu_file_get_fd, migration/qemu-file.c.
-///
-/// # Safety
-/// `f` is NULL or a file.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_get_fd(f: *mut QEMUFile) -> c_int {
-    guard(-libc::EIO, || {
-        // SAFETY: the contract of the function.
-        let Some(file) = (unsafe { file_ref(f) }) else { return -libc::EINVAL };
-        file.get_descriptor().map_or_else(|| file.error().min(-1), IntoRawFd::into_raw_fd)
-    })
-}
-
-/// Drops the bytes that a file for reading has read ahead, because the next byte comes from another place of its channel.
-///
-/// Thread: the one that uses the file. Lock: either. QEMU 9.0: qemu_set_offset, migration/qemu-file.c.
-///
-/// # Safety
-/// `f` is NULL or a file.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn savevm_file_drop_input(f: *mut QEMUFile) {
+pub unsafe extern "C" fn savevm_file_queued(f: *mut QEMUFile) -> u64 {
     // SAFETY: the contract of the function.
-    guard((), || unsafe { file_ref(f) }.map_or((), MigFile::drop_input));
+    guard(0, || unsafe { file_ref(f) }.map_or(0, MigFile::queued))
 }

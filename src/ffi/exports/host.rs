@@ -219,4 +219,7 @@ pub struct SaveVMHostOps {
     /// For a host that limits the rate itself: returns whether the limit is reached, so that nothing more may be sent to `f` for
     /// now. Called before each live device of a round. NULL: the limit of the file is used.
     pub rate_exceeded: Option<unsafe extern "C" fn(opaque: *mut c_void, f: *mut QEMUFile) -> bool>,
+    /// Returns whether the process replaces itself and keeps its open descriptors, as in the mode cpr-exec of QEMU 10.2:
+    /// VMSTATE_FD() then transfers their numbers. NULL: no.
+    pub keeps_descriptors: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 }

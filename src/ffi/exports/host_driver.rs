@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm/host-driver.h`: what only a host with a migration driver of its own, such as QEMU, needs.
 
-use crate::ffi::marshal::opaque::QEMUFile;
+use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
 use crate::ffi::marshal::structs::{c_enums, sized_structs};
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
@@ -37,7 +37,8 @@ sized_structs! {
 }
 
 /// Functions for the commands of an incoming stream, for a host with a migration driver of its own. If a member is NULL, its
-/// command fails with an error that names it. Results are 0 or -errno. The functions run on the thread that loads.
+/// command fails with an error that names it. Results are 0 or -errno. A function with an `errp` may set an error as well, which
+/// the library frees; the load then fails with its text. The functions run on the thread that loads.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMIncomingOps {
@@ -52,14 +53,14 @@ pub struct SaveVMIncomingOps {
         unsafe extern "C" fn(opaque: *mut c_void, state: SaveVMPostcopyState) -> MaybeUninit<SaveVMPostcopyState>,
     >,
     /// Postcopy may follow. `ram` is true if it includes RAM, whose page sizes were compared.
-    pub postcopy_advise: Option<unsafe extern "C" fn(opaque: *mut c_void, ram: bool) -> c_int>,
+    pub postcopy_advise: Option<unsafe extern "C" fn(opaque: *mut c_void, ram: bool, errp: *mut *mut CError) -> c_int>,
     /// Called before the first discard, or before postcopy_listen if there is no discard.
     pub postcopy_prepare_discard: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Discards `length` bytes of a block from `start`.
     pub postcopy_discard:
         Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char, start: u64, length: u64) -> c_int>,
     /// Prepares page requests, and starts a thread that continues to read the main stream.
-    pub postcopy_listen: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
+    pub postcopy_listen: Option<unsafe extern "C" fn(opaque: *mut c_void, errp: *mut *mut CError) -> c_int>,
     /// Starts the guest.
     pub postcopy_run: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// The source continues after a broken connection.
@@ -67,7 +68,7 @@ pub struct SaveVMIncomingOps {
     /// Sends the received bitmap of a block.
     pub recv_bitmap: Option<unsafe extern "C" fn(opaque: *mut c_void, block: *const c_char) -> c_int>,
     /// Continuous replication begins.
-    pub enable_colo: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
+    pub enable_colo: Option<unsafe extern "C" fn(opaque: *mut c_void, errp: *mut *mut CError) -> c_int>,
     /// Returns the error of a further channel of the same load (QEMU's postcopy-preempt): 0 or -errno.
     pub further_error: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Called when loading sections has failed, before `recover`.

@@ -11,7 +11,9 @@
 //! | `abi` | `savevm/abi.h` (generated) |
 //! | `register` | `migration/register.h` (generated) |
 //! | `qemu_file` | `migration/qemu-file.h`, `migration/qemu-file-types.h` |
+//! | `newer_file` | `migration/qemu-file.h`, for newer QEMU versions |
 //! | `phases` | `migration/savevm.h` |
+//! | `newer_phases` | QEMU's own |
 
 pub mod abi;
 pub mod checkpoint;
@@ -27,6 +29,8 @@ pub mod inspect;
 pub mod live_update;
 pub mod log;
 pub mod migrate;
+pub mod newer_file;
+pub mod newer_phases;
 pub mod owner;
 pub mod phases;
 pub mod postcopy;

@@ -46,12 +46,6 @@ pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn qemu_fflush(f: *mut QEMUFile) {
-    let file = file!(f);
-    guard_file(file, (), || file.flush());
-}
-
-#[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_byte(f: *mut QEMUFile, v: c_int) {
     put_number(file!(f), [v as u8]);
 }

@@ -65,6 +65,10 @@ impl VmStateHost for LazyHost<'_> {
         self.0.profile().has(Profile::LATCH_SUBSECTIONS)
     }
 
+    fn keeps_descriptors(&self) -> bool {
+        self.0.host().keeps_descriptors()
+    }
+
     fn traces(&self) -> bool {
         self.0.host().traces()
     }
