@@ -2,7 +2,7 @@
 # QEMU 10.0, for ../common/run.sh.
 version=10.0
 suite=trixie
-glue="file.c layout-file.c host.c incoming.c newer-file.c newer-phases.c program-file.c snapshot.c snapshot-commands.c xen.c"
+glue="newer.h file.c layout-file.c host.c incoming.c listen.c newer-file.c newer-phases.c program-file.c snapshot.c snapshot-commands.c xen.c"
 options=(--disable-install-blobs)
 quick_cases=(precopy/unix/plain precopy/tcp/tls/psk/match postcopy/plain postcopy/recovery/plain
              multifd/file/mapped-ram/dio multifd/tcp/plain/cancel)

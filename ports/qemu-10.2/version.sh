@@ -4,7 +4,7 @@ version=10.2
 suite=
 package=qemu_10.2.2+ds-1
 package_sha256=f1684b3aa5ec500c3389d346c6501dee45041ea91656c6556d4da9023b7987dd
-glue="file.c layout-file.c host.c incoming.c newer-file.c newer-phases.c program-file.c snapshot.c snapshot-commands.c xen.c"
+glue="newer.h file.c layout-file.c host.c incoming.c newer-file.c newer-phases.c program-file.c snapshot.c snapshot-commands.c xen.c"
 options=(--disable-install-blobs)
 quick_cases=(precopy/unix/plain precopy/tcp/tls/psk/match postcopy/plain postcopy/recovery/plain
              multifd/file/mapped-ram/dio)

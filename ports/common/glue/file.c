@@ -9,112 +9,69 @@
 #include "glue.h"
 #include "savevm/file.h"
 
-static ssize_t channel_done(GlueChannel *c, bool write, ssize_t ret, Error *err)
+static ssize_t channel_read(void *ioc, uint8_t *buf, size_t len, Error **errp)
 {
-    if (ret >= 0) {
-        return ret;
-    }
-    if (ret == QIO_CHANNEL_ERR_BLOCK) {
-        return -EAGAIN;
-    }
-    g_free(c->failure[write]);
-    c->failure[write] = err ? g_strdup(error_get_pretty(err)) : NULL;
-    error_free(err);
-    return -EIO;
+    return glue_result(qio_channel_read(ioc, (char *)buf, len, errp));
 }
 
-static ssize_t channel_read(void *channel, uint8_t *buf, size_t len)
+static ssize_t channel_writev(void *ioc, const struct iovec *iov, int count,
+                              Error **errp)
 {
-    GlueChannel *c = channel;
-    Error *err = NULL;
-    ssize_t ret = glue_read(c, buf, len, &err);
-
-    return channel_done(c, false, ret, err);
+    return glue_result(qio_channel_writev(ioc, iov, count, errp));
 }
 
-static ssize_t channel_writev(void *channel, const struct iovec *iov, int count)
+static int channel_wait(void *ioc, bool write)
 {
-    GlueChannel *c = channel;
-    Error *err = NULL;
-    ssize_t ret = qio_channel_writev(c->ioc, iov, count, &err);
-
-    if (ret > 0) {
-        c->written += ret;
-        glue_account(ret);
-    }
-    return channel_done(c, true, ret, err);
-}
-
-static int channel_wait(void *channel, bool write)
-{
-    GlueChannel *c = channel;
     GIOCondition condition = write ? G_IO_OUT : G_IO_IN;
 
     if (qemu_in_coroutine()) {
-        qio_channel_yield(c->ioc, condition);
+        qio_channel_yield(ioc, condition);
     } else {
-        qio_channel_wait(c->ioc, condition);
+        qio_channel_wait(ioc, condition);
     }
     return 0;
 }
 
-static int channel_shutdown(void *channel)
+static int channel_shutdown(void *ioc)
 {
-    GlueChannel *c = channel;
-
-    if (!qio_channel_has_feature(c->ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
+    if (!qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
         return -ENOSYS;
     }
-    return qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL) < 0
-           ? -EIO : 0;
+    return glue_result(qio_channel_shutdown(ioc, QIO_CHANNEL_SHUTDOWN_BOTH,
+                                            NULL));
 }
 
-static int channel_set_blocking(void *channel, bool blocking)
+static int channel_set_blocking(void *ioc, bool blocking)
 {
-    GlueChannel *c = channel;
-
     /* As in QEMU, channels that do not support this report no error. */
-    qio_channel_set_blocking(c->ioc, blocking, NULL);
+    qio_channel_set_blocking(ioc, blocking, NULL);
     return 0;
 }
 
-static int channel_close(void *channel)
+static int channel_close(void *ioc)
 {
-    GlueChannel *c = channel;
-
-    return qio_channel_close(c->ioc, NULL);
+    return qio_channel_close(ioc, NULL);
 }
 
-static void channel_free(void *channel)
-{
-    GlueChannel *c = channel;
-
-    glue_channel_clear(c);
-    object_unref(OBJECT(c->ioc));
-    g_free(c->failure[false]);
-    g_free(c->failure[true]);
-    g_free(c);
-}
-
-static const SaveVMChannelOps channel_ops = {
-    .size = sizeof(SaveVMChannelOps),
-    .read = channel_read,
-    .writev = channel_writev,
-    .wait = channel_wait,
-    .shutdown = channel_shutdown,
-    .set_blocking = channel_set_blocking,
-    .close = channel_close,
-    .free = channel_free,
-    .error = glue_channel_error,
-};
-
+/* The channel of a file is its QIOChannel. */
 static QEMUFile *file_over(QIOChannel *ioc, bool writable)
 {
-    GlueChannel *c = g_new0(GlueChannel, 1);
+    SaveVMChannelOps ops = {
+        .size = sizeof(SaveVMChannelOps),
+        .read = channel_read,
+        .writev = channel_writev,
+        .wait = channel_wait,
+        .shutdown = channel_shutdown,
+        .set_blocking = channel_set_blocking,
+        .close = channel_close,
+        .free = object_unref,
+    };
 
+#if GLUE_VERSION >= 1000
+    glue_newer_channel_ops(&ops);
+#endif
     object_ref(OBJECT(ioc));
-    c->ioc = ioc;
-    return savevm_file_from_channel(&channel_ops, c, writable);
+    return savevm_file_from_channel(&ops, ioc, writable);
 }
 
 QEMUFile *qemu_file_new_output(QIOChannel *ioc)
@@ -129,7 +86,5 @@ QEMUFile *qemu_file_new_input(QIOChannel *ioc)
 
 QIOChannel *qemu_file_get_ioc(QEMUFile *f)
 {
-    GlueChannel *c = savevm_file_channel(f);
-
-    return c->ioc;
+    return savevm_file_channel(f);
 }

@@ -18,38 +18,20 @@
 #include "savevm/host-driver.h"
 #pragma GCC diagnostic pop
 
-typedef struct QIOChannel QIOChannel;
+/* From 10.0 on: adds what only these versions do with a channel, and as host. */
+struct SaveVMChannelOps;
+void glue_newer_channel_ops(struct SaveVMChannelOps *ops);
+void glue_newer_host_ops(SaveVMHostOps *ops);
 
 /*
- * The channel of a file. From 7.1 on, a file and its return path share one
- * channel. Hooks and errors exist once per direction, because each direction
- * has one user.
+ * The result of a function of QIOChannel, as SaveVMChannelOps has it. By this
+ * reference the linker takes program-file.c from its archive, for every program
+ * that has a QEMUFile.
  */
-typedef struct GlueChannel {
-    /* From 7.1 on. */
-    QIOChannel *ioc;
-    /* Up to 7.0: what the file was opened with, and where it reads or writes. */
-    void *opaque;
-    const void *ops;
-    int64_t position;
-    char *failure[2];
-    /* Up to 8.0: the hooks of RDMA. */
-    const void *hooks[2];
-    /* Bytes that were written, without those that the file still queues. */
-    uint64_t written;
-    /* From 10.0 on: descriptors that came with bytes and were not claimed yet. */
-    int *fds;
-    size_t fd_count;
-} GlueChannel;
+ssize_t glue_result(ssize_t ret);
 
-/* Reads from a channel as qio_channel_read() does. */
-ssize_t glue_read(GlueChannel *c, uint8_t *buf, size_t len, Error **errp);
-
-/* SaveVMChannelOps.error of all channels. */
-char *glue_channel_error(void *channel, bool write);
-
-/* Frees what a version keeps with a channel. */
-void glue_channel_clear(GlueChannel *c);
+/* Up to 7.0: what a file was opened with. */
+void *glue_opaque(QEMUFile *f);
 
 /*
  * Sets the layout of QEMU's tables, if it is not that of QEMU 7.2, and returns
@@ -58,9 +40,6 @@ void glue_channel_clear(GlueChannel *c);
 void glue_set_layout(void);
 const struct SaveVMAbi *glue_layout(void);
 
-/* Accounts bytes that were written to a channel. */
-void glue_account(uint64_t bytes);
-
 /*
  * Sets the members of `ops` that every program of QEMU can implement, also its
  * unit tests: errors, reports, traces and trees. A constructor sets them for
@@ -68,14 +47,17 @@ void glue_account(uint64_t bytes);
  */
 void glue_program_ops(SaveVMHostOps *ops);
 
+/*
+ * Parts of postcopy that differ between versions: starting the thread that loads
+ * the main stream, and starting the guest.
+ */
+int glue_start_listening(MigrationIncomingState *mis, Error **errp);
+void glue_start_guest(MigrationIncomingState *mis);
+
 /* Implements the commands of an incoming stream. */
 extern const SaveVMIncomingOps glue_incoming_ops;
 
-/* Snapshots in images, and the file of the VM state in an image. */
-bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
-                        bool has_devices, strList *devices, Error **errp);
-bool glue_load_snapshot(const char *name, const char *vmstate,
-                        bool has_devices, strList *devices, Error **errp);
+/* The file of the VM state in an image. */
 QEMUFile *glue_vmstate_file(BlockDriverState *bs, bool writable);
 
 #endif /* MIGRATION_LIBSAVEVM_GLUE_H */

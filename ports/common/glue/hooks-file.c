@@ -11,7 +11,7 @@
 
 /* Up to QEMU 7.0, hooks also get the channel that the file was opened with. */
 #if GLUE_VERSION < 701
-#define CHANNEL_OF(f) ((GlueChannel *)savevm_file_channel(f))->opaque,
+#define CHANNEL_OF(f) glue_opaque(f),
 #else
 #define CHANNEL_OF(f)
 #endif
@@ -21,17 +21,14 @@
 static const QEMUFileHooks *file_hooks(QEMUFile *f)
 {
     static const QEMUFileHooks none;
-    GlueChannel *c = savevm_file_channel(f);
-    const QEMUFileHooks *hooks = c->hooks[qemu_file_is_writable(f)];
+    const QEMUFileHooks *hooks = savevm_file_data(f);
 
     return hooks ? hooks : &none;
 }
 
 void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks)
 {
-    GlueChannel *c = savevm_file_channel(f);
-
-    c->hooks[qemu_file_is_writable(f)] = hooks;
+    savevm_file_set_data(f, hooks);
 }
 
 static void run_hook(QEMUFile *f, QEMURamHookFunc *hook, uint64_t flags,

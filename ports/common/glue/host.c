@@ -16,30 +16,18 @@
 #include "glue.h"
 #if GLUE_VERSION >= 1000
 #include "migration/cpr.h"
-#include "migration/migration-stats.h"
-#include "migration/multifd.h"
-#include "migration/qemu-file.h"
-#include "migration/options.h"
-#include "system/cpus.h"
-#include "system/system.h"
-#include "system/xen.h"
 #else
 #include "exec/ramblock.h"
-#include "sysemu/cpus.h"
-#include "sysemu/sysemu.h"
-#include "sysemu/xen.h"
 #endif
 #if GLUE_VERSION >= 1002
 #include "exec/page-vary.h"
 #include "system/ramblock.h"
-typedef SaveCompletePrecopyThreadHandler SaveThread;
 #define OLDEST_PAGE_BITS migration_legacy_page_bits()
 #else
 #define OLDEST_PAGE_BITS qemu_target_page_bits_min()
 #endif
 #if GLUE_VERSION == 1000
 #include "exec/ramblock.h"
-typedef SaveLiveCompletePrecopyThreadHandler SaveThread;
 #endif
 #include "savevm/check.h"
 
@@ -142,31 +130,6 @@ static int host_precopy_notify(void *host, SaveVMPrecopyNotice notice)
     return GLUE_VERSION >= 1000 && ret ? -EINVAL : 0;
 }
 
-#if GLUE_VERSION >= 1000
-HOST_CALL(bool, host_threads, multifd_device_state_supported())
-HOST_CALL(void, host_threads_abort, multifd_abort_device_state_save_threads())
-
-static void host_thread_start(void *host, void *function, const char *idstr,
-                              uint32_t instance_id, void *device)
-{
-    multifd_spawn_device_state_save_thread((SaveThread)function, (char *)idstr,
-                                           instance_id, device);
-}
-
-static bool host_threads_join(void *host)
-{
-    if (migrate_has_error(migrate_get_current())) {
-        multifd_abort_device_state_save_threads();
-    }
-    return multifd_join_device_state_save_threads();
-}
-
-static bool host_rate_exceeded(void *host, QEMUFile *f)
-{
-    return migration_rate_exceeded(f);
-}
-#endif
-
 static int64_t host_timer_expire(void *host, QEMUTimer *timer)
 {
     return timer_expire_time_ns(timer);
@@ -202,11 +165,7 @@ static void __attribute__((constructor(102))) host_init(void)
     ops.ram_fits = host_ram_fits;
     ops.object_path = host_object_path;
 #if GLUE_VERSION >= 1000
-    ops.device_threads = host_threads;
-    ops.device_thread_start = host_thread_start;
-    ops.device_threads_abort = host_threads_abort;
-    ops.device_threads_join = host_threads_join;
-    ops.rate_exceeded = host_rate_exceeded;
+    glue_newer_host_ops(&ops);
 #else
     ops.disks_inactivate = host_disks_inactivate;
 #endif

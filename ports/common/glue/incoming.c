@@ -7,8 +7,6 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/rcu.h"
-#include "block/block.h"
 #include "migration/colo.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -16,38 +14,8 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
-#include "net/announce.h"
 #include "migration/trace.h"
 #include "glue.h"
-#if GLUE_VERSION >= 1000
-#include "migration/options.h"
-#include "system/cpus.h"
-#include "system/runstate.h"
-#include "system/system.h"
-#else
-#include "sysemu/cpus.h"
-#include "sysemu/runstate.h"
-#include "sysemu/sysemu.h"
-#endif
-#if GLUE_VERSION >= 600
-#include "migration/yank_functions.h"
-#endif
-
-/* Functions that report their errors themselves in older versions. */
-#if GLUE_VERSION >= 1000
-#define POSTCOPY_SUPPORTED(mis, errp) postcopy_ram_supported_by_host(mis, errp)
-#else
-#define POSTCOPY_SUPPORTED(mis, errp) postcopy_ram_supported_by_host(mis)
-#endif
-#if GLUE_VERSION >= 1002
-#define POSTCOPY_INIT(mis, errp) ram_postcopy_incoming_init(mis, errp)
-#define ENABLE_COLO(errp) migration_incoming_enable_colo(errp)
-#define INIT_COLO_CACHE(errp) colo_init_ram_cache(errp)
-#else
-#define POSTCOPY_INIT(mis, errp) ram_postcopy_incoming_init(mis)
-#define ENABLE_COLO(errp) migration_incoming_enable_colo()
-#define INIT_COLO_CACHE(errp) colo_init_ram_cache()
-#endif
 
 static int open_return_path(void *host, QEMUFile *f)
 {
@@ -83,44 +51,19 @@ static SaveVMPostcopyState postcopy_set_state(void *host,
     return (SaveVMPostcopyState)before;
 }
 
-/* Reports an error, if there is one. Returns 0 or -EPERM. */
-static int reported(Error *err)
-{
-    if (err) {
-        error_report_err(err);
-    }
-    return err ? -EPERM : 0;
-}
-
-static int notify_postcopy(enum PostcopyNotifyReason reason)
-{
-    Error *err = NULL;
-
-    postcopy_notify(reason, &err);
-    return reported(err);
-}
-
-static int postcopy_advise(void *host, bool ram)
+static int postcopy_advise(void *host, bool ram, Error **errp)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
-    Error *err = NULL;
 
     if (!ram) {
         return 0;
     }
-    if (!POSTCOPY_SUPPORTED(mis, &err)) {
-        reported(err);
+    if (!postcopy_ram_supported_by_host(mis, errp)) {
         postcopy_state_set(POSTCOPY_INCOMING_NONE);
         return -EPERM;
     }
-    if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_ADVISE) < 0) {
-        return -EPERM;
-    }
-    if (POSTCOPY_INIT(mis, &err)) {
-        reported(err);
-        return -EPERM;
-    }
-    return 0;
+    return postcopy_notify(POSTCOPY_NOTIFY_INBOUND_ADVISE, errp) < 0 ||
+           ram_postcopy_incoming_init(mis, errp) ? -EPERM : 0;
 }
 
 static int postcopy_prepare_discard(void *host)
@@ -136,136 +79,7 @@ static int postcopy_discard(void *host, const char *block, uint64_t start,
     return ret > 0 ? -EPERM : ret;
 }
 
-/*
- * The listening thread loads the main stream while the guest runs. From 10.2 on
- * it is in postcopy-ram.c.
- */
-#if GLUE_VERSION < 1002
-
-/* Returns whether QEMU can continue after the load returned `ret`. */
-static bool listening_survived(MigrationIncomingState *mis, int ret)
-{
-    if (ret >= 0) {
-        return true;
-    }
-    dirty_bitmap_mig_cancel_incoming();
-    if (postcopy_state_get() == POSTCOPY_INCOMING_RUNNING &&
-        !migrate_postcopy_ram() && migrate_dirty_bitmaps()) {
-        error_report("loadvm failed during postcopy: %d. All states are "
-                     "migrated except dirty bitmaps. Some dirty bitmaps may be "
-                     "lost, and present migrated dirty bitmaps are correctly "
-                     "migrated and valid.", ret);
-        return true;
-    }
-    error_report("loadvm failed in the postcopy listen thread: %d", ret);
-    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
-                      MIGRATION_STATUS_FAILED);
-    return false;
-}
-
-/* The semaphore that a new thread posts when it has started. */
-static QemuSemaphore *started(MigrationIncomingState *mis)
-{
-#if GLUE_VERSION >= 700
-    return &mis->thread_sync_sem;
-#else
-    return &mis->listen_thread_sem;
-#endif
-}
-
-static void *listen_thread(void *opaque)
-{
-    MigrationIncomingState *mis = opaque;
-    MigrationState *outgoing = migrate_get_current();
-    bool survived;
-    int ret;
-
-    object_ref(OBJECT(outgoing));
-    migrate_set_state(&mis->state, MIGRATION_STATUS_ACTIVE,
-                      MIGRATION_STATUS_POSTCOPY_ACTIVE);
-    qemu_sem_post(started(mis));
-    trace_postcopy_ram_listen_thread_start();
-    rcu_register_thread();
-
-    /* The coroutine that read the stream before yields; a thread blocks. */
-    qemu_file_set_blocking(mis->from_src_file, true);
-    ret = qemu_loadvm_state_main(mis->from_src_file, mis);
-    /* After a recovery, this is the file of another connection. */
-    qemu_file_set_blocking(mis->from_src_file, false);
-    trace_postcopy_ram_listen_thread_exit();
-    if (ret < 0) {
-        qemu_file_set_error(mis->from_src_file, ret);
-    }
-
-    survived = listening_survived(mis, ret);
-    if (survived) {
-        /* The main thread may still be loading devices. */
-        qemu_event_wait(&mis->main_thread_load_event);
-    }
-    postcopy_ram_incoming_cleanup(mis);
-    if (!survived) {
-        /* A part of the guest's memory is lost, and the guest may run. */
-        rcu_unregister_thread();
-        exit(EXIT_FAILURE);
-    }
-    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_ACTIVE,
-                      MIGRATION_STATUS_COMPLETED);
-#if GLUE_VERSION >= 1000
-    bql_lock();
-    migration_incoming_state_destroy();
-    bql_unlock();
-#else
-    migration_incoming_state_destroy();
-    qemu_loadvm_state_cleanup();
-#endif
-
-    rcu_unregister_thread();
-    mis->have_listen_thread = false;
-    postcopy_state_set(POSTCOPY_INCOMING_END);
-    object_unref(OBJECT(outgoing));
-    return NULL;
-}
-
-static void start_listening(MigrationIncomingState *mis, const char *name)
-{
-#if GLUE_VERSION >= 700
-    postcopy_thread_create(mis, &mis->listen_thread, name, listen_thread,
-                           QEMU_THREAD_DETACHED);
-#else
-    qemu_sem_init(started(mis), 0);
-    qemu_thread_create(&mis->listen_thread, name, listen_thread, mis,
-                       QEMU_THREAD_DETACHED);
-    qemu_sem_wait(started(mis));
-    qemu_sem_destroy(started(mis));
-#endif
-}
-
-static int set_up_listening(MigrationIncomingState *mis)
-{
-    if (migrate_postcopy_ram() && postcopy_ram_incoming_setup(mis)) {
-        postcopy_ram_incoming_cleanup(mis);
-        return -EPERM;
-    }
-    trace_loadvm_postcopy_handle_listen("after uffd");
-    if (notify_postcopy(POSTCOPY_NOTIFY_INBOUND_LISTEN) < 0) {
-        return -EPERM;
-    }
-    mis->have_listen_thread = true;
-    start_listening(mis, GLUE_VERSION >= 1000 ? "mig/dst/listen"
-                                              : "postcopy/listen");
-    return 0;
-}
-#else
-static int set_up_listening(MigrationIncomingState *mis)
-{
-    Error *err = NULL;
-
-    postcopy_incoming_setup(mis, &err);
-    return reported(err);
-}
-#endif
-
-static int postcopy_listen(void *host)
+static int postcopy_listen(void *host, Error **errp)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
 
@@ -281,83 +95,14 @@ static int postcopy_listen(void *host)
     }
 #endif
     trace_loadvm_postcopy_handle_listen("after discard");
-    return set_up_listening(mis);
-}
-
-#if GLUE_VERSION >= 1000
-/* Starts the guest. Runs in the main loop, outside of the load. */
-static void run_bh(void *opaque)
-{
-    MigrationIncomingState *mis = opaque;
-
-    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-enter");
-    cpu_synchronize_all_post_init();
-    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-cpu-synced");
-    qemu_announce_self(&mis->announce_timer, migrate_announce_params());
-    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-announced");
-    dirty_bitmap_mig_before_vm_start();
-    if (!autostart) {
-        runstate_set(RUN_STATE_PAUSED);
-    } else if (migration_block_activate(NULL)) {
-        /* Without disks the guest stays paused until the user continues it. */
-        trace_vmstate_downtime_checkpoint("dst-postcopy-bh-cache-invalidated");
-        vm_start();
-    }
-    trace_vmstate_downtime_checkpoint("dst-postcopy-bh-vm-started");
+    return glue_start_listening(mis, errp);
 }
 
 static int postcopy_run(void *host)
 {
-    MigrationIncomingState *mis = migration_incoming_get_current();
-
-#if GLUE_VERSION >= 1002
-    /* Without a return path, the state is POSTCOPY_ACTIVE already. */
-    if (mis->state == MIGRATION_STATUS_POSTCOPY_DEVICE) {
-        migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_DEVICE,
-                          MIGRATION_STATUS_POSTCOPY_ACTIVE);
-    }
-#endif
-    migration_bh_schedule(run_bh, mis);
+    glue_start_guest(migration_incoming_get_current());
     return 0;
 }
-#else
-/* Starts the guest. Runs in the main loop, outside of the load. */
-static void run_bh(void *opaque)
-{
-    MigrationIncomingState *mis = opaque;
-    Error *err = NULL;
-
-    trace_loadvm_postcopy_handle_run_bh("enter");
-    cpu_synchronize_all_post_init();
-    trace_loadvm_postcopy_handle_run_bh("after cpu sync");
-    qemu_announce_self(&mis->announce_timer, migrate_announce_params());
-    trace_loadvm_postcopy_handle_run_bh("after announce");
-    bdrv_activate_all(&err);
-    if (err) {
-        /* Without disks the guest stays paused until the user continues it. */
-        error_report_err(err);
-        autostart = false;
-    }
-    trace_loadvm_postcopy_handle_run_bh("after invalidate cache");
-    dirty_bitmap_mig_before_vm_start();
-    if (autostart) {
-        vm_start();
-    } else {
-        runstate_set(RUN_STATE_PAUSED);
-    }
-    qemu_bh_delete(mis->bh);
-    trace_loadvm_postcopy_handle_run_bh("return");
-}
-
-static int postcopy_run(void *host)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
-
-    mis->bh = qemu_bh_new(run_bh, mis);
-    qemu_bh_schedule(mis->bh);
-    return 0;
-}
-#endif
 
 /* Recovery of a broken postcopy */
 
@@ -475,19 +220,15 @@ static int recv_bitmap(void *host, const char *block)
     return 0;
 }
 
-static int enable_colo(void *host)
+static int enable_colo(void *host, Error **errp)
 {
-    Error *err = NULL;
-    int ret = ENABLE_COLO(&err);
+    int ret = migration_incoming_enable_colo(errp);
 
-    if (ret) {
-        reported(err);
-        return ret;
-    }
-    ret = INIT_COLO_CACHE(&err);
-    if (ret) {
-        reported(err);
-        migration_incoming_disable_colo();
+    if (!ret) {
+        ret = colo_init_ram_cache(errp);
+        if (ret) {
+            migration_incoming_disable_colo();
+        }
     }
     return ret;
 }

@@ -6,18 +6,13 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/log.h"
+#include "io/channel.h"
 #include "trace/control.h"
 #include "glue.h"
 
-/*
- * Every program that has a QEMUFile refers to this function, so that the linker
- * takes this file from its archive.
- */
-char *glue_channel_error(void *channel, bool write)
+ssize_t glue_result(ssize_t ret)
 {
-    GlueChannel *c = channel;
-
-    return g_steal_pointer(&c->failure[write]);
+    return ret >= 0 ? ret : ret == QIO_CHANNEL_ERR_BLOCK ? -EAGAIN : -EIO;
 }
 
 static void program_report(void *host, SaveVMReportLevel level, const char *text)

@@ -11,11 +11,6 @@
 #include "migration/qemu-file.h"
 #include "migration/snapshot.h"
 #include "glue.h"
-#if GLUE_VERSION >= 1000
-#include "system/runstate.h"
-#else
-#include "sysemu/runstate.h"
-#endif
 
 QEMUFile *glue_vmstate_file(BlockDriverState *bs, bool writable)
 {
@@ -25,19 +20,6 @@ QEMUFile *glue_vmstate_file(BlockDriverState *bs, bool writable)
 
     object_unref(OBJECT(ioc));
     return f;
-}
-
-bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
-                   bool has_devices, strList *devices, Error **errp)
-{
-    return glue_save_snapshot(name, overwrite, vmstate, has_devices, devices,
-                              errp);
-}
-
-bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
-                   strList *devices, Error **errp)
-{
-    return glue_load_snapshot(name, vmstate, has_devices, devices, errp);
 }
 
 bool delete_snapshot(const char *name, bool has_devices, strList *devices,
@@ -61,24 +43,14 @@ typedef struct SnapshotJob {
 
 static bool job_load(SnapshotJob *s)
 {
-    bool loaded;
-#if GLUE_VERSION >= 1000
     RunState before = runstate_get();
-#else
-    bool running = runstate_is_running();
-#endif
+    bool loaded;
 
     vm_stop(RUN_STATE_RESTORE_VM);
     loaded = load_snapshot(s->tag, s->vmstate, true, s->devices, s->errp);
-#if GLUE_VERSION >= 1000
     if (loaded) {
         load_snapshot_resume(before);
     }
-#else
-    if (loaded && running) {
-        vm_start();
-    }
-#endif
     return loaded;
 }
 

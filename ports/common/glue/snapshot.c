@@ -11,39 +11,6 @@
 #include "migration/savevm.h"
 #include "migration/snapshot.h"
 #include "glue.h"
-#if GLUE_VERSION >= 1000
-#include "migration/misc.h"
-#include "migration/options.h"
-#include "system/replay.h"
-#include "system/runstate.h"
-#include "system/system.h"
-#else
-#include "qapi/qmp/qerror.h"
-#include "sysemu/replay.h"
-#include "sysemu/runstate.h"
-#include "sysemu/sysemu.h"
-#endif
-#if GLUE_VERSION >= 600
-#include "qemu/yank.h"
-typedef bool Running;
-#else
-typedef int Running;
-#endif
-
-/* Up to QEMU 8.2 the context of a disk is locked while the disk is used. */
-#if GLUE_VERSION >= 1000
-#define LOCK_CONTEXT(bs) do { } while (0)
-#define UNLOCK_CONTEXT(bs) do { } while (0)
-#else
-#define LOCK_CONTEXT(bs) aio_context_acquire(bdrv_get_aio_context(bs))
-#define UNLOCK_CONTEXT(bs) aio_context_release(bdrv_get_aio_context(bs))
-#endif
-
-/* From QEMU 10.2 on some capabilities exclude snapshots. */
-#if GLUE_VERSION < 1002
-#define migrate_can_snapshot(errp) true
-#endif
-
 /* The disks of a snapshot, in the form that QEMU's block functions take. */
 typedef struct Disks {
     bool has_devices;
@@ -55,7 +22,6 @@ static int save_vmstate(QEMUFile *f, Error **errp)
     MigrationState *ms = migrate_get_current();
     int ret;
 
-#if GLUE_VERSION >= 1000
     if (migration_is_running()) {
         error_setg(errp, "There's a migration process in progress");
         return -EINVAL;
@@ -64,19 +30,6 @@ static int save_vmstate(QEMUFile *f, Error **errp)
     if (ret) {
         return ret;
     }
-#else
-    if (migration_is_running(ms->state)) {
-        error_setg(errp, QERR_MIGRATION_ACTIVE);
-        return -EINVAL;
-    }
-    if (migrate_use_block()) {
-        error_setg(errp, "Block migration and snapshots are incompatible");
-        return -EINVAL;
-    }
-    migrate_init(ms);
-    memset(&ram_counters, 0, sizeof(ram_counters));
-    memset(&compression_counters, 0, sizeof(compression_counters));
-#endif
     ms->to_dst_file = f;
     ret = savevm_snapshot_save_file(NULL, f);
     ms->to_dst_file = NULL;
@@ -98,11 +51,7 @@ static bool write_vmstate(BlockDriverState *bs, uint64_t *size, Error **errp)
     LOCK_CONTEXT(bs);
     f = glue_vmstate_file(bs, true);
     saved = save_vmstate(f, errp);
-#if GLUE_VERSION >= 1000
     *size = qemu_file_transferred(f);
-#else
-    *size = qemu_file_total_transferred(f);
-#endif
     closed = qemu_fclose(f);
     UNLOCK_CONTEXT(bs);
     if (saved == 0 && closed < 0) {
@@ -166,17 +115,13 @@ static bool save_stopped(BlockDriverState *bs, const char *name, Disks disks,
     return true;
 }
 
-bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
-                        bool has_devices, strList *devices, Error **errp)
+bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
+                   bool has_devices, strList *devices, Error **errp)
 {
     Disks disks = { has_devices, devices };
+    RunState before = runstate_get();
     BlockDriverState *bs;
     bool saved;
-#if GLUE_VERSION >= 1000
-    RunState before = runstate_get();
-#else
-    bool running;
-#endif
 
     GLOBAL_STATE_CODE();
     if (!migrate_can_snapshot(errp) || migration_is_blocked(errp)) {
@@ -195,26 +140,15 @@ bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
     if (!bs) {
         return false;
     }
-#if GLUE_VERSION >= 1000
-    global_state_store();
-#else
-    if (global_state_store()) {
+    if (GLOBAL_STATE_STORE()) {
         error_setg(errp, "Error saving global state");
         return false;
     }
-    running = runstate_is_running();
-#endif
     vm_stop(RUN_STATE_SAVE_VM);
     bdrv_drain_all_begin();
     saved = save_stopped(bs, name, disks, errp);
     bdrv_drain_all_end();
-#if GLUE_VERSION >= 1000
     vm_resume(before);
-#else
-    if (running) {
-        vm_start();
-    }
-#endif
     return saved;
 }
 
@@ -342,7 +276,7 @@ static BlockDriverState *find_loadable(const char *name, const char *vmstate,
 /* Whether the guest ran before the caller stopped it to load a snapshot. */
 static bool ran_until_load;
 
-static void run_state_changed(void *opaque, Running running, RunState state)
+static void run_state_changed(void *opaque, GlueRunning running, RunState state)
 {
     ran_until_load = state == RUN_STATE_RESTORE_VM;
 }
@@ -360,8 +294,8 @@ static void __attribute__((constructor)) watch_run_state(void)
     qemu_add_machine_init_done_notifier(&notifier);
 }
 
-bool glue_load_snapshot(const char *name, const char *vmstate,
-                        bool has_devices, strList *devices, Error **errp)
+bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
+                   strList *devices, Error **errp)
 {
     Disks disks = { has_devices, devices };
     BlockDriverState *bs = find_loadable(name, vmstate, disks, errp);

@@ -9,18 +9,6 @@
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "glue.h"
-#if GLUE_VERSION >= 1000
-#include "migration/misc.h"
-#include "system/runstate.h"
-#define IO_ERROR_TEXT "An IO error has occurred"
-#else
-#include "qapi/qmp/qerror.h"
-#include "sysemu/runstate.h"
-#define IO_ERROR_TEXT QERR_IO_ERROR
-#endif
-#if GLUE_VERSION >= 600
-#include "qemu/yank.h"
-#endif
 
 static QEMUFile *xen_file(const char *path, bool writable, const char *name,
                           Error **errp)
@@ -43,7 +31,7 @@ static void xen_save_stopped(const char *filename, bool give_disks_up,
                              Error **errp)
 {
     QEMUFile *f = xen_file(filename, true, "migration-xen-save-state", errp);
-    int saved, closed, ret;
+    int saved, closed;
 
     if (!f) {
         return;
@@ -51,17 +39,9 @@ static void xen_save_stopped(const char *filename, bool give_disks_up,
     saved = qemu_save_device_state(f);
     closed = qemu_fclose(f);
     if (saved < 0 || closed < 0) {
-        error_setg(errp, IO_ERROR_TEXT);
-    } else if (give_disks_up) {
-#if GLUE_VERSION >= 1000
-        ret = migration_block_inactivate() ? 0 : -EIO;
-#else
-        ret = bdrv_inactivate_all();
-#endif
-        if (ret) {
-            error_setg(errp, "%s: bdrv_inactivate_all() failed (%d)",
-                       __func__, ret);
-        }
+        error_setg(errp, "An IO error has occurred");
+    } else if (give_disks_up && !migration_block_inactivate()) {
+        error_setg(errp, "%s: the disks could not be inactivated", __func__);
     }
 }
 
@@ -103,7 +83,7 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     ret = savevm_load_state(f, &err);
     qemu_fclose(f);
     if (ret < 0) {
-        error_propagate_prepend(errp, err, "%s: ", IO_ERROR_TEXT);
+        error_propagate_prepend(errp, err, "An IO error has occurred: ");
     }
     migration_incoming_state_destroy();
 }

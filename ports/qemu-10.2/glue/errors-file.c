@@ -35,7 +35,5 @@ int vmstate_save_state_v(QEMUFile *f, const VMStateDescription *vmsd,
 
 bool qemu_file_set_blocking(QEMUFile *f, bool block, Error **errp)
 {
-    GlueChannel *c = savevm_file_channel(f);
-
-    return qio_channel_set_blocking(c->ioc, block, errp);
+    return qio_channel_set_blocking(savevm_file_channel(f), block, errp);
 }

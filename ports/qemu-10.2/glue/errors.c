@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The loads, which have an Error ** since QEMU 10.2. */
+/* Functions that have an Error **, or exist, since QEMU 10.2. */
 #include "qemu/osdep.h"
 #include "migration/migration.h"
+#include "migration/postcopy-ram.h"
 #include "migration/savevm.h"
 #include "glue.h"
 
@@ -19,4 +20,9 @@ int qemu_loadvm_state_main(QEMUFile *f, MigrationIncomingState *mis,
 int qemu_load_device_state(QEMUFile *f, Error **errp)
 {
     return savevm_load_device_state(f, errp);
+}
+
+int glue_start_listening(MigrationIncomingState *mis, Error **errp)
+{
+    return postcopy_incoming_setup(mis, errp) ? -EPERM : 0;
 }

@@ -9,83 +9,69 @@
 #include "glue.h"
 #include "savevm/file.h"
 
-static const QEMUFileOps *ops_of(GlueChannel *c)
-{
-    return c->ops;
-}
+typedef struct Channel {
+    void *opaque;
+    const QEMUFileOps *ops;
+    int64_t position;
+} Channel;
 
-/* Advances the position of a channel, or keeps the reason of a failure. */
-static ssize_t channel_done(GlueChannel *c, bool write, ssize_t ret, Error *err)
+/* By this reference the linker takes program-file.c from its archive. */
+static void *program __attribute__((used)) = glue_program_ops;
+
+static ssize_t advance(Channel *c, ssize_t ret)
 {
-    if (ret > 0) {
-        c->position += ret;
-    } else if (ret < 0) {
-        g_free(c->failure[write]);
-        c->failure[write] = err ? g_strdup(error_get_pretty(err)) : NULL;
-    }
-    error_free(err);
+    c->position += ret > 0 ? ret : 0;
     return ret;
 }
 
 /* A coroutine that reads or writes is suspended in QEMU's functions. */
 
-static ssize_t channel_read(void *channel, uint8_t *buf, size_t len)
+static ssize_t channel_read(void *channel, uint8_t *buf, size_t len,
+                            Error **errp)
 {
-    GlueChannel *c = channel;
-    Error *err = NULL;
-    ssize_t ret = ops_of(c)->get_buffer(c->opaque, buf, c->position, len, &err);
+    Channel *c = channel;
 
-    return channel_done(c, false, ret, err);
+    return advance(c, c->ops->get_buffer(c->opaque, buf, c->position, len,
+                                         errp));
 }
 
-static ssize_t channel_writev(void *channel, const struct iovec *iov, int count)
+static ssize_t channel_writev(void *channel, const struct iovec *iov, int count,
+                              Error **errp)
 {
-    GlueChannel *c = channel;
-    Error *err = NULL;
-    ssize_t ret;
+    Channel *c = channel;
 
-    if (!ops_of(c)->writev_buffer) {
+    if (!c->ops->writev_buffer) {
         /* A buffer of compressed pages, which is never flushed to a channel. */
         return iov_size(iov, count);
     }
-    ret = ops_of(c)->writev_buffer(c->opaque, (struct iovec *)iov, count,
-                                   c->position, &err);
-    return channel_done(c, true, ret, err);
+    return advance(c, c->ops->writev_buffer(c->opaque, (struct iovec *)iov,
+                                            count, c->position, errp));
 }
 
 static int channel_shutdown(void *channel)
 {
-    GlueChannel *c = channel;
+    Channel *c = channel;
 
-    return ops_of(c)->shut_down
-           ? ops_of(c)->shut_down(c->opaque, true, true, NULL) : -ENOSYS;
+    return c->ops->shut_down ? c->ops->shut_down(c->opaque, true, true, NULL)
+                             : -ENOSYS;
 }
 
 static int channel_set_blocking(void *channel, bool blocking)
 {
-    GlueChannel *c = channel;
+    Channel *c = channel;
 
     /* As in QEMU, channels that do not support this report no error. */
-    if (ops_of(c)->set_blocking) {
-        ops_of(c)->set_blocking(c->opaque, blocking, NULL);
+    if (c->ops->set_blocking) {
+        c->ops->set_blocking(c->opaque, blocking, NULL);
     }
     return 0;
 }
 
 static int channel_close(void *channel)
 {
-    GlueChannel *c = channel;
+    Channel *c = channel;
 
-    return ops_of(c)->close ? ops_of(c)->close(c->opaque, NULL) : 0;
-}
-
-static void channel_free(void *channel)
-{
-    GlueChannel *c = channel;
-
-    g_free(c->failure[false]);
-    g_free(c->failure[true]);
-    g_free(c);
+    return c->ops->close ? c->ops->close(c->opaque, NULL) : 0;
 }
 
 static const SaveVMChannelOps channel_ops = {
@@ -95,25 +81,31 @@ static const SaveVMChannelOps channel_ops = {
     .shutdown = channel_shutdown,
     .set_blocking = channel_set_blocking,
     .close = channel_close,
-    .free = channel_free,
-    .error = glue_channel_error,
+    .free = g_free,
 };
 
 QEMUFile *qemu_fopen_ops(void *opaque, const QEMUFileOps *ops)
 {
-    GlueChannel *c = g_new0(GlueChannel, 1);
+    Channel *c = g_new0(Channel, 1);
 
     c->opaque = opaque;
     c->ops = ops;
     return savevm_file_from_channel(&channel_ops, c, !ops->get_buffer);
 }
 
+void *glue_opaque(QEMUFile *f)
+{
+    Channel *c = savevm_file_channel(f);
+
+    return c->opaque;
+}
+
 QEMUFile *qemu_file_get_return_path(QEMUFile *f)
 {
-    GlueChannel *c = savevm_file_channel(f);
+    Channel *c = savevm_file_channel(f);
 
-    return c && ops_of(c)->get_return_path
-           ? ops_of(c)->get_return_path(c->opaque) : NULL;
+    return c && c->ops->get_return_path ? c->ops->get_return_path(c->opaque)
+                                        : NULL;
 }
 
 int64_t qemu_ftell(QEMUFile *f)
@@ -128,7 +120,7 @@ int64_t qemu_ftell_fast(QEMUFile *f)
 
 void qemu_update_position(QEMUFile *f, size_t size)
 {
-    GlueChannel *c = savevm_file_channel(f);
+    Channel *c = savevm_file_channel(f);
 
     c->position += size;
     qemu_file_credit_transfer(f, size);

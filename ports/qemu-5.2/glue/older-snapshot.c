@@ -12,6 +12,8 @@
 #undef bdrv_all_goto_snapshot
 #undef bdrv_all_create_snapshot
 #undef bdrv_all_find_vmstate_bs
+#undef save_snapshot
+#undef load_snapshot
 
 bool glue_all_can_snapshot(Error **errp)
 {

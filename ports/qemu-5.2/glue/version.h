@@ -9,12 +9,11 @@
 
 #include "block/snapshot.h"
 #include "migration/qemu-file-channel.h"
+#include "older.h"
 
 #define GLUE_VERSION 502
 
-#define bql_lock() qemu_mutex_lock_iothread()
-#define bql_unlock() qemu_mutex_unlock_iothread()
-#define bql_locked() qemu_mutex_iothread_locked()
+typedef int GlueRunning;
 
 #define GLOBAL_STATE_CODE() do { } while (0)
 #define bdrv_activate_all(errp) bdrv_invalidate_cache_all(errp)
@@ -66,5 +65,13 @@ int glue_all_goto_snapshot(const char *name, Error **errp);
 int glue_all_create_snapshot(QEMUSnapshotInfo *sn, BlockDriverState *bs,
                              uint64_t size, Error **errp);
 BlockDriverState *glue_all_find_vmstate_bs(Error **errp);
+
+/* As QEMU has these functions from 6.0 on. */
+bool glue_save_snapshot(const char *name, bool overwrite, const char *vmstate,
+                        bool has_devices, strList *devices, Error **errp);
+bool glue_load_snapshot(const char *name, const char *vmstate,
+                        bool has_devices, strList *devices, Error **errp);
+#define save_snapshot glue_save_snapshot
+#define load_snapshot glue_load_snapshot
 
 #endif /* MIGRATION_LIBSAVEVM_VERSION_H */

@@ -3,10 +3,12 @@
 #ifndef MIGRATION_LIBSAVEVM_VERSION_H
 #define MIGRATION_LIBSAVEVM_VERSION_H
 
+#include "migration/yank_functions.h"
+#include "qemu/yank.h"
+#include "older.h"
+
 #define GLUE_VERSION 702
 
-#define bql_lock() qemu_mutex_lock_iothread()
-#define bql_unlock() qemu_mutex_unlock_iothread()
-#define bql_locked() qemu_mutex_iothread_locked()
+typedef bool GlueRunning;
 
 #endif /* MIGRATION_LIBSAVEVM_VERSION_H */
