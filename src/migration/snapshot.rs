@@ -9,7 +9,7 @@ use super::page_index::{self, Pages};
 use super::snapshot_options::{SnapshotOptions, with_plan};
 use super::stopped::{LIMIT, begin, saving, start, stop, within};
 use crate::chain::FlatForm;
-use crate::channel::{Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
+use crate::channel::{Begun, Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -23,6 +23,7 @@ use crate::savevm::save::{self, Completion, Disks, Round};
 use crate::savevm::saving::SavingGuard;
 use crate::savevm::switchover;
 use crate::savevm::unwind::finally;
+use crate::sys::Span;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -114,7 +115,7 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
 }
 
 /// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
-/// twice is checked before, and refused while the guest runs. After a later failure it stays stopped, since its devices
+/// twice is checked before, and refused while the guest runs. Of everything else, only the first bytes are. After a later failure it stays stopped, since its devices
 /// hold a part of each of two states, and the context's owner is `Torn`. A run state in the stream is ignored, as in QEMU 7.2.
 ///
 /// A lazy load returns before all memory was read: see `savevm::restore`. A load replaces a lazy restore in progress.
@@ -219,7 +220,7 @@ fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dy
     if !matches!(from, Uri::File { path, .. } if path.is_file()) {
         return match options.lazy {
             true => Err(Error::invalid(format!("a lazy restore needs a regular file (file:PATH), and {from} is none"))),
-            false => Ok((channel, Pages::default())),
+            false => Ok((check_beginning(channel)?, Pages::default())),
         };
     }
     let Some(file) = channel.positioned().map_err(failed)? else { return Ok((channel, Pages::default())) };
@@ -230,6 +231,21 @@ fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dy
     }
     let pages = page_index::find(vm, &file, base, options.index.as_deref())?.ok_or_else(no_footers)?;
     Ok((channel, pages))
+}
+
+/// Checks the first bytes of what can be read only once, and returns a channel that brings them again.
+fn check_beginning(channel: Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
+    let mut first = [0; 8];
+    let mut count = 0;
+    while count < first.len() {
+        match channel.read(Span::from_slice(&mut first[count..])) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(err) => return Err(Error::channel("reading its first bytes", &err)),
+        }
+    }
+    load::check_beginning(&first[..count])?;
+    Ok(Arc::new(Begun::new(first.to_vec(), channel)))
 }
 
 fn load_all(vm: &Vm, channel: &Arc<dyn Channel>) -> Result<()> {

@@ -238,28 +238,45 @@ fn check_head(file: &MigFile, errno: i32) -> Result<()> {
     })
 }
 
+fn check_magic(magic: u32) -> Result<()> {
+    if magic == wire::FILE_MAGIC {
+        return Ok(());
+    }
+    let mut text = format!("Not a migration stream: it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
+    if let Some(reason) = tls_on_one_side(&magic.to_be_bytes(), Role::Source) {
+        text = format!("{text}: {reason}");
+    }
+    Err(Error::invalid(text).at_offset(0))
+}
+
+fn check_version(version: u32) -> Result<()> {
+    let text = match version {
+        wire::FILE_VERSION => return Ok(()),
+        wire::FILE_VERSION_COMPAT => "SaveVM v2 format is obsolete, expected version 3".to_owned(),
+        _ => format!("Unsupported migration stream version {version}, expected {}", wire::FILE_VERSION),
+    };
+    Err(Error::new(libc::ENOTSUP, text).at_offset(4))
+}
+
+/// Checks the first 8 bytes of a stream, or as many as there are.
+pub fn check_beginning(beginning: &[u8]) -> Result<()> {
+    let number = |rest: &[u8]| {
+        let cut = || Error::invalid(format!("Not a migration stream: it ends after {} bytes", beginning.len()));
+        rest.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(cut)
+    };
+    check_magic(number(beginning)?)?;
+    check_version(number(&beginning[4..])?)
+}
+
 /// Reads the header and the configuration. Returns why the configuration does not fit, if it does not.
 fn header(vm: &Vm, file: &MigFile, negotiates: bool) -> Result<Option<Error>> {
     vm.fault_point(FaultPoint::Engine);
     let magic = file.get_be32();
     check_head(file, libc::EINVAL)?;
-    if magic != wire::FILE_MAGIC {
-        let mut text =
-            format!("Not a migration stream: it begins with 0x{magic:08x}, expected 0x{:08x}", wire::FILE_MAGIC);
-        if let Some(reason) = tls_on_one_side(&magic.to_be_bytes(), Role::Source) {
-            text = format!("{text}: {reason}");
-        }
-        return Err(Error::invalid(text).at_offset(0));
-    }
+    check_magic(magic)?;
     let version = file.get_be32();
     check_head(file, libc::ENOTSUP)?;
-    if version == wire::FILE_VERSION_COMPAT {
-        return Err(Error::new(libc::ENOTSUP, "SaveVM v2 format is obsolete, expected version 3").at_offset(4));
-    }
-    if version != wire::FILE_VERSION {
-        let text = format!("Unsupported migration stream version {version}, expected {}", wire::FILE_VERSION);
-        return Err(Error::new(libc::ENOTSUP, text).at_offset(4));
-    }
+    check_version(version)?;
     if !vm.flags().has(Flags::NO_CONFIGURATION) {
         return configuration(vm, file, negotiates).inspect_err(|_| clean(vm));
     }

@@ -85,6 +85,32 @@ fn half_a_guest_is_not_moved_saved_or_started() {
 }
 
 #[test]
+fn what_is_no_stream_does_not_stop_the_guest() {
+    let (source, destination, _stage) = Machine::two();
+    let command = |text: &str| Uri::Exec(text.into());
+    let load = |from: &Uri| snapshot_load(&source.vm, from, &SnapshotOptions::default());
+    for (from, expected) in [
+        (Uri::File { path: "/dev/null".into(), offset: 0 }, "it ends after 0 bytes"),
+        (Uri::File { path: "/dev/zero".into(), offset: 0 }, "it begins with 0x00000000, expected 0x5145564d"),
+        (command("echo some text"), "it begins with 0x736f6d65, expected 0x5145564d"),
+        (command("printf QEVM"), "it ends after 4 bytes"),
+        (command("printf 'QEVM\\0\\0\\0\\2'"), "SaveVM v2 format is obsolete"),
+        (command("exit 0"), "it ends after 0 bytes"),
+    ] {
+        let error = load(&from).unwrap_err();
+        assert!(error.message().contains(expected), "{from}: {error}");
+        assert!(source.host.vm_running() && source.vm.ownership.owner() == Owner::Here, "{from}");
+    }
+    // The bytes that were read for this are loaded as well.
+    let saved = scratch("in pieces");
+    snapshot_save(&source.vm, &Uri::File { path: saved.clone(), offset: 0 }, &SnapshotOptions::default()).unwrap();
+    let pieces = format!("cat '{0}' | (head -c 5; sleep 0.1; cat)", saved.display());
+    snapshot_load(&destination.vm, &command(&pieces), &SnapshotOptions::default()).unwrap();
+    std::fs::remove_file(&saved).unwrap();
+    assert_eq!(destination.vm.ownership.owner(), Owner::Here);
+}
+
+#[test]
 fn a_snapshot_that_loads_in_part_leaves_no_guest() {
     let (source, destination, _stage) = Machine::two();
     let uri = file("whole");
