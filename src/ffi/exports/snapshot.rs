@@ -309,8 +309,8 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 /// that can't be read.
 ///
 /// A regular file is checked first, as savevm_snapshot_check_file() does. Of everything else, only the first 8 bytes are checked.
-/// If the check fails, the machine is not changed and the guest continues. After a later failure the guest stays stopped, because its devices hold parts of two states; see
-/// SAVEVM_OWNER_TORN.
+/// If the check fails, the machine is not changed and the guest continues. After a later failure the guest stays stopped, because
+/// its devices hold parts of two states; see SAVEVM_OWNER_TORN.
 ///
 /// With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM
 /// from savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
