@@ -61,7 +61,7 @@ pub enum SaveVMPrecopyNotice {
 }
 
 sized_structs! {
-    SaveVMHostOps, SAVEVM_HOST_OPS_INIT, rate_exceeded;
+    SaveVMHostOps, SAVEVM_HOST_OPS_INIT, keeps_descriptors;
 }
 
 /// Functions of the hypervisor that the library calls. Every member may be NULL; its comment states what NULL means. The table

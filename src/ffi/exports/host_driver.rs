@@ -33,7 +33,7 @@ c_enums! {
 }
 
 sized_structs! {
-    SaveVMIncomingOps, SAVEVM_INCOMING_OPS_INIT, main_loop_done;
+    SaveVMIncomingOps, SAVEVM_INCOMING_OPS_INIT, switchover_ack;
 }
 
 /// Functions for the commands of an incoming stream, for a host with a migration driver of its own. If a member is NULL, its

@@ -91,7 +91,7 @@ pub struct SaveVMSnapshotInfo {
 }
 
 sized_structs! {
-    SaveVMSnapshotOptions, SAVEVM_SNAPSHOT_OPTIONS_INIT, parent;
+    SaveVMSnapshotOptions, SAVEVM_SNAPSHOT_OPTIONS_INIT, background;
     SaveVMSnapshotInfo, SAVEVM_SNAPSHOT_INFO_INIT, total_time_us;
 }
 

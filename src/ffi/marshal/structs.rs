@@ -33,7 +33,9 @@ macro_rules! sized_structs {
                     size_of::<M>()
                 }
                 assert!(std::mem::offset_of!($name, size) == 0);
-                std::mem::offset_of!($name, $last) + size(|whole: &$name| &whole.$last)
+                let end = std::mem::offset_of!($name, $last) + size(|whole: &$name| &whole.$last);
+                assert!(size_of::<$name>() - end < align_of::<$name>(), "before the first release, this is the last member");
+                end
             };
         }
     )*};

@@ -321,7 +321,7 @@ pub const SAVEVM_SEMANTICS_DESCRIBE_SPACED: u64 = 1 << 11;
 pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 
 sized_structs! {
-    SaveVMAbiDescription, SAVEVM_ABI_DESCRIPTION_INIT, constant_count;
+    SaveVMAbiDescription, SAVEVM_ABI_DESCRIPTION_INIT, pending_size;
 }
 
 /// How the tables of a QEMU version are laid out, and which semantics they expect. A port compiles the description in QEMU's
