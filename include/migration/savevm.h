@@ -9,7 +9,8 @@
  * called handlers decide (migration/register.h). Files are owned by the caller.
  * Unless stated otherwise, a failure sets the error of the file, see
  * qemu_file_get_error(), and `int` results are 0 or a negative errno value.
- * The functions are those of QEMU 7.2, migration/savevm.c.
+ * The functions are those of QEMU 7.2, migration/savevm.c. What newer versions
+ * added stands at the end, by the version that SAVEVM_QEMU_VERSION selects.
  */
 #ifndef MIGRATION_SAVEVM_H
 #define MIGRATION_SAVEVM_H
@@ -189,6 +190,57 @@ void qemu_loadvm_state_cleanup(void);
 
 /* Loads what qemu_save_device_state() wrote, without its header. Lock: held. */
 int qemu_load_device_state(QEMUFile *f);
+
+/*
+ * Phases of newer versions, under QEMU's names. Each is the function of
+ * savevm/host-driver.h that its comment names.
+ */
+#if SAVEVM_QEMU_VERSION >= 800
+/* savevm_state_pending() without and with `exact`. */
+void qemu_savevm_state_pending_estimate(uint64_t *must_precopy,
+                                        uint64_t *can_postcopy);
+void qemu_savevm_state_pending_exact(uint64_t *must_precopy,
+                                     uint64_t *can_postcopy);
+#endif
+
+#if SAVEVM_QEMU_VERSION >= 801
+/* savevm_approve_switchover() */
+int qemu_loadvm_approve_switchover(void);
+#endif
+
+#if SAVEVM_QEMU_VERSION >= 802
+/* savevm_state_prepare() */
+int qemu_savevm_state_prepare(Error **errp);
+#endif
+
+#if SAVEVM_QEMU_VERSION >= 1000
+/* savevm_state_complete_precopy_iterable() */
+int qemu_savevm_state_complete_precopy_iterable(QEMUFile *f, bool in_postcopy);
+
+/* savevm_send_switchover_start() */
+void qemu_savevm_maybe_send_switchover_start(QEMUFile *f);
+
+/*
+ * Returns whether a stream has a description: unless SAVEVM_FLAG_NO_VMDESC is
+ * set.
+ */
+bool should_send_vmdesc(void);
+
+/* savevm_load_state_buffer(). Returns false with an error if it failed. */
+bool qemu_loadvm_load_state_buffer(const char *idstr, uint32_t instance_id,
+                                   char *buf, size_t len, Error **errp);
+
+/*
+ * savevm_start_load_thread(). If the thread can't be started, that is reported,
+ * and the load fails.
+ */
+void qemu_loadvm_start_load_thread(MigrationLoadThread function, void *opaque);
+#endif
+
+#if SAVEVM_QEMU_VERSION >= 1001
+/* savevm_state_postcopy_prepare(). Returns false with an error if it failed. */
+bool qemu_savevm_state_postcopy_prepare(QEMUFile *f, Error **errp);
+#endif
 
 #ifdef __cplusplus
 }

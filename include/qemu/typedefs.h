@@ -81,10 +81,8 @@ typedef struct SaveLiveCompletePrecopyThreadData
 typedef bool (*SaveLiveCompletePrecopyThreadHandler)(
     SaveLiveCompletePrecopyThreadData *d, Error **errp);
 #endif
-#if SAVEVM_QEMU_VERSION >= 1000
 typedef bool (*MigrationLoadThread)(void *opaque, bool *should_quit,
                                     Error **errp);
-#endif
 
 #ifdef __cplusplus
 }
