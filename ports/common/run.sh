@@ -363,7 +363,7 @@ run_tests() {
     [ "$1" = quick ] || python3 "$here/tests/downtime.py" ./qemu-system-x86_64 unmodified/qemu-system-x86_64
     echo "passed: $(grep -c '^ok' "$dir/test-vmstate.log") of test-vmstate," \
         "$(grep -c '^ok' "$dir/migration-test.log") of migration-test," \
-        "$(grep -c ' pass ' "$dir/image-tests.log") of the image tests, $(grep -c '^ok' "$dir/own-tests.log") of tests/"
+        "$(grep -c 'pass  ' "$dir/image-tests.log") of the image tests, $(grep -c '^ok' "$dir/own-tests.log") of tests/"
 }
 
 case $1 in

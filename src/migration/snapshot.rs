@@ -114,9 +114,10 @@ fn save_all(vm: &Vm, host: &dyn Host, file: &MigFile) -> Result<()> {
     vm.check_not_poisoned()
 }
 
-/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read
-/// twice is checked before, and refused while the guest runs. Of everything else, only the first bytes are. After a later failure it stays stopped, since its devices
-/// hold a part of each of two states, and the context's owner is `Torn`. A run state in the stream is ignored, as in QEMU 7.2.
+/// Stops the guest, resets the machine and loads everything; then lets the guest run again if it ran. What can be read twice is
+/// checked before, and refused while the guest runs. Of everything else, only the first bytes are. After a later failure it
+/// stays stopped, since its devices hold a part of each of two states, and the context's owner is `Torn`. A run state in the
+/// stream is ignored, as in QEMU 7.2.
 ///
 /// A lazy load returns before all memory was read: see `savevm::restore`. A load replaces a lazy restore in progress.
 pub fn load(vm: &Arc<Vm>, from: &Uri, options: &SnapshotOptions) -> Result<()> {

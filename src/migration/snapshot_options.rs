@@ -27,7 +27,8 @@ pub enum Parent {
 pub struct SnapshotOptions {
     /// Saving: each page has a fixed place in the file (mapped-ram). A load finds the format in the file.
     pub mapped: bool,
-    /// Number of threads for pages with fixed places, and for loading a stream from a regular file; 0 means the number of processors, at most 8, or 8 with O_DIRECT.
+    /// Number of threads for pages with fixed places, and for loading a stream from a regular file; 0 means the number of
+    /// processors, at most 8, or 8 with O_DIRECT.
     pub threads: u32,
     /// O_DIRECT for pages with fixed places.
     pub direct: bool,

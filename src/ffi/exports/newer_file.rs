@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `migration/qemu-file.h`: functions that QEMU has from 9.0 or 10.0 on, and one that has a result since 8.2. The header says what each function does.
+//! `migration/qemu-file.h`: functions that QEMU has from 9.0 or 10.0 on, and one that has a result since 8.2. The header says what
+//! each function does.
 //!
 //! # Safety
 //! For every function here: a `QEMUFile *` is NULL or a file that is not closed; a buffer is valid for the length that is given
