@@ -74,10 +74,8 @@ impl CChannel {
     /// Calls a function that may set an error. The text of that error becomes the text of the failure.
     fn explained(&self, call: impl FnOnce(*mut *mut CError) -> isize) -> io::Result<usize> {
         check_none_held("a channel's function");
-        let mut error = ptr::null_mut();
-        let result = check(call(&raw mut error));
         // SAFETY: the function left NULL, or an error that it transferred.
-        match (result, unsafe { c_error::take(error, libc::EIO) }) {
+        match unsafe { c_error::collect(|errp| check(call(errp)), |_| libc::EIO) } {
             (Err(failure), Some(error)) => {
                 let errno = failure.raw_os_error().unwrap_or(libc::EIO);
                 Err(io::Error::new(failure.kind(), Described { errno, text: error.message().to_owned() }))

@@ -16,7 +16,7 @@ use crate::sync::check_none_held;
 use crate::vmstate::Recorder;
 use std::cell::LazyCell;
 use std::ffi::{c_char, c_int, c_void};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 type OpaqueVoid = unsafe extern "C" fn(opaque: *mut c_void);
 type OpaqueBool = unsafe extern "C" fn(opaque: *mut c_void) -> bool;
@@ -62,14 +62,20 @@ macro_rules! call {
     };
 }
 
-/// Takes the error of a callback that failed.
-fn taken(error: *mut CError, code: i32, callback: &str) -> Error {
+/// Calls a callback that may set an error. `code` makes an errno of its result, negative if it failed.
+fn explained<T>(callback: &str, call: impl FnOnce(*mut *mut CError) -> T, code: impl Fn(&T) -> i32) -> Result<T> {
     // SAFETY: the callback gave the error up, or left NULL.
-    let error = unsafe { c_error::take(error, code.saturating_abs()) };
-    error.map_or_else(
-        || Error::from_callback(callback, code),
-        |error| Error::new(code.saturating_abs(), error.message()),
-    )
+    let (result, error) = unsafe { c_error::collect(call, |result| code(result).saturating_abs()) };
+    match (code(&result), error) {
+        (0.., _) => Ok(result),
+        (code, None) => Err(Error::from_callback(callback, code)),
+        (code, Some(error)) => Err(Error::new(code.saturating_abs(), error.message())),
+    }
+}
+
+/// The code of a callback that only tells whether it succeeded.
+fn code_of(done: &bool) -> i32 {
+    if *done { 0 } else { -libc::EINVAL }
 }
 
 impl DescribedHandler {
@@ -112,15 +118,12 @@ impl DescribedHandler {
         if !self.abi.is(id, SAVEVM_ABI_INT_FILE_ERRP) {
             return call!(self.id as FileInt, (as_c(file), self.opaque) else 0);
         }
-        let mut error = ptr::null_mut();
-        let ret = call!(self.id as FileIntError, (as_c(file), self.opaque, &raw mut error) else 0);
-        if ret < 0 {
-            file.pending_error().set(taken(error, ret, name));
-        } else {
-            // SAFETY: the callback gave the error up, or left NULL.
-            drop(unsafe { c_error::take(error, 0) });
-        }
-        ret
+        let call = |errp| call!(self.id as FileIntError, (as_c(file), self.opaque, errp) else 0);
+        explained(name, call, |ret| *ret).unwrap_or_else(|error| {
+            let ret = -error.errno();
+            file.pending_error().set(error);
+            ret
+        })
     }
 
     fn complete(&self, id: Id, file: &MigFile) -> i32 {
@@ -279,10 +282,9 @@ impl Handler for DescribedHandler {
     }
 
     fn save_prepare(&self) -> Result<()> {
-        let mut error = ptr::null_mut();
-        let ret = call!(self.SAVEVM_ABI_SaveVMHandlers_save_prepare as OpaqueIntError,
-            (self.opaque, &raw mut error) else 0);
-        if ret < 0 { Err(taken(error, ret, "save_prepare")) } else { Ok(()) }
+        let call =
+            |errp| call!(self.SAVEVM_ABI_SaveVMHandlers_save_prepare as OpaqueIntError, (self.opaque, errp) else 0);
+        explained("save_prepare", call, |ret| *ret).map(drop)
     }
 
     fn switchover_ack_needed(&self) -> bool {
@@ -300,17 +302,19 @@ impl Handler for DescribedHandler {
     }
 
     fn load_state_buffer(&self, data: &mut [u8]) -> Result<()> {
-        let mut error = ptr::null_mut();
-        let loaded = call!(self.SAVEVM_ABI_SaveVMHandlers_load_state_buffer as LoadBuffer,
-            (self.opaque, data.as_mut_ptr().cast(), data.len(), &raw mut error) else false);
-        if loaded { Ok(()) } else { Err(taken(error, -libc::EINVAL, "load_state_buffer")) }
+        let call = |errp| {
+            call!(self.SAVEVM_ABI_SaveVMHandlers_load_state_buffer as LoadBuffer,
+                (self.opaque, data.as_mut_ptr().cast(), data.len(), errp) else false)
+        };
+        explained("load_state_buffer", call, code_of).map(drop)
     }
 
     fn save_postcopy_prepare(&self, file: &MigFile) -> Result<()> {
-        let mut error = ptr::null_mut();
-        let prepared = call!(self.SAVEVM_ABI_SaveVMHandlers_save_postcopy_prepare as FileBoolError,
-            (as_c(file), self.opaque, &raw mut error) else true);
-        if prepared { Ok(()) } else { Err(taken(error, -libc::EINVAL, "save_postcopy_prepare")) }
+        let call = |errp| {
+            call!(self.SAVEVM_ABI_SaveVMHandlers_save_postcopy_prepare as FileBoolError,
+                (as_c(file), self.opaque, errp) else true)
+        };
+        explained("save_postcopy_prepare", call, code_of).map(drop)
     }
 
     fn resume_prepare(&self, migration: usize) -> i32 {

@@ -9,7 +9,6 @@ use crate::file::MigFile;
 use crate::savevm::incoming::{FileHandle, Incoming, PostcopyState};
 use crate::sync::{Mutex, Rank, check_none_held};
 use std::ffi::{CString, c_void};
-use std::ptr;
 
 /// A copied table and the hypervisor's pointer.
 pub(in crate::ffi) struct CIncoming {
@@ -43,17 +42,11 @@ macro_rules! ask {
 /// As `ask`, for a member that may set an error.
 macro_rules! ask_with_error {
     ($self:ident.$member:ident($($argument:expr),*)) => {{
-        let mut error = ptr::null_mut();
-        let result = ask!($self.$member($($argument,)* &raw mut error));
-        match result {
-            // SAFETY: the function left NULL, or an error that it transferred.
-            Err(failed) => Err(unsafe { c_error::take(error, failed.code()) }.unwrap_or(failed)),
-            Ok(()) => {
-                // SAFETY: as above.
-                drop(unsafe { c_error::take(error, 0) });
-                Ok(())
-            }
-        }
+        let call = |errp| ask!($self.$member($($argument,)* errp));
+        let errno = |result: &Result<()>| result.as_ref().map_or_else(Error::errno, |()| 0);
+        // SAFETY: the function left NULL, or an error that it transferred.
+        let (result, error) = unsafe { c_error::collect(call, errno) };
+        result.map_err(|failed| error.unwrap_or(failed))
     }};
 }
 

@@ -238,11 +238,10 @@ pub unsafe extern "C" fn savevm_start_load_thread(function: SaveVMLoadThread, op
         let body = move |should_quit: &AtomicBool| {
             let opaque = opaque;
             current::with(&own, || {
-                let mut error = std::ptr::null_mut();
-                // SAFETY: the contract of the function; an AtomicBool is a bool that may change, and `error` is NULL.
-                let done = unsafe { function(opaque.0, should_quit.as_ptr(), &raw mut error) };
+                // SAFETY: the contract of the function; an AtomicBool is a bool that may change.
+                let call = |errp| unsafe { function(opaque.0, should_quit.as_ptr(), errp) };
                 // SAFETY: the function gave the error up, or left NULL.
-                let error = unsafe { c_error::take(error, libc::EINVAL) };
+                let (done, error) = unsafe { c_error::collect(call, |_| libc::EINVAL) };
                 match done {
                     true => Ok(()),
                     false => Err(error.unwrap_or_else(|| Error::invalid("a thread of a device failed to load"))),

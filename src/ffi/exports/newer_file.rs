@@ -9,7 +9,7 @@
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
 use crate::error::Error;
-use crate::ffi::marshal::c_file::file_ref;
+use crate::ffi::marshal::c_file::file;
 use crate::ffi::marshal::guard::guard_file;
 use crate::ffi::marshal::opaque::QEMUFile;
 use crate::file::MigFile;
@@ -19,18 +19,6 @@ use std::fs::File;
 use std::io::{SeekFrom, Write};
 use std::os::fd::IntoRawFd;
 
-/// Calls `body` with the file. Returns `failure` for NULL and after a panic.
-///
-/// # Safety
-/// `f` is NULL or a file that is not closed.
-unsafe fn with<T: Copy>(f: *mut QEMUFile, failure: T, body: impl FnOnce(&MigFile) -> T) -> T {
-    // SAFETY: the contract of the function.
-    match unsafe { file_ref(f) } {
-        Some(file) => guard_file(file, failure, || body(file)),
-        None => failure,
-    }
-}
-
 fn refuse(file: &MigFile, text: &str) {
     file.set_error_detail(Error::invalid(text));
 }
@@ -38,23 +26,23 @@ fn refuse(file: &MigFile, text: &str) {
 /// Programs that are compiled for older versions ignore the result.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_fflush(f: *mut QEMUFile) -> c_int {
-    let flush = |file: &MigFile| {
+    let file = file!(f, -libc::EINVAL);
+    let flush = || {
         file.flush();
         file.error()
     };
-    // SAFETY: the contract of the module.
-    unsafe { with(f, -libc::EINVAL, flush) }
+    guard_file(file, -libc::EINVAL, flush)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_put_buffer_at(f: *mut QEMUFile, buf: *const u8, buflen: usize, pos: libc::off_t) {
-    let put = |file: &MigFile| match u64::try_from(pos) {
+    let file = file!(f);
+    let put = || match u64::try_from(pos) {
         // SAFETY: the contract of the module.
         Ok(offset) if !buf.is_null() => file.put_at(unsafe { IoVec::new(buf, buflen) }, offset),
         _ => refuse(file, "a write at an offset needs a buffer, and an offset that is not negative"),
     };
-    // SAFETY: the contract of the module.
-    unsafe { with(f, (), put) }
+    guard_file(file, (), put)
 }
 
 #[unsafe(no_mangle)]
@@ -64,7 +52,8 @@ pub unsafe extern "C" fn qemu_get_buffer_at(
     buflen: usize,
     pos: libc::off_t,
 ) -> usize {
-    let get = |file: &MigFile| match u64::try_from(pos) {
+    let file = file!(f, 0);
+    let get = || match u64::try_from(pos) {
         // SAFETY: the contract of the module. The buffer is writable, in spite of QEMU's type.
         Ok(offset) if !buf.is_null() => file.get_at(unsafe { Span::from_raw(buf.cast_mut(), buflen) }, offset),
         _ => {
@@ -72,13 +61,13 @@ pub unsafe extern "C" fn qemu_get_buffer_at(
             0
         }
     };
-    // SAFETY: the contract of the module.
-    unsafe { with(f, 0, get) }
+    guard_file(file, 0, get)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_set_offset(f: *mut QEMUFile, off: libc::off_t, whence: c_int) {
-    let seek = |file: &MigFile| {
+    let file = file!(f);
+    let seek = || {
         let to = match whence {
             libc::SEEK_SET => u64::try_from(off).ok().map(SeekFrom::Start),
             libc::SEEK_CUR => Some(SeekFrom::Current(off)),
@@ -89,20 +78,20 @@ pub unsafe extern "C" fn qemu_set_offset(f: *mut QEMUFile, off: libc::off_t, whe
         file.drop_input();
         file.seek(to);
     };
-    // SAFETY: the contract of the module.
-    unsafe { with(f, (), seek) }
+    guard_file(file, (), seek)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_get_offset(f: *mut QEMUFile) -> libc::off_t {
-    let tell = |file: &MigFile| file.seek(SeekFrom::Current(0)).map_or(-1, |at| at as libc::off_t);
-    // SAFETY: the contract of the module.
-    unsafe { with(f, -1, tell) }
+    let file = file!(f, -1);
+    let tell = || file.seek(SeekFrom::Current(0)).map_or(-1, |at| at as libc::off_t);
+    guard_file(file, -1, tell)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_get_to_fd(f: *mut QEMUFile, fd: c_int, size: usize) -> c_int {
-    let copy = |file: &MigFile| {
+    let file = file!(f, -libc::EINVAL);
+    let copy = || {
         let mut out = match duplicate_fd(fd) {
             Ok(fd) => File::from(fd),
             Err(err) => return -err.raw_os_error().unwrap_or(libc::EIO),
@@ -121,22 +110,21 @@ pub unsafe extern "C" fn qemu_file_get_to_fd(f: *mut QEMUFile, fd: c_int, size: 
         }
         0
     };
-    // SAFETY: the contract of the module.
-    unsafe { with(f, -libc::EINVAL, copy) }
+    guard_file(file, -libc::EINVAL, copy)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_put_fd(f: *mut QEMUFile, fd: c_int) -> c_int {
-    let put = |file: &MigFile| {
+    let file = file!(f, -1);
+    let put = || {
         file.put_descriptor(fd);
         if file.error() == 0 { 0 } else { -1 }
     };
-    // SAFETY: the contract of the module.
-    unsafe { with(f, -1, put) }
+    guard_file(file, -1, put)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_get_fd(f: *mut QEMUFile) -> c_int {
-    // SAFETY: the contract of the module.
-    unsafe { with(f, -1, |file| file.get_descriptor().map_or(-1, IntoRawFd::into_raw_fd)) }
+    let file = file!(f, -1);
+    guard_file(file, -1, || file.get_descriptor().map_or(-1, IntoRawFd::into_raw_fd))
 }

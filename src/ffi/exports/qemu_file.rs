@@ -8,7 +8,7 @@
 #![expect(missing_docs, reason = "the C header documents each of them")]
 
 use crate::error::Error;
-use crate::ffi::marshal::c_file::{close, file_ref, into_c};
+use crate::ffi::marshal::c_file::{close, file, into_c};
 use crate::ffi::marshal::guard::{guard, guard_file};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
 use crate::ffi::marshal::results::code;
@@ -17,17 +17,6 @@ use crate::file::{BUFFER_SIZE, MigFile};
 use crate::sys::{IoVec, Span};
 use crate::vmstate::trace::trace_event;
 use std::ffi::{c_char, c_int, c_uint};
-
-/// The file, or the value for NULL.
-macro_rules! file {
-    ($file:expr $(, $null:expr)?) => {
-        // SAFETY: the contract of the module.
-        match unsafe { file_ref($file) } {
-            Some(file) => file,
-            None => return $($null)?,
-        }
-    };
-}
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {

@@ -137,6 +137,22 @@ pub(crate) unsafe fn take(error: *mut CError, code: i32) -> Option<Error> {
     unsafe { castable::take(error) }.map(|owned| owned.error)
 }
 
+/// Calls a function of C with a place for an error. Returns its result, and the error that it left there: with the errno that
+/// `errno` makes of the result, if the host's own errors have none.
+///
+/// # Safety
+/// `call` leaves NULL in that place, or an error that C owned and transfers to the library.
+pub(crate) unsafe fn collect<T>(
+    call: impl FnOnce(*mut *mut CError) -> T,
+    errno: impl FnOnce(&T) -> i32,
+) -> (T, Option<Error>) {
+    let mut error = ptr::null_mut();
+    let result = call(&raw mut error);
+    let errno = errno(&result);
+    // SAFETY: as the caller promised.
+    (result, unsafe { take(error, errno) })
+}
+
 /// Our error behind a C pointer.
 ///
 /// # Safety

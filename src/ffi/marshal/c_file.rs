@@ -22,6 +22,19 @@ pub(crate) unsafe fn file_ref<'a>(file: *mut QEMUFile) -> Option<&'a MigFile> {
     unsafe { castable::object(file) }
 }
 
+/// The file behind a C pointer. Returns from the calling function for NULL, with the value after the comma if it has a result. The
+/// pointer fulfils the contract of `file_ref`, by the contract of the calling module.
+macro_rules! file {
+    ($file:expr $(, $null:expr)?) => {
+        // SAFETY: the contract of the module.
+        match unsafe { $crate::ffi::marshal::c_file::file_ref($file) } {
+            Some(file) => file,
+            None => return $($null)?,
+        }
+    };
+}
+pub(in crate::ffi) use file;
+
 /// The C pointer of a file, for the length of a callback.
 #[inline]
 pub(crate) fn as_c(file: &MigFile) -> *mut QEMUFile {
