@@ -13,6 +13,11 @@ use crate::args::ColourChoice;
 use crate::failure::{Context, Result};
 use crate::words::shown;
 
+/// Whether a path stands for standard output.
+pub fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// Buffered output of a command.
 pub struct Output {
     to: BufWriter<Box<dyn Write>>,
@@ -36,7 +41,7 @@ impl Output {
 
     /// Returns an output to a file, or to standard output if there is no path or the path is `-`.
     pub fn create(path: Option<&Path>, colour: ColourChoice) -> Result<Self> {
-        match path.filter(|path| path.as_os_str() != "-") {
+        match path.filter(|path| !is_stdout(path)) {
             Some(path) => {
                 let file = File::create(path).context(|| format!("cannot write {}", shown(path)))?;
                 Ok(Self { to: BufWriter::new(Box::new(file)), coloured: false })

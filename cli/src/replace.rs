@@ -11,13 +11,9 @@ use std::path::Path;
 use savevm_stream::replace::Target;
 
 use crate::failure::{Context, Result};
+use crate::output::is_stdout;
 use crate::system::link_open_file;
 use crate::words::shown;
-
-/// Whether the output goes to standard output.
-pub fn is_stdout(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
 
 /// Writes the file `path` with `write`. A regular file gets its name when it is complete and on the disk. Returns what `write`
 /// returned.

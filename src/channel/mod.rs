@@ -178,6 +178,20 @@ pub trait Channel: Send + Sync {
     }
 }
 
+/// Reads until `into` is full or the channel ends, and returns the number of bytes. `before` is called before each read, and ends
+/// this with an error.
+pub fn fill(channel: &dyn Channel, into: &mut [u8], mut before: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        before()?;
+        match channel.read(Span::from_slice(&mut into[done..]))? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(done)
+}
+
 /// Returns the error of a channel that can't do what is asked for.
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())

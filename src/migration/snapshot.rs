@@ -9,7 +9,7 @@ use super::page_index::{self, Pages};
 use super::snapshot_options::{SnapshotOptions, with_plan};
 use super::stopped::{LIMIT, begin, saving, start, stop, within};
 use crate::chain::FlatForm;
-use crate::channel::{Begun, Cancel, Channel, Listener, ReaderChannel, Sink, Uri};
+use crate::channel::{Begun, Cancel, Channel, Listener, ReaderChannel, Sink, Uri, fill};
 use crate::error::{Error, Phase, Result, Side};
 use crate::file::MigFile;
 use crate::savevm::Vm;
@@ -23,7 +23,6 @@ use crate::savevm::save::{self, Completion, Disks, Round};
 use crate::savevm::saving::SavingGuard;
 use crate::savevm::switchover;
 use crate::savevm::unwind::finally;
-use crate::sys::Span;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -237,14 +236,8 @@ fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dy
 /// Checks the first bytes of what can be read only once, and returns a channel that brings them again.
 fn check_beginning(channel: Arc<dyn Channel>) -> Result<Arc<dyn Channel>> {
     let mut first = [0; 8];
-    let mut count = 0;
-    while count < first.len() {
-        match channel.read(Span::from_slice(&mut first[count..])) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(err) => return Err(Error::channel("reading its first bytes", &err)),
-        }
-    }
+    let count =
+        fill(&*channel, &mut first, || Ok(())).map_err(|err| Error::channel("reading its first bytes", &err))?;
     load::check_beginning(&first[..count])?;
     Ok(Arc::new(Begun::new(first.to_vec(), channel)))
 }

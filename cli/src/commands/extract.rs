@@ -14,6 +14,7 @@ use crate::args::Extract;
 use crate::failure::{Failure, Result, Status};
 use crate::input::{Input, check_output};
 use crate::memory::{PageSet, apply_record, size_of_page};
+use crate::output::is_stdout;
 use crate::report;
 use crate::words::{grouped, plural, shown, size};
 
@@ -21,7 +22,7 @@ use crate::words::{grouped, plural, shown, size};
 pub fn run(args: &Extract) -> Result<Status> {
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
-    if args.output.as_os_str() == "-" {
+    if is_stdout(&args.output) {
         return Err(Failure::new("cannot write -: the image is written at random, and must be a file"));
     }
     check_output(&args.file, &args.output)?;

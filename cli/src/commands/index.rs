@@ -13,7 +13,8 @@ use super::inspect::report_damage;
 use crate::args::Index;
 use crate::failure::{Context, Failure, Result, Status};
 use crate::input::{Input, check_output};
-use crate::replace::{is_stdout, replace};
+use crate::output::is_stdout;
+use crate::replace::replace;
 use crate::words::{plural, shown, size};
 
 /// Runs the command.

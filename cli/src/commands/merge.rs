@@ -9,7 +9,8 @@ use savevm_stream::chain::{Flat, FlatForm, Part, ReadAt};
 use crate::args::{Merge, SnapshotFormat};
 use crate::failure::{Result, Status};
 use crate::input::{chain, check_output};
-use crate::replace::{is_stdout, replace};
+use crate::output::is_stdout;
+use crate::replace::replace;
 use crate::words::{plural, shown, size};
 
 /// Zeros that are written at once where a file can't have holes.

@@ -2,10 +2,9 @@
 //! Connections that are not yet known to be the source's, because any client can connect to a listener. `sorter.rs` examines
 //! those of a new migration, `candidates.rs` those of a recovery.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, fill};
 use crate::migration::core::Core;
 use crate::savevm::host::Level;
-use crate::sys::Span;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -47,19 +46,16 @@ impl Pending {
 }
 
 /// Reads bytes until a deadline. Returns false if the connection ends before they are there.
-pub(super) fn read_first(channel: &dyn Channel, mut into: &mut [u8], until: Instant) -> io::Result<bool> {
-    while !into.is_empty() {
+pub(super) fn read_first(channel: &dyn Channel, into: &mut [u8], until: Instant) -> io::Result<bool> {
+    let count = fill(channel, into, || {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         channel.set_stall_limit(Some(left));
-        match channel.read(Span::from_slice(into))? {
-            0 => return Ok(false),
-            count => into = &mut into[count..],
-        }
-    }
-    Ok(true)
+        Ok(())
+    })?;
+    Ok(count == into.len())
 }
 
 /// Reports that a connection was closed, for this reason, and that the migration waits for the next one.

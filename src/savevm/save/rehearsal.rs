@@ -40,8 +40,8 @@ impl SavedDevices {
     }
 }
 
-/// Saves every device that is not live for a rehearsal, each in a FULL section, with the guest stopped. Gives up before the next
-/// device once that takes longer than `limit`.
+/// Saves every device that is not live for a rehearsal, each in a FULL section. The guest is stopped. Fails if this takes longer
+/// than `limit`, which is checked before each device.
 pub fn rehearse(vm: &Vm, file: &MigFile, limit: Duration, saved: &mut SavedDevices) -> Result<()> {
     vm.fault_point(FaultPoint::Engine);
     let since = Instant::now();
