@@ -73,6 +73,28 @@ class Qmp:
         return "not over in time"
 
 
+class Qemu(Qmp):
+    """A QEMU and its control socket, for a `with` statement or until close()."""
+
+    def __init__(self, program, directory, *arguments):
+        path = os.path.join(directory, "qmp")
+        if os.path.exists(path):
+            os.unlink(path)
+        self.process = subprocess.Popen(
+            [program, "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", f"unix:{path},server=on,wait=off", *arguments])
+        super().__init__(path, self.process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
 def listening(path):
     """Waits until a program listens at a unix socket. Its path exists slightly earlier."""
     until = time.monotonic() + DEADLINE

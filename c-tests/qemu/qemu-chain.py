@@ -14,12 +14,14 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
-from qmp import DEADLINE, Qmp, emulators  # noqa: E402
+from qmp import DEADLINE, Qemu, emulators  # noqa: E402
 
 SKIPPED = 77
 MEGABYTE = 1 << 20
 SIZE = 8 * MEGABYTE
 PAGE = 4096
+# Nothing writes to the memory of this machine.
+MACHINE = ["-M", "none", "-m", f"{SIZE // MEGABYTE}"]
 
 
 def make_contents(directory, count):
@@ -35,31 +37,11 @@ def make_contents(directory, count):
     return paths
 
 
-class Qemu:
-    """The machine "none", whose memory is not written to."""
-
-    def __init__(self, path, directory, *arguments):
-        control = f"{directory}/qmp"
-        if os.path.exists(control):
-            os.unlink(control)
-        self.process = subprocess.Popen(
-            [path, "-M", "none", "-nodefaults", "-display", "none", "-m", f"{SIZE // MEGABYTE}", "-accel", "tcg",
-             "-qmp", f"unix:{control},server=on,wait=off", *arguments])
-        self.qmp = Qmp(control, self.process)
-
-    def __enter__(self):
-        return self.qmp
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-
-
 def load(qemu, directory, path, mapped):
     """The memory of a QEMU that has loaded the snapshot, or None."""
     seen = pathlib.Path(f"{directory}/seen")
     seen.unlink(missing_ok=True)
-    with Qemu(qemu, directory, "-incoming", "defer") as qmp:
+    with Qemu(qemu, directory, *MACHINE, "-incoming", "defer") as qmp:
         if mapped:
             qmp.capabilities("mapped-ram")
         qmp("migrate-incoming", uri=f"file:{path}" if mapped else f"exec:cat {path}")
@@ -72,7 +54,7 @@ def load(qemu, directory, path, mapped):
 def save(qemu, directory, path, content, mapped):
     """Saves a snapshot of a QEMU with this memory."""
     device = ["-device", f"loader,file={content},addr=0,force-raw=on"]
-    with Qemu(qemu, directory, *device) as qmp:
+    with Qemu(qemu, directory, *MACHINE, *device) as qmp:
         if mapped:
             qmp.capabilities("mapped-ram")
         if qmp.migrate(f"file:{path}" if mapped else f"exec:cat > {path}") != "completed":

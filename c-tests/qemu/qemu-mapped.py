@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
-from qmp import DEADLINE, Qmp, emulators  # noqa: E402
+from qmp import DEADLINE, Qemu, emulators  # noqa: E402
 
 SKIPPED = 77
 MEGABYTE = 1 << 20
@@ -22,18 +22,12 @@ SIZE = 37 * MEGABYTE
 PAGE = 4096
 
 
-class Qemu:
+class Machine(Qemu):
     """The machine "none": its RAM is the block "ram", which nothing writes to."""
 
     def __init__(self, qemu, directory, *arguments):
-        control = f"{directory}/qmp"
-        if os.path.exists(control):
-            os.unlink(control)
-        self.process = subprocess.Popen(
-            [qemu, "-M", "none", "-nodefaults", "-display", "none", "-m", f"{SIZE // MEGABYTE}", "-accel", "tcg",
-             "-qmp", f"unix:{control},server=on,wait=off", *arguments])
-        self.qmp = Qmp(control, self.process)
-        text = self.qmp("human-monitor-command", **{"command-line": "info ramblock"})
+        super().__init__(qemu, directory, "-M", "none", "-m", f"{SIZE // MEGABYTE}", *arguments)
+        text = self("human-monitor-command", **{"command-line": "info ramblock"})
         self.address = int(re.search(r"^\s*ram\s.* 0x(\w+)\s+rw", text, re.MULTILINE).group(1), 16)
 
     def memory(self, mode):
@@ -50,13 +44,9 @@ class Qemu:
             assert memory.write(content) == len(content)
 
     def use(self, capabilities, **parameters):
-        self.qmp.capabilities("mapped-ram", *capabilities)
+        self.capabilities("mapped-ram", *capabilities)
         if parameters:
-            self.qmp("migrate-set-parameters", **parameters)
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
+            self("migrate-set-parameters", **parameters)
 
 
 def content(seed):
@@ -96,11 +86,11 @@ class Test:
         if parameters.get("direct-io") and not self.has_direct_io():
             return self.skip(what, "the file system has no O_DIRECT")
         uri = f"file:{path}" + (f",offset={offset}" if offset else "")
-        qemu = Qemu(self.qemu, self.directory)
+        qemu = Machine(self.qemu, self.directory)
         try:
             qemu.use(capabilities, **parameters)
             qemu.write(expected)
-            self.check(f"{what}: QEMU saves", qemu.qmp.migrate(uri) == "completed")
+            self.check(f"{what}: QEMU saves", qemu.migrate(uri) == "completed")
         finally:
             qemu.close()
         for how, environment in (("eagerly", {}), ("lazily", {"LOAD_LAZY": "1"})):
@@ -128,11 +118,11 @@ class Test:
         if "SAVE_BACKGROUND" in environment and "userfaultfd" in saved.stderr:
             return self.skip(what, saved.stderr)
         self.check(f"{what}: the library saves {saved.stderr}", saved.returncode == 0)
-        qemu = Qemu(self.qemu, self.directory, "-incoming", "defer")
+        qemu = Machine(self.qemu, self.directory, "-incoming", "defer")
         try:
             qemu.use(capabilities, **parameters)
-            qemu.qmp("migrate-incoming", uri=uri)
-            self.check(f"{what}: QEMU loads", qemu.qmp.finished() == "completed")
+            qemu("migrate-incoming", uri=uri)
+            self.check(f"{what}: QEMU loads", qemu.finished() == "completed")
             self.check(f"{what}: QEMU has the same memory", qemu.read() == expected)
         finally:
             qemu.close()

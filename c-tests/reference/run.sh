@@ -22,15 +22,7 @@ fi
 here=$(cd "$(dirname "$0")" && pwd)
 version=$1 expected=$2
 shift 2
-case $version in
-10.0) QEMU_BUILD=${QEMU_BUILD_10:-} ;;
-10.2) QEMU_BUILD=${QEMU_BUILD_10_2:-} ;;
-esac
-if [ -z "${QEMU_BUILD:-}" ]; then
-    echo "no built tree of QEMU $version: QEMU_BUILD (7.2), QEMU_BUILD_10 (10.0) or QEMU_BUILD_10_2 (10.2) names one"
-    exit 77
-fi
-export QEMU_BUILD
+. "$here/../lib/qemu-tree.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 

@@ -17,16 +17,8 @@
 set -u
 
 mode=$1 version=$2 archive=$3 program=$4 expected=$5
-case $version in
-10.0) QEMU_BUILD=${QEMU_BUILD_10:-} ;;
-10.2) QEMU_BUILD=${QEMU_BUILD_10_2:-} ;;
-esac
-if [ -z "${QEMU_BUILD:-}" ]; then
-    echo "no built tree of QEMU $version: QEMU_BUILD (7.2), QEMU_BUILD_10 (10.0) or QEMU_BUILD_10_2 (10.2) names one"
-    exit 77
-fi
-export QEMU_BUILD
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../lib/qemu-tree.sh"
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT INT TERM
 qemu=$work/vmstate-qemu
