@@ -116,12 +116,12 @@ extern "C" {
 #define SAVEVM_SEMANTICS_ITERATE_ALL (1 << 2)
 
 /**
- * A failure ends setup at once and is returned (QEMU 9.1).
+ * A failure of save_setup, and of precopy_notify after it, is returned (QEMU 9.1).
  */
 #define SAVEVM_SEMANTICS_SETUP_ERRORS (1 << 3)
 
 /**
- * CPUs are synchronised after the live devices and before all other devices are saved (QEMU 9.1).
+ * CPUs are synchronised after the live devices and before all other devices are saved (QEMU 10.0).
  */
 #define SAVEVM_SEMANTICS_SYNC_CPUS_LATE (1 << 4)
 
@@ -131,7 +131,7 @@ extern "C" {
 #define SAVEVM_SEMANTICS_SWITCHOVER_START (1 << 5)
 
 /**
- * The description of the stream begins with the configuration section (QEMU 10.0).
+ * The description of the stream begins with the configuration section (QEMU 8.2).
  */
 #define SAVEVM_SEMANTICS_DESCRIBE_CONFIGURATION (1 << 6)
 
@@ -147,12 +147,12 @@ extern "C" {
 #define SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS (1 << 8)
 
 /**
- * The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 10.0).
+ * The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 8.1).
  */
 #define SAVEVM_SEMANTICS_DUMP_COUNTS (1 << 9)
 
 /**
- * A subsection that cannot be loaded sets the error of the file (QEMU 10.0).
+ * A subsection that cannot be loaded sets the error of the file (QEMU 8.2).
  */
 #define SAVEVM_SEMANTICS_LATCH_SUBSECTIONS (1 << 10)
 
@@ -160,6 +160,11 @@ extern "C" {
  * The description of the stream has spaces inside of brackets and before colons (up to QEMU 5.2).
  */
 #define SAVEVM_SEMANTICS_DESCRIBE_SPACED (1 << 11)
+
+/**
+ * precopy_notify is not called with SAVEVM_PRECOPY_SETUP if a device failed (QEMU 9.0).
+ */
+#define SAVEVM_SEMANTICS_SKIP_SETUP_NOTICE (1 << 12)
 
 /**
  * All switches of QEMU version `qemu_version`, in addition to the other bits that are set.

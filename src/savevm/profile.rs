@@ -21,38 +21,41 @@ impl Profile {
     pub const REFUSE_DUPLICATES: Self = Self(1 << 1);
     /// A round visits all devices, and is complete if all of them are (9.0).
     pub const ITERATE_ALL: Self = Self(1 << 2);
-    /// A failure ends setup without the notice, and is returned, as is the result of the notice (9.1).
+    /// A failure of setup is returned, without the notice, as is the result of the notice (9.1).
     pub const SETUP_ERRORS: Self = Self(1 << 3);
-    /// The CPUs are synchronised for the devices that are saved whole, and not for the live ones before them (9.1).
+    /// The CPUs are synchronised for the devices that are saved whole, and not for the live ones before them (10.0).
     pub const SYNC_CPUS_LATE: Self = Self(1 << 4);
     /// SWITCHOVER_START is sent and understood (10.0).
     pub const SWITCHOVER_START: Self = Self(1 << 5);
-    /// The description of the stream begins with the configuration section (10.0).
+    /// The description of the stream begins with the configuration section (8.2).
     pub const DESCRIBE_CONFIGURATION: Self = Self(1 << 6);
     /// The description of the stream names null pointers in arrays, and describes such arrays in pieces (10.0).
     pub const DESCRIBE_NULLS: Self = Self(1 << 7);
     /// Lists of fields must have their end marker, and names of subsections must begin with the parent's name (8.0).
     pub const CHECK_DESCRIPTIONS: Self = Self(1 << 8);
-    /// The dump of a description has the number of elements of arrays (10.0).
+    /// The dump of a description has the number of elements of arrays (8.1).
     pub const DUMP_COUNTS: Self = Self(1 << 9);
-    /// A subsection that cannot be loaded sets the error of the file (10.0).
+    /// A subsection that cannot be loaded sets the error of the file (8.2).
     pub const LATCH_SUBSECTIONS: Self = Self(1 << 10);
     /// The description of the stream has spaces inside of brackets and before colons (up to 5.2).
     pub const DESCRIBE_SPACED: Self = Self(1 << 11);
+    /// The notice of setup is not sent if setup failed (9.0).
+    pub const SKIP_SETUP_NOTICE: Self = Self(1 << 12);
 
     /// The switches of newer versions, each with the version that introduced it, as major * 100 + minor.
-    pub const ALL: [(Self, u32, &'static str); 11] = [
+    pub const ALL: [(Self, u32, &'static str); 12] = [
         (Self::CHECK_DESCRIPTIONS, 800, "CHECK_DESCRIPTIONS"),
+        (Self::DUMP_COUNTS, 801, "DUMP_COUNTS"),
         (Self::SETUP_LOCKED, 802, "SETUP_LOCKED"),
         (Self::REFUSE_DUPLICATES, 802, "REFUSE_DUPLICATES"),
+        (Self::DESCRIBE_CONFIGURATION, 802, "DESCRIBE_CONFIGURATION"),
+        (Self::LATCH_SUBSECTIONS, 802, "LATCH_SUBSECTIONS"),
         (Self::ITERATE_ALL, 900, "ITERATE_ALL"),
+        (Self::SKIP_SETUP_NOTICE, 900, "SKIP_SETUP_NOTICE"),
         (Self::SETUP_ERRORS, 901, "SETUP_ERRORS"),
-        (Self::SYNC_CPUS_LATE, 901, "SYNC_CPUS_LATE"),
+        (Self::SYNC_CPUS_LATE, 1000, "SYNC_CPUS_LATE"),
         (Self::SWITCHOVER_START, 1000, "SWITCHOVER_START"),
-        (Self::DESCRIBE_CONFIGURATION, 1000, "DESCRIBE_CONFIGURATION"),
         (Self::DESCRIBE_NULLS, 1000, "DESCRIBE_NULLS"),
-        (Self::DUMP_COUNTS, 1000, "DUMP_COUNTS"),
-        (Self::LATCH_SUBSECTIONS, 1000, "LATCH_SUBSECTIONS"),
     ];
     /// The last version with `DESCRIBE_SPACED`.
     const LAST_SPACED: u32 = 502;

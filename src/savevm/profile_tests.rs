@@ -105,10 +105,12 @@ fn setup_takes_the_big_lock_with_setup_locked() {
 }
 
 #[test]
-fn failed_setup_is_returned_without_the_notice_with_setup_errors() {
-    for (profile, fails, expected) in
-        [(Profile::NONE, false, &["a: setup", "Setup"][..]), (Profile::SETUP_ERRORS, true, &["a: setup"])]
-    {
+fn failed_setup_sends_no_notice_with_skip_setup_notice_and_is_returned_with_setup_errors() {
+    for (profile, fails, expected) in [
+        (Profile::NONE, false, &["a: setup", "Setup"][..]),
+        (Profile::SKIP_SETUP_NOTICE, false, &["a: setup"]),
+        (Profile::SETUP_ERRORS, true, &["a: setup"]),
+    ] {
         let (vm, diary) = noted(profile, vec![live("a", -libc::ENOMEM), live("b", 1)], |_| {});
         let (file, _sink) = writer();
         assert_eq!(save::setup(&vm, &file).map_err(|error| error.errno()).err(), fails.then_some(libc::ENOMEM));

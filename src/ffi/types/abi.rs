@@ -298,25 +298,27 @@ pub const SAVEVM_SEMANTICS_SETUP_LOCKED: u64 = 1 << 0;
 pub const SAVEVM_SEMANTICS_REFUSE_DUPLICATES: u64 = 1 << 1;
 /// A round visits all devices, and is complete if all of them are (QEMU 9.0).
 pub const SAVEVM_SEMANTICS_ITERATE_ALL: u64 = 1 << 2;
-/// A failure ends setup at once and is returned (QEMU 9.1).
+/// A failure of save_setup, and of precopy_notify after it, is returned (QEMU 9.1).
 pub const SAVEVM_SEMANTICS_SETUP_ERRORS: u64 = 1 << 3;
-/// CPUs are synchronised after the live devices and before all other devices are saved (QEMU 9.1).
+/// CPUs are synchronised after the live devices and before all other devices are saved (QEMU 10.0).
 pub const SAVEVM_SEMANTICS_SYNC_CPUS_LATE: u64 = 1 << 4;
 /// SWITCHOVER_START is sent and understood (QEMU 10.0). SAVEVM_FLAG_NO_SWITCHOVER_START omits it for older machine types.
 pub const SAVEVM_SEMANTICS_SWITCHOVER_START: u64 = 1 << 5;
-/// The description of the stream begins with the configuration section (QEMU 10.0).
+/// The description of the stream begins with the configuration section (QEMU 8.2).
 pub const SAVEVM_SEMANTICS_DESCRIBE_CONFIGURATION: u64 = 1 << 6;
 /// The description of the stream names null pointers in arrays (QEMU 10.0).
 pub const SAVEVM_SEMANTICS_DESCRIBE_NULLS: u64 = 1 << 7;
 /// Lists of fields must have their end marker VMS_END, and names of subsections must begin with their parent's name
 /// (QEMU 8.0).
 pub const SAVEVM_SEMANTICS_CHECK_DESCRIPTIONS: u64 = 1 << 8;
-/// The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 10.0).
+/// The dump of a description has the number of elements of arrays: savevm_describe(), -dump-vmstate (QEMU 8.1).
 pub const SAVEVM_SEMANTICS_DUMP_COUNTS: u64 = 1 << 9;
-/// A subsection that cannot be loaded sets the error of the file (QEMU 10.0).
+/// A subsection that cannot be loaded sets the error of the file (QEMU 8.2).
 pub const SAVEVM_SEMANTICS_LATCH_SUBSECTIONS: u64 = 1 << 10;
 /// The description of the stream has spaces inside of brackets and before colons (up to QEMU 5.2).
 pub const SAVEVM_SEMANTICS_DESCRIBE_SPACED: u64 = 1 << 11;
+/// precopy_notify is not called with SAVEVM_PRECOPY_SETUP if a device failed (QEMU 9.0).
+pub const SAVEVM_SEMANTICS_SKIP_SETUP_NOTICE: u64 = 1 << 12;
 /// All switches of QEMU version `qemu_version`, in addition to the other bits that are set.
 pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 

@@ -157,7 +157,7 @@ fn set_up_devices(vm: &Vm, file: &MigFile) -> Result<()> {
     vm.fault_point(FaultPoint::Engine);
     trace_event!(vm.host(), "savevm_state_setup", "");
     let context = SectionContext::new(vm, file);
-    let mut recorder = None;
+    let (mut recorder, mut failed) = (None, false);
     for entry in vm.registry.walk() {
         let handler = &entry.handler;
         if handler.is_early() {
@@ -176,6 +176,7 @@ fn set_up_devices(vm: &Vm, file: &MigFile) -> Result<()> {
             return Err(file.cause("save_setup", ret));
         }
         if ret < 0 {
+            failed = true;
             break;
         }
     }
@@ -186,7 +187,9 @@ fn set_up_devices(vm: &Vm, file: &MigFile) -> Result<()> {
     if vm.profile().has(Profile::SETUP_ERRORS) {
         return error::check("precopy_notify", vm.host().precopy_notify(PrecopyNotice::Setup));
     }
-    notify(vm, PrecopyNotice::Setup);
+    if !(failed && vm.profile().has(Profile::SKIP_SETUP_NOTICE)) {
+        notify(vm, PrecopyNotice::Setup);
+    }
     Ok(())
 }
 
