@@ -100,13 +100,15 @@ void qemu_set_offset(QEMUFile *f, off_t off, int whence);
 off_t qemu_get_offset(QEMUFile *f);
 #endif
 
-#if SAVEVM_QEMU_VERSION >= 1000
+#if SAVEVM_QEMU_VERSION >= 800
 /*
  * Copies the next `size` bytes of the stream to a descriptor. Returns 0 or a
  * negative errno value.
  */
 int qemu_file_get_to_fd(QEMUFile *f, int fd, size_t size);
+#endif
 
+#if SAVEVM_QEMU_VERSION >= 1000
 /* Descriptors */
 
 /*

@@ -21,6 +21,10 @@ failed=0
 
 for entry in $QEMU_TREES; do
     version=${entry%%=*} tree=${entry#*=}
+    if [ ! -e "$tree/include/migration/vmstate.h" ]; then
+        echo "$tree is not a source tree of QEMU"
+        exit 1
+    fi
     options="-std=gnu11 -DSAVEVM_QEMU_VERSION=$version"
     # shellcheck disable=SC2086
     $CC $options -DSAVEVM_PLAIN_NAMES -I"$include" -o "$work/ours" "$here/members.c" &&
