@@ -5,7 +5,7 @@
 //! context: the VMState interpreter adds the field and the path, the loops of loading and saving add the section, the
 //! driver adds the phase. Context that an inner function has set is kept.
 
-pub use savevm_stream::inspect::{exact_size, size};
+pub use savevm_stream::inspect::{exact_size, io_text, size};
 pub use savevm_stream::wire::preflight::Problem;
 use std::borrow::Cow;
 use std::fmt;
@@ -189,7 +189,7 @@ impl Error {
     /// Creates an error from an operating system error. `what` names the operation.
     #[cold]
     pub fn io(what: impl fmt::Display, err: &std::io::Error) -> Self {
-        Self::new(system_errno(err), format!("{what}: {}", system_text(err)))
+        Self::new(system_errno(err), format!("{what}: {}", io_text(err)))
     }
 
     /// A failed read or write of a channel. QEMU's functions report it as `EIO`, whatever the system said.
@@ -349,7 +349,7 @@ impl fmt::Display for Error {
         if !message.contains(&format!("returned -{errno}")) && !message.contains(&format!("error code -{errno}")) {
             return Ok(());
         }
-        let cause = system_text(&std::io::Error::from_raw_os_error(*errno));
+        let cause = io_text(&std::io::Error::from_raw_os_error(*errno));
         if message.contains(&cause) { Ok(()) } else { write!(out, " ({cause})") }
     }
 }
@@ -386,15 +386,6 @@ fn system_errno(err: &std::io::Error) -> Errno {
         ErrorKind::Unsupported => libc::ENOTSUP,
         _ => libc::EIO,
     })
-}
-
-/// Returns the system's text of an error, without the number that Rust appends.
-pub fn system_text(err: &std::io::Error) -> String {
-    let mut text = err.to_string();
-    if err.raw_os_error().is_some() {
-        text.truncate(text.rfind(" (os error ").unwrap_or(text.len()));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ mod tests;
 mod write;
 
 use crate::channel::Channel;
-use crate::error::{Error, Result, system_text};
+use crate::error::{Error, Result, io_text};
 use crate::sys::{ByteBuffer, Level};
 use status::Status;
 use std::cell::Cell;
@@ -172,7 +172,7 @@ impl MigFile {
         self.status.latch(Error::new(libc::EIO, "the file was shut down"));
         self.channel.shutdown().map_err(|err| match err.kind() {
             std::io::ErrorKind::Unsupported => Error::new(libc::ENOSYS, "this channel can't be shut down"),
-            _ => Error::new(libc::EIO, format!("shutting the channel down: {}", system_text(&err))),
+            _ => Error::new(libc::EIO, format!("shutting the channel down: {}", io_text(&err))),
         })
     }
 

@@ -19,7 +19,7 @@ mod verify;
 
 use super::Channel;
 use super::security::{Role, TlsOptions, may_be_tls};
-use crate::error::{Error, Result, system_text};
+use crate::error::{Error, Result, io_text};
 use crate::sys::Span;
 use certificate::Certificate;
 use channel::{CHUNK, TlsChannel};
@@ -296,7 +296,7 @@ impl Handshake<'_> {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 Error::new(libc::ECONNRESET, self.reasons.closed_in_handshake())
             }
-            _ => Error::io(format_args!("TLS handshake: {}", system_text(err)), err),
+            _ => Error::io(format_args!("TLS handshake: {}", io_text(err)), err),
         }
     }
 
