@@ -11,9 +11,10 @@ usage: snapshot.py LIBDIR [--runs N] [--mib MIB] [--start MIB...] [--directory D
 --only measures only the first accesses, these and full loads, the saves, or the loads. --cache: only those through the page
 cache (yes) or past it (no).
 
-LIBDIR holds libsavevm.a, built for release. QEMU_MAPPED names a QEMU of version 9.0 or later. Each figure is the median and the
-99th percentile of --runs runs (50). Programs alternate. Before each run, a process writes to memory and frees it: the host of a
-virtual machine takes free memory back, and a program that needs it again waits 0.1 to 2.3 s per GiB for the host.
+LIBDIR holds libsavevm.a, built for release. QEMU is the first of version 9.0 or later among qemu-system-x86_64 and those in
+QEMU_OTHERS, which are separated by colons. Each figure is the median and the 99th percentile of --runs runs (50). Programs
+alternate. Before each run, a process writes to memory and frees it: the host of a virtual machine takes free memory back, and a
+program that needs it again waits 0.1 to 2.3 s per GiB for the host.
 
 "Written" is the time to the last write of a page: for libsavevm the time for which the guest is stopped, for QEMU the time to
 "completed". QEMU does not sync its file. A save of libsavevm includes the sync, and its benchmark syncs QEMU's file as well. dd
@@ -24,7 +25,6 @@ import argparse
 import os
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -33,7 +33,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "c-tests/lib"))
-from qmp import Qmp  # noqa: E402
+from qmp import Qmp, emulators  # noqa: E402
 from build import build  # noqa: E402
 
 # libsavevm's default; QEMU's default number of channels, and more of them.
@@ -271,7 +271,9 @@ def main():
     parser.add_argument("--only", nargs="*", choices=["first", "start", "save", "load"], default=["start", "save", "load"])
     parser.add_argument("--cache", choices=["yes", "no"])
     arguments = parser.parse_args()
-    qemu = os.environ.get("QEMU_MAPPED") or shutil.which("qemu-system-x86_64")
+    qemu = next((path for path, version, _ in emulators() if version >= 9), None)
+    if qemu is None and set(arguments.only) != {"first"}:
+        sys.exit("snapshot.py: QEMU_OTHERS names no QEMU of version 9.0 or later")
     with tempfile.TemporaryDirectory(prefix="savevm-bench-", dir=arguments.directory) as directory:
         bench = Bench(build("snapshot", arguments.library, pathlib.Path(directory)), qemu, pathlib.Path(directory))
         only = arguments.only
