@@ -3,7 +3,7 @@
 //! the hypervisor, whose handlers must run on its own threads.
 
 use super::signals::Signals;
-use super::slice::set_slice;
+use super::slice::{Children, set_slice};
 use std::cell::Cell;
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
@@ -35,15 +35,15 @@ impl Outside {
     /// Called first in a new thread of the library, which has inherited the slice of its starting thread.
     fn enter(mut self) {
         if let Some(slice) = self.slice.take() {
-            change_slice(slice);
+            change_slice(slice, Children::Unchanged);
         }
         OUTSIDE.set(Some(self));
     }
 }
 
 /// Sets the time slice of this thread. Returns the slice before. A failure only makes the thread slower, so it is logged.
-fn change_slice(slice: u64) -> Option<u64> {
-    set_slice(slice).unwrap_or_else(|err| {
+fn change_slice(slice: u64, children: Children) -> Option<u64> {
+    set_slice(slice, children).unwrap_or_else(|err| {
         log::debug!("setting a thread's time slice: {err}");
         None
     })
@@ -66,13 +66,14 @@ pub fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 's
 }
 
 /// As `spawn`, for a thread that others wait for: a guest that is stopped, or that waits for a page. The thread has a short time
-/// slice: on a busy machine, it would otherwise wait for up to a whole slice of another thread each time it is woken.
+/// slice: on a busy machine, it would otherwise wait for up to a whole slice of another thread each time it is woken. Threads that
+/// a callback of the hypervisor starts there have the default slice, or the short one if the niceness is negative.
 pub fn spawn_prompt<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     spawn(name, move || {
-        let slice = change_slice(PROMPT_SLICE);
+        let slice = change_slice(PROMPT_SLICE, Children::Default);
         OUTSIDE.set(OUTSIDE.get().map(|outside| Outside { slice, ..outside }));
         body()
     })
@@ -97,9 +98,10 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
 pub fn as_outside<T>(body: impl FnOnce() -> T) -> T {
     let Some(outside) = OUTSIDE.get() else { return body() };
     outside.signals.alone_blocked(|_| {
-        let inside = outside.slice.and_then(change_slice);
+        let change = |slice| change_slice(slice, Children::Unchanged);
+        let inside = outside.slice.and_then(change);
         let result = body();
-        inside.map(change_slice);
+        inside.map(change);
         result
     })
 }
@@ -125,8 +127,9 @@ mod tests {
 
     /// The slice, if the kernel can set it, and the niceness.
     fn schedule() -> (Option<u64>, i32) {
-        let slice = change_slice(PROMPT_SLICE);
-        slice.map(change_slice);
+        let change = |slice| change_slice(slice, Children::Unchanged);
+        let slice = change(PROMPT_SLICE);
+        slice.map(change);
         // SAFETY: no pointers.
         (slice, unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
     }
@@ -140,6 +143,9 @@ mod tests {
             assert_eq!(as_outside(schedule), outside);
             assert_eq!(schedule(), inside);
             assert_eq!(spawn("nested", schedule).unwrap().join().unwrap(), outside);
+            if outside.1 >= 0 {
+                assert_eq!(std::thread::spawn(schedule).join().unwrap(), outside, "a thread of the hypervisor");
+            }
             std::thread::scope(|scope| {
                 assert_eq!(spawn_scoped(scope, "scoped", schedule).unwrap().join().unwrap(), outside);
             });
