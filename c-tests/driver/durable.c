@@ -205,11 +205,9 @@ static void full_disk(SaveVMSnapshotFormat format)
     Error *err = NULL;
 
     options.format = format;
+    harness_own_mounts();
     REQUIRE(mkdtemp(place) != NULL);
-    if (mount("tmpfs", place, "tmpfs", 0, "size=3m") < 0) {
-        rmdir(place);
-        harness_skip("no file system can be mounted here");
-    }
+    harness_mount_memory(place, "size=3m");
     snprintf(uri, sizeof(uri), "file:%s/snapshot", place);
     begin();
     fill(7);
@@ -391,6 +389,7 @@ TEST(mounted_file_is_written_in_place_but_not_by_a_chain)
     char place[] = "/tmp/savevm-durable-XXXXXX", path[80], uri[90], content[8] = "";
     Error *err = NULL;
 
+    harness_own_mounts();
     REQUIRE(mkdtemp(place) != NULL);
     need_chains(place);
     snprintf(path, sizeof(path), "%s/1", place);
@@ -440,12 +439,10 @@ static void chain_on_a_full_disk(SaveVMSnapshotFormat format)
     char place[] = "/tmp/savevm-durable-XXXXXX", filler[80];
     Error *err = NULL;
 
+    harness_own_mounts();
     REQUIRE(mkdtemp(place) != NULL);
     need_chains(place);
-    if (mount("tmpfs", place, "tmpfs", 0, "size=6m") < 0) {
-        rmdir(place);
-        harness_skip("no file system can be mounted here");
-    }
+    harness_mount_memory(place, "size=6m");
     snprintf(filler, sizeof(filler), "%s/filler", place);
     begin();
     fill(BASE);

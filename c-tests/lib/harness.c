@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* for unshare() */
+#endif
 #include "harness.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,6 +63,21 @@ bool harness_listens(const char *path)
         fclose(sockets);
     }
     return found;
+}
+
+void harness_own_mounts(void)
+{
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+        harness_skip("this process may not have mounts of its own");
+    }
+}
+
+void harness_mount_memory(const char *place, const char *size)
+{
+    if (mount("tmpfs", place, "tmpfs", 0, size) < 0) {
+        rmdir(place);
+        harness_skip("no file system can be mounted here");
+    }
 }
 
 /* Checks */

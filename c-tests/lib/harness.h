@@ -121,6 +121,16 @@ void harness_sleep_ms(unsigned ms);
         CHECK(savevm_migration_wait(migration, NULL) < 0);         \
     } while (0)
 
+/*
+ * Mounts that the case makes from now on are only in its process and in those that it starts, and end with them, also when they
+ * are killed. Call it before there are other threads. Ends the case as skipped if this is not permitted.
+ */
+void harness_own_mounts(void);
+
+/* Mounts a new file system in memory at the empty directory `place`; `size` is such as "size=1m". If this is not permitted,
+ * removes the directory and ends the case as skipped. After harness_own_mounts(). */
+void harness_mount_memory(const char *place, const char *size);
+
 /* Whether a program listens at a unix socket. Its path exists slightly earlier. */
 bool harness_listens(const char *path);
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
-use support::{Place, Run, arg, finish, run, savevm};
+use support::{Place, Run, arg, finish, run, savevm, with_own_mounts};
 
 const PAGE: usize = 4096;
 const PAGES: u64 = 400;
@@ -114,39 +114,29 @@ fn merge_that_fails_at_any_place_of_its_file_changes_nothing() {
     }
 }
 
-/// A small file system, which is unmounted in the end.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None` if this process may not mount one.
-    fn mount(path: PathBuf, kilobytes: u64) -> Option<Self> {
-        std::fs::create_dir(&path).unwrap();
-        let size = format!("size={kilobytes}k");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).output();
-        mounted.is_ok_and(|done| done.status.success()).then_some(Self(path))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn merge_onto_a_full_disk_changes_nothing() {
+    with_own_mounts("merge_onto_a_full_disk_changes_nothing", merge_onto_a_full_disk);
+}
+
+fn merge_onto_a_full_disk() {
     for format in FORMATS {
         let place = chain();
         let old = std::fs::read(place.path("whole")).unwrap();
         // Room for the old file and for a part of the new one.
-        let Some(disk) = Disk::mount(place.path("disk"), old.len() as u64 * 3 / 2 / 1024) else {
+        let disk = place.path("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let size = format!("size={}k", old.len() * 3 / 2 / 1024);
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", arg(&disk)]).output();
+        if !mounted.is_ok_and(|done| done.status.success()) {
             return eprintln!("SKIPPED: no file system can be mounted here");
-        };
-        let output = disk.0.join("whole");
+        }
+        let output = disk.join("whole");
         std::fs::write(&output, &old).unwrap();
-        let before = files(&disk.0);
+        let before = files(&disk);
         let refused = finish(&mut merge(&place, format, &output));
-        check_refused(&refused, "No space left on device", &disk.0, &before, format);
+        check_refused(&refused, "No space left on device", &disk, &before, format);
         run(&["check", arg(&output)]).expect(0);
+        assert!(Command::new("umount").arg(&disk).status().unwrap().success());
     }
 }

@@ -131,6 +131,28 @@ impl From<std::process::Output> for Run {
     }
 }
 
+/// Runs a test in a process with mounts of its own, which end with it, also when it is killed. The process runs the test `name`
+/// again, and `body` there.
+pub fn with_own_mounts(name: &str, body: fn()) {
+    const INSIDE: &str = "SAVEVM_TEST_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]);
+        command
+    };
+    if !unshare().arg("true").output().is_ok_and(|done| done.status.success()) {
+        return eprintln!("SKIPPED: this process may not have mounts of its own");
+    }
+    let mut inside = unshare();
+    inside.arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]).env(INSIDE, "1");
+    let done = finish(&mut inside);
+    eprint!("{}", done.err);
+    assert!(done.expect(0).contains("1 passed"), "there is no test {name}");
+}
+
 /// A path as an argument.
 pub fn arg(path: &Path) -> &str {
     path.to_str().unwrap()
