@@ -375,7 +375,8 @@ typedef enum SaveVMReportLevel {
  * is copied. Every member gets the `opaque` of savevm_new().
  *
  * "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. Members run on the
- * thread of the library function that needs them.
+ * thread of the library function that needs them, or on a thread of the library. A thread or program that a member starts there
+ * inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness is negative.
  */
 typedef struct SaveVMHostOps {
   /**
@@ -1903,7 +1904,8 @@ typedef struct SaveVMRestoreInfo {
  * renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
  * file is unchanged. The disk needs space for both files. The snapshot is written in place for `file:PATH,offset=N`, which
  * keeps the first N bytes, for files in a directory that is not writable, for files that are mount points or not regular, and for
- * all other kinds of URI.
+ * all other kinds of URI. A named pipe waits for a program that reads from it. The guest runs during this wait. Each wait for the
+ * other end of a pipe or socket takes at most 60 s.
  *
  * With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
  * registered.
@@ -1921,9 +1923,11 @@ typedef struct SaveVMRestoreInfo {
  *   -EPERM   this side does not have the guest; see savevm_owner()
  *   -ESTALE  the changes since the parent are not known, or the parent was changed; save a full snapshot
  *   -ECANCELED  savevm_snapshot_cancel() was called
+ *   -ETIMEDOUT  a wait for the other end took 60 s
  *   -errno   another error
  *
- * Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
+ * Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened and while live devices
+ * are set up.
  */
 int savevm_snapshot_save(SaveVM *vm,
                          const char *uri,
@@ -2001,7 +2005,8 @@ int savevm_snapshot_check_file(SaveVM *vm,
  *
  * A regular file is checked first, as savevm_snapshot_check_file() does. Of everything else, only the first 8 bytes are checked.
  * If the check fails, the machine is not changed and the guest continues. After a later failure the guest stays stopped, because
- * its devices hold parts of two states; see SAVEVM_OWNER_TORN.
+ * its devices hold parts of two states; see SAVEVM_OWNER_TORN. Each wait for the other end of a pipe or socket takes at most 60 s;
+ * the guest runs until the first bytes have come.
  *
  * With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM
  * from savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
@@ -2015,7 +2020,7 @@ int savevm_snapshot_check_file(SaveVM *vm,
  *
  * Returns: 0, or -errno with the reason in `*errp`.
  *
- * Thread: any. Lock: either; taken if the calling thread does not hold it.
+ * Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened.
  */
 int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,

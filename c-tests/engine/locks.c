@@ -15,8 +15,10 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static HarnessLock lock = HARNESS_LOCK_INIT;
@@ -181,6 +183,67 @@ TEST(a_snapshot_in_a_file)
     harness_unlock(&lock);
     loads(uri);
     unlink(path);
+}
+
+static char pipe_uri[80];
+
+/* Gets the lock while the library waits for the other end of a pipe, and ends that wait. */
+static void *ends_the_wait(void *opaque)
+{
+    int (*end)(void) = *(int (**)(void))opaque;
+
+    harness_lock(&lock);
+    while (end() < 0) {
+        harness_unlock(&lock);
+        harness_sleep_ms(1);
+        harness_lock(&lock);
+    }
+    harness_unlock(&lock);
+    return NULL;
+}
+
+static int cancel_save(void)
+{
+    return savevm_snapshot_cancel(NULL);
+}
+
+static int end_stream(void)
+{
+    int fd = open(pipe_uri + strlen("file:"), O_WRONLY | O_NONBLOCK);
+
+    return fd < 0 ? fd : close(fd);
+}
+
+/* A pipe may have no other end for a long time. Other threads run the guest meanwhile. */
+TEST(wait_for_the_other_end_of_a_pipe_releases_the_lock)
+{
+    int (*ends[])(void) = { cancel_save, end_stream };
+    char place[] = "/tmp/savevm-locks-XXXXXX";
+    pthread_t thread;
+    Device device;
+
+    REQUIRE(mkdtemp(place) != NULL);
+    snprintf(pipe_uri, sizeof(pipe_uri), "file:%s/pipe", place);
+    REQUIRE(mkfifo(pipe_uri + strlen("file:"), 0600) == 0);
+    device_add(&device, "dev", 0, 1, HAS_ALL);
+    for (unsigned i = 0; i < 2; i++) {
+        Error *err = NULL;
+
+        harness_lock(&lock);
+        pthread_create(&thread, NULL, ends_the_wait, &ends[i]);
+        if (i == 0) {
+            CHECK_EQ(savevm_snapshot_save(NULL, pipe_uri, NULL, &err), -ECANCELED);
+        } else {
+            CHECK_EQ(savevm_snapshot_load(NULL, pipe_uri, NULL, &err), -EINVAL);
+        }
+        CHECK(harness_locked(&lock));
+        CHECK(guest_runs);
+        harness_unlock(&lock);
+        pthread_join(thread, NULL);
+        error_free(err);
+    }
+    unlink(pipe_uri + strlen("file:"));
+    rmdir(place);
 }
 
 static char migration_uri[64];

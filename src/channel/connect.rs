@@ -23,7 +23,7 @@ use std::time::Duration;
 /// - A socket is connected. A host name is looked up first, and its addresses are tried in turn.
 /// - A file is created and truncated at the stream's start. Only its owner may read it, because it will hold guest
 ///   memory.
-/// - A named pipe waits for a reader.
+/// - A named pipe waits for a reader, as `open()` does.
 /// - A command is started.
 ///
 /// The call takes at most `limit` and ends at once when `cancel` is cancelled.
@@ -127,12 +127,19 @@ fn create(path: &Path, offset: u64, wait: &Wait<'_>) -> Result<OwnedFd> {
     let mut file = loop {
         match options.open(path) {
             Ok(file) => break file,
-            Err(err) if err.raw_os_error() == Some(libc::ENXIO) && is_fifo(path) => wait.nap()?,
+            Err(err) if err.raw_os_error() == Some(libc::ENXIO) && is_fifo(path) => {
+                wait.nap().map_err(without_reader)?;
+            }
             Err(err) => return Err(wait.failed(&err)),
         }
     };
     prepare(&mut file, offset).map_err(|err| wait.failed(&err))?;
     Ok(file.into())
+}
+
+fn without_reader(error: Error) -> Error {
+    let text = format!("{}: no program has opened this named pipe to read from it", error.message());
+    error.with_message(text)
 }
 
 fn is_fifo(path: &Path) -> bool {

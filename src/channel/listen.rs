@@ -116,7 +116,8 @@ impl Listener {
     /// The call takes at most `limit` and ends at once when `cancel` is cancelled; it can be repeated. Sockets accept
     /// any number of connections. Everything else is returned once.
     pub fn accept(&self, limit: Option<Duration>, cancel: &Cancel) -> Result<Arc<dyn Channel>> {
-        let wait = Wait::new("waiting for a connection on", &self.uri, limit, cancel);
+        let what = if self.accepts_more() { "waiting for a connection on" } else { "waiting for data from" };
+        let wait = Wait::new(what, &self.uri, limit, cancel);
         wait.check()?;
         match &self.source {
             Source::Sockets(sockets) => {
@@ -415,9 +416,12 @@ mod tests {
         let cancel = Arc::new(Cancel::new().unwrap());
         let error = connect(&name, Some(Duration::from_millis(50)), &cancel).err().unwrap();
         assert_eq!(error.errno(), libc::ETIMEDOUT);
+        let cause = "not done within 50ms: no program has opened this named pipe to read from it";
+        assert_eq!(error.message(), format!("opening {name}: {cause}"));
         let listener = Listener::bind(&name).unwrap();
         let error = listener.accept(Some(Duration::from_millis(20)), &cancel).err().unwrap();
         assert_eq!(error.errno(), libc::ETIMEDOUT);
+        assert_eq!(error.message(), format!("waiting for data from {name}: not done within 20ms"));
         let (writer_name, inner) = (name.clone(), cancel.clone());
         let writer = thread::spawn(move || {
             let writer = connect(&writer_name, LIMIT, &inner).unwrap();

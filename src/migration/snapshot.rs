@@ -50,7 +50,7 @@ fn save_stopped(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions) -> Result<()>
 
 /// Opens the file, and saves while the guest is stopped.
 fn save_into(vm: &Arc<Vm>, to: &Uri, options: &SnapshotOptions, saving: &SavingGuard<'_>) -> Result<()> {
-    let sink = Sink::open(to, Some(LIMIT), saving.cancel())?;
+    let sink = without_big_lock(&*vm.host(), || Sink::open(to, Some(LIMIT), saving.cancel()))?;
     sink.channel().set_stall_limit(Some(LIMIT));
     // Ends a wait for the peer. A file has none.
     let _shut_down = saving.cancel().shuts_down(sink.channel());
@@ -216,7 +216,7 @@ fn log_since(vm: &Vm, snapshot: SavedSnapshot) {
 /// Opens `from`, and checks it and finds the pages of a stream if it is a regular file.
 fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dyn Channel>, Pages)> {
     let failed = |err| Error::io("checking it", &err);
-    let channel = open(from)?;
+    let channel = without_big_lock(&*vm.host(), || open(from))?;
     if !matches!(from, Uri::File { path, .. } if path.is_file()) {
         return match options.lazy {
             true => Err(Error::invalid(format!("a lazy restore needs a regular file (file:PATH), and {from} is none"))),

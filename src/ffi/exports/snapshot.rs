@@ -143,7 +143,8 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 /// renamed, and the directory is synced. The guest already runs during this. After a full disk, a crash or a kill, the previous
 /// file is unchanged. The disk needs space for both files. The snapshot is written in place for `file:PATH,offset=N`, which
 /// keeps the first N bytes, for files in a directory that is not writable, for files that are mount points or not regular, and for
-/// all other kinds of URI.
+/// all other kinds of URI. A named pipe waits for a program that reads from it. The guest runs during this wait. Each wait for the
+/// other end of a pipe or socket takes at most 60 s.
 ///
 /// With SaveVMSnapshotOptions.background the guest runs while memory is saved. No live device besides SaveVMRam may be
 /// registered.
@@ -161,9 +162,11 @@ unsafe fn arguments(uri: *const c_char, options: *const SaveVMSnapshotOptions) -
 ///   -EPERM   this side does not have the guest; see savevm_owner()
 ///   -ESTALE  the changes since the parent are not known, or the parent was changed; save a full snapshot
 ///   -ECANCELED  savevm_snapshot_cancel() was called
+///   -ETIMEDOUT  a wait for the other end took 60 s
 ///   -errno   another error
 ///
-/// Thread: any. Lock: either; taken if the calling thread does not hold it, released while live devices are set up.
+/// Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened and while live devices
+/// are set up.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
@@ -310,7 +313,8 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 ///
 /// A regular file is checked first, as savevm_snapshot_check_file() does. Of everything else, only the first 8 bytes are checked.
 /// If the check fails, the machine is not changed and the guest continues. After a later failure the guest stays stopped, because
-/// its devices hold parts of two states; see SAVEVM_OWNER_TORN.
+/// its devices hold parts of two states; see SAVEVM_OWNER_TORN. Each wait for the other end of a pipe or socket takes at most 60 s;
+/// the guest runs until the first bytes have come.
 ///
 /// With SaveVMSnapshotOptions.lazy, `uri` must be `file:` of a regular file, in any format. The call needs userfaultfd and RAM
 /// from savevm_ram_new() in anonymous or shared memory. If something is missing, the call fails with the reason before it changes
@@ -324,7 +328,7 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 ///
 /// Returns: 0, or -errno with the reason in `*errp`.
 ///
-/// Thread: any. Lock: either; taken if the calling thread does not hold it.
+/// Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
