@@ -3,25 +3,46 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use savevm_stream::inspect::is_layout;
+use savevm_stream::replace::Access;
 
 use crate::args::ColourChoice;
-use crate::failure::{Context, Result};
-use crate::words::shown;
+use crate::failure::Result;
+use crate::replace::{NewFile, named};
 
 /// Whether a path stands for standard output.
 pub fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Buffered output of a command.
+/// Buffered output of a command. A file is replaced by `finish`.
 pub struct Output {
-    to: BufWriter<Box<dyn Write>>,
+    to: BufWriter<To>,
     coloured: bool,
+}
+
+enum To {
+    Stdout(io::Stdout),
+    File(PathBuf, NewFile),
+}
+
+impl Write for To {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::File(path, new) => new.file().and_then(|mut file| file.write(bytes)).map_err(|err| named(path, err)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::File(..) => Ok(()),
+        }
+    }
 }
 
 impl Output {
@@ -36,18 +57,28 @@ impl Output {
                 stdout.is_terminal() && !off("NO_COLOR", "") && !off("TERM", "dumb")
             }
         };
-        Self { to: BufWriter::with_capacity(1 << 16, Box::new(stdout)), coloured }
+        Self { to: BufWriter::with_capacity(1 << 16, To::Stdout(stdout)), coloured }
     }
 
     /// Returns an output to a file, or to standard output if there is no path or the path is `-`.
     pub fn create(path: Option<&Path>, colour: ColourChoice) -> Result<Self> {
         match path.filter(|path| !is_stdout(path)) {
             Some(path) => {
-                let file = File::create(path).context(|| format!("cannot write {}", shown(path)))?;
-                Ok(Self { to: BufWriter::new(Box::new(file)), coloured: false })
+                let new = NewFile::begin(path, Access::Mask).map_err(|error| named(path, error))?;
+                Ok(Self { to: BufWriter::new(To::File(path.to_owned(), new)), coloured: false })
             }
             None => Ok(Self::stdout(colour)),
         }
+    }
+
+    /// Ends a complete output.
+    pub fn finish(self) -> Result<()> {
+        let to = self.to.into_inner().map_err(io::IntoInnerError::into_error)?;
+        match to {
+            To::Stdout(mut stdout) => stdout.flush()?,
+            To::File(path, new) => new.commit().map_err(|error| named(&path, error))?,
+        }
+        Ok(())
     }
 
     /// Returns text in a style, if colours are on.

@@ -134,6 +134,86 @@ fn files_that_are_read_are_not_overwritten() {
     }
 }
 
+/// What writes an output file, and the mode of a new one with the mask 022: files with guest memory are for their owner only.
+const VERBS: [(&[&str], u32); 8] = [
+    (&["inspect", "whole"], 0o644),
+    (&["inspect", "whole", "--format", "json"], 0o644),
+    (&["inspect", "whole", "--plot"], 0o644),
+    (&["schema", "whole"], 0o644),
+    (&["plot", "trace"], 0o644),
+    (&["extract", "whole", "--ram", "pc.ram"], 0o600),
+    (&["merge", "whole"], 0o600),
+    (&["index", "whole"], 0o600),
+];
+
+/// A directory with a full snapshot, a trace, and an output file of an earlier run.
+fn place_with_output() -> Place {
+    let place = chain();
+    run(&["merge", arg(&place.path("child")), "-o", arg(&place.path("whole"))]).expect(0);
+    place.file("trace", br#"{"t_ns": 0, "event": "trace", "version": 1, "side": "source", "uri": "file:x"}"#);
+    place.file("out.svg", b"old");
+    place
+}
+
+/// Runs a verb in a directory, through a shell that first does `before`.
+fn run_in(place: &Place, before: &str, args: &[&str]) -> support::Run {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(savevm().get_program()).args(args);
+    finish(command.current_dir(place.path(".")))
+}
+
+#[test]
+fn output_is_replaced_only_by_a_complete_one() {
+    let place = place_with_output();
+    let files = || fs::read_dir(place.path(".")).unwrap().count();
+    let check_unchanged = |what: &str, args: &[&str], before: usize| {
+        assert_eq!(fs::read(place.path("out.svg")).unwrap(), b"old", "{what}: {args:?}");
+        assert_eq!(files(), before, "{what}: {args:?}");
+    };
+    let before = files();
+    for (verb, new_mode) in VERBS {
+        let args = [verb, &["-o", "out.svg"]].concat();
+        let mut missing = args.clone();
+        missing[1] = "missing";
+        assert_eq!(run_in(&place, ":", &missing).status, 2, "{missing:?}");
+        check_unchanged("a missing input", &missing, before);
+        let full = run_in(&place, "trap '' XFSZ; ulimit -f 0", &args);
+        assert_eq!(full.status, 2, "{args:?}: {}", full.err);
+        assert!(full.err.contains("cannot write out.svg: ") && full.err.contains("File too large"), "{}", full.err);
+        check_unchanged("a full disk", &args, before);
+        let new = [verb, &["-o", "new.svg"]].concat();
+        assert_eq!(run_in(&place, "umask 022", &new).status, 0, "{new:?}");
+        assert_eq!(mode(&place.path("new.svg")), new_mode, "{new:?}");
+        assert_eq!(run_in(&place, ":", &args).status, 0, "{args:?}");
+        assert!(fs::read(place.path("out.svg")).unwrap() == fs::read(place.path("new.svg")).unwrap(), "{args:?}");
+        fs::remove_file(place.path("new.svg")).unwrap();
+        fs::write(place.path("out.svg"), "old").unwrap();
+    }
+    // Errors after the first bytes of the output are known.
+    for failing in [
+        &["inspect", "whole", "--device", "nothing"][..],
+        &["inspect", "whole", "--format", "description", "--describe-by", "missing"],
+        &["schema", "whole", "--describe-by", "missing"],
+        &["extract", "whole", "--ram", "nothing"],
+        &["extract", "whole", "--ram", "pc.ram", "--max-memory", "1"],
+    ] {
+        let args = [failing, &["-o", "out.svg"]].concat();
+        assert_eq!(run_in(&place, ":", &args).status, 2, "{args:?}");
+        check_unchanged("an error", &args, before);
+    }
+}
+
+#[test]
+fn image_is_not_written_to_a_pipe_or_device() {
+    let place = place_with_output();
+    assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
+    for output in ["-", "/dev/null", "pipe", "."] {
+        let refused = run_in(&place, ":", &["extract", "whole", "--ram", "pc.ram", "-o", output]);
+        assert_eq!(refused.status, 2, "{output}");
+        assert!(refused.err.contains("must be a file"), "{output}: {}", refused.err);
+    }
+}
+
 #[test]
 fn targets_that_cannot_be_files_are_refused() {
     let place = chain();

@@ -9,7 +9,7 @@
 use super::fd::FdChannel;
 use super::{Cancel, Channel, Uri, connect};
 use crate::error::{self, Error, Result};
-use crate::replace::{Replacement, Target};
+use crate::replace::{Access, Replacement, Target};
 use crate::sys::{link_open_file, with_piece};
 use std::fs::File;
 use std::io;
@@ -89,7 +89,7 @@ impl Sink {
 /// Fails if the file at `path` can only be written in place, where a failure would destroy it.
 pub fn check_replaceable(path: &Path) -> Result<()> {
     let refused = |why: &str| format!("{} is not written in place: {why}; save to another directory", path.display());
-    match Target::begin(path, link_open_file) {
+    match Target::begin(path, Access::Owner, link_open_file) {
         Ok(Target::Fixed(err)) => Err(Error::io(refused("no new file can be created in its directory"), &err)),
         Ok(Target::InPlace) if path.is_file() => Err(Error::new(libc::ENOTSUP, refused("it is a mount point"))),
         // What else is wrong is found when the file is opened.
@@ -99,7 +99,7 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
 
 /// Begins to replace the file at `path`. Returns `None` if it must be written in place.
 fn begin(path: &Path) -> io::Result<Option<Replacement>> {
-    match Target::begin(path, link_open_file)? {
+    match Target::begin(path, Access::Owner, link_open_file)? {
         Target::New(new) => Ok(Some(new)),
         Target::InPlace => Ok(None),
         Target::Fixed(err) => {

@@ -6,8 +6,7 @@
 //! it the target's name in one step, and syncs the directory. A full disk, a crash or a kill therefore leaves the previous file
 //! unchanged. Until then both files take disk space.
 //!
-//! A new file is accessible to its owner only, because it contains a guest's memory. A file that replaces another one gets the
-//! permissions of that one. Links are followed, and stay.
+//! A file that replaces another one gets the permissions of that one. Links are followed, and stay.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -19,6 +18,15 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Gives an open file that has no name a name, which must not exist: `linkat()` from the file's link in /proc/self/fd.
 pub type Link = fn(BorrowedFd<'_>, &Path) -> io::Result<()>;
+
+/// Who may access a new file that replaces no other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only its owner, because it contains a guest's memory.
+    Owner,
+    /// Everybody that the process's file mode creation mask permits.
+    Mask,
+}
 
 /// How a target is written.
 pub enum Target {
@@ -89,15 +97,19 @@ fn hidden_name(directory: &Path) -> PathBuf {
     directory.join(format!(".savevm-{}-{}-{time:x}", std::process::id(), COUNT.fetch_add(1, Relaxed)))
 }
 
-fn options() -> OpenOptions {
+fn options(access: Access) -> OpenOptions {
+    let mode = match access {
+        Access::Owner => 0o600,
+        Access::Mask => 0o666,
+    };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
+    options.read(true).write(true).mode(mode);
     options
 }
 
 /// Opens an unnamed file in the directory. Fails if the file could not be given a name later.
-fn open_unnamed(directory: &Path) -> io::Result<File> {
-    let file = options().custom_flags(libc::O_TMPFILE).open(directory)?;
+fn open_unnamed(directory: &Path, access: Access) -> io::Result<File> {
+    let file = options(access).custom_flags(libc::O_TMPFILE).open(directory)?;
     // The file is named through this link.
     fs::symlink_metadata(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     Ok(file)
@@ -126,7 +138,7 @@ fn is_mounted(file: &Path, directory: &File) -> bool {
 
 impl Target {
     /// Begins to write the file at `path`. Relative paths are resolved now, so the working directory may change afterwards.
-    pub fn begin(path: &Path, link: Link) -> io::Result<Self> {
+    pub fn begin(path: &Path, access: Access, link: Link) -> io::Result<Self> {
         let Some(target) = resolve(path)? else { return Ok(Self::InPlace) };
         let Some(parent) = target.parent() else { return Ok(Self::InPlace) };
         let old = fs::metadata(&target).ok();
@@ -140,9 +152,9 @@ impl Target {
             return Ok(Self::InPlace);
         }
         let hidden = hidden_name(parent);
-        let opened = open_unnamed(parent)
+        let opened = open_unnamed(parent, access)
             .map(|file| (file, State::Unnamed))
-            .or_else(|_| options().create_new(true).open(&hidden).map(|file| (file, State::Hidden)));
+            .or_else(|_| options(access).create_new(true).open(&hidden).map(|file| (file, State::Hidden)));
         let (file, state) = match opened {
             Ok(opened) => opened,
             Err(err)
@@ -205,8 +217,10 @@ mod tests {
     /// Begins a file with a hidden name, as on a file system without unnamed files: there is no link.
     fn begin_hidden(path: &Path) -> Replacement {
         let no_link: Link = |_, _| Err(io::ErrorKind::Unsupported.into());
-        let Target::New(mut new) = Target::begin(path, no_link).unwrap() else { panic!("{}", path.display()) };
-        new.file = options().create_new(true).open(&new.hidden).unwrap();
+        let Target::New(mut new) = Target::begin(path, Access::Owner, no_link).unwrap() else {
+            panic!("{}", path.display())
+        };
+        new.file = options(Access::Owner).create_new(true).open(&new.hidden).unwrap();
         new.state = State::Hidden;
         new
     }
@@ -252,7 +266,7 @@ mod tests {
     fn targets_that_are_no_files_are_written_in_place() {
         let place = place();
         let no_link: Link = |_, _| Err(io::ErrorKind::Unsupported.into());
-        let begin = |path: &Path| Target::begin(path, no_link);
+        let begin = |path: &Path| Target::begin(path, Access::Owner, no_link);
         symlink("missing", place.join("link")).unwrap();
         for path in [Path::new("/dev/null"), &place, &place.join("link"), Path::new("/")] {
             assert!(matches!(begin(path), Ok(Target::InPlace)), "{}", path.display());

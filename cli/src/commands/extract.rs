@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm extract`: writes guest memory as a sparse image.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use savevm_stream::inspect::{Block, Budget, Page, Stream, Visitor, guest_spans, printable};
+use savevm_stream::replace::Access;
 
 use super::inspect::report_damage;
 use super::table::span_text;
@@ -15,6 +16,7 @@ use crate::failure::{Failure, Result, Status};
 use crate::input::{Input, check_output};
 use crate::memory::{PageSet, apply_record, size_of_page};
 use crate::output::is_stdout;
+use crate::replace::{NewFile, named};
 use crate::report;
 use crate::words::{grouped, plural, shown, size};
 
@@ -22,8 +24,9 @@ use crate::words::{grouped, plural, shown, size};
 pub fn run(args: &Extract) -> Result<Status> {
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
-    if is_stdout(&args.output) {
-        return Err(Failure::new("cannot write -: the image is written at random, and must be a file"));
+    if is_stdout(&args.output) || fs::metadata(&args.output).is_ok_and(|data| !data.is_file()) {
+        let output = shown(&args.output);
+        return Err(Failure::new(format!("cannot write {output}: the image is written at random, and must be a file")));
     }
     check_output(&args.file, &args.output)?;
     let mut image = Image::new(&args.ram, &args.output, Budget::new(args.reading.max_memory));
@@ -35,6 +38,7 @@ pub fn run(args: &Extract) -> Result<Status> {
         return Err(Failure::new(format!("{name} has no RAM block '{ram}'; there are:{}", blocks.collect::<String>())));
     }
     image.flush()?;
+    image.commit()?;
     println_quietly(&format!("{ram}: {}, {} with contents", size(image.length), plural(image.contents(), "byte")))?;
     for span in guest_spans(&stream).iter().filter(|span| *span.block == *args.ram) {
         println_quietly(&span_text(span))?;
@@ -68,8 +72,8 @@ fn println_quietly(line: &str) -> Result<()> {
 struct Image<'a> {
     wanted: &'a str,
     path: &'a Path,
-    /// `None` until the block was found, so that no file is overwritten without need.
-    file: Option<File>,
+    /// `None` until the block was found.
+    file: Option<NewFile>,
     length: u64,
     /// No byte at or after this offset was written yet.
     untouched: u64,
@@ -129,16 +133,21 @@ impl<'a> Image<'a> {
     /// Runs an operation on the file, which is created if needed. An error names the image.
     fn with_file<T>(&mut self, work: impl FnOnce(&mut Self, &File) -> io::Result<T>) -> io::Result<T> {
         let path = self.path;
-        let file = match self.file.take() {
-            Some(file) => Ok(file),
-            None => File::options().read(true).write(true).create(true).truncate(true).open(path),
+        let new = match self.file.take() {
+            Some(new) => Ok(new),
+            None => NewFile::begin(path, Access::Owner),
         };
-        let done = file.and_then(|file| {
-            let done = work(self, &file);
-            self.file = Some(file);
+        let done = new.and_then(|mut new| {
+            let done = new.file().and_then(|file| work(self, file));
+            self.file = Some(new);
             done
         });
-        done.map_err(|error| io::Error::other(format!("cannot write {}: {error}", shown(path))))
+        done.map_err(|error| named(path, error))
+    }
+
+    /// Makes the file the image.
+    fn commit(&mut self) -> io::Result<()> {
+        self.file.take().map_or(Ok(()), NewFile::commit).map_err(|error| named(self.path, error))
     }
 
     fn flush(&mut self) -> io::Result<()> {

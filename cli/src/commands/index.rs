@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use savevm_stream::inspect::{Budget, PageIndexer, Unwatched};
+use savevm_stream::replace::Access;
 use savevm_stream::wire::page_index::{FileState, PageIndex};
 
 use super::inspect::report_damage;
@@ -49,7 +50,7 @@ pub fn run(args: &Index) -> Result<Status> {
         return Err(Failure::new(format!("{name}: the file changes, or its file system has another clock")));
     }
     let bytes = index.encode();
-    replace(&args.output, |mut file| file.write_all(&bytes))?;
+    replace(&args.output, Access::Owner, |mut file| file.write_all(&bytes))?;
     if is_stdout(&args.output) {
         return Ok(status);
     }

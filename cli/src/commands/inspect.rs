@@ -22,13 +22,14 @@ pub fn run(args: &Inspect, colour: ColourChoice) -> Result<Status> {
     }
     let mut out = Output::create(args.output.as_deref(), colour)?;
     if let Some(status) = captures::run(args, &mut out)? {
+        out.finish()?;
         return Ok(status);
     }
     let input = Input::open(&args.file, &args.reading)?;
     let name = input.name.clone();
     let stream = input.read(&mut Unwatched)?;
     print(args, &name, &stream, &mut out)?;
-    out.flush()?;
+    out.finish()?;
     Ok(report_damage(&name, &stream))
 }
 

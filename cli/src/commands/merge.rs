@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
 use savevm_stream::chain::{Flat, FlatForm, Part, ReadAt};
+use savevm_stream::replace::Access;
 
 use crate::args::{Merge, SnapshotFormat};
 use crate::failure::{Result, Status};
@@ -53,7 +54,7 @@ pub fn run(args: &Merge) -> Result<Status> {
         SnapshotFormat::Stream => FlatForm::Stream,
         SnapshotFormat::Mapped => FlatForm::Mapped,
     };
-    let length = replace(&args.output, |file| write_sparse(chain.flatten(form), file))?;
+    let length = replace(&args.output, Access::Owner, |file| write_sparse(chain.flatten(form), file))?;
     if !is_stdout(&args.output) {
         let files = plural(chain.paths().count() as u64, "file");
         writeln!(io::stdout(), "{}: {} from {files}", shown(&args.output), size(length))?;

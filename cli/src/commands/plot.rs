@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm plot`: draws the trace of a migration.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 
 use savevm_stream::inspect::printable;
+use savevm_stream::replace::Access;
 
 use crate::args::Plot;
 use crate::failure::{Context, Failure, Result, Status};
 use crate::input::check_output;
 use crate::picture::timeline;
 use crate::picture::trace::{KEPT_LIMIT, Trace};
+use crate::replace::replace;
 use crate::report;
 use crate::words::{shown, size};
 
@@ -28,7 +30,7 @@ pub fn run(args: &Plot) -> Result<Status> {
         Box::new(BufReader::new(std::fs::File::open(&args.trace).context(|| format!("cannot open {name}"))?))
     };
     let trace = Trace::read(&mut *input, KEPT_LIMIT).context(|| name.clone())?;
-    std::fs::write(&args.output, draw(&trace)).context(|| format!("cannot write {}", shown(&args.output)))?;
+    replace(&args.output, Access::Mask, |mut file| file.write_all(draw(&trace).as_bytes()))?;
     if let Some((count, line, why)) = &trace.bad_lines {
         let why = printable(why);
         report(&format!("{name}: {count} lines are not valid; the first is line {line}: {why}"));

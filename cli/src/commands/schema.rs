@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `savevm schema`: writes the layout of a machine's devices, from one of its streams.
 
-use std::io::Write;
-
 use savevm_stream::inspect::Unwatched;
 use savevm_stream::inspect::compat;
 
@@ -26,6 +24,6 @@ pub fn run(args: &Schema) -> Result<Status> {
     }
     let mut out = Output::create(args.output.as_deref(), ColourChoice::Never)?;
     compat::Schema::write(&stream, &mut out)?;
-    out.flush()?;
+    out.finish()?;
     Ok(report_damage(&name, &stream))
 }
