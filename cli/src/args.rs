@@ -193,7 +193,7 @@ pub struct Diff {
     pub reading: Reading,
 }
 
-/// What `diff` and `check` print.
+/// What `diff`, `check` and `snapshots` print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
     /// Text for reading
@@ -345,8 +345,9 @@ const SNAPSHOTS_EXAMPLES: &str = "Examples:
 /// List the snapshots of a directory.
 ///
 /// A file with fixed places of pages is as long as memory, and takes only the space of its pages on the disk. The state of an
-/// incremental snapshot shows how many files it needs, and whether all its ancestors exist and have the expected lengths. The
-/// exit status is 1 if one does not.
+/// incremental snapshot shows how many files it needs, and whether all its ancestors exist and have the expected lengths. A
+/// damaged or unreadable file is listed with the reason; the exit status is 1 or 2 then. Files that do not begin as a migration
+/// stream are not listed.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{SNAPSHOTS_EXAMPLES}\n\n{STATUS_HELP}"))]
 pub struct Snapshots {
@@ -356,6 +357,9 @@ pub struct Snapshots {
     /// Read all files and check them, with their ancestors
     #[arg(long)]
     pub verify: bool,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: ReportFormat,
     /// Maximum memory for the places of pages (default 1G)
     #[arg(long, value_name = "SIZE", value_parser = parse_usize, default_value_t = Budget::DEFAULT)]
     #[arg(hide_default_value = true)]

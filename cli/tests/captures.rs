@@ -77,6 +77,14 @@ fn directory_of_captures_accounts_for_all_pages() {
     let gap = run(&["inspect", arg(&directory)]);
     assert!(gap.err.contains("the channels have the numbers [0, 3]"), "{}", gap.err);
     gap.expect(1);
+    std::os::unix::fs::symlink("loop", directory.join("loop")).unwrap();
+    let unreadable = run(&["inspect", arg(&directory)]);
+    assert!(unreadable.err.contains("/loop: Too many levels of symbolic links"), "{}", unreadable.err);
+    assert!(unreadable.expect(2).contains("multifd channel 3"));
+    let list = document(&directory, 2);
+    let [one] = list.get("unreadable").unwrap().elements() else { panic!("{list:?}") };
+    assert!(one.get("file").and_then(Json::as_str).unwrap().ends_with("/loop"));
+    assert!(one.get("problem").and_then(Json::as_str).unwrap().contains("Too many levels"));
     std::fs::remove_file(directory.join("c")).unwrap();
     let without = run(&["inspect", arg(&directory)]);
     assert!(without.err.contains("0 main connections, expected 1"), "{}", without.err);

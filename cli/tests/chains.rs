@@ -4,9 +4,12 @@
 mod support;
 
 use savevm_stream::chain::Identity;
+use savevm_stream::inspect::json::Json;
 use savevm_stream::testing::Ram;
 use savevm_stream::wire::page_index::{FileState, PageIndex};
-use support::{Place, arg, run};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use support::{Place, Run, arg, json, run, savevm};
 
 const PAGE: u64 = 4096;
 
@@ -140,6 +143,79 @@ fn snapshots_of_a_directory_are_listed_with_their_parents() {
         }
     }
     assert_eq!(run(&["snapshots", arg(&place.path("nowhere"))]).status, 2);
+}
+
+#[test]
+fn snapshots_that_cannot_be_read_are_listed_with_the_reason() {
+    let place = chain();
+    let whole = std::fs::read(place.path("base")).unwrap();
+    symlink("loop", place.path("loop")).unwrap();
+    symlink("nowhere", place.path("dangling")).unwrap();
+    std::fs::create_dir(place.path("directory")).unwrap();
+    let list = |flags: &[&str]| run(&[&["snapshots", arg(&place.path("."))], flags].concat());
+    let line = |run: &Run, name: &str| {
+        let line = run.out.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no {name}: {}", run.out)).to_owned()
+    };
+    let unreadable = list(&[]);
+    assert_eq!(unreadable.status, 2, "{}", unreadable.out);
+    assert!(line(&unreadable, "loop").contains("Too many levels of symbolic links"), "{}", unreadable.out);
+    assert!(line(&unreadable, "dangling").contains("No such file or directory"), "{}", unreadable.out);
+    assert!(line(&unreadable, "two").ends_with("incremental, 3 files"), "{}", unreadable.out);
+    for name in ["loop", "dangling"] {
+        assert!(unreadable.err.contains(&format!("/{name}: ")), "{}", unreadable.err);
+    }
+    assert!(!unreadable.out.contains("directory "), "{}", unreadable.out);
+    let json = json(list(&["--format", "json"]).out);
+    let member = |name: &str, key: &str| {
+        let all = json.get("snapshots").unwrap().elements();
+        let found = all.iter().find(|one| one.get("name").and_then(Json::as_str) == Some(name)).unwrap();
+        found.get(key).and_then(Json::as_str).map(str::to_owned)
+    };
+    assert_eq!(member("loop", "state").unwrap(), "unreadable");
+    assert!(member("loop", "problem").unwrap().contains("Too many levels"));
+    assert_eq!((member("two", "state").unwrap(), member("two", "problem")), ("usable".into(), None));
+    for name in ["loop", "dangling"] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    list(&[]).expect(0);
+    // Damage that the first bytes show.
+    place.file("cut", &whole[..6]);
+    place.file("wrong", &[b"QEVM\0\0\0\x09", &whole[8..]].concat());
+    place.file("unknown", &[&whole[..8], &[0x55; 100_000]].concat());
+    let damaged = list(&[]);
+    assert_eq!(damaged.status, 1, "{}", damaged.out);
+    assert!(line(&damaged, "cut").contains("cut off at offset"), "{}", damaged.out);
+    for name in ["wrong", "unknown"] {
+        assert!(line(&damaged, name).contains("damaged at offset"), "{}", damaged.out);
+    }
+    assert_eq!(list(&["--verify"]).status, 1);
+}
+
+#[test]
+fn snapshots_of_a_directory_without_permission_are_not_listed_as_none() {
+    let place = chain();
+    std::fs::set_permissions(place.path("one"), PermissionsExt::from_mode(0)).unwrap();
+    let as_other_user = |directory: &str| {
+        let mut list = savevm();
+        list.args(["snapshots", directory]);
+        if std::fs::metadata(place.path(".")).unwrap().uid() == 0 {
+            list.uid(65534).gid(65534);
+        }
+        list.output().ok().map(Run::from)
+    };
+    let Some(partly) = as_other_user(arg(&place.path("."))) else {
+        return eprintln!("SKIPPED: another user can't run the command here");
+    };
+    assert_eq!(partly.status, 2, "{}", partly.out);
+    assert!(partly.err.contains("/one: Permission denied"), "{}", partly.err);
+    let line = |name: &str| partly.out.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("one").contains("Permission denied") && line("base").ends_with("full"), "{}", partly.out);
+    std::fs::create_dir(place.path("closed")).unwrap();
+    std::fs::set_permissions(place.path("closed"), PermissionsExt::from_mode(0)).unwrap();
+    let closed = as_other_user(arg(&place.path("closed"))).unwrap();
+    assert_eq!((closed.status, &*closed.out), (2, ""));
+    assert!(closed.err.contains("closed: Permission denied"), "{}", closed.err);
 }
 
 #[test]

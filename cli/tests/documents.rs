@@ -73,6 +73,21 @@ fn documents_fit_their_schema() {
 }
 
 #[test]
+fn list_of_snapshots_fits_its_schema() {
+    let place = Place::new();
+    let schema = Schema::from_docs("inspect-json.schema.json");
+    fits(&schema, "snapshots", &["snapshots", "-f", "json", arg(&place.path("."))]);
+    let (base, identity) = support::snapshot(4096, Ram::default(), 1, None);
+    place.file("base", &base);
+    place.file("child", &support::snapshot(4096, Ram::default(), 2, Some((identity, "base"))).0);
+    place.file("orphan", &support::snapshot(4096, Ram::default(), 2, Some((identity, "nothing"))).0);
+    place.file("cut", b"QEVM");
+    for flags in [&[][..], &["--verify"]] {
+        fits(&schema, "snapshots", &[&["snapshots", "-f", "json", arg(&place.path("."))], flags].concat());
+    }
+}
+
+#[test]
 fn the_schema_tells_what_is_wrong() {
     let schema = Schema::from_docs("inspect-json.schema.json");
     for (text, wrong) in [

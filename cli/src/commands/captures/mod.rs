@@ -5,12 +5,12 @@
 mod print;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use savevm_stream::inspect::{
-    Block, Budget, Multifd, MultifdPage, Page, Stream, Visitor, is_multifd, printable, read_multifd,
+    Block, Budget, Multifd, MultifdPage, Page, Stream, Visitor, io_text, is_multifd, printable, read_multifd,
 };
 
 use crate::args::{Format, Inspect};
@@ -101,6 +101,8 @@ struct Account {
 struct Captures {
     main: Option<(PathBuf, Stream)>,
     channels: Vec<Channel>,
+    /// Files of the directory that can't be read, each of which may be a capture, with the reasons.
+    unreadable: Vec<(PathBuf, String)>,
     /// Of a directory.
     account: Account,
 }
@@ -170,22 +172,29 @@ impl Channel {
 impl Captures {
     fn of_channel(args: &Inspect) -> Result<Self> {
         let account = Account { blocks: BTreeMap::new(), budget: Budget::new(args.reading.max_memory) };
-        Ok(Self { main: None, channels: vec![Channel::read(&args.file, |_| Ok(()))?], account })
+        let channels = vec![Channel::read(&args.file, |_| Ok(()))?];
+        Ok(Self { main: None, channels, unreadable: Vec::new(), account })
     }
 
     fn of_directory(args: &Inspect) -> Result<Self> {
         let path = &args.file;
-        let (mut main, mut files) = (Vec::new(), Vec::new());
-        let entries = std::fs::read_dir(path).context(|| format!("cannot read {}", shown(path)))?;
+        let (mut main, mut files, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let entries = fs::read_dir(path).context(|| format!("cannot read {}", shown(path)))?;
         for entry in entries {
             let file = entry.context(|| format!("cannot read {}", shown(path)))?.path();
-            match file.is_file().then(|| first_bytes(&file)) {
-                Some(Ok(first)) if is_multifd(&first) => files.push(file),
-                Some(Ok(first)) if first == STREAM => main.push(file),
-                _ => report(&format!("{}: note: no capture of a connection", shown(&file))),
+            let is_file = fs::metadata(&file).map(|data| data.is_file());
+            match is_file.and_then(|is_file| if is_file { first_bytes(&file) } else { Ok(Vec::new()) }) {
+                Ok(first) if is_multifd(&first) => files.push(file),
+                Ok(first) if first == STREAM => main.push(file),
+                Ok(_) => report(&format!("{}: note: no capture of a connection", shown(&file))),
+                Err(error) => {
+                    report(&format!("cannot open {}: {}", shown(&file), io_text(&error)));
+                    unreadable.push((file, io_text(&error)));
+                }
             }
         }
         files.sort();
+        unreadable.sort();
         let [main] = &main[..] else {
             let text = format!("{}: it has {} main connections, expected 1", shown(path), main.len());
             return Err(Failure::new(text));
@@ -200,7 +209,7 @@ impl Captures {
         for file in &files {
             channels.push(Channel::read(file, |page| account.arrived(page.block, page.address, page.size, false))?);
         }
-        Ok(Self { main: Some((main.clone(), stream)), channels, account })
+        Ok(Self { main: Some((main.clone(), stream)), channels, unreadable, account })
     }
 
     /// Returns the numbers of the connections if some are missing or twice there.
@@ -211,7 +220,8 @@ impl Captures {
         (self.main.is_some() && !expected.eq(numbers.iter().map(|number| usize::from(*number)))).then_some(numbers)
     }
 
-    /// Reports damage. The status is that of a problem if there is some, or if pages are missing.
+    /// Reports damage. The status is that of a problem if there is some, or if pages are missing, and that of an error if a file
+    /// can't be read.
     fn report(&self, path: &Path) -> Status {
         let mut status = match &self.main {
             Some((main, stream)) => super::inspect::report_damage(&shown(main), stream),
@@ -230,6 +240,9 @@ impl Captures {
         }
         if self.account.missing() > 0 {
             status = Status::Found;
+        }
+        if !self.unreadable.is_empty() {
+            status = Status::Error;
         }
         status
     }

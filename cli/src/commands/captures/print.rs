@@ -92,6 +92,10 @@ pub fn json(captures: &Captures, out: &mut Output) -> Result<()> {
     for channel in &captures.channels {
         put_channel(&mut json, channel);
     }
+    json.end().name("unreadable").array();
+    for (path, problem) in &captures.unreadable {
+        json.object().name("file").string(&shown(path)).name("problem").string(problem).end();
+    }
     json.end().name("wrong_numbers").bool(captures.wrong_numbers().is_some());
     json.name("blocks").array();
     for (name, block) in &captures.account.blocks {
