@@ -211,6 +211,19 @@ static inline bool migration_rate_exceeded(QEMUFile *f)
 }
 #endif
 
+/*
+ * Timers of the hypervisor: the expiry time in ns, or -1 if the timer is not
+ * armed. SaveVMHostOps reads and sets it. Without these operations the file has
+ * the error -ENOSYS. VMSTATE_TIMER() does the same for a field. QEMU 7.2:
+ * include/qemu/timer.h, migration/savevm.c.
+ */
+
+/* Writes the expiry time of `ts`. */
+void timer_put(QEMUFile *f, QEMUTimer *ts);
+
+/* Reads what timer_put() wrote, and arms or disarms `ts`. */
+void timer_get(QEMUFile *f, QEMUTimer *ts);
+
 #ifdef __cplusplus
 }
 #endif

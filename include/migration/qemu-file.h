@@ -7,7 +7,7 @@
  * devices are in migration/qemu-file-types.h. Its rules apply here as well: one
  * user at a time, and the first error is kept. Exceptions are marked "Thread:
  * any". The functions are those of QEMU 7.2, migration/qemu-file.c, except
- * those that use QIOChannel, zlib or RDMA hooks.
+ * those that use QIOChannel or zlib.
  */
 #ifndef MIGRATION_QEMU_FILE_H
 #define MIGRATION_QEMU_FILE_H
@@ -222,6 +222,118 @@ void qemu_file_skip(QEMUFile *f, int size);
  * you must free. Returns as qemu_get_buffer().
  */
 size_t qemu_get_buffer_in_place(QEMUFile *f, uint8_t **buf, size_t size);
+
+#if SAVEVM_QEMU_VERSION < 701
+/* What these functions are called up to QEMU 7.0 */
+
+/* qemu_file_total_transferred() */
+int64_t qemu_ftell(QEMUFile *f);
+
+/* qemu_file_total_transferred_fast() */
+int64_t qemu_ftell_fast(QEMUFile *f);
+
+/* qemu_file_credit_transfer() */
+void qemu_update_position(QEMUFile *f, size_t size);
+
+/* qemu_file_acct_rate_limit() */
+void qemu_file_update_transfer(QEMUFile *f, int64_t len);
+#endif
+
+#if SAVEVM_QEMU_VERSION < 802
+/*
+ * Hooks of RAM, for a transport that sends pages itself (QEMU: RDMA). QEMU 8.2
+ * removed them. A hook is called on the thread that uses the file, under the
+ * locks of the caller. The library does not call hooks by itself; a
+ * hypervisor's code for RAM calls the functions ram_control_*().
+ */
+
+/* An address in the guest's RAM. */
+typedef uint64_t ram_addr_t;
+
+/* The phases that hooks get as `flags`. */
+#define RAM_CONTROL_SETUP     0 /* before the first round */
+#define RAM_CONTROL_ROUND     1 /* a round of the running guest */
+#define RAM_CONTROL_HOOK      2 /* a section for a hook was received */
+#define RAM_CONTROL_FINISH    3 /* the last round */
+#define RAM_CONTROL_BLOCK_REG 4 /* a RAM block was received; `data`: its name */
+
+/* The flag of a section for a hook in the stream. */
+#define RAM_SAVE_FLAG_HOOK 0x80
+
+/* Results of QEMURamSaveFunc. */
+#define RAM_SAVE_CONTROL_NOT_SUPP -1000 /* the caller sends the page */
+#define RAM_SAVE_CONTROL_DELAYED  -2000 /* the page is sent later */
+
+/*
+ * QEMURamHookFunc: a hook around a round, or of a load. Returns 0, or a
+ * negative errno value, which becomes the error of the file.
+ *
+ * QEMURamSaveFunc: sends the page at `offset` of the block at `block_offset`.
+ * Stores the bytes that were sent in `*bytes_sent`, unless that is NULL. Returns
+ * 0, RAM_SAVE_CONTROL_NOT_SUPP, RAM_SAVE_CONTROL_DELAYED, or a negative errno
+ * value, which becomes the error of the file if no bytes were sent.
+ */
+#if SAVEVM_QEMU_VERSION < 701
+/* Up to QEMU 7.0 they get the pointer that the file was opened with. */
+typedef int (QEMURamHookFunc)(QEMUFile *f, void *opaque, uint64_t flags,
+                              void *data);
+typedef size_t (QEMURamSaveFunc)(QEMUFile *f, void *opaque,
+                                 ram_addr_t block_offset, ram_addr_t offset,
+                                 size_t size, uint64_t *bytes_sent);
+#else
+typedef int (QEMURamHookFunc)(QEMUFile *f, uint64_t flags, void *data);
+typedef size_t (QEMURamSaveFunc)(QEMUFile *f, ram_addr_t block_offset,
+                                 ram_addr_t offset, size_t size,
+                                 uint64_t *bytes_sent);
+#endif
+
+/* The hooks of a file. Each may be NULL. */
+typedef struct QEMUFileHooks {
+    QEMURamHookFunc *before_ram_iterate; /* `data` is NULL */
+    QEMURamHookFunc *after_ram_iterate;  /* `data` is NULL */
+    QEMURamHookFunc *hook_ram_load;      /* RAM_CONTROL_HOOK or _BLOCK_REG */
+    QEMURamSaveFunc *save_page;
+} QEMUFileHooks;
+
+/*
+ * Sets the hooks of a file; NULL removes them. The table is not copied: it must
+ * stay valid until the file is closed or gets other hooks. The return path of
+ * the file does not have these hooks.
+ */
+#if SAVEVM_QEMU_VERSION >= 701
+void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks);
+#elif !defined(SAVEVM_PLAIN_NAMES)
+/* The opaque of the hooks is that of savevm_file_from_channel(). */
+void savevm_file_set_opaque_hooks(QEMUFile *f, const void *hooks,
+                                  void *opaque);
+void *savevm_file_channel(QEMUFile *f);
+
+static inline void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks)
+{
+    savevm_file_set_opaque_hooks(f, hooks, savevm_file_channel(f));
+}
+#endif
+
+/* Call the hook before or after a round, if there is one. */
+void ram_control_before_iterate(QEMUFile *f, uint64_t flags);
+void ram_control_after_iterate(QEMUFile *f, uint64_t flags);
+
+/*
+ * Calls the hook of a load. Without one, RAM_CONTROL_HOOK sets the error of the
+ * file to -EINVAL, because the source requires the hook.
+ */
+void ram_control_load_hook(QEMUFile *f, uint64_t flags, void *data);
+
+/*
+ * Sends a page by its hook. Counts `size` bytes for the rate limit unless the
+ * result is RAM_SAVE_CONTROL_NOT_SUPP, and adds `*bytes_sent` to the total unless
+ * the page is sent later. Returns the result of the hook, or
+ * RAM_SAVE_CONTROL_NOT_SUPP without a hook.
+ */
+size_t ram_control_save_page(QEMUFile *f, ram_addr_t block_offset,
+                             ram_addr_t offset, size_t size,
+                             uint64_t *bytes_sent);
+#endif
 
 #ifdef __cplusplus
 }

@@ -181,6 +181,18 @@ void savevm_file_set_data(QEMUFile *f, const void *data);
 const void *savevm_file_data(QEMUFile *f);
 
 /**
+ * Sets the hooks of RAM of a file, as qemu_file_set_hooks() of migration/qemu-file.h does. `hooks` is a QEMUFileHooks as in QEMU
+ * 5.0 to 7.0, whose functions have `opaque` as an argument after the file; NULL removes the hooks. The table is not copied.
+ *
+ * Thread: the one that uses the file. Lock: either.
+ *
+ * QEMU: qemu_file_set_hooks, migration/qemu-file.c of 5.2.
+ */
+void savevm_file_set_opaque_hooks(QEMUFile *f,
+                                  const void *hooks,
+                                  void *opaque);
+
+/**
  * Returns room for `length` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().
  *
  * Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.

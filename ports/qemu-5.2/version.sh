@@ -2,7 +2,7 @@
 # QEMU 5.2, for ../common/run.sh.
 version=5.2
 suite=bullseye
-glue="older.h hooks-file.c host.c incoming.c layout-file.c listen.c older-run.c program-file.c snapshot.c xen.c"
+glue="older.h compressed-file.c host.c incoming.c layout-file.c listen.c older-run.c program-file.c snapshot.c xen.c"
 # configure has no --without-default-features.
 features=(--enable-system --enable-tools --enable-kvm --enable-gnutls --enable-fdt=system --enable-replication
           --audio-drv-list=)

@@ -2,7 +2,7 @@
 # QEMU 7.2, for ../common/run.sh.
 version=7.2
 suite=
-glue="older.h file.c hooks-file.c host.c incoming.c listen.c older-run.c program-file.c snapshot.c snapshot-commands.c xen.c"
+glue="older.h compressed-file.c file.c host.c incoming.c listen.c older-run.c program-file.c snapshot.c snapshot-commands.c xen.c"
 options=(--disable-blobs)
 skipped=(vcpu_dirty_limit)
 quick_cases=(precopy/unix/plain precopy/tcp/tls/x509/default-host precopy/unix/xbzrle postcopy/plain

@@ -44,6 +44,15 @@ pub use write::Writes;
 /// Size of the buffer of a file in bytes, and the limit of a peek (QEMU 7.2's `IO_BUF_SIZE`).
 pub const BUFFER_SIZE: usize = 32768;
 
+/// The host's functions that a file keeps for RAM over a transport of its own (QEMU 7.2's `QEMUFileHooks`, for RDMA).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RamHooks {
+    /// The address of the table, or 0.
+    pub table: usize,
+    /// The pointer that the functions of a table up to QEMU 7.0 get. `None`: they get none.
+    pub opaque: Option<usize>,
+}
+
 /// A stream of bytes that is read or written. C sees it as `QEMUFile`.
 pub struct MigFile {
     /// Position in the buffer of the next byte.
@@ -62,6 +71,7 @@ pub struct MigFile {
     allocated: Cell<usize>,
     /// An address that the host keeps with the file, or 0.
     host_data: AtomicUsize,
+    ram_hooks: Cell<RamHooks>,
     writable: bool,
     channel: Arc<dyn Channel>,
 }
@@ -81,6 +91,7 @@ impl MigFile {
             references: References::default(),
             allocated: Cell::new(0),
             host_data: AtomicUsize::new(0),
+            ram_hooks: Cell::default(),
             writable,
             channel,
         }
@@ -109,6 +120,16 @@ impl MigFile {
     /// Returns the address that the host keeps with the file. The library does not use it.
     pub fn host_data(&self) -> &AtomicUsize {
         &self.host_data
+    }
+
+    /// Returns the host's hooks of RAM.
+    pub fn ram_hooks(&self) -> RamHooks {
+        self.ram_hooks.get()
+    }
+
+    /// Sets the host's hooks of RAM.
+    pub fn set_ram_hooks(&self, hooks: RamHooks) {
+        self.ram_hooks.set(hooks);
     }
 
     /// Returns whether the file is for writing.

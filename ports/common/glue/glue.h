@@ -30,9 +30,6 @@ void glue_newer_host_ops(SaveVMHostOps *ops);
  */
 ssize_t glue_result(ssize_t ret);
 
-/* Up to 7.0: what a file was opened with. */
-void *glue_opaque(QEMUFile *f);
-
 /*
  * Sets the layout of QEMU's tables, if it is not that of QEMU 7.2, and returns
  * it.

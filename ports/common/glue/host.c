@@ -181,16 +181,6 @@ static void __attribute__((constructor(102))) host_init(void)
 
 /* Functions that devices call and that the library does not have */
 
-void timer_put(QEMUFile *f, QEMUTimer *ts)
-{
-    vmstate_info_timer.put(f, ts, 0, NULL, NULL);
-}
-
-void timer_get(QEMUFile *f, QEMUTimer *ts)
-{
-    vmstate_info_timer.get(f, ts, 0, NULL);
-}
-
 /*
  * QEMU's archive has stubs of these two functions for its tools. Without these
  * definitions, the linker would take the stubs of the archive instead of the

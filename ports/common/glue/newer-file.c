@@ -8,28 +8,14 @@
 #include "io/channel.h"
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
-#include "migration/vmstate.h"
 #include "glue.h"
-#include "savevm/abi.h"
 #include "savevm/file.h"
 
 #if GLUE_VERSION >= 1002
 #define READ_FLAGS QIO_CHANNEL_READ_FLAG_FD_PRESERVE_BLOCKING
 #else
 #define READ_FLAGS 0
-
-int vmstate_save_state_with_err(QEMUFile *f, const VMStateDescription *vmsd,
-                                void *opaque, JSONWriter *vmdesc, Error **errp)
-{
-    return savevm_abi_vmstate_save(glue_layout(), f, vmsd, opaque, vmdesc,
-                                   SAVEVM_ABI_OWN_VERSION, errp);
-}
 #endif
-
-bool vmstate_section_needed(const VMStateDescription *vmsd, void *opaque)
-{
-    return !vmsd->needed || vmsd->needed(opaque);
-}
 
 bool qemu_file_is_seekable(QEMUFile *f)
 {

@@ -2,7 +2,7 @@
 /*
  * Tests the hooks of RDMA in a file, as QEMU's RAM code calls them. The hooks
  * of the test only record their calls. The results must be the same with QEMU's
- * own qemu-file.c and with the port's file.c.
+ * own qemu-file.c and with the library.
  */
 #include "qemu/osdep.h"
 #include "io/channel-buffer.h"

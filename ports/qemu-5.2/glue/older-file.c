@@ -93,11 +93,12 @@ QEMUFile *qemu_fopen_ops(void *opaque, const QEMUFileOps *ops)
     return savevm_file_from_channel(&channel_ops, c, !ops->get_buffer);
 }
 
-void *glue_opaque(QEMUFile *f)
+/* The hooks get what the file was opened with. */
+void qemu_file_set_hooks(QEMUFile *f, const QEMUFileHooks *hooks)
 {
     Channel *c = savevm_file_channel(f);
 
-    return c->opaque;
+    savevm_file_set_opaque_hooks(f, hooks, c->opaque);
 }
 
 QEMUFile *qemu_file_get_return_path(QEMUFile *f)
@@ -106,27 +107,4 @@ QEMUFile *qemu_file_get_return_path(QEMUFile *f)
 
     return c && c->ops->get_return_path ? c->ops->get_return_path(c->opaque)
                                         : NULL;
-}
-
-int64_t qemu_ftell(QEMUFile *f)
-{
-    return qemu_file_total_transferred(f);
-}
-
-int64_t qemu_ftell_fast(QEMUFile *f)
-{
-    return qemu_file_total_transferred_fast(f);
-}
-
-void qemu_update_position(QEMUFile *f, size_t size)
-{
-    Channel *c = savevm_file_channel(f);
-
-    c->position += size;
-    qemu_file_credit_transfer(f, size);
-}
-
-void qemu_file_update_transfer(QEMUFile *f, int64_t len)
-{
-    qemu_file_acct_rate_limit(f, len);
 }

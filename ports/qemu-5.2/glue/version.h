@@ -34,11 +34,7 @@ typedef int GlueRunning;
 /* The writer of descriptions, which QEMU 5.2 calls QJSON. */
 typedef struct JSONWriter JSONWriter;
 
-/* Functions of QEMUFile that have other names. */
-int64_t qemu_file_total_transferred(QEMUFile *f);
-int64_t qemu_file_total_transferred_fast(QEMUFile *f);
-void qemu_file_credit_transfer(QEMUFile *f, size_t size);
-void qemu_file_acct_rate_limit(QEMUFile *f, int64_t len);
+#define qemu_file_total_transferred(f) qemu_ftell(f)
 
 /*
  * Snapshots. A snapshot has all disks. older-snapshot.c implements the

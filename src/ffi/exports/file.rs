@@ -9,7 +9,7 @@ use crate::ffi::marshal::guard::{guard, guard_error};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
 use crate::ffi::marshal::{c_error, current, strings};
 pub use crate::ffi::types::channel_table::*;
-use crate::file::MigFile;
+use crate::file::{MigFile, RamHooks};
 use crate::sys;
 use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -201,6 +201,22 @@ pub unsafe extern "C" fn savevm_file_set_data(f: *mut QEMUFile, data: *const c_v
 pub unsafe extern "C" fn savevm_file_data(f: *mut QEMUFile) -> *const c_void {
     // SAFETY: the contract of the function.
     unsafe { file_ref(f) }.map_or(ptr::null(), |file| file.host_data().load(Relaxed) as *const c_void)
+}
+
+/// Sets the hooks of RAM of a file, as qemu_file_set_hooks() of migration/qemu-file.h does. `hooks` is a QEMUFileHooks as in QEMU
+/// 5.0 to 7.0, whose functions have `opaque` as an argument after the file; NULL removes the hooks. The table is not copied.
+///
+/// Thread: the one that uses the file. Lock: either.
+///
+/// QEMU: qemu_file_set_hooks, migration/qemu-file.c of 5.2.
+///
+/// # Safety
+/// `f` is NULL or a file; `hooks` is NULL or such a table, which is valid until the file is closed or gets other hooks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn savevm_file_set_opaque_hooks(f: *mut QEMUFile, hooks: *const c_void, opaque: *mut c_void) {
+    let hooks = RamHooks { table: hooks.addr(), opaque: Some(opaque.addr()) };
+    // SAFETY: the contract of the function.
+    guard((), || unsafe { file_ref(f) }.map_or((), |file| file.set_ram_hooks(hooks)));
 }
 
 /// Returns room for `length` bytes in one piece at the end of a file's buffer, to be filled in and put by savevm_file_commit().

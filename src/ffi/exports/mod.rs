@@ -12,6 +12,7 @@
 //! | `register` | `migration/register.h` (generated) |
 //! | `qemu_file` | `migration/qemu-file.h`, `migration/qemu-file-types.h` |
 //! | `newer_file` | `migration/qemu-file.h`, for newer QEMU versions |
+//! | `older_file` | `migration/qemu-file.h`, for older QEMU versions |
 //! | `phases` | `migration/savevm.h` |
 //! | `newer_phases` | QEMU's own |
 
@@ -31,6 +32,7 @@ pub mod log;
 pub mod migrate;
 pub mod newer_file;
 pub mod newer_phases;
+pub mod older_file;
 pub mod owner;
 pub mod phases;
 pub mod postcopy;

@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Names of phases that QEMU has from 8.0 on and that 7.2 does not use for another function. A QEMU tree declares them. For
-//! other programs the functions of `driver_phases` are declared, which these names call.
+//! other programs the functions of `driver_phases` are declared, which these names call. The same for a function of
+//! `migration/vmstate.h`, which calls one of `abi`.
 //!
 //! # Safety
 //! The contracts of the functions that they call.
 #![expect(clippy::missing_safety_doc, reason = "one contract for all of them, at the head of the module")]
 #![expect(missing_docs, reason = "each is QEMU's name of a documented function")]
 
+use super::abi::{SAVEVM_ABI_OWN_VERSION, savevm_abi_vmstate_save};
 use super::driver_phases::*;
+use crate::ffi::abi;
+use crate::ffi::marshal::castable;
 use crate::ffi::marshal::current;
 use crate::ffi::marshal::guard::guard;
-use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
+use crate::ffi::marshal::opaque::{Error as CError, JSONWriter, QEMUFile, SaveVMAbi};
+use crate::ffi::vmstate::types::VMStateDescription;
 use crate::savevm::host::Flags;
 use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
 
 /// Defines functions with the names of QEMU, each by one call.
 macro_rules! names {
@@ -53,4 +59,19 @@ pub extern "C" fn qemu_loadvm_approve_switchover() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn should_send_vmdesc() -> bool {
     guard(false, || !current::current().flags().has(Flags::NO_VMDESC))
+}
+
+/// The description is of the context's layout.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_save_state_with_err(
+    f: *mut QEMUFile,
+    vmsd: *const VMStateDescription,
+    opaque: *mut c_void,
+    vmdesc: *mut JSONWriter,
+    errp: *mut *mut CError,
+) -> c_int {
+    let layout = abi::of_context(&current::current());
+    let layout = layout.map_or(ptr::null(), |abi| castable::lend::<SaveVMAbi>(abi).cast_const());
+    // SAFETY: the contract of the module.
+    unsafe { savevm_abi_vmstate_save(layout, f, vmsd.cast(), opaque, vmdesc, SAVEVM_ABI_OWN_VERSION, errp) }
 }

@@ -10,11 +10,12 @@
 use crate::error::Error;
 use crate::ffi::marshal::c_file::{close, file, into_c};
 use crate::ffi::marshal::guard::{guard, guard_file};
-use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
+use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, QEMUTimer};
 use crate::ffi::marshal::results::code;
 use crate::ffi::marshal::{c_error, current, strings};
 use crate::file::{BUFFER_SIZE, MigFile};
 use crate::sys::{IoVec, Span};
+use crate::vmstate::HostObject;
 use crate::vmstate::trace::trace_event;
 use std::ffi::{c_char, c_int, c_uint};
 
@@ -384,4 +385,28 @@ pub unsafe extern "C" fn qemu_file_reset_rate_limit(f: *mut QEMUFile) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_file_acct_rate_limit(f: *mut QEMUFile, len: i64) {
     file!(f).status().account_rate(len);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn timer_put(f: *mut QEMUFile, ts: *mut QEMUTimer) {
+    let file = file!(f);
+    guard_file(file, (), || match current::current().host().timer_expire_ns(HostObject::new(ts.cast())) {
+        Some(expire) => file.put_be64(expire as u64),
+        None => file.set_error_detail(Error::new(-libc::ENOSYS, "the host has no operation to read a timer")),
+    });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn timer_get(f: *mut QEMUFile, ts: *mut QEMUTimer) {
+    let file = file!(f);
+    guard_file(file, (), || {
+        let (vm, timer, expire) = (current::current(), HostObject::new(ts.cast()), file.get_be64() as i64);
+        let done = match expire {
+            -1 => vm.host().timer_clear(timer),
+            _ => vm.host().timer_set_ns(timer, expire),
+        };
+        if done.is_none() {
+            file.set_error_detail(Error::new(-libc::ENOSYS, "the host has no operation to set a timer"));
+        }
+    });
 }

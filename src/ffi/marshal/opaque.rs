@@ -33,6 +33,8 @@ opaque! {
     Error;
     /// A timer of the hypervisor.
     QEMUTimer;
+    /// Hooks of RAM, a table of the hypervisor.
+    QEMUFileHooks;
     /// The record of what was saved; ours.
     JSONWriter;
     /// What was read of a stream without loading it, as C sees it: an `Inspected`.

@@ -215,3 +215,13 @@ pub unsafe extern "C" fn vmstate_save_needed(vmsd: *const VMStateDescription, op
     // SAFETY: the contract of the function.
     guard(false, || unsafe { needed_with(abi::of_context(&current::current()), vmsd, opaque) })
 }
+
+/// As vmstate_save_needed(), which QEMU calls this since 8.2.
+///
+/// # Safety
+/// `vmsd` is NULL or describes `opaque`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmstate_section_needed(vmsd: *const VMStateDescription, opaque: *mut c_void) -> bool {
+    // SAFETY: the contract of the function.
+    unsafe { vmstate_save_needed(vmsd, opaque) }
+}
