@@ -102,8 +102,9 @@ const HEADERS: [Header; 8] = [
     Header {
         path: "savevm/host-driver.h",
         guard: "SAVEVM_HOST_DRIVER_H",
-        about: "For a host with a migration driver of its own, such as QEMU: answers to the commands of an incoming stream. \
-                The\n * general rules of savevm.h hold.",
+        about: "For a host with a migration driver of its own, such as QEMU: answers to the commands of an incoming stream, and\n \
+                * phases of newer versions. Functions without a context act on the current context of the calling thread\n * \
+                (savevm_set_current()). The general rules of savevm.h hold.",
         includes: &["savevm.h"],
         preamble: "",
         of_versions: "",

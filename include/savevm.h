@@ -243,7 +243,10 @@ const char *savevm_version(void);
 /* ---- Devices by description, in a named context ---- */
 
 /**
- * Registers a description in the context `vm`: vmstate_register_with_alias_id() of QEMU.
+ * Registers a device by its description in the context `vm`: vmstate_register_with_alias_id() of QEMU. The name of the device is
+ * that of the description, after the path of `obj` (SaveVMHostOps.object_path) if `obj` is not NULL. If `instance_id` is
+ * VMSTATE_INSTANCE_ID_ANY, the device gets the next free number of its name. `alias_id` is a further instance id under which older
+ * streams have the device; -1: none. `vmsd` and `opaque` are not copied, and must stay valid until the device is removed.
  *
  * Returns:
  *   0              the device is registered
@@ -263,8 +266,8 @@ int savevm_register_vmstate(SaveVM *vm,
                             Error **errp);
 
 /**
- * Removes a device that savevm_register_vmstate() registered: the one with this description and this `opaque`. After it
- * returns, none of the callbacks of the device runs in another thread.
+ * Removes a device that savevm_register_vmstate() registered: the one with this description and this `opaque`. `obj` is ignored,
+ * as in QEMU. After it returns, none of the callbacks of the device runs in another thread.
  *
  * Thread: any. Lock: held, released while a callback is waited for. QEMU: vmstate_unregister, migration/savevm.c.
  */
@@ -371,10 +374,11 @@ typedef enum SaveVMReportLevel {
 } SaveVMReportLevel;
 
 /**
- * Functions of the hypervisor that the library calls. Every member may be NULL; its comment states what NULL means. The table
- * is copied. Every member gets the `opaque` of savevm_new().
+ * Functions of the hypervisor that the library calls. Every member may be NULL. If its comment does not state what NULL means, the
+ * library continues as if the function had succeeded. The table is copied. Every member gets the `opaque` of savevm_new().
  *
- * "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. Members run on the
+ * "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. A member whose comment
+ * does not mention the lock is called with or without it. Members run on the
  * thread of the library function that needs them, or on a thread of the library. A thread or program that a member starts there
  * inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness is negative.
  */
@@ -392,7 +396,8 @@ typedef struct SaveVMHostOps {
    */
   void (*unlock)(void *opaque);
   /**
-   * Returns whether this thread holds the lock; NULL: it does not.
+   * Returns whether this thread holds the lock. NULL: the library assumes that it does not, so that no function may be called
+   * with the lock.
    */
   bool (*locked)(void *opaque);
   /**
@@ -474,7 +479,8 @@ typedef struct SaveVMHostOps {
    */
   int (*disks_activate)(void *opaque);
   /**
-   * Slows the guest's CPUs down by `percent` of their time (0: full speed).
+   * Slows the guest's CPUs down by `percent` of their time (0: full speed). Called for SaveVMParams.auto_converge. NULL: the guest
+   * is not slowed down.
    */
   void (*throttle)(void *opaque, int percent);
   /**
@@ -1360,6 +1366,8 @@ SaveVMMigration *savevm_migrate(SaveVM *vm,
  * As savevm_migrate(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
  * on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
  *
+ * Returns: as savevm_migrate().
+ *
  * Thread: any. Lock: either.
  */
 SaveVMMigration *savevm_migrate_to_channel(SaveVM *vm,
@@ -1387,6 +1395,8 @@ SaveVMMigration *savevm_incoming(SaveVM *vm,
 /**
  * As savevm_incoming(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
  * on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+ *
+ * Returns: as savevm_incoming().
  *
  * Thread: any. Lock: either.
  */
@@ -1960,12 +1970,16 @@ int savevm_snapshot_cancel(SaveVM *vm);
 int savevm_snapshot_query(SaveVM *vm, struct SaveVMSnapshotInfo *info);
 
 /**
- * Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices.
+ * Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices. The caller closes the file
+ * afterwards (qemu_fclose()).
  *
  * Returns:
- *   0       the snapshot is saved
- *   -EBUSY  a migration or a snapshot is in progress
- *   -errno  another error, which is also the error of `f`
+ *   0        the snapshot is saved
+ *   -EBUSY   a migration or a snapshot is in progress
+ *   -EPERM   this side does not have the guest; see savevm_owner()
+ *   -EACCES  a blocker forbids it; see savevm_add_blocker()
+ *   -EINVAL  `f` is NULL
+ *   -errno   another error, which is also the error of `f`
  *
  * Thread: any. Lock: held, released while live devices are set up.
  */
@@ -2018,7 +2032,10 @@ int savevm_snapshot_check_file(SaveVM *vm,
  * savevm_ram_free() and savevm_free() end it if the guest is stopped. The file must not be changed before all pages are read; it
  * may be replaced or removed.
  *
- * Returns: 0, or -errno with the reason in `*errp`.
+ * Returns:
+ *   0        the snapshot is loaded; with SaveVMSnapshotOptions.lazy, its devices are
+ *   -EBUSY   a migration, a snapshot or a checkpoint prevents it; the machine is not changed
+ *   -errno   another error. The guest continues, unless savevm_owner() is SAVEVM_OWNER_TORN afterwards
  *
  * Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened.
  */

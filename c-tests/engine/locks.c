@@ -214,10 +214,15 @@ static int end_stream(void)
     return fd < 0 ? fd : close(fd);
 }
 
+static int begin_to_read(void)
+{
+    return open(pipe_uri + strlen("file:"), O_RDONLY | O_NONBLOCK);
+}
+
 /* A pipe may have no other end for a long time. Other threads run the guest meanwhile. */
 TEST(wait_for_the_other_end_of_a_pipe_releases_the_lock)
 {
-    int (*ends[])(void) = { cancel_save, end_stream };
+    int (*ends[])(void) = { cancel_save, end_stream, begin_to_read };
     char place[] = "/tmp/savevm-locks-XXXXXX";
     pthread_t thread;
     Device device;
@@ -226,15 +231,18 @@ TEST(wait_for_the_other_end_of_a_pipe_releases_the_lock)
     snprintf(pipe_uri, sizeof(pipe_uri), "file:%s/pipe", place);
     REQUIRE(mkfifo(pipe_uri + strlen("file:"), 0600) == 0);
     device_add(&device, "dev", 0, 1, HAS_ALL);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         Error *err = NULL;
 
         harness_lock(&lock);
         pthread_create(&thread, NULL, ends_the_wait, &ends[i]);
         if (i == 0) {
             CHECK_EQ(savevm_snapshot_save(NULL, pipe_uri, NULL, &err), -ECANCELED);
-        } else {
+        } else if (i == 1) {
             CHECK_EQ(savevm_snapshot_load(NULL, pipe_uri, NULL, &err), -EINVAL);
+        } else {
+            CHECK_EQ(qemu_fclose(savevm_file_open(pipe_uri, true, &err)), 0);
+            CHECK(err == NULL);
         }
         CHECK(harness_locked(&lock));
         CHECK(guest_runs);

@@ -195,7 +195,7 @@ fn snapshots_that_cannot_be_read_are_listed_with_the_reason() {
 #[test]
 fn snapshots_of_a_directory_without_permission_are_not_listed_as_none() {
     let place = chain();
-    std::fs::set_permissions(place.path("one"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(place.path("one"), PermissionsExt::from_mode(0o000)).unwrap();
     let as_other_user = |directory: &str| {
         let mut list = savevm();
         list.args(["snapshots", directory]);
@@ -212,7 +212,7 @@ fn snapshots_of_a_directory_without_permission_are_not_listed_as_none() {
     let line = |name: &str| partly.out.lines().find(|line| line.starts_with(name)).unwrap();
     assert!(line("one").contains("Permission denied") && line("base").ends_with("full"), "{}", partly.out);
     std::fs::create_dir(place.path("closed")).unwrap();
-    std::fs::set_permissions(place.path("closed"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(place.path("closed"), PermissionsExt::from_mode(0o000)).unwrap();
     let closed = as_other_user(arg(&place.path("closed"))).unwrap();
     assert_eq!((closed.status, &*closed.out), (2, ""));
     assert!(closed.err.contains("closed: Permission denied"), "{}", closed.err);

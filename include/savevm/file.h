@@ -118,6 +118,8 @@ QEMUFile *savevm_file_from_buffer(const void *data, size_t length);
 /**
  * Creates a file that writes to memory; see savevm_file_buffer().
  *
+ * Returns: the file.
+ *
  * Thread: any. Lock: either.
  */
 QEMUFile *savevm_file_to_buffer(void);
@@ -147,13 +149,14 @@ QEMUFile *savevm_file_from_channel(const struct SaveVMChannelOps *ops,
 
 /**
  * Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets connect. To read, sockets listen
- * and wait for one connection; other kinds wait until there is something to read, or the end. Waits at most
+ * and wait for one connection; other kinds wait until there is something to read, or the end. A named pipe that is to be written
+ * waits for a reader. Waits at most
  * SaveVMLimits.open_timeout_ms of the thread's context. A descriptor `fd:N` belongs to the file; on failure of the wait it is
  * closed.
  *
- * Returns: the file; NULL on failure, with -ETIMEDOUT in the error if there was no connection.
+ * Returns: the file; NULL on failure, with ETIMEDOUT in the error if the wait was too long.
  *
- * Thread: any. Lock: either.
+ * Thread: any. Lock: either, released while waiting.
  */
 QEMUFile *savevm_file_open(const char *uri,
                            bool writable,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* For a host with a migration driver of its own, such as QEMU: answers to the commands of an incoming stream. The
- * general rules of savevm.h hold. */
+/* For a host with a migration driver of its own, such as QEMU: answers to the commands of an incoming stream, and
+ * phases of newer versions. Functions without a context act on the current context of the calling thread
+ * (savevm_set_current()). The general rules of savevm.h hold. */
 /* Generated from the Rust sources by cbindgen. Do not edit. */
 
 #ifndef SAVEVM_HOST_DRIVER_H

@@ -350,7 +350,8 @@ typedef struct SaveVMInspectField {
 typedef int SaveVMInspectFieldFn(void *opaque, const struct SaveVMInspectField *field);
 
 /**
- * Reads a stream that is in memory, without copying it and without loading anything. A damaged stream is no failure: the
+ * Reads a stream that is in memory, without loading anything. `data` is only read during the call: the result has copies of what
+ * it returns. A damaged stream is no failure: the
  * result has what comes before the damage, and savevm_inspect_summary() describes the damage. `max_memory` limits the bytes
  * that are kept (0: 1 GiB).
  *

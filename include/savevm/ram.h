@@ -242,7 +242,8 @@ struct SaveVMRam *savevm_ram_new(SaveVM *vm,
 
 /**
  * Removes RAM from its context and frees it. The memory is not touched. Free the migrations and checkpoints of the context
- * before: while a migration is in progress or a checkpoint exists, nothing is freed, and that is reported.
+ * before. Nothing is freed, and that is reported, while a migration is in progress, a checkpoint exists, or a lazy restore still
+ * reads pages for a running guest.
  *
  * Thread: any. Lock: held, released while waiting.
  */
@@ -361,7 +362,8 @@ int savevm_ram_set_descriptor(SaveVMRam *ram,
  *
  * Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin.
  *
- * Thread: any. Lock: either. Waits for the connection, at most 30 seconds. Since 0.1.
+ * Thread: any. Lock: either, released while waiting. Waits at most 30 s for the connection, and for each message that it sends.
+ * Since 0.1.
  */
 SaveVMMigration *savevm_live_update(SaveVMRam *ram,
                                     const char *uri,
@@ -375,7 +377,7 @@ SaveVMMigration *savevm_live_update(SaveVMRam *ram,
  *
  * Returns: the memory, to be freed with savevm_live_update_free(); NULL on failure.
  *
- * Thread: any. Lock: not held. Since 0.1.
+ * Thread: any. Lock: not held. Waits without a limit for the connection, then at most 30 s for each message. Since 0.1.
  */
 struct SaveVMLiveUpdate *savevm_live_update_accept(const char *uri,
                                                    Error **errp);

@@ -12,7 +12,10 @@ use crate::ffi::vmstate::types::VMStateDescription;
 use crate::savevm::registry::Registrant;
 use std::ffi::{c_int, c_void};
 
-/// Registers a description in the context `vm`: vmstate_register_with_alias_id() of QEMU.
+/// Registers a device by its description in the context `vm`: vmstate_register_with_alias_id() of QEMU. The name of the device is
+/// that of the description, after the path of `obj` (SaveVMHostOps.object_path) if `obj` is not NULL. If `instance_id` is
+/// VMSTATE_INSTANCE_ID_ANY, the device gets the next free number of its name. `alias_id` is a further instance id under which older
+/// streams have the device; -1: none. `vmsd` and `opaque` are not copied, and must stay valid until the device is removed.
 ///
 /// Returns:
 ///   0              the device is registered
@@ -49,8 +52,8 @@ pub unsafe extern "C" fn savevm_register_vmstate(
     unsafe { guard_error(errp, -libc::EIO, body) }
 }
 
-/// Removes a device that savevm_register_vmstate() registered: the one with this description and this `opaque`. After it
-/// returns, none of the callbacks of the device runs in another thread.
+/// Removes a device that savevm_register_vmstate() registered: the one with this description and this `opaque`. `obj` is ignored,
+/// as in QEMU. After it returns, none of the callbacks of the device runs in another thread.
 ///
 /// Thread: any. Lock: held, released while a callback is waited for. QEMU: vmstate_unregister, migration/savevm.c.
 ///

@@ -10,6 +10,7 @@ use crate::ffi::marshal::opaque::{Error as CError, QEMUFile};
 use crate::ffi::marshal::{c_error, current, strings};
 pub use crate::ffi::types::channel_table::*;
 use crate::file::{MigFile, RamHooks};
+use crate::savevm::host::without_big_lock;
 use crate::sys;
 use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -68,6 +69,8 @@ pub unsafe extern "C" fn savevm_file_from_buffer(data: *const c_void, length: us
 }
 
 /// Creates a file that writes to memory; see savevm_file_buffer().
+///
+/// Returns: the file.
 ///
 /// Thread: any. Lock: either.
 #[unsafe(no_mangle)]
@@ -128,13 +131,14 @@ pub unsafe extern "C" fn savevm_file_from_channel(
 }
 
 /// Opens `unix:PATH`, `tcp:HOST:PORT`, `fd:N`, `file:PATH` or `exec:COMMAND`. To write, sockets connect. To read, sockets listen
-/// and wait for one connection; other kinds wait until there is something to read, or the end. Waits at most
+/// and wait for one connection; other kinds wait until there is something to read, or the end. A named pipe that is to be written
+/// waits for a reader. Waits at most
 /// SaveVMLimits.open_timeout_ms of the thread's context. A descriptor `fd:N` belongs to the file; on failure of the wait it is
 /// closed.
 ///
-/// Returns: the file; NULL on failure, with -ETIMEDOUT in the error if there was no connection.
+/// Returns: the file; NULL on failure, with ETIMEDOUT in the error if the wait was too long.
 ///
-/// Thread: any. Lock: either.
+/// Thread: any. Lock: either, released while waiting.
 ///
 /// # Safety
 /// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.
@@ -159,11 +163,12 @@ pub unsafe extern "C" fn savevm_file_open(uri: *const c_char, writable: bool, er
 fn open(text: Option<&[u8]>, writable: bool) -> Result<Arc<dyn Channel>> {
     let text = text.ok_or_else(|| Error::invalid("the URI is NULL"))?;
     let uri = Uri::parse(OsStr::from_bytes(text))?.claim();
-    let (limits, cancel) = (current::current().limits(), Cancel::new()?);
-    match writable {
+    let (vm, cancel) = (current::current(), Cancel::new()?);
+    let limits = vm.limits();
+    without_big_lock(&*vm.host(), || match writable {
         true => channel::connect(&uri, Some(limits.open_to_write), &cancel),
         false => Listener::bind(&uri)?.accept(Some(limits.open_to_read), &cancel),
-    }
+    })
 }
 
 /// Returns the `opaque` that savevm_file_from_channel() got for a file; NULL for other files.

@@ -64,10 +64,11 @@ sized_structs! {
     SaveVMHostOps, SAVEVM_HOST_OPS_INIT, keeps_descriptors;
 }
 
-/// Functions of the hypervisor that the library calls. Every member may be NULL; its comment states what NULL means. The table
-/// is copied. Every member gets the `opaque` of savevm_new().
+/// Functions of the hypervisor that the library calls. Every member may be NULL. If its comment does not state what NULL means, the
+/// library continues as if the function had succeeded. The table is copied. Every member gets the `opaque` of savevm_new().
 ///
-/// "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. Members run on the
+/// "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. A member whose comment
+/// does not mention the lock is called with or without it. Members run on the
 /// thread of the library function that needs them, or on a thread of the library. A thread or program that a member starts there
 /// inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness is negative.
 #[repr(C)]
@@ -80,7 +81,8 @@ pub struct SaveVMHostOps {
     pub lock: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Releases the lock.
     pub unlock: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Returns whether this thread holds the lock; NULL: it does not.
+    /// Returns whether this thread holds the lock. NULL: the library assumes that it does not, so that no function may be called
+    /// with the lock.
     pub locked: Option<unsafe extern "C" fn(opaque: *mut c_void) -> bool>,
 
     /// Stops the guest; 0 or -errno. After it returns 0, no CPU runs or writes to memory. With the lock. NULL: there is
@@ -131,7 +133,8 @@ pub struct SaveVMHostOps {
     /// Called before the guest starts on this side, also after a failed migration: acquires the disks; 0 or -errno. With the
     /// lock.
     pub disks_activate: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Slows the guest's CPUs down by `percent` of their time (0: full speed).
+    /// Slows the guest's CPUs down by `percent` of their time (0: full speed). Called for SaveVMParams.auto_converge. NULL: the guest
+    /// is not slowed down.
     pub throttle: Option<unsafe extern "C" fn(opaque: *mut c_void, percent: c_int)>,
     /// Called when precopy reaches a stage. A negative result is logged and otherwise ignored.
     pub precopy_notify: Option<unsafe extern "C" fn(opaque: *mut c_void, notice: SaveVMPrecopyNotice) -> c_int>,

@@ -45,7 +45,8 @@ unsafe fn tell<T: SizedStruct>(
     })
 }
 
-/// Reads a stream that is in memory, without copying it and without loading anything. A damaged stream is no failure: the
+/// Reads a stream that is in memory, without loading anything. `data` is only read during the call: the result has copies of what
+/// it returns. A damaged stream is no failure: the
 /// result has what comes before the damage, and savevm_inspect_summary() describes the damage. `max_memory` limits the bytes
 /// that are kept (0: 1 GiB).
 ///

@@ -15,6 +15,7 @@ use crate::ffi::marshal::{strings, structs};
 use crate::ffi::types::ram_tables::SaveVMPassedBlock;
 use crate::migration::{Choice, Endpoint, Params};
 use crate::ram::live_update::{PassedBlock, accept_memory};
+use crate::savevm::host::without_big_lock;
 use crate::wire::limits::IDSTR_MAX;
 use std::ffi::{CString, c_char, c_int};
 use std::os::fd::AsRawFd;
@@ -76,7 +77,8 @@ pub unsafe extern "C" fn savevm_ram_set_descriptor(
 ///
 /// Returns: the migration, to be freed with savevm_migration_free(); NULL if it can't begin.
 ///
-/// Thread: any. Lock: either. Waits for the connection, at most 30 seconds. Since 0.1.
+/// Thread: any. Lock: either, released while waiting. Waits at most 30 s for the connection, and for each message that it sends.
+/// Since 0.1.
 ///
 /// # Safety
 /// `ram` is NULL or alive; `uri` is NULL or a terminated string; `params` is NULL (defaults) or begins with its size; `errp` is
@@ -91,7 +93,10 @@ pub unsafe extern "C" fn savevm_live_update(
     let pass = || {
         // SAFETY: the contract of the function. The URI owns a descriptor that it names, also if there is no RAM.
         let (uri, ram) = unsafe { (parse_uri(uri), ram_of(ram)) };
-        Ok(Endpoint::Channel(ram?.pass_memory(&uri?)?))
+        let (uri, ram) = (uri?, ram?);
+        let pass = || ram.pass_memory(&uri);
+        let passed = ram.vm().map_or_else(pass, |vm| without_big_lock(&*vm.host(), pass));
+        Ok(Endpoint::Channel(passed?))
     };
     // SAFETY: the contract of the function.
     let vm = unsafe { ram_of(ram) }.ok().and_then(crate::ram::Ram::vm);
@@ -106,7 +111,7 @@ pub unsafe extern "C" fn savevm_live_update(
 ///
 /// Returns: the memory, to be freed with savevm_live_update_free(); NULL on failure.
 ///
-/// Thread: any. Lock: not held. Since 0.1.
+/// Thread: any. Lock: not held. Waits without a limit for the connection, then at most 30 s for each message. Since 0.1.
 ///
 /// # Safety
 /// `uri` is NULL or a terminated string; `errp` is NULL or points to NULL.

@@ -77,6 +77,8 @@ pub unsafe extern "C" fn savevm_migrate(
 /// As savevm_migrate(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
 /// on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
 ///
+/// Returns: as savevm_migrate().
+///
 /// Thread: any. Lock: either.
 ///
 /// # Safety
@@ -119,6 +121,8 @@ pub unsafe extern "C" fn savevm_incoming(
 
 /// As savevm_incoming(), over a connected channel of the hypervisor. `ops` is copied. The channel belongs to the library from now
 /// on, also on failure: its `free` is called in any case, unless `ops` is NULL or its size is too small.
+///
+/// Returns: as savevm_incoming().
 ///
 /// Thread: any. Lock: either.
 ///

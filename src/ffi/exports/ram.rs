@@ -97,7 +97,8 @@ pub unsafe extern "C" fn savevm_ram_new(
 }
 
 /// Removes RAM from its context and frees it. The memory is not touched. Free the migrations and checkpoints of the context
-/// before: while a migration is in progress or a checkpoint exists, nothing is freed, and that is reported.
+/// before. Nothing is freed, and that is reported, while a migration is in progress, a checkpoint exists, or a lazy restore still
+/// reads pages for a running guest.
 ///
 /// Thread: any. Lock: held, released while waiting.
 ///

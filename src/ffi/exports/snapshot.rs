@@ -240,12 +240,16 @@ pub unsafe extern "C" fn savevm_snapshot_query(vm: *mut SaveVM, info: *mut SaveV
     })
 }
 
-/// Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices.
+/// Saves a snapshot of a stopped guest to the caller's file, from the header to the cleanup of devices. The caller closes the file
+/// afterwards (qemu_fclose()).
 ///
 /// Returns:
-///   0       the snapshot is saved
-///   -EBUSY  a migration or a snapshot is in progress
-///   -errno  another error, which is also the error of `f`
+///   0        the snapshot is saved
+///   -EBUSY   a migration or a snapshot is in progress
+///   -EPERM   this side does not have the guest; see savevm_owner()
+///   -EACCES  a blocker forbids it; see savevm_add_blocker()
+///   -EINVAL  `f` is NULL
+///   -errno   another error, which is also the error of `f`
 ///
 /// Thread: any. Lock: held, released while live devices are set up.
 ///
@@ -326,7 +330,10 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 /// savevm_ram_free() and savevm_free() end it if the guest is stopped. The file must not be changed before all pages are read; it
 /// may be replaced or removed.
 ///
-/// Returns: 0, or -errno with the reason in `*errp`.
+/// Returns:
+///   0        the snapshot is loaded; with SaveVMSnapshotOptions.lazy, its devices are
+///   -EBUSY   a migration, a snapshot or a checkpoint prevents it; the machine is not changed
+///   -errno   another error. The guest continues, unless savevm_owner() is SAVEVM_OWNER_TORN afterwards
 ///
 /// Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened.
 ///
