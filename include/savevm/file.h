@@ -130,7 +130,7 @@ QEMUFile *savevm_file_to_buffer(void);
  *
  * Returns: the bytes; NULL for other files.
  *
- * Thread: any. Lock: either.
+ * Thread: the one that uses the file. Lock: either.
  */
 const uint8_t *savevm_file_buffer(QEMUFile *f,
                                   size_t *length);
@@ -200,7 +200,7 @@ void savevm_file_set_opaque_hooks(QEMUFile *f,
  *
  * Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.
  *
- * Thread: any. Lock: either.
+ * Thread: the one that uses the file. Lock: either.
  */
 uint8_t *savevm_file_reserve(QEMUFile *f,
                              size_t length);
@@ -208,7 +208,7 @@ uint8_t *savevm_file_reserve(QEMUFile *f,
 /**
  * Puts the first `length` bytes of the room that savevm_file_reserve() returned.
  *
- * Thread: any. Lock: either.
+ * Thread: the one that uses the file. Lock: either.
  */
 void savevm_file_commit(QEMUFile *f, size_t length);
 

@@ -57,7 +57,8 @@ typedef enum SaveVMPostcopyState {
 /**
  * Functions for the commands of an incoming stream, for a host with a migration driver of its own. If a member is NULL, its
  * command fails with an error that names it. Results are 0 or -errno. A function with an `errp` may set an error as well, which
- * the library frees; the load then fails with its text. The functions run on the thread that loads.
+ * the library frees; the load then fails with its text. The functions run on the thread that loads,
+ * with the lock if that thread holds it.
  */
 typedef struct SaveVMIncomingOps {
   /**

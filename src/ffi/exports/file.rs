@@ -83,7 +83,7 @@ pub extern "C" fn savevm_file_to_buffer() -> *mut QEMUFile {
 ///
 /// Returns: the bytes; NULL for other files.
 ///
-/// Thread: any. Lock: either.
+/// Thread: the one that uses the file. Lock: either.
 ///
 /// # Safety
 /// `f` is NULL or a file; `length` is NULL or writable.
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn savevm_file_set_opaque_hooks(f: *mut QEMUFile, hooks: *
 ///
 /// Returns: the room; NULL if the buffer would have to be flushed for it, or if the file is in error or for reading.
 ///
-/// Thread: any. Lock: either.
+/// Thread: the one that uses the file. Lock: either.
 ///
 /// # Safety
 /// `f` is NULL or a file.
@@ -240,7 +240,7 @@ pub unsafe extern "C" fn savevm_file_reserve(f: *mut QEMUFile, length: usize) ->
 
 /// Puts the first `length` bytes of the room that savevm_file_reserve() returned.
 ///
-/// Thread: any. Lock: either.
+/// Thread: the one that uses the file. Lock: either.
 ///
 /// # Safety
 /// `f` is NULL or a file; `length` is no more than was reserved, and so much was filled in.

@@ -256,7 +256,7 @@ pub unsafe extern "C" fn savevm_migration_stall(m: *mut SaveVMMigration, errp: *
 ///   0             outgoing: the guest is here, and runs if it ran before; incoming: it does not run here
 ///   -EBUSY        too late: the destination has the guest, or may have it
 ///   -EINPROGRESS  called from a callback of this migration, which ends after the callback returns
-///   -ETIMEDOUT    another callback ran longer than the second
+///   -ETIMEDOUT    the migration has not ended yet, for example because a callback still runs; it ends without a further call
 ///   -EINVAL       NULL
 ///
 /// Thread: any. Lock: either, released while waiting. QEMU: migrate_cancel, migration/migration.c.

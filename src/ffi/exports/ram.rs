@@ -149,7 +149,7 @@ unsafe fn block_info(block: *const SaveVMRamBlock) -> Result<BlockInfo> {
 ///   0        the block is added
 ///   -EBUSY   a migration is in progress, or a checkpoint exists
 ///   -EEXIST  there is a block of that name
-///   -EINVAL  the block is not possible, NULL, or its size is too small
+///   -EINVAL  a member of `block` is not valid, NULL, or the size of `block` is too small
 ///
 /// Thread: any. Lock: either.
 ///
