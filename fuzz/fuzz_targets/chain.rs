@@ -42,11 +42,11 @@ fn child(parent: &[u8], rest: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = START.to_vec();
     encode_tag(&mut bytes, SECTION_FULL, SECTION_ID);
     DeviceHead { name: SECTION, instance: 0, version: VERSION }.encode(&mut bytes);
-    let (identity, pages) = survey(&parent).expect("memory");
+    let (identity, pages) = survey(&parent, None).expect("memory");
     Link { parent: identity, name: "parent" }.encode(&mut bytes);
     encode_footer(&mut bytes, SECTION_ID);
     bytes.extend_from_slice(rest);
-    let (list, _) = seal(&&bytes[..], pages.as_deref()).ok()?;
+    let (list, _) = seal(&&bytes[..], pages.as_deref(), None).ok()?;
     bytes.extend(list);
     Some(bytes)
 }

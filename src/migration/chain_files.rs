@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The files of a chain of snapshots, on disk.
 
-use crate::chain::{self, Chain, Content, Files, PagePlace, ReadAt};
+use crate::chain::{self, Chain, Files, ReadAt};
 use crate::channel::PositionedFile;
 use crate::error::{Error, Result};
 use crate::inspect::Budget;
@@ -67,15 +67,10 @@ pub fn chain_pages(chain: &Chain<PositionedFile>, page_size: u64) -> Result<Chai
         return Err(Error::invalid(text));
     }
     let files = chain.files().map(PositionedFile::again);
-    let blocks = chain.blocks().map(|(name, length)| {
-        // The length is that of a block of this machine, and so is small enough.
-        let mut pages = vec![Content::Filled(0); (length / page_size) as usize];
-        chain.each_page(name, |PagePlace { address, content }| {
-            if let Some(page) = pages.get_mut((address / page_size) as usize) {
-                *page = content;
-            }
-        });
-        ChainBlock { name: name.to_owned(), pages }
+    let blocks = chain.blocks().zip(chain.pages()).map(|((name, length), pages)| ChainBlock {
+        name: name.to_owned(),
+        count: length / page_size,
+        pages: Arc::clone(pages),
     });
     Ok(ChainPages { blocks: blocks.collect(), files: files.collect::<Result<_>>()? })
 }
@@ -104,11 +99,11 @@ pub fn describe_chain(chain: &Chain<PositionedFile>) -> Result<SavedSnapshot> {
     describe(&path, (chain.identity(), None), paths.collect())
 }
 
-/// Describes a full snapshot, which is read.
-pub fn describe_full(path: &Path) -> Result<SavedSnapshot> {
+/// Describes a full snapshot of a machine with pages of this size. The file is read.
+pub fn describe_full(path: &Path, page_size: u64) -> Result<SavedSnapshot> {
     let failed = |err: io::Error| Error::io(format_args!("reading {}", path.display()), &err);
     let (file, _) = DiskFiles.open(path).map_err(failed)?;
-    describe(path, chain::survey(&file).map_err(failed)?, Vec::new())
+    describe(path, chain::survey(&file, Some(page_size)).map_err(failed)?, Vec::new())
 }
 
 /// Fails if a snapshot is not the file any more that it was.

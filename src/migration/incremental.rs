@@ -137,7 +137,7 @@ fn save_to(vm: &Arc<Vm>, ram: &dyn CheckpointRam, plan: &Plan<'_>, saving: &Savi
             let saved = saved.and(file.close()).and_then(|()| vm.slot.saving.check());
             let Some(path) = plan.path else { return sink.finish(saved) };
             let described = sink.finish_file(saved, |file| {
-                let described = seal(file, plan.parent.as_ref())?;
+                let described = seal(vm, file, plan.parent.as_ref())?;
                 vm.slot.saving.check().map(|()| described)
             })?;
             let ancestors = plan.parent.iter().flat_map(|parent| parent.ancestors.iter().chain([&parent.path]));
@@ -192,11 +192,13 @@ fn write(vm: &Vm, file: &MigFile, link: Option<&Link<Vec<u8>>>, frozen: &dyn Fro
 }
 
 /// Appends the list of pages to an incremental snapshot. Returns the identity of the whole file, and the pages of a full one.
-fn seal(file: &File, parent: Option<&SavedSnapshot>) -> Result<(Identity, Option<Vec<u8>>)> {
+fn seal(vm: &Vm, file: &File, parent: Option<&SavedSnapshot>) -> Result<(Identity, Option<Vec<u8>>)> {
     let failed = |err| Error::io("reading the new snapshot", &err);
     let data = PositionedFile::from_file(file.try_clone().map_err(failed)?, "the new snapshot".to_owned());
-    let Some(parent) = parent else { return chain::survey(&data).map_err(failed) };
-    let (list, identity) = chain::seal(&data, parent.pages.as_ref().map(|pages| &pages[..])).map_err(failed)?;
+    let page_size = Some(1 << vm.host().target_page_bits());
+    let Some(parent) = parent else { return chain::survey(&data, page_size).map_err(failed) };
+    let pages = parent.pages.as_ref().map(|pages| &pages[..]);
+    let (list, identity) = chain::seal(&data, pages, page_size).map_err(failed)?;
     let end = identity.length - list.len() as u64;
     file.write_all_at(&list, end).map_err(|err| Error::io("writing the list of pages of the new snapshot", &err))?;
     Ok((identity, None))

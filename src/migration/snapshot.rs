@@ -194,7 +194,8 @@ impl Source {
             return Ok(Self { channel, pages, snapshot });
         }
         let (channel, pages) = check_first(vm, from, options)?;
-        let snapshot = path.filter(|_| options.parent.is_some()).map(|path| describe_full(path)).transpose()?;
+        let parent = path.filter(|_| options.parent.is_some());
+        let snapshot = parent.map(|path| describe_full(path, 1 << vm.host().target_page_bits())).transpose()?;
         Ok(Self { channel, pages, snapshot })
     }
 }

@@ -2,7 +2,8 @@
 //! Where the pages of a chain of snapshots are. The driver makes the list, and a lazy restore of RAM reads the pages.
 
 use crate::channel::PositionedFile;
-use crate::wire::chain::Content;
+use crate::wire::page_runs::Pages;
+use std::sync::Arc;
 
 /// The pages of a chain.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct ChainPages {
 pub struct ChainBlock {
     /// Name of the block.
     pub name: String,
+    /// Number of its pages.
+    pub count: u64,
     /// The last copy of each page.
-    pub pages: Vec<Content>,
+    pub pages: Arc<Pages>,
 }

@@ -39,7 +39,7 @@ pub fn snapshot(memory: u64, records: Ram, count: u8, parent: Option<(Identity, 
         let identity = identify(&&bytes[..]).unwrap();
         return (bytes, identity);
     }
-    let (list, identity) = seal(&&bytes[..], None).unwrap();
+    let (list, identity) = seal(&&bytes[..], None, None).unwrap();
     bytes.extend(list);
     (bytes, identity)
 }

@@ -2,12 +2,10 @@
 //! One snapshot from the files of a chain: the youngest file, with the pages of all files in place of its own.
 
 use std::io::{self, Read};
-use std::iter::Peekable;
 use std::sync::Arc;
 
-use super::index::Place;
 use super::plan::{Piece, plan};
-use super::{Chain, ReadAt, page_hash};
+use super::{Chain, Content, PagePlace, Pages, ReadAt, page_hash};
 use crate::wire::ram;
 
 /// Bytes that are read from a file at once.
@@ -58,9 +56,12 @@ pub struct Flat<F> {
     hole: u64,
 }
 
-/// The pages of a block, in the order of their addresses.
+/// The pages of a block that are left.
 struct BlockPages {
-    list: Peekable<std::vec::IntoIter<(usize, Place)>>,
+    pages: Arc<Pages>,
+    /// Index of the run of the next page that a file has, and the number of the page in it.
+    run: usize,
+    within: u32,
     /// Address of the next page.
     next: u64,
     length: u64,
@@ -71,19 +72,28 @@ struct BlockPages {
 impl BlockPages {
     fn new<F: ReadAt>(chain: &Chain<F>, at: usize) -> Self {
         let block = &chain.stream.ram.blocks[at];
-        let list = chain.pages(&block.name).into_iter().peekable();
-        Self { list, next: 0, length: block.length, name: Some(Arc::clone(&block.name)) }
+        let (pages, name) = (Arc::clone(&chain.pages[at]), Some(Arc::clone(&block.name)));
+        Self { pages, run: 0, within: 0, next: 0, length: block.length, name }
+    }
+
+    /// The next page that a file has.
+    fn peek(&self) -> Option<PagePlace> {
+        self.pages.runs().get(self.run).map(|run| self.pages.place(run, self.within))
     }
 
     /// Takes the page at `next`, if a file has it.
-    fn take(&mut self) -> Option<(usize, Place)> {
-        let next = self.next;
-        self.list.next_if(|(_, place)| place.address == next)
+    fn take(&mut self) -> Option<PagePlace> {
+        let place = self.peek().filter(|place| place.address == self.next)?;
+        self.within += 1;
+        if self.within == self.pages.runs()[self.run].count {
+            (self.run, self.within) = (self.run + 1, 0);
+        }
+        Some(place)
     }
 
     /// The number of bytes from `next` on that no file has.
-    fn gap(&mut self) -> u64 {
-        self.list.peek().map_or(self.length, |(_, place)| place.address).saturating_sub(self.next)
+    fn gap(&self) -> u64 {
+        self.peek().map_or(self.length, |place| place.address).saturating_sub(self.next)
     }
 }
 
@@ -176,12 +186,9 @@ impl<F: ReadAt> Flat<F> {
             Piece::Bitmap(block, size) => {
                 let (start, page_size) = (self.out.len(), self.chain.page_size());
                 self.out.resize(start + size as usize, 0);
-                let name = Arc::clone(&self.chain.stream.ram.blocks[block].name);
-                for (_, place) in self.chain.pages(&name) {
-                    let page = place.address / page_size;
-                    if place.fill != Some(0)
-                        && let Some(byte) = self.out.get_mut(start + (page / 8) as usize)
-                    {
+                let runs = self.chain.pages[block].runs().iter().filter(|run| run.fill != Some(0));
+                for page in runs.flat_map(|run| run.address / page_size..run.end(page_size) / page_size) {
+                    if let Some(byte) = self.out.get_mut(start + (page / 8) as usize) {
                         *byte |= 1 << (page % 8);
                     }
                 }
@@ -211,12 +218,12 @@ impl<F: ReadAt> Flat<F> {
             let (address, found, name) = (pages.next, pages.take(), pages.name.take());
             let name = name.as_deref().map(str::as_bytes);
             pages.next += page_size;
-            let fill = found.map_or(Some(0), |(_, place)| place.fill);
-            let kind = if fill.is_some() { ram::ZERO } else { ram::PAGE };
+            let content = found.map_or(Content::Filled(0), |place| place.content);
+            let kind = if matches!(content, Content::Filled(_)) { ram::ZERO } else { ram::PAGE };
             ram::encode_page_head(&mut self.out, kind, address, name);
-            match (fill, found) {
-                (None, Some((layer, place))) => self.put_content(layer, &place, page_size as usize)?,
-                (fill, _) => self.out.push(fill.unwrap_or(0)),
+            match content {
+                Content::Filled(byte) => self.out.push(byte),
+                Content::At { file, offset, hash } => self.put_content((file, offset), hash, page_size as usize)?,
             }
         }
         Ok(true)
@@ -233,25 +240,25 @@ impl<F: ReadAt> Flat<F> {
                 break;
             }
             let len = page_size.min(pages.length - pages.next);
-            let Some((layer, place)) = pages.take() else { return Err(io::Error::other("two pages overlap")) };
+            let Some(place) = pages.take() else { return Err(io::Error::other("two pages overlap")) };
             pages.next += len;
-            match place.fill {
-                Some(0) => {
+            match place.content {
+                Content::Filled(0) => {
                     self.hole = len;
                     break;
                 }
-                Some(byte) => self.out.resize(self.out.len() + len as usize, byte),
-                None => self.put_content(layer, &place, len as usize)?,
+                Content::Filled(byte) => self.out.resize(self.out.len() + len as usize, byte),
+                Content::At { file, offset, hash } => self.put_content((file, offset), hash, len as usize)?,
             }
         }
         Ok(pages.next < pages.length)
     }
 
-    fn put_content(&mut self, layer: usize, place: &Place, len: usize) -> io::Result<()> {
-        let (of, offset) = (&self.chain.layers[layer], place.offset);
+    fn put_content(&mut self, (layer, offset): (usize, u64), hash: u64, len: usize) -> io::Result<()> {
+        let of = &self.chain.layers[layer];
         let fail = |what: String| io::Error::other(format!("{} at {offset:#x}: {what}", super::text(&of.path)));
         let bytes = self.windows[layer].get(&of.file, offset, len).map_err(|error| fail(error.to_string()))?;
-        if page_hash(bytes) != place.hash {
+        if page_hash(bytes) != hash {
             return Err(fail("the page was changed while the file was read".to_owned()));
         }
         self.out.extend_from_slice(bytes);

@@ -21,164 +21,51 @@
 //! ```
 //! A full snapshot has no list, since it is a stream that QEMU loads. Its first children have its list of pages.
 //!
-//! The lists may be hostile: each place is within its file, and memory is taken from the [`Budget`].
+//! The lists may be hostile: each address is a multiple of the page size and within its block, each place is within its file,
+//! and memory is taken from the [`Budget`].
 
-use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::index::{Blocks, Place};
+use super::index::Blocks;
 use super::plan::Piece;
-use super::{Identity, Link, ReadAt, page_hash};
+use super::{Identity, Link, ReadAt};
 use crate::budget::Budget;
-use crate::inspect::{Block, Page, Visitor};
 use crate::wire::chain::{LIST_MAGIC, TRAILER_LEN, TRAILER_MAGIC};
 use crate::wire::io::{Cut, Input, Output};
+use crate::wire::page_runs::{HASH_LEN, Hashes, Run};
 
-/// A run of pages at consecutive addresses, whose contents are alike or have the same distance from each other.
-struct Run {
-    address: u64,
-    count: u32,
-    fill: Option<u8>,
-    offset: u64,
-    distance: u64,
-    hashes: Vec<u64>,
-}
-
-impl Run {
-    fn new(place: &Place) -> Self {
-        let Place { address, offset, fill, hash } = *place;
-        let hashes = if fill.is_some() { Vec::new() } else { vec![hash] };
-        Self { address, count: 1, fill, offset, distance: 0, hashes }
-    }
-
-    /// Adds a page of this size, if it continues the run.
-    fn add(&mut self, place: &Place, page_size: u64) -> bool {
-        let count = u64::from(self.count);
-        let follows = self.address.checked_add(count.saturating_mul(page_size)) == Some(place.address);
-        if !follows || self.count == u32::MAX || self.fill != place.fill {
-            return false;
-        }
-        if self.fill.is_none() {
-            let distance = if self.count == 1 { place.offset.wrapping_sub(self.offset) } else { self.distance };
-            let expected = distance.checked_mul(count).and_then(|ahead| self.offset.checked_add(ahead));
-            if expected != Some(place.offset) || distance > u64::from(u32::MAX) {
-                return false;
-            }
-            self.distance = distance;
-            self.hashes.push(place.hash);
-        }
-        self.count += 1;
-        true
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.put_be64(self.address);
-        out.put_be32(self.count);
-        match self.fill {
-            Some(byte) => out.put(&[0, byte]),
-            None => {
-                out.put_u8(1);
-                out.put_be64(self.offset);
-                out.put_be32(self.distance as u32);
-                self.hashes.iter().for_each(|hash| out.put_be64(*hash));
-            }
-        }
-    }
-}
-
-/// The encoded runs of a block.
-struct BlockRuns {
-    name: Arc<str>,
-    length: u64,
-    count: u32,
-    bytes: Vec<u8>,
-    last: Option<Run>,
-}
-
-impl BlockRuns {
-    fn push(&mut self, place: &Place, page_size: u64) {
-        if self.last.as_mut().is_some_and(|run| run.add(place, page_size)) {
-            return;
-        }
-        self.end_run();
-        self.last = Some(Run::new(place));
-    }
-
-    fn end_run(&mut self) {
-        if let Some(run) = self.last.take() {
-            run.encode(&mut self.bytes);
-            self.count += 1;
-        }
-    }
-}
+/// Bytes of the shortest run.
+const RUN_MIN: usize = 8 + 4 + 1 + 1;
 
 /// Encodes the pages of a file in the order of the file.
-#[derive(Default)]
-pub(super) struct PageRuns {
-    blocks: Vec<BlockRuns>,
-    by_name: HashMap<Arc<str>, usize>,
-    last: usize,
+pub(super) fn encode_pages(blocks: &Blocks, mapped: bool, page_size: u64) -> Vec<u8> {
+    let mut out = vec![u8::from(mapped)];
+    out.put_be32(page_size as u32);
+    out.put_be32(blocks.iter().len() as u32);
+    for block in blocks.iter() {
+        out.put_name(block.name.as_bytes());
+        out.put_be64(block.length);
+        out.put_be32(block.runs.len() as u32);
+        block.runs.iter().for_each(|run| encode_run(run, &block.hashes, &mut out));
+    }
+    out
 }
 
-impl PageRuns {
-    /// The pages of a file.
-    pub fn of(blocks: &Blocks, page_size: u64) -> Self {
-        let mut runs = Self::default();
-        for block in blocks.iter() {
-            let to = runs.block(&block.name, block.length);
-            block.places.iter().for_each(|place| to.push(place, page_size));
+fn encode_run(run: &Run, hashes: &[u8], out: &mut Vec<u8>) {
+    out.put_be64(run.address);
+    out.put_be32(run.count);
+    match run.fill {
+        Some(byte) => out.put(&[0, byte]),
+        None => {
+            out.put_u8(1);
+            out.put_be64(run.offset);
+            out.put_be32(run.distance);
+            out.put(run.hashes(hashes));
         }
-        runs
-    }
-
-    fn block(&mut self, name: &Arc<str>, length: u64) -> &mut BlockRuns {
-        if self.blocks.get(self.last).is_none_or(|last| last.name != *name) {
-            self.last = *self.by_name.entry(Arc::clone(name)).or_insert(self.blocks.len());
-            if self.last == self.blocks.len() {
-                self.blocks.push(BlockRuns { name: Arc::clone(name), length, count: 0, bytes: Vec::new(), last: None });
-            }
-        }
-        &mut self.blocks[self.last]
-    }
-
-    /// Returns the encoded pages.
-    pub fn encode(mut self, mapped: bool, page_size: u64) -> Vec<u8> {
-        let mut out = vec![u8::from(mapped)];
-        out.put_be32(page_size as u32);
-        out.put_be32(self.blocks.len() as u32);
-        for block in &mut self.blocks {
-            block.end_run();
-            out.put_name(block.name.as_bytes());
-            out.put_be64(block.length);
-            out.put_be32(block.count);
-            out.append(&mut block.bytes);
-        }
-        out
-    }
-}
-
-impl Visitor for PageRuns {
-    const WANTS_PAGES: bool = true;
-    const WANTS_HOLES: bool = false;
-    const WANTS_STATES: bool = false;
-
-    fn block(&mut self, block: &Block) -> io::Result<()> {
-        self.block(&block.name, block.length);
-        Ok(())
-    }
-
-    fn page(&mut self, block: &Block, address: u64, page: Page<'_>, offset: u64) -> io::Result<()> {
-        let (fill, hash, size) = match page {
-            Page::Fill(fill, size) => (Some(fill), 0, size),
-            Page::Plain(bytes) => (None, page_hash(bytes), bytes.len() as u64),
-            // Such a file can't be part of a chain, which is found when the chain is opened.
-            Page::Xbzrle(..) | Page::Compressed(..) => return Ok(()),
-        };
-        self.block(&block.name, block.length).push(&Place { address, offset, fill, hash }, size);
-        Ok(())
     }
 }
 
@@ -194,8 +81,9 @@ pub(super) struct ListedPages {
 }
 
 impl ListedPages {
-    /// Decodes the pages of a file that ends at `end`.
-    pub fn decode(mut input: &[u8], end: u64, budget: &mut Budget) -> Result<Self, String> {
+    /// Decodes the pages of a file that ends at `end`, from a part of a list. They keep the list for its hashes.
+    pub fn decode(list: &Hashes, part: Range<usize>, end: u64, budget: &mut Budget) -> Result<Self, String> {
+        let mut input = list.get(..part.end).and_then(|list| list.get(part.start..)).unwrap_or_default();
         let mapped = input.get_u8("the kind of the file").map_err(cut)? != 0;
         let page_size = u64::from(input.get_be32("the page size").map_err(cut)?);
         if !page_size.is_power_of_two() {
@@ -208,9 +96,16 @@ impl ListedPages {
             let length = input.get_be64("the length of a block").map_err(cut)?;
             Blocks::pay(budget, name).map_err(|error| error.to_string())?;
             let block = blocks.add(name.into(), length);
-            let places = &mut block.ok_or_else(|| format!("its list has block '{name}' twice"))?.places;
-            for _ in 0..input.get_be32("the number of runs").map_err(cut)? {
-                decode_run(&mut input, (page_size, length, end), places, budget)?;
+            let block = block.ok_or_else(|| format!("its list has block '{name}' twice"))?;
+            let count = input.get_be32("the number of runs").map_err(cut)? as usize;
+            if count > input.len() / RUN_MIN {
+                return Err(cut(Cut("the last run")));
+            }
+            budget.take(count * size_of::<Run>()).map_err(|error| error.to_string())?;
+            block.runs.reserve_exact(count);
+            block.hashes = Arc::clone(list);
+            for _ in 0..count {
+                block.runs.push(decode_run(&mut input, part.end, (page_size, length, end))?);
             }
         }
         if !input.is_empty() {
@@ -220,43 +115,36 @@ impl ListedPages {
     }
 }
 
-/// Decodes a run of a block of this length in a file that ends at `end`.
-fn decode_run(
-    input: &mut &[u8],
-    (page_size, length, end): (u64, u64, u64),
-    places: &mut Vec<Place>,
-    budget: &mut Budget,
-) -> Result<(), String> {
+/// Decodes a run of a block of this length in a file that ends at `end`. The input ends at the position `input_end` of the list.
+fn decode_run(input: &mut &[u8], input_end: usize, (page_size, length, end): (u64, u64, u64)) -> Result<Run, String> {
     let address = input.get_be64("a page").map_err(cut)?;
-    let count = u64::from(input.get_be32("the number of pages").map_err(cut)?);
-    let last = count.checked_sub(1).and_then(|more| address.checked_add(more * page_size));
-    if last.is_none_or(|last| last >= length) {
+    let count = input.get_be32("the number of pages").map_err(cut)?;
+    let pages = u64::from(count);
+    let last = pages.checked_sub(1).and_then(|more| address.checked_add(more * page_size));
+    let last = last.filter(|last| *last < length && last.checked_add(page_size).is_some());
+    let Some(last) = last.filter(|_| address.is_multiple_of(page_size)) else {
         return Err(format!("its list has {count} pages at 0x{address:x} of a block of {length} bytes"));
-    }
-    budget.take((count as usize).saturating_mul(size_of::<Place>())).map_err(|error| error.to_string())?;
-    let addresses = (0..count).map(|number| address + number * page_size);
+    };
     if input.get_u8("the kind of pages").map_err(cut)? == 0 {
-        let fill = Some(input.get_u8("the byte of pages").map_err(cut)?);
-        places.extend(addresses.map(|address| Place { address, offset: 0, fill, hash: 0 }));
-        return Ok(());
+        let fill = input.get_u8("the byte of pages").map_err(cut)?;
+        return Ok(Run { count, ..Run::page(address, Some(fill), 0, 0) });
     }
     let offset = input.get_be64("the offset of a page").map_err(cut)?;
-    let distance = u64::from(input.get_be32("the distance of pages").map_err(cut)?);
-    let size = page_size.min(length - last.unwrap_or(address));
-    let behind = distance.checked_mul(count - 1).and_then(|ahead| offset.checked_add(ahead)?.checked_add(size));
+    let distance = input.get_be32("the distance of pages").map_err(cut)?;
+    let size = page_size.min(length - last);
+    let ahead = u64::from(distance).checked_mul(pages - 1);
+    let behind = ahead.and_then(|ahead| offset.checked_add(ahead)?.checked_add(size));
     if behind.is_none_or(|behind| behind > end) {
         return Err(format!("its list has {count} pages at offset 0x{offset:x}, outside of the file"));
     }
-    for (number, address) in addresses.enumerate() {
-        let hash = input.get_be64("the hash of a page").map_err(cut)?;
-        places.push(Place { address, offset: offset + number as u64 * distance, fill: None, hash });
-    }
-    Ok(())
+    let hashes = input_end - input.len();
+    take(input, pages * HASH_LEN as u64, "the hash of a page")?;
+    Ok(Run { count, distance, ..Run::page(address, None, offset, hashes) })
 }
 
 /// The list behind a file, whose hash is good.
 pub(super) struct Found {
-    bytes: Vec<u8>,
+    pub bytes: Arc<Vec<u8>>,
     /// The end of the file without the list.
     pub end: u64,
     /// The identity of the file.
@@ -269,9 +157,12 @@ pub(super) struct Parts<'a> {
     pub link: Link<String>,
     pub head: Vec<HeadPiece<'a>>,
     pub head_hash: [u8; 16],
-    pub pages: &'a [u8],
-    /// The pages of the parent.
-    pub parent: Option<&'a [u8]>,
+    /// The size of its pages in bytes.
+    pub page_size: u64,
+    /// Where the encoded pages are in the list.
+    pub pages: Range<usize>,
+    /// Where those of the parent are.
+    pub parent: Option<Range<usize>>,
 }
 
 /// A part of the stream without pages.
@@ -313,7 +204,7 @@ impl Found {
         if !read_exact(file, end, &mut bytes)? || !bytes.starts_with(LIST_MAGIC) || digest(&bytes) != hash {
             return Ok(None);
         }
-        Ok(Some(Self { bytes, end, identity: Identity { length, hash } }))
+        Ok(Some(Self { bytes: Arc::new(bytes), end, identity: Identity { length, hash } }))
     }
 
     /// Decodes the list.
@@ -337,18 +228,22 @@ impl Found {
         }
         let head_hash = Input::get(&mut input, "the hash of the stream").map_err(cut)?;
         let length = input.get_be64("the pages").map_err(cut)?;
-        let pages = take(&mut input, length, "the pages")?;
+        let start = self.bytes.len() - input.len();
+        let pages = start..start + take(&mut input, length, "the pages")?.len();
+        let mut head_of_pages = self.bytes.get(pages.start + 1..pages.end).unwrap_or_default();
+        let page_size = head_of_pages.get_be32("the page size").map_err(cut)?.into();
         let has_parent = input.get_u8("the pages of the parent").map_err(cut)? != 0;
         if !has_parent && !input.is_empty() {
             return Err("its list of pages has further bytes".to_owned());
         }
         let link = Link { parent: link.parent, name };
-        Ok(Parts { data, link, head, head_hash, pages, parent: has_parent.then_some(input) })
+        let parent = has_parent.then_some(self.bytes.len() - input.len()..self.bytes.len());
+        Ok(Parts { data, link, head, head_hash, page_size, pages, parent })
     }
 
     /// Whether the list consists of these bytes.
     pub fn is(&self, list: &[u8]) -> bool {
-        self.bytes == list
+        *self.bytes == list
     }
 }
 

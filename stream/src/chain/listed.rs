@@ -24,9 +24,10 @@ impl<F: ReadAt> Listed<F> {
         let found = Found::read(&file, budget).map_err(|error| named(io_text(&error)))?;
         let found = found.ok_or_else(|| named(super::NO_LIST.to_owned()))?;
         let parts = found.parts().map_err(named)?;
-        let pages = ListedPages::decode(parts.pages, found.end, budget).map_err(named)?;
+        let pages = ListedPages::decode(&found.bytes, parts.pages.clone(), found.end, budget).map_err(named)?;
         let end = parts.link.parent.length;
-        let parent = parts.parent.map(|pages| ListedPages::decode(pages, end, budget)).transpose().map_err(named)?;
+        let parent = parts.parent.clone().map(|pages| ListedPages::decode(&found.bytes, pages, end, budget));
+        let parent = parent.transpose().map_err(named)?;
         let head = parts.head(&file, budget).map_err(named)?;
         let options = Options { budget: Budget::new(budget.left() / 2), ..Options::default() };
         let stream = read_whole(&head, options, &mut Unwatched).map_err(|error| named(io_text(&error)))?;
@@ -57,7 +58,9 @@ impl<F: ReadAt> Chain<F> {
             let file = next_file(files, &path, &layers, &mut numbers)?;
             let layer = match (pages, layers.last()) {
                 (Some(pages), Some(child)) => Self::full_parent(path, file, pages, child)?,
-                (None, Some(_)) if super::is_full(&path, &file)? => Layer::read(path, file, budget)?.0,
+                (None, Some(child)) if super::is_full(&path, &file)? => {
+                    Layer::read(path, file, Some(child.page_size), budget)?.0
+                }
                 _ => {
                     let Listed { layer, stream, head, parent } = Listed::read(path, file, budget)?;
                     youngest.get_or_insert((stream, head));
@@ -71,9 +74,7 @@ impl<F: ReadAt> Chain<F> {
             layers.push(layer);
         }
         let (stream, head) = youngest.ok_or("there is no incremental snapshot")?;
-        let chain = Self { layers, stream, head: Some(head) };
-        chain.check_machine()?;
-        Ok(Arc::new(chain))
+        Self::join(layers, stream, Some(head), budget)
     }
 
     /// A full snapshot whose pages are listed by its child. Only its length is compared: its pages have hashes.

@@ -4,7 +4,7 @@
 //! [`Chain::open`] reads all files of a chain from the youngest to the oldest and checks that they belong together.
 //! [`Chain::open_by_lists`] does the same without reading their pages, for a reader that checks each page that it uses.
 //! [`Chain::flatten`] returns a reader of one snapshot with all pages, as a full snapshot would have had it.
-//! [`Chain::blocks`] says where the last copy of each page is. The caller opens the files ([`Files`]).
+//! [`Chain::pages`] says where the last copies of all pages are. The caller opens the files ([`Files`]).
 //!
 //! Each file may have fixed places of pages (mapped-ram). In an incremental one the bitmap has the pages that changed; they may
 //! be zero.
@@ -17,6 +17,7 @@ mod index;
 mod list;
 mod listed;
 mod plan;
+mod runs;
 #[cfg(test)]
 mod tests;
 
@@ -24,16 +25,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, OverBudget};
 use crate::inspect::{Configuration, Options, SectionKind, Stream, Visitor, io_text, printable, read, read_slice};
 use crate::wire::chain::page_hash;
 pub use crate::wire::chain::{Content, Identity, Link};
 use crate::wire::mapped::CAPABILITY;
+pub use crate::wire::page_runs::{PagePlace, Pages, Run};
 use crate::wire::uuid_text;
 pub use flat::{Flat, FlatForm, Part};
 use hashing::Hashing;
 use index::{Blocks, Indexer};
-use list::{Found, PageRuns};
+use list::{Found, encode_pages};
 use plan::{Shape, plan};
 
 /// Most files in a chain.
@@ -106,10 +108,14 @@ pub fn link(start: &[u8]) -> Option<Link<String>> {
 }
 
 /// Reads a whole file, and hashes it. The file may be damaged.
-fn hash<'a, F: ReadAt>(file: &'a F, visitor: &mut impl Visitor) -> io::Result<(Hashing<'a, F>, Stream)> {
+fn hash<'a, F: ReadAt>(
+    file: &'a F,
+    page_size: Option<u64>,
+    visitor: &mut impl Visitor,
+) -> io::Result<(Hashing<'a, F>, Stream)> {
     let mut hashing = Hashing::new(file);
     // Damage is found when the file is opened in a chain.
-    let stream = read(&mut hashing, Options::default(), visitor)?;
+    let stream = read(&mut hashing, Options { page_size, ..Options::default() }, visitor)?;
     hashing.drain()?;
     Ok((hashing, stream))
 }
@@ -122,33 +128,39 @@ fn is_full(path: &Path, file: &impl ReadAt) -> Result<bool, String> {
 
 /// Reads a whole file and returns the identity of its contents.
 pub fn identify(file: &impl ReadAt) -> io::Result<Identity> {
-    survey(file).map(|(identity, _)| identity)
+    survey(file, None).map(|(identity, _)| identity)
 }
 
 /// Reads a whole file. Returns the identity of its contents, and its encoded pages for the lists of its children ([`seal`]) if
-/// it is a full snapshot.
-pub fn survey(file: &impl ReadAt) -> io::Result<(Identity, Option<Vec<u8>>)> {
+/// it is a full snapshot. `page_size` is that of the machine in bytes, if known; a stream does not always show it.
+pub fn survey(file: &impl ReadAt, page_size: Option<u64>) -> io::Result<(Identity, Option<Vec<u8>>)> {
     if link(&read_start(file)?).is_some()
         && let Some(found) = Found::read(file, &mut Budget::new(usize::MAX))?
     {
         return Ok((found.identity, None));
     }
-    let mut runs = PageRuns::default();
-    let (hashing, stream) = hash(file, &mut runs)?;
-    let pages = (stream.parent.is_none()).then(|| runs.encode(is_mapped(&stream), stream.ram.page_size_or_usual()));
+    let mut budget = Budget::new(usize::MAX);
+    let mut indexer = Indexer::new(&mut budget);
+    let (hashing, stream) = hash(file, page_size, &mut indexer)?;
+    let page_size = stream.ram.page_size_or_usual();
+    // Pages that can't be part of a chain are found when the chain is opened.
+    let (blocks, _) = indexer.finish(page_size);
+    let pages = stream.parent.is_none().then(|| encode_pages(&blocks, is_mapped(&stream), page_size));
     Ok((hashing.identity(), pages))
 }
 
 /// Reads a whole incremental snapshot. Returns what must be appended to it, and the identity that it has then. `parent` are the
-/// encoded pages of its parent, if that is a full snapshot.
-pub fn seal(file: &impl ReadAt, parent: Option<&[u8]>) -> io::Result<(Vec<u8>, Identity)> {
-    let mut runs = PageRuns::default();
-    let (hashing, stream) = hash(file, &mut runs)?;
+/// encoded pages of its parent, if that is a full snapshot. `page_size` as in [`survey`].
+pub fn seal(file: &impl ReadAt, parent: Option<&[u8]>, page_size: Option<u64>) -> io::Result<(Vec<u8>, Identity)> {
+    let mut budget = Budget::new(usize::MAX);
+    let mut indexer = Indexer::new(&mut budget);
+    let (hashing, stream) = hash(file, page_size, &mut indexer)?;
     let link = stream.parent.clone().ok_or_else(|| io::Error::other("the snapshot is not incremental"))?;
     let Identity { length, hash } = hashing.identity();
     let (mapped, page_size) = (is_mapped(&stream), stream.ram.page_size_or_usual());
     let head = plan(&Shape { stream: &stream, mapped, page_size, full: None }, FlatForm::WithoutPages)?;
-    let list = list::encode(file, (hash, &link), head, &runs.encode(mapped, page_size), parent)?;
+    let pages = encode_pages(&indexer.finish(page_size).0, mapped, page_size);
+    let list = list::encode(file, (hash, &link), head, &pages, parent)?;
     let (list, hash) = list::finish(list);
     let identity = Identity { length: length + list.len() as u64, hash };
     Ok((list, identity))
@@ -197,7 +209,7 @@ struct Layer<F> {
     identity: Identity,
     link: Option<Link<String>>,
     configuration: Option<Configuration>,
-    /// The pages that the file has, by block.
+    /// The pages that the file has, by block; nothing in a chain, which has the pages of all files together.
     blocks: Blocks,
     page_size: u64,
     /// Pages have fixed places in the file.
@@ -214,6 +226,8 @@ pub struct Chain<F> {
     stream: Stream,
     /// The stream of the youngest file without pages, if the chain was opened by its lists. `stream` describes it then.
     head: Option<Vec<u8>>,
+    /// The last copies of the pages of each block of the stream.
+    pages: Vec<Arc<Pages>>,
 }
 
 fn text(path: &Path) -> String {
@@ -229,7 +243,8 @@ impl<F: ReadAt> Chain<F> {
         let mut next = Some(path.to_owned());
         while let Some(path) = next.take() {
             let file = next_file(files, &path, &layers, &mut numbers)?;
-            let (layer, stream) = Layer::read(path, file, budget)?;
+            let page_size = layers.last().map(|child| child.page_size);
+            let (layer, stream) = Layer::read(path, file, page_size, budget)?;
             if let Some(child) = layers.last() {
                 child.check_parent(&layer)?;
                 child.check_parent_pages(&layer)?;
@@ -239,9 +254,38 @@ impl<F: ReadAt> Chain<F> {
             youngest.get_or_insert(stream);
         }
         let stream = youngest.ok_or("there is no file")?;
-        let chain = Self { layers, stream, head: None };
-        chain.check_machine()?;
+        Self::join(layers, stream, None, budget)
+    }
+
+    /// Makes a chain of files. Checks that they are of one machine, and have all its pages together.
+    fn join(
+        mut layers: Vec<Layer<F>>,
+        stream: Stream,
+        head: Option<Vec<u8>>,
+        budget: &mut Budget,
+    ) -> Result<Arc<Self>, String> {
+        if let Some((youngest, others)) = layers.split_first() {
+            others.iter().try_for_each(|layer| youngest.check_same_machine(layer))?;
+        }
+        for (file, layer) in layers.iter_mut().enumerate() {
+            layer.blocks.set_file(file as u16);
+        }
+        let mut chain = Self { layers, stream, head, pages: Vec::new() };
+        for block in &chain.stream.ram.blocks {
+            chain.pages.push(Arc::new(chain.last_copies(&block.name, budget).map_err(|error| error.to_string())?));
+        }
+        chain.layers.iter_mut().for_each(|layer| layer.blocks = Blocks::default());
+        chain.check_complete()?;
         Ok(Arc::new(chain))
+    }
+
+    /// The last copies of the pages of a block.
+    fn last_copies(&self, block: &str, budget: &mut Budget) -> Result<Pages, OverBudget> {
+        let (page_size, layers) = (self.page_size(), self.layers.iter().map(|layer| layer.blocks.get(block)));
+        let runs = layers.clone().rev().flatten().map(|block| &block.runs[..]);
+        let runs = runs::last_copies(runs, page_size, budget)?;
+        let hashes = layers.map(|block| block.map_or_else(Default::default, |block| Arc::clone(&block.hashes)));
+        Ok(Pages { page_size, runs, hashes: hashes.collect() })
     }
 
     fn shape(&self) -> Shape<'_> {
@@ -270,72 +314,24 @@ impl<F: ReadAt> Chain<F> {
         self.layers.first().map(|layer| layer.identity).unwrap_or_default()
     }
 
-    /// Checks that all files are of one machine, and have all its pages together.
-    fn check_machine(&self) -> Result<(), String> {
-        let Some(youngest) = self.layers.first() else { return Ok(()) };
-        if self.layers.len() > 1 {
-            self.layers[1..].iter().try_for_each(|layer| youngest.check_same_machine(layer))?;
-        }
+    /// Checks that the files have all pages of the machine together.
+    fn check_complete(&self) -> Result<(), String> {
         let shared = self.stream.configuration.as_ref().is_some_and(|machine| machine.has("x-ignore-shared"));
-        if self.is_filled() {
+        if self.is_filled() || shared {
             return Ok(());
         }
-        for block in self.stream.ram.blocks.iter().filter(|block| block.length > 0) {
-            let wanted = block.length.div_ceil(youngest.page_size);
-            let found = self.count_pages(&block.name, wanted, youngest.page_size);
-            if found != wanted && !shared {
-                let name = printable(&block.name);
+        for (block, pages) in self.stream.ram.blocks.iter().zip(&self.pages) {
+            let wanted = block.length.div_ceil(self.page_size());
+            let found = pages.count(wanted);
+            if found != wanted {
+                let (name, path) = (printable(&block.name), self.layers.first().map(|layer| text(&layer.path)));
                 return Err(format!(
                     "{}: the files of the chain have {found} of the {wanted} pages of block '{name}'",
-                    text(&youngest.path)
+                    path.unwrap_or_default()
                 ));
             }
         }
         Ok(())
-    }
-
-    /// The number of pages of a block that files have, of `wanted` pages.
-    fn count_pages(&self, block: &str, wanted: u64, page_size: u64) -> u64 {
-        let places = || self.layers.iter().filter_map(|layer| layer.blocks.get(block)).flat_map(|block| &block.places);
-        let most = places().count() as u64;
-        if most < wanted {
-            return most;
-        }
-        // The files have at least as many places, so the memory for this is bounded.
-        let (mut seen, mut count) = (vec![false; wanted as usize], 0);
-        for place in places() {
-            if let Some(seen) = seen.get_mut((place.address / page_size) as usize) {
-                count += u64::from(!std::mem::replace(seen, true));
-            }
-        }
-        count
-    }
-
-    /// Calls `each` with each page of a block that a file has. Of several copies, the last one is valid.
-    pub fn each_page(&self, block: &str, mut each: impl FnMut(PagePlace)) {
-        for (file, layer) in self.layers.iter().enumerate().rev() {
-            let places = layer.blocks.get(block).into_iter().flat_map(|block| &block.places);
-            places.for_each(|place| each(PagePlace::new(file, place)));
-        }
-    }
-
-    /// The last copy of each page of a block, in the order of their addresses.
-    fn pages(&self, block: &str) -> Vec<(usize, index::Place)> {
-        let mut all = Vec::new();
-        for (at, layer) in self.layers.iter().enumerate().rev() {
-            let pages = layer.blocks.get(block);
-            all.extend(pages.iter().flat_map(|pages| pages.places.iter().map(|place| (at, *place))));
-        }
-        // Stable: of two copies of a page, the younger one is last.
-        all.sort_by_key(|(_, place)| place.address);
-        all.dedup_by(|next, kept| {
-            let same = next.1.address == kept.1.address;
-            if same {
-                *kept = *next;
-            }
-            same
-        });
-        all
     }
 
     /// Whether a page that no file has is zero: the oldest file has fixed places, which leave zero pages out.
@@ -348,9 +344,9 @@ impl<F: ReadAt> Chain<F> {
         self.stream.ram.blocks.iter().map(|block| (&*block.name, block.length))
     }
 
-    /// Where the pages of a block are, in the order of their addresses. A page that is not in the list is zero.
-    pub fn page_places(&self, block: &str) -> impl Iterator<Item = PagePlace> {
-        self.pages(block).into_iter().map(|(file, place)| PagePlace::new(file, &place))
+    /// The last copies of the pages of each block, in the order of [`Chain::blocks`].
+    pub fn pages(&self) -> impl Iterator<Item = &Arc<Pages>> {
+        self.pages.iter()
     }
 
     /// The size of a page in bytes.
@@ -369,22 +365,6 @@ impl<F: ReadAt> Chain<F> {
     }
 }
 
-/// Where the last copy of a page is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PagePlace {
-    /// Address within the block.
-    pub address: u64,
-    /// The content.
-    pub content: Content,
-}
-
-impl PagePlace {
-    fn new(file: usize, place: &index::Place) -> Self {
-        let index::Place { address, offset, fill, hash } = *place;
-        Self { address, content: fill.map_or(Content::At { file, offset, hash }, Content::Filled) }
-    }
-}
-
 impl<F: ReadAt> Layer<F> {
     /// The path of the parent, if the file names one.
     fn parent_path(&self) -> Option<PathBuf> {
@@ -392,7 +372,8 @@ impl<F: ReadAt> Layer<F> {
         Some(self.path.parent().unwrap_or(Path::new("")).join(&link.name))
     }
 
-    fn read(path: PathBuf, file: F, budget: &mut Budget) -> Result<(Self, Stream), String> {
+    /// Reads a whole file. `page_size` is that of its child; an incremental file has its own in its list.
+    fn read(path: PathBuf, file: F, page_size: Option<u64>, budget: &mut Budget) -> Result<(Self, Stream), String> {
         let named = |error: io::Error| format!("{}: {}", text(&path), io_text(&error));
         let fail = |what: &str| Err(format!("{}: {what}", text(&path)));
         let found = match is_full(&path, &file)? {
@@ -402,15 +383,22 @@ impl<F: ReadAt> Layer<F> {
                 None => return fail(NO_LIST),
             },
         };
+        let parts = found.as_ref().map(Found::parts).transpose();
+        let parts = parts.map_err(|error| format!("{}: {error}", text(&path)))?;
+        let page_size = parts.as_ref().map(|parts| parts.page_size).or(page_size);
         let data = Before(&file, found.as_ref().map_or(u64::MAX, |found| found.end));
         let mut hashing = Hashing::new(&data);
         let mut indexer = Indexer::new(budget);
-        let options = Options { budget: Budget::new(indexer.left() / 2), ..Options::default() };
+        let options = Options { budget: Budget::new(indexer.left() / 2), page_size, ..Options::default() };
         let stream = read(&mut hashing, options, &mut indexer).map_err(named)?;
         let mut identity = hashing.identity();
-        let blocks = indexer.finish();
+        let page_size = stream.ram.page_size_or_usual();
+        let (blocks, usable) = indexer.finish(page_size);
         if let Some(damage) = &stream.damage {
             return fail(&damage.to_string());
+        }
+        if let Err(reason) = usable {
+            return fail(reason);
         }
         if stream.parent.is_some() != found.is_some() {
             return fail("the section that names its parent is not the first one");
@@ -421,22 +409,21 @@ impl<F: ReadAt> Layer<F> {
         if stream.items.iter().any(|item| item.depth > 0) {
             return fail("it is the stream of a postcopy, which can't be part of a chain");
         }
-        let page_size = stream.ram.page_size_or_usual();
         let (link, configuration) = (stream.parent.clone(), stream.configuration.clone());
         let mapped = is_mapped(&stream);
         let mut parent_pages = None;
-        if let Some((found, link)) = found.as_ref().zip(link.as_ref()) {
-            let parts = found.parts().map_err(|error| format!("{}: {error}", text(&path)))?;
+        if let Some(((found, parts), link)) = found.as_ref().zip(parts).zip(link.as_ref()) {
             if parts.data != identity.hash {
                 return fail("it is damaged or cut off: its bytes do not have the hash in the list at its end");
             }
             let head = plan(&Shape { stream: &stream, mapped, page_size, full: None }, FlatForm::WithoutPages);
-            let pages = PageRuns::of(&blocks, page_size).encode(mapped, page_size);
-            let list = head.and_then(|head| list::encode(&file, (identity.hash, link), head, &pages, parts.parent));
+            let pages = encode_pages(&blocks, mapped, page_size);
+            let parent = parts.parent.map(|part| &found.bytes[part]);
+            let list = head.and_then(|head| list::encode(&file, (identity.hash, link), head, &pages, parent));
             if !found.is(&list.map_err(named)?) {
                 return fail("the list of pages at its end is not that of its pages");
             }
-            parent_pages = parts.parent.map(<[u8]>::to_vec);
+            parent_pages = parent.map(<[u8]>::to_vec);
             identity = found.identity;
         }
         Ok((Self { path, file, identity, link, configuration, blocks, page_size, mapped, parent_pages }, stream))
@@ -445,7 +432,7 @@ impl<F: ReadAt> Layer<F> {
     /// Checks that the pages of a parent that is a full snapshot are those that the list of this file has.
     fn check_parent_pages(&self, parent: &Self) -> Result<(), String> {
         let Some(pages) = self.parent_pages.as_ref().filter(|_| parent.link.is_none()) else { return Ok(()) };
-        if *pages == PageRuns::of(&parent.blocks, parent.page_size).encode(parent.mapped, parent.page_size) {
+        if *pages == encode_pages(&parent.blocks, parent.mapped, parent.page_size) {
             return Ok(());
         }
         Err(format!("{}: its list has other pages than its parent {}", text(&self.path), text(&parent.path)))

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Chains of files in memory, good ones and damaged ones.
 
+mod places;
+
 use super::*;
 use crate::inspect::{Block, Page, Visitor, read_whole};
 use crate::testing::{Builder, flag};
@@ -52,9 +54,9 @@ impl Memory {
         let pages = [("a", 1, 0), ("a", 7, 99), ("b", 0, 98), ("b", 1, 55)];
         let mut one = snapshot_in(forms[1], "pc", &pages, b"mid", link(base, "0"));
         if lists_base {
-            let pages = survey(&files.0[Path::new("0")]).unwrap().1.unwrap();
+            let pages = survey(&files.0[Path::new("0")], None).unwrap().1.unwrap();
             one.truncate(end_of_data(&one));
-            let (list, _) = seal(&&one[..], Some(&pages)).unwrap();
+            let (list, _) = seal(&&one[..], Some(&pages), Some(PAGE as u64)).unwrap();
             one.extend(list);
         }
         let one = files.put("1", one);
@@ -72,9 +74,9 @@ fn end_of_data(bytes: &[u8]) -> usize {
 /// the content that was saved.
 fn contents_by_places(chain: &Chain<&'static [u8]>) -> Vec<Option<u8>> {
     let mut all = Vec::new();
-    for (name, length) in chain.blocks() {
+    for ((_, length), found) in chain.blocks().zip(chain.pages()) {
         let mut pages = vec![Some(0); length as usize / PAGE];
-        chain.each_page(name, |PagePlace { address, content }| {
+        found.places().for_each(|PagePlace { address, content }| {
             pages[address as usize / PAGE] = match content {
                 Content::Filled(value) => Some(value),
                 Content::At { file, offset, hash } => {
@@ -166,7 +168,7 @@ fn snapshot_in(
     stream.named(4, 4, "timer", 0, 1, state);
     stream.raw(&[0]);
     if stream_is_child {
-        let (list, identity) = seal(&&stream.bytes[..], None).unwrap();
+        let (list, identity) = seal(&&stream.bytes[..], None, Some(PAGE as u64)).unwrap();
         stream.raw(&list);
         assert_eq!(identify(&&stream.bytes[..]).unwrap(), identity);
     }
@@ -179,9 +181,9 @@ fn all_pages(value: impl Fn(usize) -> u8) -> Vec<(&'static str, u64, u8)> {
 }
 
 #[derive(Default)]
-struct Pages(BTreeMap<(String, u64), u8>);
+struct Seen(BTreeMap<(String, u64), u8>);
 
-impl Visitor for Pages {
+impl Visitor for Seen {
     const WANTS_PAGES: bool = true;
 
     fn page(&mut self, block: &Block, address: u64, page: Page<'_>, _offset: u64) -> io::Result<()> {
@@ -199,7 +201,7 @@ impl Visitor for Pages {
 fn contents(chain: &Arc<Chain<&'static [u8]>>) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
     chain.flatten(FlatForm::Stream).read_to_end(&mut bytes).unwrap();
-    let mut pages = Pages::default();
+    let mut pages = Seen::default();
     let stream = read_whole(&bytes, Options::default(), &mut pages).unwrap();
     assert!(stream.damage.is_none() && stream.parent.is_none() && stream.trailing == 0, "{:?}", stream.damage);
     let state = stream.devices().last().and_then(|(_, section)| section.data.clone()).unwrap();
@@ -271,11 +273,11 @@ fn files_with_fixed_places_may_be_anywhere_in_a_chain() {
         assert!(mapped.is_mapped() && !mapped.is_incremental());
         assert_eq!(contents(&mapped), expected, "{number:03b}");
         let (without, _) = flat(&chain, FlatForm::WithoutPages);
-        let mut seen = Pages::default();
+        let mut seen = Seen::default();
         let stream = read_whole(&without, Options::default(), &mut seen).unwrap();
         assert!(stream.damage.is_none() && seen.0.is_empty() && stream.ram.blocks.len() == 2);
         assert_eq!(chain.blocks().collect::<Vec<_>>(), [("a", 8 * PAGE as u64), ("b", 4 * PAGE as u64)]);
-        let places: Vec<_> = chain.page_places("a").collect();
+        let places: Vec<_> = chain.pages().next().unwrap().places().collect();
         assert!(places.len() >= 7 && places.is_sorted_by_key(|place| place.address));
         let Content::At { file, offset, hash } = places.last().unwrap().content else { panic!("{places:?}") };
         let bytes = &files.0[Path::new("one")][offset as usize..offset as usize + PAGE];
@@ -558,11 +560,11 @@ proptest! {
         if let Ok(chain) = files.open_by_lists("2") {
             contents_by_places(&chain);
             let _ = chain.flatten(FlatForm::WithoutPages).read_to_end(&mut Vec::new());
-            for (name, _) in chain.blocks() {
-                chain.each_page(name, |place| if let Content::At { file, offset, .. } = place.content {
+            for place in chain.pages().flat_map(|pages| pages.places()) {
+                if let Content::At { file, offset, .. } = place.content {
                     let length = chain.files().nth(file).unwrap().len();
                     assert!(offset as usize + PAGE <= length, "a page outside of its file");
-                });
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod mapped;
 pub mod multifd;
 pub mod page_index;
+pub mod page_runs;
 pub mod preflight;
 pub mod ram;
 pub mod return_path;
