@@ -378,9 +378,11 @@ typedef enum SaveVMReportLevel {
  * library continues as if the function had succeeded. The table is copied. Every member gets the `opaque` of savevm_new().
  *
  * "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. A member whose comment
- * does not mention the lock is called with or without it. Members run on the
- * thread of the library function that needs them, or on a thread of the library. A thread or program that a member starts there
- * inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness is negative.
+ * does not mention the lock is called with or without it.
+ *
+ * Members run on the thread of the library function that needs them, or on a thread of the library. A thread or program that a
+ * member starts there inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness
+ * is negative.
  */
 typedef struct SaveVMHostOps {
   /**
@@ -479,7 +481,7 @@ typedef struct SaveVMHostOps {
    */
   int (*disks_activate)(void *opaque);
   /**
-   * Slows the guest's CPUs down by `percent` of their time (0: full speed). Called for SaveVMParams.auto_converge. NULL: the guest
+   * Slows the guest's CPUs down by `percent` of their time (0: full speed), for SaveVMParams.auto_converge. NULL: the guest
    * is not slowed down.
    */
   void (*throttle)(void *opaque, int percent);

@@ -90,7 +90,7 @@ __attribute__((constructor)) static void before(void)
 static void check_lock(Device *device, const char *callback, QEMUFile *f)
 {
     static const char *const with[] = { "save_state",  "save_cleanup", "save_live_complete_postcopy",
-                                        "save_live_complete_precopy", "load_state" };
+                                        "save_live_complete_precopy", "load_setup", "load_state", "load_cleanup" };
     const char *without = device->data;
 
     (void)f;

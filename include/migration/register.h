@@ -90,15 +90,17 @@ typedef struct SaveVMHandlers {
    */
   int (*load_state)(QEMUFile *f, void *opaque, int version_id);
   /**
-   * Prepares the device for a load, before the first section. Returns 0 or -errno.
+   * Prepares the device for a load, before the first section. Returns 0 or -errno. Lock: held.
    */
   int (*load_setup)(QEMUFile *f, void *opaque);
   /**
-   * Releases what load_setup allocated. Called once after a load ended, successfully or not. The result is ignored.
+   * Releases what load_setup allocated. Called once after a load ended, successfully or not, also if load_setup was not called
+   * because the load had failed before. The result is ignored. Lock: held.
    */
   int (*load_cleanup)(void *opaque);
   /**
-   * Prepares the device to send again over a new connection, after a postcopy was paused. Returns 0 or -errno.
+   * Prepares the device to send again over a new connection, after a postcopy was paused. Returns 0 or -errno. Lock: not
+   * held.
    */
   int (*resume_prepare)(MigrationState *s, void *opaque);
 } SaveVMHandlers;

@@ -68,9 +68,11 @@ sized_structs! {
 /// library continues as if the function had succeeded. The table is copied. Every member gets the `opaque` of savevm_new().
 ///
 /// "The lock" is the hypervisor's big lock. "With the lock" means that the library holds it during the call. A member whose comment
-/// does not mention the lock is called with or without it. Members run on the
-/// thread of the library function that needs them, or on a thread of the library. A thread or program that a member starts there
-/// inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness is negative.
+/// does not mention the lock is called with or without it.
+///
+/// Members run on the thread of the library function that needs them, or on a thread of the library. A thread or program that a
+/// member starts there inherits the blocked signals. On Linux 6.12 or later, it also inherits a time slice of 0.1 ms if its niceness
+/// is negative.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SaveVMHostOps {
@@ -133,7 +135,7 @@ pub struct SaveVMHostOps {
     /// Called before the guest starts on this side, also after a failed migration: acquires the disks; 0 or -errno. With the
     /// lock.
     pub disks_activate: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Slows the guest's CPUs down by `percent` of their time (0: full speed). Called for SaveVMParams.auto_converge. NULL: the guest
+    /// Slows the guest's CPUs down by `percent` of their time (0: full speed), for SaveVMParams.auto_converge. NULL: the guest
     /// is not slowed down.
     pub throttle: Option<unsafe extern "C" fn(opaque: *mut c_void, percent: c_int)>,
     /// Called when precopy reaches a stage. A negative result is logged and otherwise ignored.

@@ -52,11 +52,13 @@ pub struct SaveVMHandlers {
     /// Reads one section of the device. `version_id` is the version in the stream. Returns 0 or -errno. Lock: held, but
     /// not held for pages that arrive while the guest runs in postcopy.
     pub load_state: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int>,
-    /// Prepares the device for a load, before the first section. Returns 0 or -errno.
+    /// Prepares the device for a load, before the first section. Returns 0 or -errno. Lock: held.
     pub load_setup: Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void) -> c_int>,
-    /// Releases what load_setup allocated. Called once after a load ended, successfully or not. The result is ignored.
+    /// Releases what load_setup allocated. Called once after a load ended, successfully or not, also if load_setup was not called
+    /// because the load had failed before. The result is ignored. Lock: held.
     pub load_cleanup: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Prepares the device to send again over a new connection, after a postcopy was paused. Returns 0 or -errno.
+    /// Prepares the device to send again over a new connection, after a postcopy was paused. Returns 0 or -errno. Lock: not
+    /// held.
     pub resume_prepare: Option<unsafe extern "C" fn(s: *mut MigrationState, opaque: *mut c_void) -> c_int>,
 }
 
