@@ -2039,7 +2039,7 @@ int savevm_snapshot_check_file(SaveVM *vm,
  *   -EBUSY   a migration, a snapshot or a checkpoint prevents it; the machine is not changed
  *   -errno   another error. The guest continues, unless savevm_owner() is SAVEVM_OWNER_TORN afterwards
  *
- * Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened.
+ * Thread: any. Lock: either; taken if the calling thread does not hold it, released while waiting for the other end of `uri`.
  */
 int savevm_snapshot_load(SaveVM *vm,
                          const char *uri,

@@ -18,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static HarnessLock lock = HARNESS_LOCK_INIT;
@@ -251,6 +253,45 @@ TEST(wait_for_the_other_end_of_a_pipe_releases_the_lock)
         error_free(err);
     }
     unlink(pipe_uri + strlen("file:"));
+    rmdir(place);
+}
+
+static char socket_uri[80];
+
+/* Connects and sends nothing until it gets the lock. */
+static void *connects_and_is_silent(void *opaque)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    (void)opaque;
+    strcpy(address.sun_path, socket_uri + strlen("unix:"));
+    WAIT_FOR(harness_listens(address.sun_path));
+    CHECK_EQ(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    /* The library has accepted the connection. */
+    WAIT_FOR(!harness_listens(address.sun_path));
+    harness_lock(&lock);
+    close(fd);
+    harness_unlock(&lock);
+    return NULL;
+}
+
+TEST(wait_for_the_first_bytes_of_a_snapshot_releases_the_lock)
+{
+    char place[] = "/tmp/savevm-locks-XXXXXX";
+    Error *err = NULL;
+    pthread_t thread;
+
+    REQUIRE(mkdtemp(place) != NULL);
+    snprintf(socket_uri, sizeof(socket_uri), "unix:%s/socket", place);
+    harness_lock(&lock);
+    pthread_create(&thread, NULL, connects_and_is_silent, NULL);
+    CHECK_EQ(savevm_snapshot_load(NULL, socket_uri, NULL, &err), -EINVAL);
+    CHECK(harness_locked(&lock));
+    CHECK(guest_runs);
+    harness_unlock(&lock);
+    pthread_join(thread, NULL);
+    error_free(err);
     rmdir(place);
 }
 

@@ -221,7 +221,7 @@ fn check_first(vm: &Vm, from: &Uri, options: &SnapshotOptions) -> Result<(Arc<dy
     if !matches!(from, Uri::File { path, .. } if path.is_file()) {
         return match options.lazy {
             true => Err(Error::invalid(format!("a lazy restore needs a regular file (file:PATH), and {from} is none"))),
-            false => Ok((check_beginning(channel)?, Pages::default())),
+            false => Ok((without_big_lock(&*vm.host(), || check_beginning(channel))?, Pages::default())),
         };
     }
     let Some(file) = channel.positioned().map_err(failed)? else { return Ok((channel, Pages::default())) };

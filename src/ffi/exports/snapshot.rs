@@ -335,7 +335,7 @@ pub unsafe extern "C" fn savevm_snapshot_check_file(
 ///   -EBUSY   a migration, a snapshot or a checkpoint prevents it; the machine is not changed
 ///   -errno   another error. The guest continues, unless savevm_owner() is SAVEVM_OWNER_TORN afterwards
 ///
-/// Thread: any. Lock: either; taken if the calling thread does not hold it, released while `uri` is opened.
+/// Thread: any. Lock: either; taken if the calling thread does not hold it, released while waiting for the other end of `uri`.
 ///
 /// # Safety
 /// `vm` is NULL or a context; `uri` is NULL or a terminated string; `options` is NULL (defaults) or begins with its
