@@ -5,7 +5,7 @@ use super::layout::{Abi, Reader, Slot, Struct};
 use super::members::{CONSTANTS, KINDS, Known, MEMBERS, STRUCTS, width};
 use super::tables;
 use crate::error::{Error, Result};
-use crate::ffi::types::abi::SaveVMAbiConstantId::*;
+use crate::ffi::types::abi::SaveVMAbiConstantId::{self as Flag, *};
 use crate::ffi::types::abi::SaveVMAbiKind::{self as Kind, *};
 use crate::ffi::types::abi::SaveVMAbiMemberId::{self as Id, *};
 use crate::ffi::types::abi::{SAVEVM_SEMANTICS_OF_VERSION, SaveVMAbiConstant, SaveVMAbiDescription, SaveVMAbiMember};
@@ -34,6 +34,18 @@ const REQUIRED: [Id; 17] = [
     SAVEVM_ABI_VMStateField_vmsd,
     SAVEVM_ABI_VMStateField_version_id,
     SAVEVM_ABI_VMStateInfo_name,
+];
+
+/// Members that a layout has if it has the flag.
+const REQUIRED_BY_FLAGS: [(Flag, Id); 8] = [
+    (SAVEVM_ABI_VMS_ARRAY, SAVEVM_ABI_VMStateField_num),
+    (SAVEVM_ABI_VMS_VARRAY_INT32, SAVEVM_ABI_VMStateField_num_offset),
+    (SAVEVM_ABI_VMS_VARRAY_UINT8, SAVEVM_ABI_VMStateField_num_offset),
+    (SAVEVM_ABI_VMS_VARRAY_UINT16, SAVEVM_ABI_VMStateField_num_offset),
+    (SAVEVM_ABI_VMS_VARRAY_UINT32, SAVEVM_ABI_VMStateField_num_offset),
+    (SAVEVM_ABI_VMS_VBUFFER, SAVEVM_ABI_VMStateField_size_offset),
+    (SAVEVM_ABI_VMS_MULTIPLY_ELEMENTS, SAVEVM_ABI_VMStateField_num),
+    (SAVEVM_ABI_VMS_VSTRUCT, SAVEVM_ABI_VMStateField_struct_version_id),
 ];
 
 /// A number that C stored in an enumeration.
@@ -168,6 +180,9 @@ fn check_constants(constants: &[SaveVMAbiConstant]) -> Result<[Option<u32>; CONS
         let Some((_, name)) = CONSTANTS.get(id) else {
             return Err(Error::invalid(format!("unknown constant {id}: is the library older than its headers?")));
         };
+        if values[id].is_some() {
+            return Err(Error::invalid(format!("{name} is described twice")));
+        }
         let is_flag = id >= SAVEVM_ABI_VMS_SINGLE as usize;
         if is_flag && !value.is_power_of_two() {
             return Err(Error::invalid(format!("{name} is 0x{value:x}, which is not one bit")));
@@ -201,6 +216,11 @@ fn check_profile(abi: &Abi) -> Result<()> {
     needs(Profile::SWITCHOVER_START, start, "SaveVMHandlers.switchover_start")?;
     let end = abi.constant(SAVEVM_ABI_VMS_END).is_some();
     needs(Profile::CHECK_DESCRIPTIONS, end, "VMS_END")?;
+    let lacks = |(flag, id): &&(Flag, Id)| abi.constant(*flag).is_some() && abi.kind(*id).is_none();
+    if let Some((flag, id)) = REQUIRED_BY_FLAGS.iter().find(lacks) {
+        let (name, flag) = (MEMBERS[*id as usize].name, CONSTANTS[*flag as usize].1);
+        return Err(Error::invalid(format!("{name} is missing, and {flag} needs it")));
+    }
     if abi.kind(SAVEVM_ABI_SaveVMHandlers_save_query_pending).is_some() {
         let sums = [
             SAVEVM_ABI_MigPendingData_precopy_bytes,

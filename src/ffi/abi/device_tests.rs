@@ -323,6 +323,48 @@ fn list_without_its_end_marker_is_refused_where_the_version_has_one() {
     });
 }
 
+/// A list of one number with `flags`, and its description, in a layout in which `moved` has another value.
+fn register_with_flags(moved: Option<SaveVMAbiConstantId>, flags: u32) -> Result<(), String> {
+    let mut draft = super::tests::Draft::of(1000);
+    if let Some(flag) = moved {
+        draft.constant(flag).value = 1 << 18;
+    }
+    let abi: &'static Abi = Box::leak(Box::new(draft.build().unwrap()));
+    let table = |of: Struct| Table { abi, words: vec![0; abi.size(of) / size_of::<usize>()] };
+    let field = table(Struct::Field)
+        .set(SAVEVM_ABI_VMStateField_name, c"number".as_ptr())
+        .set(SAVEVM_ABI_VMStateField_size, 4usize)
+        .set(SAVEVM_ABI_VMStateField_flags, flags)
+        .set(SAVEVM_ABI_VMStateField_info, &raw const vmstate_info_uint32);
+    let end = table(Struct::Field).set(SAVEVM_ABI_VMStateField_flags, 1u32 << 16);
+    let description = table(Struct::Description)
+        .set(SAVEVM_ABI_VMStateDescription_name, c"numbers".as_ptr())
+        .set(SAVEVM_ABI_VMStateDescription_fields, [field.words, end.words].concat().leak().as_ptr())
+        .leak();
+    let (mut value, mut error) = (0u32, ptr::null_mut());
+    let (abi, opaque) = (crate::ffi::marshal::castable::lend::<SaveVMAbi>(abi), ptr::from_mut(&mut value).cast());
+    in_context(None, |_| {
+        // SAFETY: the description is one of the layout, and describes `value`.
+        let ret =
+            unsafe { savevm_abi_vmstate_register(abi, ptr::null_mut(), 0, description, opaque, -1, 0, &raw mut error) };
+        if ret == 0 { Ok(()) } else { Err(message(error)) }
+    })
+}
+
+#[test]
+fn end_marker_is_found_in_a_layout_with_moved_flags() {
+    assert_eq!(register_with_flags(None, 1), Ok(()));
+    assert_eq!(register_with_flags(Some(SaveVMAbiConstantId::SAVEVM_ABI_VMS_STRUCT), 1), Ok(()));
+}
+
+#[test]
+fn field_with_a_flag_that_the_layout_does_not_name_is_refused() {
+    for moved in [None, Some(SaveVMAbiConstantId::SAVEVM_ABI_VMS_STRUCT)] {
+        let error = register_with_flags(moved, 1 | 1 << 19).unwrap_err();
+        assert!(error.contains("'numbers'") && error.contains("'number' has flags 0x80000"), "{error}");
+    }
+}
+
 #[test]
 fn early_setup_and_unmigratable_are_read_as_two_booleans_from_8_0_on() {
     let mut value = 1u32;

@@ -140,6 +140,11 @@ impl Abi {
         ORDER.into_iter().find(|(id, _)| self.constant(*id) == Some(value)).map(|(_, order)| order)
     }
 
+    /// Returns all flags that this version has.
+    pub fn known_flags(&self) -> u32 {
+        self.constants[Constant::SAVEVM_ABI_VMS_SINGLE as usize..].iter().flatten().fold(0, |all, flag| all | flag)
+    }
+
     /// Returns flags of this version as those of QEMU 7.2.
     #[inline]
     pub fn flags(&self, flags: u32) -> u32 {

@@ -169,6 +169,30 @@ fn wrong_descriptions_are_refused_with_the_name_of_the_member() {
     refused(|draft| draft.constant(SAVEVM_ABI_VMS_ARRAY).value = 3, "VMS_ARRAY is 0x3");
     refused(|draft| draft.constant(SAVEVM_ABI_VMS_ARRAY).value = 2, "VMS_ARRAY and VMS_POINTER have the same value");
     refused(|draft| draft.constants.retain(|constant| constant.value != 8), "VMS_STRUCT is missing");
+    refused(
+        |draft| {
+            let twice = SaveVMAbiConstant { value: 1 << 20, ..*draft.constant(SAVEVM_ABI_VMS_ARRAY) };
+            draft.constants.push(twice);
+        },
+        "VMS_ARRAY is described twice",
+    );
+}
+
+#[test]
+fn flags_need_their_members() {
+    refused(|draft| draft.without(SAVEVM_ABI_VMStateField_num), "VMStateField.num is missing, and VMS_ARRAY needs it");
+    refused(
+        |draft| draft.without(SAVEVM_ABI_VMStateField_num_offset),
+        "VMStateField.num_offset is missing, and VMS_VARRAY_",
+    );
+    refused(
+        |draft| draft.without(SAVEVM_ABI_VMStateField_size_offset),
+        "VMStateField.size_offset is missing, and VMS_VBUFFER",
+    );
+    refused(
+        |draft| draft.without(SAVEVM_ABI_VMStateField_struct_version_id),
+        "VMStateField.struct_version_id is missing, and VMS_VSTRUCT",
+    );
 }
 
 #[test]

@@ -99,7 +99,10 @@ macro_rules! plain_members {
         /// The pointers that the functions receive must be tables of this layout that stay as they are.
         pub(crate) trait Layout: Copy + 'static {
             $(unsafe fn $name(self, table: NonNull<$table>) -> $type;)*
+            /// The flags as those of QEMU 7.2.
             unsafe fn field_flags(self, field: NonNull<VMStateField>) -> u32;
+            /// The flags with the values of this layout.
+            unsafe fn own_flags(self, field: NonNull<VMStateField>) -> u32;
             unsafe fn next_field(self, field: NonNull<VMStateField>) -> NonNull<VMStateField>;
             unsafe fn after(self, description: *const VMStateDescription) -> *const VMStateDescription;
             unsafe fn pre_load(self, description: NonNull<VMStateDescription>) -> Hook;
@@ -163,7 +166,12 @@ macro_rules! plain_members {
 
             unsafe fn field_flags(self, field: NonNull<VMStateField>) -> u32 {
                 // SAFETY: a table of this layout (contract of `Layout`).
-                self.0.flags(unsafe { self.0.read(SAVEVM_ABI_VMStateField_flags, field.cast()) })
+                self.0.flags(unsafe { self.own_flags(field) })
+            }
+
+            unsafe fn own_flags(self, field: NonNull<VMStateField>) -> u32 {
+                // SAFETY: as above.
+                unsafe { self.0.read(SAVEVM_ABI_VMStateField_flags, field.cast()) }
             }
 
             unsafe fn next_field(self, field: NonNull<VMStateField>) -> NonNull<VMStateField> {
@@ -222,6 +230,11 @@ macro_rules! native_fields {
         unsafe fn field_flags(self, field: NonNull<VMStateField>) -> u32 {
             // SAFETY: a table of this layout (contract of `Layout`).
             unsafe { (*field.as_ptr()).flags }
+        }
+
+        unsafe fn own_flags(self, field: NonNull<VMStateField>) -> u32 {
+            // SAFETY: as above. The flags of such fields have the values of QEMU 7.2.
+            unsafe { self.field_flags(field) }
         }
 
         #[inline(always)]

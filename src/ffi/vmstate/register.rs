@@ -190,7 +190,7 @@ fn register_state<L: Layout>(
     })
 }
 
-/// Checks that all lists of fields end with VMS_END, and that the name of a subsection begins with its parent's, as QEMU
+/// Checks that all lists of fields end with VMS_END, that the layout names the flags of all fields, and that the name of a subsection begins with its parent's, as QEMU
 /// 8.0 and newer check it in tests.
 fn check_lists<L: Layout>(abi: &Abi, description: CDescription<L>, seen: &mut HashSet<usize>) -> Result<()> {
     if !seen.insert(description.identity()) {
@@ -201,6 +201,14 @@ fn check_lists<L: Layout>(abi: &Abi, description: CDescription<L>, seen: &mut Ha
         let own = name_of(&description);
         return Err(Error::invalid(format!(
             "'{own}': the list of fields ends with flags 0x{found:x} in place of VMS_END: is VMSTATE_END_OF_LIST() missing?"
+        )));
+    }
+    let unknown = |field: &CShape<L>| field.own_flags() & !abi.known_flags() != 0;
+    if let Some(field) = description.fields().find(unknown) {
+        let (own, name) = (name_of(&description), String::from_utf8_lossy(field.name()).into_owned());
+        let flags = field.own_flags() & !abi.known_flags();
+        return Err(Error::invalid(format!(
+            "'{own}': the field '{name}' has flags 0x{flags:x}, which the layout does not name"
         )));
     }
     let structs = |field: &CShape<L>| field.flags() & (flags::STRUCT | flags::VSTRUCT) != 0;

@@ -171,7 +171,7 @@ impl<L: Layout> CDescription<L> {
     pub(super) fn end_flags(self) -> Option<u32> {
         let mut entries = (!self.raw_fields().is_null()).then(|| self.entries())?;
         entries.by_ref().for_each(drop);
-        Some(entries.0.raw_flags())
+        Some(entries.0.own_flags())
     }
 }
 
@@ -228,6 +228,7 @@ impl<L: Layout> CShape<L> {
         raw_name: entry.field_name -> *const c_char;
         raw_hint: entry.hint -> *const c_char;
         raw_flags: entry.field_flags -> u32;
+        own_flags: entry.own_flags -> u32;
         raw_size: entry.field_size -> usize;
         start: entry.start -> usize;
         num: entry.num -> c_int;
