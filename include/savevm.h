@@ -337,7 +337,8 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_SWITCHOVER_ACK (1 << 10)
 
 /**
- * The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 10.0 does. Without this flag, the load calls it.
+ * The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 9.2 and newer do. Without this flag, the load calls
+ * it, except if the stream is refused before `load_setup`, or in it (see SAVEVM_SEMANTICS_CLEAN_FAILED_SETUP).
  */
 #define SAVEVM_FLAG_HOST_CLEANS_LOAD (1 << 11)
 

@@ -167,6 +167,11 @@ extern "C" {
 #define SAVEVM_SEMANTICS_SKIP_SETUP_NOTICE (1 << 12)
 
 /**
+ * load_cleanup is called after a load that failed in load_setup, too (QEMU 9.2).
+ */
+#define SAVEVM_SEMANTICS_CLEAN_FAILED_SETUP (1 << 13)
+
+/**
  * All switches of QEMU version `qemu_version`, in addition to the other bits that are set.
  */
 #define SAVEVM_SEMANTICS_OF_VERSION (1 << 30)

@@ -6,6 +6,7 @@ use super::handler::Callback;
 use super::host::{Flags, Host, Level, with_big_lock};
 use super::incoming::{FileHandle, Incoming, LoadEnd, Opened, PostcopyState};
 use super::load_command::Outcome;
+use super::profile::Profile;
 use super::registry::{Call, Entry};
 use super::section_context::SectionContext;
 use super::unwind::{catch, on_panic};
@@ -28,6 +29,17 @@ pub fn stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
         Opened::Visit => Err(Error::invalid("the source does not migrate")),
         Opened::BrokenOff(error) => Err(error),
     }
+}
+
+/// As `stream`, for a host with a driver of its own. QEMU calls `load_cleanup` after a failed `load_setup` from 9.2 on
+/// (`Profile::CLEAN_FAILED_SETUP`). A device that has started a thread is always cleaned up, because the thread refers to it.
+pub fn host_stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
+    let loaded = stream(vm, file);
+    let failed_setup = matches!(&loaded, Err(error) if error.phase() == Some(Phase::LoadSetup));
+    if failed_setup && (vm.profile().has(Profile::CLEAN_FAILED_SETUP) || vm.load_threads().has_threads()) {
+        clean(vm);
+    }
+    loaded
 }
 
 /// Reads the header of a stream. If the handler of commands negotiates, it reads the commands before the first section, and
@@ -170,6 +182,7 @@ pub fn is_expected(entry: &Entry) -> bool {
 /// Loads the devices of a rehearsal: FULL sections up to EOF. With the big lock. The caller cleans up.
 pub fn rehearse(vm: &Vm, file: &MigFile) -> Result<()> {
     vm.load_state().reset();
+    vm.load_threads().begin();
     setup(vm, file)?;
     vm.host().cpu_synchronize_pre_load();
     let sections = SectionContext::new(vm, file);
@@ -185,6 +198,7 @@ pub fn rehearse(vm: &Vm, file: &MigFile) -> Result<()> {
             }
         }
     }
+    vm.load_threads().wait(&*vm.host())?;
     vm.host().cpu_synchronize_post_load();
     Ok(())
 }

@@ -32,11 +32,12 @@ impl Default for LoadState {
 }
 
 impl LoadState {
-    /// Forgets the section ids of an earlier stream.
+    /// Forgets what an earlier stream left.
     pub(super) fn reset(&self) {
         *self.sections.lock() = SectionIds::default();
         self.absent_reported.store(false, SeqCst);
         self.mapped.store(false, SeqCst);
+        self.set_acks(0);
     }
 
     /// Records that RAM has fixed places in the file (mapped-ram).

@@ -6,6 +6,7 @@ use super::host::{Host, without_big_lock};
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Rank};
 use crate::sys::spawn;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -14,6 +15,8 @@ use std::thread::JoinHandle;
 struct Inner {
     threads: Vec<JoinHandle<()>>,
     error: Option<Error>,
+    /// Whether a load is in progress.
+    loading: bool,
 }
 
 /// The threads of one context.
@@ -29,26 +32,46 @@ impl Default for LoadThreads {
 }
 
 impl LoadThreads {
-    /// Runs `body` on a new thread, with the flag that asks it to end soon. Its error becomes the result of the load.
+    /// Runs `body` on a new thread, with the flag that asks it to end soon. Its error becomes the result of the load, as does a
+    /// failure to start the thread. `ECANCELED` if no load is in progress.
     pub fn start(self: &Arc<Self>, body: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static) -> Result<()> {
-        if self.abort.load(SeqCst) {
-            return Err(Error::new(libc::ECANCELED, "the load has ended, no thread can be started for it"));
-        }
         let own = Arc::clone(self);
         let run = move || {
             if let Err(error) = body(&own.abort) {
                 own.inner.lock().error.get_or_insert(error);
             }
         };
-        let handle = spawn("savevm-load", run).map_err(|err| Error::io("starting a thread", &err))?;
-        self.inner.lock().threads.push(handle);
+        self.add(|| spawn("savevm-load", run))
+    }
+
+    /// Keeps the thread that `spawn` starts. The lock is held meanwhile, so that no thread starts after the end of a load.
+    fn add(&self, spawn: impl FnOnce() -> io::Result<JoinHandle<()>>) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if !inner.loading {
+            return Err(Error::new(libc::ECANCELED, "no load is in progress, so no thread can be started for it"));
+        }
+        match spawn() {
+            Ok(thread) => inner.threads.push(thread),
+            Err(err) => {
+                let error = Error::io("starting a thread of the load", &err);
+                inner.error.get_or_insert(error.clone());
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
     /// A load begins.
     pub(super) fn begin(&self) {
+        let mut inner = self.inner.lock();
+        inner.loading = true;
+        inner.error = None;
         self.abort.store(false, SeqCst);
-        self.inner.lock().error = None;
+    }
+
+    /// Returns whether a thread was started that was not waited for.
+    pub(super) fn has_threads(&self) -> bool {
+        !self.inner.lock().threads.is_empty()
     }
 
     /// Waits for all threads, with the big lock released. Returns the first error of one.
@@ -70,6 +93,7 @@ impl LoadThreads {
 
     /// The load has ended: asks the threads to end, and waits for them.
     pub(super) fn end(&self, host: &dyn Host) {
+        self.inner.lock().loading = false;
         self.abort.store(true, SeqCst);
         if let Err(error) = self.wait(host) {
             log::debug!("a thread of a load that has ended: {error}");
@@ -103,5 +127,25 @@ mod tests {
         assert_eq!(*diary.lock().unwrap(), ["nested"]);
         vm.load_threads().end(&*vm.host());
         assert_eq!(vm.load_threads().start(|_| Ok(())).unwrap_err().errno(), libc::ECANCELED);
+    }
+    #[test]
+    fn threads_start_during_a_load_only() {
+        let vm = Vm::default();
+        let threads = vm.load_threads();
+        assert_eq!(threads.start(|_| Ok(())).unwrap_err().errno(), libc::ECANCELED);
+        threads.begin();
+        threads.start(|_| Ok(())).unwrap();
+        assert!(threads.has_threads());
+        threads.end(&*vm.host());
+        assert!(!threads.has_threads());
+    }
+
+    #[test]
+    fn load_fails_if_a_thread_cannot_be_started() {
+        let vm = Vm::default();
+        vm.load_threads().begin();
+        let refused = || Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        assert_eq!(vm.load_threads().add(refused).unwrap_err().errno(), libc::EAGAIN);
+        assert_eq!(vm.load_threads().wait(&*vm.host()).unwrap_err().errno(), libc::EAGAIN);
     }
 }

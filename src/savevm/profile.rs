@@ -41,9 +41,11 @@ impl Profile {
     pub const DESCRIBE_SPACED: Self = Self(1 << 11);
     /// The notice of setup is not sent if setup failed (9.0).
     pub const SKIP_SETUP_NOTICE: Self = Self(1 << 12);
+    /// `load_cleanup` is called after a load that failed in `load_setup`, too (9.2).
+    pub const CLEAN_FAILED_SETUP: Self = Self(1 << 13);
 
     /// The switches of newer versions, each with the version that introduced it, as major * 100 + minor.
-    pub const ALL: [(Self, u32, &'static str); 12] = [
+    pub const ALL: [(Self, u32, &'static str); 13] = [
         (Self::CHECK_DESCRIPTIONS, 800, "CHECK_DESCRIPTIONS"),
         (Self::DUMP_COUNTS, 801, "DUMP_COUNTS"),
         (Self::SETUP_LOCKED, 802, "SETUP_LOCKED"),
@@ -53,6 +55,7 @@ impl Profile {
         (Self::ITERATE_ALL, 900, "ITERATE_ALL"),
         (Self::SKIP_SETUP_NOTICE, 900, "SKIP_SETUP_NOTICE"),
         (Self::SETUP_ERRORS, 901, "SETUP_ERRORS"),
+        (Self::CLEAN_FAILED_SETUP, 902, "CLEAN_FAILED_SETUP"),
         (Self::SYNC_CPUS_LATE, 1000, "SYNC_CPUS_LATE"),
         (Self::SWITCHOVER_START, 1000, "SWITCHOVER_START"),
         (Self::DESCRIBE_NULLS, 1000, "DESCRIBE_NULLS"),

@@ -302,6 +302,45 @@ fn buffer_reaches_the_named_device_only() {
 }
 
 #[test]
+fn failed_load_setup_is_cleaned_up_with_the_switch_or_if_a_thread_runs() {
+    let run = |profile, flag, thread: bool| {
+        let callbacks: &[Callback] = &[Callback::LoadSetup, Callback::LoadCleanup];
+        let (vm, diary) = machine(Vec::new());
+        let (threads, ended) = (vm.load_threads().clone(), Arc::new(AtomicBool::new(false)));
+        let own = ended.clone();
+        let start = move || {
+            let own = own.clone();
+            let body = move |should_quit: &AtomicBool| {
+                while !should_quit.load(SeqCst) {
+                    std::thread::yield_now();
+                }
+                own.store(true, SeqCst);
+                Ok(())
+            };
+            if thread {
+                threads.start(body).unwrap();
+            }
+        };
+        let device = |name, result| Device { name, callbacks, result, diary: diary.clone(), ..Device::default() };
+        vm.register(Device { on_load_setup: Some(Box::new(start)), ..device("a", 0) }.registration()).unwrap();
+        vm.register(device("b", -libc::EBUSY).registration()).unwrap();
+        vm.set_layout(profile, 0);
+        vm.set_flags(Flags::NO_CONFIGURATION, true);
+        vm.set_flags(Flags::HOST_CLEANS_LOAD, flag);
+        assert!(load::host_stream(&vm, &reader(b"QEVM\0\0\0\x03")).is_err());
+        let calls = read(&diary).iter().filter(|call| call.contains("cleanup")).count();
+        let ended = ended.load(SeqCst);
+        load::cleanup(&vm);
+        (calls, ended)
+    };
+    assert_eq!(run(Profile::NONE, false, false), (0, false));
+    assert_eq!(run(Profile::CLEAN_FAILED_SETUP, false, false), (2, false));
+    assert_eq!(run(Profile::CLEAN_FAILED_SETUP, true, false), (0, false));
+    assert_eq!(run(Profile::NONE, false, true), (2, true));
+    assert_eq!(run(Profile::NONE, true, true), (0, false));
+}
+
+#[test]
 fn host_that_cleans_up_after_a_load_does_so_alone() {
     const MISSING_CONFIGURATION: &[u8] = b"QEVM\0\0\0\x03\x04";
     const OTHER_MACHINE: &[u8] = b"QEVM\0\0\0\x03\x07\0\0\0\x04what\0";
@@ -352,5 +391,30 @@ fn switchover_is_acknowledged_once_all_devices_approve_it() {
             assert_eq!(acks.0.load(SeqCst), 1);
         }
         assert_eq!(switchover::approve(&vm).unwrap_err().errno(), libc::EINVAL);
+    }
+}
+
+#[test]
+fn approval_that_an_earlier_load_missed_is_not_expected_any_more() {
+    let (vm, _) = machine(vec![Device { callbacks: &[Callback::SwitchoverAckNeeded], ..Device::default() }]);
+    vm.set_flags(Flags::SWITCHOVER_ACK, true);
+    vm.set_flags(Flags::NO_CONFIGURATION, true);
+    assert!(load::stream(&vm, &reader(b"QEVM\0\0\0\x03")).is_err());
+    assert!(load::stream(&vm, &reader(b"not a stream")).is_err());
+    assert_eq!(switchover::approve(&vm).unwrap_err().errno(), libc::EINVAL);
+}
+
+#[test]
+fn early_device_that_fails_in_setup_is_returned_with_setup_errors_only() {
+    for (profile, fails, expected) in
+        [(Profile::NONE, false, "Setup"), (Profile::SKIP_SETUP_NOTICE, false, ""), (Profile::SETUP_ERRORS, true, "")]
+    {
+        let early = Device { early: true, save_fails: true, ..Device::default() };
+        let (vm, diary) = noted(profile, vec![early, live("b", 1)], |_| {});
+        let (file, _sink) = writer();
+        assert_eq!(save::setup(&vm, &file).is_err(), fails);
+        assert_eq!(file.error(), -libc::ENOMEM);
+        let notices: Vec<_> = read(&diary).into_iter().filter(|call| call != "device: save").collect();
+        assert_eq!(notices.join(","), expected);
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Device {
     pub early: bool,
     /// What `save` writes and `load` expects.
     pub state: &'static [u8],
+    pub save_fails: bool,
+    pub on_load_setup: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Default for Device {
@@ -38,6 +40,8 @@ impl Default for Device {
             priority: 0,
             early: false,
             state: b"",
+            save_fails: false,
+            on_load_setup: None,
         }
     }
 }
@@ -95,6 +99,9 @@ impl Handler for Device {
         self.note("cleanup");
     }
     fn load_setup(&self, _file: &MigFile) -> i32 {
+        if let Some(hook) = &self.on_load_setup {
+            hook();
+        }
         self.note("load setup")
     }
     fn load_cleanup(&self) -> i32 {
@@ -136,6 +143,9 @@ impl Handler for Device {
     }
     fn save(&self, file: &MigFile, recorder: Option<&Recorder>) -> Result<()> {
         self.note("save");
+        if self.save_fails {
+            return Err(Error::new(libc::ENOMEM, "no memory for the state"));
+        }
         file.put(self.state);
         if let Some(recorder) = recorder {
             recorder.legacy_buffer(self.state.len() as i64);

@@ -274,7 +274,7 @@ fn owned_load(vm: &Vm, whole: bool, body: impl FnOnce() -> Result<LoadEnd>) -> R
 /// Loads a whole stream.
 pub(super) fn load_stream(vm: &Vm, file: &MigFile) -> Result<LoadEnd> {
     vm.check_not_poisoned().inspect_err(|error| file.set_error_detail(error.clone()))?;
-    owned_load(vm, true, || load::stream(vm, file))
+    owned_load(vm, true, || load::host_stream(vm, file))
 }
 
 /// Loads sections up to EOF.

@@ -319,6 +319,8 @@ pub const SAVEVM_SEMANTICS_LATCH_SUBSECTIONS: u64 = 1 << 10;
 pub const SAVEVM_SEMANTICS_DESCRIBE_SPACED: u64 = 1 << 11;
 /// precopy_notify is not called with SAVEVM_PRECOPY_SETUP if a device failed (QEMU 9.0).
 pub const SAVEVM_SEMANTICS_SKIP_SETUP_NOTICE: u64 = 1 << 12;
+/// load_cleanup is called after a load that failed in load_setup, too (QEMU 9.2).
+pub const SAVEVM_SEMANTICS_CLEAN_FAILED_SETUP: u64 = 1 << 13;
 /// All switches of QEMU version `qemu_version`, in addition to the other bits that are set.
 pub const SAVEVM_SEMANTICS_OF_VERSION: u64 = 1 << 30;
 

@@ -163,7 +163,13 @@ fn set_up_devices(vm: &Vm, file: &MigFile) -> Result<()> {
         if handler.is_early() {
             if context.wants_whole(&entry) {
                 let recorder = describes(vm, false).then(|| recorder.get_or_insert_with(|| new_recorder(vm)));
-                save_whole(&context, &entry, recorder.as_deref())?;
+                if let Err(error) = save_whole(&context, &entry, recorder.as_deref()) {
+                    if vm.profile().has(Profile::SETUP_ERRORS) {
+                        return Err(error);
+                    }
+                    failed = true;
+                    break;
+                }
             }
             continue;
         }
