@@ -375,6 +375,80 @@ static void hooks_with_errors(void)
 }
 #endif
 
+#if SAVEVM_QEMU_VERSION < 700
+/* A function that reads the streams of older versions. */
+
+static int load_old(QEMUFile *f, void *opaque, int version_id)
+{
+    note("load_state_old(%d)", version_id);
+    ((uint8_t *)opaque)[0] = (uint8_t)qemu_get_byte(f);
+    return result.get;
+}
+
+static const VMStateDescription vmstate_sub_old = {
+    .name = "sub",
+    .version_id = 4,
+    .minimum_version_id = 3,
+    .minimum_version_id_old = 2,
+    .load_state_old = load_old,
+    .pre_load = sub_pre_load,
+    .post_load = sub_post_load,
+    .fields = (VMStateField[]) {
+        VMSTATE_SINGLE(c, struct Sub, 0, info_twice, uint8_t),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static const VMStateDescription vmstate_extra_old = {
+    .name = "dev/extra",
+    .version_id = 9,
+    .minimum_version_id = 9,
+    .minimum_version_id_old = 7,
+    .load_state_old = load_old,
+    .fields = (VMStateField[]) {
+        VMSTATE_UINT8(b, Dev),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static const VMStateDescription vmstate_dev_old = {
+    .name = "dev",
+    .version_id = 5,
+    .minimum_version_id = 4,
+    .minimum_version_id_old = 2,
+    .load_state_old = load_old,
+    .pre_load = pre_load,
+    .post_load = post_load,
+    .fields = (VMStateField[]) {
+        VMSTATE_UINT8(a, Dev),
+        VMSTATE_VSTRUCT(sub, Dev, vmstate_sub_old, struct Sub, 2),
+        VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription * []) { &vmstate_extra_old, NULL },
+};
+
+static void older_streams(void)
+{
+    say("streams of older versions");
+    dev.vmsd = &vmstate_dev_old;
+    case_all(&dev);
+    for (int version = 1; version <= 6; version++) {
+        case_load_hex(&dev, version, "01 02 05 09 6465762f6578747261 00000009 0a");
+        case_load_hex(&dev, version, "");
+    }
+    for (int version = 6; version <= 10; version++) {
+        char hex[64];
+
+        snprintf(hex, sizeof(hex), "01 02 05 09 6465762f6578747261 %08x 0a", version);
+        case_load_hex(&dev, 5, hex);
+    }
+    result.get = -EPERM;
+    case_load_hex(&dev, 3, "01");
+    case_load_hex(&dev, 4, "01 02");
+    result.get = 0;
+}
+#endif
+
 int group_hooks(int argc, char **argv)
 {
     (void)argc;
@@ -386,6 +460,9 @@ int group_hooks(int argc, char **argv)
     case_load_hex(&dev, 2, "01 02fd 03ff 04fb 05");
     case_load_hex(&infos, 1, "01fe 000102 07 09");
     case_load_hex(&infos, 1, "0101 000102 07 09");
+#if SAVEVM_QEMU_VERSION < 700
+    older_streams();
+#endif
 #if SAVEVM_QEMU_VERSION >= 1002
     hooks_with_errors();
 #endif

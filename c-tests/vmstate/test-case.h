@@ -17,6 +17,9 @@
 #include "migration/vmstate.h"
 
 /* The functions of each version. */
+#if SAVEVM_QEMU_VERSION < 600
+#define JSONWriter QJSON
+#endif
 #if SAVEVM_QEMU_VERSION >= 1002
 #define SAVE(f, vmsd, obj, vmdesc) vmstate_save_state(f, vmsd, obj, vmdesc, NULL)
 #define LOAD(f, vmsd, obj, version) vmstate_load_state(f, vmsd, obj, version, NULL)

@@ -189,11 +189,12 @@ struct VMStateDescription {
     int version_id;         /* version written, and newest version read */
     int minimum_version_id; /* oldest version read */
 #if SAVEVM_QEMU_VERSION < 700
-    int minimum_version_id_old; /* not used: see load_state_old */
+    int minimum_version_id_old; /* oldest version that load_state_old reads */
 #endif
     MigrationPriority priority; /* used if it is registered itself */
 #if SAVEVM_QEMU_VERSION < 700
-    LoadStateHandler *load_state_old; /* not called: such streams are refused */
+    LoadStateHandler *load_state_old; /* reads versions before the minimum,
+                                         without the fields and other hooks */
 #endif
     int (*pre_load)(void *opaque);   /* before the first field is read */
 #if SAVEVM_QEMU_VERSION >= 1002

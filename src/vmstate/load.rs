@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Loading (QEMU 7.2, `vmstate_load_state` and `vmstate_subsection_load` in `migration/vmstate.c`).
+//! Loading (QEMU 7.2, `vmstate_load_state` and `vmstate_subsection_load` in `migration/vmstate.c`). Descriptions of QEMU 6.2
+//! and older may have a function for streams of older versions, which replaces the loading of their fields.
 
 use super::io::{Io, element_text, nested, subsection_text, text};
 use super::model::{Description, Direction, Extent, Field, FieldShape, Item, Items, Kind, State, flags};
@@ -16,6 +17,11 @@ pub fn load_state<S: State>(io: &Io<'_>, state: S, version: i32) -> i32 {
     nested(io, &state, || {
         trace::load(io, &state, version);
         let description = state.description();
+        let older = version < description.minimum_version();
+        if let Some(ret) = older.then(|| state.load_old(io.file, version)).flatten() {
+            trace::load_end(io, &state, "old path", ret);
+            return if ret == 0 { 0 } else { io.fail_callback("load_state_old", ret) };
+        }
         let ret = check_version(io, &description, version);
         if ret != 0 {
             trace::load_end(io, &state, misfit(&description, version), ret);

@@ -221,6 +221,9 @@ pub trait State: Copy {
     fn post_save(&self, file: &MigFile) -> i32;
     /// Calls the hook before loading.
     fn pre_load(&self, file: &MigFile) -> i32;
+    /// Calls the function that loads a version below the minimum, instead of all other hooks and fields. `None` if there
+    /// is none for this version.
+    fn load_old(&self, file: &MigFile, version: i32) -> Option<i32>;
     /// Calls the hook after loading, with the stream's version.
     fn post_load(&self, file: &MigFile, version: i32) -> i32;
     /// Returns whether the part is saved; true without a hook.

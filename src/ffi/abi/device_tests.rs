@@ -6,6 +6,7 @@ use crate::channel::memory::{Reader, Writer};
 use crate::ffi::exports::abi::*;
 use crate::ffi::exports::driver_phases::*;
 use crate::ffi::exports::phases::*;
+use crate::ffi::exports::qemu_file::qemu_get_byte;
 use crate::ffi::exports::register::register_savevm_live;
 use crate::ffi::marshal::c_file::as_c;
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, SaveVMAbi};
@@ -223,6 +224,40 @@ fn description(version: u32, end: u32) -> Table {
         .set(SAVEVM_ABI_VMStateDescription_minimum_version_id, 1 as c_int)
         .set(SAVEVM_ABI_VMStateDescription_priority, priority)
         .set(SAVEVM_ABI_VMStateDescription_fields, fields.as_ptr())
+}
+
+unsafe extern "C" fn load_old(f: *mut QEMUFile, opaque: *mut c_void, version: c_int) -> c_int {
+    // SAFETY: the file is open.
+    let byte = unsafe { qemu_get_byte(f) };
+    // SAFETY: the test loads into a number.
+    unsafe { *opaque.cast::<c_int>() = byte + version };
+    if version == 3 { -libc::EPERM } else { 0 }
+}
+
+#[test]
+fn older_streams_are_loaded_by_the_function_of_the_description() {
+    for version in [500, 502, 601, 602] {
+        let table = description(version, 0)
+            .set(SAVEVM_ABI_VMStateDescription_version_id, 5 as c_int)
+            .set(SAVEVM_ABI_VMStateDescription_minimum_version_id, 4 as c_int)
+            .set(SAVEVM_ABI_VMStateDescription_minimum_version_id_old, 2 as c_int)
+            .set(SAVEVM_ABI_VMStateDescription_load_state_old, load_old as *const ())
+            .leak();
+        let loads = |stream: c_int| {
+            let (mut value, mut error) = (0u32, ptr::null_mut());
+            let opaque = ptr::from_mut(&mut value).cast();
+            let file = MigFile::new(Arc::new(Reader::new(vec![0, 0, 1, 0, 0])), false);
+            let ret = in_context(None, |_| {
+                // SAFETY: the table describes the number, the file is open, and `error` is NULL.
+                unsafe { savevm_abi_vmstate_load(layout(version), as_c(&file), table, opaque, stream, &raw mut error) }
+            });
+            (ret, value, message(error).contains("load_state_old"))
+        };
+        assert_eq!([1, 6].map(loads), [(-libc::EINVAL, 0, false); 2]);
+        assert_eq!(loads(2), (0, 2, false));
+        assert_eq!(loads(3), (-libc::EPERM, 3, true));
+        assert_eq!([4, 5].map(loads), [(0, 256, false); 2]);
+    }
 }
 
 fn register_description(version: u32, table: *const c_void, opaque: *mut c_void) -> Result<(), String> {

@@ -53,6 +53,9 @@ pub(crate) enum LoadedHook {
     Error(unsafe extern "C" fn(opaque: *mut c_void, version_id: c_int, errp: *mut *mut CError) -> bool),
 }
 
+/// `VMStateDescription.load_state_old` of QEMU 5.0 to 6.2.
+pub(crate) type LoadOldFn = unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int;
+
 /// `VMStateInfo.load` of QEMU 11.1.
 pub(crate) type LoadErrorFn = unsafe extern "C" fn(
     f: *mut QEMUFile,
@@ -109,6 +112,11 @@ macro_rules! plain_members {
             unsafe fn post_load(self, description: NonNull<VMStateDescription>) -> LoadedHook;
             unsafe fn pre_save(self, description: NonNull<VMStateDescription>) -> Hook;
             unsafe fn post_save(self, description: NonNull<VMStateDescription>) -> Hook;
+            /// Returns the function that loads versions below the minimum, and the oldest of them.
+            #[inline(always)]
+            unsafe fn load_old(self, _description: NonNull<VMStateDescription>) -> Option<(LoadOldFn, c_int)> {
+                None
+            }
             unsafe fn getter(self, info: NonNull<VMStateInfo>) -> Getter;
             unsafe fn putter(self, info: NonNull<VMStateInfo>) -> Putter;
             /// Whether infos are as those of QEMU 7.2, as the library's own are in every layout.
@@ -366,6 +374,15 @@ macro_rules! described_hooks {
                     return function(self.0, id, description.cast()).map_or(Hook::None, Hook::Void);
                 }
                 function(self.0, id, description.cast()).map_or(Hook::None, Hook::Code)
+            }
+        }
+
+        unsafe fn load_old(self, description: NonNull<VMStateDescription>) -> Option<(LoadOldFn, c_int)> {
+            let oldest = SAVEVM_ABI_VMStateDescription_minimum_version_id_old;
+            // SAFETY: a table of this layout (contract of `Layout`). A member that the layout lacks is read as 0.
+            unsafe {
+                let load = function(self.0, SAVEVM_ABI_VMStateDescription_load_state_old, description.cast())?;
+                Some((load, self.0.read(oldest, description.cast())))
             }
         }
 

@@ -57,7 +57,7 @@ impl<L: Layout> Handler for Registered<L> {
         true
     }
     fn oldest_version(&self) -> i32 {
-        self.description.minimum_version()
+        self.description.oldest_version()
     }
     fn priority(&self) -> i32 {
         priority_of(self.abi, self.description.priority()).unwrap_or(i32::MAX)

@@ -13,6 +13,7 @@ use super::types::{TestFn, VMStateDescription, VMStateField, VMStateInfo};
 use crate::error::Error;
 use crate::ffi::abi::Abi;
 use crate::ffi::marshal::c_error;
+use crate::ffi::marshal::c_file::as_c;
 use crate::ffi::marshal::opaque::Error as CError;
 use crate::file::MigFile;
 use crate::sync::check_none_held;
@@ -149,6 +150,13 @@ impl<L: Layout> CDescription<L> {
     /// Returns the address of the table.
     pub(super) fn address(&self) -> NonNull<VMStateDescription> {
         self.table
+    }
+
+    /// Returns the oldest version that is read, by the table or by `load_state_old`.
+    pub(super) fn oldest_version(&self) -> i32 {
+        // SAFETY: `new` requires a description of this layout.
+        let old = unsafe { self.layout.load_old(self.table) };
+        old.map_or(i32::MAX, |(_, oldest)| oldest).min(self.minimum_version())
     }
 
     /// Returns the description after this one in an array of descriptions.
@@ -417,6 +425,18 @@ impl<L: Layout> State for CState<L> {
     fn pre_load(&self, file: &MigFile) -> i32 {
         // SAFETY: the description is one of this layout.
         self.call(file, unsafe { self.table.layout.pre_load(self.table.table) }, "pre_load")
+    }
+
+    #[cold]
+    fn load_old(&self, file: &MigFile, version: i32) -> Option<i32> {
+        // SAFETY: the description is one of this layout.
+        let (function, oldest) = unsafe { self.table.layout.load_old(self.table.table) }?;
+        if version < oldest {
+            return None;
+        }
+        check_none_held("load_state_old");
+        // SAFETY: the hook belongs to the description of this memory (contract of `CState::new`); no borrow is held.
+        Some(unsafe { function(as_c(file), self.at.cast(), version) })
     }
 
     #[inline]
