@@ -235,3 +235,21 @@ TEST(cleanup_after_a_refusal)
     CHECK(LOAD_WITH("another machine", "\x07\0\0\0\003bex") < 0);
     CHECK(LOAD_WITH("no configuration", "\x04") < 0);
 }
+
+#if SAVEVM_QEMU_VERSION >= 600
+/* 5.2 compares with the capabilities of the first stream instead (docs/qemu-versions.md). */
+TEST(capabilities_of_the_stream_before)
+{
+    QEMUFile *with, *without;
+
+    backend.x_ignore_shared = true;
+    with = written();
+    backend.x_ignore_shared = false;
+    without = written();
+    backend.x_ignore_shared = true;
+    CHECK_EQ(load(with), 0);
+    CHECK(load(without) < 0);
+    qemu_fclose(with);
+    qemu_fclose(without);
+}
+#endif

@@ -122,7 +122,10 @@ static const VMStateField plain_fields[] = {
 
 static const VMStateDescription described[] = {
     PLAIN("default", MIG_PRI_DEFAULT), PLAIN("gicv3", MIG_PRI_GICV3),     PLAIN("iommu", MIG_PRI_IOMMU),
-    PLAIN("bus", MIG_PRI_PCI_BUS),     PLAIN("its", MIG_PRI_GICV3_ITS),   PLAIN("mem", MIG_PRI_VIRTIO_MEM),
+    PLAIN("bus", MIG_PRI_PCI_BUS),     PLAIN("its", MIG_PRI_GICV3_ITS),
+#if SAVEVM_QEMU_VERSION >= 601
+    PLAIN("mem", MIG_PRI_VIRTIO_MEM),
+#endif
     PLAIN("bus2", MIG_PRI_PCI_BUS),    PLAIN("default2", MIG_PRI_DEFAULT),
 };
 

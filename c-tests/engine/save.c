@@ -365,12 +365,19 @@ TEST(without_description)
     end("stream", f);
 }
 
+/* 5.2 describes a name as it is. The library writes JSON (docs/qemu-versions.md). */
+#if SAVEVM_QEMU_VERSION < 600
+#define ODD_NAME "plain"
+#else
+#define ODD_NAME "quote\" and \\ and \n and \x7f"
+#endif
+
 TEST(page_size_in_the_description)
 {
     QEMUFile *f = backend_writer();
 
     backend.page_bits = backend.page_bits_min = 16;
-    device_add(&b, "quote\" and \\ and \n and \x7f", 0, 1, HAS_LEGACY);
+    device_add(&b, ODD_NAME, 0, 1, HAS_LEGACY);
     backend_header(f);
     backend_setup(f);
     backend_complete(f, false, false);

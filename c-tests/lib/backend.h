@@ -76,7 +76,8 @@ void backend_pending(QEMUFile *f, uint64_t threshold);
  * the others. From 9.2 on the driver inactivates the disks. */
 int backend_complete(QEMUFile *f, bool live_only, bool inactivate_disks);
 
-/* Saves the devices that are not live. */
+/* Saves the devices that are not live. 5.2 has no phase for them alone, except
+ * in postcopy: otherwise it ends the live devices as well. */
 int backend_complete_devices(QEMUFile *f, bool in_postcopy, bool inactivate_disks);
 
 /* Loads a whole stream, sections up to EOF, the devices of a checkpoint. */

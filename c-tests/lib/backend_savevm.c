@@ -440,10 +440,23 @@ int backend_complete(QEMUFile *f, bool live_only, bool inactivate_disks)
     return qemu_savevm_state_complete_precopy(f, live_only, inactivate_disks);
 }
 
+#if SAVEVM_QEMU_VERSION >= 600
 int backend_complete_devices(QEMUFile *f, bool in_postcopy, bool inactivate_disks)
 {
     return qemu_savevm_state_complete_precopy_non_iterable(f, in_postcopy, inactivate_disks);
 }
+#else
+int backend_complete_devices(QEMUFile *f, bool in_postcopy, bool inactivate_disks)
+{
+    bool before = backend.in_postcopy;
+    int ret;
+
+    backend.in_postcopy |= in_postcopy;
+    ret = backend_complete(f, false, inactivate_disks);
+    backend.in_postcopy = before;
+    return ret;
+}
+#endif
 
 int backend_load(QEMUFile *f)
 {

@@ -4,6 +4,7 @@
 #define REFERENCE_HOST_QEMU_H
 
 #include "backend.h"
+#include "reference/files_5_2_qemu.h"
 
 /* Gives the objects their state; after QOM's types are there. */
 void host_start(void);

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Links test programs with the objects of a built tree of QEMU 7.2, 10.0 or 10.2
-# (x86_64-softmmu, with tests/unit/test-vmstate built): savevm.c, qemu-file.c,
-# vmstate.c and what they depend on. The programs themselves are compiled with our
-# headers, as unknown device code is, for the version of the tree.
+# Links test programs with the objects of a built tree of QEMU 5.2, 7.2, 10.0 or
+# 10.2 (x86_64-softmmu, with test-vmstate built): savevm.c, qemu-file.c, vmstate.c
+# and what they depend on. The programs themselves are compiled with our headers,
+# as unknown device code is, for the version of the tree.
 #
 # usage: QEMU_BUILD=tree link.sh OUTDIR SOURCE...
 # Every SOURCE has a main() and becomes OUTDIR/<its name>-qemu.
@@ -20,17 +20,7 @@ shift
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-unit=tests/unit/test-vmstate
-object=$unit.p/test-vmstate.c.o
-# Up to 9.0, from 9.1, and from 10.1 on.
-savevm=
-for library in libcommon.fa libcommon.a libsystem.a; do
-    [ ! -e "$QEMU_BUILD/$library.p/migration_savevm.c.o" ] || savevm=$library.p/migration_savevm.c.o
-done
-if [ ! -e "$QEMU_BUILD/$object" ] || [ -z "$savevm" ]; then
-    echo "$QEMU_BUILD has no built tests/unit/test-vmstate and qemu-system-x86_64" >&2
-    exit 1
-fi
+. "$lib/qemu-objects.sh"
 number_of() {
     sed -n "s/^#define QEMU_VERSION_$1 //p" "$QEMU_BUILD/config-host.h"
 }
@@ -49,17 +39,25 @@ for source in "$@"; do
     sources="$sources $(cd "$(dirname "$source")" && pwd)/$(basename "$source")"
 done
 cd "$QEMU_BUILD"
+selected="-DSAVEVM_QEMU_VERSION=$version -DSAVEVM_PLAIN_NAMES"
+differs=stubs_older_qemu
+link_options=-Wl,--wrap=qemu_file_get_return_path
+vmstate_if=libhwcore.fa.p/hw_core_vmstate-if.c.o
 if [ "$version" -ge 1000 ]; then
     differs=stubs_newer_qemu
-    selected="-DSAVEVM_QEMU_VERSION=$version -DSAVEVM_PLAIN_NAMES"
     # 10.2 has a stub of some functions of savevm.c beside another one that is needed; the first counts.
-    link_options=-Wl,--wrap=qemu_file_get_return_path,--allow-multiple-definition
+    link_options=$link_options,--allow-multiple-definition
     vmstate_if=libhwcore.a.p/hw_core_vmstate-if.c.o
-else
-    differs=stubs_older_qemu
+elif [ "$version" -ge 700 ]; then
     selected=
-    link_options=-Wl,--wrap=qemu_file_get_return_path,--wrap=qemu_bh_new_full,--wrap=qemu_bh_schedule
-    vmstate_if=libhwcore.fa.p/hw_core_vmstate-if.c.o
+    link_options=$link_options,--wrap=qemu_bh_new_full,--wrap=qemu_bh_schedule
+else
+    link_options=$link_options,--wrap=qemu_bh_new,--wrap=qemu_bh_schedule,--wrap=qemu_thread_create
+    # The same functions by the names of 7.2.
+    for names in total_transferred=qemu_ftell total_transferred_fast=qemu_ftell_fast \
+        credit_transfer=qemu_update_position acct_rate_limit=qemu_file_update_transfer; do
+        link_options=$link_options,--defsym=qemu_file_$names
+    done
 fi
 units=
 for unit_name in backend_qemu backend_files_qemu phases_qemu stubs_qemu $differs; do

@@ -4,13 +4,14 @@
 # Runs trace programs on QEMU's own objects and compares what they print with the
 # committed traces; libsavevm's traces are compared with the same.
 #
-# usage: QEMU_BUILD=tree run.sh [--update] 7.2 EXPECTED_DIR SOURCE...
+# usage: QEMU_BUILD_5_2=tree run.sh [--update] 5.2 EXPECTED_DIR SOURCE...
+#        QEMU_BUILD=tree run.sh [--update] 7.2 EXPECTED_DIR SOURCE...
 #        QEMU_BUILD_10=tree run.sh [--update] 10.0 EXPECTED_DIR SOURCE...
 #        QEMU_BUILD_10_2=tree run.sh [--update] 10.2 EXPECTED_DIR SOURCE...
 #
 # --update writes the traces instead: that is where those in expected/ came from.
 # The traces of 7.2 are in EXPECTED_DIR. EXPECTED_DIR/VERSION has the differences
-# of a newer version from them, and whole traces of programs that 7.2 does not
+# of another version from them, and whole traces of programs that 7.2 does not
 # have. Without a built tree the test is skipped.
 set -eu
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* As stubs_qemu.c: what only the savevm.c of QEMU 7.2 calls. */
+/* As stubs_qemu.c: what only the savevm.c of QEMU 5.2 and 7.2 calls. */
 #include "qemu/osdep.h"
 #include "block/block.h"
 #include "exec/target_page.h"
@@ -62,19 +62,44 @@ int postcopy_ram_incoming_setup(MigrationIncomingState *mis)
 }
 
 /* Instead of the thread that would read on. */
+#if SAVEVM_QEMU_VERSION >= 700
 void postcopy_thread_create(MigrationIncomingState *mis, QemuThread *thread,
                             const char *name, void *(*fn)(void *), int joinable)
 {
     trace("host: postcopy_listen");
 }
+#else
+void __real_qemu_thread_create(QemuThread *thread, const char *name,
+                               void *(*fn)(void *), void *arg, int mode);
+void __wrap_qemu_thread_create(QemuThread *thread, const char *name,
+                               void *(*fn)(void *), void *arg, int mode);
+
+void __wrap_qemu_thread_create(QemuThread *thread, const char *name,
+                               void *(*fn)(void *), void *arg, int mode)
+{
+    if (strcmp(name, "postcopy/listen")) {
+        __real_qemu_thread_create(thread, name, fn, arg, mode);
+        return;
+    }
+    trace("host: postcopy_listen");
+    qemu_sem_post(&migration_incoming_get_current()->listen_thread_sem);
+}
+#endif
 
 /* The bottom half that starts the guest is taken for the start. */
+void __wrap_qemu_bh_schedule(QEMUBH *bh);
+
+#if SAVEVM_QEMU_VERSION >= 700
 QEMUBH *__wrap_qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name,
                                 MemReentrancyGuard *guard);
-void __wrap_qemu_bh_schedule(QEMUBH *bh);
 
 QEMUBH *__wrap_qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name,
                                 MemReentrancyGuard *guard)
+#else
+QEMUBH *__wrap_qemu_bh_new(QEMUBHFunc *cb, void *opaque);
+
+QEMUBH *__wrap_qemu_bh_new(QEMUBHFunc *cb, void *opaque)
+#endif
 {
     return opaque;
 }

@@ -2,7 +2,8 @@
 /*
  * The part of QEMU that its savevm.c calls and that a test wants to see:
  * every call becomes a line of the trace, with the words of backend_savevm.c.
- * stubs_older_qemu.c or stubs_newer_qemu.c has what QEMU 7.2 or 10 adds.
+ * stubs_older_qemu.c has what QEMU 5.2 and 7.2 add, stubs_newer_qemu.c that of 10.0 and
+ * 10.2.
  */
 #include "qemu/osdep.h"
 #include "migration/colo.h"
@@ -64,7 +65,9 @@ void host_start(void)
 {
     qemu_mutex_init(&incoming.rp_mutex);
     qemu_mutex_init(&incoming.page_request_mutex);
+#if SAVEVM_QEMU_VERSION >= 700
     qemu_mutex_init(&incoming.postcopy_prio_thread_mutex);
+#endif
     qemu_event_init(&incoming.main_thread_load_event, false);
     qemu_sem_init(&incoming.postcopy_pause_sem_fault, 0);
     incoming.page_requested = g_tree_new((GCompareFunc)strcmp);
@@ -100,10 +103,12 @@ bool migrate_postcopy_ram(void)
     return backend.postcopy_ram;
 }
 
+#if SAVEVM_QEMU_VERSION >= 700
 bool migrate_postcopy_preempt(void)
 {
     return false;
 }
+#endif
 
 uint64_t ram_pagesize_summary(void)
 {

@@ -5,8 +5,10 @@
 #include "qemu/timer.h"
 #if __has_include("qobject/json-writer.h")
 #include "qobject/json-writer.h"
-#else
+#elif __has_include("qapi/qmp/json-writer.h")
 #include "qapi/qmp/json-writer.h"
+#else
+#include "migration/qjson.h"
 #endif
 #include "io/channel-buffer.h"
 #include "io/channel-socket.h"
@@ -17,7 +19,19 @@
 
 #define SAVEVM_QEMU_VERSION (QEMU_VERSION_MAJOR * 100 + QEMU_VERSION_MINOR)
 #include "files.h"
+#include "reference/files_5_2_qemu.h"
 #include "test-case.h"
+
+/* A QJSON is an object from the beginning. */
+#if SAVEVM_QEMU_VERSION < 600
+#define json_writer_new(pretty) qjson_new()
+#define json_writer_start_object(writer, name)
+#define json_writer_end_object qjson_finish
+#define json_writer_str json_prop_str
+#define json_writer_int64 json_prop_int
+#define json_writer_get qjson_get_str
+#define json_writer_free qjson_destroy
+#endif
 
 /*
  * QEMU 10.2 aborts if a structure inside of another fails to save: it sets an

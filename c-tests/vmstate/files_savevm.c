@@ -123,27 +123,33 @@ uint8_t *files_written(QEMUFile *f, size_t *len)
     return copy;
 }
 
+/* 5.2 has more spaces. */
+#if SAVEVM_QEMU_VERSION < 600
+static const char opening[] = "\"devices\" : [ ", closing[] = " ]";
+#else
+static const char opening[] = "\"devices\": [", closing[] = "]";
+#endif
+
 /* The one device between the brackets of "devices": [...] */
 static char *only_device(const uint8_t *bytes, size_t len)
 {
-    static const char open[] = "\"devices\": [";
     size_t from, to;
     char *text;
 
-    for (from = 0; from + sizeof(open) <= len; from++) {
-        if (memcmp(bytes + from, open, sizeof(open) - 1) == 0) {
+    for (from = 0; from + sizeof(opening) <= len; from++) {
+        if (memcmp(bytes + from, opening, sizeof(opening) - 1) == 0) {
             break;
         }
     }
-    if (from + sizeof(open) > len) {
+    if (from + sizeof(opening) > len) {
         return NULL;
     }
-    from += sizeof(open) - 1;
+    from += sizeof(opening) - 1;
     for (to = len; to > from && bytes[to - 1] != ']'; to--) {
     }
     text = calloc(1, to - from + 1);
     if (to > from) {
-        memcpy(text, bytes + from, to - 1 - from);
+        memcpy(text, bytes + from, to - (sizeof(closing) - 1) - from);
     }
     return text;
 }

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Links the cases with QEMU's own vmstate.c, vmstate-types.c and qemu-file.c,
-# out of a tree of QEMU 7.2, 10.0 or 10.2 that was built (x86_64-softmmu is enough,
-# with tests/unit/test-vmstate):
+# out of a tree of QEMU 5.2, 7.2, 10.0 or 10.2 that was built (x86_64-softmmu is
+# enough, with test-vmstate):
 #
 #   QEMU_BUILD=tree link-qemu.sh OUTPUT OBJECT_OR_ARCHIVE...
 #
@@ -22,25 +22,15 @@ absolute() {
 output=$(absolute "$1")
 shift
 objects=
-for object in "$@"; do
-    objects="$objects $(absolute "$object")"
+for file in "$@"; do
+    objects="$objects $(absolute "$file")"
 done
 
+. "$here/../lib/qemu-objects.sh"
 cd "$QEMU_BUILD"
-program=tests/unit/test-vmstate
-unit=$program.p/test-vmstate.c.o
-savevm=
-# Up to 9.0, from 9.1, and from 10.1 on.
-for library in libcommon.fa libcommon.a libsystem.a; do
-    [ ! -e $library.p/migration_savevm.c.o ] || savevm=$library.p/migration_savevm.c.o
-done
-if [ ! -e $program ] || [ -z "$savevm" ]; then
-    echo "$QEMU_BUILD has no built $program and qemu-system-x86_64" >&2
-    exit 1
-fi
-ninja -t commands $program >"$output.commands"
-compile=$(grep -- "-o $unit " "$output.commands" | sed 's, -MD .*,,')
-link=$(grep -- "-o $program " "$output.commands")
+ninja -t commands $unit >"$output.commands"
+compile=$(grep -- "-o $object " "$output.commands" | sed 's, -MD .*,,')
+link=$(grep -- "-o $unit " "$output.commands")
 rm -f "$output.commands"
 
 # shellcheck disable=SC2086
@@ -54,7 +44,7 @@ done
 # need may stay open, which takes a program at a fixed address. 10.2 has a stub of
 # some functions of savevm.c beside another one that is needed; the first counts.
 ours="-Wl,--whole-archive $objects -Wl,--no-whole-archive $savevm"
-command=$(echo "$link" | sed "s| -o $program | -o $output |; s| $unit | $ours |
+command=$(echo "$link" | sed "s| -o $unit | -o $output |; s| $object | $ours |
     s/-Wl,--no-undefined//; s/-Wl,-z,now//; s/ -pie / /")
 # shellcheck disable=SC2086
 $command ${QEMU_LINK_OPTIONS:-} -no-pie -Wl,-z,notext -Wl,--allow-multiple-definition -Wl,--unresolved-symbols=ignore-all 2>"$output.log" ||

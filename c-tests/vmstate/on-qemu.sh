@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# The same objects on libsavevm and on QEMU 7.2, 10.0 or 10.2, side by side:
+# The same objects on libsavevm and on QEMU 5.2, 7.2, 10.0 or 10.2, side by side:
 #
+#   QEMU_BUILD_5_2=tree on-qemu.sh check 5.2 ARCHIVE PROGRAM EXPECTED_DIR
 #   QEMU_BUILD=tree on-qemu.sh check 7.2 ARCHIVE PROGRAM EXPECTED_DIR
 #   QEMU_BUILD_10=tree on-qemu.sh check 10.0 ARCHIVE PROGRAM EXPECTED_DIR
 #   QEMU_BUILD_10_2=tree on-qemu.sh check 10.2 ARCHIVE PROGRAM EXPECTED_DIR
@@ -13,7 +14,7 @@
 # descriptions that nothing was written down about: RANDOM_SEEDS (default: today
 # and two more) and RANDOM_CASES for each (default 2000). A difference there is
 # made as small as possible and shown. `write` writes QEMU 7.2's traces to
-# EXPECTED_DIR, and the differences of a newer version's to EXPECTED_DIR/VERSION.
+# EXPECTED_DIR, and the differences of another version's to EXPECTED_DIR/VERSION.
 set -u
 
 mode=$1 version=$2 archive=$3 program=$4 expected=$5

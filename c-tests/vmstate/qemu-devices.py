@@ -3,7 +3,8 @@
 """Compiles the device files of a built QEMU with its own migration/vmstate.h and register.h and with ours: the objects are
 the same.
 
-usage: QEMU_BUILD=tree qemu-devices.py --7.2 INCLUDE [PART]
+usage: QEMU_BUILD_5_2=tree qemu-devices.py --5.2 INCLUDE [PART]
+       QEMU_BUILD=tree qemu-devices.py --7.2 INCLUDE [PART]
        QEMU_BUILD_10=tree qemu-devices.py --10.0 INCLUDE [PART]
        QEMU_BUILD_10_2=tree qemu-devices.py --10.2 INCLUDE [PART]
 
@@ -28,7 +29,8 @@ import tempfile
 SKIPPED = 77
 WORD = 8
 # The variable that names the built tree, and the number of the version.
-VERSIONS = {"--7.2": ("QEMU_BUILD", 702), "--10.0": ("QEMU_BUILD_10", 1000), "--10.2": ("QEMU_BUILD_10_2", 1002)}
+VERSIONS = {"--5.2": ("QEMU_BUILD_5_2", 502), "--7.2": ("QEMU_BUILD", 702), "--10.0": ("QEMU_BUILD_10", 1000),
+            "--10.2": ("QEMU_BUILD_10_2", 1002)}
 
 
 def device_files(build, part):
