@@ -58,6 +58,12 @@ impl Blocks {
         self.list.iter()
     }
 
+    /// Sets the hashes of the pages of all blocks.
+    pub fn set_hashes(&mut self, hashes: Vec<u8>) {
+        let hashes = Hashes::new(hashes);
+        self.list.iter_mut().for_each(|block| block.hashes = Arc::clone(&hashes));
+    }
+
     /// Sets the number of the file.
     pub fn set_file(&mut self, file: u16) {
         self.list.iter_mut().flat_map(|block| &mut block.runs).for_each(|run| run.file = file);
@@ -153,7 +159,9 @@ impl Visitor for Indexer<'_> {
             self.pay(HASH_LEN)?;
         }
         let pages = self.block_of(block)?;
-        let run = Run::page(address, fill, offset, pages.hashes.len());
+        let number = pages.hashes.len() / HASH_LEN;
+        let number = u32::try_from(number).map_err(|_| io::Error::other("a block has more than 2^32 pages"))?;
+        let run = Run::page(address, fill, offset, number);
         if let Some(hash) = hash {
             Arc::make_mut(&mut pages.hashes).extend_from_slice(&hash.to_be_bytes());
         }

@@ -25,8 +25,6 @@
 //! and memory is taken from the [`Budget`].
 
 use std::io;
-use std::ops::Range;
-use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -36,7 +34,7 @@ use super::{Identity, Link, ReadAt};
 use crate::budget::Budget;
 use crate::wire::chain::{LIST_MAGIC, TRAILER_LEN, TRAILER_MAGIC};
 use crate::wire::io::{Cut, Input, Output};
-use crate::wire::page_runs::{HASH_LEN, Hashes, Run};
+use crate::wire::page_runs::{HASH_LEN, Run};
 
 /// Bytes of the shortest run.
 const RUN_MIN: usize = 8 + 4 + 1 + 1;
@@ -81,15 +79,16 @@ pub(super) struct ListedPages {
 }
 
 impl ListedPages {
-    /// Decodes the pages of a file that ends at `end`, from a part of a list. They keep the list for its hashes.
-    pub fn decode(list: &Hashes, part: Range<usize>, end: u64, budget: &mut Budget) -> Result<Self, String> {
-        let mut input = list.get(..part.end).and_then(|list| list.get(part.start..)).unwrap_or_default();
+    /// Decodes the pages of a file that ends at `end`.
+    pub fn decode(mut input: &[u8], end: u64, budget: &mut Budget) -> Result<Self, String> {
         let mapped = input.get_u8("the kind of the file").map_err(cut)? != 0;
         let page_size = u64::from(input.get_be32("the page size").map_err(cut)?);
         if !page_size.is_power_of_two() {
             return Err(format!("its list has pages of {page_size} bytes"));
         }
-        let mut blocks = Blocks::default();
+        let (mut blocks, most) = (Blocks::default(), input.len());
+        budget.take(most).map_err(|error| error.to_string())?;
+        let mut hashes = Vec::with_capacity(most);
         for _ in 0..input.get_be32("the number of blocks").map_err(cut)? {
             let name = std::str::from_utf8(input.get_name("the name of a block").map_err(cut)?);
             let name = name.map_err(|_| "its list has a block whose name is no text".to_owned())?;
@@ -103,20 +102,26 @@ impl ListedPages {
             }
             budget.take(count * size_of::<Run>()).map_err(|error| error.to_string())?;
             block.runs.reserve_exact(count);
-            block.hashes = Arc::clone(list);
             for _ in 0..count {
-                block.runs.push(decode_run(&mut input, part.end, (page_size, length, end))?);
+                block.runs.push(decode_run(&mut input, &mut hashes, (page_size, length, end))?);
             }
         }
         if !input.is_empty() {
             return Err("its list of pages has further bytes".to_owned());
         }
+        hashes.shrink_to_fit();
+        budget.give_back(most - hashes.len());
+        blocks.set_hashes(hashes);
         Ok(Self { mapped, page_size, blocks })
     }
 }
 
-/// Decodes a run of a block of this length in a file that ends at `end`. The input ends at the position `input_end` of the list.
-fn decode_run(input: &mut &[u8], input_end: usize, (page_size, length, end): (u64, u64, u64)) -> Result<Run, String> {
+/// Decodes a run of a block of this length in a file that ends at `end`. Adds its hashes.
+fn decode_run(
+    input: &mut &[u8],
+    hashes: &mut Vec<u8>,
+    (page_size, length, end): (u64, u64, u64),
+) -> Result<Run, String> {
     let address = input.get_be64("a page").map_err(cut)?;
     let count = input.get_be32("the number of pages").map_err(cut)?;
     let pages = u64::from(count);
@@ -137,14 +142,14 @@ fn decode_run(input: &mut &[u8], input_end: usize, (page_size, length, end): (u6
     if behind.is_none_or(|behind| behind > end) {
         return Err(format!("its list has {count} pages at offset 0x{offset:x}, outside of the file"));
     }
-    let hashes = input_end - input.len();
-    take(input, pages * HASH_LEN as u64, "the hash of a page")?;
-    Ok(Run { count, distance, ..Run::page(address, None, offset, hashes) })
+    let hash = u32::try_from(hashes.len() / HASH_LEN).map_err(|_| "its list has more than 2^32 pages")?;
+    hashes.extend_from_slice(take(input, pages * HASH_LEN as u64, "the hash of a page")?);
+    Ok(Run { count, distance, ..Run::page(address, None, offset, hash) })
 }
 
 /// The list behind a file, whose hash is good.
 pub(super) struct Found {
-    pub bytes: Arc<Vec<u8>>,
+    bytes: Vec<u8>,
     /// The end of the file without the list.
     pub end: u64,
     /// The identity of the file.
@@ -159,10 +164,10 @@ pub(super) struct Parts<'a> {
     pub head_hash: [u8; 16],
     /// The size of its pages in bytes.
     pub page_size: u64,
-    /// Where the encoded pages are in the list.
-    pub pages: Range<usize>,
-    /// Where those of the parent are.
-    pub parent: Option<Range<usize>>,
+    /// The encoded pages.
+    pub pages: &'a [u8],
+    /// Those of the parent.
+    pub parent: Option<&'a [u8]>,
 }
 
 /// A part of the stream without pages.
@@ -204,7 +209,7 @@ impl Found {
         if !read_exact(file, end, &mut bytes)? || !bytes.starts_with(LIST_MAGIC) || digest(&bytes) != hash {
             return Ok(None);
         }
-        Ok(Some(Self { bytes: Arc::new(bytes), end, identity: Identity { length, hash } }))
+        Ok(Some(Self { bytes, end, identity: Identity { length, hash } }))
     }
 
     /// Decodes the list.
@@ -228,22 +233,20 @@ impl Found {
         }
         let head_hash = Input::get(&mut input, "the hash of the stream").map_err(cut)?;
         let length = input.get_be64("the pages").map_err(cut)?;
-        let start = self.bytes.len() - input.len();
-        let pages = start..start + take(&mut input, length, "the pages")?.len();
-        let mut head_of_pages = self.bytes.get(pages.start + 1..pages.end).unwrap_or_default();
-        let page_size = head_of_pages.get_be32("the page size").map_err(cut)?.into();
+        let pages = take(&mut input, length, "the pages")?;
+        let page_size = pages.get(1..).unwrap_or_default().get_be32("the page size").map_err(cut)?.into();
         let has_parent = input.get_u8("the pages of the parent").map_err(cut)? != 0;
         if !has_parent && !input.is_empty() {
             return Err("its list of pages has further bytes".to_owned());
         }
         let link = Link { parent: link.parent, name };
-        let parent = has_parent.then_some(self.bytes.len() - input.len()..self.bytes.len());
+        let parent = has_parent.then_some(input);
         Ok(Parts { data, link, head, head_hash, page_size, pages, parent })
     }
 
     /// Whether the list consists of these bytes.
     pub fn is(&self, list: &[u8]) -> bool {
-        *self.bytes == list
+        self.bytes == list
     }
 }
 

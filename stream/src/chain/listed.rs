@@ -24,10 +24,9 @@ impl<F: ReadAt> Listed<F> {
         let found = Found::read(&file, budget).map_err(|error| named(io_text(&error)))?;
         let found = found.ok_or_else(|| named(super::NO_LIST.to_owned()))?;
         let parts = found.parts().map_err(named)?;
-        let pages = ListedPages::decode(&found.bytes, parts.pages.clone(), found.end, budget).map_err(named)?;
+        let pages = ListedPages::decode(parts.pages, found.end, budget).map_err(named)?;
         let end = parts.link.parent.length;
-        let parent = parts.parent.clone().map(|pages| ListedPages::decode(&found.bytes, pages, end, budget));
-        let parent = parent.transpose().map_err(named)?;
+        let parent = parts.parent.map(|pages| ListedPages::decode(pages, end, budget)).transpose().map_err(named)?;
         let head = parts.head(&file, budget).map_err(named)?;
         let options = Options { budget: Budget::new(budget.left() / 2), ..Options::default() };
         let stream = read_whole(&head, options, &mut Unwatched).map_err(|error| named(io_text(&error)))?;

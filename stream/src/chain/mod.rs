@@ -418,12 +418,11 @@ impl<F: ReadAt> Layer<F> {
             }
             let head = plan(&Shape { stream: &stream, mapped, page_size, full: None }, FlatForm::WithoutPages);
             let pages = encode_pages(&blocks, mapped, page_size);
-            let parent = parts.parent.map(|part| &found.bytes[part]);
-            let list = head.and_then(|head| list::encode(&file, (identity.hash, link), head, &pages, parent));
+            let list = head.and_then(|head| list::encode(&file, (identity.hash, link), head, &pages, parts.parent));
             if !found.is(&list.map_err(named)?) {
                 return fail("the list of pages at its end is not that of its pages");
             }
-            parent_pages = parent.map(<[u8]>::to_vec);
+            parent_pages = parts.parent.map(<[u8]>::to_vec);
             identity = found.identity;
         }
         Ok((Self { path, file, identity, link, configuration, blocks, page_size, mapped, parent_pages }, stream))

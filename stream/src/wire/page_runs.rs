@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// Bytes of the hash of a page.
 pub(crate) const HASH_LEN: usize = size_of::<u64>();
 
-/// Bytes with the hashes of pages, big-endian, at positions that runs have.
+/// The bytes of hashes of pages, big-endian. Runs have the numbers of their hashes.
 pub(crate) type Hashes = Arc<Vec<u8>>;
 
 /// A run of pages at consecutive addresses. One byte fills them all, or they have the same distance from each other in a file.
@@ -17,8 +17,8 @@ pub struct Run {
     pub address: u64,
     /// Offset of the first page in the file.
     pub offset: u64,
-    /// Position of the hash of the first page. The others follow.
-    pub(crate) hashes: usize,
+    /// Number of the hash of the first page. The others follow.
+    pub(crate) hash: u32,
     /// Number of pages; at least 1.
     pub count: u32,
     /// Distance of the pages in the file, in bytes. Only valid if there are several pages.
@@ -31,8 +31,8 @@ pub struct Run {
 
 impl Run {
     /// One page, whose bytes are in a file or are all `fill`.
-    pub(crate) fn page(address: u64, fill: Option<u8>, offset: u64, hashes: usize) -> Self {
-        Self { address, offset, hashes, count: 1, distance: 0, file: 0, fill }
+    pub(crate) fn page(address: u64, fill: Option<u8>, offset: u64, hash: u32) -> Self {
+        Self { address, offset, hash, count: 1, distance: 0, file: 0, fill }
     }
 
     /// The address behind the last page.
@@ -70,7 +70,7 @@ impl Run {
         rest.count -= pages;
         if self.fill.is_none() {
             rest.offset += u64::from(pages) * u64::from(self.distance);
-            rest.hashes += pages as usize * HASH_LEN;
+            rest.hash += pages;
         }
         rest
     }
@@ -88,7 +88,7 @@ impl Run {
     /// The hashes of its pages. There are none if a byte fills them.
     pub(crate) fn hashes<'a>(&self, of_block: &'a [u8]) -> &'a [u8] {
         let len = if self.fill.is_some() { 0 } else { self.count as usize * HASH_LEN };
-        of_block.get(self.hashes..).and_then(|rest| rest.get(..len)).unwrap_or_default()
+        of_block.get(self.hash as usize * HASH_LEN..).and_then(|rest| rest.get(..len)).unwrap_or_default()
     }
 }
 
