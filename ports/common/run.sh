@@ -274,6 +274,11 @@ build_unmodified() {
     cd - >/dev/null
 }
 
+# Prints how many cases of migration-test passed. Those that are skipped are listed as "ok" as well.
+count_passed() {
+    grep '^ok' "$dir/migration-test.log" | grep -vc '# SKIP'
+}
+
 qtest() {
     export QTEST_QEMU_BINARY=./qemu-system-x86_64 PYTHON
     # For the case that runs QEMU's script on a stream.
@@ -291,7 +296,7 @@ qtest() {
     timeout 2400 ./tests/qtest/migration-test --tap -k "${select[@]}" >"$dir/migration-test.log" 2>&1 ||
         { grep -v '^# starting' "$dir/migration-test.log" | tail -30 >&2; exit 1; }
     local passed
-    passed=$(grep -c '^ok' "$dir/migration-test.log")
+    passed=$(count_passed)
     # QEMU's test program ignores unknown cases without a message, so count the cases.
     [ "$passed" -ge "$([ "$1" = quick ] && echo ${#quick_cases[@]} || echo "$cases")" ]
 }
@@ -362,7 +367,7 @@ run_tests() {
         own_test colo ./qemu-system-x86_64 unmodified/qemu-system-x86_64 "$1"
     [ "$1" = quick ] || python3 "$here/tests/downtime.py" ./qemu-system-x86_64 unmodified/qemu-system-x86_64
     echo "passed: $(grep -c '^ok' "$dir/test-vmstate.log") of test-vmstate," \
-        "$(grep -c '^ok' "$dir/migration-test.log") of migration-test," \
+        "$(count_passed) of migration-test," \
         "$(grep -c 'pass  ' "$dir/image-tests.log") of the image tests, $(grep -c '^ok' "$dir/own-tests.log") of tests/"
 }
 
