@@ -15,6 +15,6 @@ for library in libcommon.fa libcommon.a libsystem.a; do
     [ ! -e "$QEMU_BUILD/$library.p/migration_savevm.c.o" ] || savevm=$library.p/migration_savevm.c.o
 done
 if [ ! -e "$QEMU_BUILD/$unit" ] || [ ! -e "$QEMU_BUILD/$object" ] || [ -z "$savevm" ]; then
-    echo "$QEMU_BUILD has no built $unit and qemu-system-x86_64" >&2
+    echo "$QEMU_BUILD has no built $unit and qemu-system-x86_64 of an unmodified QEMU" >&2
     exit 1
 fi
