@@ -154,7 +154,10 @@ fn register_state<L: Layout>(
 ) -> Result<()> {
     let state = state.ok_or_else(|| vm.report(Error::invalid("vmstate_register: the description is NULL")))?;
     let description = state.description();
-    let checks = abi.filter(|abi| abi.profile.with(vm.profile()).has(Profile::CHECK_DESCRIPTIONS));
+    // Descriptions of versions before 8.0 have no end marker, and can't be checked in a context of a newer version.
+    let checks = abi.filter(|abi| {
+        abi.constant(SAVEVM_ABI_VMS_END).is_some() && abi.profile.with(vm.profile()).has(Profile::CHECK_DESCRIPTIONS)
+    });
     let checked = checks.map_or(Ok(()), |abi| check_lists(abi, description, &mut HashSet::new()));
     checked.map_err(|error| vm.report(error.in_phase(Phase::Register)))?;
     if priority_of(abi, description.priority()).is_none() {
@@ -190,8 +193,8 @@ fn register_state<L: Layout>(
     })
 }
 
-/// Checks that all lists of fields end with VMS_END, that the layout names the flags of all fields, and that the name of a subsection begins with its parent's, as QEMU
-/// 8.0 and newer check it in tests.
+/// Checks that all lists of fields end with VMS_END, that the layout names the flags of all fields, and that the name of a
+/// subsection begins with its parent's, as QEMU 8.0 and newer check it in tests.
 fn check_lists<L: Layout>(abi: &Abi, description: CDescription<L>, seen: &mut HashSet<usize>) -> Result<()> {
     if !seen.insert(description.identity()) {
         return Ok(());
