@@ -95,7 +95,8 @@ int savevm_check_device(SaveVM *vm,
 
 /**
  * Checks a description without a device: for parts that can never be saved or loaded, and for counts that come from the
- * stream without a bound. `report` gets each finding.
+ * stream without a bound. `report` gets each finding. `vmsd` has the layout of the current context of the thread
+ * (savevm_set_abi(), savevm_set_current()), which is that of QEMU 7.2 unless another one was set.
  *
  * Returns: the number of errors that were reported; -EINVAL if `vmsd` is NULL.
  *
@@ -110,7 +111,8 @@ int savevm_check_description(const VMStateDescription *vmsd,
 /**
  * Returns the description of a type of device as QEMU's -dump-vmstate prints it: one JSON object, for `savevm check --against`
  * and scripts/vmstate-static-checker.py. In a dump it is a member, under the name of the type, of an object whose member
- * "vmschkmachine" has the name of the machine as "Name". `type_name` NULL: the name of the description.
+ * "vmschkmachine" has the name of the machine as "Name". `type_name` NULL: the name of the description. `vmsd` has the layout of
+ * the current context of the thread, as for savevm_check_description().
  *
  * Returns: a string from malloc(); NULL if `vmsd` is NULL or there is no memory.
  *

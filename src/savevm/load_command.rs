@@ -50,7 +50,8 @@ pub(super) fn process(vm: &Vm, mut file: &MigFile, depth: u32) -> Result<Outcome
         }
         let text = format!(
             "MIG_CMD 0x{number:x} ({}) unknown: it is of QEMU 10.0 and newer, and this machine has the semantics of an older \
-             version; use a machine type that the source knows from before 10.0, or select a newer layout here",
+             version. Set the layout of 10.0 or newer here (savevm_set_abi), or stop the source from sending the command: in \
+             QEMU by a machine type from before 10.0, in another hypervisor by SAVEVM_FLAG_NO_SWITCHOVER_START. The command is",
             command.name()
         );
         return Err(Error::invalid(text).at_offset(offset));
