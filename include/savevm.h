@@ -332,7 +332,8 @@ void savevm_unregister_vmstate(SaveVM *vm,
 #define SAVEVM_FLAG_NO_SWITCHOVER_START (1 << 9)
 
 /**
- * The capability switchover-ack is on: devices of the destination must approve the switchover.
+ * The capability switchover-ack is on: devices of the destination must approve the switchover (QEMU 8.1). Set it on both
+ * sides. The library's driver at the source lets the guest run until then, unless a deadline forces the switchover.
  */
 #define SAVEVM_FLAG_SWITCHOVER_ACK (1 << 10)
 
@@ -821,6 +822,10 @@ typedef enum SaveVMStallReason {
    * The destination does not answer.
    */
   SAVEVM_STALL_PEER_NOT_ANSWERING = 6,
+  /**
+   * The devices of the destination have not approved the switchover (SAVEVM_FLAG_SWITCHOVER_ACK).
+   */
+  SAVEVM_STALL_SWITCHOVER_ACK = 7,
 } SaveVMStallReason;
 
 /**

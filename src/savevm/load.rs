@@ -117,7 +117,7 @@ fn state(vm: &Vm, file: &MigFile, set_up: &Cell<bool>) -> Result<LoadEnd> {
     let (host, incoming) = (&*host, incoming.as_deref());
     with_devices(host, incoming, || {
         setup(vm, file).map_err(|err| failed(vm, file, err, Phase::LoadSetup))?;
-        switchover::count_acks(vm);
+        switchover::count_acks(vm).map_err(|err| failed(vm, file, err, Phase::LoadSetup))?;
         host.cpu_synchronize_pre_load();
         Ok(())
     })?;

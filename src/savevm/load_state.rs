@@ -17,6 +17,10 @@ pub struct LoadState {
     mapped: AtomicBool,
     /// Devices that have not approved the switchover yet.
     acks: AtomicU32,
+    /// A stream was begun whose devices were not asked yet whether they must approve the switchover.
+    uncounted: AtomicBool,
+    /// The return path was opened before that.
+    opened_early: AtomicBool,
 }
 
 impl Default for LoadState {
@@ -27,6 +31,8 @@ impl Default for LoadState {
             absent_reported: AtomicBool::new(false),
             mapped: AtomicBool::new(false),
             acks: AtomicU32::new(0),
+            uncounted: AtomicBool::new(false),
+            opened_early: AtomicBool::new(false),
         }
     }
 }
@@ -37,7 +43,9 @@ impl LoadState {
         *self.sections.lock() = SectionIds::default();
         self.absent_reported.store(false, SeqCst);
         self.mapped.store(false, SeqCst);
-        self.set_acks(0);
+        self.acks.store(0, SeqCst);
+        self.uncounted.store(true, SeqCst);
+        self.opened_early.store(false, SeqCst);
     }
 
     /// Records that RAM has fixed places in the file (mapped-ram).
@@ -55,14 +63,19 @@ impl LoadState {
         !self.absent_reported.swap(true, SeqCst)
     }
 
-    /// Sets how many devices must approve the switchover.
-    pub(super) fn set_acks(&self, count: u32) {
+    /// Sets how many devices must approve the switchover. Returns whether no approval is left to wait for, and the return path
+    /// is open already.
+    pub(super) fn set_acks(&self, count: u32) -> bool {
         self.acks.store(count, SeqCst);
+        self.uncounted.store(false, SeqCst);
+        self.opened_early.swap(false, SeqCst) && count == 0
     }
 
-    /// Returns how many devices have not approved the switchover yet.
-    pub(super) fn acks(&self) -> u32 {
-        self.acks.load(SeqCst)
+    /// The return path was opened. Returns whether no approval is left to wait for.
+    pub(super) fn return_path_opened(&self) -> bool {
+        let uncounted = self.uncounted.load(SeqCst);
+        self.opened_early.store(uncounted, SeqCst);
+        !uncounted && self.acks.load(SeqCst) == 0
     }
 
     /// Counts an approval. Returns how many are left, or `None` if none was expected.

@@ -382,7 +382,7 @@ fn switchover_is_acknowledged_once_all_devices_approve_it() {
         let acks = Arc::new(Acks::default());
         vm.set_incoming(Some(acks.clone()));
         vm.set_flags(Flags::SWITCHOVER_ACK, flag);
-        switchover::count_acks(&vm);
+        switchover::count_acks(&vm).unwrap();
         load::sections(&vm, &reader(OPEN)).unwrap();
         assert_eq!(acks.0.load(SeqCst), i32::from(flag && devices == 0));
         if flag && devices > 0 {
@@ -392,6 +392,28 @@ fn switchover_is_acknowledged_once_all_devices_approve_it() {
             assert_eq!(acks.0.load(SeqCst), 1);
         }
         assert_eq!(switchover::approve(&vm).unwrap_err().errno(), libc::EINVAL);
+    }
+}
+
+#[test]
+fn return_path_that_opens_before_the_devices_are_asked_is_no_approval() {
+    const HEADER: &[u8] = b"QEVM\0\0\0\x03";
+    const OPEN: &[u8] = b"\x08\0\x01\0\0";
+    for needs in [false, true] {
+        let callbacks: &[Callback] = if needs { &[Callback::SwitchoverAckNeeded] } else { &[] };
+        let (vm, _) = machine(vec![Device { callbacks, ..Device::default() }]);
+        let acks = Arc::new(Acks::default());
+        vm.set_incoming(Some(acks.clone()));
+        vm.set_flags(Flags::SWITCHOVER_ACK, true);
+        vm.set_flags(Flags::NO_CONFIGURATION, true);
+        load::open(&vm, &reader(HEADER)).unwrap();
+        let command = reader(OPEN);
+        assert_eq!(command.peek_byte(0), 8);
+        load::opening_command(&vm, &command).unwrap();
+        assert_eq!(acks.0.load(SeqCst), 0);
+        // The empty stream ends in an error, after the devices were asked.
+        load::opened(&vm, &reader(b"")).unwrap_err();
+        assert_eq!(acks.0.load(SeqCst), i32::from(!needs));
     }
 }
 

@@ -29,22 +29,29 @@ pub(super) fn start(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// Counts the devices that must approve the switchover. A load begins.
-pub(super) fn count_acks(vm: &Vm) {
+/// Counts the devices that must approve the switchover. A load begins. If the return path was opened before and no device has to
+/// approve the switchover, it is approved at once.
+pub(super) fn count_acks(vm: &Vm) -> Result<()> {
     let asks = vm.flags().has(Flags::SWITCHOVER_ACK);
     let needed = || vm.registry.walk().filter(|entry| entry.handler.switchover_ack_needed()).count();
     let count = if asks { needed() as u32 } else { 0 };
-    vm.load_state().set_acks(count);
-    if asks {
-        trace_event!(vm.host(), "loadvm_state_switchover_ack_needed", "Switchover ack pending num={count}");
+    let is_approved = vm.load_state().set_acks(count);
+    if !asks {
+        return Ok(());
+    }
+    trace_event!(vm.host(), "loadvm_state_switchover_ack_needed", "Switchover ack pending num={count}");
+    match vm.incoming() {
+        Some(incoming) if is_approved => incoming.switchover_ack(),
+        _ => Ok(()),
     }
 }
 
-/// OPEN_RETURN_PATH came. If no device has to approve the switchover, it is approved at once.
+/// OPEN_RETURN_PATH came. If no device has to approve the switchover, it is approved at once. If the devices were not asked yet,
+/// as in a stream that is negotiated, `count_acks` does so.
 pub(super) fn return_path_opened(vm: &Vm, incoming: &dyn Incoming, file: &MigFile) -> Result<()> {
     incoming.open_return_path(file)?;
-    let asks = vm.flags().has(Flags::SWITCHOVER_ACK);
-    if asks && vm.load_state().acks() == 0 { incoming.switchover_ack() } else { Ok(()) }
+    let is_approved = vm.load_state().return_path_opened();
+    if is_approved && vm.flags().has(Flags::SWITCHOVER_ACK) { incoming.switchover_ack() } else { Ok(()) }
 }
 
 /// A device approves the switchover. The last approval is sent to the source. `EINVAL` if none was expected.

@@ -31,7 +31,8 @@ pub const SAVEVM_FLAG_NO_LIVE_LOAD: u32 = 1 << 7;
 pub const SAVEVM_FLAG_GLOBAL_STATE: u32 = 1 << 8;
 /// SWITCHOVER_START is not sent, because the machine type is older than QEMU 10.0.
 pub const SAVEVM_FLAG_NO_SWITCHOVER_START: u32 = 1 << 9;
-/// The capability switchover-ack is on: devices of the destination must approve the switchover.
+/// The capability switchover-ack is on: devices of the destination must approve the switchover (QEMU 8.1). Set it on both
+/// sides. The library's driver at the source lets the guest run until then, unless a deadline forces the switchover.
 pub const SAVEVM_FLAG_SWITCHOVER_ACK: u32 = 1 << 10;
 /// The host calls qemu_loadvm_state_cleanup() itself after a load, as QEMU 9.2 and newer do. Without this flag, the load calls
 /// it, except if the stream is refused before `load_setup`, or in it (see SAVEVM_SEMANTICS_CLEAN_FAILED_SETUP).

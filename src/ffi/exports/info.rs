@@ -150,6 +150,8 @@ pub enum SaveVMStallReason {
     SAVEVM_STALL_PEER_NOT_SENDING = 5,
     /// The destination does not answer.
     SAVEVM_STALL_PEER_NOT_ANSWERING = 6,
+    /// The devices of the destination have not approved the switchover (SAVEVM_FLAG_SWITCHOVER_ACK).
+    SAVEVM_STALL_SWITCHOVER_ACK = 7,
 }
 
 c_enums! {

@@ -202,6 +202,7 @@ pub(in crate::ffi) fn c_stall(number: i32) -> SaveVMStallReason {
         SAVEVM_STALL_PEER_NOT_READING,
         SAVEVM_STALL_PEER_NOT_SENDING,
         SAVEVM_STALL_PEER_NOT_ANSWERING,
+        SAVEVM_STALL_SWITCHOVER_ACK,
     ]
     .into_iter()
     .find(|reason| *reason as i32 == number)

@@ -90,6 +90,10 @@ impl incoming::Incoming for Commands {
         Ok(())
     }
 
+    fn switchover_ack(&self) -> Result<()> {
+        self.0.shared.sender.send(Message::SwitchoverAck)
+    }
+
     fn postcopy_state(&self, new: Option<PostcopyState>) -> PostcopyState {
         let mut state = self.0.state();
         let before = state.postcopy;

@@ -25,6 +25,8 @@ pub enum StallReason {
     PeerNotSending = 5,
     /// The peer does not answer.
     PeerNotAnswering = 6,
+    /// The devices of the destination have not approved the switchover.
+    SwitchoverAck = 7,
 }
 
 impl StallReason {
@@ -38,6 +40,7 @@ impl StallReason {
             Self::PeerNotReading => "peer-not-reading",
             Self::PeerNotSending => "peer-not-sending",
             Self::PeerNotAnswering => "peer-not-answering",
+            Self::SwitchoverAck => "switchover-ack",
         }
     }
 }
@@ -100,6 +103,14 @@ impl Stall {
             if names.is_empty() { "not known".to_owned() } else { names.join(", ") }
         );
         Self { reason: StallReason::Devices, excess: 0, text }
+    }
+
+    /// Everything fits into the downtime limit, but the destination did not approve the switchover.
+    pub fn switchover_ack() -> Self {
+        let text = "the devices of the destination have not approved the switchover: set switchover-ack on both sides, and see \
+                    the destination for devices that still load"
+            .to_owned();
+        Self { reason: StallReason::SwitchoverAck, excess: 0, text }
     }
 
     /// The peer does nothing. `place` names connections, if it is about some of them.

@@ -44,6 +44,8 @@ pub struct ReaderData {
     shut: Option<u32>,
     text: Option<String>,
     resume_ack: Option<u32>,
+    /// The devices of the destination approve the switchover.
+    switchover_ack: bool,
     /// Bytes requested since the last look.
     requested: u64,
     /// Blocks of which the received bitmap came.
@@ -223,6 +225,11 @@ impl ReaderState {
         self.look_for(|data| data.resume_ack)
     }
 
+    /// Whether the devices of the destination approved the switchover.
+    pub fn switchover_ack(&self) -> bool {
+        self.0.lock().switchover_ack
+    }
+
     /// The received bitmap of a block, which was handed on.
     pub fn bitmap(&self, block: &[u8]) -> Option<Result<()>> {
         self.look_for(|data| data.bitmaps.iter().any(|name| name == block).then_some(()))
@@ -338,6 +345,7 @@ fn handle(core: &Core, file: &MigFile, shared: &Mutex<ReaderData>, message: Mess
             .note_load_times(times.iter().map(|time| (&*time.name, time.instance, Duration::from_nanos(time.nanos)))),
         Message::ErrorText(text) => shared.lock().text = Some(text),
         Message::ResumeAck(value) => shared.lock().resume_ack = Some(value),
+        Message::SwitchoverAck => shared.lock().switchover_ack = true,
         Message::RequestPages { block, start, len } => {
             core.stats.get().page_requests += 1;
             let name = block.as_deref().map(String::from_utf8_lossy).unwrap_or_default();

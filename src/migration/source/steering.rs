@@ -8,6 +8,7 @@ use crate::migration::params::Params;
 use crate::migration::progress::{Budget, Decision, Estimate, Look, Sight, Stall, time_for};
 use crate::migration::trace::Event;
 use crate::savevm::handler::Pending;
+use crate::savevm::host::Flags;
 use std::time::Duration;
 
 /// Answers that the source waits for while the guest is stopped: that everything is loaded, and the verdict.
@@ -51,13 +52,22 @@ impl Source {
         self.channel.as_ref().map_or(0, |channel| channel.in_flight()) + core.link.further_in_flight()
     }
 
+    /// Returns whether the devices of the destination approve the switchover, if they are asked (QEMU 8.1's
+    /// `migration_can_switchover`). They cannot be asked without a return path.
+    pub(super) fn is_approved(&self, core: &Core) -> bool {
+        let asks = core.vm.flags().has(Flags::SWITCHOVER_ACK);
+        !asks || self.reader.as_ref().is_none_or(|reader| reader.switchover_ack())
+    }
+
     /// Takes in what is left, and decides whether to stop the guest.
     pub(super) fn steer(&mut self, core: &Core, params: &Params, pending: Pending, threshold: u64) -> Decision {
         let (now, left) = (core.now(), pending.total());
         self.see(core, left, threshold);
         let limit = self.steering.limit(params);
         let exceeds = self.steering.budget.exceeds(limit);
-        let fits = (left == 0 || left < threshold) && !exceeds;
+        let would_fit = (left == 0 || left < threshold) && !exceeds;
+        let fits = would_fit && self.is_approved(core);
+        self.steering.unapproved = would_fit && !fits;
         let link = self.rate.last.link;
         let after_pass = match fits {
             true => self.steering.estimate(core, params, link, self.throttle).after_pass(),
@@ -72,6 +82,8 @@ impl Source {
         if exceeds {
             let slowest = &self.steering.costs.slowest;
             core.set_stall(Some(Stall::devices(&self.steering.budget, limit, slowest)));
+        } else if self.steering.unapproved {
+            core.set_stall(Some(Stall::switchover_ack()));
         }
         match fits {
             true => decision,
@@ -118,7 +130,8 @@ impl Source {
     /// Whether the migration makes progress, as far as the speeds show that.
     fn judge_stall(&mut self, core: &Core, params: &Params, is_endless: bool) {
         let steering = &mut self.steering;
-        if steering.budget.exceeds(steering.limit(params)) && !core.status().is_postcopy() {
+        let waits = steering.unapproved || steering.budget.exceeds(steering.limit(params));
+        if waits && !core.status().is_postcopy() {
             // `steer` has set the reason.
             return;
         }

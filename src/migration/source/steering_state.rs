@@ -21,6 +21,8 @@ pub(super) struct Steering {
     pub round_trip: Duration,
     /// When the question was sent whose answer nothing delays.
     pub asked_at: Option<Instant>,
+    /// Whether the switchover waits for the devices of the destination alone.
+    pub unapproved: bool,
     /// Since when no end is in sight.
     pub endless: Option<Duration>,
     /// Bytes sent when the guest was stopped, and what was predicted then.

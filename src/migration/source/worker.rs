@@ -331,10 +331,17 @@ impl Source {
         if self.steer(core, &params, pending, threshold) == Decision::Switch {
             return self.go(Step::Stop { postcopy: false });
         }
-        if core.is_postcopy_requested() && pending.precopy_only <= threshold && !self.needs_precopy(core) {
+        let may_stop = pending.precopy_only <= threshold && self.is_approved(core);
+        if core.is_postcopy_requested() && may_stop && !self.needs_precopy(core) {
             return if self.is_drained(core)? { self.go(Step::Stop { postcopy: true }) } else { Ok(POLL) };
         }
-        self.round(core, vm, false)
+        let next = self.round(core, vm, false)?;
+        if self.steering.unapproved {
+            // Little is left, so rounds without a pause would send empty sections until the approval.
+            self.file()?.flush();
+            return Ok(IDLE);
+        }
+        Ok(next)
     }
 
     /// Whether the guest must not be handed over with postcopy: a QEMU starts the guest of a postcopy whether it ran or not.

@@ -9,6 +9,7 @@
 //! REQ_PAGES    = start(be64) length(be32)         of the block that was named last
 //! RECV_BITMAP  = block                            a bitmap follows the message: size(be64) bits end(be64)
 //! RESUME_ACK   = value(be32)
+//! SWITCHOVER_ACK =                              from QEMU 8.1 on
 //! ERROR_TEXT   = utf-8 text                       only if the peer is libsavevm
 //! PREFLIGHT    = length(be32)                     only in a preflight; an answer of that length follows, see `preflight`
 //! DEVICE_TIMES = (instance(be32) ns(be64) name)*  only if the peer asked for them by PING_DEVICE_TIMES
@@ -47,6 +48,7 @@ const REQ_PAGES_ID: u16 = 3;
 const REQ_PAGES: u16 = 4;
 const RECV_BITMAP: u16 = 5;
 const RESUME_ACK: u16 = 6;
+const SWITCHOVER_ACK: u16 = 7;
 
 /// How long a device took to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,8 @@ pub enum Message {
     ReceivedBitmap(Vec<u8>),
     /// The destination is ready to go on after a broken connection.
     ResumeAck(u32),
+    /// All devices of the destination approve the switchover.
+    SwitchoverAck,
     /// Why the load failed.
     ErrorText(String),
     /// An answer of a preflight of this length in bytes follows.
@@ -194,7 +198,7 @@ impl MessageHead {
     /// Checks type and length before the payload is read. Messages that QEMU does not have are only known if
     /// `peer_is_libsavevm`.
     pub fn check(&self, peer_is_libsavevm: bool) -> Result<(), MessageError> {
-        let known = (SHUT..=RESUME_ACK).contains(&self.kind)
+        let known = (SHUT..=SWITCHOVER_ACK).contains(&self.kind)
             || (peer_is_libsavevm && matches!(self.kind, ERROR_TEXT | PREFLIGHT | DEVICE_TIMES));
         let len = usize::from(self.len);
         if !known {
@@ -239,6 +243,7 @@ impl Message {
                 payload.put_be32(*value);
                 RESUME_ACK
             }
+            Self::SwitchoverAck => SWITCHOVER_ACK,
             Self::ErrorText(text) => {
                 payload.put(text_start(text, RETURN_PATH_PAYLOAD_MAX).as_bytes());
                 ERROR_TEXT
@@ -291,6 +296,8 @@ impl Message {
             }
             RECV_BITMAP => Self::ReceivedBitmap(block_name(payload, "RECV_BITMAP")?),
             RESUME_ACK => Self::ResumeAck(value(payload, "RESUME_ACK")?),
+            SWITCHOVER_ACK if payload.is_empty() => Self::SwitchoverAck,
+            SWITCHOVER_ACK => return Err(wrong_len("SWITCHOVER_ACK", payload.len(), "0")),
             DEVICE_TIMES => Self::DeviceTimes(device_times(payload)?),
             ERROR_TEXT => Self::ErrorText(String::from_utf8_lossy(payload).into_owned()),
             PREFLIGHT => Self::Preflight(value(payload, "PREFLIGHT")?),
@@ -347,6 +354,7 @@ mod tests {
             (pages(None), "0004000c 0000000000001000 00002000"),
             (Message::ReceivedBitmap(b"pc".to_vec()), "00050003 02 7063"),
             (Message::ResumeAck(1), "00060004 00000001"),
+            (Message::SwitchoverAck, "00070000"),
             (Message::ErrorText("no".into()), "53560002 6e6f"),
             (Message::Preflight(9), "53570004 00000009"),
             (
@@ -404,6 +412,7 @@ mod tests {
                 .prop_map(|(block, start, len)| Message::RequestPages { block, start, len }),
             block().prop_map(Message::ReceivedBitmap),
             any::<u32>().prop_map(Message::ResumeAck),
+            Just(Message::SwitchoverAck),
             "[a-z]{0,512}".prop_map(Message::ErrorText),
             any::<u32>().prop_map(Message::Preflight),
             (block(), any::<u32>(), any::<u64>())
