@@ -142,7 +142,10 @@ fn check_members(members: &[SaveVMAbiMember], sizes: [usize; STRUCTS.len()]) -> 
         let is_size =
             |kind: &Kind| size_of::<usize>() == 4 && *kind == SAVEVM_ABI_UINT32 && kinds.contains(&SAVEVM_ABI_SIZE);
         let Some(kind) = known.filter(|kind| kinds.contains(kind) || is_size(kind)) else {
-            return Err(Error::invalid(format!("{name} has the type {kind}, which the library cannot call or read")));
+            let found = known.map_or_else(|| kind.to_string(), |kind| format!("{kind:?}"));
+            let usable = kinds.iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>().join(" or ");
+            let text = format!("{name} has the type {found}, which the library cannot call or read: it needs {usable}");
+            return Err(Error::invalid(text));
         };
         let (width, size) = (width(*kind), sizes[*of]);
         if offset > size || size - offset < width || !offset.is_multiple_of(width) {
@@ -162,15 +165,12 @@ fn check_members(members: &[SaveVMAbiMember], sizes: [usize; STRUCTS.len()]) -> 
         }
         slots[id as usize] = Slot { offset: offset as u16, kind: *kind as u8 };
     }
-    for id in REQUIRED {
-        if slots[id as usize].kind == 0 {
-            return Err(Error::invalid(format!(
-                "{} is missing, and no layout can do without it",
-                MEMBERS[id as usize].name
-            )));
-        }
+    let absent = REQUIRED.into_iter().filter(|id| slots[*id as usize].kind == 0);
+    match &*absent.map(|id| MEMBERS[id as usize].name).collect::<Vec<_>>() {
+        [] => Ok(slots),
+        [name] => Err(Error::invalid(format!("{name} is missing, and no layout can do without it"))),
+        names => Err(Error::invalid(format!("{} are missing, and no layout can do without them", names.join(", ")))),
     }
-    Ok(slots)
 }
 
 fn check_constants(constants: &[SaveVMAbiConstant]) -> Result<[Option<u32>; CONSTANTS.len()]> {

@@ -156,7 +156,18 @@ fn wrong_descriptions_are_refused_with_the_name_of_the_member() {
         |draft| draft.member(SAVEVM_ABI_SaveVMHandlers_load_state).kind = MaybeUninit::new(SAVEVM_ABI_VOID),
         "SaveVMHandlers.load_state has the type",
     );
+    refused(
+        |draft| draft.member(SAVEVM_ABI_SaveVMHandlers_load_state).kind = MaybeUninit::new(SAVEVM_ABI_INT_FILE),
+        "the type SAVEVM_ABI_INT_FILE, which the library cannot call or read: it needs SAVEVM_ABI_INT_FILE_VERSION",
+    );
     refused(|draft| draft.without(SAVEVM_ABI_VMStateField_size), "VMStateField.size is missing");
+    refused(
+        |draft| {
+            draft.without(SAVEVM_ABI_SaveVMHandlers_load_state);
+            draft.without(SAVEVM_ABI_VMStateField_size);
+        },
+        "SaveVMHandlers.load_state, VMStateField.size are missing",
+    );
     refused(|draft| draft.without(SAVEVM_ABI_VMStateInfo_get), "VMStateInfo has neither");
     refused(
         |draft| {
