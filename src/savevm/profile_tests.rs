@@ -132,7 +132,12 @@ fn duplicate_is_refused_with_refuse_duplicates() {
             vm.register(super::registry::Registration { instance_id: 3, ..new })
         };
         register().unwrap();
-        assert_eq!(register().is_err_and(|error| error.errno() == libc::EEXIST), refused, "{profile:?}");
+        let again = register();
+        assert_eq!(again.is_err(), refused, "{profile:?}");
+        if let Err(error) = again {
+            assert_eq!(error.errno(), libc::EEXIST);
+            assert!(error.message().contains("instance 3 is registered already"), "{error}");
+        }
     }
 }
 

@@ -78,7 +78,11 @@ pub(super) fn identify<'a, H>(
     if let Some(other) = rules.unique.then(|| index.find(&idstr, instance_id)).flatten() {
         // QEMU 8.2 looks for the device that a stream would reach by this name and instance.
         let (here, there) = (text(&idstr), text(&other.idstr));
-        let error = format!("'{here}' instance {instance_id} is already '{there}' instance {}", other.instance_id);
+        let error = if (&here, instance_id) == (&there, other.instance_id) {
+            format!("'{here}' instance {instance_id} is registered already")
+        } else {
+            format!("'{here}' instance {instance_id} is already '{there}' instance {} in a stream", other.instance_id)
+        };
         return Err(Error::new(libc::EEXIST, error));
     }
     if holders.is_some_and(|holders| holders.has_instance(instance_id, &index.order)) {
