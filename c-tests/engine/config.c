@@ -155,7 +155,7 @@ TEST(none_at_all)
 
     backend.no_configuration = true;
 #if SAVEVM_QEMU_VERSION >= 1000
-    /* QEMU 10.0 and 10.2 abort if they describe a stream without configuration. */
+    /* QEMU 10.0 and newer abort if they describe a stream without configuration. */
     backend.no_vmdesc = true;
 #endif
     without = written();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* As stubs_qemu.c: what only the savevm.c of QEMU 10.0 and 10.2 calls. */
+/* As stubs_qemu.c: what only the savevm.c of QEMU 10.0 and newer calls. */
 #include "qemu/osdep.h"
 #include "exec/page-vary.h"
 #include "migration/colo.h"
@@ -31,7 +31,7 @@ void host_refresh(void)
     target_page.mask = -1ull << backend.page_bits;
 }
 
-#if SAVEVM_QEMU_VERSION >= 1002
+#if SAVEVM_QEMU_VERSION >= 1001
 int migration_legacy_page_bits(void)
 #else
 /* The header that declares this function also declares the constant. */

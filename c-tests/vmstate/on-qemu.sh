@@ -1,15 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# The same objects on libsavevm and on QEMU 5.2, 7.2, 10.0 or 10.2, side by side:
+# The same objects on libsavevm and on a version of QEMU, side by side:
 #
-#   QEMU_BUILD_5_2=tree on-qemu.sh check 5.2 ARCHIVE PROGRAM EXPECTED_DIR
-#   QEMU_BUILD=tree on-qemu.sh check 7.2 ARCHIVE PROGRAM EXPECTED_DIR
-#   QEMU_BUILD_10=tree on-qemu.sh check 10.0 ARCHIVE PROGRAM EXPECTED_DIR
-#   QEMU_BUILD_10_2=tree on-qemu.sh check 10.2 ARCHIVE PROGRAM EXPECTED_DIR
-#   ... on-qemu.sh write VERSION ARCHIVE PROGRAM EXPECTED_DIR
+#   on-qemu.sh check VERSION ARCHIVE PROGRAM EXPECTED_DIR
+#   on-qemu.sh write VERSION ARCHIVE PROGRAM EXPECTED_DIR
 #
-# ARCHIVE has the cases, compiled for the version; PROGRAM is them linked with
+# lib/qemu-tree.sh says which variable names the built tree of a version. ARCHIVE has the cases, compiled for the version; PROGRAM is them linked with
 # libsavevm. `check` wants the same traces from both, also for random
 # descriptions that nothing was written down about: RANDOM_SEEDS (default: today
 # and two more) and RANDOM_CASES for each (default 2000). A difference there is

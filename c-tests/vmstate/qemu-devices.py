@@ -3,13 +3,11 @@
 """Compiles the device files of a built QEMU with its own migration/vmstate.h and register.h and with ours: the objects are
 the same.
 
-usage: QEMU_BUILD_5_2=tree qemu-devices.py --5.2 INCLUDE [PART]
-       QEMU_BUILD=tree qemu-devices.py --7.2 INCLUDE [PART]
-       QEMU_BUILD_10=tree qemu-devices.py --10.0 INCLUDE [PART]
-       QEMU_BUILD_10_2=tree qemu-devices.py --10.2 INCLUDE [PART]
+usage: QEMU_BUILD=tree qemu-devices.py VERSION INCLUDE [PART]
 
-Every C file of the tree that has a VMStateDescription or SaveVMHandlers is compiled twice, unchanged. The objects have to be equal to the
-byte, code and tables, but for one thing: where an array in place has a count from the stream, our macros write the size
+QEMU_BUILD names the tree of QEMU 7.2, and variables such as QEMU_BUILD_10_2 those of other versions. Every C file of the tree
+that has a VMStateDescription or SaveVMHandlers is compiled twice, unchanged. The objects have to be equal to the byte, code and
+tables, but for one thing: where an array in place has a count from the stream, our macros write the size
 of that array into the field's `start`, which QEMU leaves at 0 and does not read, so that the loader knows its end.
 Files that do not compile with QEMU's own headers are listed and otherwise ignored: they need a library that the tree was
 configured without.
@@ -28,9 +26,6 @@ import tempfile
 
 SKIPPED = 77
 WORD = 8
-# The variable that names the built tree, and the number of the version.
-VERSIONS = {"--5.2": ("QEMU_BUILD_5_2", 502), "--7.2": ("QEMU_BUILD", 702), "--10.0": ("QEMU_BUILD_10", 1000),
-            "--10.2": ("QEMU_BUILD_10_2", 1002)}
 
 
 def device_files(build, part):
@@ -83,11 +78,14 @@ def array_sizes(theirs, ours):
 
 
 def main():
-    variable, version = VERSIONS[sys.argv[1]]
+    major, minor = sys.argv[1].split(".")
+    version = int(major) * 100 + int(minor)
     arguments = sys.argv[2:]
+    # As c-tests/lib/qemu-tree.sh.
+    variable = "QEMU_BUILD" if version == 702 else f"QEMU_BUILD_{major}_{minor}"
     build = os.environ.get(variable)
     if not build or not (pathlib.Path(build) / "compile_commands.json").exists():
-        print(f"{variable} names no built QEMU {version // 100}.{version % 100} tree: skipped")
+        print(f"{variable} names no built QEMU {major}.{minor} tree: skipped")
         return SKIPPED
     include = pathlib.Path(arguments[0])
     part = arguments[1] if len(arguments) > 1 else ""
