@@ -5,12 +5,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use savevm::ffi::exports::context::{savevm_free, savevm_is_broken, savevm_new, savevm_set_current};
-use savevm::ffi::exports::migrate::{savevm_incoming_from_channel, savevm_migration_free, savevm_migration_wait};
-use savevm::ffi::exports::info::SaveVMParams;
-use savevm::ffi::exports::ram::{SaveVMRamBlock, savevm_ram_add_block, savevm_ram_free, savevm_ram_new};
 use savevm::ffi::exports::file::SaveVMChannelOps;
 use savevm::ffi::exports::host::{SaveVMHostOps, SaveVMReportLevel};
+use savevm::ffi::exports::info::SaveVMParams;
+use savevm::ffi::exports::migrate::{savevm_incoming_from_channel, savevm_migration_free, savevm_migration_wait};
 use savevm::ffi::exports::qemu_file::qemu_get_byte;
+use savevm::ffi::exports::ram::{SaveVMRamBlock, savevm_ram_add_block, savevm_ram_free, savevm_ram_new};
 use savevm::ffi::exports::register::{SaveVMHandlers, register_savevm_live};
 use savevm::ffi::marshal::opaque::{Error, QEMUFile};
 use savevm_fuzz::Walled;

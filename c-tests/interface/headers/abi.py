@@ -24,8 +24,11 @@ from pathlib import Path
 
 COMPILER = os.environ.get("CC", "cc").split()
 CONSTANT = "value_of_"
-# The newest version of QEMU whose declarations the headers have.
-NEWEST = 1002
+# Options besides the default with which the headers declare further names: the newest version of QEMU, and versions that have
+# functions of their own.
+SELECTIONS = [["-DSAVEVM_QEMU_VERSION=1002"],
+              ["-DSAVEVM_QEMU_VERSION=502", "-DSAVEVM_PLAIN_NAMES"],
+              ["-DSAVEVM_QEMU_VERSION=1000", "-DSAVEVM_PLAIN_NAMES"]]
 NUMBER = r"\(?(?:-?(?:0[xX][0-9a-fA-F]+|\d+)|\d+ << \d+)[uU]?\)?"
 
 
@@ -66,13 +69,14 @@ def declarations(headers, file, *options):
 
 def interface(headers):
     """A unit that defines whatever the headers declare, and the names of that. The unit has the types of the default version
-    of QEMU; names that only a program for the newest version sees are defined as well."""
+    of QEMU; names that only a program for another version sees are defined as well."""
     unit = "".join(f'#include "{path}"\n' for path in sorted(headers.rglob("*.h")))
     with tempfile.NamedTemporaryFile("w", suffix=".c") as file:
         file.write(unit)
         file.flush()
         declared, macros = declarations(headers, file.name)
-        declared += declarations(headers, file.name, f"-DSAVEVM_QEMU_VERSION={NEWEST}")[0]
+        for options in SELECTIONS:
+            declared += declarations(headers, file.name, *options)[0]
     names = set()
     for declaration in declared:
         function = re.match(r"(?!typedef)[\w\s*]*?\b(\w+) ?\(.*\)$", declaration)
