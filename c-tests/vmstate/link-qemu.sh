@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Links the cases with QEMU's own vmstate.c, vmstate-types.c and qemu-file.c,
-# out of a built tree of QEMU (x86_64-softmmu is enough,
-# with test-vmstate):
+# out of a built tree of QEMU (x86_64-softmmu is enough, with test-vmstate):
 #
 #   QEMU_BUILD=tree link-qemu.sh OUTPUT OBJECT_OR_ARCHIVE...
 #
