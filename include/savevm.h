@@ -248,8 +248,8 @@ const char *savevm_version(void);
  * VMSTATE_INSTANCE_ID_ANY, the device gets the next free number of its name. `alias_id` is a further instance id under which older
  * streams have the device; -1: none. `vmsd` and `opaque` are not copied, and must stay valid until the device is removed.
  *
- * `vmsd` has the layout of `vm` (savevm_set_abi()), also in a file with SAVEVM_QEMU_VERSION. In such a file, vmstate_register()
- * uses the layout of the selected version. With a wrong layout, the device may be saved without its fields.
+ * `vmsd` has the layout of `vm` (savevm_set_abi()). In a file with SAVEVM_QEMU_VERSION that includes migration/vmstate.h, it has the
+ * layout of the selected version: the header calls savevm_abi_vmstate_register() there.
  *
  * Returns:
  *   0              the device is registered

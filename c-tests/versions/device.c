@@ -509,7 +509,11 @@ static int add(State *state)
         ret = vmstate_register(NULL, 0, &vmstate_device, state);
     }
     if (ret == 0) {
-        ret = vmstate_register_with_alias_id(NULL, 0, &vmstate_early, state, -1, 0, NULL);
+        /* In a context that is named, and is not the current one. */
+        SaveVM *vm = savevm_set_current(NULL);
+
+        ret = savevm_register_vmstate(vm, NULL, 0, &vmstate_early, state, -1, 0, NULL);
+        savevm_set_current(vm);
     }
 #if SINCE(802)
     return ret ? ret : vmstate_register_any(NULL, &vmstate_first, state);

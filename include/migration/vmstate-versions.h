@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The functions of migration/vmstate.h that save and load a description of the
- * QEMU version that SAVEVM_QEMU_VERSION selects, with the arguments of that
- * version. Part of migration/vmstate.h.
+ * The functions that save, load and register a description of the QEMU version
+ * that SAVEVM_QEMU_VERSION selects, with the arguments of that version. Part of
+ * migration/vmstate.h.
  */
 #ifndef MIGRATION_VMSTATE_VERSIONS_H
 #define MIGRATION_VMSTATE_VERSIONS_H
@@ -98,6 +98,26 @@ static inline bool vmstate_save_needed(const VMStateDescription *vmsd,
     return savevm_abi_vmstate_needed(SAVEVM_QEMU_ABI, vmsd, opaque);
 }
 #endif
+
+/* savevm_register_vmstate() with the layout of this version, whatever layout
+ * the context has. */
+static inline int savevm_register_(SaveVM *vm, VMStateIf *obj,
+                                   uint32_t instance_id,
+                                   const VMStateDescription *vmsd,
+                                   void *opaque, int alias_id,
+                                   int required_for_version, Error **errp)
+{
+    SaveVM *before = vm ? savevm_set_current(vm) : NULL;
+    int ret = savevm_abi_vmstate_register(SAVEVM_QEMU_ABI, obj, instance_id,
+                                          vmsd, opaque, alias_id,
+                                          required_for_version, errp);
+
+    if (vm) {
+        savevm_set_current(before);
+    }
+    return ret;
+}
+#define savevm_register_vmstate savevm_register_
 
 #ifdef __cplusplus
 }
