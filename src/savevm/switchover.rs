@@ -11,9 +11,14 @@ use crate::error::{self, Error, Result};
 use crate::file::MigFile;
 use crate::vmstate::trace::trace_event;
 
+/// Returns whether a migration sends SWITCHOVER_START: the version and the machine have it.
+pub fn sends_start(vm: &Vm) -> bool {
+    vm.profile().has(Profile::SWITCHOVER_START) && !vm.flags().has(Flags::NO_SWITCHOVER_START)
+}
+
 /// Sends SWITCHOVER_START, if the version and the machine have it. The guest is stopped.
 pub fn send_start(vm: &Vm, file: &MigFile) {
-    if vm.profile().has(Profile::SWITCHOVER_START) && !vm.flags().has(Flags::NO_SWITCHOVER_START) {
+    if sends_start(vm) {
         command::switchover_start(vm, file);
     }
 }

@@ -9,6 +9,8 @@ use savevm::channel::Uri;
 use savevm::migration::{
     Choice, Endpoint, Incoming, Migration, Outgoing, Owner, Params, Status, rehearse, request_verdict,
 };
+use savevm::savevm::host::Flags;
+use savevm::savevm::profile::Profile;
 use savevm::wire::command::{self, Command};
 use savevm::wire::preflight::{Answer, Manifest, Purpose, Request};
 use savevm::wire::return_path::{PING_HELLO, PING_HELLO_END, PING_OPENED};
@@ -117,6 +119,17 @@ fn refusal_names_all_problems_at_both_ends_before_any_device_is_called() {
     assert_eq!(pair.destination.counts.load_setup.load(SeqCst), 0);
     assert_eq!(pair.source.host.stops.load(SeqCst), 0);
     check_stayed(&pair.source, &pair.destination, &pair.stage, "refused");
+}
+
+#[test]
+fn switchover_that_the_destination_does_not_know_is_refused_before_memory_moves() {
+    let pair = Pair::waiting("switchover", quick());
+    pair.source.vm.set_layout(Profile::SWITCHOVER_START, 0);
+    let error = request_verdict(&pair.source.vm, at(&pair.path), quick()).unwrap_err();
+    assert!(error.message().contains("SAVEVM_FLAG_NO_SWITCHOVER_START"), "{error}");
+    pair.check_untouched();
+    pair.source.vm.set_flags(Flags::NO_SWITCHOVER_START, true);
+    pair.migrate("without the command");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use crate::migration::params::Params;
 use crate::savevm::Vm;
 use crate::savevm::handler::{Callback, Digests};
 use crate::savevm::host::{Flags, with_big_lock};
-use crate::savevm::load;
+use crate::savevm::profile::Profile;
 use crate::savevm::registry::{Entry, Ticket};
+use crate::savevm::{load, switchover};
 use crate::wire::preflight::{Device, Machine, Manifest, Purpose, Setting};
 
 /// A manifest, and the devices that it lists.
@@ -66,6 +67,10 @@ impl Described {
         };
         let connections = matches!(end, End::Source(_)).then(|| u64::from(further::announce(params)));
         let strict = (matches!(end, End::Source(_)) && params.strict).then_some(1);
+        let start = match end {
+            End::Source(_) => switchover::sends_start(vm),
+            End::Destination => vm.profile().has(Profile::SWITCHOVER_START),
+        };
         let all = [
             (settings::POSTCOPY, Some(params.postcopy.into())),
             (settings::NESTING, Some(nesting.into())),
@@ -73,6 +78,8 @@ impl Described {
             (settings::FOOTERS, Some((!vm.flags().has(Flags::NO_FOOTERS)).into())),
             (settings::CONNECTIONS, connections),
             (settings::STRICT, strict),
+            (settings::SWITCHOVER_START, Some(start.into())),
+            (settings::SWITCHOVER_ACK, Some(vm.flags().has(Flags::SWITCHOVER_ACK).into())),
         ];
         let setting = |(name, value): (&[u8], Option<u64>)| Some(Setting { name: name.to_vec(), value: value? });
         self.manifest.settings.extend(all.into_iter().filter_map(setting));

@@ -20,9 +20,27 @@ pub mod settings {
     pub const CONNECTIONS: &[u8] = b"connections";
     /// Whether a footer follows each section: 0 or 1.
     pub const FOOTERS: &[u8] = b"footers";
+    /// Whether a source sends SWITCHOVER_START, and whether a destination understands it: 0 or 1.
+    pub const SWITCHOVER_START: &[u8] = b"switchover-start";
+    /// Whether a source waits for the approval of the switchover, and whether a destination sends it: 0 or 1.
+    pub const SWITCHOVER_ACK: &[u8] = b"switchover-ack";
     /// The source wants what only the destination has to be an error: 1.
     pub const STRICT: &[u8] = b"strict";
 }
+
+/// Settings of the switchover that the source has and this side needs, and the problem if it has not.
+const SWITCHOVER: [(&[u8], &str); 2] = [
+    (
+        settings::SWITCHOVER_START,
+        "the source sends SWITCHOVER_START, which this side does not understand: give this side the semantics of QEMU 10.0 or newer \
+         (savevm_set_abi()), or have the source not send it (SAVEVM_FLAG_NO_SWITCHOVER_START)",
+    ),
+    (
+        settings::SWITCHOVER_ACK,
+        "the source waits for the approval of the switchover, which this side does not send: SAVEVM_FLAG_SWITCHOVER_ACK has to be \
+         the same on both sides",
+    ),
+];
 
 /// The comparison of two machines.
 #[derive(Debug, Default)]
@@ -104,6 +122,11 @@ fn compare_settings(source: &Manifest, here: &Manifest, findings: &mut Findings)
                 0 => "the sections of the stream have no footers, which the machine expects",
                 _ => "the sections of the stream have footers, which the machine does not expect",
             });
+        }
+    }
+    for (name, message) in SWITCHOVER {
+        if (setting(source, name), setting(here, name)) == (Some(1), Some(0)) {
+            findings.error(message);
         }
     }
     if let (Some(have), Some(limit)) = (setting(source, settings::NESTING), setting(here, settings::NESTING)) {
@@ -369,6 +392,25 @@ mod tests {
             found_one(&source, &here)
                 .starts_with("warning 'timer' instance 0: the machine has no such device; it is not sent")
         );
+    }
+
+    #[test]
+    fn switchover_of_the_source_is_compared() {
+        let with = |name: &[u8], value| {
+            let mut manifest = machine();
+            manifest.settings.push(wire::Setting { name: name.to_vec(), value });
+            manifest
+        };
+        for (name, part) in
+            [(settings::SWITCHOVER_START, "sends SWITCHOVER_START"), (settings::SWITCHOVER_ACK, "waits for the")]
+        {
+            for (source, here) in [(1, 1), (0, 1), (0, 0)] {
+                assert_eq!(found(&with(name, source), &with(name, here), false), [""; 0], "{source} {here}");
+            }
+            assert!(found_one(&with(name, 1), &with(name, 0)).contains(part));
+            // An older library does not say it.
+            assert_eq!(found(&with(name, 1), &machine(), false), [""; 0]);
+        }
     }
 
     #[test]
