@@ -67,7 +67,7 @@ bool harness_listens(const char *path)
 
 void harness_own_mounts(void)
 {
-    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0) {
         harness_skip("this process may not have mounts of its own");
     }
 }
