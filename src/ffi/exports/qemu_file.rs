@@ -13,11 +13,12 @@ use crate::ffi::marshal::guard::{guard, guard_file};
 use crate::ffi::marshal::opaque::{Error as CError, QEMUFile, QEMUTimer};
 use crate::ffi::marshal::results::code;
 use crate::ffi::marshal::{c_error, current, strings};
+use crate::ffi::vmstate::infos::vmstate_info_timer;
 use crate::file::{BUFFER_SIZE, MigFile};
 use crate::sys::{IoVec, Span};
-use crate::vmstate::HostObject;
 use crate::vmstate::trace::trace_event;
 use std::ffi::{c_char, c_int, c_uint};
+use std::ptr;
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_fclose(f: *mut QEMUFile) -> c_int {
@@ -387,26 +388,25 @@ pub unsafe extern "C" fn qemu_file_acct_rate_limit(f: *mut QEMUFile, len: i64) {
     file!(f).status().account_rate(len);
 }
 
+/// Keeps the error behind the result of an info's function as the error of the file.
+fn keep_failure(file: &MigFile, ret: Option<c_int>) {
+    if let Some(ret) = ret.filter(|ret| *ret < 0) {
+        file.set_error_detail(file.pending_error().take(ret));
+    }
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn timer_put(f: *mut QEMUFile, ts: *mut QEMUTimer) {
     let file = file!(f);
-    guard_file(file, (), || match current::current().host().timer_expire_ns(HostObject::new(ts.cast())) {
-        Some(expire) => file.put_be64(expire as u64),
-        None => file.set_error_detail(Error::new(-libc::ENOSYS, "the host has no operation to read a timer")),
-    });
+    // SAFETY: the contract of the module; the info's functions need neither a field nor a description of the stream.
+    let put = || unsafe { vmstate_info_timer.put.map(|put| put(f, ts.cast(), 0, ptr::null(), ptr::null_mut())) };
+    guard_file(file, (), || keep_failure(file, put()));
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn timer_get(f: *mut QEMUFile, ts: *mut QEMUTimer) {
     let file = file!(f);
-    guard_file(file, (), || {
-        let (vm, timer, expire) = (current::current(), HostObject::new(ts.cast()), file.get_be64() as i64);
-        let done = match expire {
-            -1 => vm.host().timer_clear(timer),
-            _ => vm.host().timer_set_ns(timer, expire),
-        };
-        if done.is_none() {
-            file.set_error_detail(Error::new(-libc::ENOSYS, "the host has no operation to set a timer"));
-        }
-    });
+    // SAFETY: as above.
+    let get = || unsafe { vmstate_info_timer.get.map(|get| get(f, ts.cast(), 0, ptr::null())) };
+    guard_file(file, (), || keep_failure(file, get()));
 }

@@ -4,7 +4,7 @@
 mod bulk;
 pub mod check;
 mod fresh;
-mod infos;
+pub(super) mod infos;
 mod items;
 pub(in crate::ffi) mod layout;
 pub(crate) mod register;
