@@ -242,7 +242,8 @@ TEST(own_functions)
     }
 }
 
-TEST(own_functions_that_fail)
+/* Returns a file whose first byte could not be written. */
+static QEMUFile *start_and_fail_to_write(void)
 {
     QEMUFile *f;
 
@@ -251,6 +252,14 @@ TEST(own_functions_that_fail)
     f = savevm_file_from_channel(&own_ops, &own, true);
     qemu_put_byte(f, 1);
     qemu_fflush(f);
+    return f;
+}
+
+TEST(own_functions_that_fail)
+{
+    QEMUFile *f;
+
+    f = start_and_fail_to_write();
     CHECK(qemu_file_get_error(f) < 0);
     CHECK(qemu_fclose(f) < 0);
     CHECK_EQ(own.closes, 1);
@@ -309,11 +318,7 @@ TEST(error_of_an_own_function_is_the_error_of_the_file)
 {
     QEMUFile *f;
 
-    own_start();
-    own.failure = -ENOSPC;
-    f = savevm_file_from_channel(&own_ops, &own, true);
-    qemu_put_byte(f, 1);
-    qemu_fflush(f);
+    f = start_and_fail_to_write();
     check_reason(f);
     qemu_fclose(f);
     f = savevm_file_from_channel(&own_ops, &own, false);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// Gives an open file that has no name a name, which must not exist: `linkat()` from the file's link in /proc/self/fd.
 pub type Link = fn(BorrowedFd<'_>, &Path) -> io::Result<()>;
 
-/// Who may access a new file that replaces no other one.
+/// The permissions of a file that did not exist before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Only its owner, because it contains a guest's memory.
